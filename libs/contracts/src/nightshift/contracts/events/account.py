@@ -1,0 +1,96 @@
+"""An account's money: what is asked from outside, and the facts the budget service notes of it on `account-<id>`."""
+
+from datetime import date, datetime
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from nightshift.contracts.model import Event, Id, Microdollars, Owner, Request, Word
+
+#: An IANA time zone, such as `Europe/Berlin`.
+TimeZone = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class AccountOpened(Request):
+    """Open an account with money for a period, in the time zone in which its midnight is."""
+
+    type: ClassVar[Literal["account.opened"]] = "account.opened"
+    version: ClassVar[Literal[1]] = 1
+    stream: ClassVar[Literal["build", "account"]] = "account"
+
+    account_id: Id
+    time_zone: TimeZone = "UTC"
+    period_budget_microusd: Microdollars
+    period_days: Annotated[int, Field(ge=1, le=366)] = 30
+
+
+class AccountBudgetSet(Request):
+    """From now on the account has this much for a period."""
+
+    type: ClassVar[Literal["account.budget_set"]] = "account.budget_set"
+    version: ClassVar[Literal[1]] = 1
+    stream: ClassVar[Literal["build", "account"]] = "account"
+
+    account_id: Id
+    period_budget_microusd: Microdollars
+    period_days: Annotated[int, Field(ge=1, le=366)] = 30
+
+
+class AccountToppedUp(Request):
+    """Money for today, over the day's share; wakes what sleeps for want of it."""
+
+    type: ClassVar[Literal["account.topped_up"]] = "account.topped_up"
+    version: ClassVar[Literal[1]] = 1
+    stream: ClassVar[Literal["build", "account"]] = "account"
+
+    account_id: Id
+    amount_microusd: Annotated[int, Field(gt=0, le=2**53 - 1)]
+
+
+AccountRequest = AccountOpened | AccountBudgetSet | AccountToppedUp
+
+
+class _AccountFact(Event):
+    owner: ClassVar[Owner] = Owner.BUDGET
+    stream: ClassVar[Literal["build", "account"]] = "account"
+
+
+class BudgetPeriodSet(_AccountFact):
+    """The account's money for a period, as asked by `account.opened` or `account.budget_set`."""
+
+    type: ClassVar[Literal["budget.period_set"]] = "budget.period_set"
+    version: ClassVar[Literal[1]] = 1
+
+    account_id: Id
+    time_zone: TimeZone
+    period_budget_microusd: Microdollars
+    period_days: int
+    period_start: date
+
+
+class BudgetCredited(_AccountFact):
+    """Money added to today by `account.topped_up`."""
+
+    type: ClassVar[Literal["budget.credited"]] = "budget.credited"
+    version: ClassVar[Literal[1]] = 1
+
+    account_id: Id
+    amount_microusd: Microdollars
+    day: Word
+
+
+class BudgetRefreshed(_AccountFact):
+    """A new day: what may be spent until `refresh_at`. One per account and day, never two."""
+
+    type: ClassVar[Literal["budget.refreshed"]] = "budget.refreshed"
+    version: ClassVar[Literal[1]] = 1
+
+    account_id: Id
+    day: Word
+    limit_microusd: Microdollars
+    spent_in_period_microusd: Microdollars
+    days_left: int
+    refresh_at: datetime
+
+
+AccountEvent = BudgetPeriodSet | BudgetCredited | BudgetRefreshed

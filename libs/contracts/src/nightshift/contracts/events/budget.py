@@ -1,0 +1,84 @@
+"""The budget service's facts on a build's stream: grants, denials, settlements and wakes."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import ClassVar, Literal
+from uuid import UUID
+
+from nightshift.contracts.model import Event, Id, Microdollars, Owner, Pending, PendingKind, Word
+
+
+class _BudgetFact(Event):
+    owner: ClassVar[Owner] = Owner.BUDGET
+
+
+class BudgetGranted(_BudgetFact):
+    """`amount_microusd` of the account's `day` is reserved for this build until `expires_at`, by the database's clock."""
+
+    type: ClassVar[Literal["budget.granted"]] = "budget.granted"
+    version: ClassVar[Literal[1]] = 1
+
+    lease_id: UUID
+    account_id: Id
+    day: Word
+    amount_microusd: Microdollars
+    left_today_microusd: Microdollars
+    expires_at: datetime
+
+    def pending(self, subject: str) -> Sequence[Pending]:
+        return (
+            Pending(PendingKind.BUDGET_REQUEST, str(self.lease_id), opens=False),
+            Pending(PendingKind.RESERVATION, str(self.lease_id), opens=True, due_at=self.expires_at),
+        )
+
+
+class BudgetDenied(_BudgetFact):
+    """Not today. `refresh_at` is when the account's next day begins."""
+
+    type: ClassVar[Literal["budget.denied"]] = "budget.denied"
+    version: ClassVar[Literal[1]] = 1
+
+    lease_id: UUID
+    account_id: Id
+    day: Word
+    left_today_microusd: Microdollars
+    refresh_at: datetime
+
+    def pending(self, subject: str) -> Sequence[Pending]:
+        return (Pending(PendingKind.BUDGET_REQUEST, str(self.lease_id), opens=False),)
+
+
+class BudgetSettled(_BudgetFact):
+    """The end of a reservation, once: what was spent is posted, the rest is free again. `overrun`: more was billed than
+    reserved, all of it is posted, and the next day owes it."""
+
+    type: ClassVar[Literal["budget.settled"]] = "budget.settled"
+    version: ClassVar[Literal[1]] = 1
+    after_close: ClassVar[bool] = True
+
+    lease_id: UUID
+    account_id: Id
+    day: Word
+    outcome: Literal["posted", "voided", "expired", "overrun"]
+    reserved_microusd: Microdollars
+    posted_microusd: Microdollars
+    released_microusd: Microdollars
+
+    def pending(self, subject: str) -> Sequence[Pending]:
+        return (Pending(PendingKind.RESERVATION, str(self.lease_id), opens=False),)
+
+
+class WakeRequested(_BudgetFact):
+    type: ClassVar[Literal["wake.requested"]] = "wake.requested"
+    version: ClassVar[Literal[1]] = 1
+
+    reason: Literal["refresh", "top_up", "person", "provider"]
+
+    def pending(self, subject: str) -> Sequence[Pending]:
+        return (
+            Pending(PendingKind.SLEEPER, subject, opens=False),
+            Pending(PendingKind.WAKE, subject, opens=True),
+        )
+
+
+BudgetEvent = BudgetGranted | BudgetDenied | BudgetSettled | WakeRequested

@@ -1,0 +1,132 @@
+"""The gateway's facts: what came of tool calls, and the life of sandboxes."""
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from nightshift.contracts.model import (
+    SEALED,
+    CallId,
+    Count,
+    Digest,
+    Event,
+    Milliseconds,
+    Owner,
+    Pending,
+    PendingKind,
+    SealedBlocks,
+    SealedPath,
+    SealedText,
+    Word,
+)
+
+SandboxId = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class _SandboxFact(Event):
+    owner: ClassVar[Owner] = Owner.SANDBOX_GATEWAY
+    after_close: ClassVar[bool] = True
+
+
+class SandboxOpened(_SandboxFact):
+    type: ClassVar[Literal["sandbox.opened"]] = "sandbox.opened"
+    version: ClassVar[Literal[1]] = 1
+
+    sandbox_id: SandboxId
+    driver: Literal["local", "e2b"]
+    generation: Count
+
+    def pending(self, subject: str) -> Sequence[Pending]:
+        return (Pending(PendingKind.SANDBOX, subject, opens=True),)
+
+
+class SandboxRestored(_SandboxFact):
+    """The workspace of `from_snapshot` is in the sandbox, digest compared. What differed was healed or is named as lost."""
+
+    type: ClassVar[Literal["sandbox.restored"]] = "sandbox.restored"
+    version: ClassVar[Literal[1]] = 1
+
+    sandbox_id: SandboxId
+    from_snapshot: Annotated[str, Field(max_length=1024)]
+    tree_digest: Digest
+    files: Count
+    healed: Count
+    lost: tuple[SealedPath, ...] = ()
+
+
+class ToolCallCompleted(_SandboxFact):
+    """The one result of a call. `output` is what the agent sees; `blocks` instead, where it is more than text."""
+
+    type: ClassVar[Literal["tool_call.completed"]] = "tool_call.completed"
+    version: ClassVar[Literal[1]] = 1
+
+    call_id: CallId
+    is_error: bool
+    error_kind: (
+        Literal[
+            "exit", "timeout", "bad_input", "unknown_tool", "sandbox_lost", "cancelled", "refused", "tool"
+        ]
+        | None
+    ) = None
+    output: SealedText
+    blocks: SealedBlocks | None = None
+    exit_code: int | None = None
+    duration_ms: Milliseconds
+    truncated: bool = False
+    attempt: Count = 1
+
+    def pending(self, subject: str) -> Sequence[Pending]:
+        return (Pending(PendingKind.TOOL_CALL, self.call_id, opens=False),)
+
+
+class SandboxPaused(_SandboxFact):
+    type: ClassVar[Literal["sandbox.paused"]] = "sandbox.paused"
+    version: ClassVar[Literal[1]] = 1
+
+    sandbox_id: SandboxId
+    reason: Word
+
+
+class SandboxLost(_SandboxFact):
+    """The provider no longer has it. The workspace comes back from the newest snapshot into a new one."""
+
+    type: ClassVar[Literal["sandbox.lost"]] = "sandbox.lost"
+    version: ClassVar[Literal[1]] = 1
+
+    sandbox_id: SandboxId
+    detail: SealedText
+
+    def pending(self, subject: str) -> Sequence[Pending]:
+        return (Pending(PendingKind.SANDBOX, subject, opens=False),)
+
+
+class SandboxClosed(_SandboxFact):
+    type: ClassVar[Literal["sandbox.closed"]] = "sandbox.closed"
+    version: ClassVar[Literal[1]] = 1
+
+    sandbox_id: SandboxId
+    reason: Word
+
+    def pending(self, subject: str) -> Sequence[Pending]:
+        return (Pending(PendingKind.SANDBOX, subject, opens=False),)
+
+
+class PreviewOpened(_SandboxFact):
+    type: ClassVar[Literal["preview.opened"]] = "preview.opened"
+    version: ClassVar[Literal[1]] = 1
+
+    sandbox_id: SandboxId
+    port: Annotated[int, Field(ge=1, le=65_535)]
+    url: Annotated[str, Field(max_length=2048), SEALED]
+
+
+SandboxEvent = (
+    SandboxOpened
+    | SandboxRestored
+    | ToolCallCompleted
+    | SandboxPaused
+    | SandboxLost
+    | SandboxClosed
+    | PreviewOpened
+)

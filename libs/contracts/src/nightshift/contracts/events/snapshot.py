@@ -1,0 +1,62 @@
+"""The snapshotter's facts: which tree of a build is in the object store, and where."""
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from nightshift.contracts.model import Count, Digest, Event, Owner, Pending, PendingKind, SealedText
+
+SnapshotReason = Literal["checkpoint", "pre_sleep", "completion"]
+
+
+class _SnapshotFact(Event):
+    owner: ClassVar[Owner] = Owner.SNAPSHOTTER
+    after_close: ClassVar[bool] = True
+
+
+class SnapshotSaved(_SnapshotFact):
+    """The tree as of stream version `at_version` is stored whole under `key`, the manifest written last."""
+
+    type: ClassVar[Literal["snapshot.saved"]] = "snapshot.saved"
+    version: ClassVar[Literal[1]] = 1
+
+    reason: SnapshotReason
+    at_version: Count
+    tree_digest: Digest
+    files: Count
+    bytes: Count
+    uploaded_bytes: Count
+    key: Annotated[str, Field(max_length=1024)]
+
+    def pending(self, subject: str) -> Sequence[Pending]:
+        return (
+            Pending(
+                PendingKind.SNAPSHOT, f"{subject}/{self.reason}", opens=False, through_version=self.at_version
+            ),
+        )
+
+
+class SnapshotFailed(_SnapshotFact):
+    """This try ended without a snapshot. `final`: no further try is made for that version."""
+
+    type: ClassVar[Literal["snapshot.failed"]] = "snapshot.failed"
+    version: ClassVar[Literal[1]] = 1
+
+    reason: SnapshotReason
+    at_version: Count
+    detail: SealedText
+    attempt: Count
+    final: bool
+
+    def pending(self, subject: str) -> Sequence[Pending]:
+        if not self.final:
+            return ()
+        return (
+            Pending(
+                PendingKind.SNAPSHOT, f"{subject}/{self.reason}", opens=False, through_version=self.at_version
+            ),
+        )
+
+
+SnapshotEvent = SnapshotSaved | SnapshotFailed

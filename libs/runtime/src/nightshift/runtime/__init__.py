@@ -1,0 +1,1 @@
+"""The ground of every Nightshift service: event log, broker, leases, settings, logs."""

@@ -1,0 +1,1 @@
+"""The event log: append, read, and what waits for whom."""

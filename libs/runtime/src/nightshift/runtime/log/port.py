@@ -1,0 +1,151 @@
+"""The log as its users see it. The PostgreSQL adapter and the in-memory one pass the same conformance suite."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from nightshift.contracts.model import Event, PendingKind
+
+#: How many shards the log has. Within one, position order is commit order.
+SHARDS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event to append. Its id is derived from `causation_id`, its type and `index`, never drawn.
+
+    `index` tells apart events of one type with one cause: 0, 1, 2… in the order decided.
+    """
+
+    data: Event
+    causation_id: UUID
+    index: int = 0
+    correlation_id: str | None = None  # none: the build or account id
+    actor: str | None = None  # none: the writer's own name, such as `orchestrator/7f3a`
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEvent:
+    """An event as the log (or a message of the bus) tells it. `data` is validated and of the newest version."""
+
+    event_id: UUID
+    stream_id: str
+    version: int
+    data: Event
+    correlation_id: str
+    causation_id: UUID
+    actor: str
+    traceparent: str | None
+    recorded_at: datetime
+
+    @property
+    def subject(self) -> str:
+        """The build or account id: the stream's name without its prefix."""
+        return self.stream_id.partition("-")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row as it stands, data undecoded: what the relay moves. Within a shard `position` order is commit order."""
+
+    shard: int
+    position: int
+    stream_id: str
+    version: int
+    event_id: UUID
+    type: str
+    schema_version: int
+    data: str
+    correlation_id: str
+    causation_id: UUID
+    actor: str
+    traceparent: str | None
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """One stream's part of an append. `expected_version` none: any. 0: the stream must not exist yet."""
+
+    stream_id: str
+    events: Sequence[NewEvent]
+    expected_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What is in the log now for the events of one append, in their order; also when all of it was there before.
+
+    `version` is the stream's head after the append. `fresh` is false when nothing was written.
+    """
+
+    stream_id: str
+    version: int
+    versions: tuple[int, ...]
+    event_ids: tuple[UUID, ...]
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PendingItem:
+    """Something that waits: opened by the event at (`stream_id`, `version`)."""
+
+    kind: PendingKind
+    key: str
+    stream_id: str
+    version: int
+    opened_at: datetime
+    due_at: datetime | None
+
+
+class EventLog(Protocol):
+    """Append-only. Every call may raise `Unavailable`; after it an append may have been committed: send it again."""
+
+    async def append(
+        self, stream_id: str, events: Sequence[NewEvent], *, expected_version: int | None = None
+    ) -> Appended:
+        """Append to one stream, atomically.
+
+        The same derived ids with the same content return what is there. Raises VersionConflict, EventIdReused,
+        ForeignEventType, StreamClosed.
+        """
+        ...
+
+    async def append_all(self, appends: Sequence[Append]) -> tuple[Appended, ...]:
+        """Append to several streams in one transaction: all of it or none."""
+        ...
+
+    def read_stream(
+        self,
+        stream_id: str,
+        *,
+        from_version: int = 1,
+        to_version: int | None = None,
+        backwards: bool = False,
+        limit: int | None = None,
+    ) -> AsyncIterator[RecordedEvent]:
+        """The stream's events in version order (or backwards), both bounds inclusive. A stream nobody wrote is empty."""
+        ...
+
+    async def read_shard(self, shard: int, *, after: int, limit: int) -> Sequence[Row]:
+        """Up to `limit` rows of a shard with position > `after`, in commit order, missing none."""
+        ...
+
+    async def pending(
+        self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
+    ) -> Sequence[PendingItem]:
+        """What of this kind is open, by key; with `due_before` only what is due by then, soonest first."""
+        ...
+
+
+def build_stream(build_id: str) -> str:
+    """The stream of a build."""
+    return f"build-{build_id}"
+
+
+def account_stream(account_id: str) -> str:
+    """The stream of an account's money."""
+    return f"account-{account_id}"

@@ -1,0 +1,1 @@
+"""The Sandbox protocol and its drivers: E2B and local (bubblewrap)."""

@@ -1,0 +1,1 @@
+"""Money per account and day; sleep and wake."""

@@ -1,0 +1,1 @@
+"""The Think-Act-Observe-Repeat loop."""

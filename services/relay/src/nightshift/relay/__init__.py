@@ -1,0 +1,1 @@
+"""The event log to Kafka, in order, at least once."""

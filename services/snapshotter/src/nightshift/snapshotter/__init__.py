@@ -1,0 +1,1 @@
+"""Workspaces to S3 and back."""
