@@ -79,7 +79,6 @@ class BuildAccepted(_BuildFact):
     build_id: Id
     project_id: Id
     account_id: Id
-    request_id: Annotated[str, Field(max_length=255)]
     idea_brief: Brief
     understanding_qna: tuple[QuestionAnswer, ...] = ()
     attachments: tuple[Attachment, ...] = ()
