@@ -1,0 +1,70 @@
+"""When an account's day begins and ends. A day is from midnight to midnight in the account's time zone; a setting can
+make it a number of seconds instead, so that a night can be lived through in a demo or a test."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as clock_time
+from zoneinfo import ZoneInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Money for `days` days from `start` on, an instant: the first day's beginning."""
+
+    time_zone: str
+    start: datetime
+    days: int
+    day_seconds: float | None = None  # none: real days
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """One day of an account. `label` names it for ever: two days never share one. `days_left` includes this day."""
+
+    label: str
+    refresh_at: datetime
+    days_left: int
+    period_number: int
+
+
+def _midnight(day: date, zone: ZoneInfo) -> datetime:
+    """The first instant of a local date. Where a clock change skips midnight, the first instant that exists."""
+    # fold=0 picks the earlier of two midnights; a round trip through UTC moves a skipped one forward.
+    local = datetime.combine(day, clock_time.min, tzinfo=zone)
+    return local.astimezone(UTC)
+
+
+def _real_day(period: Period, now: datetime) -> Day:
+    zone = ZoneInfo(period.time_zone)
+    today = now.astimezone(zone).date()
+    first = period.start.astimezone(zone).date()
+    elapsed = max((today - first).days, 0)
+    return Day(
+        label=today.isoformat(),
+        refresh_at=_midnight(today + timedelta(days=1), zone),
+        days_left=period.days - elapsed % period.days,
+        period_number=elapsed // period.days,
+    )
+
+
+def day_at(period: Period, now: datetime) -> Day:
+    """The account's day that `now` (aware) is in."""
+    if period.day_seconds is None:
+        return _real_day(period, now)
+    elapsed = max(int((now - period.start).total_seconds() // period.day_seconds), 0)
+    # Instants are kept to the microsecond; labels carry the start so that two accounts' logs read alike.
+    refresh_at = period.start + timedelta(seconds=(elapsed + 1) * period.day_seconds)
+    return Day(
+        label=f"day-{elapsed + 1}",
+        refresh_at=refresh_at,
+        days_left=period.days - elapsed % period.days,
+        period_number=elapsed // period.days,
+    )
+
+
+def period_start(time_zone: str, now: datetime, day_seconds: float | None) -> datetime:
+    """Where a period that is opened now begins: today's midnight, or this very instant for days of seconds."""
+    if day_seconds is not None:
+        return now
+    zone = ZoneInfo(time_zone)
+    return _midnight(now.astimezone(zone).date(), zone)
