@@ -100,7 +100,7 @@ def refresh(account: Account, day: Day) -> Account:
 
 
 def set_period_budget(account: Account, period_budget: int, period: Period, day: Day) -> Account:
-    """Another budget for the period, from now on; today's limit follows, but never below what is already bound today."""
+    """Another budget from now on; today's limit follows, but never below what is already bound today."""
     limit = daily_limit(
         period_budget + account.credited,
         account.spent_in_period - account.posted,
