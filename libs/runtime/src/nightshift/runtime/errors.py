@@ -3,6 +3,7 @@
 NightshiftError
 ├── Refused        what was asked cannot be done; trying again gives the same: dead letter at once
 │   ├── VersionConflict, EventIdReused, ForeignEventType, StreamClosed   (the log's own SQLSTATEs)
+│   ├── NotFound, ConfigurationError
 │   └── BadMessage     cannot be decoded or is not allowed here; names the field
 ├── Transient      the world's fault, now: tried again with backoff, then dead letter
 └── Fault          ours: dead letter at once, logged with its stack
@@ -53,6 +54,10 @@ class BadMessage(Refused):
     def __init__(self, message: str, *, field: str | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.field = field
+
+
+class NotFound(Refused):
+    """What was named (a build, an object, a dead letter) is not there."""
 
 
 class Unavailable(Transient):
