@@ -1,0 +1,5 @@
+"""`python -m nightshift.cli` is the `nightshift` command."""
+
+from nightshift.cli.main import main
+
+main()

@@ -1,0 +1,133 @@
+"""The `nightshift` command: which subcommands there are, and how an error becomes a message and an exit code.
+
+Subcommands are named by import string and loaded when used, so that `--help` and completion stay quick.
+"""
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any
+
+import cyclopts
+
+from nightshift.cli.exits import Exit
+from nightshift.cli.output import report_error
+from nightshift.runtime.errors import ConfigurationError, NightshiftError, NotFound
+
+_HELP = """Autonomous coding agents as event-sourced services.
+
+Give an idea, go to sleep, wake up to a running app.
+"""
+
+_EPILOGUE = """Data goes to stdout, progress and errors to stderr; every command takes --json.
+
+Exit codes: 0 done, 1 error, 2 usage, 3 build failed, 4 access or configuration, 5 not found,
+6 wait timed out, 7 asleep, 8 cancelled, 9 replay differs, 130 interrupted.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A subcommand: `app` of module `nightshift.cli.commands.<name>`, and its line in the overview."""
+
+    name: str
+    help: str
+
+    @property
+    def module(self) -> str:
+        return f"nightshift.cli.commands.{self.name}"
+
+
+COMMANDS = (
+    Command("up", "Start the whole stack on this machine and keep it running."),
+    Command("ps", "Show what runs in a stack: parts, services, addresses."),
+    Command("db", "Prepare the event log's database and show how it stands."),
+    Command("topics", "Create the topics on the broker, or show what would change."),
+    Command("dlq", "Look into the dead letters and drive them again."),
+)
+
+
+def build_app() -> cyclopts.App:
+    """The root command with every subcommand registered and none of them loaded."""
+    app = cyclopts.App(
+        name="nightshift",
+        help=_HELP,
+        help_epilogue=_EPILOGUE,
+        help_format="markdown",
+        version=lambda: version("nightshift-cli"),
+        suppress_keyboard_interrupt=False,
+    )
+    for command in COMMANDS:
+        if find_spec(command.module) is None:
+            continue
+        app.command(f"{command.module}:app", name=command.name, help=command.help)
+    return app
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (default: this process's) and return its exit code. Every outcome ends here."""
+    app = build_app()
+    try:
+        result = app(
+            arguments,
+            print_error=False,
+            exit_on_error=False,
+            result_action="return_value",
+        )
+        sys.stdout.flush()
+        return _exit_code(result)
+    except cyclopts.CycloptsError as error:
+        error.verbose = False
+        report_error(str(error), f"`{_command_line(error)} --help` shows how to use it, with examples")
+        return Exit.USAGE
+    except NightshiftError as error:
+        report_error(str(error), error.hint)
+        return _code_of(error)
+    except KeyboardInterrupt:
+        report_error("interrupted")
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output is gone (`nightshift … | head`): stop without a word.
+        _discard_stdout()
+        return Exit.ERROR
+    except Exception as error:  # noqa: BLE001 - the boundary of the process: show the stack, then say it in a line
+        traceback.print_exc()
+        report_error(
+            f"{type(error).__name__}: {error}",
+            "this is a fault in nightshift: please report it with the lines above",
+        )
+        return Exit.ERROR
+
+
+def main() -> None:
+    """The entry point of the `nightshift` script."""
+    sys.exit(run())
+
+
+def _exit_code(result: Any) -> int:
+    """A command returns an exit code, or nothing when all went well."""
+    return Exit.OK if result is None else int(result)
+
+
+def _code_of(error: NightshiftError) -> Exit:
+    match error:
+        case ConfigurationError():
+            return Exit.CONFIGURATION
+        case NotFound():
+            return Exit.NOT_FOUND
+        case _:
+            return Exit.ERROR
+
+
+def _command_line(error: cyclopts.CycloptsError) -> str:
+    return " ".join(["nightshift", *(error.command_chain or ())])
+
+
+def _discard_stdout() -> None:
+    with contextlib.suppress(OSError), open(os.devnull, "w", encoding="utf-8") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
