@@ -13,7 +13,10 @@ class _BudgetFact(Event):
 
 
 class BudgetGranted(_BudgetFact):
-    """`amount_microusd` of the account's `day` is reserved for this build until `expires_at`, by the database's clock."""
+    """`amount_microusd` of the account's `day` is reserved for this build until `expires_at`, by the database's clock.
+
+    `left_today_microusd` is what the account has left after it, of `day_limit_microusd` (none: not told).
+    """
 
     type: ClassVar[Literal["budget.granted"]] = "budget.granted"
     version: ClassVar[Literal[1]] = 1
@@ -23,6 +26,7 @@ class BudgetGranted(_BudgetFact):
     day: Word
     amount_microusd: Microdollars
     left_today_microusd: Microdollars
+    day_limit_microusd: Microdollars | None = None
     expires_at: datetime
 
     def pending(self, subject: str) -> Sequence[Pending]:

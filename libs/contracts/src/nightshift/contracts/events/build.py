@@ -155,6 +155,8 @@ class ModelCallFailed(_BuildFact):
         "malformed",
         "auth",
         "invalid",
+        "abandoned",  # its owner died: counted at its worst case
+        "cancelled",  # stopped by us: counted at what was seen of it
         "unknown",
     ]
     status: int | None = None
@@ -211,6 +213,7 @@ class AgentSteered(_BuildFact):
         "sandbox_restored",
         "answer",
         "no_tool_call",
+        "max_tokens",
     ]
     message: SealedText
 
