@@ -1,0 +1,135 @@
+"""A child process that cannot outlive us: started, watched and ended by its pid, with its output in a log file."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nightshift.devstack.errors import BinaryMissing
+
+_PR_SET_PDEATHSIG = 1
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """What to run. `death_signal` is what the kernel sends it when we die (Linux only)."""
+
+    name: str
+    argv: Sequence[str]
+    log: Path
+    env: Mapping[str, str] | None = None
+    user: int | None = None
+    group: int | None = None
+    cwd: Path | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+    death_signal: signal.Signals = signal.SIGKILL
+
+
+class Child:
+    """One running process. Not bound to an event loop: it may be started in one and stopped in another."""
+
+    def __init__(self, spec: ChildSpec, process: "subprocess.Popen[bytes]") -> None:
+        self.spec = spec
+        self._process = process
+
+    @classmethod
+    def start(cls, spec: ChildSpec) -> "Child":
+        """Start it. Raises BinaryMissing when the program cannot be run."""
+        spec.log.parent.mkdir(parents=True, exist_ok=True)
+        with spec.log.open("ab") as log:
+            try:
+                process = subprocess.Popen(
+                    spec.argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=None if spec.env is None else dict(spec.env),
+                    cwd=spec.cwd,
+                    user=spec.user,
+                    group=spec.group,
+                    extra_groups=None if spec.user is None else [],
+                    # Ctrl-C of a terminal goes to its whole process group; we alone decide in which order children end.
+                    start_new_session=True,
+                    preexec_fn=_die_with_parent(spec.death_signal),  # noqa: PLW1509 - one prctl, no lock is taken
+                )
+            except (FileNotFoundError, PermissionError) as error:
+                raise BinaryMissing(
+                    f"{spec.name} cannot be started: {error.strerror}: {error.filename}",
+                    hint="install the project's dependencies again with `make setup`",
+                ) from error
+        return cls(spec, process)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal; none while it runs."""
+        return self._process.poll()
+
+    async def wait(self) -> int:
+        """Wait until it has ended, without a thread where the kernel can tell us."""
+        if not hasattr(os, "pidfd_open"):
+            while (code := self._process.poll()) is None:  # noqa: ASYNC110 - nothing sets an event
+                await asyncio.sleep(_POLL_SECONDS)
+            return code
+        if (code := self._process.poll()) is not None:
+            return code
+        descriptor = os.pidfd_open(self.pid)
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(descriptor, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+        return self._process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal; nothing happens when it has ended."""
+        self._process.send_signal(number)
+
+    async def stop(self, *, patience: float = 5.0) -> int:
+        """Ask it to end, and kill it when it has not ended after `patience` seconds. Returns the exit code."""
+        if self.poll() is None:
+            self.signal(self.spec.stop_signal)
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(self.wait(), patience)
+            self.signal(signal.SIGKILL)
+        return await self.wait()
+
+    def log_tail(self, lines: int = 12) -> str:
+        """The last lines it wrote, for an error message."""
+        return log_tail(self.spec.log, lines)
+
+
+def log_tail(path: Path, lines: int = 12) -> str:
+    """The last lines of a log file; a sentence when there is nothing."""
+    try:
+        text = path.read_bytes()[-16_384:].decode("utf-8", "replace")
+    except OSError:
+        return f"(no log at {path})"
+    return "\n".join(text.strip().splitlines()[-lines:]) or f"({path} is empty)"
+
+
+def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+    """A function for the child, between fork and exec, that ties its life to ours; none where the kernel cannot."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl  # loaded here: after a fork only the call itself is safe
+    parent = os.getpid()
+
+    def tie() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+        if os.getppid() != parent:  # we died before the tie held
+            os._exit(1)
+
+    return tie

@@ -1,0 +1,23 @@
+"""The servers of the local stack, one by one: each with `async start() -> address`, `async stop()` and `.pid`."""
+
+from nightshift.devstack.parts.kafka import EmbeddedKafka, KafkaAddress
+from nightshift.devstack.parts.postgres import (
+    DATABASE,
+    SUPERUSER,
+    UNSAFE_FAST,
+    EmbeddedPostgres,
+    PostgresAddress,
+)
+from nightshift.devstack.parts.s3 import EmbeddedS3, S3Address
+
+__all__ = [
+    "DATABASE",
+    "SUPERUSER",
+    "UNSAFE_FAST",
+    "EmbeddedKafka",
+    "EmbeddedPostgres",
+    "EmbeddedS3",
+    "KafkaAddress",
+    "PostgresAddress",
+    "S3Address",
+]

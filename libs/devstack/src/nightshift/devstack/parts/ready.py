@@ -1,0 +1,63 @@
+"""Starting a server and waiting until it answers; a drawn port that somebody took meanwhile is drawn again."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from nightshift.devstack.child import Child, ChildSpec
+from nightshift.devstack.errors import PartFailed, PortTaken
+from nightshift.devstack.ports import draw_port, is_free
+
+_DRAWS = 5
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
+
+
+async def start_ready(
+    spec_for: Callable[[int], ChildSpec],
+    answers: Callable[[Child, int], Awaitable[bool]],
+    *,
+    port: int,
+    timeout: float,
+) -> tuple[Child, int]:
+    """Start the child of `spec_for(port)` and wait until `answers` says yes. Returns the child and its port.
+
+    Port 0: any that is free.
+    Raises PortTaken for a port asked for by number, PartFailed with the end of the log for anything else.
+    """
+    for draw in range(_DRAWS):
+        chosen = port or draw_port()
+        if port and not is_free(port):
+            raise PortTaken(
+                f"{spec_for(port).name}: port {port} is taken by another program",
+                hint="end that program, or choose another port (0 takes any that is free)",
+            )
+        child = Child.start(spec_for(chosen))
+        try:
+            await _until_ready(child, chosen, answers, timeout)
+        except PartFailed:
+            await child.stop(patience=1)
+            if port or draw == _DRAWS - 1 or is_free(chosen):
+                raise  # it did not fail for its port
+        except BaseException:
+            await child.stop(patience=1)
+            raise
+        else:
+            return child, chosen
+    raise AssertionError("unreachable: the last draw returns or raises")
+
+
+async def _until_ready(
+    child: Child, port: int, answers: Callable[[Child, int], Awaitable[bool]], timeout: float
+) -> None:
+    deadline, pause = time.monotonic() + timeout, _FIRST_PAUSE
+    while not await answers(child, port):
+        code = child.poll()
+        if code is not None:
+            raise PartFailed(f"{child.spec.name} ended with code {code} while starting:\n{child.log_tail()}")
+        if time.monotonic() > deadline:
+            raise PartFailed(
+                f"{child.spec.name} did not answer on port {port} within {timeout:g} s:\n{child.log_tail()}",
+                hint=f"its whole log is in {child.spec.log}",
+            )
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE)

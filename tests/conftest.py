@@ -1,0 +1,129 @@
+"""Fixtures and markers for all tests. What a test costs is told by its top folder."""
+
+import asyncio
+import importlib.util
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.stack import (
+    TEMPLATE,
+    Database,
+    create_database,
+    fresh_database,
+    fresh_topics,
+    session_folder,
+)
+from tests.support.waiting import eventually as _eventually
+
+from nightshift.contracts.topics import Topics
+from nightshift.devstack.parts import (
+    UNSAFE_FAST,
+    EmbeddedKafka,
+    EmbeddedPostgres,
+    EmbeddedS3,
+    KafkaAddress,
+    PostgresAddress,
+    S3Address,
+)
+
+_HERE = Path(__file__).parent
+_LANES = {"unit", "memory", "integration", "e2e"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test the marker of its top folder."""
+    for item in items:
+        if _HERE in item.path.parents and (lane := item.path.relative_to(_HERE).parts[0]) in _LANES:
+            item.add_marker(lane)
+
+
+@pytest.fixture
+def eventually():
+    """`await eventually(predicate, timeout=…)`."""
+    return _eventually
+
+
+@pytest.fixture(scope="session")
+def stack_folder() -> Iterator[Path]:
+    """Where this session's servers keep their data."""
+    with session_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def postgres(stack_folder: Path) -> Iterator[PostgresAddress]:
+    """One PostgreSQL per session, tuned for tests, with a migrated template database."""
+    part = EmbeddedPostgres(
+        stack_folder / "postgres",
+        settings={**UNSAFE_FAST, "max_connections": "300", "shared_buffers": "128MB"},
+    )
+    address = asyncio.run(part.start())
+    try:
+        asyncio.run(_make_template(address))
+        yield address
+    finally:
+        asyncio.run(part.stop())
+
+
+async def _make_template(address: PostgresAddress) -> None:
+    template = await create_database(address, TEMPLATE)
+    if importlib.util.find_spec("nightshift.runtime.log.migrate") is not None:
+        from nightshift.runtime.log.migrate import migrate
+
+        await migrate(template.dsn())
+
+
+@pytest.fixture
+async def database(postgres: PostgresAddress) -> AsyncIterator[Database]:
+    """A fresh migrated database: `.dsn()` for the superuser, `.dsn("nightshift_relay")` for a role."""
+    async with fresh_database(postgres) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def kafka(stack_folder: Path) -> Iterator[KafkaAddress]:
+    """One broker per session: the embedded one, or that of NIGHTSHIFT_KAFKA_BOOTSTRAP, or of a container."""
+    given = os.environ.get("NIGHTSHIFT_KAFKA_BOOTSTRAP")
+    if given:
+        yield KafkaAddress(given, idempotence=True, adaptive_fetch=False)
+    elif os.environ.get("NIGHTSHIFT_KAFKA") == "testcontainers":
+        yield from _kafka_container()
+    else:
+        part = EmbeddedKafka(stack_folder)
+        address = asyncio.run(part.start())
+        try:
+            yield address
+        finally:
+            asyncio.run(part.stop())
+
+
+def _kafka_container() -> Iterator[KafkaAddress]:
+    import docker
+    from testcontainers.kafka import KafkaContainer
+
+    try:
+        docker.from_env().ping()
+    except docker.errors.DockerException as error:
+        pytest.skip(f"NIGHTSHIFT_KAFKA=testcontainers, but no Docker engine answers: {error}")
+    with KafkaContainer("apache/kafka:4.1.0") as container:
+        yield KafkaAddress(container.get_bootstrap_server(), idempotence=True, adaptive_fetch=False)
+
+
+@pytest.fixture
+async def topics(kafka: KafkaAddress) -> AsyncIterator[Topics]:
+    """This test's own topics, created on the broker."""
+    async with fresh_topics(kafka.bootstrap, keep=not kafka.idempotence) as own:
+        yield own
+
+
+@pytest.fixture(scope="session")
+def s3(stack_folder: Path) -> Iterator[S3Address]:
+    """One object store per session; a test that needs a store of its own uses a key prefix of its own."""
+    part = EmbeddedS3(stack_folder / "s3")
+    address = asyncio.run(part.start())
+    try:
+        yield address
+    finally:
+        asyncio.run(part.stop())

@@ -1,0 +1,106 @@
+"""The servers that tests run on: started once per session (per worker), addressed per test."""
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from nightshift.contracts.topics import Topics
+from nightshift.devstack.parts import SUPERUSER, PostgresAddress
+
+_PREFIX = "nightshift-test"
+TEMPLATE = "nightshift_template"
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A database of one test: migrated, empty, dropped after it."""
+
+    server: PostgresAddress
+    name: str
+
+    def dsn(self, role: str = SUPERUSER) -> str:
+        """Its address for a role, such as `nightshift_relay`."""
+        return self.server.dsn(role, self.name)
+
+
+@contextlib.contextmanager
+def session_folder() -> Iterator[Path]:
+    """A folder that the database's own user can reach (pytest's are closed to it), removed at the end.
+
+    Folders of sessions that were killed are removed too.
+    """
+    _sweep()
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}-{os.getpid()}-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep() -> None:
+    for old in Path(tempfile.gettempdir()).glob(f"{_PREFIX}-*-*"):
+        match = re.fullmatch(rf"{_PREFIX}-(\d+)-\w+", old.name)
+        if match is not None and not _alive(int(match[1])):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextlib.asynccontextmanager
+async def fresh_database(server: PostgresAddress) -> AsyncIterator[Database]:
+    """A copy of the migrated template."""
+    name = f"test_{uuid4().hex[:16]}"
+    await _admin(server, f'CREATE DATABASE "{name}" TEMPLATE "{TEMPLATE}"')
+    try:
+        yield Database(server, name)
+    finally:
+        await _admin(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+async def create_database(server: PostgresAddress, name: str) -> Database:
+    """An empty database."""
+    await _admin(server, f'CREATE DATABASE "{name}"')
+    return Database(server, name)
+
+
+async def _admin(server: PostgresAddress, statement: str) -> None:
+    connection = await asyncpg.connect(server.admin_dsn)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def fresh_topics(bootstrap: str, *, keep: bool, partitions: int = 2) -> AsyncIterator[Topics]:
+    """All topics under a prefix of their own; deleted afterwards unless the broker goes away anyway (`keep`)."""
+    topics = Topics(f"t{uuid4().hex[:12]}")
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.create_topics(
+            [NewTopic(name, num_partitions=partitions, replication_factor=1) for name in topics.all]
+        )
+        yield topics
+        if not keep:
+            await admin.delete_topics(list(topics.all))
+    finally:
+        await admin.close()

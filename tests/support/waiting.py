@@ -1,0 +1,39 @@
+"""Waiting for a condition instead of sleeping for a guess."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
+
+
+async def eventually(
+    predicate: Callable[[], T] | Callable[[], Awaitable[T]], timeout: float = 10.0, *, what: str | None = None
+) -> T:
+    """Ask until the answer is truthy, and return it. An AssertionError of the predicate counts as "not yet".
+
+    Fails with the last answer, or the last AssertionError, after `timeout` seconds.
+    """
+    deadline, pause = time.monotonic() + timeout, _FIRST_PAUSE
+    while True:
+        failure: AssertionError | None = None
+        answer: object = None
+        try:
+            answer = predicate()
+            if inspect.isawaitable(answer):
+                answer = await answer
+            if answer:
+                return answer  # type: ignore[return-value]
+        except AssertionError as error:
+            failure = error
+        if time.monotonic() > deadline:
+            name = what or getattr(predicate, "__qualname__", repr(predicate))
+            raise AssertionError(
+                f"{name}: not within {timeout:g} s; last answer {answer!r}, last failure {failure!r}"
+            ) from failure
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
