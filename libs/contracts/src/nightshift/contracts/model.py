@@ -89,7 +89,7 @@ class BlobRef(BaseModel):
 
 #: Text a person or a model wrote. Over 32 KiB the log keeps it by reference.
 SealedText = Annotated[str | BlobRef, SEALED]
-#: A JSON object a model wrote, such as a tool's input. One that itself looks like a BlobRef is always kept by reference.
+#: A JSON object a model wrote, such as a tool's input. One that looks like a BlobRef is always kept by reference.
 SealedObject = Annotated[BlobRef | dict[str, Any], Field(union_mode="left_to_right"), SEALED]
 #: A list of content blocks in the Messages API's shape, kept as they came so that they can be sent again byte for byte.
 SealedBlocks = Annotated[tuple[dict[str, Any], ...] | BlobRef, SEALED]

@@ -120,7 +120,7 @@ class ModelCallStarted(_BuildFact):
 
 
 class ModelCallResponded(_BuildFact):
-    """The whole answer. `content` is the provider's blocks as they came, so that they can be sent again byte for byte."""
+    """The whole answer. `content` is the provider's blocks as they came, so that they can be sent again as they were."""
 
     type: ClassVar[Literal["model_call.responded"]] = "model_call.responded"
     version: ClassVar[Literal[1]] = 1
@@ -199,7 +199,7 @@ class CheckpointSaved(_BuildFact):
 
 
 class AgentSteered(_BuildFact):
-    """A message put before the agent that it did not ask for: a person's, the budget's, a check's, or the loop's own."""
+    """A message the agent did not ask for: a person's, the budget's, a check's, or the loop's own."""
 
     type: ClassVar[Literal["agent.steered"]] = "agent.steered"
     version: ClassVar[Literal[1]] = 1
@@ -249,7 +249,7 @@ class SleepRequested(_BuildFact):
 
     reason: Literal["budget", "provider", "person"]
     account_id: Id
-    wake_at: datetime | None
+    wake_at: datetime | None = None
 
     def pending(self, subject: str) -> Sequence[Pending]:
         return (

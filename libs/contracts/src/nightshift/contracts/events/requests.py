@@ -65,7 +65,7 @@ class CustomTool(_Part):
 
 
 class BuildRequested(Request):
-    """Please build this. The same `build_id` with the same content changes nothing; with other content it is refused."""
+    """Please build this. The same `build_id` and content again changes nothing; with other content it is refused."""
 
     type: ClassVar[Literal["build.requested"]] = "build.requested"
     version: ClassVar[Literal[1]] = 1

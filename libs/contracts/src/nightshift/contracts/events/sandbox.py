@@ -42,7 +42,7 @@ class SandboxOpened(_SandboxFact):
 
 
 class SandboxRestored(_SandboxFact):
-    """The workspace of `from_snapshot` is in the sandbox, digest compared. What differed was healed or is named as lost."""
+    """The workspace of `from_snapshot` is in the sandbox, digest compared. What differed was healed or is in `lost`."""
 
     type: ClassVar[Literal["sandbox.restored"]] = "sandbox.restored"
     version: ClassVar[Literal[1]] = 1

@@ -1,0 +1,159 @@
+"""Which model stands for which type and version, under which name on the wire, and the way of data in and out of it."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, get_args
+
+from pydantic import ValidationError
+
+from nightshift.contracts import canonical
+from nightshift.contracts.errors import InvalidData, UnknownType, UnknownVersion
+from nightshift.contracts.events import AnyEvent
+from nightshift.contracts.model import Event
+from nightshift.contracts.topics import wire_base
+from nightshift.contracts.upcasts import UPCASTS, Upcast
+
+_WIRE_NAME = re.compile(r"(nightshift\.[a-z-]+\.[a-z0-9_]+)\.v([1-9][0-9]{0,8})")
+
+
+def encode(event: Event) -> str:
+    """The canonical text of an event's data. An optional field that is absent is left out, never written as null.
+
+    Raises InvalidData for a value that has no JSON, such as NaN in a tool's input.
+    """
+    return canonical.dumps(event.__pydantic_serializer__.to_python(event, exclude_none=True))
+
+
+class Registry:
+    """The newest model per type, and the steps from each older version to it."""
+
+    def __init__(self, events: Iterable[type[Event]], upcasts: Mapping[tuple[str, int], Upcast]) -> None:
+        """Raises ValueError when a type is there twice, or a version between 1 and the newest has no upcast."""
+        self._upcasts = upcasts
+        self._newest: dict[str, type[Event]] = {}
+        self._types: dict[str, str] = {}
+        self._wire_names: dict[str, tuple[str, int]] = {}
+        self._known: dict[tuple[str, int], type[Event]] = {}
+        self._decoders: dict[tuple[str, int], Callable[[str | bytes], Event]] = {}
+        for model in events:
+            self._add(model)
+
+    def _add(self, model: type[Event]) -> None:
+        if model.type in self._newest:
+            raise ValueError(f"{model.type} is in the catalogue twice")
+        self._newest[model.type] = model
+        base = wire_base(model.owner, model.type)
+        self._types[base] = model.type
+        self._decoders[model.type, model.version] = model.__pydantic_validator__.validate_json
+        for version in range(1, model.version + 1):
+            if version < model.version and (model.type, version) not in self._upcasts:
+                raise ValueError(f"{model.type} has no upcast from version {version}")
+            self._known[model.type, version] = model
+            self._wire_names[f"{base}.v{version}"] = model.type, version
+
+    @property
+    def models(self) -> Mapping[tuple[str, int], type[Event]]:
+        """(type, version) → the newest model of the type, older versions included."""
+        return MappingProxyType(self._known)
+
+    @property
+    def newest(self) -> Mapping[str, type[Event]]:
+        """type → its newest model."""
+        return MappingProxyType(self._newest)
+
+    def model(self, type: str) -> type[Event]:
+        """The newest model of a type. Raises UnknownType."""
+        try:
+            return self._newest[type]
+        except KeyError:
+            raise UnknownType(f"no event type {type[:128]!r}") from None
+
+    def wire_name(self, type: str, version: int) -> str:
+        """The `ce_type` of a type and version. Raises UnknownType, UnknownVersion."""
+        if (type, version) not in self._known:
+            raise self._unknown(type, version)
+        return f"{wire_base(self._newest[type].owner, type)}.v{version}"
+
+    def parse_wire_name(self, name: str) -> tuple[str, int]:
+        """The type and version that a `ce_type` names. Raises UnknownType, UnknownVersion."""
+        known = self._wire_names.get(name)
+        if known is not None:
+            return known
+        found = _WIRE_NAME.fullmatch(name)
+        if found is None or found[1] not in self._types:
+            raise UnknownType(f"no event type {name[:128]!r}")
+        raise self._unknown(self._types[found[1]], int(found[2]))
+
+    def decode(self, type: str, version: int, text: str | bytes) -> Event:
+        """The event of the newest version that this text holds. The hot path is one lookup and pydantic.
+
+        Raises UnknownType, UnknownVersion, InvalidData.
+        """
+        decoder = self._decoders.get((type, version))
+        if decoder is None:
+            return self.validate(type, version, canonical.loads(text))
+        try:
+            return decoder(text)
+        except ValidationError as error:
+            if (
+                error.errors(include_url=False, include_context=False, include_input=False)[0]["type"]
+                != "json_invalid"
+            ):
+                raise invalid(error) from None
+        # Python reads what pydantic's parser does not: lone surrogates, deep nesting.
+        return self.validate(type, version, canonical.loads(text))
+
+    def validate(self, type: str, version: int, data: Any) -> Event:
+        """The event of the newest version in this parsed data: upcast first, validated after.
+
+        Raises UnknownType, UnknownVersion, InvalidData.
+        """
+        model = self._known.get((type, version))
+        if model is None:
+            raise self._unknown(type, version)
+        if not isinstance(data, dict):
+            raise InvalidData("the data must be a JSON object")
+        for step in range(version, model.version):
+            try:
+                data = self._upcasts[type, step](data)
+            except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+                # Old data that was never validated meets code that expects it to be whole.
+                raise InvalidData(f"not version {step} of {type}: {error.__class__.__name__}") from None
+        try:
+            return model.model_validate(data)
+        except ValidationError as error:
+            raise invalid(error) from None
+
+    def _unknown(self, type: str, version: int) -> UnknownType | UnknownVersion:
+        if type not in self._newest:
+            return UnknownType(f"no event type {type[:128]!r}")
+        return UnknownVersion(
+            f"{type} has no version {version}; the newest known is {self._newest[type].version}"
+        )
+
+
+def invalid(error: ValidationError) -> InvalidData:
+    """The first complaint of a validation, without the value that caused it."""
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    first = details[0]
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return InvalidData(first["msg"] + more, field=".".join(str(part)[:128] for part in first["loc"]))
+
+
+def subject_of(event: Event) -> str | None:
+    """The build or account id an event names in its own data; none for the many facts that leave it to their stream."""
+    subject: str | None = getattr(event, f"{event.stream}_id", None)
+    return subject
+
+
+#: The catalogue of this release.
+CATALOGUE: Final = Registry(get_args(AnyEvent), UPCASTS)
+#: (type, version) → model.
+REGISTRY: Final = CATALOGUE.models
+
+decode = CATALOGUE.decode
+validate = CATALOGUE.validate
+model = CATALOGUE.model
+wire_name = CATALOGUE.wire_name
+parse_wire_name = CATALOGUE.parse_wire_name
