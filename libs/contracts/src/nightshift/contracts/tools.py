@@ -150,7 +150,7 @@ class Document(ToolInput):
         "Write a document for the person who asked for the build, in Markdown, into the workspace (README.md, docs/…)."
     )
 
-    file_path: Annotated[str, Field(max_length=4096, pattern=r"^(?s:.)+\.md$")]
+    file_path: Annotated[str, Field(max_length=4096, pattern=r"\.md$")]
     content: Annotated[str, Field(min_length=1, max_length=1_000_000)]
 
 

@@ -1,0 +1,42 @@
+"""What can go wrong with a sandbox, in the branches of `nightshift.runtime.errors`.
+
+NightshiftError
+├── Refused
+│   ├── SandboxGone      the sandbox does not exist (any more): a new one, and the files from the snapshot
+│   ├── FileRefused      a file operation that cannot be done; `kind` says why
+│   └── HostileTree      a manifest or tree that breaks a rule or a limit; nothing of it is used
+└── Transient
+    └── SandboxUnavailable   the provider or the sandbox does not answer now
+"""
+
+from typing import Literal
+
+from nightshift.runtime.errors import ConfigurationError, Refused, Transient
+
+FileProblem = Literal[
+    "not_found", "is_directory", "not_directory", "outside", "too_large", "denied", "exists", "invalid"
+]
+
+
+class SandboxGone(Refused):
+    """The sandbox does not exist (any more), or another one answers in its place."""
+
+
+class FileRefused(Refused):
+    """A file operation that cannot be done. The message is fit for the agent's eyes."""
+
+    def __init__(self, message: str, *, kind: FileProblem) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class HostileTree(Refused):
+    """A manifest or a tree that breaks a rule or a limit. Nothing of it was used."""
+
+
+class SandboxUnavailable(Transient):
+    """The provider or the sandbox does not answer now."""
+
+
+class NoSandboxHere(ConfigurationError):
+    """This machine cannot run local sandboxes; the hint says what to change."""
