@@ -1,30 +1,55 @@
 #!/usr/bin/env bash
 # Makes .venv from requirements.lock and installs every member of the workspace into it, editable.
+# Does nothing when nothing changed since the last time; PYTHON=… chooses the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+fail() { # what was not done and why, then what to do; exit code 4: not set up
+  echo "error: $1" >&2
+  echo "hint: $2" >&2
+  exit 4
+}
+
 python=${PYTHON:-python3}
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-  echo "error: Nightshift needs Python 3.11 or newer; $python is $("$python" -V 2>&1)." >&2
-  echo "hint: set PYTHON, for example: make setup PYTHON=python3.12" >&2
-  exit 4
-}
+command -v "$python" >/dev/null || fail "$python is not on this machine." "on Debian, apt-get install python3 python3-venv"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+  fail "Nightshift needs Python 3.11 or newer; $python is $("$python" -V 2>&1)." "set PYTHON, for example: make setup PYTHON=python3.12"
+
+# Nothing to do when the lock, the members' own requirements, the interpreter and the place are the same as last time.
+members=(libs/*/ services/*/ cli/)
 stamp=.venv/.nightshift-setup
-key=$(cat requirements.lock libs/*/pyproject.toml services/*/pyproject.toml cli/pyproject.toml "$0" | sha256sum | cut -d' ' -f1)$(pwd)
-[ "$(cat $stamp 2>/dev/null || true)" = "$key" ] && exit 0
-echo "Setting up .venv (about a minute the first time)…" >&2
-[ -x .venv/bin/python ] || "$python" -m venv .venv || {
-  echo "error: $python cannot make a virtual environment." >&2
-  echo "hint: on Debian, apt-get install python3-venv" >&2
-  exit 4
-}
-members=(libs/* services/* cli)
-editable=()
-for member in "${members[@]}"; do editable+=(-e "./$member"); done
-# uv is only a faster pip here: when it cannot reach the index the way pip is configured, pip does the same work.
-if .venv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$(sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements.lock)" \
-  && .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock \
-  && .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation "${editable[@]}"; then :; else
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation "${editable[@]}"
+key="$(cat requirements.lock "${members[@]/%/pyproject.toml}" scripts/setup.sh | sha256sum | cut -d' ' -f1) $("$python" -V 2>&1) $(pwd)"
+if [ -x .venv/bin/nightshift ] && [ "$(cat "$stamp" 2>/dev/null || true)" = "$key" ]; then exit 0; fi
+
+# Two makes at once must not build one .venv: the second waits for the first and finds it done.
+if [ -z "${NIGHTSHIFT_SETUP_LOCKED:-}" ] && command -v flock >/dev/null; then
+  mkdir -p .cache
+  NIGHTSHIFT_SETUP_LOCKED=1 exec flock .cache/setup.lock scripts/setup.sh
 fi
-printf '%s' "$key" > $stamp
+
+echo "Setting up .venv (about a minute the first time)…" >&2
+rm -f "$stamp"
+if ! .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+  rm -rf .venv
+  "$python" -m venv .venv >&2 || {
+    rm -rf .venv
+    fail "$python cannot make a virtual environment." "on Debian, apt-get install python3-venv"
+  }
+fi
+
+editable=()
+for member in "${members[@]}"; do editable+=(-e "./${member%/}"); done
+pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input)
+# uv is only a faster pip here: where it cannot reach the index the way pip is configured, pip does the same work.
+uv_install() {
+  awk '/^uv==/ {print; ours = 1; next} ours && /^ / {print; next} {ours = 0}' requirements.lock >.venv/uv.txt
+  "${pip[@]}" --require-hashes -r .venv/uv.txt &&
+    .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock &&
+    .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation "${editable[@]}"
+}
+pip_install() {
+  "${pip[@]}" --require-hashes -r requirements.lock &&
+    "${pip[@]}" --no-deps --no-build-isolation "${editable[@]}"
+}
+uv_install || pip_install || fail "the dependencies could not be installed." "look at pip's messages above; the package index must be reachable"
+printf '%s' "$key" >"$stamp"

@@ -1,0 +1,60 @@
+# Everything one does with a clone of Nightshift. `make` alone lists the targets.
+# Needs Python 3.11 or newer, make and git; each target sets up what else it needs, inside this folder.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+python := .venv/bin/python
+# Two workers: the tests share machines with brokers and databases of their own.
+workers ?= 2
+# How many schedules the simulation tries in `make check`.
+seeds ?= 500
+# More arguments for pytest, such as args="-k relay".
+args ?=
+
+.PHONY: help setup demo test check lint types imports simulate test-fast test-kafka bench clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: ## make .venv with every dependency (hashes checked); after it .venv/bin/nightshift works
+	@scripts/setup.sh
+
+demo: setup ## watch an agent build a small app from an idea, on this machine
+	@.venv/bin/nightshift demo --help >/dev/null 2>&1 || { \
+	  echo "error: this version has no demo yet." >&2; \
+	  echo "hint: .venv/bin/nightshift up starts the stack it will run on." >&2; exit 1; }
+	@.venv/bin/nightshift demo
+
+test: setup ## all tests: unit, memory, integration and end to end, on the embedded stack
+	$(python) -m pytest -n $(workers) --dist loadgroup -q $(args)
+
+check: lint types imports test-fast simulate ## what must be green before a commit: style, types, imports, fast tests
+
+lint: setup ## ruff: rules and format
+	.venv/bin/ruff check --quiet .
+	.venv/bin/ruff format --check --quiet .
+
+types: setup ## mypy, strict, over every member
+	.venv/bin/mypy libs/*/src services/*/src cli/src
+
+imports: setup ## who may import whom (the contracts stand in .importlinter)
+	.venv/bin/lint-imports --no-logo
+
+test-fast: setup ## tests that start nothing outside their process
+	$(python) -m pytest tests/unit tests/memory -n $(workers) -q $(args)
+
+simulate: setup ## the ports under random schedules, latencies, duplicates and crashes
+	$(python) -m nightshift.runtime.simulation --seeds $(seeds)
+
+test-kafka: setup ## the broker tests against Apache Kafka (fetched once; needs Java 17 and Maven)
+	$(python) scripts/kafka_lane.py run -- $(python) -m pytest tests/integration -m kafka -q $(args)
+
+bench: setup ## measure, each figure beside its limit or peer in the same run (Markdown tables)
+	@for script in bench/*.py; do echo; echo "## $$script"; $(python) "$$script"; done
+
+clean: ## remove what these targets made: .venv, caches, local stacks
+	@if [ -d .cache/kafka/standing ]; then python3 scripts/kafka_lane.py stop; fi
+	rm -rf .venv .cache .nightshift .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find libs services cli tests bench examples scripts -name __pycache__ -type d -prune -exec rm -rf {} +

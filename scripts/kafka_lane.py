@@ -1,0 +1,276 @@
+#!/usr/bin/env python3
+"""Runs one node of Apache Kafka on this machine, for tests against the real thing.
+
+kafka_lane.py run -- COMMAND…   start a fresh node, run the command with NIGHTSHIFT_KAFKA_BOOTSTRAP set, stop the node
+kafka_lane.py start             start a node that stays; prints its address (stop it with `stop`; its data is removed)
+kafka_lane.py stop              stop the node that `start` left running
+kafka_lane.py fetch             only fetch Apache Kafka into .cache/kafka
+
+Needs only Python, and Java 17 with Maven, which it installs with apt-get when it is run by root on Debian.
+"""
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = ROOT / "scripts" / "kafka"
+CACHE = ROOT / ".cache" / "kafka"
+STANDING = CACHE / "standing"  # the node of `start`
+LOOPBACK = "127.0.0.1"
+MISSING = 4  # the exit code for what is not set up, as everywhere in Nightshift
+
+
+class LaneError(Exception):
+    """What went wrong, and what a person can do about it."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def require_java() -> None:
+    """Make sure that `java` (17 or newer) and `mvn` are there; as root, install what is missing."""
+    packages = {"java": "default-jre-headless", "mvn": "maven"}
+    missing = [package for command, package in packages.items() if shutil.which(command) is None]
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        say(f"installing {' and '.join(missing)}")
+        # Debian's list may be older than its packages: refresh it, and let the install say what is wrong.
+        subprocess.run(["apt-get", "update", "-qq"], check=False, stdout=sys.stderr)
+        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(install, check=False, stdout=sys.stderr, env=environment)
+        missing = [package for command, package in packages.items() if shutil.which(command) is None]
+    if missing:
+        raise LaneError(
+            "Apache Kafka needs Java 17 and Maven, and they are not on this machine",
+            f"apt-get install {' '.join(missing)}",
+        )
+    answer = subprocess.run(["java", "-version"], check=True, capture_output=True, text=True).stderr
+    found = re.search(r'version "(\d+)', answer)
+    if found is None or int(found.group(1)) < 17:
+        raise LaneError(f"Java is too old: {answer.splitlines()[0]}", "install Java 17 or newer")
+
+
+def fetch() -> Path:
+    """The folder with Apache Kafka's jars, fetched once per recipe; Maven compares the checksums."""
+    recipe = RECIPE / "pom.xml"
+    jars = CACHE / hashlib.sha256(recipe.read_bytes()).hexdigest()[:16]
+    if jars.is_dir():
+        return jars
+    CACHE.mkdir(parents=True, exist_ok=True)
+    say("fetching Apache Kafka (about 45 MB, once)")
+    with tempfile.TemporaryDirectory(dir=CACHE) as unfinished:
+        target = Path(unfinished, "jars")
+        goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={target}"]
+        command = ["mvn", "--batch-mode", "--quiet", "--strict-checksums", "--file", str(recipe), *goal]
+        if subprocess.run(command, check=False, stdout=sys.stderr).returncode != 0:
+            raise LaneError("Apache Kafka could not be fetched", "look at Maven's messages above")
+        target.rename(jars)
+    return jars
+
+
+class Node:
+    """One broker with its own controller; everything it keeps is under `folder`."""
+
+    def __init__(self, jars: Path, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "broker.log"
+        broker_port, controller_port = free_ports(2)
+        self.bootstrap = f"{LOOPBACK}:{broker_port}"
+        self._java = [
+            "java",
+            "-Xms256m",
+            "-Xmx512m",
+            "-XX:+UseSerialGC",
+            f"-Dlog4j2.configurationFile={RECIPE / 'log4j2.properties'}",
+            "-cp",
+            f"{jars}/*",
+        ]
+        self._properties = folder / "server.properties"
+        self._properties.write_text(
+            (RECIPE / "server.properties").read_text()
+            + f"listeners=PLAINTEXT://{self.bootstrap},CONTROLLER://{LOOPBACK}:{controller_port}\n"
+            + f"advertised.listeners=PLAINTEXT://{self.bootstrap}\n"
+            + f"controller.quorum.voters=1@{LOOPBACK}:{controller_port}\n"
+            + f"log.dirs={folder / 'data'}\n"
+        )
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        """Format the storage, start the node and wait until it serves."""
+        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        formatting = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)]
+        with self.log.open("wb") as log:
+            done = subprocess.run([*self._java, *formatting], check=False, stdout=log, stderr=log)
+            if done.returncode != 0:
+                raise LaneError(f"the storage could not be formatted:\n{self._tail()}", f"see {self.log}")
+            process = subprocess.Popen(
+                [*self._java, "kafka.Kafka", str(self._properties)],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for us: the node is stopped after the command
+            )
+        try:
+            ready = wait_until(lambda: process.poll() is not None or self._serves(), seconds=60)
+        except BaseException:
+            stop(process.pid)
+            raise
+        if not ready or process.poll() is not None:
+            stop(process.pid)
+            raise LaneError(f"Apache Kafka did not start:\n{self._tail()}", f"see {self.log}")
+        return process
+
+    def _serves(self) -> bool:
+        return b"Kafka Server started" in self.log.read_bytes()
+
+    def _tail(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on right now."""
+    probes = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
+    try:
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float) -> bool:
+    """Whether the condition came true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def gone(pid: int) -> bool:
+    """Whether the process has ended; our own dead child is taken off the process table."""
+    try:
+        if os.waitpid(pid, os.WNOHANG)[0] == pid:
+            return True
+    except ChildProcessError:
+        pass  # not our child
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def stop(pid: int) -> None:
+    """End the process: politely, and after 20 s by force."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if gone(pid):
+            return
+        os.kill(pid, number)
+        if wait_until(lambda: gone(pid), seconds=20):
+            return
+
+
+def run_command(command: list[str]) -> int:
+    """Run the command against a fresh node and return its exit code."""
+    jars = fetch()
+    with tempfile.TemporaryDirectory(prefix="run-", dir=CACHE) as folder:
+        node = Node(jars, Path(folder))
+        process = node.start()
+        try:
+            say(f"Apache Kafka serves at {node.bootstrap} (pid {process.pid})")
+            environment = os.environ | {
+                "NIGHTSHIFT_KAFKA_BOOTSTRAP": node.bootstrap,
+                "NIGHTSHIFT_KAFKA_IDEMPOTENCE": "true",
+            }
+            return subprocess.run(command, check=False, env=environment).returncode
+        finally:
+            stop(process.pid)
+
+
+def start_standing() -> int:
+    """Start a node that outlives this command, and print its address."""
+    if (STANDING / "pid").exists() and not gone(int((STANDING / "pid").read_text())):
+        raise LaneError("a node is running already", "scripts/kafka_lane.py stop")
+    jars = fetch()
+    shutil.rmtree(STANDING, ignore_errors=True)
+    STANDING.mkdir(parents=True)
+    node = Node(jars, STANDING)
+    process = node.start()
+    (STANDING / "pid").write_text(str(process.pid))
+    say(f"Apache Kafka runs as pid {process.pid}; its log is {node.log.relative_to(ROOT)}")
+    print(f"NIGHTSHIFT_KAFKA_BOOTSTRAP={node.bootstrap}")
+    return 0
+
+
+def stop_standing() -> int:
+    """Stop the node of `start` and remove its data. Stopping what does not run is no error."""
+    pid = STANDING / "pid"
+    if pid.exists() and is_broker(int(pid.read_text())):
+        stop(int(pid.read_text()))
+    shutil.rmtree(STANDING, ignore_errors=True)
+    return 0
+
+
+def is_broker(pid: int) -> bool:
+    """Whether that process is our standing node: its id may belong to somebody else by now."""
+    try:
+        return str(STANDING).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def say(text: str) -> None:
+    print(f"kafka: {text}", file=sys.stderr, flush=True)
+
+
+def leave(number: int, _frame: FrameType | None) -> None:
+    """A signal ends the lane the way an exception does, so that the node is stopped."""
+    sys.exit(128 + number)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("action", choices=["run", "start", "stop", "fetch"])
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="for run: -- and the command")
+    arguments = parser.parse_args()
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    if (arguments.action == "run") != bool(command):
+        parser.error("`run` takes a command after --, the others take none")
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        if arguments.action == "stop":
+            return stop_standing()
+        require_java()
+        match arguments.action:
+            case "run":
+                return run_command(command)
+            case "start":
+                return start_standing()
+            case _:
+                print(fetch().relative_to(ROOT))
+                return 0
+    except LaneError as error:
+        print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
+        return MISSING
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
