@@ -37,7 +37,7 @@ def dumps(value: Any) -> str:
 
 
 def loads(text: str | bytes, *, refuse_duplicates: bool = False) -> Any:
-    """The value of a JSON text. The words NaN and Infinity are refused, and with `refuse_duplicates` a name given twice.
+    """The value of a JSON text. The words NaN and Infinity are refused; with `refuse_duplicates`, a name given twice.
 
     Raises InvalidData.
     """

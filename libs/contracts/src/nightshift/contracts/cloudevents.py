@@ -138,6 +138,11 @@ def decode_request(
         raise InvalidEnvelope("a fact cannot be sent, only appended", header=attributes.name(topics.TYPE))
     event = registry.validate(type_, version, data)
     _check_subject(event, envelope.subject)
+    canonical_bytes = len(encode(event))
+    if canonical_bytes > limits.value:
+        raise TooLarge(
+            f"the data has {canonical_bytes} bytes in ASCII, {limits.value} are allowed", limit="value"
+        )
     return Received(envelope, event)
 
 

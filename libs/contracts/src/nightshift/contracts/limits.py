@@ -9,9 +9,13 @@ from nightshift.contracts.errors import InvalidData, TooLarge
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits on a request. Bytes, levels of nesting, bytes of a name in an object, characters of a number."""
+    """Limits on a request: bytes of the value, levels of nesting, bytes of a name, characters of a number.
 
-    value: int = 1_000_000
+    The value's limit also holds for its canonical text, so that the event made of it fits into a Kafka message of
+    1 MiB, the broker's default.
+    """
+
+    value: int = 900_000
     depth: int = 64
     name: int = 256
     number: int = 64

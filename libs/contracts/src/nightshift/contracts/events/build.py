@@ -120,7 +120,7 @@ class ModelCallStarted(_BuildFact):
 
 
 class ModelCallResponded(_BuildFact):
-    """The whole answer. `content` is the provider's blocks as they came, so that they can be sent again as they were."""
+    """The whole answer. `content` is the provider's blocks, kept so that they can be sent again byte for byte."""
 
     type: ClassVar[Literal["model_call.responded"]] = "model_call.responded"
     version: ClassVar[Literal[1]] = 1

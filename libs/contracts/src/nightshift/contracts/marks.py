@@ -1,0 +1,43 @@
+"""Which fields of an event may be sealed with the project's key, and which kept by reference: read from its types."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from nightshift.contracts.model import BlobRef, Event, Sealed
+
+
+@cache
+def sealed_fields(model: type[Event]) -> frozenset[str]:
+    """The top-level fields that hold something marked SEALED, at any depth."""
+    return frozenset(name for name, field in model.model_fields.items() if _is_sealed(field))
+
+
+@cache
+def blob_fields(model: type[Event]) -> frozenset[str]:
+    """The top-level fields that may hold a BlobRef in place of their value."""
+    return frozenset(
+        name for name, field in model.model_fields.items() if BlobRef in _parts(field.annotation)
+    )
+
+
+def _is_sealed(field: FieldInfo) -> bool:
+    if any(isinstance(mark, Sealed) for mark in field.metadata):
+        return True
+    for part in _parts(field.annotation):
+        if isinstance(part, Sealed):
+            return True
+        is_model = isinstance(part, type) and issubclass(part, BaseModel)
+        if is_model and any(_is_sealed(inner) for inner in part.model_fields.values()):
+            return True
+    return False
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """The annotation and all it is made of: members of unions, items of containers, marks of Annotated."""
+    yield annotation
+    for part in (*get_args(annotation), *getattr(annotation, "__metadata__", ())):
+        yield from _parts(part)
