@@ -1,7 +1,7 @@
 """What a model call costs, in whole microdollars, by a table that is versioned and recorded with every charge.
 
 Source of version 2026-11-22: Anthropic's public list prices (models and pricing pages of platform.claude.com) for the
-first-party API at standard speed, read on 2026-11-22 and compared with the data of `genai-prices` 0.2.3. Where they state
+first-party API at standard speed, read on 2026-11-22, compared with the data of `genai-prices` 0.2.3. Where they state
 no price of its own, a cache write costs 1.25 × the input (5 minutes) or 2 × (1 hour), a cache read 0.1 ×.
 """
 
