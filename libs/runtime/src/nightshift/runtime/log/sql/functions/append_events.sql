@@ -1,0 +1,118 @@
+-- Appends to one stream, whole or not at all, in one round trip. The arrays run in step, one element an event; the
+-- `pending_` arrays hold the net changes of the pending projection, `pending_event` being the place in the batch of the
+-- event that opens (1, 2…), null for a close.
+--
+-- Answers the head after the append and each event's version. Where all ids are in the log already with the same content
+-- it answers what was recorded then, whatever was expected now: the answer to the first try was lost.
+--
+-- NS001 the stream is not at expected_version (null: any; 0: it must not exist)
+-- NS002 an id is in the log with other content, or only some of the ids are: the batch is not the one appended before
+-- NS003 the session's role does not own one of the types
+-- NS004 the stream was closed by an end, and a type is not one that may follow
+CREATE OR REPLACE FUNCTION nightshift.append_events(
+    p_stream_id text,
+    p_expected_version bigint,
+    p_event_ids uuid[],
+    p_types text[],
+    p_schema_versions integer[],
+    p_data text[],
+    p_correlation_ids text[],
+    p_causation_ids uuid[],
+    p_actors text[],
+    p_traceparents text[],
+    p_pending_kinds text[],
+    p_pending_keys text[],
+    p_pending_event integer[],
+    p_pending_due_at timestamptz[],
+    p_pending_through bigint[],
+    OUT shard smallint,
+    OUT head bigint,
+    OUT versions bigint[],
+    OUT fresh boolean
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    v_count constant integer := cardinality(p_event_ids);
+    v_head bigint;
+    v_closed boolean;
+    v_owned bigint;
+    v_ends boolean;
+    v_after_close boolean;
+    v_written integer;
+    v_now timestamptz;
+BEGIN
+    shard := nightshift.shard_of(p_stream_id);
+    -- First of all: whoever draws a position of this shard has seen every earlier one committed. 20041 is ours alone.
+    PERFORM pg_advisory_xact_lock(20041, shard);
+    v_now := clock_timestamp();
+
+    SELECT count(*) FILTER (WHERE pg_has_role(session_user, t.role, 'USAGE')), bool_or(t.terminal), bool_and(t.after_close)
+    INTO v_owned, v_ends, v_after_close
+    FROM unnest(p_types) AS n (type) JOIN nightshift.event_types t ON t.type = n.type;
+    IF v_owned <> v_count THEN
+        RAISE EXCEPTION '% does not own every type of %', session_user, p_types USING ERRCODE = 'NS003';
+    END IF;
+
+    SELECT s.head, s.closed_at IS NOT NULL INTO v_head, v_closed
+    FROM nightshift.streams s WHERE s.stream_id = p_stream_id;
+    IF NOT FOUND THEN
+        v_head := 0;
+        v_closed := false;
+    END IF;
+
+    fresh := (p_expected_version IS NULL OR p_expected_version = v_head) AND (NOT v_closed OR v_after_close);
+    IF fresh THEN
+        INSERT INTO nightshift.events (
+            shard, stream_id, version, event_id, type, schema_version, data,
+            correlation_id, causation_id, actor, traceparent, recorded_at
+        )
+        SELECT append_events.shard, p_stream_id, v_head + n.place, n.event_id, n.type, n.schema_version, n.data,
+            n.correlation_id, n.causation_id, n.actor, n.traceparent, v_now
+        FROM unnest(
+            p_event_ids, p_types, p_schema_versions, p_data, p_correlation_ids, p_causation_ids, p_actors, p_traceparents
+        ) WITH ORDINALITY AS n (
+            event_id, type, schema_version, data, correlation_id, causation_id, actor, traceparent, place
+        )
+        ON CONFLICT (event_id) DO NOTHING;
+        GET DIAGNOSTICS v_written = ROW_COUNT;
+        fresh := v_written > 0;
+    END IF;
+
+    IF NOT fresh THEN
+        versions := nightshift.recorded_versions(p_stream_id, p_event_ids, p_types, p_schema_versions, p_data);
+        IF versions IS NOT NULL THEN
+            head := (SELECT max(v) FROM unnest(versions) AS v);
+            RETURN;
+        END IF;
+        IF v_closed AND NOT v_after_close THEN
+            RAISE EXCEPTION 'stream % is closed', p_stream_id USING ERRCODE = 'NS004';
+        END IF;
+        RAISE EXCEPTION 'stream % is at version %, not at %', p_stream_id, v_head, p_expected_version
+            USING ERRCODE = 'NS001';
+    END IF;
+
+    IF v_written <> v_count THEN
+        RAISE EXCEPTION 'stream %: % of % events are in the log already', p_stream_id, v_count - v_written, v_count
+            USING ERRCODE = 'NS002';
+    END IF;
+    IF v_ends AND nightshift.follows_end(p_types) THEN
+        RAISE EXCEPTION 'stream %: % goes on after its end', p_stream_id, p_types USING ERRCODE = 'NS004';
+    END IF;
+
+    head := v_head + v_count;
+    versions := ARRAY(SELECT generate_series(v_head + 1, head));
+    INSERT INTO nightshift.streams AS s (stream_id, shard, head, closed_at)
+    VALUES (p_stream_id, append_events.shard, append_events.head, CASE WHEN v_ends THEN v_now END)
+    ON CONFLICT (stream_id) DO UPDATE SET head = excluded.head, closed_at = COALESCE(s.closed_at, excluded.closed_at);
+
+    IF cardinality(p_pending_kinds) > 0 THEN
+        PERFORM nightshift.change_pending(
+            p_stream_id, v_head, v_now, p_pending_kinds, p_pending_keys, p_pending_event, p_pending_due_at, p_pending_through
+        );
+    END IF;
+END
+$$;
+
+GRANT EXECUTE ON FUNCTION nightshift.append_events
+TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget;

@@ -1,0 +1,13 @@
+-- What of this kind is open and due by p_before, soonest first.
+CREATE OR REPLACE FUNCTION nightshift.pending_due(p_kind text, p_before timestamptz, p_limit integer)
+RETURNS SETOF nightshift.pending
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM nightshift.pending p
+    WHERE p.kind = p_kind AND p.due_at <= p_before
+    ORDER BY p.due_at, p.key LIMIT p_limit;
+END
+$$;
+
+GRANT EXECUTE ON FUNCTION nightshift.pending_due
+TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget, nightshift_relay, nightshift_reader;

@@ -1,0 +1,17 @@
+-- Up to p_limit rows of each of these shards after its position, in commit order within a shard: one probe a shard.
+CREATE OR REPLACE FUNCTION nightshift.read_shards(p_shards smallint[], p_after bigint[], p_limit integer)
+RETURNS SETOF nightshift.events
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+BEGIN
+    RETURN QUERY SELECT e.* FROM unnest(p_shards, p_after) AS c (shard, after)
+    CROSS JOIN LATERAL (
+        SELECT * FROM nightshift.events r
+        WHERE r.shard = c.shard AND r.position > c.after
+        ORDER BY r.shard, r.position LIMIT p_limit
+    ) AS e;
+END
+$$;
+
+GRANT EXECUTE ON FUNCTION nightshift.read_shards
+TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget, nightshift_relay, nightshift_reader;

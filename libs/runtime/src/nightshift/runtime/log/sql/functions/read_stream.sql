@@ -1,0 +1,13 @@
+-- Rows of one stream in version order, both bounds inclusive, at most p_limit.
+CREATE OR REPLACE FUNCTION nightshift.read_stream(p_stream_id text, p_from bigint, p_to bigint, p_limit integer)
+RETURNS SETOF nightshift.events
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM nightshift.events e
+    WHERE e.stream_id = p_stream_id AND e.version BETWEEN p_from AND p_to
+    ORDER BY e.version LIMIT p_limit;
+END
+$$;
+
+GRANT EXECUTE ON FUNCTION nightshift.read_stream
+TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget, nightshift_relay, nightshift_reader;
