@@ -1,4 +1,4 @@
-"""A sandbox as gateway and snapshotter see it. Every driver passes one conformance suite (`tests/support/sandbox_suite.py`)."""
+"""A sandbox as gateway and snapshotter see it. Every driver passes one conformance suite."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field

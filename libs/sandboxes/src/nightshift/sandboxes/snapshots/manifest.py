@@ -1,0 +1,240 @@
+"""The list of a workspace's files: what is allowed in it, its bytes, its digest. Pure.
+
+A manifest is read as if an enemy had written it: everything is checked before anything of it is used.
+"""
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from nightshift.sandboxes.errors import HostileTree
+from nightshift.sandboxes.port import Entry
+
+FORMAT = 1
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class TreeLimits:
+    """How large a workspace may be. Bytes are of contents, uncompressed."""
+
+    entries: int = 200_000
+    total_bytes: int = 8 * 1024**3
+    file_bytes: int = 256 * 1024**2
+    depth: int = 64
+    path_bytes: int = 4096
+    manifest_bytes: int = 256 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a blob is: `length` compressed bytes at `offset` of the object `pack`."""
+
+    pack: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A tree, sorted by path, and where its contents are. Digests in it are keyed (see `ProjectKey`)."""
+
+    build_id: str
+    at_version: int
+    entries: tuple[Entry, ...]
+    blobs: Mapping[str, Location]
+
+    @property
+    def tree_digest(self) -> str:
+        """`sha256:<hex>` over the entries alone: the same tree has the same digest wherever its blobs are."""
+        return tree_digest(self.entries)
+
+    @property
+    def files(self) -> int:
+        return sum(entry.kind == "file" for entry in self.entries)
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry.size for entry in self.entries)
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectKey:
+    """Turns a content's SHA-256 into the project's own digest, so that nobody learns what other projects have."""
+
+    project_id: str
+    key: bytes
+
+    @classmethod
+    def derive(cls, master: bytes, project_id: str) -> "ProjectKey":
+        """The project's key from the installation's. The same master key everywhere, or nothing is found again."""
+        return cls(project_id, hmac.digest(master, b"nightshift/project/" + project_id.encode(), "sha256"))
+
+    def digest(self, sha256_hex: str) -> str:
+        return hmac.digest(self.key, bytes.fromhex(sha256_hex), "sha256").hex()
+
+    def of(self, content: bytes) -> str:
+        return self.digest(hashlib.sha256(content).hexdigest())
+
+
+def storable(listed: Iterable[Entry], key: ProjectKey) -> tuple[Entry, ...]:
+    """A sandbox's listing as a manifest has it: keyed digests, no times, no devices, pipes or sockets; sorted."""
+    entries = []
+    for entry in listed:
+        if entry.kind == "other":
+            continue
+        if entry.kind == "file":
+            if entry.digest is None or not _DIGEST.fullmatch(entry.digest):
+                raise HostileTree("a listed file has no digest")
+            entries.append(
+                replace(entry, digest=key.digest(entry.digest), mode=entry.mode & 0o777, mtime_ns=0)
+            )
+        else:
+            entries.append(replace(entry, size=0, mode=_mode(entry), mtime_ns=0, digest=None))
+    return tuple(sorted(entries, key=lambda entry: entry.path))
+
+
+def _mode(entry: Entry) -> int:
+    return entry.mode & 0o777 if entry.kind == "directory" else 0
+
+
+def tree_digest(entries: Sequence[Entry]) -> str:
+    text = json.dumps([_row(entry) for entry in entries], separators=(",", ":"), ensure_ascii=True)
+    return "sha256:" + hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _row(entry: Entry) -> list[Any]:
+    match entry.kind:
+        case "file":
+            return [entry.path, "file", entry.mode, entry.size, entry.digest]
+        case "directory":
+            return [entry.path, "directory", entry.mode]
+        case _:
+            return [entry.path, "symlink", entry.target]
+
+
+def dump(manifest: Manifest) -> bytes:
+    """Canonical JSON: the same manifest has the same bytes."""
+    value = {
+        "format": FORMAT,
+        "build_id": manifest.build_id,
+        "at_version": manifest.at_version,
+        "entries": [_row(entry) for entry in manifest.entries],
+        "blobs": {digest: [at.pack, at.offset, at.length] for digest, at in manifest.blobs.items()},
+    }
+    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=True).encode("ascii")
+
+
+def parse(data: bytes, limits: TreeLimits) -> Manifest:
+    """Read and check. Raises HostileTree, naming what is wrong."""
+    if len(data) > limits.manifest_bytes:
+        raise HostileTree("the manifest is too large")
+    try:
+        value = json.loads(data)
+        if value["format"] != FORMAT:
+            raise HostileTree(f"manifest format {value['format']!r} is not known")
+        rows, blobs = value["entries"], value["blobs"]
+        if not isinstance(rows, list) or not isinstance(blobs, dict):
+            raise HostileTree("the manifest has not the shape of one")
+        if len(rows) > limits.entries:
+            raise HostileTree(f"more than {limits.entries} entries")
+        entries = tuple(_entry(row) for row in rows)
+        check(entries, limits)
+        return Manifest(
+            str(value["build_id"]),
+            int(value["at_version"]),
+            entries,
+            {d: _location(d, at) for d, at in blobs.items()},
+        )
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+        raise HostileTree(f"the manifest cannot be read: {type(error).__name__}") from None
+
+
+def _entry(row: list[Any]) -> Entry:
+    path, kind = row[0], row[1]
+    if not isinstance(path, str) or kind not in ("file", "directory", "symlink"):
+        raise HostileTree(f"an entry of kind {kind!r}")
+    if kind == "symlink":
+        if len(row) != 3 or not isinstance(row[2], str):
+            raise HostileTree(f"{path!r}: a symlink has a target")
+        return Entry(path, "symlink", target=row[2])
+    if len(row) != (5 if kind == "file" else 3):
+        raise HostileTree(f"{path!r}: wrong number of fields")
+    mode = _whole(row[2], f"{path!r}: mode")
+    if kind == "directory":
+        return Entry(path, "directory", mode=mode)
+    if not isinstance(row[4], str) or not _DIGEST.fullmatch(row[4]):
+        raise HostileTree(f"{path!r}: not a digest")
+    return Entry(path, "file", mode=mode, size=_whole(row[3], f"{path!r}: size"), digest=row[4])
+
+
+def _location(digest: str, at: list[Any]) -> Location:
+    if not _DIGEST.fullmatch(digest) or len(at) != 3 or not isinstance(at[0], str):
+        raise HostileTree("a blob's place is malformed")
+    return Location(at[0], _whole(at[1], "offset"), _whole(at[2], "length"))
+
+
+def _whole(value: Any, what: str) -> int:
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise HostileTree(f"{what} is not a whole number in range")
+    return value
+
+
+def check(entries: Sequence[Entry], limits: TreeLimits) -> None:
+    """Refuse a tree that could reach outside its root, or that is over a limit. Raises HostileTree."""
+    if len(entries) > limits.entries:
+        raise HostileTree(f"more than {limits.entries} entries")
+    total = 0
+    kinds: dict[str, Literal["file", "directory", "symlink", "other"]] = {}
+    for entry in entries:
+        _check_path(entry.path, limits)
+        if entry.path in kinds:
+            raise HostileTree(f"{entry.path!r} is there twice")
+        kinds[entry.path] = entry.kind
+        if entry.kind == "other":
+            raise HostileTree(f"{entry.path!r} is no file, directory or symlink")
+        if entry.mode & ~0o777:
+            raise HostileTree(f"{entry.path!r}: mode {entry.mode:o}")
+        if entry.size > limits.file_bytes:
+            raise HostileTree(f"{entry.path!r} is larger than {limits.file_bytes} bytes")
+        if entry.kind == "symlink" and not _sound_target(entry.target, limits):
+            raise HostileTree(f"{entry.path!r}: malformed symlink")
+        total += entry.size
+        if total > limits.total_bytes:
+            raise HostileTree(f"more than {limits.total_bytes} bytes")
+    for path in kinds:
+        _check_parents(path, kinds)
+
+
+def _sound_target(target: str | None, limits: TreeLimits) -> bool:
+    return bool(target) and "\0" not in (target or "") and len(_bytes(target or "")) < limits.path_bytes
+
+
+def _bytes(path: str) -> bytes:
+    try:
+        return path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise HostileTree(f"{path!r} is no file name") from None
+
+
+def _check_path(path: str, limits: TreeLimits) -> None:
+    if not path or path.startswith("/") or "\0" in path:
+        raise HostileTree(f"{path[:200]!r} is no relative path")
+    parts = path.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise HostileTree(f"{path[:200]!r} has an empty, `.` or `..` part")
+    if len(parts) > limits.depth or len(_bytes(path)) >= limits.path_bytes:
+        raise HostileTree(f"{path[:200]!r} is too deep or too long")
+    if any(len(_bytes(part)) > 255 for part in parts):
+        raise HostileTree(f"{path[:200]!r} has a part over 255 bytes")
+
+
+def _check_parents(path: str, kinds: Mapping[str, str]) -> None:
+    """Whatever is above an entry is a directory of this manifest: never a file, never a symlink."""
+    parent = path.rpartition("/")[0]
+    if parent and kinds.get(parent) != "directory":
+        raise HostileTree(f"{path!r} is below {parent!r}, which is not a directory here")

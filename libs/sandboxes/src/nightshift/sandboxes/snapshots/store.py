@@ -1,0 +1,188 @@
+"""Snapshots in an object store: packs of compressed blobs, an index beside each pack, and the manifest last.
+
+Keys, all under the project's prefix:
+    projects/<project>/packs/<sha256>.pack      zstd frames one after the other, one a blob
+    projects/<project>/packs/<sha256>.index     which blobs, written after the pack: what it names can be reused
+    projects/<project>/builds/<build>/<version>-<reason>-<digest>.manifest
+"""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import sys
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from nightshift.runtime.errors import NotFound
+from nightshift.runtime.objects.port import ObjectStore
+from nightshift.sandboxes.errors import HostileTree
+from nightshift.sandboxes.port import Entry
+from nightshift.sandboxes.snapshots import manifest as manifests
+from nightshift.sandboxes.snapshots.manifest import Location, Manifest, ProjectKey, TreeLimits
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+_LEVEL = 3
+#: A pack is closed when it holds this much: large enough to be few, small enough to be sent again after an error.
+PACK_BYTES = 16 * 1024**2
+#: Frames closer together than this in a pack are fetched in one range.
+_GAP_BYTES = 256 * 1024
+
+
+class BlobMissing(HostileTree):
+    """A content that a manifest names is not in the store, or is not what its digest says."""
+
+
+@dataclass(slots=True)
+class _Pack:
+    body: bytearray = field(default_factory=bytearray)
+    index: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+class SnapshotStore:
+    """One project's snapshots. Keeps in memory which blobs the project has; may be shared by its builds."""
+
+    def __init__(self, objects: ObjectStore, key: ProjectKey, *, limits: TreeLimits | None = None) -> None:
+        self.key = key
+        self.limits = limits or TreeLimits()
+        self._objects = objects
+        self._prefix = f"projects/{key.project_id}"
+        self._known: dict[str, Location] = {}
+        self._indexes: set[str] = set()
+
+    async def refresh(self) -> None:
+        """Learn which blobs the project has, from the indexes not read yet."""
+        async for found in self._objects.list(f"{self._prefix}/packs/"):
+            if found.key.endswith(".index") and found.key not in self._indexes:
+                self._learn(found.key, await self._objects.get(found.key))
+
+    def _learn(self, key: str, body: bytes) -> None:
+        pack = key.removesuffix(".index") + ".pack"
+        for digest, (offset, length) in json.loads(body).items():
+            self._known.setdefault(digest, Location(pack, offset, length))
+        self._indexes.add(key)
+
+    def knows(self, digest: str) -> bool:
+        return digest in self._known
+
+    async def put_blobs(self, contents: AsyncIterator[tuple[str, bytes]]) -> int:
+        """Store these (keyed digest, content), packed. Returns how many bytes were sent. Known ones are skipped."""
+        sent, pack = 0, _Pack()
+        async for digest, content in contents:
+            if digest in self._known or digest in pack.index:
+                continue
+            frame = await asyncio.to_thread(zstd.compress, content, _LEVEL)
+            pack.index[digest] = (len(pack.body), len(frame))
+            pack.body += frame
+            if len(pack.body) >= PACK_BYTES:
+                sent += await self._put_pack(pack)
+                pack = _Pack()
+        return sent + (await self._put_pack(pack) if pack.index else 0)
+
+    async def _put_pack(self, pack: _Pack) -> int:
+        body = bytes(pack.body)
+        name = (await asyncio.to_thread(hashlib.sha256, body)).hexdigest()
+        key = f"{self._prefix}/packs/{name}"
+        index = json.dumps(pack.index, separators=(",", ":"), sort_keys=True).encode()
+        await self._objects.put(f"{key}.pack", body)
+        await self._objects.put(f"{key}.index", index)
+        self._learn(f"{key}.index", index)
+        return len(body) + len(index)
+
+    async def put_manifest(
+        self, build_id: str, *, at_version: int, reason: str, entries: Sequence[Entry]
+    ) -> tuple[str, Manifest, int]:
+        """Write the manifest of a tree whose blobs are all stored. Returns key, manifest and bytes sent."""
+        manifests.check(entries, self.limits)
+        blobs = {entry.digest: self._known[entry.digest] for entry in entries if entry.digest is not None}
+        manifest = Manifest(build_id, at_version, tuple(entries), blobs)
+        body = await asyncio.to_thread(lambda: zstd.compress(manifests.dump(manifest), _LEVEL))
+        short = manifest.tree_digest.removeprefix("sha256:")[:16]
+        key = f"{self._prefix}/builds/{build_id}/{at_version:010d}-{reason}-{short}.manifest"
+        await self._objects.put(key, body)
+        return key, manifest, len(body)
+
+    async def load(self, key: str) -> Manifest:
+        """The manifest under this key. Raises NotFound, HostileTree."""
+        if not key.startswith(f"{self._prefix}/builds/"):
+            raise NotFound("no such snapshot in this project")
+        body = await self._objects.get(key)
+        data = await asyncio.to_thread(inflate, body, self.limits.manifest_bytes)
+        manifest = await asyncio.to_thread(manifests.parse, data, self.limits)
+        for at in manifest.blobs.values():
+            if not at.pack.startswith(f"{self._prefix}/packs/") or not at.pack.endswith(".pack"):
+                raise HostileTree("a blob lies outside the project")
+        return manifest
+
+    async def read(
+        self, manifest: Manifest, entries: Iterable[Entry]
+    ) -> AsyncIterator[tuple[Entry, bytes | None]]:
+        """The contents of these files of the manifest, digest checked; none for one that is missing or corrupt.
+
+        Grouped by pack, so not in the order given.
+        """
+        by_pack: dict[str, dict[Location, list[Entry]]] = {}
+        for entry in entries:
+            at = manifest.blobs.get(entry.digest or "")
+            if at is None:
+                yield entry, None
+            else:
+                by_pack.setdefault(at.pack, {}).setdefault(at, []).append(entry)
+        for pack, wanted in by_pack.items():
+            for group in _ranges(sorted(wanted, key=lambda at: at.offset)):
+                data = await self._range(pack, group)
+                for at in group:
+                    frame = data[at.offset - group[0].offset :][: at.length] if data is not None else None
+                    for entry in wanted[at]:
+                        yield entry, await self._content(entry, frame)
+
+    async def _range(self, pack: str, group: Sequence[Location]) -> bytes | None:
+        start = group[0].offset
+        try:
+            return await self._objects.get_range(pack, start, group[-1].offset + group[-1].length - start)
+        except NotFound:
+            return None
+
+    async def _content(self, entry: Entry, frame: bytes | None) -> bytes | None:
+        """The blob behind a frame, or none when it is not the one that the entry's digest names."""
+        if frame is None:
+            return None
+        try:
+            content = await asyncio.to_thread(inflate, frame, entry.size)
+        except HostileTree:
+            return None
+        sound = len(content) == entry.size and hmac.compare_digest(self.key.of(content), entry.digest or "")
+        return content if sound else None
+
+
+def _ranges(places: Sequence[Location]) -> list[list[Location]]:
+    groups: list[list[Location]] = []
+    for at in places:
+        last = groups[-1] if groups else None
+        if (
+            last
+            and at.offset - (last[-1].offset + last[-1].length) <= _GAP_BYTES
+            and (at.offset + at.length - last[0].offset <= PACK_BYTES)
+        ):
+            last.append(at)
+        else:
+            groups.append([at])
+    return groups
+
+
+def inflate(frame: bytes, limit: int) -> bytes:
+    """Decompress at most `limit` bytes; memory stays near it whatever the frame claims. Raises HostileTree."""
+    decompressor = zstd.ZstdDecompressor()
+    try:
+        data = decompressor.decompress(frame, max_length=limit + 1)
+    except zstd.ZstdError as error:
+        raise HostileTree(f"not a zstd frame: {error}") from None
+    if len(data) > limit:
+        raise HostileTree(f"inflates to more than {limit} bytes")
+    if not decompressor.eof:
+        raise HostileTree("the zstd frame is cut")
+    return data
