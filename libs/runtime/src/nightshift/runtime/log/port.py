@@ -1,6 +1,6 @@
 """The log as its users see it. The PostgreSQL adapter and the in-memory one pass the same conformance suite."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -132,6 +132,22 @@ class EventLog(Protocol):
 
     async def read_shard(self, shard: int, *, after: int, limit: int) -> Sequence[Row]:
         """Up to `limit` rows of a shard with position > `after`, in commit order, missing none."""
+        ...
+
+    async def read_shards(self, cursors: Mapping[int, int], *, limit: int) -> Sequence[Row]:
+        """Many shards in one round trip: for each shard → position, up to `limit` rows after it.
+
+        In commit order within a shard; a shard's rows stand together, the shards in the order of `cursors`.
+        """
+        ...
+
+    async def read_open_streams(
+        self, shards: Sequence[int], *, after: tuple[str, int] = ("", 0), limit: int
+    ) -> Sequence[Row]:
+        """Rows of these shards' unfinished streams: not closed, or closed with something pending.
+
+        By stream and version, from just after (stream, version) `after`: the last row of the page before.
+        """
         ...
 
     async def pending(
