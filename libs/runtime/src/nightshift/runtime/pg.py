@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 import structlog
 
-from nightshift.runtime.errors import ConfigurationError, Fault, NightshiftError, Refused, Unavailable
+from nightshift.runtime.errors import ConfigurationError, Fault, NightshiftError, Unavailable
 
 _log = structlog.get_logger(__name__)
 
@@ -57,7 +57,7 @@ class PgConfig:
 
 
 class Database:
-    """A pool on the primary. Statements are prepared once a connection and committed by themselves, one round trip each."""
+    """A pool on the primary. A statement is prepared once a connection; each is one round trip and commits itself."""
 
     def __init__(
         self, config: PgConfig, *, refusals: Mapping[str, Callable[[str], NightshiftError]] | None = None

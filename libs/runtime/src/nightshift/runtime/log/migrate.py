@@ -90,7 +90,9 @@ async def status(dsn: str) -> tuple[MigrationState, ...]:
 def known_migrations() -> tuple[Migration, ...]:
     """The migrations of this release, in the order of their numbers."""
     folder = files(__package__) / "sql" / "migrations"
-    return tuple(Migration(entry.name.removesuffix(".sql"), entry.read_text()) for entry in _sql_files(folder))
+    return tuple(
+        Migration(entry.name.removesuffix(".sql"), entry.read_text()) for entry in _sql_files(folder)
+    )
 
 
 async def _migrate(connection: asyncpg.Connection) -> tuple[str, ...]:
@@ -155,7 +157,9 @@ def role_of(owner: Owner) -> str:
     return f"nightshift_{owner.value.replace('-', '_')}"
 
 
-def _compare(known: tuple[Migration, ...], applied: dict[str, tuple[str, datetime]]) -> tuple[MigrationState, ...]:
+def _compare(
+    known: tuple[Migration, ...], applied: dict[str, tuple[str, datetime]]
+) -> tuple[MigrationState, ...]:
     states = []
     for migration in known:
         checksum, at = applied.get(migration.name, (None, None))
@@ -182,7 +186,10 @@ def _sql_files(folder: Traversable) -> Iterator[Traversable]:
 async def _connect(dsn: str) -> asyncpg.Connection:
     try:
         return await asyncpg.connect(
-            dsn, timeout=10, target_session_attrs="primary", server_settings={"application_name": "nightshift-migrate"}
+            dsn,
+            timeout=10,
+            target_session_attrs="primary",
+            server_settings={"application_name": "nightshift-migrate"},
         )
     except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
         raise ConfigurationError(f"PostgreSQL: {error}", hint="check NIGHTSHIFT_POSTGRES_DSN") from error

@@ -1,0 +1,115 @@
+"""From the events of an append to what is stored: ids, canonical text, and the net change of the pending projection.
+
+Both adapters start here, so that they store the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from nightshift.contracts.errors import ContractError
+from nightshift.contracts.ids import event_id
+from nightshift.contracts.model import Pending, PendingKind
+from nightshift.contracts.registry import decode, encode
+from nightshift.runtime.errors import EventIdReused, Fault, Refused
+from nightshift.runtime.log.port import NewEvent, RecordedEvent, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One event as it will be stored, without what only the log knows."""
+
+    event_id: UUID
+    type: str
+    schema_version: int
+    data: str
+    correlation_id: str
+    causation_id: UUID
+    actor: str
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingChange:
+    """The net change of one (kind, key). `event`: the place in the batch (1, 2…) of the opening; none closes."""
+
+    change: Pending
+    event: int | None
+
+
+def prepare(stream_id: str, events: Sequence[NewEvent], *, actor: str) -> tuple[Prepared, ...]:
+    """Encode each event and derive its id. Raises Refused for an empty batch or data without JSON, EventIdReused."""
+    if not events:
+        raise Refused(f"stream {stream_id}: an append of nothing")
+    subject = stream_id.partition("-")[2]
+    try:
+        prepared = tuple(_prepare(one, subject, actor) for one in events)
+    except ContractError as error:
+        raise Refused(f"stream {stream_id}: {error}") from error
+    if len({one.event_id for one in prepared}) < len(prepared):
+        raise EventIdReused(
+            f"stream {stream_id}: two events of one append have one id",
+            hint="give events of one type and cause an index: 0, 1, 2…",
+        )
+    return prepared
+
+
+def _prepare(event: NewEvent, subject: str, actor: str) -> Prepared:
+    data = event.data
+    return Prepared(
+        event_id=event_id(event.causation_id, data.type, event.index),
+        type=data.type,
+        schema_version=data.version,
+        data=encode(data),
+        correlation_id=event.correlation_id or subject,
+        causation_id=event.causation_id,
+        actor=event.actor or actor,
+        traceparent=event.traceparent,
+    )
+
+
+def pending_changes(stream_id: str, events: Sequence[NewEvent]) -> tuple[PendingChange, ...]:
+    """What the batch opens and closes in the end: the last word for each kind and key."""
+    subject = stream_id.partition("-")[2]
+    net: dict[tuple[PendingKind, str], PendingChange] = {}
+    for place, event in enumerate(events, start=1):
+        for change in event.data.pending(subject):
+            known = net.get((change.kind, change.key))
+            if change.opens:
+                net[change.kind, change.key] = PendingChange(change, place)
+            elif known is None or change.through_version is None:
+                net[change.kind, change.key] = PendingChange(change, None)
+            elif known.event is None and known.change.through_version is not None:
+                wider = max(change.through_version, known.change.through_version)
+                net[change.kind, change.key] = PendingChange(
+                    Pending(change.kind, change.key, opens=False, through_version=wider), None
+                )
+            # Else the close reaches only what was there before this batch, and the last word stands.
+    return tuple(net.values())
+
+
+def recorded(row: Row) -> RecordedEvent:
+    """The row with its data decoded, of the newest version. Raises Fault when this release cannot read it."""
+    try:
+        data = decode(row.type, row.schema_version, row.data)
+    except ContractError as error:
+        raise unreadable(row.stream_id, row.version, error) from error
+    return RecordedEvent(
+        event_id=row.event_id,
+        stream_id=row.stream_id,
+        version=row.version,
+        data=data,
+        correlation_id=row.correlation_id,
+        causation_id=row.causation_id,
+        actor=row.actor,
+        traceparent=row.traceparent,
+        recorded_at=row.recorded_at,
+    )
+
+
+def unreadable(stream_id: str, version: int, error: ContractError) -> Fault:
+    """What to say of an event that is in the log and that this release does not understand."""
+    return Fault(
+        f"stream {stream_id}, version {version} cannot be read: {error}",
+        hint="was it written by a newer release?",
+    )
