@@ -1,8 +1,9 @@
 """The event log on PostgreSQL: calls of the functions in `sql/functions`, each one round trip."""
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol, Self
 
 from nightshift.contracts.errors import ContractError
 from nightshift.contracts.model import PendingKind
@@ -63,6 +64,25 @@ _PENDING_DUE = _select(_PENDING, "nightshift.pending_due($1, $2, $3)")
 _LAST_VERSION = 2**63 - 1
 
 
+class _Hints(Protocol):
+    def tell(self, shard: int) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class _HeldBack:
+    """Hints of a transaction that is not committed yet."""
+
+    def __init__(self) -> None:
+        self.shards: set[int] = set()
+
+    def tell(self, shard: int) -> None:
+        self.shards.add(shard)
+
+    async def close(self) -> None:
+        self.shards.clear()
+
+
 class PostgresEventLog:
     """The log's port on PostgreSQL. `actor` is the writer's name where an event names none."""
 
@@ -70,13 +90,27 @@ class PostgresEventLog:
         """`database` is one of `log_database`. `hint`: tell the relay after each commit. `page`: events a read."""
         self._database = database
         self._actor = actor
-        self._hint = Hint(database) if hint else None
+        self._hint: _Hints | None = Hint(database) if hint else None
         self._page = page
 
     async def close(self) -> None:
         """Let the last hint leave. The database belongs to whoever made it."""
         if self._hint is not None:
             await self._hint.close()
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[tuple[Any, Self]]:
+        """A connection, and this log on it: statements and appends that are committed together when the block ends.
+
+        Nothing is tried again inside; an error takes all of it back.
+        """
+        held = _HeldBack()
+        async with self._database.connection() as connection, connection.transaction():
+            within = type(self)(connection, actor=self._actor, hint=False, page=self._page)
+            within._hint = held
+            yield connection, within
+        for shard in held.shards if self._hint is not None else ():
+            self._hint.tell(shard)
 
     async def append(
         self, stream_id: str, events: Sequence[NewEvent], *, expected_version: int | None = None
