@@ -109,8 +109,9 @@ class PostgresEventLog:
             within = type(self)(connection, actor=self._actor, hint=False, page=self._page)
             within._hint = held
             yield connection, within
-        for shard in held.shards if self._hint is not None else ():
-            self._hint.tell(shard)
+        if self._hint is not None:
+            for shard in held.shards:
+                self._hint.tell(shard)
 
     async def append(
         self, stream_id: str, events: Sequence[NewEvent], *, expected_version: int | None = None
