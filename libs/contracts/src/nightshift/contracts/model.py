@@ -74,8 +74,9 @@ Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Word = Annotated[str, Field(min_length=1, max_length=128)]
 #: An environment variable's name.
 SecretName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
-#: A path inside the workspace or the sandbox.
-SealedPath = Annotated[str, Field(max_length=4096), SEALED]
+#: A path inside the workspace or the sandbox. Bytes that are no UTF-8 are lone surrogates in it, as Python's file
+#: functions give them; any check of its length would refuse those.
+SealedPath = Annotated[str, SEALED]
 
 
 class BlobRef(BaseModel):

@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, get_args
 
 from pydantic import ValidationError
 
 from nightshift.contracts import canonical
 from nightshift.contracts.errors import InvalidData, UnknownType, UnknownVersion
 from nightshift.contracts.events import AnyEvent
-from nightshift.contracts.model import Event
+from nightshift.contracts.marks import blob_fields
+from nightshift.contracts.model import Event, Owner
 from nightshift.contracts.topics import wire_base
 from nightshift.contracts.upcasts import UPCASTS, Upcast
 
@@ -45,7 +47,7 @@ class Registry:
         self._newest[model.type] = model
         base = wire_base(model.owner, model.type)
         self._types[base] = model.type
-        self._decoders[model.type, model.version] = model.__pydantic_validator__.validate_json
+        self._decoders[model.type, model.version] = _json_decoder(model)
         for version in range(1, model.version + 1):
             if version < model.version and (model.type, version) not in self._upcasts:
                 raise ValueError(f"{model.type} has no upcast from version {version}")
@@ -121,7 +123,7 @@ class Registry:
                 # Old data that was never validated meets code that expects it to be whole.
                 raise InvalidData(f"not version {step} of {type}: {error.__class__.__name__}") from None
         try:
-            return model.model_validate(data)
+            return model.model_validate(data, extra=_extra(model))
         except ValidationError as error:
             raise invalid(error) from None
 
@@ -131,6 +133,20 @@ class Registry:
         return UnknownVersion(
             f"{type} has no version {version}; the newest known is {self._newest[type].version}"
         )
+
+
+def _extra(model: type[Event]) -> Literal["ignore"] | None:
+    """Facts ignore what they do not know at any depth, also inside the parts they share with requests, which refuse it.
+
+    Not where a BlobRef may stand: that is told from other objects by having no further field.
+    """
+    return None if model.owner is Owner.OUTSIDE or blob_fields(model) else "ignore"
+
+
+def _json_decoder(model: type[Event]) -> Callable[[str | bytes], Event]:
+    validate_json = model.__pydantic_validator__.validate_json
+    extra = _extra(model)
+    return validate_json if extra is None else partial(validate_json, extra=extra)
 
 
 def invalid(error: ValidationError) -> InvalidData:

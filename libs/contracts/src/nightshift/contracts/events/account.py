@@ -1,9 +1,9 @@
 """An account's money: what is asked from outside, and the facts the budget service notes of it on `account-<id>`."""
 
-from datetime import date, datetime
+from datetime import date
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from nightshift.contracts.model import Event, Id, Microdollars, Owner, Request, Word
 
@@ -90,7 +90,7 @@ class BudgetRefreshed(_AccountFact):
     limit_microusd: Microdollars
     spent_in_period_microusd: Microdollars
     days_left: int
-    refresh_at: datetime
+    refresh_at: AwareDatetime
 
 
 AccountEvent = BudgetPeriodSet | BudgetCredited | BudgetRefreshed

@@ -1,9 +1,10 @@
 """The budget service's facts on a build's stream: grants, denials, settlements and wakes."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import ClassVar, Literal
 from uuid import UUID
+
+from pydantic import AwareDatetime
 
 from nightshift.contracts.model import Event, Id, Microdollars, Owner, Pending, PendingKind, Word
 
@@ -27,7 +28,7 @@ class BudgetGranted(_BudgetFact):
     amount_microusd: Microdollars
     left_today_microusd: Microdollars
     day_limit_microusd: Microdollars | None = None
-    expires_at: datetime
+    expires_at: AwareDatetime
 
     def pending(self, subject: str) -> Sequence[Pending]:
         return (
@@ -37,16 +38,18 @@ class BudgetGranted(_BudgetFact):
 
 
 class BudgetDenied(_BudgetFact):
-    """Not today. `refresh_at` is when the account's next day begins."""
+    """Not today. `refresh_at` is when the account's next day begins. May follow the end of a build: it closes what the
+    build asked for while it ended."""
 
     type: ClassVar[Literal["budget.denied"]] = "budget.denied"
     version: ClassVar[Literal[1]] = 1
+    after_close: ClassVar[bool] = True
 
     lease_id: UUID
     account_id: Id
     day: Word
     left_today_microusd: Microdollars
-    refresh_at: datetime
+    refresh_at: AwareDatetime
 
     def pending(self, subject: str) -> Sequence[Pending]:
         return (Pending(PendingKind.BUDGET_REQUEST, str(self.lease_id), opens=False),)

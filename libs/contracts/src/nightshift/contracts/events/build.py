@@ -1,12 +1,11 @@
 """The orchestrator's facts: the lifecycle of a build and each step of its Think-Act-Observe-Repeat loop."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from nightshift.contracts.events.requests import Attachment, Brief, Check, CustomTool, QuestionAnswer, Source
 from nightshift.contracts.model import (
@@ -89,7 +88,7 @@ class BuildAccepted(_BuildFact):
     criteria: tuple[Brief, ...] = ()
     checks: tuple[Check, ...] = ()
     tools: tuple[CustomTool, ...] = ()
-    deadline: datetime | None = None
+    deadline: AwareDatetime | None = None
     secrets: tuple[SecretName, ...] = ()
     turn_limit: int
     tool_call_limit: int
@@ -161,7 +160,7 @@ class ModelCallFailed(_BuildFact):
     ]
     status: int | None = None
     detail: SealedText
-    retry_at: datetime | None = None
+    retry_at: AwareDatetime | None = None
     usage: Usage = Usage()
     price_version: Word | None = None
     cost_microusd: Microdollars = 0
@@ -249,7 +248,7 @@ class SleepRequested(_BuildFact):
 
     reason: Literal["budget", "provider", "person"]
     account_id: Id
-    wake_at: datetime | None = None
+    wake_at: AwareDatetime | None = None
 
     def pending(self, subject: str) -> Sequence[Pending]:
         return (

@@ -1,9 +1,9 @@
 """What producers outside ask of a build. Topic `nightshift.requests.v1`; only these are accepted from outside."""
 
-from datetime import datetime
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from nightshift.contracts.model import (
     SEALED,
@@ -17,8 +17,26 @@ from nightshift.contracts.model import (
     Word,
 )
 
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+def _readable(text: str) -> str:
+    if _CONTROL_CHARACTER.search(text):
+        raise ValueError("control characters other than tab and line breaks are not allowed")
+    return text
+
+
 #: Free text in a request. Longer material goes in as an attachment, by digest.
-Brief = Annotated[str, Field(min_length=1, max_length=100_000), SEALED]
+Brief = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=100_000,
+        json_schema_extra={"pattern": f"^[^{_CONTROL_CHARACTER.pattern[1:]}*$"},
+    ),
+    AfterValidator(_readable),
+    SEALED,
+]
 
 
 class _Part(BaseModel):
@@ -83,7 +101,7 @@ class BuildRequested(Request):
     criteria: Annotated[tuple[Brief, ...], Field(max_length=100)] = ()
     checks: Annotated[tuple[Check, ...], Field(max_length=50)] = ()
     tools: Annotated[tuple[CustomTool, ...], Field(max_length=50)] = ()
-    deadline: datetime | None = None
+    deadline: AwareDatetime | None = None
     secrets: Annotated[tuple[SecretName, ...], Field(max_length=100)] = ()
 
 

@@ -30,10 +30,11 @@ class SnapshotSaved(_SnapshotFact):
     key: Annotated[str, Field(max_length=1024)]
 
     def pending(self, subject: str) -> Sequence[Pending]:
-        return (
-            Pending(
-                PendingKind.SNAPSHOT, f"{subject}/{self.reason}", opens=False, through_version=self.at_version
-            ),
+        # A later snapshot stands for an earlier checkpoint too: after a sleep there is no sandbox to take that from.
+        covered: set[SnapshotReason] = {self.reason, "checkpoint"}
+        return tuple(
+            Pending(PendingKind.SNAPSHOT, f"{subject}/{reason}", opens=False, through_version=self.at_version)
+            for reason in sorted(covered)
         )
 
 
