@@ -48,7 +48,7 @@ from nightshift.contracts.model import BlobRef, Event
 from nightshift.runtime.log.port import RecordedEvent
 
 #: What of a tool's input tells a person most, in this order.
-_TELLING = ("command", "path", "pattern", "port", "message", "title", "url", "query")
+_TELLING = ("command", "file_path", "pattern", "port", "message", "action")
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,8 @@ CREATE OR REPLACE FUNCTION nightshift.append_events(
     OUT versions bigint[],
     OUT fresh boolean
 )
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     v_count constant integer := cardinality(p_event_ids);

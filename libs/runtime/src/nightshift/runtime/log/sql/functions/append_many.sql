@@ -20,7 +20,8 @@ CREATE OR REPLACE FUNCTION nightshift.append_many(
     p_pending_due_at timestamptz[],
     p_pending_through bigint[]
 ) RETURNS TABLE (shard smallint, head bigint, versions bigint[], fresh boolean)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     e integer := 1; -- where the stream's events begin
     p integer := 1; -- where its pending changes begin
