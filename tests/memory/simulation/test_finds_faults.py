@@ -1,0 +1,187 @@
+"""The simulation itself: it finds a planted fault, a run can be repeated, and a dead process does nothing more."""
+
+import asyncio
+
+import pytest
+
+from nightshift.runtime.errors import Unavailable
+from nightshift.runtime.simulation import SimulationFailed, Violation, World, simulate
+
+SEEDS = 300
+PLACES = 3
+
+
+class Booking:
+    """A toy with the classic fault: it reads, waits, and writes what it read."""
+
+    def __init__(self, world: World, *, atomic: bool) -> None:
+        self.world = world
+        self.atomic = atomic
+        self.free = PLACES
+        self.granted = 0
+
+    async def reserve(self) -> bool:
+        if self.atomic:
+            return await self.world.remote("reserve", self._take)
+        free = await self.world.remote("read", self._read)
+        if free == 0:
+            return False
+        await self.world.remote("write", lambda: self._write(free - 1))
+        self.granted += 1
+        return True
+
+    async def _take(self) -> bool:
+        if self.free == 0:
+            return False
+        self.free -= 1
+        self.granted += 1
+        return True
+
+    async def _read(self) -> int:
+        return self.free
+
+    async def _write(self, free: int) -> None:
+        self.free = free
+
+
+def booking_scenario(*, atomic: bool):
+    async def scenario(world: World) -> None:
+        booking = Booking(world, atomic=atomic)
+
+        async def customer() -> None:
+            await asyncio.sleep(world.draws.uniform(0, 60))
+            try:
+                await booking.reserve()
+            except Unavailable:
+                world.note("gives up")
+
+        customers = [world.start(f"customer-{number}", customer) for number in range(6)]
+        await world.finish(customers, within=600)
+        if booking.granted > PLACES:
+            raise Violation(f"{booking.granted} places granted, {PLACES} there")
+
+    return scenario
+
+
+def failures(scenario) -> list[int]:
+    found = []
+    for seed in range(SEEDS):
+        try:
+            simulate(scenario, seed)
+        except SimulationFailed as failed:
+            if not isinstance(failed.__cause__, Violation):
+                raise
+            found.append(seed)
+    return found
+
+
+def trace_of(seed: int) -> tuple[str, ...]:
+    with pytest.raises(SimulationFailed) as caught:
+        simulate(booking_scenario(atomic=False), seed)
+    return caught.value.trace
+
+
+def test_a_planted_read_await_write_fault_is_found_and_none_after_the_fix():
+    assert len(failures(booking_scenario(atomic=False))) >= 10
+    assert failures(booking_scenario(atomic=True)) == []
+
+
+def test_the_same_seed_gives_the_same_trace_and_another_seed_another():
+    seed = failures(booking_scenario(atomic=False))[0]
+    assert trace_of(seed) == trace_of(seed)
+
+    digests = {simulate(booking_scenario(atomic=True), seed).digest for seed in range(20)}
+    assert len(digests) == 20
+    assert digests == {simulate(booking_scenario(atomic=True), seed).digest for seed in range(20)}
+
+
+def test_after_a_crash_nothing_of_the_dead_process_runs_and_it_starts_again():
+    async def scenario(world: World) -> None:
+        lives: list[str] = []
+        cleanups: list[int] = []
+        verdict: list[str] = []
+
+        async def background(life: int) -> None:
+            while True:
+                await asyncio.sleep(0.01)
+                assert life == len(lives), "a task of a dead process runs"
+
+        async def main() -> None:
+            lives.append("running")
+            life = len(lives)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    task = group.create_task(background(life))
+                    for _ in range(10):
+                        await world.insist("call", answer)
+                    task.cancel()
+            finally:
+                if life < len(lives) and not verdict:
+                    cleanups.append(life)
+
+        async def answer() -> None:
+            return None
+
+        process = world.start("worker", main)
+        await world.finish([process], within=3600)
+        verdict.append("given")
+        assert len(lives) == process.crashes + 1
+        assert cleanups == [], "the cleanup of a dead process runs"
+        crashes.append(process.crashes)
+
+    crashes: list[int] = []
+    for seed in range(100):
+        simulate(scenario, seed)
+    assert sum(crashes) > 20
+
+
+def test_what_a_server_began_it_finishes_although_its_caller_died():
+    async def scenario(world: World) -> None:
+        written: list[str] = []
+
+        async def write() -> None:
+            await asyncio.sleep(0.5)
+            written.append("done")
+
+        async def main() -> None:
+            if not written:
+                await world.remote("write", write)
+
+        process = world.start("writer", main)
+        try:
+            await world.finish([process], within=3600)
+        except Unavailable:
+            lost.append(len(written))
+        died.append(process.crashes > 0 and written == ["done"])
+
+    lost: list[int] = []
+    died: list[bool] = []
+    for seed in range(300):
+        simulate(scenario, seed)
+    assert {0, 1} <= set(lost), "an answer must be lost both before and after the deed"
+    assert any(died)
+
+
+def test_a_deadlock_and_an_endless_wait_are_failures():
+    async def deadlock(world: World) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def endless(world: World) -> None:
+        async def main() -> None:
+            await asyncio.sleep(86_400)
+
+        await world.finish([world.start("sleeper", main)], within=3600)
+
+    with pytest.raises(SimulationFailed, match="no timer is left"):
+        simulate(deadlock, 1)
+    with pytest.raises(SimulationFailed, match="not done 3600 s after the beginning: sleeper"):
+        simulate(endless, 1)
+
+
+def test_threads_become_virtual_time():
+    async def scenario(world: World) -> None:
+        before = world.loop.time()
+        assert await asyncio.to_thread(sum, [1, 2, 3]) == 6
+        assert world.loop.time() > before
+
+    simulate(scenario, 1)
