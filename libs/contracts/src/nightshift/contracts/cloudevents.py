@@ -17,10 +17,10 @@ from nightshift.contracts.errors import InvalidData, InvalidEnvelope, TooLarge
 from nightshift.contracts.limits import LIMITS, Limits, check_value
 from nightshift.contracts.model import Event, Owner
 from nightshift.contracts.registry import CATALOGUE, Registry, encode, subject_of
+from nightshift.contracts.topics import schema_uri
 
 JSON_TYPE: Final = "application/json"
 STRUCTURED_TYPE: Final = "application/cloudevents+json"
-SCHEMAS: Final = "https://nightshift.dev/schemas/"
 
 _SEQUENCE_DIGITS = 19
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
@@ -225,7 +225,7 @@ def _headers(envelope: Envelope) -> tuple[tuple[str, bytes], ...]:
         (topics.SOURCE, envelope.source),
         (topics.SUBJECT, envelope.subject),
         (topics.TIME, time),
-        (topics.DATASCHEMA, f"{SCHEMAS}{envelope.type}.json"),
+        (topics.DATASCHEMA, schema_uri(envelope.type)),
         (topics.SEQUENCE, sequence),
         (topics.CORRELATION_ID, envelope.correlation_id),
         (topics.CAUSATION_ID, None if envelope.causation_id is None else str(envelope.causation_id)),

@@ -53,6 +53,11 @@ def wire_base(owner: Owner, type: str) -> str:
     return f"nightshift.{family}.{rest if first == family else type.replace('.', '_')}"
 
 
+def schema_uri(wire: str) -> str:
+    """The `ce_dataschema` of a wire name: where its schema is named, not where it is fetched."""
+    return f"https://nightshift.dev/schemas/{wire}.json"
+
+
 @dataclass(frozen=True, slots=True)
 class Topics:
     """The topics under a prefix: an installation has its own, and so has every test."""

@@ -76,6 +76,8 @@ class BudgetSettled(_BudgetFact):
 
 
 class WakeRequested(_BudgetFact):
+    """Wake this build: its money is refreshed, or a person or a top-up says so."""
+
     type: ClassVar[Literal["wake.requested"]] = "wake.requested"
     version: ClassVar[Literal[1]] = 1
 

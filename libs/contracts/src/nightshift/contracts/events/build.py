@@ -98,6 +98,8 @@ class BuildAccepted(_BuildFact):
 
 
 class BuildPhaseChanged(_BuildFact):
+    """One legal move of the phase table."""
+
     type: ClassVar[Literal["build.phase_changed"]] = "build.phase_changed"
     version: ClassVar[Literal[1]] = 1
 
@@ -218,6 +220,8 @@ class AgentSteered(_BuildFact):
 
 
 class ContextCondensed(_BuildFact):
+    """The messages up to and with `through_turn` are told to the model as this summary from now on."""
+
     type: ClassVar[Literal["context.condensed"]] = "context.condensed"
     version: ClassVar[Literal[1]] = 1
 
@@ -258,6 +262,8 @@ class SleepRequested(_BuildFact):
 
 
 class BuildWoken(_BuildFact):
+    """The build is awake: the loop goes on at the step where it was."""
+
     type: ClassVar[Literal["build.woken"]] = "build.woken"
     version: ClassVar[Literal[1]] = 1
 
@@ -283,6 +289,8 @@ class EscalationRaised(_BuildFact):
 
 
 class EscalationResolved(_BuildFact):
+    """A person chose; the answer reaches the agent."""
+
     type: ClassVar[Literal["escalation.resolved"]] = "escalation.resolved"
     version: ClassVar[Literal[1]] = 1
 
@@ -307,6 +315,8 @@ class BuildReady(_BuildEnd):
 
 
 class BuildFailed(_BuildEnd):
+    """The build ended without an app that passes its checks. `detail` is for people."""
+
     type: ClassVar[Literal["build.failed"]] = "build.failed"
     version: ClassVar[Literal[1]] = 1
 
@@ -327,6 +337,8 @@ class BuildFailed(_BuildEnd):
 
 
 class BuildCancelled(_BuildEnd):
+    """Somebody asked for the end."""
+
     type: ClassVar[Literal["build.cancelled"]] = "build.cancelled"
     version: ClassVar[Literal[1]] = 1
 

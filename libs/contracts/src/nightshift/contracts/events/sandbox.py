@@ -30,6 +30,8 @@ class _SandboxFact(Event):
 
 
 class SandboxOpened(_SandboxFact):
+    """A sandbox of the build runs. `generation` counts them: 0, 1, 2…"""
+
     type: ClassVar[Literal["sandbox.opened"]] = "sandbox.opened"
     version: ClassVar[Literal[1]] = 1
 
@@ -81,6 +83,8 @@ class ToolCallCompleted(_SandboxFact):
 
 
 class SandboxPaused(_SandboxFact):
+    """Kept asleep by its provider, with all its state: no snapshot could be saved."""
+
     type: ClassVar[Literal["sandbox.paused"]] = "sandbox.paused"
     version: ClassVar[Literal[1]] = 1
 
@@ -102,6 +106,8 @@ class SandboxLost(_SandboxFact):
 
 
 class SandboxClosed(_SandboxFact):
+    """Given back to its provider; nothing of it costs any more."""
+
     type: ClassVar[Literal["sandbox.closed"]] = "sandbox.closed"
     version: ClassVar[Literal[1]] = 1
 
@@ -113,6 +119,8 @@ class SandboxClosed(_SandboxFact):
 
 
 class PreviewOpened(_SandboxFact):
+    """A port of the sandbox answers at this URL."""
+
     type: ClassVar[Literal["preview.opened"]] = "preview.opened"
     version: ClassVar[Literal[1]] = 1
 

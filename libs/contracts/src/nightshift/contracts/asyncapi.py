@@ -1,0 +1,169 @@
+"""The AsyncAPI 3.0 document of the whole: servers, channels, messages with headers and keys, operations with groups."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from nightshift.contracts import topics
+from nightshift.contracts.cloudevents import JSON_TYPE
+from nightshift.contracts.model import Event, Owner
+from nightshift.contracts.registry import CATALOGUE, wire_name
+from nightshift.contracts.topics import FAMILIES, READERS, Topics, schema_uri
+
+_KAFKA: Final = {"bindingVersion": "0.5.0"}
+_TOPICS: Final = Topics()
+_WHAT: Final = {
+    "requests": "What producers outside ask. Binary mode, and structured mode (`application/cloudevents+json`).",
+    "build": "The orchestrator's facts: the lifecycle of a build and each step of its loop.",
+    "sandbox": "The sandbox-gateway's facts: results of tool calls, the life of sandboxes.",
+    "snapshot": "The snapshotter's facts: workspaces saved, or not.",
+    "budget": "The budget's facts: grants, denials, settlements, wakes, and the days of accounts.",
+    "dead-letter": "What a consumer could not handle: the original bytes and headers, the reason, where it came from.",
+}
+
+
+def document() -> dict[str, Any]:
+    """The document. References to payload schemas are relative to where it is stored."""
+    return {
+        "asyncapi": "3.0.0",
+        "id": "urn:nightshift:events",
+        "info": {
+            "title": "Nightshift events",
+            "version": "1.0.0",
+            "description": "Requests go in on one topic, facts come out on one topic per owner. CloudEvents 1.0 on"
+            " Kafka; the key is the build id (account id on account events), so the order within a build holds.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": JSON_TYPE,
+        "servers": {
+            "kafka": {
+                "host": "{bootstrap}",
+                "protocol": "kafka",
+                "description": "Any Kafka-protocol broker.",
+                "variables": {"bootstrap": {"default": "127.0.0.1:9092"}},
+                "bindings": {"kafka": _KAFKA},
+            }
+        },
+        "channels": {family: _channel(family) for family in _WHAT},
+        "operations": dict(_operations()),
+        "components": {
+            "messages": {
+                wire_name(model.type, model.version): _message(model) for model in CATALOGUE.newest.values()
+            },
+            "schemas": {
+                "RequestHeaders": _headers(facts=False),
+                "FactHeaders": _headers(facts=True),
+                "Key": {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": 128,
+                    "description": "The build id, or the account id; the same as `ce_subject`.",
+                },
+            },
+        },
+    }
+
+
+def _family_events(family: str) -> Iterator[type[Event]]:
+    return (model for model in CATALOGUE.newest.values() if FAMILIES[model.owner] == family)
+
+
+def _channel(family: str) -> dict[str, Any]:
+    address = f"{_TOPICS.prefix}.{family}.v1"
+    names = [wire_name(model.type, model.version) for model in _family_events(family)]
+    return {
+        "address": address,
+        "title": family,
+        "description": _WHAT[family],
+        "servers": [{"$ref": "#/servers/kafka"}],
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in names},
+        "bindings": {"kafka": {"topic": address, **_KAFKA}},
+    }
+
+
+def _operations() -> Iterator[tuple[str, dict[str, Any]]]:
+    for family, readers in READERS.items():
+        if family != FAMILIES[Owner.OUTSIDE]:
+            yield (
+                f"relay.send.{family}",
+                {
+                    "action": "send",
+                    "channel": {"$ref": f"#/channels/{family}"},
+                    "summary": f"The relay publishes the log's {family} facts, in version order per build.",
+                    "bindings": {"kafka": _KAFKA},
+                },
+            )
+        for reader in readers:
+            yield (
+                f"{reader}.receive.{family}",
+                {
+                    "action": "receive",
+                    "channel": {"$ref": f"#/channels/{family}"},
+                    "summary": f"The {reader} reads {family}.",
+                    "bindings": {
+                        "kafka": {
+                            "groupId": {
+                                "type": "string",
+                                "enum": [_TOPICS.group(reader, f"{_TOPICS.prefix}.{family}.v1")],
+                            },
+                            **_KAFKA,
+                        }
+                    },
+                },
+            )
+
+
+def _message(model: type[Event]) -> dict[str, Any]:
+    name = wire_name(model.type, model.version)
+    outside = model.owner is Owner.OUTSIDE
+    return {
+        "name": name,
+        "title": model.type,
+        "summary": (model.__doc__ or "").strip().partition("\n")[0],
+        "contentType": JSON_TYPE,
+        "headers": {"$ref": f"#/components/schemas/{'RequestHeaders' if outside else 'FactHeaders'}"},
+        "payload": {"$ref": f"{'producer' if outside else 'consumer'}/{name}.json"},
+        "correlationId": {"location": f"$message.header#/{topics.CORRELATION_ID}"},
+        "bindings": {"kafka": {"key": {"$ref": "#/components/schemas/Key"}, **_KAFKA}},
+        "x-ce-dataschema": schema_uri(name),
+        "x-owner": str(model.owner),
+    }
+
+
+def _headers(*, facts: bool) -> dict[str, Any]:
+    always = [
+        topics.CONTENT_TYPE,
+        topics.SPECVERSION,
+        topics.ID,
+        topics.TYPE,
+        topics.SOURCE,
+        topics.SUBJECT,
+    ]
+    of_facts = [topics.TIME, topics.SEQUENCE, topics.CORRELATION_ID, topics.CAUSATION_ID]
+    return {
+        "type": "object",
+        "description": "UTF-8 text each. Further headers are passed over.",
+        "required": [*always, *of_facts] if facts else always,
+        "properties": {
+            topics.CONTENT_TYPE: {"const": JSON_TYPE},
+            topics.SPECVERSION: {"const": "1.0"},
+            topics.ID: {"type": "string", "format": "uuid"} if facts else {"type": "string", "minLength": 1},
+            topics.TYPE: {"type": "string", "description": "The message's name."},
+            topics.SOURCE: {"type": "string", "format": "uri-reference"},
+            topics.SUBJECT: {"$ref": "#/components/schemas/Key"},
+            topics.TIME: {"type": "string", "format": "date-time"},
+            topics.DATASCHEMA: {"type": "string", "format": "uri"},
+            topics.SEQUENCE: {
+                "type": "string",
+                "pattern": "^[0-9]{19}$",
+                "description": "The event's version in its stream. Drop what is not above the last one seen for this"
+                " subject and topic.",
+            },
+            topics.CORRELATION_ID: {"type": "string"},
+            topics.CAUSATION_ID: {"type": "string", "format": "uuid"},
+            topics.PARTITION_KEY: {"$ref": "#/components/schemas/Key"},
+            topics.FLOW_TRACEPARENT: {"type": "string", "description": "Where the flow began."},
+            topics.TRACEPARENT: {"type": "string", "description": "This hop."},
+            topics.TRACESTATE: {"type": "string"},
+            **({topics.DATAREF: {"type": "string", "format": "uri-reference"}} if facts else {}),
+        },
+    }

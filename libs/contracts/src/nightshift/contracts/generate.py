@@ -1,0 +1,89 @@
+"""Writes what is generated from the contracts: JSON Schemas, the AsyncAPI document, the reference page.
+
+Run from the repository's root: `python -m nightshift.contracts.generate [--check] [--release VERSION]`.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from nightshift.contracts import asyncapi
+from nightshift.contracts.model import Owner
+from nightshift.contracts.reference import events_page
+from nightshift.contracts.registry import CATALOGUE, wire_name
+from nightshift.contracts.schemas import consumer_schema, producer_schema
+
+#: Ships in the wheel, so that a consumer can validate without a network.
+SCHEMAS: Final = Path(__file__).parent / "schemas"
+DOCS: Final = Path("docs/reference")
+HISTORY: Final = Path("libs/contracts/history")
+
+
+def schema_files() -> dict[str, str]:
+    """Path below the schemas' folder → text, for the newest version of every type."""
+    files = {"asyncapi.json": _text(asyncapi.document())}
+    for model in CATALOGUE.newest.values():
+        name = wire_name(model.type, model.version)
+        files[f"consumer/{name}.json"] = _text(consumer_schema(model))
+        if model.owner is Owner.OUTSIDE:
+            files[f"producer/{name}.json"] = _text(producer_schema(model))
+    return files
+
+
+def release_bundle() -> str:
+    """All shapes of a release in one text, kept for ever, so that later ones are compared with every earlier one."""
+    return _text(
+        {
+            wire_name(model.type, model.version): (
+                producer_schema(model) if model.owner is Owner.OUTSIDE else consumer_schema(model)
+            )
+            for model in CATALOGUE.newest.values()
+        }
+    )
+
+
+def _wanted() -> dict[Path, str]:
+    wanted = {SCHEMAS / name: text for name, text in schema_files().items()}
+    wanted[DOCS / "events.md"] = events_page()
+    return wanted
+
+
+def _text(document: Any) -> str:
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def stale() -> list[Path]:
+    """Which files differ from what the contracts say now."""
+    return [
+        path
+        for path, text in _wanted().items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 when all is written, or with --check when nothing differs; 1 when something does."""
+    parser = argparse.ArgumentParser(prog="python -m nightshift.contracts.generate", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, name what differs")
+    parser.add_argument(
+        "--release", metavar="VERSION", help="also keep today's shapes as those of this release"
+    )
+    options = parser.parse_args(arguments)
+    if options.check:
+        for path in (differing := stale()):
+            print(f"differs: {path}", file=sys.stderr)  # noqa: T201 - a command's answer
+        return 1 if differing else 0
+    for path, text in _wanted().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    if options.release:
+        HISTORY.mkdir(parents=True, exist_ok=True)
+        (HISTORY / f"{options.release}.json").write_text(release_bundle(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

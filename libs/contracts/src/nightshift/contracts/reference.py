@@ -1,0 +1,80 @@
+"""The events as a page for people: docs/reference/events.md, generated so that it cannot lie."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from nightshift.contracts.marks import blob_fields, sealed_fields
+from nightshift.contracts.model import Event, Owner
+from nightshift.contracts.registry import CATALOGUE, wire_name
+from nightshift.contracts.schemas import consumer_schema
+from nightshift.contracts.topics import FAMILIES, READERS, Topics
+
+_TOPICS = Topics()
+
+
+def events_page() -> str:
+    """The Markdown text."""
+    return "\n".join(_lines()) + "\n"
+
+
+def _lines() -> Iterator[str]:
+    yield "# Events"
+    yield ""
+    yield "Generated from the contracts by `python -m nightshift.contracts.generate`; do not edit."
+    yield "*sealed*: free text, can be sealed with the project's key. *by reference*: over 32 KiB it is kept in the"
+    yield "object store, with `{ref, bytes}` in its place."
+    for owner, family in FAMILIES.items():
+        readers = ", ".join(f"`{reader}`" for reader in READERS[family])
+        yield ""
+        yield f"## {_TOPICS.prefix}.{family}.v1"
+        yield ""
+        sender = "Sent from outside" if owner is Owner.OUTSIDE else f"Appended by the {owner}"
+        yield f"{sender}. Read by {readers}."
+        for model in CATALOGUE.newest.values():
+            if model.owner is owner:
+                yield from _event(model)
+
+
+def _event(model: type[Event]) -> Iterator[str]:
+    yield ""
+    yield f"### {model.type}"
+    yield ""
+    marks = [f"`{wire_name(model.type, model.version)}`", f"on the {model.stream}'s stream"]
+    if model.terminal:
+        marks.append("ends it")
+    if model.after_close:
+        marks.append("may follow its end")
+    yield ", ".join(marks) + "."
+    yield ""
+    yield " ".join((model.__doc__ or "").split())
+    fields = consumer_schema(model).get("properties", {})
+    if not fields:
+        return
+    yield ""
+    yield "| field | type | |"
+    yield "|---|---|---|"
+    for name, schema in fields.items():
+        required = model.model_fields[name].is_required()
+        notes = ["required" if required else _default(schema)]
+        notes += ["sealed"] if name in sealed_fields(model) else []
+        notes += ["by reference"] if name in blob_fields(model) else []
+        yield f"| `{name}` | {_type(schema)} | {', '.join(notes)} |"
+
+
+def _default(schema: dict[str, Any]) -> str:
+    default = schema.get("default")
+    return "optional" if default in (None, [], {}) else f"default `{default}`"
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        return f"`{schema['$ref'].rpartition('/')[2]}`"
+    if "anyOf" in schema:
+        return " or ".join(_type(part) for part in schema["anyOf"] if part.get("type") != "null")
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if schema.get("type") == "array":
+        return f"list of {_type(schema.get('items', {}))}"
+    return str(schema.get("format", schema.get("type", "any")))

@@ -1,0 +1,56 @@
+"""JSON Schema of an event's data, in two flavours: open for who reads, closed for who sends requests.
+
+Open, because a schema that refuses unknown fields would make every added field a breaking change for its readers.
+"""
+
+from typing import Any, Final
+
+from nightshift.contracts.model import BlobRef, Event
+from nightshift.contracts.registry import wire_name
+from nightshift.contracts.topics import schema_uri
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+Schema = dict[str, Any]
+
+
+def consumer_schema(model: type[Event]) -> Schema:
+    """What a reader may expect of the data. Unknown fields are allowed everywhere, but in a BlobRef."""
+    return _opened(_schema(model, schema_uri(wire_name(model.type, model.version))))
+
+
+def producer_schema(model: type[Event]) -> Schema:
+    """What a request must look like to be let in. Unknown fields are refused."""
+    return _schema(model, schema_uri(f"producer/{wire_name(model.type, model.version)}"))
+
+
+def _schema(model: type[Event], uri: str) -> Schema:
+    schema = model.model_json_schema(mode="validation")
+    schema = _without_titles(schema)
+    return {"$schema": DIALECT, "$id": uri, "title": wire_name(model.type, model.version), **schema}
+
+
+def _without_titles(node: Any) -> Any:
+    """Pydantic titles every field with its own name, which says nothing and doubles the text."""
+    if isinstance(node, list):
+        return [_without_titles(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        name: {field: _without_titles(value) for field, value in part.items()}
+        if name in {"properties", "$defs"}
+        else _without_titles(part)
+        for name, part in node.items()
+        if not (name == "title" and isinstance(part, str))
+    }
+
+
+def _opened(schema: Schema) -> Schema:
+    opened = {name: part for name, part in schema.items() if name != "additionalProperties"}
+    opened["$defs"] = {
+        name: part
+        if name == BlobRef.__name__
+        else {key: value for key, value in part.items() if key != "additionalProperties"}
+        for name, part in schema.get("$defs", {}).items()
+    }
+    return opened if opened["$defs"] else {name: part for name, part in opened.items() if name != "$defs"}
