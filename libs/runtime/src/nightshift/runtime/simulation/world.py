@@ -83,7 +83,7 @@ class World:
         if self.strikes(self.weather.lost_requests):
             self.note(f"{what}: request lost")
             raise Unavailable(f"{what}: the connection was reset")
-        answer = await self._at_the_server(call)
+        answer = await self._at_the_server(what, call)
         await self._crash_point(f"after {what}")
         await self.pause()
         if self.strikes(self.weather.lost_answers):
@@ -158,14 +158,22 @@ class World:
     async def _crash_point(self, where: str) -> None:
         life = LIFE.get()
         if life is not None and self.strikes(self.weather.crashes):
-            self.note(f"crashes {where}")
-            life.over = True
-            life.crashed.set()
+            self._crash(life, where)
             await asyncio.sleep(0)  # never comes back
 
-    async def _at_the_server(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    def _crash(self, life: Life, where: str) -> None:
+        if not life.over:
+            self.note(f"{life.name} crashes {where}")
+            life.over = True
+            life.crashed.set()
+
+    async def _at_the_server(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         work = self.loop.create_task(call(), context=self._outside.copy())
         work.add_done_callback(_hear)
+        life = LIFE.get()
+        if life is not None and self.strikes(self.weather.crashes):
+            later = self.weather.latency(self.draws)
+            self.loop.call_later(later, self._crash, life, f"during {what}", context=self._outside.copy())
         return await asyncio.shield(work)
 
     def _make_task(
