@@ -238,13 +238,13 @@ class Budget:
 
     async def wake_asked(self, build_id: str) -> None:
         """A person's word. A build that is not asleep is refused: there is nothing to wake."""
-        item = await self._log.pending_one(PendingKind.SLEEPER, build_id)
-        slept = item and await self._sleep_of(item)
-        if not slept:
-            raise Refused(
-                f"build {build_id} is not asleep", hint="nightshift builds shows what each build does"
-            )
-        await self._wake(slept, "person")
+        async for event in self._log.read_stream(build_stream(build_id), backwards=True):
+            if isinstance(event.data, SleepRequested):
+                await self._wake(event, "person")
+                return
+            if isinstance(event.data, WakeRequested) or event.data.terminal:
+                break
+        raise Refused(f"build {build_id} is not asleep", hint="nightshift builds shows what each build does")
 
     async def _sleep_of(self, item: PendingItem) -> RecordedEvent | None:
         async for event in self._log.read_stream(
