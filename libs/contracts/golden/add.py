@@ -12,7 +12,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from nightshift.contracts import canonical, cloudevents, ids
+from nightshift.contracts import cloudevents, ids
 from nightshift.contracts.envelope import Envelope, fact_source
 from nightshift.contracts.model import Owner
 from nightshift.contracts.registry import encode, model, validate, wire_name
@@ -43,15 +43,12 @@ def golden(type_: str, data: object) -> str:
             causation_id=cause,
         )
         message = cloudevents.encode_fact(envelope, encode(event))
-    document = {
-        "key": message.key.decode(),
-        "headers": {name: value.decode() for name, value in message.headers},
-        "data": canonical.loads(message.value),
-    }
-    return json.dumps(document, indent=1) + "\n"
+    key = json.dumps(message.key.decode())
+    headers = json.dumps({name: value.decode() for name, value in message.headers}, indent=2)
+    return f'{{\n"key": {key},\n"headers": {headers},\n"data": {message.value.decode()}\n}}\n'
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -59,14 +56,12 @@ def main() -> int:
     type_ = parser.parse_args().type
     path = HERE / f"{wire_name(type_, model(type_).version)}.json"
     if path.exists():
-        print(f"error: {path.name} is there already and is never changed", file=sys.stderr)
-        return 1
+        sys.exit(f"error: {path.name} is there already and is never changed")
     text = golden(type_, json.load(sys.stdin))
     path.write_text(text, encoding="utf-8")
     with DIGESTS.open("a", encoding="utf-8") as digests:
         digests.write(f"{hashlib.sha256(text.encode()).hexdigest()}  {path.name}\n")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
