@@ -1,0 +1,1 @@
+"""The bus on Kafka. Only the modules here import FastStream and aiokafka."""

@@ -1,0 +1,322 @@
+"""The broker factory: every consumer of ours is made here, on FastStream, with batches and manual acks.
+
+FastStream makes the client, subscribes it and calls us with each batch of records; what happens to a message is decided
+by the intake. Its own acknowledgement, decoding, injection and replies are off: the first would commit what failed,
+the others cost more than the work.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, cast
+
+import structlog
+from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.kafka.message import FAKE_CONSUMER, KafkaAckableMessage
+from faststream.kafka.subscriber.usecase import BatchSubscriber
+from faststream.message import StreamMessage
+
+from nightshift.runtime.bus.dispatch import Dispatcher
+from nightshift.runtime.bus.intake import Intake
+from nightshift.runtime.bus.kafka import internals
+from nightshift.runtime.bus.kafka.fetch_pace import FetchPace
+from nightshift.runtime.bus.kafka.security import faststream_security
+from nightshift.runtime.bus.kafka.watchdog import Watchdog
+from nightshift.runtime.bus.parking import Parking
+from nightshift.runtime.bus.policy import ConsumerPolicy, RetryPolicy
+from nightshift.runtime.bus.port import GroundProbe, Partition, Producer, Subscription
+from nightshift.runtime.bus.settle import Settler
+from nightshift.runtime.errors import Fault, Unavailable
+from nightshift.runtime.objects.port import ObjectStore
+from nightshift.runtime.settings import KafkaSettings
+
+_log = structlog.get_logger(__name__)
+#: FastStream's own words, through our log; what it tells at info is told by us.
+_framework_log = logging.getLogger("faststream")
+
+# A poll returns as soon as there is a record. FastStream sleeps as long again after an empty one, blind to new records,
+# so an empty poll must not happen.
+_POLL_MS = 24 * 3600 * 1000
+
+Records = tuple[ConsumerRecord, ...]
+
+
+class KafkaConsumers:
+    """The running consumers of one service. Enter it to start, leave it to drain and stop.
+
+    `failed` is set, with a reason in the log, when a consumer makes no progress that it should make: the process
+    should end then, and be started anew.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        subscriptions: Sequence[Subscription],
+        *,
+        producer: Producer,
+        objects: ObjectStore,
+        ground: GroundProbe | None = None,
+        policy: ConsumerPolicy | None = None,
+        client_id: str = "nightshift",
+        stop_s: float = 10.0,
+    ) -> None:
+        """`ground` tells whether the database answers, `stop_s` bounds the closing of the clients."""
+        retry = RetryPolicy(
+            attempts=settings.retry_attempts, base_s=settings.retry_base_s, cap_s=settings.retry_cap_s
+        )
+        self._settings = settings
+        self._policy = policy or ConsumerPolicy(retry=retry)
+        self._stop_s = stop_s
+        self._pace = FetchPace() if settings.kafka_adaptive_fetch else None
+        self._parking = Parking(
+            producer,
+            objects,
+            topic=settings.topics.dead_letter,
+            carry_limit=settings.kafka_max_message_bytes,
+            retry=self._policy.retry,
+        )
+        self._objects = objects
+        self._ground = ground
+        _framework_log.setLevel(logging.ERROR)
+        self._broker = KafkaBroker(
+            settings.kafka_bootstrap.split(","),
+            client_id=client_id,
+            security=faststream_security(settings),
+            consumer_only=True,
+            allow_auto_create_topics=False,
+            apply_types=False,
+            logger=_framework_log,
+        )
+        self._feeds = [self._feed(subscription) for subscription in subscriptions]
+        self.watchdog = Watchdog(self._feeds)
+        self._housekeeper: asyncio.Task[None] | None = None
+
+    @property
+    def assigned(self) -> bool:
+        """Whether every subscription has been given its partitions."""
+        return all(feed.assigned for feed in self._feeds)
+
+    @property
+    def failed(self) -> asyncio.Event:
+        """Set when the process should end."""
+        return self.watchdog.failed
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._broker.start()
+        except (KafkaError, OSError) as error:
+            await self._stop_clients()
+            raise Unavailable(
+                f"the broker at {self._settings.kafka_bootstrap} does not answer: {error}"
+            ) from error
+        for feed in self._feeds:
+            if self._pace is not None and feed.subscriber.consumer is not None:
+                self._pace.add(partial(internals.set_fetch_wait, feed.subscriber.consumer))
+        self._housekeeper = asyncio.create_task(self._keep_house(), name="bus housekeeper")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._housekeeper is not None:
+            self._housekeeper.cancel()
+            await asyncio.gather(self._housekeeper, return_exceptions=True)
+        for feed in self._feeds:
+            feed.stop_taking()
+        await asyncio.gather(*(feed.intake.close() for feed in self._feeds))
+        await self._stop_clients()
+
+    def _feed(self, subscription: Subscription) -> "_Feed":
+        settler = Settler(
+            Dispatcher(subscription, objects=self._objects, seen_subjects=self._policy.seen_subjects),
+            self._parking,
+            self._policy.retry,
+            topic=subscription.topic,
+            group=subscription.group,
+            gate=subscription.gate,
+            ground=self._ground,
+        )
+        intake = Intake(settler, self._policy, topic=subscription.topic, group=subscription.group)
+        feed = _Feed(intake, self._pace)
+        subscriber = self._broker.subscriber(
+            subscription.topic,
+            batch=True,
+            group_id=subscription.group,
+            ack_policy=AckPolicy.MANUAL,
+            auto_offset_reset="earliest",
+            max_poll_interval_ms=int(self._settings.kafka_max_poll_interval_s * 1000),
+            session_timeout_ms=int(self._settings.kafka_session_timeout_s * 1000),
+            heartbeat_interval_ms=int(self._settings.kafka_session_timeout_s * 300),
+            max_poll_records=self._settings.kafka_max_poll_records,
+            max_records=self._settings.kafka_max_poll_records,
+            batch_timeout_ms=_POLL_MS,
+            listener=feed,
+            parser=_as_it_came,
+            decoder=_records,
+            no_reply=True,
+        )
+        subscriber(feed.on_batch)
+        feed.subscriber = demand_manual_acks(subscriber)
+        return feed
+
+    async def _keep_house(self) -> None:
+        """About once a second: the fetch's pace, and whether the consumers make progress."""
+        while True:
+            await asyncio.sleep(1.0)
+            if self._pace is not None:
+                self._pace.tick()
+            await self.watchdog.look()
+
+    async def _stop_clients(self) -> None:
+        """aiokafka's stop waits for a broker that is gone."""
+        try:
+            async with asyncio.timeout(self._stop_s):
+                await self._broker.stop()
+        except TimeoutError:
+            _log.warning("consumers did not close in time", seconds=self._stop_s)
+            for feed in self._feeds:
+                if feed.subscriber.consumer is not None:
+                    await internals.close_connections(feed.subscriber.consumer)
+        except ExceptionGroup as errors:
+            _log.warning("consumers closed with errors", errors=[repr(error) for error in errors.exceptions])
+
+
+class _Feed(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Between one FastStream subscriber and its intake: batches and rebalances in, pauses and commits out."""
+
+    subscriber: BatchSubscriber
+
+    def __init__(self, intake: Intake, pace: FetchPace | None) -> None:
+        self.intake = intake
+        self.assigned = False
+        self._pace = pace
+        self._attached = False
+        self._taking = True
+
+    async def on_batch(self, records: Records) -> None:
+        """FastStream's handler. Never raises: an error here would be swallowed, and the batch passed by."""
+        if not self._taking:
+            return
+        if self._pace is not None:
+            self._pace.flowed()
+        await self.intake.take(records)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """After each rebalance. aiokafka forgets pauses with the old assignment."""
+        if not self._attached:
+            self._attached = True
+            self.intake.attach(self)
+        self.assigned = True
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Before each rebalance, while the old assignment still holds."""
+        self.assigned = False
+        await self.intake.revoked(Partition(each.topic, each.partition) for each in revoked)
+
+    @property
+    def name(self) -> str:
+        """The consumer group."""
+        return self.subscriber.group_id or ""
+
+    @property
+    def progress(self) -> int:
+        """Messages settled since the start."""
+        return self.intake.settled
+
+    @property
+    def excused(self) -> bool:
+        """Whether a message waits on purpose."""
+        return self.intake.waiting
+
+    def check(self) -> None:
+        """Take what the group's coordination has to tell; raises Fault when it is over."""
+        consumer = self.subscriber.consumer
+        if consumer is None:
+            return
+        try:
+            internals.check_coordination(consumer)
+        except KafkaError as error:
+            if internals.coordination_ended(consumer):
+                raise Fault(f"the consumer of {self.name} has ended: {error}") from error
+            _log.warning("consumer group coordination", group=self.name, why=repr(error))
+
+    async def behind(self) -> int:
+        """See the watchdog. A position past the end means that the broker lost its data: begin again there."""
+        consumer = self.subscriber.consumer
+        if consumer is None or not self.assigned:
+            return 1
+        behind = 0
+        try:
+            async with asyncio.timeout(5):
+                ends = await consumer.end_offsets(list(consumer.assignment()))
+                for partition, end in ends.items():
+                    position = await consumer.position(partition)
+                    if position > end:
+                        _log.warning(
+                            "partition is shorter than what was read of it", partition=str(partition)
+                        )
+                        await consumer.seek_to_beginning(partition)
+                    behind += abs(end - position)
+        except (KafkaError, TimeoutError, OSError) as error:
+            raise Unavailable(f"the broker does not say where {self.name} ends: {error!r}") from error
+        return behind
+
+    def stop_taking(self) -> None:
+        """What the client hands over from now on is left for the next member."""
+        self._taking = False
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        self._each_assigned(partitions, "pause")
+
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        self._each_assigned(partitions, "resume")
+
+    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+        consumer = self.subscriber.consumer
+        if consumer is None:
+            return
+        mine = {TopicPartition(*each): offset for each, offset in offsets.items() if self._holds(each)}
+        if not mine:
+            return
+        try:
+            async with asyncio.timeout(10):
+                await consumer.commit(mine)
+        except (CommitFailedError, IllegalStateError) as error:
+            _log.info("commit came after a rebalance", group=self.subscriber.group_id, why=str(error))
+        except (KafkaError, TimeoutError, OSError) as error:
+            raise Unavailable(f"offsets not committed: {error!r}") from error
+
+    def _each_assigned(self, partitions: Iterable[Partition], what: str) -> None:
+        consumer = self.subscriber.consumer
+        if consumer is None:
+            return
+        for each in partitions:
+            if self._holds(each):
+                getattr(consumer, what)(TopicPartition(*each))
+
+    def _holds(self, partition: Partition) -> bool:
+        consumer = self.subscriber.consumer
+        return consumer is not None and TopicPartition(*partition) in consumer.assignment()
+
+
+def demand_manual_acks(subscriber: Any) -> BatchSubscriber:
+    """Refuse a subscriber that FastStream would acknowledge by itself. Raises ValueError."""
+    if not isinstance(subscriber, BatchSubscriber) or subscriber.ack_policy is not AckPolicy.MANUAL:
+        raise ValueError("a subscriber of ours takes batches and acknowledges by hand")
+    return subscriber
+
+
+async def _as_it_came(records: Records) -> StreamMessage[Any]:
+    """No header is read here: one that is not UTF-8 would fail the whole batch."""
+    return KafkaAckableMessage(
+        body=b"", headers={}, message_id="", correlation_id="", raw_message=records, consumer=FAKE_CONSUMER
+    )
+
+
+async def _records(message: StreamMessage[Any]) -> Records:
+    return cast(Records, message.raw_message)
