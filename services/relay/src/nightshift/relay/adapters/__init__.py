@@ -1,0 +1,1 @@
+"""PostgreSQL, Kafka and the object store as the relay uses them."""

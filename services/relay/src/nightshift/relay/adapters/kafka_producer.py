@@ -1,0 +1,111 @@
+"""Sends batches: all records of a lane in order, all lanes at once, acknowledged by all replicas or failed as a whole.
+
+The library's own retries are off. A retry could reach a broker that came back empty before anybody looked, and would
+then put new events before the old ones; so a failed send ends this producer, and its owner looks before it sends again.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from aiokafka.partitioner import murmur2
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from nightshift.relay.domain.records import Lane, Record
+from nightshift.relay.ports import Ack
+from nightshift.runtime.errors import Unavailable
+
+#: What a full batch may be over `batch_bytes`: the last record that fitted, its frame and the batch header.
+_FRAME = 1024
+
+
+@lru_cache(maxsize=16_384)
+def _hash(key: bytes) -> int:
+    """Kafka's own hash of a key; kept for the builds of the hour, as it is computed in Python."""
+    return int(murmur2(key)) & 0x7FFFFFFF
+
+
+class KafkaProducer:
+    """One producer session. After any error it must be closed and not used again."""
+
+    def __init__(
+        self, options: Mapping[str, Any], *, idempotence: bool, batch_bytes: int, ack_timeout_s: float
+    ) -> None:
+        self._timeout = ack_timeout_s
+        self._partitions: dict[str, int] = {}
+        self._disposal: asyncio.Task[None] | None = None
+        self._producer = AIOKafkaProducer(
+            **options,
+            acks="all",
+            enable_idempotence=idempotence,
+            max_batch_size=batch_bytes - _FRAME,
+            request_timeout_ms=int(ack_timeout_s * 1000),
+            retry_backoff_ms=int(ack_timeout_s * 2000),  # beyond our patience: no retry inside
+        )
+
+    async def start(self, topics: Sequence[str]) -> None:
+        """Connect, and learn how many partitions these topics have. Raises Unavailable."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._producer.start()
+                for topic in topics:
+                    self._partitions[topic] = len(await self._producer.partitions_for(topic))
+        except (KafkaError, TimeoutError, OSError) as error:
+            raise Unavailable(f"the broker does not let us produce: {_said(error)}") from error
+
+    def lane(self, topic: str, key: bytes) -> Lane:
+        """Where a key's records go: what every Kafka client's default partitioner says."""
+        return Lane(topic, _hash(key) % self._partitions[topic])
+
+    def lanes(self) -> list[Lane]:
+        """Every lane of the topics this producer knows."""
+        return [Lane(topic, n) for topic, count in self._partitions.items() for n in range(count)]
+
+    async def send(self, lanes: Mapping[Lane, Sequence[Record]]) -> list[Ack]:
+        """Send all of it. Raises Unavailable when any lane failed: then the rest of that lane was not sent."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await asyncio.gather(*(self._send_lane(lane, records) for lane, records in lanes.items()))
+        except TimeoutError as error:
+            raise Unavailable(f"the broker did not acknowledge within {self._timeout:g} s") from error
+        except KafkaError as error:
+            raise Unavailable(f"the broker refused a batch: {_said(error)}") from error
+
+    async def _send_lane(self, lane: Lane, records: Sequence[Record]) -> Ack:
+        first, last = -1, -1
+        for builder in self._builders(records):
+            # One after the other: the second waits for the acknowledgement of the first.
+            sent = await (await self._producer.send_batch(builder, lane.topic, partition=lane.partition))
+            if sent.offset >= 0:  # a batch the broker had already has no offset to tell
+                first = sent.offset if first < 0 else first
+                last = sent.offset + builder.record_count() - 1
+        return Ack(lane, first, last, records[-1])
+
+    def _builders(self, records: Sequence[Record]) -> list[BatchBuilder]:
+        builders = [self._producer.create_batch()]
+        for record in records:
+            place = {"timestamp": None, "key": record.key, "value": record.value, "headers": record.headers}
+            if builders[-1].append(**place) is None:
+                builders.append(self._producer.create_batch())
+                builders[-1].append(**place)
+        for builder in builders:
+            builder.close()
+        return builders
+
+    async def close(self) -> None:
+        """Give up what is in flight and leave; does not wait for a broker that is gone."""
+        sender = self._producer._sender.sender_task  # stop() alone would wait for ever to deliver what is pending
+        if sender is not None:
+            sender.cancel()
+        self._disposal = asyncio.ensure_future(self._producer.stop())
+        with contextlib.suppress(TimeoutError, KafkaError, OSError, asyncio.CancelledError):
+            await asyncio.wait_for(asyncio.shield(self._disposal), 0.2)
+        # What is left ends by itself after the request's timeout and the backoff.
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,302 @@
+"""The relay's PostgreSQL: the session that leads, the reads, and the writers' hints.
+
+Leading is holding a session lock, so the session must be one server process for its whole life, and must die soon when
+its owner does: dead peers are found by keepalives, a paused owner by the server's own idle timeout.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from nightshift.relay.domain.divergence import Place
+from nightshift.relay.domain.records import Lane, Published
+from nightshift.relay.errors import LeadershipLost
+from nightshift.relay.ports import Cursors
+from nightshift.runtime.errors import ConfigurationError, Unavailable
+from nightshift.runtime.log.port import Row
+from nightshift.runtime.log.postgres import PostgresEventLog
+from nightshift.runtime.pg import Database
+
+_log = structlog.get_logger(__name__)
+
+_BROKEN = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_NOT_MIGRATED = (asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError)
+_NOT_ALLOWED = (
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+
+# A crash of the server may take the last moves back: then those events are sent again, which consumers bear.
+_LEADING = """
+SET idle_session_timeout = '{timeout_ms}ms';
+SET idle_in_transaction_session_timeout = '{timeout_ms}ms';
+SET client_connection_check_interval = '1s';
+SET tcp_keepalives_idle = 5;
+SET tcp_keepalives_interval = 2;
+SET tcp_keepalives_count = 3;
+SET tcp_user_timeout = 10000;
+SET synchronous_commit = off;
+"""
+
+_READ = "SELECT * FROM nightshift.relay_read($1, $2, $3, $4)"
+_KNOWN = "SELECT event_id, stream_id, version FROM nightshift.relay_known($1)"
+_LAG = "SELECT events, seconds FROM nightshift.relay_lag($1)"
+_LEAD = "SELECT nightshift.relay_lead($1)"
+_NEWEST_LOSS = "SELECT nightshift.relay_newest_loss()"
+_CURSORS = "SELECT shard, position, loss, newest_loss FROM nightshift.relay_read_cursors($1)"
+_PUBLISHED = (
+    "SELECT topic, partition, record_offset, event_id, stream_id, version FROM nightshift.relay_read_published()"
+)
+_MOVE = "SELECT nightshift.relay_move($1, $2, $3, $4, $5, $6, $7, $8)"
+_NOTE_LOSS = "SELECT nightshift.relay_note_loss($1, $2)"
+_REPUBLISHED = "SELECT nightshift.relay_republished($1, $2)"
+
+
+class PgSource:
+    """Implements Source: reads that need no session of their own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._events = PostgresEventLog(database, actor="relay", hint=False)
+
+    async def read(self, cursors: Mapping[int, int], *, max_events: int, max_bytes: int) -> Sequence[Row]:
+        """The next rows of these shards; see relay_read.sql."""
+        rows = await self._database.fetch(_READ, list(cursors), list(cursors.values()), max_events, max_bytes)
+        return [Row(*row) for row in rows]
+
+    async def read_unfinished(
+        self, shards: Sequence[int], *, after: tuple[str, int], limit: int
+    ) -> Sequence[Row]:
+        """Rows of unfinished streams by stream and version."""
+        return await self._events.read_open_streams(shards, after=after, limit=limit)
+
+    async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, Place]:
+        """Where the log has these events."""
+        rows = await self._database.fetch(_KNOWN, event_ids)
+        return {UUID(bytes=row[0].bytes): Place(row[1], row[2]) for row in rows}
+
+    async def lag(self, shards: Sequence[int]) -> tuple[int, float]:
+        """Events after the cursors, and the age of the oldest."""
+        row = (await self._database.fetch(_LAG, list(shards)))[0]
+        return int(row[0]), float(row[1])
+
+
+class PgSession:
+    """Implements Session on one connection. One statement at a time; the heartbeat and the work share it."""
+
+    def __init__(self, connection: asyncpg.Connection, shards: Sequence[int], *, timeout_s: float) -> None:
+        self._connection = connection
+        self._shards = list(shards)
+        self._timeout = timeout_s
+        self._turn = asyncio.Lock()
+
+    async def lead(self) -> bool:
+        """Take the locks of all shards, or none."""
+        return bool((await self._call(_LEAD, self._shards))[0][0])
+
+    async def alive(self) -> int:
+        """Prove that the session lives; answers the newest loss."""
+        return int((await self._call(_NEWEST_LOSS))[0][0])
+
+    async def cursors(self) -> Cursors:
+        """Where the shards are."""
+        rows = await self._call(_CURSORS, self._shards)
+        newest = rows[0]["newest_loss"]
+        return Cursors(
+            positions={row["shard"]: row["position"] for row in rows},
+            newest_loss=newest,
+            behind=tuple(row["shard"] for row in rows if row["loss"] < newest),
+        )
+
+    async def published(self) -> Sequence[Published]:
+        """What the broker acknowledged last, by lane."""
+        rows = await self._call(_PUBLISHED)
+        return [
+            Published(Lane(row[0], row[1]), row[2], UUID(bytes=row[3].bytes), row[4], row[5]) for row in rows
+        ]
+
+    async def move(self, cursors: Mapping[int, int], published: Sequence[Published]) -> None:
+        """Move cursors and note the last records. On this connection: without its locks it could not."""
+        await self._call(
+            _MOVE,
+            list(cursors),
+            list(cursors.values()),
+            [one.lane.topic for one in published],
+            [one.lane.partition for one in published],
+            [one.offset for one in published],
+            [one.event_id for one in published],
+            [one.stream_id for one in published],
+            [one.version for one in published],
+        )
+
+    async def note_loss(self, reason: str, seen: int) -> int:
+        """Make all shards publish again; answers the newest loss."""
+        return int((await self._call(_NOTE_LOSS, reason, seen))[0][0])
+
+    async def republished(self, shards: Sequence[int], loss: int) -> None:
+        """These shards were published again after this loss."""
+        await self._call(_REPUBLISHED, list(shards), loss)
+
+    async def _call(self, statement: str, *args: Any) -> list[Any]:
+        try:
+            async with asyncio.timeout(self._timeout), self._turn:
+                rows: list[Any] = await self._connection.fetch(statement, *args)
+                return rows
+        except _NOT_MIGRATED as error:
+            raise ConfigurationError(
+                f"PostgreSQL: {error}", hint="`nightshift db migrate` prepares it"
+            ) from error
+        except _NOT_ALLOWED as error:
+            raise ConfigurationError(
+                f"PostgreSQL: {error}", hint="check NIGHTSHIFT_POSTGRES_DSN and its role"
+            ) from error
+        except _BROKEN as error:
+            raise LeadershipLost(f"the leading session is gone: {_said(error)}") from error
+
+
+class PgSessions:
+    """Opens sessions for leading. `leader_timeout_s`: how long a paused leader keeps its locks."""
+
+    def __init__(self, dsn: str, *, name: str, leader_timeout_s: float) -> None:
+        self._dsn = dsn
+        self._name = name
+        self._timeout = leader_timeout_s
+        self._checked = False
+
+    @contextlib.asynccontextmanager
+    async def open(self, shards: Sequence[int]) -> AsyncIterator[PgSession]:
+        """A session for these shards. Raises Unavailable, and ConfigurationError behind a transaction pooler."""
+        connection = await connect(self._dsn, self._name)
+        try:
+            await self._check(connection)
+            try:
+                await connection.execute(_LEADING.format(timeout_ms=int(self._timeout * 1000)))
+            except _BROKEN as error:
+                raise Unavailable(f"PostgreSQL: {_said(error)}") from error
+            yield PgSession(connection, shards, timeout_s=self._timeout)
+        finally:
+            connection.terminate()  # whatever state it is in; the server drops the locks with it
+
+    async def _check(self, connection: asyncpg.Connection) -> None:
+        if self._checked:
+            return
+        second = await connect(self._dsn, self._name)
+        try:
+            await refuse_pooler(connection, second)
+        finally:
+            second.terminate()
+        self._checked = True
+
+
+class PgHints:
+    """Hears the writers' NOTIFY on a connection of its own, which is always read, watched, and new every hour."""
+
+    def __init__(self, dsn: str, *, name: str, channel: str) -> None:
+        self._dsn = dsn
+        self._name = name
+        self._channel = channel
+
+    @contextlib.asynccontextmanager
+    async def listen(self, shards: Sequence[int]) -> AsyncIterator["HeardHints"]:
+        """Hints for these shards, as long as the block lasts; without a connection the relay only polls."""
+        hints = HeardHints(frozenset(str(shard) for shard in shards))
+        keeping = asyncio.create_task(self._keep(hints))
+        try:
+            yield hints
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+
+    async def _keep(self, hints: "HeardHints") -> None:
+        while True:
+            try:
+                await self._listen_for_an_hour(hints)
+            except (Unavailable, *_BROKEN) as error:
+                _log.info("hints.lost", error=_said(error))
+                await asyncio.sleep(1)
+            finally:
+                hints.heard = False
+
+    async def _listen_for_an_hour(self, hints: "HeardHints") -> None:
+        connection = await connect(self._dsn, f"{self._name} hints")
+        try:
+            await connection.add_listener(self._channel, hints.on_notify)
+            hints.heard = True
+            hints.wake()  # what was appended before we listened
+            for _ in range(240):
+                await asyncio.sleep(15)
+                await connection.fetchval("SELECT 1", timeout=5)
+        finally:
+            connection.terminate()
+
+
+class HeardHints:
+    """Implements Hints."""
+
+    def __init__(self, shards: frozenset[str]) -> None:
+        self.heard = False
+        self._shards = shards
+        self._event = asyncio.Event()
+
+    def on_notify(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        """A writer appended to this shard."""
+        if payload in self._shards:
+            self._event.set()
+
+    def wake(self) -> None:
+        """End the wait, or the next one."""
+        self._event.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Until a hint, or for so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        self._event.clear()
+
+
+async def connect(dsn: str, name: str) -> asyncpg.Connection:
+    """A connection of its own to the primary. Raises Unavailable, ConfigurationError."""
+    try:
+        return await asyncpg.connect(
+            dsn, timeout=5, target_session_attrs="primary", server_settings={"application_name": name[:63]}
+        )
+    except _NOT_ALLOWED as error:
+        raise ConfigurationError(
+            f"PostgreSQL: {error}", hint="check NIGHTSHIFT_POSTGRES_DSN and its role"
+        ) from error
+    except (*_BROKEN, asyncpg.exceptions.TargetServerAttributeNotMatched) as error:
+        raise Unavailable(f"PostgreSQL: {_said(error)}") from error
+
+
+async def refuse_pooler(first: asyncpg.Connection, second: asyncpg.Connection) -> None:
+    """Raise ConfigurationError when our connections are not sessions of the server.
+
+    While `second` is in a transaction, a pooler that pools by transaction has to give `first` another server process
+    than before, or had given `second` the one of `first`.
+    """
+    before = await _backend(first)
+    async with second.transaction():
+        other = await _backend(second)
+        after = await _backend(first)
+    if before != after or other == before:
+        raise ConfigurationError(
+            "the relay reaches PostgreSQL through a pooler that pools by transaction: its session locks would be lost or "
+            "left behind, and two relays would lead at once",
+            hint="give NIGHTSHIFT_POSTGRES_DSN of the relay the address of the server itself, or of a session pool",
+        )
+
+
+async def _backend(connection: asyncpg.Connection) -> int:
+    async with connection.transaction():
+        return int(await connection.fetchval("SELECT pg_backend_pid()"))
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,94 @@
+"""What goes to the broker, and in which lanes: within a lane nothing overtakes."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+
+class Lane(NamedTuple):
+    """A topic-partition. All events of one owner about one build are in one lane."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One event ready to be produced, and where the log has it."""
+
+    lane: Lane
+    key: bytes
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+    shard: int
+    position: int
+    stream_id: str
+    version: int
+    event_id: UUID
+    recorded_at: datetime
+
+    @property
+    def size(self) -> int:
+        """Bytes on the wire, about."""
+        return len(self.key) + len(self.value) + sum(len(name) + len(value) for name, value in self.headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records of one read, by lane in log order. When all are acknowledged, the cursors may move to `cursors`."""
+
+    lanes: Mapping[Lane, list[Record]]
+    cursors: Mapping[int, int]
+    oldest: datetime
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The last record a lane's broker acknowledged."""
+
+    lane: Lane
+    offset: int
+    event_id: UUID
+    stream_id: str
+    version: int
+
+
+@dataclass(slots=True)
+class Acknowledged:
+    """Offsets of the last record per lane, as this leader got them: bounded by the number of lanes."""
+
+    offsets: dict[Lane, int] = field(default_factory=dict)
+
+    def take(self, lane: Lane, first: int, last: int) -> bool:
+        """Note the offsets of acknowledged records. False when they are not beyond the ones acknowledged before:
+
+        a log that gives an offset twice is not the log it was.
+        """
+        known = self.offsets.get(lane)
+        self.offsets[lane] = last
+        return known is None or first > known
+
+
+def lay_out(records: Iterable[Record]) -> Batch | None:
+    """A batch of records that come in log order per shard; none when there are none."""
+    lanes: dict[Lane, list[Record]] = {}
+    cursors: dict[int, int] = {}
+    count = 0
+    oldest: datetime | None = None
+    for record in records:
+        lanes.setdefault(record.lane, []).append(record)
+        cursors[record.shard] = record.position
+        count += 1
+        if oldest is None or record.recorded_at < oldest:
+            oldest = record.recorded_at
+    return None if oldest is None else Batch(lanes, cursors, oldest, count)
+
+
+def shards_of(group: int, groups: int, shards: int) -> range:
+    """The shards of one group: together the groups have each shard once."""
+    if not 0 <= group < groups <= shards:
+        raise ValueError(f"group {group} of {groups}: there are {shards} shards")
+    return range(group, shards, groups)

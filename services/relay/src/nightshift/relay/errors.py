@@ -1,0 +1,20 @@
+"""The relay's own errors.
+
+LeadershipLost (Transient)   the database session that holds the group's locks is gone: stand by again
+BrokerLost (Transient)       the broker does not hold what it acknowledged: publish again
+Diverged (Fault)             Kafka holds facts that the log does not have: a person must decide
+"""
+
+from nightshift.runtime.errors import Fault, Transient
+
+
+class LeadershipLost(Transient):
+    """The session that made this process the leader is gone; somebody else may lead by now."""
+
+
+class BrokerLost(Transient):
+    """The broker does not hold what it acknowledged."""
+
+
+class Diverged(Fault):
+    """Kafka holds facts that the log does not have. The relay stops, and stops again until a person has decided."""

@@ -1,0 +1,121 @@
+"""What the relay needs of the world, as small as it needs it."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from nightshift.relay.domain.divergence import Place
+from nightshift.relay.domain.readback import Extent
+from nightshift.relay.domain.records import Lane, Published, Record
+from nightshift.runtime.log.port import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Offsets the broker gave a lane's records of one batch; -1 where it did not tell. `record` is the last."""
+
+    lane: Lane
+    first: int
+    last: int
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A record as the broker holds it: its place and its headers, not its value."""
+
+    lane: Lane
+    offset: int
+    headers: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Cursors:
+    """Where the shards of a group are. `behind` are those not yet published again after `newest_loss`."""
+
+    positions: dict[int, int]
+    newest_loss: int
+    behind: tuple[int, ...]
+
+
+class Session(Protocol):
+    """The database session of one group of shards. Every call raises LeadershipLost when the session is gone."""
+
+    async def lead(self) -> bool:
+        """Try to become the leader; true also when it is already."""
+        ...
+
+    async def alive(self) -> int:
+        """Prove that the session lives; answers the newest loss."""
+        ...
+
+    async def cursors(self) -> Cursors: ...
+
+    async def published(self) -> Sequence[Published]: ...
+
+    async def move(self, cursors: Mapping[int, int], published: Sequence[Published]) -> None:
+        """Move cursors forward and note what was acknowledged, in one transaction."""
+        ...
+
+    async def note_loss(self, reason: str, seen: int) -> int: ...
+
+    async def republished(self, shards: Sequence[int], loss: int) -> None: ...
+
+
+class Source(Protocol):
+    """The log, read by shards. Raises Unavailable."""
+
+    async def read(self, cursors: Mapping[int, int], *, max_events: int, max_bytes: int) -> Sequence[Row]: ...
+
+    async def read_unfinished(
+        self, shards: Sequence[int], *, after: tuple[str, int], limit: int
+    ) -> Sequence[Row]: ...
+
+    async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, Place]: ...
+
+    async def lag(self, shards: Sequence[int]) -> tuple[int, float]:
+        """Events after the cursors, and the age of the oldest in seconds."""
+        ...
+
+
+class Broker(Protocol):
+    """A session with the broker: one producer and a look at what it holds. Raises Unavailable."""
+
+    def lane(self, topic: str, key: bytes) -> Lane: ...
+
+    def lanes(self) -> Sequence[Lane]: ...
+
+    async def send(self, lanes: Mapping[Lane, Sequence[Record]]) -> Sequence[Ack]: ...
+
+    async def extents(self, lanes: Sequence[Lane]) -> Mapping[Lane, Extent]: ...
+
+    def held(self, ranges: Mapping[Lane, tuple[int, int]]) -> AsyncIterator[Held]:
+        """The records of these offsets, the first inclusive, the second exclusive."""
+        ...
+
+
+class Hints(Protocol):
+    """Writers' word that something was appended."""
+
+    @property
+    def heard(self) -> bool:
+        """Whether hints arrive at all."""
+        ...
+
+    async def wait(self, seconds: float) -> None:
+        """Until a hint, or for so long."""
+        ...
+
+
+class Brokers(Protocol):
+    def connect(self) -> AbstractAsyncContextManager[Broker]: ...
+
+
+class Sessions(Protocol):
+    def open(self, shards: Sequence[int]) -> AbstractAsyncContextManager[Session]: ...
+
+
+class HintSource(Protocol):
+    def listen(self, shards: Sequence[int]) -> AbstractAsyncContextManager[Hints]: ...

@@ -1,0 +1,1 @@
+"""What the relay does: stand by, lead, check, publish."""

@@ -1,0 +1,111 @@
+"""The leader's loop: read, send, move the cursor after the acknowledgements; the next read runs beside the send."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nightshift.relay import metrics
+from nightshift.relay.domain.polling import Pace
+from nightshift.relay.domain.records import Acknowledged, Batch, lay_out
+from nightshift.relay.errors import BrokerLost
+from nightshift.relay.ports import Ack, Broker, Cursors, Hints, Session, Source
+from nightshift.relay.usecases.check import note_acks
+from nightshift.relay.usecases.encode import Encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much goes in one batch, and after how much quiet the broker is looked at again (seconds)."""
+
+    max_events: int = 2000
+    max_bytes: int = 4 * 1024 * 1024
+    look_before_send_s: float = 0.25
+    look_when_idle_s: float = 5.0
+
+
+class Watch:
+    """What the heartbeat hears for the loop: the newest loss, and whether to stop."""
+
+    def __init__(self) -> None:
+        self.newest_loss = 0
+        self.stopping = False
+
+
+class Publish:
+    """Publishes one group of shards through one broker session."""
+
+    def __init__(
+        self, source: Source, encoder: Encoder, watch: Watch, *, group: str, pace: Pace, limits: Limits
+    ) -> None:
+        self._source = source
+        self._encoder = encoder
+        self._watch = watch
+        self._group = group
+        self._pace = pace
+        self._limits = limits
+
+    async def run(
+        self,
+        session: Session,
+        broker: Broker,
+        hints: Hints,
+        cursors: Cursors,
+        acknowledged: Acknowledged,
+    ) -> None:
+        """Until told to stop. Raises BrokerLost, Unavailable, LeadershipLost."""
+        clock = asyncio.get_running_loop().time
+        positions, looked = dict(cursors.positions), clock()
+        wait, following = 0.0, await self._prepare(broker, positions)
+        while not self._watch.stopping:
+            if self._watch.newest_loss > cursors.newest_loss:
+                raise BrokerLost("another leader found it")
+            batch = following
+            if batch is None:
+                if clock() - looked > self._limits.look_when_idle_s:
+                    await self._look(broker, acknowledged)
+                    looked = clock()
+                wait = self._pace.following(wait, found=False, hints=hints.heard)
+                await hints.wait(wait)
+                following = await self._prepare(broker, positions)
+                continue
+            wait = 0.0
+            if clock() - looked > self._limits.look_before_send_s:
+                await self._look(broker, acknowledged)
+            positions.update(batch.cursors)
+            acks, following = await self._send(broker, batch, positions)
+            looked = clock()
+            published, lost = note_acks(acks, acknowledged)
+            if lost is not None:
+                raise BrokerLost(lost)
+            await session.move(batch.cursors, published)
+            metrics.PUBLISHED.labels(self._group).inc(batch.count)
+
+    async def _send(
+        self, broker: Broker, batch: Batch, positions: Mapping[int, int]
+    ) -> tuple[list[Ack], Batch | None]:
+        sending = asyncio.ensure_future(broker.send(batch.lanes))
+        preparing = asyncio.ensure_future(self._prepare(broker, positions))
+        try:
+            acks, following = await asyncio.gather(sending, preparing)
+        finally:
+            sending.cancel()
+            preparing.cancel()
+            await asyncio.gather(sending, preparing, return_exceptions=True)
+        return list(acks), following
+
+    async def _prepare(self, broker: Broker, positions: Mapping[int, int]) -> Batch | None:
+        rows = await self._source.read(
+            positions, max_events=self._limits.max_events, max_bytes=self._limits.max_bytes
+        )
+        return lay_out(await self._encoder.encode(rows, broker.lane)) if rows else None
+
+    async def _look(self, broker: Broker, acknowledged: Acknowledged) -> None:
+        """Cheap: one round trip for all lanes. A lane that ends before what it acknowledged has lost it."""
+        lanes = list(acknowledged.offsets)
+        if not lanes:
+            return
+        extents = await broker.extents(lanes)
+        for lane in lanes:
+            extent = extents.get(lane)
+            if extent is None or extent.end <= acknowledged.offsets[lane]:
+                raise BrokerLost(f"{lane.topic}[{lane.partition}] is shorter than what it acknowledged")
