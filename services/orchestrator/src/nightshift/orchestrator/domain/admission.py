@@ -1,0 +1,65 @@
+"""Which requests are taken. What is not built yet is refused by its name, never ignored."""
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+
+from nightshift.contracts import prices
+from nightshift.contracts.errors import UnknownModel
+from nightshift.contracts.events.build import BuildAccepted
+from nightshift.contracts.events.requests import BuildRequested
+from nightshift.orchestrator.domain.policy import Policy
+from nightshift.runtime.errors import BadMessage
+
+#: Everything below a space but tab, line feed and carriage return; delete; and the C1 range.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+#: Half of a character beyond the basic plane: no UTF-8 can carry it to the provider.
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_NOT_BUILT = ("attachments", "source", "base_build_id", "tools", "secrets")
+
+
+def admit(request: BuildRequested, now: datetime, policy: Policy) -> None:
+    """Raises BadMessage, naming the field, for a request that cannot be built."""
+    for field in _NOT_BUILT:
+        if getattr(request, field):
+            raise BadMessage(f"`{field}` is not supported by this version", field=field)
+    for field, text in _texts(request):
+        _readable(field, text)
+    if request.deadline is not None:
+        if request.deadline.tzinfo is None:
+            raise BadMessage("`deadline` has no time zone", field="deadline")
+        if request.deadline <= now:
+            raise BadMessage("`deadline` is over already", field="deadline")
+    try:
+        prices.price_of(request.model or policy.default_model)
+    except UnknownModel as error:
+        raise BadMessage(str(error), field="model") from None
+
+
+def same_request(accepted: BuildAccepted, request: BuildRequested) -> bool:
+    """Whether this request is the accepted one again. What it leaves to our settings does not count."""
+    fields = set(BuildRequested.model_fields) - {"model"}
+    same = all(getattr(accepted, field) == getattr(request, field) for field in fields)
+    return same and request.model in (None, accepted.model)
+
+
+def _texts(request: BuildRequested) -> Iterator[tuple[str, str]]:
+    yield "idea_brief", request.idea_brief
+    for number, pair in enumerate(request.understanding_qna):
+        yield f"understanding_qna.{number}.question", pair.question
+        yield f"understanding_qna.{number}.answer", pair.answer
+    for number, criterion in enumerate(request.criteria):
+        yield f"criteria.{number}", criterion
+    for number, check in enumerate(request.checks):
+        yield f"checks.{number}.name", check.name
+        yield f"checks.{number}.command", check.command
+
+
+def _readable(field: str, text: str) -> None:
+    if not text.strip():
+        raise BadMessage(f"`{field}` is empty", field=field)
+    if found := _CONTROL.search(text) or _SURROGATE.search(text):
+        raise BadMessage(
+            f"`{field}` holds the character U+{ord(found[0]):04X} at {found.start()}, which is not text",
+            field=field,
+        )

@@ -1,0 +1,222 @@
+"""What an attempt of a model call leads to: tool calls or the checks, another try or a sleep, or an end."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from nightshift.contracts import prices
+from nightshift.contracts.events.build import (
+    AgentSteered,
+    BuildFailed,
+    BuildPhaseChanged,
+    CheckpointSaved,
+    ModelCallFailed,
+    ModelCallResponded,
+    Phase,
+    SleepRequested,
+    ToolCallRequested,
+    Usage,
+)
+from nightshift.contracts.model import Event
+from nightshift.contracts.tools import Bash, Narrate
+from nightshift.orchestrator.domain import checks
+from nightshift.orchestrator.domain.commands import Answer, CallFailed, FailReason
+from nightshift.orchestrator.domain.evolve import foresee
+from nightshift.orchestrator.domain.phases import may_move
+from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.domain.repetition import TIMES, repeats
+from nightshift.orchestrator.domain.state import BuildState, Call
+from nightshift.orchestrator.domain.talk import MAX_TOKENS
+from nightshift.orchestrator.domain.trouble import backoff
+
+Events = tuple[Event, ...]
+
+_RETRIED = frozenset({"rate_limited", "overloaded", "server", "connection", "stream_cut", "malformed"})
+#: Phases an agent may tell that it is in. The checks are the orchestrator's own.
+_TOLD = frozenset({Phase.SCAFFOLD, Phase.CODE, Phase.DEPS})
+_TIMEOUT_S = 120
+#: Beyond a command's own time, so that the gateway, which knows more, ends it first.
+_GRACE_S = 15
+
+_CONTINUE = "Your answer was cut off at its output limit. Go on, in smaller steps."
+_USE_TOOLS = (
+    "Nothing was built yet. Use the tools to do the work; an answer without a tool call ends the build."
+)
+_CIRCLES = (
+    f"You have made the same call {TIMES} times in your last calls. Its result will not change. Look at what it"
+    " returned and try something else; if it goes on the build is ended."
+)
+
+
+def answered(state: BuildState, answer: Answer, policy: Policy) -> Events:
+    """The answer as it came, and what follows from it. Empty when no call is in flight that it could answer."""
+    call = state.call
+    if call is None:
+        return ()
+    responded = _responded(state, call, answer)
+    after = foresee(state, (responded,))
+    match answer.stop_reason:
+        case "refusal":
+            return (responded, *fail(after, "refusal", "the model refused to go on"))
+        case "model_context_window_exceeded":
+            return (responded, *fail(after, "model_error", "the conversation no longer fits into the model"))
+        case _ if answer.stop_reason == MAX_TOKENS:
+            if after.trouble.cuts > policy.max_cuts:
+                detail = f"{after.trouble.cuts} answers in a row ended at {policy.max_output_tokens} tokens"
+                return (responded, *fail(after, "max_tokens", detail))
+            return (responded, AgentSteered(reason="max_tokens", message=_CONTINUE))
+    uses = [block for block in answer.content if block.get("type") == "tool_use"]
+    return (responded, *(_act(after, uses) if uses else _done(after)))
+
+
+def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy) -> Events:
+    """An attempt failed: tried again soon, or after a sleep when the wait is long, or the end of the build."""
+    call = state.call
+    if call is None:
+        return ()
+    if failure.kind not in _RETRIED:
+        event = _failed(state, call, failure, retry_at=None)
+        return (event, *fail(foresee(state, (event,)), "model_error", _words(failure)))
+    failures = state.trouble.failures + 1
+    wait = backoff(failures, call.event_id, policy, retry_after_s=failure.retry_after_s)
+    if failures >= policy.attempts:
+        wait = max(wait, timedelta(seconds=policy.provider_sleep_s))
+    event = _failed(state, call, failure, retry_at=now + wait)
+    if wait <= timedelta(seconds=policy.longest_wait_s):
+        return (event,)
+    after = foresee(state, (event,))
+    if state.trouble.provider_sleeps >= policy.provider_sleeps:
+        return (event, *fail(after, "model_error", f"given up after {failures} attempts: {_words(failure)}"))
+    sleep = SleepRequested(reason="provider", account_id=state.request.account_id, wake_at=now + wait)
+    return (event, *checkpoint(after), sleep)
+
+
+def abandoned(state: BuildState, now: datetime) -> Events:
+    """The call's owner is gone. It may have been billed: it counts at its worst case, and is tried again."""
+    if state.call is None:
+        return ()
+    return (
+        ModelCallFailed(
+            turn=state.call.turn,
+            attempt=state.call.attempt,
+            kind="abandoned",
+            detail="the process that made this call ended before the answer was in the log",
+            retry_at=now,
+            price_version=prices.NEWEST,
+            cost_microusd=state.call.reserve_microusd,
+        ),
+    )
+
+
+def stopped(state: BuildState, seen: Usage | None) -> Events:
+    """The call in flight, if there is one, is ended by us: billed at what was seen of it, or else its worst case."""
+    if state.call is None:
+        return ()
+    failure = CallFailed("cancelled", "stopped, because the build ended", usage=seen, maybe_billed=True)
+    return (_failed(state, state.call, failure, retry_at=None),)
+
+
+def checkpoint(state: BuildState) -> Events:
+    """The checkpoint of the last complete turn, where it is not saved yet."""
+    talk = state.talk
+    turn = talk.turn if talk.answered else talk.turn - 1
+    return (CheckpointSaved(turn=turn),) if turn > talk.checkpoint else ()
+
+
+def fail(state: BuildState, reason: FailReason, detail: str) -> Events:
+    """The end of a build that is not ready."""
+    return (
+        BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.FAILED),
+        BuildFailed(reason=reason, detail=detail, cost_microusd=state.money.spent, turns=state.talk.turn),
+    )
+
+
+def _responded(state: BuildState, call: Call, answer: Answer) -> ModelCallResponded:
+    return ModelCallResponded(
+        turn=call.turn,
+        attempt=call.attempt,
+        model=answer.model,
+        message_id=answer.message_id,
+        content=answer.content,
+        stop_reason=answer.stop_reason,
+        usage=answer.usage,
+        price_version=prices.NEWEST,
+        cost_microusd=prices.cost(state.request.model, answer.usage),
+        latency_ms=answer.latency_ms,
+        first_token_ms=answer.first_token_ms,
+    )
+
+
+def _failed(
+    state: BuildState, call: Call, failure: CallFailed, *, retry_at: datetime | None
+) -> ModelCallFailed:
+    usage = failure.usage
+    unseen = call.reserve_microusd if failure.maybe_billed else 0
+    return ModelCallFailed(
+        turn=call.turn,
+        attempt=call.attempt,
+        kind=failure.kind,
+        status=failure.status,
+        detail=failure.detail,
+        retry_at=retry_at,
+        usage=usage or Usage(),
+        price_version=prices.NEWEST,
+        cost_microusd=prices.cost(state.request.model, usage) if usage is not None else unseen,
+    )
+
+
+def _act(state: BuildState, uses: list[dict[str, Any]]) -> Events:
+    moves = _told_phases(state, uses)
+    requested = tuple(_request(state, index, use) for index, use in enumerate(uses))
+    after = foresee(state, (*moves, *requested))
+    if not repeats(after.trouble.recent_calls):
+        return (*moves, *requested)
+    if "repetition" in state.trouble.steered:
+        detail = f"the same call {TIMES} times, again after a warning"
+        return fail(state, "repetition", detail)
+    return (*moves, *requested, AgentSteered(reason="repetition", message=_CIRCLES))
+
+
+def _done(state: BuildState) -> Events:
+    if not state.tool_calls_made and "no_tool_call" not in state.trouble.steered:
+        return (AgentSteered(reason="no_tool_call", message=_USE_TOOLS),)
+    return (
+        BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.CHECKS),
+        *checks.check_calls(state),
+    )
+
+
+def _request(state: BuildState, index: int, use: dict[str, Any]) -> ToolCallRequested:
+    turn = state.talk.turn
+    given = use.get("input")
+    return ToolCallRequested(
+        call_id=f"{state.request.build_id}/{turn}/{index}",
+        turn=turn,
+        index=index,
+        tool=str(use["name"]),
+        tool_use_id=str(use["id"]),
+        input=given if isinstance(given, dict) else {},
+        timeout_s=_timeout(str(use["name"]), given),
+    )
+
+
+def _timeout(tool: str, given: Any) -> int:
+    asked = given.get("timeout_s") if tool == Bash.tool and isinstance(given, dict) else None
+    return asked + _GRACE_S if isinstance(asked, int) and 1 <= asked <= 3600 else _TIMEOUT_S
+
+
+def _told_phases(state: BuildState, uses: list[dict[str, Any]]) -> tuple[BuildPhaseChanged, ...]:
+    """The agent says which phase it is in. What the table does not have is only told, not made."""
+    phase = state.phase
+    moves: list[BuildPhaseChanged] = []
+    for use in uses:
+        given = use.get("input")
+        told = given.get("phase") if use.get("name") == Narrate.tool and isinstance(given, dict) else None
+        if told in _TOLD and may_move(phase, Phase(told)):
+            moves.append(BuildPhaseChanged(from_phase=phase, to_phase=Phase(told)))
+            phase = Phase(told)
+    return tuple(moves)
+
+
+def _words(failure: CallFailed) -> str:
+    status = f" (status {failure.status})" if failure.status is not None else ""
+    return f"{failure.kind}{status}: {failure.detail}"

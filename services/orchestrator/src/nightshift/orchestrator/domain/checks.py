@@ -1,0 +1,103 @@
+"""Ready means checked: what is run after the agent said that it is done, and what its results say."""
+
+from collections.abc import Sequence
+
+from nightshift.contracts.events.build import ToolCallRequested
+from nightshift.contracts.model import BlobRef
+from nightshift.orchestrator.domain.state import BuildState, ToolCall
+
+#: Characters of a failed check's output that go back to the agent: the end of it, where the verdict stands.
+_SHOWN = 6_000
+_DETECTED_TIMEOUT_S = 600
+_PREVIEW_TIMEOUT_S = 60
+
+#: Runs the tests that a project has, by the signs that each ecosystem leaves, and prints which. No tests: that is said,
+#: and no failure. Exit code 1: one of them failed.
+DETECT = r"""
+ran=0; failed=0
+run() { echo "== $*"; "$@"; code=$?; ran=1; if [ "$code" -ne 0 ]; then echo "== exit code $code"; failed=1; fi; }
+if [ -f Makefile ] && grep -qE '^test[[:space:]]*:' Makefile; then
+  run make test
+else
+  if [ -f package.json ] && grep -q '"test"[[:space:]]*:' package.json \
+      && ! grep -q 'no test specified' package.json; then
+    run npm test --silent
+  fi
+  if [ -n "$(find . -path ./node_modules -prune -o -path ./.venv -prune -o \
+      \( -name 'test_*.py' -o -name '*_test.py' \) -print | head -n 1)" ]; then
+    python=python3; if [ -x .venv/bin/python ]; then python=.venv/bin/python; fi
+    if "$python" -c 'import pytest' 2>/dev/null; then run "$python" -m pytest -q
+    elif [ -d tests ]; then run "$python" -m unittest discover -s tests -t .
+    else run "$python" -m unittest discover; fi
+  fi
+  if [ -f go.mod ]; then run go test ./...; fi
+  if [ -f Cargo.toml ]; then run cargo test --quiet; fi
+fi
+if [ "$ran" -eq 0 ]; then echo "no tests found"; fi
+exit "$failed"
+""".strip()
+
+
+def check_calls(state: BuildState) -> tuple[ToolCallRequested, ...]:
+    """The calls of one round: the request's checks or those detected, and the preview where a port was opened."""
+    accepted = state.request
+    turn = state.talk.turn
+
+    def call(index: int, tool: str, given: dict[str, object], timeout_s: int) -> ToolCallRequested:
+        return ToolCallRequested(
+            call_id=f"{accepted.build_id}/{turn}/{index}",
+            turn=turn,
+            index=index,
+            tool=tool,
+            tool_use_id=f"check_{turn}_{index}",
+            input=given,
+            timeout_s=timeout_s,
+            purpose="preview" if tool == "open_port" else "check",
+        )
+
+    calls = [
+        call(index, "bash", {"command": check.command, "timeout_s": check.timeout_s}, check.timeout_s)
+        for index, check in enumerate(accepted.checks)
+    ] or [call(0, "bash", {"command": DETECT, "timeout_s": _DETECTED_TIMEOUT_S}, _DETECTED_TIMEOUT_S)]
+    if state.place.preview_port is not None:
+        given: dict[str, object] = {"port": state.place.preview_port}
+        calls.append(call(len(calls), "open_port", given, _PREVIEW_TIMEOUT_S))
+    return tuple(calls)
+
+
+def failed(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
+    """Of a round that is complete, the calls that did not succeed."""
+    return tuple(call for call in calls if call.result is None or call.result.is_error)
+
+
+def report(state: BuildState) -> str:
+    """What the agent is told of the checks that failed."""
+    parts = [
+        f"{_name(state, call)} failed{_exit_code(call)}. Its output:\n{_tail(call)}"
+        for call in failed(state.tool_calls)
+    ]
+    return "The build is not ready: the checks were run.\n\n" + "\n\n".join(parts)
+
+
+def summary(state: BuildState) -> str:
+    """The same in one line, for the end of the build."""
+    return "; ".join(f"{_name(state, call)} failed{_exit_code(call)}" for call in failed(state.tool_calls))
+
+
+def _name(state: BuildState, call: ToolCall) -> str:
+    checks = state.request.checks
+    if call.purpose == "preview":
+        return f"The preview on port {state.place.preview_port}"
+    return f"The check {checks[call.index].name!r}" if call.index < len(checks) else "The project's own tests"
+
+
+def _exit_code(call: ToolCall) -> str:
+    code = call.result.exit_code if call.result is not None else None
+    return f" with exit code {code}" if code is not None else ""
+
+
+def _tail(call: ToolCall) -> str:
+    output = call.result.output if call.result is not None else ""
+    if isinstance(output, BlobRef):
+        return "(not fetched)"
+    return output if len(output) <= _SHOWN else f"…{output[-_SHOWN:]}"

@@ -1,0 +1,180 @@
+"""`decide(state, command, now)`: the events that a step or something from outside leads to. Pure; none means: nothing.
+
+Every event of one decision has one cause (`cause_of`), from which the shell derives its id.
+"""
+
+from datetime import datetime
+from typing import assert_never
+from uuid import UUID
+
+from nightshift.contracts import ids
+from nightshift.contracts.events.build import (
+    AgentSteered,
+    BudgetRequested,
+    BuildAccepted,
+    BuildCancelled,
+    BuildPhaseChanged,
+    BuildReady,
+    BuildWoken,
+    ModelCallStarted,
+    Phase,
+    SleepRequested,
+)
+from nightshift.contracts.events.requests import BuildRequested
+from nightshift.contracts.model import Event
+from nightshift.orchestrator.domain import calls, checks
+from nightshift.orchestrator.domain.commands import (
+    AbandonCall,
+    AcceptBuild,
+    Answer,
+    AskBudget,
+    CallFailed,
+    CancelBuild,
+    Command,
+    Complete,
+    Fail,
+    SendBack,
+    Sleep,
+    StartCall,
+    TellAgent,
+    Wake,
+)
+from nightshift.orchestrator.domain.evolve import foresee
+from nightshift.orchestrator.domain.next_step import loop_messages, worst_case
+from nightshift.orchestrator.domain.phases import may_move
+from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.domain.state import INITIAL, BuildState, Mode
+from nightshift.runtime.errors import Fault
+
+Events = tuple[Event, ...]
+
+
+def cause_of(state: BuildState, command: Command) -> UUID:
+    """The cause that the ids of this decision's events are derived from."""
+    match command:
+        case AcceptBuild():
+            return ids.request_cause(BuildRequested.type, command.request.build_id)
+        case CancelBuild() | TellAgent():
+            return command.cause
+        case Answer() | CallFailed() | AbandonCall() if state.call is not None:
+            return state.call.event_id
+        case _:
+            if state.cause is None:
+                raise Fault("nothing has happened yet that could cause anything")
+            return state.cause
+
+
+def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -> Events:
+    """The events, in their order. Empty when the command no longer means anything in this state."""
+    if isinstance(command, AcceptBuild):
+        return _accept(command.request, policy)
+    if state.mode is Mode.ENDED:
+        return ()
+    match command:
+        case AskBudget():
+            return (_ask(state, cause_of(state, command), command.minimum_microusd, policy),)
+        case StartCall():
+            return _start(state, command)
+        case Answer():
+            return calls.answered(state, command, policy)
+        case CallFailed():
+            return calls.failed(state, command, now, policy)
+        case AbandonCall():
+            return calls.abandoned(state, now)
+        case Sleep():
+            return (*calls.checkpoint(state), _sleep(state, command.wake_at))
+        case Wake():
+            return _wake(state, policy)
+        case SendBack():
+            back = BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.CODE)
+            return (AgentSteered(reason="check_failed", message=checks.report(state)), back)
+        case Complete():
+            return _complete(state, command)
+        case Fail():
+            return calls.stopped(state, command.seen) + calls.fail(
+                foresee(state, calls.stopped(state, command.seen)), command.reason, command.detail
+            )
+        case CancelBuild():
+            return _cancel(state, command)
+        case TellAgent():
+            return (AgentSteered(reason="person", message=command.message),)
+        case _:
+            assert_never(command)
+
+
+def _accept(request: BuildRequested, policy: Policy) -> Events:
+    fields = {name: getattr(request, name) for name in BuildRequested.model_fields}
+    accepted = BuildAccepted(
+        **{**fields, "model": request.model or policy.default_model},
+        turn_limit=policy.turn_limit,
+        tool_call_limit=policy.tool_call_limit,
+    )
+    starting = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
+    cause = ids.request_cause(BuildRequested.type, request.build_id)
+    state = foresee(INITIAL, (accepted, starting))
+    return (accepted, starting, _ask(state, cause, worst_case(state, policy), policy))
+
+
+def _ask(state: BuildState, cause: UUID, minimum: int, policy: Policy) -> BudgetRequested:
+    return BudgetRequested(
+        lease_id=ids.event_id(cause, BudgetRequested.type),  # the reservation has the id of the asking
+        account_id=state.request.account_id,
+        amount_microusd=max(policy.grant_microusd, minimum),
+        minimum_microusd=minimum,
+    )
+
+
+def _start(state: BuildState, command: StartCall) -> Events:
+    events: list[Event] = []
+    if may_move(state.phase, Phase.SCAFFOLD):
+        events.append(BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.SCAFFOLD))
+    events.extend(calls.checkpoint(state))
+    events.extend(
+        AgentSteered.model_validate({"reason": reason, "message": message})
+        for reason, message in loop_messages(state)
+    )
+    events.append(
+        ModelCallStarted(
+            turn=state.talk.turn + 1 if state.talk.answered else state.talk.turn,
+            attempt=1 if state.talk.answered else state.talk.attempt + 1,
+            model=state.request.model,
+            lease_id=command.lease_id,
+            reserve_microusd=command.reserve_microusd,
+        )
+    )
+    return tuple(events)
+
+
+def _sleep(state: BuildState, wake_at: datetime) -> SleepRequested:
+    return SleepRequested(reason="budget", account_id=state.request.account_id, wake_at=wake_at)
+
+
+def _wake(state: BuildState, policy: Policy) -> Events:
+    if state.wake_reason is None or state.cause is None:
+        return ()
+    woken = BuildWoken(reason=state.wake_reason)
+    minimum = worst_case(foresee(state, (woken,)), policy)
+    return (woken, _ask(state, state.cause, minimum, policy))
+
+
+def _complete(state: BuildState, command: Complete) -> Events:
+    if command.build_version is None:
+        raise Fault("a build is not ready without its number")
+    accepted = state.request
+    ready = BuildReady(
+        project_id=accepted.project_id,
+        sandbox_id=state.place.sandbox_id or "",
+        preview_url=state.place.preview_url or "",
+        build_version=command.build_version,
+        cost_microusd=state.money.spent,
+        turns=state.talk.turn,
+        tool_calls=state.tool_calls_made,
+    )
+    return (BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.READY), ready)
+
+
+def _cancel(state: BuildState, command: CancelBuild) -> Events:
+    stopped = calls.stopped(state, command.seen)
+    after = foresee(state, stopped)
+    cancelled = BuildCancelled(reason=command.reason, cost_microusd=after.money.spent, turns=state.talk.turn)
+    return (*stopped, BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.CANCELLED), cancelled)

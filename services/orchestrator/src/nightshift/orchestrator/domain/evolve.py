@@ -1,0 +1,185 @@
+"""`evolve(state, event)`: what a build is after one more event. Total over every type of a build stream."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import assert_never
+from uuid import UUID
+
+from nightshift.contracts.events.budget import (
+    BudgetDenied,
+    BudgetEvent,
+    BudgetGranted,
+    BudgetSettled,
+    WakeRequested,
+)
+from nightshift.contracts.events.build import (
+    AgentSteered,
+    BudgetRequested,
+    BuildAccepted,
+    BuildCancelled,
+    BuildEvent,
+    BuildFailed,
+    BuildForked,
+    BuildPhaseChanged,
+    BuildReady,
+    BuildWoken,
+    CheckpointSaved,
+    ContextCondensed,
+    EscalationRaised,
+    EscalationResolved,
+    ModelCallFailed,
+    ModelCallResponded,
+    ModelCallStarted,
+    Phase,
+    SleepRequested,
+    ToolCallRequested,
+)
+from nightshift.contracts.events.sandbox import SandboxEvent
+from nightshift.contracts.events.snapshot import SnapshotEvent
+from nightshift.contracts.model import Event
+from nightshift.orchestrator.domain import money, place, talk, trouble
+from nightshift.orchestrator.domain.phases import move
+from nightshift.orchestrator.domain.state import BuildState, Call, Mode
+from nightshift.runtime.errors import Fault
+from nightshift.runtime.log.port import RecordedEvent
+
+StreamEvent = BuildEvent | SandboxEvent | SnapshotEvent | BudgetEvent
+
+#: Stands for the id of an event that is decided and not yet recorded.
+_NOT_RECORDED = UUID(int=0)
+
+
+def evolve(state: BuildState, event: RecordedEvent) -> BuildState:
+    """The state after `event`, which must be the next of the stream. Raises Fault for a gap or a type of elsewhere."""
+    if event.version != state.version + 1:
+        raise Fault(f"version {event.version} of {event.stream_id} cannot follow version {state.version}")
+    return replace(_fold(state, event.data, event.event_id), version=event.version)
+
+
+def foresee(state: BuildState, events: Iterable[Event]) -> BuildState:
+    """The state as it will be after events that are decided and not yet recorded. Its version and ids mean nothing."""
+    for event in events:
+        state = _fold(state, event, _NOT_RECORDED)
+    return state
+
+
+def _fold(state: BuildState, data: Event, event_id: UUID) -> BuildState:
+    if isinstance(data, BuildEvent):
+        return _build_event(replace(state, cause=event_id), data, event_id)
+    if isinstance(data, SandboxEvent):
+        return place.sandbox_event(state, data, event_id)
+    if isinstance(data, BudgetEvent):
+        return _budget_event(state, data, event_id)
+    if isinstance(data, SnapshotEvent):
+        return state  # the snapshotter's; the loop never waits for it
+    raise Fault(f"{data.type} does not belong on a build's stream")
+
+
+def _budget_event(state: BuildState, data: BudgetEvent, event_id: UUID) -> BuildState:
+    match data:
+        case BudgetGranted():
+            return replace(state, cause=event_id, money=money.granted(state.money, data))
+        case BudgetDenied():
+            return replace(state, cause=event_id, money=money.denied(state.money, data))
+        case BudgetSettled():
+            return replace(state, money=money.settled(state.money, data))
+        case WakeRequested():
+            if state.mode is not Mode.SLEEPING:
+                return state
+            return replace(state, cause=event_id, wake_reason=data.reason)
+        case _:
+            assert_never(data)
+
+
+def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildState:
+    match data:
+        case BuildAccepted():
+            return replace(state, accepted=data)
+        case BuildPhaseChanged():
+            return _phase_changed(state, data)
+        case ModelCallStarted():
+            return _started(state, data, event_id)
+        case ModelCallResponded():
+            return _responded(state, data)
+        case ModelCallFailed():
+            return _failed_call(state, data)
+        case ToolCallRequested():
+            return talk.requested(state, data)
+        case CheckpointSaved():
+            return replace(state, talk=replace(state.talk, checkpoint=data.turn))
+        case AgentSteered():
+            state = replace(state, talk=talk.say(state.talk, data.message))
+            return replace(
+                state,
+                money=money.warned(state.money, data.reason),
+                trouble=trouble.steered(state.trouble, data.reason),
+                place=place.told(state.place, data.reason),
+            )
+        case BudgetRequested():
+            return replace(state, money=replace(state.money, asked=data.lease_id, refused_until=None))
+        case SleepRequested():
+            return _slept(state, data)
+        case BuildWoken():
+            return replace(
+                state,
+                mode=Mode.RUNNING,
+                wake_reason=None,
+                trouble=replace(state.trouble, failures=0, retry_at=None),
+            )
+        case BuildReady() | BuildFailed() | BuildCancelled():
+            return replace(state, mode=Mode.ENDED, end=data)
+        case ContextCondensed() | EscalationRaised() | EscalationResolved() | BuildForked():
+            return state  # written by no version of this service so far
+        case _:
+            assert_never(data)
+
+
+def _phase_changed(state: BuildState, data: BuildPhaseChanged) -> BuildState:
+    phase = move(state.phase, data.to_phase)
+    if state.phase is not Phase.CHECKS:
+        return replace(state, phase=phase)
+    # The checks of this round are over; a step back means that one failed.
+    rounds = state.trouble.check_rounds + (phase is Phase.CODE)
+    return replace(state, phase=phase, tool_calls=(), trouble=replace(state.trouble, check_rounds=rounds))
+
+
+def _started(state: BuildState, data: ModelCallStarted, event_id: UUID) -> BuildState:
+    call = Call(data.turn, data.attempt, data.lease_id, data.reserve_microusd, event_id)
+    return replace(
+        state,
+        call=call,
+        talk=talk.started(state.talk, data),
+        money=money.taken(state.money, data.lease_id, data.reserve_microusd),
+        trouble=replace(state.trouble, retry_at=None),
+    )
+
+
+def _responded(state: BuildState, data: ModelCallResponded) -> BuildState:
+    return replace(
+        state,
+        call=None,
+        talk=talk.responded(state.talk, data),
+        money=money.spent(state.money, state.call, data.cost_microusd),
+        trouble=trouble.answered(state.trouble, data.stop_reason),
+    )
+
+
+def _failed_call(state: BuildState, data: ModelCallFailed) -> BuildState:
+    failures = state.trouble.failures + (data.kind != "abandoned")
+    return replace(
+        state,
+        call=None,
+        money=money.spent(state.money, state.call, data.cost_microusd),
+        trouble=replace(state.trouble, failures=failures, retry_at=data.retry_at),
+    )
+
+
+def _slept(state: BuildState, data: SleepRequested) -> BuildState:
+    # Going to sleep gives the money back: the budget settles what was reserved.
+    return replace(
+        state,
+        mode=Mode.SLEEPING,
+        wake_reason=None,
+        money=replace(state.money, grants=(), asked=None, refused_until=None),
+        trouble=trouble.slept(state.trouble, data.reason),
+    )

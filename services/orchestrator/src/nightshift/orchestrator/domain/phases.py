@@ -1,0 +1,53 @@
+"""The lifecycle of a build: one table of legal moves. The diagram in the docs is made from it."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from nightshift.contracts.events.build import Phase
+from nightshift.runtime.errors import Fault
+
+ENDS = frozenset({Phase.READY, Phase.FAILED, Phase.CANCELLED})
+
+_FORWARD: dict[Phase, frozenset[Phase]] = {
+    Phase.QUEUED: frozenset({Phase.STARTING}),
+    Phase.STARTING: frozenset({Phase.SCAFFOLD}),
+    # An agent that never tells its phase goes straight to the checks.
+    Phase.SCAFFOLD: frozenset({Phase.CODE, Phase.DEPS, Phase.CHECKS}),
+    Phase.CODE: frozenset({Phase.DEPS, Phase.CHECKS}),
+    Phase.DEPS: frozenset({Phase.CHECKS}),
+    # Back to code: a check failed, and tries are left.
+    Phase.CHECKS: frozenset({Phase.CODE, Phase.READY}),
+}
+
+#: From each phase, where a build may go. Anything that has not ended may fail or be cancelled.
+MOVES: Mapping[Phase, frozenset[Phase]] = MappingProxyType(
+    {phase: to | {Phase.FAILED, Phase.CANCELLED} for phase, to in _FORWARD.items()}
+    | {phase: frozenset() for phase in ENDS}
+)
+
+
+class IllegalMove(Fault):
+    """The table has no such move."""
+
+
+def may_move(from_phase: Phase, to_phase: Phase) -> bool:
+    """Whether the table has this move."""
+    return to_phase in MOVES[from_phase]
+
+
+def move(from_phase: Phase, to_phase: Phase) -> Phase:
+    """The phase after a move. Raises IllegalMove."""
+    if not may_move(from_phase, to_phase):
+        raise IllegalMove(f"a build cannot go from {from_phase} to {to_phase}")
+    return to_phase
+
+
+def mermaid() -> str:
+    """The table as a mermaid state diagram. The two ends that every phase may go to are drawn once each."""
+    lines = ["stateDiagram-v2", f"    [*] --> {Phase.QUEUED}"]
+    for phase in Phase:
+        lines += [f"    {phase} --> {to}" for to in Phase if to in _FORWARD.get(phase, ())]
+    lines.append('    state "any phase that has not ended" as any')
+    lines += [f"    any --> {end}" for end in (Phase.FAILED, Phase.CANCELLED)]
+    lines += [f"    {end} --> [*]" for end in Phase if end in ENDS]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,22 @@
+"""The numbers a decision depends on beside the log: settings, as data."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Money in microdollars, times in seconds."""
+
+    default_model: str = "scripted-1"
+    max_output_tokens: int = 16_000
+    grant_microusd: int = 1_000_000
+    turn_limit: int = 200
+    tool_call_limit: int = 150
+    check_tries: int = 3
+    max_cuts: int = 3  # answers in a row that ended at the output limit
+    attempts: int = 6  # of one model call, before the build sleeps on its provider
+    first_backoff_s: float = 1.0
+    longest_backoff_s: float = 60.0
+    longest_wait_s: float = 120.0  # a wait beyond this is slept, not waited
+    provider_sleep_s: float = 900.0
+    provider_sleeps: int = 8  # in a row, without an answer between them

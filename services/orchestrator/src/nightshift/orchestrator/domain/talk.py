@@ -1,0 +1,134 @@
+"""How events become the conversation: entries in the model's order, one result per tool use, and a bound on tokens.
+
+The bound: what the provider counted at the last answer, and one token per byte of what came since. A token is a byte
+at least, so this is never too low, and O(1) a turn.
+"""
+
+from dataclasses import replace
+
+from nightshift.contracts.events.build import ModelCallResponded, ModelCallStarted, ToolCallRequested
+from nightshift.contracts.events.sandbox import ToolCallCompleted
+from nightshift.contracts.model import BlobRef
+from nightshift.orchestrator.domain.repetition import remember
+from nightshift.orchestrator.domain.state import (
+    AssistantSaid,
+    Blocks,
+    BuildState,
+    Observation,
+    Talk,
+    Text,
+    ToolCall,
+    ToolsAnswered,
+    UserSaid,
+)
+
+#: What a tool call is answered with when its answer was cut and nothing of it was run.
+CUT = "Not run: your answer was cut off at its output limit. Answer in smaller steps."
+#: The model's stop reason for that.
+MAX_TOKENS = "max_tokens"
+#: An image is at most about 4,800 tokens, whatever its bytes (Anthropic's vision page).
+_IMAGE_TOKENS = 5_000
+#: Around each piece of content.
+_FRAME_TOKENS = 30
+
+
+def say(talk: Talk, message: Text) -> Talk:
+    """Something to be told with the next model call."""
+    return replace(talk, waiting=(*talk.waiting, message), tokens=_more(talk.tokens, tokens_of(message)))
+
+
+def started(talk: Talk, data: ModelCallStarted) -> Talk:
+    """What waited is told now."""
+    told = tuple(UserSaid(text) for text in talk.waiting)
+    return replace(
+        talk,
+        turn=data.turn,
+        attempt=data.attempt,
+        answered=False,
+        entries=talk.entries + told,
+        waiting=(),
+    )
+
+
+def responded(talk: Talk, data: ModelCallResponded) -> Talk:
+    entries = (*talk.entries, AssistantSaid(data.turn, data.content))
+    usage = data.usage
+    tokens = (
+        usage.input_tokens
+        + usage.output_tokens
+        + usage.cache_read_input_tokens
+        + usage.cache_write_5m_input_tokens
+        + usage.cache_write_1h_input_tokens
+        + sum(tokens_of(text) for text in talk.waiting)
+    )
+    if data.stop_reason == MAX_TOKENS and (cut := _cut_calls(data.content)):
+        entries = (*entries, ToolsAnswered(cut))
+        tokens += sum(tokens_of(result.output) for result in cut)
+    return replace(talk, answered=True, entries=entries, tokens=tokens)
+
+
+def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
+    """A tool call was asked for; the agent's own count and are watched for repetition."""
+    call = ToolCall(data.call_id, data.index, data.tool, data.tool_use_id, data.purpose)
+    state = replace(state, tool_calls=(*state.tool_calls, call))
+    if data.purpose != "agent":
+        return state
+    recent = remember(state.trouble.recent_calls, data.tool, data.input)
+    return replace(
+        state,
+        tool_calls_made=state.tool_calls_made + 1,
+        trouble=replace(state.trouble, recent_calls=recent),
+    )
+
+
+def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
+    """A result is in. With the last one of the agent's calls, all of them join the conversation."""
+    if not any(call.call_id == data.call_id and call.result is None for call in state.tool_calls):
+        return state  # not asked for, or answered before: the first result stands
+    calls = tuple(
+        replace(call, result=data) if call.call_id == data.call_id else call for call in state.tool_calls
+    )
+    results = tuple(_observation(call, call.result) for call in calls if call.result is not None)
+    if len(results) < len(calls) or any(call.purpose != "agent" for call in calls):
+        return replace(state, tool_calls=calls)
+    tokens = sum(tokens_of(result.output) + _blocks_tokens(result.blocks) for result in results)
+    talk = replace(
+        state.talk,
+        entries=(*state.talk.entries, ToolsAnswered(results)),
+        tokens=_more(state.talk.tokens, tokens),
+    )
+    return replace(state, tool_calls=(), talk=talk)
+
+
+def tokens_of(text: Text) -> int:
+    """An upper bound: a token is a byte at least."""
+    if isinstance(text, BlobRef):
+        return text.bytes + _FRAME_TOKENS
+    return len(text.encode("utf-8", "surrogatepass")) + _FRAME_TOKENS
+
+
+def _blocks_tokens(blocks: Blocks | None) -> int:
+    if blocks is None:
+        return 0
+    if isinstance(blocks, BlobRef):
+        return blocks.bytes
+    return sum(
+        _IMAGE_TOKENS if block.get("type") == "image" else tokens_of(str(block.get("text", block)))
+        for block in blocks
+    )
+
+
+def _observation(call: ToolCall, result: ToolCallCompleted) -> Observation:
+    return Observation(call.tool_use_id, result.is_error, result.output, result.blocks)
+
+
+def _cut_calls(content: Blocks) -> tuple[Observation, ...]:
+    if isinstance(content, BlobRef):
+        return ()
+    return tuple(
+        Observation(str(block["id"]), True, CUT) for block in content if block.get("type") == "tool_use"
+    )
+
+
+def _more(tokens: int | None, more: int) -> int | None:
+    return None if tokens is None else tokens + more
