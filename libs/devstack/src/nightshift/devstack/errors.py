@@ -1,35 +1,46 @@
 """What can go wrong with the local stack, each with a message for a person.
 
 DevstackError
-├── BinaryMissing   a server's program is not installed
-├── PortTaken       a port asked for by number is in use
 ├── PartFailed      a server ended, or did not answer in time; holds the end of its log
-├── HomeInUse       another stack runs on this home
-└── PlaceUnusable   no folder can be found that the database's user may use
+└── (also ConfigurationError)
+    ├── BinaryMissing   a server's program is not installed
+    ├── PortTaken       a port asked for by number is in use
+    ├── HomeInUse       another stack runs on this home
+    ├── PlaceUnusable   no folder can be found that the database's user may use
+    ├── BadPlan         what was asked for does not fit together
+    └── BadScenario     a scenario file says something the scripted model does not understand
 """
 
-from nightshift.runtime.errors import Refused
+from nightshift.runtime.errors import ConfigurationError, NightshiftError
 
 
-class DevstackError(Refused):
+class DevstackError(NightshiftError):
     """The root. The message says what happened, `hint` what to do."""
-
-
-class BinaryMissing(DevstackError):
-    """A server's program is not installed or not executable."""
-
-
-class PortTaken(DevstackError):
-    """The port that was asked for is in use by somebody else."""
 
 
 class PartFailed(DevstackError):
     """A server ended before it was ready, or did not answer in time."""
 
 
-class HomeInUse(DevstackError):
+class BinaryMissing(DevstackError, ConfigurationError):
+    """A server's program is not installed or not executable."""
+
+
+class PortTaken(DevstackError, ConfigurationError):
+    """The port that was asked for is in use by somebody else."""
+
+
+class HomeInUse(DevstackError, ConfigurationError):
     """Another stack runs on this home."""
 
 
-class PlaceUnusable(DevstackError):
+class PlaceUnusable(DevstackError, ConfigurationError):
     """The data folder cannot be used by the user that PostgreSQL must run as."""
+
+
+class BadPlan(DevstackError, ConfigurationError):
+    """An unknown part or service, or a service without the parts it needs."""
+
+
+class BadScenario(DevstackError, ConfigurationError):
+    """A scenario that cannot be read; names the turn and the field."""

@@ -1,6 +1,7 @@
 """The servers of the local stack, one by one: each with `async start() -> address`, `async stop()` and `.pid`."""
 
 from nightshift.devstack.parts.kafka import EmbeddedKafka, KafkaAddress
+from nightshift.devstack.parts.model import ModelAddress, ScriptedModel
 from nightshift.devstack.parts.postgres import (
     DATABASE,
     SUPERUSER,
@@ -18,6 +19,8 @@ __all__ = [
     "EmbeddedPostgres",
     "EmbeddedS3",
     "KafkaAddress",
+    "ModelAddress",
     "PostgresAddress",
     "S3Address",
+    "ScriptedModel",
 ]

@@ -2,8 +2,8 @@
 
 import asyncio
 import os
+import shutil
 import signal
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +109,7 @@ class EmbeddedPostgres:
         """Start it, with a new cluster when the folder is empty, and wait until it takes connections."""
         place = await asyncio.to_thread(find_place, self._data)
         if not (place.data / "PG_VERSION").exists():
-            await asyncio.to_thread(_initdb, place)
+            await _initdb(place, self._log)
         self._child, self._port = await start_ready(
             lambda port: self._spec(place, port),
             lambda child, port: _is_ready(place, child),
@@ -140,18 +140,32 @@ class EmbeddedPostgres:
         )
 
 
-def _initdb(place: Place) -> None:
+async def _initdb(place: Place, log: Path) -> None:
+    """Make the cluster beside its place and move it there whole: one that was cut off half way is never started."""
+    building = place.data.with_name(f"{place.data.name}.new")
+    await asyncio.to_thread(_empty_folder, building, place)
     # fmt: off
     argv = [
-        str(place.programs / "initdb"), "--pgdata", str(place.data), "--username", SUPERUSER,
+        str(place.programs / "initdb"), "--pgdata", str(building), "--username", SUPERUSER,
         "--auth", "trust", "--encoding", "UTF8", "--no-locale", "--no-instructions", "--no-sync",
     ]
     # fmt: on
-    done = subprocess.run(
-        argv, check=False, capture_output=True, text=True, user=place.user, group=place.group, cwd=place.data
-    )
-    if done.returncode != 0:
-        raise PartFailed(f"initdb ended with code {done.returncode}:\n{done.stderr.strip()}")
+    child = Child.start(ChildSpec("initdb", argv, log, user=place.user, group=place.group, cwd=building))
+    try:
+        code = await child.wait()
+    finally:
+        await child.stop()
+    if code != 0:
+        raise PartFailed(f"initdb ended with code {code}:\n{child.log_tail()}")
+    building.rename(place.data)
+
+
+def _empty_folder(path: Path, place: Place) -> None:
+    if path.exists():
+        shutil.rmtree(path)
+    path.mkdir(mode=0o700)
+    if place.user is not None and place.group is not None:
+        os.chown(path, place.user, place.group)
 
 
 async def _is_ready(place: Place, child: Child) -> bool:

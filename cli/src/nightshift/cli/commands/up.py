@@ -1,0 +1,182 @@
+"""`nightshift up`: starts the local stack and keeps it running until somebody stops it."""
+
+import asyncio
+import importlib.util
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from nightshift.cli.exits import Exit
+from nightshift.cli.output import note, write_fields, write_json, write_line
+from nightshift.devstack.errors import BadPlan
+from nightshift.devstack.parts import KafkaAddress
+from nightshift.devstack.stack.home import hold
+from nightshift.devstack.stack.plan import SERVICES, Given, Plan, make_plan
+from nightshift.devstack.stack.supervisor import Stack
+from nightshift.runtime import logs
+
+app = App(name="up", help="Start the whole stack on this machine and keep it running.")
+
+
+@app.default
+def up(
+    *,
+    home: Annotated[Path | None, Parameter(env_var="NIGHTSHIFT_HOME")] = None,
+    only: str = "",
+    replicas: tuple[str, ...] = (),
+    postgres: str | None = None,
+    kafka: str | None = None,
+    s3: str | None = None,
+    model: str | None = None,
+    scenario: Path | None = None,
+    postgres_port: int = 0,
+    kafka_port: int = 0,
+    s3_port: int = 0,
+    model_port: int = 0,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> Exit:
+    """Start PostgreSQL, a Kafka-protocol broker, an S3 server, a model and every service; stop all of it on Ctrl-C.
+
+    What the event log and the object store hold is kept in the home folder between runs; the broker's memory is not.
+
+    Examples:
+
+        nightshift up
+        nightshift up --only postgres,kafka,s3 --json
+        nightshift up --replicas orchestrator=2 --home /tmp/second
+
+    Parameters
+    ----------
+    home
+        The folder of this stack; several run side by side on folders of their own. Default: .nightshift
+    only
+        Start these parts and services only, separated by commas.
+    replicas
+        How many processes of a service, such as orchestrator=2. May be given several times.
+    postgres
+        Use this PostgreSQL (a DSN) and start none. Also NIGHTSHIFT_POSTGRES_DSN.
+    kafka
+        Use this broker (bootstrap servers) and start none. Also NIGHTSHIFT_KAFKA_BOOTSTRAP.
+    s3
+        Use this object store (an endpoint) and start none. Also NIGHTSHIFT_S3_ENDPOINT, with NIGHTSHIFT_S3_BUCKET.
+    model
+        Use the Messages API at this URL and start no scripted model. With ANTHROPIC_API_KEY Claude is used.
+    scenario
+        What the scripted model answers; it is used then even when ANTHROPIC_API_KEY is set.
+    postgres_port
+        The port of PostgreSQL. Default: that of the last run, else any that is free. So for the other ports.
+    kafka_port
+        The port of the broker.
+    s3_port
+        The port of the object store.
+    model_port
+        The port of the scripted model.
+    json
+        Print one JSON object on the first line when all is ready.
+    """
+    logs.configure(level="warning", format="console")
+    plan = make_plan(
+        home or Path(".nightshift"),
+        environ=os.environ,
+        only=only.split(","),
+        replicas=_counts(replicas),
+        given=Given(postgres=postgres, kafka=kafka, s3=s3, model=model),
+        ports={"postgres": postgres_port, "kafka": kafka_port, "s3": s3_port, "model": model_port},
+        scenario=scenario,
+    )
+    with hold(plan.home):
+        return asyncio.run(_run(plan, as_json=json))
+
+
+async def _run(plan: Plan, *, as_json: bool) -> Exit:
+    stack = Stack(plan, say=lambda text: note(f"nightshift: {text}"), apply_topics=_apply_topics)
+    asked = _stop_signals(stack)
+    starting = asyncio.create_task(stack.start())
+    stopping = asyncio.create_task(asked.wait())
+    try:
+        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            return Exit.INTERRUPTED
+        await starting
+        _announce(plan, stack.describe(), as_json=as_json)
+        await stopping
+    finally:
+        starting.cancel()
+        stopping.cancel()
+        await asyncio.gather(starting, stopping, return_exceptions=True)
+        await stack.stop()
+    return Exit.OK
+
+
+def _stop_signals(stack: Stack) -> asyncio.Event:
+    """Set by the first signal; a second one ends everything at once."""
+    asked, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if asked.is_set():
+            stack.kill()
+        else:
+            note("nightshift: stopping")
+            asked.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, on_signal)
+    return asked
+
+
+def _announce(plan: Plan, told: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        write_json(told)
+        return
+    write_line("Nightshift is up.")
+    fields = addresses(told)
+    fields["model"] = f"{fields['model']} ({_which_model(plan)})" if "model" in fields else "none"
+    write_fields(
+        {
+            **fields,
+            "services": ", ".join(_counted(name, len(all_)) for name, all_ in told["services"].items())
+            or "none",
+            "data": f"{plan.home} (the log and the objects are kept, the broker's memory is not)",
+            "logs": plan.home / "logs",
+        }
+    )
+    write_line("Press Ctrl-C to stop everything.")
+
+
+def addresses(told: Mapping[str, Any]) -> dict[str, object]:
+    """Part → its address, of what `up` told."""
+    keys = {"postgres": "dsn", "kafka": "bootstrap", "s3": "endpoint", "model": "base_url"}
+    return {part: told[part][key] for part, key in keys.items() if part in told}
+
+
+def _which_model(plan: Plan) -> str:
+    if not plan.starts("model"):
+        return "the Messages API given" if plan.given.model != "https://api.anthropic.com" else "Claude"
+    return (
+        f"scripted: {plan.scenario}" if plan.scenario else "scripted: the built-in scenario, not a real model"
+    )
+
+
+def _counted(name: str, count: int) -> str:
+    return name if count == 1 else f"{name} x {count}"
+
+
+def _counts(replicas: tuple[str, ...]) -> dict[str, int]:
+    counts = {}
+    for one in (part for given in replicas for part in given.split(",")):
+        name, _, count = one.partition("=")
+        if not count.isdecimal():
+            raise BadPlan(f"--replicas {one} is not understood", hint="write it as orchestrator=2")
+        if name.replace("-", "_") not in SERVICES:
+            raise BadPlan(f"there is no service called {name}", hint=f"known are {', '.join(SERVICES)}")
+        counts[name] = int(count)
+    return counts
+
+
+async def _apply_topics(address: KafkaAddress) -> None:
+    if importlib.util.find_spec("nightshift.relay.topics_admin") is None:
+        return

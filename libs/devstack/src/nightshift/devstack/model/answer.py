@@ -1,0 +1,137 @@
+"""The answer to a request: as one message, and as the stream of events that tells the same."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from nightshift.devstack.model.conversation import Conversation
+from nightshift.devstack.model.scenario import Turn
+
+_CHARACTERS_PER_TOKEN = 4  # a rough but steady estimate
+
+#: The real API's error types by status.
+ERROR_TYPES: Mapping[int, str] = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+def error_body(status: int, message: str, *, error_type: str | None = None) -> dict[str, Any]:
+    """The body of a failed request; also the data of an `error` event."""
+    return {
+        "type": "error",
+        "error": {"type": error_type or ERROR_TYPES.get(status, "api_error"), "message": message},
+    }
+
+
+def message_of(turn: Turn, conversation: Conversation) -> dict[str, Any]:
+    """The whole message. Ids are derived from the conversation: a retry gets the same."""
+    content: list[dict[str, Any]] = []
+    if turn.think is not None:
+        content.append(
+            {"type": "thinking", "thinking": turn.think, "signature": f"sig_{conversation.digest[:32]}"}
+        )
+    if turn.say is not None:
+        content.append({"type": "text", "text": turn.say})
+    for index, call in enumerate(turn.calls):
+        content.append(
+            {
+                "type": "tool_use",
+                "id": f"toolu_{conversation.digest[:22]}{index:02d}",
+                "name": call.tool,
+                "input": call.input,
+            }
+        )
+    return {
+        "id": f"msg_{conversation.digest[:24]}",
+        "type": "message",
+        "role": "assistant",
+        "model": conversation.body["model"],
+        "content": content,
+        "stop_reason": turn.stop_reason or ("tool_use" if turn.calls else "end_turn"),
+        "stop_sequence": None,
+        "usage": _usage(turn, conversation, content),
+    }
+
+
+def stream_of(message: Mapping[str, Any], *, chunk: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The message as (event name, data), deltas of at most `chunk` characters."""
+    usage = message["usage"]
+    opening = {**message, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
+    yield "message_start", {"type": "message_start", "message": opening}
+    yield "ping", {"type": "ping"}
+    for index, block in enumerate(message["content"]):
+        empty, deltas = _opened(block, chunk)
+        yield "content_block_start", {"type": "content_block_start", "index": index, "content_block": empty}
+        for delta in deltas:
+            yield "content_block_delta", {"type": "content_block_delta", "index": index, "delta": delta}
+        yield "content_block_stop", {"type": "content_block_stop", "index": index}
+    ending = {"stop_reason": message["stop_reason"], "stop_sequence": message["stop_sequence"]}
+    yield "message_delta", {"type": "message_delta", "delta": ending, "usage": usage}
+    yield "message_stop", {"type": "message_stop"}
+
+
+def count_tokens(conversation: Conversation) -> int:
+    """An estimate of what the prompt takes."""
+    prompt = {key: conversation.body.get(key) for key in ("system", "tools", "messages")}
+    return _tokens(json.dumps(prompt))
+
+
+def _opened(block: Mapping[str, Any], chunk: int) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
+    match block["type"]:
+        case "thinking":
+            return {"type": "thinking", "thinking": "", "signature": ""}, _thinking_deltas(block, chunk)
+        case "text":
+            pieces = _pieces(block["text"], chunk)
+            return {"type": "text", "text": ""}, ({"type": "text_delta", "text": piece} for piece in pieces)
+        case _:
+            # The API opens with an empty piece, then sends the input's JSON text cut anywhere.
+            pieces = ["", *_pieces(json.dumps(block["input"]), chunk)]
+            return {**block, "input": {}}, (
+                {"type": "input_json_delta", "partial_json": piece} for piece in pieces
+            )
+
+
+def _thinking_deltas(block: Mapping[str, Any], chunk: int) -> Iterator[dict[str, Any]]:
+    for piece in _pieces(block["thinking"], chunk):
+        yield {"type": "thinking_delta", "thinking": piece}
+    yield {"type": "signature_delta", "signature": block["signature"]}
+
+
+def _pieces(text: str, size: int) -> list[str]:
+    return [text[start : start + size] for start in range(0, len(text), size)]
+
+
+def _tokens(text: str) -> int:
+    return max(1, len(text) // _CHARACTERS_PER_TOKEN)
+
+
+def _usage(turn: Turn, conversation: Conversation, content: list[dict[str, Any]]) -> dict[str, Any]:
+    """An estimate, with a cache that behaves: after the first turn the prefix is read, and what is new is written."""
+    whole, body = count_tokens(conversation), conversation.body
+    read = written = 0
+    if '"cache_control"' in json.dumps(
+        [body.get("system"), body.get("tools"), body["messages"], body.get("cache_control")]
+    ):
+        new = _tokens(json.dumps(conversation.messages[-2:]))
+        read = max(0, whole - new) if conversation.assistant_turns else 0
+        written = whole - read
+    estimate: dict[str, Any] = {
+        "input_tokens": whole - read - written,
+        "output_tokens": _tokens(json.dumps(content)),
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": read,
+    }
+    estimate |= turn.usage.model_dump(exclude_none=True)
+    estimate["cache_creation"] = {
+        "ephemeral_5m_input_tokens": estimate["cache_creation_input_tokens"],
+        "ephemeral_1h_input_tokens": 0,
+    }
+    return {**estimate, "service_tier": "standard"}

@@ -1,0 +1,137 @@
+"""Which turn answers a request. All state is in the request, so that a retry, a restart and parallel builds work.
+
+Only failures that happen a counted number of times need memory; it is kept by the digest of the conversation.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nightshift.devstack.model.conversation import Conversation
+from nightshift.devstack.model.scenario import Match, Placed, Scenario, Turn
+
+_SHOWN = 300
+
+
+class NoAnswer(Exception):
+    """No turn fits; the text says which were looked at and what they missed."""
+
+
+class Chooser:
+    """Picks turns of one scenario."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self._placed = tuple(scenario.placed())
+        self._used: dict[tuple[str, int], int] = {}
+
+    def choose(self, conversation: Conversation) -> Placed:
+        """The first turn of the file whose position and match fit, and which is not used up. Raises NoAnswer."""
+        position, looked_at = conversation.assistant_turns, []
+        for placed in self._placed:
+            if placed.positions is not None and position not in placed.positions:
+                continue
+            missed = _missed(placed.turn.match, conversation)
+            if missed is not None:
+                looked_at.append(f"{placed.label} {missed}")
+                continue
+            if not self._take(placed, conversation):
+                looked_at.append(f"{placed.label} was used up by this conversation")
+                continue
+            return placed
+        seen = (
+            "; ".join(looked_at) or f"it has no turn for this position, only {len(self._placed)} turns in all"
+        )
+        raise NoAnswer(
+            f"scenario '{self._scenario.name}' has no answer after {position} assistant turns: {seen}. "
+            f"The last user message was: {_shown(conversation.last_user)}"
+        )
+
+    def fill(self, turn: Turn, conversation: Conversation) -> Turn:
+        """The turn with its placeholders replaced. Raises NoAnswer when one that is used was not found."""
+        patterns = {**self._scenario.capture, **turn.capture}
+
+        def replace(found: "re.Match[str]") -> str:
+            name = found[1]
+            if name == "turn":
+                return str(conversation.assistant_turns)
+            if name not in patterns:
+                return found[0]  # braces of somebody's code, not a placeholder
+            return _captured(name, patterns[name], conversation)
+
+        def walk(value: Any) -> Any:
+            match value:
+                case str():
+                    return re.sub(r"\{\{\s*(\w+)\s*\}\}", replace, value)
+                case dict():
+                    return {key: walk(one) for key, one in value.items()}
+                case list():
+                    return [walk(one) for one in value]
+                case _:
+                    return value
+
+        calls = tuple(call.model_copy(update={"input": walk(call.input)}) for call in turn.calls)
+        return turn.model_copy(update={"say": walk(turn.say), "think": walk(turn.think), "calls": calls})
+
+    def _take(self, placed: Placed, conversation: Conversation) -> bool:
+        if placed.turn.limit is None:
+            return True
+        key = (conversation.digest, placed.number)
+        if self._used.get(key, 0) >= placed.turn.limit:
+            return False
+        self._used[key] = self._used.get(key, 0) + 1
+        return True
+
+
+def _captured(name: str, pattern: str, conversation: Conversation) -> str:
+    """The newest find: its first group, else the whole of it."""
+    finds = list(re.finditer(pattern, f"{conversation.system}\n{conversation.text}", re.MULTILINE))
+    if not finds:
+        raise NoAnswer(f"placeholder {{{{{name}}}}}: nothing in the conversation matches {pattern!r}")
+    newest = finds[-1]
+    return str(newest[1] if newest.re.groups else newest[0])
+
+
+def _missed(match: Match | None, seen: Conversation) -> str | None:
+    """What does not hold, in words; none when all holds."""
+    if match is None:
+        return None
+    for field, value in match.model_dump(exclude_none=True).items():
+        says = _CHECKS[field](value, seen)
+        if says is not None:
+            return f"wants {field} {value!r}, {says}"
+    return None
+
+
+def _contains(value: str, text: str, where: str) -> str | None:
+    return None if value in text else f"{where} was {_shown(text)}"
+
+
+_CHECKS: Mapping[str, Callable[[Any, Conversation], str | None]] = {
+    "last_result_contains": lambda value, seen: _contains(value, seen.last_result, "it"),
+    "last_result_lacks": lambda value, seen: (
+        None if value not in seen.last_result else f"it was {_shown(seen.last_result)}"
+    ),
+    "last_result_matches": lambda value, seen: (
+        None if re.search(value, seen.last_result, re.MULTILINE) else f"it was {_shown(seen.last_result)}"
+    ),
+    "last_result_is_error": lambda value, seen: (
+        None
+        if value is any(result.get("is_error") for result in seen.last_results)
+        else f"it was {_shown(seen.last_result)}"
+    ),
+    "conversation_contains": lambda value, seen: None if value in seen.text else "nothing said so",
+    "last_user_contains": lambda value, seen: _contains(value, seen.last_user, "it"),
+    "last_assistant_contains": lambda value, seen: _contains(value, seen.last_assistant, "it"),
+    "system_contains": lambda value, seen: _contains(value, seen.system, "it"),
+    "turns_at_least": lambda value, seen: (
+        None if seen.assistant_turns >= value else f"there were {seen.assistant_turns}"
+    ),
+    "turns_at_most": lambda value, seen: (
+        None if seen.assistant_turns <= value else f"there were {seen.assistant_turns}"
+    ),
+}
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} … {text[-_SHOWN // 2 :]}")

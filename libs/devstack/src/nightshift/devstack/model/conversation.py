@@ -1,0 +1,189 @@
+"""A request of the Messages API as the scenario sees it; and what the real API would refuse about it."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+_MAX_BREAKPOINTS = 4
+
+
+class Invalid(Exception):
+    """The request breaks a rule of the API; the text is the message of the 400."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A validated request."""
+
+    body: Mapping[str, Any]
+
+    @property
+    def messages(self) -> Sequence[Mapping[str, Any]]:
+        """The turns so far; the last is the user's."""
+        messages: Sequence[Mapping[str, Any]] = self.body["messages"]
+        return messages
+
+    @cached_property
+    def assistant_turns(self) -> int:
+        """How many times the model has answered."""
+        return sum(message["role"] == "assistant" for message in self.messages)
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells one conversation from another, whatever else the request holds."""
+        text = json.dumps([self.body.get("system"), self.messages], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def system(self) -> str:
+        """The system prompt's text."""
+        system = self.body.get("system") or ""
+        return system if isinstance(system, str) else "\n".join(_texts(system))
+
+    @cached_property
+    def text(self) -> str:
+        """Everything said, asked and answered."""
+        return "\n".join(text for message in self.messages for text in _texts(blocks_of(message)))
+
+    @cached_property
+    def last_user(self) -> str:
+        """The newest user message, results included."""
+        return "\n".join(_texts(blocks_of(self.messages[-1])))
+
+    @cached_property
+    def last_assistant(self) -> str:
+        """What the model answered last; empty at the start."""
+        for message in reversed(self.messages):
+            if message["role"] == "assistant":
+                return "\n".join(_texts(blocks_of(message)))
+        return ""
+
+    @cached_property
+    def last_results(self) -> Sequence[Mapping[str, Any]]:
+        """The tool results of the newest user message."""
+        return [block for block in blocks_of(self.messages[-1]) if block.get("type") == "tool_result"]
+
+    @cached_property
+    def last_result(self) -> str:
+        """Their text, joined."""
+        return "\n".join(_texts(self.last_results))
+
+    @property
+    def tools(self) -> set[str]:
+        """The names of the tools on offer."""
+        return {str(tool.get("name")) for tool in self.body.get("tools") or ()}
+
+
+def blocks_of(message: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """A message's content as blocks, also when it was given as plain text."""
+    content = message["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _texts(blocks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for block in blocks:
+        match block.get("type"):
+            case "text":
+                yield str(block.get("text", ""))
+            case "tool_use":
+                yield f"{block.get('name')} {json.dumps(block.get('input'), ensure_ascii=False)}"
+            case "tool_result":
+                content = block.get("content") or ""
+                yield from [content] if isinstance(content, str) else _texts(content)
+
+
+def validate(body: Any) -> Conversation:
+    """Check what the real API checks and an agent loop can get wrong. Raises Invalid.
+
+    Stricter than the real API in one thing: it joins neighbouring messages of one role, here they are refused, because
+    our loop never means to send them.
+    """
+    if not isinstance(body, dict):
+        raise Invalid("the body must be a JSON object")
+    if not isinstance(body.get("model"), str) or not body["model"]:
+        raise Invalid("model: Field required")
+    tokens = body.get("max_tokens")
+    if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:
+        raise Invalid("max_tokens: Field required, an integer of at least 1")
+    _check_messages(body.get("messages"))
+    found = _count_breakpoints(body)
+    if found > _MAX_BREAKPOINTS:
+        raise Invalid(
+            f"A maximum of {_MAX_BREAKPOINTS} blocks with cache_control may be provided. Found {found}."
+        )
+    return Conversation(body)
+
+
+def _check_messages(messages: Any) -> None:
+    if not isinstance(messages, list) or not messages:
+        raise Invalid("messages: at least one message is required")
+    asked: list[str] = []
+    for index, message in enumerate(messages):
+        place = f"messages.{index}"
+        role = message.get("role") if isinstance(message, dict) else None
+        if role not in {"user", "assistant"}:
+            raise Invalid(f"{place}.role: must be user or assistant")
+        if role != ("user", "assistant")[index % 2]:
+            raise Invalid(f"{place}: roles must alternate between user and assistant, beginning with user")
+        _check_content(message.get("content"), place)
+        blocks = blocks_of(message)
+        if role == "user":
+            _check_results(blocks, asked, place)
+            asked = []
+        else:
+            asked = [str(block.get("id")) for block in blocks if block.get("type") == "tool_use"]
+            if len(set(asked)) != len(asked):
+                raise Invalid(f"{place}: `tool_use` ids must be unique")
+    if messages[-1]["role"] != "user":
+        raise Invalid("the conversation must end with a user message: prefilled answers are not supported")
+
+
+def _check_content(content: Any, place: str) -> None:
+    if not content or not isinstance(content, str | list):
+        raise Invalid(f"{place}.content: must not be empty")
+    if isinstance(content, str):
+        return
+    for index, block in enumerate(content):
+        if not isinstance(block, dict) or "type" not in block:
+            raise Invalid(f"{place}.content.{index}.type: Field required")
+        if block["type"] == "text" and not block.get("text"):
+            raise Invalid(f"{place}.content.{index}: text content blocks must be non-empty")
+
+
+def _check_results(blocks: Sequence[Mapping[str, Any]], asked: Sequence[str], place: str) -> None:
+    answered: list[str] = []
+    for index, block in enumerate(blocks):
+        if block["type"] != "tool_result":
+            continue
+        name = str(block.get("tool_use_id"))
+        if name not in asked:
+            raise Invalid(
+                f"{place}.content.{index}: unexpected `tool_use_id` found in `tool_result` blocks: {name}. Each "
+                "`tool_result` block must have a corresponding `tool_use` block in the previous message."
+            )
+        if name in answered:
+            raise Invalid(
+                f"{place}.content.{index}: each tool_use must have a single result. Found multiple for {name}"
+            )
+        if len(answered) != index:
+            raise Invalid(f"{place}.content.{index}: `tool_result` blocks must come before all other content")
+        answered.append(name)
+    missing = [name for name in asked if name not in answered]
+    if missing:
+        raise Invalid(
+            f"{place}: `tool_use` ids were found without `tool_result` blocks immediately after: {', '.join(missing)}"
+        )
+
+
+def _count_breakpoints(value: Any) -> int:
+    if isinstance(value, list):
+        return sum(_count_breakpoints(one) for one in value)
+    if not isinstance(value, dict):
+        return 0
+    own = isinstance(value.get("cache_control"), dict)
+    # A tool's input is the model's, not the caller's: a key of that name in it marks nothing.
+    inner = [one for key, one in value.items() if key not in {"cache_control", "input", "input_schema"}]
+    return own + sum(_count_breakpoints(one) for one in inner)

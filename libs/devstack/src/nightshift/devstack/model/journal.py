@@ -1,0 +1,41 @@
+"""What was asked: the last requests in memory, all of them in a file when one is wanted. No keys are kept."""
+
+import json
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_KEPT_BYTES = 16 * 1024 * 1024
+
+
+class Journal:
+    """One entry a request: number, path, status, turn, and the body's text (bytes that are not UTF-8 as surrogates)."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._entries: deque[tuple[int, Mapping[str, Any]]] = deque()
+        self._bytes = 0
+        self._count = 0
+
+    def note(self, *, path: str, status: int, turn: str | None, body: bytes) -> None:
+        """Add an entry."""
+        self._count += 1
+        entry = {
+            "number": self._count,
+            "path": path,
+            "status": status,
+            "turn": turn,
+            "body": body.decode("utf-8", "surrogateescape"),
+        }
+        self._entries.append((len(body), entry))
+        self._bytes += len(body)
+        while self._bytes > _KEPT_BYTES and len(self._entries) > 1:
+            self._bytes -= self._entries.popleft()[0]
+        if self._path is not None:
+            with self._path.open("a", encoding="ascii") as file:
+                file.write(json.dumps(entry) + "\n")
+
+    def entries(self) -> list[Mapping[str, Any]]:
+        """The newest entries, oldest first."""
+        return [entry for _, entry in self._entries]

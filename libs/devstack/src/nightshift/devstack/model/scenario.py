@@ -1,0 +1,216 @@
+"""The scenario file: what the scripted model answers, turn by turn, and how it misbehaves.
+
+A turn that answers stands at a position: how many assistant turns the request already holds. A turn that fails
+(`status`, `cut_after`, …) stands before the next one that answers. See the member's README for the whole format.
+"""
+
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from nightshift.devstack.errors import BadScenario
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_compiles)]
+Seconds = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Match(_Part):
+    """All that is given must hold. Texts are compared as they are, patterns anywhere and over lines."""
+
+    last_result_contains: str | None = None  # the newest tool results, joined
+    last_result_lacks: str | None = None
+    last_result_matches: Pattern | None = None
+    last_result_is_error: bool | None = None
+    conversation_contains: str | None = None  # anything said or answered so far, such as a build id
+    last_user_contains: str | None = None  # the newest user message, results included
+    last_assistant_contains: str | None = None  # what the model said last, tool inputs included
+    system_contains: str | None = None
+    turns_at_least: int | None = None  # assistant turns so far
+    turns_at_most: int | None = None
+
+
+class Call(_Part):
+    """A tool that the model asks for."""
+
+    tool: str
+    input: dict[str, Any] = {}
+
+
+class UsageOverride(_Part):
+    """Tokens to report in place of the estimate."""
+
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cache_read_input_tokens: Count | None = None
+    cache_creation_input_tokens: Count | None = None
+
+
+class Turn(_Part):
+    """One answer, or one failure."""
+
+    name: str | None = None
+    at: Count | Literal["any"] | None = None  # none: where the one before it ends
+    match: Match | None = None
+    capture: dict[str, Pattern] = {}
+    # what is answered
+    think: str | None = None
+    say: str | None = None
+    calls: tuple[Call, ...] = ()
+    stop_reason: (
+        Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal"] | None
+    ) = None
+    usage: UsageOverride = UsageOverride()
+    repeat: PositiveInt = 1  # positions it stands for
+    # how
+    delay: Seconds = 0.0  # before the first byte
+    chunk: PositiveInt = 40  # characters in one delta
+    pause: Seconds = 0.0  # between two stream events
+    # what goes wrong
+    status: Annotated[int, Field(ge=400, le=599)] | None = None
+    retry_after: Seconds | None = None
+    error_type: str | None = None
+    message: str | None = None
+    cut_after: Count | None = None  # close the connection after so many stream events
+    malformed_after: Count | None = None  # send an event that is not JSON after so many
+    error_after: Count | None = None  # send an error event after so many
+    once: bool | None = None  # only for the first request with this very conversation; a failure's default
+    times: PositiveInt | None = None  # for the first so many; instead of `once`
+
+    @property
+    def fails(self) -> bool:
+        """Whether no whole answer comes of it."""
+        faults = (self.status, self.cut_after, self.malformed_after, self.error_after)
+        return any(fault is not None for fault in faults)
+
+    @property
+    def limit(self) -> int | None:
+        """How many requests with one and the same conversation it answers; none: all."""
+        if self.times is not None:
+            return self.times
+        return 1 if self.once or (self.once is None and self.fails) else None
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "Turn":
+        answers = bool(self.think or self.say or self.calls)
+        if self.status is None and not answers:
+            raise ValueError(
+                "it answers nothing: give it `say`, `calls` or `think`, or a `status` to fail with"
+            )
+        if self.status is not None and answers:
+            raise ValueError("it has a `status` and an answer too: a failed request has no content")
+        if self.once is not None and self.times is not None:
+            raise ValueError("`once` and `times` are two words for one thing: give one")
+        return self
+
+
+class Scenario(_Part):
+    """The whole file."""
+
+    name: str
+    capture: dict[str, Pattern] = {}  # placeholder → pattern over the system prompt and the conversation
+    turns: Annotated[tuple[Turn, ...], Field(min_length=1)]
+
+    _lines: tuple[int, ...] = ()
+
+    def placed(self) -> "Iterator[Placed]":
+        """Every turn with the positions it stands for, in the order of the file."""
+        position = 0
+        for index, turn in enumerate(self.turns):
+            line = self._lines[index] if index < len(self._lines) else None
+            if turn.at == "any":
+                yield Placed(turn, index + 1, line, None)
+                continue
+            start = position if turn.at is None else turn.at
+            yield Placed(turn, index + 1, line, range(start, start + turn.repeat))
+            position = start if turn.fails else start + turn.repeat
+
+
+class Placed:
+    """A turn, its number and line in the file, and its positions (none: any)."""
+
+    def __init__(self, turn: Turn, number: int, line: int | None, positions: range | None) -> None:
+        self.turn = turn
+        self.number = number
+        self.line = line
+        self.positions = positions
+
+    @property
+    def label(self) -> str:
+        """For messages: number, name, line."""
+        name = f" '{self.turn.name}'" if self.turn.name else ""
+        return f"turn {self.number}{name}" + (f" (line {self.line})" if self.line else "")
+
+
+def load_scenario(path: Path | None) -> Scenario:
+    """Read a scenario file; none: the small one that is built in. Raises BadScenario."""
+    if path is None:
+        return parse_scenario(
+            (files(__package__) / "default.yaml").read_text(), source="the built-in scenario"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadScenario(f"scenario {path} cannot be read: {error}") from error
+    return parse_scenario(text, source=str(path))
+
+
+def parse_scenario(text: str, *, source: str = "scenario") -> Scenario:
+    """Read a scenario. Raises BadScenario that names turn, line and field of everything wrong."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadScenario(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+    lines = tuple(_turn_lines(root))
+    try:
+        scenario = Scenario.model_validate(value)
+    except ValidationError as error:
+        faults = "; ".join(_fault(detail["loc"], detail["msg"], lines) for detail in error.errors())
+        raise BadScenario(
+            f"{source}: {faults}", hint="the format is told in the README of nightshift-devstack"
+        ) from error
+    scenario._lines = lines
+    return scenario
+
+
+def _turn_lines(root: yaml.Node | None) -> Iterator[int]:
+    if isinstance(root, yaml.MappingNode):
+        for key, node in root.value:
+            if key.value == "turns" and isinstance(node, yaml.SequenceNode):
+                yield from (turn.start_mark.line + 1 for turn in node.value)
+
+
+def _fault(loc: tuple[int | str, ...], message: str, lines: tuple[int, ...]) -> str:
+    message = message.removeprefix("Value error, ")
+    if len(loc) >= 2 and loc[0] == "turns" and isinstance(loc[1], int):
+        line = f" (line {lines[loc[1]]})" if loc[1] < len(lines) else ""
+        field = ".".join(str(one) for one in loc[2:])
+        return f"turn {loc[1] + 1}{line}: " + (f"{field}: {message}" if field else message)
+    return f"{'.'.join(str(one) for one in loc) or 'the file'}: {message}"

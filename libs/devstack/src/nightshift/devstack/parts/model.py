@@ -1,0 +1,83 @@
+"""The scripted model as a part of the stack: `python -m nightshift.devstack.model` in a process of its own."""
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from nightshift.devstack.child import Child, ChildSpec
+from nightshift.devstack.parts.ready import start_ready
+from nightshift.devstack.ports import LOOPBACK
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAddress:
+    """`base_url` is what ANTHROPIC_BASE_URL must be. Any key is taken."""
+
+    base_url: str
+
+
+class ScriptedModel:
+    """A Messages API server that answers from a scenario file; without one, from a small built-in scenario."""
+
+    def __init__(
+        self,
+        log_dir: Path,
+        *,
+        scenario: Path | None = None,
+        journal: Path | None = None,
+        port: int = 0,
+        timeout: float = 15.0,
+    ) -> None:
+        self._log = log_dir / "model.log"
+        self._scenario = scenario
+        self._journal = journal
+        self._port = port
+        self._timeout = timeout
+        self._child: Child | None = None
+
+    @property
+    def child(self) -> Child:
+        """The running server."""
+        if self._child is None:
+            raise RuntimeError("the scripted model is not started")
+        return self._child
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server."""
+        return self.child.pid
+
+    @property
+    def port(self) -> int:
+        """The port it has, or asked for; 0 before a first start."""
+        return self._port
+
+    async def start(self) -> ModelAddress:
+        """Start it and wait until it answers."""
+        self._child, self._port = await start_ready(
+            self._spec, _answers, port=self._port, timeout=self._timeout
+        )
+        return ModelAddress(f"http://{LOOPBACK}:{self._port}")
+
+    async def stop(self) -> None:
+        """End it."""
+        if self._child is not None:
+            await self._child.stop(patience=2)
+
+    def _spec(self, port: int) -> ChildSpec:
+        argv = [sys.executable, "-m", "nightshift.devstack.model", "--port", str(port)]
+        if self._scenario is not None:
+            argv += ["--scenario", str(self._scenario.absolute())]
+        if self._journal is not None:
+            argv += ["--journal", str(self._journal.absolute())]
+        return ChildSpec("model (scripted)", argv, self._log)
+
+
+async def _answers(child: Child, port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(LOOPBACK, port)
+    except OSError:
+        return False
+    writer.close()
+    return True

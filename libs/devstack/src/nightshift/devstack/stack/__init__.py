@@ -1,0 +1,1 @@
+"""The whole local stack: planned, started, kept alive and stopped."""

@@ -1,0 +1,87 @@
+"""Where everything answers, ours or somebody else's, and what that means for a service's environment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nightshift.devstack.parts.kafka import KafkaAddress
+from nightshift.devstack.parts.postgres import PostgresAddress
+from nightshift.devstack.parts.s3 import DEFAULT_BUCKET, S3Address
+from nightshift.devstack.stack.plan import SERVICES, Plan
+
+#: What the scripted model takes for a key; any would do.
+_SCRIPTED_KEY = "scripted"
+
+
+@dataclass(slots=True)
+class Addresses:
+    """None: neither started nor given."""
+
+    postgres: PostgresAddress | str | None = None  # a string: a given DSN, the same for every role
+    kafka: KafkaAddress | None = None
+    s3: S3Address | None = None
+    model: str | None = None
+
+    def dsn(self, role: str = "postgres") -> str | None:
+        """The log's address for a role."""
+        if isinstance(self.postgres, PostgresAddress):
+            return self.postgres.dsn(role)
+        return self.postgres
+
+
+def given_addresses(plan: Plan) -> Addresses:
+    """What is somebody else's, from flags and environment."""
+    given, environ = plan.given, plan.environ
+    found = Addresses(postgres=given.postgres, model=given.model)
+    if given.kafka is not None:
+        found.kafka = KafkaAddress(
+            given.kafka,
+            idempotence=_flag(environ, "NIGHTSHIFT_KAFKA_IDEMPOTENCE", default=True),
+            adaptive_fetch=_flag(environ, "NIGHTSHIFT_KAFKA_ADAPTIVE_FETCH", default=False),
+        )
+    if given.s3 is not None:
+        found.s3 = S3Address(
+            given.s3,
+            environ.get("NIGHTSHIFT_S3_BUCKET", DEFAULT_BUCKET),
+            environ.get("NIGHTSHIFT_S3_ACCESS_KEY", ""),
+            environ.get("NIGHTSHIFT_S3_SECRET_KEY", ""),
+            environ.get("NIGHTSHIFT_S3_REGION", "us-east-1"),
+        )
+    return found
+
+
+def service_environment(plan: Plan, found: Addresses, service: str) -> dict[str, str]:
+    """The whole environment of a service's process: ours, with the stack's addresses over it."""
+    env = {**plan.environ, **kafka_environment(found), "NIGHTSHIFT_HOME": str(plan.home)}
+    dsn = found.dsn(SERVICES[service])
+    if dsn is not None:
+        env["NIGHTSHIFT_POSTGRES_DSN"] = dsn
+    if found.s3 is not None:
+        env |= {
+            "NIGHTSHIFT_S3_ENDPOINT": found.s3.endpoint,
+            "NIGHTSHIFT_S3_BUCKET": found.s3.bucket,
+            "NIGHTSHIFT_S3_ACCESS_KEY": found.s3.access_key,
+            "NIGHTSHIFT_S3_SECRET_KEY": found.s3.secret_key,
+            "NIGHTSHIFT_S3_REGION": found.s3.region,
+        }
+    if found.model is not None:
+        env["ANTHROPIC_BASE_URL"] = found.model
+        env.setdefault("ANTHROPIC_API_KEY", _SCRIPTED_KEY)
+    if plan.starts("model"):
+        env["ANTHROPIC_API_KEY"] = _SCRIPTED_KEY  # a real key has no business with the scripted model
+    return env
+
+
+def kafka_environment(found: Addresses) -> dict[str, str]:
+    """How to reach the broker, and what it can and cannot do."""
+    if found.kafka is None:
+        return {}
+    return {
+        "NIGHTSHIFT_KAFKA_BOOTSTRAP": found.kafka.bootstrap,
+        "NIGHTSHIFT_KAFKA_IDEMPOTENCE": str(found.kafka.idempotence).lower(),
+        "NIGHTSHIFT_KAFKA_ADAPTIVE_FETCH": str(found.kafka.adaptive_fetch).lower(),
+    }
+
+
+def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
+    value = environ.get(name, "").strip().lower()
+    return default if not value else value in {"1", "true", "yes", "on"}

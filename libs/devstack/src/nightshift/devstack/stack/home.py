@@ -1,0 +1,93 @@
+"""The folder of a stack: who holds it, what runs there, and what is remembered between runs."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nightshift.devstack.errors import HomeInUse
+
+_LOCK, _STACK, _PORTS = "stack.lock", "stack.json", "ports.json"
+
+
+@contextlib.contextmanager
+def hold(home: Path) -> Iterator[None]:
+    """Own this home while inside. The kernel drops the lock when we die, so a stale one cannot be."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / _LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise HomeInUse(
+                f"a stack runs on {home} already (process {_holder(home)})",
+                hint="use that one (`nightshift ps`), stop it, or choose another folder with --home",
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        (home / _STACK).unlink(missing_ok=True)  # of a stack that was killed
+        try:
+            yield
+        finally:
+            (home / _STACK).unlink(missing_ok=True)
+
+
+def is_held(home: Path) -> bool:
+    """Whether a stack runs on this home."""
+    try:
+        with (home / _LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def write_stack(home: Path, stack: Mapping[str, Any]) -> None:
+    """Tell others what runs here. It may hold a password of a given address: for the owner's eyes only."""
+    _write(home / _STACK, stack)
+
+
+def read_stack(home: Path) -> dict[str, Any] | None:
+    """What runs here; none when no stack runs, or it is not ready yet."""
+    if not is_held(home):
+        return None
+    try:
+        told: dict[str, Any] = json.loads((home / _STACK).read_text())
+    except FileNotFoundError:
+        return None
+    return told
+
+
+def remember_ports(home: Path, ports: Mapping[str, int]) -> None:
+    """Keep them for the next run, so that a client's saved address stays right."""
+    _write(home / _PORTS, ports)
+
+
+def remembered_ports(home: Path) -> dict[str, int]:
+    """The ports of the last run."""
+    try:
+        told = json.loads((home / _PORTS).read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return {str(part): int(port) for part, port in told.items()}
+
+
+def _holder(home: Path) -> str:
+    try:
+        return (home / _LOCK).read_text().strip() or "unknown"
+    except OSError:
+        return "unknown"
+
+
+def _write(path: Path, value: Mapping[str, Any]) -> None:
+    """Whole or not at all: a reader never sees half of it."""
+    new = path.with_suffix(".new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(json.dumps(value) + "\n")
+    new.replace(path)

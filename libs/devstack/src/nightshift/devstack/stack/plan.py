@@ -1,0 +1,120 @@
+"""What a stack consists of: which parts we start, which are somebody else's, which services and how many of each."""
+
+import importlib.util
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nightshift.devstack.errors import BadPlan
+
+PARTS = ("postgres", "kafka", "s3", "model")
+
+#: Module, and the database role it runs as. In the order they are started and told of.
+SERVICES: Mapping[str, str] = {
+    "relay": "nightshift_relay",
+    "orchestrator": "nightshift_orchestrator",
+    "sandbox_gateway": "nightshift_sandbox_gateway",
+    "snapshotter": "nightshift_snapshotter",
+    "budget": "nightshift_budget",
+}
+_NEEDED = ("postgres", "kafka", "s3")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Addresses of real parts. What is given is used and not started."""
+
+    postgres: str | None = None  # a DSN
+    kafka: str | None = None  # bootstrap servers
+    s3: str | None = None  # an endpoint; bucket and keys come from the environment
+    model: str | None = None  # a base URL of the Messages API
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`ports`: part → port asked for by number; others keep the port of the last run, or draw one."""
+
+    home: Path
+    parts: frozenset[str]
+    services: Mapping[str, int]
+    given: Given = Given()
+    ports: Mapping[str, int] = field(default_factory=dict)
+    scenario: Path | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+    def starts(self, part: str) -> bool:
+        """Whether this part is a child of ours."""
+        return part in self.parts and getattr(self.given, part) is None
+
+
+def make_plan(
+    home: Path,
+    *,
+    environ: Mapping[str, str],
+    only: Iterable[str] = (),
+    replicas: Mapping[str, int] | None = None,
+    given: Given = Given(),
+    ports: Mapping[str, int] | None = None,
+    scenario: Path | None = None,
+) -> Plan:
+    """Put together what the flags and the environment say. Raises BadPlan."""
+    asked = {name.strip().replace("-", "_") for name in only} - {""}
+    counts = {name.replace("-", "_"): count for name, count in (replicas or {}).items()}
+    _refuse_unknown(asked | set(counts))
+    services = {
+        name: counts.get(name, 1) for name in SERVICES if name in asked or (not asked and is_installed(name))
+    }
+    parts = frozenset(asked & set(PARTS)) if asked else frozenset(PARTS)
+    plan = Plan(
+        home=home.absolute(),
+        parts=parts,
+        services={name: count for name, count in services.items() if count > 0},
+        given=_complete(given, environ, scenario),
+        ports={part: port for part, port in (ports or {}).items() if port},
+        scenario=scenario,
+        environ=environ,
+    )
+    _check_needs(plan)
+    return plan
+
+
+def is_installed(service: str) -> bool:
+    """Whether the service can be run as a module."""
+    module = f"nightshift.{service}"
+    return importlib.util.find_spec(module) is not None and (
+        importlib.util.find_spec(f"{module}.__main__") is not None
+    )
+
+
+def _complete(given: Given, environ: Mapping[str, str], scenario: Path | None) -> Given:
+    """A flag wins over the environment; a scenario asks for the scripted model, key or not."""
+    model = given.model
+    if model is None and scenario is None and environ.get("ANTHROPIC_API_KEY"):
+        model = environ.get("ANTHROPIC_BASE_URL") or "https://api.anthropic.com"
+    return Given(
+        postgres=given.postgres or environ.get("NIGHTSHIFT_POSTGRES_DSN") or None,
+        kafka=given.kafka or environ.get("NIGHTSHIFT_KAFKA_BOOTSTRAP") or None,
+        s3=given.s3 or environ.get("NIGHTSHIFT_S3_ENDPOINT") or None,
+        model=model,
+    )
+
+
+def _refuse_unknown(names: set[str]) -> None:
+    known = [*PARTS, *SERVICES]
+    for name in sorted(names - set(known)):
+        raise BadPlan(f"there is no part or service called {name}", hint=f"known are {', '.join(known)}")
+    for name in sorted(names & set(SERVICES)):
+        if not is_installed(name):
+            raise BadPlan(
+                f"the service {name} is not installed", hint=f"install nightshift-{name.replace('_', '-')}"
+            )
+
+
+def _check_needs(plan: Plan) -> None:
+    for service in plan.services:
+        for part in _NEEDED:
+            if part not in plan.parts and getattr(plan.given, part) is None:
+                raise BadPlan(
+                    f"{service} needs {part}",
+                    hint=f"add it to --only, or give its address with --{part}",
+                )

@@ -1,0 +1,35 @@
+"""What must be done on a fresh PostgreSQL before a service may start: the log's database and schema.
+
+Clients are imported when used, beside the boot of the servers: that is half a second of a start.
+"""
+
+import asyncio
+import importlib
+
+from nightshift.devstack.parts.postgres import DATABASE, PostgresAddress
+
+
+async def import_clients() -> None:
+    """Load them in a thread while the loop waits for servers."""
+    for module in ("nightshift.runtime.log.migrate", "aiokafka"):
+        await asyncio.to_thread(importlib.import_module, module)
+
+
+async def create_database(server: PostgresAddress) -> None:
+    """Make the log's database on a new cluster."""
+    import asyncpg  # noqa: PLC0415 - see above
+
+    connection = await asyncpg.connect(server.admin_dsn)
+    try:
+        known = await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE)
+        if known is None:
+            await connection.execute(f'CREATE DATABASE "{DATABASE}"')
+    finally:
+        await connection.close()
+
+
+async def migrate_log(dsn: str) -> None:
+    """Bring the log's schema to this release: the work of `nightshift db migrate`."""
+    from nightshift.runtime.log.migrate import migrate  # noqa: PLC0415 - see above
+
+    await migrate(dsn)

@@ -1,0 +1,213 @@
+"""Starts a planned stack, keeps every child of it alive, and stops all of it in order."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from nightshift.devstack.parts import EmbeddedKafka, EmbeddedPostgres, EmbeddedS3, KafkaAddress, ScriptedModel
+from nightshift.devstack.ports import is_free
+from nightshift.devstack.stack import home, steps
+from nightshift.devstack.stack.addresses import given_addresses, service_environment
+from nightshift.devstack.stack.plan import PARTS, Plan
+from nightshift.devstack.stack.units import Part, ServiceReplica
+
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 10.0
+_STEADY_SECONDS = 30.0  # one that ran so long is not in a loop of crashes
+
+
+class Stack:
+    """One running stack. Use as: `await start()`, `describe()`, and `await stop()` whatever happened."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        say: Callable[[str], None],
+        apply_topics: Callable[[KafkaAddress], Awaitable[None]],
+    ) -> None:
+        """`say` takes a line for a person; `apply_topics` makes the topics, also on a broker that came back empty."""
+        self._plan = plan
+        self._topics = apply_topics
+        self._say = say
+        self._log_dir = plan.home / "logs"
+        self._found = given_addresses(plan)
+        self._parts: dict[str, Part] = {}
+        self._services: dict[str, list[ServiceReplica]] = {}
+        self._keepers: list[asyncio.Task[None]] = []
+        self._ready = False
+
+    async def start(self) -> None:
+        """Start parts, prepare them, start services. Raises DevstackError; call `stop` then too."""
+        self._parts = self._make_parts()
+        chains = {"postgres": self._start_postgres, "kafka": self._start_kafka, "s3": self._start_s3}
+        await _all(
+            *(chains[name]() for name in chains if name in self._parts or self._is_given(name)),
+            *([self._start_model()] if "model" in self._parts else []),
+            steps.import_clients(),
+        )
+        home.remember_ports(
+            self._plan.home,
+            home.remembered_ports(self._plan.home) | {name: part.port for name, part in self._parts.items()},
+        )
+        self._services = {
+            name: [
+                ServiceReplica(
+                    name,
+                    replica,
+                    env=service_environment(self._plan, self._found, name),
+                    log_dir=self._log_dir,
+                )
+                for replica in range(count)
+            ]
+            for name, count in self._plan.services.items()
+        }
+        await _all(*(self._launch(one) for replicas in self._services.values() for one in replicas))
+        self._ready = True
+        self._tell()
+
+    def describe(self) -> dict[str, Any]:
+        """What runs where. A part that is somebody else's has no pid."""
+        found, told = self._found, {"home": str(self._plan.home)}  # type: tuple[Any, dict[str, Any]]
+        if found.postgres is not None:
+            told["postgres"] = {"dsn": found.dsn(), "pid": self._pid("postgres")}
+        if found.kafka is not None:
+            told["kafka"] = {"bootstrap": found.kafka.bootstrap, "pid": self._pid("kafka")}
+        if found.s3 is not None:
+            told["s3"] = {
+                "endpoint": found.s3.endpoint,
+                "bucket": found.s3.bucket,
+                "access_key": found.s3.access_key,
+                "secret_key": found.s3.secret_key,
+                "pid": self._pid("s3"),
+            }
+        if found.model is not None:
+            told["model"] = {"base_url": found.model, "pid": self._pid("model")}
+        told["services"] = {
+            name: [{"pid": one.pid} for one in replicas] for name, replicas in self._services.items()
+        }
+        return told
+
+    async def stop(self) -> None:
+        """End everything: services first, so that they can drain, then what they stand on."""
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await asyncio.gather(*(one.stop() for replicas in self._services.values() for one in replicas))
+        await asyncio.gather(*(part.stop() for part in self._parts.values()))
+
+    def kill(self) -> None:
+        """End everything now: for somebody who asked twice."""
+        for unit in [*self._parts.values(), *(one for all_ in self._services.values() for one in all_)]:
+            with contextlib.suppress(RuntimeError):  # not started yet
+                unit.child.signal(signal.SIGKILL)
+
+    def _make_parts(self) -> dict[str, Part]:
+        plan, log = self._plan, self._log_dir
+        remembered = home.remembered_ports(plan.home)
+
+        def port(part: str) -> int:
+            known = remembered.get(part, 0)
+            return plan.ports.get(part) or (known if known and is_free(known) else 0)
+
+        makers: dict[str, Callable[[], Part]] = {
+            "postgres": lambda: EmbeddedPostgres(plan.home / "postgres", log, port=port("postgres")),
+            "kafka": lambda: EmbeddedKafka(log, port=port("kafka")),
+            "s3": lambda: EmbeddedS3(plan.home / "s3", log, port=port("s3")),
+            "model": lambda: ScriptedModel(
+                log, scenario=plan.scenario, journal=log / "model-requests.jsonl", port=port("model")
+            ),
+        }
+        return {name: makers[name]() for name in PARTS if plan.starts(name)}
+
+    def _is_given(self, part: str) -> bool:
+        return getattr(self._plan.given, part) is not None
+
+    async def _start_postgres(self) -> None:
+        if "postgres" in self._parts:
+            server = await self._launch(self._parts["postgres"])
+            await steps.create_database(server)
+            self._found.postgres = server
+        dsn = self._found.dsn()
+        if dsn is not None:
+            await steps.migrate_log(dsn)
+
+    async def _start_kafka(self) -> None:
+        if "kafka" in self._parts:
+            self._found.kafka = await self._launch(self._parts["kafka"], restarted=self._apply_topics)
+        await self._apply_topics()
+
+    async def _apply_topics(self) -> None:
+        if self._found.kafka is not None:
+            await self._topics(self._found.kafka)
+
+    async def _start_s3(self) -> None:
+        if "s3" in self._parts:
+            self._found.s3 = await self._launch(self._parts["s3"])
+
+    async def _start_model(self) -> None:
+        self._found.model = (await self._launch(self._parts["model"])).base_url
+
+    async def _launch(
+        self, unit: Part | ServiceReplica, *, restarted: Callable[[], Awaitable[None]] | None = None
+    ) -> Any:
+        """Start it and keep it alive from now on. `restarted` runs after each later start."""
+        address = await unit.start()
+        self._keepers.append(asyncio.create_task(self._keep(unit, restarted)))
+        return address
+
+    async def _keep(
+        self, unit: Part | ServiceReplica, restarted: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        backoff = _FIRST_BACKOFF
+        while True:
+            child, since = unit.child, time.monotonic()
+            code = await child.wait()
+            if time.monotonic() - since > _STEADY_SECONDS:
+                backoff = _FIRST_BACKOFF
+            self._say(f"{child.spec.name} (process {child.pid}) {_how_it_ended(code)}; starting it again")
+            while True:
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, _LONGEST_BACKOFF)
+                try:
+                    if unit.child.poll() is not None:
+                        await unit.start()
+                    if restarted is not None:
+                        await restarted()
+                except Exception as error:  # noqa: BLE001 - whatever it was, it is said and tried again
+                    self._say(f"{child.spec.name} cannot be started: {error}; trying again in {backoff:g} s")
+                else:
+                    break
+            self._say(f"{child.spec.name} runs again (process {unit.pid})")
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._ready:
+            home.write_stack(self._plan.home, self.describe())
+
+    def _pid(self, part: str) -> int | None:
+        return self._parts[part].pid if part in self._parts else None
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"
+
+
+async def _all(*work: Coroutine[Any, Any, Any]) -> None:
+    """Do it side by side; when one fails the others are cancelled and its error is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for one in work:
+                group.create_task(one)
+    except* Exception as failed:  # noqa: BLE001 - raised again as it was, out of the group
+        first: BaseException = failed
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
