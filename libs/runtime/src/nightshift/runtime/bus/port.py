@@ -36,12 +36,14 @@ class Subscription:
     """One consumer group on one topic. Events of types without a handler are skipped by their header, undecoded.
 
     While `gate` is full no further message is taken: the partitions are paused, and the backlog is seen as lag.
+    `from_now`: for a group that is new with each process and wants to hear only; what was said before is in the log.
     """
 
     topic: str
     group: str
     handlers: Mapping[type[Event], Handler]
     gate: Gate | None = None
+    from_now: bool = False
 
 
 class Partition(NamedTuple):

@@ -148,7 +148,7 @@ class KafkaConsumers:
             batch=True,
             group_id=subscription.group,
             ack_policy=AckPolicy.MANUAL,
-            auto_offset_reset="earliest",
+            auto_offset_reset="latest" if subscription.from_now else "earliest",
             max_poll_interval_ms=int(self._settings.kafka_max_poll_interval_s * 1000),
             session_timeout_ms=int(self._settings.kafka_session_timeout_s * 1000),
             heartbeat_interval_ms=int(self._settings.kafka_session_timeout_s * 300),
