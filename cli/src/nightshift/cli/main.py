@@ -17,6 +17,7 @@ import cyclopts
 
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import report_error
+from nightshift.contracts.errors import ContractError
 from nightshift.runtime.errors import ConfigurationError, NightshiftError, NotFound
 
 _HELP = """Autonomous coding agents as event-sourced services.
@@ -44,6 +45,15 @@ class Command:
 
 
 COMMANDS = (
+    Command("build", "Ask for a build: from a file with the idea, or from a sentence."),
+    Command("builds", "List builds, newest first, and where each stands."),
+    Command("watch", "Follow a build: phases, tool calls, money, sleep, preview."),
+    Command("wait", "Wait until a build is ready, asleep, or in a phase."),
+    Command("log", "Print the events of a build."),
+    Command("replay", "Tell the story of a build again, turn by turn."),
+    Command("cancel", "Stop a build; what it did stays."),
+    Command("wake", "Wake a sleeping build now."),
+    Command("account", "Open accounts, set their budgets, top them up, look at them."),
     Command("up", "Start the whole stack on this machine and keep it running."),
     Command("ps", "Show what runs in a stack: parts, services, addresses."),
     Command("db", "Prepare the event log's database and show how it stands."),
@@ -52,8 +62,12 @@ COMMANDS = (
 )
 
 
-def build_app() -> cyclopts.App:
-    """The root command with every subcommand registered and none of them loaded."""
+def build_app(used: str | None = None) -> cyclopts.App:
+    """The root command with every subcommand registered and none of them loaded.
+
+    `used` is the subcommand of this command line: it is described by its own docstring, with its examples, and not by
+    its line in the overview.
+    """
     app = cyclopts.App(
         name="nightshift",
         help=_HELP,
@@ -65,20 +79,17 @@ def build_app() -> cyclopts.App:
     for command in COMMANDS:
         if find_spec(command.module) is None:
             continue
-        app.command(f"{command.module}:app", name=command.name, help=command.help)
+        overview = None if command.name == used else command.help
+        app.command(f"{command.module}:app", name=command.name, help=overview)
     return app
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: this process's) and return its exit code. Every outcome ends here."""
-    app = build_app()
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    app = build_app(next((word for word in words if not word.startswith("-")), None))
     try:
-        result = app(
-            arguments,
-            print_error=False,
-            exit_on_error=False,
-            result_action="return_value",
-        )
+        result = app(words, print_error=False, exit_on_error=False, result_action="return_value")
         sys.stdout.flush()
         return _exit_code(result)
     except cyclopts.CycloptsError as error:
@@ -88,6 +99,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except NightshiftError as error:
         report_error(str(error), error.hint)
         return _code_of(error)
+    except ContractError as error:
+        report_error(str(error))
+        return Exit.ERROR
     except KeyboardInterrupt:
         report_error("interrupted")
         return Exit.INTERRUPTED

@@ -17,7 +17,7 @@ class Weather:
     slowness: float  # seconds: most calls take less, few take up to LONGEST
     lost_requests: float
     lost_answers: float
-    duplicates: float
+    redeliveries: float
     crashes: float
     calm_after: float
 
@@ -30,7 +30,7 @@ class Weather:
             slowness=draws.choice((0.005, 0.05, 0.5)),
             lost_requests=chance(0.1),
             lost_answers=chance(0.2),
-            duplicates=chance(0.3),
+            redeliveries=chance(0.3),
             crashes=chance(0.08),
             calm_after=draws.choice((10.0, 60.0)),
         )

@@ -1,0 +1,129 @@
+"""What every command line has in common: outcomes become exit codes, errors two lines on stderr, help comes quickly."""
+
+import subprocess
+import sys
+
+import cyclopts
+import pytest
+
+from nightshift.cli import main as entry
+from nightshift.cli.exits import Exit
+from nightshift.contracts.errors import UnknownModel
+from nightshift.runtime.errors import ConfigurationError, Fault, NotFound, Unavailable
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Runs a command line against a root command whose only subcommand `act` does what the test says."""
+
+    def run(act, *arguments: str) -> int:
+        app = cyclopts.App(name="nightshift", suppress_keyboard_interrupt=False)
+        app.command(act, name="act")
+        monkeypatch.setattr(entry, "build_app", lambda used=None: app)
+        return entry.run(["act", *arguments])
+
+    return run
+
+
+def raising(error: BaseException):
+    def act() -> None:
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigurationError("no key", hint="set it"), Exit.CONFIGURATION),
+        (NotFound("no build b1", hint="set it"), Exit.NOT_FOUND),
+        (Unavailable("PostgreSQL does not answer", hint="set it"), Exit.ERROR),
+        (Fault("a promise is broken", hint="set it"), Exit.ERROR),
+    ],
+)
+def test_an_error_of_ours_is_an_error_line_a_hint_line_and_its_exit_code(command, capfd, error, code):
+    assert command(raising(error)) == code
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == f"error: {error}\nhint: set it\n"
+
+
+def test_an_error_of_the_contracts_is_told_too(command, capfd):
+    assert command(raising(UnknownModel("no price for model x"))) == Exit.ERROR
+    assert capfd.readouterr().err == "error: no price for model x\n"
+
+
+def test_an_error_of_several_lines_with_escapes_stays_one_harmless_line(command, capfd):
+    assert command(raising(NotFound("no\nbuild \x1b[31mred\x1b[0m"))) == Exit.NOT_FOUND
+    assert capfd.readouterr().err == "error: no build red\n"
+
+
+def test_a_fault_nobody_named_shows_its_stack_and_exits_1(command, capfd):
+    assert command(raising(ZeroDivisionError("oops"))) == Exit.ERROR
+    err = capfd.readouterr().err
+    assert "Traceback" in err
+    assert "error: ZeroDivisionError: oops\nhint: " in err
+
+
+def test_an_interrupt_exits_130(command, capfd):
+    assert command(raising(KeyboardInterrupt())) == Exit.INTERRUPTED
+    assert "error: interrupted" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [("--bogus",), ("one", "too", "many")])
+def test_wrong_usage_exits_2_and_says_where_help_is(command, capfd, arguments):
+    assert command(lambda: None, *arguments) == Exit.USAGE
+    out, err = capfd.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert lines[0].startswith("error: ")
+    assert lines[1] == "hint: `nightshift act --help` shows how to use it, with examples"
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (Exit.ASLEEP, 7), (Exit.BUILD_FAILED, 3)])
+def test_what_a_command_returns_is_the_exit_code(command, returned, code):
+    assert command(lambda: returned) == code
+
+
+def test_an_async_command_runs(command, capfd):
+    async def act() -> Exit:
+        return Exit.CANCELLED
+
+    assert command(act) == 8
+
+
+def test_an_unknown_command_is_wrong_usage(capfd):
+    assert entry.run(["no-such-command"]) == Exit.USAGE
+    assert "no-such-command" in capfd.readouterr().err
+
+
+def test_the_overview_names_every_command_and_loads_none():
+    script = (
+        "import sys\n"
+        "from nightshift.cli.main import run\n"
+        "run(['--help'])\n"
+        "heavy = ['asyncpg', 'aiokafka', 'faststream', 'boto3', 'anthropic', 'nightshift.devstack.parts']\n"
+        "print([name for name in sys.modules if name in heavy or name.startswith('nightshift.cli.commands.')])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    for each in entry.COMMANDS:
+        assert f" {each.name} " in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", [each.name for each in entry.COMMANDS])
+def test_the_help_of_every_command_holds_an_example_and_the_json_switch(name, capfd):
+    words = [name] if name not in GROUPS else [name, GROUPS[name]]
+    assert entry.run([*words, "--help"]) == Exit.OK
+    help_text = capfd.readouterr().out
+    assert "--json" in help_text
+    assert f"nightshift {' '.join(words)}" in help_text.split("Usage:", 1)[1].split("\n", 1)[1]
+
+
+#: A command with subcommands shows its examples there: one of each.
+GROUPS = {"db": "migrate", "dlq": "list", "topics": "apply"}
+
+
+def test_the_version_is_the_distributions(capfd):
+    assert entry.run(["--version"]) == Exit.OK
+    assert capfd.readouterr().out == "0.1.0\n"
