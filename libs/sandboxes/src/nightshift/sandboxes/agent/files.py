@@ -1,0 +1,298 @@
+"""Reading, writing, listing, exporting and importing files of the workspace, all through `beneath`."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+from .beneath import Root, problem, require_regular
+from .wire import CHUNK, Reader, Refusal, Writer, read_chunks, read_json, write_end, write_frame, write_json
+
+
+def describe(path: str, parent: int, name: str) -> dict[str, Any]:
+    """What a name is, itself and not what it points to."""
+    found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    entry: dict[str, Any] = {
+        "path": path,
+        "kind": "other",
+        "mode": stat.S_IMODE(found.st_mode),
+        "size": 0,
+        "mtime_ns": found.st_mtime_ns,
+    }
+    if stat.S_ISREG(found.st_mode):
+        entry.update(kind="file", size=found.st_size)
+    elif stat.S_ISDIR(found.st_mode):
+        entry["kind"] = "directory"
+    elif stat.S_ISLNK(found.st_mode):
+        entry.update(kind="symlink", target=os.readlink(name, dir_fd=parent))
+    return entry
+
+
+def stat_path(root: Root, path: str) -> dict[str, Any] | None:
+    try:
+        parent, name = root.open_parent(path)
+    except Refusal as refusal:
+        if refusal.kind in ("not_found", "not_directory"):
+            return None
+        raise
+    try:
+        return describe(path, parent, name)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise problem(error, path) from None
+    finally:
+        os.close(parent)
+
+
+def read(root: Root, path: str, offset: int, limit: int | None) -> Iterator[bytes]:
+    handle = root.open(path, os.O_RDONLY)
+    with os.fdopen(handle, "rb") as file:
+        require_regular(handle, path)
+        file.seek(offset)
+        left = limit if limit is not None else 1 << 62
+        while left > 0:
+            chunk = file.read(min(CHUNK, left))
+            if not chunk:
+                return
+            left -= len(chunk)
+            yield chunk
+
+
+def write(root: Root, path: str, body: Iterator[bytes], mode: int | None) -> None:
+    """Whole or not at all: into a new file beside it, then renamed over it."""
+    parent, name = root.open_parent(path, make=True)
+    try:
+        if mode is None:
+            mode = _mode_of(parent, name, path)
+        _replace(parent, name, body, mode)
+    except OSError as error:
+        raise problem(error, path) from None
+    finally:
+        os.close(parent)
+
+
+def _mode_of(parent: int, name: str, path: str) -> int:
+    try:
+        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return 0o644
+    if stat.S_ISDIR(found.st_mode):
+        raise Refusal("is_directory", f"{path}: is a directory")
+    return stat.S_IMODE(found.st_mode) & 0o777 if stat.S_ISREG(found.st_mode) else 0o644
+
+
+def _replace(parent: int, name: str, body: Iterator[bytes], mode: int) -> None:
+    new = f".nightshift-{os.getpid()}-{name}"[:255]
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new, dir_fd=parent)
+    handle = os.open(new, flags, 0o600, dir_fd=parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for chunk in body:
+                file.write(chunk)
+            os.fchmod(file.fileno(), mode)
+        os.rename(new, name, src_dir_fd=parent, dst_dir_fd=parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(new, dir_fd=parent)
+        raise
+
+
+def make_dirs(root: Root, path: str) -> None:
+    parent, name = root.open_parent(path, make=True)
+    try:
+        if name != ".":
+            os.mkdir(name, 0o755, dir_fd=parent)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            raise Refusal("exists", f"{path}: exists and is not a directory") from None
+    except OSError as error:
+        raise problem(error, path) from None
+    finally:
+        os.close(parent)
+
+
+def remove(root: Root, path: str) -> None:
+    if not root.relative(path):
+        raise Refusal("denied", "the workspace itself cannot be removed")
+    try:
+        parent, name = root.open_parent(path, follow=False)
+    except Refusal as refusal:
+        if refusal.kind in ("not_found", "not_directory"):
+            return
+        raise
+    try:
+        _remove(parent, name)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise problem(error, path) from None
+    finally:
+        os.close(parent)
+
+
+def _remove(parent: int, name: str) -> None:
+    if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+        shutil.rmtree(name, dir_fd=parent)  # relative to a handle: it does not follow symlinks
+    else:
+        os.unlink(name, dir_fd=parent)
+
+
+def walk(root: Root, path: str, exclude: list[str]) -> Iterator[tuple[dict[str, Any], int, str]]:
+    """Each entry below `path` with the handle of its directory and its name, by name within a directory."""
+    start = root.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield from _walk(start, "", exclude)
+    finally:
+        os.close(start)
+
+
+def _walk(handle: int, prefix: str, exclude: list[str]) -> Iterator[tuple[dict[str, Any], int, str]]:
+    for name in sorted(os.listdir(handle)):
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in exclude):
+            continue
+        try:
+            entry = describe(prefix + name, handle, name)
+        except FileNotFoundError:
+            continue
+        yield entry, handle, name
+        if entry["kind"] != "directory":
+            continue
+        try:
+            below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=handle)
+        except OSError:  # gone, swapped or unreadable since: what cannot be opened is not listed
+            continue
+        try:
+            yield from _walk(below, prefix + name + "/", exclude)
+        finally:
+            os.close(below)
+
+
+def list_tree(
+    root: Root, path: str, digests: bool, exclude: list[str], limit: int
+) -> Iterator[dict[str, Any]]:
+    count = 0
+    for entry, parent, name in walk(root, path, exclude):
+        count += 1
+        if count > limit:
+            raise Refusal("too_large", f"more than {limit} entries")
+        if digests and entry["kind"] == "file":
+            try:
+                entry["digest"], entry["size"] = _digest(parent, name)
+            except (OSError, Refusal):
+                continue
+        yield entry
+
+
+def _digest(parent: int, name: str) -> tuple[str, int]:
+    handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
+    with os.fdopen(handle, "rb") as file:
+        require_regular(handle, name)
+        sha, size = hashlib.sha256(), 0
+        while True:
+            chunk = file.read(CHUNK)
+            if not chunk:
+                return sha.hexdigest(), size
+            sha.update(chunk)
+            size += len(chunk)
+
+
+def export(root: Root, paths: list[str], out: Writer, limit: int) -> None:
+    """For each file that is there: a frame with its entry, its chunks, an end. An empty header ends all."""
+    for path in paths:
+        try:
+            handle = root.open(path, os.O_RDONLY)
+        except Refusal:
+            continue
+        with os.fdopen(handle, "rb") as file:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
+                continue
+            write_json(
+                out,
+                {"path": path, "kind": "file", "mode": stat.S_IMODE(found.st_mode), "size": found.st_size},
+            )
+            left = limit
+            while left > 0:
+                chunk = file.read(min(CHUNK, left))
+                if not chunk:
+                    break
+                left -= len(chunk)
+                write_frame(out, chunk)
+            write_end(out)
+    write_json(out, {})
+
+
+def import_(root: Root, body: Reader) -> int:
+    """The mirror of export, also with directories and symlinks. Never goes through a symlink to make something."""
+    count, modes = 0, []
+    while True:
+        entry = read_json(body)
+        if not entry:
+            break
+        _import_one(root, entry, read_chunks(body))
+        if entry["kind"] == "directory":
+            modes.append((entry["path"], entry["mode"]))
+        count += 1
+    for path, mode in reversed(modes):  # last, so that a read-only directory can be filled first
+        parent, name = root.open_parent(path, follow=False)
+        try:
+            handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            os.fchmod(handle, mode & 0o777)
+            os.close(handle)
+        except OSError as error:
+            raise problem(error, path) from None
+        finally:
+            os.close(parent)
+    return count
+
+
+def _import_one(root: Root, entry: dict[str, Any], chunks: Iterator[bytes]) -> None:
+    path, kind = entry["path"], entry["kind"]
+    parts = root.relative(path)
+    if not parts or ".." in parts or path.startswith("/"):
+        raise Refusal("outside", f"{path[:200]!r} is not a path of a tree")
+    parent = _plain_parent(root, parts)
+    try:
+        if kind == "directory":
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(parts[-1], 0o700, dir_fd=parent)
+            for _ in chunks:
+                pass
+        elif kind == "file":
+            _replace(parent, parts[-1], chunks, entry["mode"] & 0o777)
+        elif kind == "symlink":
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(parts[-1], dir_fd=parent)
+            os.symlink(entry["target"], parts[-1], dir_fd=parent)
+            for _ in chunks:
+                pass
+        else:
+            raise Refusal("invalid", f"an entry of kind {kind!r}")
+    except OSError as error:
+        raise problem(error, path) from None
+    finally:
+        os.close(parent)
+
+
+def _plain_parent(root: Root, parts: list[str]) -> int:
+    """A handle of the directory above, each part a real directory: a symlink on the way is refused."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(root.path, flags)
+    try:
+        for part in parts[:-1]:
+            below = os.open(part, flags, dir_fd=handle)
+            os.close(handle)
+            handle = below
+    except OSError as error:
+        os.close(handle)
+        raise problem(error, "/".join(parts)) from None
+    return handle

@@ -1,0 +1,275 @@
+"""The parent of one command: starts it, keeps a bounded part of its output, ends it on time, writes how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import selectors
+import signal
+import time
+from typing import Any
+
+_PR_SET_CHILD_SUBREAPER = 36
+_TAIL = 256 * 1024
+_READ = 65536
+_KILL_GRACE_S = 2.0
+
+
+def spawn(path: str, spec: dict[str, Any], lock: int) -> None:
+    """Start the keeper in a session of its own, holding `lock`. Returns when it is on its way."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    code = 1
+    try:
+        os.setsid()
+        if os.fork() == 0:
+            _detach(lock)
+            Keeper(path, spec, lock).run()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _detach(lock: int) -> None:
+    """Let go of everything inherited: who asked for the call must see the end of its own streams."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir("/proc/self/fd"):
+            handle = int(name)
+            if handle > 2 and handle != lock:
+                with contextlib.suppress(OSError):
+                    os.close(handle)
+    for number in (signal.SIGALRM, signal.SIGPIPE, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGALRM else signal.SIG_IGN)
+    # Orphans of the command become our children, so that all it started is found when it has to end.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+class _Kept:
+    """One output stream: the first bytes go to the file, of what is over the limit only the last are kept."""
+
+    def __init__(self, path: str, limit: int) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._room = limit
+        self._tail = b""
+        self.total = 0
+        self.kept = 0
+
+    def take(self, data: bytes) -> None:
+        self.total += len(data)
+        if self._room > 0:
+            self._write(data[: self._room])
+            self._room, data = self._room - len(data), data[self._room :]
+        if data:
+            self._tail = (self._tail + data)[-_TAIL:]
+
+    def _write(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):  # a full disk must not stop the draining
+            self.kept += os.write(self._file, data)
+
+    def finish(self) -> None:
+        if self._tail:
+            dropped = self.total - self.kept - len(self._tail)
+            note = f"\n[... {dropped} bytes were not kept ...]\n" if dropped > 0 else ""
+            self._write(note.encode() + self._tail)
+        self._tail, self._room = b"", 0
+
+
+class Keeper:
+    def __init__(self, path: str, spec: dict[str, Any], lock: int) -> None:
+        self._path = path
+        self._spec = spec
+        self._lock: int | None = lock
+        self._stopped = False
+        self._timed_out = False
+        self._child = 0
+
+    def run(self) -> None:
+        wakeup_r, wakeup_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wakeup_w, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._on_stop)
+        self._publish("began", {"pid": os.getpid(), "at": time.time()})
+        limit = int(self._spec["output_limit"])
+        streams, selector = {}, selectors.DefaultSelector()
+        pipes = []
+        for name in ("out", "err"):
+            read, write = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(read, False)
+            streams[name] = _Kept(os.path.join(self._path, name), limit)
+            selector.register(read, selectors.EVENT_READ, streams[name])
+            pipes.append(write)
+        selector.register(wakeup_r, selectors.EVENT_READ, None)
+        started = time.monotonic()
+        self._child = self._launch(pipes[0], pipes[1])
+        for write in pipes:
+            os.close(write)
+        status = self._watch(selector, started)
+        self._drain(selector)
+        for kept in streams.values():
+            kept.finish()
+        if self._timed_out or self._stopped:
+            self._kill_all()
+        self._finish(status, started, streams)
+        self._outlive(selector)
+
+    def _on_stop(self, *_: Any) -> None:
+        self._stopped = True
+
+    def _launch(self, out: int, err: int) -> int:
+        child = os.fork()
+        if child:
+            return child
+        try:
+            os.setsid()
+            for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            os.dup2(out, 1)
+            os.dup2(err, 2)
+            try:
+                os.chdir(self._spec["cwd"])
+            except OSError as error:
+                os.write(2, ("{}: {}\n".format(self._spec["cwd"], error.strerror)).encode())
+                os._exit(126)
+            argv = self._spec["argv"]
+            os.execvpe(argv[0], argv, {**os.environ, **self._spec["env"]})  # noqa: S606 - the shell is the caller's choice
+        except OSError as error:
+            os.write(2, ("{}: {}\n".format(self._spec["argv"][0], error.strerror)).encode("utf-8", "replace"))
+        finally:
+            os._exit(127)
+
+    def _watch(self, selector: selectors.BaseSelector, started: float) -> int:
+        """Until the command itself is over. What it left in the background goes on."""
+        timeout = self._spec.get("timeout_s")
+        deadline = started + float(timeout) if timeout is not None else None
+        while True:
+            status = self._reap()
+            if status is not None:
+                return status
+            now = time.monotonic()
+            if self._stopped or (deadline is not None and now >= deadline):
+                self._timed_out = not self._stopped
+                return self._end()
+            self._pump(selector, None if deadline is None else deadline - now)
+
+    def _pump(self, selector: selectors.BaseSelector, timeout: float | None) -> bool:
+        """Take what is there to read. False when nothing was."""
+        found = False
+        for key, _ in selector.select(timeout):
+            with contextlib.suppress(BlockingIOError):
+                data = os.read(key.fd, _READ)
+                if key.data is None:
+                    continue
+                if data:
+                    found = True
+                    key.data.take(data)
+                else:
+                    selector.unregister(key.fd)
+                    os.close(key.fd)
+        return found
+
+    def _drain(self, selector: selectors.BaseSelector) -> None:
+        """What the command wrote before it ended is in the pipes; a writer left behind must not hold us here."""
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until and self._pump(selector, 0):
+            pass
+
+    def _reap(self) -> int | None:
+        """The command's wait status when it is over; adopted orphans are reaped on the way."""
+        status = None
+        while True:
+            try:
+                pid, got = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return status
+            if pid == 0:
+                return status
+            if pid == self._child:
+                status = got
+
+    def _end(self) -> int:
+        """Ask the group to end, then make all that the command started end. Returns its wait status."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._child, signal.SIGTERM)
+        until = time.monotonic() + _KILL_GRACE_S
+        while time.monotonic() < until:
+            status = self._reap()
+            if status is not None:
+                return status
+            time.sleep(0.01)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._child, signal.SIGKILL)
+        while True:
+            status = self._reap()
+            if status is not None:
+                return status
+            time.sleep(0.01)
+
+    def _kill_all(self) -> None:
+        """No descendant survives: new ones cannot outrun us for ever, since each round kills all that are there."""
+        for _ in range(200):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._child, signal.SIGKILL)
+            alive = descendants(os.getpid())
+            for pid in alive:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            self._reap()
+            if not alive:
+                return
+            time.sleep(0.005)
+
+    def _finish(self, status: int, started: float, streams: dict[str, _Kept]) -> None:
+        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+        self._publish(
+            "exit",
+            {
+                "exit_code": code,
+                "timed_out": self._timed_out,
+                "stopped": self._stopped,
+                "duration_ms": int((time.monotonic() - started) * 1000),
+                "out_bytes": streams["out"].total,
+                "err_bytes": streams["err"].total,
+                "out_kept": streams["out"].kept,
+                "err_kept": streams["err"].kept,
+            },
+        )
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _outlive(self, selector: selectors.BaseSelector) -> None:
+        """Processes left in the background still write to our pipes: read on, or their next line would kill them."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        while len(selector.get_map()) > 1:
+            self._reap()
+            self._pump(selector, None)
+
+    def _publish(self, name: str, value: dict[str, Any]) -> None:
+        path = os.path.join(self._path, name)
+        with open(path + ".new", "w", encoding="ascii") as file:
+            json.dump(value, file)
+        os.rename(path + ".new", path)
+
+
+def descendants(ancestor: int) -> list[int]:
+    """Every living process below this one, from /proc; dead ones that nobody reaped yet are left out."""
+    parents = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                with open(f"/proc/{name}/stat", encoding="latin-1") as file:
+                    state, parent = file.read().rpartition(")")[2].split()[:2]
+                if state not in ("Z", "X"):
+                    parents[int(name)] = int(parent)
+    found = [pid for pid, parent in parents.items() if parent == ancestor]
+    for pid in found:
+        found.extend(child for child, parent in parents.items() if parent == pid)
+    return found

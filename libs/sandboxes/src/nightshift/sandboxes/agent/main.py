@@ -1,0 +1,235 @@
+"""The agent's two ways to run: `serve` on an inherited listening socket as process 1, or `once` on two files."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from . import files, search
+from .beneath import Root
+from .calls import Calls
+from .wire import Reader, Refusal, Writer, read_chunks, read_json, write_end, write_frame, write_json
+
+#: An answer up to this size comes back on stdout; a longer one is left in a file.
+INLINE = 192 * 1024
+
+
+class Agent:
+    """Answers requests. One process answers one request: a crash, a runaway pattern or an alarm ends only that."""
+
+    def __init__(self, home: str) -> None:
+        self._state = os.path.join(home, ".nightshift")
+        self._root = Root(os.path.join(home, "workspace"))
+        self._calls = Calls(os.path.join(self._state, "calls"))
+
+    def prepare(self) -> None:
+        for path in (self._root.path, os.path.join(self._state, "calls")):
+            os.makedirs(path, exist_ok=True)
+
+    def answer(self, request: dict[str, Any], body: Reader, out: Writer) -> None:
+        """Do one request and write its whole answer."""
+        try:
+            self._dispatch(request, body, out)
+        except Refusal as refusal:
+            write_json(out, {"error": refusal.kind, "message": str(refusal)})
+        except OSError as error:
+            write_json(out, {"error": "denied", "message": str(error)})
+        except (KeyError, TypeError, ValueError, EOFError, RecursionError):
+            write_json(out, {"error": "bad_request", "message": traceback.format_exc(limit=-1)})
+        out.flush()
+
+    def _dispatch(self, ask: dict[str, Any], body: Reader, out: Writer) -> None:
+        op = ask["op"]
+        if op in ("start", "wait", "stop", "output"):
+            self._call(op, ask, out)
+        elif op in ("pause", "resume"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(-1, signal.SIGSTOP if op == "pause" else signal.SIGCONT)
+            write_json(out, {})
+        elif op == "hello":
+            write_json(out, {"generation": self._generation(ask.get("generation"))})
+        else:
+            self._file(op, ask, body, out)
+
+    def _call(self, op: str, ask: dict[str, Any], out: Writer) -> None:
+        if op == "output":
+            _stream(out, self._calls.output(ask["call_id"], ask["stream"], ask["offset"], ask["limit"]))
+        elif op == "start":
+            write_json(out, self._calls.start(ask))
+        elif op == "wait":
+            write_json(out, self._calls.wait(ask["call_id"], ask["wait_s"]))
+        else:
+            write_json(out, self._calls.stop(ask["call_id"]))
+
+    def _file(self, op: str, ask: dict[str, Any], body: Reader, out: Writer) -> None:
+        root = self._root
+        if op == "read":
+            _stream(out, files.read(root, ask["path"], ask["offset"], ask["limit"]))
+        elif op == "write":
+            files.write(root, ask["path"], read_chunks(body), ask["mode"])
+            write_json(out, {})
+        elif op == "make_dirs":
+            files.make_dirs(root, ask["path"])
+            write_json(out, {})
+        elif op == "stat":
+            write_json(out, {"entry": files.stat_path(root, ask["path"])})
+        elif op == "remove":
+            files.remove(root, ask["path"])
+            write_json(out, {})
+        elif op == "list":
+            listed = files.list_tree(root, ask["path"], ask["digests"], ask["exclude"], ask["limit"])
+            _stream(out, (json.dumps(entry).encode("ascii") for entry in listed))
+        elif op == "glob":
+            write_json(out, search.find(root, ask["path"], ask["pattern"], ask["limit"]))
+        elif op == "grep":
+            options = {name: ask[name] for name in ("glob", "ignore_case", "limit", "seconds")}
+            write_json(out, search.grep(root, ask["path"], ask["pattern"], **options))
+        elif op == "export":
+            write_json(out, {})
+            files.export(root, ask["paths"], out, ask["limit"])
+        elif op == "import":
+            write_json(out, {"count": files.import_(root, body)})
+        else:
+            raise Refusal("bad_request", f"no operation {op!r}")
+
+    def _generation(self, new: str | None) -> str | None:
+        """The marker that tells this sandbox from any other, written once."""
+        path = os.path.join(self._state, "generation")
+        if new is not None and not os.path.exists(path):
+            with open(path + ".new", "w", encoding="ascii") as file:
+                file.write(new)
+            os.rename(path + ".new", path)
+        try:
+            with open(path, encoding="ascii") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+
+def _stream(out: Writer, chunks: Iterator[bytes]) -> None:
+    """An answer with a body. The first chunk is fetched first, so that a refusal is still an answer of its own."""
+    first = next(chunks, None)
+    write_json(out, {})
+    if first is not None:
+        write_frame(out, first)
+        for chunk in chunks:
+            write_frame(out, chunk)
+    write_end(out)
+
+
+def serve(home: str, listener: socket.socket, limits: dict[str, int]) -> None:
+    """Process 1 of a local sandbox: a child a connection; the orphans of the whole sandbox end here."""
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) > 2 and int(name) != listener.fileno():
+                with contextlib.suppress(OSError):
+                    os.close(int(name))
+    for name, value in limits.items():
+        resource.setrlimit(getattr(resource, name), (value, value))
+    os.umask(0o022)
+    agent = Agent(home)
+    agent.prepare()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps for us
+    while True:
+        connection, _ = listener.accept()
+        try:
+            if os.fork() == 0:
+                listener.close()
+                _serve_one(agent, connection)
+        except OSError:  # no room for another process: the asker sees the cut, tries again
+            pass
+        finally:
+            connection.close()
+
+
+def _serve_one(agent: Agent, connection: socket.socket) -> None:
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        stream = connection.makefile("rwb")
+        request = read_json(stream)
+        if request.get("op") == "dial":
+            _relay(connection, int(request["port"]))
+        else:
+            agent.answer(request, stream, stream)
+    except (OSError, EOFError, ValueError):
+        pass
+    finally:
+        os._exit(0)
+
+
+def _relay(connection: socket.socket, port: int) -> None:
+    """From here on the connection is one to a port inside."""
+    try:
+        inner = socket.create_connection(("127.0.0.1", port), timeout=5)
+    except OSError:
+        return
+    inner.settimeout(None)
+    connection.sendall(b"\1")
+    other = {connection: inner, inner: connection}
+    open_ = [connection, inner]
+    while open_:
+        for source in select.select(open_, [], [])[0]:
+            data = source.recv(65536)
+            if data:
+                other[source].sendall(data)
+            else:
+                open_.remove(source)
+                with contextlib.suppress(OSError):
+                    other[source].shutdown(socket.SHUT_WR)
+
+
+def once(home: str, request: str, body_path: str | None, answer_path: str) -> None:
+    """One request of a driver that can only run commands: the answer on stdout in base64, or in a file."""
+    agent = Agent(home)
+    agent.prepare()
+    with contextlib.ExitStack() as stack:
+        body: Reader = stack.enter_context(open(body_path, "rb")) if body_path else io.BytesIO()
+        out = _Spill(answer_path)
+        agent.answer(json.loads(base64.b64decode(request)), body, out)
+        sys.stdout.write(out.finish())
+
+
+class _Spill:
+    """Memory up to INLINE bytes, a file beyond."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._memory = b""
+        self._file: BinaryIO | None = None
+
+    def flush(self) -> None:
+        pass
+
+    def write(self, data: bytes) -> None:
+        if self._file is None and len(self._memory) + len(data) > INLINE:
+            self._file = open(self._path, "wb")  # noqa: SIM115 - closed in finish()
+            self._file.write(self._memory)
+        if self._file is not None:
+            self._file.write(data)
+        else:
+            self._memory += data
+
+    def finish(self) -> str:
+        if self._file is None:
+            return json.dumps({"inline": base64.b64encode(self._memory).decode("ascii")})
+        self._file.close()
+        return json.dumps({"file": self._path})
+
+
+def main(argv: list[str]) -> None:
+    """`serve HOME FD LIMITS-JSON TOKEN` or `once HOME REQUEST-BASE64 ANSWER-PATH [BODY-PATH]`."""
+    if argv[0] == "serve":
+        serve(argv[1], socket.socket(fileno=int(argv[2])), json.loads(argv[3]))
+    else:
+        once(argv[1], argv[2], argv[4] if len(argv) > 4 else None, argv[3])

@@ -1,0 +1,277 @@
+"""A sandbox over a channel to the agent inside it: what all drivers have in common.
+
+What comes back is not trusted: frames are bounded, shapes are checked, and nothing of it becomes a path out here.
+"""
+
+import asyncio
+import json
+import struct
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final, Literal, Protocol, cast
+
+from nightshift.sandboxes.errors import FileProblem, FileRefused, SandboxUnavailable
+from nightshift.sandboxes.port import CallSpec, CallStatus, Entry, ExportedFile, Match
+
+CHUNK: Final = 256 * 1024
+_MAX_FRAME: Final = 16 * 1024**2
+_MAX_ENTRIES: Final = 200_000
+_MAX_FILE: Final = 256 * 1024**2
+_GREP_S: Final = 20
+_LENGTH = struct.Struct(">I")
+_FILE_PROBLEMS: Final = frozenset(
+    ("not_found", "is_directory", "not_directory", "outside", "too_large", "denied", "exists", "invalid")
+)
+
+
+class ByteSource(Protocol):
+    async def readexactly(self, n: int, /) -> bytes: ...
+
+
+class Channel(Protocol):
+    """One request and its answer. `body` is framed already. Raises SandboxGone, SandboxUnavailable."""
+
+    def exchange(
+        self, request: Mapping[str, Any], body: AsyncIterator[bytes] | None
+    ) -> AbstractAsyncContextManager[ByteSource]: ...
+
+
+class Controls(Protocol):
+    """What only the driver can do with a sandbox."""
+
+    async def open_port(self, port: int) -> str: ...
+
+    async def pause(self) -> None: ...
+
+    async def kill(self) -> None: ...
+
+    async def alive(self) -> bool: ...
+
+
+def frame(data: bytes) -> bytes:
+    return _LENGTH.pack(len(data)) + data
+
+
+def json_frame(value: Mapping[str, Any]) -> bytes:
+    return frame(json.dumps(value, separators=(",", ":")).encode("ascii"))
+
+
+END: Final = frame(b"")
+
+
+async def _read_frame(source: ByteSource) -> bytes:
+    try:
+        (size,) = _LENGTH.unpack(await source.readexactly(_LENGTH.size))
+        if size > _MAX_FRAME:
+            raise SandboxUnavailable("the sandbox's agent answers nonsense")
+        return await source.readexactly(size) if size else b""
+    except (asyncio.IncompleteReadError, ConnectionError) as error:
+        raise SandboxUnavailable("the sandbox's agent broke off its answer") from error
+
+
+async def _read_json(source: ByteSource) -> dict[str, Any]:
+    try:
+        value = json.loads(await _read_frame(source))
+    except ValueError as error:
+        raise SandboxUnavailable("the sandbox's agent answers nonsense") from error
+    if not isinstance(value, dict):
+        raise SandboxUnavailable("the sandbox's agent answers nonsense")
+    return value
+
+
+async def _chunks(source: ByteSource) -> AsyncIterator[bytes]:
+    while chunk := await _read_frame(source):
+        yield chunk
+
+
+def _entry(value: Mapping[str, Any]) -> Entry:
+    fields = ("path", "kind", "mode", "size", "mtime_ns", "digest", "target")
+    return Entry(**{name: value[name] for name in fields if name in value})
+
+
+def _status(value: Mapping[str, Any]) -> CallStatus:
+    return CallStatus(**value)
+
+
+class AgentSandbox:
+    """The port's Sandbox."""
+
+    def __init__(
+        self, sandbox_id: str, driver: Literal["local", "e2b"], *, channel: Channel, controls: Controls
+    ) -> None:
+        self._id = sandbox_id
+        self._driver: Literal["local", "e2b"] = driver
+        self._channel = channel
+        self._controls = controls
+        self.open_port = controls.open_port
+        self.pause = controls.pause
+        self.kill = controls.kill
+        self.alive = controls.alive
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def driver(self) -> Literal["local", "e2b"]:
+        return self._driver
+
+    @asynccontextmanager
+    async def _ask(
+        self, request: Mapping[str, Any], *, body: AsyncIterator[bytes] | None = None, timeout_s: float = 60
+    ) -> AsyncIterator[tuple[dict[str, Any], ByteSource]]:
+        try:
+            async with asyncio.timeout(timeout_s), self._channel.exchange(request, body) as source:
+                answer = await _read_json(source)
+                if "error" in answer:
+                    raise self._refusal(answer)
+                yield answer, source
+        except TimeoutError as error:
+            raise SandboxUnavailable(f"the sandbox did not answer within {timeout_s:.0f} s") from error
+
+    @staticmethod
+    def _refusal(answer: Mapping[str, Any]) -> Exception:
+        kind, message = str(answer["error"]), str(answer.get("message"))[:2000]
+        if kind in _FILE_PROBLEMS:
+            return FileRefused(message, kind=cast(FileProblem, kind))
+        return SandboxUnavailable(f"the sandbox's agent failed: {message}")
+
+    async def _tell(
+        self, request: Mapping[str, Any], *, body: AsyncIterator[bytes] | None = None, timeout_s: float = 60
+    ) -> dict[str, Any]:
+        async with self._ask(request, body=body, timeout_s=timeout_s) as (answer, _):
+            return answer
+
+    async def hello(self, *, generation: str | None = None) -> str | None:
+        """The generation marker inside; with `generation` it is set first when there is none."""
+        marker = (await self._tell({"op": "hello", "generation": generation}))["generation"]
+        return str(marker) if marker is not None else None
+
+    async def pause_all(self) -> None:
+        """Stop every process inside but the agent, for a driver that cannot pause the whole."""
+        await self._tell({"op": "pause"})
+
+    async def resume_all(self) -> None:
+        await self._tell({"op": "resume"})
+
+    async def start_call(self, spec: CallSpec) -> CallStatus:
+        request = {
+            "op": "start",
+            "call_id": spec.call_id,
+            "argv": list(spec.argv),
+            "cwd": spec.cwd,
+            "env": dict(spec.env),
+            "timeout_s": spec.timeout_s,
+            "output_limit": spec.output_limit,
+        }
+        return _status(await self._tell(request))
+
+    async def call_status(self, call_id: str) -> CallStatus:
+        return await self.wait_call(call_id, wait_s=0)
+
+    async def wait_call(self, call_id: str, *, wait_s: float) -> CallStatus:
+        request = {"op": "wait", "call_id": call_id, "wait_s": wait_s}
+        return _status(await self._tell(request, timeout_s=wait_s + 60))
+
+    async def read_output(
+        self, call_id: str, stream: Literal["out", "err"], *, offset: int = 0, limit: int = 1 << 20
+    ) -> bytes:
+        request = {"op": "output", "call_id": call_id, "stream": stream, "offset": offset, "limit": limit}
+        return await self._read(request, limit)
+
+    async def stop_call(self, call_id: str) -> CallStatus:
+        return _status(await self._tell({"op": "stop", "call_id": call_id}))
+
+    async def read_file(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes:
+        limit = _MAX_FILE if limit is None else limit
+        return await self._read({"op": "read", "path": path, "offset": offset, "limit": limit}, limit)
+
+    async def _read(self, request: Mapping[str, Any], limit: int) -> bytes:
+        parts, size = [], 0
+        async with self._ask(request, timeout_s=300) as (_, source):
+            async for chunk in _chunks(source):
+                size += len(chunk)
+                if size > limit:
+                    raise SandboxUnavailable("the sandbox's agent sends more than was asked for")
+                parts.append(chunk)
+        return b"".join(parts)
+
+    async def write_file(self, path: str, content: bytes, *, mode: int | None = None) -> None:
+        await self._tell({"op": "write", "path": path, "mode": mode}, body=_framed(content), timeout_s=300)
+
+    async def make_dirs(self, path: str) -> None:
+        await self._tell({"op": "make_dirs", "path": path})
+
+    async def stat(self, path: str) -> Entry | None:
+        found = (await self._tell({"op": "stat", "path": path}))["entry"]
+        return None if found is None else _entry(found)
+
+    async def remove(self, path: str) -> None:
+        await self._tell({"op": "remove", "path": path})
+
+    async def list_tree(
+        self, path: str = ".", *, digests: bool = True, exclude: Sequence[str] = ()
+    ) -> list[Entry]:
+        request = {
+            "op": "list",
+            "path": path,
+            "digests": digests,
+            "exclude": list(exclude),
+            "limit": _MAX_ENTRIES,
+        }
+        entries: list[Entry] = []
+        async with self._ask(request, timeout_s=600) as (_, source):
+            async for row in _chunks(source):
+                if len(entries) >= _MAX_ENTRIES:
+                    raise FileRefused("too many files", kind="too_large")
+                entries.append(_entry(json.loads(row)))
+        return sorted(entries, key=lambda entry: entry.path)
+
+    async def glob(self, pattern: str, *, path: str = ".", limit: int) -> tuple[list[Entry], int]:
+        answer = await self._tell({"op": "glob", "path": path, "pattern": pattern, "limit": limit})
+        return [_entry(row) for row in answer["entries"]], int(answer["total"])
+
+    async def grep(
+        self, pattern: str, *, path: str = ".", glob: str = "**/*", ignore_case: bool = False, limit: int
+    ) -> tuple[list[Match], bool]:
+        request = {
+            "op": "grep",
+            "path": path,
+            "pattern": pattern,
+            "glob": glob,
+            "ignore_case": ignore_case,
+            "limit": limit,
+            "seconds": _GREP_S,
+        }
+        answer = await self._tell(request)
+        return [Match(row["path"], row["line"], row["text"]) for row in answer["matches"]], bool(
+            answer["more"]
+        )
+
+    async def export_files(self, paths: Sequence[str]) -> AsyncIterator[ExportedFile]:
+        if not paths:
+            return
+        request = {"op": "export", "paths": list(paths), "limit": _MAX_FILE}
+        async with self._ask(request, timeout_s=1800) as (_, source):
+            while header := await _read_json(source):
+                content = b"".join([chunk async for chunk in _chunks(source)])
+                yield ExportedFile(_entry(header), content)
+
+    async def import_files(self, files: AsyncIterator[ExportedFile]) -> int:
+        answer = await self._tell({"op": "import"}, body=_import_body(files), timeout_s=1800)
+        return int(answer["count"])
+
+
+async def _framed(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), CHUNK):
+        yield frame(content[start : start + CHUNK])
+    yield END
+
+
+async def _import_body(files: AsyncIterator[ExportedFile]) -> AsyncIterator[bytes]:
+    async for file in files:
+        entry = file.entry
+        yield json_frame({"path": entry.path, "kind": entry.kind, "mode": entry.mode, "target": entry.target})
+        async for part in _framed(file.content):
+            yield part
+    yield json_frame({})

@@ -1,0 +1,56 @@
+"""The way to the agent of a local sandbox: one connection of its unix socket for each request."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from nightshift.sandboxes.client import ByteSource, json_frame
+from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
+from nightshift.sandboxes.local.state import Place
+
+
+async def dial(place: Place) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A fresh connection. Raises SandboxGone when nobody listens any more."""
+    try:
+        handle = os.open(place.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise SandboxGone(f"no sandbox {place.id} on this machine") from None
+    try:
+        # Over the handle: a socket's path may have 107 bytes only.
+        return await asyncio.open_unix_connection(f"/proc/self/fd/{handle}/agent.sock")
+    except (ConnectionRefusedError, FileNotFoundError):
+        raise SandboxGone(f"sandbox {place.id} has ended") from None
+    except OSError as error:
+        raise SandboxUnavailable(f"sandbox {place.id}: {error}") from error
+    finally:
+        os.close(handle)
+
+
+class LocalChannel:
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    @asynccontextmanager
+    async def exchange(
+        self, request: Mapping[str, Any], body: AsyncIterator[bytes] | None
+    ) -> AsyncIterator[ByteSource]:
+        reader, writer = await dial(self._place)
+        try:
+            try:
+                writer.write(json_frame(request))
+                if body is not None:
+                    async for part in body:
+                        writer.write(part)
+                        await writer.drain()
+                await writer.drain()
+            except ConnectionError:
+                pass  # the agent refused before it had read all; its answer says why
+            yield reader
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+            if not self._place.pids() and reader.at_eof():
+                raise SandboxGone(f"sandbox {self._place.id} has ended")

@@ -1,0 +1,111 @@
+"""A preview: a listener on the host's loopback that hands each connection to the agent, which dials the port inside.
+
+It runs as a process of its own (`python -m nightshift.sandboxes.local.relay`) so that a preview outlives the gateway,
+and ends by itself when its sandbox has ended. The sandbox never holds a socket of the host's network.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from nightshift.runtime.errors import NightshiftError
+from nightshift.sandboxes.client import json_frame
+from nightshift.sandboxes.errors import SandboxUnavailable
+from nightshift.sandboxes.local.channel import dial
+from nightshift.sandboxes.local.state import Place, names, write_json
+
+_START_S = 15.0
+_LOOK_S = 1.0
+
+
+class Relays:
+    """Starts relays and knows those that run, across restarts of this process."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    async def open(self, place: Place, port: int) -> str:
+        """The relay's address, always the same for a port of a sandbox while nobody else took it."""
+        known = _read(place, port)
+        if known is None or not names(known["pid"], place.id):
+            known = await self._start(place, port, known["listen"] if known else 0)
+        return f"http://{self._host}:{known['listen']}/"
+
+    async def _start(self, place: Place, port: int, wanted: int) -> dict[str, int]:
+        place.ports.mkdir(exist_ok=True)
+        command = [sys.executable, "-m", __name__, str(place.path), str(port), self._host, str(wanted)]
+        child = subprocess.Popen(  # noqa: ASYNC220 - returns once the child is forked
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._children.append(child)
+        async with asyncio.timeout(_START_S):
+            while child.poll() is None:
+                known = _read(place, port)
+                if known is not None and known["pid"] == child.pid:
+                    return known
+                await asyncio.sleep(0.01)
+        raise SandboxUnavailable(f"the preview of port {port} did not start")
+
+    def reap(self) -> None:
+        """Forget children that have ended."""
+        self._children = [child for child in self._children if child.poll() is None]
+
+
+def running(place: Place) -> list[int]:
+    """The pids of a sandbox's relays."""
+    found = (_read(place, int(path.stem)) for path in place.ports.glob("*.json"))
+    return [known["pid"] for known in found if known is not None and names(known["pid"], place.id)]
+
+
+def _read(place: Place, port: int) -> dict[str, int] | None:
+    try:
+        value = json.loads((place.ports / f"{port}.json").read_text())
+        return {"pid": int(value["pid"]), "listen": int(value["listen"])}
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+async def serve(place: Place, port: int, *, host: str, wanted: int) -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            inner_reader, inner_writer = await dial(place)
+            inner_writer.write(json_frame({"op": "dial", "port": port}))
+            if await inner_reader.read(1):
+                await asyncio.gather(_pipe(reader, inner_writer), _pipe(inner_reader, writer))
+            inner_writer.close()
+        except (NightshiftError, OSError):
+            pass  # the visitor sees a closed connection
+        finally:
+            writer.close()
+
+    try:
+        server = await asyncio.start_server(accept, host, wanted)
+    except OSError:
+        server = await asyncio.start_server(accept, host, 0)
+    listen = server.sockets[0].getsockname()[1]
+    write_json(place.ports / f"{port}.json", {"pid": os.getpid(), "listen": listen})
+    async with server:
+        while place.pids():
+            await asyncio.sleep(_LOOK_S)
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.write_eof()
+
+
+if __name__ == "__main__":
+    directory, port_inside, listen_host, listen_port = sys.argv[1:]
+    asyncio.run(serve(Place(Path(directory)), int(port_inside), host=listen_host, wanted=int(listen_port)))
