@@ -1,41 +1,45 @@
 """Which installation a command talks to: the variables of the environment, else the stack that runs on `--home`."""
 
-import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import cyclopts
 
 from nightshift.devstack.stack.home import read_stack
 from nightshift.runtime.errors import ConfigurationError
-from nightshift.runtime.settings import Settings
+from nightshift.runtime.settings import KafkaSettings, PostgresSettings
+
+_S = TypeVar("_S", KafkaSettings, PostgresSettings)
 
 #: Where `nightshift up` keeps its state, on every command that talks to a stack.
 Home = Annotated[
     Path,
-    cyclopts.Parameter(name="--home", help="The folder of a running `nightshift up`.", env_var="NIGHTSHIFT_HOME"),
+    cyclopts.Parameter(
+        name="--home", help="The folder of a running `nightshift up`.", env_var="NIGHTSHIFT_HOME"
+    ),
 ]
 DEFAULT_HOME = Path(".nightshift")
 #: Structured output, on every command.
 Json = Annotated[bool, cyclopts.Parameter(name="--json", negative=(), help="Print JSON for machines.")]
 
 
-def settings_for(home: Path, *, role: str) -> Settings:
+def settings_for(kind: type[_S], home: Path, *, role: str = "nightshift_reader") -> _S:
     """The settings of an installation, with a database role of our own. A set variable wins over the stack's value.
 
-    Raises ConfigurationError when there is neither.
+    Raises ConfigurationError when a setting is in neither.
     """
     given = {name.removeprefix("NIGHTSHIFT_").lower() for name, value in os.environ.items() if value}
-    told = {name: value for name, value in _of_stack(home, role).items() if name not in given}
-    if not told and "postgres_dsn" not in given:
+    stack = _of_stack(home, role)
+    told = {name: value for name, value in stack.items() if name in kind.model_fields and name not in given}
+    if not stack and not given & {name for name, field in kind.model_fields.items() if field.is_required()}:
         raise ConfigurationError(
-            f"no stack runs on {home}, and NIGHTSHIFT_POSTGRES_DSN is not set",
-            hint="start one with `nightshift up`, name its folder with --home, or set the NIGHTSHIFT_ variables",
+            f"no stack runs on {home}, and no NIGHTSHIFT_ variables name one elsewhere",
+            hint="start one with `nightshift up`, or name the folder of a running one with --home",
         )
-    return Settings.load(**told)
+    return kind.load(**told)
 
 
 def _of_stack(home: Path, role: str) -> Mapping[str, Any]:
@@ -53,14 +57,6 @@ def _of_stack(home: Path, role: str) -> Mapping[str, Any]:
             "kafka_idempotence": not embedded,
             "kafka_adaptive_fetch": embedded,
         }
-    if "s3" in stack:
-        store = stack["s3"]
-        told |= {
-            "s3_endpoint": store["endpoint"],
-            "s3_bucket": store["bucket"],
-            "s3_access_key": store["access_key"],
-            "s3_secret_key": store["secret_key"],
-        }
     return told
 
 
@@ -69,13 +65,3 @@ def as_role(dsn: str, role: str) -> str:
     parts = urlsplit(dsn)
     address = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{role}@{address}"))
-
-
-@contextlib.asynccontextmanager
-async def closing(*things: Any) -> AsyncIterator[None]:
-    """Close what has an async `close`, last first, whatever happened inside."""
-    try:
-        yield
-    finally:
-        for thing in reversed(things):
-            await thing.close()

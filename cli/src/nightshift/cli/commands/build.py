@@ -1,0 +1,104 @@
+"""`nightshift build`: ask for a build, like any producer outside."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import cyclopts
+import yaml
+
+from nightshift.cli.commands.watch import follow_to_the_end
+from nightshift.cli.connect import DEFAULT_HOME, Home, Json
+from nightshift.cli.output import note, write_json, write_line
+from nightshift.cli.sending import checked, send
+from nightshift.contracts.events.requests import BuildRequested
+from nightshift.runtime.errors import NotFound, Refused
+
+app = cyclopts.App(name="build", help="Ask for a build: from a file with the idea, or from a sentence.")
+
+#: A request larger than this is no idea brief; it is refused before it is read whole.
+_MAX_FILE = 1_000_000
+
+
+@app.default
+def build(
+    file: Path | None = None,
+    *,
+    idea: str | None = None,
+    account: str | None = None,
+    project: str | None = None,
+    build_id: str | None = None,
+    model: str | None = None,
+    watch: bool = False,
+    home: Home = DEFAULT_HOME,
+    json: Json = False,
+) -> int | None:
+    """Send a BuildRequested to Kafka. Prints the build's id; the build goes on without you.
+
+    Examples:
+
+        nightshift build examples/ideas/tool-library.yaml --watch
+
+        nightshift build --idea "A page that counts down to our holidays" --account family
+
+    Parameters
+    ----------
+    file
+        A YAML or JSON file with the fields of the request: idea_brief, understanding_qna, criteria, checks…
+    idea
+        The idea itself, instead of a file.
+    account
+        Who pays. Default: the file's, else `default`.
+    project
+        What it belongs to; versions count per project. Default: the file's, else the build's id.
+    build_id
+        A name of your own. The same name with the same content changes nothing.
+    model
+        The model to think with. Default: the orchestrator's setting.
+    watch
+        Follow the build to its end; the exit code is the build's.
+    """
+    fields = _fields(file, idea)
+    name = build_id or fields.get("build_id") or f"build-{uuid4().hex[:12]}"
+    given = {"account_id": account, "project_id": project, "model": model}
+    fields |= {key: value for key, value in given.items() if value is not None}
+    fields = {"account_id": "default", "project_id": name, **fields, "build_id": name}
+    request = checked(BuildRequested, fields)
+    asyncio.run(send(home, request))
+    if watch:
+        note(f"build {name}")
+        return follow_to_the_end(home, name, as_json=json)
+    if json:
+        write_json({"build_id": name, "project_id": request.project_id, "account_id": request.account_id})
+    else:
+        write_line(name)
+        note(f"sent; follow it with `nightshift watch {name}`")
+    return None
+
+
+def _fields(file: Path | None, idea: str | None) -> dict[str, Any]:
+    if (file is None) == (idea is None):
+        raise Refused("give either a file or --idea", hint="`nightshift build --help` shows both")
+    if file is None:
+        return {"idea_brief": idea}
+    return read_request(file)
+
+
+def read_request(file: Path) -> dict[str, Any]:
+    """The fields in a request file. Raises NotFound, Refused that says what is wrong with it."""
+    try:
+        if file.stat().st_size > _MAX_FILE:
+            raise Refused(
+                f"{file} is larger than {_MAX_FILE:,} bytes", hint="attach long material by its digest"
+            )
+        fields = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NotFound(f"{file} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Refused(f"{file} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
+    if not isinstance(fields, dict):
+        raise Refused(
+            f"{file} holds no request", hint="its top level is a mapping: idea_brief, understanding_qna, …"
+        )
+    return {str(key): value for key, value in fields.items()}

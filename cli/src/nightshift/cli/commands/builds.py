@@ -1,0 +1,80 @@
+"""`nightshift builds`: the builds that were accepted last, and where each stands."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+
+from nightshift.cli.connect import DEFAULT_HOME, Home, Json
+from nightshift.cli.following import doing
+from nightshift.cli.output import note, write_json, write_table
+from nightshift.cli.reading import open_builds
+from nightshift.cli.standing import Standing, dollars, short
+
+app = cyclopts.App(name="builds", help="List builds, newest first, and where each stands.")
+
+_COLUMNS = ("BUILD", "PROJECT", "ACCOUNT", "PHASE", "NOW", "TURNS", "COST", "AGE", "IDEA")
+
+
+@app.default
+def builds(
+    *,
+    limit: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=1, lte=1000))] = 20,
+    status: str | None = None,
+    home: Home = DEFAULT_HOME,
+    json: Json = False,
+) -> None:
+    """List the builds that were accepted last.
+
+    Examples:
+
+        nightshift builds
+
+        nightshift builds --status sleeping --json
+
+    Parameters
+    ----------
+    limit
+        How many builds to look at.
+    status
+        Only those that are running, sleeping, ready, failed or cancelled.
+    """
+    found = [one for one in asyncio.run(_recent(home, limit)) if status in (None, one.status)]
+    if json:
+        write_json([one.as_json() for one in found])
+    elif found:
+        write_table(_COLUMNS, [_row(one) for one in found])
+    else:
+        note("no builds; ask for one with `nightshift build --idea …`")
+
+
+async def _recent(home: Path, limit: int) -> list[Standing]:
+    async with open_builds(home) as open_:
+        return await open_.recent(limit)
+
+
+def _row(one: Standing) -> tuple[object, ...]:
+    now = one.preview_url or one.reason or "" if one.ended else doing(one)
+    return (
+        one.build_id,
+        one.project_id,
+        one.account_id,
+        one.phase,
+        short(now, 40),
+        one.turns,
+        dollars(one.cost),
+        _age(one.began_at),
+        short(one.brief, 40),
+    )
+
+
+def _age(since: datetime | None) -> str:
+    if since is None:
+        return "-"
+    seconds = int((datetime.now(UTC) - since).total_seconds())
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

@@ -1,0 +1,46 @@
+"""`nightshift cancel`: stop a build."""
+
+import asyncio
+from pathlib import Path
+
+import cyclopts
+
+from nightshift.cli.connect import DEFAULT_HOME, Home, Json
+from nightshift.cli.output import note, write_json
+from nightshift.cli.reading import open_builds
+from nightshift.cli.sending import checked, send
+from nightshift.contracts.events.requests import BuildCancelRequested
+from nightshift.runtime.errors import Refused
+
+app = cyclopts.App(name="cancel", help="Stop a build; what it did stays.")
+
+
+@app.default
+def cancel(build: str, *, reason: str | None = None, home: Home = DEFAULT_HOME, json: Json = False) -> None:
+    """Ask a build to stop. The model call and the tool in hand are ended within seconds.
+
+    Example:
+
+        nightshift cancel build-4f1c2a --reason "wrong idea"
+
+    Parameters
+    ----------
+    build
+        The build's id.
+    reason
+        Kept in the log.
+    """
+    request = checked(BuildCancelRequested, {"build_id": build, "reason": reason})
+    asyncio.run(_cancel(home, request))
+    if json:
+        write_json({"build_id": build, "requested": "cancel"})
+    else:
+        note(f"asked {build} to stop; `nightshift watch {build}` shows it end")
+
+
+async def _cancel(home: Path, request: BuildCancelRequested) -> None:
+    async with open_builds(home) as builds:
+        standing = await builds.standing(request.build_id)
+    if standing.ended:
+        raise Refused(f"build {request.build_id} is {standing.status} already")
+    await send(home, request)

@@ -1,0 +1,44 @@
+"""`nightshift wake`: wake a sleeping build before its time."""
+
+import asyncio
+from pathlib import Path
+
+import cyclopts
+
+from nightshift.cli.connect import DEFAULT_HOME, Home, Json
+from nightshift.cli.output import note, write_json
+from nightshift.cli.reading import open_builds
+from nightshift.cli.sending import checked, send
+from nightshift.contracts.events.requests import BuildWakeAsked
+from nightshift.runtime.errors import Refused
+
+app = cyclopts.App(name="wake", help="Wake a sleeping build now.")
+
+
+@app.default
+def wake(build: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
+    """Wake a build that sleeps. Without money it falls asleep again: `nightshift account top-up` gives it some.
+
+    Example:
+
+        nightshift wake build-4f1c2a
+
+    Parameters
+    ----------
+    build
+        The build's id.
+    """
+    request = checked(BuildWakeAsked, {"build_id": build})
+    asyncio.run(_wake(home, request))
+    if json:
+        write_json({"build_id": build, "requested": "wake"})
+    else:
+        note(f"asked {build} to wake")
+
+
+async def _wake(home: Path, request: BuildWakeAsked) -> None:
+    async with open_builds(home) as builds:
+        standing = await builds.standing(request.build_id)
+    if standing.status != "sleeping":
+        raise Refused(f"build {request.build_id} is not asleep: it is {standing.status}")
+    await send(home, request)

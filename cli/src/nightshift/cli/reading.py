@@ -1,0 +1,91 @@
+"""Reading builds from the log, as the role that may only read."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+
+from nightshift.cli.connect import settings_for
+from nightshift.cli.standing import Standing, advance
+from nightshift.runtime.errors import NotFound
+from nightshift.runtime.log.port import RecordedEvent, build_stream
+from nightshift.runtime.log.postgres import PostgresEventLog, log_database
+from nightshift.runtime.pg import Database, PgConfig
+from nightshift.runtime.settings import PostgresSettings
+
+#: Seconds between two looks at a build that is followed. The log is asked, so nothing is missed in between.
+_LOOK = 0.1
+_RECENT = "SELECT stream_id FROM nightshift.recent_builds($1, $2)"
+
+
+class Builds:
+    """Builds as the log has them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._log = PostgresEventLog(database, actor="cli", hint=False)
+
+    async def events(self, build_id: str, *, after: int = 0) -> list[RecordedEvent]:
+        """The events of a build with a version over `after`. Raises NotFound when there is no such build."""
+        found = [
+            event async for event in self._log.read_stream(build_stream(build_id), from_version=after + 1)
+        ]
+        if not found and not after:
+            raise _not_found(build_id)
+        return found
+
+    async def standing(self, build_id: str) -> Standing:
+        """Where a build stands now. Raises NotFound."""
+        standing = Standing(build_id)
+        for event in await self.events(build_id):
+            standing = advance(standing, event)
+        return standing
+
+    async def recent(self, limit: int, *, before: datetime | None = None) -> list[Standing]:
+        """The builds that were accepted last, newest first."""
+        rows = await self._database.fetch(_RECENT, limit, before)
+        return [await self.standing(row["stream_id"].removeprefix("build-")) for row in rows]
+
+    async def follow(self, build_id: str, *, patience: float = 0.0) -> AsyncIterator[list[RecordedEvent]]:
+        """Every event from the first on, in batches as they come; an empty batch when a look found nothing.
+
+        Never ends by itself. Waits `patience` seconds for a build that is not there yet, then raises NotFound.
+        """
+        after, deadline = 0, asyncio.get_running_loop().time() + patience
+        while True:
+            found = [
+                event async for event in self._log.read_stream(build_stream(build_id), from_version=after + 1)
+            ]
+            if found:
+                after = found[-1].version
+            elif not after and asyncio.get_running_loop().time() >= deadline:
+                raise _not_found(build_id)
+            yield found
+            if not found:
+                await asyncio.sleep(_LOOK)
+
+
+@contextlib.asynccontextmanager
+async def open_builds(home: Path) -> AsyncIterator[Builds]:
+    """The builds of an installation, while inside. Raises ConfigurationError, Unavailable."""
+    async with open_database(home) as database:
+        yield Builds(database)
+
+
+@contextlib.asynccontextmanager
+async def open_database(home: Path) -> AsyncIterator[Database]:
+    """The database of an installation as the role that may only read. Raises ConfigurationError, Unavailable."""
+    settings = settings_for(PostgresSettings, home)
+    dsn = settings.postgres_dsn.get_secret_value()
+    database = log_database(
+        PgConfig(dsn=dsn, application_name="nightshift-cli", max_connections=2, patience=5.0)
+    )
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def _not_found(build_id: str) -> NotFound:
+    return NotFound(f"there is no build {build_id}", hint="`nightshift builds` lists them")

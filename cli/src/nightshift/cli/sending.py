@@ -1,0 +1,45 @@
+"""Sending requests to Kafka, like any producer outside: validated here, so that a mistake is told before it is sent."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from nightshift.cli.connect import settings_for
+from nightshift.contracts.cloudevents import decode_request, encode_request
+from nightshift.contracts.errors import ContractError
+from nightshift.contracts.model import Request
+from nightshift.runtime.bus.kafka.producer import KafkaProducer
+from nightshift.runtime.bus.port import Outgoing
+from nightshift.runtime.errors import Refused
+from nightshift.runtime.settings import KafkaSettings
+
+_SOURCE = "/nightshift/cli"
+
+R = TypeVar("R", bound=Request)
+
+
+def checked(kind: type[R], fields: dict[str, Any]) -> R:
+    """A request of these fields. Raises Refused that names each field that is wrong."""
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, one['loc'])) or kind.type}: {one['msg']}" for one in error.errors()]
+        raise Refused(
+            f"the request cannot be sent: {'; '.join(wrong)}",
+            hint="docs/reference lists the fields of every request",
+        ) from None
+
+
+async def send(home: Path, request: Request) -> None:
+    """Produce a request and wait for the broker's word. Raises Refused, Unavailable, ConfigurationError."""
+    try:
+        message = encode_request(request, id=str(uuid4()), source=_SOURCE)
+        # What the door would refuse is told here, where somebody hears it.
+        decode_request(message.key, message.headers, message.value)
+    except ContractError as error:
+        raise Refused(f"the request cannot be sent: {error}") from error
+    settings = settings_for(KafkaSettings, home)
+    async with KafkaProducer(settings, client_id="nightshift-cli") as producer:
+        await producer.send([Outgoing.of(settings.topics.requests, message)])
