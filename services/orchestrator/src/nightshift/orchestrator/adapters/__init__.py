@@ -1,0 +1,1 @@
+"""What stands between the loop and the outside: one file per vendor."""
