@@ -1,0 +1,56 @@
+"""The composition root of the budget service: the only place that makes its clients."""
+
+from typing import NoReturn
+
+from nightshift.budget.adapters.postgres import PostgresLedger
+from nightshift.budget.clockwork import Clockwork
+from nightshift.budget.handlers import Handlers
+from nightshift.budget.settings import BudgetSettings
+from nightshift.budget.usecases import Budget
+from nightshift.contracts.model import Owner
+from nightshift.runtime import service
+from nightshift.runtime.bus.kafka.consumers import KafkaConsumers
+from nightshift.runtime.bus.kafka.producer import KafkaProducer
+from nightshift.runtime.bus.port import Subscription
+from nightshift.runtime.log.postgres import PostgresEventLog, log_database
+from nightshift.runtime.objects.s3 import S3ObjectStore
+from nightshift.runtime.pg import PgConfig
+
+NAME = Owner.BUDGET.value
+
+
+async def start(running: service.Service[BudgetSettings]) -> None:
+    """Connect, listen, tick."""
+    settings = running.settings
+    database = log_database(PgConfig(dsn=settings.postgres_dsn.get_secret_value(), application_name=NAME))
+    running.on_stop(database.close)
+    await database.wait_ready()
+    log = PostgresEventLog(database, actor=f"{NAME}/{settings.replica_id}")
+    running.on_stop(log.close)
+    budget = Budget(log, PostgresLedger(database, log), settings.policy())
+    handlers, topics = Handlers(budget), settings.topics
+
+    producer = await running.enter(KafkaProducer(settings, client_id=NAME))
+    objects = await running.enter(S3ObjectStore.from_settings(settings))
+    consumers = await running.enter(
+        KafkaConsumers(
+            settings,
+            [
+                Subscription(topics.requests, topics.group(NAME, topics.requests), handlers.on_requests()),
+                Subscription(topics.build, topics.group(NAME, topics.build), handlers.on_builds()),
+            ],
+            producer=producer,
+            objects=objects,
+            ground=database.answers,
+            client_id=NAME,
+        )
+    )
+    running.ready_when("consumers", lambda: consumers.assigned)
+    running.ready_when("database", database.answers)
+    running.fail_when(consumers.failed, "a consumer makes no progress")
+    running.spawn(Clockwork(log, budget, wake_jitter_s=settings.budget_wake_jitter_s).run(), name="clockwork")
+
+
+def main() -> NoReturn:
+    """Run the service until it is told to stop."""
+    service.run(NAME, BudgetSettings.load, start)

@@ -1,0 +1,29 @@
+"""What the budget service reads from its environment."""
+
+from datetime import timedelta
+
+from pydantic import Field
+
+from nightshift.budget.usecases import Policy
+from nightshift.runtime.settings import Settings
+
+
+class BudgetSettings(Settings):
+    """Money in microdollars, times in seconds."""
+
+    budget_default_period_microusd: int = Field(30_000_000, ge=0)  # of an account that nobody opened
+    budget_default_period_days: int = Field(30, ge=1, le=366)
+    budget_default_time_zone: str = "UTC"
+    budget_grant_lasts_s: float = Field(3600.0, gt=0)
+    budget_day_seconds: float | None = Field(None, gt=0)  # none: real days, to the account's midnight
+    budget_wake_jitter_s: float = Field(30.0, ge=0)  # over how long the sleepers of one midnight wake
+
+    def policy(self) -> Policy:
+        """The use cases' part of it."""
+        return Policy(
+            default_period_budget=self.budget_default_period_microusd,
+            default_period_days=self.budget_default_period_days,
+            default_time_zone=self.budget_default_time_zone,
+            grant_lasts=timedelta(seconds=self.budget_grant_lasts_s),
+            day_seconds=self.budget_day_seconds,
+        )
