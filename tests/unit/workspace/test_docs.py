@@ -1,0 +1,86 @@
+"""What the documents say is there: links, make targets, commands."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from nightshift.cli.main import COMMANDS
+
+ROOT = Path(__file__).parents[3]
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+REQUIRED_TARGETS = {"setup", "demo", "test", "check", "bench", "test-kafka", "clean", "help"}
+REQUIRED = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE"]
+
+
+def documents() -> list[Path]:
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "*.md"], cwd=ROOT, capture_output=True, check=True, text=True
+    ).stdout.split("\0")
+    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+
+
+def prose(path: Path) -> str:
+    return re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+
+
+def anchor(heading: str) -> str:
+    """The fragment that a heading gets."""
+    words = re.sub(r"[^\w\- ]", "", heading.replace("`", "").strip().lower())
+    return words.replace(" ", "-")
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_the_documents_are_there(name):
+    assert (ROOT / name).stat().st_size > 500
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_inside_the_tree_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(path)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, fragment = target.partition("#")
+        linked = (path.parent / file).resolve() if file else path
+        assert linked.exists(), target
+        if fragment:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
+            assert fragment in map(anchor, headings), target
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_make_targets_that_are_named_exist(path):
+    named = set(re.findall(r"(?:`|^\s*|\$ )make ([a-z][a-z-]*)", path.read_text(), re.MULTILINE))
+    assert named <= TARGETS
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_in_code_blocks_exist(path):
+    known = {command.name for command in COMMANDS}
+    blocks = re.findall(r"```(?:sh|bash|console)\n(.*?)```", path.read_text(), flags=re.DOTALL)
+    named = {
+        name
+        for block in blocks
+        for name in re.findall(r"^(?:\$ )?(?:\.venv/bin/)?nightshift ([a-z]+)", block, re.MULTILINE)
+    }
+    assert named <= known
+
+
+def test_the_makefile_has_the_promised_targets_and_explains_each():
+    assert TARGETS >= REQUIRED_TARGETS
+    told = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, check=True, text=True
+    )
+    for target in REQUIRED_TARGETS:
+        assert re.search(rf"make {target}\s+\w{{3,}}", told.stdout), target
+
+
+def test_every_decision_record_says_why_and_what_follows():
+    records = sorted((ROOT / "docs/adr").glob("[0-9]*.md"))
+    assert [int(path.name[:4]) for path in records] == list(range(1, len(records) + 1))
+    assert len(records) >= 6
+    for path in records:
+        headings = re.findall(r"^## (.*)$", path.read_text(), re.MULTILINE)
+        assert headings[:3] == ["Context", "Decision", "Consequences"], path.name
+        assert len(path.read_text().splitlines()) <= 60, path.name

@@ -1,0 +1,111 @@
+"""What the tree as a whole promises: locked dependencies, scripts that parse, nothing of one machine in it."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+MEMBERS = sorted(
+    [
+        *ROOT.glob("libs/*/pyproject.toml"),
+        *ROOT.glob("services/*/pyproject.toml"),
+        ROOT / "cli/pyproject.toml",
+    ]
+)
+LOCK = (ROOT / "requirements.lock").read_text()
+
+#: Hosts of package indexes and repositories, in parts so that this file does not hold them.
+REGISTRIES = [
+    ".".join(parts)
+    for parts in (
+        ("pypi", "org"),
+        ("pythonhosted", "org"),
+        ("npmjs", "org"),
+        ("npmjs", "com"),
+        ("repo1", "maven", "org"),
+        ("repo", "maven", "apache", "org"),
+        ("proxy", "golang", "org"),
+        ("crates", "io"),
+    )
+]
+#: Where a developer's machine shows through (`/home/user` is the sandbox's own), built so that it is not found here.
+PLACES = [
+    r"(?<![\w./-])/" + place
+    for place in ("work" + "/", r"home/(?!user/)[a-z]\w*/", r"Users/\w+/", "root" + "/")
+]
+
+
+def tracked_texts() -> list[tuple[str, str]]:
+    names = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
+    ).stdout.split("\0")
+    texts = []
+    for name in filter(None, names):
+        path = ROOT / name
+        if path.is_file() and b"\0" not in (body := path.read_bytes())[:8192]:
+            texts.append((name, body.decode("utf-8", "replace")))
+    return texts
+
+
+def hits(pattern: str, text: str) -> list[str]:
+    return [match.group(0) for match in re.finditer(pattern, text)]
+
+
+@pytest.mark.parametrize("pattern", PLACES)
+def test_no_tracked_file_holds_a_path_of_one_machine(pattern):
+    found = {name: found for name, text in tracked_texts() if (found := hits(pattern, text))}
+    assert found == {}
+
+
+def test_no_tracked_file_names_a_package_registry():
+    found = {name: host for name, text in tracked_texts() for host in REGISTRIES if host in text}
+    assert found == {}
+
+
+def test_the_searches_above_would_find_something():
+    place = "work" + "/"
+    assert hits(PLACES[0], f"see /{place}x") == [f"/{place}"]
+    assert hits(PLACES[0], f"a/{place}x, ./{place}x") == []
+
+
+def test_every_locked_package_has_hashes_and_no_address():
+    entries = [entry for entry in re.split(r"\n(?=\S)", LOCK) if entry and not entry.startswith("#")]
+    assert len(entries) > 50
+    for entry in entries:
+        assert "--hash=sha256:" in entry, entry.splitlines()[0]
+    assert "://" not in LOCK
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("member", MEMBERS, ids=lambda path: str(path.parent.relative_to(ROOT)))
+def test_everything_a_member_needs_is_locked_or_a_member(member):
+    locked = {normal(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", LOCK, re.MULTILINE)}
+    own = {tomllib.loads(path.read_text())["project"]["name"] for path in MEMBERS}
+    project = tomllib.loads(member.read_text())["project"]
+    needs = {normal(re.split(r"[\[<>=!~; ]", need)[0]) for need in project["dependencies"]}
+    assert needs - locked - own == set()
+
+
+@pytest.mark.parametrize("member", MEMBERS, ids=lambda path: str(path.parent.relative_to(ROOT)))
+def test_members_are_alike(member):
+    meta = tomllib.loads(member.read_text())
+    folder = member.parent
+    module = meta["tool"]["uv"]["build-backend"]["module-name"]
+    assert meta["project"]["license"] == "Apache-2.0"
+    assert meta["project"]["requires-python"] == ">=3.11"
+    assert (folder / "src" / Path(*module.split(".")) / "py.typed").exists()
+    assert (folder / meta["project"]["readme"]).exists()
+
+
+@pytest.mark.parametrize("script", ["scripts/setup.sh", "scripts/lock.sh", ".ci/run"])
+def test_shell_scripts_parse_are_strict_and_executable(script):
+    path = ROOT / script
+    assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
+    assert "set -euo pipefail" in path.read_text()
+    assert path.stat().st_mode & 0o100
