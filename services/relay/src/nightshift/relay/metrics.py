@@ -8,5 +8,7 @@ PUBLISHED = Counter("nightshift_relay_published", "Events the broker acknowledge
 REPUBLISHED = Counter(
     "nightshift_relay_republished", "Events sent again because the broker lost its data.", ["group"]
 )
-LEADER = Gauge("nightshift_relay_leader", "1 where this process leads the group, 0 where it stands by.", ["group"])
+LEADER = Gauge(
+    "nightshift_relay_leader", "1 where this process leads the group, 0 where it stands by.", ["group"]
+)
 LOSSES = Counter("nightshift_relay_broker_losses", "Times the broker was found to have lost data.", ["group"])

@@ -69,7 +69,9 @@ class KafkaProducer:
         """Send all of it. Raises Unavailable when any lane failed: then the rest of that lane was not sent."""
         try:
             async with asyncio.timeout(self._timeout):
-                return await asyncio.gather(*(self._send_lane(lane, records) for lane, records in lanes.items()))
+                return await asyncio.gather(
+                    *(self._send_lane(lane, records) for lane, records in lanes.items())
+                )
         except TimeoutError as error:
             raise Unavailable(f"the broker did not acknowledge within {self._timeout:g} s") from error
         except KafkaError as error:
@@ -88,7 +90,12 @@ class KafkaProducer:
     def _builders(self, records: Sequence[Record]) -> list[BatchBuilder]:
         builders = [self._producer.create_batch()]
         for record in records:
-            place = {"timestamp": None, "key": record.key, "value": record.value, "headers": record.headers}
+            place = {
+                "timestamp": None,
+                "key": record.key,
+                "value": record.value,
+                "headers": list(record.headers),
+            }
             if builders[-1].append(**place) is None:
                 builders.append(self._producer.create_batch())
                 builders[-1].append(**place)
@@ -98,7 +105,9 @@ class KafkaProducer:
 
     async def close(self) -> None:
         """Give up what is in flight and leave; does not wait for a broker that is gone."""
-        sender = self._producer._sender.sender_task  # stop() alone would wait for ever to deliver what is pending
+        sender = (
+            self._producer._sender.sender_task
+        )  # stop() alone would wait for ever to deliver what is pending
         if sender is not None:
             sender.cancel()
         self._disposal = asyncio.ensure_future(self._producer.stop())

@@ -1,4 +1,4 @@
-"""The relay's PostgreSQL: the session that leads, the reads, and the writers' hints.
+"""The relay's PostgreSQL: the session that leads, and the reads.
 
 Leading is holding a session lock, so the session must be one server process for its whole life, and must die soon when
 its owner does: dead peers are found by keepalives, a paused owner by the server's own idle timeout.
@@ -11,7 +11,6 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-import structlog
 
 from nightshift.relay.domain.divergence import Place
 from nightshift.relay.domain.records import Lane, Published
@@ -22,9 +21,7 @@ from nightshift.runtime.log.port import Row
 from nightshift.runtime.log.postgres import PostgresEventLog
 from nightshift.runtime.pg import Database
 
-_log = structlog.get_logger(__name__)
-
-_BROKEN = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+BROKEN = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _NOT_MIGRATED = (asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError)
 _NOT_ALLOWED = (
     asyncpg.InsufficientPrivilegeError,
@@ -51,7 +48,8 @@ _LEAD = "SELECT nightshift.relay_lead($1)"
 _NEWEST_LOSS = "SELECT nightshift.relay_newest_loss()"
 _CURSORS = "SELECT shard, position, loss, newest_loss FROM nightshift.relay_read_cursors($1)"
 _PUBLISHED = (
-    "SELECT topic, partition, record_offset, event_id, stream_id, version FROM nightshift.relay_read_published()"
+    "SELECT topic, partition, record_offset, event_id, stream_id, version"
+    " FROM nightshift.relay_read_published()"
 )
 _MOVE = "SELECT nightshift.relay_move($1, $2, $3, $4, $5, $6, $7, $8)"
 _NOTE_LOSS = "SELECT nightshift.relay_note_loss($1, $2)"
@@ -156,8 +154,8 @@ class PgSession:
             raise ConfigurationError(
                 f"PostgreSQL: {error}", hint="check NIGHTSHIFT_POSTGRES_DSN and its role"
             ) from error
-        except _BROKEN as error:
-            raise LeadershipLost(f"the leading session is gone: {_said(error)}") from error
+        except BROKEN as error:
+            raise LeadershipLost(f"the leading session is gone: {said(error)}") from error
 
 
 class PgSessions:
@@ -177,8 +175,8 @@ class PgSessions:
             await self._check(connection)
             try:
                 await connection.execute(_LEADING.format(timeout_ms=int(self._timeout * 1000)))
-            except _BROKEN as error:
-                raise Unavailable(f"PostgreSQL: {_said(error)}") from error
+            except BROKEN as error:
+                raise Unavailable(f"PostgreSQL: {said(error)}") from error
             yield PgSession(connection, shards, timeout_s=self._timeout)
         finally:
             connection.terminate()  # whatever state it is in; the server drops the locks with it
@@ -194,73 +192,6 @@ class PgSessions:
         self._checked = True
 
 
-class PgHints:
-    """Hears the writers' NOTIFY on a connection of its own, which is always read, watched, and new every hour."""
-
-    def __init__(self, dsn: str, *, name: str, channel: str) -> None:
-        self._dsn = dsn
-        self._name = name
-        self._channel = channel
-
-    @contextlib.asynccontextmanager
-    async def listen(self, shards: Sequence[int]) -> AsyncIterator["HeardHints"]:
-        """Hints for these shards, as long as the block lasts; without a connection the relay only polls."""
-        hints = HeardHints(frozenset(str(shard) for shard in shards))
-        keeping = asyncio.create_task(self._keep(hints))
-        try:
-            yield hints
-        finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
-
-    async def _keep(self, hints: "HeardHints") -> None:
-        while True:
-            try:
-                await self._listen_for_an_hour(hints)
-            except (Unavailable, *_BROKEN) as error:
-                _log.info("hints.lost", error=_said(error))
-                await asyncio.sleep(1)
-            finally:
-                hints.heard = False
-
-    async def _listen_for_an_hour(self, hints: "HeardHints") -> None:
-        connection = await connect(self._dsn, f"{self._name} hints")
-        try:
-            await connection.add_listener(self._channel, hints.on_notify)
-            hints.heard = True
-            hints.wake()  # what was appended before we listened
-            for _ in range(240):
-                await asyncio.sleep(15)
-                await connection.fetchval("SELECT 1", timeout=5)
-        finally:
-            connection.terminate()
-
-
-class HeardHints:
-    """Implements Hints."""
-
-    def __init__(self, shards: frozenset[str]) -> None:
-        self.heard = False
-        self._shards = shards
-        self._event = asyncio.Event()
-
-    def on_notify(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        """A writer appended to this shard."""
-        if payload in self._shards:
-            self._event.set()
-
-    def wake(self) -> None:
-        """End the wait, or the next one."""
-        self._event.set()
-
-    async def wait(self, seconds: float) -> None:
-        """Until a hint, or for so long."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._event.wait()
-        self._event.clear()
-
-
 async def connect(dsn: str, name: str) -> asyncpg.Connection:
     """A connection of its own to the primary. Raises Unavailable, ConfigurationError."""
     try:
@@ -271,8 +202,8 @@ async def connect(dsn: str, name: str) -> asyncpg.Connection:
         raise ConfigurationError(
             f"PostgreSQL: {error}", hint="check NIGHTSHIFT_POSTGRES_DSN and its role"
         ) from error
-    except (*_BROKEN, asyncpg.exceptions.TargetServerAttributeNotMatched) as error:
-        raise Unavailable(f"PostgreSQL: {_said(error)}") from error
+    except (*BROKEN, asyncpg.exceptions.TargetServerAttributeNotMatched) as error:
+        raise Unavailable(f"PostgreSQL: {said(error)}") from error
 
 
 async def refuse_pooler(first: asyncpg.Connection, second: asyncpg.Connection) -> None:
@@ -287,8 +218,8 @@ async def refuse_pooler(first: asyncpg.Connection, second: asyncpg.Connection) -
         after = await _backend(first)
     if before != after or other == before:
         raise ConfigurationError(
-            "the relay reaches PostgreSQL through a pooler that pools by transaction: its session locks would be lost or "
-            "left behind, and two relays would lead at once",
+            "the relay reaches PostgreSQL through a pooler that pools by transaction: its session locks would be "
+            "lost or left behind, and two relays would lead at once",
             hint="give NIGHTSHIFT_POSTGRES_DSN of the relay the address of the server itself, or of a session pool",
         )
 
@@ -298,5 +229,5 @@ async def _backend(connection: asyncpg.Connection) -> int:
         return int(await connection.fetchval("SELECT pg_backend_pid()"))
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__

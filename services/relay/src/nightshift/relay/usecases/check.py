@@ -22,7 +22,9 @@ _PAGE = 500
 class Check:
     """One group's look at broker and log, and what follows from it."""
 
-    def __init__(self, source: Source, encoder: Encoder, *, group: str, accept_divergence: str | None) -> None:
+    def __init__(
+        self, source: Source, encoder: Encoder, *, group: str, accept_divergence: str | None
+    ) -> None:
         self._source = source
         self._encoder = encoder
         self._group = group

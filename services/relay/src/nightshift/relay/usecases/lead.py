@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from nightshift.relay import metrics
-from nightshift.relay.errors import BrokerLost, LeadershipLost
+from nightshift.relay.errors import BrokerLost, Diverged, LeadershipLost
 from nightshift.relay.ports import Brokers, Hints, HintSource, Session, Sessions, Source
 from nightshift.relay.usecases.check import Check, note_loss
 from nightshift.relay.usecases.publish import Publish, Watch
@@ -46,7 +46,7 @@ class Group:
         ensure_topics: Callable[[], Awaitable[None]],
         times: Times,
     ) -> None:
-        self._name = name
+        self.name = name
         self._shards = shards
         self._sessions = sessions
         self._brokers = brokers
@@ -66,20 +66,24 @@ class Group:
     async def run(self) -> None:
         """Until told to stop. Raises what waiting cannot mend: Diverged, ConfigurationError, UnknownType."""
         pause = _FIRST_PAUSE
-        metrics.LEADER.labels(self._name).set(0)
+        metrics.LEADER.labels(self.name).set(0)
         while not self._watch.stopping:
             try:
                 async with self._sessions.open(self._shards) as session:
                     self.connected, pause = True, _FIRST_PAUSE
                     if await self._stand_by(session):
                         await self._lead(session)
+            except Diverged as error:
+                _log.error("log.diverged", group=self.name, error=str(error), hint=error.hint)
+                raise
             except (LeadershipLost, Unavailable) as error:
-                _log.warning("relay.stands_by", group=self._name, why=str(error))
+                _log.warning("relay.stands_by", group=self.name, why=str(error))
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
             finally:
                 self.connected = False
-                metrics.LEADER.labels(self._name).set(0)
+                for gauge in (metrics.LEADER, metrics.LAG_EVENTS, metrics.LAG_SECONDS):
+                    gauge.labels(self.name).set(0)
 
     async def _stand_by(self, session: Session) -> bool:
         while not self._watch.stopping:
@@ -89,12 +93,12 @@ class Group:
         return False
 
     async def _lead(self, session: Session) -> None:
-        _log.info("relay.leads", group=self._name, shards=len(self._shards))
-        metrics.LEADER.labels(self._name).set(1)
+        _log.info("relay.leads", group=self.name, shards=len(self._shards))
+        metrics.LEADER.labels(self.name).set(1)
         self._watch.newest_loss = 0
         async with self._hints.listen(self._shards) as hints:
             await _first_to_end(self._publish_on(session, hints), self._heartbeat(session), self._measure())
-        _log.info("relay.stops_leading", group=self._name)
+        _log.info("relay.stops_leading", group=self.name)
 
     async def _publish_on(self, session: Session, hints: Hints) -> None:
         pause = _FIRST_PAUSE
@@ -107,10 +111,10 @@ class Group:
                     try:
                         await self._publish.run(session, broker, hints, cursors, acknowledged)
                     except BrokerLost as error:
-                        await note_loss(session, str(error), seen=cursors.newest_loss, group=self._name)
+                        await note_loss(session, str(error), seen=cursors.newest_loss, group=self.name)
             except Unavailable as error:
                 # Whatever failed, the next session begins at the cursor: nothing later of a build has overtaken.
-                _log.warning("relay.waits", group=self._name, why=str(error))
+                _log.warning("relay.waits", group=self.name, why=str(error))
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -128,8 +132,8 @@ class Group:
             except Unavailable:
                 events, seconds = -1, 0.0
             if events >= 0:
-                metrics.LAG_EVENTS.labels(self._name).set(events)
-                metrics.LAG_SECONDS.labels(self._name).set(seconds)
+                metrics.LAG_EVENTS.labels(self.name).set(events)
+                metrics.LAG_SECONDS.labels(self.name).set(seconds)
             # Counting a long backlog takes its time: at most a twentieth of ours.
             await asyncio.sleep(max(self._times.lag, 20 * (loop.time() - began)))
 

@@ -1,0 +1,69 @@
+"""`nightshift topics`: make the broker's topics what the plan says, or show what would change."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+
+from nightshift.cli.connect import DEFAULT_HOME, Home, Json, settings_for
+from nightshift.cli.exits import Exit
+from nightshift.cli.output import report_error, write_json, write_table
+from nightshift.relay.domain.topics import TopicReport, TopicState
+from nightshift.relay.topics import apply as apply_plan
+from nightshift.relay.topics import load_plan
+from nightshift.runtime.settings import KafkaSettings
+
+app = cyclopts.App(name="topics", help="Create the topics on the broker, or show what would change.")
+
+
+@app.command
+def apply(
+    *,
+    file: Annotated[Path | None, cyclopts.Parameter(help="A plan such as deploy/topics.yaml.")] = None,
+    dry_run: Annotated[bool, cyclopts.Parameter(negative=(), help="Only show what would change.")] = False,
+    partitions: Annotated[
+        int | None, cyclopts.Parameter(help="Instead of the plan's, for each topic.")
+    ] = None,
+    replication: Annotated[
+        int | None, cyclopts.Parameter(help="Instead of the plan's, for each topic.")
+    ] = None,
+    json: Json = False,
+    home: Home = DEFAULT_HOME,
+) -> int:
+    """Create the topics that are missing and tell what differs. Topics that exist are never changed.
+
+    Without --file it is the plan of this release, which deploy/topics.yaml spells out. It fails when a topic has
+    another number of partitions than planned, because changing that would move keys.
+
+    Example: nightshift topics apply --dry-run
+    """
+    settings = settings_for(KafkaSettings, home)
+    plan = load_plan(file, settings.topics) if file is not None else None
+    reports = asyncio.run(
+        apply_plan(settings, plan=plan, partitions=partitions, replication=replication, dry_run=dry_run)
+    )
+    if json:
+        write_json([_as_json(report) for report in reports])
+    else:
+        write_table(
+            ("TOPIC", "STATE", "PARTITIONS", "DIFFERENCES"),
+            [(one.name, one.state, one.partitions, "; ".join(one.differences) or None) for one in reports],
+        )
+    refused = [report.name for report in reports if report.state is TopicState.REFUSED]
+    if refused:
+        report_error(
+            f"{', '.join(refused)}: another number of partitions than planned, and nothing was changed there",
+            "plan the number that the topics have, or create new topics under another NIGHTSHIFT_TOPIC_PREFIX",
+        )
+        return Exit.ERROR
+    return Exit.OK
+
+
+def _as_json(report: TopicReport) -> dict[str, object]:
+    return {
+        "name": report.name,
+        "state": report.state.value,
+        "partitions": report.partitions,
+        "differences": list(report.differences),
+    }

@@ -1,0 +1,93 @@
+"""The broker's topics: what there is, and making what is missing."""
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from nightshift.relay.domain.topics import TopicPlan
+from nightshift.runtime.errors import Refused, Unavailable
+
+_NO_ERROR = 0
+
+
+class KafkaAdmin:
+    """Made by `kafka_admin`."""
+
+    def __init__(self, client: AIOKafkaAdminClient) -> None:
+        self._client = client
+
+    async def names(self) -> frozenset[str]:
+        """The topics there are. Asks for all: some brokers create what they are asked about by name."""
+        with _translated():
+            return frozenset(await self._client.list_topics())
+
+    async def describe(self, names: Sequence[str]) -> dict[str, TopicPlan]:
+        """Those of the topics that exist."""
+        there = sorted(set(names) & await self.names())
+        if not there:
+            return {}
+        with _translated():
+            described = await self._client.describe_topics(there)
+            configs = await self._client.describe_configs(
+                [ConfigResource(ConfigResourceType.TOPIC, name) for name in there]
+            )
+        settings = {
+            resource[3]: {entry[0]: entry[1] for entry in resource[4]}
+            for answer in configs
+            for resource in answer.resources
+        }
+        return {
+            topic["topic"]: TopicPlan(
+                topic["topic"],
+                len(topic["partitions"]),
+                min(len(partition["replicas"]) for partition in topic["partitions"]),
+                settings.get(topic["topic"], {}),
+            )
+            for topic in described
+            if topic["error_code"] == _NO_ERROR
+        }
+
+    async def create(self, plan: Sequence[TopicPlan]) -> None:
+        """Create these; one that somebody else created meanwhile is fine. Raises Refused, Unavailable."""
+        new = [
+            NewTopic(
+                topic.name,
+                num_partitions=topic.partitions,
+                replication_factor=topic.replication,
+                topic_configs=dict(topic.config),
+            )
+            for topic in plan
+        ]
+        with _translated():
+            answer = await self._client.create_topics(new)
+        for name, code, *text in answer.topic_errors:
+            error = for_code(code)
+            if code == _NO_ERROR or error is TopicAlreadyExistsError:
+                continue
+            said = f"the broker does not create {name}: {text[0] if text and text[0] else error.__name__}"
+            raise Unavailable(said) if error.retriable else Refused(said)
+
+
+@contextlib.asynccontextmanager
+async def kafka_admin(options: Mapping[str, Any]) -> AsyncIterator[KafkaAdmin]:
+    """A client for topics. `options`: bootstrap servers and security. Raises Unavailable."""
+    client = AIOKafkaAdminClient(**options, request_timeout_ms=10_000)
+    try:
+        with _translated():
+            await client.start()
+        yield KafkaAdmin(client)
+    finally:
+        with contextlib.suppress(KafkaError, OSError):
+            await client.close()
+
+
+@contextlib.contextmanager
+def _translated() -> Any:
+    try:
+        yield
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise Unavailable(f"the broker: {type(error).__name__}: {error}") from error

@@ -1,0 +1,81 @@
+"""The writers' hints: a NOTIFY after each commit ends the relay's wait at once."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+import structlog
+
+from nightshift.relay.adapters.postgres import BROKEN, connect, said
+from nightshift.runtime.errors import Unavailable
+
+_log = structlog.get_logger(__name__)
+
+_RECYCLE_S, _WATCH_S = 3600, 15
+
+
+class PgHints:
+    """Hears the writers' NOTIFY on a connection of its own, which is always read, watched, and new every hour."""
+
+    def __init__(self, dsn: str, *, name: str, channel: str) -> None:
+        self._dsn = dsn
+        self._name = name
+        self._channel = channel
+
+    @contextlib.asynccontextmanager
+    async def listen(self, shards: Sequence[int]) -> AsyncIterator["HeardHints"]:
+        """Hints for these shards, as long as the block lasts; without a connection the relay only polls."""
+        hints = HeardHints(frozenset(str(shard) for shard in shards))
+        keeping = asyncio.create_task(self._keep(hints))
+        try:
+            yield hints
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+
+    async def _keep(self, hints: "HeardHints") -> None:
+        while True:
+            try:
+                await self._listen_for_an_hour(hints)
+            except (Unavailable, *BROKEN) as error:
+                _log.info("hints.lost", error=said(error))
+                await asyncio.sleep(1)
+            finally:
+                hints.heard = False
+
+    async def _listen_for_an_hour(self, hints: "HeardHints") -> None:
+        connection = await connect(self._dsn, f"{self._name} hints")
+        try:
+            await connection.add_listener(self._channel, hints.on_notify)
+            hints.heard = True
+            hints.wake()  # what was appended before we listened
+            for _ in range(_RECYCLE_S // _WATCH_S):
+                await asyncio.sleep(_WATCH_S)
+                await connection.fetchval("SELECT 1", timeout=5)
+        finally:
+            connection.terminate()
+
+
+class HeardHints:
+    """Implements Hints."""
+
+    def __init__(self, shards: frozenset[str]) -> None:
+        self.heard = False
+        self._shards = shards
+        self._event = asyncio.Event()
+
+    def on_notify(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        """A writer appended to this shard."""
+        if payload in self._shards:
+            self._event.set()
+
+    def wake(self) -> None:
+        """End the wait, or the next one."""
+        self._event.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Until a hint, or for so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        self._event.clear()

@@ -1,0 +1,27 @@
+"""What the relay reads from its environment beside what every service reads."""
+
+from pydantic import Field
+
+from nightshift.runtime.settings import Settings
+
+
+class RelaySettings(Settings):
+    """`NIGHTSHIFT_RELAY_…`. Times are seconds."""
+
+    relay_groups: int = Field(
+        1, ge=1, le=64
+    )  # the same on every replica; more than one lets replicas share the work
+    relay_leader_timeout_s: float = Field(5.0, ge=0.5, le=60)  # a paused leader loses its locks after this
+    relay_stand_by_s: float = Field(0.25, gt=0, le=10)  # how often a stand-by tries
+    relay_ack_timeout_s: float = Field(
+        3.0, ge=0.5, le=60
+    )  # then the broker is looked at, and the batch sent again
+    relay_inline_bytes: int = Field(262_144, ge=4096)  # a larger message carries its data by reference
+    relay_batch_events: int = Field(2000, ge=1, le=20_000)
+    relay_batch_bytes: int = Field(4_194_304, ge=65_536)
+    relay_create_topics: bool = False  # create topics that are missing, also when the broker forgot them
+    relay_topic_partitions: int | None = Field(None, ge=1)  # of topics the relay creates; none: the plan's
+    relay_topic_replication: int | None = Field(None, ge=1)
+    relay_accept_divergence: str | None = (
+        None  # the word that `log.diverged` names, once a person has decided
+    )
