@@ -78,7 +78,7 @@ class KafkaSettings(_Environment):
     kafka_max_message_bytes: int = Field(1_048_576, ge=16_384)  # what the broker carries
     kafka_max_poll_records: int = Field(500, ge=1, le=10_000)
     kafka_max_poll_interval_s: float = Field(60.0, gt=0)
-    kafka_session_timeout_s: float = Field(10.0, gt=0)
+    kafka_session_timeout_s: float | None = Field(None, gt=0)  # none: 10, or 2 with adaptive fetch
     retry_attempts: int = Field(5, ge=1)  # of a transient error, before the dead letter
     retry_base_s: float = Field(0.2, gt=0)
     retry_cap_s: float = Field(10.0, gt=0)
@@ -87,6 +87,11 @@ class KafkaSettings(_Environment):
     def topics(self) -> Topics:
         """The installation's topics."""
         return Topics(prefix=self.topic_prefix)
+
+    @property
+    def session_timeout_s(self) -> float:
+        """How long a silent consumer keeps its place. The embedded broker holds each join for half of it."""
+        return self.kafka_session_timeout_s or (2.0 if self.kafka_adaptive_fetch else 10.0)
 
     @model_validator(mode="after")
     def _credentials_belong_together(self) -> Self:

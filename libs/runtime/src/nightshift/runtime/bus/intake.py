@@ -106,6 +106,14 @@ class Intake:
             self._committer.cancel()
             await asyncio.gather(self._committer, return_exceptions=True)
 
+    async def abandon(self) -> None:
+        """End as if the process were killed: nothing is finished, nothing is committed. For tests."""
+        self._source = None
+        lanes, self._lanes = list(self._lanes.values()), {}
+        if self._committer is not None:
+            self._committer.cancel()
+        await asyncio.gather(*(lane.close(0) for lane in lanes), return_exceptions=True)
+
     def _lane(self, partition: Partition) -> Lane:
         lane = self._lanes.get(partition)
         if lane is None:

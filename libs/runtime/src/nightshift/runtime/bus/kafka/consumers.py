@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any, Self, cast
 
 import structlog
@@ -120,9 +119,7 @@ class KafkaConsumers:
         self._housekeeper = asyncio.create_task(self._keep_house(), name="bus housekeeper")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         if self._housekeeper is not None:
             self._housekeeper.cancel()
             await asyncio.gather(self._housekeeper, return_exceptions=True)
@@ -150,8 +147,8 @@ class KafkaConsumers:
             ack_policy=AckPolicy.MANUAL,
             auto_offset_reset="latest" if subscription.from_now else "earliest",
             max_poll_interval_ms=int(self._settings.kafka_max_poll_interval_s * 1000),
-            session_timeout_ms=int(self._settings.kafka_session_timeout_s * 1000),
-            heartbeat_interval_ms=int(self._settings.kafka_session_timeout_s * 300),
+            session_timeout_ms=int(self._settings.session_timeout_s * 1000),
+            heartbeat_interval_ms=int(self._settings.session_timeout_s * 300),
             max_poll_records=self._settings.kafka_max_poll_records,
             max_records=self._settings.kafka_max_poll_records,
             batch_timeout_ms=_POLL_MS,
