@@ -121,7 +121,7 @@ def test_the_help_of_every_command_holds_an_example_and_the_json_switch(name, ca
 
 
 #: A command with subcommands shows its examples there: one of each.
-GROUPS = {"db": "migrate", "dlq": "list", "topics": "apply"}
+GROUPS = {"db": "migrate", "dlq": "list", "topics": "apply", "account": "open"}
 
 
 def test_the_version_is_the_distributions(capfd):

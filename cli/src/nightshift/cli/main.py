@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
@@ -34,9 +35,10 @@ Exit codes: 0 done, 1 error, 2 usage, 3 build failed, 4 access or configuration,
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A subcommand: `app` of module `nightshift.cli.commands.<name>`, and its line in the overview."""
+    """A subcommand: `app` of module `nightshift.cli.commands.<name>`, its group and its line in the overview."""
 
     name: str
+    group: str
     help: str
 
     @property
@@ -44,30 +46,28 @@ class Command:
         return f"nightshift.cli.commands.{self.name}"
 
 
+_BUILDS, _LOCAL, _GROUND = "Builds", "This machine", "The ground"
+
 COMMANDS = (
-    Command("build", "Ask for a build: from a file with the idea, or from a sentence."),
-    Command("builds", "List builds, newest first, and where each stands."),
-    Command("watch", "Follow a build: phases, tool calls, money, sleep, preview."),
-    Command("wait", "Wait until a build is ready, asleep, or in a phase."),
-    Command("log", "Print the events of a build."),
-    Command("replay", "Tell the story of a build again, turn by turn."),
-    Command("cancel", "Stop a build; what it did stays."),
-    Command("wake", "Wake a sleeping build now."),
-    Command("account", "Open accounts, set their budgets, top them up, look at them."),
-    Command("up", "Start the whole stack on this machine and keep it running."),
-    Command("ps", "Show what runs in a stack: parts, services, addresses."),
-    Command("db", "Prepare the event log's database and show how it stands."),
-    Command("topics", "Create the topics on the broker, or show what would change."),
-    Command("dlq", "Look into the dead letters and drive them again."),
+    Command("build", _BUILDS, "Ask for a build: from a file with the idea, or from a sentence."),
+    Command("builds", _BUILDS, "List builds, newest first, and where each stands."),
+    Command("watch", _BUILDS, "Follow a build: phases, tool calls, money, sleep, preview."),
+    Command("wait", _BUILDS, "Wait until a build is ready, asleep, or in a phase."),
+    Command("log", _BUILDS, "Print the events of a build."),
+    Command("replay", _BUILDS, "Tell the story of a build again, turn by turn."),
+    Command("cancel", _BUILDS, "Stop a build; what it did stays."),
+    Command("wake", _BUILDS, "Wake a sleeping build now."),
+    Command("account", _BUILDS, "Open accounts, set their budgets, top them up, look at them."),
+    Command("up", _LOCAL, "Start the whole stack on this machine and keep it running."),
+    Command("ps", _LOCAL, "Show what runs in a stack: parts, services, addresses."),
+    Command("db", _GROUND, "Prepare the event log's database and show how it stands."),
+    Command("topics", _GROUND, "Create the topics on the broker, or show what would change."),
+    Command("dlq", _GROUND, "Look into the dead letters and drive them again."),
 )
 
 
 def build_app(used: str | None = None) -> cyclopts.App:
-    """The root command with every subcommand registered and none of them loaded.
-
-    `used` is the subcommand of this command line: it is described by its own docstring, with its examples, and not by
-    its line in the overview.
-    """
+    """The root command with every subcommand registered; only `used`, the one of this command line, is loaded."""
     app = cyclopts.App(
         name="nightshift",
         help=_HELP,
@@ -76,19 +76,38 @@ def build_app(used: str | None = None) -> cyclopts.App:
         version=lambda: version("nightshift-cli"),
         suppress_keyboard_interrupt=False,
     )
-    for command in COMMANDS:
+    groups = {
+        name: cyclopts.Group(name, sort_key=place) for place, name in enumerate((_BUILDS, _LOCAL, _GROUND))
+    }
+    for place, command in enumerate(COMMANDS):
         if find_spec(command.module) is None:
             continue
-        overview = None if command.name == used else command.help
-        app.command(f"{command.module}:app", name=command.name, help=overview)
+        if command.name == used:
+            app.command(_load(command), name=command.name)
+            continue
+        app.command(
+            f"{command.module}:app",
+            name=command.name,
+            help=command.help,
+            group=groups[command.group],
+            sort_key=place,
+        )
+    return app
+
+
+def _load(command: Command) -> cyclopts.App:
+    """The subcommand as it describes itself: by its docstring, with its examples, not by its line in the overview."""
+    app: cyclopts.App = import_module(command.module).app
+    if app.default_command is not None:
+        app.help = None
     return app
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: this process's) and return its exit code. Every outcome ends here."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    app = build_app(next((word for word in words if not word.startswith("-")), None))
     try:
+        app = build_app(next((word for word in words if not word.startswith("-")), None))
         result = app(words, print_error=False, exit_on_error=False, result_action="return_value")
         sys.stdout.flush()
         return _exit_code(result)
