@@ -29,6 +29,7 @@ _TRANSIENT: tuple[type[BaseException], ...] = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.TransactionIntegrityConstraintViolationError,
+    asyncpg.InvalidCachedStatementError,  # a migration changed what a prepared statement stands on
     asyncpg.exceptions.TargetServerAttributeNotMatched,
 )
 _MISCONFIGURED: tuple[type[BaseException], ...] = (
@@ -56,8 +57,20 @@ class PgConfig:
     patience: float = 60.0  # how long a call waits for a server that is away before it raises Unavailable
 
 
+@dataclass(slots=True)
+class _Session:
+    """A connection with its prepared statements.
+
+    asyncpg's own pool takes 60 µs a statement to hand out a connection and to take it back, a third of an append. This
+    is what is left of a pool when nothing ever changes a session.
+    """
+
+    connection: asyncpg.Connection
+    statements: dict[str, asyncpg.prepared_stmt.PreparedStatement] = field(default_factory=dict)
+
+
 class Database:
-    """A pool on the primary. A statement is prepared once a connection; each is one round trip and commits itself."""
+    """Connections to the primary. A statement is prepared once on each; it is one round trip and commits itself."""
 
     def __init__(
         self, config: PgConfig, *, refusals: Mapping[str, Callable[[str], NightshiftError]] | None = None
@@ -65,19 +78,16 @@ class Database:
         """`refusals`: what an own SQLSTATE means."""
         self._config = config
         self._refusals = refusals or {}
-        self._pool: asyncpg.Pool | None = None
-        self._opening = asyncio.Lock()
+        self._idle: list[_Session] = []
+        self._slots = asyncio.Semaphore(config.max_connections)
         self._away = False
 
     async def close(self) -> None:
-        """Close all connections; calls under way get a moment to end."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            try:
-                async with asyncio.timeout(5):
-                    await pool.close()
-            except TimeoutError:
-                pool.terminate()
+        """Close the idle connections. Whoever calls has no call under way."""
+        while self._idle:
+            session = self._idle.pop()
+            with contextlib.suppress(*_TRANSIENT, asyncpg.InterfaceError):
+                await session.connection.close(timeout=5)
 
     async def fetch(self, query: str, *args: Any) -> list[Any]:
         """All rows of one statement, committed when this returns.
@@ -85,24 +95,10 @@ class Database:
         While the server is away it is tried again, so the statement must bear being run twice: after a lost answer it
         may have been committed. Raises Unavailable when patience ends, and what the SQLSTATE means.
         """
-        deadline = asyncio.get_running_loop().time() + self._config.patience
-        pause = 0.02
-        while True:
-            try:
-                rows = await self._attempt(query, args)
-            except Unavailable as error:
-                left = deadline - asyncio.get_running_loop().time()
-                if left <= 0:
-                    raise
-                self._say_away(error)
-                # Not all at once, when it is back.
-                await asyncio.sleep(min(left, pause * random.uniform(0.5, 1.0)))  # noqa: S311 - no secret
-                pause = min(pause * 2, 1.0)
-            else:
-                if self._away:
-                    self._away = False
-                    _log.info("postgres.back")
-                return rows
+        try:
+            return await self._attempt(query, args)
+        except Unavailable as error:
+            return await self._try_again(query, args, error)
 
     async def wait_ready(self) -> None:
         """Return once the server answers as a primary. Raises Unavailable when patience ends."""
@@ -111,46 +107,85 @@ class Database:
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection for several statements, such as a transaction. Nothing is tried again."""
-        with self._translated():
-            pool = await self._open()
-            async with pool.acquire(timeout=self._config.statement_timeout) as connection:
-                yield connection
+        try:
+            async with self._session() as session:
+                yield session.connection
+        except Exception as error:
+            raise self._translate(error) from error
 
     async def _attempt(self, query: str, args: tuple[Any, ...]) -> list[Any]:
-        with self._translated():
-            pool = self._pool or await self._open()
-            async with asyncio.timeout(self._config.statement_timeout), pool.acquire() as connection:
-                return await connection.fetch(query, *args)  # type: ignore[no-any-return]
-
-    async def _open(self) -> asyncpg.Pool:
-        async with self._opening:
-            if self._pool is None:
-                self._pool = await asyncpg.create_pool(
-                    self._config.dsn,
-                    min_size=1,
-                    max_size=self._config.max_connections,
-                    timeout=self._config.connect_timeout,
-                    reset=_keep_session,
-                    max_inactive_connection_lifetime=0,
-                    # A standby may lag, or belong to a history that is no more: it is never asked.
-                    target_session_attrs="primary",
-                    server_settings={"application_name": self._config.application_name},
-                )
-            return self._pool
-
-    @contextlib.contextmanager
-    def _translated(self) -> Any:
         try:
-            yield
+            async with asyncio.timeout(self._config.statement_timeout), self._session() as session:
+                statement = session.statements.get(query)
+                if statement is None:
+                    statement = session.statements[query] = await session.connection.prepare(query)
+                return await statement.fetch(*args)  # type: ignore[no-any-return]
         except Exception as error:
-            translated = self._translate(error)
-            if translated is None:
-                raise
-            raise translated from error
+            raise self._translate(error) from error
 
-    def _translate(self, error: Exception) -> NightshiftError | None:
+    async def _try_again(self, query: str, args: tuple[Any, ...], error: Unavailable) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + self._config.patience, 0.02
+        while (left := deadline - loop.time()) > 0:
+            if not self._away:
+                self._away = True
+                _log.warning("postgres.away", error=str(error), patience_s=self._config.patience)
+            # Not all callers at once, when it is back.
+            await asyncio.sleep(min(left, pause * random.uniform(0.5, 1.0)))  # noqa: S311 - no secret
+            pause = min(pause * 2, 1.0)
+            try:
+                rows = await self._attempt(query, args)
+            except Unavailable as again:
+                error = again
+            else:
+                if self._away:
+                    self._away = False
+                    _log.info("postgres.back")
+                return rows
+        raise error
+
+    @contextlib.asynccontextmanager
+    async def _session(self) -> AsyncIterator[_Session]:
+        async with self._slots:
+            session = self._idle.pop() if self._idle else None
+            if session is None or session.connection.is_closed():
+                session = _Session(await self._connect())
+            try:
+                yield session
+            except asyncpg.InvalidCachedStatementError:
+                session.connection.terminate()
+                raise
+            except (asyncpg.PostgresError, asyncpg.InterfaceError):
+                # The server answered, or the caller's arguments were wrong: the connection is as good as before.
+                self._keep(session)
+                raise
+            except BaseException:
+                # Cut or cancelled in the middle: nobody knows what it will say next.
+                session.connection.terminate()
+                raise
+            self._keep(session)
+
+    def _keep(self, session: _Session) -> None:
+        if session.connection.is_closed():
+            return
+        if session.connection.is_in_transaction():
+            session.connection.terminate()
+            return
+        self._idle.append(session)
+
+    async def _connect(self) -> asyncpg.Connection:
+        return await asyncpg.connect(
+            self._config.dsn,
+            timeout=self._config.connect_timeout,
+            # A standby may lag, or belong to a history that is no more: it is never asked.
+            target_session_attrs="primary",
+            server_settings={"application_name": self._config.application_name},
+        )
+
+    def _translate(self, error: Exception) -> Exception:
+        """What an error of asyncpg means; any other is passed through."""
         if isinstance(error, asyncpg.PostgresError) and error.sqlstate in self._refusals:
-            return self._refusals[error.sqlstate](str(error))
+            return self._refusals[error.sqlstate](_line(error))
         if isinstance(error, _TRANSIENT):
             return Unavailable(f"PostgreSQL: {_line(error)}")
         if isinstance(error, _NOT_MIGRATED):
@@ -161,21 +196,12 @@ class Database:
             return ConfigurationError(
                 f"PostgreSQL: {_line(error)}", hint="check NIGHTSHIFT_POSTGRES_DSN and its role"
             )
+        if isinstance(error, asyncpg.PostgresError | asyncpg.DataError):
+            return Fault(f"PostgreSQL: {_line(error)}")
         if isinstance(error, asyncpg.InterfaceError):
             # asyncpg says so of a connection that broke between two statements.
             return Unavailable(f"PostgreSQL: {_line(error)}")
-        if isinstance(error, asyncpg.PostgresError):
-            return Fault(f"PostgreSQL: {error.sqlstate} {_line(error)}")
-        return None
-
-    def _say_away(self, error: Unavailable) -> None:
-        if not self._away:
-            self._away = True
-            _log.warning("postgres.away", error=str(error), waiting_s=self._config.patience)
-
-
-async def _keep_session(_connection: asyncpg.Connection) -> None:
-    """Nothing here changes a session, so nothing is reset: the default is a round trip after every statement."""
+        return error
 
 
 def _line(error: BaseException) -> str:

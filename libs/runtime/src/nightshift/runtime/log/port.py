@@ -127,7 +127,7 @@ class EventLog(Protocol):
         backwards: bool = False,
         limit: int | None = None,
     ) -> AsyncIterator[RecordedEvent]:
-        """The stream's events in version order (or backwards), both bounds inclusive. A stream nobody wrote is empty."""
+        """The stream's events in version order (or backwards), both bounds inclusive; none if nobody wrote it."""
         ...
 
     async def read_shard(self, shard: int, *, after: int, limit: int) -> Sequence[Row]:

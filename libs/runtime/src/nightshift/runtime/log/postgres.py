@@ -27,10 +27,15 @@ REFUSALS: Mapping[str, Callable[[str], NightshiftError]] = {
     "NS002": EventIdReused,
     "NS003": ForeignEventType,
     "NS004": StreamClosed,
+    # The same id was committed to another shard at the same moment.
+    "23505": EventIdReused,
     # A stream's name, a version, a fence: what a CHECK of the schema refuses is refused for good.
     "23514": Refused,
 }
 
+_APPEND_ONE = (
+    "SELECT shard, version, fresh FROM nightshift.append_event($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+)
 _APPEND = """
 SELECT shard, head, versions, fresh FROM nightshift.append_events(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
@@ -119,6 +124,8 @@ class PostgresEventLog:
         """See the port."""
         prepared = prepare(stream_id, events, actor=self._actor)
         changes = pending_changes(stream_id, events)
+        if len(prepared) == 1 and not changes:
+            return await self._append_one(stream_id, prepared[0], expected_version)
         rows = await self._database.fetch(
             _APPEND, stream_id, expected_version, *_event_arrays(prepared), *_pending_arrays(changes)
         )
@@ -194,6 +201,25 @@ class PostgresEventLog:
         else:
             rows = await self._database.fetch(_PENDING_DUE, kind.value, due_before, limit)
         return [PendingItem(PendingKind(row[0]), *row[1:]) for row in rows]
+
+    async def _append_one(self, stream_id: str, event: Prepared, expected_version: int | None) -> Appended:
+        rows = await self._database.fetch(
+            _APPEND_ONE,
+            stream_id,
+            expected_version,
+            event.event_id,
+            event.type,
+            event.schema_version,
+            event.data,
+            event.correlation_id,
+            event.causation_id,
+            event.actor,
+            event.traceparent,
+        )
+        shard, version, fresh = rows[0]
+        if fresh and self._hint is not None:
+            self._hint.tell(shard)
+        return Appended(stream_id, version, (version,), (event.event_id,), fresh)
 
     def _appended(self, stream_id: str, prepared: Sequence[Prepared], row: Any) -> Appended:
         if row["fresh"] and self._hint is not None:

@@ -35,28 +35,32 @@ SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan A
 #variable_conflict use_column
 DECLARE
     v_count constant integer := cardinality(p_event_ids);
-    v_head bigint;
-    v_closed boolean;
+    v_shard constant smallint := nightshift.shard_of(p_stream_id);
+    v_head bigint := 0;
+    v_closed boolean := false;
     v_owned bigint;
     v_ends boolean;
     v_after_close boolean;
     v_written integer;
     v_now timestamptz;
 BEGIN
-    shard := nightshift.shard_of(p_stream_id);
     -- First of all: whoever draws a position of this shard has seen every earlier one committed. 20041 is ours alone.
-    PERFORM pg_advisory_xact_lock(20041, shard);
+    -- An expression and not PERFORM, which would be a query with its plan.
+    IF pg_advisory_xact_lock(20041, v_shard) IS NULL THEN
+        RETURN;
+    END IF;
     v_now := clock_timestamp();
+    shard := v_shard;
 
-    SELECT count(*) FILTER (WHERE pg_has_role(session_user, t.role, 'USAGE')), bool_or(t.terminal), bool_and(t.after_close)
-    INTO v_owned, v_ends, v_after_close
-    FROM unnest(p_types) AS n (type) JOIN nightshift.event_types t ON t.type = n.type;
+    SELECT count(*), bool_or(t.terminal), bool_and(t.after_close) INTO v_owned, v_ends, v_after_close
+    FROM unnest(p_types) AS n (type) JOIN nightshift.event_types t ON t.type = n.type
+    WHERE pg_has_role(session_user, t.role, 'USAGE');
     IF v_owned <> v_count THEN
         RAISE EXCEPTION '% does not own every type of %', session_user, p_types USING ERRCODE = 'NS003';
     END IF;
 
-    SELECT s.head, s.closed_at IS NOT NULL INTO v_head, v_closed
-    FROM nightshift.streams s WHERE s.stream_id = p_stream_id;
+    SELECT e.version, e.closed INTO v_head, v_closed
+    FROM nightshift.events e WHERE e.stream_id = p_stream_id ORDER BY e.version DESC LIMIT 1;
     IF NOT FOUND THEN
         v_head := 0;
         v_closed := false;
@@ -66,10 +70,10 @@ BEGIN
     IF fresh THEN
         INSERT INTO nightshift.events (
             shard, stream_id, version, event_id, type, schema_version, data,
-            correlation_id, causation_id, actor, traceparent, recorded_at
+            correlation_id, causation_id, actor, traceparent, closed, recorded_at
         )
-        SELECT append_events.shard, p_stream_id, v_head + n.place, n.event_id, n.type, n.schema_version, n.data,
-            n.correlation_id, n.causation_id, n.actor, n.traceparent, v_now
+        SELECT v_shard, p_stream_id, v_head + n.place, n.event_id, n.type, n.schema_version, n.data,
+            n.correlation_id, n.causation_id, n.actor, n.traceparent, v_closed OR v_ends, v_now
         FROM unnest(
             p_event_ids, p_types, p_schema_versions, p_data, p_correlation_ids, p_causation_ids, p_actors, p_traceparents
         ) WITH ORDINALITY AS n (
@@ -92,26 +96,28 @@ BEGIN
         RAISE EXCEPTION 'stream % is at version %, not at %', p_stream_id, v_head, p_expected_version
             USING ERRCODE = 'NS001';
     END IF;
-
     IF v_written <> v_count THEN
         RAISE EXCEPTION 'stream %: % of % events are in the log already', p_stream_id, v_count - v_written, v_count
             USING ERRCODE = 'NS002';
     END IF;
-    IF v_ends AND nightshift.follows_end(p_types) THEN
-        RAISE EXCEPTION 'stream %: % goes on after its end', p_stream_id, p_types USING ERRCODE = 'NS004';
+
+    IF v_ends THEN
+        IF nightshift.follows_end(p_types) THEN
+            RAISE EXCEPTION 'stream %: % goes on after its end', p_stream_id, p_types USING ERRCODE = 'NS004';
+        END IF;
+        UPDATE nightshift.streams s SET closed_at = v_now WHERE s.stream_id = p_stream_id AND s.closed_at IS NULL;
     END IF;
-
-    head := v_head + v_count;
-    versions := ARRAY(SELECT generate_series(v_head + 1, head));
-    INSERT INTO nightshift.streams AS s (stream_id, shard, head, closed_at)
-    VALUES (p_stream_id, append_events.shard, append_events.head, CASE WHEN v_ends THEN v_now END)
-    ON CONFLICT (stream_id) DO UPDATE SET head = excluded.head, closed_at = COALESCE(s.closed_at, excluded.closed_at);
-
+    IF v_head = 0 THEN
+        INSERT INTO nightshift.streams (stream_id, shard, opened_at, closed_at)
+        VALUES (p_stream_id, v_shard, v_now, CASE WHEN v_ends THEN v_now END);
+    END IF;
     IF cardinality(p_pending_kinds) > 0 THEN
         PERFORM nightshift.change_pending(
             p_stream_id, v_head, v_now, p_pending_kinds, p_pending_keys, p_pending_event, p_pending_due_at, p_pending_through
         );
     END IF;
+    head := v_head + v_count;
+    versions := ARRAY(SELECT generate_series(v_head + 1, v_head + v_count));
 END
 $$;
 

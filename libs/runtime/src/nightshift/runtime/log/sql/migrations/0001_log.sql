@@ -10,7 +10,9 @@
 -- draws positions, and the lock ends with the transaction. So within a shard the order of positions is the order of
 -- commits, and a reader of `shard = s and position > cursor` misses nothing. Between shards positions say nothing.
 --
--- `streams` holds what an append must know of its stream: how far it is, and whether an end has closed it.
+-- What an append must know of its stream stands in the stream's last row: how far it is (version), and whether an end has
+-- closed it (closed). So the usual append reads one row and writes one. `streams` is the list of streams, written when
+-- one begins and when it ends.
 -- `pending` holds what waits for somebody: opened and closed by the events themselves, in the append's transaction,
 -- so that "which calls have no result?" is one indexed read and can never disagree with the log.
 -- `leases` says who works on what. Each taking draws a higher fence, so that a late writer can be told from the owner.
@@ -30,6 +32,7 @@ CREATE TABLE nightshift.events (
     causation_id uuid NOT NULL,
     actor text NOT NULL,
     traceparent text,
+    closed boolean NOT NULL, -- the stream is closed by the append of this event, or since an earlier one
     recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (stream_id, version),
     CONSTRAINT events_event_id_once UNIQUE (event_id),
@@ -43,12 +46,12 @@ CREATE UNIQUE INDEX events_in_commit_order ON nightshift.events (shard, position
 CREATE TABLE nightshift.streams (
     stream_id text PRIMARY KEY,
     shard smallint NOT NULL,
-    head bigint NOT NULL,
+    opened_at timestamptz NOT NULL,
     closed_at timestamptz,
     CONSTRAINT streams_named CHECK (stream_id ~ '^(build|account)-[A-Za-z0-9][A-Za-z0-9._-]*$' AND length(stream_id) <= 136),
     CONSTRAINT streams_shard_known CHECK (shard BETWEEN 0 AND 63),
-    CONSTRAINT streams_not_empty CHECK (head > 0)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05); -- one row is updated at every append: keep it on its page
+    CONSTRAINT streams_close_after_open CHECK (closed_at >= opened_at)
+);
 
 CREATE INDEX streams_open ON nightshift.streams (stream_id) WHERE closed_at IS NULL;
 
@@ -82,6 +85,8 @@ CREATE TABLE nightshift.leases (
     CONSTRAINT leases_owned_until CHECK ((owner IS NULL) = (expires_at IS NULL)),
     CONSTRAINT leases_fence_counts CHECK (fence > 0)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+
+CREATE INDEX leases_by_expiry ON nightshift.leases (expires_at) WHERE expires_at IS NOT NULL;
 
 CREATE FUNCTION nightshift.refuse_change() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

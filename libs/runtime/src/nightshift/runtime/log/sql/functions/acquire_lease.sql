@@ -1,0 +1,18 @@
+-- Takes a name that is free, expired, or the owner's own already, and answers the new fence; null while another has it.
+CREATE OR REPLACE FUNCTION nightshift.acquire_lease(p_name text, p_owner text, p_ttl interval) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_fence bigint;
+BEGIN
+    INSERT INTO nightshift.leases AS l (name, owner, fence, expires_at)
+    VALUES (p_name, p_owner, 1, clock_timestamp() + p_ttl)
+    ON CONFLICT (name) DO UPDATE
+        SET owner = excluded.owner, fence = l.fence + 1, expires_at = clock_timestamp() + p_ttl
+        WHERE l.owner IS NULL OR l.owner = excluded.owner OR l.expires_at <= clock_timestamp()
+    RETURNING l.fence INTO v_fence;
+    RETURN v_fence;
+END
+$$;
+
+GRANT EXECUTE ON FUNCTION nightshift.acquire_lease
+TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget, nightshift_relay;

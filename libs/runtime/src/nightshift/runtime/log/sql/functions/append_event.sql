@@ -1,0 +1,63 @@
+-- append_events for the most frequent case, one event that changes nothing pending: the same promises at the price of one
+-- statement. Where its conditions do not hold (a stream's first event or its end, a conflict, a foreign type, an id that is
+-- known) nothing is written here and append_events decides.
+CREATE OR REPLACE FUNCTION nightshift.append_event(
+    p_stream_id text,
+    p_expected_version bigint,
+    p_event_id uuid,
+    p_type text,
+    p_schema_version integer,
+    p_data text,
+    p_correlation_id text,
+    p_causation_id uuid,
+    p_actor text,
+    p_traceparent text,
+    OUT shard smallint,
+    OUT version bigint,
+    OUT fresh boolean
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE
+    v_shard constant smallint := nightshift.shard_of(p_stream_id);
+    v_version bigint;
+BEGIN
+    -- As in append_events, before a position is drawn.
+    IF pg_advisory_xact_lock(20041, v_shard) IS NULL THEN
+        RETURN;
+    END IF;
+
+    INSERT INTO nightshift.events AS w (
+        shard, stream_id, version, event_id, type, schema_version, data,
+        correlation_id, causation_id, actor, traceparent, closed, recorded_at
+    )
+    SELECT v_shard, p_stream_id, last.version + 1, p_event_id, p_type, p_schema_version, p_data,
+        p_correlation_id, p_causation_id, p_actor, p_traceparent, last.closed, clock_timestamp()
+    FROM (
+        SELECT e.version, e.closed FROM nightshift.events e
+        WHERE e.stream_id = p_stream_id ORDER BY e.version DESC LIMIT 1
+    ) AS last, nightshift.event_types t
+    WHERE t.type = p_type AND NOT t.terminal AND pg_has_role(session_user, t.role, 'USAGE')
+        AND (p_expected_version IS NULL OR p_expected_version = last.version)
+        AND (NOT last.closed OR t.after_close)
+    ON CONFLICT (event_id) DO NOTHING
+    RETURNING w.version INTO v_version;
+
+    IF v_version IS NOT NULL THEN
+        shard := v_shard;
+        version := v_version;
+        fresh := true;
+    ELSE
+        SELECT a.shard, a.head, a.fresh INTO shard, version, fresh
+        FROM nightshift.append_events(
+            p_stream_id, p_expected_version, ARRAY[p_event_id], ARRAY[p_type], ARRAY[p_schema_version], ARRAY[p_data],
+            ARRAY[p_correlation_id], ARRAY[p_causation_id], ARRAY[p_actor], ARRAY[p_traceparent],
+            '{}', '{}', '{}', '{}', '{}'
+        ) AS a;
+    END IF;
+END
+$$;
+
+GRANT EXECUTE ON FUNCTION nightshift.append_event
+TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget;

@@ -1,0 +1,11 @@
+-- Frees a lease that this owner has under this fence. The row stays: its fence must never be drawn again.
+CREATE OR REPLACE FUNCTION nightshift.release_lease(p_name text, p_owner text, p_fence bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE nightshift.leases l SET owner = NULL, expires_at = NULL
+    WHERE l.name = p_name AND l.owner = p_owner AND l.fence = p_fence;
+END
+$$;
+
+GRANT EXECUTE ON FUNCTION nightshift.release_lease
+TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget, nightshift_relay;

@@ -1,0 +1,14 @@
+-- Prolongs a lease that this owner still has under this fence; false when it is lost. An expired one is lost too, even
+-- when nobody took it: somebody may have been told that it is expired.
+CREATE OR REPLACE FUNCTION nightshift.renew_lease(p_name text, p_owner text, p_fence bigint, p_ttl interval)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE nightshift.leases l SET expires_at = clock_timestamp() + p_ttl
+    WHERE l.name = p_name AND l.owner = p_owner AND l.fence = p_fence AND l.expires_at > clock_timestamp();
+    RETURN FOUND;
+END
+$$;
+
+GRANT EXECUTE ON FUNCTION nightshift.renew_lease
+TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget, nightshift_relay;
