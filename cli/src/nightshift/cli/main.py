@@ -38,7 +38,7 @@ class Command:
     """A subcommand: `app` of module `nightshift.cli.commands.<name>`, its group and its line in the overview."""
 
     name: str
-    group: str
+    group: cyclopts.Group
     help: str
 
     @property
@@ -46,7 +46,9 @@ class Command:
         return f"nightshift.cli.commands.{self.name}"
 
 
-_BUILDS, _LOCAL, _GROUND = "Builds", "This machine", "The ground"
+_BUILDS = cyclopts.Group("Builds", sort_key=1)
+_LOCAL = cyclopts.Group("This machine", sort_key=2)
+_GROUND = cyclopts.Group("The ground", sort_key=3)
 
 COMMANDS = (
     Command("build", _BUILDS, "Ask for a build: from a file with the idea, or from a sentence."),
@@ -76,9 +78,6 @@ def build_app(used: str | None = None) -> cyclopts.App:
         version=lambda: version("nightshift-cli"),
         suppress_keyboard_interrupt=False,
     )
-    groups = {
-        name: cyclopts.Group(name, sort_key=place) for place, name in enumerate((_BUILDS, _LOCAL, _GROUND))
-    }
     for place, command in enumerate(COMMANDS):
         if find_spec(command.module) is None:
             continue
@@ -89,7 +88,7 @@ def build_app(used: str | None = None) -> cyclopts.App:
             f"{command.module}:app",
             name=command.name,
             help=command.help,
-            group=groups[command.group],
+            group=command.group,
             sort_key=place,
         )
     return app
