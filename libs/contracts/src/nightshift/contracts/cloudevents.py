@@ -23,6 +23,19 @@ JSON_TYPE: Final = "application/json"
 STRUCTURED_TYPE: Final = "application/cloudevents+json"
 
 _SEQUENCE_DIGITS = 19
+_ATTRIBUTES: Final = (
+    topics.SPECVERSION,
+    topics.ID,
+    topics.TYPE,
+    topics.SOURCE,
+    topics.SUBJECT,
+    topics.TIME,
+    topics.SEQUENCE,
+    topics.CORRELATION_ID,
+    topics.PARTITION_KEY,
+    topics.FLOW_TRACEPARENT,
+    topics.DATAREF,
+)
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -114,7 +127,7 @@ def decode_request(
 
     Raises UnknownType, UnknownVersion, InvalidEnvelope, InvalidData, TooLarge.
     """
-    given = tuple(headers)
+    given = tuple((name.lower(), content) for name, content in headers)
     _check_sizes(key, given, limits)
     if value is None:
         raise InvalidEnvelope("null; a tombstone means nothing here", header="value")
@@ -173,7 +186,7 @@ class _Attributes:
         return value
 
     def media_type(self) -> str:
-        return (self.optional(topics.CONTENT_TYPE) or "").partition(";")[0].strip().lower()
+        return _media_type(self.optional(topics.CONTENT_TYPE) or "")
 
     def time(self) -> datetime | None:
         text = self.optional(topics.TIME)
@@ -245,22 +258,29 @@ def _structured(outer: _Attributes, value: bytes) -> tuple[_Attributes, Any]:
         raise InvalidData("a structured event must be a JSON object")
     if "data" not in document:
         raise InvalidEnvelope("missing", header="data")
-    if document.get("datacontenttype", JSON_TYPE).partition(";")[0].strip().lower() != JSON_TYPE:
+    data_type = document.get("datacontenttype", JSON_TYPE)
+    if not isinstance(data_type, str) or _media_type(data_type) != JSON_TYPE:
         raise InvalidEnvelope(f"must be {JSON_TYPE}", header="datacontenttype")
     return _Attributes(_as_headers(document, outer), structured=True), document["data"]
 
 
 def _as_headers(document: Mapping[str, Any], outer: _Attributes) -> Headers:
-    for name, value in document.items():
-        if name in {"data", "datacontenttype"}:
+    for header in _ATTRIBUTES:
+        name = header.removeprefix("ce_")
+        value = document.get(name)
+        if value is None:
             continue
         if not isinstance(value, str):
-            raise InvalidEnvelope("must be a string", header=name[:128])
-        yield f"ce_{name}", value.encode(errors="surrogatepass")
-    for name in (topics.TRACEPARENT, topics.TRACESTATE):
-        text = outer.optional(name)
+            raise InvalidEnvelope("must be a string", header=name)
+        yield header, value.encode(errors="surrogatepass")
+    for hop in (topics.TRACEPARENT, topics.TRACESTATE):
+        text = outer.optional(hop)
         if text is not None:
-            yield name, text.encode()
+            yield hop, text.encode()
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _check_content_type(attributes: _Attributes) -> None:

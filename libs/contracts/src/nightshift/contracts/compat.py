@@ -28,7 +28,13 @@ def backward(old: Schema, new: Schema) -> list[str]:
 
 def breaks(*, reader: Schema, writer: Schema) -> list[str]:
     """What the writer may write that the reader refuses, each with its place."""
-    return list(_Pair(reader, writer).differences(reader, writer, "data"))
+    pair = _Pair(reader, writer)
+    found = list(pair.differences(reader, writer, "data"))
+    # A part that changed may still fit a free object beside it in a union, and would be taken for that.
+    for name, part in writer.get("$defs", {}).items():
+        if name in reader.get("$defs", {}):
+            found += pair.differences(reader["$defs"][name], part, name)
+    return found
 
 
 class _Pair:
@@ -65,7 +71,10 @@ class _Pair:
 
     def _object(self, reader: Schema, writer: Schema, path: str) -> Iterator[str]:
         known: Schema = reader.get("properties", {})
-        written: Schema = writer.get("properties", {})
+        written: Schema = {
+            **{name: {} for name in writer.get("required", ())},
+            **writer.get("properties", {}),
+        }
         for name in reader.get("required", ()):
             if name not in writer.get("required", ()):
                 yield f"{path}.{name}: required, but not always written"

@@ -37,7 +37,7 @@ class Bash(ToolInput):
     description: ClassVar[str] = (
         "Run a command with bash in the workspace. stdout, stderr and the exit code come back; a non-zero exit is an"
         " error. Each call is a new shell: directory and variables do not carry over. With `run_in_background` the call"
-        " returns at once with a handle; then `action` read (new output), stop (ends the whole process group) or"
+        " returns at once with a handle; then `action` read (its output so far), stop (ends the whole process group) or"
         " restart, with that `handle`. Servers must be started in the background."
     )
 

@@ -1,0 +1,89 @@
+import json
+import math
+
+import pytest
+from hypothesis import given
+from tests.unit.contracts.strategies import json_values
+
+from nightshift.contracts import canonical
+from nightshift.contracts.errors import InvalidData
+
+
+@given(json_values)
+def test_what_is_written_reads_back_exactly(value):
+    text = canonical.dumps(value)
+    back = canonical.loads(text, refuse_duplicates=True)
+    assert back == value
+    assert repr(back) == repr(_sorted(value))  # == takes 1 for 1.0 and True for 1
+    assert canonical.dumps(back) == text
+    assert text.isascii()
+    assert "\x00" not in text
+
+
+def _sorted(value):
+    if isinstance(value, dict):
+        return {name: _sorted(value[name]) for name in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"b": 1, "a": [True, None, -0.0]}, '{"a":[true,null,-0.0],"b":1}'),
+        ("\x00 \ud800 ä 🙂", '"\\u0000 \\ud800 \\u00e4 \\ud83d\\ude42"'),
+        ([math.inf, -math.inf, 0.1], "[1e999,-1e999,0.1]"),
+        ({"Infinity": 'NaN, "Infinity"', "x": math.inf}, '{"Infinity":"NaN, \\"Infinity\\"","x":1e999}'),
+        (10**40, "1" + "0" * 40),
+    ],
+)
+def test_the_text_of(value, text):
+    assert canonical.dumps(value) == text
+
+
+def test_a_written_infinity_is_a_number_for_every_json_parser():
+    text = canonical.dumps([math.inf])
+    assert json.loads(text, parse_constant=pytest.fail) == [math.inf]
+
+
+@pytest.mark.parametrize("value", [math.nan, [1, math.nan, math.inf], {"a": math.nan}])
+def test_nan_is_refused(value):
+    with pytest.raises(InvalidData, match="NaN"):
+        canonical.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "value", [object(), {"a": {1, 2}}, b"bytes", [10**5000]], ids=["object", "set", "bytes", "int"]
+)
+def test_what_is_not_json_is_refused(value):
+    with pytest.raises(InvalidData):
+        canonical.dumps(value)
+
+
+def test_a_nesting_without_end_is_refused():
+    value: list = []
+    value.append(value)
+    with pytest.raises(InvalidData, match="deep"):
+        canonical.dumps(value)
+    with pytest.raises(InvalidData, match="deep"):
+        canonical.loads("[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["NaN", "[Infinity]", "-Infinity", "", "{", '{"a":1}x', "1" * 5000, b"\xff", b'"\xed\xa0\x80"', "'a'"],
+)
+def test_what_cannot_be_read_is_refused(text):
+    with pytest.raises(InvalidData):
+        canonical.loads(text)
+
+
+def test_a_name_given_twice_is_refused_only_where_asked():
+    text = '{"x":{"a":1,"b":2,"a":3}}'
+    assert canonical.loads(text) == {"x": {"a": 3, "b": 2}}
+    with pytest.raises(InvalidData) as caught:
+        canonical.loads(text, refuse_duplicates=True)
+    assert caught.value.field == "a"
+
+
+def test_numbers_beyond_a_double_are_infinite_and_stay_so():
+    assert canonical.dumps(canonical.loads('{"a":1e400,"b":-1e400}')) == '{"a":1e999,"b":-1e999}'

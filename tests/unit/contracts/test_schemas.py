@@ -1,0 +1,103 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from nightshift.contracts import generate
+from nightshift.contracts.asyncapi import document
+from nightshift.contracts.model import Owner
+from nightshift.contracts.registry import CATALOGUE, wire_name
+from nightshift.contracts.schemas import consumer_schema, producer_schema
+from nightshift.contracts.topics import READERS, Topics
+
+ROOT = Path(__file__).parents[3]
+GENERATE = [sys.executable, "-m", "nightshift.contracts.generate"]
+
+
+def test_what_is_checked_in_is_what_the_contracts_say_now(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert generate.stale() == [], "run `python -m nightshift.contracts.generate` and commit"
+
+
+def test_check_names_what_differs_and_writes_nothing(tmp_path):
+    done = subprocess.run([*GENERATE, "--check"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "docs/reference/events.md" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stray_schema_is_noticed():
+    known = {wire_name(*key) for key in generate.CATALOGUE.models}
+    for path in generate.SCHEMAS.glob("*/*.json"):
+        assert path.stem in known, f"{path} is of no known event"
+
+
+@pytest.mark.parametrize("model", CATALOGUE.newest.values(), ids=lambda model: model.type)
+def test_schemas_are_valid_open_for_readers_and_closed_for_senders(model):
+    name = wire_name(model.type, model.version)
+    opened = consumer_schema(model)
+    jsonschema.Draft202012Validator.check_schema(opened)
+    assert opened["$id"] == f"https://nightshift.dev/schemas/{name}.json"
+    assert "additionalProperties" not in opened
+    for part, schema in opened.get("$defs", {}).items():
+        assert schema.get("additionalProperties", True) is (part != "BlobRef")
+    if model.owner is Owner.OUTSIDE:
+        closed = producer_schema(model)
+        jsonschema.Draft202012Validator.check_schema(closed)
+        assert closed["$id"] != opened["$id"]
+        assert closed["additionalProperties"] is False
+        assert all(not part.get("additionalProperties", True) for part in closed.get("$defs", {}).values())
+
+
+def test_the_asyncapi_document_tells_every_event_topic_key_header_and_group():
+    doc = document()
+    assert doc["asyncapi"] == "3.0.0"
+    assert {channel["address"] for channel in doc["channels"].values()} == set(Topics().all)
+    messages = doc["components"]["messages"]
+    assert set(messages) == {wire_name(model.type, model.version) for model in CATALOGUE.newest.values()}
+    assert set(messages) == {name for channel in doc["channels"].values() for name in channel["messages"]}
+    for message in messages.values():
+        assert message["summary"]
+        assert (generate.SCHEMAS / message["payload"]["$ref"]).is_file()
+        assert message["bindings"]["kafka"]["bindingVersion"] == "0.5.0"
+    groups = [
+        operation["bindings"]["kafka"]["groupId"]["enum"][0]
+        for operation in doc["operations"].values()
+        if operation["action"] == "receive"
+    ]
+    assert sorted(groups) == sorted(
+        f"nightshift.{reader}.{family}" for family, readers in READERS.items() for reader in readers
+    )
+    assert doc["components"]["schemas"]["FactHeaders"]["required"][-4:] == [
+        "ce_time", "ce_sequence", "ce_correlationid", "ce_causationid",
+    ]  # fmt: skip
+
+
+def test_every_reference_of_the_asyncapi_document_leads_somewhere():
+    doc = document()
+
+    def references(node):
+        if isinstance(node, dict):
+            if "$ref" in node:
+                yield node["$ref"]
+            for part in node.values():
+                yield from references(part)
+        elif isinstance(node, list):
+            for part in node:
+                yield from references(part)
+
+    inside = [ref for ref in references(doc) if ref.startswith("#/")]
+    assert inside
+    for ref in inside:
+        node = doc
+        for part in ref[2:].split("/"):
+            node = node[part]
+    json.dumps(doc)
+
+
+def test_every_event_says_what_it_is():
+    for model in CATALOGUE.newest.values():
+        assert model.__doc__, model.type
