@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import psutil
 from cyclopts import App, Parameter
 
+from nightshift.cli.connect import DEFAULT_HOME
 from nightshift.cli.output import write_json, write_table
 from nightshift.devstack.stack.home import read_stack
 from nightshift.runtime.errors import NotFound
@@ -19,7 +20,7 @@ _ADDRESS = {"postgres": "dsn", "kafka": "bootstrap", "s3": "endpoint", "model": 
 @app.default
 def ps(
     *,
-    home: Annotated[Path | None, Parameter(env_var="NIGHTSHIFT_HOME")] = None,
+    home: Annotated[Path, Parameter(env_var="NIGHTSHIFT_HOME")] = DEFAULT_HOME,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Show what runs in a stack.
@@ -32,12 +33,12 @@ def ps(
     Parameters
     ----------
     home
-        The folder of the stack. Default: .nightshift
+        The folder of the stack.
     json
         Print the object that `nightshift up --json` printed, with process ids as they are now. A process that is
         not alive (it is being started again) has "alive": false beside its pid.
     """
-    folder = (home or Path(".nightshift")).absolute()
+    folder = home.absolute()
     told = read_stack(folder)
     if told is None:
         raise NotFound(f"no stack is ready on {folder}", hint="start one with `nightshift up`")

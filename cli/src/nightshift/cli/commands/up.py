@@ -1,7 +1,6 @@
 """`nightshift up`: starts the local stack and keeps it running until somebody stops it."""
 
 import asyncio
-import importlib.util
 import os
 import signal
 from collections.abc import Mapping
@@ -10,10 +9,13 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from nightshift.cli.connect import DEFAULT_HOME
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import note, write_fields, write_json, write_line
-from nightshift.devstack.errors import BadPlan
+from nightshift.devstack.errors import BadPlan, PartFailed
+from nightshift.devstack.model.scenario import load_scenario
 from nightshift.devstack.parts import KafkaAddress
+from nightshift.devstack.stack.addresses import EMBEDDED_PARTITIONS
 from nightshift.devstack.stack.home import hold
 from nightshift.devstack.stack.plan import SERVICES, Given, Plan, make_plan
 from nightshift.devstack.stack.supervisor import Stack
@@ -25,7 +27,7 @@ app = App(name="up", help="Start the whole stack on this machine and keep it run
 @app.default
 def up(
     *,
-    home: Annotated[Path | None, Parameter(env_var="NIGHTSHIFT_HOME")] = None,
+    home: Annotated[Path, Parameter(env_var="NIGHTSHIFT_HOME")] = DEFAULT_HOME,
     only: str = "",
     replicas: tuple[str, ...] = (),
     postgres: str | None = None,
@@ -52,7 +54,7 @@ def up(
     Parameters
     ----------
     home
-        The folder of this stack; several run side by side on folders of their own. Default: .nightshift
+        The folder of this stack; several run side by side on folders of their own.
     only
         Start these parts and services only, separated by commas.
     replicas
@@ -80,7 +82,7 @@ def up(
     """
     logs.configure(level="warning", format="console")
     plan = make_plan(
-        home or Path(".nightshift"),
+        home,
         environ=os.environ,
         only=only.split(","),
         replicas=_counts(replicas),
@@ -88,8 +90,14 @@ def up(
         ports={"postgres": postgres_port, "kafka": kafka_port, "s3": s3_port, "model": model_port},
         scenario=scenario,
     )
-    with hold(plan.home):
-        return asyncio.run(_run(plan, as_json=json))
+    if scenario is not None:
+        load_scenario(scenario)  # what is wrong with it is better told before anything starts
+    try:
+        with hold(plan.home):
+            return asyncio.run(_run(plan, as_json=json))
+    except PartFailed as error:
+        note(error.tail)
+        raise
 
 
 async def _run(plan: Plan, *, as_json: bool) -> Exit:
@@ -178,5 +186,19 @@ def _counts(replicas: tuple[str, ...]) -> dict[str, int]:
 
 
 async def _apply_topics(address: KafkaAddress) -> None:
-    if importlib.util.find_spec("nightshift.relay.topics_admin") is None:
-        return
+    # Loaded while the servers boot: with its Kafka client it would hold up the start.
+    from nightshift.relay.topics import apply  # noqa: PLC0415
+    from nightshift.runtime.settings import KafkaSettings  # noqa: PLC0415
+
+    settings = KafkaSettings.load(
+        kafka_bootstrap=address.bootstrap,
+        kafka_idempotence=address.idempotence,
+        kafka_adaptive_fetch=address.adaptive_fetch,
+    )
+    # A broker of somebody else's gets the plan as it is; ours is one node and pays for each partition when idle.
+    small = address.embedded
+    await apply(
+        settings,
+        partitions=EMBEDDED_PARTITIONS if small else None,
+        replication=1 if small else None,
+    )

@@ -19,7 +19,11 @@ class DevstackError(NightshiftError):
 
 
 class PartFailed(DevstackError):
-    """A server ended before it was ready, or did not answer in time."""
+    """A server ended before it was ready, or did not answer in time. `tail`: the last lines of its log."""
+
+    def __init__(self, message: str, *, tail: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.tail = tail
 
 
 class BinaryMissing(DevstackError, ConfigurationError):

@@ -57,6 +57,7 @@ def message_of(turn: Turn, conversation: Conversation) -> dict[str, Any]:
         "content": content,
         "stop_reason": turn.stop_reason or ("tool_use" if turn.calls else "end_turn"),
         "stop_sequence": None,
+        "stop_details": None,
         "usage": _usage(turn, conversation, content),
     }
 
@@ -73,7 +74,7 @@ def stream_of(message: Mapping[str, Any], *, chunk: int) -> Iterator[tuple[str, 
         for delta in deltas:
             yield "content_block_delta", {"type": "content_block_delta", "index": index, "delta": delta}
         yield "content_block_stop", {"type": "content_block_stop", "index": index}
-    ending = {"stop_reason": message["stop_reason"], "stop_sequence": message["stop_sequence"]}
+    ending = {key: message[key] for key in ("stop_reason", "stop_sequence", "stop_details")}
     yield "message_delta", {"type": "message_delta", "delta": ending, "usage": usage}
     yield "message_stop", {"type": "message_stop"}
 

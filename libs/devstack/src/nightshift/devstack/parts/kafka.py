@@ -26,6 +26,7 @@ class KafkaAddress:
     bootstrap: str
     idempotence: bool
     adaptive_fetch: bool
+    embedded: bool = False
 
 
 class EmbeddedKafka:
@@ -59,7 +60,7 @@ class EmbeddedKafka:
         self._child, self._port = await start_ready(
             self._spec, _answers_metadata, port=self._port, timeout=self._timeout
         )
-        return KafkaAddress(f"{LOOPBACK}:{self._port}", idempotence=False, adaptive_fetch=True)
+        return KafkaAddress(f"{LOOPBACK}:{self._port}", idempotence=False, adaptive_fetch=True, embedded=True)
 
     async def stop(self) -> None:
         """End it; what it held is gone."""

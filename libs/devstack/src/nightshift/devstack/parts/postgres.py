@@ -156,7 +156,7 @@ async def _initdb(place: Place, log: Path) -> None:
     finally:
         await child.stop()
     if code != 0:
-        raise PartFailed(f"initdb ended with code {code}:\n{child.log_tail()}")
+        raise PartFailed(f"initdb ended with code {code}", tail=child.log_tail(), hint=f"its log is in {log}")
     building.rename(place.data)
 
 

@@ -53,10 +53,15 @@ async def _until_ready(
     while not await answers(child, port):
         code = child.poll()
         if code is not None:
-            raise PartFailed(f"{child.spec.name} ended with code {code} while starting:\n{child.log_tail()}")
+            raise PartFailed(
+                f"{child.spec.name} ended with code {code} while starting",
+                tail=child.log_tail(),
+                hint=f"its whole log is in {child.spec.log}",
+            )
         if time.monotonic() > deadline:
             raise PartFailed(
-                f"{child.spec.name} did not answer on port {port} within {timeout:g} s:\n{child.log_tail()}",
+                f"{child.spec.name} did not answer on port {port} within {timeout:g} s",
+                tail=child.log_tail(),
                 hint=f"its whole log is in {child.spec.log}",
             )
         await asyncio.sleep(pause)

@@ -8,6 +8,8 @@ from nightshift.devstack.parts.postgres import PostgresAddress
 from nightshift.devstack.parts.s3 import DEFAULT_BUCKET, S3Address
 from nightshift.devstack.stack.plan import SERVICES, Plan
 
+#: On the embedded broker each partition costs CPU when idle; two replicas of a service can still share the work.
+EMBEDDED_PARTITIONS = 2
 #: What the scripted model takes for a key; any would do.
 _SCRIPTED_KEY = "scripted"
 
@@ -75,11 +77,18 @@ def kafka_environment(found: Addresses) -> dict[str, str]:
     """How to reach the broker, and what it can and cannot do."""
     if found.kafka is None:
         return {}
-    return {
+    env = {
         "NIGHTSHIFT_KAFKA_BOOTSTRAP": found.kafka.bootstrap,
         "NIGHTSHIFT_KAFKA_IDEMPOTENCE": str(found.kafka.idempotence).lower(),
         "NIGHTSHIFT_KAFKA_ADAPTIVE_FETCH": str(found.kafka.adaptive_fetch).lower(),
     }
+    if found.kafka.embedded:  # it forgets its topics when it dies: the relay makes them again too
+        env |= {
+            "NIGHTSHIFT_RELAY_CREATE_TOPICS": "true",
+            "NIGHTSHIFT_RELAY_TOPIC_PARTITIONS": str(EMBEDDED_PARTITIONS),
+            "NIGHTSHIFT_RELAY_TOPIC_REPLICATION": "1",
+        }
+    return env
 
 
 def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:

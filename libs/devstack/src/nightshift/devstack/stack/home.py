@@ -22,7 +22,7 @@ def hold(home: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise HomeInUse(
-                f"a stack runs on {home} already (process {_holder(home)})",
+                f"a stack runs on {home} already (process {holder(home) or 'unknown'})",
                 hint="use that one (`nightshift ps`), stop it, or choose another folder with --home",
             ) from None
         lock.truncate(0)
@@ -77,11 +77,12 @@ def remembered_ports(home: Path) -> dict[str, int]:
     return {str(part): int(port) for part, port in told.items()}
 
 
-def _holder(home: Path) -> str:
+def holder(home: Path) -> int | None:
+    """The process that holds this home, or held it last; none when it cannot be told."""
     try:
-        return (home / _LOCK).read_text().strip() or "unknown"
-    except OSError:
-        return "unknown"
+        return int((home / _LOCK).read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

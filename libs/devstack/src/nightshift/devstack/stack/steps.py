@@ -11,7 +11,7 @@ from nightshift.devstack.parts.postgres import DATABASE, PostgresAddress
 
 async def import_clients() -> None:
     """Load them in a thread while the loop waits for servers."""
-    for module in ("nightshift.runtime.log.migrate", "aiokafka"):
+    for module in ("nightshift.runtime.log.migrate", "aiokafka.admin"):
         await asyncio.to_thread(importlib.import_module, module)
 
 

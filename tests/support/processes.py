@@ -1,0 +1,113 @@
+"""A `nightshift up` as a test drives it: another process, its first line, its stderr, its children."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+NIGHTSHIFT = (sys.executable, "-m", "nightshift.cli")
+_STACK_VARIABLES = ("NIGHTSHIFT_", "ANTHROPIC_", "E2B_")
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """Ours, without what would point a stack at servers of the machine the tests run on."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(_STACK_VARIABLES)},
+        **more,
+    }
+
+
+class RunningUp:
+    """One `nightshift up --json`."""
+
+    def __init__(self, home: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        self.home = home
+        self._stderr = home.parent / f"{home.name}.stderr"
+        with self._stderr.open("w") as stderr:
+            self.process = subprocess.Popen(
+                [*NIGHTSHIFT, "up", "--json", "--home", str(home), *arguments],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                env=clean_environment(**(env or {})),
+            )
+        self._seen: set[psutil.Process] = set()
+
+    def ready(self) -> dict[str, Any]:
+        """Its first line; fails with its stderr when it ends without one. The test's own time limit bounds it."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.stderr()
+        told: dict[str, Any] = json.loads(line)
+        self.children()
+        return told
+
+    def stderr(self) -> str:
+        """What it said so far."""
+        return self._stderr.read_text()
+
+    def children(self) -> list[psutil.Process]:
+        """Its direct children that live; remembered, so that `leftovers` can look for them."""
+        try:
+            now = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            now = []
+        self._seen.update(now)
+        return [one for one in now if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+    def leftovers(self) -> list[psutil.Process]:
+        """Every process it ever had (as far as seen) that still lives."""
+        return [one for one in self._seen if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+    def interrupt(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Ask it to stop, and wait; returns its exit code."""
+        self.children()
+        self.process.send_signal(number)
+        return self.process.wait(timeout=30)
+
+    def end(self) -> None:
+        """However the test ended: nothing of it stays."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.children()
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        for one in self.leftovers():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@contextlib.contextmanager
+def running_up(home: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[RunningUp]:
+    """A stack on `home` for the length of a test."""
+    up = RunningUp(home, *arguments, env=env)
+    try:
+        yield up
+    finally:
+        up.end()
+
+
+def nightshift(*arguments: str, env: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    """One command to its end."""
+    return subprocess.run(
+        [*NIGHTSHIFT, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env=clean_environment(**(env or {})),
+    )

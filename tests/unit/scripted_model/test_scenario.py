@@ -1,0 +1,68 @@
+"""What a scenario file may say, and how its author learns of a mistake."""
+
+import json
+
+import pytest
+
+from nightshift.devstack.errors import BadScenario
+from nightshift.devstack.model.scenario import Scenario, load_scenario, parse_scenario
+
+
+def _positions(text: str) -> list[list[int] | None]:
+    placed = parse_scenario(f"name: t\nturns:\n{text}").placed()
+    return [None if one.positions is None else list(one.positions) for one in placed]
+
+
+def test_turns_that_answer_follow_each_other() -> None:
+    assert _positions("- say: a\n- {say: b, repeat: 3}\n- say: c\n") == [[0], [1, 2, 3], [4]]
+
+
+def test_a_failure_stands_before_the_next_answer() -> None:
+    assert _positions("- say: a\n- status: 529\n- say: b\n") == [[0], [1], [1]]
+
+
+def test_a_cut_answer_takes_no_position_either() -> None:
+    assert _positions("- {say: a, cut_after: 2}\n- say: a\n- say: b\n") == [[0], [0], [1]]
+
+
+def test_any_stands_outside_of_the_sequence() -> None:
+    assert _positions("- {at: any, say: x}\n- say: a\n- {at: 7, say: b}\n- say: c\n") == [None, [0], [7], [8]]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: t\nturns:\n- say: a\n- say: b\n  wait: 1\n", r"turn 2 \(line 4\): wait: Extra inputs"),
+        ("name: t\nturns:\n- {}\n", r"turn 1 \(line 3\): it answers nothing"),
+        ("name: t\nturns:\n- {status: 500, say: x}\n", r"turn 1 \(line 3\): it has a `status` and an answer"),
+        ("name: t\nturns:\n- {status: 200}\n", r"turn 1 \(line 3\): status: Input should be greater"),
+        ("name: t\nturns:\n- {say: x, once: true, times: 2}\n", "`once` and `times`"),
+        (
+            "name: t\nturns:\n- say: x\n  match: {last_result_matches: '('}\n",
+            "match.last_result_matches: not a regular",
+        ),
+        ("name: t\nturns:\n- say: x\n  match: {result: y}\n", "match.result: Extra inputs"),
+        ("turns:\n- say: x\n", "name: Field required"),
+        ("name: t\nturns: []\n", "turns: Tuple should have at least 1 item"),
+        ("name: [\n", "is not YAML"),
+    ],
+)
+def test_a_mistake_is_told_with_turn_line_and_field(text: str, said: str) -> None:
+    with pytest.raises(BadScenario, match=said):
+        parse_scenario(text)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path) -> None:
+    with pytest.raises(BadScenario, match="no-such"):
+        load_scenario(tmp_path / "no-such.yaml")
+
+
+def test_the_built_in_scenario_ends() -> None:
+    scenario = load_scenario(None)
+    assert not scenario.turns[-1].calls
+
+
+def test_there_is_a_json_schema_for_editors() -> None:
+    schema = Scenario.model_json_schema()
+    assert "turns" in schema["properties"]
+    assert json.dumps(schema)
