@@ -10,9 +10,9 @@ import cyclopts
 
 from nightshift.devstack.stack.home import read_stack
 from nightshift.runtime.errors import ConfigurationError
-from nightshift.runtime.settings import KafkaSettings, PostgresSettings
+from nightshift.runtime.settings import KafkaSettings, ObjectStoreSettings, PostgresSettings
 
-_S = TypeVar("_S", KafkaSettings, PostgresSettings)
+_S = TypeVar("_S", KafkaSettings, ObjectStoreSettings, PostgresSettings)
 
 #: Where `nightshift up` keeps its state, on every command that talks to a stack.
 Home = Annotated[
@@ -57,6 +57,9 @@ def _of_stack(home: Path, role: str) -> Mapping[str, Any]:
             "kafka_idempotence": not embedded,
             "kafka_adaptive_fetch": embedded,
         }
+    if "s3" in stack:
+        store = stack["s3"]
+        told |= {f"s3_{name}": store[name] for name in ("endpoint", "bucket", "access_key", "secret_key")}
     return told
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from nightshift.cli.connect import settings_for
 from nightshift.cli.standing import Standing, advance
 from nightshift.runtime.errors import NotFound
-from nightshift.runtime.log.port import RecordedEvent, build_stream
+from nightshift.runtime.log.port import RecordedEvent, account_stream, build_stream
 from nightshift.runtime.log.postgres import PostgresEventLog, log_database
 from nightshift.runtime.pg import Database, PgConfig
 from nightshift.runtime.settings import PostgresSettings
@@ -46,6 +46,12 @@ class Builds:
         """The builds that were accepted last, newest first."""
         rows = await self._database.fetch(_RECENT, limit, before)
         return [await self.standing(row["stream_id"].removeprefix("build-")) for row in rows]
+
+    async def has_account(self, account_id: str) -> bool:
+        """Whether the budget has noted anything of this account."""
+        async for _ in self._log.read_stream(account_stream(account_id), limit=1):
+            return True
+        return False
 
     async def follow(self, build_id: str, *, patience: float = 0.0) -> AsyncIterator[list[RecordedEvent]]:
         """Every event from the first on, in batches as they come; an empty batch when a look found nothing.

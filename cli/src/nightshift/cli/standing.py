@@ -21,7 +21,7 @@ from nightshift.contracts.events.build import (
     ToolCallRequested,
 )
 from nightshift.contracts.events.sandbox import PreviewOpened, SandboxOpened, ToolCallCompleted
-from nightshift.contracts.events.snapshot import SnapshotSaved
+from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import BlobRef
 from nightshift.runtime.log.port import RecordedEvent
 
@@ -53,6 +53,7 @@ class Standing:
     sandbox_id: str | None = None
     preview_url: str | None = None
     build_version: int | None = None
+    completed_snapshot: bool = False  # the last snapshot is there, or was given up
     reason: str | None = None
     asked: Mapping[str, ToolCallRequested] = field(default_factory=dict)
 
@@ -133,8 +134,11 @@ def advance(standing: Standing, event: RecordedEvent) -> Standing:
             return replace(now, asked={key: call for key, call in now.asked.items() if key != fact.call_id})
         case CheckpointSaved():
             return replace(now, checkpoints=now.checkpoints + 1)
-        case SnapshotSaved():
-            return replace(now, snapshots=now.snapshots + 1)
+        case SnapshotSaved() as fact:
+            completed = now.completed_snapshot or fact.reason == "completion"
+            return replace(now, snapshots=now.snapshots + 1, completed_snapshot=completed)
+        case SnapshotFailed(reason="completion", final=True):
+            return replace(now, completed_snapshot=True)
         case BudgetGranted() | BudgetDenied() as fact:
             return replace(now, left_today=fact.left_today_microusd)
         case SleepRequested() as fact:

@@ -1,0 +1,198 @@
+"""`nightshift demo`: the main job before your eyes, on a stack of its own."""
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+import time
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import cyclopts
+
+from nightshift.cli.commands.build import read_request
+from nightshift.cli.connect import Json
+from nightshift.cli.demo import Demo, plan_demo
+from nightshift.cli.exits import Exit
+from nightshift.cli.following import Stop, follow, outcome
+from nightshift.cli.output import note, write_fields, write_json, write_line
+from nightshift.cli.reading import Builds, open_builds
+from nightshift.cli.sending import checked, send
+from nightshift.cli.stack import StackChild, start_stack
+from nightshift.cli.standing import Standing, dollars
+from nightshift.contracts.events.account import AccountOpened
+from nightshift.contracts.events.requests import BuildRequested
+from nightshift.runtime.errors import NightshiftError
+
+app = cyclopts.App(name="demo", help="See an agent build an app on a stack of its own, sleep included.")
+
+_SUMMARY = (
+    "build_id",
+    "status",
+    "sandbox_id",
+    "preview_url",
+    "build_version",
+    "turns",
+    "tool_calls",
+    "checkpoints",
+    "snapshots",
+    "sleeps",
+    "cost_microusd",
+    "events",
+)
+#: Seconds after the end in which the last snapshot is waited for.
+_AFTER_END = 10.0
+#: Seconds the preview may take to answer.
+_PREVIEW = 10.0
+
+
+@app.default
+def demo(
+    *,
+    keep: bool = False,
+    idea: Path | None = None,
+    scenario: Path | None = None,
+    model: str | None = None,
+    home: Path | None = None,
+    json: Json = False,
+) -> int:
+    """Build a small web app from an idea: think, act, observe, checkpoint, run out of money, sleep, wake, be ready.
+
+    With ANTHROPIC_API_KEY it thinks with Claude, with E2B_API_KEY it works in E2B; without, with a scripted model and a
+    local sandbox, and it says so. Everything is stopped at the end.
+
+    Examples:
+
+        nightshift demo
+
+        nightshift demo --keep
+
+        nightshift demo --json | tail -1 | jq .preview_url
+
+    Parameters
+    ----------
+    keep
+        Leave the stack running at the end, and say how to look around and how to stop it.
+    idea
+        The request file. Default: the tool library of examples/ideas.
+    scenario
+        The script of the scripted model; it is used then even when ANTHROPIC_API_KEY is set.
+    model
+        The model to think with.
+    home
+        The folder of the stack. Default: a new one, removed at the end.
+    """
+    planned = plan_demo(os.environ, idea=idea, scenario=scenario, model=model)
+    for line in planned.banner():
+        (note if json else write_line)(line)
+    place = home or Path(tempfile.mkdtemp(prefix="nightshift-demo-"))
+    stays = False
+    try:
+        code, stays = asyncio.run(_demo(planned, place, keep=keep, as_json=json))
+        return code
+    finally:
+        if home is None and not stays:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+async def _demo(planned: Demo, home: Path, *, keep: bool, as_json: bool) -> tuple[Exit, bool]:
+    """The exit code, and whether the stack was left running."""
+    began = time.monotonic()
+    _end_on_sigterm()
+    arguments = [] if planned.scenario is None else ["--scenario", str(planned.scenario)]
+    stack = await start_stack(home, arguments=arguments, environment=planned.environment)
+    kept = False
+    try:
+        if not as_json:
+            write_line(f"stack    up after {time.monotonic() - began:.1f} s, in {home}\n")
+        standing, code = await _build(planned, home, as_json=as_json)
+        answered = code is Exit.OK and await asyncio.to_thread(answers, standing.preview_url)
+        if code is Exit.OK and not answered:
+            note(f"error: the build is ready, but its preview {standing.preview_url} does not answer")
+            code = Exit.ERROR
+        summary = {name: standing.as_json()[name] for name in _SUMMARY}
+        summary["seconds"] = round(time.monotonic() - began, 1)
+        kept = keep
+        if keep:
+            _tell_kept(stack, home, standing)
+        _tell(summary, as_json=as_json)
+        return code, kept
+    finally:
+        if not kept:
+            await stack.stop()
+
+
+async def _build(planned: Demo, home: Path, *, as_json: bool) -> tuple[Standing, Exit]:
+    build_id = f"demo-{uuid4().hex[:8]}"
+    await send(home, checked(AccountOpened, dict(planned.account)))
+    fields = {"project_id": "demo", **read_request(planned.idea)}
+    fields |= {"build_id": build_id, "account_id": "demo", "model": planned.model}
+    async with open_builds(home) as builds:
+        await _account_noted(builds)
+        await send(home, checked(BuildRequested, fields))
+        return await follow(builds.follow(build_id, patience=30.0), build_id, as_json=as_json, stop=_ended())
+
+
+async def _account_noted(builds: Builds) -> None:
+    """The two requests have different keys, so their order is nobody's promise: wait for the account first."""
+    async with asyncio.timeout(20):
+        while not await builds.has_account("demo"):
+            await asyncio.sleep(0.05)
+
+
+def _ended() -> Stop:
+    """Stop once the build has ended and its last snapshot is there, or was waited for long enough."""
+    deadline: list[float] = []
+
+    def stop(standing: Standing) -> Exit | None:
+        code = outcome(standing)
+        if code is None:
+            return None
+        deadline.append(time.monotonic() + _AFTER_END)
+        return code if standing.completed_snapshot or time.monotonic() > deadline[0] else None
+
+    return stop
+
+
+def answers(url: str | None) -> bool:
+    """Whether the preview answers over HTTP."""
+    if not url or not url.startswith(("http://", "https://")):
+        return False
+    try:
+        with urllib.request.urlopen(url, timeout=_PREVIEW) as answer:  # noqa: S310 - checked above
+            return bool(answer.status < 400)
+    except OSError:
+        return False
+
+
+def _tell(summary: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        write_json(summary)
+        return
+    write_line()
+    write_fields({**summary, "cost": dollars(summary["cost_microusd"])})
+
+
+def _tell_kept(stack: StackChild, home: Path, standing: Standing) -> None:
+    note(
+        f"""
+The stack goes on running. Look around:
+  open {standing.preview_url}
+  nightshift builds --home {home}
+  nightshift replay {standing.build_id} --home {home}
+  nightshift account show demo --home {home}
+Stop it:
+  nightshift down --home {home}   (or end process {stack.pid})"""
+    )
+
+
+def _end_on_sigterm() -> None:
+    """SIGTERM ends the demo like Ctrl-C: with everything stopped."""
+    task = asyncio.current_task()
+    if task is None:
+        raise NightshiftError("a demo runs in a task")
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

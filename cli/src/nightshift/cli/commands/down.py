@@ -1,0 +1,51 @@
+"""`nightshift down`: stop a stack that runs in the background."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import cyclopts
+
+from nightshift.cli.connect import DEFAULT_HOME, Home, Json
+from nightshift.cli.output import note, write_json
+from nightshift.devstack.stack.home import holder, is_held
+from nightshift.runtime.errors import NightshiftError, NotFound
+
+app = cyclopts.App(name="down", help="Stop a stack that runs in the background.")
+
+#: Seconds an ordered stop may take.
+_LIMIT = 45.0
+
+
+@app.default
+def down(*, home: Home = DEFAULT_HOME, json: Json = False) -> None:
+    """Stop the stack that runs on a home, in order, and wait until it is gone. What it kept stays.
+
+    Example:
+
+        nightshift down --home .nightshift
+    """
+    pid = holder(home) if is_held(home) else None
+    if pid is None:
+        raise NotFound(f"no stack runs on {home}", hint="`nightshift ps` shows the one on the default folder")
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    asyncio.run(_gone(home, pid))
+    if json:
+        write_json({"home": str(home), "stopped": pid})
+    else:
+        note(f"the stack on {home} has stopped")
+
+
+async def _gone(home: Path, pid: int) -> None:
+    try:
+        async with asyncio.timeout(_LIMIT):
+            while is_held(home):
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise NightshiftError(
+            f"the stack on {home} (process {pid}) has not stopped after {_LIMIT:.0f} s",
+            hint="a second `nightshift down` ends it at once",
+        ) from None

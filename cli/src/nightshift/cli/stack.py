@@ -1,0 +1,66 @@
+"""A stack of our own for one command: `nightshift up` as a child, ended with us unless it is kept."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nightshift.runtime.errors import NightshiftError
+
+#: Seconds a stack may take to start, and to stop.
+_START, _STOP = 90.0, 40.0
+
+
+class StackChild:
+    """A running `nightshift up` on a home of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process, told: Mapping[str, Any], log: Path) -> None:
+        self.told = told
+        self.log = log
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        """The process to end when the stack was kept."""
+        return self._process.pid
+
+    async def stop(self) -> None:
+        """End it in order; after a while, at once."""
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), _STOP)
+                return
+
+
+async def start_stack(home: Path, *, arguments: list[str], environment: Mapping[str, str]) -> StackChild:
+    """Start a stack and wait until all of it is ready. Raises NightshiftError with what it said last."""
+    home.mkdir(parents=True, exist_ok=True)
+    log = home / "up.log"
+    with log.open("wb") as said:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "nightshift.cli", "up", "--json", "--home", str(home), *arguments),
+            env={**os.environ, **environment},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=said,
+            start_new_session=True,  # Ctrl-C is ours: we end it in order
+        )
+    try:
+        async with asyncio.timeout(_START):
+            line = await process.stdout.readline() if process.stdout else b""
+        return StackChild(process, json.loads(line), log)
+    except BaseException as error:
+        await StackChild(process, {}, log).stop()
+        if isinstance(error, ValueError | TimeoutError):
+            tail = " ".join(log.read_text(errors="replace").split()[-60:])
+            raise NightshiftError(
+                f"the stack did not start: {tail}", hint=f"its logs are in {home}/logs"
+            ) from error
+        raise
