@@ -1,0 +1,8 @@
+"""What is simulated: each module sets up a small world around one port and judges what happened there."""
+
+_HERE = "nightshift.runtime.simulation.scenarios"
+
+#: Name → import string.
+SCENARIOS = {
+    "leases": f"{_HERE}.leases:scenario",
+}

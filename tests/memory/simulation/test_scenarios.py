@@ -1,0 +1,81 @@
+"""Each scenario finds the fault it is there for when that fault is planted, and the runner says how to see it again."""
+
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+
+from nightshift.runtime.simulation import SimulationFailed, Violation, simulate
+from nightshift.runtime.simulation.scenarios import SCENARIOS, leases
+
+SEEDS = 100
+
+
+def violations(scenario, seeds: int = SEEDS) -> list[str]:
+    """What the checkers said, one per failing seed. Anything but a verdict of theirs is a broken scenario."""
+    found = []
+    for seed in range(seeds):
+        try:
+            simulate(scenario, seed)
+        except SimulationFailed as failed:
+            if not isinstance(failed.__cause__, Violation):
+                raise
+            found.append(str(failed.__cause__))
+    return found
+
+
+def test_without_fences_a_stale_owners_step_is_found():
+    found = violations(partial(leases.scenario, fenced=False))
+    assert len(found) >= 5
+    assert violations(leases.scenario) == []
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "nightshift.runtime.simulation", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def faulty_module(tmp_path, monkeypatch):
+    """A module on the path with a scenario that fails for some seeds only."""
+    (tmp_path / "faulty_scenario.py").write_text(
+        "from nightshift.runtime.simulation import Violation\n"
+        "async def scenario(world):\n"
+        "    world.note('looks')\n"
+        "    if world.draws.random() < 0.3:\n"
+        "        raise Violation('it broke')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return "faulty_scenario:scenario"
+
+
+def test_the_runner_prints_seed_draws_trace_and_how_to_see_it_again(faulty_module):
+    done = run("--seeds", "40", faulty_module)
+    assert done.returncode == 1
+    assert "failed: seed " in done.stdout
+    assert "Violation: it broke" in done.stdout
+    assert "drawn: slowness " in done.stdout
+    assert "looks" in done.stdout
+    line = next(line for line in done.stdout.splitlines() if line.startswith("see it again: "))
+    again = run(*line.split("nightshift.runtime.simulation ")[1].split())
+    assert again.returncode == 1
+    assert "Violation: it broke" in again.stdout
+
+
+def test_two_processes_run_the_same_seed_the_same_way():
+    first, second = run("--seed", "11"), run("--seed", "11")
+    assert first.returncode == second.returncode == 0
+    assert first.stdout == second.stdout
+    assert len(first.stdout.splitlines()) == len(SCENARIOS)
+
+
+def test_an_unknown_scenario_is_an_error_that_names_the_known_ones():
+    done = run("--seeds", "1", "nonsense")
+    assert done.returncode == 1
+    assert "there are " in done.stderr
+    assert "leases" in done.stderr
