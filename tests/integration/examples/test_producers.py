@@ -1,0 +1,91 @@
+"""The examples as somebody would run them, against a real broker; what arrives is read as the orchestrator would."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+
+from nightshift.contracts.cloudevents import decode_request
+from nightshift.contracts.events.requests import BuildRequested
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+pytestmark = pytest.mark.kafka
+
+
+async def run_example(name: str, *arguments: str, isolated: bool = False) -> str:
+    """What the example prints. `isolated`: with a folder on its path that makes any import of ours fail."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *(["-c", _WITHOUT_US, str(EXAMPLES / name)] if isolated else [str(EXAMPLES / name)]),
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, err.decode()
+    return out.decode().strip()
+
+
+_WITHOUT_US = """
+import runpy, sys
+sys.modules["nightshift"] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+async def first_message(bootstrap: str, topic: str):
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        return await asyncio.wait_for(consumer.getone(), 20)
+    finally:
+        await consumer.stop()
+
+
+def check(message, build_id: str, idea: str) -> None:
+    received = decode_request(message.key, message.headers, message.value)
+    assert isinstance(received.event, BuildRequested)
+    assert received.envelope.subject == received.event.build_id == build_id
+    assert received.event.idea_brief == idea
+    assert received.event.account_id == "acme"
+    assert len(received.event.understanding_qna) == 1
+
+
+async def test_a_service_with_the_contracts_asks_for_a_build(kafka, topics):
+    idea = "Bücher leihen – with ☕"
+    build_id = await run_example(
+        "produce_with_contracts.py",
+        *("--bootstrap", kafka.bootstrap, "--topic-prefix", topics.prefix),
+        *("--idea", idea, "--account", "acme", "--build-id", "night-1"),
+    )
+    assert build_id == "night-1"
+    check(await first_message(kafka.bootstrap, topics.requests), build_id, idea)
+
+
+async def test_a_service_without_any_code_of_ours_asks_for_a_build(kafka, topics):
+    idea = "Bücher leihen – with ☕"
+    build_id = await run_example(
+        "produce_plain.py",
+        *("--bootstrap", kafka.bootstrap, "--topic", topics.requests),
+        *("--idea", idea, "--account", "acme"),
+        isolated=True,
+    )
+    check(await first_message(kafka.bootstrap, topics.requests), build_id, idea)
+
+
+async def test_an_unchosen_build_id_is_new_each_time(kafka, topics):
+    arguments = ("--bootstrap", kafka.bootstrap, "--topic-prefix", topics.prefix)
+    first, second = await asyncio.gather(
+        run_example("produce_with_contracts.py", *arguments),
+        run_example("produce_with_contracts.py", *arguments),
+    )
+    assert first != second
