@@ -100,14 +100,15 @@ class Worker:
         while (left := [name for name in NAMES if self.done[name] < STEPS]) != []:
             name = self.world.draws.choice(left)
             try:
-                lease = await self.world.remote(
-                    "acquire", lambda name=name: self.leases.acquire(name, self.name)
-                )
-                if lease is not None:
-                    await self._work(lease)
+                await self._take(name)
             except Unavailable:
-                pass
+                self.world.note(f"lets go of {name}")
             await self.world.pause()
+
+    async def _take(self, name: str) -> None:
+        lease = await self.world.remote("acquire", lambda: self.leases.acquire(name, self.name))
+        if lease is not None:
+            await self._work(lease)
 
     async def _work(self, lease: Lease) -> None:
         counter = self.counters[lease.name]
