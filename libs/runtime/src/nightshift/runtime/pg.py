@@ -104,6 +104,14 @@ class Database:
         """Return once the server answers as a primary. Raises Unavailable when patience ends."""
         await self.fetch("SELECT 1")
 
+    async def answers(self) -> bool:
+        """Whether the server answers now, as a primary. Tries once and never raises."""
+        try:
+            await self._attempt("SELECT 1", ())
+        except NightshiftError:
+            return False
+        return True
+
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection for several statements, such as a transaction. Nothing is tried again."""

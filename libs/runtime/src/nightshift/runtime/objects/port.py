@@ -12,7 +12,7 @@ class ObjectInfo:
 
 
 class ObjectStore(Protocol):
-    """Keys are `/`-separated and relative. Raises NotFound (Refused) and Unavailable (Transient, retried inside first)."""
+    """Keys are `/`-separated and relative. Raises NotFound, and Unavailable after trying again inside."""
 
     async def put(self, key: str, body: bytes) -> None: ...
 

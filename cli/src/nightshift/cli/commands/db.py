@@ -1,0 +1,58 @@
+"""`nightshift db`: prepare the event log's database, and show how it stands."""
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+
+import cyclopts
+
+from nightshift.cli.connect import DEFAULT_HOME, Home, Json, settings_for
+from nightshift.cli.exits import Exit
+from nightshift.cli.output import note, write_json, write_line, write_table
+from nightshift.devstack.parts import SUPERUSER
+from nightshift.runtime.log.migrate import migrate as migrate_database
+from nightshift.runtime.log.migrate import status as database_status
+from nightshift.runtime.settings import PostgresSettings
+
+app = cyclopts.App(name="db", help="Prepare the event log's database and show how it stands.")
+
+
+@app.command
+def migrate(*, json: Json = False, home: Home = DEFAULT_HOME) -> None:
+    """Bring the database to this release: roles, tables, functions, event types.
+
+    Every replica may run it at once, and again. NIGHTSHIFT_POSTGRES_DSN must name a superuser, or a role that may
+    create roles and schemas. A database of a newer release is left as it is.
+
+    Example: nightshift db migrate
+    """
+    applied = asyncio.run(migrate_database(_dsn(home)))
+    if json:
+        write_json({"applied": list(applied)})
+        return
+    for name in applied:
+        write_line(name)
+    note(f"{len(applied)} applied" if applied else "nothing was waiting")
+
+
+@app.command
+def status(*, json: Json = False, home: Home = DEFAULT_HOME) -> int:
+    """Show each migration: applied, waiting, changed since it was applied, or unknown to this release.
+
+    Exits with 4 unless all of this release are applied as they are.
+
+    Example: nightshift db status --json
+    """
+    states = asyncio.run(database_status(_dsn(home)))
+    if json:
+        write_json([asdict(one) for one in states])
+    else:
+        write_table(
+            ("MIGRATION", "STATE", "APPLIED"), [(one.name, one.state, one.applied_at) for one in states]
+        )
+    ready = all(one.state in ("applied", "unknown") for one in states)
+    return Exit.OK if ready else Exit.CONFIGURATION
+
+
+def _dsn(home: Path) -> str:
+    return settings_for(PostgresSettings, home, role=SUPERUSER).postgres_dsn.get_secret_value()

@@ -1,0 +1,10 @@
+"""The shard of a stream, the same as the SQL function `shard_of` draws."""
+
+from hashlib import sha256
+
+from nightshift.runtime.log.port import SHARDS
+
+
+def shard_of(stream_id: str) -> int:
+    """0 to SHARDS - 1, for ever."""
+    return sha256(stream_id.encode()).digest()[0] % SHARDS
