@@ -22,9 +22,6 @@ setup: ## make .venv with every dependency (hashes checked); after it .venv/bin/
 	@scripts/setup.sh
 
 demo: setup ## watch an agent build a small app from an idea, on this machine
-	@.venv/bin/nightshift demo --help >/dev/null 2>&1 || { \
-	  echo "error: this version has no demo yet." >&2; \
-	  echo "hint: .venv/bin/nightshift up starts the stack it will run on." >&2; exit 1; }
 	@.venv/bin/nightshift demo
 
 test: setup ## all tests: unit, memory, integration and end to end, on the embedded stack

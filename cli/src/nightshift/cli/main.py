@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any
 
 import cyclopts
@@ -81,8 +80,6 @@ def build_app(used: str | None = None) -> cyclopts.App:
         suppress_keyboard_interrupt=False,
     )
     for place, command in enumerate(COMMANDS):
-        if find_spec(command.module) is None:
-            continue
         if command.name == used:
             app.command(_load(command), name=command.name)
             continue

@@ -27,6 +27,10 @@ def replay(build: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None
 
         nightshift replay build-4f1c2a --json
 
+    Example:
+
+        nightshift replay build-4f1c2a
+
     Parameters
     ----------
     build

@@ -23,6 +23,10 @@ def wake(build: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
 
         nightshift wake build-4f1c2a
 
+    Example:
+
+        nightshift wake build-4f1c2a
+
     Parameters
     ----------
     build
