@@ -1,5 +1,6 @@
 """Given, when, then for the build: a state folded from recorded events, and the others' facts at hand."""
 
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -11,7 +12,7 @@ from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import Event
 from nightshift.orchestrator.domain.commands import AcceptBuild, Answer, Command
-from nightshift.orchestrator.domain.decide import cause_of, decide
+from nightshift.orchestrator.domain.decide import causes, decide
 from nightshift.orchestrator.domain.evolve import evolve
 from nightshift.orchestrator.domain.next_step import Wait, next_step
 from nightshift.orchestrator.domain.policy import Policy
@@ -56,13 +57,11 @@ class Story:
         self._others = 0
         self.do(AcceptBuild(request))
 
-    def record(self, cause: UUID, events: tuple[Event, ...]) -> tuple[Event, ...]:
-        seen: dict[str, int] = {}
-        for event in events:
-            index = seen.get(event.type, 0)
-            seen[event.type] = index + 1
+    def record(self, causes: tuple[UUID, ...], events: tuple[Event, ...]) -> tuple[Event, ...]:
+        seen: Counter = Counter()
+        for cause, event in zip(causes, events, strict=True):
             recorded = RecordedEvent(
-                event_id=ids.event_id(cause, event.type, index),
+                event_id=ids.event_id(cause, event.type, seen[cause, event.type]),
                 stream_id="build-b1",
                 version=self.state.version + 1,
                 data=event,
@@ -72,6 +71,7 @@ class Story:
                 traceparent=None,
                 recorded_at=self.now,
             )
+            seen[cause, event.type] += 1
             self.state = evolve(self.state, recorded)
             self.log.append(recorded)
         return events
@@ -79,13 +79,13 @@ class Story:
     def do(self, command: Command) -> tuple[Event, ...]:
         """Decide and record."""
         events = decide(self.state, command, self.now, self.policy)
-        return self.record(cause_of(self.state, command), events) if events else ()
+        return self.record(causes(self.state, command, events), events) if events else ()
 
     def others(self, *events: Event) -> None:
         """Facts of other services."""
         for event in events:
             self._others += 1
-            self.record(UUID(int=self._others), (event,))
+            self.record((UUID(int=self._others),), (event,))
 
     def step(self) -> tuple[Event, ...]:
         """Do what `next_step` finds. Fails when it only waits."""

@@ -19,7 +19,7 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.model import Event
 from nightshift.contracts.tools import Bash, Narrate
 from nightshift.orchestrator.domain import checks
-from nightshift.orchestrator.domain.commands import Answer, CallFailed, FailReason
+from nightshift.orchestrator.domain.commands import AbandonCall, Answer, CallFailed, FailReason
 from nightshift.orchestrator.domain.evolve import foresee
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
@@ -90,21 +90,13 @@ def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy
     return (event, *checkpoint(after), sleep)
 
 
-def abandoned(state: BuildState, now: datetime) -> Events:
+def abandoned(state: BuildState, command: AbandonCall, now: datetime) -> Events:
     """The call's owner is gone. It may have been billed: it counts at its worst case, and is tried again."""
     if state.call is None:
         return ()
-    return (
-        ModelCallFailed(
-            turn=state.call.turn,
-            attempt=state.call.attempt,
-            kind="abandoned",
-            detail="the process that made this call ended before the answer was in the log",
-            retry_at=now,
-            price_version=prices.NEWEST,
-            cost_microusd=state.call.reserve_microusd,
-        ),
-    )
+    detail = "the process that made this call ended before the answer was in the log"
+    failure = CallFailed("abandoned", detail, usage=command.seen, maybe_billed=True)
+    return (_failed(state, state.call, failure, retry_at=now),)
 
 
 def stopped(state: BuildState, seen: Usage | None) -> Events:
@@ -177,6 +169,8 @@ def _act(state: BuildState, uses: list[dict[str, Any]]) -> Events:
 
 
 def _done(state: BuildState) -> Events:
+    if state.talk.waiting:
+        return ()  # something was said while the model answered: it is heard before the checks
     if not state.tool_calls_made and "no_tool_call" not in state.trouble.steered:
         return (AgentSteered(reason="no_tool_call", message=_USE_TOOLS),)
     return (

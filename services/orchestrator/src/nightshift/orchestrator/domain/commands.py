@@ -69,7 +69,7 @@ class Wake:
 
 @dataclass(frozen=True, slots=True)
 class SendBack:
-    """A check failed and tries are left."""
+    """A check failed and tries are left, or a person has something to say: the agent goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,12 @@ class CallFailed:
 
 @dataclass(frozen=True, slots=True)
 class AbandonCall:
-    """The owner of the call in flight is gone; nobody will ever hear its answer."""
+    """The owner of the call in flight is gone; nobody will ever hear its answer.
+
+    `seen`: what the owner heard before it was told to go. None: it fell, and the worst case counts.
+    """
+
+    seen: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)

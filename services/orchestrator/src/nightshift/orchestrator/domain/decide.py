@@ -1,6 +1,6 @@
 """`decide(state, command, now)`: the events that a step or something from outside leads to. Pure; none means: nothing.
 
-Every event of one decision has one cause (`cause_of`), from which the shell derives its id.
+Every event has a cause (`causes`), from which the shell derives its id.
 """
 
 from datetime import datetime
@@ -16,6 +16,8 @@ from nightshift.contracts.events.build import (
     BuildPhaseChanged,
     BuildReady,
     BuildWoken,
+    ModelCallFailed,
+    ModelCallResponded,
     ModelCallStarted,
     Phase,
     SleepRequested,
@@ -49,8 +51,18 @@ from nightshift.runtime.errors import Fault
 Events = tuple[Event, ...]
 
 
-def cause_of(state: BuildState, command: Command) -> UUID:
-    """The cause that the ids of this decision's events are derived from."""
+def causes(state: BuildState, command: Command, events: Events) -> tuple[UUID, ...]:
+    """Of each event of a decision, the cause that its id is derived from."""
+    cause = _cause(state, command)
+    return tuple(
+        state.call.event_id
+        if state.call is not None and isinstance(event, ModelCallResponded | ModelCallFailed)
+        else cause
+        for event in events
+    )
+
+
+def _cause(state: BuildState, command: Command) -> UUID:
     match command:
         case AcceptBuild():
             return ids.request_cause(BuildRequested.type, command.request.build_id)
@@ -72,7 +84,7 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
         return ()
     match command:
         case AskBudget():
-            return (_ask(state, cause_of(state, command), command.minimum_microusd, policy),)
+            return (_ask(state, _cause(state, command), command.minimum_microusd, policy),)
         case StartCall():
             return _start(state, command)
         case Answer():
@@ -80,14 +92,13 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
         case CallFailed():
             return calls.failed(state, command, now, policy)
         case AbandonCall():
-            return calls.abandoned(state, now)
+            return calls.abandoned(state, command, now)
         case Sleep():
             return (*calls.checkpoint(state), _sleep(state, command.wake_at))
         case Wake():
             return _wake(state, policy)
         case SendBack():
-            back = BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.CODE)
-            return (AgentSteered(reason="check_failed", message=checks.report(state)), back)
+            return _send_back(state)
         case Complete():
             return _complete(state, command)
         case Fail():
@@ -155,6 +166,13 @@ def _wake(state: BuildState, policy: Policy) -> Events:
     woken = BuildWoken(reason=state.wake_reason)
     minimum = worst_case(foresee(state, (woken,)), policy)
     return (woken, _ask(state, state.cause, minimum, policy))
+
+
+def _send_back(state: BuildState) -> Events:
+    back = BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.CODE)
+    if not checks.failed(state.tool_calls):
+        return (back,)
+    return (AgentSteered(reason="check_failed", message=checks.report(state)), back)
 
 
 def _complete(state: BuildState, command: Complete) -> Events:

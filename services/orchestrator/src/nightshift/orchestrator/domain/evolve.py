@@ -136,11 +136,8 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
 
 def _phase_changed(state: BuildState, data: BuildPhaseChanged) -> BuildState:
     phase = move(state.phase, data.to_phase)
-    if state.phase is not Phase.CHECKS:
-        return replace(state, phase=phase)
-    # The checks of this round are over; a step back means that one failed.
-    rounds = state.trouble.check_rounds + (phase is Phase.CODE)
-    return replace(state, phase=phase, tool_calls=(), trouble=replace(state.trouble, check_rounds=rounds))
+    # Whatever follows the checks, this round of them is over.
+    return replace(state, phase=phase, tool_calls=() if state.phase is Phase.CHECKS else state.tool_calls)
 
 
 def _started(state: BuildState, data: ModelCallStarted, event_id: UUID) -> BuildState:

@@ -80,6 +80,8 @@ def _at_work(state: BuildState) -> bool:
 
 
 def _judge(state: BuildState, policy: Policy) -> Step:
+    if state.talk.waiting:
+        return SendBack()  # a person said something while the checks ran: it is heard before the build ends
     if not checks.failed(state.tool_calls):
         return Complete()
     if state.trouble.check_rounds + 1 >= policy.check_tries:

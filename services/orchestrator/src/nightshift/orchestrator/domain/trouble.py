@@ -19,6 +19,8 @@ def answered(trouble: Trouble, stop_reason: str) -> Trouble:
 
 
 def steered(trouble: Trouble, reason: str) -> Trouble:
+    if reason == "check_failed":
+        return replace(trouble, check_rounds=trouble.check_rounds + 1)
     if reason not in _ONCE:
         return trouble
     # A new window: what was said has to have a chance before the same calls count against the agent.

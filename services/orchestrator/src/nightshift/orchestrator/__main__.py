@@ -1,0 +1,5 @@
+"""`python -m nightshift.orchestrator`."""
+
+from nightshift.orchestrator.app import main
+
+main()

@@ -1,0 +1,90 @@
+"""The composition root of the orchestrator: the only place that makes its clients."""
+
+from datetime import UTC, datetime
+from typing import NoReturn
+
+from nightshift.contracts.model import Owner
+from nightshift.orchestrator.adapters.claude import ClaudeModel
+from nightshift.orchestrator.adapters.postgres import PostgresBuildNumbers, PostgresUnowned
+from nightshift.orchestrator.handlers import Handlers
+from nightshift.orchestrator.journal import Journal
+from nightshift.orchestrator.roster import Roster
+from nightshift.orchestrator.runner import Crew, Runner
+from nightshift.orchestrator.settings import OrchestratorSettings
+from nightshift.orchestrator.usecases import Builds
+from nightshift.runtime import service
+from nightshift.runtime.bus.kafka.consumers import KafkaConsumers
+from nightshift.runtime.bus.kafka.producer import KafkaProducer
+from nightshift.runtime.bus.port import Subscription
+from nightshift.runtime.leases_postgres import PostgresLeases
+from nightshift.runtime.log.postgres import PostgresEventLog, log_database
+from nightshift.runtime.objects.s3 import S3ObjectStore
+from nightshift.runtime.pg import PgConfig
+
+NAME = Owner.ORCHESTRATOR.value
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def start(running: service.Service[OrchestratorSettings]) -> None:
+    """Connect, listen, run builds."""
+    settings, policy = running.settings, running.settings.policy()
+    database = log_database(PgConfig(dsn=settings.postgres_dsn.get_secret_value(), application_name=NAME))
+    running.on_stop(database.close)
+    await database.wait_ready()
+    actor = f"{NAME}/{settings.replica_id}"
+    log = PostgresEventLog(database, actor=actor)
+    running.on_stop(log.close)
+    objects = await running.enter(S3ObjectStore.from_settings(settings))
+    model = await running.enter(
+        ClaudeModel(base_url=settings.anthropic_base_url, silence_s=settings.model_silence_s)
+    )
+    journal = Journal(log, objects, policy=policy, actor=actor)
+    crew = Crew(journal, model, PostgresBuildNumbers(database), policy, _now)
+    roster = Roster(
+        PostgresLeases(database),
+        PostgresUnowned(database),
+        lambda build_id: Runner(build_id, crew),
+        settings=settings.roster(),
+    )
+    running.on_stop(roster.close)
+    handlers = Handlers(Builds(journal, roster, policy=policy, clock=_now), roster)
+    producer = await running.enter(KafkaProducer(settings, client_id=NAME))
+    consumers = await running.enter(
+        KafkaConsumers(
+            settings,
+            _subscriptions(settings, handlers),
+            producer=producer,
+            objects=objects,
+            ground=database.answers,
+            client_id=NAME,
+        )
+    )
+    running.ready_when("consumers", lambda: consumers.assigned)
+    running.ready_when("database", database.answers)
+    running.fail_when(consumers.failed, "a consumer makes no progress")
+    running.spawn(roster.keep(), name="roster")
+
+
+def _subscriptions(settings: OrchestratorSettings, handlers: Handlers) -> list[Subscription]:
+    """Requests are shared among the replicas. Facts are heard by each: any of them may run the build."""
+    topics = settings.topics
+    facts = {
+        topics.sandbox: handlers.on_sandboxes(),
+        topics.budget: handlers.on_budgets(),
+        topics.build: handlers.on_builds(),
+    }
+    return [
+        Subscription(topics.requests, topics.group(NAME, topics.requests), handlers.on_requests()),
+        *(
+            Subscription(topic, f"{topics.group(NAME, topic)}.{settings.replica_id}", hears, from_now=True)
+            for topic, hears in facts.items()
+        ),
+    ]
+
+
+def main() -> NoReturn:
+    """Run the service until it is told to stop."""
+    service.run(NAME, OrchestratorSettings.load, start)

@@ -1,0 +1,59 @@
+"""What the orchestrator reads from its environment."""
+
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr
+
+from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.roster import RosterSettings
+from nightshift.runtime.settings import Settings
+
+_CLAUDE, _SCRIPTED = "claude-sonnet-5", "scripted-1"
+
+
+class OrchestratorSettings(Settings):
+    """Money in microdollars, times in seconds. The model's address and keys have the vendor's names."""
+
+    anthropic_api_key: SecretStr | None = Field(None, validation_alias="ANTHROPIC_API_KEY")
+    anthropic_auth_token: SecretStr | None = Field(None, validation_alias="ANTHROPIC_AUTH_TOKEN")
+    anthropic_base_url: str | None = Field(None, validation_alias="ANTHROPIC_BASE_URL")
+    model: str | None = None  # none: Claude at Anthropic's own address, the scripted model elsewhere
+    model_silence_s: float = Field(120.0, gt=0)  # a stream that says nothing for so long is cut
+    max_output_tokens: int = Field(16_000, ge=256, le=128_000)
+    grant_microusd: int = Field(1_000_000, ge=1)
+    turn_limit: int = Field(200, ge=1)
+    tool_call_limit: int = Field(150, ge=1)
+    check_tries: int = Field(3, ge=1)
+    model_attempts: int = Field(6, ge=1)
+    model_first_backoff_s: float = Field(1.0, gt=0)
+    provider_sleep_s: float = Field(900.0, gt=0)
+    max_builds: int = Field(200, ge=1)  # at once, in one process
+    build_lease_s: float = Field(10.0, ge=0.5)
+    build_look_every_s: float = Field(2.0, gt=0)  # for builds that nobody runs
+
+    def policy(self) -> Policy:
+        """The numbers that decisions depend on."""
+        return Policy(
+            default_model=self.model or self._fitting_model(),
+            max_output_tokens=self.max_output_tokens,
+            grant_microusd=self.grant_microusd,
+            turn_limit=self.turn_limit,
+            tool_call_limit=self.tool_call_limit,
+            check_tries=self.check_tries,
+            attempts=self.model_attempts,
+            first_backoff_s=self.model_first_backoff_s,
+            provider_sleep_s=self.provider_sleep_s,
+        )
+
+    def roster(self) -> RosterSettings:
+        """How many builds, and how their leases are kept."""
+        return RosterSettings(
+            owner=self.replica_id,
+            capacity=self.max_builds,
+            lease_s=self.build_lease_s,
+            look_every_s=self.build_look_every_s,
+        )
+
+    def _fitting_model(self) -> str:
+        host = urlsplit(self.anthropic_base_url or "https://api.anthropic.com").hostname or ""
+        return _CLAUDE if host == "anthropic.com" or host.endswith(".anthropic.com") else _SCRIPTED
