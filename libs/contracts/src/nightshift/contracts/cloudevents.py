@@ -103,16 +103,17 @@ def fact_envelope(key: bytes | None, headers: Headers) -> Envelope:
     """The envelope of a fact, without its data. Raises InvalidEnvelope."""
     attributes = _Attributes(headers)
     _check_content_type(attributes)
-    time, sequence = attributes.time(), attributes.sequence()
-    for name, got in ((topics.TIME, time), (topics.SEQUENCE, sequence)):
-        if got is None:
-            raise InvalidEnvelope("missing", header=name)
-    _uuid(attributes.required(topics.ID), topics.ID)
-    return attributes.envelope(
+    envelope = attributes.envelope(
         _checked_key(key, attributes),
         correlation_id=attributes.required(topics.CORRELATION_ID),
         causation_id=_uuid(attributes.required(topics.CAUSATION_ID), topics.CAUSATION_ID),
     )
+    _uuid(envelope.id, topics.ID)
+    if envelope.time is None:
+        raise InvalidEnvelope("missing", header=topics.TIME)
+    if envelope.sequence is None:
+        raise InvalidEnvelope("missing", header=topics.SEQUENCE)
+    return envelope
 
 
 def decode_request(
@@ -172,10 +173,8 @@ class _Attributes:
 
     def optional(self, header: str) -> str | None:
         value = self._headers.get(header)
-        if value is None:
-            return None
         try:
-            return value.decode()
+            return None if value is None else value.decode()
         except UnicodeDecodeError:
             raise InvalidEnvelope("not UTF-8", header=self.name(header)) from None
 
@@ -318,7 +317,7 @@ def _check_subject(event: Event, subject: str) -> None:
         raise InvalidData(
             f"wrong {event.stream} id: it is not the subject of its message", field=f"{event.stream}_id"
         )
-    call_id: str | None = getattr(event, "call_id", None)
+    call_id: str | None = event.__dict__.get("call_id")
     if call_id is not None and call_id.partition("/")[0] != subject:
         raise InvalidData("wrong build id: not a call of the build it was sent for", field="call_id")
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 from uuid import UUID
 
@@ -67,8 +67,7 @@ class Received:
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
-class Peek:
+class Peek(NamedTuple):
     """What decides whether a message is decoded at all. None where the header is missing or malformed."""
 
     type: str | None
