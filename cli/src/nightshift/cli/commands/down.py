@@ -23,7 +23,7 @@ _LIMIT = 45.0
 def down(*, home: Home = DEFAULT_HOME, json: Json = False) -> None:
     """Stop the stack that runs on a home, in order, and wait until it is gone. What it kept stays.
 
-    Example:
+    For example:
 
         nightshift down --home .nightshift
     """

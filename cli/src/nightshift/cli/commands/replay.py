@@ -21,15 +21,11 @@ app = cyclopts.App(name="replay", help="Tell the story of a build again, turn by
 def replay(build: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
     """Fold the log again and tell what happened. It costs nothing: no model and no sandbox is asked.
 
-    Examples:
+    For example:
 
         nightshift replay build-4f1c2a
 
         nightshift replay build-4f1c2a --json
-
-    Example:
-
-        nightshift replay build-4f1c2a
 
     Parameters
     ----------

@@ -19,11 +19,7 @@ app = cyclopts.App(name="wake", help="Wake a sleeping build now.")
 def wake(build: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
     """Wake a build that sleeps. Without money it falls asleep again: `nightshift account top-up` gives it some.
 
-    Example:
-
-        nightshift wake build-4f1c2a
-
-    Example:
+    For example:
 
         nightshift wake build-4f1c2a
 
