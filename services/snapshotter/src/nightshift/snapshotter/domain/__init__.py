@@ -1,0 +1,1 @@
+"""What the snapshotter decides, without IO."""
