@@ -9,17 +9,14 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from nightshift.cli.connect import DEFAULT_HOME
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import note, write_fields, write_json, write_line
 from nightshift.devstack.errors import BadPlan, PartFailed
-from nightshift.devstack.model.scenario import load_scenario
 from nightshift.devstack.parts import KafkaAddress
 from nightshift.devstack.stack.addresses import EMBEDDED_PARTITIONS
 from nightshift.devstack.stack.home import hold
 from nightshift.devstack.stack.plan import SERVICES, Given, Plan, make_plan
 from nightshift.devstack.stack.supervisor import Stack
-from nightshift.runtime import logs
 
 app = App(name="up", help="Start the whole stack on this machine and keep it running.")
 
@@ -27,7 +24,7 @@ app = App(name="up", help="Start the whole stack on this machine and keep it run
 @app.default
 def up(
     *,
-    home: Annotated[Path, Parameter(env_var="NIGHTSHIFT_HOME")] = DEFAULT_HOME,
+    home: Annotated[Path, Parameter(env_var="NIGHTSHIFT_HOME")] = Path(".nightshift"),
     only: str = "",
     replicas: tuple[str, ...] = (),
     postgres: str | None = None,
@@ -80,7 +77,6 @@ def up(
     json
         Print one JSON object on the first line when all is ready.
     """
-    logs.configure(level="warning", format="console")
     plan = make_plan(
         home,
         environ=os.environ,
@@ -91,7 +87,10 @@ def up(
         scenario=scenario,
     )
     if scenario is not None:
-        load_scenario(scenario)  # what is wrong with it is better told before anything starts
+        # What is wrong with it is better told before anything starts; without one, the YAML reader is not loaded.
+        from nightshift.devstack.model.scenario import load_scenario  # noqa: PLC0415
+
+        load_scenario(scenario)
     try:
         with hold(plan.home):
             return asyncio.run(_run(plan, as_json=json))
@@ -101,7 +100,12 @@ def up(
 
 
 async def _run(plan: Plan, *, as_json: bool) -> Exit:
-    stack = Stack(plan, say=lambda text: note(f"nightshift: {text}"), apply_topics=_apply_topics)
+    stack = Stack(
+        plan,
+        say=lambda text: note(f"nightshift: {text}"),
+        load_clients=_load_clients,
+        apply_topics=_apply_topics,
+    )
     asked = _stop_signals(stack)
     starting = asyncio.create_task(stack.start())
     stopping = asyncio.create_task(asked.wait())
@@ -185,8 +189,16 @@ def _counts(replicas: tuple[str, ...]) -> dict[str, int]:
     return counts
 
 
+def _load_clients() -> None:
+    """Runs in a thread while the servers boot: with these at the top of the file they would start a second later."""
+    from nightshift.relay import topics  # noqa: F401, PLC0415
+    from nightshift.runtime import logs  # noqa: PLC0415
+    from nightshift.runtime.log import migrate  # noqa: F401, PLC0415
+
+    logs.configure(level="warning", format="console")  # stdout is for data
+
+
 async def _apply_topics(address: KafkaAddress) -> None:
-    # Loaded while the servers boot: with its Kafka client it would hold up the start.
     from nightshift.relay.topics import apply  # noqa: PLC0415
     from nightshift.runtime.settings import KafkaSettings  # noqa: PLC0415
 

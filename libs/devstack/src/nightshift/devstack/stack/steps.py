@@ -1,18 +1,9 @@
 """What must be done on a fresh PostgreSQL before a service may start: the log's database and schema.
 
-Clients are imported when used, beside the boot of the servers: that is half a second of a start.
+Clients are imported when used, which is after the servers were started: half a second of a start.
 """
 
-import asyncio
-import importlib
-
 from nightshift.devstack.parts.postgres import DATABASE, PostgresAddress
-
-
-async def import_clients() -> None:
-    """Load them in a thread while the loop waits for servers."""
-    for module in ("nightshift.runtime.log.migrate", "aiokafka.admin"):
-        await asyncio.to_thread(importlib.import_module, module)
 
 
 async def create_database(server: PostgresAddress) -> None:

@@ -26,10 +26,17 @@ class Stack:
         plan: Plan,
         *,
         say: Callable[[str], None],
+        load_clients: Callable[[], None],
         apply_topics: Callable[[KafkaAddress], Awaitable[None]],
     ) -> None:
-        """`say` takes a line for a person; `apply_topics` makes the topics, also on a broker that came back empty."""
+        """`say` takes a line for a person.
+
+        `load_clients` imports what migration and topics need, in a thread while the servers boot. `apply_topics` makes
+        the topics, also on a broker that came back empty.
+        """
         self._plan = plan
+        self._load_clients = load_clients
+        self._loaded: asyncio.Future[None] | None = None
         self._topics = apply_topics
         self._say = say
         self._log_dir = plan.home / "logs"
@@ -46,7 +53,7 @@ class Stack:
         await _all(
             *(chains[name]() for name in chains if name in self._parts or self._is_given(name)),
             *([self._start_model()] if "model" in self._parts else []),
-            steps.import_clients(),
+            self._clients(),
         )
         home.remember_ports(
             self._plan.home,
@@ -116,11 +123,15 @@ class Stack:
             "postgres": lambda: EmbeddedPostgres(plan.home / "postgres", log, port=port("postgres")),
             "kafka": lambda: EmbeddedKafka(log, port=port("kafka")),
             "s3": lambda: EmbeddedS3(plan.home / "s3", log, port=port("s3")),
-            "model": lambda: ScriptedModel(
-                log, scenario=plan.scenario, journal=log / "model-requests.jsonl", port=port("model")
-            ),
+            "model": lambda: ScriptedModel(log, scenario=plan.scenario, port=port("model")),
         }
         return {name: makers[name]() for name in PARTS if plan.starts(name)}
+
+    async def _clients(self) -> None:
+        """Return once they are loaded; whoever comes first starts that."""
+        if self._loaded is None:
+            self._loaded = asyncio.ensure_future(asyncio.to_thread(self._load_clients))
+        await asyncio.shield(self._loaded)
 
     def _is_given(self, part: str) -> bool:
         return getattr(self._plan.given, part) is not None
@@ -128,10 +139,12 @@ class Stack:
     async def _start_postgres(self) -> None:
         if "postgres" in self._parts:
             server = await self._launch(self._parts["postgres"])
+            await self._clients()
             await steps.create_database(server)
             self._found.postgres = server
         dsn = self._found.dsn()
         if dsn is not None:
+            await self._clients()
             await steps.migrate_log(dsn)
 
     async def _start_kafka(self) -> None:
@@ -141,6 +154,7 @@ class Stack:
 
     async def _apply_topics(self) -> None:
         if self._found.kafka is not None:
+            await self._clients()
             await self._topics(self._found.kafka)
 
     async def _start_s3(self) -> None:

@@ -1,0 +1,113 @@
+"""What a stack consists of, from flags and environment."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nightshift.devstack.errors import BadPlan, HomeInUse
+from nightshift.devstack.parts import KafkaAddress, PostgresAddress
+from nightshift.devstack.stack import home as homes
+from nightshift.devstack.stack import plan as plans
+from nightshift.devstack.stack.addresses import Addresses, given_addresses, service_environment
+from nightshift.devstack.stack.plan import Given, make_plan
+
+
+@pytest.fixture(autouse=True)
+def _two_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "is_installed", lambda name: name in {"relay", "orchestrator"})
+
+
+def test_all_parts_and_every_service_that_is_installed(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, environ={})
+    assert plan.services == {"relay": 1, "orchestrator": 1}
+    assert all(plan.starts(part) for part in plans.PARTS)
+
+
+def test_only_and_replicas(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, environ={}, only=["postgres", " kafka", "s3", "relay"], replicas={"relay": 3})
+    assert plan.services == {"relay": 3}
+    assert not plan.starts("model")
+    assert make_plan(tmp_path, environ={}, replicas={"relay": 0}).services == {"orchestrator": 1}
+
+
+@pytest.mark.parametrize(
+    ("environ", "given", "part"),
+    [
+        ({"NIGHTSHIFT_POSTGRES_DSN": "postgresql://x/y"}, Given(), "postgres"),
+        ({"NIGHTSHIFT_KAFKA_BOOTSTRAP": "k:1"}, Given(), "kafka"),
+        ({"NIGHTSHIFT_S3_ENDPOINT": "http://s"}, Given(), "s3"),
+        ({"ANTHROPIC_API_KEY": "sk"}, Given(), "model"),
+        ({}, Given(model="http://m"), "model"),
+        ({}, Given(kafka="k:1"), "kafka"),
+    ],
+)
+def test_what_is_given_is_not_started(
+    tmp_path: Path, environ: dict[str, str], given: Given, part: str
+) -> None:
+    plan = make_plan(tmp_path, environ=environ, given=given)
+    assert [one for one in plans.PARTS if not plan.starts(one)] == [part]
+
+
+def test_a_scenario_asks_for_the_scripted_model_key_or_not(tmp_path: Path) -> None:
+    assert make_plan(tmp_path, environ={"ANTHROPIC_API_KEY": "sk"}, scenario=tmp_path / "s").starts("model")
+
+
+def test_a_service_that_is_not_installed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadPlan, match="budget is not installed"):
+        make_plan(tmp_path, environ={}, only=["budget"])
+
+
+def test_a_service_gets_its_role_and_the_brokers_ways(tmp_path: Path) -> None:
+    plan = make_plan(
+        tmp_path, environ={"ANTHROPIC_API_KEY": "sk-real", "PATH": "/bin"}, scenario=tmp_path / "s"
+    )
+    found = Addresses(
+        PostgresAddress("127.0.0.1", 5),
+        KafkaAddress("k:1", idempotence=False, adaptive_fetch=True),
+        None,
+        "http://m",
+    )
+    env = service_environment(plan, found, "relay")
+    assert env["NIGHTSHIFT_POSTGRES_DSN"] == "postgresql://nightshift_relay@127.0.0.1:5/nightshift"
+    assert env["NIGHTSHIFT_KAFKA_IDEMPOTENCE"] == "false"
+    assert env["NIGHTSHIFT_KAFKA_ADAPTIVE_FETCH"] == "true"
+    assert env["ANTHROPIC_BASE_URL"] == "http://m"
+    assert env["ANTHROPIC_API_KEY"] != "sk-real", "a real key is not for the scripted model"
+    assert env["PATH"] == "/bin"
+
+
+def test_a_real_broker_and_a_real_key_are_used_as_they_are(tmp_path: Path) -> None:
+    environ = {"NIGHTSHIFT_KAFKA_BOOTSTRAP": "k:1", "ANTHROPIC_API_KEY": "sk-real"}
+    plan = make_plan(tmp_path, environ=environ)
+    env = service_environment(plan, given_addresses(plan), "orchestrator")
+    assert env["NIGHTSHIFT_KAFKA_IDEMPOTENCE"] == "true"
+    assert env["NIGHTSHIFT_KAFKA_ADAPTIVE_FETCH"] == "false"
+    assert env["ANTHROPIC_API_KEY"] == "sk-real"
+    assert env["ANTHROPIC_BASE_URL"] == "https://api.anthropic.com"
+
+
+def test_a_home_has_one_holder(tmp_path: Path) -> None:
+    with homes.hold(tmp_path):
+        assert homes.is_held(tmp_path)
+        with pytest.raises(HomeInUse, match="a stack runs on"), homes.hold(tmp_path):
+            pass
+        homes.write_stack(tmp_path, {"home": "x"})
+        assert homes.read_stack(tmp_path) == {"home": "x"}
+    assert not homes.is_held(tmp_path)
+    assert homes.read_stack(tmp_path) is None
+
+
+def test_what_a_killed_stack_left_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "stack.json").write_text(json.dumps({"home": "x"}))
+    (tmp_path / "stack.lock").write_text("1\n")
+    assert homes.read_stack(tmp_path) is None
+    with homes.hold(tmp_path):
+        assert homes.read_stack(tmp_path) is None, "not ready yet"
+
+
+def test_ports_are_remembered_and_rubbish_is_not(tmp_path: Path) -> None:
+    homes.remember_ports(tmp_path, {"kafka": 21000})
+    assert homes.remembered_ports(tmp_path) == {"kafka": 21000}
+    (tmp_path / "ports.json").write_text("{")
+    assert homes.remembered_ports(tmp_path) == {}
