@@ -34,7 +34,7 @@ async def start(running: service.Service[RelaySettings]) -> None:
         PgConfig(dsn=dsn, application_name=name, max_connections=2 * settings.relay_groups)
     )
     running.on_stop(database.close)
-    objects = S3ObjectStore(settings)
+    objects = await running.enter(S3ObjectStore.from_settings(settings))
     source, sessions = (
         PgSource(database),
         PgSessions(dsn, name=name, leader_timeout_s=settings.relay_leader_timeout_s),

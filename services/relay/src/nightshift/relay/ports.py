@@ -14,11 +14,15 @@ from nightshift.runtime.log.port import Row
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Offsets the broker gave a lane's records of one batch; -1 where it did not tell. `record` is the last."""
+    """Offsets the broker gave a lane's records: the first and the last; -1 where it did not tell.
+
+    `batch` is the offset of the last record batch of the send, `record` the first record in it.
+    """
 
     lane: Lane
     first: int
     last: int
+    batch: int
     record: Record
 
 

@@ -72,7 +72,7 @@ class KafkaBroker:
                     for partition, records in read.items():
                         end = open_[partition]
                         lane = Lane(partition.topic, partition.partition)
-                        found += [Held(lane, r.offset, dict(r.headers)) for r in records if r.offset < end]
+                        found += [Held(lane, record.offset, dict(record.headers)) for record in records]
                         if records and records[-1].offset >= end - 1:
                             del open_[partition]
                             self._reader.pause(partition)

@@ -78,14 +78,16 @@ class KafkaProducer:
             raise Unavailable(f"the broker refused a batch: {_said(error)}") from error
 
     async def _send_lane(self, lane: Lane, records: Sequence[Record]) -> Ack:
-        first, last = -1, -1
+        first, last, batch, sent_before, head = -1, -1, -1, 0, records[0]
         for builder in self._builders(records):
             # One after the other: the second waits for the acknowledgement of the first.
             sent = await (await self._producer.send_batch(builder, lane.topic, partition=lane.partition))
             if sent.offset >= 0:  # a batch the broker had already has no offset to tell
                 first = sent.offset if first < 0 else first
-                last = sent.offset + builder.record_count() - 1
-        return Ack(lane, first, last, records[-1])
+                last, batch = sent.offset + builder.record_count() - 1, sent.offset
+                head = records[sent_before]
+            sent_before += builder.record_count()
+        return Ack(lane, first, last, batch, head)
 
     def _builders(self, records: Sequence[Record]) -> list[BatchBuilder]:
         builders = [self._producer.create_batch()]

@@ -1,7 +1,8 @@
 """What a look at the broker means: does it still hold what it acknowledged?
 
-Only the last acknowledged record of a lane counts. Retention and DeleteRecords take from the front, and a lane's end
-never goes back; so an end before the record, or another record in its place, is a log that was lost.
+Only the last acknowledged record batch of a lane counts, told by its first record. Retention and DeleteRecords take
+from the front, and a lane's end never goes back; so an end before the record, or another record in its place, is a log
+that was lost.
 """
 
 from collections.abc import Mapping

@@ -47,7 +47,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The last record a lane's broker acknowledged."""
+    """The last record batch a lane's broker acknowledged, by its first record: a batch is kept or lost as a whole."""
 
     lane: Lane
     offset: int
@@ -58,18 +58,22 @@ class Published:
 
 @dataclass(slots=True)
 class Acknowledged:
-    """Offsets of the last record per lane, as this leader got them: bounded by the number of lanes."""
+    """Per lane, the offsets that a leader was given last: of the last batch, and of the last record in it.
 
-    offsets: dict[Lane, int] = field(default_factory=dict)
+    Bounded by the number of lanes.
+    """
 
-    def take(self, lane: Lane, first: int, last: int) -> bool:
-        """Note the offsets of acknowledged records. False when they are not beyond the ones acknowledged before:
+    offsets: dict[Lane, tuple[int, int]] = field(default_factory=dict)
 
-        a log that gives an offset twice is not the log it was.
+    def take(self, lane: Lane, first: int, batch: int, last: int) -> bool:
+        """Note a send: its first record's offset, its last batch's and its last record's.
+
+        False when it does not follow what was acknowledged before: a log that gives an offset twice is not the
+        log it was.
         """
         known = self.offsets.get(lane)
-        self.offsets[lane] = last
-        return known is None or first > known
+        self.offsets[lane] = (batch, last)
+        return known is None or first > known[1]
 
 
 def lay_out(records: Iterable[Record]) -> Batch | None:

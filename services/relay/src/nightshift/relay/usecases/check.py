@@ -40,7 +40,7 @@ class Check:
         lost = await self._look(session, broker, published, cursors.newest_loss)
         acknowledged = Acknowledged()
         if lost is None:
-            acknowledged.offsets.update({one.lane: one.offset for one in published})
+            acknowledged.offsets.update({one.lane: (one.offset, one.offset) for one in published})
         else:
             await note_loss(session, lost, seen=cursors.newest_loss, group=self._group)
         cursors = await session.cursors()
@@ -134,10 +134,10 @@ def note_acks(acks: Sequence[Ack], acknowledged: Acknowledged) -> tuple[list[Pub
     for ack in acks:
         if ack.last < 0:
             continue
-        if not acknowledged.take(ack.lane, ack.first, ack.last):
+        if not acknowledged.take(ack.lane, ack.first, ack.batch, ack.last):
             lost = f"{ack.lane.topic}[{ack.lane.partition}] gave offset {ack.first} again"
         record = ack.record
-        published.append(Published(ack.lane, ack.last, record.event_id, record.stream_id, record.version))
+        published.append(Published(ack.lane, ack.batch, record.event_id, record.stream_id, record.version))
     return published, lost
 
 

@@ -15,12 +15,16 @@ from nightshift.relay.usecases.encode import Encoder
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much goes in one batch, and after how much quiet the broker is looked at again (seconds)."""
+    """How much goes in one batch, and after how much quiet the broker is looked at again (seconds).
+
+    A look asks for the ends of the lanes; a check reads the records back.
+    """
 
     max_events: int = 2000
     max_bytes: int = 4 * 1024 * 1024
     look_before_send_s: float = 0.25
     look_when_idle_s: float = 5.0
+    check_when_idle_s: float = 300.0
 
 
 class Watch:
@@ -52,15 +56,17 @@ class Publish:
         cursors: Cursors,
         acknowledged: Acknowledged,
     ) -> None:
-        """Until told to stop. Raises BrokerLost, Unavailable, LeadershipLost."""
+        """Until told to stop, or until it is time for a check. Raises BrokerLost, Unavailable, LeadershipLost."""
         clock = asyncio.get_running_loop().time
-        positions, looked = dict(cursors.positions), clock()
+        positions, looked, checked = dict(cursors.positions), clock(), clock()
         wait, following = 0.0, await self._prepare(broker, positions)
         while not self._watch.stopping:
             if self._watch.newest_loss > cursors.newest_loss:
                 raise BrokerLost("another leader found it")
             batch = following
             if batch is None:
+                if clock() - checked > self._limits.check_when_idle_s:
+                    return
                 if clock() - looked > self._limits.look_when_idle_s:
                     await self._look(broker, acknowledged)
                     looked = clock()
@@ -107,5 +113,5 @@ class Publish:
         extents = await broker.extents(lanes)
         for lane in lanes:
             extent = extents.get(lane)
-            if extent is None or extent.end <= acknowledged.offsets[lane]:
+            if extent is None or extent.end <= acknowledged.offsets[lane][0]:
                 raise BrokerLost(f"{lane.topic}[{lane.partition}] is shorter than what it acknowledged")

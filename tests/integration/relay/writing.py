@@ -1,0 +1,48 @@
+"""Writes to the log as services do: plainly, in slow transactions, and in ones that write another row first."""
+
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
+
+from nightshift.contracts.events.build import AgentSteered, BuildAccepted, BuildCancelled, CheckpointSaved
+from nightshift.contracts.events.sandbox import SandboxClosed
+from nightshift.contracts.model import Event
+from nightshift.runtime.log.port import NewEvent, build_stream
+from nightshift.runtime.log.postgres import PostgresEventLog, log_database
+from nightshift.runtime.pg import PgConfig
+
+__all__ = ["AgentSteered", "BuildAccepted", "BuildCancelled", "SandboxClosed", "checkpoint", "log_on", "new"]
+
+
+@contextlib.asynccontextmanager
+async def log_on(dsn: str, *, connections: int = 8, patience: float = 60.0) -> AsyncIterator[PostgresEventLog]:
+    """A log of its own pool, closed at the end. The superuser may append every type."""
+    database = log_database(PgConfig(dsn=dsn, max_connections=connections, patience=patience))
+    log = PostgresEventLog(database, actor="test/writer")
+    try:
+        yield log
+    finally:
+        await log.close()
+        await database.close()
+
+
+def new(event: Event, cause: UUID | None = None) -> NewEvent:
+    """An event with a cause of its own."""
+    return NewEvent(event, causation_id=cause or uuid4())
+
+
+def checkpoint(turn: int = 1) -> NewEvent:
+    """A small fact of the orchestrator's."""
+    return new(CheckpointSaved(turn=turn))
+
+
+async def append_some(log: PostgresEventLog, build: str, count: int) -> None:
+    """Append so many facts to a build, one by one."""
+    for turn in range(1, count + 1):
+        await log.append(build_stream(build), [checkpoint(turn)])
+
+
+def dice(seed: int) -> random.Random:
+    """Chance that can be played again."""
+    return random.Random(seed)
