@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Literal, Protocol, cast
 
-from nightshift.sandboxes.errors import FileProblem, FileRefused, SandboxUnavailable
+from nightshift.sandboxes.errors import AnswerCut, FileProblem, FileRefused, SandboxUnavailable
 from nightshift.sandboxes.port import CallSpec, CallStatus, Entry, ExportedFile, Match
 
 CHUNK: Final = 256 * 1024
@@ -66,7 +66,7 @@ async def _read_frame(source: ByteSource) -> bytes:
             raise SandboxUnavailable("the sandbox's agent answers nonsense")
         return await source.readexactly(size) if size else b""
     except (asyncio.IncompleteReadError, ConnectionError) as error:
-        raise SandboxUnavailable("the sandbox's agent broke off its answer") from error
+        raise AnswerCut("the sandbox's agent broke off its answer") from error
 
 
 async def _read_json(source: ByteSource) -> dict[str, Any]:
@@ -182,6 +182,10 @@ class AgentSandbox:
     async def stop_call(self, call_id: str) -> CallStatus:
         return _status(await self._tell({"op": "stop", "call_id": call_id}))
 
+    async def note(self, call_id: str, text: str | None = None) -> str | None:
+        noted = (await self._tell({"op": "note", "call_id": call_id, "text": text}))["text"]
+        return str(noted) if noted is not None else None
+
     async def read_file(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes:
         limit = _MAX_FILE if limit is None else limit
         return await self._read({"op": "read", "path": path, "offset": offset, "limit": limit}, limit)
@@ -196,8 +200,11 @@ class AgentSandbox:
                 parts.append(chunk)
         return b"".join(parts)
 
-    async def write_file(self, path: str, content: bytes, *, mode: int | None = None) -> None:
-        await self._tell({"op": "write", "path": path, "mode": mode}, body=_framed(content), timeout_s=300)
+    async def write_file(
+        self, path: str, content: bytes, *, mode: int | None = None, once: str | None = None
+    ) -> None:
+        request = {"op": "write", "path": path, "mode": mode, "once": once}
+        await self._tell(request, body=_framed(content), timeout_s=300)
 
     async def make_dirs(self, path: str) -> None:
         await self._tell({"op": "make_dirs", "path": path})
@@ -243,7 +250,10 @@ class AgentSandbox:
             "limit": limit,
             "seconds": _GREP_S,
         }
-        answer = await self._tell(request)
+        try:
+            answer = await self._tell(request)
+        except AnswerCut:
+            raise FileRefused(f"the search took more than {_GREP_S} s", kind="invalid") from None
         return [Match(row["path"], row["line"], row["text"]) for row in answer["matches"]], bool(
             answer["more"]
         )

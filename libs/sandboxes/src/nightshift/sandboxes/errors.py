@@ -38,5 +38,9 @@ class SandboxUnavailable(Transient):
     """The provider or the sandbox does not answer now."""
 
 
+class AnswerCut(SandboxUnavailable):
+    """The agent's process for one request ended before its answer did."""
+
+
 class NoSandboxHere(ConfigurationError):
     """This machine cannot run local sandboxes; the hint says what to change."""

@@ -128,10 +128,23 @@ class Sandbox(Protocol):
         """End the command and everything it started. Returns when it is over."""
         ...
 
+    async def note(self, call_id: str, text: str | None = None) -> str | None:
+        """What was noted for this call before it changed anything; `text` is kept when nothing was noted yet.
+
+        For a call that is no command: whoever comes after a crash finds what the first one was about to do.
+        """
+        ...
+
     async def read_file(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes: ...
 
-    async def write_file(self, path: str, content: bytes, *, mode: int | None = None) -> None:
-        """Replace the file whole, by rename. Missing folders are made. `mode` none: as it was, else 0644."""
+    async def write_file(
+        self, path: str, content: bytes, *, mode: int | None = None, once: str | None = None
+    ) -> None:
+        """Replace the file whole, by rename. Missing folders are made. `mode` none: as it was, else 0644.
+
+        `once`: the call this write is of. After it was done it is not done again, so that one who was paused in the
+        middle cannot overwrite what came later.
+        """
         ...
 
     async def make_dirs(self, path: str) -> None: ...

@@ -83,6 +83,38 @@ class Calls:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)  # the lock is held, so this pid is the keeper's
 
+    def note(self, call_id: str, text: str | None) -> str | None:
+        """The first text noted for this call, this one if it is the first."""
+        path = os.path.join(self._dir(call_id), "note")
+        if text is not None and not os.path.exists(path):
+            os.makedirs(self._dir(call_id), exist_ok=True)
+            with open(path + ".new", "w", encoding="utf-8", errors="surrogatepass") as file:
+                file.write(text)
+            os.rename(path + ".new", path)
+        try:
+            with open(path, encoding="utf-8", errors="surrogatepass") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+    @contextlib.contextmanager
+    def once(self, call_id: str | None) -> Iterator[bool]:
+        """Whether what follows is to be done; when it is done without an error, not another time."""
+        if call_id is None:
+            yield True
+            return
+        path = self._dir(call_id)
+        os.makedirs(path, exist_ok=True)
+        lock = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            done = os.path.exists(os.path.join(path, "done"))
+            yield not done
+            if not done:
+                os.close(os.open(os.path.join(path, "done"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        finally:
+            os.close(lock)
+
     def output(self, call_id: str, stream: str, offset: int, limit: int) -> Iterator[bytes]:
         if stream not in ("out", "err"):
             raise Refusal("bad_request", "no such stream")

@@ -51,7 +51,7 @@ class Agent:
 
     def _dispatch(self, ask: dict[str, Any], body: Reader, out: Writer) -> None:
         op = ask["op"]
-        if op in ("start", "wait", "stop", "output"):
+        if op in ("start", "wait", "stop", "output", "note"):
             self._call(op, ask, out)
         elif op in ("pause", "resume"):
             with contextlib.suppress(ProcessLookupError):
@@ -67,6 +67,8 @@ class Agent:
             _stream(out, self._calls.output(ask["call_id"], ask["stream"], ask["offset"], ask["limit"]))
         elif op == "start":
             write_json(out, self._calls.start(ask))
+        elif op == "note":
+            write_json(out, {"text": self._calls.note(ask["call_id"], ask["text"])})
         elif op == "wait":
             write_json(out, self._calls.wait(ask["call_id"], ask["wait_s"]))
         else:
@@ -77,7 +79,9 @@ class Agent:
         if op == "read":
             _stream(out, files.read(root, ask["path"], ask["offset"], ask["limit"]))
         elif op == "write":
-            files.write(root, ask["path"], read_chunks(body), ask["mode"])
+            with self._calls.once(ask["once"]) as first:
+                if first:
+                    files.write(root, ask["path"], read_chunks(body), ask["mode"])
             write_json(out, {})
         elif op == "make_dirs":
             files.make_dirs(root, ask["path"])

@@ -94,7 +94,7 @@ async def serve(place: Place, port: int, *, host: str, wanted: int) -> None:
     listen = server.sockets[0].getsockname()[1]
     write_json(place.ports / f"{port}.json", {"pid": os.getpid(), "listen": listen})
     async with server:
-        while place.pids():
+        while place.pids():  # noqa: ASYNC110 - a process that is no child of ours sends no event
             await asyncio.sleep(_LOOK_S)
 
 

@@ -30,8 +30,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
-    """`state_dir` holds a directory per sandbox. `owner` tags what is ours. `toolchains`: host directories shown read-only
-    at the same place, beside /usr and the Python that runs us."""
+    """`state_dir` holds a directory per sandbox. `owner` tags what is ours.
+
+    `toolchains`: host directories shown read-only at the same place, beside /usr and the Python that runs us.
+    """
 
     state_dir: Path
     owner: str = "nightshift"

@@ -97,7 +97,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def names(pid: int, token: str) -> bool:
-    """Whether this pid is a living process whose command line has the token: never another that got the number since."""
+    """Whether this pid lives and its command line has the token: never another that got the number since."""
     try:
         return token.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

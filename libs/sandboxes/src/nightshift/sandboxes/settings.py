@@ -1,0 +1,67 @@
+"""Which driver is used and how, from the environment: the same for every service that touches sandboxes."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+
+from nightshift.runtime.errors import ConfigurationError
+from nightshift.runtime.settings import ObjectStoreSettings, ProcessSettings
+from nightshift.sandboxes.local.driver import LocalDriver
+from nightshift.sandboxes.local.settings import Limits, LocalSettings
+from nightshift.sandboxes.port import SandboxDriver
+from nightshift.sandboxes.snapshots.manifest import ProjectKey
+
+
+class SandboxSettings(ObjectStoreSettings, ProcessSettings):
+    """`NIGHTSHIFT_SANDBOX_…`, and E2B's own variables. `snapshot_key` must be the same in gateway and snapshotter."""
+
+    sandbox_driver: Literal["local", "e2b"] | None = None  # none: e2b when E2B_API_KEY is set
+    sandbox_dir: Path | None = None  # of local sandboxes; none: `sandboxes` in the home
+    sandbox_owner: str = Field("nightshift", min_length=1, max_length=64)  # tags what is this installation's
+    sandbox_processes: int = Field(512, ge=16)
+    sandbox_memory_bytes: int = Field(4 * 1024**3, ge=64 * 1024**2)
+    sandbox_toolchains: tuple[Path, ...] = ()
+    snapshot_key: SecretStr = SecretStr("")  # the digests of each project hang on it
+    e2b_api_key: SecretStr | None = Field(None, validation_alias=AliasChoices("E2B_API_KEY", "e2b_api_key"))
+    e2b_template: str | None = Field(None, validation_alias=AliasChoices("E2B_TEMPLATE", "e2b_template"))
+    e2b_lifetime_s: int = Field(3600, ge=60, le=86_400)  # at the provider, extended while in use
+
+    @property
+    def driver_name(self) -> Literal["local", "e2b"]:
+        return self.sandbox_driver or ("e2b" if self.e2b_api_key is not None else "local")
+
+    def project_key(self, project_id: str) -> ProjectKey:
+        return ProjectKey.derive(self.snapshot_key.get_secret_value().encode(), project_id)
+
+    def local(self) -> LocalSettings:
+        return LocalSettings(
+            state_dir=(self.sandbox_dir or self.home / "sandboxes").absolute(),
+            owner=self.sandbox_owner,
+            limits=Limits(processes=self.sandbox_processes, memory_bytes=self.sandbox_memory_bytes),
+            toolchains=self.sandbox_toolchains,
+        )
+
+
+async def make_driver(settings: SandboxSettings) -> SandboxDriver:
+    """The driver, proved to work here as far as that is possible. Raises ConfigurationError."""
+    if settings.driver_name == "local":
+        driver = LocalDriver(settings.local())
+        await driver.probe()
+        return driver
+    if settings.e2b_api_key is None:
+        raise ConfigurationError("E2B_API_KEY is not set", hint="set it, or NIGHTSHIFT_SANDBOX_DRIVER=local")
+    # The SDK takes half a second to import: only where it is used.
+    from nightshift.sandboxes.adapters.e2b import E2BDriver, E2BOptions  # noqa: PLC0415
+
+    return E2BDriver(
+        E2BOptions(
+            api_key=settings.e2b_api_key.get_secret_value(),
+            owner=settings.sandbox_owner,
+            template=settings.e2b_template,
+            lifetime_s=settings.e2b_lifetime_s,
+            api_url=os.environ.get("E2B_API_URL"),
+            sandbox_url=os.environ.get("E2B_SANDBOX_URL"),
+        )
+    )

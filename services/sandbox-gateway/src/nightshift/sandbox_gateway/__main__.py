@@ -1,0 +1,5 @@
+"""`python -m nightshift.sandbox_gateway` runs the gateway."""
+
+from nightshift.sandbox_gateway.app import main
+
+main()

@@ -1,0 +1,31 @@
+"""Whether a preview answers: a GET by httpx, its only importer."""
+
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+_TIMEOUT_S = 5.0
+
+
+class HttpProbe:
+    """The port's Http. An async context manager."""
+
+    def __init__(self) -> None:
+        self._client = httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=False, trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def status(self, url: str) -> int | None:
+        """The body is not read: it is hostile code's."""
+        try:
+            async with self._client.stream("GET", url) as response:
+                return response.status_code
+        except (httpx.HTTPError, httpx.InvalidURL):
+            return None

@@ -1,0 +1,23 @@
+"""In which order the waiting calls of a build run: reads side by side, everything else alone and in its turn."""
+
+from collections.abc import Iterable
+
+from nightshift.contracts.tools import TOOLS
+from nightshift.sandbox_gateway.domain.view import PendingCall
+
+
+def groups(calls: Iterable[PendingCall]) -> list[list[PendingCall]]:
+    """Groups in the order of the log; the calls of one group may run at the same time."""
+    found: list[list[PendingCall]] = []
+    for call in sorted(calls, key=lambda call: call.version):
+        if found and reads(call) and reads(found[-1][0]):
+            found[-1].append(call)
+        else:
+            found.append([call])
+    return found
+
+
+def reads(call: PendingCall) -> bool:
+    """Whether it changes nothing. A tool nobody knows is refused, which changes nothing either."""
+    model = TOOLS.get(call.asked.tool)
+    return model is None or model.effect == "read"

@@ -1,0 +1,26 @@
+"""What the gateway reads from its environment beside what every service and every user of sandboxes reads."""
+
+from collections.abc import Iterator
+
+from pydantic import Field, SecretStr
+
+from nightshift.runtime.settings import Settings
+from nightshift.sandboxes.settings import SandboxSettings
+
+
+class GatewaySettings(Settings, SandboxSettings):
+    """`NIGHTSHIFT_GATEWAY_…`. Times are seconds."""
+
+    gateway_builds: int = Field(64, ge=1, le=10_000)  # at work at once on this replica
+    gateway_lease_s: float = Field(6.0, ge=0.5, le=300)  # how long a dead gateway's builds wait for another
+    gateway_look_s: float = Field(60.0, gt=0)  # how often the log and the provider are asked what waits
+    build_secrets: dict[str, SecretStr] = Field(default_factory=dict)  # as JSON: name → value
+    fail_point: str | None = None  # tests only: where this process ends itself
+
+    def secrets(self) -> Iterator[str]:
+        yield from super().secrets()
+        yield from self.secret_values().values()
+
+    def secret_values(self) -> dict[str, str]:
+        """name → value of what builds may ask for by name."""
+        return {name: value.get_secret_value() for name, value in self.build_secrets.items()}

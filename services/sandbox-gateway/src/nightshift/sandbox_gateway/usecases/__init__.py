@@ -1,0 +1,1 @@
+"""When the gateway does what: load, decide, run, append."""

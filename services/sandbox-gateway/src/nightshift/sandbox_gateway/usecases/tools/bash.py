@@ -1,0 +1,151 @@
+"""bash: in the foreground to its end, or in the background with a handle to read and stop."""
+
+import asyncio
+
+from nightshift.contracts.tools import Bash
+from nightshift.sandbox_gateway.domain.outcome import Outcome
+from nightshift.sandbox_gateway.domain.text import printable
+from nightshift.sandbox_gateway.usecases.tools.context import Context
+from nightshift.sandboxes.port import CallSpec, CallStatus
+
+#: How long our side waits beyond the wrapper's own timeout before it ends the call itself.
+_GRACE_S = 10.0
+_POLL_S = 30.0
+#: A background command that fails at once should be seen failing.
+_SETTLE_S = 0.7
+_OUTPUT_BYTES = 8 * 1024 * 1024 + 512 * 1024
+
+
+async def bash(ctx: Context, ask: Bash) -> Outcome:
+    match ask.action:
+        case "run" if ask.run_in_background:
+            return await _background(ctx, ask.command or "")
+        case "run":
+            return await _foreground(ctx, ask.command or "", ask.timeout_s or ctx.timeout_s)
+        case "read":
+            return await _read(ctx, ask.handle or "")
+        case "stop":
+            return await _stop(ctx, ask.handle or "")
+        case _:
+            return await _restart(ctx, ask)
+
+
+async def _foreground(ctx: Context, command: str, timeout_s: float) -> Outcome:
+    timeout_s = min(timeout_s, ctx.timeout_s)
+    status = await run_once(ctx, _spec(ctx, command, timeout_s))
+    if status.state == "died":
+        text = await _text(ctx, ctx.call_id)
+        return Outcome(
+            f"{text}\n[the command's keeper was killed; how the command ended is not known]", "tool"
+        )
+    text = await _text(ctx, ctx.call_id)
+    if status.timed_out:
+        return Outcome(f"{text}\n[ended after {timeout_s:g} s, with everything it started]", "timeout")
+    if status.stopped:
+        return Outcome(f"{text}\n[stopped]", "cancelled")
+    code = status.exit_code or 0
+    return Outcome(f"{text}\n[exit code {code}]".lstrip("\n"), "exit" if code else None, exit_code=code)
+
+
+async def run_once(ctx: Context, spec: CallSpec) -> CallStatus:
+    """The end of the command, begun here or by another gateway before; it is never begun twice."""
+    deadline = asyncio.get_running_loop().time() + (spec.timeout_s or 0) + _GRACE_S
+    ctx.fail.reach("before_run")
+    while True:
+        status = await ctx.sandbox.start_call(spec)
+        ctx.fail.reach("after_start")
+        while status.state == "running":
+            left = deadline - asyncio.get_running_loop().time()
+            if ctx.cancelled.is_set() or left <= 0:
+                status = await ctx.sandbox.stop_call(spec.call_id)
+                continue
+            status = await _wait(ctx, spec.call_id, min(left, _POLL_S))
+        if status.state != "unknown":
+            ctx.fail.reach("after_run")
+            return status
+
+
+async def _wait(ctx: Context, call_id: str, wait_s: float) -> CallStatus:
+    """Until the call ends, the time is over or the build is cancelled."""
+    waiting = asyncio.create_task(ctx.sandbox.wait_call(call_id, wait_s=wait_s))
+    cancelled = asyncio.create_task(ctx.cancelled.wait())
+    try:
+        await asyncio.wait({waiting, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+        return waiting.result() if waiting.done() else CallStatus("running")
+    finally:
+        for task in (waiting, cancelled):
+            task.cancel()
+        await asyncio.gather(waiting, cancelled, return_exceptions=True)
+
+
+async def _background(ctx: Context, command: str) -> Outcome:
+    await ctx.sandbox.note(ctx.call_id, command)  # for a restart
+    status = await ctx.sandbox.start_call(_spec(ctx, command, None))
+    if status.state == "running":
+        status = await ctx.sandbox.wait_call(ctx.call_id, wait_s=_SETTLE_S)
+    text = await _text(ctx, ctx.call_id)
+    if status.state == "running":
+        return Outcome(f"running in the background; handle: {ctx.call_id}\n{text}".rstrip())
+    code = status.exit_code
+    return Outcome(f"{text}\n[ended at once, exit code {code}]", "exit" if code else None, exit_code=code)
+
+
+async def _read(ctx: Context, handle: str) -> Outcome:
+    if (refused := _foreign(ctx, handle)) is not None:
+        return refused
+    status = await ctx.sandbox.call_status(handle)
+    if status.state == "unknown":
+        return _no_such(handle)
+    return Outcome(f"{await _text(ctx, handle)}\n[{_state(status)}]".lstrip("\n"))
+
+
+async def _stop(ctx: Context, handle: str) -> Outcome:
+    if (refused := _foreign(ctx, handle)) is not None:
+        return refused
+    status = await ctx.sandbox.stop_call(handle)
+    if status.state == "unknown":
+        return _no_such(handle)
+    return Outcome(f"{await _text(ctx, handle)}\n[{_state(status)}]".lstrip("\n"))
+
+
+async def _restart(ctx: Context, ask: Bash) -> Outcome:
+    """Stop the old one; the new one is this call, so that it too begins once."""
+    handle = ask.handle or ""
+    if (refused := _foreign(ctx, handle)) is not None:
+        return refused
+    command = ask.command or await ctx.sandbox.note(handle)
+    if command is None:
+        return _no_such(handle)
+    await ctx.sandbox.stop_call(handle)
+    return await _background(ctx, command)
+
+
+def _spec(ctx: Context, command: str, timeout_s: float | None) -> CallSpec:
+    return CallSpec(ctx.call_id, ("bash", "-c", command), env=ctx.env, timeout_s=timeout_s)
+
+
+def _foreign(ctx: Context, handle: str) -> Outcome | None:
+    """A handle is a call id of this build, never a name of something else in the call directory."""
+    parts = handle.split("/")
+    if len(parts) == 3 and parts[0] == ctx.build_id and parts[1].isdigit() and parts[2].isdigit():
+        return None
+    return _no_such(handle)
+
+
+def _no_such(handle: str) -> Outcome:
+    return Outcome(f"handle: there is no background command {handle!r}", "bad_input")
+
+
+def _state(status: CallStatus) -> str:
+    if status.state == "running":
+        return "still running"
+    how = "stopped" if status.stopped else f"ended, exit code {status.exit_code}"
+    return how if status.state == "finished" else "ended; how is not known"
+
+
+async def _text(ctx: Context, call_id: str) -> str:
+    out = printable(await ctx.sandbox.read_output(call_id, "out", limit=_OUTPUT_BYTES)).rstrip("\n")
+    err = printable(await ctx.sandbox.read_output(call_id, "err", limit=_OUTPUT_BYTES)).rstrip("\n")
+    if err:
+        return f"{out}\n[stderr]\n{err}" if out else f"[stderr]\n{err}"
+    return out

@@ -1,0 +1,21 @@
+"""What a tool has to work with."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nightshift.sandbox_gateway.failpoints import FailPoints
+from nightshift.sandboxes.port import Sandbox
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """`env` holds the build's secrets by name. `cancelled` is set when the build has ended."""
+
+    build_id: str
+    call_id: str
+    timeout_s: float
+    sandbox: Sandbox
+    env: Mapping[str, str]
+    cancelled: asyncio.Event
+    fail: FailPoints
