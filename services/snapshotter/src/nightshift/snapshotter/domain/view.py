@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from uuid import UUID
 
 from nightshift.contracts.events.build import BuildAccepted, BuildWoken, CheckpointSaved, SleepRequested
@@ -12,7 +11,6 @@ from nightshift.runtime.log.port import RecordedEvent
 
 #: The order in which wanted snapshots are made: what ends a wait for somebody comes first.
 ORDER: tuple[SnapshotReason, ...] = ("completion", "pre_sleep", "checkpoint")
-_NONE: Mapping[SnapshotReason, "Wanted"] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +30,7 @@ class View:
     version: int = 0
     project_id: str | None = None
     sandbox_id: str | None = None
-    wanted: Mapping[SnapshotReason, Wanted] = field(default=_NONE)
+    wanted: Mapping[SnapshotReason, Wanted] = field(default_factory=dict)
 
     @property
     def next(self) -> Wanted | None:
