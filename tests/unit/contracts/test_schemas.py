@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from nightshift.contracts.asyncapi import document
 from nightshift.contracts.model import Owner
 from nightshift.contracts.registry import CATALOGUE, wire_name
 from nightshift.contracts.schemas import consumer_schema, producer_schema
-from nightshift.contracts.topics import READERS, Topics
+from nightshift.contracts.topics import EVERY_REPLICA, READERS, Topics
 
 ROOT = Path(__file__).parents[3]
 GENERATE = [sys.executable, "-m", "nightshift.contracts.generate"]
@@ -63,14 +64,16 @@ def test_the_asyncapi_document_tells_every_event_topic_key_header_and_group():
         assert message["summary"]
         assert (generate.SCHEMAS / message["payload"]["$ref"]).is_file()
         assert message["bindings"]["kafka"]["bindingVersion"] == "0.5.0"
-    groups = [
-        operation["bindings"]["kafka"]["groupId"]["enum"][0]
-        for operation in doc["operations"].values()
-        if operation["action"] == "receive"
-    ]
-    assert sorted(groups) == sorted(
-        f"nightshift.{reader}.{family}" for family, readers in READERS.items() for reader in readers
-    )
+    for family, readers in READERS.items():
+        for reader in readers:
+            group = doc["operations"][f"{reader}.receive.{family}"]["bindings"]["kafka"]["groupId"]
+            shared = Topics().group(reader, f"nightshift.{family}.v1")
+            if (reader, family) in EVERY_REPLICA:
+                own = Topics().replica_group(reader, f"nightshift.{family}.v1", "host-1")
+                assert re.search(group["pattern"], own)
+                assert not re.search(group["pattern"], shared)
+            else:
+                assert group["enum"] == [shared]
     assert doc["components"]["schemas"]["FactHeaders"]["required"][-4:] == [
         "ce_time", "ce_sequence", "ce_correlationid", "ce_causationid",
     ]  # fmt: skip

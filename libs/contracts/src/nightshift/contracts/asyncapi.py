@@ -1,5 +1,6 @@
 """The AsyncAPI 3.0 document of the whole: servers, channels, messages with headers and keys, operations with groups."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -7,10 +8,16 @@ from nightshift.contracts import topics
 from nightshift.contracts.cloudevents import JSON_TYPE
 from nightshift.contracts.model import Event, Owner
 from nightshift.contracts.registry import CATALOGUE, wire_name
-from nightshift.contracts.topics import FAMILIES, READERS, Topics, schema_uri
+from nightshift.contracts.topics import EVERY_REPLICA, FAMILIES, READERS, Topics, schema_uri
 
 _KAFKA: Final = {"bindingVersion": "0.5.0"}
 _TOPICS: Final = Topics()
+_KEY: Final = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 128,
+    "description": "The build id, or the account id; the same as `ce_subject`.",
+}
 _WHAT: Final = {
     "requests": "What producers outside ask. Binary mode, and structured mode (`application/cloudevents+json`).",
     "build": "The orchestrator's facts: the lifecycle of a build and each step of its loop.",
@@ -52,12 +59,7 @@ def document() -> dict[str, Any]:
             "schemas": {
                 "RequestHeaders": _headers(facts=False),
                 "FactHeaders": _headers(facts=True),
-                "Key": {
-                    "type": "string",
-                    "minLength": 1,
-                    "maxLength": 128,
-                    "description": "The build id, or the account id; the same as `ce_subject`.",
-                },
+                "Key": _KEY,
             },
         },
     }
@@ -99,17 +101,20 @@ def _operations() -> Iterator[tuple[str, dict[str, Any]]]:
                     "action": "receive",
                     "channel": {"$ref": f"#/channels/{family}"},
                     "summary": f"The {reader} reads {family}.",
-                    "bindings": {
-                        "kafka": {
-                            "groupId": {
-                                "type": "string",
-                                "enum": [_TOPICS.group(reader, f"{_TOPICS.prefix}.{family}.v1")],
-                            },
-                            **_KAFKA,
-                        }
-                    },
+                    "bindings": {"kafka": {"groupId": _group(reader, family), **_KAFKA}},
                 },
             )
+
+
+def _group(reader: Owner, family: str) -> dict[str, Any]:
+    name = _TOPICS.group(reader, f"{_TOPICS.prefix}.{family}.v1")
+    if (reader, family) in EVERY_REPLICA:
+        return {
+            "type": "string",
+            "pattern": f"^{re.escape(name)}\\..+$",
+            "description": "Each replica reads everything, in a group of its own.",
+        }
+    return {"type": "string", "enum": [name]}
 
 
 def _message(model: type[Event]) -> dict[str, Any]:
@@ -123,7 +128,7 @@ def _message(model: type[Event]) -> dict[str, Any]:
         "headers": {"$ref": f"#/components/schemas/{'RequestHeaders' if outside else 'FactHeaders'}"},
         "payload": {"$ref": f"{'producer' if outside else 'consumer'}/{name}.json"},
         "correlationId": {"location": f"$message.header#/{topics.CORRELATION_ID}"},
-        "bindings": {"kafka": {"key": {"$ref": "#/components/schemas/Key"}, **_KAFKA}},
+        "bindings": {"kafka": {"key": _KEY, **_KAFKA}},
         "x-ce-dataschema": schema_uri(name),
         "x-owner": str(model.owner),
     }

@@ -84,7 +84,17 @@ def decode_fact(
 
     Raises UnknownType, UnknownVersion, InvalidEnvelope, InvalidData.
     """
-    envelope = fact_envelope(key, headers)
+    return read_fact(fact_envelope(key, headers), value, data=data, registry=registry)
+
+
+def read_fact(
+    envelope: Envelope,
+    value: bytes | None,
+    *,
+    data: bytes | None = None,
+    registry: Registry = CATALOGUE,
+) -> Received:
+    """The fact in a message whose envelope was read before, as `decode_fact`."""
     type_, version = registry.parse_wire_name(envelope.type)
     if registry.model(type_).owner is Owner.OUTSIDE:
         raise InvalidEnvelope("a request is no fact", header=topics.TYPE)
