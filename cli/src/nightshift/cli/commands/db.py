@@ -10,6 +10,7 @@ from nightshift.cli.connect import DEFAULT_HOME, Home, Json, settings_for
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import note, write_json, write_line, write_table
 from nightshift.devstack.parts import SUPERUSER
+from nightshift.runtime import logs
 from nightshift.runtime.log.migrate import migrate as migrate_database
 from nightshift.runtime.log.migrate import status as database_status
 from nightshift.runtime.settings import PostgresSettings
@@ -55,4 +56,5 @@ def status(*, json: Json = False, home: Home = DEFAULT_HOME) -> int:
 
 
 def _dsn(home: Path) -> str:
+    logs.configure(level="warning", format="console")  # stdout is for data
     return settings_for(PostgresSettings, home, role=SUPERUSER).postgres_dsn.get_secret_value()

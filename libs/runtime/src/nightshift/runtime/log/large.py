@@ -1,8 +1,8 @@
 """Large fields: over the inline limit a field goes to the object store by its digest, and a reference is appended."""
 
 import asyncio
-from hashlib import sha256
 from functools import cache
+from hashlib import sha256
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError

@@ -1,0 +1,70 @@
+"""Events to append in tests, and the causes they follow from."""
+
+from uuid import UUID, uuid4
+
+from nightshift.contracts.events.build import (
+    AgentSteered,
+    BuildAccepted,
+    BuildCancelled,
+    BuildPhaseChanged,
+    CheckpointSaved,
+    Phase,
+    ToolCallRequested,
+)
+from nightshift.contracts.events.sandbox import ToolCallCompleted
+from nightshift.contracts.model import Event
+from nightshift.runtime.log.port import NewEvent
+
+
+def new(data: Event, *, cause: UUID | None = None, index: int = 0) -> NewEvent:
+    """The event with a cause of its own unless one is given."""
+    return NewEvent(data, causation_id=cause or uuid4(), index=index)
+
+
+def note(text: str = "go on", *, cause: UUID | None = None, index: int = 0) -> NewEvent:
+    """An event that opens and closes nothing."""
+    return new(AgentSteered(reason="person", message=text), cause=cause, index=index)
+
+
+def checkpoint(turn: int = 1, *, cause: UUID | None = None) -> NewEvent:
+    """An event that leaves a snapshot pending."""
+    return new(CheckpointSaved(turn=turn), cause=cause, index=turn)
+
+
+def phase() -> NewEvent:
+    """An event that changes nothing pending."""
+    return new(BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING))
+
+
+def accepted(build_id: str) -> NewEvent:
+    """The beginning of a build."""
+    return new(
+        BuildAccepted(
+            build_id=build_id,
+            project_id="p1",
+            account_id="a1",
+            idea_brief="a list of books",
+            model="m1",
+            turn_limit=10,
+            tool_call_limit=10,
+        )
+    )
+
+
+def cancelled() -> NewEvent:
+    """An end: it closes the stream."""
+    return new(BuildCancelled(reason="enough", cost_microusd=0, turns=0))
+
+
+def call(call_id: str, text: str = "ls") -> NewEvent:
+    """A tool call that waits for its result."""
+    return new(
+        ToolCallRequested(
+            call_id=call_id, turn=1, index=0, tool="bash", tool_use_id="t1", input={"command": text}
+        )
+    )
+
+
+def result(call_id: str, output: str = "done", *, cause: UUID | None = None) -> NewEvent:
+    """Its result, which may also follow an end."""
+    return new(ToolCallCompleted(call_id=call_id, is_error=False, output=output, duration_ms=1), cause=cause)
