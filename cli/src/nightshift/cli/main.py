@@ -63,6 +63,7 @@ COMMANDS = (
     Command("up", _LOCAL, "Start the whole stack on this machine and keep it running."),
     Command("ps", _LOCAL, "Show what runs in a stack: parts, services, addresses."),
     Command("down", _LOCAL, "Stop a stack that runs in the background."),
+    Command("doctor", _LOCAL, "Check what builds need: sandbox, database, broker, object store, model."),
     Command("db", _GROUND, "Prepare the event log's database and show how it stands."),
     Command("topics", _GROUND, "Create the topics on the broker, or show what would change."),
     Command("dlq", _GROUND, "Look into the dead letters and drive them again."),

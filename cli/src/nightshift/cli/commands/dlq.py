@@ -1,0 +1,254 @@
+"""`nightshift dlq`: see what could not be handled and why, and send it again after the fix."""
+
+import asyncio
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import cyclopts
+
+from nightshift.cli.connect import DEFAULT_HOME, Home, Json, settings_for
+from nightshift.cli.exits import Exit
+from nightshift.cli.output import note, report_error, write_fields, write_json, write_line, write_table
+from nightshift.runtime.bus.dead_letters import DeadLetters, Parked, Wanted, restored
+from nightshift.runtime.bus.kafka.producer import KafkaProducer
+from nightshift.runtime.bus.kafka.reader import KafkaReader
+from nightshift.runtime.errors import ConfigurationError, NightshiftError, Refused
+from nightshift.runtime.objects.port import ObjectStore
+from nightshift.runtime.objects.s3 import S3ObjectStore
+from nightshift.runtime.settings import KafkaSettings, ObjectStoreSettings
+
+app = cyclopts.App(name="dlq", help="Look into the dead letters and drive them again.")
+
+#: How much of a body `show` prints.
+_SHOWN_BYTES = 16_384
+
+Topic = Annotated[str | None, cyclopts.Parameter(help="Only letters from this topic.")]
+Reason = Annotated[
+    str | None, cyclopts.Parameter(help="Only letters with this reason, such as invalid_data.")
+]
+
+
+@app.command(name="list")
+def list_(
+    *,
+    topic: Topic = None,
+    reason: Reason = None,
+    limit: Annotated[int, cyclopts.Parameter(help="At most so many, the newest.")] = 100,
+    all_: Annotated[
+        bool, cyclopts.Parameter(name="--all", negative=(), help="Also those driven already.")
+    ] = False,
+    json: Json = False,
+    home: Home = DEFAULT_HOME,
+) -> int:
+    """What lies in the dead-letter topic, oldest first.
+
+    Example: nightshift dlq list --reason invalid_data
+    """
+    letters, _ = _open(home)
+    found = asyncio.run(letters.list(Wanted(topic=topic, reason=reason, driven=all_)))
+    shown = found[max(0, len(found) - limit) :]
+    if json:
+        write_json([_summary(each) for each in shown])
+        return Exit.OK
+    write_table(
+        ("ID", "PARKED", "TOPIC", "REASON", "KEY", "BYTES", "DRIVEN", "ERROR"),
+        [
+            (
+                each.letter.id,
+                each.letter.parked_at[:19],
+                each.letter.source_topic,
+                each.letter.reason,
+                _text(each.letter.key),
+                each.letter.value_bytes,
+                "yes" if each.driven else None,
+                each.letter.error[:80],
+            )
+            for each in shown
+        ],
+    )
+    if len(shown) < len(found):
+        note(f"{len(found) - len(shown)} older ones are not shown; --limit shows more")
+    return Exit.OK
+
+
+@app.command
+def show(
+    id_: Annotated[str, cyclopts.Parameter(name="ID", help="The letter's id, or its beginning.")],
+    /,
+    *,
+    json: Json = False,
+    home: Home = DEFAULT_HOME,
+) -> int:
+    """One letter: where it came from, why it is here, and the message itself.
+
+    Example: nightshift dlq show 3f9a
+    """
+    letters, _ = _open(home)
+
+    async def look() -> tuple[Parked, bytes | None]:
+        parked = await letters.find(id_)
+        async with AsyncExitStack() as stack:
+            whole = await restored(parked.letter, await _objects(parked, stack, home))
+        return Parked(whole, parked.driven), whole.value
+
+    parked, body = asyncio.run(look())
+    if json:
+        write_json({**_summary(parked), "headers": _headers(parked), "body": _text(body)})
+        return Exit.OK
+    write_fields({name: value for name, value in _summary(parked).items() if value is not None})
+    write_line()
+    for name, value in _headers(parked):
+        write_line(f"{_escaped(name)}: {_escaped(value or '')}")
+    write_line()
+    if body is None:
+        write_line("(no value)")
+    else:
+        write_line(_escaped(_text(body[:_SHOWN_BYTES]) or ""))
+        if len(body) > _SHOWN_BYTES:
+            note(f"{len(body) - _SHOWN_BYTES} more bytes are not shown; --json prints all")
+    return Exit.OK
+
+
+@app.command
+def drive(
+    *ids: Annotated[str, cyclopts.Parameter(help="Ids of letters, or their beginnings.")],
+    all_: Annotated[
+        bool, cyclopts.Parameter(name="--all", negative=(), help="Every letter that was not driven yet.")
+    ] = False,
+    topic: Topic = None,
+    reason: Reason = None,
+    dry_run: Annotated[bool, cyclopts.Parameter(negative=(), help="Only say what would be sent.")] = False,
+    yes: Annotated[bool, cyclopts.Parameter(negative=(), help="Do not ask.")] = False,
+    json: Json = False,
+    home: Home = DEFAULT_HOME,
+) -> int:
+    """Send letters again to the topics they came from, bytes and headers as they were.
+
+    A letter that was driven is hidden from the list afterwards. What fails again becomes a new letter.
+
+    Example: nightshift dlq drive --all --reason unknown_type
+    """
+    if bool(ids) == all_:
+        raise cyclopts.ValidationError("give ids, or --all")
+    if not (yes or dry_run) and not sys.stdin.isatty():
+        raise Refused(
+            "nothing was sent: nobody is there to ask",
+            hint="--yes sends without asking, --dry-run only tells",
+        )
+    letters, settings = _open(home)
+    chosen = asyncio.run(_choose(letters, ids, Wanted(topic=topic, reason=reason)))
+    if not (yes or dry_run) and chosen and not _agreed(chosen):
+        report_error("nothing was sent")
+        return Exit.CANCELLED
+    outcomes = [_Outcome(each, None) for each in chosen]
+    if not dry_run and chosen:
+        outcomes = asyncio.run(_drive(letters, settings, chosen, home))
+    failed = [each for each in outcomes if each.error is not None]
+    word = "would be sent" if dry_run else "sent"
+    if json:
+        write_json(
+            [
+                {"id": each.parked.letter.id, "topic": each.parked.letter.source_topic,
+                 "driven": not dry_run and each.error is None, "error": each.error}
+                for each in outcomes
+            ]
+        )  # fmt: skip
+    else:
+        for each in outcomes:
+            write_line(f"{each.parked.letter.id}  {each.parked.letter.source_topic}  {each.error or word}")
+    if failed:
+        report_error(f"{len(failed)} of {len(outcomes)} letters were not sent", "the lines above say why")
+    return Exit.ERROR if failed else Exit.OK
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    parked: Parked
+    error: str | None
+
+
+def _open(home: Path) -> tuple[DeadLetters, KafkaSettings]:
+    settings = settings_for(KafkaSettings, home)
+    topics = settings.topics
+    known = [topic for topic in topics.all if topic != topics.dead_letter]
+    return DeadLetters(KafkaReader(settings), topic=topics.dead_letter, known_topics=known), settings
+
+
+async def _choose(letters: DeadLetters, ids: tuple[str, ...], wanted: Wanted) -> list[Parked]:
+    if not ids:
+        return await letters.list(wanted)
+    return [await letters.find(each) for each in dict.fromkeys(ids)]
+
+
+def _agreed(chosen: list[Parked]) -> bool:
+    note(f"{len(chosen)} letters will be sent again. Continue? [y/N]")
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+async def _drive(
+    letters: DeadLetters, settings: KafkaSettings, chosen: list[Parked], home: Path
+) -> list[_Outcome]:
+    outcomes = []
+    async with AsyncExitStack() as stack:
+        producer = await stack.enter_async_context(KafkaProducer(settings, client_id="nightshift-dlq"))
+        for each in chosen:
+            try:
+                await letters.drive(each.letter, producer, await _objects(each, stack, home))
+            except NightshiftError as error:
+                outcomes.append(_Outcome(each, str(error)))
+            else:
+                outcomes.append(_Outcome(each, None))
+    return outcomes
+
+
+async def _objects(parked: Parked, stack: AsyncExitStack, home: Path) -> ObjectStore | None:
+    """The object store, where this letter needs it and the settings name one."""
+    if parked.letter.value_ref is None and parked.letter.headers_ref is None:
+        return None
+    try:
+        settings = settings_for(ObjectStoreSettings, home)
+    except ConfigurationError:
+        return None
+    return await stack.enter_async_context(S3ObjectStore.from_settings(settings))
+
+
+def _summary(parked: Parked) -> dict[str, Any]:
+    letter = parked.letter
+    return {
+        "id": letter.id,
+        "topic": letter.source_topic,
+        "partition": letter.source_partition,
+        "offset": letter.source_offset,
+        "group": letter.group,
+        "key": _text(letter.key),
+        "branch": letter.branch,
+        "reason": letter.reason,
+        "error": letter.error,
+        "attempts": letter.attempts,
+        "first_failed_at": letter.first_failed_at,
+        "last_failed_at": letter.last_failed_at,
+        "parked_at": letter.parked_at,
+        "bytes": letter.value_bytes,
+        "body_ref": letter.value_ref,
+        "driven": parked.driven,
+    }
+
+
+def _headers(parked: Parked) -> list[tuple[str, str | None]]:
+    return [(name, _text(value)) for name, value in parked.letter.headers]
+
+
+def _text(value: bytes | None) -> str | None:
+    """Bytes as text; what is not UTF-8 is shown as \\xNN."""
+    return None if value is None else value.decode(errors="backslashreplace")
+
+
+def _escaped(text: str) -> str:
+    """Control characters made visible, so that a body cannot steer the terminal; line breaks stay."""
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
+        for char in text
+    )

@@ -1,0 +1,45 @@
+"""`nightshift doctor`: is everything there that builds need?"""
+
+import asyncio
+
+import cyclopts
+
+from nightshift.cli.connect import DEFAULT_HOME, Home, Json
+from nightshift.cli.diagnosis import diagnose
+from nightshift.cli.exits import Exit
+from nightshift.cli.output import write_json, write_line
+
+app = cyclopts.App(
+    name="doctor", help="Check what builds need: sandbox, database, broker, object store, model."
+)
+
+_MARKS = {"pass": "ok  ", "warn": "warn", "fail": "FAIL"}
+
+
+@app.default
+def doctor(*, home: Home = DEFAULT_HOME, json: Json = False) -> Exit:
+    """Look at everything that builds need, change nothing, spend nothing, and say what to do about what is wrong.
+
+    The exit code is 4 when something fails; a warning alone is no failure.
+
+    Examples:
+
+        nightshift doctor
+
+        nightshift doctor --json
+    """
+    findings = asyncio.run(diagnose(home))
+    failed = any(one.status == "fail" for one in findings)
+    if json:
+        write_json(
+            [
+                {"check": one.check, "status": one.status, "detail": one.detail, "fix": one.fix}
+                for one in findings
+            ]
+        )
+    else:
+        for one in findings:
+            write_line(f"{_MARKS[one.status]}  {one.check:<11} {one.detail}")
+            if one.fix and one.status != "pass":
+                write_line(f"                  fix: {one.fix}")
+    return Exit.CONFIGURATION if failed else Exit.OK
