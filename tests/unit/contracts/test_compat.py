@@ -11,7 +11,10 @@ from nightshift.contracts.registry import CATALOGUE, parse_wire_name
 
 BUNDLES = sorted((Path(__file__).parents[3] / HISTORY).glob("*.json"))
 NOW = json.loads(release_bundle())
-HOW = "a change that others cannot read needs a new version of the type and an upcast: see libs/contracts/README.md"
+HOW = (
+    "a change that others cannot read needs a new version of the type and an upcast (before the first release:"
+    " `python -m nightshift.contracts.generate --release 0.1.0`): see libs/contracts/README.md"
+)
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.stem)

@@ -5,6 +5,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from tests.unit.contracts.strategies import events, json_objects
 
 from nightshift.contracts import ids, registry
@@ -124,6 +125,15 @@ def test_an_error_names_the_field_and_never_the_value(text, field):
     assert caught.value.field == field
     assert "gold" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def test_pydantics_own_errors_do_not_tell_what_a_person_wrote():
+    with pytest.raises(ValidationError) as caught:
+        BuildRequested(
+            build_id="b", project_id="p", account_id="a", idea_brief="hush\x07", checks=({"name": "hush"},)
+        )
+    assert caught.value.error_count() == 2
+    assert "hush" not in str(caught.value)
 
 
 def test_text_that_pydantic_cannot_parse_is_still_read():

@@ -103,7 +103,8 @@ class Event(BaseModel):
     every type that is not marked `after_close`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # An error is logged; what a person wrote is not.
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     type: ClassVar[str]
     version: ClassVar[int]
