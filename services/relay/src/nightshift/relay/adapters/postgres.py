@@ -21,7 +21,7 @@ from nightshift.runtime.log.port import Row
 from nightshift.runtime.log.postgres import PostgresEventLog
 from nightshift.runtime.pg import Database
 
-BROKEN = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+BROKEN = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _NOT_MIGRATED = (asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError)
 _NOT_ALLOWED = (
     asyncpg.InsufficientPrivilegeError,
@@ -93,6 +93,7 @@ class PgSession:
         self._shards = list(shards)
         self._timeout = timeout_s
         self._turn = asyncio.Lock()
+        self._broken = False
 
     async def lead(self) -> bool:
         """Take the locks of all shards, or none."""
@@ -144,6 +145,8 @@ class PgSession:
     async def _call(self, statement: str, *args: Any) -> list[Any]:
         try:
             async with asyncio.timeout(self._timeout), self._turn:
+                if self._broken:
+                    raise LeadershipLost("the leading session is gone")
                 rows: list[Any] = await self._connection.fetch(statement, *args)
                 return rows
         except _NOT_MIGRATED as error:
@@ -155,6 +158,7 @@ class PgSession:
                 f"PostgreSQL: {error}", hint="check NIGHTSHIFT_POSTGRES_DSN and its role"
             ) from error
         except BROKEN as error:
+            self._broken = True
             raise LeadershipLost(f"the leading session is gone: {said(error)}") from error
 
 
