@@ -90,7 +90,12 @@ class Dispatcher:
 
     async def _decode(self, message: Inbound) -> RecordedEvent:
         if self._owner is Owner.OUTSIDE:
-            return _request(cloudevents.decode_request(message.key, message.headers, message.value), message)
+            return _request(
+                cloudevents.decode_request(
+                    message.key, message.headers, message.value, registry=self._registry
+                ),
+                message,
+            )
         envelope = cloudevents.fact_envelope(message.key, message.headers)
         data = await self._objects.get(_blob(envelope.dataref)) if envelope.dataref is not None else None
         received = cloudevents.decode_fact(

@@ -6,10 +6,11 @@ Only the broker is made up: what happens to a message is decided by the same int
 import asyncio
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from nightshift.contracts.registry import CATALOGUE, Registry
 from nightshift.runtime.bus.dispatch import Dispatcher
 from nightshift.runtime.bus.intake import Intake
 from nightshift.runtime.bus.parking import Parking
@@ -61,6 +62,11 @@ class MemoryBus:
                 member.arrived.set()
         return tuple(sent)
 
+    async def read(self, topic: str) -> AsyncIterator[Stored]:
+        """A topic to its end."""
+        for message in self.messages(topic):
+            yield message
+
     def messages(self, topic: str) -> list[Stored]:
         """All messages of a topic, by partition and offset."""
         return [
@@ -83,18 +89,21 @@ class MemoryBus:
         objects: ObjectStore,
         ground: GroundProbe | None = None,
         policy: ConsumerPolicy | None = None,
+        registry: Registry = CATALOGUE,
         carry_limit: int = 1_048_576,
     ) -> "MemoryConsumers":
         """One process's consumers; several of them are several members of their groups."""
         policy = policy or ConsumerPolicy()
         parking = Parking(self, objects, topic=dead_letters, carry_limit=carry_limit, retry=policy.retry)
-        return MemoryConsumers(
-            self,
-            [
-                _Member(self, subscription, policy, parking=parking, objects=objects, ground=ground)
-                for subscription in subscriptions
-            ],
-        )
+        members = []
+        for subscription in subscriptions:
+            dispatcher = Dispatcher(
+                subscription, objects=objects, seen_subjects=policy.seen_subjects, registry=registry
+            )
+            members.append(
+                _Member(self, subscription, policy, parking=parking, dispatcher=dispatcher, ground=ground)
+            )
+        return MemoryConsumers(self, members)
 
     async def __aenter__(self) -> Self:
         return self
@@ -112,7 +121,7 @@ class MemoryBus:
         group = self._groups[member.group]
         await self._rebalance(group, [each for each in group.members if each is not member])
 
-    def read(self, partition: Partition, offset: int, limit: int) -> list[Stored]:
+    def fetch(self, partition: Partition, offset: int, limit: int) -> list[Stored]:
         """Messages of a partition from an offset on."""
         return self._logs.get(partition, [])[offset : offset + limit]
 
@@ -180,7 +189,7 @@ class _Member:
         policy: ConsumerPolicy,
         *,
         parking: Parking,
-        objects: ObjectStore,
+        dispatcher: Dispatcher,
         ground: GroundProbe | None,
         batch: int = 100,
     ) -> None:
@@ -193,7 +202,7 @@ class _Member:
         self._positions: dict[Partition, int] = {}
         self._paused: set[Partition] = set()
         settler = Settler(
-            Dispatcher(subscription, objects=objects, seen_subjects=policy.seen_subjects),
+            dispatcher,
             parking,
             policy.retry,
             topic=self.topic,
@@ -249,7 +258,7 @@ class _Member:
             batch: list[Stored] = []
             for partition, position in list(self._positions.items()):
                 if partition not in self._paused:
-                    found = self._bus.read(partition, position, self._batch)
+                    found = self._bus.fetch(partition, position, self._batch)
                     self._positions[partition] = position + len(found)
                     batch += found
             if batch:

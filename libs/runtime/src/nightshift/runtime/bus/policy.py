@@ -40,13 +40,15 @@ class RetryPolicy:
     """How often and how patiently. Seconds.
 
     `Unavailable` means that our own ground (database, broker, object store) is away: it is waited for as long as it
-    takes, and only counted as an attempt while the ground answers its probe. Any other Transient has `attempts` tries.
+    takes. When the ground answers its probe all that while, the message itself is to blame: `ground_doubt_s` later it
+    is parked. Any other Transient has `attempts` tries.
     """
 
     attempts: int = 5
     base_s: float = 0.2
     cap_s: float = 10.0
     ground_cap_s: float = 2.0
+    ground_doubt_s: float = 60.0
     say_every_s: float = 10.0
 
     def delay(self, failures: int) -> float:

@@ -69,11 +69,13 @@ class Settler:
                     await self._dispatcher.handle(message)
                 except Exception as error:  # noqa: BLE001 - the one boundary: the error's branch decides
                     if is_ground_away(error) and not await self._ground_answers():
+                        # Not this message's fault: whatever it was suspected of is forgotten.
+                        self._failures.pop(_place(message), None)
                         away += 1
                         await self._wait(lane, self._retry.ground_delay(away), "ground", error)
                         continue
                     failure = self._remember(message, error)
-                    if branch_of(error) is Branch.TRANSIENT and failure.attempts < self._retry.attempts:
+                    if self._may_try_again(failure):
                         await self._wait(lane, self._retry.delay(failure.attempts), "transient", error)
                         continue
                     await self._park(message, lane, failure)
@@ -81,6 +83,15 @@ class Settler:
                     self._handled.inc()
                 self._failures.pop(_place(message), None)
                 return
+
+    def _may_try_again(self, failure: Failure) -> bool:
+        if branch_of(failure.error) is not Branch.TRANSIENT:
+            return False
+        if is_ground_away(failure.error):
+            return (
+                failure.last_failed_at - failure.first_failed_at
+            ).total_seconds() < self._retry.ground_doubt_s
+        return failure.attempts < self._retry.attempts
 
     async def _room(self, lane: Lane) -> None:
         if self._gate is not None and self._gate.full:

@@ -20,6 +20,7 @@ from faststream.kafka.message import FAKE_CONSUMER, KafkaAckableMessage
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 from faststream.message import StreamMessage
 
+from nightshift.contracts.registry import CATALOGUE, Registry
 from nightshift.runtime.bus.dispatch import Dispatcher
 from nightshift.runtime.bus.intake import Intake
 from nightshift.runtime.bus.kafka import internals
@@ -61,6 +62,7 @@ class KafkaConsumers:
         objects: ObjectStore,
         ground: GroundProbe | None = None,
         policy: ConsumerPolicy | None = None,
+        registry: Registry = CATALOGUE,
         client_id: str = "nightshift",
         stop_s: float = 10.0,
     ) -> None:
@@ -80,6 +82,7 @@ class KafkaConsumers:
             retry=self._policy.retry,
         )
         self._objects = objects
+        self._registry = registry
         self._ground = ground
         _framework_log.setLevel(logging.ERROR)
         self._broker = KafkaBroker(
@@ -119,18 +122,30 @@ class KafkaConsumers:
         self._housekeeper = asyncio.create_task(self._keep_house(), name="bus housekeeper")
         return self
 
+    async def abandon(self) -> None:
+        """End as if the process were killed: nothing is finished, nothing more is committed. For tests."""
+        await self._end_housekeeper()
+        for feed in self._feeds:
+            feed.stop_taking()
+            await feed.intake.abandon()
+        await self._stop_clients()
+
     async def __aexit__(self, *exc: object) -> None:
-        if self._housekeeper is not None:
-            self._housekeeper.cancel()
-            await asyncio.gather(self._housekeeper, return_exceptions=True)
+        await self._end_housekeeper()
         for feed in self._feeds:
             feed.stop_taking()
         await asyncio.gather(*(feed.intake.close() for feed in self._feeds))
         await self._stop_clients()
 
     def _feed(self, subscription: Subscription) -> "_Feed":
+        dispatcher = Dispatcher(
+            subscription,
+            objects=self._objects,
+            seen_subjects=self._policy.seen_subjects,
+            registry=self._registry,
+        )
         settler = Settler(
-            Dispatcher(subscription, objects=self._objects, seen_subjects=self._policy.seen_subjects),
+            dispatcher,
             self._parking,
             self._policy.retry,
             topic=subscription.topic,
@@ -161,6 +176,11 @@ class KafkaConsumers:
         feed.subscriber = demand_manual_acks(subscriber)
         return feed
 
+    async def _end_housekeeper(self) -> None:
+        if self._housekeeper is not None:
+            self._housekeeper.cancel()
+            await asyncio.gather(self._housekeeper, return_exceptions=True)
+
     async def _keep_house(self) -> None:
         """About once a second: the fetch's pace, and whether the consumers make progress."""
         while True:
@@ -171,6 +191,9 @@ class KafkaConsumers:
 
     async def _stop_clients(self) -> None:
         """aiokafka's stop waits for a broker that is gone."""
+        for feed in self._feeds:
+            if feed.subscriber.consumer is not None:
+                internals.leave_any_generation(feed.subscriber.consumer)
         try:
             async with asyncio.timeout(self._stop_s):
                 await self._broker.stop()
