@@ -42,7 +42,8 @@ class LogConformance:
         third = await log.append(stream, [facts.note()])
         assert (first.versions, second.versions, third.versions) == ((1, 2), (3,), (4,))
         assert (first.version, third.version) == (2, 4)
-        assert first.fresh and second.fresh
+        assert first.fresh
+        assert second.fresh
         assert await versions(log, stream) == [1, 2, 3, 4]
 
     async def test_what_is_read_is_what_was_appended(self, log, stream):

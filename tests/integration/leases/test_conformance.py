@@ -1,0 +1,29 @@
+"""Leases in PostgreSQL keep the promises of the port, as a service's role and by the database's clock."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from tests.support.lease_conformance import LeaseConformance, Pass
+from tests.support.stack import Database as Place
+
+from nightshift.runtime.leases_postgres import PostgresLeases
+from nightshift.runtime.pg import Database, PgConfig
+
+
+class TestPostgresLeases(LeaseConformance):
+    @pytest.fixture
+    async def server(self, database: Place) -> AsyncIterator[Database]:
+        server = Database(PgConfig(dsn=database.dsn("nightshift_orchestrator"), patience=0))
+        yield server
+        await server.close()
+
+    @pytest.fixture
+    def leases(self, server: Database) -> PostgresLeases:
+        return PostgresLeases(server)
+
+    @pytest.fixture
+    def passes(self, server: Database) -> Pass:
+        async def sleep(seconds: float) -> None:
+            await server.fetch("SELECT pg_sleep($1)", seconds)
+
+        return sleep

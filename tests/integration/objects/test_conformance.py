@@ -1,0 +1,85 @@
+"""The object store on S3 keeps the promises of the port, and its errors are ours."""
+
+import asyncio
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from pydantic import SecretStr
+from tests.support.http_answers import answering
+from tests.support.object_conformance import ObjectStoreConformance
+
+from nightshift.devstack.parts import S3Address
+from nightshift.runtime.errors import ConfigurationError, Unavailable
+from nightshift.runtime.objects.s3 import S3ObjectStore
+from nightshift.runtime.settings import ObjectStoreSettings
+
+
+def settings(endpoint: str, bucket: str = "nightshift") -> ObjectStoreSettings:
+    return ObjectStoreSettings(
+        s3_bucket=bucket, s3_endpoint=endpoint, s3_access_key="k", s3_secret_key=SecretStr("s")
+    )
+
+
+class TestS3ObjectStore(ObjectStoreConformance):
+    @pytest.fixture(scope="class")
+    def store(self, s3: S3Address) -> Iterator[S3ObjectStore]:
+        """One for all: a client takes most of a second to make."""
+        store = S3ObjectStore(settings(s3.endpoint, s3.bucket))
+        yield store
+        asyncio.run(store.close())
+
+    @pytest.fixture
+    def prefix(self) -> str:
+        return f"t{uuid4().hex}"
+
+    async def test_the_body_is_stored_as_it_came(self, store, prefix, s3):
+        """No checksum trailer of the newer SDKs inside the object, as some stores would keep it."""
+        async with answering(200) as server, S3ObjectStore(settings(server.endpoint)) as other:
+            await other.put("a", b"body")
+        assert server.requests[0].body == b"body"
+        assert "aws-chunked" not in server.requests[0].headers.get("content-encoding", "")
+
+    async def test_more_than_a_page_is_listed(self, store, prefix, monkeypatch):
+        for number in range(3):
+            await store.put(f"{prefix}/{number}", b"")
+        monkeypatch.setattr(store, "_lister", _small_pages(store._lister))
+        assert len([item async for item in store.list(f"{prefix}/")]) == 3
+
+
+def _small_pages(lister):
+    return lambda prefix, more: lister(prefix, {"MaxKeys": 1, **more})
+
+
+async def test_a_conflict_of_writers_is_tried_again_and_is_not_taken_for_being_there():
+    async with answering(409, 409, 200) as server, S3ObjectStore(settings(server.endpoint)) as store:
+        assert await store.put_if_absent("a", b"x")
+    assert [request.headers["if-none-match"] for request in server.requests] == ["*"] * 3
+
+
+async def test_an_error_of_the_server_is_tried_again():
+    async with answering(500, 503, 200) as server, S3ObjectStore(settings(server.endpoint)) as store:
+        await store.put("a", b"x")
+    assert len(server.requests) == 3
+
+
+async def test_a_server_that_stays_broken_is_unavailable():
+    async with answering(500) as server, S3ObjectStore(settings(server.endpoint)) as store:
+        with pytest.raises(Unavailable):
+            await store.put("a", b"x")
+
+
+async def test_nobody_there_is_unavailable(unused_tcp_port):
+    async with S3ObjectStore(settings(f"http://127.0.0.1:{unused_tcp_port}")) as store:
+        with pytest.raises(Unavailable):
+            await store.get("a")
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (404, "NoSuchBucket")])
+async def test_what_the_settings_have_wrong_is_said_so(status, code):
+    async with (
+        answering(status, code=code) as server,
+        S3ObjectStore(settings(server.endpoint)) as store,
+    ):
+        with pytest.raises(ConfigurationError):
+            await store.get("a")

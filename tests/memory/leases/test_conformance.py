@@ -1,0 +1,18 @@
+"""Leases in memory keep the promises of the port."""
+
+import asyncio
+
+import pytest
+from tests.support.lease_conformance import LeaseConformance, Pass
+
+from nightshift.runtime.leases_memory import MemoryLeases
+
+
+class TestMemoryLeases(LeaseConformance):
+    @pytest.fixture
+    def leases(self) -> MemoryLeases:
+        return MemoryLeases()
+
+    @pytest.fixture
+    def passes(self) -> Pass:
+        return asyncio.sleep

@@ -1,0 +1,82 @@
+"""What every keeper of leases must do."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+#: Lets so many seconds of the keeper's clock pass.
+Pass = Callable[[float], Awaitable[None]]
+
+
+class LeaseConformance:
+    """Fixtures to give: `leases`, and `passes`, which lets time pass on the keeper's clock."""
+
+    async def test_one_owner_at_a_time(self, leases):
+        lease = await leases.acquire("build/a", "one", ttl=60)
+        assert (lease.name, lease.owner) == ("build/a", "one")
+        assert await leases.acquire("build/a", "two", ttl=60) is None
+        assert await leases.acquire("build/b", "two", ttl=60) is not None
+
+    async def test_taken_over_once_it_expired_and_not_renewed_by_the_former(self, leases, passes):
+        first = await leases.acquire("n", "one", ttl=0.05)
+        await passes(0.06)
+        second = await leases.acquire("n", "two", ttl=60)
+        assert second.fence > first.fence
+        assert not await leases.renew(first, ttl=60)
+        await leases.release(first)
+        assert await leases.acquire("n", "three", ttl=60) is None
+        assert await leases.renew(second, ttl=60)
+
+    async def test_renewing_keeps_it(self, leases, passes):
+        lease = await leases.acquire("n", "one", ttl=0.5)
+        assert await leases.renew(lease, ttl=60)
+        await passes(0.6)
+        assert await leases.acquire("n", "two", ttl=60) is None
+
+    async def test_an_expired_lease_is_lost_though_nobody_took_it(self, leases, passes):
+        lease = await leases.acquire("n", "one", ttl=0.05)
+        await passes(0.06)
+        assert not await leases.renew(lease, ttl=60)
+
+    async def test_the_fence_of_a_name_only_grows(self, leases, passes):
+        fences = []
+        for owner in ("one", "one", "two", "one"):
+            lease = await leases.acquire("n", owner, ttl=0.02)
+            fences.append(lease.fence)
+            await passes(0.03)
+        lease = await leases.acquire("n", "one", ttl=60)
+        await leases.release(lease)
+        fences += [lease.fence, (await leases.acquire("n", "two", ttl=60)).fence]
+        assert fences == sorted(set(fences))
+
+    async def test_an_owner_that_comes_back_gets_a_new_fence(self, leases):
+        former = await leases.acquire("n", "one", ttl=60)
+        present = await leases.acquire("n", "one", ttl=60)
+        assert present.fence > former.fence
+        assert not await leases.renew(former, ttl=60)
+
+    async def test_released_is_free_and_not_expired(self, leases):
+        lease = await leases.acquire("n", "one", ttl=60)
+        await leases.release(lease)
+        assert not await leases.renew(lease, ttl=60)
+        assert await leases.expired("") == []
+        assert await leases.acquire("n", "two", ttl=60) is not None
+
+    async def test_expired_ones_are_found_by_prefix(self, leases, passes):
+        await leases.acquire("build/b", "one", ttl=0.02)
+        await passes(0.01)
+        await leases.acquire("build/a", "one", ttl=0.02)
+        await leases.acquire("relay/a", "one", ttl=0.02)
+        await leases.acquire("build/c", "one", ttl=60)
+        await passes(0.04)
+        assert await leases.expired("build/") == ["build/b", "build/a"]
+        assert await leases.expired("build/", limit=1) == ["build/b"]
+        assert await leases.expired("build_") == []
+
+    @pytest.mark.parametrize("round_", range(5))
+    async def test_of_many_that_reach_for_it_at_once_one_gets_it(self, leases, passes, round_):
+        await leases.acquire("n", "former", ttl=0.01)
+        await passes(0.02)
+        got = await asyncio.gather(*(leases.acquire("n", f"owner{n}", ttl=60) for n in range(8)))
+        assert len([lease for lease in got if lease is not None]) == 1

@@ -1,0 +1,72 @@
+"""What every object store must do."""
+
+import asyncio
+
+import pytest
+
+from nightshift.runtime.errors import NotFound, Refused
+from nightshift.runtime.objects.port import ObjectInfo
+
+
+class ObjectStoreConformance:
+    """Fixtures to give: `store`, and `prefix`, under which nobody else writes."""
+
+    async def test_what_is_put_is_read(self, store, prefix):
+        body = bytes(range(256)) * 10
+        await store.put(f"{prefix}/a", body)
+        assert await store.get(f"{prefix}/a") == body
+        assert await store.head(f"{prefix}/a") == ObjectInfo(f"{prefix}/a", len(body))
+        await store.put(f"{prefix}/a", b"")
+        assert await store.get(f"{prefix}/a") == b""
+
+    async def test_put_if_absent_writes_once(self, store, prefix):
+        assert await store.put_if_absent(f"{prefix}/a", b"one")
+        assert not await store.put_if_absent(f"{prefix}/a", b"two")
+        assert await store.get(f"{prefix}/a") == b"one"
+
+    async def test_of_many_writers_at_once_one_is_first(self, store, prefix):
+        done = await asyncio.gather(*(store.put_if_absent(f"{prefix}/a", b"%d" % n) for n in range(8)))
+        assert sum(done) == 1
+        assert await store.get(f"{prefix}/a") == b"%d" % done.index(True)
+
+    async def test_what_is_not_there(self, store, prefix):
+        with pytest.raises(NotFound):
+            await store.get(f"{prefix}/none")
+        with pytest.raises(NotFound):
+            await store.get_range(f"{prefix}/none", 0, 1)
+        assert await store.head(f"{prefix}/none") is None
+        await store.delete(f"{prefix}/none")
+
+    async def test_a_range(self, store, prefix):
+        await store.put(f"{prefix}/a", b"0123456789")
+        assert await store.get_range(f"{prefix}/a", 2, 3) == b"234"
+        assert await store.get_range(f"{prefix}/a", 8, 10) == b"89"
+        assert await store.get_range(f"{prefix}/a", 0, 0) == b""
+        assert await store.get_range(f"{prefix}/a", 10, 5) == b""
+
+    async def test_listed_by_prefix_in_order(self, store, prefix):
+        for name in ("b/2", "a", "b/1", "bc"):
+            await store.put(f"{prefix}/{name}", name.encode())
+        assert [item.key async for item in store.list(f"{prefix}/b")] == [
+            f"{prefix}/b/1",
+            f"{prefix}/b/2",
+            f"{prefix}/bc",
+        ]
+        assert [item async for item in store.list(f"{prefix}/b/")] == [
+            ObjectInfo(f"{prefix}/b/1", 3),
+            ObjectInfo(f"{prefix}/b/2", 3),
+        ]
+
+    async def test_deleted_is_gone(self, store, prefix):
+        await store.put(f"{prefix}/a", b"x")
+        await store.delete(f"{prefix}/a")
+        assert await store.head(f"{prefix}/a") is None
+        assert await store.put_if_absent(f"{prefix}/a", b"y")
+
+    async def test_a_key_that_is_none_is_refused(self, store):
+        for key in ("", "/a", "a//b", "../a", "a/../b", "a/", "a\0b"):
+            for work in (store.get(key), store.put(key, b""), store.put_if_absent(key, b""), store.head(key)):
+                with pytest.raises(Refused):
+                    await work
+            with pytest.raises(Refused):
+                await store.delete(key)
