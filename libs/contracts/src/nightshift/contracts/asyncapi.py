@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from nightshift.contracts import topics
-from nightshift.contracts.cloudevents import JSON_TYPE
+from nightshift.contracts.attributes import JSON_TYPE
 from nightshift.contracts.model import Event, Owner
 from nightshift.contracts.registry import CATALOGUE, wire_name
 from nightshift.contracts.topics import EVERY_REPLICA, FAMILIES, READERS, Topics, schema_uri

@@ -4,44 +4,29 @@ Facts come from our own log and are read fast. Requests come from anyone: limits
 number that is infinite, no unknown field.
 """
 
-import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from math import isinf
-from typing import Any, Final
-from uuid import UUID
+from typing import Any
 
 from nightshift.contracts import canonical, topics
+from nightshift.contracts.attributes import (
+    Attributes,
+    check_content_type,
+    checked_key,
+    structured,
+    uuid_of,
+    written,
+)
 from nightshift.contracts.envelope import Envelope, Headers, Message, Received
 from nightshift.contracts.errors import InvalidData, InvalidEnvelope, TooLarge
 from nightshift.contracts.limits import LIMITS, Limits, check_value
 from nightshift.contracts.model import Event, Owner
 from nightshift.contracts.registry import CATALOGUE, Registry, encode, subject_of
-from nightshift.contracts.topics import schema_uri
-
-JSON_TYPE: Final = "application/json"
-STRUCTURED_TYPE: Final = "application/cloudevents+json"
-
-_SEQUENCE_DIGITS = 19
-_ATTRIBUTES: Final = (
-    topics.SPECVERSION,
-    topics.ID,
-    topics.TYPE,
-    topics.SOURCE,
-    topics.SUBJECT,
-    topics.TIME,
-    topics.SEQUENCE,
-    topics.CORRELATION_ID,
-    topics.PARTITION_KEY,
-    topics.FLOW_TRACEPARENT,
-    topics.DATAREF,
-)
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
 def encode_fact(envelope: Envelope, data: str) -> Message:
     """A fact of the log as a Kafka message. `data` is the text as the log has it, or `{}` beside a `dataref`."""
-    return Message(envelope.subject.encode(), _headers(envelope), data.encode())
+    return Message(envelope.subject.encode(), written(envelope), data.encode())
 
 
 def encode_request(
@@ -69,7 +54,7 @@ def encode_request(
         flow_traceparent=traceparent,
         traceparent=traceparent,
     )
-    return Message(subject.encode(), _headers(envelope), encode(event).encode())
+    return Message(subject.encode(), written(envelope), encode(event).encode())
 
 
 def decode_fact(
@@ -111,14 +96,14 @@ def read_fact(
 
 def fact_envelope(key: bytes | None, headers: Headers) -> Envelope:
     """The envelope of a fact, without its data. Raises InvalidEnvelope."""
-    attributes = _Attributes(headers)
-    _check_content_type(attributes)
+    attributes = Attributes(headers)
+    check_content_type(attributes)
     envelope = attributes.envelope(
-        _checked_key(key, attributes),
+        checked_key(key, attributes),
         correlation_id=attributes.required(topics.CORRELATION_ID),
-        causation_id=_uuid(attributes.required(topics.CAUSATION_ID), topics.CAUSATION_ID),
+        causation_id=uuid_of(attributes.required(topics.CAUSATION_ID), topics.CAUSATION_ID),
     )
-    _uuid(envelope.id, topics.ID)
+    uuid_of(envelope.id, topics.ID)
     if envelope.time is None:
         raise InvalidEnvelope("missing", header=topics.TIME)
     if envelope.sequence is None:
@@ -143,14 +128,14 @@ def decode_request(
     if value is None:
         raise InvalidEnvelope("null; a tombstone means nothing here", header="value")
     check_value(value, limits)
-    attributes = _Attributes(given)
+    attributes = Attributes(given)
     if attributes.media_type().startswith("application/cloudevents"):
-        attributes, data = _structured(attributes, value)
+        attributes, data = structured(attributes, value)
     else:
-        _check_content_type(attributes)
+        check_content_type(attributes)
         data = canonical.loads(value, refuse_duplicates=True)
     envelope = attributes.envelope(
-        _checked_key(key, attributes),
+        checked_key(key, attributes),
         correlation_id=attributes.optional(topics.CORRELATION_ID),
         causation_id=None,
     )
@@ -168,157 +153,6 @@ def decode_request(
             f"the data has {canonical_bytes} bytes in ASCII, {limits.value} are allowed", limit="value"
         )
     return Received(envelope, event)
-
-
-class _Attributes:
-    """CloudEvents attributes by their header names, wherever they came from."""
-
-    def __init__(self, headers: Headers, *, structured: bool = False) -> None:
-        self._headers = dict(headers)
-        self._structured = structured
-
-    def name(self, header: str) -> str:
-        """What the sender calls it: a header's name, or an attribute's in structured mode."""
-        return header.removeprefix("ce_") if self._structured else header
-
-    def optional(self, header: str) -> str | None:
-        value = self._headers.get(header)
-        try:
-            return None if value is None else value.decode()
-        except UnicodeDecodeError:
-            raise InvalidEnvelope("not UTF-8", header=self.name(header)) from None
-
-    def required(self, header: str) -> str:
-        value = self.optional(header)
-        if not value:
-            raise InvalidEnvelope("missing" if value is None else "empty", header=self.name(header))
-        return value
-
-    def media_type(self) -> str:
-        return _media_type(self.optional(topics.CONTENT_TYPE) or "")
-
-    def time(self) -> datetime | None:
-        text = self.optional(topics.TIME)
-        if text is None:
-            return None
-        wrong = InvalidEnvelope("not an RFC 3339 time", header=self.name(topics.TIME))
-        if _RFC_3339.fullmatch(text) is None:
-            raise wrong
-        try:
-            return datetime.fromisoformat(text.upper())
-        except ValueError:
-            raise wrong from None
-
-    def sequence(self) -> int | None:
-        text = self.optional(topics.SEQUENCE)
-        if text is None:
-            return None
-        if len(text) != _SEQUENCE_DIGITS or not (text.isascii() and text.isdigit()):
-            raise InvalidEnvelope(f"not {_SEQUENCE_DIGITS} digits", header=self.name(topics.SEQUENCE))
-        return int(text)
-
-    def envelope(self, subject: str, *, correlation_id: str | None, causation_id: UUID | None) -> Envelope:
-        if self.required(topics.SPECVERSION) != "1.0":
-            raise InvalidEnvelope("must be 1.0", header=self.name(topics.SPECVERSION))
-        return Envelope(
-            id=self.required(topics.ID),
-            type=self.required(topics.TYPE),
-            source=self.required(topics.SOURCE),
-            subject=subject,
-            time=self.time(),
-            sequence=self.sequence(),
-            correlation_id=correlation_id,
-            causation_id=causation_id,
-            flow_traceparent=self.optional(topics.FLOW_TRACEPARENT),
-            traceparent=self.optional(topics.TRACEPARENT),
-            tracestate=self.optional(topics.TRACESTATE),
-            dataref=self.optional(topics.DATAREF),
-        )
-
-
-def _headers(envelope: Envelope) -> tuple[tuple[str, bytes], ...]:
-    sequence = None if envelope.sequence is None else f"{envelope.sequence:0{_SEQUENCE_DIGITS}d}"
-    time = None if envelope.time is None else envelope.time.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    pairs = (
-        (topics.CONTENT_TYPE, JSON_TYPE),
-        (topics.SPECVERSION, "1.0"),
-        (topics.ID, envelope.id),
-        (topics.TYPE, envelope.type),
-        (topics.SOURCE, envelope.source),
-        (topics.SUBJECT, envelope.subject),
-        (topics.TIME, time),
-        (topics.DATASCHEMA, schema_uri(envelope.type)),
-        (topics.SEQUENCE, sequence),
-        (topics.CORRELATION_ID, envelope.correlation_id),
-        (topics.CAUSATION_ID, None if envelope.causation_id is None else str(envelope.causation_id)),
-        (topics.FLOW_TRACEPARENT, envelope.flow_traceparent),
-        (topics.TRACEPARENT, envelope.traceparent),
-        (topics.TRACESTATE, envelope.tracestate),
-        (topics.DATAREF, envelope.dataref),
-    )
-    return tuple((name, text.encode()) for name, text in pairs if text is not None)
-
-
-def _structured(outer: _Attributes, value: bytes) -> tuple[_Attributes, Any]:
-    if outer.media_type() != STRUCTURED_TYPE:
-        raise InvalidEnvelope(f"only {JSON_TYPE} and {STRUCTURED_TYPE} are read", header=topics.CONTENT_TYPE)
-    document = canonical.loads(value, refuse_duplicates=True)
-    if not isinstance(document, dict):
-        raise InvalidData("a structured event must be a JSON object")
-    if "data" not in document:
-        raise InvalidEnvelope("missing", header="data")
-    data_type = document.get("datacontenttype", JSON_TYPE)
-    if not isinstance(data_type, str) or _media_type(data_type) != JSON_TYPE:
-        raise InvalidEnvelope(f"must be {JSON_TYPE}", header="datacontenttype")
-    return _Attributes(_as_headers(document, outer), structured=True), document["data"]
-
-
-def _as_headers(document: Mapping[str, Any], outer: _Attributes) -> Headers:
-    for header in _ATTRIBUTES:
-        name = header.removeprefix("ce_")
-        value = document.get(name)
-        if value is None:
-            continue
-        if not isinstance(value, str):
-            raise InvalidEnvelope("must be a string", header=name)
-        yield header, value.encode(errors="surrogatepass")
-    for hop in (topics.TRACEPARENT, topics.TRACESTATE):
-        text = outer.optional(hop)
-        if text is not None:
-            yield hop, text.encode()
-
-
-def _media_type(content_type: str) -> str:
-    return content_type.partition(";")[0].strip().lower()
-
-
-def _check_content_type(attributes: _Attributes) -> None:
-    if attributes.media_type() != JSON_TYPE:
-        attributes.required(topics.CONTENT_TYPE)
-        raise InvalidEnvelope(f"must be {JSON_TYPE}", header=topics.CONTENT_TYPE)
-
-
-def _check_sizes(key: bytes | None, headers: tuple[tuple[str, bytes | None], ...], limits: Limits) -> None:
-    if key is not None and len(key) > limits.key:
-        raise TooLarge(f"the key has {len(key)} bytes, {limits.key} are allowed", limit="key")
-    seen: set[str] = set()
-    for name, value in headers:
-        if len(name) + len(value or b"") > limits.header:
-            raise TooLarge(f"{name[:128]}: over {limits.header} bytes", limit="header")
-        if name in seen and (name.startswith("ce_") or name == topics.CONTENT_TYPE):
-            raise InvalidEnvelope("given twice", header=name)
-        seen.add(name)
-
-
-def _checked_key(key: bytes | None, attributes: _Attributes) -> str:
-    subject = attributes.required(topics.SUBJECT)
-    if key is None:
-        raise InvalidEnvelope("missing; it must be the subject, or the order is lost", header="key")
-    if key != subject.encode():
-        raise InvalidEnvelope(f"is not the {attributes.name(topics.SUBJECT)}", header="key")
-    if attributes.optional(topics.PARTITION_KEY) not in {None, subject}:
-        raise InvalidEnvelope("is not the key", header=attributes.name(topics.PARTITION_KEY))
-    return subject
 
 
 def _check_subject(event: Event, subject: str) -> None:
@@ -343,8 +177,13 @@ def _refuse_infinity(data: Any, path: str = "") -> None:
             _refuse_infinity(value, f"{path}.{index}")
 
 
-def _uuid(text: str, header: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise InvalidEnvelope("not a UUID", header=header) from None
+def _check_sizes(key: bytes | None, headers: tuple[tuple[str, bytes | None], ...], limits: Limits) -> None:
+    if key is not None and len(key) > limits.key:
+        raise TooLarge(f"the key has {len(key)} bytes, {limits.key} are allowed", limit="key")
+    seen: set[str] = set()
+    for name, value in headers:
+        if len(name) + len(value or b"") > limits.header:
+            raise TooLarge(f"{name[:128]}: over {limits.header} bytes", limit="header")
+        if name in seen and (name.startswith("ce_") or name == topics.CONTENT_TYPE):
+            raise InvalidEnvelope("given twice", header=name)
+        seen.add(name)

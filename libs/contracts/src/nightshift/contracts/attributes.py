@@ -1,0 +1,188 @@
+"""CloudEvents attributes as Kafka headers: written, read with errors that name them, found in a structured value."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from nightshift.contracts import canonical, topics
+from nightshift.contracts.envelope import Envelope, Headers
+from nightshift.contracts.errors import InvalidData, InvalidEnvelope
+from nightshift.contracts.topics import schema_uri
+
+JSON_TYPE: Final = "application/json"
+STRUCTURED_TYPE: Final = "application/cloudevents+json"
+
+_SEQUENCE_DIGITS = 19
+_ATTRIBUTES: Final = (
+    topics.SPECVERSION,
+    topics.ID,
+    topics.TYPE,
+    topics.SOURCE,
+    topics.SUBJECT,
+    topics.TIME,
+    topics.SEQUENCE,
+    topics.CORRELATION_ID,
+    topics.PARTITION_KEY,
+    topics.FLOW_TRACEPARENT,
+    topics.DATAREF,
+)
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+
+
+class Attributes:
+    """CloudEvents attributes by their header names, wherever they came from."""
+
+    def __init__(self, headers: Headers, *, structured: bool = False) -> None:
+        self._headers = dict(headers)
+        self._structured = structured
+
+    def name(self, header: str) -> str:
+        """What the sender calls it: a header's name, or an attribute's in structured mode."""
+        return header.removeprefix("ce_") if self._structured else header
+
+    def optional(self, header: str) -> str | None:
+        """The header's text, if it is there."""
+        value = self._headers.get(header)
+        try:
+            return None if value is None else value.decode()
+        except UnicodeDecodeError:
+            raise InvalidEnvelope("not UTF-8", header=self.name(header)) from None
+
+    def required(self, header: str) -> str:
+        """The header's text, which must be there and not empty."""
+        value = self.optional(header)
+        if not value:
+            raise InvalidEnvelope("missing" if value is None else "empty", header=self.name(header))
+        return value
+
+    def media_type(self) -> str:
+        """The content type in lower case, without its parameters; empty when there is none."""
+        return _media_type(self.optional(topics.CONTENT_TYPE) or "")
+
+    def time(self) -> datetime | None:
+        """When it happened, as RFC 3339 says it."""
+        text = self.optional(topics.TIME)
+        if text is None:
+            return None
+        wrong = InvalidEnvelope("not an RFC 3339 time", header=self.name(topics.TIME))
+        if _RFC_3339.fullmatch(text) is None:
+            raise wrong
+        try:
+            return datetime.fromisoformat(text.upper())
+        except ValueError:
+            raise wrong from None
+
+    def sequence(self) -> int | None:
+        """The version in the stream, from its 19 digits."""
+        text = self.optional(topics.SEQUENCE)
+        if text is None:
+            return None
+        if len(text) != _SEQUENCE_DIGITS or not (text.isascii() and text.isdigit()):
+            raise InvalidEnvelope(f"not {_SEQUENCE_DIGITS} digits", header=self.name(topics.SEQUENCE))
+        return int(text)
+
+    def envelope(self, subject: str, *, correlation_id: str | None, causation_id: UUID | None) -> Envelope:
+        """All of them together. Raises InvalidEnvelope for the first that is wrong."""
+        if self.required(topics.SPECVERSION) != "1.0":
+            raise InvalidEnvelope("must be 1.0", header=self.name(topics.SPECVERSION))
+        return Envelope(
+            id=self.required(topics.ID),
+            type=self.required(topics.TYPE),
+            source=self.required(topics.SOURCE),
+            subject=subject,
+            time=self.time(),
+            sequence=self.sequence(),
+            correlation_id=correlation_id,
+            causation_id=causation_id,
+            flow_traceparent=self.optional(topics.FLOW_TRACEPARENT),
+            traceparent=self.optional(topics.TRACEPARENT),
+            tracestate=self.optional(topics.TRACESTATE),
+            dataref=self.optional(topics.DATAREF),
+        )
+
+
+def written(envelope: Envelope) -> tuple[tuple[str, bytes], ...]:
+    """The headers of a message in binary mode, always in the same order."""
+    sequence = None if envelope.sequence is None else f"{envelope.sequence:0{_SEQUENCE_DIGITS}d}"
+    time = None if envelope.time is None else envelope.time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    pairs = (
+        (topics.CONTENT_TYPE, JSON_TYPE),
+        (topics.SPECVERSION, "1.0"),
+        (topics.ID, envelope.id),
+        (topics.TYPE, envelope.type),
+        (topics.SOURCE, envelope.source),
+        (topics.SUBJECT, envelope.subject),
+        (topics.TIME, time),
+        (topics.DATASCHEMA, schema_uri(envelope.type)),
+        (topics.SEQUENCE, sequence),
+        (topics.CORRELATION_ID, envelope.correlation_id),
+        (topics.CAUSATION_ID, None if envelope.causation_id is None else str(envelope.causation_id)),
+        (topics.FLOW_TRACEPARENT, envelope.flow_traceparent),
+        (topics.TRACEPARENT, envelope.traceparent),
+        (topics.TRACESTATE, envelope.tracestate),
+        (topics.DATAREF, envelope.dataref),
+    )
+    return tuple((name, text.encode()) for name, text in pairs if text is not None)
+
+
+def structured(outer: Attributes, value: bytes) -> tuple[Attributes, Any]:
+    """The attributes and the data inside a structured value. Raises InvalidEnvelope, InvalidData."""
+    if outer.media_type() != STRUCTURED_TYPE:
+        raise InvalidEnvelope(f"only {JSON_TYPE} and {STRUCTURED_TYPE} are read", header=topics.CONTENT_TYPE)
+    document = canonical.loads(value, refuse_duplicates=True)
+    if not isinstance(document, dict):
+        raise InvalidData("a structured event must be a JSON object")
+    if "data" not in document:
+        raise InvalidEnvelope("missing", header="data")
+    data_type = document.get("datacontenttype", JSON_TYPE)
+    if not isinstance(data_type, str) or _media_type(data_type) != JSON_TYPE:
+        raise InvalidEnvelope(f"must be {JSON_TYPE}", header="datacontenttype")
+    return Attributes(_as_headers(document, outer), structured=True), document["data"]
+
+
+def _as_headers(document: Mapping[str, Any], outer: Attributes) -> Headers:
+    for header in _ATTRIBUTES:
+        name = header.removeprefix("ce_")
+        value = document.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise InvalidEnvelope("must be a string", header=name)
+        yield header, value.encode(errors="surrogatepass")
+    for hop in (topics.TRACEPARENT, topics.TRACESTATE):
+        text = outer.optional(hop)
+        if text is not None:
+            yield hop, text.encode()
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def check_content_type(attributes: Attributes) -> None:
+    """In binary mode the value is JSON and nothing else. Raises InvalidEnvelope."""
+    if attributes.media_type() != JSON_TYPE:
+        attributes.required(topics.CONTENT_TYPE)
+        raise InvalidEnvelope(f"must be {JSON_TYPE}", header=topics.CONTENT_TYPE)
+
+
+def checked_key(key: bytes | None, attributes: Attributes) -> str:
+    """The subject, which the key and the partition key must repeat. Raises InvalidEnvelope."""
+    subject = attributes.required(topics.SUBJECT)
+    if key is None:
+        raise InvalidEnvelope("missing; it must be the subject, or the order is lost", header="key")
+    if key != subject.encode():
+        raise InvalidEnvelope(f"is not the {attributes.name(topics.SUBJECT)}", header="key")
+    if attributes.optional(topics.PARTITION_KEY) not in {None, subject}:
+        raise InvalidEnvelope("is not the key", header=attributes.name(topics.PARTITION_KEY))
+    return subject
+
+
+def uuid_of(text: str, header: str) -> UUID:
+    """The UUID in a header's text. Raises InvalidEnvelope."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise InvalidEnvelope("not a UUID", header=header) from None
