@@ -26,6 +26,7 @@ class SandboxSettings(ObjectStoreSettings, ProcessSettings):
     snapshot_key: SecretStr = SecretStr("")  # the digests of each project hang on it
     e2b_api_key: SecretStr | None = Field(None, validation_alias=AliasChoices("E2B_API_KEY", "e2b_api_key"))
     e2b_template: str | None = Field(None, validation_alias=AliasChoices("E2B_TEMPLATE", "e2b_template"))
+    e2b_internet: bool = False  # whether sandboxes at the provider may reach the net
     e2b_lifetime_s: int = Field(3600, ge=60, le=86_400)  # at the provider, extended while in use
 
     @property
@@ -61,6 +62,7 @@ async def make_driver(settings: SandboxSettings) -> SandboxDriver:
             owner=settings.sandbox_owner,
             template=settings.e2b_template,
             lifetime_s=settings.e2b_lifetime_s,
+            internet=settings.e2b_internet,
             api_url=os.environ.get("E2B_API_URL"),
             sandbox_url=os.environ.get("E2B_SANDBOX_URL"),
         )

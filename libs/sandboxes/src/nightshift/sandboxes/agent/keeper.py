@@ -129,8 +129,8 @@ class Keeper:
             return child
         try:
             os.setsid()
-            for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD):
-                signal.signal(number, signal.SIG_DFL)
+            for name in ("SIGPIPE", "SIGINT", "SIGQUIT", "SIGHUP", "SIGTERM", "SIGCHLD"):
+                signal.signal(getattr(signal, name), signal.SIG_DFL)
             os.dup2(out, 1)
             os.dup2(err, 2)
             try:

@@ -200,8 +200,19 @@ def once(home: str, request: str, body_path: str | None, answer_path: str) -> No
     with contextlib.ExitStack() as stack:
         body: Reader = stack.enter_context(open(body_path, "rb")) if body_path else io.BytesIO()
         out = _Spill(answer_path)
-        agent.answer(json.loads(base64.b64decode(request)), body, out)
+        agent.answer(_request(request), body, out)
         sys.stdout.write(out.finish())
+
+
+def _request(text: str) -> dict[str, Any]:
+    """Base64 on the command line, or `@file` when it is too long for one."""
+    if text.startswith("@"):
+        with open(text[1:], "rb") as file:
+            value: dict[str, Any] = json.load(file)
+        os.unlink(text[1:])
+    else:
+        value = json.loads(base64.b64decode(text))
+    return value
 
 
 class _Spill:
@@ -232,7 +243,7 @@ class _Spill:
 
 
 def main(argv: list[str]) -> None:
-    """`serve HOME FD LIMITS-JSON TOKEN` or `once HOME REQUEST-BASE64 ANSWER-PATH [BODY-PATH]`."""
+    """`serve HOME FD LIMITS-JSON TOKEN` or `once HOME REQUEST ANSWER-PATH [BODY-PATH]`."""
     if argv[0] == "serve":
         serve(argv[1], socket.socket(fileno=int(argv[2])), json.loads(argv[3]))
     else:

@@ -6,7 +6,6 @@ import secrets
 import shutil
 import socket
 import stat
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -36,7 +35,6 @@ class LocalDriver:
     def __init__(self, settings: LocalSettings) -> None:
         self._settings = settings
         self._bwrap: Path | None = None
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._relays = relay.Relays(settings.preview_host)
 
     @property
@@ -97,19 +95,16 @@ class LocalDriver:
             owner = launching.unprivileged_id(place.id)
             for path in (place.home, place.home / "workspace"):
                 os.chown(path, owner, owner)
-        child = await asyncio.to_thread(self._start, place, bwrap)
-        self._children[place.id] = child
+        await asyncio.to_thread(self._start, place, bwrap)
         sandbox = self._sandbox(place)
         try:
             async with asyncio.timeout(_START_S):
                 await sandbox.hello()
         except (NightshiftError, TimeoutError) as error:
-            with suppress(subprocess.TimeoutExpired):
-                await asyncio.to_thread(child.wait, 1)
             raise SandboxUnavailable(place.log().strip() or f"the sandbox did not start: {error}") from error
         return sandbox
 
-    def _start(self, place: Place, bwrap: Path) -> subprocess.Popen[bytes]:
+    def _start(self, place: Place, bwrap: Path) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
         status = os.open(place.path / "bwrap.json", flags, 0o600)
         log = os.open(place.path / "log", flags, 0o600)
@@ -118,7 +113,7 @@ class LocalDriver:
         try:
             listener.bind(f"/proc/self/fd/{directory}/agent.sock")
             listener.listen(128)
-            return launching.start(
+            launching.start(
                 self._settings, bwrap, launching.Launch(place.id, place.home, listener, status, log)
             )
         finally:
@@ -173,11 +168,6 @@ class LocalDriver:
 
     async def _destroy(self, place: Place) -> None:
         await asyncio.to_thread(destroy, place)
-        child = self._children.pop(place.id, None)
-        if child is not None:
-            with suppress(subprocess.TimeoutExpired):
-                await asyncio.to_thread(child.wait, 5)
-        self._relays.reap()
 
     async def open_port(self, place: Place, port: int) -> str:
         return await self._relays.open(place, port)

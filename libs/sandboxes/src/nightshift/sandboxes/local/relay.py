@@ -7,7 +7,6 @@ and ends by itself when its sandbox has ended. The sandbox never holds a socket 
 import asyncio
 import json
 import os
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from nightshift.runtime.errors import NightshiftError
 from nightshift.sandboxes.client import json_frame
 from nightshift.sandboxes.errors import SandboxUnavailable
+from nightshift.sandboxes.local import orphan
 from nightshift.sandboxes.local.channel import dial
 from nightshift.sandboxes.local.state import Place, names, write_json
 
@@ -27,7 +27,6 @@ class Relays:
 
     def __init__(self, host: str) -> None:
         self._host = host
-        self._children: list[subprocess.Popen[bytes]] = []
 
     async def open(self, place: Place, port: int) -> str:
         """The relay's address, always the same for a port of a sandbox while nobody else took it."""
@@ -38,26 +37,16 @@ class Relays:
 
     async def _start(self, place: Place, port: int, wanted: int) -> dict[str, int]:
         place.ports.mkdir(exist_ok=True)
+        before = _read(place, port)
         command = [sys.executable, "-m", __name__, str(place.path), str(port), self._host, str(wanted)]
-        child = subprocess.Popen(  # noqa: ASYNC220 - returns once the child is forked
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self._children.append(child)
-        async with asyncio.timeout(_START_S):
-            while child.poll() is None:
-                known = _read(place, port)
-                if known is not None and known["pid"] == child.pid:
-                    return known
-                await asyncio.sleep(0.01)
+        await asyncio.to_thread(orphan.start, command)
+        until = asyncio.get_running_loop().time() + _START_S
+        while asyncio.get_running_loop().time() < until:
+            known = _read(place, port)
+            if known is not None and known != before and names(known["pid"], place.id):
+                return known
+            await asyncio.sleep(0.01)
         raise SandboxUnavailable(f"the preview of port {port} did not start")
-
-    def reap(self) -> None:
-        """Forget children that have ended."""
-        self._children = [child for child in self._children if child.poll() is None]
 
 
 def running(place: Place) -> list[int]:

@@ -1,17 +1,16 @@
 """One group of calls: a call that changes something alone, or reads side by side."""
 
 import asyncio
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import ToolInput
-from nightshift.runtime.errors import EventIdReused, NightshiftError
+from nightshift.runtime.errors import EventIdReused, Fault, NightshiftError
+from nightshift.runtime.log.large import materialize
 from nightshift.sandbox_gateway.domain.order import reads
 from nightshift.sandbox_gateway.domain.outcome import Outcome
 from nightshift.sandbox_gateway.domain.view import PendingCall, View
@@ -60,11 +59,10 @@ class GroupRun:
         return _CANCELLED if self.view.ended is not None else run_call.without_sandbox(ask)
 
     async def _ask(self, call: PendingCall) -> ToolInput | Outcome:
-        value: Any = call.asked.input
-        if isinstance(value, BlobRef):
-            body = await self.answers.objects.get(f"blobs/{value.ref.removeprefix('sha256:')}")
-            value = json.loads(body)
-        return run_call.validated(call.asked.tool, value)
+        asked = await materialize(call.asked, self.answers.objects)
+        if isinstance(asked.input, BlobRef):
+            raise Fault(f"the input of {asked.call_id} is still a reference")
+        return run_call.validated(asked.tool, asked.input)
 
     async def _in_sandbox(self, calls: Sequence[PendingCall], asks: dict[str, ToolInput | Outcome]) -> None:
         try:

@@ -1,0 +1,263 @@
+"""Sandboxes at E2B, by its own SDK. The same agent runs inside; here it is one process for each request.
+
+What was learnt of the service (its timeouts end only the direct child, unread output is lost, sandboxes vanish, stdout
+is text) is met by the agent's call wrapper, by files for what is large, and by never trusting a cached handle.
+"""
+
+import asyncio
+import base64
+import json
+import shlex
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+from uuid import NAMESPACE_URL, uuid4, uuid5
+
+import httpx
+from e2b import (
+    AsyncSandbox,
+    AuthenticationException,
+    CommandExitException,
+    NotFoundException,
+    SandboxException,
+    SandboxQuery,
+)
+from e2b.exceptions import SandboxNotFoundException, SandboxNotRunningException, ServiceBusyException
+
+from nightshift.runtime.errors import ConfigurationError
+from nightshift.sandboxes import agent
+from nightshift.sandboxes.client import AgentSandbox, ByteSource
+from nightshift.sandboxes.errors import AnswerCut, SandboxGone, SandboxUnavailable
+from nightshift.sandboxes.port import HOME, SandboxInfo
+
+_STATE = f"{HOME}/.nightshift"
+_BOOT = f"import sys;sys.path.insert(0,{_STATE!r});from agent.main import main;main(sys.argv[1:])"
+_ARGUMENT_BYTES = 96 * 1024
+_SPOOL_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class E2BOptions:
+    """`lifetime_s`: after this time without use the provider ends a sandbox by itself."""
+
+    api_key: str
+    owner: str = "nightshift"
+    template: str | None = None
+    lifetime_s: int = 3600
+    internet: bool = False
+    api_url: str | None = None
+    sandbox_url: str | None = None
+
+    def api(self) -> dict[str, Any]:
+        given = {"api_key": self.api_key, "api_url": self.api_url, "sandbox_url": self.sandbox_url}
+        return {name: value for name, value in given.items() if value}
+
+
+class E2BDriver:
+    """The port's SandboxDriver. A sandbox needs python3 (3.8 or newer) and bash; E2B's base template has both."""
+
+    def __init__(self, options: E2BOptions) -> None:
+        self._options = options
+
+    @property
+    def name(self) -> Literal["e2b"]:
+        return "e2b"
+
+    async def create(
+        self, build_id: str, *, generation: int, metadata: Mapping[str, str] | None = None
+    ) -> AgentSandbox:
+        tags = {"build": build_id, "generation": str(generation), "owner": self._options.owner}
+        existing = await self._listed(tags)
+        if existing:
+            return await self.connect(existing[0].sandbox_id)
+        # The same key for the same generation: a create whose answer was lost makes no second sandbox.
+        key = uuid5(NAMESPACE_URL, f"nightshift/{self._options.owner}/{build_id}/{generation}")
+        with _errors():
+            box = await AsyncSandbox.create(
+                template=self._options.template,
+                timeout=self._options.lifetime_s,
+                metadata={**(metadata or {}), **tags},
+                allow_internet_access=self._options.internet,
+                idempotency_key=str(key),
+                **self._options.api(),
+            )
+        sandbox = self._sandbox(box)
+        await self._install(box)
+        await sandbox.hello(generation=f"{build_id}/{generation}/{box.sandbox_id}")
+        return sandbox
+
+    async def _install(self, box: AsyncSandbox) -> None:
+        with _errors():
+            for path in sorted(Path(agent.__file__).parent.glob("*.py")):
+                await box.files.write(f"{_STATE}/agent/{path.name}", path.read_bytes(), use_octet_stream=True)
+            await box.commands.run(f"mkdir -p {_STATE}/io")
+
+    async def connect(self, sandbox_id: str) -> AgentSandbox:
+        with _errors():
+            box = await AsyncSandbox.connect(
+                sandbox_id, timeout=self._options.lifetime_s, **self._options.api()
+            )
+            if not await box.is_running():
+                raise SandboxGone(f"sandbox {sandbox_id} does not run")
+        sandbox = self._sandbox(box)
+        marker = await sandbox.hello()
+        if marker is None:  # its maker died before it was ready: make it ready
+            with _errors():
+                info = await box.get_info()
+            await self._install(box)
+            tags = info.metadata
+            marker = await sandbox.hello(
+                generation=f"{tags.get('build')}/{tags.get('generation')}/{sandbox_id}"
+            )
+        if marker is None or not marker.endswith(f"/{sandbox_id}"):
+            raise SandboxGone(f"sandbox {sandbox_id} is not the one it was")
+        return sandbox
+
+    def _sandbox(self, box: AsyncSandbox) -> AgentSandbox:
+        channel = _Channel(box, self._options.lifetime_s)
+        return AgentSandbox(box.sandbox_id, "e2b", channel=channel, controls=_Controls(box, self._options))
+
+    async def _listed(self, tags: Mapping[str, str]) -> list[SandboxInfo]:
+        found: list[SandboxInfo] = []
+        with _errors():
+            pages = AsyncSandbox.list(query=SandboxQuery(metadata=dict(tags)), **self._options.api())
+            while pages.has_next:
+                for info in await pages.next_items():
+                    state: Literal["running", "paused"] = (
+                        "paused" if info.state.value == "paused" else "running"
+                    )
+                    found.append(SandboxInfo(info.sandbox_id, state, info.metadata))
+        return found
+
+    async def kill(self, sandbox_id: str) -> None:
+        with _errors(gone_is_fine=True):
+            await AsyncSandbox.kill(sandbox_id, **self._options.api())
+
+    async def list(self) -> list[SandboxInfo]:
+        return await self._listed({"owner": self._options.owner})
+
+
+class _Controls:
+    def __init__(self, box: AsyncSandbox, options: E2BOptions) -> None:
+        self._box = box
+        self._options = options
+
+    async def open_port(self, port: int) -> str:
+        return f"https://{self._box.get_host(port)}/"
+
+    async def pause(self) -> None:
+        with _errors():
+            await self._box.pause()
+
+    async def kill(self) -> None:
+        with _errors(gone_is_fine=True):
+            await self._box.kill()
+
+    async def alive(self) -> bool:
+        with _errors():
+            return await self._box.is_running()
+
+
+class _Channel:
+    def __init__(self, box: AsyncSandbox, lifetime_s: int) -> None:
+        self._box = box
+        self._lifetime_s = lifetime_s
+        self._extended = time.monotonic()
+
+    @asynccontextmanager
+    async def exchange(
+        self, request: Mapping[str, Any], body: AsyncIterator[bytes] | None
+    ) -> AsyncIterator[ByteSource]:
+        with _errors():
+            await self._stay_alive()
+            name = f"{_STATE}/io/{uuid4().hex}"
+            asked = base64.b64encode(json.dumps(request).encode()).decode()
+            if len(asked) > _ARGUMENT_BYTES:
+                await self._box.files.write(
+                    f"{name}.ask", json.dumps(request).encode(), use_octet_stream=True
+                )
+                asked = f"@{name}.ask"
+            arguments = ["once", HOME, asked, f"{name}.out"]
+            if body is not None:
+                await self._upload(f"{name}.in", body)
+                arguments.append(f"{name}.in")
+            answer = await self._run(arguments)
+            if body is not None:
+                await self._box.files.remove(f"{name}.in")
+            if "inline" in answer:
+                source = asyncio.StreamReader()
+                source.feed_data(base64.b64decode(answer["inline"]))
+                source.feed_eof()
+                yield source
+                return
+            stream = await self._box.files.read(f"{name}.out", format="stream")
+            try:
+                yield _Source(stream)
+            finally:
+                await self._box.files.remove(f"{name}.out")
+
+    async def _run(self, arguments: list[str]) -> dict[str, str]:
+        command = shlex.join(["python3", "-I", "-S", "-c", _BOOT, *arguments])
+        try:
+            # timeout=0: the bound is ours, around the whole exchange; theirs would leave grandchildren behind.
+            done = await self._box.commands.run(command, timeout=0)
+            answer: dict[str, str] = json.loads(done.stdout)
+        except CommandExitException as error:
+            raise AnswerCut(
+                f"the sandbox's agent ended with {error.exit_code}: {error.stderr[-500:]}"
+            ) from error
+        except ValueError as error:
+            raise AnswerCut("the sandbox's agent answers nonsense") from error
+        return answer
+
+    async def _upload(self, path: str, body: AsyncIterator[bytes]) -> None:
+        with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
+            async for part in body:
+                await asyncio.to_thread(spool.write, part)
+            spool.seek(0)
+            file: IO[bytes] = spool
+            await self._box.files.write(path, file)
+
+    async def _stay_alive(self) -> None:
+        """Push the provider's deadline away while the sandbox is in use."""
+        if time.monotonic() - self._extended > self._lifetime_s / 3:
+            await self._box.set_timeout(self._lifetime_s)
+            self._extended = time.monotonic()
+
+
+class _Source:
+    """Exact reads from a stream of chunks."""
+
+    def __init__(self, stream: AsyncIterator[bytes]) -> None:
+        self._stream = stream
+        self._buffer = bytearray()
+
+    async def readexactly(self, n: int, /) -> bytes:
+        while len(self._buffer) < n:
+            try:
+                self._buffer += await anext(self._stream)
+            except StopAsyncIteration:
+                raise asyncio.IncompleteReadError(bytes(self._buffer), n) from None
+        data = bytes(self._buffer[:n])
+        del self._buffer[:n]
+        return data
+
+
+@contextmanager
+def _errors(*, gone_is_fine: bool = False) -> Any:
+    """The SDK's errors in our words. A sandbox that does not run is gone: connect resumes one that was paused."""
+    try:
+        yield
+    except (SandboxNotFoundException, SandboxNotRunningException) as error:
+        if not gone_is_fine:
+            raise SandboxGone(f"E2B: {error}") from error
+    except AuthenticationException as error:
+        raise ConfigurationError(f"E2B: {error}", hint="look at E2B_API_KEY") from error
+    except NotFoundException as error:
+        raise SandboxUnavailable(f"E2B: {error}") from error
+    except (SandboxException, ServiceBusyException, httpx.HTTPError, OSError) as error:
+        raise SandboxUnavailable(f"E2B: {type(error).__name__}: {error}") from error

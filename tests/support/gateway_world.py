@@ -1,0 +1,183 @@
+"""A build and a gateway around it, on any log: what the tests of the sandbox-gateway have in common."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from nightshift.contracts.events.build import (
+    BuildAccepted,
+    BuildCancelled,
+    BuildWoken,
+    CheckpointSaved,
+    SleepRequested,
+    ToolCallRequested,
+)
+from nightshift.contracts.events.sandbox import ToolCallCompleted
+from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
+from nightshift.contracts.ids import request_cause
+from nightshift.contracts.model import Event
+from nightshift.runtime.leases import Leases
+from nightshift.runtime.leases_memory import MemoryLeases
+from nightshift.runtime.log.memory import MemoryEventLog
+from nightshift.runtime.log.port import EventLog, NewEvent, build_stream
+from nightshift.runtime.objects.memory import MemoryObjectStore
+from nightshift.sandbox_gateway.failpoints import FailPoints
+from nightshift.sandbox_gateway.usecases.answers import Answers
+from nightshift.sandbox_gateway.usecases.boxes import Boxes
+from nightshift.sandbox_gateway.usecases.gateway import Gateway, Times
+from nightshift.sandboxes.port import SandboxDriver
+from nightshift.sandboxes.snapshots.manifest import ProjectKey
+from nightshift.sandboxes.snapshots.store import SnapshotStore
+from nightshift.sandboxes.snapshots.transfer import capture
+
+
+class FakeHttp:
+    """Answers what the test says; none: nothing answers."""
+
+    def __init__(self) -> None:
+        self.answer: int | None = 200
+        self.asked: list[str] = []
+
+    async def status(self, url: str) -> int | None:
+        self.asked.append(url)
+        return self.answer
+
+
+@dataclass
+class World:
+    """One build on one driver. `later` only remembers: a test decides when a gateway looks again."""
+
+    driver: SandboxDriver
+    log: EventLog = field(default_factory=MemoryEventLog)
+    leases: Leases = field(default_factory=MemoryLeases)
+    objects: MemoryObjectStore = field(default_factory=MemoryObjectStore)
+    secrets: dict[str, str] = field(default_factory=dict)
+    build_id: str = field(default_factory=lambda: f"b{uuid4().hex[:8]}")
+    http: FakeHttp = field(default_factory=FakeHttp)
+    looked_again: list[float] = field(default_factory=list)
+    turn: int = 0
+
+    @property
+    def stream(self) -> str:
+        return build_stream(self.build_id)
+
+    def store(self, project_id: str = "p1") -> SnapshotStore:
+        return SnapshotStore(self.objects, ProjectKey.derive(b"test", project_id))
+
+    def gateway(self, owner: str = "g1", **more: Any) -> Gateway:
+        fail = FailPoints()
+        return Gateway(
+            log=self.log,
+            leases=self.leases,
+            owner=owner,
+            boxes=Boxes(self.log, self.driver, self.store, fail),
+            answers=Answers(self.log, self.objects, self.secrets, fail),
+            http=self.http,
+            later=lambda _build, seconds: self.looked_again.append(seconds),
+            times=Times(**more) if more else Times(),
+        )
+
+    async def say(self, *events: Event) -> None:
+        """Append as the orchestrator or the snapshotter would."""
+        await self.log.append(self.stream, [NewEvent(event, uuid4()) for event in events])
+
+    async def accept(self, **more: Any) -> None:
+        accepted = BuildAccepted(
+            build_id=self.build_id,
+            project_id="p1",
+            account_id="a1",
+            idea_brief="an app",
+            model="claude",
+            turn_limit=50,
+            tool_call_limit=150,
+            **more,
+        )
+        cause = request_cause("build.requested", self.build_id)
+        await self.log.append(self.stream, [NewEvent(accepted, cause)])
+
+    async def ask(self, *calls: tuple[str, dict[str, Any]], timeout_s: int = 30) -> list[str]:
+        """One turn's tool calls. Returns their ids."""
+        self.turn += 1
+        asked = [
+            ToolCallRequested(
+                call_id=f"{self.build_id}/{self.turn}/{index}",
+                turn=self.turn,
+                index=index,
+                tool=tool,
+                tool_use_id=f"toolu_{self.turn}_{index}",
+                input=value,
+                timeout_s=timeout_s,
+            )
+            for index, (tool, value) in enumerate(calls)
+        ]
+        await self.say(*asked)
+        return [one.call_id for one in asked]
+
+    async def run(self, *calls: tuple[str, dict[str, Any]], timeout_s: int = 30) -> list[ToolCallCompleted]:
+        """Ask, let one gateway work, and give the results in the order asked."""
+        ids = await self.ask(*calls, timeout_s=timeout_s)
+        await self.gateway().work(self.build_id)
+        results = await self.results()
+        return [results[call_id] for call_id in ids]
+
+    async def bash(self, command: str, **more: Any) -> ToolCallCompleted:
+        return (await self.run(("bash", {"command": command, **more})))[0]
+
+    async def events(self) -> list[Event]:
+        return [event.data async for event in self.log.read_stream(self.stream)]
+
+    async def types(self) -> list[str]:
+        return [event.type for event in await self.events()]
+
+    async def results(self) -> dict[str, ToolCallCompleted]:
+        return {one.call_id: one for one in await self.events() if isinstance(one, ToolCallCompleted)}
+
+    async def head(self) -> int:
+        return len(await self.events())
+
+    async def checkpoint(self) -> None:
+        await self.say(CheckpointSaved(turn=self.turn))
+
+    async def sleep(self) -> None:
+        await self.say(SleepRequested(reason="budget", account_id="a1", wake_at=None))
+
+    async def wake(self) -> None:
+        await self.say(BuildWoken(reason="refresh"))
+
+    async def cancelled(self) -> None:
+        await self.say(BuildCancelled(reason="enough", cost_microusd=0, turns=1))
+
+    async def box_id(self) -> str:
+        view = await self.gateway().view(self.build_id)
+        assert view.box is not None
+        return view.box.sandbox_id
+
+    async def save(self, reason: str, **more: Any) -> SnapshotSaved:
+        """What the snapshotter does."""
+        sandbox = await self.driver.connect(await self.box_id())
+        at = await self.head()
+        done = await capture(
+            sandbox, self.store(), self.build_id, at_version=at, reason=reason, exact=reason != "checkpoint"
+        )
+        saved = SnapshotSaved(
+            reason=reason,
+            at_version=at,
+            tree_digest=done.tree_digest,
+            files=done.files,
+            bytes=done.bytes,
+            uploaded_bytes=done.uploaded_bytes,
+            key=done.key,
+        )
+        await self.say(saved)
+        return saved
+
+    async def save_fails(self, reason: str) -> None:
+        await self.say(
+            SnapshotFailed(reason=reason, at_version=await self.head(), detail="503", attempt=5, final=True)
+        )
+
+
+async def soon(awaitable: Any, seconds: float = 15) -> Any:
+    async with asyncio.timeout(seconds):
+        return await awaitable
