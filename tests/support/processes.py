@@ -101,13 +101,15 @@ def running_up(home: Path, *arguments: str, env: Mapping[str, str] | None = None
         up.end()
 
 
-def nightshift(*arguments: str, env: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+def nightshift(
+    *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 50.0
+) -> "subprocess.CompletedProcess[str]":
     """One command to its end."""
     return subprocess.run(
         [*NIGHTSHIFT, *arguments],
         check=False,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=timeout,
         env=clean_environment(**(env or {})),
     )

@@ -25,6 +25,7 @@ class Demo:
     e2b: bool
     model: str
     day_microusd: int
+    day_seconds: float
     idea: Path
     scenario: Path | None
 
@@ -43,7 +44,10 @@ class Demo:
         """What the services need to know."""
         if not self.scripted:
             return {}
-        return {"NIGHTSHIFT_BUDGET_DAY_SECONDS": str(_DAY_SECONDS), "NIGHTSHIFT_BUDGET_WAKE_JITTER_S": "0"}
+        return {
+            "NIGHTSHIFT_BUDGET_DAY_SECONDS": f"{self.day_seconds:g}",
+            "NIGHTSHIFT_BUDGET_WAKE_JITTER_S": "0",
+        }
 
     def banner(self) -> list[str]:
         """The first lines: which model, which sandbox."""
@@ -53,7 +57,9 @@ class Demo:
         sandbox = "E2B" if self.e2b else "a local one in bubblewrap (no E2B_API_KEY is set)"
         day = f"${self.day_microusd / 1_000_000:.2f} a day"
         night = (
-            f"; a day lasts {_DAY_SECONDS} s here, so that you can watch it sleep" if self.scripted else ""
+            f"; a day lasts {self.day_seconds:g} s here, so that you can watch it sleep"
+            if self.scripted
+            else ""
         )
         return [f"model    {model}", f"sandbox  {sandbox}", f"money    {day}{night}"]
 
@@ -68,6 +74,7 @@ def plan_demo(
         e2b=bool(environ.get("E2B_API_KEY")),
         model=model or ("scripted-1" if scripted else "claude-sonnet-4-5"),
         day_microusd=_SCRIPTED_DAY if scripted else _CLAUDE_DAY,
+        day_seconds=float(environ.get("NIGHTSHIFT_BUDGET_DAY_SECONDS") or _DAY_SECONDS),
         idea=idea or _example("ideas", "--idea"),
         scenario=(scenario or _example("scenarios", "--scenario")) if scripted else None,
     )

@@ -88,9 +88,9 @@ async def _postgres(home: Path) -> Finding:
 async def _migrations(home: Path) -> Finding:
     settings = settings_for(PostgresSettings, home)
     states = await migration_status(settings.postgres_dsn.get_secret_value())
-    waiting = [one.name for one in states if one.applied_at is None]
-    if waiting:
-        return Finding("migrations", "fail", f"not applied: {', '.join(waiting)}", "nightshift db migrate")
+    amiss = [f"{one.name} is {one.state}" for one in states if one.state != "applied"]
+    if amiss:
+        return Finding("migrations", "fail", ", ".join(amiss), "nightshift db status, then nightshift db migrate")
     return Finding("migrations", "pass", f"{len(states)} applied")
 
 

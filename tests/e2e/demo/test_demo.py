@@ -1,0 +1,161 @@
+"""The main job as a user sees it: `nightshift demo` on real processes, real traffic, a real night."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+from tests.support.processes import nightshift
+
+pytestmark = pytest.mark.timeout(150)
+
+
+class Demo(NamedTuple):
+    """A demo that ran and was kept, and every event of its build."""
+
+    home: Path
+    summary: dict[str, Any]
+    events: list[dict[str, Any]]
+
+    def places(self, type_: str, **data: Any) -> list[int]:
+        """Where the events of a type with this data stand in the log."""
+        return [
+            event["version"]
+            for event in self.events
+            if event["type"] == type_
+            and all(event["data"].get(name) == value for name, value in data.items())
+        ]
+
+    def command(self, *arguments: str) -> Any:
+        """A command on the kept stack, with --json; what it printed."""
+        ran = nightshift(*arguments, "--json", "--home", str(self.home))
+        assert ran.returncode == 0, ran.stderr
+        return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    home = tmp_path_factory.mktemp("demo") / "home"
+    try:
+        ran = nightshift(
+            *("demo", "--json", "--keep", "--home", str(home)),
+            env={"NIGHTSHIFT_BUDGET_DAY_SECONDS": "12"},
+            timeout=120,
+        )
+        assert ran.returncode == 0, ran.stderr
+        *events, summary = (json.loads(line) for line in ran.stdout.splitlines())
+        yield Demo(home, summary, events)
+    finally:
+        nightshift("down", "--home", str(home))
+    left = [_words(one) for one in psutil.process_iter(["cmdline"]) if str(home) in _words(one)]
+    assert left == [], "something of the stack still runs"
+
+
+def _words(process: psutil.Process) -> str:
+    return " ".join(process.info["cmdline"] or ())
+
+
+def test_it_ends_ready_and_tells_so_in_one_object(demo: Demo) -> None:
+    assert list(demo.summary) == [
+        *("build_id", "status", "sandbox_id", "preview_url", "build_version", "turns", "tool_calls"),
+        *("checkpoints", "snapshots", "sleeps", "cost_microusd", "events", "seconds"),
+    ]
+    assert demo.summary["status"] == "ready"
+    assert demo.summary["build_version"] == 1
+    assert demo.summary["turns"] >= 12
+
+
+def test_its_preview_shows_the_app(demo: Demo) -> None:
+    with urllib.request.urlopen(demo.summary["preview_url"], timeout=10) as answer:
+        page = answer.read().decode()
+    assert "The tool library" in page
+    assert "Pressure washer" in page
+
+
+def test_each_step_left_its_line_once(demo: Demo) -> None:
+    [steps] = (demo.home / "sandboxes").glob(f"{demo.summary['sandbox_id']}/home/workspace/STEPS.md")
+    numbers = [int(line.split()[1].rstrip(":")) for line in steps.read_text().splitlines()]
+    assert numbers == [number for number in range(1, 14) if number != 5]
+
+
+def test_the_failing_test_was_seen_before_the_mend_was_sent(demo: Demo) -> None:
+    [failed] = [
+        event["version"]
+        for event in demo.events
+        if event["type"] == "tool_call.completed" and "AlreadyOut not raised" in str(event["data"]["output"])
+    ]
+    [mend] = demo.places("tool_call.requested", tool="edit_file")
+    assert failed < mend
+
+
+def test_a_sleep_is_in_the_order_of_the_design(demo: Demo) -> None:
+    [asleep] = demo.places("sleep.requested")
+    before = [event for event in demo.events if event["version"] < asleep]
+    assert before[-1]["type"] == "checkpoint.saved" or before[-2]["type"] == "checkpoint.saved"
+    [saved] = demo.places("snapshot.saved", reason="pre_sleep")
+    [closed] = demo.places("sandbox.closed")
+    [woken] = demo.places("build.woken")
+    [wake] = demo.places("wake.requested")
+    assert asleep < saved < closed < wake < woken
+    between = {event["type"] for event in demo.events if closed < event["version"] < wake}
+    assert between <= {"budget.settled"}
+    [restored] = demo.places("sandbox.restored")
+    assert restored > woken
+
+
+def test_the_files_come_back_as_they_were_saved(demo: Demo) -> None:
+    [saved] = [event["data"] for event in demo.events if event["data"].get("reason") == "pre_sleep"]
+    [restored] = [event["data"] for event in demo.events if event["type"] == "sandbox.restored"]
+    assert restored["tree_digest"] == saved["tree_digest"]
+    assert restored["from_snapshot"] == saved["key"]
+    assert restored["lost"] == []
+
+
+def test_every_checkpoint_comes_before_its_snapshot(demo: Demo) -> None:
+    checkpoints = set(demo.places("checkpoint.saved"))
+    for event in demo.events:
+        if event["type"] == "snapshot.saved" and event["data"]["reason"] == "checkpoint":
+            assert event["data"]["at_version"] in checkpoints
+            assert event["version"] > event["data"]["at_version"]
+
+
+def test_the_cost_is_the_sum_over_the_log(demo: Demo) -> None:
+    spent = sum(
+        event["data"].get("cost_microusd", 0)
+        for event in demo.events
+        if event["type"].startswith("model_call")
+    )
+    [ready] = [event["data"] for event in demo.events if event["type"] == "build.ready"]
+    assert spent == ready["cost_microusd"] == demo.summary["cost_microusd"]
+    usage = [event["data"]["usage"] for event in demo.events if event["type"] == "model_call.responded"]
+    assert all(one["cache_read_input_tokens"] and one["cache_write_5m_input_tokens"] for one in usage)
+
+
+def test_what_is_kept_can_be_looked_at(demo: Demo) -> None:
+    build = demo.summary["build_id"]
+    [[listed]] = demo.command("builds")
+    assert (listed["build_id"], listed["status"]) == (build, "ready")
+    assert len(demo.command("log", build)) >= demo.summary["events"]
+    assert demo.command("replay", build)[-1]["cost_microusd"] == demo.summary["cost_microusd"]
+    [account] = demo.command("account", "show", "demo")
+    assert account["spent_in_period_microusd"] == demo.summary["cost_microusd"]
+    assert account["reserved_microusd"] == 0
+    assert {one["status"] for one in demo.command("doctor")[0]} <= {"pass", "warn"}
+
+
+def test_a_second_request_with_the_same_content_changes_nothing_and_another_is_parked(demo: Demo) -> None:
+    build, events = demo.summary["build_id"], len(demo.command("log", demo.summary["build_id"]))
+    same = {"build-id": build, "project": "tool-library", "account": "demo", "model": "scripted-1"}
+    flags = [word for name, value in same.items() for word in (f"--{name}", value)]
+    demo.command("build", "examples/ideas/tool-library.yaml", *flags)
+    # The other one has the same key, so it is handled after the first.
+    demo.command("build", "--idea", "something else", "--build-id", build)
+    parked: list[Any] = []
+    while not any(parked):  # the test's time limit bounds it
+        parked = demo.command("dlq", "list")
+    assert len(parked) == 1
+    assert "EventIdReused" in json.dumps(parked) or "Refused" in json.dumps(parked)
+    assert len(demo.command("log", build)) == events
