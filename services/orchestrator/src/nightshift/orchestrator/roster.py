@@ -95,7 +95,9 @@ class Roster:
 
     async def keep(self) -> None:
         """Renew the leases and look for builds without an owner, for ever."""
-        await asyncio.gather(self._renew_for_ever(), self._look_for_ever())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._renew_for_ever())
+            group.create_task(self._look_for_ever())
 
     async def close(self) -> None:
         """Stop all runs and free their builds for others."""
