@@ -199,3 +199,22 @@ def test_what_does_not_fit_together_is_refused(home: Path, arguments: tuple[str,
     assert answer.returncode == 4
     assert said in answer.stderr
     assert not home.exists()
+
+
+@pytest.mark.fault
+async def test_services_run_as_asked_and_come_back(home: Path, eventually) -> None:
+    with running_up(home, "--only", "postgres,kafka,s3,relay", "--replicas", "relay=2") as up:
+        told = up.ready()
+        assert list(told["services"]) == ["relay"]
+        one, other = (replica["pid"] for replica in told["services"]["relay"])
+        next(child for child in up.children() if child.pid == one).kill()
+
+        def replaced() -> bool:
+            now = json.loads((home / "stack.json").read_text())["services"]["relay"]
+            return now[0]["pid"] != one and now[1]["pid"] == other
+
+        await eventually(replaced, timeout=40)
+        assert f"relay (process {one}) was ended by SIGKILL; starting it again" in up.stderr()
+        assert up.interrupt() == 0
+        await eventually(lambda: not up.leftovers())
+        assert '"service stopped"' in (home / "logs" / "relay-2.log").read_text(), "it could drain"

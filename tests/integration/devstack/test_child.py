@@ -137,3 +137,50 @@ async def test_the_broker_comes_back_empty_on_its_port(tmp_path: Path) -> None:
         assert await broker.start() == first
     finally:
         await broker.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets us adopt")
+async def test_what_a_dead_child_left_behind_is_reaped_and_ended(
+    tmp_path: Path, eventually, killed_at_the_end: list[int]
+) -> None:
+    """In a process of its own: pytest itself must not adopt."""
+    code = """
+import asyncio, signal, sys
+from pathlib import Path
+from nightshift.devstack.child import Child, ChildSpec
+from nightshift.devstack.orphans import adopt_orphans, end_orphans
+
+async def main():
+    adopt_orphans()
+    shell = "setsid sleep 600 & echo $!; setsid sleep 0.1 & echo $!; exec sleep 600"
+    child = Child.start(ChildSpec("t", ["sh", "-c", shell], Path(sys.argv[1])))
+    while len(Path(sys.argv[1]).read_text().split()) < 2:
+        await asyncio.sleep(0.01)
+    child.signal(signal.SIGKILL)
+    assert await child.wait() == -signal.SIGKILL
+    print(*Path(sys.argv[1]).read_text().split(), flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    print(end_orphans(), flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+
+asyncio.run(main())
+"""
+    parent = subprocess.Popen(  # noqa: ASYNC220 - a child that lives through the whole test
+        [sys.executable, "-c", code, str(tmp_path / "pids")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with parent:
+        assert parent.stdout is not None
+        assert parent.stdin is not None
+        long, short = (int(one) for one in parent.stdout.readline().split())
+        killed_at_the_end.append(long)
+        assert psutil.Process(long).ppid() == parent.pid, "adopted"
+        await eventually(lambda: not psutil.pid_exists(short), what="the one that ended is reaped")
+        parent.stdin.write("\n")
+        parent.stdin.flush()
+        assert parent.stdout.readline() == "1\n"
+        await eventually(lambda: not psutil.pid_exists(long), what="the other one is ended")
+        parent.stdin.write("\n")
+    assert parent.returncode == 0

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from nightshift.devstack.errors import BinaryMissing
 
@@ -34,6 +35,9 @@ class ChildSpec:
 
 class Child:
     """One running process. Not bound to an event loop: it may be started in one and stopped in another."""
+
+    #: Process ids of children whose exit code was not taken yet.
+    unreaped: ClassVar[set[int]] = set()
 
     def __init__(self, spec: ChildSpec, process: "subprocess.Popen[bytes]") -> None:
         self.spec = spec
@@ -64,6 +68,7 @@ class Child:
                     f"{spec.name} cannot be started: {error.strerror}: {error.filename}",
                     hint="install the project's dependencies again with `make setup`",
                 ) from error
+        cls.unreaped.add(process.pid)
         return cls(spec, process)
 
     @property
@@ -73,15 +78,18 @@ class Child:
 
     def poll(self) -> int | None:
         """Its exit code, negative for a signal; none while it runs."""
-        return self._process.poll()
+        code = self._process.poll()
+        if code is not None:
+            self.unreaped.discard(self.pid)
+        return code
 
     async def wait(self) -> int:
         """Wait until it has ended, without a thread where the kernel can tell us."""
         if not hasattr(os, "pidfd_open"):
-            while (code := self._process.poll()) is None:  # noqa: ASYNC110 - nothing sets an event
+            while (code := self.poll()) is None:  # noqa: ASYNC110 - nothing sets an event
                 await asyncio.sleep(_POLL_SECONDS)
             return code
-        if (code := self._process.poll()) is not None:
+        if (code := self.poll()) is not None:
             return code
         descriptor = os.pidfd_open(self.pid)
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
@@ -91,7 +99,9 @@ class Child:
         finally:
             loop.remove_reader(descriptor)
             os.close(descriptor)
-        return self._process.wait()
+        code = self._process.wait()
+        self.unreaped.discard(self.pid)
+        return code
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal; nothing happens when it has ended."""

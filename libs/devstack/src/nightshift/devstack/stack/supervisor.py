@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from nightshift.devstack.orphans import adopt_orphans, end_orphans
 from nightshift.devstack.parts import EmbeddedKafka, EmbeddedPostgres, EmbeddedS3, KafkaAddress, ScriptedModel
 from nightshift.devstack.ports import is_free
 from nightshift.devstack.stack import home, steps
@@ -71,6 +72,7 @@ class Stack:
             ]
             for name, count in self._plan.services.items()
         }
+        adopt_orphans()
         await _all(*(self._launch(one) for replicas in self._services.values() for one in replicas))
         self._ready = True
         self._tell()
@@ -103,6 +105,7 @@ class Stack:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         await asyncio.gather(*(one.stop() for replicas in self._services.values() for one in replicas))
+        await asyncio.to_thread(end_orphans)
         await asyncio.gather(*(part.stop() for part in self._parts.values()))
 
     def kill(self) -> None:

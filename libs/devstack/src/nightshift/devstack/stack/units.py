@@ -31,7 +31,7 @@ class ServiceReplica:
     """One process of a service, ready when its health server says so. Its health port is drawn anew each time."""
 
     def __init__(
-        self, name: str, replica: int, *, env: Mapping[str, str], log_dir: Path, timeout: float = 30.0
+        self, name: str, replica: int, *, env: Mapping[str, str], log_dir: Path, timeout: float = 90.0
     ) -> None:
         self.name = name if replica == 0 else f"{name} #{replica + 1}"
         self._module = f"nightshift.{name}"
