@@ -47,7 +47,7 @@ async def answering(*statuses: int, code: str = "Busy") -> AsyncIterator[Answers
     """Serve on a free port; `code` is the S3 error code in what is not a 200."""
     answers = Answers(list(statuses), code)
     server = await asyncio.start_server(answers.serve, "127.0.0.1", 0)
-    answers.endpoint = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+    answers.endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield answers
     finally:

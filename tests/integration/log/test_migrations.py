@@ -1,0 +1,139 @@
+"""`nightshift db migrate` from every replica at once, again, after a changed file, and by one who is no superuser."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from tests.support import facts
+from tests.support.stack import Database as Place
+from tests.support.stack import create_database
+
+from nightshift.contracts.model import Owner
+from nightshift.contracts.registry import CATALOGUE
+from nightshift.runtime.errors import ConfigurationError, Fault, Unavailable
+from nightshift.runtime.log import migrate as module
+from nightshift.runtime.log.migrate import Migration, known_migrations, migrate, status
+
+
+@pytest.fixture
+async def empty(postgres) -> AsyncIterator[Place]:
+    """A database nobody has migrated."""
+    place = await create_database(postgres, "test_empty")
+    yield place
+    await execute(postgres.admin_dsn, 'DROP DATABASE "test_empty" WITH (FORCE)')
+
+
+async def execute(dsn: str, *statements: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def nightshift(dsn: str, *arguments: str) -> tuple[int, str, str]:
+    """One run of the command in a process of its own."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "nightshift.cli",
+        *arguments,
+        env={"NIGHTSHIFT_POSTGRES_DSN": dsn, "PATH": "/usr/bin:/bin"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_five_replicas_at_once_apply_each_migration_once(empty: Place):
+    runs = await asyncio.gather(*(nightshift(empty.dsn(), "db", "migrate", "--json") for _ in range(5)))
+    assert [code for code, _, _ in runs] == [0] * 5, runs
+    applied = [name for _, out, _ in runs for name in json.loads(out)["applied"]]
+    assert sorted(applied) == [one.name for one in known_migrations()]
+    code, out, _ = await nightshift(empty.dsn(), "db", "status", "--json")
+    assert code == 0
+    assert {one["state"] for one in json.loads(out)} == {"applied"}
+
+
+async def test_an_untouched_database_waits_for_all(empty: Place):
+    assert [one.state for one in await status(empty.dsn())] == ["waiting"] * len(known_migrations())
+    code, _, _ = await nightshift(empty.dsn(), "db", "status")
+    assert code == 4
+
+
+async def test_an_applied_file_that_changed_is_an_error_that_says_so(database: Place, monkeypatch):
+    first, *rest = known_migrations()
+    changed = (Migration(first.name, first.sql + "\n-- better"), *rest)
+    monkeypatch.setattr(module, "known_migrations", lambda: changed)
+    with pytest.raises(Fault, match=f"{first.name} was changed after it was applied"):
+        await migrate(database.dsn())
+    assert (await status(database.dsn()))[0].state == "changed"
+
+
+async def test_a_database_of_a_newer_release_is_left_as_it_is(database: Place):
+    await execute(
+        database.dsn(),
+        "INSERT INTO nightshift.migrations VALUES ('9999_later', 'x')",
+        "CREATE OR REPLACE FUNCTION nightshift.shard_of(stream_id text) RETURNS smallint"
+        " LANGUAGE sql IMMUTABLE RETURN 7::smallint",
+    )
+    assert await migrate(database.dsn()) == ()
+    connection = await asyncpg.connect(database.dsn())
+    assert await connection.fetchval("SELECT nightshift.shard_of('build-1')") == 7
+    await connection.close()
+
+
+async def test_a_migration_that_fails_leaves_nothing(database: Place, monkeypatch):
+    broken = Migration("9000_broken", "CREATE TABLE nightshift.half (n integer); SELECT 1/0;")
+    known = known_migrations()
+    monkeypatch.setattr(module, "known_migrations", lambda: (*known, broken))
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await migrate(database.dsn())
+    monkeypatch.undo()
+    assert {one.state for one in await status(database.dsn())} == {"applied"}
+    connection = await asyncpg.connect(database.dsn())
+    assert await connection.fetchval("SELECT to_regclass('nightshift.half')") is None
+    await connection.close()
+
+
+async def test_the_catalogue_is_in_the_database_with_the_role_of_each_type(database: Place):
+    connection = await asyncpg.connect(database.dsn())
+    rows = await connection.fetch("SELECT type, role, terminal, after_close FROM nightshift.event_types")
+    await connection.close()
+    assert {tuple(row) for row in rows} == {
+        (one.type, module.role_of(one.owner), one.terminal, one.after_close)
+        for one in CATALOGUE.newest.values()
+        if one.owner is not Owner.OUTSIDE
+    }
+
+
+async def test_an_administrator_of_a_hosted_server_is_no_superuser(postgres, make_log):
+    """It may create roles and owns its database, and that is enough."""
+    await execute(
+        postgres.admin_dsn,
+        "CREATE ROLE hosted LOGIN CREATEROLE",
+        "GRANT nightshift_owner TO hosted WITH ADMIN OPTION",
+        "CREATE DATABASE test_hosted OWNER hosted",
+    )
+    try:
+        place = Place(postgres, "test_hosted")
+        await migrate(place.dsn("hosted"))
+        assert await migrate(place.dsn("hosted")) == ()
+        log = make_log(place.dsn("nightshift_orchestrator"), patience=0)
+        await log.append("build-b1", [facts.note()])
+        await log._database.close()
+    finally:
+        await execute(postgres.admin_dsn, "DROP DATABASE test_hosted WITH (FORCE)", "DROP ROLE hosted")
+
+
+async def test_nobody_there_and_nobody_known(database: Place, unused_tcp_port: int):
+    with pytest.raises(Unavailable):
+        await migrate(f"postgresql://postgres@127.0.0.1:{unused_tcp_port}/x")
+    with pytest.raises(ConfigurationError):
+        await migrate(database.dsn("nobody"))
