@@ -7,13 +7,19 @@ the others cost more than the work.
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Self, cast
 
 import structlog
-from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+    UnsupportedSaslMechanismError,
+)
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import FAKE_CONSUMER, KafkaAckableMessage
@@ -24,14 +30,15 @@ from nightshift.contracts.registry import CATALOGUE, Registry
 from nightshift.runtime.bus.dispatch import Dispatcher
 from nightshift.runtime.bus.intake import Intake
 from nightshift.runtime.bus.kafka import internals
+from nightshift.runtime.bus.kafka.feed import Feed, Records
 from nightshift.runtime.bus.kafka.fetch_pace import FetchPace
 from nightshift.runtime.bus.kafka.security import faststream_security
 from nightshift.runtime.bus.kafka.watchdog import Watchdog
 from nightshift.runtime.bus.parking import Parking
 from nightshift.runtime.bus.policy import ConsumerPolicy, RetryPolicy
-from nightshift.runtime.bus.port import GroundProbe, Partition, Producer, Subscription
+from nightshift.runtime.bus.port import GroundProbe, Producer, Subscription
 from nightshift.runtime.bus.settle import Settler
-from nightshift.runtime.errors import Fault, Unavailable
+from nightshift.runtime.errors import ConfigurationError
 from nightshift.runtime.objects.port import ObjectStore
 from nightshift.runtime.settings import KafkaSettings
 
@@ -43,7 +50,14 @@ _framework_log = logging.getLogger("faststream")
 # so an empty poll must not happen.
 _POLL_MS = 24 * 3600 * 1000
 
-Records = tuple[ConsumerRecord, ...]
+_START_AGAIN_S = 1.0
+_METADATA_MAX_AGE_MS = 30_000  # how late a topic made after our start is seen
+_NOT_LET_IN = (
+    AuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+    GroupAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+)
 
 
 class KafkaConsumers:
@@ -88,6 +102,7 @@ class KafkaConsumers:
         self._broker = KafkaBroker(
             settings.kafka_bootstrap.split(","),
             client_id=client_id,
+            metadata_max_age_ms=_METADATA_MAX_AGE_MS,
             security=faststream_security(settings),
             consumer_only=True,
             allow_auto_create_topics=False,
@@ -95,7 +110,7 @@ class KafkaConsumers:
             logger=_framework_log,
         )
         self._feeds = [self._feed(subscription) for subscription in subscriptions]
-        self.watchdog = Watchdog(self._feeds)
+        self.watchdog = Watchdog(self._feeds, ground=ground)
         self._housekeeper: asyncio.Task[None] | None = None
 
     @property
@@ -109,18 +124,39 @@ class KafkaConsumers:
         return self.watchdog.failed
 
     async def __aenter__(self) -> Self:
-        try:
-            await self._broker.start()
-        except (KafkaError, OSError) as error:
-            await self._stop_clients()
-            raise Unavailable(
-                f"the broker at {self._settings.kafka_bootstrap} does not answer: {error}"
-            ) from error
+        """Waits for a broker that does not answer yet, and says so. Raises ConfigurationError when it shuts us out."""
+        said = 0.0
+        while not await self._start_clients():
+            if time.monotonic() - said > self._policy.retry.say_every_s:
+                said = time.monotonic()
+                _log.warning("waits for the broker", bootstrap=self._settings.kafka_bootstrap)
+            await asyncio.sleep(_START_AGAIN_S)
         for feed in self._feeds:
             if self._pace is not None and feed.subscriber.consumer is not None:
                 self._pace.add(partial(internals.set_fetch_wait, feed.subscriber.consumer))
         self._housekeeper = asyncio.create_task(self._keep_house(), name="bus housekeeper")
         return self
+
+    async def _start_clients(self) -> bool:
+        """All at once: a join is held by the broker, and FastStream would start one subscriber after the other."""
+        await self._broker.connect()
+        outcomes = await asyncio.gather(
+            *(feed.subscriber.start() for feed in self._feeds), return_exceptions=True
+        )
+        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if not errors:
+            self._broker.running = True
+            return True
+        await self._stop_clients()
+        for error in errors:
+            if isinstance(error, _NOT_LET_IN):
+                raise ConfigurationError(
+                    f"the broker does not let us in: {type(error).__name__}: {error}",
+                    hint="look at the NIGHTSHIFT_KAFKA_SASL_ and _SSL_ variables and the broker's ACLs",
+                ) from error
+            if not isinstance(error, KafkaError | OSError | TimeoutError):
+                raise error
+        return False
 
     async def abandon(self) -> None:
         """End as if the process were killed: nothing is finished, nothing more is committed. For tests."""
@@ -137,7 +173,7 @@ class KafkaConsumers:
         await asyncio.gather(*(feed.intake.close() for feed in self._feeds))
         await self._stop_clients()
 
-    def _feed(self, subscription: Subscription) -> "_Feed":
+    def _feed(self, subscription: Subscription) -> Feed:
         dispatcher = Dispatcher(
             subscription,
             objects=self._objects,
@@ -154,7 +190,7 @@ class KafkaConsumers:
             ground=self._ground,
         )
         intake = Intake(settler, self._policy, topic=subscription.topic, group=subscription.group)
-        feed = _Feed(intake, self._pace)
+        feed = Feed(intake, self._pace)
         subscriber = self._broker.subscriber(
             subscription.topic,
             batch=True,
@@ -204,124 +240,6 @@ class KafkaConsumers:
                     await internals.close_connections(feed.subscriber.consumer)
         except ExceptionGroup as errors:
             _log.warning("consumers closed with errors", errors=[repr(error) for error in errors.exceptions])
-
-
-class _Feed(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Between one FastStream subscriber and its intake: batches and rebalances in, pauses and commits out."""
-
-    subscriber: BatchSubscriber
-
-    def __init__(self, intake: Intake, pace: FetchPace | None) -> None:
-        self.intake = intake
-        self.assigned = False
-        self._pace = pace
-        self._attached = False
-        self._taking = True
-
-    async def on_batch(self, records: Records) -> None:
-        """FastStream's handler. Never raises: an error here would be swallowed, and the batch passed by."""
-        if not self._taking:
-            return
-        if self._pace is not None:
-            self._pace.flowed()
-        await self.intake.take(records)
-
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """After each rebalance. aiokafka forgets pauses with the old assignment."""
-        if not self._attached:
-            self._attached = True
-            self.intake.attach(self)
-        self.assigned = True
-
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Before each rebalance, while the old assignment still holds."""
-        self.assigned = False
-        await self.intake.revoked(Partition(each.topic, each.partition) for each in revoked)
-
-    @property
-    def name(self) -> str:
-        """The consumer group."""
-        return self.subscriber.group_id or ""
-
-    @property
-    def progress(self) -> int:
-        """Messages settled since the start."""
-        return self.intake.settled
-
-    @property
-    def excused(self) -> bool:
-        """Whether a message waits on purpose."""
-        return self.intake.waiting
-
-    def check(self) -> None:
-        """Take what the group's coordination has to tell; raises Fault when it is over."""
-        consumer = self.subscriber.consumer
-        if consumer is None:
-            return
-        try:
-            internals.check_coordination(consumer)
-        except KafkaError as error:
-            if internals.coordination_ended(consumer):
-                raise Fault(f"the consumer of {self.name} has ended: {error}") from error
-            _log.warning("consumer group coordination", group=self.name, why=repr(error))
-
-    async def behind(self) -> int:
-        """See the watchdog. A position past the end means that the broker lost its data: begin again there."""
-        consumer = self.subscriber.consumer
-        if consumer is None or not self.assigned:
-            return 1
-        behind = 0
-        try:
-            async with asyncio.timeout(5):
-                ends = await consumer.end_offsets(list(consumer.assignment()))
-                for partition, end in ends.items():
-                    position = await consumer.position(partition)
-                    if position > end:
-                        _log.warning(
-                            "partition is shorter than what was read of it", partition=str(partition)
-                        )
-                        await consumer.seek_to_beginning(partition)
-                    behind += abs(end - position)
-        except (KafkaError, TimeoutError, OSError) as error:
-            raise Unavailable(f"the broker does not say where {self.name} ends: {error!r}") from error
-        return behind
-
-    def stop_taking(self) -> None:
-        """What the client hands over from now on is left for the next member."""
-        self._taking = False
-
-    def pause(self, partitions: Iterable[Partition]) -> None:
-        self._each_assigned(partitions, "pause")
-
-    def resume(self, partitions: Iterable[Partition]) -> None:
-        self._each_assigned(partitions, "resume")
-
-    async def commit(self, offsets: Mapping[Partition, int]) -> None:
-        consumer = self.subscriber.consumer
-        if consumer is None:
-            return
-        mine = {TopicPartition(*each): offset for each, offset in offsets.items() if self._holds(each)}
-        if not mine:
-            return
-        try:
-            async with asyncio.timeout(10):
-                await consumer.commit(mine)
-        except (CommitFailedError, IllegalStateError) as error:
-            _log.info("commit came after a rebalance", group=self.subscriber.group_id, why=str(error))
-        except (KafkaError, TimeoutError, OSError) as error:
-            raise Unavailable(f"offsets not committed: {error!r}") from error
-
-    def _each_assigned(self, partitions: Iterable[Partition], what: str) -> None:
-        consumer = self.subscriber.consumer
-        if consumer is None:
-            return
-        for each in partitions:
-            if self._holds(each):
-                getattr(consumer, what)(TopicPartition(*each))
-
-    def _holds(self, partition: Partition) -> bool:
-        consumer = self.subscriber.consumer
-        return consumer is not None and TopicPartition(*partition) in consumer.assignment()
 
 
 def demand_manual_acks(subscriber: Any) -> BatchSubscriber:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import structlog
 
+from nightshift.runtime.bus.port import GroundProbe
 from nightshift.runtime.errors import Fault, Transient
 
 _log = structlog.get_logger(__name__)
@@ -52,11 +53,13 @@ class Watchdog:
         self,
         watched: Sequence[Watched],
         *,
+        ground: GroundProbe | None = None,
         limit_s: float = 60.0,
         look_every_s: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.failed = asyncio.Event()
+        self._ground = ground
         self._limit_s = limit_s
         self._look_every_s = look_every_s
         self._clock = clock
@@ -92,7 +95,9 @@ class Watchdog:
             self.failed.set()
 
     async def _is_behind(self, each: Watched) -> bool:
-        """A broker that does not answer is no reason to end: there is nothing to make progress with."""
+        """A broker or a database that does not answer is no reason to end: nothing could make progress."""
+        if self._ground is not None and not await self._ground():
+            return False
         try:
             return await each.behind() > 0
         except Transient:
