@@ -73,14 +73,14 @@ async def _next_leader(watch: asyncpg.Connection, old: int | None) -> int:
         found = await leader(watch)
         return found if found != old else None
 
-    return await eventually(next_leader, 10, what="the next leader")
+    return await eventually(next_leader, 30, what="the next leader")
 
 
 async def _moved(watch: asyncpg.Connection, before: int) -> None:
     async def moved() -> bool:
         return await published_up_to(watch) > before
 
-    await eventually(moved, 20, what="progress after a take-over")
+    await eventually(moved, 30, what="progress after a take-over")
 
 
 async def _kill(relay: Relays, watch: asyncpg.Connection, progress: Progress, dice: random.Random) -> int:
@@ -129,7 +129,7 @@ async def test_every_event_arrives_in_order_while_leaders_are_killed_and_paused(
         await asyncio.gather(*writers)
         told = await in_log(watch, topics)
         total = sum(map(len, told.values()))
-        await eventually(lambda: reader.count >= total, 20, what=f"all {total} events")
+        await eventually(lambda: reader.count >= total, 40, what=f"all {total} events")
     assert total == WRITERS * APPENDS
     assert reader.seen == told
     assert (progress.done, pauses) == (KILLS + len(PAUSES), len(PAUSES))

@@ -24,7 +24,7 @@ WHERE l.locktype = 'advisory' AND l.classid = 20042 AND l.objid = 0 AND l.grante
 
 
 def environment(dsn: str, kafka: KafkaAddress, topics: Topics, **more: str) -> dict[str, str]:
-    """What a relay on the test's own servers needs; a paused leader loses its locks after 1.5 s."""
+    """What a relay on the test's own servers needs; a paused leader loses its locks after 3 s."""
     return {
         "NIGHTSHIFT_POSTGRES_DSN": dsn,
         "NIGHTSHIFT_KAFKA_BOOTSTRAP": kafka.bootstrap,
@@ -34,7 +34,7 @@ def environment(dsn: str, kafka: KafkaAddress, topics: Topics, **more: str) -> d
         "NIGHTSHIFT_S3_ENDPOINT": "http://127.0.0.1:9",
         "NIGHTSHIFT_S3_ACCESS_KEY": "unused",
         "NIGHTSHIFT_S3_SECRET_KEY": "unused",
-        "NIGHTSHIFT_RELAY_LEADER_TIMEOUT_S": "1.5",
+        "NIGHTSHIFT_RELAY_LEADER_TIMEOUT_S": "3",
         "NIGHTSHIFT_RELAY_STAND_BY_S": "0.05",
         **more,
     }

@@ -16,7 +16,9 @@ __all__ = ["AgentSteered", "BuildAccepted", "BuildCancelled", "SandboxClosed", "
 
 
 @contextlib.asynccontextmanager
-async def log_on(dsn: str, *, connections: int = 8, patience: float = 60.0) -> AsyncIterator[PostgresEventLog]:
+async def log_on(
+    dsn: str, *, connections: int = 8, patience: float = 60.0
+) -> AsyncIterator[PostgresEventLog]:
     """A log of its own pool, closed at the end. The superuser may append every type."""
     database = log_database(PgConfig(dsn=dsn, max_connections=connections, patience=patience))
     log = PostgresEventLog(database, actor="test/writer")

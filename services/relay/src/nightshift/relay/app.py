@@ -8,6 +8,7 @@ from nightshift.relay.adapters.postgres import PgSessions, PgSource
 from nightshift.relay.adapters.postgres_hints import PgHints
 from nightshift.relay.domain.polling import Pace
 from nightshift.relay.domain.records import shards_of
+from nightshift.relay.ports import Brokers, HintSource, Sessions, Source
 from nightshift.relay.settings import RelaySettings
 from nightshift.relay.topics import ensure
 from nightshift.relay.usecases.check import Check
@@ -39,9 +40,12 @@ async def start(running: service.Service[RelaySettings]) -> None:
         PgSource(database),
         PgSessions(dsn, name=name, leader_timeout_s=settings.relay_leader_timeout_s),
     )
+    brokers = make_brokers(settings)
     hints = PgHints(dsn, name=name, channel=CHANNEL)
     groups = [
-        make_group(settings, number, sessions=sessions, hints=hints, source=source, objects=objects)
+        make_group(
+            settings, number, sessions=sessions, brokers=brokers, hints=hints, source=source, objects=objects
+        )
         for number in range(settings.relay_groups)
     ]
     running.ready_when("log", lambda: all(group.connected for group in groups))
@@ -54,9 +58,10 @@ def make_group(
     settings: RelaySettings,
     number: int,
     *,
-    sessions: PgSessions,
-    hints: PgHints,
-    source: PgSource,
+    sessions: Sessions,
+    brokers: Brokers,
+    hints: HintSource,
+    source: Source,
     objects: ObjectStore,
 ) -> Group:
     """One group of shards with all it needs."""
@@ -67,13 +72,7 @@ def make_group(
         name=name,
         shards=shards_of(number, settings.relay_groups, SHARDS),
         sessions=sessions,
-        brokers=KafkaBrokers(
-            connection_arguments(settings),
-            topics=settings.topics.facts,
-            idempotence=settings.kafka_idempotence,
-            batch_bytes=settings.kafka_max_message_bytes,
-            ack_timeout_s=settings.relay_ack_timeout_s,
-        ),
+        brokers=brokers,
         hints=hints,
         source=source,
         check=Check(source, encoder, group=name, accept_divergence=settings.relay_accept_divergence),
@@ -87,6 +86,18 @@ def make_group(
             replication=settings.relay_topic_replication,
         ),
         times=Times(heartbeat=settings.relay_leader_timeout_s / 5, stand_by=settings.relay_stand_by_s),
+    )
+
+
+def make_brokers(settings: RelaySettings) -> KafkaBrokers:
+    """What opens sessions with the broker."""
+    return KafkaBrokers(
+        connection_arguments(settings),
+        topics=settings.topics.facts,
+        idempotence=settings.kafka_idempotence,
+        compression=None if settings.kafka_compression == "none" else settings.kafka_compression,
+        batch_bytes=settings.kafka_max_message_bytes,
+        ack_timeout_s=settings.relay_ack_timeout_s,
     )
 
 

@@ -92,12 +92,14 @@ class KafkaBrokers:
         *,
         topics: Sequence[str],
         idempotence: bool,
+        compression: str | None,
         batch_bytes: int,
         ack_timeout_s: float,
     ) -> None:
         self._options = options
         self._topics = topics
         self._idempotence = idempotence
+        self._compression = compression
         self._batch_bytes = batch_bytes
         self._timeout = ack_timeout_s
 
@@ -107,6 +109,7 @@ class KafkaBrokers:
         producer = KafkaProducer(
             self._options,
             idempotence=self._idempotence,
+            compression=self._compression,
             batch_bytes=self._batch_bytes,
             ack_timeout_s=self._timeout,
         )

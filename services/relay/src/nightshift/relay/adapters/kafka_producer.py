@@ -33,7 +33,13 @@ class KafkaProducer:
     """One producer session. After any error it must be closed and not used again."""
 
     def __init__(
-        self, options: Mapping[str, Any], *, idempotence: bool, batch_bytes: int, ack_timeout_s: float
+        self,
+        options: Mapping[str, Any],
+        *,
+        idempotence: bool,
+        compression: str | None,
+        batch_bytes: int,
+        ack_timeout_s: float,
     ) -> None:
         self._timeout = ack_timeout_s
         self._partitions: dict[str, int] = {}
@@ -42,6 +48,7 @@ class KafkaProducer:
             **options,
             acks="all",
             enable_idempotence=idempotence,
+            compression_type=compression,
             max_batch_size=batch_bytes - _FRAME,
             request_timeout_ms=int(ack_timeout_s * 1000),
             retry_backoff_ms=int(ack_timeout_s * 2000),  # beyond our patience: no retry inside

@@ -1,0 +1,352 @@
+"""The relay: sustained rate, hop from append to a handler in another process, and memory after a million events.
+
+Beside each figure is the same without us: a bare aiokafka producer with the same bytes, a bare hop without a log.
+`--million` adds the memory run (several minutes). `--rounds N` (3).
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from nightshift.contracts.events.build import AgentSteered
+from nightshift.contracts.topics import Topics
+from nightshift.devstack.parts import EmbeddedKafka, EmbeddedPostgres
+from nightshift.relay.topics import apply
+from nightshift.runtime.log.migrate import migrate
+from nightshift.runtime.log.port import NewEvent, build_stream
+from nightshift.runtime.log.postgres import PostgresEventLog, log_database
+from nightshift.runtime.pg import PgConfig
+from nightshift.runtime.settings import KafkaSettings
+
+TEXT = "the quick brown fox jumps over the lazy dog; " * 21  # about 1 KB of data
+BACKLOG, HOPS, RATE = 60_000, 2_000, 200
+BUILDS = 100
+
+
+@dataclass
+class Stack:
+    """The servers of one run."""
+
+    postgres: EmbeddedPostgres
+    dsn: str
+    other_dsn: str
+    relay_dsn: str
+    bootstrap: str
+    folder: Path
+
+
+@contextlib.asynccontextmanager
+async def stack() -> AsyncIterator[Stack]:
+    with tempfile.TemporaryDirectory(prefix="nightshift-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        postgres, kafka = EmbeddedPostgres(folder / "pg"), EmbeddedKafka(folder)
+        address = await postgres.start()
+        broker = await kafka.start()
+        try:
+            admin = await asyncpg.connect(address.admin_dsn)
+            await admin.execute("CREATE DATABASE nightshift")
+            await admin.close()
+            await migrate(address.dsn())
+            yield Stack(
+                postgres,
+                address.dsn(),
+                address.admin_dsn,
+                address.dsn("nightshift_relay"),
+                broker.bootstrap,
+                folder,
+            )
+        finally:
+            await kafka.stop()
+            await postgres.stop()
+
+
+@contextlib.asynccontextmanager
+async def relay(on: Stack, topics: Topics) -> AsyncIterator[asyncio.subprocess.Process]:
+    """One relay process."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "nightshift.relay",
+        env={
+            **os.environ,
+            "NIGHTSHIFT_POSTGRES_DSN": on.relay_dsn,
+            "NIGHTSHIFT_KAFKA_BOOTSTRAP": on.bootstrap,
+            "NIGHTSHIFT_KAFKA_IDEMPOTENCE": "false",
+            "NIGHTSHIFT_TOPIC_PREFIX": topics.prefix,
+            "NIGHTSHIFT_S3_BUCKET": "unused",
+            "NIGHTSHIFT_LOG_LEVEL": "warning",
+        },
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def fill(on: Stack, count: int) -> None:
+    """A backlog, straight into the table: what is measured is the relay."""
+    connection = await asyncpg.connect(on.dsn)
+    await connection.execute(
+        """
+        INSERT INTO nightshift.events (shard, stream_id, version, event_id, type, schema_version, data,
+            correlation_id, causation_id, actor)
+        SELECT nightshift.shard_of(s.stream), s.stream, h.head + row_number() OVER (PARTITION BY s.stream ORDER BY n),
+            gen_random_uuid(), 'agent.steered', 1, $2, 'c', gen_random_uuid(), 'orchestrator/bench'
+        FROM generate_series(1, $1) AS n
+        CROSS JOIN LATERAL (SELECT 'build-bench' || n % $3::int AS stream) AS s
+        CROSS JOIN LATERAL (
+            SELECT coalesce(max(e.version), 0) AS head FROM nightshift.events e WHERE e.stream_id = s.stream
+        ) AS h ORDER BY n
+        """,
+        count,
+        json.dumps({"reason": "person", "message": TEXT}),
+        BUILDS,
+    )
+    await connection.execute("VACUUM ANALYZE nightshift.events")
+    await connection.close()
+
+
+async def to_publish(connection: asyncpg.Connection) -> int:
+    return int(
+        await connection.fetchval(
+            "SELECT count(*) FROM nightshift.events e JOIN nightshift.relay_cursors c USING (shard)"
+            " WHERE e.position > c.position"
+        )
+    )
+
+
+async def caught_up(on: Stack) -> float:
+    """Wait until the cursors are at the end; the time of that."""
+    connection = await asyncpg.connect(on.dsn)
+    ends = "SELECT count(*) FROM (SELECT shard, max(position) AS p FROM nightshift.events GROUP BY shard) e"
+    ends += " JOIN nightshift.relay_cursors c USING (shard) WHERE c.position < e.p"
+    goal = await connection.fetch("SELECT shard, max(position) AS p FROM nightshift.events GROUP BY shard")
+    shards, positions = [r["shard"] for r in goal], [r["p"] for r in goal]
+    behind = (
+        "SELECT count(*) FROM unnest($1::smallint[], $2::bigint[]) AS e (shard, p)"
+        " JOIN nightshift.relay_cursors c USING (shard) WHERE c.position < e.p"
+    )
+    while await connection.fetchval(behind, shards, positions):
+        await asyncio.sleep(0.01)
+    done = time.perf_counter()
+    await connection.close()
+    return done
+
+
+async def sustained(on: Stack, topics: Topics) -> float:
+    """Events per second of a relay with a backlog, from its first cursor move to its last."""
+    await fill(on, BACKLOG)
+    watch = await asyncpg.connect(on.dsn)
+    start_sum = await watch.fetchval("SELECT sum(position) FROM nightshift.relay_cursors")
+    async with relay(on, topics):
+        while await watch.fetchval("SELECT sum(position) FROM nightshift.relay_cursors") == start_sum:
+            await asyncio.sleep(0.002)
+        began, left = time.perf_counter(), await to_publish(watch)
+        rate = left / (await caught_up(on) - began)
+    await watch.close()
+    return rate
+
+
+async def bare_producer(on: Stack, topics: Topics) -> float:
+    """The same bytes from memory, by aiokafka's own send."""
+    producer = AIOKafkaProducer(
+        bootstrap_servers=on.bootstrap,
+        acks="all",
+        enable_idempotence=False,
+        max_batch_size=1 << 18,
+        linger_ms=2,
+    )
+    await producer.start()
+    value = json.dumps({"reason": "person", "message": TEXT}).encode()
+    headers = [(f"ce_header{n}", b"a value of some forty bytes, as uuids have") for n in range(11)]
+    began = time.perf_counter()
+    for start in range(0, BACKLOG // 2, 2000):
+        futures = [
+            await producer.send(topics.build, value, key=f"bench{n % BUILDS}".encode(), headers=headers)
+            for n in range(start, start + 2000)
+        ]
+        await asyncio.gather(*futures)
+    rate = (BACKLOG // 2) / (time.perf_counter() - began)
+    await producer.stop()
+    return rate
+
+
+HANDLER = """
+import asyncio, sys, time
+from aiokafka import AIOKafkaConsumer
+async def main(bootstrap, topic, count):
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, group_id=None, auto_offset_reset="latest",
+                                fetch_max_wait_ms=5)
+    await consumer.start()
+    while not consumer.assignment(): await asyncio.sleep(0.01)
+    for p in consumer.assignment(): await consumer.position(p)
+    print("ready", flush=True)
+    got = 0
+    while got < count:
+        for records in (await consumer.getmany(timeout_ms=1000)).values():
+            at = time.time()
+            for record in records:
+                got += 1
+                print(dict(record.headers)["ce_id"].decode(), repr(at))
+    await consumer.stop()
+asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+"""
+
+
+async def hops(on: Stack, topics: Topics, send: Any) -> tuple[float, float]:
+    """p50 and p99 in ms from before `send(n) -> id` to the handler of another process, at RATE a second."""
+    handler = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HANDLER, on.bootstrap, topics.build, str(HOPS), stdout=asyncio.subprocess.PIPE
+    )
+    assert handler.stdout is not None
+    await handler.stdout.readline()
+    sent: dict[str, float] = {}
+    tasks, began = [], time.perf_counter()
+
+    async def one(n: int) -> None:
+        at = time.time()
+        sent[await send(n)] = at
+
+    for n in range(HOPS):
+        await asyncio.sleep(max(0.0, began + n / RATE - time.perf_counter()))
+        tasks.append(asyncio.create_task(one(n)))
+    await asyncio.gather(*tasks)
+    out, _ = await handler.communicate()
+    took = sorted(
+        (float(line.split()[1]) - sent[line.split()[0]]) * 1e3
+        for line in out.decode().splitlines()
+        if line.split()[0] in sent
+    )
+    return took[len(took) // 2], took[int(len(took) * 0.99)]
+
+
+async def bare_hops(on: Stack, topics: Topics) -> tuple[float, float]:
+    producer = AIOKafkaProducer(bootstrap_servers=on.bootstrap, acks="all", enable_idempotence=False)
+    await producer.start()
+    value = json.dumps({"reason": "person", "message": TEXT}).encode()
+
+    async def send(n: int) -> str:
+        name = str(uuid.uuid4())
+        await producer.send_and_wait(
+            topics.build, value, key=f"bench{n % BUILDS}".encode(), headers=[("ce_id", name.encode())]
+        )
+        return name
+
+    try:
+        return await hops(on, topics, send)
+    finally:
+        await producer.stop()
+
+
+async def relay_hops(on: Stack, topics: Topics, *, open_transaction: bool) -> tuple[float, float]:
+    database = log_database(PgConfig(dsn=on.dsn))
+    log = PostgresEventLog(database, actor="orchestrator/bench")
+    run = uuid.uuid4().hex[:8]
+
+    async def send(n: int) -> str:
+        done = await log.append(
+            build_stream(f"{run}-{n % BUILDS}"),
+            [NewEvent(AgentSteered(reason="person", message=TEXT), causation_id=uuid.uuid4())],
+        )
+        return str(done.event_ids[0])
+
+    other = await asyncpg.connect(on.other_dsn)
+    transaction = other.transaction()
+    try:
+        if open_transaction:
+            await transaction.start()
+            await other.execute("CREATE TABLE held (n int)")
+        async with relay(on, topics):
+            await send(0)
+            await caught_up(on)
+            return await hops(on, topics, send)
+    finally:
+        if open_transaction:
+            await transaction.rollback()
+        await other.close()
+        await log.close()
+        await database.close()
+
+
+async def million(on: Stack, topics: Topics) -> dict[int, int]:
+    """Resident KiB of the relay after so many events. Each tenth of them is of builds never seen before."""
+    sizes: dict[int, int] = {}
+    global BUILDS
+    async with relay(on, topics) as process:
+        for done in range(100_000, 1_000_001, 100_000):
+            BUILDS += 1000
+            await fill(on, 100_000)
+            await caught_up(on)
+            text = Path(f"/proc/{process.pid}/status").read_text()
+            sizes[done] = int(next(line for line in text.splitlines() if line.startswith("VmRSS")).split()[1])
+            print(f"  {done:>9,} events: {sizes[done]:,} KiB", file=sys.stderr)
+    return sizes
+
+
+async def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--million", action="store_true")
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--only", choices=["rate", "hop"])
+    given = arguments.parse_args()
+    figures: dict[str, list[float]] = {}
+
+    def note(name: str, *values: float) -> None:
+        for part, value in zip(("p50", "p99") if len(values) > 1 else ("",), values, strict=True):
+            figures.setdefault(f"{name} {part}".strip(), []).append(value)
+            print(f"  {name} {part}: {value:,.1f}", file=sys.stderr)
+
+    sizes: dict[int, int] = {}
+    async with stack() as on:
+        topics = Topics()
+        settings = KafkaSettings(kafka_bootstrap=on.bootstrap)
+        await apply(settings, partitions=4, replication=1)
+        for _ in range(given.rounds):
+            if given.only != "hop":
+                note("bare rate", await bare_producer(on, topics))
+                note("relay rate", await sustained(on, topics))
+            if given.only != "rate":
+                note("bare hop", *await bare_hops(on, topics))
+                note("relay hop", *await relay_hops(on, topics, open_transaction=False))
+                note("relay hop, open transaction", *await relay_hops(on, topics, open_transaction=True))
+        if given.million:
+            sizes = await million(on, topics)
+    table(figures, sizes)
+
+
+def table(figures: dict[str, list[float]], sizes: dict[int, int]) -> None:
+    middle = {name: statistics.median(values) for name, values in figures.items()}
+    print("| what | ours | the limit, same run | ratio | target |\n|---|---|---|---|---|")
+    if "relay rate" in middle:
+        ours, bare = middle["relay rate"], middle["bare rate"]
+        print(f"| sustained, events/s | {ours:,.0f} | {bare:,.0f} | {ours / bare:.2f} | ≥ 10,000 |")
+    for name, targets in (("relay hop", ("≤ 5", "≤ 25")), ("relay hop, open transaction", ("", "≤ 25"))):
+        for part, target in zip(("p50", "p99"), targets, strict=True):
+            if f"{name} {part}" in middle:
+                ours, bare = middle[f"{name} {part}"], middle[f"bare hop {part}"]
+                print(f"| {name}, ms {part} | {ours:.1f} | {bare:.1f} | {ours / bare:.2f} | {target} |")
+    if sizes:
+        first, last = sizes[100_000], sizes[1_000_000]
+        print(
+            f"| memory after 1,000,000 events, KiB | {last:,} | {first:,} at 100,000 | {last / first:.2f} | flat |"
+        )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,59 @@
+"""One relay group inside the test's process, on real servers."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from tests.integration.relay.relays import environment
+from tests.support.stack import Database
+
+from nightshift.contracts.topics import Topics
+from nightshift.devstack.parts import KafkaAddress
+from nightshift.relay.adapters.postgres import PgSessions, PgSource
+from nightshift.relay.adapters.postgres_hints import PgHints
+from nightshift.relay.app import make_brokers, make_group
+from nightshift.relay.ports import Brokers
+from nightshift.relay.settings import RelaySettings
+from nightshift.runtime.log.hint import CHANNEL
+from nightshift.runtime.log.postgres import log_database
+from nightshift.runtime.objects.memory import MemoryObjectStore
+from nightshift.runtime.pg import PgConfig
+
+
+@pytest.fixture
+def settings(database: Database, kafka: KafkaAddress, topics: Topics) -> RelaySettings:
+    """The relay's settings for this test's servers."""
+    given = environment(database.dsn("nightshift_relay"), kafka, topics)
+    return RelaySettings(**{name.removeprefix("NIGHTSHIFT_").lower(): value for name, value in given.items()})
+
+
+@pytest.fixture
+def group(settings: RelaySettings) -> Callable[..., Any]:
+    """`async with group(brokers=…, objects=…)`: a running group of all shards."""
+
+    @contextlib.asynccontextmanager
+    async def running(
+        *, brokers: Brokers | None = None, objects: MemoryObjectStore | None = None
+    ) -> AsyncIterator[asyncio.Task[None]]:
+        dsn = settings.postgres_dsn.get_secret_value()
+        database = log_database(PgConfig(dsn=dsn, max_connections=3))
+        one = make_group(
+            settings,
+            0,
+            sessions=PgSessions(dsn, name="relay-test", leader_timeout_s=5),
+            brokers=brokers or make_brokers(settings),
+            hints=PgHints(dsn, name="relay-test", channel=CHANNEL),
+            source=PgSource(database),
+            objects=objects or MemoryObjectStore(),
+        )
+        task = asyncio.create_task(one.run())
+        try:
+            yield task
+        finally:
+            one.stop()
+            await asyncio.wait([task], timeout=10)
+            await database.close()
+
+    return running

@@ -1,0 +1,185 @@
+"""A broker that forgets: killed and back empty, with or without new traffic before anybody looks."""
+
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaProducer
+from tests.integration.relay.reading import Seen, in_log, reading
+from tests.integration.relay.relays import Relays, leader, relays
+from tests.integration.relay.writing import BuildCancelled, append_some, log_on, new
+from tests.support.stack import Database
+from tests.support.waiting import eventually
+
+from nightshift.contracts.topics import Topics
+from nightshift.devstack.parts import EmbeddedKafka, KafkaAddress
+from nightshift.relay.topics import apply
+from nightshift.runtime.log.port import build_stream
+from nightshift.runtime.settings import KafkaSettings
+
+pytestmark = [pytest.mark.kafka, pytest.mark.fault]
+
+TOPICS = Topics("lost")
+
+
+class Broker:
+    """A broker of this test's own, which can be killed and comes back empty on the same port."""
+
+    def __init__(self, part: EmbeddedKafka, address: KafkaAddress) -> None:
+        self._part = part
+        self.address = address
+
+    async def kill(self) -> None:
+        """SIGKILL; what it held is gone."""
+        self._part.child.signal(signal.SIGKILL)
+        await self._part.child.wait()
+
+    async def start(self) -> None:
+        """Start it again, empty."""
+        await self._part.start()
+
+
+@pytest.fixture
+async def broker(stack_folder: Path) -> AsyncIterator[Broker]:
+    part = EmbeddedKafka(stack_folder)
+    address = await part.start()
+    await apply(
+        KafkaSettings(kafka_bootstrap=address.bootstrap, topic_prefix=TOPICS.prefix),
+        partitions=2,
+        replication=1,
+    )
+    try:
+        yield Broker(part, address)
+    finally:
+        await part.stop()
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path, database: Database, broker: Broker) -> AsyncIterator[Relays]:
+    async with relays(
+        folder,
+        database,
+        broker.address,
+        TOPICS,
+        NIGHTSHIFT_RELAY_CREATE_TOPICS="true",
+        NIGHTSHIFT_RELAY_TOPIC_PARTITIONS="2",
+        NIGHTSHIFT_RELAY_TOPIC_REPLICATION="1",
+    ) as one:
+        await one.start()
+        yield one
+
+
+@pytest.fixture
+async def watch(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database.dsn())
+    yield connection
+    await connection.close()
+
+
+async def unfinished(watch: asyncpg.Connection) -> Seen:
+    return await in_log(
+        watch,
+        TOPICS,
+        where="EXISTS (SELECT FROM nightshift.streams s WHERE s.stream_id = e.stream_id AND s.closed_at IS NULL)",
+    )
+
+
+async def all_told(bootstrap: str, told: Seen) -> None:
+    """A consumer that begins now gets every one of these events, in order."""
+    async with reading(bootstrap, TOPICS) as reader:
+        await eventually(
+            lambda: all(reader.seen.get(key) == versions for key, versions in told.items()),
+            20,
+            what="all events of unfinished builds",
+        )
+
+
+async def test_an_empty_broker_gets_all_unfinished_builds_again_without_new_traffic(
+    database: Database, broker: Broker, watch: asyncpg.Connection, tmp_path: Path
+):
+    async with log_on(database.dsn()) as log, running(tmp_path, database, broker) as relay:
+        for build in range(5):
+            await append_some(log, f"b{build}", 4)
+        await log.append(build_stream("b0"), [new(BuildCancelled(reason="x", cost_microusd=0, turns=1))])
+        # What ends a build may leave something to do; this one is over and done with.
+        await watch.execute("DELETE FROM nightshift.pending WHERE stream_id = 'build-b0'")
+        await all_told(broker.address.bootstrap, await in_log(watch, TOPICS))
+        await broker.kill()
+        await broker.start()
+        told = await unfinished(watch)
+        assert len(told) == 4
+        await all_told(broker.address.bootstrap, told)
+        async with reading(broker.address.bootstrap, TOPICS) as reader:
+            await eventually(lambda: reader.count >= 16)
+            assert "b0" not in {build for _, build in reader.seen}
+        assert "broker.lost_data" in relay.said()
+
+
+async def test_new_traffic_of_the_same_leader_does_not_come_before_the_old(
+    database: Database, broker: Broker, watch: asyncpg.Connection, tmp_path: Path
+):
+    async with log_on(database.dsn()) as log, running(tmp_path, database, broker):
+        await append_some(log, "b1", 5)
+        await all_told(broker.address.bootstrap, await in_log(watch, TOPICS))
+        for _ in range(3):
+            await broker.kill()
+            await append_some(log, "b1", 3)
+            await broker.start()
+            await append_some(log, "b1", 3)
+            await all_told(broker.address.bootstrap, await in_log(watch, TOPICS))
+
+
+async def test_new_traffic_of_somebody_else_before_the_relay_looks_hides_nothing(
+    database: Database, broker: Broker, watch: asyncpg.Connection, tmp_path: Path
+):
+    async with log_on(database.dsn()) as log, running(tmp_path, database, broker) as relay:
+        await append_some(log, "b1", 5)
+        await append_some(log, "b2", 5)
+        async with reading(broker.address.bootstrap, TOPICS) as reader:
+            await eventually(lambda: reader.count == 10)
+        await relay.kill_all()
+        await broker.kill()
+        await broker.start()
+        await append_some(log, "b2", 1)
+        # A leader that was paused wakes up and sends what it held: the newest events, into empty topics.
+        producer = AIOKafkaProducer(bootstrap_servers=broker.address.bootstrap)
+        await producer.start()
+        for partition in range(2):
+            for version in range(30):
+                await producer.send_and_wait(
+                    TOPICS.build,
+                    reader.values[TOPICS.build, "b1", 5],
+                    key=b"b1",
+                    partition=partition,
+                    headers=list(reader.headers[TOPICS.build, "b1", 5].items()),
+                )
+                del version
+        await producer.stop()
+        await relay.start()
+        told = await unfinished(watch)
+        async with reading(broker.address.bootstrap, TOPICS) as late:
+            await eventually(
+                lambda: all(versions == _after_strays(late.raw[key]) for key, versions in told.items()), 20
+            )
+
+
+def _after_strays(versions: list[int]) -> list[int]:
+    """What came from the first version on: the relay's own, behind what strayed in before it."""
+    return versions[versions.index(1) :] if 1 in versions else []
+
+
+async def test_nothing_is_lost_while_the_broker_is_away(
+    database: Database, broker: Broker, watch: asyncpg.Connection, tmp_path: Path
+):
+    async with log_on(database.dsn()) as log, running(tmp_path, database, broker) as relay:
+        await append_some(log, "b1", 3)
+        await eventually(lambda: leader(watch), 10)
+        await broker.kill()
+        await append_some(log, "b1", 3)
+        await eventually(lambda: "relay.waits" in relay.said(), 15)
+        await append_some(log, "b2", 3)
+        await broker.start()
+        await all_told(broker.address.bootstrap, await in_log(watch, TOPICS))

@@ -1,0 +1,203 @@
+"""What is in the log comes to the topics: in order, whole, with its envelope, whatever fails between."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+import asyncpg
+import pytest
+from tests.integration.relay.reading import in_log, reading
+from tests.integration.relay.writing import (
+    AgentSteered,
+    SandboxClosed,
+    append_some,
+    checkpoint,
+    log_on,
+    new,
+)
+from tests.support.stack import Database
+from tests.support.waiting import eventually
+
+from nightshift.contracts.cloudevents import decode_fact
+from nightshift.contracts.topics import Topics
+from nightshift.devstack.parts import KafkaAddress
+from nightshift.relay.adapters.kafka_broker import KafkaBroker, KafkaBrokers
+from nightshift.relay.adapters.postgres import PgSessions, refuse_pooler
+from nightshift.relay.app import make_brokers
+from nightshift.relay.domain.records import Lane, Record
+from nightshift.relay.errors import LeadershipLost
+from nightshift.relay.ports import Ack
+from nightshift.relay.settings import RelaySettings
+from nightshift.runtime.errors import ConfigurationError, Unavailable
+from nightshift.runtime.log.port import SHARDS, build_stream
+from nightshift.runtime.objects.memory import MemoryObjectStore
+
+pytestmark = pytest.mark.kafka
+
+
+async def test_events_come_in_order_with_their_envelope_and_their_bytes(
+    database: Database, kafka: KafkaAddress, topics: Topics, group
+):
+    async with log_on(database.dsn()) as log, group(), reading(kafka.bootstrap, topics) as reader:
+        await append_some(log, "b1", 3)
+        await log.append(build_stream("b1"), [new(SandboxClosed(sandbox_id="s", reason="done"))])
+        await append_some(log, "b1", 1)
+        await eventually(lambda: reader.count == 5)
+        watch = await asyncpg.connect(database.dsn())
+        row = await watch.fetchrow("SELECT * FROM nightshift.events WHERE version = 4")
+        assert reader.seen == await in_log(watch, topics)
+        await watch.close()
+    assert reader.seen[topics.build, "b1"] == [1, 2, 3, 5]
+    headers = reader.headers[topics.sandbox, "b1", 4]
+    assert reader.values[topics.sandbox, "b1", 4] == row["data"].encode()
+    assert headers["content-type"] == b"application/json"
+    assert headers["ce_specversion"] == b"1.0"
+    assert headers["ce_id"] == str(row["event_id"]).encode()
+    assert headers["ce_type"] == b"nightshift.sandbox.closed.v1"
+    assert headers["ce_subject"] == b"b1"
+    assert headers["ce_sequence"] == b"0000000000000000004"
+    assert headers["ce_causationid"] == str(row["causation_id"]).encode()
+    assert headers["ce_correlationid"] == row["correlation_id"].encode()
+    received = decode_fact(b"b1", list(headers.items()), reader.values[topics.sandbox, "b1", 4])
+    assert received.event == SandboxClosed(sandbox_id="s", reason="done")
+
+
+async def test_a_large_event_goes_by_reference(
+    database: Database, kafka: KafkaAddress, topics: Topics, group
+):
+    objects = MemoryObjectStore()
+    event = AgentSteered(reason="person", message="ä" * 200_000)
+    async with (
+        log_on(database.dsn()) as log,
+        group(objects=objects),
+        reading(kafka.bootstrap, topics) as reader,
+    ):
+        await log.append(build_stream("b1"), [checkpoint(), new(event), checkpoint()])
+        await eventually(lambda: reader.count == 3)
+    headers, value = reader.headers[topics.build, "b1", 2], reader.values[topics.build, "b1", 2]
+    assert value == b"{}"
+    data = await objects.get(headers["ce_dataref"].decode())
+    assert decode_fact(b"b1", list(headers.items()), value, data=data).event == event
+    assert "ce_dataref" not in reader.headers[topics.build, "b1", 3]
+
+
+class _Flaky:
+    """Brokers whose sends fail in the middle: some lanes go through, some in part, some not at all."""
+
+    def __init__(self, inner: KafkaBrokers, dice: random.Random) -> None:
+        self._inner = inner
+        self._dice = dice
+        self.failures = 0
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[KafkaBroker]:
+        async with self._inner.connect() as broker:
+            send = broker.send
+
+            async def flaky(lanes: Mapping[Lane, Sequence[Record]]) -> Sequence[Ack]:
+                if self._dice.random() < 0.5:
+                    return await send(lanes)
+                parts = {
+                    lane: records[: self._dice.randrange(len(records) + 1)] for lane, records in lanes.items()
+                }
+                await send({lane: records for lane, records in parts.items() if records})
+                self.failures += 1
+                raise Unavailable("made to fail")
+
+            broker.send = flaky
+            yield broker
+
+
+@pytest.mark.fault
+async def test_a_send_that_fails_in_the_middle_lets_no_later_event_overtake(
+    database: Database, kafka: KafkaAddress, topics: Topics, settings: RelaySettings, group
+):
+    flaky = _Flaky(make_brokers(settings), random.Random(7))
+    async with (
+        log_on(database.dsn()) as log,
+        group(brokers=flaky),
+        reading(kafka.bootstrap, topics) as reader,
+    ):
+        for _ in range(20):
+            await asyncio.gather(*(append_some(log, f"b{build}", 5) for build in range(6)))
+            await asyncio.sleep(0.02)
+        watch = await asyncpg.connect(database.dsn())
+        told = await in_log(watch, topics)
+        await watch.close()
+        await eventually(lambda: reader.count == 600, 30)
+    assert flaky.failures >= 5
+    assert reader.seen == told
+    assert reader.dropped > 0
+
+
+async def test_the_cursor_never_goes_back_and_needs_the_leading_session(database: Database):
+    sessions = PgSessions(database.dsn("nightshift_relay"), name="test", leader_timeout_s=5)
+    watch = await asyncpg.connect(database.dsn())
+    async with sessions.open(range(SHARDS)) as session, sessions.open(range(SHARDS)) as other:
+        assert await session.lead()
+        assert not await other.lead()
+        await session.move({3: 10, 4: 5}, [])
+        await session.move({3: 9, 4: 6}, [])
+        cursors = await session.cursors()
+        assert (cursors.positions[3], cursors.positions[4]) == (10, 6)
+        await watch.execute(
+            "SELECT pg_terminate_backend(l.pid) FROM pg_locks l WHERE l.classid = 20042 AND l.objid = 0"
+        )
+        with pytest.raises(LeadershipLost):
+            await session.move({3: 11}, [])
+
+        async def leads() -> bool:
+            return await other.lead()
+
+        await eventually(leads, 5)
+        assert (await other.cursors()).positions[3] == 10
+    await watch.close()
+
+
+async def test_a_paused_leader_loses_its_locks_by_the_servers_clock(database: Database):
+    sessions = PgSessions(database.dsn("nightshift_relay"), name="test", leader_timeout_s=0.5)
+    async with sessions.open(range(SHARDS)) as paused, sessions.open(range(SHARDS)) as other:
+        assert await paused.lead()  # and then nothing, as a paused process does
+
+        async def leads() -> bool:
+            return await other.lead()
+
+        await eventually(leads, 5)
+        with pytest.raises(LeadershipLost):
+            await paused.move({3: 11}, [])
+
+
+class _Pooled:
+    """A connection through a pooler by transaction: each transaction gets the server process that is free."""
+
+    def __init__(self, servers: list[asyncpg.Connection]) -> None:
+        self._servers = servers
+        self._mine: asyncpg.Connection | None = None
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        if self._mine is not None:
+            yield
+            return
+        self._mine = self._servers.pop()
+        try:
+            async with self._mine.transaction():
+                yield
+        finally:
+            self._servers.append(self._mine)
+            self._mine = None
+
+    async def fetchval(self, query: str) -> object:
+        assert self._mine is not None
+        return await self._mine.fetchval(query)
+
+
+async def test_a_transaction_pooler_is_refused_and_a_direct_connection_is_not(database: Database):
+    first, second = [await asyncpg.connect(database.dsn("nightshift_relay")) for _ in range(2)]
+    await refuse_pooler(first, second)
+    servers = [first, second]
+    with pytest.raises(ConfigurationError, match="pools by transaction"):
+        await refuse_pooler(_Pooled(servers), _Pooled(servers))
+    await first.close()
+    await second.close()
