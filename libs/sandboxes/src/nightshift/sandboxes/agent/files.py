@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from .beneath import Root, problem, require_regular
 from .wire import CHUNK, Reader, Refusal, Writer, read_chunks, read_json, write_end, write_frame, write_json
@@ -52,9 +52,7 @@ def stat_path(root: Root, path: str) -> dict[str, Any] | None:
 
 
 def read(root: Root, path: str, offset: int, limit: int | None) -> Iterator[bytes]:
-    handle = root.open(path, os.O_RDONLY)
-    with os.fdopen(handle, "rb") as file:
-        require_regular(handle, path)
+    with _regular(root.open(path, os.O_RDONLY), path) as file:
         file.seek(offset)
         left = limit if limit is not None else 1 << 62
         while left > 0:
@@ -63,6 +61,16 @@ def read(root: Root, path: str, offset: int, limit: int | None) -> Iterator[byte
                 return
             left -= len(chunk)
             yield chunk
+
+
+def _regular(handle: int, path: str) -> BinaryIO:
+    """The open file of a handle; refused, and the handle closed, unless it is a regular file."""
+    try:
+        require_regular(handle, path)
+    except Refusal:
+        os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
 
 
 def write(root: Root, path: str, body: Iterator[bytes], mode: int | None) -> None:
@@ -194,8 +202,7 @@ def list_tree(
 
 def _digest(parent: int, name: str) -> tuple[str, int]:
     handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
-    with os.fdopen(handle, "rb") as file:
-        require_regular(handle, name)
+    with _regular(handle, name) as file:
         sha, size = hashlib.sha256(), 0
         while True:
             chunk = file.read(CHUNK)
@@ -209,12 +216,12 @@ def export(root: Root, paths: list[str], out: Writer, limit: int) -> None:
     """For each file that is there: a frame with its entry, its chunks, an end. An empty header ends all."""
     for path in paths:
         try:
-            handle = root.open(path, os.O_RDONLY)
+            file = _regular(root.open(path, os.O_RDONLY), path)
         except Refusal:
             continue
-        with os.fdopen(handle, "rb") as file:
-            found = os.fstat(handle)
-            if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
+        with file:
+            found = os.fstat(file.fileno())
+            if found.st_size > limit:
                 continue
             write_json(
                 out,
