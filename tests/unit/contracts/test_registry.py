@@ -74,6 +74,13 @@ def test_wire_names_as_agreed(type_, name):
     assert registry.wire_name(type_, 1) == name
 
 
+def test_an_absent_field_is_not_written_but_a_null_inside_an_object_is():
+    asleep = CATALOGUE.model("sleep.requested")(reason="person", account_id="a")
+    assert registry.encode(asleep) == '{"account_id":"a","reason":"person"}'
+    call = ToolCallRequested(**CALL, input={"a": None})
+    assert '"input":{"a":null}' in registry.encode(call)
+
+
 def test_wire_names_are_unique_and_the_catalogue_is_whole():
     names = {registry.wire_name(*key) for key in registry.REGISTRY}
     assert len(names) == len(registry.REGISTRY) == len(get_args(AnyEvent))
