@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from nightshift.runtime.simulation import SimulationFailed, Violation, simulate
-from nightshift.runtime.simulation.scenarios import SCENARIOS, leases
+from nightshift.runtime.simulation.scenarios import SCENARIOS, leases, log
 
 SEEDS = 100
 
@@ -29,6 +29,11 @@ def test_without_fences_a_stale_owners_step_is_found():
     found = violations(partial(leases.scenario, fenced=False))
     assert len(found) >= 5
     assert violations(leases.scenario) == []
+
+
+@pytest.mark.parametrize("fault", ["drawn_ids", "any_version", "late_rows", "cursor_first"])
+def test_a_fault_around_the_log_is_found(fault):
+    assert violations(partial(log.scenario, plant=log.Plant(**{fault: True})), seeds=60)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -36,6 +36,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     _ready: Any
     _scheduled: list[Any]
     _stopping: bool
+    _asyncgens: Any
 
     def __init__(self, draws: random.Random) -> None:
         super().__init__()
@@ -89,6 +90,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         if not self._scheduled:
             raise Stalled("everybody waits, and no timer is left to wake anybody")
         self._now = self._scheduled[0].when()
+
+    def _asyncgen_finalizer_hook(self, agen: Any) -> None:
+        """A generator nobody will ask again is dropped: closing it would wake the dead."""
+        self._asyncgens.discard(agen)
 
     def _write_to_self(self) -> None:
         """Wakes a loop that sleeps in its selector; this one has none."""

@@ -35,6 +35,7 @@ class Process:
         self.main = main
         self.crashes = 0
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ended.add_done_callback(_hear)
 
 
 class World:
@@ -132,7 +133,6 @@ class World:
             task.cancel()
         if living:
             self.loop.run_until_complete(asyncio.wait(living))
-        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
 
     async def _supervise(self, process: Process) -> None:
@@ -198,7 +198,7 @@ def _close(coroutine: Any) -> None:
         return
 
 
-def _hear(work: "asyncio.Task[Any]") -> None:
-    """The caller may have died: an error of the server's work that nobody awaits is no news."""
+def _hear(work: "asyncio.Future[Any]") -> None:
+    """An error that nobody awaits (the caller died, the run is over) is no news."""
     if not work.cancelled():
         work.exception()

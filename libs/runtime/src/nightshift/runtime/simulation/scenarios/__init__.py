@@ -4,5 +4,6 @@ _HERE = "nightshift.runtime.simulation.scenarios"
 
 #: Name → import string.
 SCENARIOS = {
+    "log": f"{_HERE}.log:scenario",
     "leases": f"{_HERE}.leases:scenario",
 }
