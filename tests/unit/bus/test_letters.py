@@ -1,0 +1,110 @@
+"""A dead letter keeps the original's bytes, whatever they are, and nobody can forge where it came from."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nightshift.runtime.bus import letters
+from nightshift.runtime.bus.dead_letters import DeadLetters, restored
+from nightshift.runtime.bus.letters import Failure
+from nightshift.runtime.bus.memory import MemoryBus, Stored
+from nightshift.runtime.bus.parking import Parking
+from nightshift.runtime.bus.policy import RetryPolicy, branch_of, reason_of
+from nightshift.runtime.bus.port import Outgoing
+from nightshift.runtime.errors import BadMessage, Refused, Unavailable, VersionConflict
+from nightshift.runtime.objects.memory import MemoryObjectStore
+
+NOW = datetime.now(UTC)
+FAILURE = Failure("bad_message", BadMessage("no", field="x"), 1, NOW, NOW)
+
+names = st.text(max_size=20) | st.sampled_from(
+    [letters.SOURCE_TOPIC, letters.ID, letters.BODY, letters.HEADERS_BODY, letters.DRIVEN]
+)
+messages = st.builds(
+    Stored,
+    topic=st.just("t.requests.v1"),
+    partition=st.integers(0, 3),
+    offset=st.integers(0, 10**6),
+    timestamp=st.integers(0, 10**12),
+    key=st.none() | st.binary(max_size=3000),
+    value=st.none() | st.binary(max_size=3000),
+    headers=st.lists(st.tuples(names, st.none() | st.binary(max_size=3000)), max_size=5).map(tuple),
+)
+
+
+@given(message=messages, limit=st.sampled_from([letters.BLOCK_BYTES + 500, 20_000]))
+async def test_the_original_comes_back_byte_for_byte(message, limit):
+    bus, objects = MemoryBus(), MemoryObjectStore()
+    await Parking(bus, objects, topic="t.dead-letter.v1", carry_limit=limit).park(message, FAILURE, group="g")
+    (record,) = bus.messages("t.dead-letter.v1")
+    assert sum(len(part or b"") for part in (record.key, record.value)) <= limit
+    letter = letters.read(record)
+    assert letter.id == letters.letter_id("g", message)
+    assert (letter.source_topic, letter.source_partition, letter.source_offset) == (
+        message.topic,
+        message.partition,
+        message.offset,
+    )
+    whole = await restored(letter, objects)
+    assert (whole.key, whole.value, whole.headers) == (message.key, message.value, message.headers)
+
+
+@given(headers=st.lists(st.tuples(names, st.none() | st.binary(max_size=50)), max_size=5).map(tuple))
+def test_what_is_no_letter_is_refused_and_never_raises_otherwise(headers):
+    record = Stored("t.dead-letter.v1", 0, 0, 0, b"k", b"v", headers)
+    with pytest.raises(BadMessage):
+        letters.read(record)
+
+
+async def test_a_letter_cannot_be_driven_to_a_topic_that_is_not_ours():
+    bus = MemoryBus()
+    evil = Stored("payments", 0, 0, 0, b"k", b"v", ())
+    await Parking(bus, MemoryObjectStore(), topic="t.dead-letter.v1").park(evil, FAILURE, group="g")
+    dead = DeadLetters(bus, topic="t.dead-letter.v1", known_topics=["t.requests.v1"])
+    (parked,) = await dead.list()
+    with pytest.raises(Refused, match="no topic of ours"):
+        await dead.drive(parked.letter, bus, None)
+    assert bus.messages("payments") == []
+
+
+async def test_the_same_message_parked_twice_is_one_letter():
+    bus = MemoryBus()
+    message = Stored("t.requests.v1", 0, 7, 0, b"k", b"v", ())
+    for _ in range(2):
+        await Parking(bus, MemoryObjectStore(), topic="t.dead-letter.v1").park(message, FAILURE, group="g")
+    dead = DeadLetters(bus, topic="t.dead-letter.v1", known_topics=[])
+    assert len(await dead.list()) == 1
+
+
+class FailsThreeTimes:
+    def __init__(self, bus: MemoryBus) -> None:
+        self.bus, self.left = bus, 3
+
+    async def send(self, messages: list[Outgoing]):
+        if self.left:
+            self.left -= 1
+            raise Unavailable("no broker")
+        return await self.bus.send(messages)
+
+
+async def test_parking_waits_for_the_broker():
+    bus = MemoryBus()
+    quick = RetryPolicy(base_s=0.001, ground_cap_s=0.001)
+    parking = Parking(FailsThreeTimes(bus), MemoryObjectStore(), topic="d", retry=quick)
+    await parking.park(Stored("t", 0, 0, 0, b"k", b"v", ()), FAILURE, group="g")
+    assert len(bus.messages("d")) == 1
+
+
+def test_reasons_are_words_of_a_closed_set():
+    assert [reason_of(error) for error in (VersionConflict("x"), KeyError("user text"), BadMessage("y"))] == [
+        "version_conflict",
+        "fault",
+        "bad_message",
+    ]
+    assert [branch_of(error).value for error in (Refused("x"), Unavailable("y"), KeyError("z"))] == [
+        "refused",
+        "transient",
+        "fault",
+    ]
