@@ -31,10 +31,9 @@ REGISTRIES = [
         ("crates", "io"),
     )
 ]
-#: Where a developer's machine shows through (`/home/user` is the sandbox's own), built so that it is not found here.
+#: Where a developer's machine shows through, built so that it is not found here. Homes of sandboxes are no such place.
 PLACES = [
-    r"(?<![\w./-])/" + place
-    for place in ("work" + "/", r"home/(?!user/)[a-z]\w*/", r"Users/\w+/", "root" + "/")
+    r"(?<![\w./-])/" + place for place in ("work" + "/", r"home/(?!user/|workspace/)[a-z]\w*/", r"Users/\w+/")
 ]
 
 
