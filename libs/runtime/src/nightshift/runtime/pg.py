@@ -32,6 +32,8 @@ _TRANSIENT: tuple[type[BaseException], ...] = (
     asyncpg.InvalidCachedStatementError,  # a migration changed what a prepared statement stands on
     asyncpg.exceptions.TargetServerAttributeNotMatched,
 )
+#: The server answered with an error, or the caller's arguments were wrong: the connection can be used again.
+_GOOD_AS_BEFORE = (asyncpg.PostgresError, asyncpg.DataError)
 _MISCONFIGURED: tuple[type[BaseException], ...] = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
@@ -160,11 +162,9 @@ class Database:
                 session = _Session(await self._connect())
             try:
                 yield session
-            except asyncpg.InvalidCachedStatementError:
-                session.connection.terminate()
-                raise
-            except (asyncpg.PostgresError, asyncpg.InterfaceError):
-                # The server answered, or the caller's arguments were wrong: the connection is as good as before.
+            except _GOOD_AS_BEFORE as error:
+                if isinstance(error, _TRANSIENT):
+                    session.connection.terminate()
                 self._keep(session)
                 raise
             except BaseException:
@@ -206,7 +206,7 @@ class Database:
             )
         if isinstance(error, asyncpg.PostgresError | asyncpg.DataError):
             return Fault(f"PostgreSQL: {_line(error)}")
-        if isinstance(error, asyncpg.InterfaceError):
+        if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
             # asyncpg says so of a connection that broke between two statements.
             return Unavailable(f"PostgreSQL: {_line(error)}")
         return error

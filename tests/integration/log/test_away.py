@@ -1,0 +1,177 @@
+"""PostgreSQL dies in the middle and comes back: the log waits, says so, and goes on; nothing is lost or double."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+import structlog
+from tests.support import facts
+from tests.support.stack import Database as Place
+from tests.support.stack import session_folder
+
+from nightshift.devstack.parts import EmbeddedPostgres
+from nightshift.runtime.errors import ConfigurationError, Fault, Unavailable
+from nightshift.runtime.log.migrate import migrate
+from nightshift.runtime.pg import Database, PgConfig
+
+pytestmark = pytest.mark.fault
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[EmbeddedPostgres]:
+    """A durable server of its own, which may be killed."""
+    with session_folder() as folder:
+        part = EmbeddedPostgres(Path(folder) / "postgres", settings={"wal_level": "replica"})
+        address = await part.start()
+        connection = await asyncpg.connect(address.admin_dsn)
+        await connection.execute("CREATE DATABASE nightshift")
+        await connection.close()
+        await migrate(address.dsn())
+        try:
+            yield part
+        finally:
+            await part.stop()
+
+
+def dsn(server: EmbeddedPostgres) -> str:
+    return f"postgresql://nightshift_orchestrator@127.0.0.1:{server.port}/nightshift"
+
+
+async def kill(server: EmbeddedPostgres) -> None:
+    os.kill(server.pid, signal.SIGKILL)
+    await server.stop()
+
+
+async def run_through_an_outage(server: EmbeddedPostgres, make_log, eventually, *, away: float) -> None:
+    log = make_log(dsn(server), patience=away + 50)
+    written: dict[str, int] = {}
+    stop = asyncio.Event()
+
+    async def write(stream: str) -> None:
+        while not stop.is_set():
+            head = written.get(stream, 0)
+            await log.append(stream, [facts.note(str(head))], expected_version=head)
+            written[stream] = head + 1
+
+    with structlog.testing.capture_logs() as lines:
+        writers = [asyncio.create_task(write(f"build-w{number}")) for number in range(6)]
+        await eventually(lambda: sum(written.values()) > 60)
+        await kill(server)
+        await eventually(lambda: "postgres.away" in [line["event"] for line in lines])
+        await asyncio.sleep(away)  # the outage itself
+        before = dict(written)
+        await server.start()
+        await eventually(
+            lambda: all(count > before[stream] + 5 for stream, count in written.items()), timeout=30
+        )
+        stop.set()
+        await asyncio.gather(*writers)
+    said = [line["event"] for line in lines if line["event"].startswith("postgres.")]
+    assert said == ["postgres.away", "postgres.back"]
+    for stream, count in written.items():
+        events = [event async for event in log.read_stream(stream)]
+        assert [event.version for event in events] == list(range(1, count + 1))
+        assert [event.data.message for event in events] == [str(number) for number in range(count)]
+
+
+async def test_a_server_that_is_killed_and_comes_back(server, make_log, eventually):
+    await run_through_an_outage(server, make_log, eventually, away=1)
+
+
+@pytest.mark.skipif(
+    "NIGHTSHIFT_LONG_FAULTS" not in os.environ, reason="takes half a minute; set NIGHTSHIFT_LONG_FAULTS"
+)
+@pytest.mark.timeout(120)
+async def test_a_server_that_is_away_for_thirty_seconds(server, make_log, eventually):
+    await run_through_an_outage(server, make_log, eventually, away=30)
+
+
+async def test_patience_ends(unused_tcp_port: int):
+    nobody = Database(PgConfig(dsn=f"postgresql://postgres@127.0.0.1:{unused_tcp_port}/x", patience=0.2))
+    with pytest.raises(Unavailable):
+        await nobody.fetch("SELECT 1")
+    assert not await nobody.answers()
+
+
+async def test_a_statement_that_takes_too_long_is_given_up_and_its_connection_with_it(database: Place):
+    pool = Database(PgConfig(dsn=database.dsn(), statement_timeout=0.2, patience=0, max_connections=1))
+    with pytest.raises(Unavailable):
+        await pool.fetch("SELECT pg_sleep(30)")
+    assert (await pool.fetch("SELECT 7"))[0][0] == 7
+    await pool.close()
+
+
+async def test_a_cancelled_call_leaves_a_pool_that_works(database: Place):
+    pool = Database(PgConfig(dsn=database.dsn(), patience=0, max_connections=1))
+    await pool.wait_ready()
+    slow = asyncio.create_task(pool.fetch("SELECT pg_sleep(30)"))
+    await asyncio.sleep(0)
+    slow.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await slow
+    assert (await pool.fetch("SELECT 7"))[0][0] == 7
+    await pool.close()
+
+
+async def test_each_error_says_whose_it_is(database: Place):
+    pool = Database(PgConfig(dsn=database.dsn(), patience=0))
+    for statement, kind in (
+        ("SELECT nightshift.no_such_function()", ConfigurationError),
+        ("SELECT * FROM no_schema.no_table", ConfigurationError),
+        ("SELECT 1/0", Fault),
+        ("SELECT pg_terminate_backend(pg_backend_pid())", Unavailable),
+    ):
+        with pytest.raises(kind):
+            await pool.fetch(statement)
+    assert (await pool.fetch("SELECT 7"))[0][0] == 7
+    await pool.close()
+
+
+async def test_a_prepared_statement_survives_a_migration_under_it(database: Place):
+    pool = Database(PgConfig(dsn=database.dsn(), max_connections=1))
+    await pool.fetch("CREATE TABLE t AS SELECT 1 AS a")
+    assert tuple((await pool.fetch("SELECT * FROM t"))[0]) == (1,)
+    other = await asyncpg.connect(database.dsn())
+    await other.execute("ALTER TABLE t ADD b text DEFAULT 'x'")
+    await other.close()
+    assert tuple((await pool.fetch("SELECT * FROM t"))[0]) == (1, "x")
+    await pool.close()
+
+
+async def test_a_standby_is_never_asked(postgres_standby):
+    pool = Database(PgConfig(dsn=postgres_standby, patience=0))
+    with pytest.raises(Unavailable):
+        await pool.fetch("SELECT 1")
+
+
+@pytest.fixture
+async def postgres_standby(server: EmbeddedPostgres, eventually) -> AsyncIterator[str]:
+    """The server, started again as one that recovers for ever."""
+    await server.stop()
+    data = next(Path(server._data).parent.glob("**/PG_VERSION")).parent
+    (data / "standby.signal").touch()
+    with (data / "postgresql.auto.conf").open("a") as settings:
+        settings.write("hot_standby = on\n")
+    # It never says "ready", which is what a start waits for, and takes connections all the same.
+    starting = asyncio.create_task(server.start())
+    address = f"postgresql://postgres@127.0.0.1:{server.port}/nightshift"
+    try:
+        await eventually(lambda: _recovers(address), timeout=20)
+        yield address
+    finally:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+
+
+async def _recovers(address: str) -> bool:
+    try:
+        connection = await asyncpg.connect(address)
+    except (OSError, asyncpg.PostgresError):
+        return False
+    recovers: bool = await connection.fetchval("SELECT pg_is_in_recovery()")
+    await connection.close()
+    return recovers
