@@ -4,12 +4,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import psutil
 from cyclopts import App, Parameter
 
 from nightshift.cli.connect import DEFAULT_HOME
 from nightshift.cli.output import write_json, write_table
-from nightshift.devstack.stack.home import read_stack
+from nightshift.devstack.stack.home import lives, read_stack
 from nightshift.runtime.errors import NotFound
 
 app = App(name="ps", help="Show what runs in a stack: parts, services, addresses.")
@@ -43,7 +42,7 @@ def ps(
     if told is None:
         raise NotFound(f"no stack is ready on {folder}", hint="start one with `nightshift up`")
     for one in _processes(told):
-        if one["pid"] is not None and not _lives(one["pid"]):
+        if one["pid"] is not None and not lives(one["pid"]):
             one["alive"] = False
     if json:
         write_json(told)
@@ -71,10 +70,3 @@ def _state(one: Mapping[str, Any]) -> str:
     if one["pid"] is None:
         return "not ours"
     return "runs" if one.get("alive", True) else "is started again"
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from nightshift.devstack.errors import HomeInUse
 
 _LOCK, _STACK, _PORTS = "stack.lock", "stack.json", "ports.json"
@@ -83,6 +85,14 @@ def holder(home: Path) -> int | None:
         return int((home / _LOCK).read_text())
     except (OSError, ValueError):
         return None
+
+
+def lives(pid: int) -> bool:
+    """Whether this process runs; one that ended and was not waited for does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:
