@@ -1,5 +1,6 @@
 """The composition root of the orchestrator: the only place that makes its clients."""
 
+import logging
 from datetime import UTC, datetime
 from typing import NoReturn
 
@@ -31,6 +32,7 @@ def _now() -> datetime:
 async def start(running: service.Service[OrchestratorSettings]) -> None:
     """Connect, listen, run builds."""
     settings, policy = running.settings, running.settings.policy()
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each request is in the log as an event
     database = log_database(PgConfig(dsn=settings.postgres_dsn.get_secret_value(), application_name=NAME))
     running.on_stop(database.close)
     await database.wait_ready()

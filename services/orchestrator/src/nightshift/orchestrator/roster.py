@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass
 
 import structlog
@@ -76,7 +77,8 @@ class Roster:
             if lease is None:
                 return False
             runner = self._make_runner(build_id)
-            task = asyncio.create_task(self._run(runner), name=f"build {build_id}")
+            # Not in the context of the message that offers it: the run outlives that by hours.
+            task = asyncio.create_task(self._run(runner), name=f"build {build_id}", context=Context())
             self._active[build_id] = _Active(runner, lease, task)
             return True
         finally:

@@ -1,0 +1,47 @@
+"""Which requests are refused, with the field in the error."""
+
+from datetime import timedelta
+
+import pytest
+from tests.unit.orchestrator.story import NOW, REQUEST, Story
+
+from nightshift.contracts.events.build import BuildAccepted
+from nightshift.contracts.events.requests import Attachment, Check, CustomTool, Source
+from nightshift.orchestrator.domain.admission import admit, same_request
+from nightshift.orchestrator.domain.policy import Policy
+from nightshift.runtime.errors import BadMessage
+
+BAD = {
+    "model": {"model": "gpt-imaginary"},
+    "attachments": {"attachments": (Attachment(name="a", digest="sha256:" + "0" * 64, bytes=1),)},
+    "source": {"source": Source(repository="https://example.org/x.git")},
+    "base_build_id": {"base_build_id": "b0"},
+    "tools": {"tools": (CustomTool(name="pay", description="Pays.", input_schema={}),)},
+    "secrets": {"secrets": ("TOKEN",)},
+    "deadline": {"deadline": NOW - timedelta(seconds=1)},
+    "idea_brief": {"idea_brief": "  \n "},
+    "criteria.0": {"criteria": ("half \ud800 of a character",)},
+    "checks.0.command": {"checks": (Check.model_construct(name="x", command="rm \x1b[2J", timeout_s=1),)},
+}
+
+
+@pytest.mark.parametrize("field", BAD)
+def test_what_cannot_be_built_is_refused_by_its_field(field):
+    with pytest.raises(BadMessage) as refused:
+        admit(REQUEST.model_copy(update=BAD[field]), NOW, Policy())
+    assert refused.value.field == field
+
+
+def test_a_good_request_is_taken():
+    admit(
+        REQUEST.model_copy(update={"model": "claude-sonnet-5", "deadline": NOW + timedelta(hours=8)}),
+        NOW,
+        Policy(),
+    )
+
+
+def test_the_same_request_is_known_again_though_our_settings_have_changed():
+    accepted = Story(policy=Policy(default_model="claude-opus-5", turn_limit=3)).last(BuildAccepted)
+    assert same_request(accepted, REQUEST)
+    assert not same_request(accepted, REQUEST.model_copy(update={"idea_brief": "Something else."}))
+    assert not same_request(accepted, REQUEST.model_copy(update={"model": "claude-sonnet-5"}))

@@ -1,0 +1,119 @@
+"""A stream put together: every block as it came, tokens as they were told, and what is cut or wrong."""
+
+import pytest
+
+from nightshift.contracts.events.build import Usage
+from nightshift.orchestrator.adapters.claude_stream import Assembly, Malformed
+
+START = {
+    "type": "message_start",
+    "message": {
+        "id": "msg_1",
+        "model": "claude-x",
+        "usage": {
+            "input_tokens": 7,
+            "output_tokens": 1,
+            "cache_read_input_tokens": 30,
+            "cache_creation_input_tokens": 12,
+            "cache_creation": {"ephemeral_5m_input_tokens": 4, "ephemeral_1h_input_tokens": 8},
+        },
+    },
+}
+END = [
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "tool_use"},
+        "usage": {"output_tokens": 50, "input_tokens": None},
+    },
+    {"type": "message_stop"},
+]
+
+
+def assembled(*events: dict) -> Assembly:
+    assembly = Assembly()
+    for event in events:
+        assembly.take(event)
+    return assembly
+
+
+def block(index: int, content: dict, *deltas: dict) -> list[dict]:
+    return [
+        {"type": "content_block_start", "index": index, "content_block": content},
+        *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
+        {"type": "content_block_stop", "index": index},
+    ]
+
+
+def test_blocks_of_every_kind_and_the_cache_by_its_lifetime():
+    assembly = assembled(
+        START,
+        {"type": "ping"},
+        *block(
+            0,
+            {"type": "thinking", "thinking": "", "signature": ""},
+            {"type": "thinking_delta", "thinking": "a"},
+            {"type": "signature_delta", "signature": "s"},
+        ),
+        *block(1, {"type": "text", "text": "", "citations": None}, {"type": "text_delta", "text": "hi"}),
+        *block(2, {"type": "hologram", "depth": 3}, {"type": "hologram_delta", "light": 1}),
+        *block(
+            3,
+            {"type": "tool_use", "id": "t", "name": "bash", "input": {}},
+            {"type": "input_json_delta", "partial_json": ""},
+            {"type": "input_json_delta", "partial_json": '{"b": 1, '},
+            {"type": "input_json_delta", "partial_json": '"a": 2}'},
+        ),
+        {"type": "an_event_of_next_year"},
+        *END,
+    )
+    assert assembly.complete
+    assert assembly.content == (
+        {"type": "thinking", "thinking": "a", "signature": "s"},
+        {"type": "text", "text": "hi", "citations": None},
+        {"type": "hologram", "depth": 3},
+        {"type": "tool_use", "id": "t", "name": "bash", "input": {"a": 2, "b": 1}},
+    )
+    assert list(assembly.content[3]["input"]) == ["a", "b"]
+    assert assembly.usage == Usage(
+        input_tokens=7,
+        output_tokens=50,
+        cache_read_input_tokens=30,
+        cache_write_5m_input_tokens=4,
+        cache_write_1h_input_tokens=8,
+    )
+
+
+def test_a_tool_without_input_has_an_empty_one_and_a_cut_one_is_kept_as_text():
+    assembly = assembled(
+        START,
+        *block(0, {"type": "tool_use", "id": "t", "name": "x", "input": {}}),
+        *block(
+            1,
+            {"type": "tool_use", "id": "u", "name": "x", "input": {}},
+            {"type": "input_json_delta", "partial_json": '{"a": "un'},
+        ),
+    )
+    assert [one["input"] for one in assembly.content] == [{}, {"INVALID_JSON": '{"a": "un'}]
+    assert not assembly.complete
+
+
+def test_output_that_was_seen_counts_before_the_end_tells_it():
+    assembly = assembled(
+        START, *block(0, {"type": "text", "text": ""}, {"type": "text_delta", "text": "x" * 300})
+    )
+    assert assembly.usage.output_tokens == 100
+    assert Assembly().usage is None
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"no": "type"},
+        [],
+        {"type": "content_block_delta", "index": 9, "delta": {"type": "text_delta", "text": "x"}},
+        {"type": "message_start", "message": {}},
+    ],
+)
+def test_what_the_protocol_does_not_have_is_malformed(event):
+    with pytest.raises(Malformed):
+        assembled(event)
