@@ -25,6 +25,10 @@ def impurities(tree: ast.AST) -> Iterator[str]:
                 yield f"line {node.lineno}: {name}()"
             case ast.AsyncFunctionDef() | ast.Await() | ast.AsyncFor() | ast.AsyncWith():
                 yield f"line {node.lineno}: async"
+            case (
+                ast.ImportFrom(module="urllib.request") | ast.Import(names=[ast.alias(name="urllib.request")])
+            ):
+                yield f"line {node.lineno}: urllib.request"
             case ast.Global():
                 yield f"line {node.lineno}: global"
 
@@ -48,6 +52,8 @@ def imported(tree: ast.AST) -> Iterator[str]:
         "x = open('f')",
         "async def f():\n    pass",
         "def f():\n    global x",
+        "from urllib.request import urlopen",
+        "import urllib.request",
     ],
 )
 def test_an_impurity_would_be_found(source):
