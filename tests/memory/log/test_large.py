@@ -1,0 +1,73 @@
+"""Large fields leave the event before the append and come back the same; what the store changed is noticed."""
+
+import pytest
+from tests.support import facts
+
+from nightshift.contracts.model import BlobRef
+from nightshift.contracts.registry import decode, encode
+from nightshift.runtime.errors import Fault, NotFound
+from nightshift.runtime.log.large import INLINE_LIMIT, blob_key, externalize, materialize
+from nightshift.runtime.objects.memory import MemoryObjectStore
+
+
+@pytest.fixture
+def store() -> MemoryObjectStore:
+    return MemoryObjectStore()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x" * (INLINE_LIMIT + 1), "é" * (INLINE_LIMIT // 2 + 1), "\ud800\x00" * INLINE_LIMIT, '"' * 99_999],
+)
+async def test_a_long_text_goes_and_comes_back(store, text):
+    event = facts.result("b/1/0", text).data
+    small = await externalize(event, store)
+    assert isinstance(small.output, BlobRef)
+    assert len(encode(small)) < 1000
+    assert store.bodies[blob_key(small.output.ref.removeprefix("sha256:"))] == text.encode(
+        errors="surrogatepass"
+    )
+    stored = decode(small.type, small.version, encode(small))
+    assert await materialize(stored, store) == event
+
+
+async def test_what_fits_stays(store):
+    event = facts.result("b/1/0", "x" * INLINE_LIMIT).data
+    assert await externalize(event, store) is event
+    assert await materialize(event, store) is event
+    assert store.bodies == {}
+
+
+async def test_an_object_goes_as_canonical_json(store):
+    event = facts.call("b/1/0").data.model_copy(update={"input": {"b": "x" * INLINE_LIMIT, "a": 1e400}})
+    small = await externalize(event, store)
+    assert isinstance(small.input, BlobRef)
+    assert await materialize(small, store) == event
+
+
+async def test_an_object_that_looks_like_a_reference_is_kept_by_one(store):
+    lookalike = {"ref": "sha256:" + "0" * 64, "bytes": 3}
+    event = facts.call("b/1/0").data.model_copy(update={"input": lookalike})
+    small = await externalize(event, store)
+    stored = decode(small.type, small.version, encode(small))
+    assert (await materialize(stored, store)).input == lookalike
+
+
+async def test_twice_is_once(store):
+    event = facts.result("b/1/0", "x" * 99_999).data
+    once = await externalize(event, store)
+    assert await externalize(once, store) is once
+    assert await externalize(event, store) == once
+    assert len(store.bodies) == 1
+
+
+async def test_bytes_that_are_not_those_are_a_fault(store):
+    small = await externalize(facts.result("b/1/0", "x" * 99_999).data, store)
+    key = next(iter(store.bodies))
+    for wrong in (b"y" * 99_999, b"x"):
+        store.bodies[key] = wrong
+        with pytest.raises(Fault):
+            await materialize(small, store)
+    del store.bodies[key]
+    with pytest.raises(NotFound):
+        await materialize(small, store)
