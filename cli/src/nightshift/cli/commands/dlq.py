@@ -12,6 +12,7 @@ import cyclopts
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json, settings_for
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import note, report_error, write_fields, write_json, write_line, write_table
+from nightshift.runtime import logs
 from nightshift.runtime.bus.dead_letters import DeadLetters, Parked, Wanted, restored
 from nightshift.runtime.bus.kafka.producer import KafkaProducer
 from nightshift.runtime.bus.kafka.reader import KafkaReader
@@ -132,7 +133,7 @@ def drive(
     Example: nightshift dlq drive --all --reason unknown_type
     """
     if bool(ids) == all_:
-        raise cyclopts.ValidationError("give ids, or --all")
+        raise cyclopts.ValidationError(exception_message="give ids, or --all", command_chain=("dlq", "drive"))
     if not (yes or dry_run) and not sys.stdin.isatty():
         raise Refused(
             "nothing was sent: nobody is there to ask",
@@ -172,6 +173,8 @@ class _Outcome:
 
 def _open(home: Path) -> tuple[DeadLetters, KafkaSettings]:
     settings = settings_for(KafkaSettings, home)
+    # Without this what the clients have to say would go to stdout, among the data.
+    logs.configure(level="warning", format="console", secrets=settings.secrets())
     topics = settings.topics
     known = [topic for topic in topics.all if topic != topics.dead_letter]
     return DeadLetters(KafkaReader(settings), topic=topics.dead_letter, known_topics=known), settings

@@ -119,6 +119,11 @@ class KafkaConsumers:
         return all(feed.assigned for feed in self._feeds)
 
     @property
+    def settled(self) -> int:
+        """Messages handled, passed over or parked since the start."""
+        return sum(feed.progress for feed in self._feeds)
+
+    @property
     def failed(self) -> asyncio.Event:
         """Set when the process should end."""
         return self.watchdog.failed
