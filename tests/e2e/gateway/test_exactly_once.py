@@ -1,0 +1,153 @@
+"""The service itself, killed at every point: each call's effect is in the workspace once, and each has one result."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.gateway_world import World
+from tests.support.processes import clean_environment
+from tests.support.stack import Database
+
+from nightshift.contracts.topics import Topics
+from nightshift.devstack.parts import KafkaAddress, S3Address
+from nightshift.runtime.log.postgres import PostgresEventLog, log_database
+from nightshift.runtime.pg import PgConfig
+from nightshift.sandboxes.local.driver import LocalDriver, close_all
+from nightshift.sandboxes.local.settings import LocalSettings
+
+pytestmark = [pytest.mark.fault, pytest.mark.kafka]
+
+_POINTS = (
+    "after_create",
+    "after_open",
+    "before_run",
+    "after_start",
+    "after_run",
+    "before_append",
+    "after_append",
+)
+
+
+class Service:
+    """Gateways as processes, replaced when they die."""
+
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        self._environment = environment
+        self._log = log
+        self._running: list[subprocess.Popen[bytes]] = []
+        self.kills = 0
+
+    def start(self, fail_point: str | None = None) -> None:
+        environment = dict(self._environment)
+        if fail_point is not None:
+            environment["NIGHTSHIFT_FAIL_POINT"] = fail_point
+        with self._log.open("ab") as output:
+            self._running.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "nightshift.sandbox_gateway"],
+                    env=environment,
+                    stdout=output,
+                    stderr=output,
+                )
+            )
+
+    def replace_the_dead(self, fail_point: str | None) -> None:
+        for process in list(self._running):
+            if process.poll() is not None:
+                self._running.remove(process)
+                self.kills += process.returncode == -signal.SIGKILL
+                self.start(fail_point)
+
+    def kill_one(self) -> None:
+        victim = random.choice(self._running)
+        victim.kill()
+        victim.wait()
+
+    def stop(self) -> None:
+        for process in self._running:
+            process.kill()
+        for process in self._running:
+            process.wait()
+
+
+@pytest.fixture
+async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
+    pool = log_database(PgConfig(dsn=database.dsn()))
+    log = PostgresEventLog(pool, actor="test")
+    one = World(LocalDriver(LocalSettings(tmp_path / "home" / "sandboxes")), log)
+    try:
+        await one.accept()
+        yield one
+    finally:
+        await asyncio.to_thread(close_all, tmp_path / "home" / "sandboxes")
+        await log.close()
+        await pool.close()
+
+
+@pytest.fixture
+def service(
+    database: Database, kafka: KafkaAddress, s3: S3Address, topics: Topics, tmp_path: Path
+) -> Iterator[Service]:
+    environment = clean_environment(
+        NIGHTSHIFT_POSTGRES_DSN=database.dsn("nightshift_sandbox_gateway"),
+        NIGHTSHIFT_KAFKA_BOOTSTRAP=kafka.bootstrap,
+        NIGHTSHIFT_KAFKA_IDEMPOTENCE=str(kafka.idempotence).lower(),
+        NIGHTSHIFT_KAFKA_ADAPTIVE_FETCH=str(kafka.adaptive_fetch).lower(),
+        NIGHTSHIFT_TOPIC_PREFIX=topics.prefix,
+        NIGHTSHIFT_S3_ENDPOINT=s3.endpoint,
+        NIGHTSHIFT_S3_BUCKET=s3.bucket,
+        NIGHTSHIFT_S3_ACCESS_KEY=s3.access_key,
+        NIGHTSHIFT_S3_SECRET_KEY=s3.secret_key,
+        NIGHTSHIFT_HOME=str(tmp_path / "home"),
+        NIGHTSHIFT_GATEWAY_LEASE_S="1",
+        NIGHTSHIFT_GATEWAY_LOOK_S="0.3",
+    )
+    one = Service(environment, tmp_path / "gateway.log")
+    try:
+        yield one
+    finally:
+        one.stop()
+
+
+@pytest.mark.timeout(120)
+async def test_no_call_is_run_twice_whenever_the_gateway_dies(world: World, service: Service) -> None:
+    seed = int(os.environ.get("NIGHTSHIFT_SEED", random.randrange(1 << 32)))
+    random.seed(seed)
+    print(f"seed {seed}")
+    calls = 14
+    await world.ask(
+        *(
+            ("bash", {"command": f"echo {number} >> log; sleep 0.05"})
+            if number % 2
+            else ("edit_file", {"file_path": "count", "old_string": "|", "new_string": f"{number},|"})
+            for number in range(calls)
+        )
+    )
+    first = world.driver
+    sandbox = await first.create(world.build_id, generation=0, metadata={"project": "p1"})
+    await sandbox.write_file("count", b"|")
+    points = iter([*_POINTS, "after_note", "before_append", "after_run"])
+    service.start(f"{next(points)}:1")
+    service.start(f"{next(points)}:1")
+    async with asyncio.timeout(100):
+        while len(await world.results()) < calls:
+            point = next(points, None)
+            service.replace_the_dead(f"{point}:{random.randint(1, 3)}" if point else None)
+            if random.random() < 0.1 and service.kills < 14:
+                service.kill_one()
+            await asyncio.sleep(0.1)  # the pace of the faults, not a wait for anything
+
+    results = await world.results()
+    assert not [one.output for one in results.values() if one.is_error]
+    assert await sandbox.read_file("log") == b"".join(b"%d\n" % n for n in range(calls) if n % 2)
+    assert await sandbox.read_file("count") == b"".join(b"%d," % n for n in range(calls) if n % 2 == 0) + b"|"
+    types = await world.types()
+    assert types.count("tool_call.completed") == calls
+    assert types.count("sandbox.opened") == 1
+    assert service.kills >= 5
