@@ -5,8 +5,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_number integer;
 BEGIN
-    -- One project at a time; 20042 is ours alone.
-    PERFORM pg_advisory_xact_lock(20042, hashtext(p_project_id));
+    -- One project at a time; 20053 is ours alone.
+    PERFORM pg_advisory_xact_lock(20053, hashtext(p_project_id));
     SELECT b.build_version INTO v_number FROM nightshift.project_builds b WHERE b.build_id = p_build_id;
     IF v_number IS NULL THEN
         INSERT INTO nightshift.project_builds (build_id, project_id, build_version)
