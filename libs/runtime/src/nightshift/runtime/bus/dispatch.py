@@ -74,7 +74,10 @@ class Dispatcher:
         return None
 
     async def handle(self, message: Inbound) -> None:
-        """Decode and call the handler. Raises what they raise; nothing is remembered then."""
+        """Decode and call the handler. Raises what they raise; nothing is remembered then.
+
+        The log's context gets the event's ids: the caller's task is the message's, and clears it for the next.
+        """
         event = await self._decode(message)
         handler = self._handlers.get(event.data.type)
         if handler is None:
@@ -83,8 +86,8 @@ class Dispatcher:
         bound = {"event_id": str(event.event_id), event.data.stream + "_id": event.subject}
         if call_id is not None:
             bound["call_id"] = call_id
-        with structlog.contextvars.bound_contextvars(**bound):
-            await handler(event)
+        structlog.contextvars.bind_contextvars(**bound)
+        await handler(event)
         if self._owner is not Owner.OUTSIDE:
             self._seen.advance(event.subject, event.version)
 
@@ -98,9 +101,7 @@ class Dispatcher:
             )
         envelope = cloudevents.fact_envelope(message.key, message.headers)
         data = await self._objects.get(_blob(envelope.dataref)) if envelope.dataref is not None else None
-        received = cloudevents.decode_fact(
-            message.key, message.headers, message.value, data=data, registry=self._registry
-        )
+        received = cloudevents.read_fact(envelope, message.value, data=data, registry=self._registry)
         if received.event.owner is not self._owner:
             raise BadMessage(f"{received.event.type} does not belong on {message.topic}", field="ce_type")
         return _fact(received, message)

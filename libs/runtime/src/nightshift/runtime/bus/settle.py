@@ -58,31 +58,33 @@ class Settler:
         self.settled += 1
 
     async def _handle(self, message: Inbound, lane: Lane) -> None:
-        peeked = peek(message.headers)
         away = 0
-        with structlog.contextvars.bound_contextvars(
-            topic=message.topic, partition=message.partition, offset=message.offset, subject=peeked.subject
-        ):
-            while True:
-                await self._room(lane)
-                try:
-                    await self._dispatcher.handle(message)
-                except Exception as error:  # noqa: BLE001 - the one boundary: the error's branch decides
-                    if is_ground_away(error) and not await self._ground_answers():
-                        # Not this message's fault: whatever it was suspected of is forgotten.
-                        self._failures.pop(_place(message), None)
-                        away += 1
-                        await self._wait(lane, self._retry.ground_delay(away), "ground", error)
-                        continue
-                    failure = self._remember(message, error)
-                    if self._may_try_again(failure):
-                        await self._wait(lane, self._retry.delay(failure.attempts), "transient", error)
-                        continue
-                    await self._park(message, lane, failure)
-                else:
-                    self._handled.inc()
+        # The lane's task handles nothing else: cleared and bound, at a fifth of what a binding for a block costs.
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(
+            topic=message.topic, partition=message.partition, offset=message.offset
+        )
+        while True:
+            await self._room(lane)
+            try:
+                await self._dispatcher.handle(message)
+            except Exception as error:  # noqa: BLE001 - the one boundary: the error's branch decides
+                if is_ground_away(error) and not await self._ground_answers():
+                    # Not this message's fault: whatever it was suspected of is forgotten.
+                    self._failures.pop(_place(message), None)
+                    away += 1
+                    await self._wait(lane, self._retry.ground_delay(away), "ground", error)
+                    continue
+                failure = self._remember(message, error)
+                if self._may_try_again(failure):
+                    await self._wait(lane, self._retry.delay(failure.attempts), "transient", error)
+                    continue
+                await self._park(message, lane, failure)
+            else:
+                self._handled.inc()
+            if self._failures:
                 self._failures.pop(_place(message), None)
-                return
+            return
 
     def _may_try_again(self, failure: Failure) -> bool:
         if branch_of(failure.error) is not Branch.TRANSIENT:
@@ -124,6 +126,7 @@ class Settler:
             "message parked",
             reason=failure.reason,
             error=f"{type(failure.error).__name__}: {failure.error}",
+            subject=peek(message.headers).subject,
             attempts=failure.attempts,
             exc_info=failure.error if fault else None,
         )
