@@ -17,7 +17,7 @@ CREATE OR REPLACE FUNCTION nightshift.append_event(
     OUT fresh boolean
 )
 LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     v_shard constant smallint := nightshift.shard_of(p_stream_id);

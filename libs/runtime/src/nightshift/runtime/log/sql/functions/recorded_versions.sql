@@ -1,5 +1,5 @@
--- For append_events: the versions under which all of these events are recorded, in their order; null when none is.
--- Who wrote them and when does not count, what they say does. NS002 when only some are there, or one says something else.
+-- For append_events: the versions under which all of these events are recorded, in their order.
+-- Who wrote them and when does not count, what they say does. NS002 when not all are there, or one says something else.
 CREATE OR REPLACE FUNCTION nightshift.recorded_versions(
     p_stream_id text, p_event_ids uuid[], p_types text[], p_schema_versions integer[], p_data text[]
 ) RETURNS bigint[]
@@ -21,9 +21,6 @@ BEGIN
         AS n (event_id, type, schema_version, data, place)
     LEFT JOIN nightshift.events e ON e.event_id = n.event_id;
 
-    IF v_known = 0 THEN
-        RETURN NULL;
-    END IF;
     IF v_same <> cardinality(p_event_ids) THEN
         RAISE EXCEPTION 'stream %: of % events % are in the log already, and % of them say the same',
             p_stream_id, cardinality(p_event_ids), v_known, v_same
