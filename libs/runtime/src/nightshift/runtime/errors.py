@@ -33,7 +33,7 @@ class Fault(NightshiftError):
 
 
 class VersionConflict(Refused):
-    """The stream is not at the expected version: somebody else appended. Fold again and decide again. SQLSTATE NS001."""
+    """The stream is not at the expected version: somebody else appended. Fold and decide again. SQLSTATE NS001."""
 
 
 class EventIdReused(Refused):
