@@ -298,3 +298,12 @@ def test_marks_are_read_from_the_types():
     assert sealed_fields(CATALOGUE.model("budget.granted")) == frozenset()
     for model in CATALOGUE.newest.values():
         assert blob_fields(model) <= sealed_fields(model)
+
+
+def test_an_accepted_build_ignores_unknown_fields_of_its_parts():
+    data = {
+        **dict.fromkeys(("build_id", "project_id", "account_id", "idea_brief", "model"), "x"),
+        "turn_limit": 1, "tool_call_limit": 1, "checks": [{"name": "n", "command": "c", "zzz_new": 1}],
+    }  # fmt: skip
+    for text in (registry.canonical.dumps(data), registry.canonical.dumps({**data, "zzz": "\ud800"})):
+        assert registry.decode("build.accepted", 1, text).checks[0].command == "c"
