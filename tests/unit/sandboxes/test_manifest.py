@@ -1,0 +1,179 @@
+"""What a manifest may hold, and that it reads back as it was."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nightshift.sandboxes.errors import HostileTree
+from nightshift.sandboxes.port import Entry
+from nightshift.sandboxes.snapshots.compare import compare, must_go
+from nightshift.sandboxes.snapshots.manifest import (
+    Location,
+    Manifest,
+    ProjectKey,
+    TreeLimits,
+    check,
+    dump,
+    parse,
+    storable,
+    tree_digest,
+)
+
+D = "ab" * 32
+LIMITS = TreeLimits(entries=1000, total_bytes=10_000, file_bytes=5_000, depth=8)
+
+
+def manifest(*rows: object, blobs: object = None, **more: object) -> bytes:
+    value = {
+        "format": 1,
+        "build_id": "b",
+        "at_version": 1,
+        "entries": list(rows),
+        "blobs": blobs or {},
+        **more,
+    }
+    return json.dumps(value).encode()
+
+
+HOSTILE = {
+    "absolute": manifest(["/etc/passwd", "file", 0o644, 1, D]),
+    "parent": manifest(["../x", "file", 0o644, 1, D]),
+    "parent inside": manifest(["a", "directory", 0o755], ["a/../../x", "file", 0o644, 1, D]),
+    "dot": manifest(["./x", "file", 0o644, 1, D]),
+    "empty part": manifest(["a//x", "file", 0o644, 1, D]),
+    "trailing slash": manifest(["a/", "directory", 0o755]),
+    "empty": manifest(["", "file", 0o644, 1, D]),
+    "nul": manifest(["a\0b", "file", 0o644, 1, D]),
+    "lone surrogate outside of names": manifest(["\ud800x", "file", 0o644, 1, D]),
+    "twice": manifest(["a", "file", 0o644, 1, D], ["a", "file", 0o644, 1, D]),
+    "file as parent": manifest(["a", "file", 0o644, 1, D], ["a/b", "file", 0o644, 1, D]),
+    "symlink then file through it": manifest(["a", "symlink", "/etc"], ["a/b", "file", 0o644, 1, D]),
+    "symlink then directory through it": manifest(["a", "symlink", ".."], ["a/b", "directory", 0o755]),
+    "no parent": manifest(["a/b", "file", 0o644, 1, D]),
+    "fifo": manifest(["a", "fifo", 0o644]),
+    "device": manifest(["a", "device", 0o644, 1, 3]),
+    "other": manifest(["a", "other", 0o644]),
+    "setuid": manifest(["a", "file", 0o4755, 1, D]),
+    "negative mode": manifest(["a", "file", -1, 1, D]),
+    "mode as text": manifest(["a", "file", "755", 1, D]),
+    "true as size": manifest(["a", "file", 0o644, True, D]),
+    "negative size": manifest(["a", "file", 0o644, -5, D]),
+    "huge size": manifest(["a", "file", 0o644, 2**60, D]),
+    "large file": manifest(["a", "file", 0o644, 5_001, D]),
+    "large tree": manifest(*([f"f{n}", "file", 0o644, 4_000, D] for n in range(3))),
+    "too many": manifest(*([f"f{n}", "directory", 0o755] for n in range(1001))),
+    "too deep": manifest(["/".join("abcdefghi"), "file", 0o644, 1, D]),
+    "long part": manifest(["x" * 256, "file", 0o644, 1, D]),
+    "long path": manifest(["/".join(["x" * 250] * 17), "file", 0o644, 1, D]),
+    "not a digest": manifest(["a", "file", 0o644, 1, "../../secret"]),
+    "digest of another kind": manifest(["a", "file", 0o644, 1, 5]),
+    "empty target": manifest(["a", "symlink", ""]),
+    "nul in target": manifest(["a", "symlink", "x\0y"]),
+    "target is no text": manifest(["a", "symlink", 5]),
+    "path is no text": manifest([5, "file", 0o644, 1, D]),
+    "fields missing": manifest(["a", "file"]),
+    "fields too many": manifest(["a", "directory", 0o755, 1]),
+    "entries is an object": json.dumps({"format": 1, "entries": {}, "blobs": {}}).encode(),
+    "unknown format": manifest(format=2),
+    "blob out of range": manifest(blobs={D: ["p", -1, 5]}),
+    "blob without a digest": manifest(blobs={"x": ["p", 0, 5]}),
+    "not json": b"\x00\x01",
+    "not an object": b"[]",
+    "deep": b"[" * 200_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_manifest_is_refused(name: str) -> None:
+    with pytest.raises(HostileTree):
+        parse(HOSTILE[name], LIMITS)
+
+
+def test_a_million_entries_are_refused_before_they_are_looked_at() -> None:
+    body = (
+        b'{"format":1,"build_id":"b","at_version":1,"blobs":{},"entries":['
+        + b",".join([b"0"] * 1_000_000)
+        + b"]}"
+    )
+    with pytest.raises(HostileTree, match="entries"):
+        parse(body, LIMITS)
+    with pytest.raises(HostileTree, match="too large"):
+        parse(body, replace(LIMITS, manifest_bytes=1000))
+
+
+names = st.text(
+    st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)), min_size=1, max_size=20
+).filter(lambda name: name not in (".", "..") and len(name.encode()) < 256)
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> tuple[Entry, ...]:
+    """Sound trees, up to three deep."""
+    entries: dict[str, Entry] = {}
+
+    def fill(prefix: str, depth: int) -> None:
+        for name in draw(st.sets(names, max_size=4)):
+            kind = draw(st.sampled_from(["file", "directory", "symlink"]))
+            mode = draw(st.integers(0, 0o777))
+            if kind == "file":
+                digest = draw(st.sampled_from([f"{n:064x}" for n in range(5)]))
+                entries[prefix + name] = Entry(
+                    prefix + name, "file", mode=mode, size=draw(st.integers(0, 99)), digest=digest
+                )
+            elif kind == "symlink":
+                entries[prefix + name] = Entry(prefix + name, "symlink", target=draw(names))
+            else:
+                entries[prefix + name] = Entry(prefix + name, "directory", mode=mode)
+                if depth < 3:
+                    fill(f"{prefix}{name}/", depth + 1)
+
+    fill("", 1)
+    return tuple(sorted(entries.values(), key=lambda entry: entry.path))
+
+
+@given(trees())
+def test_a_manifest_reads_back_as_it_was(tree: tuple[Entry, ...]) -> None:
+    one = Manifest("b1", 7, tree, {e.digest: Location("p", 3, 5) for e in tree if e.digest})
+    assert parse(dump(one), TreeLimits()) == one
+    assert dump(parse(dump(one), TreeLimits())) == dump(one)
+
+
+@given(trees(), trees())
+def test_healing_a_tree_gives_the_wanted_one(present: tuple[Entry, ...], wanted: tuple[Entry, ...]) -> None:
+    plan = compare(present, wanted)
+    tree = {entry.path: entry for entry in present}
+    for gone in must_go(plan, present):
+        for path in list(tree):
+            if path == gone or path.startswith(gone + "/"):
+                del tree[path]
+    for entry in plan.wanted:
+        parent = entry.path.rpartition("/")[0]
+        assert not parent or tree[parent].kind == "directory", "parents come first"
+        tree[entry.path] = entry
+    assert tuple(sorted(tree.values(), key=lambda entry: entry.path)) == wanted
+    assert compare(tuple(tree.values()), wanted).empty
+
+
+@given(trees(), trees())
+def test_a_tree_has_one_digest_and_another_tree_another(
+    one: tuple[Entry, ...], other: tuple[Entry, ...]
+) -> None:
+    assert (tree_digest(one) == tree_digest(other)) == (one == other)
+
+
+def test_a_listing_becomes_storable_without_what_cannot_be_stored() -> None:
+    key = ProjectKey.derive(b"master", "p")
+    listed = [
+        Entry("pipe", "other"),
+        Entry("b", "file", mode=0o4755, size=1, mtime_ns=5, digest=D),
+        Entry("a", "directory", mode=0o1777, size=4096, mtime_ns=5),
+    ]
+    stored = storable(listed, key)
+    assert [(e.path, e.mode, e.mtime_ns) for e in stored] == [("a", 0o777, 0), ("b", 0o755, 0)]
+    assert stored[1].digest not in (D, storable(listed, ProjectKey.derive(b"master", "q"))[1].digest)
+    check(stored, TreeLimits())
+    with pytest.raises(HostileTree):
+        storable([Entry("x", "file", digest=None)], key)
