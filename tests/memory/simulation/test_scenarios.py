@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from nightshift.runtime.simulation import SimulationFailed, Violation, simulate
-from nightshift.runtime.simulation.scenarios import SCENARIOS, leases, log
+from nightshift.runtime.simulation.scenarios import SCENARIOS, bus, leases, log
 
 SEEDS = 100
 
@@ -34,6 +34,11 @@ def test_without_fences_a_stale_owners_step_is_found():
 @pytest.mark.parametrize("fault", ["drawn_ids", "any_version", "late_rows", "cursor_first"])
 def test_a_fault_around_the_log_is_found(fault):
     assert violations(partial(log.scenario, plant=log.Plant(**{fault: True})), seeds=60)
+
+
+@pytest.mark.parametrize("fault", ["no_wrapper", "no_inbox", "drawn_result"])
+def test_a_fault_around_the_bus_is_found(fault):
+    assert violations(partial(bus.scenario, plant=bus.Plant(**{fault: True})), seeds=30)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -6,6 +6,7 @@ and the end of its trace; `--seed N SCENARIO` shows the same run again, with the
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 import time
@@ -13,6 +14,8 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import repeat
+
+import structlog
 
 from nightshift.runtime.simulation.run import Outcome, Scenario, SimulationFailed, simulate
 from nightshift.runtime.simulation.scenarios import SCENARIOS
@@ -110,6 +113,8 @@ def main() -> int:
         "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes (default: 2)"
     )
     options = parser.parse_args()
+    # What the code under test logs is expected here: faults are what it is given.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     for name in options.scenarios:
         load(name)
     if options.seed is not None:

@@ -5,5 +5,6 @@ _HERE = "nightshift.runtime.simulation.scenarios"
 #: Name → import string.
 SCENARIOS = {
     "log": f"{_HERE}.log:scenario",
+    "bus": f"{_HERE}.bus:scenario",
     "leases": f"{_HERE}.leases:scenario",
 }
