@@ -1,7 +1,6 @@
 """Fixtures and markers for all tests. What a test costs is told by its top folder."""
 
 import asyncio
-import importlib.util
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from nightshift.devstack.parts import (
     PostgresAddress,
     S3Address,
 )
+from nightshift.runtime.log.migrate import migrate
 
 _HERE = Path(__file__).parent
 _LANES = {"unit", "memory", "integration", "e2e"}
@@ -69,10 +69,7 @@ def postgres(stack_folder: Path) -> Iterator[PostgresAddress]:
 
 async def _make_template(address: PostgresAddress) -> None:
     template = await create_database(address, TEMPLATE)
-    if importlib.util.find_spec("nightshift.runtime.log.migrate") is not None:
-        from nightshift.runtime.log.migrate import migrate
-
-        await migrate(template.dsn())
+    await migrate(template.dsn())
 
 
 @pytest.fixture
