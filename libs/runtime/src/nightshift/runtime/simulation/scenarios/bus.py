@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Self
-from uuid import uuid5
+from uuid import UUID, uuid5
 
 from nightshift.contracts.cloudevents import encode_fact
 from nightshift.contracts.envelope import Envelope, fact_source
@@ -55,6 +55,7 @@ class Shelf:
 
     tables: MemoryTables = field(default_factory=MemoryTables)
     topic: list[Stored] = field(default_factory=list)
+    sent: set[UUID] = field(default_factory=set)
     committed: int = 0
     effects: Counter[str] = field(default_factory=Counter)
     finished: set[str] = field(default_factory=set)
@@ -95,16 +96,15 @@ class Relay:
     async def main(self) -> None:
         while not self.shelf.done():
             rows = [row for rows in self.shelf.tables.shards.values() for row in rows]
-            sent = {message.headers for message in self.shelf.topic}
             asked = [row for row in rows if row.type == ToolCallRequested.type]  # results have another topic
             for row in sorted(asked, key=lambda row: row.position):
-                message = encode(row)
-                if message.headers not in sent or self.world.strikes(self.world.weather.redeliveries):
-                    await self.world.insist("send", partial(self._send, message))
+                if row.event_id not in self.shelf.sent or self.world.strikes(self.world.weather.redeliveries):
+                    await self.world.insist("send", partial(self._send, row))
             await self.world.pause()
 
-    async def _send(self, message: Outgoing) -> None:
-        at = len(self.shelf.topic)
+    async def _send(self, row: Row) -> None:
+        message, at = encode(row), len(self.shelf.topic)
+        self.shelf.sent.add(row.event_id)
         self.shelf.topic.append(Stored(TOPIC, 0, at, 0, message.key, message.value, message.headers))
 
 
