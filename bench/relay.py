@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+import psutil
+from aiokafka import AIOKafkaProducer
 
 from nightshift.contracts.events.build import AgentSteered
 from nightshift.contracts.topics import Topics
@@ -99,15 +100,15 @@ async def relay(on: Stack, topics: Topics) -> AsyncIterator[asyncio.subprocess.P
         await process.wait()
 
 
-async def fill(on: Stack, count: int) -> None:
+async def fill(on: Stack, count: int, *, builds: int = BUILDS) -> None:
     """A backlog, straight into the table: what is measured is the relay."""
     connection = await asyncpg.connect(on.dsn)
     await connection.execute(
         """
         INSERT INTO nightshift.events (shard, stream_id, version, event_id, type, schema_version, data,
-            correlation_id, causation_id, actor)
+            correlation_id, causation_id, actor, closed)
         SELECT nightshift.shard_of(s.stream), s.stream, h.head + row_number() OVER (PARTITION BY s.stream ORDER BY n),
-            gen_random_uuid(), 'agent.steered', 1, $2, 'c', gen_random_uuid(), 'orchestrator/bench'
+            gen_random_uuid(), 'agent.steered', 1, $2, 'c', gen_random_uuid(), 'orchestrator/bench', false
         FROM generate_series(1, $1) AS n
         CROSS JOIN LATERAL (SELECT 'build-bench' || n % $3::int AS stream) AS s
         CROSS JOIN LATERAL (
@@ -116,7 +117,7 @@ async def fill(on: Stack, count: int) -> None:
         """,
         count,
         json.dumps({"reason": "person", "message": TEXT}),
-        BUILDS,
+        builds,
     )
     await connection.execute("VACUUM ANALYZE nightshift.events")
     await connection.close()
@@ -134,8 +135,6 @@ async def to_publish(connection: asyncpg.Connection) -> int:
 async def caught_up(on: Stack) -> float:
     """Wait until the cursors are at the end; the time of that."""
     connection = await asyncpg.connect(on.dsn)
-    ends = "SELECT count(*) FROM (SELECT shard, max(position) AS p FROM nightshift.events GROUP BY shard) e"
-    ends += " JOIN nightshift.relay_cursors c USING (shard) WHERE c.position < e.p"
     goal = await connection.fetch("SELECT shard, max(position) AS p FROM nightshift.events GROUP BY shard")
     shards, positions = [r["shard"] for r in goal], [r["p"] for r in goal]
     behind = (
@@ -254,6 +253,17 @@ async def bare_hops(on: Stack, topics: Topics) -> tuple[float, float]:
         await producer.stop()
 
 
+async def idle_cpu(on: Stack, topics: Topics) -> float:
+    """Percent of one core that an idle leader takes."""
+    async with relay(on, topics) as process:
+        await caught_up(on)
+        await asyncio.sleep(3)
+        times, began = psutil.Process(process.pid).cpu_times(), time.perf_counter()
+        await asyncio.sleep(10)
+        now = psutil.Process(process.pid).cpu_times()
+        return 100 * (now.user + now.system - times.user - times.system) / (time.perf_counter() - began)
+
+
 async def relay_hops(on: Stack, topics: Topics, *, open_transaction: bool) -> tuple[float, float]:
     database = log_database(PgConfig(dsn=on.dsn))
     log = PostgresEventLog(database, actor="orchestrator/bench")
@@ -287,14 +297,11 @@ async def relay_hops(on: Stack, topics: Topics, *, open_transaction: bool) -> tu
 async def million(on: Stack, topics: Topics) -> dict[int, int]:
     """Resident KiB of the relay after so many events. Each tenth of them is of builds never seen before."""
     sizes: dict[int, int] = {}
-    global BUILDS
     async with relay(on, topics) as process:
         for done in range(100_000, 1_000_001, 100_000):
-            BUILDS += 1000
-            await fill(on, 100_000)
+            await fill(on, 100_000, builds=BUILDS + done // 100)
             await caught_up(on)
-            text = Path(f"/proc/{process.pid}/status").read_text()
-            sizes[done] = int(next(line for line in text.splitlines() if line.startswith("VmRSS")).split()[1])
+            sizes[done] = psutil.Process(process.pid).memory_info().rss // 1024
             print(f"  {done:>9,} events: {sizes[done]:,} KiB", file=sys.stderr)
     return sizes
 
@@ -325,6 +332,7 @@ async def main() -> None:
                 note("bare hop", *await bare_hops(on, topics))
                 note("relay hop", *await relay_hops(on, topics, open_transaction=False))
                 note("relay hop, open transaction", *await relay_hops(on, topics, open_transaction=True))
+        note("idle cpu", await idle_cpu(on, topics))
         if given.million:
             sizes = await million(on, topics)
     table(figures, sizes)
@@ -341,6 +349,7 @@ def table(figures: dict[str, list[float]], sizes: dict[int, int]) -> None:
             if f"{name} {part}" in middle:
                 ours, bare = middle[f"{name} {part}"], middle[f"bare hop {part}"]
                 print(f"| {name}, ms {part} | {ours:.1f} | {bare:.1f} | {ours / bare:.2f} | {target} |")
+    print(f"| CPU of an idle relay, % of one core | {middle['idle cpu']:.1f} | | | |")
     if sizes:
         first, last = sizes[100_000], sizes[1_000_000]
         print(

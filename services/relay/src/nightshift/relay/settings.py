@@ -16,7 +16,7 @@ class RelaySettings(Settings):
     relay_ack_timeout_s: float = Field(
         3.0, ge=0.5, le=60
     )  # then the broker is looked at, and the batch sent again
-    relay_inline_bytes: int = Field(262_144, ge=4096)  # a larger message carries its data by reference
+    relay_inline_bytes: int = Field(262_144, ge=8192)  # a larger message carries its data by reference
     relay_batch_events: int = Field(2000, ge=1, le=20_000)
     relay_batch_bytes: int = Field(4_194_304, ge=65_536)
     relay_create_topics: bool = False  # create topics that are missing, also when the broker forgot them

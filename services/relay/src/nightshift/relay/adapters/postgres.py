@@ -77,7 +77,7 @@ class PgSource:
     async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, Place]:
         """Where the log has these events."""
         rows = await self._database.fetch(_KNOWN, event_ids)
-        return {UUID(bytes=row[0].bytes): Place(row[1], row[2]) for row in rows}
+        return {row[0]: Place(row[1], row[2]) for row in rows}
 
     async def lag(self, shards: Sequence[int]) -> tuple[int, float]:
         """Events after the cursors, and the age of the oldest."""
@@ -116,9 +116,7 @@ class PgSession:
     async def published(self) -> Sequence[Published]:
         """What the broker acknowledged last, by lane."""
         rows = await self._call(_PUBLISHED)
-        return [
-            Published(Lane(row[0], row[1]), row[2], UUID(bytes=row[3].bytes), row[4], row[5]) for row in rows
-        ]
+        return [Published(Lane(row[0], row[1]), row[2], row[3], row[4], row[5]) for row in rows]
 
     async def move(self, cursors: Mapping[int, int], published: Sequence[Published]) -> None:
         """Move cursors and note the last records. On this connection: without its locks it could not."""

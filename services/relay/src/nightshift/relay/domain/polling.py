@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds between polls. `busy` after a find; doubling to `quiet`, or to `hinted` when hints of writers arrive."""
+    """Seconds between polls: from the first of a pair after a find, doubling to the second while nothing comes.
 
-    busy: float = 0.002
-    quiet: float = 0.05
-    hinted: float = 0.25
+    `alone` is the pair without the hints of writers; where hints wake the relay, a poll only finds what has none.
+    """
+
+    alone: tuple[float, float] = (0.002, 0.05)
+    hinted: tuple[float, float] = (0.01, 0.25)
 
     def following(self, wait: float, *, found: bool, hints: bool) -> float:
         """The wait after one of `wait` seconds, given what the poll found and whether a hint would wake us."""
-        if found:
-            return self.busy
-        return min(max(wait, self.busy) * 2, self.hinted if hints else self.quiet)
+        shortest, longest = self.hinted if hints else self.alone
+        return shortest if found else min(max(wait, shortest) * 2, longest)

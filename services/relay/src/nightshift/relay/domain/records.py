@@ -29,11 +29,6 @@ class Record:
     event_id: UUID
     recorded_at: datetime
 
-    @property
-    def size(self) -> int:
-        """Bytes on the wire, about."""
-        return len(self.key) + len(self.value) + sum(len(name) + len(value) for name, value in self.headers)
-
 
 @dataclass(frozen=True, slots=True)
 class Batch:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import sha256
-from uuid import UUID
 
 from nightshift.contracts.cloudevents import encode_fact
 from nightshift.contracts.envelope import Envelope, fact_source
@@ -16,6 +15,8 @@ from nightshift.runtime.objects.port import ObjectStore
 
 #: Where data goes that is too large for a message; consumers follow a `ce_dataref` to nowhere else.
 BLOBS = "blobs/"
+#: What key and headers of a message may weigh, at most.
+_AROUND = 4096
 
 _source = lru_cache(maxsize=1024)(fact_source)
 
@@ -37,7 +38,7 @@ class Encoder:
         records = []
         for row in rows:
             record = self._record(row, row.data, None, lane)
-            if record.size > self._inline:
+            if len(record.value) > self._inline - _AROUND:
                 record = self._record(row, "{}", await self._put(row.data), lane)
             records.append(record)
         return records
@@ -69,7 +70,7 @@ class Encoder:
             position=row.position,
             stream_id=row.stream_id,
             version=row.version,
-            event_id=UUID(bytes=row.event_id.bytes),
+            event_id=row.event_id,
             recorded_at=row.recorded_at,
         )
 

@@ -1,7 +1,7 @@
 """The leader's loop: read, send, move the cursor after the acknowledgements; the next read runs beside the send."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nightshift.relay import metrics
@@ -70,15 +70,18 @@ class Publish:
                 if clock() - looked > self._limits.look_when_idle_s:
                     await self._look(broker, acknowledged)
                     looked = clock()
-                wait = self._pace.following(wait, found=False, hints=hints.heard)
                 await hints.wait(wait)
                 following = await self._prepare(broker, positions)
+                wait = self._pace.following(wait, found=following is not None, hints=hints.heard)
                 continue
-            wait = 0.0
             if clock() - looked > self._limits.look_before_send_s:
                 await self._look(broker, acknowledged)
             positions.update(batch.cursors)
-            acks, following = await self._send(broker, batch, positions)
+            if batch.count >= self._limits.max_events // 4:
+                acks, following = await self._send(broker, batch, positions)
+            else:
+                # Nothing else waits: a read beside the send would only take its time.
+                acks, following = await broker.send(batch.lanes), None
             looked = clock()
             published, lost = note_acks(acks, acknowledged)
             if lost is not None:
@@ -88,7 +91,7 @@ class Publish:
 
     async def _send(
         self, broker: Broker, batch: Batch, positions: Mapping[int, int]
-    ) -> tuple[list[Ack], Batch | None]:
+    ) -> tuple[Sequence[Ack], Batch | None]:
         sending = asyncio.ensure_future(broker.send(batch.lanes))
         preparing = asyncio.ensure_future(self._prepare(broker, positions))
         try:
@@ -97,7 +100,7 @@ class Publish:
             sending.cancel()
             preparing.cancel()
             await asyncio.gather(sending, preparing, return_exceptions=True)
-        return list(acks), following
+        return acks, following
 
     async def _prepare(self, broker: Broker, positions: Mapping[int, int]) -> Batch | None:
         rows = await self._source.read(
