@@ -54,8 +54,8 @@ async def test_another_process_finds_the_sandbox_and_its_running_call(
 
 
 async def test_a_timeout_and_a_stop_end_the_whole_group(sandbox: Sandbox) -> None:
-    command = "sleep 77 & (setsid sleep 77 &) ; trap '' TERM; sleep 77 & wait"
-    await sandbox.start_call(sh("b1/1/0", command, timeout_s=0.5))
+    command = "sleep 77 & (setsid sleep 77 &) ; sleep 77 & wait"
+    await sandbox.start_call(sh("b1/1/0", f"trap '' TERM; {command}", timeout_s=0.3))
     late = await sandbox.wait_call("b1/1/0", wait_s=20)
     assert (late.state, late.timed_out, late.stopped) == ("finished", True, False)
     await sandbox.start_call(sh("b1/1/1", command, timeout_s=None))

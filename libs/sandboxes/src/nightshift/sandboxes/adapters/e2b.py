@@ -27,6 +27,7 @@ from e2b import (
     SandboxQuery,
 )
 from e2b.exceptions import SandboxNotFoundException, SandboxNotRunningException, ServiceBusyException
+from e2b.sandbox.filesystem.filesystem import WriteEntry
 
 from nightshift.runtime.errors import ConfigurationError
 from nightshift.sandboxes import agent
@@ -91,10 +92,12 @@ class E2BDriver:
         return sandbox
 
     async def _install(self, box: AsyncSandbox) -> None:
+        files: list[WriteEntry] = [
+            {"path": f"{_STATE}/agent/{path.name}", "data": path.read_bytes()}
+            for path in sorted(Path(agent.__file__).parent.glob("*.py"))
+        ]
         with _errors():
-            for path in sorted(Path(agent.__file__).parent.glob("*.py")):
-                await box.files.write(f"{_STATE}/agent/{path.name}", path.read_bytes(), use_octet_stream=True)
-            await box.commands.run(f"mkdir -p {_STATE}/io")
+            await box.files.write_files(files, use_octet_stream=True)
 
     async def connect(self, sandbox_id: str) -> AgentSandbox:
         with _errors():
@@ -104,7 +107,10 @@ class E2BDriver:
             if not await box.is_running():
                 raise SandboxGone(f"sandbox {sandbox_id} does not run")
         sandbox = self._sandbox(box)
-        marker = await sandbox.hello()
+        try:
+            marker = await sandbox.hello()
+        except AnswerCut:
+            marker = None
         if marker is None:  # its maker died before it was ready: make it ready
             with _errors():
                 info = await box.get_info()

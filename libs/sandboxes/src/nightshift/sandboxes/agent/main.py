@@ -34,7 +34,7 @@ class Agent:
         self._calls = Calls(os.path.join(self._state, "calls"))
 
     def prepare(self) -> None:
-        for path in (self._root.path, os.path.join(self._state, "calls")):
+        for path in (self._root.path, os.path.join(self._state, "calls"), os.path.join(self._state, "io")):
             os.makedirs(path, exist_ok=True)
 
     def answer(self, request: dict[str, Any], body: Reader, out: Writer) -> None:
