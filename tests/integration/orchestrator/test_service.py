@@ -1,0 +1,91 @@
+"""The orchestrator as a process: from a request on Kafka to the end in the log, and what tries to break it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from tests.integration.orchestrator.conftest import Town
+from tests.memory.orchestrator import judge
+from tests.support.waiting import eventually
+
+from nightshift.contracts.events.build import BuildAccepted, BuildReady, ModelCallFailed, ModelCallStarted
+from nightshift.contracts.events.requests import BuildCancelRequested, BuildMessageSent, BuildRequested
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(90)]
+
+
+def asked(build_id: str, brief: str = "A page.", **more: Any) -> BuildRequested:
+    return BuildRequested(build_id=build_id, project_id="p1", account_id="a1", idea_brief=brief, **more)
+
+
+async def dead_letters(town: Town, count: int) -> list[str]:
+    """The reasons of the first `count` dead letters."""
+    consumer = AIOKafkaConsumer(
+        town.topics.dead_letter, bootstrap_servers=town.kafka.bootstrap, auto_offset_reset="earliest"
+    )
+    async with consumer:
+        async with asyncio.timeout(20):
+            return [str(dict((await consumer.getone()).headers)) for _ in range(count)]
+
+
+async def test_from_a_request_to_ready_and_what_is_refused(town: Town):
+    await town.orchestrator("one")
+    await town.send(asked("b1", "A stumbling start."))
+    events = await town.reached("b1", "build.ready")
+    data = [event.data for event in events]
+    assert judge.faults(data) == []
+    failed = [event.kind for event in data if isinstance(event, ModelCallFailed)]
+    assert failed[:2] == ["overloaded", "stream_cut"]
+    ready = next(event for event in data if isinstance(event, BuildReady))
+    assert (ready.build_version, ready.turns, ready.tool_calls) == (1, 3, 3)
+    assert "code" in [getattr(event, "to_phase", None) for event in data]
+    started = {event.event_id: event for event in events if isinstance(event.data, ModelCallStarted)}
+    ended = [event for event in events if event.data.type in {"model_call.responded", "model_call.failed"}]
+    assert all(event.causation_id in started for event in ended)
+
+    # The same again changes nothing, ten times; other content is refused; so is what cannot be built.
+    for number in range(10):
+        await town.send(asked("b1", "A stumbling start."), id=f"again-{number}")
+    await town.send(asked("b1", "Something else."), id="other")
+    await town.send(asked("b2", model="gpt-imaginary"))
+    await town.send(asked("b3", secrets=("TOKEN",)))
+    await town.send(BuildMessageSent(build_id="nobody", message="Hello?"))
+    reasons = await dead_letters(town, 4)
+    for words in ("with other content", "gpt-imaginary", "secrets", "no build nobody"):
+        assert any(words in reason for reason in reasons), (words, reasons)
+    assert await town.types("b1") == [event.data.type for event in events]
+    assert await town.types("b2") == await town.types("b3") == []
+
+    # The project's second build is number 2.
+    await town.send(asked("b4"))
+    (second,) = [e.data for e in await town.reached("b4", "build.ready") if isinstance(e.data, BuildReady)]
+    assert second.build_version == 2
+
+
+@pytest.mark.fault
+async def test_a_replica_that_is_killed_in_a_call_is_replaced_and_a_cancel_stops_a_call(town: Town):
+    await asyncio.gather(town.orchestrator("one"), town.orchestrator("two"))
+    await town.send(asked("b1", "An endless talk."))
+    events = await town.reached("b1", "model_call.started")
+    accepted = next(event for event in events if isinstance(event.data, BuildAccepted))
+    owner = events[-1].actor.removeprefix("orchestrator/")
+    assert accepted.actor.startswith("orchestrator/")
+    await town.kill(owner)
+    events = await town.reached("b1", "model_call.failed")
+    (failed,) = [event.data for event in events if isinstance(event.data, ModelCallFailed)]
+    (first,) = [event.data for event in events if isinstance(event.data, ModelCallStarted)][:1]
+    assert (failed.kind, failed.cost_microusd) == ("abandoned", first.reserve_microusd)
+
+    async def begun_again() -> bool:
+        starts = [e for e in await town.recorded("b1") if isinstance(e.data, ModelCallStarted)]
+        return [(e.data.turn, e.data.attempt) for e in starts] == [(1, 1), (1, 2)]
+
+    await eventually(begun_again, timeout=15)
+    await town.send(BuildMessageSent(build_id="b1", message="Hurry."), id="m")
+    await town.send(BuildCancelRequested(build_id="b1", reason="Too slow."), id="c")
+    events = await town.reached("b1", "build.cancelled", timeout=5)
+    last = [event.data for event in events if isinstance(event.data, ModelCallFailed)][-1]
+    assert last.kind == "cancelled"
+    assert 0 < last.cost_microusd < first.reserve_microusd, "billed at what was seen of it"
+    assert "agent.steered" in [event.data.type for event in events]
