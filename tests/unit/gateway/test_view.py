@@ -1,0 +1,114 @@
+"""The fold of a build's stream, and the order of its calls."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nightshift.contracts.events.build import BuildCancelled, BuildWoken, SleepRequested, ToolCallRequested
+from nightshift.contracts.events.sandbox import (
+    SandboxClosed,
+    SandboxLost,
+    SandboxOpened,
+    SandboxPaused,
+    SandboxRestored,
+    ToolCallCompleted,
+)
+from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
+from nightshift.runtime.log.port import RecordedEvent
+from nightshift.sandbox_gateway.domain.order import groups
+from nightshift.sandbox_gateway.domain.view import PendingCall, View, evolve
+
+DIGEST = "sha256:" + "0" * 64
+
+
+def fold(*events: Any) -> View:
+    view = View("b")
+    for version, data in enumerate(events, 1):
+        view = evolve(
+            view,
+            RecordedEvent(uuid4(), "build-b", version, data, "b", uuid4(), "test", None, datetime.now(UTC)),
+        )
+    return view
+
+
+def asked(index: int, tool: str) -> ToolCallRequested:
+    return ToolCallRequested(
+        call_id=f"b/1/{index}", turn=1, index=index, tool=tool, tool_use_id="t", input={}
+    )
+
+
+def done(index: int) -> ToolCallCompleted:
+    return ToolCallCompleted(call_id=f"b/1/{index}", is_error=False, output="", duration_ms=0)
+
+
+def saved(reason: str, at: int) -> SnapshotSaved:
+    return SnapshotSaved(
+        reason=reason, at_version=at, tree_digest=DIGEST, files=0, bytes=0, uploaded_bytes=0, key=f"k{at}"
+    )
+
+
+OPENED = SandboxOpened(sandbox_id="s", driver="local", generation=0)
+SLEEP = SleepRequested(reason="budget", account_id="a", wake_at=None)
+WOKEN = BuildWoken(reason="refresh")
+FAILED = SnapshotFailed(reason="pre_sleep", at_version=2, detail="", attempt=3, final=True)
+
+
+def test_a_sleeping_build_s_sandbox_is_closed_after_its_own_snapshot_only() -> None:
+    assert fold(OPENED, SLEEP).to_close is None
+    assert fold(OPENED, SLEEP, saved("checkpoint", 2)).to_close is None
+    assert fold(OPENED, SLEEP, saved("pre_sleep", 1)).to_close is None, "of an earlier sleep"
+    assert fold(OPENED, SLEEP, saved("pre_sleep", 2)).to_close is not None
+    assert fold(OPENED, SLEEP, saved("pre_sleep", 2), WOKEN).to_close is None
+    assert (
+        fold(OPENED, SLEEP, saved("pre_sleep", 2), SandboxClosed(sandbox_id="s", reason="sleep")).to_close
+        is None
+    )
+
+
+def test_a_failed_snapshot_pauses_once() -> None:
+    assert fold(OPENED, SLEEP, FAILED).to_pause is not None
+    assert fold(OPENED, SLEEP, FAILED.model_copy(update={"final": False})).to_pause is None
+    assert fold(OPENED, SLEEP, FAILED, SandboxPaused(sandbox_id="s", reason="r")).to_pause is None
+    assert fold(OPENED, SLEEP, FAILED, WOKEN).to_pause is None
+
+
+def test_a_cancelled_build_s_sandbox_is_closed_after_the_last_snapshot() -> None:
+    cancelled = BuildCancelled(reason="r", cost_microusd=0, turns=0)
+    assert fold(OPENED, cancelled).to_close is None
+    assert fold(OPENED, cancelled, saved("completion", 2)).to_close is not None
+
+
+def test_generations_go_on_and_a_sandbox_after_a_snapshot_must_be_restored() -> None:
+    view = fold(OPENED, saved("checkpoint", 1), SandboxLost(sandbox_id="s", detail=""), OPENED.model_copy())
+    assert view.box is not None
+    assert not view.box.restored
+    assert fold(OPENED, SandboxLost(sandbox_id="s", detail="")).generations == 1
+    restored = SandboxRestored(sandbox_id="s", from_snapshot="k1", tree_digest=DIGEST, files=0, healed=0)
+    again = fold(saved("checkpoint", 1), OPENED, restored)
+    assert again.box is not None
+    assert again.box.restored
+
+
+def test_the_newest_snapshot_is_by_what_it_holds_and_not_by_when_it_was_told() -> None:
+    view = fold(OPENED, saved("checkpoint", 9), saved("checkpoint", 3))
+    assert view.snapshot is not None
+    assert view.snapshot.key == "k9"
+
+
+def test_only_a_snapshot_at_rest_makes_a_loss_harmless() -> None:
+    assert not fold(OPENED, asked(0, "bash"), done(0), saved("checkpoint", 3)).safe_to_lose
+    assert fold(OPENED, asked(0, "bash"), done(0), SLEEP, saved("pre_sleep", 4)).safe_to_lose
+    assert not fold(OPENED, SLEEP, saved("pre_sleep", 2), WOKEN, asked(0, "bash"), done(0)).safe_to_lose
+
+
+@given(st.lists(st.sampled_from(["bash", "read_file", "grep", "write_file", "nonsense"]), max_size=12))
+def test_calls_keep_their_order_and_only_reads_stand_together(tools: list[str]) -> None:
+    calls = [PendingCall(uuid4(), version, asked(version, tool)) for version, tool in enumerate(tools)]
+    found = groups(reversed(calls))
+    assert [call for group in found for call in group] == calls
+    for group in found:
+        changing = [call for call in group if call.asked.tool in ("bash", "write_file")]
+        assert not changing or len(group) == 1
