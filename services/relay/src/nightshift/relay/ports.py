@@ -108,8 +108,8 @@ class Hints(Protocol):
         """Whether hints arrive at all."""
         ...
 
-    async def wait(self, seconds: float) -> None:
-        """Until a hint, or for so long."""
+    async def wait(self, seconds: float) -> frozenset[int]:
+        """Until a hint, or for so long; the shards that were hinted at since the last wait."""
         ...
 
 

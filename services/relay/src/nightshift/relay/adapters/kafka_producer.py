@@ -103,7 +103,7 @@ class KafkaProducer:
                 "timestamp": None,
                 "key": record.key,
                 "value": record.value,
-                "headers": list(record.headers),
+                "headers": record.headers,
             }
             if builders[-1].append(**place) is None:
                 builders.append(self._producer.create_batch())

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import structlog
 
@@ -25,7 +25,7 @@ class PgHints:
     @contextlib.asynccontextmanager
     async def listen(self, shards: Sequence[int]) -> AsyncIterator["HeardHints"]:
         """Hints for these shards, as long as the block lasts; without a connection the relay only polls."""
-        hints = HeardHints(frozenset(str(shard) for shard in shards))
+        hints = HeardHints({str(shard): shard for shard in shards})
         keeping = asyncio.create_task(self._keep(hints))
         try:
             yield hints
@@ -59,23 +59,28 @@ class PgHints:
 class HeardHints:
     """Implements Hints."""
 
-    def __init__(self, shards: frozenset[str]) -> None:
+    def __init__(self, shards: Mapping[str, int]) -> None:
         self.heard = False
         self._shards = shards
+        self._told: set[int] = set()
         self._event = asyncio.Event()
 
     def on_notify(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         """A writer appended to this shard."""
-        if payload in self._shards:
+        shard = self._shards.get(str(payload))
+        if shard is not None:
+            self._told.add(shard)
             self._event.set()
 
     def wake(self) -> None:
         """End the wait, or the next one."""
         self._event.set()
 
-    async def wait(self, seconds: float) -> None:
-        """Until a hint, or for so long."""
+    async def wait(self, seconds: float) -> frozenset[int]:
+        """Until a hint, or for so long; the shards that were hinted at."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._event.wait()
         self._event.clear()
+        told, self._told = frozenset(self._told), set()
+        return told

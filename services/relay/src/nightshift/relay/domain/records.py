@@ -14,14 +14,13 @@ class Lane(NamedTuple):
     partition: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One event ready to be produced, and where the log has it."""
 
     lane: Lane
     key: bytes
     value: bytes
-    headers: tuple[tuple[str, bytes], ...]
+    headers: list[tuple[str, bytes]]
     shard: int
     position: int
     stream_id: str

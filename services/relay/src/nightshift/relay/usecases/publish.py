@@ -25,6 +25,7 @@ class Limits:
     look_before_send_s: float = 0.25
     look_when_idle_s: float = 5.0
     check_when_idle_s: float = 300.0
+    read_all_s: float = 0.05
 
 
 class Watch:
@@ -58,7 +59,7 @@ class Publish:
     ) -> None:
         """Until told to stop, or until it is time for a check. Raises BrokerLost, Unavailable, LeadershipLost."""
         clock = asyncio.get_running_loop().time
-        positions, looked, checked = dict(cursors.positions), clock(), clock()
+        positions, looked, checked, read_all = dict(cursors.positions), clock(), clock(), clock()
         wait, following = 0.0, await self._prepare(broker, positions)
         while not self._watch.stopping:
             if self._watch.newest_loss > cursors.newest_loss:
@@ -70,8 +71,13 @@ class Publish:
                 if clock() - looked > self._limits.look_when_idle_s:
                     await self._look(broker, acknowledged)
                     looked = clock()
-                await hints.wait(wait)
-                following = await self._prepare(broker, positions)
+                hinted = await hints.wait(wait)
+                if hinted and clock() - read_all < self._limits.read_all_s:
+                    # One probe instead of one a shard; what came without a hint waits for the next whole read.
+                    following = await self._prepare(broker, {shard: positions[shard] for shard in hinted})
+                else:
+                    read_all = clock()
+                    following = await self._prepare(broker, positions)
                 wait = self._pace.following(wait, found=following is not None, hints=hints.heard)
                 continue
             if clock() - looked > self._limits.look_before_send_s:
