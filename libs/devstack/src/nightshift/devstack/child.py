@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from nightshift.devstack.errors import BinaryMissing
 
@@ -33,13 +33,56 @@ class ChildSpec:
     death_signal: signal.Signals = signal.SIGKILL
 
 
+class _Process(Protocol):
+    """What a Child needs of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self) -> int: ...
+    def send_signal(self, sig: int) -> None: ...
+
+
+class Adopted:
+    """A child that somebody else forked and the kernel gave to us."""
+
+    def __init__(self, pid: int) -> None:
+        Child.unreaped.add(pid)
+        self.pid = pid
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal; none while it runs."""
+        return self._take(os.WNOHANG)
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        code = self._take(0)
+        return 255 if code is None else code
+
+    def send_signal(self, sig: int) -> None:
+        """Nothing happens when it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, sig)
+
+    def _take(self, options: int) -> int | None:
+        if self._code is None:
+            try:
+                pid, status = os.waitpid(self.pid, options)
+            except ChildProcessError:
+                self._code = 255  # it ended before we knew that it was ours
+            else:
+                self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+
 class Child:
     """One running process. Not bound to an event loop: it may be started in one and stopped in another."""
 
     #: Process ids of children whose exit code was not taken yet.
     unreaped: ClassVar[set[int]] = set()
 
-    def __init__(self, spec: ChildSpec, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, spec: ChildSpec, process: _Process) -> None:
         self.spec = spec
         self._process = process
 

@@ -18,10 +18,11 @@ async def start_ready(
     *,
     port: int,
     timeout: float,
+    launch: Callable[[ChildSpec], Awaitable[Child]] | None = None,
 ) -> tuple[Child, int]:
     """Start the child of `spec_for(port)` and wait until `answers` says yes. Returns the child and its port.
 
-    Port 0: any that is free.
+    Port 0: any that is free. `launch` starts it in another way than by itself.
     Raises PortTaken for a port asked for by number, PartFailed with the end of the log for anything else.
     """
     for draw in range(_DRAWS):
@@ -31,7 +32,8 @@ async def start_ready(
                 f"{spec_for(port).name}: port {port} is taken by another program",
                 hint="end that program, or choose another port (0 takes any that is free)",
             )
-        child = Child.start(spec_for(chosen))
+        spec = spec_for(chosen)
+        child = await launch(spec) if launch is not None else Child.start(spec)
         try:
             await _until_ready(child, chosen, answers, timeout)
         except PartFailed:

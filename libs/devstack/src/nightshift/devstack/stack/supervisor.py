@@ -14,6 +14,7 @@ from nightshift.devstack.stack import home, steps
 from nightshift.devstack.stack.addresses import given_addresses, service_environment
 from nightshift.devstack.stack.plan import PARTS, Plan
 from nightshift.devstack.stack.units import Part, ServiceReplica
+from nightshift.devstack.warm import Warm
 
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 10.0
 _STEADY_SECONDS = 30.0  # one that ran so long is not in a loop of crashes
@@ -46,9 +47,13 @@ class Stack:
         self._services: dict[str, list[ServiceReplica]] = {}
         self._keepers: list[asyncio.Task[None]] = []
         self._ready = False
+        self._warm = Warm([f"nightshift.{name}.app" for name in plan.services], self._log_dir / "warm.log")
 
     async def start(self) -> None:
         """Start parts, prepare them, start services. Raises DevstackError; call `stop` then too."""
+        adopt_orphans()
+        if self._plan.services:
+            self._warm.begin()
         self._parts = self._make_parts()
         chains = {"postgres": self._start_postgres, "kafka": self._start_kafka, "s3": self._start_s3}
         await _all(
@@ -67,12 +72,12 @@ class Stack:
                     replica,
                     env=service_environment(self._plan, self._found, name),
                     log_dir=self._log_dir,
+                    launch=self._warm.start,
                 )
                 for replica in range(count)
             ]
             for name, count in self._plan.services.items()
         }
-        adopt_orphans()
         await _all(*(self._launch(one) for replicas in self._services.values() for one in replicas))
         self._ready = True
         self._tell()
@@ -105,6 +110,7 @@ class Stack:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         await asyncio.gather(*(one.stop() for replicas in self._services.values() for one in replicas))
+        self._warm.end()
         await asyncio.to_thread(end_orphans)
         await asyncio.gather(*(part.stop() for part in self._parts.values()))
 

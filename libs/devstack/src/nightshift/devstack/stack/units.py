@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,12 +31,20 @@ class ServiceReplica:
     """One process of a service, ready when its health server says so. Its health port is drawn anew each time."""
 
     def __init__(
-        self, name: str, replica: int, *, env: Mapping[str, str], log_dir: Path, timeout: float = 90.0
+        self,
+        name: str,
+        replica: int,
+        *,
+        env: Mapping[str, str],
+        log_dir: Path,
+        launch: Callable[[ChildSpec], Awaitable[Child]],
+        timeout: float = 90.0,
     ) -> None:
         self.name = name if replica == 0 else f"{name} #{replica + 1}"
         self._module = f"nightshift.{name}"
         self._log = log_dir / (f"{name}.log" if replica == 0 else f"{name}-{replica + 1}.log")
         self._env = env
+        self._launch = launch
         self._timeout = timeout
         self._child: Child | None = None
 
@@ -59,7 +67,9 @@ class ServiceReplica:
 
     async def start(self) -> None:
         """Start it and wait until it is ready."""
-        self._child, _ = await start_ready(self._spec, _is_ready, port=0, timeout=self._timeout)
+        self._child, _ = await start_ready(
+            self._spec, _is_ready, port=0, timeout=self._timeout, launch=self._launch
+        )
 
     async def stop(self) -> None:
         """Let it drain, then end it."""
