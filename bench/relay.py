@@ -100,7 +100,7 @@ async def relay(on: Stack, topics: Topics) -> AsyncIterator[asyncio.subprocess.P
         await process.wait()
 
 
-async def fill(on: Stack, count: int, *, builds: int = BUILDS) -> None:
+async def fill(on: Stack, count: int, *, builds: int = BUILDS, text: str = TEXT) -> None:
     """A backlog, straight into the table: what is measured is the relay."""
     connection = await asyncpg.connect(on.dsn)
     await connection.execute(
@@ -116,7 +116,7 @@ async def fill(on: Stack, count: int, *, builds: int = BUILDS) -> None:
         ) AS h ORDER BY n
         """,
         count,
-        json.dumps({"reason": "person", "message": TEXT}),
+        json.dumps({"reason": "person", "message": text}),
         builds,
     )
     await connection.execute("VACUUM ANALYZE nightshift.events")
@@ -256,7 +256,10 @@ async def bare_hops(on: Stack, topics: Topics) -> tuple[float, float]:
 async def idle_cpu(on: Stack, topics: Topics) -> float:
     """Percent of one core that an idle leader takes."""
     async with relay(on, topics) as process:
-        await caught_up(on)
+        watch = await asyncpg.connect(on.dsn)
+        while not await watch.fetchval("SELECT count(*) FROM pg_locks WHERE classid = 20042 AND granted"):
+            await asyncio.sleep(0.1)
+        await watch.close()
         await asyncio.sleep(3)
         times, began = psutil.Process(process.pid).cpu_times(), time.perf_counter()
         await asyncio.sleep(10)
@@ -295,11 +298,14 @@ async def relay_hops(on: Stack, topics: Topics, *, open_transaction: bool) -> tu
 
 
 async def million(on: Stack, topics: Topics) -> dict[int, int]:
-    """Resident KiB of the relay after so many events. Each tenth of them is of builds never seen before."""
+    """Resident KiB of the relay after so many events, of ever more builds.
+
+    Small ones: the embedded broker keeps them all in memory.
+    """
     sizes: dict[int, int] = {}
     async with relay(on, topics) as process:
         for done in range(100_000, 1_000_001, 100_000):
-            await fill(on, 100_000, builds=BUILDS + done // 100)
+            await fill(on, 100_000, builds=BUILDS + done // 100, text="short")
             await caught_up(on)
             sizes[done] = psutil.Process(process.pid).memory_info().rss // 1024
             print(f"  {done:>9,} events: {sizes[done]:,} KiB", file=sys.stderr)
@@ -310,7 +316,7 @@ async def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--million", action="store_true")
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--only", choices=["rate", "hop"])
+    arguments.add_argument("--only", choices=["rate", "hop", "million"])
     given = arguments.parse_args()
     figures: dict[str, list[float]] = {}
 
@@ -324,7 +330,7 @@ async def main() -> None:
         topics = Topics()
         settings = KafkaSettings(kafka_bootstrap=on.bootstrap)
         await apply(settings, partitions=4, replication=1)
-        for _ in range(given.rounds):
+        for _ in range(0 if given.only == "million" else given.rounds):
             if given.only != "hop":
                 note("bare rate", await bare_producer(on, topics))
                 note("relay rate", await sustained(on, topics))
@@ -333,7 +339,7 @@ async def main() -> None:
                 note("relay hop", *await relay_hops(on, topics, open_transaction=False))
                 note("relay hop, open transaction", *await relay_hops(on, topics, open_transaction=True))
         note("idle cpu", await idle_cpu(on, topics))
-        if given.million:
+        if given.million or given.only == "million":
             sizes = await million(on, topics)
     table(figures, sizes)
 
