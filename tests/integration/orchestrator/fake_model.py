@@ -27,6 +27,7 @@ class FakeModel:
     """See the port. The last user message says what happens."""
 
     async def answer(self, body: bytes, meter: Meter) -> Answer:
+        meter.under_way = True
         words = json.loads(body)["messages"][-1]["content"]
         if words in FAILURES:
             raise CallError(FAILURES[words])

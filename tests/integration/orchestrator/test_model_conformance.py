@@ -124,6 +124,7 @@ async def test_a_call_that_is_stopped_has_told_its_tokens_so_far(
     with pytest.raises(asyncio.CancelledError):
         await call
     assert meter.usage is not None
+    assert meter.under_way
 
 
 async def test_nobody_there_is_a_connection_that_costs_nothing():

@@ -148,6 +148,7 @@ class Servers:
         return await self.town.world.remote("unowned", look)
 
     async def answer(self, body: bytes, meter: Meter) -> Answer:
+        meter.under_way = True
         request = json.loads(body)
         build_id = request["messages"][0]["content"][0]["text"].split("<")[1].split(">")[0]
         town, world = self.town, self.town.world

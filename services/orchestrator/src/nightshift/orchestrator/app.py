@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 from typing import NoReturn
 
 from nightshift.contracts.model import Owner
-from nightshift.orchestrator.adapters.claude import ClaudeModel
+from nightshift.orchestrator.adapters.late_model import LateModel
 from nightshift.orchestrator.adapters.postgres import PostgresBuildNumbers, PostgresUnowned
 from nightshift.orchestrator.handlers import Handlers
 from nightshift.orchestrator.journal import Journal
+from nightshift.orchestrator.ports import ClosingModel
 from nightshift.orchestrator.roster import Roster
 from nightshift.orchestrator.runner import Crew, Runner
 from nightshift.orchestrator.settings import OrchestratorSettings
@@ -40,9 +41,8 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
     log = PostgresEventLog(database, actor=actor)
     running.on_stop(log.close)
     objects = await running.enter(S3ObjectStore.from_settings(settings))
-    model = await running.enter(
-        ClaudeModel(base_url=settings.anthropic_base_url, silence_s=settings.model_silence_s)
-    )
+    model = await running.enter(LateModel(lambda: _claude(settings)))
+    running.fail_when(model.failed, "the model's SDK cannot be loaded")
     journal = Journal(log, objects, policy=policy, actor=actor)
     crew = Crew(journal, model, PostgresBuildNumbers(database), policy, _now)
     roster = Roster(
@@ -68,6 +68,13 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
     running.ready_when("database", database.answers)
     running.fail_when(consumers.failed, "a consumer makes no progress")
     running.spawn(roster.keep(), name="roster")
+
+
+def _claude(settings: OrchestratorSettings) -> ClosingModel:
+    # Imported here for start-up time: Anthropic's SDK takes longer than all the rest of this service together.
+    from nightshift.orchestrator.adapters.claude import ClaudeModel  # noqa: PLC0415
+
+    return ClaudeModel(base_url=settings.anthropic_base_url, silence_s=settings.model_silence_s)
 
 
 def _subscriptions(settings: OrchestratorSettings, handlers: Handlers) -> list[Subscription]:

@@ -10,9 +10,13 @@ from nightshift.orchestrator.domain.commands import Answer, CallFailed
 
 @dataclass(slots=True)
 class Meter:
-    """What the provider has told of a call's tokens so far. Read when a call is stopped before its end."""
+    """What the provider has told of a call's tokens so far. Read when a call is stopped before its end.
+
+    `under_way`: the request may have left. Before that a call costs nothing.
+    """
 
     usage: Usage | None = None
+    under_way: bool = False
 
 
 class CallError(Exception):
@@ -31,6 +35,14 @@ class Model(Protocol):
 
     async def answer(self, body: bytes, meter: Meter) -> Answer:
         """Send this request body and hear its stream to the end. Raises CallError."""
+        ...
+
+
+class ClosingModel(Model, Protocol):
+    """A model that holds connections."""
+
+    async def close(self) -> None:
+        """Close them."""
         ...
 
 

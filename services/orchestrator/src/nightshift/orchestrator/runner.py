@@ -247,5 +247,5 @@ class Runner:
         if flight is not None:
             flight.task.cancel()
             await asyncio.wait({flight.task})
-            self._seen = flight.meter.usage
+            self._seen = flight.meter.usage if flight.meter.under_way else Usage()
         return self._seen

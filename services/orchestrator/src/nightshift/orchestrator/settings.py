@@ -1,8 +1,9 @@
 """What the orchestrator reads from its environment."""
 
+from typing import Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.roster import RosterSettings
@@ -31,6 +32,12 @@ class OrchestratorSettings(Settings):
     build_lease_s: float = Field(10.0, ge=0.5)
     build_look_every_s: float = Field(2.0, gt=0)  # for builds that nobody runs
 
+    @model_validator(mode="after")
+    def _may_ask_claude(self) -> Self:
+        if self._at_anthropic() and not (self.anthropic_api_key or self.anthropic_auth_token):
+            raise ValueError("ANTHROPIC_API_KEY is not set, nor ANTHROPIC_BASE_URL to another server")
+        return self
+
     def policy(self) -> Policy:
         """The numbers that decisions depend on."""
         return Policy(
@@ -55,5 +62,8 @@ class OrchestratorSettings(Settings):
         )
 
     def _fitting_model(self) -> str:
+        return _CLAUDE if self._at_anthropic() else _SCRIPTED
+
+    def _at_anthropic(self) -> bool:
         host = urlsplit(self.anthropic_base_url or "https://api.anthropic.com").hostname or ""
-        return _CLAUDE if host == "anthropic.com" or host.endswith(".anthropic.com") else _SCRIPTED
+        return host == "anthropic.com" or host.endswith(".anthropic.com")

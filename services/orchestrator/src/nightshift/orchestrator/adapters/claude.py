@@ -69,6 +69,10 @@ class ClaudeModel:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """See the port."""
         await self._client.close()
 
     async def answer(self, body: bytes, meter: Meter) -> Answer:
@@ -77,6 +81,7 @@ class ClaudeModel:
         assembly = Assembly()
         first: float | None = None
         async with _told_apart(assembly):
+            meter.under_way = True
             stream = await self._open(body)
             async with stream:
                 async for event in stream:
