@@ -1,6 +1,5 @@
 """What the relay decides, case by case."""
 
-from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,11 +12,10 @@ from nightshift.relay.domain.readback import Extent, loss, to_read
 from nightshift.relay.domain.records import Acknowledged, Lane, Published, Record, lay_out, shards_of
 
 LANE = Lane("nightshift.build.v1", 3)
-NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
 
-def record(shard: int, position: int, lane: Lane = LANE, at: datetime = NOW) -> Record:
-    return Record(lane, b"b1", b"{}", [], shard, position, "build-b1", position, uuid4(), at)
+def record(shard: int, position: int, lane: Lane = LANE) -> Record:
+    return Record(lane, b"b1", b"{}", [], shard, position, "build-b1", position, uuid4())
 
 
 class TestBatches:
@@ -34,11 +32,6 @@ class TestBatches:
         assert batch is not None
         assert batch.cursors == {1: 7, 5: 3}
         assert batch.count == 3
-
-    def test_the_oldest_row_tells_the_lag(self):
-        batch = lay_out([record(1, 1), record(2, 1, at=NOW - timedelta(seconds=9))])
-        assert batch is not None
-        assert batch.oldest == NOW - timedelta(seconds=9)
 
     def test_no_rows_are_no_batch(self):
         assert lay_out([]) is None

@@ -14,7 +14,7 @@ class RelaySettings(Settings):
     relay_leader_timeout_s: float = Field(5.0, ge=0.5, le=60)  # a paused leader loses its locks after this
     relay_stand_by_s: float = Field(0.25, gt=0, le=10)  # how often a stand-by tries
     relay_ack_timeout_s: float = Field(
-        3.0, ge=0.5, le=60
+        5.0, ge=0.5, le=60
     )  # then the broker is looked at, and the batch sent again
     relay_inline_bytes: int = Field(262_144, ge=8192)  # a larger message carries its data by reference
     relay_batch_events: int = Field(2000, ge=1, le=20_000)

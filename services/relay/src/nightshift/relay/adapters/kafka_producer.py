@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 
@@ -42,6 +42,7 @@ class KafkaProducer:
         ack_timeout_s: float,
     ) -> None:
         self._timeout = ack_timeout_s
+        self._given_up = False
         self._partitions: dict[str, int] = {}
         self._disposal: asyncio.Task[None] | None = None
         self._producer = AIOKafkaProducer(
@@ -74,11 +75,13 @@ class KafkaProducer:
 
     async def send(self, lanes: Mapping[Lane, Sequence[Record]]) -> list[Ack]:
         """Send all of it. Raises Unavailable when any lane failed: then the rest of that lane was not sent."""
+        sending = [asyncio.ensure_future(self._send_lane(lane, records)) for lane, records in lanes.items()]
+        for one in sending:
+            one.add_done_callback(_hear)
         try:
+            # Not cancelled from here: aiokafka would complain later of failures that nobody heard.
             async with asyncio.timeout(self._timeout):
-                return await asyncio.gather(
-                    *(self._send_lane(lane, records) for lane, records in lanes.items())
-                )
+                return await asyncio.gather(*map(asyncio.shield, sending))
         except TimeoutError as error:
             raise Unavailable(f"the broker did not acknowledge within {self._timeout:g} s") from error
         except KafkaError as error:
@@ -87,6 +90,8 @@ class KafkaProducer:
     async def _send_lane(self, lane: Lane, records: Sequence[Record]) -> Ack:
         first, last, batch, sent_before, head = -1, -1, -1, 0, records[0]
         for builder in self._builders(records):
+            if self._given_up:
+                raise KafkaConnectionError("given up")
             # One after the other: the second waits for the acknowledgement of the first.
             sent = await (await self._producer.send_batch(builder, lane.topic, partition=lane.partition))
             if sent.offset >= 0:  # a batch the broker had already has no offset to tell
@@ -114,6 +119,7 @@ class KafkaProducer:
 
     async def close(self) -> None:
         """Give up what is in flight and leave; does not wait for a broker that is gone."""
+        self._given_up = True
         sender = (
             self._producer._sender.sender_task
         )  # stop() alone would wait for ever to deliver what is pending
@@ -123,6 +129,11 @@ class KafkaProducer:
         with contextlib.suppress(TimeoutError, KafkaError, OSError, asyncio.CancelledError):
             await asyncio.wait_for(asyncio.shield(self._disposal), 0.2)
         # What is left ends by itself after the request's timeout and the backoff.
+
+
+def _hear(sent: asyncio.Future[Ack]) -> None:
+    if not sent.cancelled():
+        sent.exception()
 
 
 def _said(error: BaseException) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
@@ -26,7 +25,6 @@ class Record(NamedTuple):
     stream_id: str
     version: int
     event_id: UUID
-    recorded_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,6 @@ class Batch:
 
     lanes: Mapping[Lane, list[Record]]
     cursors: Mapping[int, int]
-    oldest: datetime
     count: int
 
 
@@ -75,14 +72,11 @@ def lay_out(records: Iterable[Record]) -> Batch | None:
     lanes: dict[Lane, list[Record]] = {}
     cursors: dict[int, int] = {}
     count = 0
-    oldest: datetime | None = None
     for record in records:
         lanes.setdefault(record.lane, []).append(record)
         cursors[record.shard] = record.position
         count += 1
-        if oldest is None or record.recorded_at < oldest:
-            oldest = record.recorded_at
-    return None if oldest is None else Batch(lanes, cursors, oldest, count)
+    return Batch(lanes, cursors, count) if count else None
 
 
 def shards_of(group: int, groups: int, shards: int) -> range:

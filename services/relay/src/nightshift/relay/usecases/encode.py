@@ -79,7 +79,6 @@ class Encoder:
             row.stream_id,
             row.version,
             row.event_id,
-            row.recorded_at,
         )
 
     def _kind(self, type_: str, version: int) -> "_Kind":
