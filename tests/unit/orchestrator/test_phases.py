@@ -2,6 +2,7 @@
 
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +52,8 @@ def test_the_diagram_shows_each_move_of_the_table():
         (here.value, there.value) for here, there in legal if there not in {Phase.FAILED, Phase.CANCELLED}
     }
     assert {("any", "failed"), ("any", "cancelled")} <= drawn
+
+
+def test_the_readme_shows_the_diagram_of_the_table():
+    readme = Path(__file__).parents[3] / "services" / "orchestrator" / "README.md"
+    assert mermaid() in readme.read_text()
