@@ -270,7 +270,12 @@ async def test_divergence_ends_the_process_with_a_code_that_is_not_zero(
         env={**os.environ, **environment(database.dsn("nightshift_relay"), kafka, topics)},
         stderr=asyncio.subprocess.PIPE,
     )
-    _, said = await process.communicate()
+    try:
+        _, said = await asyncio.wait_for(process.communicate(), 40)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     assert process.returncode == 1
     assert b"log.diverged" in said
     assert headers["ce_id"] in said
