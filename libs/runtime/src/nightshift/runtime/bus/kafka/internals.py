@@ -42,3 +42,13 @@ def leave_any_generation(consumer: AIOKafkaConsumer) -> None:
 async def close_connections(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
     """Close the sockets of a client whose orderly stop did not end."""
     await client._client.close() if isinstance(client, AIOKafkaConsumer) else await client.client.close()
+
+
+async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> set[int] | None:
+    """The partitions of a topic that is not subscribed to, without asking for it by name: some brokers would make it.
+
+    `consumer.topics()` fetches the same and keeps only the names; `partitions_for_topic` knows subscribed topics only.
+    """
+    cluster = await consumer._client.fetch_all_metadata()
+    found: set[int] | None = cluster.partitions_for_topic(topic)
+    return found

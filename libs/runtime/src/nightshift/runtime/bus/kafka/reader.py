@@ -74,11 +74,12 @@ class KafkaReader:
         raise self._unavailable(TimeoutError("no more records came"))
 
     async def _partitions(self, client: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
-        if topic not in await client.topics():
+        partitions = await internals.partitions_of(client, topic)
+        if partitions is None:
             raise NotFound(
                 f"the broker has no topic {topic}", hint="`nightshift topics apply` makes the topics"
             )
-        return [TopicPartition(topic, partition) for partition in client.partitions_for_topic(topic) or ()]
+        return [TopicPartition(topic, partition) for partition in sorted(partitions)]
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[AIOKafkaConsumer]:
