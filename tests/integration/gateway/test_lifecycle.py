@@ -67,6 +67,12 @@ async def test_a_failed_snapshot_keeps_the_sandbox_paused_over_the_sleep(world: 
     await world.wake()
     assert "keep" in (await world.bash("cat kept")).output
     assert await world.box_id() == box
+    # The next night it is resumed and at work again, and so has to be paused again.
+    await asleep(world)
+    await world.save_fails("pre_sleep")
+    await world.gateway().work(world.build_id)
+    assert (await world.types()).count("sandbox.paused") == 2
+    assert [info.state for info in await world.driver.list()] == ["paused"]
 
 
 async def test_a_lost_sandbox_fails_the_call_at_work_once_and_the_next_sees_the_snapshot(

@@ -126,7 +126,9 @@ def evolve(view: View, event: RecordedEvent) -> View:
         case SleepRequested():
             return replace(view, asleep_since=event.version, settled=None)
         case BuildWoken():
-            return replace(view, asleep_since=None, settled=None)
+            # Its next call resumes a sandbox that was kept: over the next sleep it has to be paused again.
+            box = None if view.box is None else replace(view.box, paused=False)
+            return replace(view, asleep_since=None, settled=None, box=box)
         case SnapshotSaved() | SnapshotFailed() as data:
             return _snapshot(view, event, data)
         case _:
