@@ -1,6 +1,7 @@
 """`nightshift build`: ask for a build, like any producer outside."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,6 +14,8 @@ from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.output import note, write_json, write_line
 from nightshift.cli.sending import checked, send
 from nightshift.contracts.events.requests import BuildRequested
+from nightshift.orchestrator.domain.admission import admit
+from nightshift.orchestrator.domain.policy import Policy
 from nightshift.runtime.errors import NotFound, Refused
 
 app = cyclopts.App(name="build", help="Ask for a build: from a file with the idea, or from a sentence.")
@@ -65,6 +68,9 @@ def build(
     fields |= {key: value for key, value in given.items() if value is not None}
     fields = {"account_id": "default", "project_id": name, **fields, "build_id": name}
     request = checked(BuildRequested, fields)
+    # What the orchestrator would park as a dead letter is told here, where somebody hears it. Its default model is its
+    # own affair: one that the request names is looked at.
+    admit(request, datetime.now(UTC), Policy())
     asyncio.run(send(home, request))
     if watch:
         note(f"build {name}")
@@ -90,7 +96,8 @@ def read_request(file: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > _MAX_FILE:
             raise Refused(
-                f"{file} is larger than {_MAX_FILE:,} bytes", hint="attach long material by its digest"
+                f"{file} is larger than {_MAX_FILE:,} bytes",
+                hint="`idea_brief` holds at most 100,000 characters",
             )
         fields = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
