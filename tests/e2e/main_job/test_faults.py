@@ -1,0 +1,199 @@
+"""The main job while one thing around it is missing, slow or wrong."""
+
+import asyncio
+from collections.abc import Sequence
+
+import psutil
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from tests.support.main_job import (
+    RICH,
+    SERVICES,
+    MainJob,
+    assert_in_order,
+    assert_ready,
+    ended,
+    has,
+    letters,
+    of,
+    standing,
+    stopped,
+)
+from tests.support.processes import nightshift
+from tests.support.s3_switch import Switch
+from tests.support.waiting import eventually
+
+from nightshift.cli.sending import checked, send
+from nightshift.contracts.events.account import AccountToppedUp
+from nightshift.contracts.events.budget import BudgetSettled
+from nightshift.contracts.events.build import (
+    BuildCancelled,
+    BuildReady,
+    BuildWoken,
+    ModelCallFailed,
+    ModelCallStarted,
+    SleepRequested,
+    ToolCallRequested,
+)
+from nightshift.contracts.events.sandbox import (
+    SandboxClosed,
+    SandboxOpened,
+    SandboxPaused,
+    SandboxRestored,
+    ToolCallCompleted,
+)
+from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
+from nightshift.runtime.log.port import RecordedEvent
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.fault, pytest.mark.xdist_group("main-job-faults")]
+
+
+async def test_without_the_gateway_a_build_waits_and_with_it_it_finishes(job: MainJob) -> None:
+    gateway = job.process("sandbox_gateway")
+    assert gateway is not None
+    with stopped(gateway):
+        build_id = await job.ask("plain steps, gateway away")
+        other = await job.ask("a refusal")
+        asked = await job.until(build_id, has(ToolCallRequested), what="asked for a tool")
+        await job.until(other, ended, what="ended, for it needs no sandbox")
+        assert await job.events(build_id) == asked
+    events = await job.until(build_id, ended, what="ended")
+    assert_ready(job, build_id, events, steps=8)
+
+
+async def test_every_service_has_groups_of_its_own(job: MainJob) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=job.told["kafka"]["bootstrap"])
+    await admin.start()
+    try:
+        groups = {name for name, _ in await admin.list_consumer_groups()}
+    finally:
+        await admin.close()
+    owners = {group.split(".")[1] for group in groups if group.startswith("nightshift.")}
+    assert owners == {service.replace("_", "-") for service in SERVICES} - {"relay"}
+
+
+async def test_a_store_that_always_fails_never_fails_a_build(job: MainJob, switch: Switch) -> None:
+    await job.open_account("unlucky", day_microusd=480_000)
+    build_id = await job.ask("one night", account="unlucky", project_id="unlucky-project")
+    await job.until(build_id, has(SandboxPaused), 60, what="paused, for its snapshot failed")
+    topped = {"account_id": "unlucky", "amount_microusd": 5_000_000}
+    await send(job.home, checked(AccountToppedUp, topped))
+    events = await job.until(build_id, ended, what="ended")
+    assert_ready(job, build_id, events, steps=3)
+    assert switch.refused > 0
+    assert of(events, SnapshotSaved) == []
+    assert {"checkpoint", "pre_sleep"} <= {failed.reason for failed in of(events, SnapshotFailed)}
+    # The sandbox is the first one, kept: nothing was closed, nothing opened again, nothing restored.
+    assert [len(of(events, kind)) for kind in (SandboxOpened, SandboxClosed, SandboxRestored)] == [1, 0, 0]
+    [asleep, paused, woken] = [
+        event for event in events if isinstance(event.data, SleepRequested | SandboxPaused | BuildWoken)
+    ]
+    assert asleep.version < paused.version < woken.version
+    watched = nightshift("watch", build_id, "--home", str(job.home))
+    assert watched.returncode == 0
+    assert "snapshot (pre_sleep) failed; given up" in watched.stdout
+    assert "paused and kept" in watched.stdout
+
+
+async def test_a_finished_build_at_nineteen_twentieths_of_its_money_is_ready(job: MainJob) -> None:
+    await job.open_account("nearly", day_microusd=1_100_000)
+    build_id = await job.ask("almost all the money", account="nearly")
+    events = await job.until(build_id, ended, what="ended")
+    ready = assert_ready(job, build_id, events, steps=3)
+    assert ready.cost_microusd / 1_100_000 == pytest.approx(0.95, abs=0.001)
+    assert of(events, SleepRequested) == []
+
+
+async def test_the_providers_bad_day_costs_what_it_costs_and_no_build(job: MainJob) -> None:
+    build_id = await job.ask("a bad day of the provider")
+    events = await job.until(build_id, ended, what="ended")
+    assert_ready(job, build_id, events, steps=3)
+    failed = of(events, ModelCallFailed)
+    assert [one.kind for one in failed] == ["overloaded", "overloaded", "stream_cut", "malformed"]
+    assert [one.cost_microusd > 0 for one in failed] == [False, False, True, True]
+    [account] = job.command("account", "show", RICH)
+    assert account["reserved_microusd"] == 0 or account["spent_in_period_microusd"] > 0
+
+
+async def test_a_cancelled_model_call_ends_in_seconds(job: MainJob) -> None:
+    build_id = await job.ask("a slow answer")
+    await job.until(build_id, has(ModelCallStarted), what="thinking")
+    job.command("wait", build_id, "--timeout", "0.5s", code=6)
+    await _cancel(job, build_id)
+    events = await job.events(build_id)
+    assert_in_order(events)
+    [failed] = of(events, ModelCallFailed)
+    assert failed.kind == "cancelled"
+
+
+async def test_a_cancelled_command_ends_in_seconds_and_its_sandbox_with_it(job: MainJob) -> None:
+    build_id = await job.ask("a long command")
+    await job.until(build_id, has(ToolCallRequested), what="asked for its command")
+    await eventually(_sleepers, what="the command runs")
+    await _cancel(job, build_id)
+    await eventually(lambda: not _sleepers(), 10, what="the command is gone")
+    closed = await job.until(build_id, has(SandboxClosed), what="closed its sandbox")
+    assert_in_order(closed)
+    [result] = of(closed, ToolCallCompleted)
+    assert result.error_kind == "cancelled"
+
+
+async def _cancel(job: MainJob, build_id: str) -> None:
+    """By the command, while another one watches: that ends with the code of a cancelled build."""
+    watch = asyncio.create_task(asyncio.to_thread(job.command, "watch", build_id, code=8))
+    await asyncio.to_thread(job.command, "cancel", build_id, "--reason", "changed my mind")
+    await job.until(build_id, has(BuildCancelled), 5, what="cancelled")
+    *_, last = await watch
+    assert last["status"] == "cancelled"
+    job.command("cancel", build_id, code=1)  # it has ended
+
+
+def _sleepers() -> list[psutil.Process]:
+    """The processes of the long command."""
+    return [
+        one for one in psutil.process_iter(["name", "cmdline"]) if one.info["cmdline"] == ["sleep", "613"]
+    ]
+
+
+async def test_exit_codes_tell_how_a_build_stands(job: MainJob) -> None:
+    await job.open_account("poor", day_microusd=480_000)
+    sleeper = await job.ask("one night", account="poor")
+    refused = await job.ask("a refusal")
+    await job.until(sleeper, has(SleepRequested), what="asleep")
+    codes = await asyncio.gather(
+        _code(job, "watch", sleeper, "--fail-on-sleep"),
+        _code(job, "wait", sleeper, "--fail-on-sleep"),
+        _code(job, "wait", sleeper, "--for", "sleeping"),
+        _code(job, "watch", refused),
+        _code(job, "wait", refused),
+        _code(job, "log", "nobody-knows-it"),
+        _code(job, "cancel", "nobody-knows-it"),
+    )
+    assert codes == [7, 7, 0, 3, 3, 5, 5]
+    await _cancel(job, sleeper)
+    events = await job.until(sleeper, has(SandboxClosed), what="without a sandbox")
+    assert standing(sleeper, events).status == "cancelled"
+
+
+async def _code(job: MainJob, *arguments: str) -> int:
+    return (await asyncio.to_thread(nightshift, *arguments, "--home", str(job.home))).returncode
+
+
+async def test_the_same_request_again_changes_nothing(job: MainJob) -> None:
+    build_id = await job.ask("plain steps, asked for often")
+    for _ in range(3):
+        await job.ask("plain steps, asked for often", build_id=build_id)
+    events = await job.until(build_id, _at_rest, what="at rest")
+    assert_ready(job, build_id, events, steps=8)
+    await job.ask("plain steps, asked for often", build_id=build_id)
+    # It has the same key, so it is handled after the one that is the same.
+    await job.ask("plain steps, but something else", build_id=build_id)
+    [letter] = await letters(job, build_id)
+    assert "other content" in str(letter)
+    assert await job.events(build_id) == events
+
+
+def _at_rest(events: Sequence[RecordedEvent]) -> bool:
+    """Ready, its last snapshot taken and its money given back: nothing more will come."""
+    saved = any(one.reason == "completion" for one in of(events, SnapshotSaved))
+    return has(BuildReady)(events) and has(BudgetSettled)(events) and saved

@@ -1,0 +1,84 @@
+"""Any process of the stack dies at any moment: every build still becomes ready, and nothing is done twice."""
+
+import asyncio
+import os
+import random
+from uuid import uuid4
+
+import pytest
+from tests.support.main_job import (
+    SERVICES,
+    MainJob,
+    assert_ready,
+    ended,
+    has,
+)
+
+from nightshift.contracts.events.build import BuildAccepted
+from nightshift.runtime.errors import Unavailable
+
+pytestmark = [pytest.mark.timeout(150), pytest.mark.fault, pytest.mark.xdist_group("main-job-survival")]
+
+_KILLS = 30
+#: Builds that run side by side while the killing goes on.
+_LANES = 4
+#: Seconds between two kills. Drawn: it is the fault that is timed here, nothing waits for it.
+_BETWEEN = (0.2, 2.2)
+
+
+async def test_thirty_kills_at_any_moment_and_every_build_becomes_ready(short_days: MainJob) -> None:
+    seed = int(os.environ.get("NIGHTSHIFT_TEST_SEED") or random.randrange(2**32))
+    print(f"NIGHTSHIFT_TEST_SEED={seed}")
+    over = asyncio.Event()
+    lanes = [asyncio.create_task(_lane(short_days, over)) for _ in range(_LANES)]
+    killing = asyncio.create_task(_kill(short_days, random.Random(seed), over))
+    await asyncio.gather(killing, *lanes)
+    builds = [build_id for lane in lanes for build_id in lane.result()]
+    print(f"{len(builds)} builds; killed in this order: {killing.result()}")
+    assert set(killing.result()) >= {*SERVICES, "kafka", "postgres"}
+    for build_id in builds:
+        assert_ready(short_days, build_id, await short_days.events(build_id), steps=8)
+
+
+async def _kill(job: MainJob, draw: random.Random, over: asyncio.Event) -> list[str]:
+    """Every service often, the broker and the database once; when one is dead already, another."""
+    plan = [*SERVICES, *draw.choices(SERVICES, k=_KILLS - len(SERVICES) - 2), "kafka", "postgres"]
+    draw.shuffle(plan)
+    killed = []
+    try:
+        for name in plan:
+            await asyncio.sleep(draw.uniform(*_BETWEEN))
+            killed.append(_kill_one(job, [name, *draw.sample(SERVICES, len(SERVICES))]))
+    finally:
+        over.set()
+    return killed
+
+
+def _kill_one(job: MainJob, names: list[str]) -> str:
+    for name in names:
+        process = job.process(name)
+        if process is not None:
+            process.kill()
+            return name
+    raise AssertionError(f"none of {names} lives")
+
+
+async def _lane(job: MainJob, over: asyncio.Event) -> list[str]:
+    """One build after the other until the killing is over; the ids of all."""
+    builds = []
+    while not over.is_set():
+        builds.append(await _accepted(job))
+        await job.until(builds[-1], ended, 100, what="ended")
+    return builds
+
+
+async def _accepted(job: MainJob) -> str:
+    """Ask for a build until the log has it, as a producer must: a broker that died may have forgotten it."""
+    build_id = f"kill-{uuid4().hex[:10]}"
+    while True:
+        try:
+            await job.ask("plain steps, among kills", build_id=build_id)
+            await job.until(build_id, has(BuildAccepted), 5, what="accepted")
+        except (Unavailable, AssertionError):
+            continue
+        return build_id

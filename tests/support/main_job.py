@@ -1,0 +1,237 @@
+"""The main job as the fault tests drive it: one stack, requests on its bus, the log as the reader's role sees it."""
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import psutil
+from tests.support.processes import RunningUp, nightshift
+from tests.support.waiting import eventually
+
+from nightshift.cli.connect import settings_for
+from nightshift.cli.reading import Builds, open_builds
+from nightshift.cli.sending import checked, send
+from nightshift.cli.standing import Standing, advance
+from nightshift.contracts.events.account import AccountOpened
+from nightshift.contracts.events.build import (
+    BuildPhaseChanged,
+    BuildReady,
+    CheckpointSaved,
+    ModelCallFailed,
+    ModelCallResponded,
+    ModelCallStarted,
+    ToolCallRequested,
+)
+from nightshift.contracts.events.requests import BuildRequested
+from nightshift.contracts.events.sandbox import ToolCallCompleted
+from nightshift.contracts.model import Event
+from nightshift.devstack.stack.home import read_stack
+from nightshift.runtime.bus.kafka.producer import KafkaProducer
+from nightshift.runtime.bus.port import Outgoing
+from nightshift.runtime.errors import NotFound, Unavailable
+from nightshift.runtime.log.port import RecordedEvent
+from nightshift.runtime.settings import KafkaSettings
+
+RICH = "rich"
+SERVICES = ("relay", "orchestrator", "sandbox_gateway", "snapshotter", "budget")
+#: Microdollars of a day that no build here can spend.
+_PLENTY = 1_000_000_000
+_DAYS = 30
+
+E = TypeVar("E", bound=Event)
+Happened = Callable[[Sequence[RecordedEvent]], bool]
+
+
+class MainJob:
+    """A running stack. Builds are told apart by the first words of their brief, which the scenario looks for."""
+
+    def __init__(self, up: RunningUp) -> None:
+        self.up = up
+        self.home = up.home
+        self.told = up.ready()
+
+    def process(self, name: str) -> psutil.Process | None:
+        """The process of a service, postgres or kafka as the stack tells it now; none between two lives."""
+        told = read_stack(self.home) or {}
+        [one, *_] = told.get("services", {}).get(name) or [told.get(name, {})]
+        with contextlib.suppress(psutil.NoSuchProcess, KeyError):
+            process = psutil.Process(one["pid"])
+            return process if process in self.up.children() else None
+        return None
+
+    async def open_account(self, account: str, *, day_microusd: int = _PLENTY) -> None:
+        """Open it, and wait until the budget has noted that."""
+        fields = {
+            "account_id": account,
+            "period_budget_microusd": day_microusd * _DAYS,
+            "period_days": _DAYS,
+            "time_zone": "UTC",
+        }
+        await send(self.home, checked(AccountOpened, fields))
+        async with open_builds(self.home) as builds:
+            await eventually(lambda: builds.has_account(account), 20, what=f"account {account}")
+
+    async def ask(self, brief: str, *, account: str = RICH, **fields: Any) -> str:
+        """Ask for a build over the bus, like any producer; its id."""
+        build_id = fields.pop("build_id", None) or f"b-{uuid4().hex[:10]}"
+        given = {"build_id": build_id, "project_id": build_id, "account_id": account, "idea_brief": brief}
+        await send(self.home, checked(BuildRequested, given | fields))
+        return build_id
+
+    async def produce(self, key: str, value: bytes, headers: Mapping[str, str]) -> None:
+        """Send bytes to the requests topic as they are."""
+        settings = settings_for(KafkaSettings, self.home)
+        told = tuple((name, text.encode()) for name, text in headers.items())
+        async with KafkaProducer(settings, client_id="test") as producer:
+            await producer.send([Outgoing(settings.topics.requests, key.encode(), value, told)])
+
+    async def events(self, build_id: str) -> list[RecordedEvent]:
+        """The build's stream now; nothing when nobody wrote it."""
+        async with open_builds(self.home) as builds:
+            return await _events(builds, build_id)
+
+    async def until(
+        self, build_id: str, happened: Happened, timeout: float = 30.0, *, what: str = "it"
+    ) -> list[RecordedEvent]:
+        """Wait until the log says so; the stream then."""
+        async with open_builds(self.home) as builds:
+            return await until(builds, build_id, happened, timeout, what=what)
+
+    def steps(self, build_id: str, events: Sequence[RecordedEvent]) -> list[str]:
+        """The lines that the build's steps left in its workspace, which is that of its last sandbox."""
+        workspace = self.home / "sandboxes" / (standing(build_id, events).sandbox_id or "") / "home/workspace"
+        return (workspace / "STEPS.md").read_text().splitlines()
+
+    def command(self, *arguments: str, code: int = 0, timeout: float = 50.0) -> list[Any]:
+        """A command with --json on this stack; the objects it printed."""
+        ran = nightshift(*arguments, "--json", "--home", str(self.home), timeout=timeout)
+        assert ran.returncode == code, (ran.returncode, ran.stderr)
+        return [json.loads(line) for line in ran.stdout.splitlines()]
+
+    def parked(self) -> list[dict[str, Any]]:
+        """All dead letters."""
+        printed = self.command("dlq", "list")
+        return [one for line in printed for one in (line if isinstance(line, list) else [line])]
+
+
+async def until(
+    builds: Builds, build_id: str, happened: Happened, timeout: float, *, what: str
+) -> list[RecordedEvent]:
+    """Wait until the log of a build says so; on failure its last events are shown."""
+    seen: list[RecordedEvent] = []
+
+    async def look() -> list[RecordedEvent] | None:
+        seen.extend(await _events(builds, build_id, after=len(seen)))
+        return seen if happened(seen) else None
+
+    try:
+        found = await eventually(look, timeout, what=f"{build_id}: {what}")
+    except AssertionError as error:
+        last = "\n".join(f"{one.version} {one.data!r:.300}" for one in seen[-8:])
+        raise AssertionError(f"{build_id}: {what}: not within {timeout} s; it stands at\n{last}") from error
+    assert found is not None
+    return found
+
+
+async def _events(builds: Builds, build_id: str, *, after: int = 0) -> list[RecordedEvent]:
+    with contextlib.suppress(NotFound, Unavailable):  # not written yet, or a test has killed the server
+        return await builds.events(build_id, after=after)
+    return []
+
+
+def standing(build_id: str, events: Sequence[RecordedEvent]) -> Standing:
+    """Where these events leave the build."""
+    state = Standing(build_id)
+    for event in events:
+        state = advance(state, event)
+    return state
+
+
+def ended(events: Sequence[RecordedEvent]) -> bool:
+    """The build has come to an end, whichever."""
+    return any(event.data.terminal for event in events)
+
+
+def has(*kinds: type[Event], times: int = 1) -> Happened:
+    """So many events of these types are in the log."""
+    return lambda events: sum(isinstance(event.data, kinds) for event in events) >= times
+
+
+def of(events: Sequence[RecordedEvent], kind: type[E]) -> list[E]:
+    """The facts of one type."""
+    return [event.data for event in events if isinstance(event.data, kind)]
+
+
+def assert_in_order(events: Sequence[RecordedEvent]) -> None:
+    """What holds for the stream of every build, whatever died while it ran."""
+    assert [event.version for event in events] == list(range(1, len(events) + 1))
+    asked: set[str] = set()
+    answered: Counter[str] = Counter()
+    in_flight: ModelCallStarted | None = None
+    phase, turn, saved = "queued", 0, 0
+    for event in events:
+        match event.data:
+            case BuildPhaseChanged() as fact:
+                assert fact.from_phase == phase, event
+                phase = fact.to_phase
+            case ModelCallStarted() as fact:
+                assert in_flight is None, f"two model calls at once at {event.version}"
+                assert asked <= set(answered), f"a model call before all results at {event.version}"
+                in_flight = fact
+            case ModelCallResponded() | ModelCallFailed() as fact:
+                assert in_flight is not None, f"an answer to nothing at {event.version}"
+                assert (in_flight.turn, in_flight.attempt) == (fact.turn, fact.attempt)
+                if isinstance(fact, ModelCallResponded):
+                    assert fact.turn == turn + 1, f"turn {fact.turn} after {turn}"
+                    turn = fact.turn
+                in_flight = None
+            case ToolCallRequested() as fact:
+                assert fact.call_id not in asked, f"{fact.call_id} was asked for twice"
+                asked.add(fact.call_id)
+            case ToolCallCompleted() as fact:
+                assert fact.call_id in asked, f"{fact.call_id} was answered before it was asked for"
+                answered[fact.call_id] += 1
+            case CheckpointSaved() as fact:
+                assert saved < fact.turn <= turn, f"checkpoint of turn {fact.turn} after {saved}"
+                saved = fact.turn
+            case _:
+                pass
+    assert answered == Counter(asked), "each call has one result"
+
+
+def assert_ready(job: MainJob, build_id: str, events: Sequence[RecordedEvent], *, steps: int) -> BuildReady:
+    """It is ready, in order, its bill is the sum over the log, and each step was done once."""
+    assert standing(build_id, events).status == "ready", standing(build_id, events)
+    assert_in_order(events)
+    [ready] = of(events, BuildReady)
+    calls = [*of(events, ModelCallResponded), *of(events, ModelCallFailed)]
+    assert ready.cost_microusd == sum(call.cost_microusd for call in calls)
+    assert job.steps(build_id, events) == [f"step {number}" for number in range(steps)]
+    return ready
+
+
+@contextlib.contextmanager
+def stopped(process: psutil.Process) -> Iterator[None]:
+    """A process that does nothing for a while, without being gone."""
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+async def letters(job: MainJob, about: str, *, count: int = 1) -> list[dict[str, Any]]:
+    """The dead letters that name this, once there are so many."""
+
+    async def look() -> list[dict[str, Any]] | None:
+        found = [one for one in await asyncio.to_thread(job.parked) if about in str(one)]
+        return found if len(found) >= count else None
+
+    found = await eventually(look, 20, what=f"{count} dead letters about {about}")
+    assert found is not None
+    return found
