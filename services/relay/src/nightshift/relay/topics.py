@@ -1,5 +1,6 @@
 """Makes a broker's topics what the plan says: for the command, the embedded stack, and the relay itself."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import yaml
 
 from nightshift.contracts.topics import Topics
-from nightshift.relay.adapters.kafka_admin import kafka_admin
+from nightshift.relay.adapters.kafka_admin import KafkaAdmin, kafka_admin
 from nightshift.relay.domain.topics import (
     TopicPlan,
     TopicReport,
@@ -20,6 +21,9 @@ from nightshift.relay.domain.topics import (
 from nightshift.runtime.bus.kafka.credentials import connection_arguments
 from nightshift.runtime.errors import ConfigurationError, Unavailable
 from nightshift.runtime.settings import KafkaSettings
+
+#: Seconds in which a topic that was made must show, and between two looks for it.
+_VISIBLE_WITHIN, _LOOK = 15.0, 0.05
 
 
 async def apply(
@@ -36,15 +40,33 @@ async def apply(
     """
     wanted = adjusted(plan or default_plan(settings.topics), partitions=partitions, replication=replication)
     async with kafka_admin(connection_arguments(settings)) as admin:
-        found = await admin.describe([topic.name for topic in wanted])
-        reports = tuple(compare(topic, found.get(topic.name)) for topic in wanted)
+        reports = await _compared(admin, wanted)
         missing = {report.name for report in reports if report.state is TopicState.MISSING}
         if dry_run or not missing:
             return reports
-        await admin.create([topic for topic in wanted if topic.name in missing])
+        created = await admin.create([topic for topic in wanted if topic.name in missing])
+        reports = await _visible(admin, wanted)
     return tuple(
-        replace(report, state=TopicState.CREATED) if report.name in missing else report for report in reports
+        replace(report, state=TopicState.CREATED) if report.name in created else report for report in reports
     )
+
+
+async def _compared(admin: KafkaAdmin, wanted: Sequence[TopicPlan]) -> tuple[TopicReport, ...]:
+    found = await admin.describe([topic.name for topic in wanted])
+    return tuple(compare(topic, found.get(topic.name)) for topic in wanted)
+
+
+async def _visible(admin: KafkaAdmin, wanted: Sequence[TopicPlan]) -> tuple[TopicReport, ...]:
+    """The reports once the broker tells of every topic: a controller has a topic before the brokers tell of it."""
+    try:
+        async with asyncio.timeout(_VISIBLE_WITHIN):
+            while True:
+                reports = await _compared(admin, wanted)
+                if all(report.state is not TopicState.MISSING for report in reports):
+                    return reports
+                await asyncio.sleep(_LOOK)
+    except TimeoutError:
+        raise Unavailable("the broker made topics that it does not tell of; look at its log") from None
 
 
 async def ensure(

@@ -51,8 +51,8 @@ class KafkaAdmin:
             if topic["error_code"] == _NO_ERROR
         }
 
-    async def create(self, plan: Sequence[TopicPlan]) -> None:
-        """Create these; one that somebody else created meanwhile is fine. Raises Refused, Unavailable."""
+    async def create(self, plan: Sequence[TopicPlan]) -> frozenset[str]:
+        """Create these; the names of those that we created and nobody else before us. Raises Refused, Unavailable."""
         new = [
             NewTopic(
                 topic.name,
@@ -64,12 +64,17 @@ class KafkaAdmin:
         ]
         with _translated():
             answer = await self._client.create_topics(new)
+        created = set()
         for name, code, *text in answer.topic_errors:
             error = for_code(code)
-            if code == _NO_ERROR or error is TopicAlreadyExistsError:
+            if code == _NO_ERROR:
+                created.add(name)
+                continue
+            if error is TopicAlreadyExistsError:
                 continue
             said = f"the broker does not create {name}: {text[0] if text and text[0] else error.__name__}"
             raise Unavailable(said) if error.retriable else Refused(said)
+        return frozenset(created)
 
 
 @contextlib.asynccontextmanager
