@@ -12,6 +12,7 @@ from nightshift.orchestrator.domain.decide import causes, decide
 from nightshift.orchestrator.domain.evolve import evolve
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState
+from nightshift.runtime.errors import VersionConflict
 from nightshift.runtime.log.large import externalize, materialize
 from nightshift.runtime.log.port import Appended, EventLog, NewEvent, RecordedEvent, build_stream
 from nightshift.runtime.objects.port import ObjectStore
@@ -49,8 +50,10 @@ class Journal:
             return state
         new = _new(causes(state, command, events), events)
         appended = await self._append(build_id, new, expected_version=state.version)
-        if appended.versions != tuple(range(state.version + 1, state.version + 1 + len(new))):
-            return await self.catch_up(build_id, state)  # it was there before: an answer that was lost
+        if not appended.fresh:
+            # Decided before with the same ids: by us, with the answer lost, or by an owner who is slow and not dead.
+            # Nobody can tell which, so nothing may follow from it that must happen once, such as a model call.
+            raise VersionConflict(f"build {build_id}: this step was taken before")
         for one, version, event_id in zip(new, appended.versions, appended.event_ids, strict=True):
             state = evolve(
                 state,
