@@ -17,8 +17,8 @@ FROM nightshift.accounts WHERE account_id = $1"""
 _HELD = """
 SELECT lease_id, account_id, build_id, day, amount, granted_event, outcome IS NOT NULL AS settled
 FROM nightshift.reservations WHERE """
-# The lock comes before the row exists: two first requests of an account must not both open it. 20042 is ours alone.
-_LOCK = "SELECT pg_advisory_xact_lock(20042, hashtext($1)), clock_timestamp() AS now"
+# The lock comes before the row exists: two first requests of an account must not both open it. 20045 is ours alone.
+_LOCK = "SELECT pg_advisory_xact_lock(20045, hashtext($1)), clock_timestamp() AS now"
 _WRITE = """
 INSERT INTO nightshift.accounts (account_id, time_zone, period_start, period_days, day_seconds, period_budget,
     period_number, day, day_limit, posted, pending, spent_in_period, credited, reserved_before)
