@@ -145,7 +145,7 @@ class Stack:
     async def run(
         self, producer: KafkaProducer, count: int, turns: int
     ) -> tuple[list[Seen], float, list[float]]:
-        """`count` builds at once of `turns` steps: what the model saw, seconds in all, and seconds to the first byte."""
+        """`count` builds at once of `turns` steps: what the model saw, seconds in all and to the first byte."""
         names = [f"b-{uuid4().hex[:10]}" for _ in range(count)]
         self.model.turns.update(dict.fromkeys(names, turns))
         requests = [
