@@ -143,7 +143,7 @@ async def ours(settings: KafkaSettings, topic: str, count: int, *, skipped: bool
     ):
         begun = time.perf_counter()
         if skipped:
-            while consumers.settled < count:  # noqa: ASYNC110 - no handler sees these
+            while consumers.settled < count:
                 await asyncio.sleep(0.001)
         else:
             await done.wait()
@@ -171,7 +171,7 @@ async def hops(settings: KafkaSettings, count: int, rate: float) -> list[float]:
             sends.add(asyncio.create_task(producer.send([message])))
             await asyncio.sleep(max(0.0, started + (number + 1) / rate - time.perf_counter()))
         await asyncio.gather(*sends)
-        while len(took) < count:  # noqa: ASYNC110 - after the measuring
+        while len(took) < count:
             await asyncio.sleep(0.01)
     return took
 
