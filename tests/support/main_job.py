@@ -50,10 +50,24 @@ Happened = Callable[[Sequence[RecordedEvent]], bool]
 class MainJob:
     """A running stack. Builds are told apart by the first words of their brief, which the scenario looks for."""
 
-    def __init__(self, up: RunningUp) -> None:
-        self.up = up
-        self.home = up.home
-        self.told = up.ready()
+    def __init__(self, start: Callable[[], RunningUp]) -> None:
+        """`start` runs `nightshift up`, each time on the same home."""
+        self._start = start
+        self.up = start()
+        self.home = self.up.home
+        self.told: dict[str, Any] = {}
+
+    def ready(self) -> None:
+        """Wait until the stack is up."""
+        self.told = self.up.ready()
+
+    def restart(self) -> None:
+        """Ctrl-C, and `nightshift up` again."""
+        assert self.up.interrupt() == 0, self.up.stderr()
+        assert self.up.leftovers() == []
+        self.up.end()
+        self.up = self._start()
+        self.ready()
 
     def process(self, name: str) -> psutil.Process | None:
         """The process of a service, postgres or kafka as the stack tells it now; none between two lives."""
@@ -132,8 +146,7 @@ async def until(
     try:
         found = await eventually(look, timeout, what=f"{build_id}: {what}")
     except AssertionError as error:
-        last = "\n".join(f"{one.version} {one.data!r:.300}" for one in seen[-8:])
-        raise AssertionError(f"{build_id}: {what}: not within {timeout} s; it stands at\n{last}") from error
+        raise AssertionError(f"{build_id}: {what}: not within {timeout} s\n{told(seen[-8:])}") from error
     assert found is not None
     return found
 
@@ -211,8 +224,14 @@ def assert_ready(job: MainJob, build_id: str, events: Sequence[RecordedEvent], *
     [ready] = of(events, BuildReady)
     calls = [*of(events, ModelCallResponded), *of(events, ModelCallFailed)]
     assert ready.cost_microusd == sum(call.cost_microusd for call in calls)
-    assert job.steps(build_id, events) == [f"step {number}" for number in range(steps)]
+    lines = job.steps(build_id, events)
+    assert lines == [f"step {number}" for number in range(steps)], f"{lines}\n{told(events)}"
     return ready
+
+
+def told(events: Sequence[RecordedEvent]) -> str:
+    """The events in lines, for a message."""
+    return "\n".join(f"{one.version} {one.recorded_at:%M:%S.%f} {one.data!r:.240}" for one in events)
 
 
 @contextlib.contextmanager

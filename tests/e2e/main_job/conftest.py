@@ -1,28 +1,37 @@
 """The stacks of the fault tests."""
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from tests.support.main_job import RICH, MainJob
-from tests.support.processes import running_up
+from tests.support.processes import RunningUp
 from tests.support.s3_switch import Switch, s3_switch
 
 from nightshift.devstack.parts import S3Address
 
-SCENARIO = Path(__file__).parent / "scenario.yaml"
-#: So that a snapshot is given up soon and a failed call is tried again soon.
-_IMPATIENT = {"NIGHTSHIFT_SNAPSHOT_ATTEMPTS": "1", "NIGHTSHIFT_MODEL_FIRST_BACKOFF_S": "0.2"}
+_SCENARIO = Path(__file__).parent / "scenario.yaml"
+
+
+@contextlib.contextmanager
+def _main_job(home: Path, *arguments: str, env: Mapping[str, str]) -> Iterator[MainJob]:
+    """A stack with this scenario and an account that has plenty."""
+    job = MainJob(lambda: RunningUp(home, "--scenario", str(_SCENARIO), *arguments, env=env))
+    try:
+        job.ready()
+        asyncio.run(job.open_account(RICH))
+        yield job
+    finally:
+        job.up.end()
 
 
 @pytest.fixture(scope="module")
 def short_days(stack_folder: Path) -> Iterator[MainJob]:
-    """A stack whose days last four seconds, with an account that has plenty."""
+    """A stack whose days last four seconds."""
     env = {"NIGHTSHIFT_BUDGET_DAY_SECONDS": "4", "NIGHTSHIFT_BUDGET_WAKE_JITTER_S": "0"}
-    with running_up(stack_folder / "days" / "home", "--scenario", str(SCENARIO), env=env) as up:
-        job = MainJob(up)
-        asyncio.run(job.open_account(RICH))
+    with _main_job(stack_folder / "days" / "home", env=env) as job:
         yield job
 
 
@@ -35,15 +44,13 @@ def switch(s3: S3Address) -> Iterator[Switch]:
 
 @pytest.fixture(scope="session")
 def job(stack_folder: Path, s3: S3Address, switch: Switch) -> Iterator[MainJob]:
-    """A stack with real days on that object store, with an account that has plenty."""
+    """A stack with real days on that object store, which gives up soon on what fails."""
     env = {
-        **_IMPATIENT,
+        "NIGHTSHIFT_SNAPSHOT_ATTEMPTS": "1",
+        "NIGHTSHIFT_MODEL_FIRST_BACKOFF_S": "0.2",
         "NIGHTSHIFT_S3_BUCKET": s3.bucket,
         "NIGHTSHIFT_S3_ACCESS_KEY": s3.access_key,
         "NIGHTSHIFT_S3_SECRET_KEY": s3.secret_key,
     }
-    arguments = ("--scenario", str(SCENARIO), "--s3", switch.endpoint)
-    with running_up(stack_folder / "faults" / "home", *arguments, env=env) as up:
-        job = MainJob(up)
-        asyncio.run(job.open_account(RICH))
+    with _main_job(stack_folder / "faults" / "home", "--s3", switch.endpoint, env=env) as job:
         yield job
