@@ -10,6 +10,8 @@ import psutil
 import pytest
 from tests.support.processes import nightshift
 
+from nightshift.cli.main import COMMANDS
+
 pytestmark = pytest.mark.timeout(150)
 
 
@@ -159,3 +161,33 @@ def test_a_second_request_with_the_same_content_changes_nothing_and_another_is_p
     assert len(parked) == 1
     assert "EventIdReused" in json.dumps(parked) or "Refused" in json.dumps(parked)
     assert len(demo.command("log", build)) == events
+
+
+def test_every_command_speaks_json(demo: Demo) -> None:
+    build = demo.summary["build_id"]
+    commands = {
+        "build": ("--idea", "a page", "--build-id", "asked-in-json", "--model", "scripted-1"),
+        "builds": (),
+        "watch": (build,),
+        "wait": (build, "--for", "ready"),
+        "log": (build,),
+        "replay": (build,),
+        "cancel": ("asked-in-json",),
+        "account": ("show", "demo"),
+        "ps": (),
+        "doctor": (),
+        "db": ("status",),
+        "topics": ("apply", "--dry-run"),
+        "dlq": ("list",),
+    }
+    # `wake` needs a sleeper; `up`, `demo` and `down` speak it above, in the fixture and in the stack's own tests.
+    assert {one.name for one in COMMANDS} == commands.keys() | {"wake", "up", "demo", "down"}
+    for name, arguments in commands.items():
+        if name == "cancel":
+            demo.command("wait", "asked-in-json", "--for", "phase=starting", "--timeout", "20s")
+        ran = nightshift(name, *arguments, "--json", "--home", str(demo.home))
+        assert "\x1b" not in ran.stdout, name
+        assert [json.loads(line) for line in ran.stdout.splitlines()], (name, ran.stderr)
+    refused = nightshift("wake", build, "--json", "--home", str(demo.home))
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "not asleep" in refused.stderr

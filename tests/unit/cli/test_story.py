@@ -1,0 +1,157 @@
+"""What a person reads: the standing after each event, its line, and nothing that steers a terminal."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from nightshift.cli.exits import Exit
+from nightshift.cli.following import doing, outcome, plain
+from nightshift.cli.standing import Standing, advance, dollars
+from nightshift.cli.story import lines
+from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted
+from nightshift.contracts.events.build import (
+    BuildAccepted,
+    BuildFailed,
+    BuildPhaseChanged,
+    BuildReady,
+    BuildWoken,
+    ModelCallResponded,
+    Phase,
+    SleepRequested,
+    ToolCallRequested,
+    Usage,
+)
+from nightshift.contracts.events.sandbox import ToolCallCompleted
+from nightshift.contracts.model import Event
+from nightshift.runtime.log.port import RecordedEvent
+
+START = datetime(2026, 3, 1, 22, tzinfo=UTC)
+ACCEPTED = BuildAccepted(
+    build_id="b",
+    project_id="p",
+    account_id="ada",
+    idea_brief="A red\u202e shop",
+    model="scripted-1",
+    turn_limit=9,
+    tool_call_limit=9,
+)
+
+
+def tell(*facts: Event) -> tuple[Standing, list[str]]:
+    """The standing after these, a second apart, and what was told."""
+    standing, told = Standing("b"), []
+    for number, fact in enumerate(facts):
+        at = START + timedelta(seconds=number)
+        event = RecordedEvent(
+            UUID(int=number), "build-b", number + 1, fact, "b", UUID(int=9), "test", None, at
+        )
+        before, standing = standing, advance(standing, event)
+        told += [plain(standing, line) for line in lines(before, event)]
+    return standing, told
+
+
+def call(index: int = 0, **given: Any) -> ToolCallRequested:
+    return ToolCallRequested(
+        call_id=f"b/1/{index}",
+        turn=1,
+        index=index,
+        tool="bash",
+        tool_use_id="t",
+        input={"command": "make test", **given},
+    )
+
+
+def result(**fields: Any) -> ToolCallCompleted:
+    return ToolCallCompleted(call_id="b/1/0", output="", duration_ms=1500, **{"is_error": False, **fields})
+
+
+def test_a_call_is_one_line_with_what_it_was_how_it_ended_and_how_long_it_took() -> None:
+    _, told = tell(ACCEPTED, call(), result(is_error=True, error_kind="exit", exit_code=2))
+    assert told[-1] == "00:02.0  tool      bash make test · exit 2 · 1.5 s"
+
+
+def test_what_steers_a_terminal_never_reaches_it() -> None:
+    _, told = tell(ACCEPTED, call(command="echo \x1b]0;title\x07\u202edetrever\x9b31m"), result())
+    assert all(character.isprintable() for line in told for character in line)
+    assert "A red shop" in told[0]
+
+
+def test_a_sleeper_counts_down_and_is_awake_when_it_is_woken() -> None:
+    asleep = SleepRequested(reason="budget", account_id="ada", wake_at=START + timedelta(hours=2))
+    standing, told = tell(ACCEPTED, asleep)
+    assert (standing.status, standing.sleeps) == ("sleeping", 1)
+    assert doing(standing, START + timedelta(minutes=30)) == "asleep, wakes in 1:30:00.0"
+    assert "asleep until" in told[-1]
+    standing, _ = tell(ACCEPTED, asleep, BuildWoken(reason="refresh"))
+    assert (standing.status, standing.asleep_until) == ("running", None)
+
+
+def test_money_is_summed_from_the_calls_and_told_in_dollars() -> None:
+    answer = ModelCallResponded(
+        turn=1,
+        attempt=1,
+        model="scripted-1",
+        message_id="m",
+        content=({"type": "text", "text": "On it."},),
+        stop_reason="end_turn",
+        usage=Usage(input_tokens=10, cache_read_input_tokens=90, output_tokens=5),
+        price_version="1",
+        cost_microusd=12_300,
+        latency_ms=400,
+        first_token_ms=90,
+    )
+    grant = BudgetGranted(
+        lease_id=UUID(int=1),
+        account_id="ada",
+        day="d",
+        amount_microusd=50_000,
+        left_today_microusd=950_000,
+        expires_at=START,
+    )
+    standing, told = tell(ACCEPTED, grant, answer)
+    assert (standing.cost, standing.left_today, standing.turns) == (12_300, 950_000, 1)
+    assert told[-2:] == [
+        "00:02.0  agent     On it.",
+        "00:02.0  think     turn 1: 100 in, 5 out, $0.0123, 0.4 s",
+    ]
+    assert dollars(1_234_567_890) == "$1,234.5679"
+
+
+def test_a_denial_says_when_there_is_money_again() -> None:
+    denial = BudgetDenied(
+        lease_id=UUID(int=1), account_id="ada", day="d", left_today_microusd=0, refresh_at=START
+    )
+    _, told = tell(ACCEPTED, denial)
+    assert "the day's money is gone" in told[-1]
+
+
+@pytest.mark.parametrize(
+    ("fact", "status", "code"),
+    [
+        (
+            BuildReady(
+                project_id="p",
+                sandbox_id="s",
+                preview_url="http://x/",
+                build_version=3,
+                cost_microusd=1,
+                turns=2,
+                tool_calls=3,
+            ),
+            "ready",
+            Exit.OK,
+        ),
+        (
+            BuildFailed(reason="checks_failed", detail="one", cost_microusd=1, turns=2),
+            "failed",
+            Exit.BUILD_FAILED,
+        ),
+        (BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING), "running", None),
+    ],
+)
+def test_the_exit_code_is_the_builds(fact: Event, status: str, code: Exit | None) -> None:
+    standing, _ = tell(ACCEPTED, fact)
+    assert standing.status == status
+    assert outcome(standing) == code
