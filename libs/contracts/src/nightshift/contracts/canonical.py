@@ -71,14 +71,19 @@ def _plain(value: object) -> str:
 
 
 def _encoder(*, allow_nan: bool) -> Callable[[Any], str]:
-    return json.JSONEncoder(
-        ensure_ascii=True,
-        sort_keys=True,
-        separators=(",", ":"),
-        allow_nan=allow_nan,
-        check_circular=False,
-        default=_plain,
-    ).encode
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # an interpreter without it
+        return json.JSONEncoder(
+            ensure_ascii=True,
+            sort_keys=True,
+            separators=(",", ":"),
+            allow_nan=allow_nan,
+            check_circular=False,
+            default=_plain,
+        ).encode
+    # What JSONEncoder makes anew for every value: a fifth of the time of a small event.
+    chunks = make(None, _plain, json.encoder.encode_basestring_ascii, None, ":", ",", True, False, allow_nan)
+    return lambda value: "".join(chunks(value, 0))
 
 
 _FINITE = _encoder(allow_nan=False)

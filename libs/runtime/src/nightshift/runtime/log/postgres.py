@@ -19,6 +19,7 @@ from nightshift.runtime.errors import (
 from nightshift.runtime.log.hint import Hint
 from nightshift.runtime.log.port import Append, Appended, NewEvent, PendingItem, RecordedEvent, Row
 from nightshift.runtime.log.prepare import PendingChange, Prepared, pending_changes, prepare, unreadable
+from nightshift.runtime.log.shards import shard_of
 from nightshift.runtime.pg import Database, PgConfig
 
 #: What the log's own SQLSTATEs mean.
@@ -33,9 +34,7 @@ REFUSALS: Mapping[str, Callable[[str], NightshiftError]] = {
     "23514": Refused,
 }
 
-_APPEND_ONE = (
-    "SELECT shard, version, fresh FROM nightshift.append_event($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
-)
+_APPEND_ONE = "SELECT nightshift.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _APPEND = """
 SELECT shard, head, versions, fresh FROM nightshift.append_events(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
@@ -133,6 +132,8 @@ class PostgresEventLog:
 
     async def append_all(self, appends: Sequence[Append]) -> tuple[Appended, ...]:
         """See the port."""
+        if not appends:
+            return ()
         prepared = [prepare(one.stream_id, one.events, actor=self._actor) for one in appends]
         changes = [pending_changes(one.stream_id, one.events) for one in appends]
         rows = await self._database.fetch(
@@ -203,23 +204,13 @@ class PostgresEventLog:
         return [PendingItem(PendingKind(row[0]), *row[1:]) for row in rows]
 
     async def _append_one(self, stream_id: str, event: Prepared, expected_version: int | None) -> Appended:
-        rows = await self._database.fetch(
-            _APPEND_ONE,
-            stream_id,
-            expected_version,
-            event.event_id,
-            event.type,
-            event.schema_version,
-            event.data,
-            event.correlation_id,
-            event.causation_id,
-            event.actor,
-            event.traceparent,
-        )
-        shard, version, fresh = rows[0]
-        if fresh and self._hint is not None:
-            self._hint.tell(shard)
-        return Appended(stream_id, version, (version,), (event.event_id,), fresh)
+        rows = await self._database.fetch(_APPEND_ONE, stream_id, expected_version, *event)
+        version = rows[0][0]
+        if version < 0:  # it was there before
+            return Appended(stream_id, -version, (-version,), (event.event_id,), fresh=False)
+        if self._hint is not None:
+            self._hint.tell(shard_of(stream_id))
+        return Appended(stream_id, version, (version,), (event.event_id,), fresh=True)
 
     def _appended(self, stream_id: str, prepared: Sequence[Prepared], row: Any) -> Appended:
         if row["fresh"] and self._hint is not None:
@@ -228,7 +219,7 @@ class PostgresEventLog:
             stream_id=stream_id,
             version=row["head"],
             versions=tuple(row["versions"]),
-            event_ids=tuple(one.event_id for one in prepared),
+            event_ids=tuple([one.event_id for one in prepared]),
             fresh=row["fresh"],
         )
 
@@ -238,17 +229,8 @@ def log_database(config: PgConfig) -> Database:
     return Database(config, refusals=REFUSALS)
 
 
-def _event_arrays(events: Sequence[Prepared]) -> tuple[list[Any], ...]:
-    return (
-        [one.event_id for one in events],
-        [one.type for one in events],
-        [one.schema_version for one in events],
-        [one.data for one in events],
-        [one.correlation_id for one in events],
-        [one.causation_id for one in events],
-        [one.actor for one in events],
-        [one.traceparent for one in events],
-    )
+def _event_arrays(events: Sequence[Prepared]) -> tuple[tuple[Any, ...], ...]:
+    return tuple(zip(*events, strict=True))
 
 
 def _pending_arrays(changes: Sequence[PendingChange]) -> tuple[list[Any], ...]:

@@ -5,6 +5,7 @@ Both adapters start here, so that they store the same.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from nightshift.contracts.errors import ContractError
@@ -15,9 +16,11 @@ from nightshift.runtime.errors import EventIdReused, Fault, Refused
 from nightshift.runtime.log.port import NewEvent, RecordedEvent, Row
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """One event as it will be stored, without what only the log knows."""
+class Prepared(NamedTuple):
+    """One event as it will be stored, without what only the log knows. In the order the SQL functions take it.
+
+    A tuple, because it is made for every event and a batch is turned into its columns by one zip.
+    """
 
     event_id: UUID
     type: str
@@ -43,10 +46,10 @@ def prepare(stream_id: str, events: Sequence[NewEvent], *, actor: str) -> tuple[
         raise Refused(f"stream {stream_id}: an append of nothing")
     subject = stream_id.partition("-")[2]
     try:
-        prepared = tuple(_prepare(one, subject, actor) for one in events)
+        prepared = tuple([_prepare(one, subject, actor) for one in events])
     except ContractError as error:
         raise Refused(f"stream {stream_id}: {error}") from error
-    if len({one.event_id for one in prepared}) < len(prepared):
+    if len(prepared) > 1 and len({one.event_id for one in prepared}) < len(prepared):
         raise EventIdReused(
             f"stream {stream_id}: two events of one append have one id",
             hint="give events of one type and cause an index: 0, 1, 2…",
@@ -55,16 +58,16 @@ def prepare(stream_id: str, events: Sequence[NewEvent], *, actor: str) -> tuple[
 
 
 def _prepare(event: NewEvent, subject: str, actor: str) -> Prepared:
-    data = event.data
+    data, cause = event.data, event.causation_id
     return Prepared(
-        event_id=event_id(event.causation_id, data.type, event.index),
-        type=data.type,
-        schema_version=data.version,
-        data=encode(data),
-        correlation_id=event.correlation_id or subject,
-        causation_id=event.causation_id,
-        actor=event.actor or actor,
-        traceparent=event.traceparent,
+        event_id(cause, data.type, event.index),
+        data.type,
+        data.version,
+        encode(data),
+        event.correlation_id or subject,
+        cause,
+        event.actor or actor,
+        event.traceparent,
     )
 
 

@@ -38,7 +38,7 @@ DECLARE
     v_shard constant smallint := nightshift.shard_of(p_stream_id);
     v_head bigint := 0;
     v_closed boolean := false;
-    v_owned bigint;
+    v_owned text[];
     v_ends boolean;
     v_after_close boolean;
     v_now timestamptz;
@@ -51,10 +51,9 @@ BEGIN
     v_now := clock_timestamp();
     shard := v_shard;
 
-    SELECT count(*), bool_or(t.terminal), bool_and(t.after_close) INTO v_owned, v_ends, v_after_close
-    FROM unnest(p_types) AS n (type) JOIN nightshift.event_types t ON t.type = n.type
-    WHERE pg_has_role(session_user, t.role, 'USAGE');
-    IF v_owned <> v_count THEN
+    SELECT array_agg(t.type), bool_or(t.terminal), bool_and(t.after_close) INTO v_owned, v_ends, v_after_close
+    FROM nightshift.event_types t WHERE t.type = ANY (p_types) AND pg_has_role(session_user, t.role, 'USAGE');
+    IF (p_types <@ v_owned) IS NOT TRUE THEN
         RAISE EXCEPTION '% does not own every type of %', session_user, p_types USING ERRCODE = 'NS003';
     END IF;
 

@@ -1,7 +1,10 @@
 -- append_events for the most frequent case, one event that changes nothing pending: the same promises at the price of one
 -- statement. Where its conditions do not hold (a stream's first event or its end, a conflict, a foreign type, an id that is
 -- known) nothing is written here and append_events decides.
-CREATE OR REPLACE FUNCTION nightshift.append_event(
+--
+-- Answers the event's version, negative where the event was in the log before. One number and not a row: a function in
+-- FROM costs a sixth of the append.
+CREATE OR REPLACE FUNCTION nightshift.append_one(
     p_stream_id text,
     p_expected_version bigint,
     p_event_id uuid,
@@ -11,11 +14,8 @@ CREATE OR REPLACE FUNCTION nightshift.append_event(
     p_correlation_id text,
     p_causation_id uuid,
     p_actor text,
-    p_traceparent text,
-    OUT shard smallint,
-    OUT version bigint,
-    OUT fresh boolean
-)
+    p_traceparent text
+) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -25,7 +25,7 @@ DECLARE
 BEGIN
     -- As in append_events, before a position is drawn.
     IF pg_advisory_xact_lock(20041, v_shard) IS NULL THEN
-        RETURN;
+        RETURN NULL;
     END IF;
 
     INSERT INTO nightshift.events AS w (
@@ -44,20 +44,17 @@ BEGIN
     ON CONFLICT (event_id) DO NOTHING
     RETURNING w.version INTO v_version;
 
-    IF v_version IS NOT NULL THEN
-        shard := v_shard;
-        version := v_version;
-        fresh := true;
-    ELSE
-        SELECT a.shard, a.head, a.fresh INTO shard, version, fresh
+    IF v_version IS NULL THEN
+        SELECT CASE WHEN a.fresh THEN a.head ELSE -a.head END INTO v_version
         FROM nightshift.append_events(
             p_stream_id, p_expected_version, ARRAY[p_event_id], ARRAY[p_type], ARRAY[p_schema_version], ARRAY[p_data],
             ARRAY[p_correlation_id], ARRAY[p_causation_id], ARRAY[p_actor], ARRAY[p_traceparent],
             '{}', '{}', '{}', '{}', '{}'
         ) AS a;
     END IF;
+    RETURN v_version;
 END
 $$;
 
-GRANT EXECUTE ON FUNCTION nightshift.append_event
+GRANT EXECUTE ON FUNCTION nightshift.append_one
 TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget;
