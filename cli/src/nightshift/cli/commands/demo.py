@@ -19,7 +19,7 @@ from nightshift.cli.connect import Json
 from nightshift.cli.demo import Demo, plan_demo
 from nightshift.cli.exits import Exit
 from nightshift.cli.following import Stop, follow, outcome
-from nightshift.cli.output import note, write_fields, write_json, write_line
+from nightshift.cli.output import note, progress, write_fields, write_json, write_line
 from nightshift.cli.reading import Builds, open_builds
 from nightshift.cli.sending import checked, send
 from nightshift.cli.stack import StackChild, start_stack
@@ -104,6 +104,7 @@ async def _demo(planned: Demo, home: Path, *, keep: bool, as_json: bool) -> tupl
     began = time.monotonic()
     _end_on_sigterm()
     arguments = [] if planned.scenario is None else ["--scenario", str(planned.scenario)]
+    progress("starting a stack of its own: PostgreSQL, a broker, an object store, a model, five services…")
     stack = await start_stack(home, arguments=arguments, environment=planned.environment)
     kept = False
     try:

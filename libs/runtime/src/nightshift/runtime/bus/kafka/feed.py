@@ -19,6 +19,22 @@ _log = structlog.get_logger(__name__)
 Records = tuple[ConsumerRecord, ...]
 
 
+class Ends:
+    """Where partitions ended when we last looked.
+
+    A position past the end proves nothing: the embedded broker tells the last batch's first offset plus one.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[TopicPartition, int] = {}
+
+    def shrunk(self, ends: Mapping[TopicPartition, int]) -> list[TopicPartition]:
+        """Those that end before where they ended; remembers where they end now."""
+        less = [partition for partition, end in ends.items() if end < self._known.get(partition, 0)]
+        self._known = dict(ends)
+        return less
+
+
 class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
     """Between one FastStream subscriber and its intake: batches and rebalances in, pauses and commits out."""
 
@@ -30,6 +46,7 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
         self._pace = pace
         self._attached = False
         self._taking = True
+        self._ends = Ends()
 
     async def on_batch(self, records: Records) -> None:
         """FastStream's handler. Never raises: an error here would be swallowed, and the batch passed by."""
@@ -79,7 +96,7 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
             _log.warning("consumer group coordination", group=self.name, why=repr(error))
 
     async def behind(self) -> int:
-        """See the watchdog. A position past the end means that the broker lost its data: begin again there."""
+        """See the watchdog. A partition whose end goes back has lost its data: begin again there."""
         consumer = self.subscriber.consumer
         if consumer is None or not self.assigned:
             return 1
@@ -87,14 +104,11 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             async with asyncio.timeout(5):
                 ends = await consumer.end_offsets(list(consumer.assignment()))
+                for partition in self._ends.shrunk(ends):
+                    _log.warning("partition is shorter than it was, read again", partition=str(partition))
+                    await consumer.seek_to_beginning(partition)
                 for partition, end in ends.items():
-                    position = await consumer.position(partition)
-                    if position > end:
-                        _log.warning(
-                            "partition is shorter than what was read of it", partition=str(partition)
-                        )
-                        await consumer.seek_to_beginning(partition)
-                    behind += abs(end - position)
+                    behind += max(end - await consumer.position(partition), 0)
         except (KafkaError, TimeoutError, OSError) as error:
             raise Unavailable(f"the broker does not say where {self.name} ends: {error!r}") from error
         return behind

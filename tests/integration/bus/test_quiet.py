@@ -1,0 +1,28 @@
+"""A consumer that has read everything is not behind and does not read again, whatever the broker tells of its ends."""
+
+import pytest
+from tests.support.bus_suite import Seen, fact
+
+from nightshift.contracts.events.build import CheckpointSaved
+from nightshift.runtime.bus.port import Outgoing, Subscription
+
+pytestmark = pytest.mark.kafka
+
+
+async def test_what_was_read_in_one_batch_is_not_read_again(rig, eventually) -> None:
+    seen = Seen()
+    subscription = Subscription(rig.topics.build, f"{rig.topics.prefix}.quiet", {CheckpointSaved: seen})
+    async with rig.producer, rig.consumers(subscription) as consumers:
+        messages = [Outgoing.of(rig.topics.build, fact("b", version)) for version in range(1, 6)]
+        await rig.producer.send(messages)
+        await eventually(lambda: len(seen.events) == 5, 20)
+        [feed] = consumers._feeds
+        positions = [
+            await feed.subscriber.consumer.position(each) for each in feed.subscriber.consumer.assignment()
+        ]
+        for _ in range(3):
+            assert await feed.behind() == 0
+        assert positions == [
+            await feed.subscriber.consumer.position(each) for each in feed.subscriber.consumer.assignment()
+        ]
+        assert seen.calls == 5
