@@ -1,13 +1,15 @@
 """A local server of E2B's protocol: the control plane and envd on one port, each sandbox a local bubblewrap one.
 
 It speaks as much as the SDK's calls of our driver need, over HTTP/1.1: JSON, octet-stream files with chunked bodies,
-Connect RPC with JSON (unary and server streams). Faults are queued with `fail`, sandboxes vanish with `vanish`.
+Connect RPC with JSON (unary and server streams), and previews under `/<port>-<sandbox id>/`. Faults are queued with
+`fail`, sandboxes vanish with `vanish`.
 """
 
 import asyncio
 import base64
 import json
 import os
+import re
 import socket
 import struct
 from collections import deque
@@ -18,12 +20,15 @@ from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import h11
+import httpx
 
 from nightshift.sandboxes.client import AgentSandbox
+from nightshift.sandboxes.errors import SandboxGone
 from nightshift.sandboxes.local.driver import LocalDriver
 from nightshift.sandboxes.local.settings import LocalSettings
 from nightshift.sandboxes.port import CallSpec
 
+_PREVIEW = re.compile(r"/(\d+)-([^/]+)(/.*)")
 _NOT_FOUND = (404, {"code": 404, "message": "sandbox not found"})
 
 
@@ -107,7 +112,9 @@ class E2BServer:
     async def _answer(self, ex: "_Exchange") -> None:
         self.requests.append(f"{ex.method} {ex.path}")
         box = self.boxes.get(ex.headers.get("e2b-sandbox-id", ""))
-        if ex.path.startswith(("/sandboxes", "/v2/sandboxes", "/v3/sandboxes")):
+        if preview := _PREVIEW.fullmatch(ex.path):
+            await self._preview(ex, int(preview[1]), self.boxes.get(preview[2]), preview[3])
+        elif ex.path.startswith(("/sandboxes", "/v2/sandboxes", "/v3/sandboxes")):
             await self._control(ex, ex.path.split("/sandboxes", 1)[1].strip("/").split("/"))
         elif box is None or box.paused or not await box.sandbox.alive():
             await ex.json(502, {"code": 502, "message": "The sandbox was not found"})
@@ -123,6 +130,21 @@ class E2BServer:
             await ex.json(200, {})
         else:
             await ex.json(404, {"code": "unimplemented", "message": ex.path})
+
+    async def _preview(self, ex: "_Exchange", port: int, box: Box | None, path: str) -> None:
+        """What the provider's proxy does for a visitor; a 502 when nothing listens inside."""
+        if box is None or box.paused:
+            await ex.json(502, {"code": 502, "message": "The sandbox was not found"})
+            return
+        try:
+            url = (await box.sandbox.open_port(port)).rstrip("/") + path
+            async with httpx.AsyncClient(trust_env=False) as client:
+                answer = await client.request(ex.method, url, params=ex.query, content=ex.body)
+        except (SandboxGone, httpx.HTTPError) as error:
+            await ex.json(502, {"code": 502, "message": f"The port is not open: {error}"})
+        else:
+            kind = answer.headers.get("content-type", "text/plain")
+            await ex.send(answer.status_code, answer.content, {"Content-Type": kind})
 
     async def _control(self, ex: "_Exchange", parts: list[str]) -> None:
         match ex.method, [part for part in parts if part]:

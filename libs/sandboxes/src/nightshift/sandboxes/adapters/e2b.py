@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
 import httpx
@@ -153,7 +154,9 @@ class _Controls:
         self._options = options
 
     async def open_port(self, port: int) -> str:
-        return f"https://{self._box.get_host(port)}/"
+        if self._options.sandbox_url is None:
+            return f"https://{self._box.get_host(port)}/"
+        return preview_behind(self._options.sandbox_url, f"{port}-{self._box.sandbox_id}")
 
     async def pause(self) -> None:
         with _errors():
@@ -166,6 +169,18 @@ class _Controls:
     async def alive(self) -> bool:
         with _errors():
             return await self._box.is_running()
+
+
+def preview_behind(sandbox_url: str, route: str) -> str:
+    """The address of a preview behind a proxy of one's own: the route is a part of its name, as at the provider.
+
+    An address without names below it (an IP address, localhost) has the route as the first part of the path instead.
+    """
+    parts = urlsplit(sandbox_url)
+    host = parts.hostname or ""
+    if host == "localhost" or ":" in host or host.replace(".", "").isdecimal():
+        return f"{sandbox_url.rstrip('/')}/{route}/"
+    return urlunsplit((parts.scheme, f"{route}.{parts.netloc}", "/", "", ""))
 
 
 class _Channel:
