@@ -1,6 +1,7 @@
 """What a stack consists of, from flags and environment."""
 
 import json
+import stat
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,12 @@ from nightshift.devstack.errors import BadPlan, HomeInUse
 from nightshift.devstack.parts import KafkaAddress, PostgresAddress
 from nightshift.devstack.stack import home as homes
 from nightshift.devstack.stack import plan as plans
-from nightshift.devstack.stack.addresses import Addresses, given_addresses, service_environment
+from nightshift.devstack.stack.addresses import (
+    Addresses,
+    given_addresses,
+    needs_snapshot_key,
+    service_environment,
+)
 from nightshift.devstack.stack.plan import Given, make_plan
 
 
@@ -85,6 +91,33 @@ def test_a_real_broker_and_a_real_key_are_used_as_they_are(tmp_path: Path) -> No
     assert env["NIGHTSHIFT_KAFKA_ADAPTIVE_FETCH"] == "false"
     assert env["ANTHROPIC_API_KEY"] == "sk-real"
     assert env["ANTHROPIC_BASE_URL"] == "https://api.anthropic.com"
+
+
+def test_the_key_of_snapshots_is_drawn_once_for_a_home_and_nobody_else_reads_it(tmp_path: Path) -> None:
+    drawn = homes.snapshot_key(tmp_path)
+    assert len(drawn) == 64
+    assert homes.snapshot_key(tmp_path) == drawn
+    assert stat.S_IMODE((tmp_path / "snapshot.key").stat().st_mode) == 0o600
+    (tmp_path / "other").mkdir()
+    assert homes.snapshot_key(tmp_path / "other") != drawn
+
+
+@pytest.mark.parametrize(("given", "needed"), [({}, True), ({"NIGHTSHIFT_SNAPSHOT_KEY": "k"}, False)])
+def test_the_key_of_snapshots_goes_to_who_keeps_them_unless_one_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], needed: bool
+) -> None:
+    monkeypatch.setattr(plans, "is_installed", lambda _name: True)
+    plan = make_plan(tmp_path, environ=given)
+    assert needs_snapshot_key(plan) is needed
+    found = Addresses(snapshot_key="drawn" if needed else None)
+    keys = {
+        one: service_environment(plan, found, one).get("NIGHTSHIFT_SNAPSHOT_KEY") for one in plan.services
+    }
+    if needed:
+        assert keys == dict.fromkeys(plan.services) | {"sandbox_gateway": "drawn", "snapshotter": "drawn"}
+    else:
+        assert set(keys.values()) == {"k"}
+    assert not needs_snapshot_key(make_plan(tmp_path, environ={}, only=["postgres", "kafka", "s3", "relay"]))
 
 
 def test_a_home_has_one_holder(tmp_path: Path) -> None:

@@ -56,13 +56,13 @@ class ProcessSettings(_Environment):
 class PostgresSettings(_Environment):
     """Where the event log is. The DSN may hold a password, so it is kept as a secret."""
 
-    postgres_dsn: SecretStr
+    postgres_dsn: SecretStr = Field(examples=["postgresql://nightshift_relay@127.0.0.1:5432/nightshift"])
 
 
 class KafkaSettings(_Environment):
     """Where the broker is, how to get in, and how to consume from it."""
 
-    kafka_bootstrap: str = Field(min_length=1)
+    kafka_bootstrap: str = Field(min_length=1, examples=["127.0.0.1:9092"])
     topic_prefix: str = Field("nightshift", pattern=r"^[A-Za-z0-9._-]{1,100}$")
     kafka_idempotence: bool = True  # the embedded broker has no idempotent producer
     kafka_adaptive_fetch: bool = False  # for a broker that does not wake a waiting fetch
@@ -112,7 +112,7 @@ class KafkaSettings(_Environment):
 class ObjectStoreSettings(_Environment):
     """Where large fields, snapshots and oversized dead letters are. Without an endpoint: the vendor's own."""
 
-    s3_bucket: str = Field(min_length=1)
+    s3_bucket: str = Field(min_length=1, examples=["nightshift"])
     s3_endpoint: str | None = None
     s3_region: str = "us-east-1"
     s3_access_key: str | None = None  # none: the vendor's usual chain of credentials
@@ -123,13 +123,6 @@ class Settings(KafkaSettings, PostgresSettings, ObjectStoreSettings, ProcessSett
     """What every service needs; a service adds its own fields in a subclass."""
 
 
-_EXAMPLES = {
-    "kafka_bootstrap": "127.0.0.1:9092",
-    "postgres_dsn": "postgresql://nightshift_relay@127.0.0.1:5432/nightshift",
-    "s3_bucket": "nightshift",
-}
-
-
 def _named(error: ValidationError, model: type[BaseModel]) -> ConfigurationError:
     complaints, hint = [], None
     for detail in error.errors(include_url=False, include_input=False, include_context=False):
@@ -137,14 +130,18 @@ def _named(error: ValidationError, model: type[BaseModel]) -> ConfigurationError
         variable = _variable(model, field)
         if detail["type"] == "missing":
             complaints.append(f"{variable} is not set")
-            example = _EXAMPLES.get(field)
-            hint = hint or (f"set {variable}" + (f", such as {variable}={example}" if example else ""))
+            hint = hint or f"set {variable}{_such_as(model, field, variable)}"
         elif field:
             complaints.append(f"{variable} is wrong: {detail['msg']}")
             hint = hint or f"correct {variable} in the environment of this process"
         else:
             complaints.append(detail["msg"].removeprefix("Value error, "))
     return ConfigurationError("; ".join(complaints), hint=hint)
+
+
+def _such_as(model: type[BaseModel], field: str, variable: str) -> str:
+    info = model.model_fields.get(field)
+    return f", such as {variable}={info.examples[0]}" if info is not None and info.examples else ""
 
 
 def _variable(model: type[BaseModel], field: str) -> str:

@@ -15,7 +15,7 @@ from nightshift.sandboxes.snapshots.manifest import ProjectKey
 
 
 class SandboxSettings(ObjectStoreSettings, ProcessSettings):
-    """`NIGHTSHIFT_SANDBOX_…`, and E2B's own variables. `snapshot_key` must be the same in gateway and snapshotter."""
+    """`NIGHTSHIFT_SANDBOX_…`, and E2B's own variables."""
 
     sandbox_driver: Literal["local", "e2b"] | None = None  # none: e2b when E2B_API_KEY is set
     sandbox_dir: Path | None = None  # of local sandboxes; none: `sandboxes` in the home
@@ -23,7 +23,6 @@ class SandboxSettings(ObjectStoreSettings, ProcessSettings):
     sandbox_processes: int = Field(512, ge=16)
     sandbox_memory_bytes: int = Field(4 * 1024**3, ge=64 * 1024**2)
     sandbox_toolchains: tuple[Path, ...] = ()
-    snapshot_key: SecretStr = SecretStr("")  # the digests of each project hang on it
     e2b_api_key: SecretStr | None = Field(None, validation_alias=AliasChoices("E2B_API_KEY", "e2b_api_key"))
     e2b_template: str | None = Field(None, validation_alias=AliasChoices("E2B_TEMPLATE", "e2b_template"))
     e2b_internet: bool = False  # whether sandboxes at the provider may reach the net
@@ -33,9 +32,6 @@ class SandboxSettings(ObjectStoreSettings, ProcessSettings):
     def driver_name(self) -> Literal["local", "e2b"]:
         return self.sandbox_driver or ("e2b" if self.e2b_api_key is not None else "local")
 
-    def project_key(self, project_id: str) -> ProjectKey:
-        return ProjectKey.derive(self.snapshot_key.get_secret_value().encode(), project_id)
-
     def local(self) -> LocalSettings:
         return LocalSettings(
             state_dir=(self.sandbox_dir or self.home / "sandboxes").absolute(),
@@ -43,6 +39,18 @@ class SandboxSettings(ObjectStoreSettings, ProcessSettings):
             limits=Limits(processes=self.sandbox_processes, memory_bytes=self.sandbox_memory_bytes),
             toolchains=self.sandbox_toolchains,
         )
+
+
+class SnapshotSettings(SandboxSettings):
+    """For whoever saves or restores: the digests of every project hang on one key, the same in all of these services.
+
+    Who knows the key can tell whether a project holds a file; with another key no earlier snapshot is found again.
+    """
+
+    snapshot_key: SecretStr = Field(min_length=32, examples=["$(openssl rand -hex 32)"])
+
+    def project_key(self, project_id: str) -> ProjectKey:
+        return ProjectKey.derive(self.snapshot_key.get_secret_value().encode(), project_id)
 
 
 async def make_driver(settings: SandboxSettings) -> SandboxDriver:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pydantic import Field, SecretStr
 
 from nightshift.runtime.settings import Settings
-from nightshift.sandboxes.settings import SandboxSettings
+from nightshift.sandboxes.settings import SnapshotSettings
 
 
-class GatewaySettings(Settings, SandboxSettings):
+class GatewaySettings(Settings, SnapshotSettings):
     """`NIGHTSHIFT_GATEWAY_…`. Times are seconds."""
 
     gateway_builds: int = Field(64, ge=1, le=10_000)  # at work at once on this replica

@@ -3,12 +3,12 @@
 from pydantic import Field
 
 from nightshift.runtime.settings import Settings
-from nightshift.sandboxes.settings import SandboxSettings
+from nightshift.sandboxes.settings import SnapshotSettings
 from nightshift.sandboxes.snapshots.transfer import DEFAULT_EXCLUDE
 from nightshift.snapshotter.usecases import Patience
 
 
-class SnapshotterSettings(SandboxSettings, Settings):
+class SnapshotterSettings(SnapshotSettings, Settings):
     """Times in seconds."""
 
     snapshot_parallel: int = Field(8, ge=1)  # builds at once

@@ -10,6 +10,8 @@ from nightshift.devstack.stack.plan import SERVICES, Plan
 
 #: On the embedded broker each partition costs CPU when idle; two replicas of a service can still share the work.
 EMBEDDED_PARTITIONS = 2
+#: Who saves or restores snapshots, and so needs their key.
+_KEEPS_SNAPSHOTS = frozenset({"sandbox_gateway", "snapshotter"})
 #: What the scripted model takes for a key; any would do.
 _SCRIPTED_KEY = "scripted"
 
@@ -22,6 +24,7 @@ class Addresses:
     kafka: KafkaAddress | None = None
     s3: S3Address | None = None
     model: str | None = None
+    snapshot_key: str | None = None  # of this home; none: the environment has one
 
     def dsn(self, role: str = "postgres") -> str | None:
         """The log's address for a role."""
@@ -51,6 +54,11 @@ def given_addresses(plan: Plan) -> Addresses:
     return found
 
 
+def needs_snapshot_key(plan: Plan) -> bool:
+    """Whether a service of ours needs the key of this home's snapshots: the environment has none."""
+    return bool(_KEEPS_SNAPSHOTS & set(plan.services)) and not plan.environ.get("NIGHTSHIFT_SNAPSHOT_KEY")
+
+
 def service_environment(plan: Plan, found: Addresses, service: str) -> dict[str, str]:
     """The whole environment of a service's process: ours, with the stack's addresses over it."""
     env = {**plan.environ, **kafka_environment(found), "NIGHTSHIFT_HOME": str(plan.home)}
@@ -65,6 +73,8 @@ def service_environment(plan: Plan, found: Addresses, service: str) -> dict[str,
             "NIGHTSHIFT_S3_SECRET_KEY": found.s3.secret_key,
             "NIGHTSHIFT_S3_REGION": found.s3.region,
         }
+    if found.snapshot_key is not None and service in _KEEPS_SNAPSHOTS:
+        env["NIGHTSHIFT_SNAPSHOT_KEY"] = found.snapshot_key
     if found.model is not None:
         env["ANTHROPIC_BASE_URL"] = found.model
         env.setdefault("ANTHROPIC_API_KEY", _SCRIPTED_KEY)

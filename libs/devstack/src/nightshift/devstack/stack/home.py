@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import psutil
 from nightshift.devstack.errors import HomeInUse
 
 _LOCK, _STACK, _PORTS = "stack.lock", "stack.json", "ports.json"
+_SNAPSHOT_KEY = "snapshot.key"
 
 
 @contextlib.contextmanager
@@ -79,6 +81,17 @@ def remembered_ports(home: Path) -> dict[str, int]:
     return {str(part): int(port) for part, port in told.items()}
 
 
+def snapshot_key(home: Path) -> str:
+    """The key of this home's snapshots: drawn once, for the owner's eyes only. Call it while holding the home."""
+    path = home / _SNAPSHOT_KEY
+    with contextlib.suppress(FileNotFoundError):
+        if known := path.read_text().strip():
+            return known
+    drawn = secrets.token_hex(32)
+    _write_text(path, f"{drawn}\n")
+    return drawn
+
+
 def holder(home: Path) -> int | None:
     """The process that holds this home, or held it last; none when it cannot be told."""
     try:
@@ -96,9 +109,13 @@ def lives(pid: int) -> bool:
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:
+    _write_text(path, json.dumps(value) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
     """Whole or not at all: a reader never sees half of it."""
     new = path.with_suffix(".new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(json.dumps(value) + "\n")
+        file.write(text)
     new.replace(path)

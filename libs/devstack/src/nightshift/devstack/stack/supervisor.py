@@ -11,7 +11,7 @@ from nightshift.devstack.orphans import adopt_orphans, end_orphans
 from nightshift.devstack.parts import EmbeddedKafka, EmbeddedPostgres, EmbeddedS3, KafkaAddress, ScriptedModel
 from nightshift.devstack.ports import is_free
 from nightshift.devstack.stack import home, steps
-from nightshift.devstack.stack.addresses import given_addresses, service_environment
+from nightshift.devstack.stack.addresses import given_addresses, needs_snapshot_key, service_environment
 from nightshift.devstack.stack.plan import PARTS, Plan
 from nightshift.devstack.stack.units import Part, ServiceReplica
 from nightshift.devstack.warm import Warm
@@ -54,6 +54,8 @@ class Stack:
         adopt_orphans()
         if self._plan.services:
             self._warm.begin()
+        if needs_snapshot_key(self._plan):
+            self._found.snapshot_key = home.snapshot_key(self._plan.home)
         self._parts = self._make_parts()
         chains = {"postgres": self._start_postgres, "kafka": self._start_kafka, "s3": self._start_s3}
         await _all(
