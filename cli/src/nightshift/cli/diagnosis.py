@@ -90,7 +90,9 @@ async def _migrations(home: Path) -> Finding:
     states = await migration_status(settings.postgres_dsn.get_secret_value())
     amiss = [f"{one.name} is {one.state}" for one in states if one.state != "applied"]
     if amiss:
-        return Finding("migrations", "fail", ", ".join(amiss), "nightshift db status, then nightshift db migrate")
+        return Finding(
+            "migrations", "fail", ", ".join(amiss), "nightshift db status, then nightshift db migrate"
+        )
     return Finding("migrations", "pass", f"{len(states)} applied")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nightshift.devstack.child import die_with_parent
 from nightshift.runtime.errors import NightshiftError
 
 #: Seconds a stack may take to start, and to stop.
@@ -39,8 +40,13 @@ class StackChild:
                 return
 
 
-async def start_stack(home: Path, *, arguments: list[str], environment: Mapping[str, str]) -> StackChild:
-    """Start a stack and wait until all of it is ready. Raises NightshiftError with what it said last."""
+async def start_stack(
+    home: Path, *, arguments: list[str], environment: Mapping[str, str], outlives_us: bool
+) -> StackChild:
+    """Start a stack and wait until all of it is ready. Raises NightshiftError with what it said last.
+
+    Unless it `outlives_us`, it stops in order when this process dies, however that happens.
+    """
     home.mkdir(parents=True, exist_ok=True)
     log = home / "up.log"
     with log.open("wb") as said:
@@ -51,6 +57,7 @@ async def start_stack(home: Path, *, arguments: list[str], environment: Mapping[
             stdout=asyncio.subprocess.PIPE,
             stderr=said,
             start_new_session=True,  # Ctrl-C is ours: we end it in order
+            preexec_fn=None if outlives_us else die_with_parent(signal.SIGTERM),
         )
     try:
         async with asyncio.timeout(_START):

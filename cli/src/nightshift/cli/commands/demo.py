@@ -102,10 +102,10 @@ def demo(
 async def _demo(planned: Demo, home: Path, *, keep: bool, as_json: bool) -> tuple[Exit, bool]:
     """The exit code, and whether the stack was left running."""
     began = time.monotonic()
-    _end_on_sigterm()
+    _end_on_signals()
     arguments = [] if planned.scenario is None else ["--scenario", str(planned.scenario)]
     progress("starting a stack of its own: PostgreSQL, a broker, an object store, a model, five services…")
-    stack = await start_stack(home, arguments=arguments, environment=planned.environment)
+    stack = await start_stack(home, arguments=arguments, environment=planned.environment, outlives_us=keep)
     kept = False
     try:
         if not as_json:
@@ -191,9 +191,10 @@ Stop it:
     )
 
 
-def _end_on_sigterm() -> None:
-    """SIGTERM ends the demo like Ctrl-C: with everything stopped."""
+def _end_on_signals() -> None:
+    """SIGTERM, and a terminal that is closed, end the demo like Ctrl-C: with everything stopped."""
     task = asyncio.current_task()
     if task is None:
         raise NightshiftError("a demo runs in a task")
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)

@@ -104,7 +104,7 @@ class Child:
                     extra_groups=None if spec.user is None else [],
                     # Ctrl-C of a terminal goes to its whole process group; we alone decide in which order children end.
                     start_new_session=True,
-                    preexec_fn=_die_with_parent(spec.death_signal),  # noqa: PLW1509 - one prctl, no lock is taken
+                    preexec_fn=die_with_parent(spec.death_signal),  # noqa: PLW1509 - one prctl, no lock is taken
                 )
             except (FileNotFoundError, PermissionError) as error:
                 raise BinaryMissing(
@@ -173,7 +173,7 @@ def log_tail(path: Path, lines: int = 12) -> str:
     return "\n".join(text.strip().splitlines()[-lines:]) or f"({path} is empty)"
 
 
-def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+def die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
     """A function for the child, between fork and exec, that ties its life to ours; none where the kernel cannot."""
     if not sys.platform.startswith("linux"):
         return None
