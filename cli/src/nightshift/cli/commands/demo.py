@@ -94,6 +94,8 @@ def demo(
     try:
         code, stays = asyncio.run(_demo(planned, place, keep=keep, as_json=json))
         return code
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None  # a signal ended it: the same as Ctrl-C
     finally:
         if home is None and not stays:
             shutil.rmtree(place, ignore_errors=True)
