@@ -93,9 +93,10 @@ def demo(
     stays = False
     try:
         code, stays = asyncio.run(_demo(planned, place, keep=keep, as_json=json))
-        return code
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None  # a signal ended it: the same as Ctrl-C
+    else:
+        return code
     finally:
         if home is None and not stays:
             shutil.rmtree(place, ignore_errors=True)
