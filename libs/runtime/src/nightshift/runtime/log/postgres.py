@@ -28,7 +28,7 @@ REFUSALS: Mapping[str, Callable[[str], NightshiftError]] = {
     "NS002": EventIdReused,
     "NS003": ForeignEventType,
     "NS004": StreamClosed,
-    # The same id was committed to another shard at the same moment.
+    # Only a later id of the batch is known, or another shard committed the same id at the same moment.
     "23505": EventIdReused,
     # A stream's name, a version, a fence: what a CHECK of the schema refuses is refused for good.
     "23514": Refused,
@@ -213,14 +213,17 @@ class PostgresEventLog:
         return Appended(stream_id, version, (version,), (event.event_id,), fresh=True)
 
     def _appended(self, stream_id: str, prepared: Sequence[Prepared], row: Any) -> Appended:
-        if row["fresh"] and self._hint is not None:
-            self._hint.tell(row["shard"])
+        shard, head, versions, fresh = row
+        if fresh:
+            versions = range(head - len(prepared) + 1, head + 1)
+            if self._hint is not None:
+                self._hint.tell(shard)
         return Appended(
             stream_id=stream_id,
-            version=row["head"],
-            versions=tuple(row["versions"]),
+            version=head,
+            versions=tuple(versions),
             event_ids=tuple([one.event_id for one in prepared]),
-            fresh=row["fresh"],
+            fresh=fresh,
         )
 
 
