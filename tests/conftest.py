@@ -12,6 +12,7 @@ from tests.support.stack import (
     create_database,
     fresh_database,
     fresh_topics,
+    postgres_part,
     session_folder,
 )
 from tests.support.waiting import eventually as _eventually
@@ -20,7 +21,6 @@ from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import (
     UNSAFE_FAST,
     EmbeddedKafka,
-    EmbeddedPostgres,
     EmbeddedS3,
     KafkaAddress,
     PostgresAddress,
@@ -29,6 +29,7 @@ from nightshift.devstack.parts import (
 from nightshift.runtime.log.migrate import migrate
 
 _HERE = Path(__file__).parent
+_S3_NAMES = ("bucket", "access_key", "secret_key")
 _LANES = {"unit", "memory", "integration", "e2e"}
 
 
@@ -54,8 +55,11 @@ def stack_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres(stack_folder: Path) -> Iterator[PostgresAddress]:
-    """One PostgreSQL per session, tuned for tests, with a migrated template database."""
-    part = EmbeddedPostgres(
+    """One PostgreSQL per session, tuned for tests, with a migrated template database.
+
+    NIGHTSHIFT_POSTGRES_BIN names the programs of another version.
+    """
+    part = postgres_part(
         stack_folder / "postgres",
         settings={**UNSAFE_FAST, "max_connections": "300", "shared_buffers": "128MB"},
     )
@@ -86,7 +90,10 @@ def kafka(stack_folder: Path) -> Iterator[KafkaAddress]:
     if given:
         yield KafkaAddress(given, idempotence=True, adaptive_fetch=False)
     elif os.environ.get("NIGHTSHIFT_KAFKA") == "testcontainers":
-        yield from _kafka_container()
+        from tests.support.kafka_container import kafka_container  # its libraries are slow to load
+
+        with kafka_container() as address:
+            yield address
     else:
         part = EmbeddedKafka(stack_folder)
         address = asyncio.run(part.start())
@@ -94,18 +101,6 @@ def kafka(stack_folder: Path) -> Iterator[KafkaAddress]:
             yield address
         finally:
             asyncio.run(part.stop())
-
-
-def _kafka_container() -> Iterator[KafkaAddress]:
-    import docker
-    from testcontainers.kafka import KafkaContainer
-
-    try:
-        docker.from_env().ping()
-    except docker.errors.DockerException as error:
-        pytest.skip(f"NIGHTSHIFT_KAFKA=testcontainers, but no Docker engine answers: {error}")
-    with KafkaContainer("apache/kafka:4.1.0") as container:
-        yield KafkaAddress(container.get_bootstrap_server(), idempotence=True, adaptive_fetch=False)
 
 
 @pytest.fixture
@@ -117,7 +112,15 @@ async def topics(kafka: KafkaAddress) -> AsyncIterator[Topics]:
 
 @pytest.fixture(scope="session")
 def s3(stack_folder: Path) -> Iterator[S3Address]:
-    """One object store per session; a test that needs a store of its own uses a key prefix of its own."""
+    """One object store per session: the embedded one, or that of NIGHTSHIFT_S3_ENDPOINT with its bucket and keys.
+
+    A test that needs a store of its own uses a key prefix of its own.
+    """
+    given = os.environ.get("NIGHTSHIFT_S3_ENDPOINT")
+    if given:
+        named = {name: os.environ[f"NIGHTSHIFT_S3_{name.upper()}"] for name in _S3_NAMES}
+        yield S3Address(given, **named, region=os.environ.get("NIGHTSHIFT_S3_REGION", "us-east-1"))
+        return
     part = EmbeddedS3(stack_folder / "s3")
     address = asyncio.run(part.start())
     try:

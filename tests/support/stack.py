@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -14,7 +14,7 @@ import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from nightshift.contracts.topics import Topics
-from nightshift.devstack.parts import SUPERUSER, PostgresAddress
+from nightshift.devstack.parts import SUPERUSER, EmbeddedPostgres, PostgresAddress
 
 _PREFIX = "nightshift-test"
 TEMPLATE = "nightshift_template"
@@ -30,6 +30,17 @@ class Database:
     def dsn(self, role: str = SUPERUSER) -> str:
         """Its address for a role, such as `nightshift_relay`."""
         return self.server.dsn(role, self.name)
+
+
+def postgres_programs() -> Path | None:
+    """The folder of NIGHTSHIFT_POSTGRES_BIN, for tests on another version; none: those of the wheel."""
+    given = os.environ.get("NIGHTSHIFT_POSTGRES_BIN")
+    return Path(given) if given else None
+
+
+def postgres_part(data_dir: Path, *, settings: Mapping[str, str] | None = None) -> EmbeddedPostgres:
+    """A server, of the version that these tests are asked to run on."""
+    return EmbeddedPostgres(data_dir, settings=settings, programs=postgres_programs())
 
 
 @contextlib.contextmanager

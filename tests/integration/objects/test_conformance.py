@@ -15,9 +15,18 @@ from nightshift.runtime.objects.s3 import S3ObjectStore
 from nightshift.runtime.settings import ObjectStoreSettings
 
 
-def settings(endpoint: str, bucket: str = "nightshift") -> ObjectStoreSettings:
+def settings(endpoint: str) -> ObjectStoreSettings:
+    """Of a server that looks at no key."""
+    return settings_of(S3Address(endpoint, "nightshift", "k", "s"))
+
+
+def settings_of(s3: S3Address) -> ObjectStoreSettings:
     return ObjectStoreSettings(
-        s3_bucket=bucket, s3_endpoint=endpoint, s3_access_key="k", s3_secret_key=SecretStr("s")
+        s3_bucket=s3.bucket,
+        s3_endpoint=s3.endpoint,
+        s3_region=s3.region,
+        s3_access_key=s3.access_key,
+        s3_secret_key=SecretStr(s3.secret_key),
     )
 
 
@@ -26,7 +35,7 @@ class TestS3ObjectStore(ObjectStoreConformance):
     @classmethod
     def store(cls, s3: S3Address) -> Iterator[S3ObjectStore]:
         """One for all: a client takes most of a second to make."""
-        store = S3ObjectStore(settings(s3.endpoint, s3.bucket))
+        store = S3ObjectStore(settings_of(s3))
         yield store
         asyncio.run(store.close())
 

