@@ -29,8 +29,8 @@ def _main_job(home: Path, *arguments: str, env: Mapping[str, str]) -> Iterator[M
 
 @pytest.fixture(scope="module")
 def short_days(stack_folder: Path) -> Iterator[MainJob]:
-    """A stack whose days last four seconds."""
-    env = {"NIGHTSHIFT_BUDGET_DAY_SECONDS": "4", "NIGHTSHIFT_BUDGET_WAKE_JITTER_S": "0"}
+    """A stack whose days last five seconds."""
+    env = {"NIGHTSHIFT_BUDGET_DAY_SECONDS": "5", "NIGHTSHIFT_BUDGET_WAKE_JITTER_S": "0"}
     with _main_job(stack_folder / "days" / "home", env=env) as job:
         yield job
 

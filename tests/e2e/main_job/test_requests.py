@@ -16,7 +16,7 @@ from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Request
 from nightshift.contracts.topics import Topics
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.fault, pytest.mark.xdist_group("main-job-faults")]
+pytestmark = [pytest.mark.timeout(120), pytest.mark.fault]
 
 _REQUESTS = Topics().requests
 _GOOD = {"project_id": "bad", "account_id": RICH, "idea_brief": "plain steps"}
