@@ -82,6 +82,21 @@ async def test_a_server_that_is_killed_and_comes_back(server, make_log, eventual
     await run_through_an_outage(server, make_log, eventually, away=1)
 
 
+async def test_an_outage_is_over_also_when_nobody_waited_for_its_end(server, eventually):
+    pool = Database(PgConfig(dsn=dsn(server), patience=50))
+    with structlog.testing.capture_logs() as lines:
+        for outage in (1, 2):
+            await kill(server)
+            waiting = asyncio.create_task(pool.fetch("SELECT 1"))
+            await eventually(lambda n=outage: [line["event"] for line in lines].count("postgres.away") == n)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            await server.start()
+            await pool.fetch("SELECT 1")
+    await pool.close()
+    assert [line["event"] for line in lines] == ["postgres.away", "postgres.back"] * 2
+
+
 @pytest.mark.skipif(
     "NIGHTSHIFT_LONG_FAULTS" not in os.environ, reason="takes half a minute; set NIGHTSHIFT_LONG_FAULTS"
 )

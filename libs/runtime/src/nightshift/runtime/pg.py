@@ -131,7 +131,7 @@ class Database:
     async def _attempt(self, query: str, args: tuple[Any, ...]) -> list[Any]:
         # The hot path of every service. The time limit is asyncpg's own: asyncio.timeout and a context manager a
         # statement would be a sixth of what an append costs its client.
-        limit = self._config.statement_timeout
+        limit, was_away = self._config.statement_timeout, self._away
         try:
             session = await self._take(limit)
             try:
@@ -146,6 +146,8 @@ class Database:
             self._give_back(session)
         except Exception as error:
             raise self._translate(error) from error
+        if was_away and self._away:  # what was asked before it went is no sign of its return
+            self._came_back()
         return rows
 
     async def _try_again(self, query: str, args: tuple[Any, ...], error: Unavailable) -> list[Any]:
@@ -163,11 +165,13 @@ class Database:
             except Unavailable as again:
                 error = again
             else:
-                if self._away:
-                    self._away = False
-                    _log.info("postgres.back")
                 return rows
         raise error
+
+    def _came_back(self) -> None:
+        # Said by whoever is answered first: those who waited may have given up.
+        self._away = False
+        _log.info("postgres.back")
 
     async def _take(self, seconds: float | None) -> _Session:
         """An idle session or a new one. Raises TimeoutError when none is free in time."""
