@@ -9,7 +9,6 @@ from nightshift.contracts.registry import decode, encode
 from nightshift.orchestrator.domain import prompt
 from nightshift.orchestrator.domain.evolve import evolve
 from nightshift.orchestrator.domain.state import INITIAL
-from nightshift.runtime.log.port import RecordedEvent
 
 
 def body(story: Story) -> dict:
@@ -21,12 +20,8 @@ def refolded(story: Story):
     state = INITIAL
     for one in story.log:
         data = decode(one.data.type, one.data.version, encode(one.data))
-        state = evolve(state, RecordedEvent(**{**_fields(one), "data": data}))
+        state = evolve(state, one._replace(data=data))
     return state
-
-
-def _fields(one: RecordedEvent) -> dict:
-    return {name: getattr(one, name) for name in RecordedEvent.__slots__}
 
 
 def test_a_state_folded_again_from_stored_events_gives_the_same_bytes():

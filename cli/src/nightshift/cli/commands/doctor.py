@@ -22,11 +22,7 @@ def doctor(*, home: Home = DEFAULT_HOME, json: Json = False) -> Exit:
 
     The exit code is 4 when something fails; a warning alone is no failure.
 
-    Examples:
-
-        nightshift doctor
-
-        nightshift doctor --json
+    Example: nightshift doctor --json
     """
     findings = asyncio.run(diagnose(home))
     failed = any(one.status == "fail" for one in findings)

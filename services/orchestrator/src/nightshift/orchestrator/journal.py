@@ -36,7 +36,7 @@ class Journal:
         events = self._log.read_stream(build_stream(build_id), from_version=state.version + 1)
         async for event in events:
             data = await materialize(event.data, self._objects)
-            state = evolve(state, event if data is event.data else replace(event, data=data))
+            state = evolve(state, event if data is event.data else event._replace(data=data))
         return state
 
     async def commit(self, build_id: str, state: BuildState, command: Command, now: datetime) -> BuildState:

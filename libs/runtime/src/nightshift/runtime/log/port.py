@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from nightshift.contracts.model import Event, PendingKind
@@ -27,9 +27,11 @@ class NewEvent:
     traceparent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedEvent:
-    """An event as the log (or a message of the bus) tells it. `data` is validated and of the newest version."""
+class RecordedEvent(NamedTuple):
+    """An event as the log (or a message of the bus) tells it. `data` is validated and of the newest version.
+
+    A tuple, because a log is read by the hundred thousand: a frozen dataclass takes four times as long to make.
+    """
 
     event_id: UUID
     stream_id: str
