@@ -30,9 +30,9 @@ pytestmark = [pytest.mark.timeout(150), pytest.mark.fault]
 
 _KILLS = 30
 #: Builds that run side by side while the killing goes on.
-_LANES = 10
+_LANES = 8
 #: Seconds between two kills. Drawn: it is the fault that is timed here, nothing waits for it.
-_BETWEEN = (0.2, 1.8)
+_BETWEEN = (0.1, 1.5)
 
 
 async def test_thirty_kills_at_any_moment_and_every_build_becomes_ready(short_days: MainJob) -> None:
