@@ -105,7 +105,7 @@ async def _accepted(job: MainJob) -> str:
     build_id = f"kill-{uuid4().hex[:10]}"
     while True:
         try:
-            await job.ask("plain steps, among kills", build_id=build_id)
+            await job.ask("steps among kills", build_id=build_id)
             await job.until(build_id, has(BuildAccepted), 5, what="accepted")
         except (Unavailable, AssertionError):
             continue
