@@ -25,14 +25,14 @@ async def provider(tmp_path: Path) -> AsyncIterator[E2BServer]:
     await asyncio.to_thread(close_all, tmp_path / "provider")
 
 
-async def test_it_sleeps_restores_and_answers_on_its_preview(provider: E2BServer, tmp_path: Path) -> None:
-    home = tmp_path / "home"
+async def test_it_sleeps_restores_and_answers_on_its_preview(provider: E2BServer, stack_folder: Path) -> None:
+    home = stack_folder / "e2b" / "home"
     given = {
         "E2B_API_KEY": "anything",
         "E2B_API_URL": provider.url,
         "E2B_SANDBOX_URL": provider.url,
         "NO_PROXY": "127.0.0.1,localhost",
-        "NIGHTSHIFT_BUDGET_DAY_SECONDS": "8",
+        "NIGHTSHIFT_BUDGET_DAY_SECONDS": "12",
     }
     try:
         ran = await asyncio.to_thread(
