@@ -62,6 +62,11 @@ def test_a_missing_wheel_is_named(tmp_path: Path, monkeypatch) -> None:
         place.find_place(tmp_path / "postgres")
 
 
+def test_a_folder_without_the_programs_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BinaryMissing, match=f"there is no postgres in {tmp_path}"):
+        place.find_place(tmp_path / "postgres", tmp_path)
+
+
 async def test_a_cluster_that_was_cut_off_while_it_was_made_is_made_again(stack_folder: Path) -> None:
     data = stack_folder / "half" / "postgres"
     half = data.with_name("postgres.new")
