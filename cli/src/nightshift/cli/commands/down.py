@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import cyclopts
+import psutil
 
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.output import note, write_json
@@ -42,10 +43,18 @@ def down(*, home: Home = DEFAULT_HOME, json: Json = False) -> None:
 async def _gone(home: Path, pid: int) -> None:
     try:
         async with asyncio.timeout(_LIMIT):
-            while is_held(home):
+            while is_held(home) or _lives(pid):
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise NightshiftError(
             f"the stack on {home} (process {pid}) has not stopped after {_LIMIT:.0f} s",
             hint="a second `nightshift down` ends it at once",
         ) from None
+
+
+def _lives(pid: int) -> bool:
+    """It lets go of the home before its very end."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
