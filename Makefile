@@ -6,8 +6,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 python := .venv/bin/python
-# Each worker has a database and a broker of its own; a third fills the waits of two on two cores.
-workers ?= 3
+# Two workers, each with a database and a broker of its own: more only make two cores late.
+workers ?= 2
 # How many schedules the simulation tries in `make check`.
 seeds ?= 500
 # More arguments for pytest, such as args="-k relay".

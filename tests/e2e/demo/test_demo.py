@@ -165,14 +165,26 @@ def test_a_second_request_with_the_same_content_changes_nothing_and_another_is_p
 
 def test_every_command_speaks_json(demo: Demo) -> None:
     build = demo.summary["build_id"]
+    demo.command("account", "open", "poor", "0.01")
+    while nightshift("account", "show", "poor", "--home", str(demo.home)).returncode:
+        pass  # until it is noted; the test's time limit bounds it
     commands = {
-        "build": ("--idea", "a page", "--build-id", "asked-in-json", "--model", "scripted-1"),
+        "build": (
+            "--idea",
+            "a page",
+            "--build-id",
+            "asked-in-json",
+            "--account",
+            "poor",
+            "--model",
+            "scripted-1",
+        ),
+        "wait": ("asked-in-json", "--for", "sleeping", "--timeout", "30s"),
+        "cancel": ("asked-in-json",),
         "builds": (),
         "watch": (build,),
-        "wait": (build, "--for", "ready"),
         "log": (build,),
         "replay": (build,),
-        "cancel": ("asked-in-json",),
         "account": ("show", "demo"),
         "ps": (),
         "doctor": (),
@@ -180,11 +192,9 @@ def test_every_command_speaks_json(demo: Demo) -> None:
         "topics": ("apply", "--dry-run"),
         "dlq": ("list",),
     }
-    # `wake` needs a sleeper; `up`, `demo` and `down` speak it above, in the fixture and in the stack's own tests.
+    # `wake` is below; `up`, `demo` and `down` speak it above, in the fixture and in the stack's own tests.
     assert {one.name for one in COMMANDS} == commands.keys() | {"wake", "up", "demo", "down"}
     for name, arguments in commands.items():
-        if name == "cancel":
-            demo.command("wait", "asked-in-json", "--for", "phase=starting", "--timeout", "20s")
         ran = nightshift(name, *arguments, "--json", "--home", str(demo.home))
         assert "\x1b" not in ran.stdout, name
         assert [json.loads(line) for line in ran.stdout.splitlines()], (name, ran.stderr)

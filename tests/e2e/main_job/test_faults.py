@@ -131,11 +131,14 @@ async def test_the_providers_bad_day_costs_what_it_costs_and_no_build(job: MainJ
 async def test_builds_go_on_after_a_restart_of_everything(job: MainJob) -> None:
     await job.open_account("sleeper", day_microusd=480_000)
     thinking = await job.ask("a slow answer")
-    working = [await job.ask("plain steps, around a restart") for _ in range(2)]
     asleep = await job.ask("one night", account="sleeper")
     await job.until(asleep, has(SandboxClosed), what="asleep")
     await job.until(thinking, has(ModelCallStarted), what="thinking")
     sleeps = await job.until(asleep, has(BudgetSettled, times=1), what="its money is given back")
+    # Asked for last: they must be at work when the stack goes.
+    working = [await job.ask("plain steps, around a restart") for _ in range(2)]
+    for build_id in working:
+        await job.until(build_id, has(ToolCallCompleted), what="at work")
     await asyncio.to_thread(job.restart)
     # A call that the restart cut is paid for, and made again.
     again = await job.until(thinking, has(ModelCallStarted, times=2), 45, what="thinking again")
