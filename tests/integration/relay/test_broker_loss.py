@@ -94,7 +94,7 @@ async def all_told(bootstrap: str, told: Seen) -> None:
     async with reading(bootstrap, TOPICS) as reader:
         await eventually(
             lambda: all(reader.seen.get(key) == versions for key, versions in told.items()),
-            40,  # a send that was under way when the broker died is given up after seconds, and there are several
+            20,
             what="all events of unfinished builds",
         )
 
@@ -122,7 +122,7 @@ async def test_an_empty_broker_gets_all_unfinished_builds_again_without_new_traf
 
 @pytest.mark.skipif(
     not os.environ.get("NIGHTSHIFT_OPEN_FAULTS"),
-    reason="an open fault: about one run in four something is still missing after 40 s; NIGHTSHIFT_OPEN_FAULTS runs it",
+    reason="an open fault: about one run in four something is still missing after 20 s; NIGHTSHIFT_OPEN_FAULTS runs it",
 )
 async def test_new_traffic_of_the_same_leader_does_not_come_before_the_old(
     database: Database, broker: Broker, watch: asyncpg.Connection, tmp_path: Path
@@ -168,7 +168,7 @@ async def test_new_traffic_of_somebody_else_before_the_relay_looks_hides_nothing
         told = await unfinished(watch)
         async with reading(broker.address.bootstrap, TOPICS) as late:
             await eventually(
-                lambda: all(versions == _after_strays(late.raw[key]) for key, versions in told.items()), 40
+                lambda: all(versions == _after_strays(late.raw[key]) for key, versions in told.items()), 20
             )
 
 
