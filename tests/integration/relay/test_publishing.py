@@ -17,11 +17,12 @@ from tests.integration.relay.writing import (
     new,
 )
 from tests.support.stack import Database
+from tests.support.tcp_proxy import tcp_proxy
 from tests.support.waiting import eventually
 
 from nightshift.contracts.cloudevents import decode_fact
 from nightshift.contracts.topics import Topics
-from nightshift.devstack.parts import KafkaAddress
+from nightshift.devstack.parts import KafkaAddress, PostgresAddress
 from nightshift.relay.adapters.kafka_broker import KafkaBroker, KafkaBrokers
 from nightshift.relay.adapters.postgres import PgSessions, refuse_pooler
 from nightshift.relay.app import make_brokers
@@ -166,6 +167,33 @@ async def test_a_paused_leader_loses_its_locks_by_the_servers_clock(database: Da
         await eventually(leads, 5)
         with pytest.raises(LeadershipLost):
             await paused.move({3: 11}, [])
+
+
+async def test_a_leader_that_falls_silent_after_any_message_loses_its_locks(database: Database):
+    """Between two statements the server's clock takes the locks back; a leader must never stop within one."""
+    server, asked = database.server, 0
+
+    async def lead_until_silent(shard: int) -> None:
+        nonlocal asked
+        async with tcp_proxy(server.host, server.port) as proxy:
+            near = PostgresAddress(proxy.host, proxy.own_port).dsn("nightshift_relay", database.name)
+            sessions = PgSessions(near, name="silent", leader_timeout_s=0.5)
+            async with sessions.open([shard]) as session, direct.open([shard]) as other:
+                assert await session.lead()
+                proxy.let_pass = shard
+                with contextlib.suppress(LeadershipLost):
+                    await session.alive()
+                    await session.cursors()
+                    await session.published()
+                    await session.move({shard: 1}, [])
+                    await session.note_loss("test", 0)
+                    await session.republished([shard], 1)
+                asked = max(asked, shard - (proxy.let_pass or 0))
+                await eventually(other.lead, 10, what=f"the locks of who fell silent after {shard} messages")
+
+    direct = PgSessions(database.dsn("nightshift_relay"), name="other", leader_timeout_s=30)
+    await asyncio.gather(*map(lead_until_silent, range(9)))
+    assert asked == 6  # one message a statement, and every place between them was tried
 
 
 class _Pooled:

@@ -1,7 +1,9 @@
 """The relay's PostgreSQL: the session that leads, and the reads.
 
 Leading is holding a session lock, so the session must be one server process for its whole life, and must die soon when
-its owner does: dead peers are found by keepalives, a paused owner by the server's own idle timeout.
+its owner does: dead peers are found by keepalives, a paused owner by the server's own idle timeout. That timeout runs
+only between statements. Preparing one is half a statement: the server has answered, waits for the rest, and would wait
+for ever. So all statements are prepared before the locks are asked for, and from then on each is one message.
 """
 
 import asyncio
@@ -54,6 +56,9 @@ _PUBLISHED = (
 _MOVE = "SELECT nightshift.relay_move($1, $2, $3, $4, $5, $6, $7, $8)"
 _NOTE_LOSS = "SELECT nightshift.relay_note_loss($1, $2)"
 _REPUBLISHED = "SELECT nightshift.relay_republished($1, $2)"
+_OF_A_SESSION = (_LEAD, _NEWEST_LOSS, _CURSORS, _PUBLISHED, _MOVE, _NOTE_LOSS, _REPUBLISHED)
+
+_Statements = Mapping[str, asyncpg.prepared_stmt.PreparedStatement]
 
 
 class PgSource:
@@ -88,8 +93,8 @@ class PgSource:
 class PgSession:
     """Implements Session on one connection. One statement at a time; the heartbeat and the work share it."""
 
-    def __init__(self, connection: asyncpg.Connection, shards: Sequence[int], *, timeout_s: float) -> None:
-        self._connection = connection
+    def __init__(self, statements: _Statements, shards: Sequence[int], *, timeout_s: float) -> None:
+        self._statements = statements
         self._shards = list(shards)
         self._timeout = timeout_s
         self._turn = asyncio.Lock()
@@ -145,16 +150,10 @@ class PgSession:
             async with asyncio.timeout(self._timeout), self._turn:
                 if self._broken:
                     raise LeadershipLost("the leading session is gone")
-                rows: list[Any] = await self._connection.fetch(statement, *args)
+                rows: list[Any] = await self._statements[statement].fetch(*args)
                 return rows
-        except _NOT_MIGRATED as error:
-            raise ConfigurationError(
-                f"PostgreSQL: {error}", hint="`nightshift db migrate` prepares it"
-            ) from error
         except _NOT_ALLOWED as error:
-            raise ConfigurationError(
-                f"PostgreSQL: {error}", hint="check NIGHTSHIFT_POSTGRES_DSN and its role"
-            ) from error
+            raise _misconfigured(error) from error
         except BROKEN as error:
             self._broken = True
             raise LeadershipLost(f"the leading session is gone: {said(error)}") from error
@@ -175,13 +174,23 @@ class PgSessions:
         connection = await connect(self._dsn, self._name)
         try:
             await self._check(connection)
-            try:
-                await connection.execute(_LEADING.format(timeout_ms=int(self._timeout * 1000)))
-            except BROKEN as error:
-                raise Unavailable(f"PostgreSQL: {said(error)}") from error
-            yield PgSession(connection, shards, timeout_s=self._timeout)
+            statements = await self._prepare(connection)
+            yield PgSession(statements, shards, timeout_s=self._timeout)
         finally:
             connection.terminate()  # whatever state it is in; the server drops the locks with it
+
+    async def _prepare(self, connection: asyncpg.Connection) -> _Statements:
+        try:
+            await connection.execute(_LEADING.format(timeout_ms=int(self._timeout * 1000)))
+            return {query: await connection.prepare(query) for query in _OF_A_SESSION}
+        except _NOT_MIGRATED as error:
+            raise ConfigurationError(
+                f"PostgreSQL: {error}", hint="`nightshift db migrate` prepares it"
+            ) from error
+        except _NOT_ALLOWED as error:
+            raise _misconfigured(error) from error
+        except BROKEN as error:
+            raise Unavailable(f"PostgreSQL: {said(error)}") from error
 
     async def _check(self, connection: asyncpg.Connection) -> None:
         if self._checked:
@@ -201,11 +210,13 @@ async def connect(dsn: str, name: str) -> asyncpg.Connection:
             dsn, timeout=5, target_session_attrs="primary", server_settings={"application_name": name[:63]}
         )
     except _NOT_ALLOWED as error:
-        raise ConfigurationError(
-            f"PostgreSQL: {error}", hint="check NIGHTSHIFT_POSTGRES_DSN and its role"
-        ) from error
+        raise _misconfigured(error) from error
     except (*BROKEN, asyncpg.exceptions.TargetServerAttributeNotMatched) as error:
         raise Unavailable(f"PostgreSQL: {said(error)}") from error
+
+
+def _misconfigured(error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"PostgreSQL: {error}", hint="check NIGHTSHIFT_POSTGRES_DSN and its role")
 
 
 async def refuse_pooler(first: asyncpg.Connection, second: asyncpg.Connection) -> None:
