@@ -27,6 +27,10 @@ class TcpProxy:
         assert task is not None
         self.tasks.add(task)
         try:
+            if (
+                self.let_pass == 0
+            ):  # who is paused asks for no connection, nor for a statement to be cancelled
+                return
             async with _connected(self.host, self.port) as (server_reader, server_writer):
                 await self._answer(
                     server_reader, writer, asyncio.create_task(self._pump(reader, server_writer))
@@ -89,6 +93,7 @@ async def tcp_proxy(host: str, port: int) -> AsyncIterator[TcpProxy]:
         yield proxy
     finally:
         server.close()
+        await asyncio.sleep(0)  # who was accepted at this moment has a task after it
         tasks = list(proxy.tasks)
         for task in tasks:
             task.cancel()

@@ -1,7 +1,9 @@
 """Sends batches: all records of a lane in order, all lanes at once, acknowledged by all replicas or failed as a whole.
 
-The library's own retries are off. A retry could reach a broker that came back empty before anybody looked, and would
-then put new events before the old ones; so a failed send ends this producer, and its owner looks before it sends again.
+The library's own retries and its reconnecting are off. A retry could reach a broker that came back empty before anybody
+looked, and so could a first try that finds its connection gone; both would put new events before the old ones. So a
+producer connects once, before its owner looks at the broker. Whoever restarts drops his connections: what is sent on a
+connection older than the look reaches the broker that was looked at, or nobody. A failed send ends this producer.
 """
 
 import asyncio
@@ -10,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.client import ConnectionGroup
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -44,6 +48,8 @@ class KafkaProducer:
         self._timeout = ack_timeout_s
         self._given_up = False
         self._partitions: dict[str, int] = {}
+        self._leaders: frozenset[int] = frozenset()
+        self._cut = asyncio.Event()
         self._disposal: asyncio.Task[None] | None = None
         self._producer = AIOKafkaProducer(
             **options,
@@ -56,14 +62,38 @@ class KafkaProducer:
         )
 
     async def start(self, topics: Sequence[str]) -> None:
-        """Connect, and learn how many partitions these topics have. Raises Unavailable."""
+        """Connect, once and for all, to the leaders of these topics' partitions. Raises Unavailable."""
         try:
             async with asyncio.timeout(self._timeout):
                 await self._producer.start()
                 for topic in topics:
                     self._partitions[topic] = len(await self._producer.partitions_for(topic))
+                await self._connect()
         except (KafkaError, TimeoutError, OSError) as error:
             raise Unavailable(f"the broker does not let us produce: {_said(error)}") from error
+
+    async def _connect(self) -> None:
+        client = self._producer.client
+        leaders = {client.cluster.leader_for_partition(TopicPartition(*lane)) for lane in self.lanes()}
+        if not leaders <= {broker.nodeId for broker in client.cluster.brokers()}:
+            raise KafkaConnectionError("a partition has no leader")
+        for node in leaders:
+            if not await client.ready(node):
+                raise KafkaConnectionError(f"node {node} does not answer")
+        self._leaders = frozenset(leaders)
+        # The library has no setting for it.
+        client._get_conn = self._connection_there_is
+
+    async def _connection_there_is(
+        self, node_id: int, *, group: int = ConnectionGroup.DEFAULT, no_hint: bool = False
+    ) -> AIOKafkaConnection | None:
+        del no_hint
+        connection = self._producer.client._conns.get((node_id, group))
+        if connection is not None and connection.connected():
+            return connection
+        if node_id in self._leaders:
+            self._cut.set()
+        return None
 
     def lane(self, topic: str, key: bytes) -> Lane:
         """Where a key's records go: what every Kafka client's default partitioner says."""
@@ -78,14 +108,22 @@ class KafkaProducer:
         sending = [asyncio.ensure_future(self._send_lane(lane, records)) for lane, records in lanes.items()]
         for one in sending:
             one.add_done_callback(_hear)
+        cut = asyncio.ensure_future(self._cut.wait())
         try:
             # Not cancelled from here: aiokafka would complain later of failures that nobody heard.
+            acknowledged = asyncio.gather(*map(asyncio.shield, sending))
+            acknowledged.add_done_callback(_hear)
             async with asyncio.timeout(self._timeout):
-                return await asyncio.gather(*map(asyncio.shield, sending))
+                await asyncio.wait((acknowledged, cut), return_when=asyncio.FIRST_COMPLETED)
+            if not acknowledged.done():
+                raise Unavailable("the connection to the broker is gone")
+            return acknowledged.result()
         except TimeoutError as error:
             raise Unavailable(f"the broker did not acknowledge within {self._timeout:g} s") from error
         except KafkaError as error:
             raise Unavailable(f"the broker refused a batch: {_said(error)}") from error
+        finally:
+            cut.cancel()
 
     async def _send_lane(self, lane: Lane, records: Sequence[Record]) -> Ack:
         first, last, batch, sent_before, head = -1, -1, -1, 0, records[0]
@@ -131,7 +169,7 @@ class KafkaProducer:
         # What is left ends by itself after the request's timeout and the backoff.
 
 
-def _hear(sent: asyncio.Future[Ack]) -> None:
+def _hear(sent: asyncio.Future[Any]) -> None:
     if not sent.cancelled():
         sent.exception()
 
