@@ -25,19 +25,24 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 class RunningUp:
-    """One `nightshift up --json`."""
+    """One `nightshift up --json`. `streams`: what Popen gets in place of a pipe for stdout, a file for stderr."""
 
-    def __init__(self, home: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        streams: Mapping[str, Any] | None = None,
+    ) -> None:
         home.parent.mkdir(parents=True, exist_ok=True)
         self.home = home
         self._stderr = home.parent / f"{home.name}.stderr"
         with self._stderr.open("w") as stderr:
             self.process = subprocess.Popen(
                 [*NIGHTSHIFT, "up", "--json", "--home", str(home), *arguments],
-                stdout=subprocess.PIPE,
-                stderr=stderr,
                 text=True,
                 env=clean_environment(**(env or {})),
+                **{"stdout": subprocess.PIPE, "stderr": stderr, **(streams or {})},
             )
         self._seen: set[psutil.Process] = set()
 
@@ -87,14 +92,19 @@ class RunningUp:
         for one in self.leftovers():
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
 
 @contextlib.contextmanager
-def running_up(home: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[RunningUp]:
+def running_up(
+    home: Path,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    streams: Mapping[str, Any] | None = None,
+) -> Iterator[RunningUp]:
     """A stack on `home` for the length of a test."""
-    up = RunningUp(home, *arguments, env=env)
+    up = RunningUp(home, *arguments, env=env, streams=streams)
     try:
         yield up
     finally:

@@ -3,8 +3,6 @@
 Subcommands are named by import string and loaded when used, so that `--help` and completion stay quick.
 """
 
-import contextlib
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,7 +14,7 @@ from typing import Any
 import cyclopts
 
 from nightshift.cli.exits import Exit
-from nightshift.cli.output import report_error
+from nightshift.cli.output import discard, report_error
 from nightshift.contracts.errors import ContractError
 from nightshift.runtime.errors import ConfigurationError, NightshiftError, NotFound
 
@@ -125,7 +123,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return Exit.INTERRUPTED
     except BrokenPipeError:
         # The reader of our output is gone (`nightshift … | head`): stop without a word.
-        _discard_stdout()
+        discard(sys.stdout)
         return Exit.ERROR
     except Exception as error:  # noqa: BLE001 - the boundary of the process: show the stack, then say it in a line
         traceback.print_exc()
@@ -158,8 +156,3 @@ def _code_of(error: NightshiftError) -> Exit:
 
 def _command_line(error: cyclopts.CycloptsError) -> str:
     return " ".join(["nightshift", *(error.command_chain or ())])
-
-
-def _discard_stdout() -> None:
-    with contextlib.suppress(OSError), open(os.devnull, "w", encoding="utf-8") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())

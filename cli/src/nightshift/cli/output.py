@@ -3,12 +3,14 @@
 Data is written plainly and never through a rich console, which would wrap and colour what a script reads.
 """
 
+import contextlib
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO
 
 from rich.cells import cell_len
 
@@ -56,9 +58,18 @@ def write_fields(fields: Mapping[str, object]) -> None:
 
 
 def note(text: str) -> None:
-    """Something a person should know beside the data; on stderr."""
-    sys.stderr.write(printable(text) + "\n")
-    sys.stderr.flush()
+    """Something a person should know beside the data; on stderr. Whether anybody hears it changes nothing."""
+    try:
+        sys.stderr.write(printable(text) + "\n")
+        sys.stderr.flush()
+    except OSError:  # the terminal was closed, or who read the pipe is gone
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """From now on what is written there goes nowhere, and fails no more: also what it still holds."""
+    with contextlib.suppress(OSError), open(os.devnull, "w", encoding="utf-8") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def progress(text: str) -> None:

@@ -132,8 +132,8 @@ def _stop_signals(stack: Stack) -> asyncio.Event:
         if asked.is_set():
             stack.kill()
         else:
-            note("nightshift: stopping")
             asked.set()
+            note("nightshift: stopping")
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal)
