@@ -58,7 +58,7 @@ class Town:
     #: For tests that break something on purpose.
     policy: Policy = POLICY
     tables: MemoryTables = field(default_factory=MemoryTables)
-    objects: MemoryObjectStore = field(default_factory=MemoryObjectStore)
+    bodies: dict[str, bytes] = field(default_factory=dict)  # of the object store
     leases: MemoryLeases = field(default_factory=MemoryLeases)
     numbers: dict[str, int] = field(default_factory=dict)
     rosters: list[Roster] = field(default_factory=list)
@@ -117,7 +117,7 @@ class RemoteLeases:
         await self.town.world.remote("release", lambda: self.town.leases.release(lease))
 
     async def expired(self, prefix: str, *, limit: int = 1000):
-        return await self.town.leases.expired(prefix, limit=limit)
+        return await self.town.world.remote("expired", lambda: self.town.leases.expired(prefix, limit=limit))
 
 
 @dataclass
@@ -195,7 +195,8 @@ def _answer(said: int, turns: int) -> Answer:
 async def orchestrate(town: Town, name: str) -> None:
     """One life of a replica: takes the requests that nobody has noted, runs builds until all are over."""
     actor = f"{name}-{town.world.draws.getrandbits(32)}"
-    journal = Journal(town.log(Owner.ORCHESTRATOR), town.objects, policy=town.policy, actor=actor)
+    objects = MemoryObjectStore(town.bodies, wire=town.world)
+    journal = Journal(town.log(Owner.ORCHESTRATOR), objects, policy=town.policy, actor=actor)
     servers = Servers(town)
     crew = Crew(journal, servers, servers, town.policy, town.world.now)
     roster = Roster(

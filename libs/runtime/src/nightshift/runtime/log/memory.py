@@ -1,10 +1,10 @@
 """The event log in this process, for tests and simulation. It passes the conformance suite of the port."""
 
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 from nightshift.contracts.model import Event, Owner, PendingKind
@@ -19,18 +19,11 @@ from nightshift.runtime.errors import (
 from nightshift.runtime.log.port import SHARDS, Append, Appended, NewEvent, PendingItem, RecordedEvent, Row
 from nightshift.runtime.log.prepare import PendingChange, Prepared, pending_changes, prepare, recorded
 from nightshift.runtime.log.shards import shard_of
+from nightshift.runtime.wire import Wire, called
 
 T = TypeVar("T")
 
 _NAME = re.compile(r"(build|account)-[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-class Wire(Protocol):
-    """The way to a log that is elsewhere: takes its time, loses a request before or an answer after it was done."""
-
-    async def remote(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Raises Unavailable, whether `call` was made or not."""
-        ...
 
 
 @dataclass(slots=True)
@@ -175,10 +168,7 @@ class MemoryEventLog:
         return await self._call("log.pending", read)
 
     async def _call(self, what: str, work: Callable[[], T]) -> T:
-        async def call() -> T:
-            return work()
-
-        return work() if self._wire is None else await self._wire.remote(what, call)
+        return await called(self._wire, what, work)
 
     def _append(
         self, append: Append, prepared: Sequence[Prepared], changes: Sequence[PendingChange]

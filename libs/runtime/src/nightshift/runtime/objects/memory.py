@@ -5,31 +5,40 @@ from collections.abc import AsyncIterator
 from nightshift.runtime.errors import NotFound
 from nightshift.runtime.objects.keys import check_key
 from nightshift.runtime.objects.port import ObjectInfo
+from nightshift.runtime.wire import Wire, called
 
 
 class MemoryObjectStore:
-    """The port over a dict."""
+    """The port over `bodies`; several stores over one dict are several clients of one store."""
 
-    def __init__(self) -> None:
-        self.bodies: dict[str, bytes] = {}
+    def __init__(self, bodies: dict[str, bytes] | None = None, *, wire: Wire | None = None) -> None:
+        self.bodies: dict[str, bytes] = {} if bodies is None else bodies
+        self._wire = wire
 
     async def put(self, key: str, body: bytes) -> None:
         """See the port."""
-        self.bodies[check_key(key)] = bytes(body)
+        check_key(key)
+        await called(self._wire, "objects.put", lambda: self.bodies.update({key: bytes(body)}))
 
     async def put_if_absent(self, key: str, body: bytes) -> bool:
         """See the port."""
-        if check_key(key) in self.bodies:
-            return False
-        self.bodies[key] = bytes(body)
-        return True
+        check_key(key)
+
+        def put() -> bool:
+            if key in self.bodies:
+                return False
+            self.bodies[key] = bytes(body)
+            return True
+
+        return await called(self._wire, "objects.put_if_absent", put)
 
     async def get(self, key: str) -> bytes:
         """See the port."""
-        try:
-            return self.bodies[check_key(key)]
-        except KeyError:
-            raise NotFound(f"no object {key}") from None
+        check_key(key)
+        body = await called(self._wire, "objects.get", lambda: self.bodies.get(key))
+        if body is None:
+            raise NotFound(f"no object {key}")
+        return body
 
     async def get_range(self, key: str, start: int, length: int) -> bytes:
         """See the port."""
@@ -37,15 +46,17 @@ class MemoryObjectStore:
 
     async def head(self, key: str) -> ObjectInfo | None:
         """See the port."""
-        body = self.bodies.get(check_key(key))
+        check_key(key)
+        body = await called(self._wire, "objects.head", lambda: self.bodies.get(key))
         return None if body is None else ObjectInfo(key, len(body))
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """See the port."""
-        for key in sorted(self.bodies):
+        for key in await called(self._wire, "objects.list", lambda: sorted(self.bodies)):
             if key.startswith(prefix) and key in self.bodies:
                 yield ObjectInfo(key, len(self.bodies[key]))
 
     async def delete(self, key: str) -> None:
         """See the port."""
-        self.bodies.pop(check_key(key), None)
+        check_key(key)
+        await called(self._wire, "objects.delete", lambda: self.bodies.pop(key, None))

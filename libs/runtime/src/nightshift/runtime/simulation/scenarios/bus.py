@@ -5,6 +5,7 @@ are committed before the work is done: the log is the inbox.
 """
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from nightshift.runtime.bus.policy import ConsumerPolicy
 from nightshift.runtime.bus.port import Outgoing, Partition, Sent, Subscription
 from nightshift.runtime.bus.settle import Settler
 from nightshift.runtime.errors import Unavailable
+from nightshift.runtime.log.large import blob_key
 from nightshift.runtime.log.memory import MemoryEventLog, MemoryTables
 from nightshift.runtime.log.port import NewEvent, PendingItem, RecordedEvent, Row, build_stream
 from nightshift.runtime.objects.memory import MemoryObjectStore
@@ -60,6 +62,7 @@ class Shelf:
     effects: Counter[str] = field(default_factory=Counter)
     finished: set[str] = field(default_factory=set)
     letters: list[Outgoing] = field(default_factory=list)
+    bodies: dict[str, bytes] = field(default_factory=dict)
 
     def answered(self) -> Counter[str]:
         """How many results each call has."""
@@ -73,10 +76,14 @@ class Shelf:
 class Letterbox:
     """The dead letters' producer. A letter here is a fault of the simulated code: no message is bad."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, world: World, shelf: Shelf) -> None:
+        self._world = world
         self._shelf = shelf
 
     async def send(self, messages: Sequence[Outgoing]) -> tuple[Sent, ...]:
+        return await self._world.remote("letters", partial(self._take, messages))
+
+    async def _take(self, messages: Sequence[Outgoing]) -> tuple[Sent, ...]:
         self._shelf.letters += messages
         return tuple(Sent(message.topic, 0, 0) for message in messages)
 
@@ -87,11 +94,12 @@ class Letterbox:
 
 
 class Relay:
-    """Sends every row of the log to the topic, now and then again."""
+    """Sends every row of the log to the topic, now and then again; every second call's data goes by reference."""
 
     def __init__(self, world: World, shelf: Shelf) -> None:
         self.world = world
         self.shelf = shelf
+        self.objects = MemoryObjectStore(shelf.bodies, wire=world)
 
     async def main(self) -> None:
         while not self.shelf.done():
@@ -99,11 +107,23 @@ class Relay:
             asked = [row for row in rows if row.type == ToolCallRequested.type]  # results have another topic
             for row in sorted(asked, key=lambda row: row.position):
                 if row.event_id not in self.shelf.sent or self.world.strikes(self.world.weather.redeliveries):
-                    await self.world.insist("send", partial(self._send, row))
+                    dataref = await self._kept(row) if row.version % 2 == 0 else None
+                    await self.world.insist("send", partial(self._send, row, dataref))
             await self.world.pause()
 
-    async def _send(self, row: Row) -> None:
-        message, at = encode(row), len(self.shelf.topic)
+    async def _kept(self, row: Row) -> str:
+        body = row.data.encode()
+        key = blob_key(hashlib.sha256(body).hexdigest())
+        while True:
+            try:
+                await self.objects.put_if_absent(key, body)
+            except Unavailable:
+                await self.world.pause()
+                continue
+            return key
+
+    async def _send(self, row: Row, dataref: str | None) -> None:
+        message, at = encode(row, dataref), len(self.shelf.topic)
         self.shelf.sent.add(row.event_id)
         self.shelf.topic.append(Stored(TOPIC, 0, at, 0, message.key, message.value, message.headers))
 
@@ -123,8 +143,8 @@ class Replica:
         self.paused = False
         async with Workshop("simulated", limit=2) as self.shop:
             subscription = Subscription(TOPIC, GROUP, {ToolCallRequested: self.on_call}, gate=self.shop)
-            objects = MemoryObjectStore()
-            parking = Parking(Letterbox(self.shelf), objects, topic="simulated.dead-letter")
+            objects = MemoryObjectStore(self.shelf.bodies, wire=self.world)
+            parking = Parking(Letterbox(self.world, self.shelf), objects, topic="simulated.dead-letter")
             dispatcher = Dispatcher(subscription, objects=objects)
             settler = Settler(dispatcher, parking, policy.retry, topic=TOPIC, group=GROUP, gate=self.shop)
             intake = Intake(settler, policy, topic=TOPIC, group=GROUP)
@@ -199,7 +219,7 @@ class Replica:
         self.shelf.committed = max(self.shelf.committed, offset)
 
 
-def encode(row: Row) -> Outgoing:
+def encode(row: Row, dataref: str | None) -> Outgoing:
     """The row as the relay sends it."""
     subject = row.stream_id.partition("-")[2]
     envelope = Envelope(
@@ -211,8 +231,9 @@ def encode(row: Row) -> Outgoing:
         sequence=row.version,
         correlation_id=row.correlation_id,
         causation_id=row.causation_id,
+        dataref=dataref,
     )
-    return Outgoing.of(TOPIC, encode_fact(envelope, row.data))
+    return Outgoing.of(TOPIC, encode_fact(envelope, row.data if dataref is None else "{}"))
 
 
 async def scenario(world: World, *, plant: Plant | None = None) -> None:
