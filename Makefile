@@ -13,7 +13,7 @@ seeds ?= 500
 # More arguments for pytest, such as args="-k relay".
 args ?=
 
-.PHONY: help setup demo test check lint types imports simulate test-fast test-kafka bench clean
+.PHONY: help setup demo test check lint types imports simulate test-fast test-long test-kafka bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ test-fast: setup ## tests that start nothing outside their process
 
 simulate: setup ## the ports under random schedules, latencies, duplicates and crashes
 	$(python) -m nightshift.runtime.simulation --seeds $(seeds)
+
+test-long: setup ## the tests that wait for half a minute on purpose: PostgreSQL is away for so long
+	NIGHTSHIFT_LONG_FAULTS=1 $(python) -m pytest tests/integration/log tests/e2e/main_job -k thirty -q $(args)
 
 test-kafka: setup ## the broker tests against Apache Kafka (fetched once; needs Java 17 and Maven)
 	$(python) scripts/kafka_lane.py run -- $(python) -m pytest tests/integration -m kafka -q $(args)

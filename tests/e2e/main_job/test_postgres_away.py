@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.fault, pytest.mark.xdist_gro
 
 _SCENARIO = Path(__file__).with_name("scenario.yaml")
 _LONG = pytest.mark.skipif(
-    "NIGHTSHIFT_LONG_FAULTS" not in os.environ, reason="takes a minute; set NIGHTSHIFT_LONG_FAULTS"
+    "NIGHTSHIFT_LONG_FAULTS" not in os.environ, reason="takes a minute; `make test-long` runs it"
 )
 
 
@@ -55,7 +55,7 @@ def stack(stack_folder: Path, server: EmbeddedPostgres) -> Iterator[MainJob]:
         one.up.end()
 
 
-@pytest.mark.parametrize("away", [5.0, pytest.param(30.0, marks=_LONG)])
+@pytest.mark.parametrize("away", [pytest.param(5.0, id="five"), pytest.param(30.0, marks=_LONG, id="thirty")])
 async def test_services_wait_say_so_and_go_on_and_nothing_is_lost(
     stack: MainJob, server: EmbeddedPostgres, away: float
 ) -> None:

@@ -98,7 +98,7 @@ async def test_an_outage_is_over_also_when_nobody_waited_for_its_end(server, eve
 
 
 @pytest.mark.skipif(
-    "NIGHTSHIFT_LONG_FAULTS" not in os.environ, reason="takes half a minute; set NIGHTSHIFT_LONG_FAULTS"
+    "NIGHTSHIFT_LONG_FAULTS" not in os.environ, reason="takes half a minute; `make test-long` runs it"
 )
 @pytest.mark.timeout(120)
 async def test_a_server_that_is_away_for_thirty_seconds(server, make_log, eventually):

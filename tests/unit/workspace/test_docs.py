@@ -10,7 +10,7 @@ from nightshift.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[3]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-REQUIRED_TARGETS = {"setup", "demo", "test", "check", "bench", "test-kafka", "clean", "help"}
+REQUIRED_TARGETS = {"setup", "demo", "test", "check", "bench", "test-long", "test-kafka", "clean", "help"}
 REQUIRED = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE"]
 
 
@@ -74,6 +74,13 @@ def test_the_makefile_has_the_promised_targets_and_explains_each():
     )
     for target in REQUIRED_TARGETS:
         assert re.search(rf"make {target}\s+\w{{3,}}", told.stdout), target
+
+
+def test_ci_runs_the_targets_that_test_and_no_others():
+    run = re.search(r"^steps=\((.*)\)$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
+    assert run is not None
+    named = {step.removeprefix("make ") for step in re.findall(r'"([^"]*)"', run.group(1))}
+    assert named == {"check", *(target for target in TARGETS if re.fullmatch("test(-long|-kafka)?", target))}
 
 
 def test_every_decision_record_says_why_and_what_follows():
