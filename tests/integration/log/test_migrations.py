@@ -102,6 +102,13 @@ async def test_a_migration_that_fails_leaves_nothing(database: Place, monkeypatc
     await connection.close()
 
 
+async def test_a_server_that_is_too_old_is_named_and_left_alone(empty: Place, monkeypatch):
+    monkeypatch.setattr(module, "OLDEST_SERVER", 99)
+    with pytest.raises(ConfigurationError, match=r"PostgreSQL 99 or newer is needed, and this is \d+\.\d+"):
+        await migrate(empty.dsn())
+    assert {one.state for one in await status(empty.dsn())} == {"waiting"}
+
+
 async def test_the_catalogue_is_in_the_database_with_the_role_of_each_type(database: Place):
     connection = await asyncpg.connect(database.dsn())
     rows = await connection.fetch("SELECT type, role, terminal, after_close FROM nightshift.event_types")

@@ -20,6 +20,9 @@ from nightshift.runtime.errors import ConfigurationError, Fault, Unavailable
 
 _log = structlog.get_logger(__name__)
 
+#: The oldest major version of PostgreSQL that the SQL is tested on.
+OLDEST_SERVER = 15
+
 #: The advisory lock of migrations. 20040 is the first of our lock classes; shards have 20041.
 _LOCK = "SELECT pg_advisory_xact_lock(20040, 0)"
 
@@ -71,6 +74,7 @@ async def migrate(dsn: str) -> tuple[str, ...]:
     """
     connection = await _connect(dsn)
     try:
+        _refuse_old(connection)
         async with connection.transaction():
             await connection.execute(_LOCK)
             return await _migrate(connection)
@@ -93,6 +97,15 @@ def known_migrations() -> tuple[Migration, ...]:
     return tuple(
         Migration(entry.name.removesuffix(".sql"), entry.read_text()) for entry in _sql_files(folder)
     )
+
+
+def _refuse_old(connection: asyncpg.Connection) -> None:
+    version = connection.get_server_version()
+    if version.major < OLDEST_SERVER:
+        raise ConfigurationError(
+            f"PostgreSQL {OLDEST_SERVER} or newer is needed, and this is {version.major}.{version.minor}",
+            hint="give the address of a newer server in NIGHTSHIFT_POSTGRES_DSN",
+        )
 
 
 async def _migrate(connection: asyncpg.Connection) -> tuple[str, ...]:
