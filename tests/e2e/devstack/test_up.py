@@ -3,18 +3,34 @@
 import json
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import asyncpg
 import httpx
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
-from tests.support.processes import nightshift, running_up
+from tests.support.processes import NIGHTSHIFT, clean_environment, nightshift, running_up
+from tests.support.stack import Database
 
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import KafkaAddress, S3Address
 
 PARTS = "postgres,kafka,s3,model"
+#: What the first line holds: scripts of others rely on it.
+SHAPE = {
+    "home": str,
+    "postgres": {"dsn": str, "pid": int},
+    "kafka": {"bootstrap": str, "pid": int},
+    "s3": {"endpoint": str, "bucket": str, "access_key": str, "secret_key": str, "pid": int},
+    "model": {"base_url": str, "pid": int},
+    "services": dict,
+}
+
+
+def shape(told: object) -> object:
+    """Names as they are, values as their types."""
+    return {name: shape(value) for name, value in told.items()} if isinstance(told, dict) else type(told)
 
 
 @pytest.fixture
@@ -34,7 +50,9 @@ async def _topics(bootstrap: str) -> set[str]:
 async def test_everything_answers_where_it_says_and_the_data_stays(home: Path, eventually) -> None:
     with running_up(home, "--only", PARTS) as up:
         told = up.ready()
-        assert list(told) == ["home", "postgres", "kafka", "s3", "model", "services"]
+        assert shape({**told, "services": None}) == {**SHAPE, "services": type(None)}
+        assert told["services"] == {}
+        assert list(told) == list(SHAPE)
         assert told["home"] == str(home)
         assert json.loads((home / "stack.json").read_text()) == told
         assert json.loads(nightshift("ps", "--json", "--home", str(home)).stdout) == told
@@ -185,6 +203,31 @@ def test_parts_of_somebody_else_are_used_and_not_started(
         assert nightshift("ps", "--home", str(home)).stdout.count("not ours") == 3
 
 
+async def test_a_password_is_told_to_scripts_and_shown_to_nobody(
+    home: Path, database: Database, eventually
+) -> None:
+    dsn = database.dsn().replace("postgres@", "postgres:hunter2@", 1)
+    with running_up(home, "--only", "postgres", "--postgres", dsn) as up:
+        assert up.ready()["postgres"] == {"dsn": dsn, "pid": None}
+        assert json.loads(nightshift("ps", "--json", "--home", str(home)).stdout)["postgres"]["dsn"] == dsn
+        shown = nightshift("ps", "--home", str(home)).stdout
+        assert "postgres:***@127.0.0.1" in shown
+        assert "hunter2" not in shown
+    with (home.parent / "shown").open("w+") as shown_file:
+        told_a_person = [*NIGHTSHIFT, "up", "--home", str(home), "--only", "postgres", "--postgres", dsn]
+        process = subprocess.Popen(  # noqa: ASYNC220 - started and ended at once
+            told_a_person, stdout=shown_file, env=clean_environment()
+        )
+        try:
+            await eventually(lambda: "Press Ctrl-C" in (home.parent / "shown").read_text(), 30)
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+    shown = (home.parent / "shown").read_text()
+    assert "postgres:***@127.0.0.1" in shown
+    assert "hunter2" not in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -205,6 +248,7 @@ def test_what_does_not_fit_together_is_refused(home: Path, arguments: tuple[str,
 async def test_services_run_as_asked_and_come_back(home: Path, eventually) -> None:
     with running_up(home, "--only", "postgres,kafka,s3,relay", "--replicas", "relay=2") as up:
         told = up.ready()
+        assert [list(replica) for replica in told["services"]["relay"]] == [["pid"], ["pid"]]
         assert list(told["services"]) == ["relay"]
         one, other = (replica["pid"] for replica in told["services"]["relay"])
         next(child for child in up.children() if child.pid == one).kill()

@@ -48,7 +48,9 @@ def _of_stack(home: Path, role: str) -> Mapping[str, Any]:
         return {}
     told: dict[str, Any] = {}
     if "postgres" in stack:
-        told["postgres_dsn"] = as_role(stack["postgres"]["dsn"], role)
+        dsn, ours = stack["postgres"]["dsn"], stack["postgres"]["pid"] is not None
+        # Somebody else's server knows us by the address we were given, with its password if it has one.
+        told["postgres_dsn"] = as_role(dsn, role) if ours else dsn
     if "kafka" in stack:
         # The embedded broker has no idempotent producer and does not wake a waiting fetch.
         embedded = stack["kafka"].get("pid") is not None

@@ -10,6 +10,7 @@ from nightshift.cli.connect import DEFAULT_HOME
 from nightshift.cli.output import write_json, write_table
 from nightshift.devstack.stack.home import lives, read_stack
 from nightshift.runtime.errors import NotFound
+from nightshift.runtime.passwords import hide_passwords
 
 app = App(name="ps", help="Show what runs in a stack: parts, services, addresses.")
 
@@ -48,7 +49,7 @@ def ps(
         write_json(told)
         return
     rows: list[tuple[object, ...]] = [
-        (part, told[part]["pid"], _state(told[part]), told[part][key])
+        (part, told[part]["pid"], _state(told[part]), hide_passwords(told[part][key]))
         for part, key in _ADDRESS.items()
         if part in told
     ]

@@ -17,6 +17,7 @@ from nightshift.devstack.stack.addresses import EMBEDDED_PARTITIONS
 from nightshift.devstack.stack.home import hold
 from nightshift.devstack.stack.plan import SERVICES, Given, Plan, make_plan
 from nightshift.devstack.stack.supervisor import Stack
+from nightshift.runtime.passwords import hide_passwords
 
 app = App(name="up", help="Start the whole stack on this machine and keep it running.")
 
@@ -160,9 +161,9 @@ def _announce(plan: Plan, told: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def addresses(told: Mapping[str, Any]) -> dict[str, object]:
-    """Part → its address, of what `up` told."""
+    """Part → its address, of what `up` told, for a person to see: without passwords."""
     keys = {"postgres": "dsn", "kafka": "bootstrap", "s3": "endpoint", "model": "base_url"}
-    return {part: told[part][key] for part, key in keys.items() if part in told}
+    return {part: hide_passwords(told[part][key]) for part, key in keys.items() if part in told}
 
 
 def _which_model(plan: Plan) -> str:

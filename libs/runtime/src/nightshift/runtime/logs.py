@@ -12,7 +12,7 @@ from typing import Any, Literal, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-MASK = "***"
+from nightshift.runtime.passwords import MASK, hide_passwords
 
 # A field of one of these names is masked whatever it holds.
 _SECRET_NAMES = re.compile(
@@ -20,8 +20,6 @@ _SECRET_NAMES = re.compile(
     r"|cookie|set-cookie|dsn|credentials?)$",
     re.IGNORECASE,
 )
-# user:password@ in an address, wherever it stands in a text.
-_URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)@")
 # What would begin a new line or steer a terminal: every control character, and the Unicode line ends.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Shorter values would mask ordinary words.
@@ -47,7 +45,7 @@ class Masking:
         """The text without the known secrets and without passwords in addresses."""
         if self._known is not None:
             text = self._known.sub(MASK, text)
-        return _URL_PASSWORD.sub(rf"\1:{MASK}@", text) if "://" in text else text
+        return hide_passwords(text)
 
     def _mask(self, key: object, value: Any) -> Any:
         if isinstance(key, str) and value is not None and _SECRET_NAMES.search(key):

@@ -1,0 +1,74 @@
+"""Which installation a command talks to: what is set, else the stack on its home."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nightshift.cli.connect import settings_for
+from nightshift.devstack.stack.home import hold, write_stack
+from nightshift.runtime.errors import ConfigurationError
+from nightshift.runtime.settings import KafkaSettings, ObjectStoreSettings, PostgresSettings
+
+OURS = "postgresql://postgres@127.0.0.1:5/nightshift"
+THEIRS = "postgresql://ns:hunter2@db.example:5432/log?sslmode=require"
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("NIGHTSHIFT_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def stack(tmp_path: Path):
+    """A stack that runs on the folder and told this of itself."""
+    with hold(tmp_path):
+
+        def tell(**told: Any) -> Path:
+            write_stack(tmp_path, {"home": str(tmp_path), **told, "services": {}})
+            return tmp_path
+
+        yield tell
+
+
+def dsn(home: Path, **how: str) -> str:
+    return settings_for(PostgresSettings, home, **how).postgres_dsn.get_secret_value()
+
+
+def test_our_own_server_is_asked_in_the_role_of_the_command(stack):
+    home = stack(postgres={"dsn": OURS, "pid": 1})
+    assert dsn(home) == OURS.replace("postgres@", "nightshift_reader@")
+    assert dsn(home, role="nightshift_budget") == OURS.replace("postgres@", "nightshift_budget@")
+
+
+def test_somebody_elses_server_is_asked_as_it_was_given(stack):
+    assert dsn(stack(postgres={"dsn": THEIRS, "pid": None})) == THEIRS
+
+
+@pytest.mark.parametrize(("pid", "embedded"), [(7, True), (None, False)])
+def test_the_ways_of_a_broker_are_those_of_who_runs_it(stack, pid: int | None, embedded: bool):
+    settings = settings_for(KafkaSettings, stack(kafka={"bootstrap": "k:1", "pid": pid}))
+    assert settings.kafka_bootstrap == "k:1"
+    assert (settings.kafka_adaptive_fetch, settings.kafka_idempotence) == (embedded, not embedded)
+
+
+def test_the_object_store_comes_with_its_keys(stack):
+    told = {"endpoint": "http://s", "bucket": "b", "access_key": "a", "secret_key": "hunter2", "pid": 3}
+    settings = settings_for(ObjectStoreSettings, stack(s3=told))
+    assert (settings.s3_endpoint, settings.s3_bucket, settings.s3_access_key) == ("http://s", "b", "a")
+    assert settings.s3_secret_key is not None
+    assert settings.s3_secret_key.get_secret_value() == "hunter2"
+
+
+def test_a_variable_wins_over_the_stack(stack, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NIGHTSHIFT_POSTGRES_DSN", THEIRS)
+    assert dsn(stack(postgres={"dsn": OURS, "pid": 1})) == THEIRS
+
+
+def test_without_a_stack_and_without_variables_it_says_what_to_do(tmp_path: Path):
+    with pytest.raises(ConfigurationError, match=f"no stack runs on {tmp_path}") as caught:
+        settings_for(KafkaSettings, tmp_path)
+    assert caught.value.hint is not None
+    assert "nightshift up" in caught.value.hint
