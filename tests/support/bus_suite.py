@@ -349,19 +349,21 @@ class BusSuite:
         assert not {each.id for each in again} & {each.id for each in letters}
         assert _contents(again) == _contents(letters)
 
-    async def test_a_letter_is_handled_when_it_is_driven_after_the_fix(self, rig: Rig) -> None:
-        unknown = _named(request("b1"), "nightshift.requests.build_wished.v1")
+    @pytest.mark.parametrize("reason", ["unknown_type", "unknown_version", "unknown_field"])
+    async def test_a_letter_is_handled_when_it_is_driven_after_the_fix(self, rig: Rig, reason: str) -> None:
+        """The fix is a release that knows the type, the version, the field."""
+        message, newer = _ahead()[reason]
         async with rig.consumers(self.requests(rig, Seen())):
-            await self.send(rig, rig.topics.requests, unknown)
+            await self.send(rig, rig.topics.requests, message)
             (letter,) = await eventually(lambda: self._letters(rig, 1))
-        assert letter.reason == "unknown_type"
+        assert letter.reason == ("invalid_data" if reason == "unknown_field" else reason)
 
-        # A release that knows the type.
-        wished = Seen()
-        fixed = Subscription(rig.topics.requests, f"{rig.topics.prefix}.r", {BuildWished: wished})
-        async with rig.consumers(fixed, registry=Registry((*get_args(AnyEvent), BuildWished), UPCASTS)):
+        seen = Seen()
+        fixed = Subscription(rig.topics.requests, f"{rig.topics.prefix}.r", {newer: seen})
+        async with rig.consumers(fixed, registry=_release_with(newer)):
             await rig.dead_letters().drive(letter, rig.producer, None)
-            await eventually(lambda: wished.subjects == ["b1"])
+            await eventually(lambda: seen.subjects == ["b1"])
+        assert type(seen.events[0].data) is newer
         assert await rig.dead_letters().list() == []
         assert [each.driven for each in await rig.dead_letters().list(lambda _: True)] == [True]
 
@@ -506,6 +508,7 @@ def _poison() -> dict[str, tuple[Parts, str]]:
         "not-utf8": (body(good.value.replace(b"an app", b"\xff\xfe")), "invalid_data"),
         "header-not-utf8": (header("ce_source", b"\xff\xfe"), "invalid_envelope"),
         "deep": (body(deep), "too_large"),
+        "oversized": (body(json.dumps({**data, "idea_brief": "x" * 900_000}).encode()), "too_large"),
         "duplicate-keys": (
             body(good.value[:-1] + b', "tier": "priority", "tier": "standard"}'),
             "invalid_data",
@@ -522,6 +525,36 @@ class BuildWished(BuildRequested):
     """A type that this release does not know."""
 
     type: ClassVar[Any] = "build.wished"
+
+
+class BuildRequestedNext(BuildRequested):
+    """A version that this release does not know."""
+
+    version: ClassVar[Any] = 2
+
+
+class BuildRequestedMore(BuildRequested):
+    """The same version, with a field that this release does not know."""
+
+    mood: str | None = None
+
+
+def _ahead() -> dict[str, tuple[Message, type[Event]]]:
+    """Requests of producers that are ahead of this release: why they are parked, and the model that takes them."""
+    good = request("b1")
+    more = json.dumps({**json.loads(good.value), "mood": "hopeful"}).encode()
+    return {
+        "unknown_type": (_named(good, "nightshift.requests.build_wished.v1"), BuildWished),
+        "unknown_version": (_named(good, "nightshift.requests.build_requested.v2"), BuildRequestedNext),
+        "unknown_field": (Message(good.key, good.headers, more), BuildRequestedMore),
+    }
+
+
+def _release_with(newer: type[Event]) -> Registry:
+    """A catalogue in which this model has the place of what it is newer than."""
+    others = [model for model in get_args(AnyEvent) if model.type != newer.type]
+    steps = {(newer.type, version): dict for version in range(1, newer.version)}
+    return Registry((*others, newer), {**UPCASTS, **steps})
 
 
 def _named(message: Message, name: str) -> Message:

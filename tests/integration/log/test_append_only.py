@@ -47,6 +47,13 @@ async def attempt(dsn: str, *statements: str) -> None:
         await connection.close()
 
 
+async def test_every_role_that_the_migration_makes_is_tried_here(database: Place):
+    connection = await asyncpg.connect(database.dsn())
+    roles = await connection.fetch("SELECT rolname FROM pg_roles WHERE rolname LIKE 'nightshift%'")
+    await connection.close()
+    assert {row[0] for row in roles} == {*SERVICES, "nightshift_owner"}
+
+
 @pytest.mark.parametrize("role", SERVICES)
 async def test_no_service_may_change_a_row_or_write_one_by_itself(filled: Place, role: str):
     for statement in (

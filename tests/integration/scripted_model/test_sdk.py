@@ -127,6 +127,53 @@ async def test_a_turn_streams_and_the_next_one_answers_its_results(claude: Async
     assert answer.stop_reason == "end_turn"
 
 
+async def test_the_stream_on_the_wire_has_every_event_in_its_order(model: str) -> None:
+    """The SDK hides pings and passes over the names of events: another client reads them."""
+    system = [{"type": "text", "text": "long " * 400, "cache_control": {"type": "ephemeral"}}]
+    async with httpx.AsyncClient(base_url=model) as plain:
+        answer = await plain.post(
+            "/v1/messages",
+            json=_request("build b-7", stream=True, system=system),
+            headers={"x-api-key": "any", "anthropic-version": "2023-06-01"},
+        )
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["request-id"]
+    assert answer.text.endswith("\n\n")
+    events = []
+    for block in answer.text.removesuffix("\n\n").split("\n\n"):
+        name, data = block.split("\n")
+        events.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {events[-1]['type']}"
+
+    started, ping, *rest, ended, stopped = events
+    assert started["type"] == "message_start"
+    assert started["message"]["content"] == []
+    assert started["message"]["stop_reason"] is None
+    usage = started["message"]["usage"]
+    assert usage["cache_creation_input_tokens"] == usage["cache_creation"]["ephemeral_5m_input_tokens"] > 400
+    assert usage["cache_read_input_tokens"] == 0
+    assert ping == {"type": "ping"}
+    blocks = [each["content_block"]["type"] for each in rest if each["type"] == "content_block_start"]
+    assert blocks == ["thinking", "text", "tool_use", "tool_use"]
+    for index in range(4):
+        of_block = [each for each in rest if each["index"] == index]
+        kinds = [each["type"] for each in of_block]
+        assert kinds == [
+            "content_block_start",
+            *["content_block_delta"] * (len(kinds) - 2),
+            "content_block_stop",
+        ]
+    assert rest == sorted(rest, key=lambda each: each["index"]), "blocks one after the other"
+    pieces = [each["delta"] for each in rest if each["type"] == "content_block_delta" and each["index"] == 2]
+    assert {piece["type"] for piece in pieces} == {"input_json_delta"}
+    assert pieces[0]["partial_json"] == ""
+    assert json.loads("".join(piece["partial_json"] for piece in pieces))["command"] == "ls -la"
+    assert ended["type"] == "message_delta"
+    assert ended["delta"]["stop_reason"] == "tool_use"
+    assert ended["usage"]["output_tokens"] > 1
+    assert stopped == {"type": "message_stop"}
+
+
 async def test_create_and_stream_tell_the_same(claude: AsyncAnthropic) -> None:
     whole = await claude.messages.create(**_request("build b-7"))
     async with claude.messages.stream(**_request("build b-7")) as stream:

@@ -1,0 +1,45 @@
+"""Both example producers against a whole stack: their builds are accepted and run, and asking again changes nothing."""
+
+import pytest
+from aiokafka.partitioner import DefaultPartitioner
+from tests.support.examples import run_example
+from tests.support.main_job import RICH, MainJob, ended, of
+
+from nightshift.contracts.events.build import BuildAccepted, BuildFailed
+from nightshift.devstack.stack.addresses import EMBEDDED_PARTITIONS
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.mark.parametrize("example", ["produce_with_contracts.py", "produce_plain.py"])
+async def test_what_an_example_asks_for_is_built(job: MainJob, example: str) -> None:
+    bootstrap = job.told["kafka"]["bootstrap"]
+    arguments = ("--bootstrap", bootstrap, "--account", RICH, "--project", "examples", "--idea", "a refusal")
+    plain = example == "produce_plain.py"
+    build_id = await run_example(example, *arguments, isolated=plain)
+    events = await job.until(build_id, ended, what="run to its end")
+    [accepted] = of(events, BuildAccepted)
+    assert (accepted.idea_brief, accepted.account_id) == ("a refusal", RICH)
+    assert [one.question for one in accepted.understanding_qna] == ["Who will use it?"]
+    [failed] = of(events, BuildFailed)
+    assert failed.reason == "refusal"
+
+    again = await run_example(example, *arguments, "--build-id", build_id, isolated=plain)
+    assert again == build_id
+    # On the same partition: once this one is accepted, the repeated request was handled.
+    await job.until(await _behind(job, build_id), ended, what="run after it")
+    assert len(await job.events(build_id)) == len(events)
+    assert not [one for one in job.parked() if one["key"] == build_id]
+
+
+async def _behind(job: MainJob, build_id: str) -> str:
+    """A build whose request stands behind the last of this build's, on its partition."""
+    ids = (f"after-{build_id}-{number}" for number in range(1000))
+    other = next(one for one in ids if _partition(one) == _partition(build_id))
+    return await job.ask("a refusal", build_id=other)
+
+
+def _partition(build_id: str) -> int:
+    every = list(range(EMBEDDED_PARTITIONS))
+    found: int = DefaultPartitioner()(build_id.encode(), every, every)
+    return found
