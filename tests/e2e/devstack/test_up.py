@@ -1,6 +1,7 @@
 """`nightshift up` and `ps` as a person or a script uses them."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -235,13 +236,45 @@ async def test_a_password_is_told_to_scripts_and_shown_to_nobody(
         (("--only", "relay"), "relay needs postgres"),
         (("--replicas", "relay=two"), "--replicas relay=two is not understood"),
         (("--replicas", "moon=2"), "there is no service called moon"),
+        (("--kafka-port", "80000"), "--kafka-port 80000 is no port"),
+        (("--postgres-port=-1",), "--postgres-port -1 is no port"),
+        (("--scenario", "/no/such/file"), "scenario /no/such/file cannot be read: No such file or directory"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(home: Path, arguments: tuple[str, ...], said: str) -> None:
     answer = nightshift("up", "--home", str(home), *arguments)
     assert answer.returncode == 4
     assert said in answer.stderr
+    assert "hint: " in answer.stderr
     assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "code"),
+    [
+        (("--only", "postgres", "--postgres", "log.example:5432"), "PostgreSQL: invalid DSN", 4),
+        (("--only", "postgres", "--postgres", "postgresql://u:hunter2@127.0.0.1:9/x"), "PostgreSQL: ", 1),
+        (("--only", "kafka", "--kafka", "127.0.0.1:9"), "the broker at 127.0.0.1:9 does not answer", 1),
+    ],
+)
+def test_an_address_where_nobody_answers_is_named_with_its_setting(
+    home: Path, arguments: tuple[str, ...], said: str, code: int
+) -> None:
+    answer = nightshift("up", "--home", str(home), *arguments)
+    assert answer.returncode == code
+    assert f"error: {said}" in answer.stderr
+    assert re.search(r"^hint: .*NIGHTSHIFT_(POSTGRES_DSN|KAFKA_BOOTSTRAP)", answer.stderr, re.MULTILINE)
+    assert "hunter2" not in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    answer = nightshift("up", "--home", str(file / "home"), "--only", "s3")
+    assert answer.returncode == 4
+    assert f"error: {file / 'home'} cannot be the folder of a stack: Not a directory" in answer.stderr
+    assert "hint: choose another folder with --home" in answer.stderr
 
 
 @pytest.mark.fault

@@ -6,7 +6,7 @@ DevstackError
     ├── BinaryMissing   a server's program is not installed
     ├── PortTaken       a port asked for by number is in use
     ├── HomeInUse       another stack runs on this home
-    ├── PlaceUnusable   no folder can be found that the database's user may use
+    ├── PlaceUnusable   a folder that we or the database's user cannot use
     ├── BadPlan         what was asked for does not fit together
     └── BadScenario     a scenario file says something the scripted model does not understand
 """
@@ -39,7 +39,7 @@ class HomeInUse(DevstackError, ConfigurationError):
 
 
 class PlaceUnusable(DevstackError, ConfigurationError):
-    """The data folder cannot be used by the user that PostgreSQL must run as."""
+    """A home that cannot be made, or a data folder that the user of PostgreSQL cannot use."""
 
 
 class BadPlan(DevstackError, ConfigurationError):

@@ -177,7 +177,10 @@ def load_scenario(path: Path | None) -> Scenario:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadScenario(f"scenario {path} cannot be read: {error}") from error
+        raise BadScenario(
+            f"scenario {path} cannot be read: {getattr(error, 'strerror', None) or error}",
+            hint="--scenario takes a YAML file; examples/scenarios has some",
+        ) from error
     return parse_scenario(text, source=str(path))
 
 

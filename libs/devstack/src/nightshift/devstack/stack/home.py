@@ -7,11 +7,11 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 
-from nightshift.devstack.errors import HomeInUse
+from nightshift.devstack.errors import HomeInUse, PlaceUnusable
 
 _LOCK, _STACK, _PORTS = "stack.lock", "stack.json", "ports.json"
 _SNAPSHOT_KEY = "snapshot.key"
@@ -20,8 +20,7 @@ _SNAPSHOT_KEY = "snapshot.key"
 @contextlib.contextmanager
 def hold(home: Path) -> Iterator[None]:
     """Own this home while inside. The kernel drops the lock when we die, so a stale one cannot be."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / _LOCK).open("a+") as lock:
+    with _opened(home) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -37,6 +36,17 @@ def hold(home: Path) -> Iterator[None]:
             yield
         finally:
             (home / _STACK).unlink(missing_ok=True)
+
+
+def _opened(home: Path) -> TextIO:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        return (home / _LOCK).open("a+")
+    except OSError as error:
+        raise PlaceUnusable(
+            f"{home} cannot be the folder of a stack: {error.strerror}",
+            hint="choose another folder with --home",
+        ) from error
 
 
 def is_held(home: Path) -> bool:

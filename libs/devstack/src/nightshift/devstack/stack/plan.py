@@ -18,6 +18,7 @@ SERVICES: Mapping[str, str] = {
     "budget": "nightshift_budget",
 }
 _NEEDED = ("postgres", "kafka", "s3")
+_LAST_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ def make_plan(
     services = {
         name: counts.get(name, 1) for name in SERVICES if name in asked or (not asked and is_installed(name))
     }
+    _refuse_no_ports(ports or {})
     parts = frozenset(asked & set(PARTS)) if asked else frozenset(PARTS)
     plan = Plan(
         home=home.absolute(),
@@ -97,6 +99,15 @@ def _complete(given: Given, environ: Mapping[str, str], scenario: Path | None) -
         s3=given.s3 or environ.get("NIGHTSHIFT_S3_ENDPOINT") or None,
         model=model,
     )
+
+
+def _refuse_no_ports(ports: Mapping[str, int]) -> None:
+    for part, port in ports.items():
+        if not 0 <= port <= _LAST_PORT:
+            raise BadPlan(
+                f"--{part}-port {port} is no port",
+                hint=f"a port is a number from 1 to {_LAST_PORT}; 0 takes any that is free",
+            )
 
 
 def _refuse_unknown(names: set[str]) -> None:

@@ -23,6 +23,12 @@ _log = structlog.get_logger(__name__)
 #: The oldest major version of PostgreSQL that the SQL is tested on.
 OLDEST_SERVER = 15
 
+_WRONG_ADDRESS = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.exceptions.ClientConfigurationError,
+)
+
 #: The advisory lock of migrations. 20040 is the first of our lock classes; shards have 20041.
 _LOCK = "SELECT pg_advisory_xact_lock(20040, 0)"
 
@@ -204,7 +210,10 @@ async def _connect(dsn: str) -> asyncpg.Connection:
             target_session_attrs="primary",
             server_settings={"application_name": "nightshift-migrate"},
         )
-    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+    except _WRONG_ADDRESS as error:
         raise ConfigurationError(f"PostgreSQL: {error}", hint="check NIGHTSHIFT_POSTGRES_DSN") from error
     except (OSError, asyncpg.PostgresError, asyncpg.exceptions.TargetServerAttributeNotMatched) as error:
-        raise Unavailable(f"PostgreSQL: {error}") from error
+        raise Unavailable(
+            f"PostgreSQL: {str(error) or type(error).__name__}",
+            hint="look at NIGHTSHIFT_POSTGRES_DSN, and whether the server runs as a primary",
+        ) from error

@@ -1,7 +1,7 @@
 """The broker's topics: what there is, and making what is missing."""
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -17,12 +17,13 @@ _NO_ERROR = 0
 class KafkaAdmin:
     """Made by `kafka_admin`."""
 
-    def __init__(self, client: AIOKafkaAdminClient) -> None:
+    def __init__(self, client: AIOKafkaAdminClient, address: str) -> None:
         self._client = client
+        self._address = address
 
     async def names(self) -> frozenset[str]:
         """The topics there are. Asks for all: some brokers create what they are asked about by name."""
-        with _translated():
+        with _translated(self._address):
             return frozenset(await self._client.list_topics())
 
     async def describe(self, names: Sequence[str]) -> dict[str, TopicPlan]:
@@ -30,7 +31,7 @@ class KafkaAdmin:
         there = sorted(set(names) & await self.names())
         if not there:
             return {}
-        with _translated():
+        with _translated(self._address):
             described = await self._client.describe_topics(there)
             configs = await self._client.describe_configs(
                 [ConfigResource(ConfigResourceType.TOPIC, name) for name in there]
@@ -62,7 +63,7 @@ class KafkaAdmin:
             )
             for topic in plan
         ]
-        with _translated():
+        with _translated(self._address):
             answer = await self._client.create_topics(new)
         created = set()
         for name, code, *text in answer.topic_errors:
@@ -81,18 +82,22 @@ class KafkaAdmin:
 async def kafka_admin(options: Mapping[str, Any]) -> AsyncIterator[KafkaAdmin]:
     """A client for topics. `options`: bootstrap servers and security. Raises Unavailable."""
     client = AIOKafkaAdminClient(**options, request_timeout_ms=10_000)
+    address = ",".join(options["bootstrap_servers"])
     try:
-        with _translated():
+        with _translated(address):
             await client.start()
-        yield KafkaAdmin(client)
+        yield KafkaAdmin(client, address)
     finally:
         with contextlib.suppress(KafkaError, OSError):
             await client.close()
 
 
 @contextlib.contextmanager
-def _translated() -> Any:
+def _translated(address: str) -> Iterator[None]:
     try:
         yield
     except (KafkaError, OSError, TimeoutError) as error:
-        raise Unavailable(f"the broker: {type(error).__name__}: {error}") from error
+        raise Unavailable(
+            f"the broker at {address} does not answer: {str(error) or type(error).__name__}",
+            hint="look at NIGHTSHIFT_KAFKA_BOOTSTRAP, and whether the broker runs",
+        ) from error
