@@ -1,9 +1,17 @@
 """Settings come from the environment, name what is wrong, and never show a secret."""
 
-import pytest
+import re
 
+import pytest
+from pydantic import SecretStr
+
+from nightshift.budget.settings import BudgetSettings
+from nightshift.orchestrator.settings import OrchestratorSettings
+from nightshift.relay.settings import RelaySettings
 from nightshift.runtime.errors import ConfigurationError
 from nightshift.runtime.settings import KafkaSettings, Settings
+from nightshift.sandbox_gateway.settings import GatewaySettings
+from nightshift.snapshotter.settings import SnapshotterSettings
 
 WHOLE = {
     "NIGHTSHIFT_KAFKA_BOOTSTRAP": "k:9092",
@@ -33,9 +41,43 @@ def test_what_is_set_is_read_and_secrets_are_never_shown(env):
     env(**WHOLE)
     settings = Settings.load()
     assert settings.postgres_dsn.get_secret_value() == WHOLE["NIGHTSHIFT_POSTGRES_DSN"]
-    assert sorted(settings.secrets()) == ["hunter2-s3", WHOLE["NIGHTSHIFT_POSTGRES_DSN"]]
+    assert sorted(settings.secrets()) == ["hunter2-dsn", "hunter2-s3", WHOLE["NIGHTSHIFT_POSTGRES_DSN"]]
     for shown in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()):
         assert "hunter2" not in shown
+
+
+def test_a_password_in_an_address_is_a_secret_however_it_is_written(env):
+    env(**WHOLE | {"NIGHTSHIFT_POSTGRES_DSN": "postgresql://u:hun%2Fter@h/db"})
+    assert {"hun%2Fter", "hun/ter"} < set(Settings.load().secrets())
+
+
+#: Every service's settings: what each may hold is kept as a secret there, or is no secret.
+SERVICES = (OrchestratorSettings, GatewaySettings, SnapshotterSettings, BudgetSettings, RelaySettings)
+_SECRET = re.compile(r"(?:^|_)(?:dsn|passwords?|secrets?|tokens?|keys?|credentials?)$")
+_NO_SECRET = {"s3_access_key": "a name, as the vendor has it", "max_output_tokens": "a number"}
+
+
+@pytest.mark.parametrize("kind", SERVICES, ids=lambda kind: kind.__name__)
+def test_what_sounds_like_a_secret_is_kept_as_one_in_every_service(env, kind: type[Settings]):
+    secret = {
+        name: field
+        for name, field in kind.model_fields.items()
+        if _SECRET.search(name) and name not in _NO_SECRET
+    }
+    assert "postgres_dsn" in secret
+    assert [name for name, field in secret.items() if "SecretStr" not in repr(field.annotation)] == []
+    values = {name: f"hunter2-{name}-{'x' * 32}" for name in secret}
+    held = {name: {"A": value} if name == "build_secrets" else value for name, value in values.items()}
+    settings = kind.model_construct(**{name: _as_secret(value) for name, value in held.items()})
+    assert set(settings.secrets()) == set(values.values())
+    for shown in (repr(settings), str(settings), str(settings.model_dump())):
+        assert "hunter2" not in shown
+
+
+def _as_secret(value: str | dict[str, str]) -> SecretStr | dict[str, SecretStr]:
+    if isinstance(value, dict):
+        return {name: SecretStr(one) for name, one in value.items()}
+    return SecretStr(value)
 
 
 @pytest.mark.parametrize(

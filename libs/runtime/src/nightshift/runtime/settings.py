@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from nightshift.contracts.topics import Topics
 from nightshift.runtime.errors import ConfigurationError
+from nightshift.runtime.passwords import password_of
 
 PREFIX = "NIGHTSHIFT_"
 
@@ -35,10 +36,11 @@ class _Environment(BaseSettings):
             raise _named(error, cls) from None
 
     def secrets(self) -> Iterator[str]:
-        """Every secret value that is set, for the log's masking."""
+        """Every secret value that is set, for the log's masking; of an address also its password by itself."""
         for value in self.__dict__.values():
-            if isinstance(value, SecretStr) and value.get_secret_value():
-                yield value.get_secret_value()
+            if isinstance(value, SecretStr) and (secret := value.get_secret_value()):
+                yield secret
+                yield from password_of(secret)
 
 
 class ProcessSettings(_Environment):
