@@ -46,7 +46,7 @@ simulate: setup ## the ports under random schedules, latencies, duplicates and c
 	$(python) -m nightshift.runtime.simulation --seeds $(seeds)
 
 test-long: setup ## the tests that wait for half a minute on purpose: PostgreSQL is away for so long
-	NIGHTSHIFT_LONG_FAULTS=1 $(python) -m pytest tests/integration/log tests/e2e/main_job -k thirty -q $(args)
+	NIGHTSHIFT_LONG_FAULTS=1 $(python) -m pytest tests/integration/log/test_away.py tests/e2e/main_job/test_postgres_away.py -k thirty -q $(args)
 
 test-kafka: setup ## the broker tests against Apache Kafka (fetched once; needs Java 17 and Maven)
 	$(python) scripts/kafka_lane.py run -- $(python) -m pytest tests/integration -m kafka -q $(args)

@@ -11,13 +11,14 @@ from typing import Any, ClassVar, Protocol, get_args
 from uuid import uuid4
 
 import pytest
+import structlog
 from tests.support.waiting import eventually
 
 from nightshift.contracts import ids
 from nightshift.contracts.cloudevents import encode_fact, encode_request
 from nightshift.contracts.envelope import Envelope, Message, fact_source
 from nightshift.contracts.events import AnyEvent
-from nightshift.contracts.events.build import BuildPhaseChanged, CheckpointSaved
+from nightshift.contracts.events.build import BuildPhaseChanged, CheckpointSaved, ToolCallRequested
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Event
 from nightshift.contracts.registry import CATALOGUE, Registry, encode, wire_name
@@ -211,6 +212,22 @@ class BusSuite:
             )
             await self.send(rig, rig.topics.build, fact("b2", 1), fact("b1", 4), fact("b1", 5))
             await eventually(lambda: seen.versions() == {"b1": [1, 2, 3, 4, 5], "b2": [1]})
+
+    async def test_a_handler_logs_under_the_ids_of_its_event(self, rig: Rig) -> None:
+        bound: list[tuple[RecordedEvent, dict[str, Any]]] = []
+
+        async def note(event: RecordedEvent) -> None:
+            bound.append((event, structlog.contextvars.get_contextvars()))
+
+        call = ToolCallRequested(call_id="b1/1/0", turn=1, index=0, tool="bash", tool_use_id="t", input={})
+        handlers = {ToolCallRequested: note, CheckpointSaved: note}
+        async with rig.consumers(Subscription(rig.topics.build, f"{rig.topics.prefix}.g", handlers)):
+            await self.send(rig, rig.topics.build, fact("b1", 1, call), fact("b1", 2))
+            await eventually(lambda: len(bound) == 2)
+        for event, context in bound:
+            assert (context["build_id"], context["event_id"]) == ("b1", str(event.event_id))
+        assert [context.get("call_id") for _, context in bound] == ["b1/1/0", None]
+        assert structlog.contextvars.get_contextvars() == {}
 
     async def test_what_failed_is_not_taken_for_handled_by_its_sequence(self, rig: Rig) -> None:
         """A re-send of a fact whose handler failed for good must reach the handler."""

@@ -70,6 +70,7 @@ async def test_everything_answers_where_it_says_and_the_data_stays(home: Path, e
             assert (await client.get(f"{told['model']['base_url']}/_journal")).json() == []
 
         assert up.interrupt() == 0
+        assert up.process.stdout.read() == "", "the first line is all there is on stdout"
         await eventually(lambda: not up.leftovers())
     assert nightshift("ps", "--home", str(home)).returncode == 5
 
