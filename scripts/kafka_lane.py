@@ -83,6 +83,13 @@ def fetch() -> Path:
     return jars
 
 
+def cluster_id() -> str:
+    """A random id in the broker's own form; never one with a dash in front, which it would take for an option."""
+    while (drawn := urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return drawn
+
+
 class Node:
     """One broker with its own controller; everything it keeps is under `folder`."""
 
@@ -111,8 +118,7 @@ class Node:
 
     def start(self) -> "subprocess.Popen[bytes]":
         """Format the storage, start the node and wait until it serves."""
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        formatting = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)]
+        formatting = ["kafka.tools.StorageTool", "format", "-t", cluster_id(), "-c", str(self._properties)]
         with self.log.open("wb") as log:
             done = subprocess.run([*self._java, *formatting], check=False, stdout=log, stderr=log)
             if done.returncode != 0:

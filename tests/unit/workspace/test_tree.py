@@ -1,6 +1,7 @@
 """What the tree as a whole promises: locked dependencies, scripts that parse, nothing of one machine in it."""
 
 import re
+import runpy
 import subprocess
 import tomllib
 from pathlib import Path
@@ -100,6 +101,15 @@ def test_members_are_alike(member):
     assert meta["project"]["requires-python"] == ">=3.11"
     assert (folder / "src" / Path(*module.split(".")) / "py.typed").exists()
     assert (folder / meta["project"]["readme"]).exists()
+
+
+def test_an_id_of_a_cluster_is_never_taken_for_an_option():
+    """One of 64 would be, and the lane would not start."""
+    lane = runpy.run_path(str(ROOT / "scripts/kafka_lane.py"))
+    drawn = {lane["cluster_id"]() for _ in range(2000)}
+    assert len(drawn) == 2000
+    assert not [one for one in drawn if one.startswith("-")]
+    assert {len(one) for one in drawn} == {22}
 
 
 @pytest.mark.parametrize("script", ["scripts/setup.sh", "scripts/lock.sh", ".ci/run"])
