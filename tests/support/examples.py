@@ -1,4 +1,4 @@
-"""The programs in `examples/`, run as somebody else would run them."""
+"""The programs in `examples/`, run as somebody else would run them: who has only what their first lines ask for."""
 
 import asyncio
 import sys
@@ -6,12 +6,31 @@ from pathlib import Path
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
+#: Example → what of ours it may import. Anything else fails, as if it were not installed.
+OURS = {"produce_with_contracts.py": ("nightshift.contracts",), "produce_plain.py": ()}
 
-async def run_example(name: str, *arguments: str, isolated: bool = False) -> str:
-    """What the example prints. `isolated`: with a folder on its path that makes any import of ours fail."""
+_ALONE = """
+import runpy, sys
+
+class Missing:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        first, *rest = name.split(".")
+        mine = any(f"{name}.".startswith(f"{one}.") or f"{one}.".startswith(f"{name}.") for one in allowed)
+        if first == "nightshift" and not mine:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+allowed = sys.argv[1].split()
+sys.meta_path.insert(0, Missing)
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+async def run_example(name: str, *arguments: str) -> str:
+    """What the example prints. Fails with its stderr when it fails."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *(["-c", _WITHOUT_US, str(EXAMPLES / name)] if isolated else [str(EXAMPLES / name)]),
+        *(sys.executable, "-c", _ALONE, " ".join(OURS[name]), str(EXAMPLES / name)),
         *arguments,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -24,11 +43,3 @@ async def run_example(name: str, *arguments: str, isolated: bool = False) -> str
             await process.wait()
     assert process.returncode == 0, err.decode()
     return out.decode().strip()
-
-
-_WITHOUT_US = """
-import runpy, sys
-sys.modules["nightshift"] = None
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""

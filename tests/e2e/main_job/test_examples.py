@@ -20,8 +20,7 @@ pytestmark = pytest.mark.timeout(120)
 async def test_what_an_example_asks_for_is_built(job: MainJob, example: str) -> None:
     bootstrap = job.told["kafka"]["bootstrap"]
     arguments = ("--bootstrap", bootstrap, "--account", RICH, "--project", "examples", "--idea", "a refusal")
-    plain = example == "produce_plain.py"
-    build_id = await run_example(example, *arguments, isolated=plain)
+    build_id = await run_example(example, *arguments)
     events = await job.until(build_id, ended, what="run to its end")
     [accepted] = of(events, BuildAccepted)
     assert (accepted.idea_brief, accepted.account_id) == ("a refusal", RICH)
@@ -29,7 +28,7 @@ async def test_what_an_example_asks_for_is_built(job: MainJob, example: str) -> 
     [failed] = of(events, BuildFailed)
     assert failed.reason == "refusal"
 
-    again = await run_example(example, *arguments, "--build-id", build_id, isolated=plain)
+    again = await run_example(example, *arguments, "--build-id", build_id)
     assert again == build_id
     # On the same partition: once this one is accepted, the repeated request was handled.
     await job.until(await _behind(job, build_id), ended, what="run after it")

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from tests.support import examples
 from tests.support.examples import run_example
 
 from nightshift.contracts.cloudevents import decode_request
@@ -47,7 +48,6 @@ async def test_a_service_without_any_code_of_ours_asks_for_a_build(kafka, topics
         "produce_plain.py",
         *("--bootstrap", kafka.bootstrap, "--topic", topics.requests),
         *("--idea", idea, "--account", "acme"),
-        isolated=True,
     )
     check(await first_message(kafka.bootstrap, topics.requests), build_id, idea)
 
@@ -59,3 +59,13 @@ async def test_an_unchosen_build_id_is_new_each_time(kafka, topics):
         run_example("produce_with_contracts.py", *arguments),
     )
     assert first != second
+
+
+async def test_an_import_that_an_example_does_not_name_would_fail(monkeypatch):
+    monkeypatch.setitem(examples.OURS, "produce_with_contracts.py", ())
+    with pytest.raises(AssertionError, match="No module named 'nightshift"):
+        await run_example("produce_with_contracts.py", "--help")
+
+
+def test_every_example_is_run():
+    assert set(examples.OURS) == {path.name for path in examples.EXAMPLES.glob("*.py")}
