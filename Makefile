@@ -27,7 +27,7 @@ demo: setup ## watch an agent build a small app from an idea, on this machine
 test: setup ## all tests: unit, memory, integration and end to end, on the embedded stack
 	$(python) -m pytest -n $(workers) --dist loadscope -q $(args)
 
-check: lint types imports test-fast simulate ## what must be green before a commit: style, types, imports, fast tests
+check: lint types imports test-fast simulate ## what must be green before a commit: style, types, imports, fast tests, simulation
 
 lint: setup ## ruff: rules and format
 	.venv/bin/ruff check --quiet .

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nightshift.devstack.errors import BinaryMissing
+from nightshift.devstack.errors import BinaryMissing, PartFailed
 from nightshift.devstack.parts import EmbeddedPostgres, place
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root must run PostgreSQL as somebody else")
@@ -65,6 +65,20 @@ def test_a_missing_wheel_is_named(tmp_path: Path, monkeypatch) -> None:
 def test_a_folder_without_the_programs_is_named(tmp_path: Path) -> None:
     with pytest.raises(BinaryMissing, match=f"there is no postgres in {tmp_path}"):
         place.find_place(tmp_path / "postgres", tmp_path)
+
+
+async def test_data_of_another_version_is_named_and_left_as_it_is(stack_folder: Path) -> None:
+    data = stack_folder / "older" / "postgres"
+    server = EmbeddedPostgres(data)
+    await server.start()
+    await server.stop()
+    version = data / "PG_VERSION"
+    version.write_text("11\n")
+    with pytest.raises(PartFailed, match=r"was made by PostgreSQL 11, and this is another version") as caught:
+        await EmbeddedPostgres(data).start()
+    assert "choose another folder with --home" in str(caught.value.hint)
+    assert "incompatible with server" in caught.value.tail
+    assert version.read_text() == "11\n"
 
 
 async def test_a_cluster_that_was_cut_off_while_it_was_made_is_made_again(stack_folder: Path) -> None:

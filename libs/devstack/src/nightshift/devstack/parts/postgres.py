@@ -47,6 +47,9 @@ SETTINGS: Mapping[str, str] = {
     "log_timezone": "UTC",
 }
 
+#: What the server says of data of another major version.
+_INCOMPATIBLE = "database files are incompatible with server"
+
 #: For tests only: a crash of the machine may lose everything.
 UNSAFE_FAST: Mapping[str, str] = {
     "fsync": "off",
@@ -115,12 +118,15 @@ class EmbeddedPostgres:
         place = await asyncio.to_thread(find_place, self._data, self._programs)
         if not (place.data / "PG_VERSION").exists():
             await _initdb(place, self._log)
-        self._child, self._port = await start_ready(
-            lambda port: self._spec(place, port),
-            lambda child, port: _is_ready(place, child),
-            port=self._port,
-            timeout=self._timeout,
-        )
+        try:
+            self._child, self._port = await start_ready(
+                lambda port: self._spec(place, port),
+                lambda child, port: _is_ready(place, child),
+                port=self._port,
+                timeout=self._timeout,
+            )
+        except PartFailed as error:
+            raise _of_another_version(error, place) or error from None
         return PostgresAddress(LOOPBACK, self._port)
 
     async def stop(self) -> None:
@@ -143,6 +149,18 @@ class EmbeddedPostgres:
             stop_signal=signal.SIGINT,  # its "fast" shutdown
             death_signal=signal.SIGINT,
         )
+
+
+def _of_another_version(error: PartFailed, place: Place) -> PartFailed | None:
+    """The same failure with what to do, when the data was made by another major version."""
+    if _INCOMPATIBLE not in error.tail:
+        return None
+    made_by = (place.data / "PG_VERSION").read_text().strip()
+    return PartFailed(
+        f"the data in {place.data} was made by PostgreSQL {made_by}, and this is another version",
+        tail=error.tail,
+        hint="dump it with that version and restore it into a new home, or choose another folder with --home",
+    )
 
 
 async def _initdb(place: Place, log: Path) -> None:
