@@ -111,3 +111,24 @@ async def test_the_relay_is_told_after_the_commit_without_a_notify_in_the_append
         assert heard.qsize() <= 30
     finally:
         await listener.close()
+
+
+@pytest.mark.fault
+async def test_a_writer_paused_in_a_transaction_lets_go_of_its_shard(
+    database: Place, make_log, log: PostgresEventLog
+):
+    async with tcp_proxy(database.server.host, database.server.port) as proxy:
+        dsn = through(database.dsn(role_of(Owner.ORCHESTRATOR)), proxy.own_port)
+        far = make_log(dsn, patience=0, transaction_timeout=0.5)
+        await far.append(STREAM, [facts.phase()])
+
+        async def paused_within() -> None:
+            async with far.transaction() as (_, within):
+                await within.append(STREAM, [facts.note()])
+                proxy.let_pass = 0
+                # Its shard is locked and it says nothing more: the server's limit ends it, or this waits in vain.
+                await log.append(STREAM, [facts.note()])
+
+        with pytest.raises(Unavailable):
+            await paused_within()
+    assert len([event async for event in log.read_stream(STREAM)]) == 2

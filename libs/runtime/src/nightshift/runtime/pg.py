@@ -47,6 +47,10 @@ _NOT_MIGRATED: tuple[type[BaseException], ...] = (
 )
 
 
+#: The first major version that knows `transaction_timeout`.
+_ENDS_TRANSACTIONS = 17
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PgConfig:
     """Where the primary is, and how long to wait. Seconds."""
@@ -56,6 +60,9 @@ class PgConfig:
     max_connections: int = 8
     connect_timeout: float = 5.0
     statement_timeout: float = 30.0
+    transaction_timeout: float = (
+        30.0  # the server ends a session that keeps it waiting in a transaction for so long
+    )
     patience: float = 60.0  # how long a call waits for a server that is away before it raises Unavailable
 
 
@@ -205,13 +212,28 @@ class Database:
         self._idle.append(session)
 
     async def _connect(self) -> asyncpg.Connection:
-        return await asyncpg.connect(
+        # Whoever is paused in a transaction holds its locks, a shard's among them, and nobody appends there meanwhile.
+        limit = f"{int(self._config.transaction_timeout * 1000)}ms"
+        connection = await asyncpg.connect(
             self._config.dsn,
             timeout=self._config.connect_timeout,
             # A standby may lag, or belong to a history that is no more: it is never asked.
             target_session_attrs="primary",
-            server_settings={"application_name": self._config.application_name},
+            server_settings={
+                "application_name": self._config.application_name,
+                "idle_in_transaction_session_timeout": limit,
+            },
         )
+        if connection.get_server_version().major >= _ENDS_TRANSACTIONS:
+            try:
+                # Also between the halves of a statement, where the other limit does not look.
+                await connection.execute(
+                    f"SET transaction_timeout = '{limit}'", timeout=self._config.connect_timeout
+                )
+            except BaseException:
+                connection.terminate()
+                raise
+        return connection
 
     def _translate(self, error: Exception) -> Exception:
         """What an error of asyncpg means; any other is passed through."""
