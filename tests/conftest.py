@@ -4,8 +4,10 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.support.scheduling import Turns, turn
 from tests.support.stack import (
     TEMPLATE,
     Database,
@@ -26,6 +28,7 @@ from nightshift.devstack.parts import (
     PostgresAddress,
     S3Address,
 )
+from nightshift.devstack.ports import draw_port
 from nightshift.runtime.log.migrate import migrate
 
 _HERE = Path(__file__).parent
@@ -34,16 +37,32 @@ _LANES = {"unit", "memory", "integration", "e2e"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every test the marker of its top folder."""
+    """Give every test the marker of its top folder, and put what takes long first."""
     for item in items:
         if _HERE in item.path.parents and (lane := item.path.relative_to(_HERE).parts[0]) in _LANES:
             item.add_marker(lane)
+    items.sort(key=lambda item: turn(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Our own order of modules for `--dist loadscope`."""
+    if config.getoption("dist") != "loadscope":
+        return None
+    config.option.loadscopereorder = False  # by the number of tests: the longest would come last
+    return Turns(config, log)
 
 
 @pytest.fixture
 def eventually():
     """`await eventually(predicate, timeout=…)`."""
     return _eventually
+
+
+@pytest.fixture
+def unused_tcp_port() -> int:
+    """A port on which nobody listens, nor will: pytest-asyncio's own could be drawn by any outgoing connection."""
+    return draw_port()
 
 
 @pytest.fixture(scope="session")

@@ -119,6 +119,7 @@ class World:
         ids = await self.ask(*calls, timeout_s=timeout_s)
         await self.gateway().work(self.build_id)
         results = await self.results()
+        assert results.keys() >= set(ids), f"calls wait; looks again in {self.looked_again} s"
         return [results[call_id] for call_id in ids]
 
     async def bash(self, command: str, **more: Any) -> ToolCallCompleted:

@@ -1,6 +1,5 @@
 """The main job as the fault tests drive it: one stack, requests on its bus, the log as the reader's role sees it."""
 
-import asyncio
 import contextlib
 import json
 import signal
@@ -31,7 +30,9 @@ from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import Event
 from nightshift.devstack.stack.home import read_stack
+from nightshift.runtime.bus.dead_letters import DeadLetters
 from nightshift.runtime.bus.kafka.producer import KafkaProducer
+from nightshift.runtime.bus.kafka.reader import KafkaReader
 from nightshift.runtime.bus.port import Outgoing
 from nightshift.runtime.errors import NotFound, Unavailable
 from nightshift.runtime.log.port import RecordedEvent
@@ -127,10 +128,21 @@ class MainJob:
         assert ran.returncode == code, (ran.returncode, ran.stderr)
         return [json.loads(line) for line in ran.stdout.splitlines()]
 
-    def parked(self) -> list[dict[str, Any]]:
-        """All dead letters."""
-        printed = self.command("dlq", "list")
-        return [one for line in printed for one in (line if isinstance(line, list) else [line])]
+    async def parked(self) -> list[dict[str, Any]]:
+        """Of every dead letter: key, reason, error, bytes."""
+        settings = settings_for(KafkaSettings, self.home)
+        topics = settings.topics
+        known = [topic for topic in topics.all if topic != topics.dead_letter]
+        letters = DeadLetters(KafkaReader(settings), topic=topics.dead_letter, known_topics=known)
+        return [
+            {
+                "key": None if letter.key is None else letter.key.decode(),
+                "reason": letter.reason,
+                "error": letter.error,
+                "bytes": letter.value_bytes,
+            }
+            for letter in [each.letter for each in await letters.list()]
+        ]
 
 
 async def until(
@@ -248,7 +260,7 @@ async def letters(job: MainJob, about: str, *, count: int = 1) -> list[dict[str,
     """The dead letters that name this, once there are so many."""
 
     async def look() -> list[dict[str, Any]] | None:
-        found = [one for one in await asyncio.to_thread(job.parked) if about in str(one)]
+        found = [one for one in await job.parked() if about in str(one)]
         return found if len(found) >= count else None
 
     found = await eventually(look, 20, what=f"{count} dead letters about {about}")

@@ -1,7 +1,9 @@
 """A `nightshift up` as a test drives it: another process, its first line, its stderr, its children."""
 
 import contextlib
+import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -9,8 +11,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
+import structlog
+
+from nightshift.cli.main import run
 
 NIGHTSHIFT = (sys.executable, "-m", "nightshift.cli")
 _STACK_VARIABLES = ("NIGHTSHIFT_", "ANTHROPIC_", "E2B_")
@@ -123,3 +129,34 @@ def nightshift(
         timeout=timeout,
         env=clean_environment(**(env or {})),
     )
+
+
+@contextlib.contextmanager
+def logs_kept() -> Iterator[None]:
+    """Some commands set up the logs of their process; afterwards those of this one are as they were."""
+    root, configured = logging.getLogger(), structlog.is_configured()
+    handlers, level, config = root.handlers[:], root.level, structlog.get_config()
+    try:
+        yield
+    finally:
+        root.handlers, root.level = handlers, level
+        if configured:
+            structlog.configure(**config)
+        else:
+            structlog.reset_defaults()
+
+
+def in_process(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """One command to its end inside this process: for what a command does, where starting one proves nothing more.
+
+    Not for `up` and `demo`, which have children, nor beside an event loop.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        logs_kept(),
+        mock.patch.dict(os.environ, clean_environment(), clear=True),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = run(arguments)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())

@@ -1,6 +1,7 @@
 """The main job as a user sees it: `nightshift demo` on real processes, real traffic, a real night."""
 
 import json
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
-from tests.support.processes import nightshift
+from tests.support.processes import in_process, nightshift
 
 from nightshift.cli.main import COMMANDS
 
@@ -31,9 +32,13 @@ class Demo(NamedTuple):
             and all(event["data"].get(name) == value for name, value in data.items())
         ]
 
-    def command(self, *arguments: str) -> Any:
+    def run(self, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """A command on the kept stack."""
+        return in_process(name, *arguments, "--home", str(self.home))
+
+    def command(self, name: str, *arguments: str) -> Any:
         """A command on the kept stack, with --json; what it printed."""
-        ran = nightshift(*arguments, "--json", "--home", str(self.home))
+        ran = self.run(name, *arguments, "--json")
         assert ran.returncode == 0, ran.stderr
         return [json.loads(line) for line in ran.stdout.splitlines()]
 
@@ -44,7 +49,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     try:
         ran = nightshift(
             *("demo", "--json", "--keep", "--home", str(home)),
-            env={"NIGHTSHIFT_BUDGET_DAY_SECONDS": "12"},
             timeout=120,
         )
         assert ran.returncode == 0, ran.stderr
@@ -166,7 +170,7 @@ def test_a_second_request_with_the_same_content_changes_nothing_and_another_is_p
 def test_every_command_speaks_json(demo: Demo) -> None:
     build = demo.summary["build_id"]
     demo.command("account", "open", "poor", "0.01")
-    while nightshift("account", "show", "poor", "--home", str(demo.home)).returncode:
+    while demo.run("account", "show", "poor").returncode:
         pass  # until it is noted; the test's time limit bounds it
     commands = {
         "build": (
@@ -195,9 +199,9 @@ def test_every_command_speaks_json(demo: Demo) -> None:
     # `wake` is below; `up`, `demo` and `down` speak it above, in the fixture and in the stack's own tests.
     assert {one.name for one in COMMANDS} == commands.keys() | {"wake", "up", "demo", "down"}
     for name, arguments in commands.items():
-        ran = nightshift(name, *arguments, "--json", "--home", str(demo.home))
+        ran = demo.run(name, *arguments, "--json")
         assert "\x1b" not in ran.stdout, name
         assert [json.loads(line) for line in ran.stdout.splitlines()], (name, ran.stderr)
-    refused = nightshift("wake", build, "--json", "--home", str(demo.home))
+    refused = demo.run("wake", build, "--json")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "not asleep" in refused.stderr

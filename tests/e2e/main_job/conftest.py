@@ -42,7 +42,7 @@ def switch(s3: S3Address) -> Iterator[Switch]:
         yield switch
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def job(stack_folder: Path, s3: S3Address, switch: Switch) -> Iterator[MainJob]:
     """A stack with real days on that object store, which gives up soon on what fails."""
     env = {

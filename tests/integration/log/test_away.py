@@ -112,6 +112,14 @@ async def test_patience_ends(unused_tcp_port: int):
     assert not await nobody.answers()
 
 
+async def test_who_only_asks_whether_it_answers_says_that_it_does_not(unused_tcp_port: int):
+    nobody = Database(PgConfig(dsn=f"postgresql://postgres@127.0.0.1:{unused_tcp_port}/x"))
+    with structlog.testing.capture_logs() as lines:
+        assert not await nobody.answers()
+        assert not await nobody.answers()
+    assert [line["event"] for line in lines] == ["postgres.away"]
+
+
 async def test_a_statement_that_takes_too_long_is_given_up_and_its_connection_with_it(database: Place):
     pool = Database(PgConfig(dsn=database.dsn(), statement_timeout=0.2, patience=0, max_connections=1))
     with pytest.raises(Unavailable):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import time
@@ -189,12 +190,20 @@ async def test_a_database_that_crashes_in_the_middle_is_waited_for(
                 await eventually(
                     lambda turn=turn: relay.said().count("relay.stands_by") > turn, 10, what="word of it"
                 )
+                # Whichever connection notices first, and also the one that only stands by.
+                await eventually(lambda: _say_it_is_away(relay.said()) == 2, 10, what="both say so")
                 await postgres.start()
                 await writing
                 await eventually(lambda turn=turn: reader.count >= 80 * (turn + 1), 30)
             watch = await asyncpg.connect(database.dsn())
             assert reader.seen == await in_log(watch, topics)
             await watch.close()
+
+
+def _say_it_is_away(log: str) -> int:
+    """How many relays said last of the database that it is away."""
+    said = [json.loads(line) for line in log.splitlines() if '"postgres.' in line]
+    return list({line["replica"]: line["event"] for line in said}.values()).count("postgres.away")
 
 
 async def test_a_log_that_lost_what_was_published_stops_the_relay_until_a_person_decides(

@@ -121,6 +121,13 @@ async def test_files_are_told_apart_and_refused_where_they_must_be(sandbox: Sand
     assert await sandbox.list_tree() == []
 
 
+async def test_a_write_is_refused_in_words_however_much_was_sent(sandbox: Sandbox) -> None:
+    for size in (1, 3_000_000):
+        with pytest.raises(FileRefused) as refused:
+            await sandbox.write_file("../x", b"x" * size)
+        assert refused.value.kind == "outside", size
+
+
 async def test_a_tree_is_listed_exported_and_imported(sandbox: Sandbox, driver: SandboxDriver) -> None:
     await sandbox.start_call(
         sh(

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import socket
 
 import asyncpg
 import pytest
@@ -14,6 +13,7 @@ from tests.support.waiting import eventually
 
 from nightshift.contracts.events.build import BuildPhaseChanged
 from nightshift.contracts.events.requests import BuildRequested
+from nightshift.devstack.ports import draw_port
 from nightshift.runtime.bus.dead_letters import DeadLetters
 from nightshift.runtime.bus.kafka.consumers import KafkaConsumers
 from nightshift.runtime.bus.kafka.producer import KafkaProducer
@@ -145,7 +145,7 @@ async def test_a_missing_setting_is_named_and_ends_with_4(start_service):
 
 
 async def test_probes_and_metrics_answer_and_no_secret_is_in_the_log(start_service, kafka_settings, database):
-    port = _free_port()
+    port = draw_port()
     secret, password = "sk-very-secret-7f3a", "pg-passw0rd-77"
     dsn = database.dsn().replace("postgres@", f"postgres:{password}@", 1)
     service = await start_service(
@@ -196,10 +196,3 @@ async def _get(port: int, path: str) -> tuple[int, str]:
     finally:
         writer.close()
     return int(head.split()[1]), body.decode()
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port

@@ -114,9 +114,12 @@ class Database:
         await self.fetch("SELECT 1")
 
     async def answers(self) -> bool:
-        """Whether the server answers now, as a primary. Tries once and never raises."""
+        """Whether the server answers now, as a primary. Tries once and never raises; that it is away is said."""
         try:
             await self._attempt("SELECT 1", ())
+        except Unavailable as error:
+            self._is_away(error)
+            return False
         except NightshiftError:
             return False
         return True
@@ -161,9 +164,7 @@ class Database:
         loop = asyncio.get_running_loop()
         deadline, pause = loop.time() + self._config.patience, 0.02
         while (left := deadline - loop.time()) > 0:
-            if not self._away:
-                self._away = True
-                _log.warning("postgres.away", error=str(error), patience_s=self._config.patience)
+            self._is_away(error)
             # Not all callers at once, when it is back.
             await asyncio.sleep(min(left, pause * random.uniform(0.5, 1.0)))  # noqa: S311 - no secret
             pause = min(pause * 2, 1.0)
@@ -174,6 +175,11 @@ class Database:
             else:
                 return rows
         raise error
+
+    def _is_away(self, error: Unavailable) -> None:
+        if not self._away:
+            self._away = True
+            _log.warning("postgres.away", error=str(error), patience_s=self._config.patience)
 
     def _came_back(self) -> None:
         # Said by whoever is answered first: those who waited may have given up.

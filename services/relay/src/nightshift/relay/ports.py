@@ -83,6 +83,10 @@ class Source(Protocol):
         """Events after the cursors, and the age of the oldest in seconds."""
         ...
 
+    async def answers(self) -> bool:
+        """Whether the log's server answers now; that it is away is said. Never raises."""
+        ...
+
 
 class Broker(Protocol):
     """A session with the broker: one producer and a look at what it holds. Raises Unavailable."""

@@ -166,10 +166,18 @@ def _serve_one(agent: Agent, connection: socket.socket) -> None:
             _relay(connection, int(request["port"]))
         else:
             agent.answer(request, stream, stream)
+            _hear_out(connection)
     except (OSError, EOFError, ValueError):
         pass
     finally:
         os._exit(0)
+
+
+def _hear_out(connection: socket.socket) -> None:
+    """Let the asker close first. A refusal leaves a body unread, and closing on that takes the answer away too."""
+    connection.shutdown(socket.SHUT_WR)
+    while connection.recv(65536):
+        pass
 
 
 def _relay(connection: socket.socket, port: int) -> None:

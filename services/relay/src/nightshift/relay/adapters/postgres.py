@@ -89,6 +89,10 @@ class PgSource:
         row = (await self._database.fetch(_LAG, list(shards)))[0]
         return int(row[0]), float(row[1])
 
+    async def answers(self) -> bool:
+        """Whether the server answers now."""
+        return await self._database.answers()
+
 
 class PgSession:
     """Implements Session on one connection. One statement at a time; the heartbeat and the work share it."""

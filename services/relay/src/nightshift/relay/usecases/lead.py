@@ -68,6 +68,8 @@ class Group:
         pause = _FIRST_PAUSE
         metrics.LEADER.labels(self.name).set(0)
         while not self._watch.stopping:
+            # A stand-by asks the source nothing else: that the server is away, or back, is said here.
+            await self._source.answers()
             try:
                 async with self._sessions.open(self._shards) as session:
                     self.connected, pause = True, _FIRST_PAUSE
