@@ -28,15 +28,24 @@ from uuid import uuid4
 
 from nightshift.contracts.cloudevents import encode_request
 from nightshift.contracts.events.account import AccountOpened
+from nightshift.contracts.events.build import BuildFailed
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Request
 from nightshift.contracts.topics import Topics
 from nightshift.runtime.bus.kafka.producer import KafkaProducer
 from nightshift.runtime.bus.port import Outgoing
+from nightshift.runtime.log.port import build_stream
+from nightshift.runtime.log.postgres import PostgresEventLog, log_database
+from nightshift.runtime.pg import PgConfig
 from nightshift.runtime.settings import KafkaSettings
 
 _MARK = re.compile(rb"\[bench ([a-z0-9-]+)\]")
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
+_REFUSED = b'{"type":"error","error":{"type":"invalid_request_error","message":"enough"}}'
+_REFUSAL = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    % len(_REFUSED)
+) + _REFUSED
 _WORK = "x" * 700  # what a step says: about the kilobyte of the peers' step
 
 
@@ -53,12 +62,16 @@ class Seen:
 
 
 class Model:
-    """The Messages API as a stopwatch: each turn asks for one `narrate`; after `turns` the answer is held back."""
+    """The Messages API as a stopwatch: each turn asks for one `narrate`; the question after `turns` waits for `over`.
+
+    Then it is refused, which ends the build at once: its place is free for the next, and nothing is asked again.
+    """
 
     def __init__(self) -> None:
         self.seen: dict[str, Seen] = {}
         self.turns: dict[str, int] = {}
         self.finished = asyncio.Semaphore(0)
+        self.over = asyncio.Event()
         self._server: asyncio.Server | None = None
 
     @contextlib.asynccontextmanager
@@ -94,7 +107,9 @@ class Model:
         turn = len(seen.asked)
         if turn > self.turns[build]:
             self.finished.release()
-            await asyncio.sleep(3600)
+            await self.over.wait()
+            writer.write(_REFUSAL)
+            return
         answer = _stream(build, turn)
         writer.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(answer)
@@ -137,6 +152,8 @@ def _stream(build: str, turn: int) -> bytes:
 class Stack:
     settings: KafkaSettings
     model: Model
+    log: PostgresEventLog
+    pid: int
 
     async def send(self, producer: KafkaProducer, *requests: Request) -> None:
         messages = [encode_request(one, id=str(uuid4()), source="/bench") for one in requests]
@@ -162,12 +179,25 @@ class Stack:
         await self.send(producer, *requests)
         for _ in names:
             await self.model.finished.acquire()
-        seconds = max(self.model.seen[name].asked[-1] for name in names) - began
+        seen = [self.model.seen[name] for name in names]
+        await self._end(names)
         return (
-            [self.model.seen[name] for name in names],
-            seconds,
-            [self.model.seen[name].asked[0] - began for name in names],
+            seen,
+            max(one.asked[-1] for one in seen) - began,
+            [one.asked[0] - began for one in seen],
         )
+
+    async def _end(self, names: list[str]) -> None:
+        """Refuse what is held back, and wait until the log says that the builds have ended."""
+        self.model.over.set()
+        for name in names:
+            while not await self._ended(name):
+                await asyncio.sleep(0.05)
+        self.model.over.clear()
+
+    async def _ended(self, build: str) -> bool:
+        stream = self.log.read_stream(build_stream(build), backwards=True, limit=20)
+        return any([isinstance(event.data, BuildFailed) async for event in stream])
 
 
 @contextlib.asynccontextmanager
@@ -204,7 +234,10 @@ async def stack(kafka: str | None, parallel: int) -> AsyncIterator[Stack]:
                     kafka_adaptive_fetch=kafka is None,
                     topic_prefix=Topics().prefix,
                 )
-                yield Stack(settings, model)
+                database = log_database(PgConfig(dsn=told["postgres"]["dsn"]))
+                log = PostgresEventLog(database, actor="bench", hint=False)
+                yield Stack(settings, model, log, process.pid)
+                await database.close()
             finally:
                 process.send_signal(signal.SIGINT)
                 try:
