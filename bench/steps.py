@@ -1,8 +1,10 @@
 """What a Think-Act-Observe step costs beyond the model and the tool: from the model's last byte to the next request's
 first byte, with one tool call that does nothing, on a whole stack of real processes.
 
-    python bench/steps.py                       the embedded broker
-    python bench/steps.py --kafka 127.0.0.1:9092 --peers results/
+    python bench/steps.py                                            the embedded broker
+    python scripts/kafka_lane.py run -- python bench/steps.py        and beside it Apache Kafka, one fresh node
+    python bench/steps.py --without-embedded --kafka HOST:PORT       only a fresh broker of yours
+    python bench/steps.py --peers results/
 
 `--peers` is a folder of JSON files `{"peer", "metrics": {"seq_step_p50_ms": [..], "seq_step_p99_ms": [..],
 "conc50_steps_s": [..], "conc200_steps_s": [..]}}`, such as other engines measured on the same machine and the same
@@ -32,6 +34,7 @@ from nightshift.contracts.events.build import BuildFailed
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Request
 from nightshift.contracts.topics import Topics
+from nightshift.relay.topics import apply
 from nightshift.runtime.bus.kafka.producer import KafkaProducer
 from nightshift.runtime.bus.port import Outgoing
 from nightshift.runtime.log.port import build_stream
@@ -210,6 +213,9 @@ async def stack(kafka: str | None, parallel: int) -> AsyncIterator[Stack]:
                 for name, value in os.environ.items()
                 if not name.startswith(("NIGHTSHIFT_", "E2B_"))
             }
+            if kafka:
+                # One node: the plan's partitions, without its replicas.
+                await apply(KafkaSettings.load(kafka_bootstrap=kafka), replication=1)
             env |= {"ANTHROPIC_API_KEY": "bench", "NIGHTSHIFT_MAX_BUILDS": str(parallel)}
             command = [
                 sys.executable,
@@ -294,8 +300,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50, help="steps of each")
     parser.add_argument("--parallel", default="50,200", help="builds at once, a figure for each")
     parser.add_argument("--total", type=int, default=2000, help="steps of all parallel builds together")
-    parser.add_argument("--kafka", help="a broker beside the embedded one")
-    parser.add_argument("--peers", type=Path)
+    parser.add_argument(
+        "--kafka",
+        default=os.environ.get("NIGHTSHIFT_KAFKA_BOOTSTRAP"),
+        help="a fresh broker beside the embedded one",
+    )
+    parser.add_argument("--without-embedded", action="store_true", help="only the broker of --kafka")
+    parser.add_argument("--peers", type=Path, help="results of other engines, one JSON file each")
     given = parser.parse_args()
     sizes = [int(one) for one in given.parallel.split(",") if one]
     names = [
@@ -306,7 +317,7 @@ def main() -> None:
     ]
     print("| | " + " | ".join(names) + " |\n|---" * 1 + "|---" * len(names) + "|")
     for label, kafka in [
-        ("Nightshift, embedded broker", None),
+        *([("Nightshift, embedded broker", None)] if not given.without_embedded else []),
         *([("Nightshift, Apache Kafka", given.kafka)] if given.kafka else []),
     ]:
         found = asyncio.run(measure(kafka, given))
@@ -317,6 +328,8 @@ def main() -> None:
             found["first_byte_p50"],
         ]
         print(f"| {label} | " + " | ".join(f"{cell:,.1f}" for cell in cells) + " |", flush=True)
+    if not given.kafka:
+        print("| Nightshift, Apache Kafka (see --help) |" + " – |" * len(names))
     print("| aim | 4.6 | – | " + " | ".join("450" for _ in sizes) + " | 150 |")
     for name, metrics in peers(given.peers):
         cells = [metrics.get("seq_step_p50_ms"), metrics.get("seq_step_p99_ms")]
