@@ -1,8 +1,10 @@
 """What a Think-Act-Observe step costs beyond the model and the tool: from the model's last byte to the next request's
 first byte, with one tool call that does nothing, on a whole stack of real processes.
 
-    python bench/steps.py                       the embedded broker
-    python bench/steps.py --kafka 127.0.0.1:9092 --peers results/
+    python bench/steps.py                                            the embedded broker
+    python scripts/kafka_lane.py run -- python bench/steps.py        and beside it Apache Kafka, one fresh node
+    python bench/steps.py --without-embedded --kafka HOST:PORT       only a fresh broker of yours
+    python bench/steps.py --peers results/
 
 `--peers` is a folder of JSON files `{"peer", "metrics": {"seq_step_p50_ms": [..], "seq_step_p99_ms": [..],
 "conc50_steps_s": [..], "conc200_steps_s": [..]}}`, such as other engines measured on the same machine and the same
@@ -28,15 +30,25 @@ from uuid import uuid4
 
 from nightshift.contracts.cloudevents import encode_request
 from nightshift.contracts.events.account import AccountOpened
+from nightshift.contracts.events.build import BuildFailed
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Request
 from nightshift.contracts.topics import Topics
+from nightshift.relay.topics import apply
 from nightshift.runtime.bus.kafka.producer import KafkaProducer
 from nightshift.runtime.bus.port import Outgoing
+from nightshift.runtime.log.port import build_stream
+from nightshift.runtime.log.postgres import PostgresEventLog, log_database
+from nightshift.runtime.pg import PgConfig
 from nightshift.runtime.settings import KafkaSettings
 
 _MARK = re.compile(rb"\[bench ([a-z0-9-]+)\]")
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
+_REFUSED = b'{"type":"error","error":{"type":"invalid_request_error","message":"enough"}}'
+_REFUSAL = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    % len(_REFUSED)
+) + _REFUSED
 _WORK = "x" * 700  # what a step says: about the kilobyte of the peers' step
 
 
@@ -53,12 +65,16 @@ class Seen:
 
 
 class Model:
-    """The Messages API as a stopwatch: each turn asks for one `narrate`; after `turns` the answer is held back."""
+    """The Messages API as a stopwatch: each turn asks for one `narrate`; the question after `turns` waits for `over`.
+
+    Then it is refused, which ends the build at once: its place is free for the next, and nothing is asked again.
+    """
 
     def __init__(self) -> None:
         self.seen: dict[str, Seen] = {}
         self.turns: dict[str, int] = {}
         self.finished = asyncio.Semaphore(0)
+        self.over = asyncio.Event()
         self._server: asyncio.Server | None = None
 
     @contextlib.asynccontextmanager
@@ -94,7 +110,9 @@ class Model:
         turn = len(seen.asked)
         if turn > self.turns[build]:
             self.finished.release()
-            await asyncio.sleep(3600)
+            await self.over.wait()
+            writer.write(_REFUSAL)
+            return
         answer = _stream(build, turn)
         writer.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(answer)
@@ -137,6 +155,8 @@ def _stream(build: str, turn: int) -> bytes:
 class Stack:
     settings: KafkaSettings
     model: Model
+    log: PostgresEventLog
+    pid: int
 
     async def send(self, producer: KafkaProducer, *requests: Request) -> None:
         messages = [encode_request(one, id=str(uuid4()), source="/bench") for one in requests]
@@ -162,12 +182,25 @@ class Stack:
         await self.send(producer, *requests)
         for _ in names:
             await self.model.finished.acquire()
-        seconds = max(self.model.seen[name].asked[-1] for name in names) - began
+        seen = [self.model.seen[name] for name in names]
+        await self._end(names)
         return (
-            [self.model.seen[name] for name in names],
-            seconds,
-            [self.model.seen[name].asked[0] - began for name in names],
+            seen,
+            max(one.asked[-1] for one in seen) - began,
+            [one.asked[0] - began for one in seen],
         )
+
+    async def _end(self, names: list[str]) -> None:
+        """Refuse what is held back, and wait until the log says that the builds have ended."""
+        self.model.over.set()
+        for name in names:
+            while not await self._ended(name):
+                await asyncio.sleep(0.05)
+        self.model.over.clear()
+
+    async def _ended(self, build: str) -> bool:
+        stream = self.log.read_stream(build_stream(build), backwards=True, limit=20)
+        return any([isinstance(event.data, BuildFailed) async for event in stream])
 
 
 @contextlib.asynccontextmanager
@@ -180,6 +213,9 @@ async def stack(kafka: str | None, parallel: int) -> AsyncIterator[Stack]:
                 for name, value in os.environ.items()
                 if not name.startswith(("NIGHTSHIFT_", "E2B_"))
             }
+            if kafka:
+                # One node: the plan's partitions, without its replicas.
+                await apply(KafkaSettings.load(kafka_bootstrap=kafka), replication=1)
             env |= {"ANTHROPIC_API_KEY": "bench", "NIGHTSHIFT_MAX_BUILDS": str(parallel)}
             command = [
                 sys.executable,
@@ -204,7 +240,10 @@ async def stack(kafka: str | None, parallel: int) -> AsyncIterator[Stack]:
                     kafka_adaptive_fetch=kafka is None,
                     topic_prefix=Topics().prefix,
                 )
-                yield Stack(settings, model)
+                database = log_database(PgConfig(dsn=told["postgres"]["dsn"]))
+                log = PostgresEventLog(database, actor="bench", hint=False)
+                yield Stack(settings, model, log, process.pid)
+                await database.close()
             finally:
                 process.send_signal(signal.SIGINT)
                 try:
@@ -261,8 +300,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50, help="steps of each")
     parser.add_argument("--parallel", default="50,200", help="builds at once, a figure for each")
     parser.add_argument("--total", type=int, default=2000, help="steps of all parallel builds together")
-    parser.add_argument("--kafka", help="a broker beside the embedded one")
-    parser.add_argument("--peers", type=Path)
+    parser.add_argument(
+        "--kafka",
+        default=os.environ.get("NIGHTSHIFT_KAFKA_BOOTSTRAP"),
+        help="a fresh broker beside the embedded one",
+    )
+    parser.add_argument("--without-embedded", action="store_true", help="only the broker of --kafka")
+    parser.add_argument("--peers", type=Path, help="results of other engines, one JSON file each")
     given = parser.parse_args()
     sizes = [int(one) for one in given.parallel.split(",") if one]
     names = [
@@ -273,7 +317,7 @@ def main() -> None:
     ]
     print("| | " + " | ".join(names) + " |\n|---" * 1 + "|---" * len(names) + "|")
     for label, kafka in [
-        ("Nightshift, embedded broker", None),
+        *([("Nightshift, embedded broker", None)] if not given.without_embedded else []),
         *([("Nightshift, Apache Kafka", given.kafka)] if given.kafka else []),
     ]:
         found = asyncio.run(measure(kafka, given))
@@ -284,6 +328,8 @@ def main() -> None:
             found["first_byte_p50"],
         ]
         print(f"| {label} | " + " | ".join(f"{cell:,.1f}" for cell in cells) + " |", flush=True)
+    if not given.kafka:
+        print("| Nightshift, Apache Kafka (see --help) |" + " – |" * len(names))
     print("| aim | 4.6 | – | " + " | ".join("450" for _ in sizes) + " | 150 |")
     for name, metrics in peers(given.peers):
         cells = [metrics.get("seq_step_p50_ms"), metrics.get("seq_step_p99_ms")]

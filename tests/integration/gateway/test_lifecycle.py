@@ -203,9 +203,28 @@ async def test_a_busy_lease_is_asked_for_again_only_when_work_waits(world: World
     await world.leases.acquire(f"sandbox/{world.build_id}", "other", ttl=60)
     await world.gateway().work(world.build_id)
     assert world.looked_again == []
-    await world.ask(("narrate", {"phase": "code", "message": "m"}))
+    await world.ask(("bash", {"command": "true"}))
     await world.gateway().work(world.build_id)
     assert len(world.looked_again) == 1
+
+
+async def test_what_needs_no_sandbox_waits_for_no_lease_and_takes_none(world: World) -> None:
+    lease = await world.leases.acquire(f"sandbox/{world.build_id}", "other", ttl=60)
+    told, ran = await world.ask(
+        ("narrate", {"phase": "code", "message": "m"}), ("bash", {"command": "echo x"})
+    )
+    await asyncio.gather(*(world.gateway(name).work(world.build_id) for name in ("g1", "g2")))
+    assert list(await world.results()) == [told]
+    assert len(world.looked_again) == 2
+    await world.leases.release(lease)
+    await world.gateway().work(world.build_id)
+    results = await world.results()
+    assert results[told].output == "[code] m"
+    assert results[ran].output.startswith("x\n")
+    fence = (await world.leases.acquire(f"sandbox/{world.build_id}", "other", ttl=60)).fence
+    await world.run(("narrate", {"phase": "code", "message": "no lease"}))
+    await world.run(("narrate", {"phase": "nowhere", "message": "refused"}))
+    assert (await world.leases.acquire(f"sandbox/{world.build_id}", "other", ttl=60)).fence == fence + 1
 
 
 async def test_what_the_world_refuses_for_now_is_tried_again_later(world: World, monkeypatch: Any) -> None:

@@ -3,6 +3,7 @@
 import pytest
 from tests.support import facts
 
+from nightshift.contracts.canonical import dumps
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.registry import decode, encode
 from nightshift.runtime.errors import Fault, NotFound
@@ -51,6 +52,33 @@ async def test_an_object_that_looks_like_a_reference_is_kept_by_one(store):
     small = await externalize(event, store)
     stored = decode(small.type, small.version, encode(small))
     assert (await materialize(stored, store)).input == lookalike
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"text": "\x00" * 5_500, "more": ["é" * 200, 1, None, 1.5, True]},
+        {"emoji": "\U0001f600" * 2_800},
+        {"number": 10**4_000, "deep": [[[["x" * 5_000]]]]},
+        {"\x00" * 5_500: 1},
+        {"items": ["" for _ in range(9_000)]},
+    ],
+)
+async def test_what_is_told_small_without_being_written_is_small(store, value):
+    for few in (1, 2, 8):
+        whole = {str(number): value for number in range(few)}
+        event = facts.call("b/1/0").data.model_copy(update={"input": whole})
+        left = isinstance((await externalize(event, store)).input, BlobRef)
+        assert left == (len(dumps(whole)) > INLINE_LIMIT)
+
+
+async def test_a_small_field_costs_no_thread(store, monkeypatch):
+    async def refuse(*_args, **_more):
+        raise AssertionError("a thread for a field of a few bytes")
+
+    monkeypatch.setattr("asyncio.to_thread", refuse)
+    event = facts.call("b/1/0").data.model_copy(update={"input": {"command": "ls " * 700}})
+    assert await externalize(event, store) is event
 
 
 async def test_twice_is_once(store):

@@ -1,25 +1,61 @@
-"""The fetch's wait follows the traffic."""
+"""When a broker that wakes nobody is asked again."""
 
-from nightshift.runtime.bus.kafka.fetch_pace import STEPS, FetchPace
+import asyncio
+
+from nightshift.runtime.bus.kafka.fetch_pace import STEPS, TOLD_S, FetchPace
 
 
-def test_short_while_messages_flow_longer_the_longer_none_came():
-    now, waits = [0.0], []
+class Word:
+    """The relay's word, heard or not."""
+
+    heard = True
+
+    def on(self, topic, ring):
+        raise AssertionError("a pace does not listen by itself")
+
+
+def test_soon_while_messages_flow_later_the_longer_none_came():
+    now = [0.0]
     pace = FetchPace(clock=lambda: now[0])
-    pace.add(waits.append)
+    waits = []
     for second in (1.0, 2.5, 29.0, 31.0):
         now[0] = second
-        pace.tick()
-    pace.flowed()
-    pace.tick()
+        pace.fetched(something=False)
+        waits.append(pace.wait_s)
+    pace.fetched(something=True)
+    waits.append(pace.wait_s)
     short, middle, long = (wait for _, wait in STEPS)
-    assert waits == [short, middle, long, short]
+    assert waits == [short, middle, middle, long, short]
 
 
-def test_a_consumer_that_comes_later_gets_the_pace_of_now():
-    now, waits = [0.0], []
-    pace = FetchPace(clock=lambda: now[0])
-    now[0] = 100.0
-    pace.tick()
-    pace.add(waits.append)
-    assert waits == [STEPS[-1][1]]
+def test_where_the_relay_tells_each_fetch_in_vain_doubles_the_wait():
+    word, waits = Word(), []
+    pace = FetchPace(word, clock=lambda: 0.0)
+    for _ in range(12):
+        waits.append(pace.wait_s)
+        pace.fetched(something=False)
+    first, longest = TOLD_S
+    assert waits[:3] == [first, 2 * first, 4 * first]
+    assert waits[-1] == longest
+    word.heard = False
+    assert pace.wait_s == STEPS[0][1]
+    word.heard = True
+    pace.ring()
+    pace.fetching()  # the broker may answer without having looked
+    pace.fetched(something=False)
+    assert pace.wait_s == 2 * first
+
+
+async def test_what_rings_while_a_fetch_is_under_way_ends_the_wait_after_it(monkeypatch):
+    monkeypatch.setattr("nightshift.runtime.bus.kafka.fetch_pace.TOLD_S", (3600.0, 3600.0))
+    pace = FetchPace(Word())
+    pace.ring()
+    pace.fetching()  # it finds what was rung for
+    waiting = asyncio.create_task(pace.pause())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    pace.ring()
+    await waiting
+    pace.fetching()
+    pace.ring()
+    await pace.pause()

@@ -68,6 +68,23 @@ def test_each_prefix_folds_to_one_state_with_one_request(moves):
 
 
 @given(MOVES)
+@settings(max_examples=40, deadline=None)
+def test_what_was_written_at_the_turns_before_gives_the_same_bytes(moves):
+    story, state, written = walk(moves), INITIAL, prompt.Written()
+    for event in story.log:
+        state = evolve(state, event)
+        kept = prompt.request_bytes(state, story.policy, written)
+        assert kept == prompt.request_bytes(state, story.policy)
+    # Of another past, such as the state folded anew, nothing is taken over.
+    refolded = INITIAL
+    for event in story.log:
+        refolded = evolve(refolded, event._replace(data=event.data.model_copy()))
+    assert prompt.request_bytes(refolded, story.policy, written) == kept
+    early = evolve(INITIAL, story.log[0])
+    assert prompt.request_bytes(early, story.policy, written) == prompt.request_bytes(early, story.policy)
+
+
+@given(MOVES)
 @settings(max_examples=60, deadline=None)
 def test_no_walk_breaks_the_rules_of_money_and_order(moves):
     events = [event.data for event in walk(moves).log]

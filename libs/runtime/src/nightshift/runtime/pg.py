@@ -32,6 +32,7 @@ _TRANSIENT: tuple[type[BaseException], ...] = (
     asyncpg.InvalidCachedStatementError,  # a migration changed what a prepared statement stands on
     asyncpg.exceptions.TargetServerAttributeNotMatched,
 )
+_LISTEN_CHECK_S = 15.0
 #: The server answered with an error, or the caller's arguments were wrong: the connection can be used again.
 _GOOD_AS_BEFORE = (asyncpg.PostgresError, asyncpg.DataError)
 _MISCONFIGURED: tuple[type[BaseException], ...] = (
@@ -135,6 +136,32 @@ class Database:
                 self._give_back(session, error)
                 raise
             self._give_back(session)
+        except Exception as error:
+            raise self._translate(error) from error
+
+    async def listen(
+        self, channel: str, hear: Callable[[str], None], *, on_ready: Callable[[], None]
+    ) -> None:
+        """Call `hear` with each payload of a NOTIFY, on a connection beside the others, until it breaks.
+
+        Raises what that means, Unavailable as a rule.
+        """
+        try:
+            connection = await self._connect()
+            try:
+                closed = asyncio.Event()
+                connection.add_termination_listener(lambda _: closed.set())
+                await connection.add_listener(channel, lambda _1, _2, _3, payload: hear(str(payload)))
+                on_ready()
+                while not closed.is_set():
+                    try:
+                        async with asyncio.timeout(_LISTEN_CHECK_S):
+                            await closed.wait()
+                    except TimeoutError:  # the far end may be gone without a word
+                        await connection.fetchval("SELECT 1", timeout=self._config.connect_timeout)
+                raise Unavailable("PostgreSQL: the listening connection was closed")
+            finally:
+                connection.terminate()
         except Exception as error:
             raise self._translate(error) from error
 

@@ -15,6 +15,7 @@ from nightshift.runtime.bus.port import Subscription
 from nightshift.runtime.log.postgres import PostgresEventLog, log_database
 from nightshift.runtime.objects.s3 import S3ObjectStore
 from nightshift.runtime.pg import PgConfig
+from nightshift.runtime.wakes import PostgresWakes
 
 NAME = Owner.BUDGET.value
 
@@ -32,6 +33,7 @@ async def start(running: service.Service[BudgetSettings]) -> None:
 
     producer = await running.enter(KafkaProducer(settings, client_id=NAME))
     objects = await running.enter(S3ObjectStore.from_settings(settings))
+    wakes = await running.enter(PostgresWakes(database)) if settings.kafka_adaptive_fetch else None
     consumers = await running.enter(
         KafkaConsumers(
             settings,
@@ -42,6 +44,7 @@ async def start(running: service.Service[BudgetSettings]) -> None:
             producer=producer,
             objects=objects,
             ground=database.answers,
+            wakes=wakes,
             client_id=NAME,
         )
     )

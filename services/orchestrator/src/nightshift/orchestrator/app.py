@@ -22,6 +22,7 @@ from nightshift.runtime.leases_postgres import PostgresLeases
 from nightshift.runtime.log.postgres import PostgresEventLog, log_database
 from nightshift.runtime.objects.s3 import S3ObjectStore
 from nightshift.runtime.pg import PgConfig
+from nightshift.runtime.wakes import PostgresWakes
 
 NAME = Owner.ORCHESTRATOR.value
 
@@ -54,6 +55,7 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
     running.on_stop(roster.close)
     handlers = Handlers(Builds(journal, roster, policy=policy, clock=_now), roster)
     producer = await running.enter(KafkaProducer(settings, client_id=NAME))
+    wakes = await running.enter(PostgresWakes(database)) if settings.kafka_adaptive_fetch else None
     consumers = await running.enter(
         KafkaConsumers(
             settings,
@@ -61,6 +63,7 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
             producer=producer,
             objects=objects,
             ground=database.answers,
+            wakes=wakes,
             client_id=NAME,
         )
     )

@@ -37,7 +37,7 @@ from nightshift.orchestrator.domain.next_step import (
     next_step,
 )
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.prompt import request_bytes
+from nightshift.orchestrator.domain.prompt import Written, request_bytes
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, Mode
 from nightshift.orchestrator.journal import Journal
 from nightshift.orchestrator.ports import BuildNumbers, CallError, Meter, Model
@@ -86,6 +86,7 @@ class Runner:
         self.build_id = build_id
         self._crew = crew
         self._state: BuildState = INITIAL
+        self._written = Written()
         self._news = asyncio.Event()
         self._flight: _Flight | None = None
         self._seen: Usage | None = None  # of a call that we stopped and that is still in flight in the log
@@ -199,7 +200,7 @@ class Runner:
         if call is None:
             return
         meter = Meter()
-        body = request_bytes(self._state, self._crew.policy)
+        body = request_bytes(self._state, self._crew.policy, self._written)
         task = asyncio.create_task(self._think(body, meter), name=f"model call of {self.build_id}")
         self._flight = _Flight(call.event_id, task, meter)
         self._seen = None

@@ -38,7 +38,12 @@ async def start(running: service.Service[RelaySettings]) -> None:
     objects = await running.enter(S3ObjectStore.from_settings(settings))
     source, sessions = (
         PgSource(database),
-        PgSessions(dsn, name=name, leader_timeout_s=settings.relay_leader_timeout_s),
+        PgSessions(
+            dsn,
+            name=name,
+            leader_timeout_s=settings.relay_leader_timeout_s,
+            tell=settings.kafka_adaptive_fetch,
+        ),
     )
     brokers = make_brokers(settings)
     hints = PgHints(dsn, name=name, channel=CHANNEL)

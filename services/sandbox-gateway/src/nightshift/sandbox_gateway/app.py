@@ -13,6 +13,7 @@ from nightshift.runtime.leases_postgres import PostgresLeases
 from nightshift.runtime.log.postgres import PostgresEventLog, log_database
 from nightshift.runtime.objects.s3 import S3ObjectStore
 from nightshift.runtime.pg import PgConfig
+from nightshift.runtime.wakes import PostgresWakes
 from nightshift.runtime.workshop import Inbox, Workshop
 from nightshift.sandbox_gateway.adapters.http import HttpProbe
 from nightshift.sandbox_gateway.failpoints import FailPoints
@@ -60,6 +61,7 @@ async def start(running: service.Service[GatewaySettings]) -> None:
         Subscription(topics.snapshot, topics.group(NAME, topics.snapshot), handlers.on_snapshots()),
     ]
     producer = await running.enter(KafkaProducer(settings, client_id=NAME))
+    wakes = await running.enter(PostgresWakes(database)) if settings.kafka_adaptive_fetch else None
     consumers = await running.enter(
         KafkaConsumers(
             settings,
@@ -67,6 +69,7 @@ async def start(running: service.Service[GatewaySettings]) -> None:
             producer=producer,
             objects=objects,
             ground=database.answers,
+            wakes=wakes,
             client_id=NAME,
         )
     )

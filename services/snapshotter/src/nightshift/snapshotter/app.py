@@ -11,6 +11,7 @@ from nightshift.runtime.bus.port import Subscription
 from nightshift.runtime.log.postgres import PostgresEventLog, log_database
 from nightshift.runtime.objects.s3 import S3ObjectStore
 from nightshift.runtime.pg import PgConfig
+from nightshift.runtime.wakes import PostgresWakes
 from nightshift.runtime.workshop import Inbox, Workshop
 from nightshift.sandboxes.settings import make_driver
 from nightshift.sandboxes.snapshots.store import SnapshotStore
@@ -45,6 +46,7 @@ async def start(running: service.Service[SnapshotterSettings]) -> None:
     workshop = await running.enter(Workshop(NAME, limit=settings.snapshot_parallel))
     handlers, topics = Handlers(snapshots, workshop), settings.topics
     producer = await running.enter(KafkaProducer(settings, client_id=NAME))
+    wakes = await running.enter(PostgresWakes(database)) if settings.kafka_adaptive_fetch else None
     consumers = await running.enter(
         KafkaConsumers(
             settings,
@@ -56,6 +58,7 @@ async def start(running: service.Service[SnapshotterSettings]) -> None:
             producer=producer,
             objects=objects,
             ground=database.answers,
+            wakes=wakes,
             client_id=NAME,
         )
     )

@@ -24,7 +24,7 @@ async def externalize(event: E, store: ObjectStore) -> E:
     changes: dict[str, BlobRef] = {}
     for name in sorted(blob_fields(type(event))):
         value = getattr(event, name)
-        if value is None or isinstance(value, BlobRef):
+        if value is None or isinstance(value, BlobRef) or _is_small(value):
             continue
         body = await asyncio.to_thread(_large_body, value)
         if body is not None:
@@ -56,6 +56,41 @@ async def _fetch(reference: BlobRef, store: ObjectStore) -> bytes:
     if len(body) != reference.bytes or await asyncio.to_thread(_digest, body) != digest:
         raise Fault(f"blob {digest}: what is stored has another digest", hint="the object store changed it")
     return body
+
+
+def _is_small(value: Any) -> bool:
+    """Whether it may stay, told without making its bytes. False: nobody knows yet.
+
+    Nearly every event is small, and a thread for each of its fields would cost more than all the rest of its append.
+    """
+    if isinstance(value, dict) and "ref" in value:
+        return False
+    try:
+        return _room_left(value, INLINE_LIMIT) >= 0
+    except RecursionError:
+        return False
+
+
+def _room_left(value: Any, room: int) -> int:
+    """What is left of `room` bytes after this value, written in the widest way JSON has; negative when not enough.
+
+    A character is six bytes at most (`\\u0000`; beyond the basic plane it is a pair, twelve), and a few around it.
+    """
+    if room < 0:
+        return room
+    if isinstance(value, str):
+        return room - (6 if value.isascii() else 12) * len(value) - 4
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            room = _room_left(inner, room - 12 * len(name) - 8)
+        return room
+    if isinstance(value, list | tuple):
+        for inner in value:
+            room = _room_left(inner, room - 2)
+        return room
+    if isinstance(value, int) and not isinstance(value, bool):
+        return room - value.bit_length() - 4
+    return room - 32
 
 
 def _large_body(value: Any) -> bytes | None:

@@ -5,7 +5,8 @@ of the next and the provider's cache holds.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, assert_never
 
@@ -49,10 +50,14 @@ call. The checks are then run by the system itself; if one fails you get its out
 
 def build_request(state: BuildState, policy: Policy) -> dict[str, Any]:
     """The body of `POST /v1/messages`, streaming. Raises Fault when the state holds text that was not fetched."""
+    return {**_around(state, policy), "messages": _messages(state)}
+
+
+def _around(state: BuildState, policy: Policy) -> dict[str, Any]:
+    """The body but for what was said."""
     accepted = state.request
     return {
         "max_tokens": policy.max_output_tokens,
-        "messages": _messages(state),
         "model": accepted.model,
         "stream": True,
         "system": [{"cache_control": _CACHE, "text": system_prompt(accepted), "type": "text"}],
@@ -66,9 +71,84 @@ def _tools() -> list[dict[str, Any]]:
     return tools.schemas()
 
 
-def request_bytes(state: BuildState, policy: Policy) -> bytes:
-    """The same, as the bytes that are sent: canonical JSON. Half characters, which no JSON may carry, are replaced."""
-    return canonical.dumps(build_request(state, policy)).encode("ascii")
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """One entry as JSON: each block's text, and the last block itself, which may get a cache mark."""
+
+    role: str
+    texts: tuple[str, ...]
+    last: dict[str, Any]
+
+
+class Written:
+    """What was said in one build, as text. What was said once never changes, so it is written once."""
+
+    def __init__(self) -> None:
+        self._said: list[_Said | None] = []  # by the place of the entry; none: it has nothing to say
+        self._entries: tuple[Entry, ...] = ()
+
+    def of(self, entries: tuple[Entry, ...]) -> Iterator[_Said]:
+        """The entries that say something."""
+        same = 0
+        for known, entry in zip(self._entries, entries, strict=False):
+            if known is not entry:
+                break
+            same += 1
+        del self._said[same:]
+        self._said.extend(_said(entry) for entry in entries[same:])
+        self._entries = entries
+        return (said for said in self._said if said is not None)
+
+
+def _said(entry: Entry) -> _Said | None:
+    role, blocks = _entry(entry)
+    if not blocks:
+        return None
+    return _Said(role, tuple(map(canonical.dumps, blocks)), blocks[-1])
+
+
+def request_bytes(state: BuildState, policy: Policy, written: Written | None = None) -> bytes:
+    """The same, as the bytes that are sent: canonical JSON. Half characters, which no JSON may carry, are replaced.
+
+    With what was `written` at the turns before, only what is new is written.
+    """
+    if written is None:
+        return canonical.dumps(build_request(state, policy)).encode("ascii")
+    around = _around(state, policy)
+    before = canonical.dumps({"max_tokens": around.pop("max_tokens")})
+    after = canonical.dumps(around)
+    messages = ",".join(_message_texts(state, written))
+    return f'{before[:-1]},"messages":[{messages}],{after[1:]}'.encode("ascii")
+
+
+def _message_texts(state: BuildState, written: Written) -> Iterator[str]:
+    """What `_messages` gives, as the text of each."""
+    roles: list[str] = []
+    texts: list[list[str]] = []
+    lasts: list[dict[str, Any]] = []
+
+    def say(role: str, more: Iterable[str], last: dict[str, Any]) -> None:
+        if roles and roles[-1] == role:
+            texts[-1].extend(more)
+            lasts[-1] = last
+        else:
+            roles.append(role)
+            texts.append(list(more))
+            lasts.append(last)
+
+    first = _text(opening(state.request))
+    say("user", [canonical.dumps(first)], first)
+    for said in written.of(state.talk.entries):
+        say(said.role, said.texts, said.last)
+    for text in state.talk.waiting:
+        block = _text(_inline(text))
+        say("user", [canonical.dumps(block)], block)
+    for place in [place for place, role in enumerate(roles) if role == "user"][-2:]:
+        texts[place][-1] = canonical.dumps({**lasts[place], "cache_control": _CACHE})
+    if roles[-1] == "user":
+        texts[-1].append(canonical.dumps(_text(standing(state))))
+    for role, content in zip(roles, texts, strict=True):
+        yield f'{{"content":[{",".join(content)}],"role":"{role}"}}'
 
 
 def system_prompt(accepted: BuildAccepted) -> str:

@@ -22,6 +22,7 @@ from nightshift.runtime.errors import ConfigurationError, Unavailable
 from nightshift.runtime.log.port import Row
 from nightshift.runtime.log.postgres import PostgresEventLog
 from nightshift.runtime.pg import Database
+from nightshift.runtime.wakes import CHANNEL as WAKES
 
 BROKEN = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _NOT_MIGRATED = (asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError)
@@ -54,9 +55,13 @@ _PUBLISHED = (
     " FROM nightshift.relay_read_published()"
 )
 _MOVE = "SELECT nightshift.relay_move($1, $2, $3, $4, $5, $6, $7, $8)"
+# With the bell for consumers whose broker does not wake them. The session's commits do not wait for the disk, so the
+# one lock that NOTIFY takes for the whole cluster is held for microseconds.
+_TELL = "SELECT count(pg_notify($9, topic)) FROM (SELECT DISTINCT unnest($3::text[])) AS t (topic)"
+_MOVE_AND_TELL = ", ".join((_MOVE, "(" + _TELL + ")"))
 _NOTE_LOSS = "SELECT nightshift.relay_note_loss($1, $2)"
 _REPUBLISHED = "SELECT nightshift.relay_republished($1, $2)"
-_OF_A_SESSION = (_LEAD, _NEWEST_LOSS, _CURSORS, _PUBLISHED, _MOVE, _NOTE_LOSS, _REPUBLISHED)
+_OF_A_SESSION = (_LEAD, _NEWEST_LOSS, _CURSORS, _PUBLISHED, _MOVE, _MOVE_AND_TELL, _NOTE_LOSS, _REPUBLISHED)
 
 _Statements = Mapping[str, asyncpg.prepared_stmt.PreparedStatement]
 
@@ -97,12 +102,15 @@ class PgSource:
 class PgSession:
     """Implements Session on one connection. One statement at a time; the heartbeat and the work share it."""
 
-    def __init__(self, statements: _Statements, shards: Sequence[int], *, timeout_s: float) -> None:
+    def __init__(
+        self, statements: _Statements, shards: Sequence[int], *, timeout_s: float, tell: bool
+    ) -> None:
         self._statements = statements
         self._shards = list(shards)
         self._timeout = timeout_s
         self._turn = asyncio.Lock()
         self._broken = False
+        self._tell = tell
 
     async def lead(self) -> bool:
         """Take the locks of all shards, or none."""
@@ -130,7 +138,7 @@ class PgSession:
     async def move(self, cursors: Mapping[int, int], published: Sequence[Published]) -> None:
         """Move cursors and note the last records. On this connection: without its locks it could not."""
         await self._call(
-            _MOVE,
+            _MOVE_AND_TELL if self._tell else _MOVE,
             list(cursors),
             list(cursors.values()),
             [one.lane.topic for one in published],
@@ -139,6 +147,7 @@ class PgSession:
             [one.event_id for one in published],
             [one.stream_id for one in published],
             [one.version for one in published],
+            *([WAKES] if self._tell else ()),
         )
 
     async def note_loss(self, reason: str, seen: int) -> int:
@@ -164,12 +173,16 @@ class PgSession:
 
 
 class PgSessions:
-    """Opens sessions for leading. `leader_timeout_s`: how long a paused leader keeps its locks."""
+    """Opens sessions for leading. `leader_timeout_s`: how long a paused leader keeps its locks.
 
-    def __init__(self, dsn: str, *, name: str, leader_timeout_s: float) -> None:
+    `tell`: say after each acknowledgement which topics have got something (`nightshift.runtime.wakes`).
+    """
+
+    def __init__(self, dsn: str, *, name: str, leader_timeout_s: float, tell: bool = False) -> None:
         self._dsn = dsn
         self._name = name
         self._timeout = leader_timeout_s
+        self._tell = tell
         self._checked = False
 
     @contextlib.asynccontextmanager
@@ -179,7 +192,7 @@ class PgSessions:
         try:
             await self._check(connection)
             statements = await self._prepare(connection)
-            yield PgSession(statements, shards, timeout_s=self._timeout)
+            yield PgSession(statements, shards, timeout_s=self._timeout, tell=self._tell)
         finally:
             connection.terminate()  # whatever state it is in; the server drops the locks with it
 

@@ -51,14 +51,9 @@ class Gateway:
 
     async def work(self, build_id: str) -> None:
         """Do all that waits in this build. When another gateway is at it, look again when its lease may be over."""
-        lease = await self.leases.acquire(f"sandbox/{build_id}", self.owner, ttl=self.times.lease)
-        if lease is None:
-            if self._has_work(await self.view(build_id)):
-                self.later(build_id, self.times.lease / 2 * random.uniform(0.8, 1.2))  # noqa: S311 - a jitter
-            return
         try:
-            async with self._held(build_id, lease):
-                await self._until_done(build_id)
+            if await self._needs_lease(build_id):
+                await self._under_lease(build_id)
             self._failures.pop(build_id, None)
         except Transient as error:
             failures = self._failures[build_id] = self._failures.get(build_id, 0) + 1
@@ -66,13 +61,29 @@ class Gateway:
             _log.warning("tool calls wait", build_id=build_id, error=str(error), again_s=wait)
             self.later(build_id, wait)
 
+    async def _needs_lease(self, build_id: str) -> bool:
+        """Answer what needs no sandbox; whether anything is left.
+
+        The lease is for the sandbox. Whoever answers a call without one, the answer is the same and stands once.
+        """
+        view = await self.view(build_id)
+        run = GroupRun(self.boxes, self.answers, self.http, view, asyncio.Event())
+        answered = await run.at_once(view.pending.values())
+        left = {call_id: call for call_id, call in view.pending.items() if call_id not in answered}
+        return bool(left) or view.to_close is not None or view.to_pause is not None
+
+    async def _under_lease(self, build_id: str) -> None:
+        lease = await self.leases.acquire(f"sandbox/{build_id}", self.owner, ttl=self.times.lease)
+        if lease is None:
+            self.later(build_id, self.times.lease / 2 * random.uniform(0.8, 1.2))  # noqa: S311 - a jitter
+            return
+        async with self._held(build_id, lease):
+            await self._until_done(build_id)
+
     def cancel(self, build_id: str) -> None:
         """Stop what runs for this build here, if anything does."""
         if (event := self._cancelled.get(build_id)) is not None:
             event.set()
-
-    def _has_work(self, view: View) -> bool:
-        return bool(view.pending) or view.to_close is not None or view.to_pause is not None
 
     @asynccontextmanager
     async def _held(self, build_id: str, lease: Lease) -> AsyncIterator[None]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -39,6 +39,19 @@ class GroupRun:
     http: Http
     view: View
     cancelled: asyncio.Event
+
+    async def at_once(self, calls: Iterable[PendingCall]) -> frozenset[str]:
+        """Answer those of these calls that need no sandbox, whatever runs in it; their ids."""
+        answered = set()
+        for call in calls:
+            asked = call.asked
+            if self.view.ended is not None or isinstance(asked.input, BlobRef):
+                continue
+            outcome = run_call.needing_no_sandbox(asked.tool, asked.input)
+            if outcome is not None:
+                await self.answers.give(self.view, call, outcome, duration_ms=0)
+                answered.add(asked.call_id)
+        return frozenset(answered)
 
     async def run(self, calls: Sequence[PendingCall]) -> None:
         """Answer these calls. Raises Transient when the world does not let us, Moved when the log went on."""

@@ -46,6 +46,14 @@ def without_sandbox(ask: ToolInput) -> Outcome | None:
     return narrate(ask) if isinstance(ask, Narrate) else None
 
 
+def needing_no_sandbox(tool: str, value: dict[str, Any]) -> Outcome | None:
+    """The outcome of a call, good or refused, whose tool needs no sandbox; none for any other tool."""
+    if tool != Narrate.tool:
+        return None
+    ask = validated(tool, value)
+    return ask if isinstance(ask, Outcome) else without_sandbox(ask)
+
+
 async def run(ctx: Context, ask: ToolInput, http: Http) -> Outcome:
     """Raises SandboxGone and SandboxUnavailable; all else that can go wrong is in the outcome."""
     try:

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Self, cast
 
 import structlog
@@ -31,7 +30,7 @@ from nightshift.runtime.bus.dispatch import Dispatcher
 from nightshift.runtime.bus.intake import Intake
 from nightshift.runtime.bus.kafka import internals
 from nightshift.runtime.bus.kafka.feed import Feed, Records
-from nightshift.runtime.bus.kafka.fetch_pace import FetchPace
+from nightshift.runtime.bus.kafka.fetch_pace import REQUEST_STEPS, FetchPace, Wakes
 from nightshift.runtime.bus.kafka.security import faststream_security
 from nightshift.runtime.bus.kafka.watchdog import Watchdog
 from nightshift.runtime.bus.parking import Parking
@@ -50,6 +49,8 @@ _framework_log = logging.getLogger("faststream")
 # so an empty poll must not happen.
 _POLL_MS = 24 * 3600 * 1000
 
+_FETCH_WAIT_MS = 500  # the client's default, for a broker that wakes a waiting fetch
+_JOINING_WAIT_MS = 50  # where the pace is ours, until all clients have started
 _START_AGAIN_S = 1.0
 _METADATA_MAX_AGE_MS = 30_000  # how late a topic made after our start is seen
 _NOT_LET_IN = (
@@ -75,19 +76,23 @@ class KafkaConsumers:
         producer: Producer,
         objects: ObjectStore,
         ground: GroundProbe | None = None,
+        wakes: Wakes | None = None,
         policy: ConsumerPolicy | None = None,
         registry: Registry = CATALOGUE,
         client_id: str = "nightshift",
         stop_s: float = 10.0,
     ) -> None:
-        """`ground` tells whether the database answers, `stop_s` bounds the closing of the clients."""
+        """`ground` tells whether the database answers, `stop_s` bounds the closing of the clients.
+
+        `wakes` is the relay's word of new facts, where the broker does not wake a waiting fetch itself.
+        """
         retry = RetryPolicy(
             attempts=settings.retry_attempts, base_s=settings.retry_base_s, cap_s=settings.retry_cap_s
         )
         self._settings = settings
         self._policy = policy or ConsumerPolicy(retry=retry)
         self._stop_s = stop_s
-        self._pace = FetchPace() if settings.kafka_adaptive_fetch else None
+        self._wakes = wakes
         self._parking = Parking(
             producer,
             objects,
@@ -137,8 +142,8 @@ class KafkaConsumers:
                 _log.warning("waits for the broker", bootstrap=self._settings.kafka_bootstrap)
             await asyncio.sleep(_START_AGAIN_S)
         for feed in self._feeds:
-            if self._pace is not None and feed.subscriber.consumer is not None:
-                self._pace.add(partial(internals.set_fetch_wait, feed.subscriber.consumer))
+            if feed.pace is not None and feed.subscriber.consumer is not None:
+                internals.pace_fetches(feed.subscriber.consumer, feed.pace)
         self._housekeeper = asyncio.create_task(self._keep_house(), name="bus housekeeper")
         return self
 
@@ -195,7 +200,7 @@ class KafkaConsumers:
             ground=self._ground,
         )
         intake = Intake(settler, self._policy, topic=subscription.topic, group=subscription.group)
-        feed = Feed(intake, self._pace)
+        feed = Feed(intake, self._pace(subscription.topic))
         subscriber = self._broker.subscriber(
             subscription.topic,
             batch=True,
@@ -207,6 +212,7 @@ class KafkaConsumers:
             heartbeat_interval_ms=int(self._settings.session_timeout_s * 300),
             max_poll_records=self._settings.kafka_max_poll_records,
             max_records=self._settings.kafka_max_poll_records,
+            fetch_max_wait_ms=_FETCH_WAIT_MS if feed.pace is None else _JOINING_WAIT_MS,
             batch_timeout_ms=_POLL_MS,
             listener=feed,
             parser=_as_it_came,
@@ -217,17 +223,27 @@ class KafkaConsumers:
         feed.subscriber = demand_manual_acks(subscriber)
         return feed
 
+    def _pace(self, topic: str) -> FetchPace | None:
+        """The relay tells of facts only: of what others put on a topic, nobody tells."""
+        if not self._settings.kafka_adaptive_fetch:
+            return None
+        if self._wakes is None:
+            return FetchPace()
+        if topic not in self._settings.topics.facts:
+            return FetchPace(steps=REQUEST_STEPS)
+        pace = FetchPace(self._wakes)
+        self._wakes.on(topic, pace.ring)
+        return pace
+
     async def _end_housekeeper(self) -> None:
         if self._housekeeper is not None:
             self._housekeeper.cancel()
             await asyncio.gather(self._housekeeper, return_exceptions=True)
 
     async def _keep_house(self) -> None:
-        """About once a second: the fetch's pace, and whether the consumers make progress."""
+        """About once a second: whether the consumers make progress."""
         while True:
             await asyncio.sleep(1.0)
-            if self._pace is not None:
-                self._pace.tick()
             await self.watchdog.look()
 
     async def _stop_clients(self) -> None:

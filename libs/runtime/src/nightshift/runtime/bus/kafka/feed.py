@@ -42,8 +42,8 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def __init__(self, intake: Intake, pace: FetchPace | None) -> None:
         self.intake = intake
+        self.pace = pace
         self.assigned = False
-        self._pace = pace
         self._attached = False
         self._taking = True
         self._ends = Ends()
@@ -52,8 +52,6 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
         """FastStream's handler. Never raises: an error here would be swallowed, and the batch passed by."""
         if not self._taking:
             return
-        if self._pace is not None:
-            self._pace.flowed()
         await self.intake.take(records)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
@@ -122,6 +120,8 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def resume(self, partitions: Iterable[Partition]) -> None:
         self._each_assigned(partitions, "resume")
+        if self.pace is not None:
+            self.pace.ring()
 
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
         consumer = self.subscriber.consumer

@@ -1,43 +1,85 @@
-"""How long a fetch may wait at a broker that does not wake it when data arrives (the embedded one).
+"""When to ask again a broker that does not wake a waiting fetch when data arrives (the embedded one).
 
-There the wait is the latency of a hop, and the number of fetches the cost of doing nothing. So it follows the traffic:
-short while messages flow, longer the longer none came. All consumers of a process share one pace, since a message for
-one is soon a message for another. A broker that wakes its fetches (Apache Kafka) keeps the client's default.
+There a fetch that waits is a hop that waits. So it does not, and the waiting is done here: until the relay says that
+the topic has got something, and where nobody says so, for as long as the traffic suggests. A broker that wakes its
+fetches (Apache Kafka) keeps the client's defaults.
 """
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Protocol
 
-#: Seconds since the last message → milliseconds a fetch waits.
-STEPS: tuple[tuple[float, int], ...] = ((2.0, 3), (30.0, 50), (float("inf"), 500))
+#: Seconds since the last message → seconds between two fetches, where nobody tells of messages.
+STEPS: Sequence[tuple[float, float]] = ((2.0, 0.003), (30.0, 0.02), (float("inf"), 0.1))
+#: Where the relay's word is heard: from the first to the second, doubling with each fetch that brought nothing. The
+#: word comes after the acknowledgement, so the first is only for a broker that did not look.
+TOLD_S = (0.02, 0.5)
+#: For requests, which come from outside and of which nobody tells: seldom, and not one after the other.
+REQUEST_STEPS: Sequence[tuple[float, float]] = ((30.0, 0.02), (float("inf"), 0.1))
+
+
+class Wakes(Protocol):
+    """Word of what topics have got something. See `nightshift.runtime.wakes`."""
+
+    @property
+    def heard(self) -> bool:
+        """Whether the word would reach us now."""
+        ...
+
+    def on(self, topic: str, ring: Callable[[], None]) -> None:
+        """Have `ring` called whenever it has, or may have while nothing was heard."""
+        ...
 
 
 class FetchPace:
-    """The pace of all consumers of one process. `clock` counts seconds."""
+    """The pace of one consumer. `clock` counts seconds."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        wakes: Wakes | None = None,
+        *,
+        steps: Sequence[tuple[float, float]] = STEPS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`wakes`: where the consumer's topic is told of. `steps`: the pace where it is not."""
+        self._wakes = wakes
+        self._steps = steps
         self._clock = clock
         self._last = clock()
-        self._setters: list[Callable[[int], None]] = []
-        self.wait_ms = STEPS[0][1]
+        self._patience = TOLD_S[0]
+        self._rung = asyncio.Event()
 
-    def add(self, setter: Callable[[int], None]) -> None:
-        """Something that sets the wait of one consumer, called now and at each change."""
-        setter(self.wait_ms)
-        self._setters.append(setter)
-
-    def flowed(self) -> None:
-        """Messages came just now."""
-        self._last = self._clock()
-        self._set(STEPS[0][1])
-
-    def tick(self) -> None:
-        """Slow down when nothing came for a while. Called about once a second."""
+    @property
+    def wait_s(self) -> float:
+        """How long to wait now before the next fetch, when nobody rings."""
+        if self._wakes is not None and self._wakes.heard:
+            return self._patience
         quiet = self._clock() - self._last
-        self._set(next(wait for until, wait in STEPS if quiet < until))
+        return next(wait for until, wait in self._steps if quiet < until)
 
-    def _set(self, wait_ms: int) -> None:
-        if wait_ms != self.wait_ms:
-            self.wait_ms = wait_ms
-            for setter in self._setters:
-                setter(wait_ms)
+    def ring(self) -> None:
+        """There is something to fetch, or there may be: end the wait, or the next one."""
+        self._rung.set()
+
+    async def pause(self) -> None:
+        """Returns when it is time for the next fetch."""
+        if not self._rung.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.wait_s):
+                    await self._rung.wait()
+
+    def fetching(self) -> None:
+        """A fetch of all partitions leaves now: it finds what was rung for."""
+        if self._rung.is_set():
+            self._rung.clear()
+            self._patience = TOLD_S[0]
+
+    def fetched(self, *, something: bool) -> None:
+        """What came of a fetch."""
+        if something:
+            self._last = self._clock()
+            self._patience = TOLD_S[0]
+        else:
+            self._patience = min(self._patience * 2, TOLD_S[1])

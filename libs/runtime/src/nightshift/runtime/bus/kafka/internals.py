@@ -1,17 +1,60 @@
 """The private parts of aiokafka 0.14 that we touch, all of them, each with its reason. A test fails when one moves."""
 
+import asyncio
+from typing import Any, Protocol
+
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+#: Milliseconds. With less the embedded broker, when it is busy, answers without having looked.
+_LOOK_MS = 5
 
-def set_fetch_wait(consumer: AIOKafkaConsumer, milliseconds: int) -> None:
-    """How long the next fetches wait at the broker; aiokafka takes it at construction only.
 
-    Raises AttributeError when aiokafka keeps it elsewhere: then nothing would happen, silently.
+class Pacer(Protocol):
+    """Decides when a consumer fetches again."""
+
+    async def pause(self) -> None:
+        """Returns when it is time for the next fetch."""
+        ...
+
+    def fetching(self) -> None:
+        """A fetch of all partitions leaves now."""
+        ...
+
+    def fetched(self, *, something: bool) -> None:
+        """What came of a fetch."""
+        ...
+
+
+def pace_fetches(consumer: AIOKafkaConsumer, pacer: Pacer) -> None:
+    """Have the waiting between fetches done by `pacer` instead of the broker, which has one node.
+
+    Partitions whose records are not taken yet are left out of a fetch: such a fetch is not waited with, and does not
+    count for what it left out. Raises AttributeError when aiokafka keeps its wait elsewhere: then nothing would happen,
+    silently.
     """
     fetcher = consumer._fetcher
+    fetch = fetcher._proc_fetch_request
     if not isinstance(fetcher._fetch_max_wait_ms, int):
         raise AttributeError("aiokafka's fetcher keeps its wait elsewhere now")  # noqa: TRY004 - what is missing is the attribute
-    fetcher._fetch_max_wait_ms = milliseconds
+    fetcher._fetch_max_wait_ms = _LOOK_MS
+
+    def covers_all(assignment: Any, request: Any) -> bool:
+        fetchable = sum(not assignment.state_value(each).paused for each in assignment.tps)
+        return sum(len(partitions) for _, partitions in request.topics) == fetchable
+
+    async def paced(assignment: Any, node_id: int, request: Any) -> bool:
+        if covers_all(assignment, request):
+            try:
+                await pacer.pause()
+            except asyncio.CancelledError:
+                return False  # the partitions go, or the client closes: as aiokafka's own answers it
+            if covers_all(assignment, request):  # none was resumed meanwhile
+                pacer.fetching()
+        brought = bool(await fetch(assignment, node_id, request))
+        pacer.fetched(something=brought)
+        return brought
+
+    fetcher._proc_fetch_request = paced
 
 
 def check_coordination(consumer: AIOKafkaConsumer) -> None:
