@@ -84,10 +84,15 @@ async def test_a_server_that_is_killed_and_comes_back(server, make_log, eventual
 
 async def test_an_outage_is_over_also_when_nobody_waited_for_its_end(server, eventually):
     pool = Database(PgConfig(dsn=dsn(server), patience=50))
+
+    async def ask() -> None:
+        while True:  # a session may outlive its server for a moment, and answer
+            await pool.fetch("SELECT 1")
+
     with structlog.testing.capture_logs() as lines:
         for outage in (1, 2):
             await kill(server)
-            waiting = asyncio.create_task(pool.fetch("SELECT 1"))
+            waiting = asyncio.create_task(ask())
             await eventually(lambda n=outage: [line["event"] for line in lines].count("postgres.away") == n)
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
@@ -128,6 +133,45 @@ async def test_a_cancelled_call_leaves_a_pool_that_works(database: Place):
     slow.cancel()
     with pytest.raises(asyncio.CancelledError):
         await slow
+    assert (await pool.fetch("SELECT 7"))[0][0] == 7
+    await pool.close()
+
+
+@pytest.mark.parametrize("when", ["while it waits", "when its turn has come"])
+async def test_a_caller_that_gives_up_takes_no_place_with_it(database: Place, when: str):
+    pool = Database(PgConfig(dsn=database.dsn(), patience=0, max_connections=1))
+    async with pool.connection():
+        first = asyncio.create_task(pool.fetch("SELECT 1"))
+        second = asyncio.create_task(pool.fetch("SELECT 2"))
+        await asyncio.sleep(0)
+        if when == "while it waits":
+            first.cancel()
+    first.cancel()
+    assert (await asyncio.wait_for(second, 10))[0][0] == 2
+    assert first.cancelled()
+    assert (await pool.fetch("SELECT 7"))[0][0] == 7
+    await pool.close()
+
+
+async def test_who_came_first_is_served_first(database: Place):
+    pool = Database(PgConfig(dsn=database.dsn(), patience=0, max_connections=2))
+    done: list[int] = []
+
+    async def call(number: int) -> None:
+        await pool.fetch("SELECT 1")
+        done.append(number)
+
+    async with pool.connection():
+        await asyncio.gather(*(call(number) for number in range(20)))
+    assert done == list(range(20))
+    await pool.close()
+
+
+async def test_a_call_that_finds_no_place_in_time_is_unavailable(database: Place):
+    pool = Database(PgConfig(dsn=database.dsn(), patience=0, max_connections=1, statement_timeout=0.2))
+    async with pool.connection():
+        with pytest.raises(Unavailable):
+            await pool.fetch("SELECT 1")
     assert (await pool.fetch("SELECT 7"))[0][0] == 7
     await pool.close()
 
