@@ -38,15 +38,15 @@ def dumps(value: Any) -> str:
         raise InvalidData("nested too deeply") from None
 
 
-def text(value: str) -> str:
-    """The canonical text of a string, as `dumps` writes it.
+def text(value: str) -> bytes:
+    """The canonical text of a string, as `dumps` writes it, in bytes.
 
     What is ASCII is escaped by pydantic's writer in half the time or less. It leaves DEL as it is, which is the one
     difference.
     """
     if value.isascii() and "\x7f" not in value:
-        return to_json(value).decode()
-    return json.encoder.encode_basestring_ascii(value)
+        return to_json(value)
+    return json.encoder.encode_basestring_ascii(value).encode()
 
 
 def loads(text: str | bytes, *, refuse_duplicates: bool = False) -> Any:

@@ -47,6 +47,10 @@ _NOT_MIGRATED: tuple[type[BaseException], ...] = (
 )
 
 
+#: The UUID that asyncpg reads and writes without a detour. It is the standard library's to everybody else.
+Uuid = asyncpg.pgproto.pgproto.UUID
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PgConfig:
     """Where the primary is, and how long to wait. Seconds."""

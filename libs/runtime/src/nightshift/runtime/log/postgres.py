@@ -20,7 +20,7 @@ from nightshift.runtime.log.hint import Hint
 from nightshift.runtime.log.port import Append, Appended, NewEvent, PendingItem, RecordedEvent, Row
 from nightshift.runtime.log.prepare import PendingChange, Prepared, pending_changes, prepare, unreadable
 from nightshift.runtime.log.shards import shard_of
-from nightshift.runtime.pg import Database, PgConfig
+from nightshift.runtime.pg import Database, PgConfig, Uuid
 
 #: What the log's own SQLSTATEs mean.
 REFUSALS: Mapping[str, Callable[[str], NightshiftError]] = {
@@ -121,7 +121,7 @@ class PostgresEventLog:
         self, stream_id: str, events: Sequence[NewEvent], *, expected_version: int | None = None
     ) -> Appended:
         """See the port."""
-        prepared = prepare(stream_id, events, actor=self._actor)
+        prepared = prepare(stream_id, events, actor=self._actor, uuid=Uuid)
         changes = pending_changes(stream_id, events)
         if len(prepared) == 1 and not changes:
             return await self._append_one(stream_id, prepared[0], expected_version)
@@ -131,7 +131,7 @@ class PostgresEventLog:
         """See the port."""
         if not appends:
             return ()
-        prepared = [prepare(one.stream_id, one.events, actor=self._actor) for one in appends]
+        prepared = [prepare(one.stream_id, one.events, actor=self._actor, uuid=Uuid) for one in appends]
         changes = [pending_changes(one.stream_id, one.events) for one in appends]
         rows = await self._database.fetch(
             _APPEND_MANY,
