@@ -2,9 +2,9 @@
 -- statement. Where its conditions do not hold (a stream's first event or its end, a conflict, a foreign type, an id that is
 -- known) nothing is written here and append_events decides.
 --
--- The caller says which shard the stream is of (shard_of), because a SHA-256 is a tenth of what this costs. It is taken at
--- its word only as far as the stream's last row says the same; so the shard of a stream's first event, which append_events
--- draws, is that of all.
+-- The caller says which shard the stream is of (shard_of): it can remember, where this would make a SHA-256 each time. It is
+-- taken at its word only as far as the stream's last row says the same; so the shard of a stream's first event, which
+-- append_events draws, is that of all.
 --
 -- Answers the event's version, negative where the event was in the log before. One number and not a row: a function in
 -- FROM costs a sixth of the append.
