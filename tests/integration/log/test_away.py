@@ -1,6 +1,7 @@
 """PostgreSQL dies in the middle and comes back: the log waits, says so, and goes on; nothing is lost or double."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -41,8 +42,15 @@ def dsn(server: EmbeddedPostgres) -> str:
     return f"postgresql://nightshift_orchestrator@127.0.0.1:{server.port}/nightshift"
 
 
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 async def kill(server: EmbeddedPostgres) -> None:
-    os.kill(server.pid, signal.SIGKILL)
+    """The server with its sessions at once: one that lives a moment longer would answer, and be heard as its return."""
+    for pid in (server.pid, *children_of(server.pid)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     await server.stop()
 
 
@@ -84,15 +92,10 @@ async def test_a_server_that_is_killed_and_comes_back(server, make_log, eventual
 
 async def test_an_outage_is_over_also_when_nobody_waited_for_its_end(server, eventually):
     pool = Database(PgConfig(dsn=dsn(server), patience=50))
-
-    async def ask() -> None:
-        while True:  # a session may outlive its server for a moment, and answer
-            await pool.fetch("SELECT 1")
-
     with structlog.testing.capture_logs() as lines:
         for outage in (1, 2):
             await kill(server)
-            waiting = asyncio.create_task(ask())
+            waiting = asyncio.create_task(pool.fetch("SELECT 1"))
             await eventually(lambda n=outage: [line["event"] for line in lines].count("postgres.away") == n)
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
