@@ -1,6 +1,7 @@
 """What every event log must do, whatever it stands on. An adapter's test subclasses it and gives the two fixtures."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -57,12 +58,33 @@ class LogConformance:
         assert read.actor == "tester"
         assert abs(read.recorded_at - datetime.now(UTC)) < timedelta(minutes=5)
 
-    @pytest.mark.parametrize("expected", [0, 2, 7])
-    async def test_another_version_than_expected_is_a_conflict(self, log, stream, expected):
-        await log.append(stream, [facts.note()], expected_version=0)
+    @pytest.mark.parametrize(
+        ("actors", "traces"),
+        [
+            ((None, None, None), ("00-1-2-01", "00-1-2-01", "00-1-2-01")),
+            (("a", "b", "a"), (None, None, "00-1-2-01")),
+            (("a", None, "a"), ("00-1-2-01", None, None)),
+        ],
+    )
+    async def test_each_event_of_a_batch_says_its_own_circumstances(self, log, stream, actors, traces):
+        batch = [
+            replace(facts.note(), actor=actor, traceparent=trace, correlation_id=actor)
+            for actor, trace in zip(actors, traces, strict=True)
+        ]
+        await log.append_all([Append(stream, batch), Append(f"{stream}2", [facts.note()])])
+        await log.append(stream, [replace(event, causation_id=uuid4()) for event in batch])
+        read = [one async for one in log.read_stream(stream)]
+        assert [one.traceparent for one in read] == [*traces, *traces]
+        assert [one.actor for one in read] == [actor or "tester" for actor in (*actors, *actors)]
+        assert [one.correlation_id for one in read] == [a or read[0].subject for a in (*actors, *actors)]
+
+    @pytest.mark.parametrize("count", [1, 2])
+    @pytest.mark.parametrize("expected", [0, 1, 3, 7])
+    async def test_another_version_than_expected_is_a_conflict(self, log, stream, expected, count):
+        await log.append(stream, [facts.note(), facts.note()], expected_version=0)
         with pytest.raises(VersionConflict):
-            await log.append(stream, [facts.note()], expected_version=expected)
-        assert await versions(log, stream) == [1]
+            await log.append(stream, [facts.note() for _ in range(count)], expected_version=expected)
+        assert await versions(log, stream) == [1, 2]
 
     async def test_a_stream_that_must_exist_is_a_conflict_when_it_does_not(self, log, stream):
         with pytest.raises(VersionConflict):

@@ -1,6 +1,7 @@
 """PostgreSQL dies in the middle and comes back: the log waits, says so, and goes on; nothing is lost or double."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -41,8 +42,15 @@ def dsn(server: EmbeddedPostgres) -> str:
     return f"postgresql://nightshift_orchestrator@127.0.0.1:{server.port}/nightshift"
 
 
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 async def kill(server: EmbeddedPostgres) -> None:
-    os.kill(server.pid, signal.SIGKILL)
+    """The server with its sessions at once: one that lives a moment longer would answer, and be heard as its return."""
+    for pid in (server.pid, *children_of(server.pid)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     await server.stop()
 
 
@@ -136,6 +144,45 @@ async def test_a_cancelled_call_leaves_a_pool_that_works(database: Place):
     slow.cancel()
     with pytest.raises(asyncio.CancelledError):
         await slow
+    assert (await pool.fetch("SELECT 7"))[0][0] == 7
+    await pool.close()
+
+
+@pytest.mark.parametrize("when", ["while it waits", "when its turn has come"])
+async def test_a_caller_that_gives_up_takes_no_place_with_it(database: Place, when: str):
+    pool = Database(PgConfig(dsn=database.dsn(), patience=0, max_connections=1))
+    async with pool.connection():
+        first = asyncio.create_task(pool.fetch("SELECT 1"))
+        second = asyncio.create_task(pool.fetch("SELECT 2"))
+        await asyncio.sleep(0)
+        if when == "while it waits":
+            first.cancel()
+    first.cancel()
+    assert (await asyncio.wait_for(second, 10))[0][0] == 2
+    assert first.cancelled()
+    assert (await pool.fetch("SELECT 7"))[0][0] == 7
+    await pool.close()
+
+
+async def test_who_came_first_is_served_first(database: Place):
+    pool = Database(PgConfig(dsn=database.dsn(), patience=0, max_connections=2))
+    done: list[int] = []
+
+    async def call(number: int) -> None:
+        await pool.fetch("SELECT 1")
+        done.append(number)
+
+    async with pool.connection():
+        await asyncio.gather(*(call(number) for number in range(20)))
+    assert done == list(range(20))
+    await pool.close()
+
+
+async def test_a_call_that_finds_no_place_in_time_is_unavailable(database: Place):
+    pool = Database(PgConfig(dsn=database.dsn(), patience=0, max_connections=1, statement_timeout=0.2))
+    async with pool.connection():
+        with pytest.raises(Unavailable):
+            await pool.fetch("SELECT 1")
     assert (await pool.fetch("SELECT 7"))[0][0] == 7
     await pool.close()
 

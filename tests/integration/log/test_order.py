@@ -9,7 +9,13 @@ import pytest
 from tests.support import facts
 from tests.support.stack import Database as Place
 
-from nightshift.runtime.log.postgres import _APPEND, PostgresEventLog, _event_arrays, _pending_arrays
+from nightshift.runtime.log.postgres import (
+    _APPEND,
+    _APPEND_ONE,
+    PostgresEventLog,
+    _event_arrays,
+    _pending_arrays,
+)
 from nightshift.runtime.log.prepare import pending_changes, prepare
 from nightshift.runtime.log.shards import shard_of
 
@@ -163,3 +169,15 @@ async def test_two_that_append_to_the_same_streams_in_another_order_do_not_block
         back = [Append(name, [facts.note()]) for name in reversed(names)]
         await asyncio.gather(log.append_all(parts), log.append_all(back))
     assert [event.version async for event in log.read_stream(names[0])] == list(range(1, 21))
+
+
+async def test_a_wrong_shard_is_not_believed(database: Place, log: PostgresEventLog):
+    """append_one is told the shard by its caller; the stream's own rows know better."""
+    await log.append(STREAM, [facts.note()])
+    event = prepare(STREAM, [facts.note()], actor="t")[0]
+    async with connected(database.dsn()) as connection:
+        assert await connection.fetchval(_APPEND_ONE, STREAM, 0, 1, *event) == 2
+    rows = await log.read_shard(shard_of(STREAM), after=0, limit=10)
+    assert [row.version for row in rows] == [1, 2]
+    assert shard_of(STREAM) != 0
+    assert await log.read_shard(0, after=0, limit=10) == []

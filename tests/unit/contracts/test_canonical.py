@@ -2,7 +2,8 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
+from hypothesis import strategies as st
 from tests.unit.contracts.strategies import json_values
 
 from nightshift.contracts import canonical
@@ -38,6 +39,12 @@ def _sorted(value):
 )
 def test_the_text_of(value, text):
     assert canonical.dumps(value) == text
+
+
+@given(st.text(st.characters()) | st.text(st.characters(max_codepoint=0x7F)))
+@example("".join(map(chr, range(0x80))))
+def test_the_quick_way_for_one_string_writes_the_same(value):
+    assert canonical.text(value) == canonical.dumps(value).encode()
 
 
 def test_a_written_infinity_is_a_number_for_every_json_parser():

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
@@ -16,6 +16,8 @@ from nightshift.contracts.model import Event, Owner
 from nightshift.contracts.topics import wire_base
 from nightshift.contracts.upcasts import UPCASTS, Upcast
 
+#: An integer that every interpreter writes, whatever its limit of digits.
+_PLAIN = 2**63
 _WIRE_NAME = re.compile(r"(nightshift\.[a-z-]+\.[a-z0-9_]+)\.v([1-9][0-9]{0,8})")
 
 
@@ -24,7 +26,24 @@ def encode(event: Event) -> str:
 
     Raises InvalidData for a value that has no JSON, such as NaN in a tool's input.
     """
-    return canonical.dumps(event.__pydantic_serializer__.to_python(event, exclude_none=True))
+    parts: list[bytes] = []
+    fields = event.__dict__
+    for name, label in _labels(type(event)):
+        value: Any = fields.get(name)
+        kind = type(value)
+        if kind is str:
+            parts += label, canonical.text(value)
+        elif kind is int and -_PLAIN < value < _PLAIN:
+            parts += label, b"%d" % value
+        elif value is not None:  # not as flat as most events are
+            return canonical.dumps(event.__pydantic_serializer__.to_python(event, exclude_none=True))
+    return f"{{{b''.join(parts)[1:].decode()}}}"
+
+
+@cache
+def _labels(model: type[Event]) -> tuple[tuple[str, bytes], ...]:
+    """The names of a model's fields in the order of the canonical text, and how each begins there."""
+    return tuple((name, b"," + canonical.text(name) + b":") for name in sorted(model.model_fields))
 
 
 class Registry:

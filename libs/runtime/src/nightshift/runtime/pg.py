@@ -50,6 +50,8 @@ _NOT_MIGRATED: tuple[type[BaseException], ...] = (
 
 #: The first major version that knows `transaction_timeout`.
 _ENDS_TRANSACTIONS = 17
+#: The UUID that asyncpg reads and writes without a detour. It is the standard library's to everybody else.
+Uuid = asyncpg.pgproto.pgproto.UUID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

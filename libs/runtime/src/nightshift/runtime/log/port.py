@@ -77,8 +77,7 @@ class Append:
     expected_version: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """What is in the log now for the events of one append, in their order; also when all of it was there before.
 
     `version` is the stream's head after the append. `fresh` is false when nothing was written.

@@ -20,7 +20,7 @@ from nightshift.runtime.log.hint import Hint
 from nightshift.runtime.log.port import Append, Appended, NewEvent, PendingItem, RecordedEvent, Row
 from nightshift.runtime.log.prepare import PendingChange, Prepared, pending_changes, prepare, unreadable
 from nightshift.runtime.log.shards import shard_of
-from nightshift.runtime.pg import Database, PgConfig
+from nightshift.runtime.pg import Database, PgConfig, Uuid
 
 #: What the log's own SQLSTATEs mean.
 REFUSALS: Mapping[str, Callable[[str], NightshiftError]] = {
@@ -34,7 +34,7 @@ REFUSALS: Mapping[str, Callable[[str], NightshiftError]] = {
     "23514": Refused,
 }
 
-_APPEND_ONE = "SELECT nightshift.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+_APPEND_ONE = "SELECT nightshift.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 _APPEND = """
 SELECT shard, head, versions, fresh FROM nightshift.append_events(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
@@ -121,20 +121,17 @@ class PostgresEventLog:
         self, stream_id: str, events: Sequence[NewEvent], *, expected_version: int | None = None
     ) -> Appended:
         """See the port."""
-        prepared = prepare(stream_id, events, actor=self._actor)
+        prepared = prepare(stream_id, events, actor=self._actor, uuid=Uuid)
         changes = pending_changes(stream_id, events)
         if len(prepared) == 1 and not changes:
             return await self._append_one(stream_id, prepared[0], expected_version)
-        rows = await self._database.fetch(
-            _APPEND, stream_id, expected_version, *_event_arrays(prepared), *_pending_arrays(changes)
-        )
-        return self._appended(stream_id, prepared, rows[0])
+        return await self._append_batch(stream_id, prepared, changes, expected_version)
 
     async def append_all(self, appends: Sequence[Append]) -> tuple[Appended, ...]:
         """See the port."""
         if not appends:
             return ()
-        prepared = [prepare(one.stream_id, one.events, actor=self._actor) for one in appends]
+        prepared = [prepare(one.stream_id, one.events, actor=self._actor, uuid=Uuid) for one in appends]
         changes = [pending_changes(one.stream_id, one.events) for one in appends]
         rows = await self._database.fetch(
             _APPEND_MANY,
@@ -203,13 +200,25 @@ class PostgresEventLog:
             rows = await self._database.fetch(_PENDING_DUE, kind.value, due_before, limit)
         return [PendingItem(PendingKind(row[0]), *row[1:]) for row in rows]
 
+    async def _append_batch(
+        self,
+        stream_id: str,
+        prepared: Sequence[Prepared],
+        changes: Sequence[PendingChange],
+        expected_version: int | None,
+    ) -> Appended:
+        arrays = *_batch_arrays(prepared), *_pending_arrays(changes)
+        rows = await self._database.fetch(_APPEND, stream_id, expected_version, *arrays)
+        return self._appended(stream_id, prepared, rows[0])
+
     async def _append_one(self, stream_id: str, event: Prepared, expected_version: int | None) -> Appended:
-        rows = await self._database.fetch(_APPEND_ONE, stream_id, expected_version, *event)
+        shard = shard_of(stream_id)
+        rows = await self._database.fetch(_APPEND_ONE, stream_id, shard, expected_version, *event)
         version = rows[0][0]
         if version < 0:  # it was there before
             return Appended(stream_id, -version, (-version,), (event.event_id,), fresh=False)
         if self._hint is not None:
-            self._hint.tell(shard_of(stream_id))
+            self._hint.tell(shard)
         return Appended(stream_id, version, (version,), (event.event_id,), fresh=True)
 
     def _appended(self, stream_id: str, prepared: Sequence[Prepared], row: Any) -> Appended:
@@ -234,6 +243,16 @@ def log_database(config: PgConfig) -> Database:
 
 def _event_arrays(events: Sequence[Prepared]) -> tuple[tuple[Any, ...], ...]:
     return tuple(zip(*events, strict=True))
+
+
+def _batch_arrays(events: Sequence[Prepared]) -> tuple[tuple[Any, ...], ...]:
+    """As `_event_arrays`, for one stream: what all events have in common is sent once."""
+    ids, types, versions, data, correlations, causes, actors, traces = _event_arrays(events)
+    return ids, types, versions, data, _once(correlations), causes, _once(actors), _once(traces)
+
+
+def _once(column: tuple[Any, ...]) -> tuple[Any, ...]:
+    return column[:1] if column.count(column[0]) == len(column) else column
 
 
 def _pending_arrays(changes: Sequence[PendingChange]) -> tuple[list[Any], ...]:

@@ -3,13 +3,14 @@
 Both adapters start here, so that they store the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
 from nightshift.contracts.errors import ContractError
-from nightshift.contracts.ids import event_id
+from nightshift.contracts.ids import event_id_bytes
 from nightshift.contracts.model import Pending, PendingKind
 from nightshift.contracts.registry import decode, encode
 from nightshift.runtime.errors import EventIdReused, Fault, Refused
@@ -40,35 +41,52 @@ class PendingChange:
     event: int | None
 
 
-def prepare(stream_id: str, events: Sequence[NewEvent], *, actor: str) -> tuple[Prepared, ...]:
-    """Encode each event and derive its id. Raises Refused for an empty batch or data without JSON, EventIdReused."""
+def _uuid(octets: bytes) -> UUID:
+    return UUID(bytes=octets)
+
+
+_make = partial(tuple.__new__, Prepared)  # the constructor of a NamedTuple binds every argument by name first
+
+
+def prepare(
+    stream_id: str, events: Sequence[NewEvent], *, actor: str, uuid: Callable[[bytes], UUID] = _uuid
+) -> tuple[Prepared, ...]:
+    """Encode each event and derive its id. Raises Refused for an empty batch or data without JSON, EventIdReused.
+
+    `uuid`: how the store makes a UUID of 16 bytes.
+    """
     if not events:
         raise Refused(f"stream {stream_id}: an append of nothing")
     subject = stream_id.partition("-")[2]
+    prepared, ids = [], []
     try:
-        prepared = tuple([_prepare(one, subject, actor) for one in events])
+        for event in events:
+            data, cause = event.data, event.causation_id
+            kind = data.type
+            octets = event_id_bytes(cause, kind, event.index)
+            ids.append(octets)
+            prepared.append(
+                _make(
+                    (
+                        uuid(octets),
+                        kind,
+                        data.version,
+                        encode(data),
+                        event.correlation_id or subject,
+                        cause,
+                        event.actor or actor,
+                        event.traceparent,
+                    )
+                )
+            )
     except ContractError as error:
         raise Refused(f"stream {stream_id}: {error}") from error
-    if len(prepared) > 1 and len({one.event_id for one in prepared}) < len(prepared):
+    if len(set(ids)) < len(ids):
         raise EventIdReused(
             f"stream {stream_id}: two events of one append have one id",
             hint="give events of one type and cause an index: 0, 1, 2…",
         )
-    return prepared
-
-
-def _prepare(event: NewEvent, subject: str, actor: str) -> Prepared:
-    data, cause = event.data, event.causation_id
-    return Prepared(
-        event_id(cause, data.type, event.index),
-        data.type,
-        data.version,
-        encode(data),
-        event.correlation_id or subject,
-        cause,
-        event.actor or actor,
-        event.traceparent,
-    )
+    return tuple(prepared)
 
 
 def pending_changes(stream_id: str, events: Sequence[NewEvent]) -> tuple[PendingChange, ...]:

@@ -1,6 +1,6 @@
--- Appends to one stream, whole or not at all, in one round trip. The arrays run in step, one element an event; the
--- `pending_` arrays hold the net changes of the pending projection, `pending_event` being the place in the batch of the
--- event that opens (1, 2…), null for a close.
+-- Appends to one stream, whole or not at all, in one round trip. The arrays run in step, one element an event; an array of
+-- correlation ids, actors or traceparents may hold one element for all. The `pending_` arrays hold the net changes of the
+-- pending projection, `pending_event` being the place in the batch of the event that opens (1, 2…), null for a close.
 --
 -- Answers the head after the append; the events have the versions up to it. Where all ids are in the log already with the
 -- same content it answers what was recorded then, with each event's version, whatever was expected now: the answer to the
@@ -37,6 +37,9 @@ SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan S
 #variable_conflict use_column
 DECLARE
     v_count constant integer := cardinality(p_event_ids);
+    v_correlation_ids constant integer := cardinality(p_correlation_ids);
+    v_actors constant integer := cardinality(p_actors);
+    v_traceparents constant integer := cardinality(p_traceparents);
     v_shard constant smallint := nightshift.shard_of(p_stream_id);
     v_head bigint := 0;
     v_closed boolean := false;
@@ -88,13 +91,10 @@ BEGIN
         shard, stream_id, version, event_id, type, schema_version, data,
         correlation_id, causation_id, actor, traceparent, closed, recorded_at
     )
-    SELECT v_shard, p_stream_id, v_head + n.place, n.event_id, n.type, n.schema_version, n.data,
-        n.correlation_id, n.causation_id, n.actor, n.traceparent, v_closed OR v_ends, v_now
-    FROM unnest(
-        p_event_ids, p_types, p_schema_versions, p_data, p_correlation_ids, p_causation_ids, p_actors, p_traceparents
-    ) WITH ORDINALITY AS n (
-        event_id, type, schema_version, data, correlation_id, causation_id, actor, traceparent, place
-    );
+    SELECT v_shard, p_stream_id, v_head + place, p_event_ids[place], p_types[place], p_schema_versions[place],
+        p_data[place], p_correlation_ids[least(place, v_correlation_ids)], p_causation_ids[place],
+        p_actors[least(place, v_actors)], p_traceparents[least(place, v_traceparents)], v_closed OR v_ends, v_now
+    FROM generate_series(1, v_count) AS n (place);
 
     IF v_ends THEN
         IF nightshift.follows_end(p_types) THEN
