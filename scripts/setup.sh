@@ -52,4 +52,9 @@ pip_install() {
     "${pip[@]}" --no-deps --no-build-isolation "${editable[@]}"
 }
 uv_install || pip_install || fail "the dependencies could not be installed." "look at pip's messages above; the package index must be reachable"
+# uv leaves the bytecode to the first import. Where Python is told to write none (PYTHONDONTWRITEBYTECODE, as in many
+# images), each of the many processes of a stack would compile all that it imports again, for seconds. A package's
+# file that this Python cannot read is a template or a test of its own: nobody imports it.
+.venv/bin/python -m compileall -qq -j 0 -x '/(pip|setuptools|mypy|mypyc)/' .venv/lib/python*/site-packages || true
+.venv/bin/python -m compileall -q libs/*/src services/*/src cli/src
 printf '%s' "$key" >"$stamp"

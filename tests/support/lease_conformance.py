@@ -63,6 +63,19 @@ class LeaseConformance:
         assert await leases.expired("") == []
         assert await leases.acquire("n", "two", ttl=60) is not None
 
+    async def test_one_that_starts_again_frees_all_that_its_former_self_had(self, leases):
+        former = [await leases.acquire(name, "one", ttl=60) for name in ("a", "b")]
+        released = await leases.acquire("c", "one", ttl=60)
+        await leases.release(released)
+        others = await leases.acquire("d", "two", ttl=60)
+        assert await leases.release_all("one") == 2
+        assert await leases.expired("") == []
+        assert not await leases.renew(former[0], ttl=60)
+        taken = await leases.acquire("a", "three", ttl=60)
+        assert taken.fence > former[0].fence
+        assert await leases.renew(others, ttl=60)
+        assert await leases.release_all("one") == 0
+
     async def test_expired_ones_are_found_by_prefix(self, leases, passes):
         await leases.acquire("build/b", "one", ttl=0.02)
         await passes(0.01)

@@ -244,7 +244,7 @@ async def test_a_password_is_told_to_scripts_and_shown_to_nobody(
 )
 def test_what_does_not_fit_together_is_refused(home: Path, arguments: tuple[str, ...], said: str) -> None:
     answer = nightshift("up", "--home", str(home), *arguments)
-    assert answer.returncode == 4
+    assert answer.returncode == 2
     assert said in answer.stderr
     assert "hint: " in answer.stderr
     assert not home.exists()

@@ -6,19 +6,34 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from tests.support.main_job import RICH, MainJob
+import yaml
+from tests.support.main_job import DEMO_WORDS, RICH, MainJob
 from tests.support.processes import RunningUp
 from tests.support.s3_switch import Switch, s3_switch
 
 from nightshift.devstack.parts import S3Address
 
 _SCENARIO = Path(__file__).parent / "scenario.yaml"
+_DEMO = Path("examples/scenarios/tool-library.yaml")
+
+
+def _scenario(folder: Path) -> Path:
+    """The scenario of these tests, and that of the demo for the builds that have its brief, in one file."""
+    together = yaml.safe_load(_SCENARIO.read_text())
+    for at, turn in enumerate(yaml.safe_load(_DEMO.read_text())["turns"]):
+        match = {**turn.get("match", {}), "conversation_contains": DEMO_WORDS}
+        together["turns"].append({**turn, "at": at, "match": match})
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "scenario.yaml"
+    file.write_text(yaml.safe_dump(together, sort_keys=False))
+    return file
 
 
 @contextlib.contextmanager
 def _main_job(home: Path, *arguments: str, env: Mapping[str, str]) -> Iterator[MainJob]:
     """A stack with this scenario and an account that has plenty."""
-    job = MainJob(lambda: RunningUp(home, "--scenario", str(_SCENARIO), *arguments, env=env))
+    scenario = str(_scenario(home.parent))
+    job = MainJob(lambda: RunningUp(home, "--scenario", scenario, *arguments, env=env))
     try:
         job.ready()
         asyncio.run(job.open_account(RICH))

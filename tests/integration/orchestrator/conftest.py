@@ -74,9 +74,10 @@ class Town:
                 stdout=out,
             )
 
-    async def orchestrator(self, name: str) -> None:
+    async def orchestrator(self, name: str, **settings: str) -> None:
         """Start one and wait until it listens."""
-        await self.start("orchestrator", name, build_lease_s="2", build_look_every_s="0.3")
+        given = {"build_lease_s": "2", "build_look_every_s": "0.3", **settings}
+        await self.start("orchestrator", name, **given)
         await eventually(lambda: "service started" in self.said(name), timeout=30)
 
     def said(self, name: str) -> str:

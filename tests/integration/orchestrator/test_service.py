@@ -94,3 +94,14 @@ async def test_a_replica_that_is_killed_in_a_call_is_replaced_and_a_cancel_stops
     # Billed at what was seen of it; at its worst when it was under way and nothing was told yet.
     assert last.cost_microusd in {prices.cost("scripted-1", last.usage), first.reserve_microusd}
     assert "agent.steered" in [event.data.type for event in events]
+
+
+@pytest.mark.fault
+async def test_one_that_starts_again_under_its_name_waits_for_no_lease_of_its_own(town: Town):
+    await town.orchestrator("one", instance="the-only-one", build_lease_s="3600")
+    await town.send(asked("b1", "An endless talk."))
+    await town.reached("b1", "model_call.started")
+    await town.kill("one")
+    await town.orchestrator("again", instance="the-only-one", build_lease_s="3600")
+    events = await town.reached("b1", "model_call.failed")
+    assert events[-1].actor == "orchestrator/again"

@@ -116,6 +116,9 @@ class RemoteLeases:
     async def release(self, lease: Lease) -> None:
         await self.town.world.remote("release", lambda: self.town.leases.release(lease))
 
+    async def release_all(self, owner: str) -> int:
+        return await self.town.world.remote("release_all", lambda: self.town.leases.release_all(owner))
+
     async def expired(self, prefix: str, *, limit: int = 1000):
         return await self.town.world.remote("expired", lambda: self.town.leases.expired(prefix, limit=limit))
 

@@ -127,3 +127,44 @@ GROUPS = {"db": "migrate", "dlq": "list", "topics": "apply", "account": "open"}
 def test_the_version_is_the_distributions(capfd):
     assert entry.run(["--version"]) == Exit.OK
     assert capfd.readouterr().out == "0.1.0\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("build",),
+        ("build", "idea.yaml", "--idea", "a page"),
+        ("builds", "--status", "tired"),
+        ("builds", "--limit", "0"),
+        ("watch",),
+        ("wait", "b1", "--for", "lunch"),
+        ("wait", "b1", "--for", "phase=lunch"),
+        ("wait", "b1", "--timeout", "soon"),
+        ("log", "b1", "--after", "some"),
+        ("replay",),
+        ("cancel",),
+        ("wake",),
+        ("account", "list-all"),
+        ("account", "open", "ada", "much"),
+        ("account", "open", "ada", "-5"),
+        ("account", "top-up", "ada", "0"),
+        ("account", "budget", "ada", "0.0000001"),
+        ("up", "--replicas", "relay=two"),
+        ("up", "--only", "moon"),
+        ("demo", "--keep=perhaps"),
+        ("dlq", "drive"),
+        ("topics", "paint"),
+        ("db", "drop"),
+        ("ps", "extra"),
+        ("down", "--force"),
+        ("doctor", "--cure"),
+    ],
+)
+def test_a_wrong_argument_of_any_command_exits_2_before_anything_is_done(words, capfd, tmp_path, monkeypatch):
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path / "none"))
+    assert entry.run(words) == Exit.USAGE
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert "\nhint: " in err
+    assert not (tmp_path / "none").exists()

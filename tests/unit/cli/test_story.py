@@ -72,6 +72,49 @@ def test_a_call_is_one_line_with_what_it_was_how_it_ended_and_how_long_it_took()
     assert told[-1] == "00:02.0  tool      bash make test · exit 2 · 1.5 s"
 
 
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [
+        (
+            "test_drill ... FAIL\n\nTraceback:\n  boom\nAssertionError: AlreadyOut not raised\nmake: *** Error 1\n",
+            " · AssertionError: AlreadyOut not raised",
+        ),
+        ("one\nlast words\n\n", " · last words"),
+        ("", ""),
+    ],
+)
+def test_a_call_that_failed_says_why(output: str, why: str) -> None:
+    failed = result(is_error=True, error_kind="exit", exit_code=1).model_copy(update={"output": output})
+    _, told = tell(ACCEPTED, call(), failed)
+    assert told[-1] == f"00:02.0  tool      bash make test · exit 1{why} · 1.5 s"
+
+
+def test_a_script_is_told_in_one_line_without_what_every_script_begins_with() -> None:
+    _, told = tell(ACCEPTED, call(command="set -e\n\nmake build\n  make test\n"), result())
+    assert told[-1] == "00:02.0  tool      bash make build; make test · ok · 1.5 s"
+
+
+def test_what_the_orchestrator_checks_is_told_as_a_check() -> None:
+    detected = call(command="ran=0; failed=0\nif…").model_copy(update={"purpose": "check"})
+    _, told = tell(
+        ACCEPTED,
+        detected,
+        result().model_copy(update={"output": "== make test\n.....\n== npm test --silent\n"}),
+    )
+    assert told[-1] == "00:02.0  check     make test, npm test --silent · ok · 1.5 s"
+    assert doing(tell(ACCEPTED, detected)[0]) == "checking that it is ready"
+    given = {"tool": "open_port", "input": {"port": 8000}, "purpose": "preview"}
+    _, told = tell(ACCEPTED, call().model_copy(update=given), result())
+    assert told[-1] == "00:02.0  check     the preview on port 8000 · ok · 1.5 s"
+
+
+def test_what_the_agent_tells_is_told_whole() -> None:
+    words = "Laying out the project: a store for the loans, a page on top of it, and tests beside it.\nThen the rest."
+    told_by = call().model_copy(update={"tool": "narrate", "input": {"phase": "code", "message": words}})
+    _, told = tell(ACCEPTED, told_by, result())
+    assert told[-1] == f"00:02.0  agent     {' '.join(words.split())}"
+
+
 def test_what_steers_a_terminal_never_reaches_it() -> None:
     _, told = tell(ACCEPTED, call(command="echo \x1b]0;title\x07\u202edetrever\x9b31m"), result())
     assert all(character.isprintable() for line in told for character in line)
@@ -124,7 +167,9 @@ def test_a_denial_says_when_there_is_money_again() -> None:
         lease_id=UUID(int=1), account_id="ada", day="d", left_today_microusd=0, refresh_at=START
     )
     _, told = tell(ACCEPTED, denial)
-    assert "the day's money is gone" in told[-1]
+    assert "the day's money is gone; more at" in told[-1]
+    _, told = tell(ACCEPTED, denial.model_copy(update={"left_today_microusd": 421_900}))
+    assert "$0.4219 left today, and the next call may cost more; more at" in told[-1]
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ from typing import Any, Protocol
 from rich.console import Console, Group
 from rich.live import Live
 from rich.spinner import Spinner
+from rich.table import Table
 from rich.text import Text
 
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import printable, write_json
-from nightshift.cli.standing import Standing, advance, dollars
+from nightshift.cli.standing import Standing, advance, dollars, short
 from nightshift.cli.story import Line, lines, told_input
 from nightshift.contracts.canonical import loads
 from nightshift.contracts.registry import encode
@@ -87,12 +88,13 @@ class TerminalFace:
 
     def show(self, standing: Standing, event: RecordedEvent) -> None:
         for line in lines(standing, event):
-            text = Text.assemble(
-                (f"{elapsed(standing, line.at)}  ", "dim"),
-                (f"{line.kind:<9} ", "cyan"),
-                (printable(line.text), _TONES[line.tone]),
+            row = Table.grid(padding=(0, 2, 0, 0))  # what is too long goes on below its own beginning
+            row.add_row(
+                Text(elapsed(standing, line.at), "dim"),
+                Text(f"{line.kind:<9}", "cyan"),
+                Text(printable(line.text), _TONES[line.tone], overflow="fold"),
             )
-            self._console.print(text, soft_wrap=True, highlight=False)
+            self._console.print(row)
 
     def idle(self, standing: Standing) -> None:
         self._live.update(Group(Text(""), self._now(standing)))
@@ -103,7 +105,11 @@ class TerminalFace:
         money = f"{dollars(standing.cost)} spent"
         if standing.left_today is not None:
             money += f", {dollars(standing.left_today)} left today"
-        self._spinner.update(text=Text(f"{standing.phase} · {doing(standing)} · {money}", style="dim"))
+        told = f"{standing.phase} · {money} · {doing(standing)}"
+        if standing.preview_url is not None:
+            told = f"{told} · {standing.preview_url}"
+        # One line, whatever the width: a second one would leave its remains when it is redrawn.
+        self._spinner.update(text=Text(short(told, max(self._console.width - 3, 20)), style="dim"))
         return self._spinner
 
 
@@ -117,7 +123,8 @@ def doing(standing: Standing, now: datetime | None = None) -> str:
     if standing.asked:
         call = next(iter(standing.asked.values()))
         more = f" and {len(standing.asked) - 1} more" if len(standing.asked) > 1 else ""
-        return printable(f"{call.tool} {told_input(call)}{more}")
+        told = f"{call.tool} {told_input(call)}" if call.purpose == "agent" else "checking that it is ready"
+        return printable(f"{told}{more}")
     return "thinking" if standing.phase not in ("queued", "checks") else "waiting"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import cyclopts
 
+from nightshift.cli.errors import WrongUsage
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import discard, report_error
 from nightshift.contracts.errors import ContractError
@@ -146,6 +147,8 @@ def _exit_code(result: Any) -> int:
 
 def _code_of(error: NightshiftError) -> Exit:
     match error:
+        case WrongUsage():
+            return Exit.USAGE
         case ConfigurationError():
             return Exit.CONFIGURATION
         case NotFound():

@@ -26,6 +26,8 @@ from nightshift.contracts.model import BlobRef
 from nightshift.runtime.log.port import RecordedEvent
 
 _WIDTH = 88
+#: Of what an agent says, this much is shown.
+_SAID = 480
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,12 @@ def short(text: str, width: int = _WIDTH) -> str:
     """The first line, cut to `width`."""
     first = text.strip().partition("\n")[0]
     return first if len(first) <= width else first[: width - 1] + "…"
+
+
+def said(text: str) -> str:
+    """What somebody said, in one line: its first paragraphs, as far as they are shown."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= _SAID else flat[: _SAID - 1] + "…"
 
 
 def advance(standing: Standing, event: RecordedEvent) -> Standing:

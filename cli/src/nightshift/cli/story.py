@@ -1,11 +1,12 @@
 """The story of a build: what each event says to a person, in a line. Pure."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
-from nightshift.cli.standing import Standing, dollars, short, text_of
+from nightshift.cli.standing import Standing, dollars, said, short, text_of
 from nightshift.contracts.events import BuildEvent, SandboxEvent, SnapshotEvent
 from nightshift.contracts.events.budget import (
     BudgetDenied,
@@ -50,6 +51,10 @@ from nightshift.runtime.log.port import RecordedEvent
 #: What of a tool's input tells a person most, in this order.
 _TELLING = ("command", "file_path", "pattern", "port", "message", "action")
 
+#: Before the name of each test run in the output of the tests that the orchestrator detects.
+_HEADING = "== "
+_NAMES_AN_ERROR = re.compile(r"[\w.]*(Error|Exception|error|fatal|FAILED)\b[^:]*: \S")
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -67,8 +72,16 @@ def told_input(call: ToolCallRequested) -> str:
         return text_of(call.input)
     for name in _TELLING:
         if name in call.input:
-            return short(str(call.input[name]), 64)
+            return short(_flat(str(call.input[name])), 64)
     return short(", ".join(f"{name}={value}" for name, value in sorted(call.input.items())), 64)
+
+
+def _flat(command: str) -> str:
+    """A script in one line, without the first words that every script has."""
+    told = [line.strip() for line in command.splitlines() if line.strip()]
+    while len(told) > 1 and told[0].startswith(("set -", "#")):
+        told = told[1:]
+    return "; ".join(told)
 
 
 def lines(standing: Standing, event: RecordedEvent) -> Iterator[Line]:
@@ -91,7 +104,7 @@ def _told(standing: Standing, fact: Event) -> Iterator[tuple[str, str, str]]:
 def _build_told(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
         case BuildAccepted():
-            yield "build", short(fact.idea_brief), "strong"
+            yield "build", said(fact.idea_brief), "strong"
         case BuildPhaseChanged():
             yield "phase", f"{fact.from_phase} → {fact.to_phase}", "strong"
         case ModelCallResponded():
@@ -100,7 +113,7 @@ def _build_told(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
             again = "" if fact.retry_at is None else ", tried again"
             yield "model", f"turn {fact.turn}: {fact.kind}{again}: {short(text_of(fact.detail))}", "warn"
         case AgentSteered():
-            yield "told", f"{fact.reason}: {short(text_of(fact.message))}", "warn"
+            yield "told", f"{fact.reason}: {said(text_of(fact.message))}", "warn"
         case ContextCondensed():
             yield "condense", f"turns up to {fact.through_turn} are a summary now", "dim"
         case SleepRequested():
@@ -136,7 +149,7 @@ def _build_told(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
 def _answer_told(fact: ModelCallResponded) -> Iterator[tuple[str, str, str]]:
     for block in fact.content if not isinstance(fact.content, BlobRef) else ():
         if block.get("type") == "text" and str(block.get("text", "")).strip():
-            yield "agent", short(str(block["text"])), "plain"
+            yield "agent", said(str(block["text"])), "plain"
     usage = fact.usage
     read = usage.input_tokens + usage.cache_read_input_tokens
     read += usage.cache_write_5m_input_tokens + usage.cache_write_1h_input_tokens
@@ -172,14 +185,41 @@ def _sandbox_told(standing: Standing, fact: SandboxEvent) -> Iterator[tuple[str,
 
 def _result_told(call: ToolCallRequested | None, fact: ToolCallCompleted) -> tuple[str, str, str]:
     name = "call" if call is None else call.tool
-    what = fact.call_id if call is None else told_input(call)
-    seconds = fact.duration_ms / 1000
-    if name == "narrate" and not fact.is_error:
-        return "agent", what, "strong"
+    if call is not None and name == "narrate" and not fact.is_error:
+        return "agent", _narrated(call), "strong"
+    kind, what = "tool", f"{name} {fact.call_id if call is None else told_input(call)}"
+    if call is not None and call.purpose != "agent":
+        kind, what = "check", _checked(call, fact)
     outcome = "ok"
     if fact.is_error:
         outcome = f"exit {fact.exit_code}" if fact.exit_code is not None else fact.error_kind or "error"
-    return "tool", f"{name} {what} · {outcome} · {seconds:.1f} s", "bad" if fact.is_error else "plain"
+        outcome += _why(fact)
+    return kind, f"{what} · {outcome} · {fact.duration_ms / 1000:.1f} s", "bad" if fact.is_error else "plain"
+
+
+def _narrated(call: ToolCallRequested) -> str:
+    given = call.input
+    return text_of(given) if isinstance(given, BlobRef) else said(str(given.get("message", "")))
+
+
+def _checked(call: ToolCallRequested, fact: ToolCallCompleted) -> str:
+    """What the orchestrator itself tried: of the tests that it detected, which (their output's headings say it)."""
+    if call.purpose == "preview":
+        return f"the preview on port {told_input(call)}"
+    headings = [line for line in _output(fact) if line.startswith(_HEADING)]
+    return short(", ".join(line.removeprefix(_HEADING) for line in headings) or told_input(call), 64)
+
+
+def _why(fact: ToolCallCompleted) -> str:
+    """Of what a failed call printed, the line that says most: the first that names an error, else the last."""
+    printed = _output(fact)
+    naming = [line for line in printed if _NAMES_AN_ERROR.match(line)]
+    return "".join(f" · {short(line, 64)}" for line in (naming or printed[-1:])[:1])
+
+
+def _output(fact: ToolCallCompleted) -> list[str]:
+    printed = "" if isinstance(fact.output, BlobRef) else fact.output
+    return [line.strip() for line in printed.splitlines() if line.strip()]
 
 
 def _snapshot_told(fact: SnapshotEvent) -> Iterator[tuple[str, str, str]]:
@@ -205,8 +245,10 @@ def _budget_told(fact: BudgetEvent) -> Iterator[tuple[str, str, str]]:
             )
             yield "money", told, "dim"
         case BudgetDenied():
-            left, refresh = dollars(fact.left_today_microusd), f"{fact.refresh_at.astimezone():%H:%M:%S}"
-            yield "money", f"the day's money is gone: {left} left; more at {refresh}", "warn"
+            told = "the day's money is gone"
+            if fact.left_today_microusd > 0:
+                told = f"{dollars(fact.left_today_microusd)} left today, and the next call may cost more"
+            yield "money", f"{told}; more at {fact.refresh_at.astimezone():%H:%M:%S}", "warn"
         case BudgetSettled():
             yield (
                 "money",

@@ -10,13 +10,14 @@ import cyclopts
 from nightshift.budget.adapters.postgres import PostgresLedger
 from nightshift.budget.domain.calendar import day_at
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
+from nightshift.cli.errors import WrongUsage
 from nightshift.cli.output import note, write_fields, write_json
 from nightshift.cli.reading import open_database
 from nightshift.cli.sending import checked, send
 from nightshift.cli.standing import dollars
 from nightshift.contracts.events.account import AccountBudgetSet, AccountOpened, AccountToppedUp
 from nightshift.contracts.model import Request
-from nightshift.runtime.errors import NotFound, Refused
+from nightshift.runtime.errors import NotFound
 from nightshift.runtime.log.postgres import PostgresEventLog
 
 app = cyclopts.App(name="account", help="Open accounts, set their budgets, top them up, look at them.")
@@ -119,13 +120,13 @@ def show(account: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None
 
 
 def microdollars(text: str) -> int:
-    """US dollars as a person writes them, in whole microdollars. Raises Refused."""
+    """US dollars as a person writes them, in whole microdollars. Raises WrongUsage."""
     try:
         amount = Decimal(text.removeprefix("$")) * 1_000_000
     except InvalidOperation:
-        raise Refused(f"{text!r} is no amount of dollars", hint="such as 20 or 0.50") from None
+        raise WrongUsage(f"{text!r} is no amount of dollars", hint="such as 20 or 0.50") from None
     if not amount.is_finite() or amount != amount.to_integral_value() or amount <= 0:
-        raise Refused(
+        raise WrongUsage(
             f"{text!r} cannot be a budget", hint="more than nothing, at most six digits after the point"
         )
     return int(amount)

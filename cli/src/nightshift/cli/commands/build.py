@@ -11,6 +11,7 @@ import yaml
 
 from nightshift.cli.commands.watch import follow_to_the_end
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
+from nightshift.cli.errors import WrongUsage
 from nightshift.cli.output import note, write_json, write_line
 from nightshift.cli.sending import checked, send
 from nightshift.contracts.events.requests import BuildRequested
@@ -85,7 +86,7 @@ def build(
 
 def _fields(file: Path | None, idea: str | None) -> dict[str, Any]:
     if (file is None) == (idea is None):
-        raise Refused("give either a file or --idea", hint="`nightshift build --help` shows both")
+        raise WrongUsage("give either a file or --idea", hint="`nightshift build --help` shows both")
     if file is None:
         return {"idea_brief": idea}
     return read_request(file)

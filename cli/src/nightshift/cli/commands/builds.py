@@ -3,7 +3,7 @@
 import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import cyclopts
 
@@ -15,6 +15,7 @@ from nightshift.cli.standing import Standing, dollars, short
 
 app = cyclopts.App(name="builds", help="List builds, newest first, and where each stands.")
 
+Status = Literal["running", "sleeping", "ready", "failed", "cancelled"]
 _COLUMNS = ("BUILD", "PROJECT", "ACCOUNT", "PHASE", "NOW", "TURNS", "COST", "AGE", "IDEA")
 
 
@@ -22,7 +23,7 @@ _COLUMNS = ("BUILD", "PROJECT", "ACCOUNT", "PHASE", "NOW", "TURNS", "COST", "AGE
 def builds(
     *,
     limit: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=1, lte=1000))] = 20,
-    status: str | None = None,
+    status: Status | None = None,
     home: Home = DEFAULT_HOME,
     json: Json = False,
 ) -> None:

@@ -26,6 +26,7 @@ from nightshift.cli.stack import StackChild, start_stack
 from nightshift.cli.standing import Standing, dollars
 from nightshift.contracts.events.account import AccountOpened
 from nightshift.contracts.events.requests import BuildRequested
+from nightshift.devstack.model.scenario import load_scenario
 from nightshift.runtime.errors import NightshiftError
 
 app = cyclopts.App(name="demo", help="See an agent build an app on a stack of its own, sleep included.")
@@ -87,22 +88,38 @@ def demo(
         The folder of the stack. Default: a new one, removed at the end.
     """
     planned = plan_demo(os.environ, idea=idea, scenario=scenario, model=model)
+    request = _request(planned)  # what is wrong with the files is told before anything starts
     for line in planned.banner():
         (note if json else write_line)(line)
     place = home or Path(tempfile.mkdtemp(prefix="nightshift-demo-"))
     stays = False
     try:
-        code, stays = asyncio.run(_demo(planned, place, keep=keep, as_json=json))
+        code, stays = asyncio.run(_demo(planned, request, place, keep=keep, as_json=json))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None  # a signal ended it: the same as Ctrl-C
     else:
+        if code is Exit.OK and not stays and not json:
+            note(
+                "\nEverything is stopped. `nightshift demo --keep` leaves it running, with the preview to look at."
+            )
         return code
     finally:
         if home is None and not stays:
             shutil.rmtree(place, ignore_errors=True)
 
 
-async def _demo(planned: Demo, home: Path, *, keep: bool, as_json: bool) -> tuple[Exit, bool]:
+def _request(planned: Demo) -> BuildRequested:
+    """The request that will be sent. Raises NotFound, Refused, BadScenario."""
+    if planned.scenario is not None:
+        load_scenario(planned.scenario)
+    fields = {"project_id": "demo", **read_request(planned.idea)}
+    fields |= {"build_id": f"demo-{uuid4().hex[:8]}", "account_id": "demo", "model": planned.model}
+    return checked(BuildRequested, fields)
+
+
+async def _demo(
+    planned: Demo, request: BuildRequested, home: Path, *, keep: bool, as_json: bool
+) -> tuple[Exit, bool]:
     """The exit code, and whether the stack was left running."""
     began = time.monotonic()
     _end_on_signals()
@@ -113,7 +130,7 @@ async def _demo(planned: Demo, home: Path, *, keep: bool, as_json: bool) -> tupl
     try:
         if not as_json:
             write_line(f"stack    up after {time.monotonic() - began:.1f} s, in {home}\n")
-        standing, code = await _build(planned, home, as_json=as_json)
+        standing, code = await _build(planned, request, home, as_json=as_json)
         answered = code is Exit.OK and await asyncio.to_thread(answers, standing.preview_url)
         if code is Exit.OK and not answered:
             note(f"error: the build is ready, but its preview {standing.preview_url} does not answer")
@@ -130,14 +147,14 @@ async def _demo(planned: Demo, home: Path, *, keep: bool, as_json: bool) -> tupl
             await stack.stop()
 
 
-async def _build(planned: Demo, home: Path, *, as_json: bool) -> tuple[Standing, Exit]:
-    build_id = f"demo-{uuid4().hex[:8]}"
+async def _build(
+    planned: Demo, request: BuildRequested, home: Path, *, as_json: bool
+) -> tuple[Standing, Exit]:
+    build_id = request.build_id
     await send(home, checked(AccountOpened, dict(planned.account)))
-    fields = {"project_id": "demo", **read_request(planned.idea)}
-    fields |= {"build_id": build_id, "account_id": "demo", "model": planned.model}
     async with open_builds(home) as builds:
         await _account_noted(builds)
-        await send(home, checked(BuildRequested, fields))
+        await send(home, request)
         return await follow(builds.follow(build_id, patience=30.0), build_id, as_json=as_json, stop=_ended())
 
 
@@ -178,7 +195,8 @@ def _tell(summary: Mapping[str, Any], *, as_json: bool) -> None:
         write_json(summary)
         return
     write_line()
-    write_fields({**summary, "cost": dollars(summary["cost_microusd"])})
+    shown = {**summary, "cost": dollars(summary["cost_microusd"])}
+    write_fields({name: value for name, value in shown.items() if name != "cost_microusd"})
 
 
 def _tell_kept(stack: StackChild, home: Path, standing: Standing) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from nightshift.cli.errors import WrongUsage
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import note, write_fields, write_json, write_line
 from nightshift.devstack.errors import BadPlan, PartFailed
@@ -78,15 +79,18 @@ def up(
     json
         Print one JSON object on the first line when all is ready.
     """
-    plan = make_plan(
-        home,
-        environ=os.environ,
-        only=only.split(","),
-        replicas=_counts(replicas),
-        given=Given(postgres=postgres, kafka=kafka, s3=s3, model=model),
-        ports={"postgres": postgres_port, "kafka": kafka_port, "s3": s3_port, "model": model_port},
-        scenario=scenario,
-    )
+    try:
+        plan = make_plan(
+            home,
+            environ=os.environ,
+            only=only.split(","),
+            replicas=_counts(replicas),
+            given=Given(postgres=postgres, kafka=kafka, s3=s3, model=model),
+            ports={"postgres": postgres_port, "kafka": kafka_port, "s3": s3_port, "model": model_port},
+            scenario=scenario,
+        )
+    except BadPlan as error:
+        raise WrongUsage(str(error), hint=error.hint) from None
     if scenario is not None:
         # What is wrong with it is better told before anything starts; without one, the YAML reader is not loaded.
         from nightshift.devstack.model.scenario import load_scenario  # noqa: PLC0415
@@ -183,9 +187,9 @@ def _counts(replicas: tuple[str, ...]) -> dict[str, int]:
     for one in (part for given in replicas for part in given.split(",")):
         name, _, count = one.partition("=")
         if not count.isdecimal():
-            raise BadPlan(f"--replicas {one} is not understood", hint="write it as orchestrator=2")
+            raise WrongUsage(f"--replicas {one} is not understood", hint="write it as orchestrator=2")
         if name.replace("-", "_") not in SERVICES:
-            raise BadPlan(f"there is no service called {name}", hint=f"known are {', '.join(SERVICES)}")
+            raise WrongUsage(f"there is no service called {name}", hint=f"known are {', '.join(SERVICES)}")
         counts[name] = int(count)
     return counts
 

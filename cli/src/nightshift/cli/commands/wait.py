@@ -2,20 +2,22 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import cyclopts
 
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
+from nightshift.cli.errors import WrongUsage
 from nightshift.cli.exits import Exit
 from nightshift.cli.following import outcome
-from nightshift.cli.output import note, write_json, write_line
+from nightshift.cli.output import report_error, write_json, write_line
 from nightshift.cli.reading import open_builds
 from nightshift.cli.standing import Standing, advance
 from nightshift.contracts.events.build import Phase
-from nightshift.runtime.errors import Refused
+from nightshift.runtime.log.port import RecordedEvent
 
 app = cyclopts.App(name="wait", help="Wait until a build is ready, asleep, or in a phase.")
 
@@ -34,6 +36,8 @@ def wait(
 ) -> int:
     """Wait, then say where the build stands. A build that ends otherwise ends the wait with its own exit code.
 
+    A phase that the build went through before is one it has reached; a sleep that is over does not count.
+
     Examples:
 
         nightshift wait build-4f1c2a --timeout 8h
@@ -51,12 +55,14 @@ def wait(
     fail_on_sleep
         End with exit code 7 when the build falls asleep first.
     """
-    met = condition(for_)
-    standing, code = asyncio.run(_wait(home, build, met, fail_on_sleep, seconds(timeout)))
+    awaited = condition(for_)
+    standing, code = asyncio.run(_wait(home, build, awaited, fail_on_sleep, seconds(timeout)))
     if code is Exit.TIMED_OUT:
-        note(
-            f"error: {build} is not {for_} after {timeout}\nhint: `nightshift watch {build}` shows what it does"
+        report_error(
+            f"{build} is not {for_} after {timeout}", f"`nightshift watch {build}` shows what it does"
         )
+    elif code is Exit.ERROR:
+        report_error(f"{build} has ended as {standing.status}: it will not be {for_} any more")
     if json:
         write_json(standing.as_json())
     else:
@@ -64,44 +70,73 @@ def wait(
     return code
 
 
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """What is waited for. `passing`: it counts, too, when it was so before the wait began."""
+
+    met: Callable[[Standing], bool]
+    passing: bool = False
+
+
 async def _wait(
-    home: Path, build: str, met: Callable[[Standing], bool], fail_on_sleep: bool, limit: float | None
+    home: Path, build: str, awaited: Awaited, fail_on_sleep: bool, limit: float | None
 ) -> tuple[Standing, Exit]:
     standing = Standing(build)
     try:
         async with asyncio.timeout(limit), open_builds(home) as builds:
-            async for batch in builds.follow(build, patience=15.0):
-                for event in batch:
-                    standing = advance(standing, event)
-                    if met(standing):
-                        return standing, Exit.OK
+            async for standing, code in waited(builds.follow(build, patience=15.0), build, awaited):
+                if code is not None:
+                    return standing, code
                 if fail_on_sleep and standing.status == "sleeping":
                     return standing, Exit.ASLEEP
-                ended = outcome(standing)
-                if ended is not None:
-                    return standing, Exit.ERROR if ended is Exit.OK else ended
     except TimeoutError:
         return standing, Exit.TIMED_OUT
     raise AssertionError("a followed build never ends by itself")
 
 
-def condition(text: str) -> Callable[[Standing], bool]:
-    """What `--for` asks. Raises Refused."""
+async def waited(
+    batches: AsyncIterator[list[RecordedEvent]], build: str, awaited: Awaited
+) -> AsyncIterator[tuple[Standing, Exit | None]]:
+    """Where the build stands after each batch, with the exit code once the wait is over: met, or it never will be."""
+    standing = Standing(build)
+    async for batch in batches:
+        came_before = standing.version == 0
+        standing, passed = advanced(standing, batch, awaited.met)
+        if awaited.met(standing) or (passed and (awaited.passing or not came_before)):
+            yield standing, Exit.OK
+            return
+        ended = outcome(standing)
+        yield standing, Exit.ERROR if ended is Exit.OK else ended
+
+
+def advanced(
+    standing: Standing, batch: Sequence[RecordedEvent], met: Callable[[Standing], bool]
+) -> tuple[Standing, bool]:
+    """Where these events leave the build, and whether it was `met` after any of them."""
+    passed = False
+    for event in batch:
+        standing = advance(standing, event)
+        passed = passed or met(standing)
+    return standing, passed
+
+
+def condition(text: str) -> Awaited:
+    """What `--for` asks. Raises WrongUsage."""
     if text == "end":
-        return lambda standing: standing.ended
+        return Awaited(lambda standing: standing.ended)
     if text in ("ready", "sleeping"):
-        return lambda standing: standing.status == text
+        return Awaited(lambda standing: standing.status == text)
     name, _, value = text.partition("=")
     if name == "phase" and value in set(Phase):
-        return lambda standing: standing.phase == value
-    raise Refused(f"cannot wait for {text!r}", hint="ready, sleeping, end, or phase=" + "|".join(Phase))
+        return Awaited(lambda standing: standing.phase == value, passing=True)
+    raise WrongUsage(f"cannot wait for {text!r}", hint="ready, sleeping, end, or phase=" + "|".join(Phase))
 
 
 def seconds(text: str | None) -> float | None:
-    """`90s`, `15m`, `2h`, or plain seconds. Raises Refused."""
+    """`90s`, `15m`, `2h`, or plain seconds. Raises WrongUsage."""
     if text is None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
     if not found:
-        raise Refused(f"{text!r} is no time", hint="such as 90s, 15m or 2h")
+        raise WrongUsage(f"{text!r} is no time", hint="such as 90s, 15m or 2h")
     return float(found[1]) * _UNITS[found[2] or "s"]

@@ -33,6 +33,14 @@ class Leases(Protocol):
         """Free it for the next. A lease that is no longer ours is left alone."""
         ...
 
+    async def release_all(self, owner: str) -> int:
+        """Free whatever this owner has, under every fence; how many that were.
+
+        For a process that starts under the name of its former self, which is dead: nobody need wait until what it
+        held expires.
+        """
+        ...
+
     async def expired(self, prefix: str, *, limit: int = 1000) -> Sequence[str]:
         """Names with this prefix whose owner let them expire without releasing them, longest ago first."""
         ...

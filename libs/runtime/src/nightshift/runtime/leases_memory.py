@@ -42,6 +42,12 @@ class MemoryLeases:
         if self._has(lease):
             self._held[lease.name] = _Held(None, lease.fence, 0.0)
 
+    async def release_all(self, owner: str) -> int:
+        """See the port."""
+        names = [name for name, held in self._held.items() if held.owner == owner]
+        self._held |= {name: _Held(None, self._held[name].fence, 0.0) for name in names}
+        return len(names)
+
     async def expired(self, prefix: str, *, limit: int = 1000) -> Sequence[str]:
         """See the port."""
         now = asyncio.get_running_loop().time()

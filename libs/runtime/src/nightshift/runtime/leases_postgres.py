@@ -38,6 +38,11 @@ class PostgresLeases:
             "SELECT nightshift.release_lease($1, $2, $3)", lease.name, lease.owner, lease.fence
         )
 
+    async def release_all(self, owner: str) -> int:
+        """See the port."""
+        rows = await self._database.fetch("SELECT nightshift.release_leases($1)", owner)
+        return int(rows[0][0])
+
     async def expired(self, prefix: str, *, limit: int = 1000) -> Sequence[str]:
         """See the port."""
         rows = await self._database.fetch("SELECT * FROM nightshift.expired_leases($1, $2)", prefix, limit)

@@ -51,8 +51,16 @@ class ProcessSettings(_Environment):
     health_port: int = Field(0, ge=0, le=65535)  # 0: no health server
     health_host: str = "0.0.0.0"  # noqa: S104 - probes come from outside the pod; it tells no data
     replica_id: str = Field(default_factory=_replica_id, min_length=1, max_length=128)
+    # A name that outlives the process and that no two processes have at once, such as that of a StatefulSet's pod: one
+    # that starts under it takes back at once what its dead former self held.
+    instance: str | None = Field(None, min_length=1, max_length=128)
     home: Path = Path(".nightshift")
     stop_timeout_s: float = Field(20.0, gt=0)  # for all of an ordered stop
+
+    @property
+    def lease_owner(self) -> str:
+        """Who holds this process's leases."""
+        return self.instance or self.replica_id
 
 
 class PostgresSettings(_Environment):

@@ -46,8 +46,11 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
     running.fail_when(model.failed, "the model's SDK cannot be loaded")
     journal = Journal(log, objects, policy=policy, actor=actor)
     crew = Crew(journal, model, PostgresBuildNumbers(database), policy, _now)
+    leases = PostgresLeases(database)
+    if settings.instance is not None:
+        await leases.release_all(settings.lease_owner)
     roster = Roster(
-        PostgresLeases(database),
+        leases,
         PostgresUnowned(database),
         lambda build_id: Runner(build_id, crew),
         settings=settings.roster(),

@@ -55,7 +55,7 @@ class OrchestratorSettings(Settings):
     def roster(self) -> RosterSettings:
         """How many builds, and how their leases are kept."""
         return RosterSettings(
-            owner=self.replica_id,
+            owner=self.lease_owner,
             capacity=self.max_builds,
             lease_s=self.build_lease_s,
             look_every_s=self.build_look_every_s,

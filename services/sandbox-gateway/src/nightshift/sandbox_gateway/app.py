@@ -40,6 +40,8 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     running.on_stop(log.close)
     objects = await running.enter(S3ObjectStore.from_settings(settings))
     fail, leases = FailPoints(settings.fail_point), PostgresLeases(database)
+    if settings.instance is not None:
+        await leases.release_all(settings.lease_owner)
     stores = lru_cache(256)(lambda project: SnapshotStore(objects, settings.project_key(project)))
 
     workshop = await running.enter(Workshop(NAME, limit=settings.gateway_builds))
@@ -47,7 +49,7 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     gateway = Gateway(
         log=log,
         leases=leases,
-        owner=settings.replica_id,
+        owner=settings.lease_owner,
         boxes=Boxes(log, driver, stores, fail),
         answers=Answers(log, objects, settings.secret_values(), fail),
         http=await running.enter(HttpProbe()),

@@ -1,8 +1,10 @@
 """What the supervisor keeps alive: a part, or one replica of a service. Each can be started again and again."""
 
 import asyncio
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,7 +45,9 @@ class ServiceReplica:
         self.name = name if replica == 0 else f"{name} #{replica + 1}"
         self._module = f"nightshift.{name}"
         self._log = log_dir / (f"{name}.log" if replica == 0 else f"{name}-{replica + 1}.log")
-        self._env = env
+        # It is started again only when it is dead, so nobody else has its name: not on another home either.
+        place = sha256(f"{socket.gethostname()}:{log_dir.absolute()}".encode()).hexdigest()[:12]
+        self._env = {**env, "NIGHTSHIFT_INSTANCE": f"{name}-{replica + 1}@{place}"}
         self._launch = launch
         self._timeout = timeout
         self._child: Child | None = None

@@ -1,0 +1,12 @@
+"""The command's own errors.
+
+NightshiftError
+└── Refused
+    └── WrongUsage   the command line itself is wrong: exit code 2, and nothing was done
+"""
+
+from nightshift.runtime.errors import Refused
+
+
+class WrongUsage(Refused):
+    """An argument says something that is not understood, or two do not fit together. Told before anything is done."""
