@@ -32,6 +32,7 @@ from nightshift.runtime.bus.intake import Intake
 from nightshift.runtime.bus.kafka import internals
 from nightshift.runtime.bus.kafka.feed import Feed, Records
 from nightshift.runtime.bus.kafka.fetch_pace import FetchPace
+from nightshift.runtime.bus.kafka.look import Look
 from nightshift.runtime.bus.kafka.security import faststream_security
 from nightshift.runtime.bus.kafka.watchdog import Watchdog
 from nightshift.runtime.bus.parking import Parking
@@ -138,7 +139,9 @@ class KafkaConsumers:
             await asyncio.sleep(_START_AGAIN_S)
         for feed in self._feeds:
             if self._pace is not None and feed.subscriber.consumer is not None:
-                self._pace.add(partial(internals.set_fetch_wait, feed.subscriber.consumer))
+                look = Look(partial(internals.set_fetch_wait, feed.subscriber.consumer))
+                internals.hear_fetches(feed.subscriber.consumer, look)
+                self._pace.add(look.ask)
         self._housekeeper = asyncio.create_task(self._keep_house(), name="bus housekeeper")
         return self
 

@@ -1,6 +1,10 @@
 """The private parts of aiokafka 0.14 that we touch, all of them, each with its reason. A test fails when one moves."""
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from nightshift.runtime.bus.kafka.look import Look
 
 
 def set_fetch_wait(consumer: AIOKafkaConsumer, milliseconds: int) -> None:
@@ -12,6 +16,33 @@ def set_fetch_wait(consumer: AIOKafkaConsumer, milliseconds: int) -> None:
     if not isinstance(fetcher._fetch_max_wait_ms, int):
         raise AttributeError("aiokafka's fetcher keeps its wait elsewhere now")  # noqa: TRY004 - what is missing is the attribute
     fetcher._fetch_max_wait_ms = milliseconds
+
+
+def hear_fetches(consumer: AIOKafkaConsumer, look: Look) -> None:
+    """Tell `look` what came of each fetch; aiokafka says it to nobody.
+
+    A fetch missed something when a partition ends beyond where it was read and gave no records. aiokafka puts the
+    records that it got aside in `_records`, from where nobody can have taken them before we look.
+    """
+    fetcher = consumer._fetcher
+    fetch = fetcher._proc_fetch_request
+
+    async def heard(assignment: Any, node_id: int, request: Any) -> bool:
+        found = bool(await fetch(assignment, node_id, request))
+        if assignment.active:
+            asked = [
+                (TopicPartition(topic, partition), offset)
+                for topic, partitions in request.topics
+                for partition, offset, _ in partitions
+            ]
+            missed = any(
+                (assignment.state_value(each).highwater or 0) > offset and each not in fetcher._records
+                for each, offset in asked
+            )
+            look.fetched(found=found, missed=missed)
+        return found
+
+    fetcher._proc_fetch_request = heard
 
 
 def check_coordination(consumer: AIOKafkaConsumer) -> None:
