@@ -100,6 +100,7 @@ async def relay(on: Stack, topics: Topics) -> AsyncIterator[asyncio.subprocess.P
             "NIGHTSHIFT_POSTGRES_DSN": on.relay_dsn,
             "NIGHTSHIFT_KAFKA_BOOTSTRAP": on.bootstrap,
             "NIGHTSHIFT_KAFKA_IDEMPOTENCE": "false",
+            "NIGHTSHIFT_KAFKA_ADAPTIVE_FETCH": "true",
             "NIGHTSHIFT_TOPIC_PREFIX": topics.prefix,
             "NIGHTSHIFT_S3_BUCKET": "unused",
             "NIGHTSHIFT_LOG_LEVEL": "warning",
