@@ -20,9 +20,9 @@ def test_soon_while_messages_flow_later_the_longer_none_came():
     waits = []
     for second in (1.0, 2.5, 29.0, 31.0):
         now[0] = second
-        pace.fetched(something=False)
+        pace.fetched(found=False, missed=False)
         waits.append(pace.wait_s)
-    pace.fetched(something=True)
+    pace.fetched(found=True, missed=False)
     waits.append(pace.wait_s)
     short, middle, long = (wait for _, wait in STEPS)
     assert waits == [short, middle, middle, long, short]
@@ -33,7 +33,7 @@ def test_where_the_relay_tells_each_fetch_in_vain_doubles_the_wait():
     pace = FetchPace(word, clock=lambda: 0.0)
     for _ in range(12):
         waits.append(pace.wait_s)
-        pace.fetched(something=False)
+        pace.fetched(found=False, missed=False)
     first, longest = TOLD_S
     assert waits[:3] == [first, 2 * first, 4 * first]
     assert waits[-1] == longest
@@ -42,7 +42,7 @@ def test_where_the_relay_tells_each_fetch_in_vain_doubles_the_wait():
     word.heard = True
     pace.ring()
     pace.fetching()  # the broker may answer without having looked
-    pace.fetched(something=False)
+    pace.fetched(found=False, missed=False)
     assert pace.wait_s == 2 * first
 
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self, cast
 
 import structlog
@@ -143,6 +144,7 @@ class KafkaConsumers:
             await asyncio.sleep(_START_AGAIN_S)
         for feed in self._feeds:
             if feed.pace is not None and feed.subscriber.consumer is not None:
+                feed.pace.set_wait_of(partial(internals.set_fetch_wait, feed.subscriber.consumer))
                 internals.pace_fetches(feed.subscriber.consumer, feed.pace)
         self._housekeeper = asyncio.create_task(self._keep_house(), name="bus housekeeper")
         return self

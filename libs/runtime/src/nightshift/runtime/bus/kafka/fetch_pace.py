@@ -11,6 +11,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
+from nightshift.runtime.bus.kafka.look import Look
+
+#: What a fetch may take at the broker. With less the embedded one, when it is busy, answers without having looked.
+LOOK_MS = 5
 #: Seconds since the last message → seconds between two fetches, where nobody tells of messages.
 STEPS: Sequence[tuple[float, float]] = ((2.0, 0.003), (30.0, 0.02), (float("inf"), 0.1))
 #: Where the relay's word is heard: from the first to the second, doubling with each fetch that brought nothing. The
@@ -50,6 +54,12 @@ class FetchPace:
         self._last = clock()
         self._patience = TOLD_S[0]
         self._rung = asyncio.Event()
+        self._look: Look | None = None
+
+    def set_wait_of(self, setter: Callable[[int], None]) -> None:
+        """Decide from now on also how long this consumer's fetches wait at the broker (milliseconds)."""
+        self._look = Look(setter)
+        self._look.ask(LOOK_MS)
 
     @property
     def wait_s(self) -> float:
@@ -76,9 +86,13 @@ class FetchPace:
             self._rung.clear()
             self._patience = TOLD_S[0]
 
-    def fetched(self, *, something: bool) -> None:
-        """What came of a fetch."""
-        if something:
+    def fetched(self, *, found: bool, missed: bool) -> None:
+        """What came of a fetch. `missed`: the broker told of more in a partition than it gave."""
+        if self._look is not None:
+            self._look.fetched(found=found, missed=missed)
+        if missed:
+            self.ring()
+        if found:
             self._last = self._clock()
             self._patience = TOLD_S[0]
         else:

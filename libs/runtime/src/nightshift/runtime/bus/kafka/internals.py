@@ -3,10 +3,7 @@
 import asyncio
 from typing import Any, Protocol
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-
-#: Milliseconds. With less the embedded broker, when it is busy, answers without having looked.
-_LOOK_MS = 5
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 
 class Pacer(Protocol):
@@ -20,27 +17,47 @@ class Pacer(Protocol):
         """A fetch of all partitions leaves now."""
         ...
 
-    def fetched(self, *, something: bool) -> None:
-        """What came of a fetch."""
+    def fetched(self, *, found: bool, missed: bool) -> None:
+        """What came of a fetch. `missed`: the broker told of more in a partition than it gave."""
         ...
+
+
+def set_fetch_wait(consumer: AIOKafkaConsumer, milliseconds: int) -> None:
+    """How long the next fetches wait at the broker; aiokafka takes it at construction only.
+
+    Raises AttributeError when aiokafka keeps it elsewhere: then nothing would happen, silently.
+    """
+    fetcher = consumer._fetcher
+    if not isinstance(fetcher._fetch_max_wait_ms, int):
+        raise AttributeError("aiokafka's fetcher keeps its wait elsewhere now")  # noqa: TRY004 - what is missing is the attribute
+    fetcher._fetch_max_wait_ms = milliseconds
 
 
 def pace_fetches(consumer: AIOKafkaConsumer, pacer: Pacer) -> None:
     """Have the waiting between fetches done by `pacer` instead of the broker, which has one node.
 
     Partitions whose records are not taken yet are left out of a fetch: such a fetch is not waited with, and does not
-    count for what it left out. Raises AttributeError when aiokafka keeps its wait elsewhere: then nothing would happen,
-    silently.
+    count for what it left out.
     """
     fetcher = consumer._fetcher
     fetch = fetcher._proc_fetch_request
-    if not isinstance(fetcher._fetch_max_wait_ms, int):
-        raise AttributeError("aiokafka's fetcher keeps its wait elsewhere now")  # noqa: TRY004 - what is missing is the attribute
-    fetcher._fetch_max_wait_ms = _LOOK_MS
 
     def covers_all(assignment: Any, request: Any) -> bool:
         fetchable = sum(not assignment.state_value(each).paused for each in assignment.tps)
         return sum(len(partitions) for _, partitions in request.topics) == fetchable
+
+    def missed(assignment: Any, request: Any) -> bool:
+        # A partition ends beyond where it was read and gave no records. aiokafka puts those that it got aside in
+        # `_records`, from where nobody can have taken them when a fetch has just returned.
+        asked = (
+            (TopicPartition(topic, partition), offset)
+            for topic, partitions in request.topics
+            for partition, offset, _ in partitions
+        )
+        return any(
+            (assignment.state_value(each).highwater or 0) > offset and each not in fetcher._records
+            for each, offset in asked
+        )
 
     async def paced(assignment: Any, node_id: int, request: Any) -> bool:
         if covers_all(assignment, request):
@@ -51,7 +68,8 @@ def pace_fetches(consumer: AIOKafkaConsumer, pacer: Pacer) -> None:
             if covers_all(assignment, request):  # none was resumed meanwhile
                 pacer.fetching()
         brought = bool(await fetch(assignment, node_id, request))
-        pacer.fetched(something=brought)
+        if assignment.active:
+            pacer.fetched(found=brought, missed=missed(assignment, request))
         return brought
 
     fetcher._proc_fetch_request = paced

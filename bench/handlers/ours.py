@@ -1,0 +1,49 @@
+"""A handler called by the services' own consumer, with their settings. Arguments and output: as of `bare.py`."""
+
+import asyncio
+import sys
+import time
+
+from nightshift.contracts.events.build import AgentSteered
+from nightshift.runtime import logs
+from nightshift.runtime.bus.kafka.consumers import KafkaConsumers
+from nightshift.runtime.bus.kafka.producer import KafkaProducer
+from nightshift.runtime.bus.port import Subscription
+from nightshift.runtime.log.port import RecordedEvent
+from nightshift.runtime.log.postgres import log_database
+from nightshift.runtime.objects.memory import MemoryObjectStore
+from nightshift.runtime.pg import PgConfig
+from nightshift.runtime.settings import KafkaSettings
+from nightshift.runtime.wakes import PostgresWakes
+
+
+async def main(bootstrap: str, topic: str, count: int, dsn: str) -> None:
+    logs.configure(level="warning", format="console")
+    settings = KafkaSettings(kafka_bootstrap=bootstrap, kafka_idempotence=False, kafka_adaptive_fetch=True)
+    got: list[tuple[str, float]] = []
+    done = asyncio.Event()
+
+    async def handle(event: RecordedEvent) -> None:
+        got.append((str(event.event_id), time.time()))
+        if len(got) == count:
+            done.set()
+
+    handled = Subscription(topic, "bench", {AgentSteered: handle})
+    database = log_database(PgConfig(dsn=dsn))
+    async with (
+        PostgresWakes(database) as wakes,
+        KafkaProducer(settings) as producer,
+        KafkaConsumers(
+            settings, [handled], producer=producer, objects=MemoryObjectStore(), wakes=wakes
+        ) as consumers,
+    ):
+        while not consumers.assigned:
+            await asyncio.sleep(0.01)
+        print("ready", flush=True)
+        await done.wait()
+    await database.close()
+    for name, at in got:
+        print(name, repr(at))
+
+
+asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]))
