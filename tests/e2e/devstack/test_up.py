@@ -239,7 +239,6 @@ async def test_a_password_is_told_to_scripts_and_shown_to_nobody(
         (("--replicas", "moon=2"), "there is no service called moon"),
         (("--kafka-port", "80000"), "--kafka-port 80000 is no port"),
         (("--postgres-port=-1",), "--postgres-port -1 is no port"),
-        (("--scenario", "/no/such/file"), "scenario /no/such/file cannot be read: No such file or directory"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(home: Path, arguments: tuple[str, ...], said: str) -> None:
@@ -248,6 +247,13 @@ def test_what_does_not_fit_together_is_refused(home: Path, arguments: tuple[str,
     assert said in answer.stderr
     assert "hint: " in answer.stderr
     assert not home.exists()
+
+
+def test_a_scenario_that_is_not_there_is_said_before_anything_starts(home: Path) -> None:
+    answer = nightshift("up", "--home", str(home), "--scenario", "/no/such/file")
+    assert answer.returncode == 4
+    assert "scenario /no/such/file cannot be read: No such file or directory" in answer.stderr
+    assert not (home / "postgres").exists()
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ async def test_what_an_example_asks_for_is_built(job: MainJob, example: str) -> 
     # On the same partition: once this one is accepted, the repeated request was handled.
     await job.until(await _behind(job, build_id), ended, what="run after it")
     assert _of_the_build(await job.events(build_id)) == _of_the_build(events)
-    assert not [one for one in job.parked() if one["key"] == build_id]
+    assert not [one for one in await job.parked() if one["key"] == build_id]
 
 
 def _of_the_build(events: Sequence[RecordedEvent]) -> list[UUID]:
