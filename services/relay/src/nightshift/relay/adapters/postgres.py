@@ -8,8 +8,8 @@ for ever. So all statements are prepared before the locks are asked for, and fro
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import Any, Self
 from uuid import UUID
 
 import asyncpg
@@ -55,13 +55,10 @@ _PUBLISHED = (
     " FROM nightshift.relay_read_published()"
 )
 _MOVE = "SELECT nightshift.relay_move($1, $2, $3, $4, $5, $6, $7, $8)"
-# With the bell for consumers whose broker does not wake them. The session's commits do not wait for the disk, so the
-# one lock that NOTIFY takes for the whole cluster is held for microseconds.
-_TELL = "SELECT count(pg_notify($9, topic)) FROM (SELECT DISTINCT unnest($3::text[])) AS t (topic)"
-_MOVE_AND_TELL = ", ".join((_MOVE, "(" + _TELL + ")"))
+_RING = "SELECT count(pg_notify($1, topic)) FROM (SELECT DISTINCT unnest($2::text[])) AS t (topic)"
 _NOTE_LOSS = "SELECT nightshift.relay_note_loss($1, $2)"
 _REPUBLISHED = "SELECT nightshift.relay_republished($1, $2)"
-_OF_A_SESSION = (_LEAD, _NEWEST_LOSS, _CURSORS, _PUBLISHED, _MOVE, _MOVE_AND_TELL, _NOTE_LOSS, _REPUBLISHED)
+_OF_A_SESSION = (_LEAD, _NEWEST_LOSS, _CURSORS, _PUBLISHED, _MOVE, _NOTE_LOSS, _REPUBLISHED)
 
 _Statements = Mapping[str, asyncpg.prepared_stmt.PreparedStatement]
 
@@ -103,14 +100,14 @@ class PgSession:
     """Implements Session on one connection. One statement at a time; the heartbeat and the work share it."""
 
     def __init__(
-        self, statements: _Statements, shards: Sequence[int], *, timeout_s: float, tell: bool
+        self, statements: _Statements, shards: Sequence[int], *, timeout_s: float, bell: "_Bell | None" = None
     ) -> None:
         self._statements = statements
         self._shards = list(shards)
         self._timeout = timeout_s
         self._turn = asyncio.Lock()
         self._broken = False
-        self._tell = tell
+        self._bell = bell
 
     async def lead(self) -> bool:
         """Take the locks of all shards, or none."""
@@ -137,8 +134,8 @@ class PgSession:
 
     async def move(self, cursors: Mapping[int, int], published: Sequence[Published]) -> None:
         """Move cursors and note the last records. On this connection: without its locks it could not."""
-        await self._call(
-            _MOVE_AND_TELL if self._tell else _MOVE,
+        moving = self._call(
+            _MOVE,
             list(cursors),
             list(cursors.values()),
             [one.lane.topic for one in published],
@@ -147,8 +144,15 @@ class PgSession:
             [one.event_id for one in published],
             [one.stream_id for one in published],
             [one.version for one in published],
-            *([WAKES] if self._tell else ()),
         )
+        if self._bell is None:
+            await moving
+            return
+        try:
+            # Side by side: whoever waits for the bell does not wait for the cursor.
+            await asyncio.gather(moving, self._bell.ring({one.lane.topic for one in published}))
+        except BROKEN as error:
+            raise LeadershipLost(f"the bell's connection is gone: {said(error)}") from error
 
     async def note_loss(self, reason: str, seen: int) -> int:
         """Make all shards publish again; answers the newest loss."""
@@ -172,6 +176,31 @@ class PgSession:
             raise LeadershipLost(f"the leading session is gone: {said(error)}") from error
 
 
+class _Bell:
+    """Tells consumers whose broker does not wake them that topics have got something (`nightshift.runtime.wakes`).
+
+    On a connection of its own whose commits do not wait for the disk: NOTIFY's lock is the whole cluster's.
+    """
+
+    def __init__(self, ring: asyncpg.prepared_stmt.PreparedStatement, *, timeout_s: float) -> None:
+        self._ring = ring
+        self._timeout = timeout_s
+
+    @classmethod
+    async def made(cls, connection: asyncpg.Connection, *, timeout_s: float) -> Self:
+        """Raises Unavailable."""
+        try:
+            await connection.execute("SET synchronous_commit = off")
+            return cls(await connection.prepare(_RING), timeout_s=timeout_s)
+        except BROKEN as error:
+            raise Unavailable(f"PostgreSQL: {said(error)}") from error
+
+    async def ring(self, topics: Collection[str]) -> None:
+        """Once for each topic. Raises one of BROKEN."""
+        if topics:
+            await self._ring.fetch(WAKES, list(topics), timeout=self._timeout)
+
+
 class PgSessions:
     """Opens sessions for leading. `leader_timeout_s`: how long a paused leader keeps its locks.
 
@@ -192,9 +221,21 @@ class PgSessions:
         try:
             await self._check(connection)
             statements = await self._prepare(connection)
-            yield PgSession(statements, shards, timeout_s=self._timeout, tell=self._tell)
+            async with self._open_bell() as bell:
+                yield PgSession(statements, shards, timeout_s=self._timeout, bell=bell)
         finally:
             connection.terminate()  # whatever state it is in; the server drops the locks with it
+
+    @contextlib.asynccontextmanager
+    async def _open_bell(self) -> "AsyncIterator[_Bell | None]":
+        if not self._tell:
+            yield None
+            return
+        connection = await connect(self._dsn, f"{self._name} bell")
+        try:
+            yield await _Bell.made(connection, timeout_s=self._timeout)
+        finally:
+            connection.terminate()
 
     async def _prepare(self, connection: asyncpg.Connection) -> _Statements:
         try:
