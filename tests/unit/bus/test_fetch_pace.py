@@ -18,6 +18,8 @@ def test_soon_while_messages_flow_later_the_longer_none_came():
     now = [0.0]
     pace = FetchPace(clock=lambda: now[0])
     waits = []
+    waits.append(pace.wait_s)
+    pace.fetched(found=True, missed=False)
     for second in (1.0, 2.5, 29.0, 31.0):
         now[0] = second
         pace.fetched(found=False, missed=False)
@@ -25,7 +27,7 @@ def test_soon_while_messages_flow_later_the_longer_none_came():
     pace.fetched(found=True, missed=False)
     waits.append(pace.wait_s)
     short, middle, long = (wait for _, wait in STEPS)
-    assert waits == [short, middle, middle, long, short]
+    assert waits == [long, short, middle, middle, long, short]  # at rest before the first one
 
 
 def test_where_the_relay_tells_each_fetch_in_vain_doubles_the_wait():
@@ -38,7 +40,7 @@ def test_where_the_relay_tells_each_fetch_in_vain_doubles_the_wait():
     assert waits[:3] == [first, 2 * first, 4 * first]
     assert waits[-1] == longest
     word.heard = False
-    assert pace.wait_s == STEPS[0][1]
+    assert pace.wait_s == STEPS[-1][1]
     word.heard = True
     pace.ring()
     pace.fetching()  # the broker may answer without having looked

@@ -17,8 +17,6 @@ from nightshift.devstack.stack.units import Part, ServiceReplica
 from nightshift.devstack.warm import Warm
 
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 10.0
-#: What a service imports only once it has started, for the sake of its start: here it is loaded before.
-_LATER = {"orchestrator": "nightshift.orchestrator.adapters.claude"}
 _STEADY_SECONDS = 30.0  # one that ran so long is not in a loop of crashes
 
 
@@ -50,7 +48,6 @@ class Stack:
         self._keepers: list[asyncio.Task[None]] = []
         self._ready = False
         modules = [f"nightshift.{name}.app" for name in plan.services]
-        modules += [_LATER[name] for name in plan.services if name in _LATER]
         self._warm = Warm(modules, self._log_dir / "warm.log")
 
     async def start(self) -> None:

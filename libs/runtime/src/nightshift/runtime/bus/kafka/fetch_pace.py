@@ -51,7 +51,7 @@ class FetchPace:
         self._wakes = wakes
         self._steps = steps
         self._clock = clock
-        self._last = clock()
+        self._last: float | None = None
         self._patience = TOLD_S[0]
         self._rung = asyncio.Event()
         self._look: Look | None = None
@@ -66,6 +66,8 @@ class FetchPace:
         """How long to wait now before the next fetch, when nobody rings."""
         if self._wakes is not None and self._wakes.heard:
             return self._patience
+        if self._last is None:  # who has heard of nothing yet is at rest
+            return self._steps[-1][1]
         quiet = self._clock() - self._last
         return next(wait for until, wait in self._steps if quiet < until)
 
