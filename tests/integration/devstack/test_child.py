@@ -184,3 +184,52 @@ asyncio.run(main())
         await eventually(lambda: not psutil.pid_exists(long), what="the other one is ended")
         parent.stdin.write("\n")
     assert parent.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets us adopt")
+def test_one_that_ends_while_it_is_looked_at_is_no_failure_and_what_it_left_is_ended(
+    tmp_path: Path, killed_at_the_end: list[int]
+) -> None:
+    """In a process of its own: pytest itself must not adopt."""
+    code = """
+import asyncio, os, signal, sys
+import psutil
+from pathlib import Path
+from nightshift.devstack.child import Child, ChildSpec
+from nightshift.devstack.orphans import adopt_orphans, end_orphans
+
+async def main():
+    adopt_orphans()
+    shell = 'sh -c "sleep 600 & echo \\$! \\$\\$; exec sleep 600" & exec sleep 600'
+    child = Child.start(ChildSpec("t", ["sh", "-c", shell], Path(sys.argv[1])))
+    while len(told := Path(sys.argv[1]).read_text().split()) < 2:
+        await asyncio.sleep(0.01)
+    left, adopted = map(int, told)
+    child.signal(signal.SIGKILL)
+    await child.wait()
+    looked = psutil.Process.children
+
+    def ends_just_now(one, recursive=False):
+        if one.pid == adopted and psutil.pid_exists(adopted):
+            os.kill(adopted, signal.SIGKILL)
+            os.waitpid(adopted, 0)
+        return looked(one, recursive)
+
+    psutil.Process.children = ends_just_now
+    print(left, flush=True)
+    end_orphans()
+    os.waitpid(left, 0)
+    print("ended", flush=True)
+
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "pids")],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    left, *told = done.stdout.split()
+    killed_at_the_end.append(int(left))
+    assert (told, done.returncode) == (["ended"], 0), done.stderr

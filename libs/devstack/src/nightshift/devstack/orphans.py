@@ -42,12 +42,14 @@ def end_orphans() -> int:
         return 0
     import psutil  # noqa: PLC0415 - only at the end: it would hold up the start
 
-    killed = 0
-    for adopted in psutil.Process().children():
-        if adopted.pid in Child.unreaped:
-            continue
-        for one in [*adopted.children(recursive=True), adopted]:
+    us, killed = psutil.Process(), set[psutil.Process]()
+    # One may end at any moment and be reaped while we look at it; what it left is ours then, and seen the next time.
+    while found := {one for one in us.children() if one.pid not in Child.unreaped} - killed:
+        for adopted in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found = found.union(adopted.children(recursive=True))
+        for one in found - killed:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
-                killed += 1
-    return killed
+        killed |= found
+    return len(killed)
