@@ -14,7 +14,7 @@ from nightshift.runtime.bus.port import Outgoing, Subscription
 BATCHES = 9000  # about three times what is looked through in the shortest wait
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 async def test_who_reads_at_the_end_of_a_long_partition_gets_what_comes(rig, eventually) -> None:
     await fill(rig.settings.kafka_bootstrap, rig.topics.build)
     seen = Seen()

@@ -88,7 +88,7 @@ async def test_glob_and_grep_find_what_is_there(world: World) -> None:
     assert wrong.is_error
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 async def test_a_runaway_pattern_is_refused_and_not_tried_for_ever(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from nightshift.runtime.log.postgres import PostgresEventLog, log_database
 from nightshift.runtime.pg import PgConfig
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_the_log_on_postgresql_does_what_the_model_does(postgres):
     with asyncio.Runner() as runner:
         loop = runner.get_loop()

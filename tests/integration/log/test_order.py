@@ -100,7 +100,7 @@ async def _somebody_waits(connection: asyncpg.Connection) -> bool:
     )
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 async def test_eight_writers_with_delayed_transactions_hide_nothing_from_a_reader(
     database: Place, log: PostgresEventLog
 ):

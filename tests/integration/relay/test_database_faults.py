@@ -90,7 +90,7 @@ async def told_in_time(log, reader, builds: range, *, bound: float) -> float:
     return longest
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 async def test_open_and_orphaned_transactions_and_an_index_build_hold_nothing_up(
     folder: Path, kafka: KafkaAddress, topics: Topics, tmp_path: Path
 ):
@@ -128,7 +128,7 @@ async def test_open_and_orphaned_transactions_and_an_index_build_hold_nothing_up
             await connection.close()
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 async def test_after_a_dump_and_restore_into_a_fresh_cluster_the_relay_goes_on(
     folder: Path, kafka: KafkaAddress, topics: Topics, tmp_path: Path
 ):
@@ -172,7 +172,7 @@ async def test_after_a_dump_and_restore_into_a_fresh_cluster_the_relay_goes_on(
                 assert "broker.lost_data" not in relay.said()
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 async def test_a_database_that_crashes_in_the_middle_is_waited_for(
     folder: Path, kafka: KafkaAddress, topics: Topics, tmp_path: Path
 ):

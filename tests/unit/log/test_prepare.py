@@ -93,7 +93,7 @@ print(prepare("build-b", [facts.new(data, cause=UUID(int=7))], actor="me")[0].da
 """
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_another_process_writes_the_same_bytes():
     """A request that is folded again after a restart must hit the provider's prompt cache."""
     texts = {
