@@ -36,8 +36,6 @@ class Turns(LoadScopeScheduling):
     """Hands out modules in the order of the collection, but no stack while enough workers have one."""
 
     def _assign_work_unit(self, node: WorkerController) -> None:
-        if node not in self.registered_collections:
-            return  # it takes the place of one that died, and gets its work when it has said what it found
         self.workqueue.move_to_end(self._next(node), last=False)
         super()._assign_work_unit(node)
 

@@ -89,7 +89,8 @@ async def test_a_build_sleeps_and_wakes_three_times_and_is_ready(short_days: Mai
     nights = [
         type(event.data)
         for event in events
-        if isinstance(event.data, order) and getattr(event.data, "reason", "") != "checkpoint"
+        if isinstance(event.data, order)
+        and not (isinstance(event.data, SnapshotSaved) and event.data.reason != "pre_sleep")
     ]
     assert len(nights) >= 3 * len(order)
     assert nights == list(order) * (len(nights) // len(order))
