@@ -13,11 +13,14 @@ workers ?= 3
 seeds ?= 500
 # More arguments for pytest, such as args="-k relay".
 args ?=
+# What `test-postgres` and `test-s3` run: the tests that another server could make fail.
+on_postgres := $(addprefix tests/integration/,log leases relay budget gateway orchestrator snapshotter service)
+on_s3 := $(addprefix tests/integration/,objects snapshotter orchestrator) tests/e2e/gateway tests/e2e/main_job/test_faults.py
 
-.PHONY: help setup demo test check lint types imports simulate test-fast test-long test-kafka bench clean
+.PHONY: help setup demo test check lint types imports simulate test-fast test-long test-kafka test-postgres test-s3 bench clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "  make %-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: ## make .venv with every dependency (hashes checked); after it .venv/bin/nightshift works
 	@scripts/setup.sh
@@ -50,7 +53,13 @@ test-long: setup ## the tests that wait for half a minute on purpose: PostgreSQL
 	NIGHTSHIFT_LONG_FAULTS=1 $(python) -m pytest tests/integration/log/test_away.py tests/e2e/main_job/test_postgres_away.py -k thirty -q $(args)
 
 test-kafka: setup ## the broker tests against Apache Kafka (fetched once; needs Java 17 and Maven)
-	$(python) scripts/kafka_lane.py run -- $(python) -m pytest tests/integration -m kafka -q $(args)
+	$(python) scripts/kafka_lane.py run -- $(python) -m pytest tests/integration tests/e2e/main_job/test_apache_kafka.py -m kafka -q $(args)
+
+test-postgres: setup ## the tests of the log and of who lives on it, on PostgreSQL 15, 16 and 17 (fetched once; Java 17 and Maven)
+	$(python) scripts/postgres_lane.py run -- $(python) -m pytest $(on_postgres) -n 2 --dist loadscope -q $(args)
+
+test-s3: setup ## the tests that keep objects, on an S3 server that checks signatures (built once; needs Go)
+	$(python) scripts/s3_lane.py run -- $(python) -m pytest $(on_s3) -q $(args)
 
 bench: setup ## measure, each figure beside its limit or peer in the same run (Markdown tables)
 	@for script in bench/*.py; do echo; echo "## $$script"; $(python) "$$script"; done

@@ -12,10 +12,8 @@ Needs only Python, and Java 17 with Maven, which it installs with apt-get when i
 import argparse
 import hashlib
 import os
-import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,61 +22,26 @@ import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
-ROOT = Path(__file__).resolve().parent.parent
+from lane import CACHE, LOOPBACK, ROOT, LaneError, finish, free_ports, maven, require_java, say, split_command
+
 RECIPE = ROOT / "scripts" / "kafka"
-CACHE = ROOT / ".cache" / "kafka"
-STANDING = CACHE / "standing"  # the node of `start`
-LOOPBACK = "127.0.0.1"
-MISSING = 4  # the exit code for what is not set up, as everywhere in Nightshift
-
-
-class LaneError(Exception):
-    """What went wrong, and what a person can do about it."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
-
-
-def require_java() -> None:
-    """Make sure that `java` (17 or newer) and `mvn` are there; as root, install what is missing."""
-    packages = {"java": "default-jre-headless", "mvn": "maven"}
-    missing = [package for command, package in packages.items() if shutil.which(command) is None]
-    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
-        say(f"installing {' and '.join(missing)}")
-        # Debian's list may be older than its packages: refresh it, and let the install say what is wrong.
-        subprocess.run(["apt-get", "update", "-qq"], check=False, stdout=sys.stderr)
-        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(install, check=False, stdout=sys.stderr, env=environment)
-        missing = [package for command, package in packages.items() if shutil.which(command) is None]
-    if missing:
-        raise LaneError(
-            "Apache Kafka needs Java 17 and Maven, and they are not on this machine",
-            f"apt-get install {' '.join(missing)}",
-        )
-    answer = subprocess.run(["java", "-version"], check=True, capture_output=True, text=True).stderr
-    found = re.search(r'version "(\d+)', answer)
-    if found is None or int(found.group(1)) < 17:
-        raise LaneError(f"Java is too old: {answer.splitlines()[0]}", "install Java 17 or newer")
+KEPT = CACHE / "kafka"
+STANDING = KEPT / "standing"  # the node of `start`
 
 
 def fetch() -> Path:
     """The folder with Apache Kafka's jars, fetched once per recipe; Maven compares the checksums."""
     recipe = RECIPE / "pom.xml"
-    jars = CACHE / hashlib.sha256(recipe.read_bytes()).hexdigest()[:16]
+    jars = KEPT / hashlib.sha256(recipe.read_bytes()).hexdigest()[:16]
     if jars.is_dir():
         return jars
-    CACHE.mkdir(parents=True, exist_ok=True)
+    KEPT.mkdir(parents=True, exist_ok=True)
     say("fetching Apache Kafka (about 45 MB, once)")
-    with tempfile.TemporaryDirectory(dir=CACHE) as unfinished:
+    with tempfile.TemporaryDirectory(dir=KEPT) as unfinished:
         target = Path(unfinished, "jars")
         goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={target}"]
-        command = ["mvn", "--batch-mode", "--quiet", "--strict-checksums", "--file", str(recipe), *goal]
-        if subprocess.run(command, check=False, stdout=sys.stderr).returncode != 0:
-            raise LaneError("Apache Kafka could not be fetched", "look at Maven's messages above")
+        maven(recipe, *goal)
         target.rename(jars)
     return jars
 
@@ -146,16 +109,6 @@ class Node:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on right now."""
-    probes = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
-    try:
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
-
-
 def wait_until(condition: Callable[[], bool], *, seconds: float) -> bool:
     """Whether the condition came true in time."""
     deadline = time.monotonic() + seconds
@@ -193,7 +146,7 @@ def stop(pid: int) -> None:
 def run_command(command: list[str]) -> int:
     """Run the command against a fresh node and return its exit code."""
     jars = fetch()
-    with tempfile.TemporaryDirectory(prefix="run-", dir=CACHE) as folder:
+    with tempfile.TemporaryDirectory(prefix="run-", dir=KEPT) as folder:
         node = Node(jars, Path(folder))
         process = node.start()
         try:
@@ -239,44 +192,27 @@ def is_broker(pid: int) -> bool:
         return False
 
 
-def say(text: str) -> None:
-    print(f"kafka: {text}", file=sys.stderr, flush=True)
-
-
-def leave(number: int, _frame: FrameType | None) -> None:
-    """A signal ends the lane the way an exception does, so that the node is stopped."""
-    sys.exit(128 + number)
-
-
 def main() -> int:
+    own, command = split_command(sys.argv[1:])
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("action", choices=["run", "start", "stop", "fetch"])
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="for run: -- and the command")
-    arguments = parser.parse_args()
-    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
-    if (arguments.action == "run") != bool(command):
+    action = parser.parse_args(own).action
+    if (action == "run") != bool(command):
         parser.error("`run` takes a command after --, the others take none")
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        if arguments.action == "stop":
-            return stop_standing()
-        require_java()
-        match arguments.action:
-            case "run":
-                return run_command(command)
-            case "start":
-                return start_standing()
-            case _:
-                print(fetch().relative_to(ROOT))
-                return 0
-    except LaneError as error:
-        print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
-        return MISSING
-    except KeyboardInterrupt:
-        return 130
+    if action == "stop":
+        return stop_standing()
+    require_java()
+    match action:
+        case "run":
+            return run_command(command)
+        case "start":
+            return start_standing()
+        case _:
+            print(fetch().relative_to(ROOT))
+            return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(finish(main))

@@ -12,41 +12,31 @@ import argparse
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from types import FrameType
 
-ROOT = Path(__file__).resolve().parent.parent
-CACHE = ROOT / ".cache" / "s3"
+from lane import CACHE, LOOPBACK, ROOT, LaneError, finish, free_ports, say, split_command
+
+KEPT = CACHE / "s3"
 VERSION = "v1.8.0"
 MODULE = f"github.com/versity/versitygw/cmd/versitygw@{VERSION}"
-LOOPBACK, REGION, BUCKET = "127.0.0.1", "us-east-1", "nightshift"
-MISSING = 4  # the exit code for what is not set up, as everywhere in Nightshift
-
-
-class LaneError(Exception):
-    """What went wrong, and what a person can do about it."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
+REGION, BUCKET = "eu-central-1", "nightshift"  # not the region that a client takes for granted
 
 
 def fetch() -> Path:
     """The gateway's program, built once per version; Go compares the checksums."""
-    program = CACHE / VERSION / "versitygw"
+    program = KEPT / VERSION / "versitygw"
     if program.is_file():
         return program
     if shutil.which("go") is None:
         raise LaneError("the S3 gateway is built with Go, which is not on this machine", "install Go")
-    CACHE.mkdir(parents=True, exist_ok=True)
+    KEPT.mkdir(parents=True, exist_ok=True)
     say(f"building versitygw {VERSION} (some minutes, once)")
-    with tempfile.TemporaryDirectory(dir=CACHE) as unfinished:
+    with tempfile.TemporaryDirectory(dir=KEPT) as unfinished:
         environment = os.environ | {"GOBIN": unfinished}
         if subprocess.run(["go", "install", MODULE], check=False, env=environment).returncode != 0:
             raise LaneError("the S3 gateway could not be built", "look at Go's messages above")
@@ -58,10 +48,11 @@ def fetch() -> Path:
 def run_command(command: list[str]) -> int:
     """Run the command against a fresh gateway and return its exit code."""
     program = fetch()
-    with tempfile.TemporaryDirectory(prefix="run-", dir=CACHE) as name:
+    with tempfile.TemporaryDirectory(prefix="run-", dir=KEPT) as name:
         folder = Path(name)
         (folder / "data" / BUCKET).mkdir(parents=True)  # a folder is a bucket
-        access, secret, port = "nightshift", secrets.token_hex(16), free_port()
+        access, secret = "nightshift", secrets.token_hex(16)
+        [port] = free_ports(1)
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 [program, "--port", f"{LOOPBACK}:{port}", "--region", REGION, "posix", folder / "data"],
@@ -86,13 +77,6 @@ def run_command(command: list[str]) -> int:
             process.wait()
 
 
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on right now."""
-    with socket.create_server((LOOPBACK, 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def wait_until_listening(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
     """Return once it takes connections; raise LaneError with its last words when it does not."""
     deadline = time.monotonic() + 30
@@ -109,37 +93,20 @@ def wait_until_listening(process: "subprocess.Popen[bytes]", port: int, log: Pat
     )
 
 
-def say(text: str) -> None:
-    print(f"s3: {text}", file=sys.stderr, flush=True)
-
-
-def leave(number: int, _frame: FrameType | None) -> None:
-    """A signal ends the lane the way an exception does, so that the gateway is stopped."""
-    sys.exit(128 + number)
-
-
 def main() -> int:
+    own, command = split_command(sys.argv[1:])
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("action", choices=["run", "fetch"])
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="for run: -- and the command")
-    arguments = parser.parse_args()
-    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
-    if (arguments.action == "run") != bool(command):
+    action = parser.parse_args(own).action
+    if (action == "run") != bool(command):
         parser.error("`run` takes a command after --, `fetch` takes none")
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        if arguments.action == "run":
-            return run_command(command)
-        print(fetch().relative_to(ROOT))
-    except LaneError as error:
-        print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
-        return MISSING
-    except KeyboardInterrupt:
-        return 130
+    if action == "run":
+        return run_command(command)
+    print(fetch().relative_to(ROOT))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(finish(main))

@@ -6,7 +6,10 @@ import socket
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+import docker
 import pytest
+from docker.errors import APIError, ImageNotFound
+from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
@@ -38,11 +41,14 @@ _ENVIRONMENT = {
 
 @contextlib.contextmanager
 def kafka_container() -> Iterator[KafkaAddress]:
-    """Start it, and remove it with its data afterwards. Skips, with the reason, where no engine answers."""
+    """Start it, and remove it with its data afterwards. Skips, with the reason, where it cannot be had."""
     try:
         _reach_engine()
     except OSError as error:
         pytest.skip(f"NIGHTSHIFT_KAFKA=testcontainers, but no Docker engine answers: {error}")
+    _have(IMAGE)
+    if not testcontainers_config.ryuk_disabled:  # the library's own, which removes what a killed run leaves
+        _have(testcontainers_config.ryuk_image, hint="; TESTCONTAINERS_RYUK_DISABLED=true does without")
     # The library's KafkaContainer can run one vendor's image only, and not this one.
     port = draw_port()  # chosen before the start: the node has to tell it to its clients
     container = DockerContainer(IMAGE)
@@ -52,6 +58,20 @@ def kafka_container() -> Iterator[KafkaAddress]:
     container.waiting_for(LogMessageWaitStrategy("Kafka Server started").with_startup_timeout(60))
     with container:
         yield KafkaAddress(f"{LOOPBACK}:{port}", idempotence=True, adaptive_fetch=False)
+
+
+def _have(image: str, *, hint: str = "") -> None:
+    """The image is on the engine, pulled where it was not: what is not to be had here is no failure of a test."""
+    with contextlib.closing(docker.from_env()) as engine:
+        try:
+            engine.images.get(image)
+        except ImageNotFound:
+            try:
+                engine.images.pull(image)
+            except APIError as error:
+                pytest.skip(
+                    f"the image {image} is not on this Docker engine, nor can it pull it{hint}: {error}"
+                )
 
 
 def _reach_engine() -> None:

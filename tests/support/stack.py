@@ -11,10 +11,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
+import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from pydantic import SecretStr
 
 from nightshift.contracts.topics import Topics
-from nightshift.devstack.parts import SUPERUSER, EmbeddedPostgres, PostgresAddress
+from nightshift.devstack.parts import SUPERUSER, EmbeddedPostgres, PostgresAddress, S3Address
+from nightshift.devstack.parts.place import find_place
+from nightshift.runtime.settings import ObjectStoreSettings
 
 _PREFIX = "nightshift-test"
 TEMPLATE = "nightshift_template"
@@ -38,9 +42,31 @@ def postgres_programs() -> Path | None:
     return Path(given) if given else None
 
 
+def postgres_tool(near: Path, name: str) -> Path:
+    """A program for PostgreSQL's users, such as pg_dump, of the version that these tests run on.
+
+    Skips where that has the server's programs alone: a tool of another version writes what this server cannot read.
+    """
+    tool = find_place(near, postgres_programs()).programs / name
+    if not tool.is_file():
+        pytest.skip(f"there is no {name} in {tool.parent}")
+    return tool
+
+
 def postgres_part(data_dir: Path, *, settings: Mapping[str, str] | None = None) -> EmbeddedPostgres:
     """A server, of the version that these tests are asked to run on."""
     return EmbeddedPostgres(data_dir, settings=settings, programs=postgres_programs())
+
+
+def store_settings(s3: S3Address) -> ObjectStoreSettings:
+    """What a service would read from its environment to reach this store."""
+    return ObjectStoreSettings(
+        s3_bucket=s3.bucket,
+        s3_endpoint=s3.endpoint,
+        s3_region=s3.region,
+        s3_access_key=s3.access_key,
+        s3_secret_key=SecretStr(s3.secret_key),
+    )
 
 
 @contextlib.contextmanager

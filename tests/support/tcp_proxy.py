@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -22,10 +23,18 @@ class TcpProxy:
     lost: int = 0
     tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self.tasks.add(task)
+    def accept(self, listener: socket.socket) -> None:
+        """Take one connection that waits."""
+        with contextlib.suppress(BlockingIOError, ConnectionError):  # its client is gone already
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            task = asyncio.create_task(self._serve(connection))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+            task.add_done_callback(lambda _: connection.close())
+
+    async def _serve(self, connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=connection)
         try:
             if (
                 self.let_pass == 0
@@ -39,7 +48,6 @@ class TcpProxy:
             pass
         finally:
             writer.transport.abort()
-            self.tasks.discard(task)
 
     async def _answer(
         self, server: asyncio.StreamReader, writer: asyncio.StreamWriter, upwards: "asyncio.Task[None]"
@@ -87,15 +95,17 @@ async def _connected(
 async def tcp_proxy(host: str, port: int) -> AsyncIterator[TcpProxy]:
     """A proxy on a free port of loopback before `host:port`."""
     proxy = TcpProxy(host, port)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    proxy.own_port = server.sockets[0].getsockname()[1]
-    try:
-        yield proxy
-    finally:
-        server.close()
-        await asyncio.sleep(0)  # who was accepted at this moment has a task after it
-        tasks = list(proxy.tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await server.wait_closed()
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        proxy.own_port = listener.getsockname()[1]
+        # asyncio's own server leaves a connection open that comes while it closes.
+        loop.add_reader(listener, proxy.accept, listener)
+        try:
+            yield proxy
+        finally:
+            loop.remove_reader(listener)
+            tasks = list(proxy.tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)

@@ -23,7 +23,14 @@ SHAPE = {
     "home": str,
     "postgres": {"dsn": str, "pid": int},
     "kafka": {"bootstrap": str, "pid": int},
-    "s3": {"endpoint": str, "bucket": str, "access_key": str, "secret_key": str, "pid": int},
+    "s3": {
+        "endpoint": str,
+        "bucket": str,
+        "access_key": str,
+        "secret_key": str,
+        "region": str,
+        "pid": int,
+    },
     "model": {"base_url": str, "pid": int},
     "services": dict,
 }

@@ -106,6 +106,7 @@ def service(
         NIGHTSHIFT_S3_BUCKET=s3.bucket,
         NIGHTSHIFT_S3_ACCESS_KEY=s3.access_key,
         NIGHTSHIFT_S3_SECRET_KEY=s3.secret_key,
+        NIGHTSHIFT_S3_REGION=s3.region,
         NIGHTSHIFT_SNAPSHOT_KEY="0" * 32,
         NIGHTSHIFT_HOME=str(tmp_path / "home"),
         NIGHTSHIFT_GATEWAY_LEASE_S="1",

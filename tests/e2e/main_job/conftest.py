@@ -11,7 +11,8 @@ from tests.support.main_job import DEMO_WORDS, RICH, MainJob
 from tests.support.processes import RunningUp
 from tests.support.s3_switch import Switch, s3_switch
 
-from nightshift.devstack.parts import S3Address
+from nightshift.contracts.topics import Topics
+from nightshift.devstack.parts import KafkaAddress, S3Address
 
 _SCENARIO = Path(__file__).parent / "scenario.yaml"
 _DEMO = Path("examples/scenarios/tool-library.yaml")
@@ -66,6 +67,26 @@ def job(stack_folder: Path, s3: S3Address, switch: Switch) -> Iterator[MainJob]:
         "NIGHTSHIFT_S3_BUCKET": s3.bucket,
         "NIGHTSHIFT_S3_ACCESS_KEY": s3.access_key,
         "NIGHTSHIFT_S3_SECRET_KEY": s3.secret_key,
+        "NIGHTSHIFT_S3_REGION": s3.region,
     }
     with _main_job(stack_folder / "faults" / "home", "--s3", switch.endpoint, env=env) as job:
         yield job
+
+
+@pytest.fixture
+def job_on_kafka(
+    stack_folder: Path, kafka: KafkaAddress, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MainJob]:
+    """A stack on a broker that somebody else runs, with this test's own topics there."""
+    if kafka.embedded:
+        pytest.skip("the embedded broker is that of every other test here; `make test-kafka` runs this")
+    home = stack_folder / "kafka" / "home"
+    env = {"NIGHTSHIFT_TOPIC_PREFIX": topics.prefix}
+    monkeypatch.setenv("NIGHTSHIFT_TOPIC_PREFIX", topics.prefix)  # for the requests that this process sends
+    arguments = ("--kafka", kafka.bootstrap, "--scenario", str(_scenario(home.parent)))
+    job = MainJob(lambda: RunningUp(home, *arguments, env=env))
+    try:
+        job.ready()
+        yield job
+    finally:
+        job.up.end()

@@ -9,11 +9,10 @@ import asyncpg
 import pytest
 from tests.support import facts
 from tests.support.stack import Database as Place
-from tests.support.stack import postgres_part, postgres_programs, session_folder
+from tests.support.stack import postgres_part, postgres_tool, session_folder
 
 from nightshift.contracts.model import PendingKind
 from nightshift.devstack.parts import UNSAFE_FAST
-from nightshift.devstack.parts.place import find_place
 from nightshift.runtime.errors import ForeignEventType
 from nightshift.runtime.log.migrate import migrate
 from nightshift.runtime.log.port import SHARDS
@@ -23,8 +22,8 @@ ALL = dict.fromkeys(range(SHARDS), 0)
 
 
 async def run(folder: Path, program: str, *arguments: str) -> None:
-    place = await asyncio.to_thread(find_place, folder, postgres_programs())
-    await asyncio.to_thread(subprocess.run, [str(place.programs / program), *arguments], check=True)
+    tool = await asyncio.to_thread(postgres_tool, folder, program)
+    await asyncio.to_thread(subprocess.run, [str(tool), *arguments], check=True)
 
 
 @pytest.mark.fault

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
-from pydantic import SecretStr
 from tests.support.http_answers import answering
 from tests.support.object_conformance import ObjectStoreConformance
+from tests.support.stack import store_settings
 
 from nightshift.devstack.parts import S3Address
 from nightshift.runtime.errors import ConfigurationError, Unavailable
@@ -17,17 +17,7 @@ from nightshift.runtime.settings import ObjectStoreSettings
 
 def settings(endpoint: str) -> ObjectStoreSettings:
     """Of a server that looks at no key."""
-    return settings_of(S3Address(endpoint, "nightshift", "k", "s"))
-
-
-def settings_of(s3: S3Address) -> ObjectStoreSettings:
-    return ObjectStoreSettings(
-        s3_bucket=s3.bucket,
-        s3_endpoint=s3.endpoint,
-        s3_region=s3.region,
-        s3_access_key=s3.access_key,
-        s3_secret_key=SecretStr(s3.secret_key),
-    )
+    return store_settings(S3Address(endpoint, "nightshift", "k", "s"))
 
 
 class TestS3ObjectStore(ObjectStoreConformance):
@@ -35,7 +25,7 @@ class TestS3ObjectStore(ObjectStoreConformance):
     @classmethod
     def store(cls, s3: S3Address) -> Iterator[S3ObjectStore]:
         """One for all: a client takes most of a second to make."""
-        store = S3ObjectStore(settings_of(s3))
+        store = S3ObjectStore(store_settings(s3))
         yield store
         asyncio.run(store.close())
 
@@ -85,7 +75,10 @@ async def test_nobody_there_is_unavailable(unused_tcp_port):
             await store.get("a")
 
 
-@pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (404, "NoSuchBucket")])
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(403, "AccessDenied"), (404, "NoSuchBucket"), (400, "AuthorizationHeaderMalformed")],
+)
 async def test_what_the_settings_have_wrong_is_said_so(status, code):
     async with (
         answering(status, code=code) as server,

@@ -166,6 +166,7 @@ async def town(
         "NIGHTSHIFT_S3_BUCKET": s3.bucket,
         "NIGHTSHIFT_S3_ACCESS_KEY": s3.access_key,
         "NIGHTSHIFT_S3_SECRET_KEY": s3.secret_key,
+        "NIGHTSHIFT_S3_REGION": s3.region,
         "NIGHTSHIFT_MODEL_FIRST_BACKOFF_S": "0.1",
         "ANTHROPIC_BASE_URL": (await model.start()).base_url,
         "ANTHROPIC_API_KEY": "any",

@@ -14,12 +14,11 @@ import pytest
 from tests.integration.relay.reading import in_log, reading
 from tests.integration.relay.relays import relays
 from tests.integration.relay.writing import append_some, checkpoint, log_on
-from tests.support.stack import Database, postgres_part, postgres_programs
+from tests.support.stack import Database, postgres_part, postgres_tool
 from tests.support.waiting import eventually
 
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import UNSAFE_FAST, KafkaAddress
-from nightshift.devstack.parts.place import find_place
 from nightshift.runtime.log.migrate import migrate
 from nightshift.runtime.log.port import build_stream
 
@@ -48,9 +47,9 @@ class Server:
 
     async def run(self, program: str, *arguments: str) -> None:
         """One of the server's own programs on this server."""
-        place = await asyncio.to_thread(find_place, self._folder, postgres_programs())
+        tool = await asyncio.to_thread(postgres_tool, self._folder, program)
         process = await asyncio.create_subprocess_exec(
-            str(place.programs / program),
+            str(tool),
             "--host=127.0.0.1",
             f"--port={self.part.port}",
             "--username=postgres",

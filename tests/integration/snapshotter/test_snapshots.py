@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from random import Random
 from uuid import uuid4
 
 import pytest
+from tests.support.stack import store_settings
 
 from nightshift.contracts.events.build import (
     BuildAccepted,
@@ -16,10 +18,13 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.sandbox import SandboxClosed, SandboxOpened
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import Event, PendingKind
+from nightshift.devstack.parts import S3Address
 from nightshift.runtime.errors import Unavailable
 from nightshift.runtime.log.memory import MemoryEventLog, MemoryTables
 from nightshift.runtime.log.port import NewEvent, build_stream
 from nightshift.runtime.objects.memory import MemoryObjectStore
+from nightshift.runtime.objects.port import ObjectStore
+from nightshift.runtime.objects.s3 import S3ObjectStore
 from nightshift.sandboxes.local.driver import LocalDriver
 from nightshift.sandboxes.local.settings import LocalSettings
 from nightshift.sandboxes.snapshots.manifest import ProjectKey
@@ -43,9 +48,9 @@ class BrokenStore(MemoryObjectStore):
 
 
 class Desk:
-    def __init__(self, driver: LocalDriver) -> None:
+    def __init__(self, driver: LocalDriver, objects: ObjectStore | None = None) -> None:
         self.driver = driver
-        self.objects = BrokenStore()
+        self.objects = objects or BrokenStore()
         self.log = MemoryEventLog(MemoryTables())
         self.stores: dict[str, SnapshotStore] = {}
         self.snapshots = self.replica()
@@ -62,11 +67,11 @@ class Desk:
         appended = await self.log.append(STREAM, [NewEvent(fact, uuid4()) for fact in facts])
         return appended.version
 
-    async def begin(self):
+    async def begin(self, project: str = "p"):
         """An accepted build with a sandbox that holds one file."""
         accepted = BuildAccepted(
             build_id="shop",
-            project_id="p",
+            project_id=project,
             account_id="a",
             idea_brief="a shop",
             model="scripted-1",
@@ -129,6 +134,35 @@ async def test_before_a_sleep_the_exact_tree_is_saved_and_comes_back_in_another_
     restored = await restore(other, desk.store("p"), saved.key)
     assert (restored.tree_digest, restored.lost) == (saved.tree_digest, ())
     assert await other.read_file("run.sh") == b"#!/bin/sh\n"
+
+
+async def test_a_tree_of_several_packs_goes_to_s3_and_comes_back(tmp_path: Path, s3: S3Address) -> None:
+    """What the memory's store cannot show: keys, sizes and ranges as a server on the wire takes them."""
+    project = f"p{uuid4().hex}"  # a server of somebody else's keeps what is put
+    driver, random = LocalDriver(LocalSettings(state_dir=tmp_path)), Random(1)
+    contents = {f"data/{number} ü&=+.bin": random.randbytes(6 * 1024**2) for number in range(4)}
+    async with S3ObjectStore(store_settings(s3)) as objects:
+        desk = Desk(driver, objects)
+        sandbox = await desk.begin(project)
+        for path, content in contents.items():
+            await sandbox.write_file(path, content)
+        await desk.add(SleepRequested(reason="budget", account_id="a", wake_at=None))
+        await desk.snapshots.make("shop")
+        [saved] = await desk.facts(SnapshotSaved)
+        await sandbox.kill()
+        other = await driver.create("shop", generation=2)
+        # As another replica does it, which has put nothing itself.
+        fresh = SnapshotStore(objects, ProjectKey.derive(b"test", project))
+        restored = await restore(other, fresh, saved.key)
+        assert (restored.tree_digest, restored.lost) == (saved.tree_digest, ())
+        for path, content in contents.items():
+            assert await other.read_file(path) == content, path
+        await other.kill()
+        prefix = saved.key.partition("/builds/")[0]
+        packs = [info async for info in objects.list(f"{prefix}/packs/") if info.key.endswith(".pack")]
+        assert len(packs) > 1
+        async for info in objects.list(f"{prefix}/"):
+            await objects.delete(info.key)
 
 
 async def test_a_store_that_fails_twice_is_tried_again_and_each_failure_is_told(desk: Desk) -> None:

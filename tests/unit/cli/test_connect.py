@@ -55,11 +55,18 @@ def test_the_ways_of_a_broker_are_those_of_who_runs_it(stack, pid: int | None, e
 
 
 def test_the_object_store_comes_with_its_keys(stack):
-    told = {"endpoint": "http://s", "bucket": "b", "access_key": "a", "secret_key": "hunter2", "pid": 3}
-    settings = settings_for(ObjectStoreSettings, stack(s3=told))
+    told = {"endpoint": "http://s", "bucket": "b", "access_key": "a", "secret_key": "hunter2", "region": "r"}
+    settings = settings_for(ObjectStoreSettings, stack(s3={**told, "pid": 3}))
     assert (settings.s3_endpoint, settings.s3_bucket, settings.s3_access_key) == ("http://s", "b", "a")
+    assert settings.s3_region == "r"
     assert settings.s3_secret_key is not None
     assert settings.s3_secret_key.get_secret_value() == "hunter2"
+
+
+def test_an_object_store_without_keys_is_asked_with_those_of_the_vendors_chain(stack):
+    told = {"endpoint": "http://s", "bucket": "b", "access_key": "", "secret_key": "", "pid": None}
+    settings = settings_for(ObjectStoreSettings, stack(s3=told))
+    assert (settings.s3_access_key, settings.s3_secret_key) == (None, None)
 
 
 def test_a_variable_wins_over_the_stack(stack, monkeypatch: pytest.MonkeyPatch):

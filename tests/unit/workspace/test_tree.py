@@ -3,6 +3,7 @@
 import re
 import runpy
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -103,13 +104,32 @@ def test_members_are_alike(member):
     assert (folder / meta["project"]["readme"]).exists()
 
 
-def test_an_id_of_a_cluster_is_never_taken_for_an_option():
+def test_an_id_of_a_cluster_is_never_taken_for_an_option(monkeypatch):
     """One of 64 would be, and the lane would not start."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     lane = runpy.run_path(str(ROOT / "scripts/kafka_lane.py"))
     drawn = {lane["cluster_id"]() for _ in range(2000)}
     assert len(drawn) == 2000
     assert not [one for one in drawn if one.startswith("-")]
     assert {len(one) for one in drawn} == {22}
+
+
+@pytest.mark.parametrize(
+    ("lane", "arguments", "complaint"),
+    [
+        ("kafka", ["run"], "a command after --"),
+        ("kafka", ["stop", "--", "true"], "a command after --"),
+        ("s3", ["run", "true"], "unrecognized arguments"),
+        ("postgres", ["run", "15"], "a command after --"),
+        ("postgres", ["fetch", "--", "true"], "a command after --"),
+        ("postgres", ["run", "14", "15", "--", "true"], "there is no version 14 here, only 15, 16, 17"),
+    ],
+)
+def test_a_lane_that_is_asked_for_nonsense_says_so_and_starts_nothing(lane, arguments, complaint):
+    command = [sys.executable, ROOT / f"scripts/{lane}_lane.py", *arguments]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert complaint in ran.stderr
 
 
 @pytest.mark.parametrize("script", ["scripts/setup.sh", "scripts/lock.sh", ".ci/run"])

@@ -61,7 +61,8 @@ def _of_stack(home: Path, role: str) -> Mapping[str, Any]:
         }
     if "s3" in stack:
         store = stack["s3"]
-        told |= {f"s3_{name}": store[name] for name in ("endpoint", "bucket", "access_key", "secret_key")}
+        # Somebody else's may have no keys: those of the vendor's usual chain are used then, not empty ones.
+        told |= {f"s3_{name}": value for name, value in store.items() if name != "pid" and value}
     return told
 
 

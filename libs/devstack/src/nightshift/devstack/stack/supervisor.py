@@ -98,6 +98,7 @@ class Stack:
                 "bucket": found.s3.bucket,
                 "access_key": found.s3.access_key,
                 "secret_key": found.s3.secret_key,
+                "region": found.s3.region,
                 "pid": self._pid("s3"),
             }
         if found.model is not None:

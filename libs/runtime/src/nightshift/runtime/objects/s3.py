@@ -32,6 +32,7 @@ _MISCONFIGURED = {
     "AccessDenied",
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
+    "AuthorizationHeaderMalformed",  # another region than the bucket's
     "AllAccessDisabled",
     "PermanentRedirect",
     "403",

@@ -1,0 +1,97 @@
+"""What the lanes share: each runs a command against a server that is not of the embedded stack."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache"
+LOOPBACK = "127.0.0.1"
+MISSING = 4  # the exit code for what is not set up, as everywhere in Nightshift
+
+
+class LaneError(Exception):
+    """What went wrong, and what a person can do about it."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def require_java() -> None:
+    """Make sure that `java` (17 or newer) and `mvn` are there; as root, install what is missing."""
+    packages = {"java": "default-jre-headless", "mvn": "maven"}
+    missing = [package for command, package in packages.items() if shutil.which(command) is None]
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        say(f"installing {' and '.join(missing)}")
+        # Debian's list may be older than its packages: refresh it, and let the install say what is wrong.
+        subprocess.run(["apt-get", "update", "-qq"], check=False, stdout=sys.stderr)
+        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(install, check=False, stdout=sys.stderr, env=environment)
+        missing = [package for command, package in packages.items() if shutil.which(command) is None]
+    if missing:
+        raise LaneError(
+            "this lane needs Java 17 and Maven, and they are not on this machine",
+            f"apt-get install {' '.join(missing)}",
+        )
+    answer = subprocess.run(["java", "-version"], check=True, capture_output=True, text=True).stderr
+    found = re.search(r'version "(\d+)', answer)
+    if found is None or int(found.group(1)) < 17:
+        raise LaneError(f"Java is too old: {answer.splitlines()[0]}", "install Java 17 or newer")
+
+
+def maven(recipe: Path, *goal: str) -> None:
+    """Run a goal of Maven's; it compares the checksums of what it fetches. Raises LaneError."""
+    command = ["mvn", "--batch-mode", "--quiet", "--strict-checksums", "--file", str(recipe), *goal]
+    if subprocess.run(command, check=False, stdout=sys.stderr).returncode != 0:
+        raise LaneError("Maven could not fetch what this lane runs", "look at Maven's messages above")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on right now."""
+    probes = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
+    try:
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def say(text: str) -> None:
+    """To stderr, under the name of the lane."""
+    print(f"{Path(sys.argv[0]).stem.removesuffix('_lane')}: {text}", file=sys.stderr, flush=True)
+
+
+def split_command(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What stands before `--`, and the command after it."""
+    if "--" not in arguments:
+        return arguments, []
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
+
+
+def finish(work: Callable[[], int]) -> int:
+    """Do the lane's work and return its exit code; what is missing is said with a hint.
+
+    A signal ends the lane the way an exception does, so that its server is stopped.
+    """
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        return work()
+    except LaneError as error:
+        print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
+        return MISSING
+    except KeyboardInterrupt:
+        return 130
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
