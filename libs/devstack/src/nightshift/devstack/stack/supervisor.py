@@ -232,8 +232,9 @@ async def _all(*work: Coroutine[Any, Any, Any]) -> None:
         async with asyncio.TaskGroup() as group:
             for one in work:
                 group.create_task(one)
-    except* Exception as failed:  # noqa: BLE001 - raised again as it was, out of the group
-        first: BaseException = failed
-        while isinstance(first, BaseExceptionGroup):
+    # No `except*`: what is raised in one comes out within a group again, on Python before 3.11.4.
+    except ExceptionGroup as failed:
+        first: Exception = failed
+        while isinstance(first, ExceptionGroup):
             first = first.exceptions[0]
         raise first from None
