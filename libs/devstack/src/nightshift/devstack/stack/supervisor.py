@@ -12,7 +12,7 @@ from nightshift.devstack.parts import EmbeddedKafka, EmbeddedPostgres, EmbeddedS
 from nightshift.devstack.ports import is_free
 from nightshift.devstack.stack import home, steps
 from nightshift.devstack.stack.addresses import given_addresses, needs_snapshot_key, service_environment
-from nightshift.devstack.stack.plan import PARTS, Plan
+from nightshift.devstack.stack.plan import PARTS, Plan, service_name
 from nightshift.devstack.stack.units import Part, ServiceReplica
 from nightshift.devstack.warm import Warm
 
@@ -103,7 +103,8 @@ class Stack:
         if found.model is not None:
             told["model"] = {"base_url": found.model, "pid": self._pid("model")}
         told["services"] = {
-            name: [{"pid": one.pid} for one in replicas] for name, replicas in self._services.items()
+            service_name(name): [{"pid": one.pid} for one in replicas]
+            for name, replicas in self._services.items()
         }
         return told
 
