@@ -45,7 +45,7 @@ DEMO_STEPS = (
     *("scaffold", "store", "tests", "first test run", None, "mend", "second test run", "page"),
     *("install", "start", "try it", "preview", "document"),
 )
-SERVICES = ("relay", "orchestrator", "sandbox_gateway", "snapshotter", "budget")
+SERVICES = ("relay", "orchestrator", "sandbox-gateway", "snapshotter", "budget")
 #: Microdollars of a day that no build here can spend.
 _PLENTY = 1_000_000_000
 _DAYS = 30

@@ -79,7 +79,7 @@ async def test_services_wait_say_so_and_go_on_and_nothing_is_lost(
     for name, lines in said.items():
         assert lines[::2] == ["postgres.away"] * (len(lines) // 2), f"{name}: {lines}"
         assert lines[1::2] == ["postgres.back"] * (len(lines) // 2), f"{name}: {lines}"
-    assert {name for name, lines in said.items() if lines} >= {"relay", "orchestrator", "sandbox_gateway"}
+    assert {name for name, lines in said.items() if lines} >= {"relay", "orchestrator", "sandbox-gateway"}
     assert {name: stack.process(name) for name in SERVICES} == processes, "a service gave up"
 
 

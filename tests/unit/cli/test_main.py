@@ -1,5 +1,6 @@
 """What every command line has in common: outcomes become exit codes, errors two lines on stderr, help comes quickly."""
 
+import os
 import subprocess
 import sys
 
@@ -168,3 +169,42 @@ def test_a_wrong_argument_of_any_command_exits_2_before_anything_is_done(words, 
     assert err.startswith("error: ")
     assert "\nhint: " in err
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2", "0 1 2"])
+def test_a_stream_that_the_shell_closed_changes_nothing(closed):
+    """Also not what is opened next: it must not get the number of a standard stream."""
+    program = (
+        "import sys; from nightshift.cli import main as entry; from nightshift.cli.exits import Exit\n"
+        "def run():\n"
+        "    print('to nobody'); print('to nobody', file=sys.stderr); sys.stdin.read()\n"
+        "    return 9 if open(sys.executable, 'rb').fileno() > 2 else 1\n"
+        "entry.run = run\n"
+        "entry.main()\n"
+    )
+    redirections = " ".join(f"{number}>&-" for number in closed.split())
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -c "$1" {redirections}', sys.executable, program],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert done.returncode == 9, done.stderr
+
+
+def test_a_locale_that_lacks_a_character_shows_another_in_its_place():
+    program = (
+        "from nightshift.cli import main as entry, output\n"
+        "entry.run = lambda: output.write_line('na\u00efve \u65e5')\n"
+        "entry.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+        timeout=50,
+    )
+    assert done.stdout == b"na?ve ?\n"

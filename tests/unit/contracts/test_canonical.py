@@ -1,5 +1,6 @@
 import json
 import math
+from datetime import datetime
 
 import pytest
 from hypothesis import example, given
@@ -59,7 +60,16 @@ def test_nan_is_refused(value):
 
 
 @pytest.mark.parametrize(
-    "value", [object(), {"a": {1, 2}}, b"bytes", [10**5000]], ids=["object", "set", "bytes", "int"]
+    "value",
+    [
+        object(),
+        {"a": {1, 2}},
+        b"bytes",
+        [10**5000],
+        {"at": datetime.fromisoformat("0001-01-01T00:00:00+14:00")},
+        {"at": datetime.fromisoformat("9999-12-31T23:59:59-14:00")},
+    ],
+    ids=["object", "set", "bytes", "int", "before the calendar", "after the calendar"],
 )
 def test_what_is_not_json_is_refused(value):
     with pytest.raises(InvalidData):

@@ -21,8 +21,9 @@ from nightshift.contracts.errors import (
     UnknownType,
     UnknownVersion,
 )
+from nightshift.contracts.events.account import AccountBudgetSet, AccountOpened, AccountToppedUp
 from nightshift.contracts.events.build import CheckpointSaved, ToolCallRequested
-from nightshift.contracts.events.requests import BuildRequested, ToolCallResultGiven
+from nightshift.contracts.events.requests import BuildRequested, ToolCallApprovalGiven, ToolCallResultGiven
 from nightshift.contracts.limits import Limits
 from nightshift.contracts.model import Owner
 from nightshift.contracts.registry import encode, subject_of, wire_name
@@ -389,6 +390,49 @@ def test_an_unknown_field_is_named():
     with pytest.raises(InvalidData) as caught:
         decode_request(message.key, message.headers, json.dumps(data).encode())
     assert caught.value.field == "idea"
+
+
+@pytest.mark.parametrize(
+    ("request_", "field", "value"),
+    [
+        (request_, field, value)
+        for request_, field, values_ in (
+            (
+                AccountToppedUp(account_id="ada", amount_microusd=5),
+                "amount_microusd",
+                ("300", " 3 ", "1_000", True),
+            ),
+            (
+                AccountOpened(account_id="ada", period_budget_microusd=5),
+                "period_budget_microusd",
+                ("0", True, False),
+            ),
+            (AccountBudgetSet(account_id="ada", period_budget_microusd=5), "period_days", ("7", True)),
+            (
+                ToolCallResultGiven(build_id="b", call_id="b/1/0", output="x"),
+                "is_error",
+                ("true", "0", 0, 1),
+            ),
+            (
+                ToolCallApprovalGiven(build_id="b", call_id="b/1/0", approved=True),
+                "approved",
+                ("true", "0", 0, 1),
+            ),
+            (
+                BuildRequested(build_id="b", project_id="p", account_id="a", idea_brief="x"),
+                "deadline",
+                # Seconds or milliseconds? And what is beyond the calendar in UTC is no time at all.
+                (2147483648, "2147483648", 1.5, True, "2026-11-26", "0001-01-01T00:00:00+14:00"),
+            ),
+        )
+        for value in values_
+    ],
+)
+def test_what_the_schema_does_not_allow_is_refused_and_never_read_as_something_else(request_, field, value):
+    message = encode_request(request_, id="1", source="/t")
+    data = {**json.loads(message.value), field: value}
+    with pytest.raises(InvalidData):
+        decode_request(message.key, message.headers, json.dumps(data).encode())
 
 
 headers_of_requests = st.sampled_from(

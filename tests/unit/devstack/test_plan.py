@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nightshift.devstack.child import Child, ChildSpec
 from nightshift.devstack.errors import BadPlan, HomeInUse
 from nightshift.devstack.parts import KafkaAddress, PostgresAddress
 from nightshift.devstack.stack import home as homes
@@ -17,6 +18,7 @@ from nightshift.devstack.stack.addresses import (
     service_environment,
 )
 from nightshift.devstack.stack.plan import Given, make_plan
+from nightshift.devstack.stack.units import ServiceReplica
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +64,24 @@ def test_a_scenario_asks_for_the_scripted_model_key_or_not(tmp_path: Path) -> No
 def test_a_service_that_is_not_installed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadPlan, match="budget is not installed"):
         make_plan(tmp_path, environ={}, only=["budget"])
+
+
+def test_a_service_is_told_of_by_the_name_it_has_everywhere_and_asked_for_by_either(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(plans, "is_installed", lambda _name: True)
+    for asked in ("sandbox-gateway", "sandbox_gateway"):
+        plan = make_plan(tmp_path, environ={}, only=["postgres", "kafka", "s3", asked], replicas={asked: 2})
+        assert plan.services == {"sandbox_gateway": 2}
+    with pytest.raises(BadPlan) as caught:
+        make_plan(tmp_path, environ={}, only=["moon"])
+    assert "sandbox-gateway" in str(caught.value.hint)
+
+    async def launch(spec: ChildSpec) -> Child:
+        return Child.start(spec)
+
+    replica = ServiceReplica("sandbox_gateway", 1, env={}, log_dir=tmp_path, launch=launch)
+    assert replica.name == "sandbox-gateway #2"
 
 
 def test_a_service_gets_its_role_and_the_brokers_ways(tmp_path: Path) -> None:

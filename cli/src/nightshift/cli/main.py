@@ -15,7 +15,7 @@ import cyclopts
 
 from nightshift.cli.errors import WrongUsage
 from nightshift.cli.exits import Exit
-from nightshift.cli.output import discard, report_error
+from nightshift.cli.output import discard, ready_streams, report_error
 from nightshift.contracts.errors import ContractError
 from nightshift.runtime.errors import ConfigurationError, NightshiftError, NotFound
 
@@ -137,6 +137,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """The entry point of the `nightshift` script."""
+    ready_streams()
     sys.exit(run())
 
 

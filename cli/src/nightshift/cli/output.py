@@ -24,6 +24,20 @@ _UNSAFE = re.compile(
 )
 
 
+def ready_streams() -> None:
+    """Make the standard streams fit for use, whatever the shell gave us.
+
+    One that was closed (`>&-`) leads nowhere from now on; its number must not go to the next file that is opened. One
+    of a locale that lacks a character shows `?` in its place.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their numbers
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as we live
+        elif mode == "w":
+            stream.reconfigure(errors="replace")
+
+
 def printable(text: str) -> str:
     """The text without what steers a terminal; new lines and tabs stay, lone surrogates become `?`."""
     return _UNSAFE.sub("", text).encode("utf-8", "replace").decode("utf-8")

@@ -66,7 +66,7 @@ async def start_stack(
     except BaseException as error:
         await StackChild(process, {}, log).stop()
         if isinstance(error, ValueError | TimeoutError):
-            tail = " ".join(log.read_text(errors="replace").split()[-60:])
+            tail = " ".join(log.read_text(encoding="utf-8", errors="replace").split()[-60:])
             raise NightshiftError(
                 f"the stack did not start: {tail}", hint=f"its logs are in {home}/logs"
             ) from error

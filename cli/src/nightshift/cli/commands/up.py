@@ -16,7 +16,7 @@ from nightshift.devstack.errors import BadPlan, PartFailed
 from nightshift.devstack.parts import KafkaAddress
 from nightshift.devstack.stack.addresses import EMBEDDED_PARTITIONS
 from nightshift.devstack.stack.home import hold
-from nightshift.devstack.stack.plan import SERVICES, Given, Plan, make_plan
+from nightshift.devstack.stack.plan import SERVICES, Given, Plan, make_plan, service_name
 from nightshift.devstack.stack.supervisor import Stack
 from nightshift.runtime.passwords import hide_passwords
 
@@ -189,7 +189,8 @@ def _counts(replicas: tuple[str, ...]) -> dict[str, int]:
         if not count.isdecimal():
             raise WrongUsage(f"--replicas {one} is not understood", hint="write it as orchestrator=2")
         if name.replace("-", "_") not in SERVICES:
-            raise WrongUsage(f"there is no service called {name}", hint=f"known are {', '.join(SERVICES)}")
+            known = ", ".join(map(service_name, SERVICES))
+            raise WrongUsage(f"there is no service called {name}", hint=f"known are {known}")
         counts[name] = int(count)
     return counts
 

@@ -1,6 +1,5 @@
 """CloudEvents attributes as Kafka headers: written, read with errors that name them, found in a structured value."""
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -9,6 +8,7 @@ from uuid import UUID
 from nightshift.contracts import canonical, topics
 from nightshift.contracts.envelope import Envelope, Headers
 from nightshift.contracts.errors import InvalidData, InvalidEnvelope
+from nightshift.contracts.model import RFC_3339
 from nightshift.contracts.topics import schema_uri
 
 JSON_TYPE: Final = "application/json"
@@ -28,7 +28,6 @@ _ATTRIBUTES: Final = (
     topics.FLOW_TRACEPARENT,
     topics.DATAREF,
 )
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
 class Attributes:
@@ -67,7 +66,7 @@ class Attributes:
         if text is None:
             return None
         wrong = InvalidEnvelope("not an RFC 3339 time", header=self.name(topics.TIME))
-        if _RFC_3339.fullmatch(text) is None:
+        if RFC_3339.fullmatch(text) is None:
             raise wrong
         try:
             return datetime.fromisoformat(text.upper())

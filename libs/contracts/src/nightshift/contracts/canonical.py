@@ -75,7 +75,10 @@ def _plain(value: object) -> str:
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise TypeError("a time without its zone")
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        try:
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        except OverflowError:
+            raise TypeError("a time beyond the calendar in UTC") from None
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, UUID):

@@ -1,12 +1,13 @@
 """The base every event stands on, the field types they share, and the marks the log reads from them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, Strict
 
 
 class Owner(StrEnum):
@@ -56,6 +57,9 @@ class Sealed:
 
 SEALED = Sealed()
 
+#: A time as text, everywhere in this package.
+RFC_3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+
 #: An identifier made outside: a build, a project, an account. It becomes a Kafka key, a stream name and part of a path.
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 #: `<build>/<turn>/<index>`: a position, never the content and never the provider's id.
@@ -66,6 +70,8 @@ CallId = Annotated[
 Microdollars = Annotated[int, Field(ge=0, le=2**53 - 1)]
 #: A count or a size, never negative.
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
+#: On a number or a truth in a request: text, or true for 1, is refused as its schema refuses it, never read as one.
+EXACT = Strict()
 #: Milliseconds.
 Milliseconds = Annotated[int, Field(ge=0, le=2**53 - 1)]
 #: `sha256:<64 hex>`.

@@ -53,7 +53,7 @@ def _fork_twice() -> int:
         os._exit(0)
     os.close(writing)
     os.waitpid(child, 0)
-    with os.fdopen(reading) as told:
+    with os.fdopen(reading, encoding="utf-8") as told:
         return int(told.read())
 
 

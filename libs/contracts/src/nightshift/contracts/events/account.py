@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AwareDatetime, Field
 
-from nightshift.contracts.model import Event, Id, Microdollars, Owner, Request, Word
+from nightshift.contracts.model import EXACT, Event, Id, Microdollars, Owner, Request, Word
 
 #: An IANA time zone, such as `Europe/Berlin`.
 TimeZone = Annotated[str, Field(min_length=1, max_length=64)]
@@ -20,8 +20,8 @@ class AccountOpened(Request):
 
     account_id: Id
     time_zone: TimeZone = "UTC"
-    period_budget_microusd: Microdollars
-    period_days: Annotated[int, Field(ge=1, le=366)] = 30
+    period_budget_microusd: Annotated[Microdollars, EXACT]
+    period_days: Annotated[int, Field(ge=1, le=366), EXACT] = 30
 
 
 class AccountBudgetSet(Request):
@@ -32,8 +32,8 @@ class AccountBudgetSet(Request):
     stream: ClassVar[Literal["build", "account"]] = "account"
 
     account_id: Id
-    period_budget_microusd: Microdollars
-    period_days: Annotated[int, Field(ge=1, le=366)] = 30
+    period_budget_microusd: Annotated[Microdollars, EXACT]
+    period_days: Annotated[int, Field(ge=1, le=366), EXACT] = 30
 
 
 class AccountToppedUp(Request):
@@ -44,7 +44,7 @@ class AccountToppedUp(Request):
     stream: ClassVar[Literal["build", "account"]] = "account"
 
     account_id: Id
-    amount_microusd: Annotated[int, Field(gt=0, le=2**53 - 1)]
+    amount_microusd: Annotated[int, Field(gt=0, le=2**53 - 1), EXACT]
 
 
 AccountRequest = AccountOpened | AccountBudgetSet | AccountToppedUp

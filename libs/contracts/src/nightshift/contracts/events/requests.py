@@ -1,11 +1,14 @@
 """What producers outside ask of a build. Topic `nightshift.requests.v1`; only these are accepted from outside."""
 
 import re
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from nightshift.contracts.model import (
+    EXACT,
+    RFC_3339,
     SEALED,
     CallId,
     Count,
@@ -24,6 +27,12 @@ def _readable(text: str) -> str:
     if _CONTROL_CHARACTER.search(text):
         raise ValueError("control characters other than tab and line breaks are not allowed")
     return text
+
+
+def _instant(value: object) -> object:
+    if isinstance(value, datetime) or (isinstance(value, str) and RFC_3339.fullmatch(value)):
+        return value
+    raise ValueError("not an RFC 3339 time")  # a number is none: of seconds, of milliseconds?
 
 
 #: Free text in a request. Longer material goes in as an attachment, by digest.
@@ -55,7 +64,7 @@ class Attachment(_Part):
 
     name: Annotated[str, Field(min_length=1, max_length=255), SEALED]
     digest: Digest
-    bytes: Count
+    bytes: Annotated[Count, EXACT]
     media_type: Word = "application/octet-stream"
 
 
@@ -71,7 +80,7 @@ class Check(_Part):
 
     name: Annotated[str, Field(min_length=1, max_length=128), SEALED]
     command: Annotated[str, Field(min_length=1, max_length=8192), SEALED]
-    timeout_s: Annotated[int, Field(ge=1, le=3600)] = 300
+    timeout_s: Annotated[int, Field(ge=1, le=3600), EXACT] = 300
 
 
 class CustomTool(_Part):
@@ -101,7 +110,7 @@ class BuildRequested(Request):
     criteria: Annotated[tuple[Brief, ...], Field(max_length=100)] = ()
     checks: Annotated[tuple[Check, ...], Field(max_length=50)] = ()
     tools: Annotated[tuple[CustomTool, ...], Field(max_length=50)] = ()
-    deadline: AwareDatetime | None = None
+    deadline: Annotated[AwareDatetime, BeforeValidator(_instant)] | None = None
     secrets: Annotated[tuple[SecretName, ...], Field(max_length=100)] = ()
 
 
@@ -133,7 +142,7 @@ class ToolCallApprovalGiven(Request):
 
     build_id: Id
     call_id: CallId
-    approved: bool
+    approved: Annotated[bool, EXACT]
     comment: Brief | None = None
 
 
@@ -145,7 +154,7 @@ class ToolCallResultGiven(Request):
 
     build_id: Id
     call_id: CallId
-    is_error: bool = False
+    is_error: Annotated[bool, EXACT] = False
     output: Annotated[str, Field(max_length=500_000), SEALED] | None = None
     data: SealedObject | None = None
 

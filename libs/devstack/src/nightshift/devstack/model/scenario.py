@@ -172,7 +172,7 @@ def load_scenario(path: Path | None) -> Scenario:
     """Read a scenario file; none: the small one that is built in. Raises BadScenario."""
     if path is None:
         return parse_scenario(
-            (files(__package__) / "default.yaml").read_text(), source="the built-in scenario"
+            (files(__package__) / "default.yaml").read_text(encoding="utf-8"), source="the built-in scenario"
         )
     try:
         text = path.read_text(encoding="utf-8")

@@ -155,7 +155,7 @@ def _of_another_version(error: PartFailed, place: Place) -> PartFailed | None:
     """The same failure with what to do, when the data was made by another major version."""
     if _INCOMPATIBLE not in error.tail:
         return None
-    made_by = (place.data / "PG_VERSION").read_text().strip()
+    made_by = (place.data / "PG_VERSION").read_text(encoding="utf-8").strip()
     return PartFailed(
         f"the data in {place.data} was made by PostgreSQL {made_by}, and this is another version",
         tail=error.tail,
@@ -194,7 +194,8 @@ def _empty_folder(path: Path, place: Place) -> None:
 async def _is_ready(place: Place, child: Child) -> bool:
     """The server's own word, line 8 of its pid file: no connection attempts that fail and fill its log."""
     try:
-        lines = (place.data / "postmaster.pid").read_text().splitlines()
+        # In bytes: the path in it need not be text to us.
+        lines = (place.data / "postmaster.pid").read_bytes().splitlines()
     except OSError:
         return False
-    return len(lines) >= 8 and lines[0].strip() == str(child.pid) and lines[7].strip() == "ready"
+    return len(lines) >= 8 and lines[0].strip() == b"%d" % child.pid and lines[7].strip() == b"ready"

@@ -41,7 +41,7 @@ def hold(home: Path) -> Iterator[None]:
 def _opened(home: Path) -> TextIO:
     try:
         home.mkdir(parents=True, exist_ok=True)
-        return (home / _LOCK).open("a+")
+        return (home / _LOCK).open("a+", encoding="utf-8")
     except OSError as error:
         raise PlaceUnusable(
             f"{home} cannot be the folder of a stack: {error.strerror}",
@@ -52,7 +52,7 @@ def _opened(home: Path) -> TextIO:
 def is_held(home: Path) -> bool:
     """Whether a stack runs on this home."""
     try:
-        with (home / _LOCK).open() as lock:
+        with (home / _LOCK).open(encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -71,7 +71,7 @@ def read_stack(home: Path) -> dict[str, Any] | None:
     if not is_held(home):
         return None
     try:
-        told: dict[str, Any] = json.loads((home / _STACK).read_text())
+        told: dict[str, Any] = json.loads((home / _STACK).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     return told
@@ -85,7 +85,7 @@ def remember_ports(home: Path, ports: Mapping[str, int]) -> None:
 def remembered_ports(home: Path) -> dict[str, int]:
     """The ports of the last run."""
     try:
-        told = json.loads((home / _PORTS).read_text())
+        told = json.loads((home / _PORTS).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
     return {str(part): int(port) for part, port in told.items()}
@@ -95,7 +95,7 @@ def snapshot_key(home: Path) -> str:
     """The key of this home's snapshots: drawn once, for the owner's eyes only. Call it while holding the home."""
     path = home / _SNAPSHOT_KEY
     with contextlib.suppress(FileNotFoundError):
-        if known := path.read_text().strip():
+        if known := path.read_text(encoding="utf-8").strip():
             return known
     drawn = secrets.token_hex(32)
     _write_text(path, f"{drawn}\n")
@@ -105,7 +105,7 @@ def snapshot_key(home: Path) -> str:
 def holder(home: Path) -> int | None:
     """The process that holds this home, or held it last; none when it cannot be told."""
     try:
-        return int((home / _LOCK).read_text())
+        return int((home / _LOCK).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
@@ -126,6 +126,6 @@ def _write_text(path: Path, text: str) -> None:
     """Whole or not at all: a reader never sees half of it."""
     new = path.with_suffix(".new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
     new.replace(path)

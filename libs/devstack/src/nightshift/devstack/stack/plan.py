@@ -80,6 +80,11 @@ def make_plan(
     return plan
 
 
+def service_name(module: str) -> str:
+    """What people and other systems call it: `sandbox-gateway`, whose module is `sandbox_gateway`."""
+    return module.replace("_", "-")
+
+
 def is_installed(service: str) -> bool:
     """Whether the service can be run as a module."""
     module = f"nightshift.{service}"
@@ -111,13 +116,14 @@ def _refuse_no_ports(ports: Mapping[str, int]) -> None:
 
 
 def _refuse_unknown(names: set[str]) -> None:
-    known = [*PARTS, *SERVICES]
-    for name in sorted(names - set(known)):
+    known = [*PARTS, *map(service_name, SERVICES)]
+    for name in sorted(names - {*PARTS, *SERVICES}):
         raise BadPlan(f"there is no part or service called {name}", hint=f"known are {', '.join(known)}")
     for name in sorted(names & set(SERVICES)):
         if not is_installed(name):
             raise BadPlan(
-                f"the service {name} is not installed", hint=f"install nightshift-{name.replace('_', '-')}"
+                f"the service {service_name(name)} is not installed",
+                hint=f"install nightshift-{service_name(name)}",
             )
 
 
@@ -126,6 +132,6 @@ def _check_needs(plan: Plan) -> None:
         for part in _NEEDED:
             if part not in plan.parts and getattr(plan.given, part) is None:
                 raise BadPlan(
-                    f"{service} needs {part}",
+                    f"{service_name(service)} needs {part}",
                     hint=f"add it to --only, or give its address with --{part}",
                 )

@@ -12,7 +12,7 @@ from nightshift.devstack.parts import EmbeddedKafka, EmbeddedPostgres, EmbeddedS
 from nightshift.devstack.ports import is_free
 from nightshift.devstack.stack import home, steps
 from nightshift.devstack.stack.addresses import given_addresses, needs_snapshot_key, service_environment
-from nightshift.devstack.stack.plan import PARTS, Plan
+from nightshift.devstack.stack.plan import PARTS, Plan, service_name
 from nightshift.devstack.stack.units import Part, ServiceReplica
 from nightshift.devstack.warm import Warm
 
@@ -104,7 +104,8 @@ class Stack:
         if found.model is not None:
             told["model"] = {"base_url": found.model, "pid": self._pid("model")}
         told["services"] = {
-            name: [{"pid": one.pid} for one in replicas] for name, replicas in self._services.items()
+            service_name(name): [{"pid": one.pid} for one in replicas]
+            for name, replicas in self._services.items()
         }
         return told
 
@@ -233,8 +234,9 @@ async def _all(*work: Coroutine[Any, Any, Any]) -> None:
         async with asyncio.TaskGroup() as group:
             for one in work:
                 group.create_task(one)
-    except* Exception as failed:  # noqa: BLE001 - raised again as it was, out of the group
-        first: BaseException = failed
-        while isinstance(first, BaseExceptionGroup):
+    # No `except*`: what is raised in one comes out within a group again, on Python before 3.11.4.
+    except ExceptionGroup as failed:
+        first: Exception = failed
+        while isinstance(first, ExceptionGroup):
             first = first.exceptions[0]
         raise first from None

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from nightshift.devstack.child import Child, ChildSpec
 from nightshift.devstack.parts.ready import start_ready
 from nightshift.devstack.ports import LOOPBACK
+from nightshift.devstack.stack.plan import service_name
 
 #: A service drains first; the stack waits this long, then kills.
 DRAIN_SECONDS = 8.0
@@ -42,8 +43,9 @@ class ServiceReplica:
         launch: Callable[[ChildSpec], Awaitable[Child]],
         timeout: float = 90.0,
     ) -> None:
-        self.name = name if replica == 0 else f"{name} #{replica + 1}"
         self._module = f"nightshift.{name}"
+        name = service_name(name)
+        self.name = name if replica == 0 else f"{name} #{replica + 1}"
         self._log = log_dir / (f"{name}.log" if replica == 0 else f"{name}-{replica + 1}.log")
         # It is started again only when it is dead, so nobody else has its name: not on another home either.
         place = sha256(f"{socket.gethostname()}:{log_dir.absolute()}".encode()).hexdigest()[:12]

@@ -101,7 +101,8 @@ def known_migrations() -> tuple[Migration, ...]:
     """The migrations of this release, in the order of their numbers."""
     folder = files(__package__) / "sql" / "migrations"
     return tuple(
-        Migration(entry.name.removesuffix(".sql"), entry.read_text()) for entry in _sql_files(folder)
+        Migration(entry.name.removesuffix(".sql"), entry.read_text(encoding="utf-8"))
+        for entry in _sql_files(folder)
     )
 
 
@@ -130,8 +131,8 @@ async def _migrate(connection: asyncpg.Connection) -> tuple[str, ...]:
         _log.warning("migrate.database_is_newer", unknown=newer)
         return ()
 
-    await connection.execute((sql / "roles.sql").read_text())
-    await connection.execute((sql / "ownership.sql").read_text())
+    await connection.execute((sql / "roles.sql").read_text(encoding="utf-8"))
+    await connection.execute((sql / "ownership.sql").read_text(encoding="utf-8"))
     await connection.execute("SET LOCAL ROLE nightshift_owner")
     await connection.execute(_LEDGER)
     waiting = {one.name for one in states if one.state == "waiting"}
@@ -155,7 +156,7 @@ async def _replace_functions(connection: asyncpg.Connection, folder: Traversable
     # One function may call another whose file comes later.
     await connection.execute("SET LOCAL check_function_bodies = off")
     for entry in _sql_files(folder):
-        await connection.execute(entry.read_text())
+        await connection.execute(entry.read_text(encoding="utf-8"))
     await connection.execute("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA nightshift FROM PUBLIC")
 
 

@@ -57,7 +57,7 @@ def running(place: Place) -> list[int]:
 
 def _read(place: Place, port: int) -> dict[str, int] | None:
     try:
-        value = json.loads((place.ports / f"{port}.json").read_text())
+        value = json.loads((place.ports / f"{port}.json").read_text(encoding="utf-8"))
         return {"pid": int(value["pid"]), "listen": int(value["listen"])}
     except (OSError, ValueError, KeyError):
         return None

@@ -69,7 +69,7 @@ class Place:
     def read(self) -> Record:
         """Raises SandboxGone."""
         try:
-            value = json.loads((self.path / "sandbox.json").read_text())
+            value = json.loads((self.path / "sandbox.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise SandboxGone(f"no sandbox {self.id} on this machine") from None
         return Record(value["sandbox_id"], value["generation"], value["metadata"])
@@ -78,21 +78,21 @@ class Place:
         """The living host processes of the tree: its process 1 and bubblewrap's monitor of it."""
         found = []
         with suppress(OSError, ValueError):
-            for line in (self.path / "bwrap.json").read_text().splitlines():
+            for line in (self.path / "bwrap.json").read_text(encoding="utf-8").splitlines():
                 if (pid := json.loads(line).get("child-pid")) is not None:
                     found.append(int(pid))
         return [pid for pid in found if names(pid, self.id)]
 
     def log(self) -> str:
         with suppress(OSError):
-            return (self.path / "log").read_text(errors="replace")[-2000:]
+            return (self.path / "log").read_text(encoding="utf-8", errors="replace")[-2000:]
         return ""
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Whole or not at all."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
-    new.write_text(json.dumps(value))
+    new.write_text(json.dumps(value), encoding="utf-8")
     new.rename(path)
 
 
