@@ -14,7 +14,7 @@ from nightshift.devstack.parts import KafkaAddress
 from nightshift.relay.adapters.postgres import PgSessions, PgSource
 from nightshift.relay.adapters.postgres_hints import PgHints
 from nightshift.relay.app import make_brokers, make_group
-from nightshift.relay.ports import Brokers
+from nightshift.relay.ports import Brokers, Sessions
 from nightshift.relay.settings import RelaySettings
 from nightshift.runtime.log.hint import CHANNEL
 from nightshift.runtime.log.postgres import log_database
@@ -31,18 +31,21 @@ def settings(database: Database, kafka: KafkaAddress, topics: Topics) -> RelaySe
 
 @pytest.fixture
 def group(settings: RelaySettings) -> Callable[..., Any]:
-    """`async with group(brokers=…, objects=…)`: a running group of all shards."""
+    """`async with group(sessions=…, brokers=…, objects=…)`: a running group of all shards."""
 
     @contextlib.asynccontextmanager
     async def running(
-        *, brokers: Brokers | None = None, objects: MemoryObjectStore | None = None
+        *,
+        sessions: Sessions | None = None,
+        brokers: Brokers | None = None,
+        objects: MemoryObjectStore | None = None,
     ) -> AsyncIterator[asyncio.Task[None]]:
         dsn = settings.postgres_dsn.get_secret_value()
         database = log_database(PgConfig(dsn=dsn, max_connections=3))
         one = make_group(
             settings,
             0,
-            sessions=PgSessions(dsn, name="relay-test", leader_timeout_s=5),
+            sessions=sessions or PgSessions(dsn, name="relay-test", leader_timeout_s=5),
             brokers=brokers or make_brokers(settings),
             hints=PgHints(dsn, name="relay-test", channel=CHANNEL),
             source=PgSource(database),

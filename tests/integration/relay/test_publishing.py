@@ -24,9 +24,9 @@ from nightshift.contracts.cloudevents import decode_fact
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import KafkaAddress, PostgresAddress
 from nightshift.relay.adapters.kafka_broker import KafkaBroker, KafkaBrokers
-from nightshift.relay.adapters.postgres import PgSessions, refuse_pooler
+from nightshift.relay.adapters.postgres import PgSession, PgSessions, refuse_pooler
 from nightshift.relay.app import make_brokers
-from nightshift.relay.domain.records import Lane, Record
+from nightshift.relay.domain.records import Lane, Published, Record
 from nightshift.relay.errors import LeadershipLost
 from nightshift.relay.ports import Ack
 from nightshift.relay.settings import RelaySettings
@@ -130,6 +130,97 @@ async def test_a_send_that_fails_in_the_middle_lets_no_later_event_overtake(
         await watch.close()
     assert reader.seen == told
     assert reader.dropped > 0
+
+
+class _Slow:
+    """Sessions whose moves of the cursors wait to be let through; `told` has what was sent and moved, in order."""
+
+    def __init__(self, dsn: str, brokers: KafkaBrokers) -> None:
+        self._sessions = PgSessions(dsn, name="relay-test", leader_timeout_s=5)
+        self._brokers = brokers
+        self.told: list[str] = []
+        self.opened = 0
+        self.gate = asyncio.Event()
+        self.lost = False
+
+    @contextlib.asynccontextmanager
+    async def open(self, shards: Sequence[int]) -> AsyncIterator[PgSession]:
+        async with self._sessions.open(shards) as session:
+            self.opened += 1
+            move = session.move
+
+            async def slow(cursors: Mapping[int, int], published: Sequence[Published]) -> None:
+                self.told.append("moves")
+                await self.gate.wait()
+                if self.lost:
+                    self.lost = False
+                    raise LeadershipLost("made to fail")
+                await move(cursors, published)
+                self.told.append("moved")
+
+            session.move = slow
+            yield session
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[KafkaBroker]:
+        async with self._brokers.connect() as broker:
+            lane, send = broker.lane, broker.send
+
+            def reading_lane(topic: str, key: bytes) -> Lane:
+                self.told.append("read")
+                return lane(topic, key)
+
+            async def sending(lanes: Mapping[Lane, Sequence[Record]]) -> Sequence[Ack]:
+                self.told.append("sent")
+                return await send(lanes)
+
+            broker.lane, broker.send = reading_lane, sending
+            yield broker
+
+
+async def test_what_comes_next_is_read_while_the_cursors_move_and_sent_when_they_have(
+    database: Database, kafka: KafkaAddress, topics: Topics, settings: RelaySettings, group
+):
+    slow = _Slow(settings.postgres_dsn.get_secret_value(), make_brokers(settings))
+    async with log_on(database.dsn()) as log, group(sessions=slow, brokers=slow):
+        await append_some(log, "b1", 1)
+        await eventually(lambda: slow.told == ["read", "sent", "moves"])
+        await append_some(log, "b1", 1)
+        await eventually(lambda: slow.told[3:] == ["read"])
+        for _ in range(100):  # as long as a loop that waits for nothing would need for its next step
+            await asyncio.sleep(0)
+        slow.gate.set()
+        await eventually(lambda: slow.told.count("moved") == 2)
+    assert slow.told == ["read", "sent", "moves", "read", "moved", "sent", "moves", "moved"]
+
+
+async def test_a_move_that_fails_ends_the_lead_though_nothing_more_comes(
+    database: Database, kafka: KafkaAddress, topics: Topics, settings: RelaySettings, group
+):
+    slow = _Slow(settings.postgres_dsn.get_secret_value(), make_brokers(settings))
+    slow.lost = True
+    async with (
+        log_on(database.dsn()) as log,
+        group(sessions=slow, brokers=slow),
+        reading(kafka.bootstrap, topics) as reader,
+    ):
+        await append_some(log, "b1", 1)
+        await eventually(lambda: slow.told == ["read", "sent", "moves"])
+        slow.gate.set()
+        await eventually(lambda: slow.opened == 2 and slow.told[-1] == "moved", what="the next lead")
+        await eventually(lambda: reader.dropped == 1)  # sent again: nobody knew that it was there
+    assert reader.seen == {(topics.build, "b1"): [1]}
+
+
+async def test_who_is_told_to_stop_first_moves_the_cursors(
+    database: Database, kafka: KafkaAddress, topics: Topics, settings: RelaySettings, group
+):
+    slow = _Slow(settings.postgres_dsn.get_secret_value(), make_brokers(settings))
+    async with log_on(database.dsn()) as log, group(sessions=slow, brokers=slow):
+        await append_some(log, "b1", 1)
+        await eventually(lambda: slow.told == ["read", "sent", "moves"])
+        asyncio.get_running_loop().call_later(0.3, slow.gate.set)  # the loop has ended by then
+    assert slow.told[-1] == "moved"
 
 
 async def test_the_cursor_never_goes_back_and_needs_the_leading_session(database: Database):

@@ -1,12 +1,17 @@
-"""The leader's loop: read, send, move the cursor after the acknowledgements; the next read runs beside the send."""
+"""The leader's loop: read, send, move the cursors after the acknowledgements.
+
+The next read runs beside what follows the send: with much to do beside the send itself, else beside the move of the
+cursors. No send begins before the cursors of the one before it have moved.
+"""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 from nightshift.relay import metrics
 from nightshift.relay.domain.polling import Pace
-from nightshift.relay.domain.records import Acknowledged, Batch, lay_out
+from nightshift.relay.domain.records import Acknowledged, Batch, Published, lay_out
 from nightshift.relay.errors import BrokerLost
 from nightshift.relay.ports import Ack, Broker, Cursors, Hints, Session, Source
 from nightshift.relay.usecases.check import note_acks
@@ -61,39 +66,45 @@ class Publish:
         clock = asyncio.get_running_loop().time
         positions, looked, checked, read_all = dict(cursors.positions), clock(), clock(), clock()
         wait, following = 0.0, await self._prepare(broker, positions)
-        while not self._watch.stopping:
-            if self._watch.newest_loss > cursors.newest_loss:
-                raise BrokerLost("another leader found it")
-            batch = following
-            if batch is None:
-                if clock() - checked > self._limits.check_when_idle_s:
-                    return
-                if clock() - looked > self._limits.look_when_idle_s:
+        async with _Moving() as moving:
+            while not self._watch.stopping:
+                moving.check()
+                if self._watch.newest_loss > cursors.newest_loss:
+                    raise BrokerLost("another leader found it")
+                batch = following
+                if batch is None:
+                    if clock() - checked > self._limits.check_when_idle_s:
+                        return
+                    if clock() - looked > self._limits.look_when_idle_s:
+                        await self._look(broker, acknowledged)
+                        looked = clock()
+                    hinted = await hints.wait(wait)
+                    if hinted and clock() - read_all < self._limits.read_all_s:
+                        # One probe instead of one a shard; what came without a hint waits for the next whole read.
+                        following = await self._prepare(broker, {shard: positions[shard] for shard in hinted})
+                    else:
+                        read_all = clock()
+                        following = await self._prepare(broker, positions)
+                    wait = self._pace.following(wait, found=following is not None, hints=hints.heard)
+                    continue
+                await moving.finish()
+                if clock() - looked > self._limits.look_before_send_s:
                     await self._look(broker, acknowledged)
-                    looked = clock()
-                hinted = await hints.wait(wait)
-                if hinted and clock() - read_all < self._limits.read_all_s:
-                    # One probe instead of one a shard; what came without a hint waits for the next whole read.
-                    following = await self._prepare(broker, {shard: positions[shard] for shard in hinted})
+                positions.update(batch.cursors)
+                if batch.count >= self._limits.max_events // 4:
+                    acks, following = await self._send(broker, batch, positions)
                 else:
-                    read_all = clock()
-                    following = await self._prepare(broker, positions)
-                wait = self._pace.following(wait, found=following is not None, hints=hints.heard)
-                continue
-            if clock() - looked > self._limits.look_before_send_s:
-                await self._look(broker, acknowledged)
-            positions.update(batch.cursors)
-            if batch.count >= self._limits.max_events // 4:
-                acks, following = await self._send(broker, batch, positions)
-            else:
-                # Nothing else waits: a read beside the send would only take its time.
-                acks, following = await broker.send(batch.lanes), None
-            looked = clock()
-            published, lost = note_acks(acks, acknowledged)
-            if lost is not None:
-                raise BrokerLost(lost)
-            await session.move(batch.cursors, published)
-            metrics.PUBLISHED.labels(self._group).inc(batch.count)
+                    # Nothing else waits: a read beside the send would only take its time.
+                    acks, following = await broker.send(batch.lanes), None
+                looked = clock()
+                published, lost = note_acks(acks, acknowledged)
+                if lost is not None:
+                    raise BrokerLost(lost)
+                moving.begin(self._move(session, batch, published))
+
+    async def _move(self, session: Session, batch: Batch, published: Sequence[Published]) -> None:
+        await session.move(batch.cursors, published)
+        metrics.PUBLISHED.labels(self._group).inc(batch.count)
 
     async def _send(
         self, broker: Broker, batch: Batch, positions: Mapping[int, int]
@@ -124,3 +135,34 @@ class Publish:
             extent = extents.get(lane)
             if extent is None or extent.end <= acknowledged.offsets[lane][0]:
                 raise BrokerLost(f"{lane.topic}[{lane.partition}] is shorter than what it acknowledged")
+
+
+class _Moving:
+    """The move of the cursors that is under way, at most one; when the block ends well, it is done."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, move: Coroutine[Any, Any, None]) -> None:
+        """Returns at once, when none is under way."""
+        self._task = asyncio.create_task(move)
+
+    def check(self) -> None:
+        """Raise what went wrong with one that is over."""
+        if self._task is not None and self._task.done():
+            self._task.result()
+
+    async def finish(self) -> None:
+        """Returns when it is done. Raises what went wrong."""
+        if self._task is not None:
+            await self._task
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            await self.finish()
+        elif self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)

@@ -2,7 +2,8 @@
 CREATE OR REPLACE FUNCTION nightshift.read_shards(p_shards smallint[], p_after bigint[], p_limit integer)
 RETURNS SETOF nightshift.events
 LANGUAGE plpgsql STABLE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 BEGIN
     RETURN QUERY SELECT e.* FROM unnest(p_shards, p_after) AS c (shard, after)
     CROSS JOIN LATERAL (

@@ -1,6 +1,9 @@
 -- The next rows of these shards after their positions, in commit order within a shard. About p_max_events in all,
 -- shared fairly by the shards that have any; cut where their data would exceed p_max_bytes, but never less than one row.
 -- When nothing is new it costs one index probe a shard.
+--
+-- Planned once: for arrays PostgreSQL believes that a plan for these very values is worth making, and makes one each time,
+-- for half of what the whole read takes.
 CREATE OR REPLACE FUNCTION nightshift.relay_read(
     p_shards smallint[], p_after bigint[], p_max_events integer, p_max_bytes bigint
 ) RETURNS TABLE (
@@ -8,16 +11,22 @@ CREATE OR REPLACE FUNCTION nightshift.relay_read(
     data text, correlation_id text, causation_id uuid, actor text, traceparent text, recorded_at timestamptz
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 #variable_conflict use_column
 DECLARE
     v_shards smallint[];
     v_after bigint[];
     v_each integer;
 BEGIN
-    SELECT array_agg(c.shard), array_agg(c.after) INTO v_shards, v_after
-    FROM unnest(p_shards, p_after) AS c (shard, after)
-    WHERE EXISTS (SELECT FROM nightshift.events r WHERE r.shard = c.shard AND r.position > c.after);
+    IF cardinality(p_shards) = 1 THEN -- one that was hinted at: it has something, and nobody to share with
+        v_shards := p_shards;
+        v_after := p_after;
+    ELSE
+        SELECT array_agg(c.shard), array_agg(c.after) INTO v_shards, v_after
+        FROM unnest(p_shards, p_after) AS c (shard, after)
+        WHERE EXISTS (SELECT FROM nightshift.events r WHERE r.shard = c.shard AND r.position > c.after);
+    END IF;
     IF v_shards IS NULL THEN
         RETURN;
     END IF;

@@ -1,0 +1,30 @@
+"""The shell that every service runs in, inside the test's process."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from nightshift.runtime.service import Service
+from nightshift.runtime.settings import ProcessSettings
+
+
+@pytest.fixture
+def thawed() -> Iterator[None]:
+    """Nothing is kept from the collector before the test and after it."""
+    gc.unfreeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("thawed")
+async def test_what_is_there_after_the_start_is_not_looked_through_by_the_collector_again():
+    made = []
+
+    async def start(running: Service[ProcessSettings]) -> None:
+        made.append({"client": []})
+        running.stop()
+
+    assert await Service("one", ProcessSettings(health_port=0)).run(start) == 0
+    assert gc.get_freeze_count() > 0
+    assert not any(each is made[0] for each in gc.get_objects())
