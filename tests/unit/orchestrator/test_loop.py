@@ -151,7 +151,25 @@ def test_an_end_before_any_work_is_asked_about_once():
     story.thinks(text("I cannot."))
     assert story.last(AgentSteered).reason == "no_tool_call"
     story.thinks(text("I still cannot."))
-    assert story.state.phase is Phase.CHECKS
+    assert story.last(BuildFailed).reason == "checks_failed"
+    assert "nothing was built" in story.last(BuildFailed).detail
+
+
+@pytest.mark.parametrize("reason", ["pause_turn", "a_reason_of_next_year"])
+def test_an_answer_that_stopped_before_its_end_is_gone_on_with_and_never_checked(reason):
+    story = working()
+    for _ in range(story.policy.max_cuts):
+        story.thinks(text("Let me think."), stop_reason=reason)
+        assert story.state.phase is not Phase.CHECKS
+        assert reason in story.last(AgentSteered).message
+    story.thinks(text("Still."), stop_reason=reason)
+    assert story.last(BuildFailed).reason == "model_error"
+    assert reason in story.last(BuildFailed).detail
+
+
+def test_the_calls_of_an_answer_with_an_unknown_stop_reason_are_run():
+    story = begun()
+    assert requested(story.thinks(tool_use(), stop_reason="a_reason_of_next_year"))
 
 
 def test_denied_money_is_a_checkpoint_and_then_a_sleep():
