@@ -23,7 +23,8 @@ from nightshift.contracts.events.build import (
     ToolCallRequested,
     Usage,
 )
-from nightshift.contracts.events.sandbox import ToolCallCompleted
+from nightshift.contracts.events.sandbox import SandboxOpened, ToolCallCompleted
+from nightshift.contracts.events.snapshot import SnapshotFailed
 from nightshift.contracts.model import Event
 from nightshift.runtime.log.port import RecordedEvent
 
@@ -200,3 +201,12 @@ def test_the_exit_code_is_the_builds(fact: Event, status: str, code: Exit | None
     standing, _ = tell(ACCEPTED, fact)
     assert standing.status == status
     assert outcome(standing) == code
+
+
+def test_a_snapshot_of_no_sandbox_is_no_warning_and_one_that_failed_is():
+    failed = SnapshotFailed(reason="pre_sleep", at_version=2, detail="S3 is away", attempt=1, final=True)
+    _, told = tell(ACCEPTED, failed)
+    assert "there are no files to keep" in told[-1]
+    assert "failed" not in told[-1]
+    _, told = tell(ACCEPTED, SandboxOpened(sandbox_id="s", driver="local", generation=1), failed)
+    assert "failed; given up: S3 is away" in told[-1]

@@ -30,7 +30,12 @@ from nightshift.contracts.events.build import (
     Usage,
 )
 from nightshift.contracts.events.requests import Check
-from nightshift.contracts.events.sandbox import PreviewOpened, SandboxOpened, SandboxRestored
+from nightshift.contracts.events.sandbox import (
+    PreviewOpened,
+    SandboxOpened,
+    SandboxRestored,
+    ToolCallCompleted,
+)
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     CancelBuild,
@@ -132,6 +137,17 @@ def test_a_failed_check_goes_back_to_the_agent_until_no_try_is_left():
     assert isinstance(step, Fail)
     story.do(step)
     assert story.last(BuildFailed).reason == "checks_failed"
+
+
+def test_a_check_whose_time_was_up_is_told_so():
+    story = working()
+    story.thinks(text())
+    (call,) = story.state.tool_calls
+    story.others(
+        ToolCallCompleted(call_id=call.call_id, is_error=True, error_kind="timeout", output="", duration_ms=9)
+    )
+    story.step()
+    assert "tests failed because the time was up" in story.last(AgentSteered).message
 
 
 def test_the_agent_tells_its_phase_forward_only():
@@ -292,6 +308,34 @@ def test_repetition_is_told_once_and_then_ends_the_build():
         story.thinks(tool_use())
         story.results()
     assert story.last(BuildFailed).reason == "repetition"
+
+
+def test_whoever_edits_and_runs_the_tests_again_and_again_gets_on():
+    story = begun()
+    for number in range(12):
+        story.thinks(
+            tool_use("edit_file", {"file_path": "a.py", "old_string": f"{number}", "new_string": "x"})
+        )
+        story.results()
+        story.thinks(tool_use(given={"command": "make test"}))
+        story.results(is_error=True, exit_code=1)
+    assert "agent.steered" not in story.types()
+
+
+def test_whoever_looks_at_what_runs_in_the_background_waits_and_goes_in_no_circle():
+    story = begun()
+    for _ in range(6):
+        story.thinks(tool_use(given={"action": "read", "handle": "b1/1/0"}))
+        story.results()
+    assert "agent.steered" not in story.types()
+
+
+def test_a_circle_of_two_calls_is_one_too():
+    story = begun()
+    for number in range(5):
+        story.thinks(tool_use(given={"command": ("ls", "pwd")[number % 2]}))
+        story.results()
+    assert story.last(AgentSteered).reason == "repetition"
 
 
 def test_the_same_call_now_and_then_is_no_repetition():

@@ -96,7 +96,7 @@ def _told(standing: Standing, fact: Event) -> Iterator[tuple[str, str, str]]:
     elif isinstance(fact, SandboxEvent):
         yield from _sandbox_told(standing, fact)
     elif isinstance(fact, SnapshotEvent):
-        yield from _snapshot_told(fact)
+        yield from _snapshot_told(standing, fact)
     elif isinstance(fact, BudgetEvent):
         yield from _budget_told(fact)
 
@@ -222,8 +222,10 @@ def _output(fact: ToolCallCompleted) -> list[str]:
     return [line.strip() for line in printed.splitlines() if line.strip()]
 
 
-def _snapshot_told(fact: SnapshotEvent) -> Iterator[tuple[str, str, str]]:
+def _snapshot_told(standing: Standing, fact: SnapshotEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
+        case SnapshotFailed() if standing.sandbox_id is None:
+            yield "save", "no sandbox was opened yet, so there are no files to keep", "dim"
         case SnapshotSaved():
             yield (
                 "save",
