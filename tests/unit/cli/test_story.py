@@ -26,6 +26,7 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.sandbox import SandboxOpened, ToolCallCompleted
 from nightshift.contracts.events.snapshot import SnapshotFailed
 from nightshift.contracts.model import Event
+from nightshift.orchestrator.domain.checks import DETECT
 from nightshift.runtime.log.port import RecordedEvent
 
 START = datetime(2026, 3, 1, 22, tzinfo=UTC)
@@ -210,3 +211,15 @@ def test_a_snapshot_of_no_sandbox_is_no_warning_and_one_that_failed_is():
     assert "failed" not in told[-1]
     _, told = tell(ACCEPTED, SandboxOpened(sandbox_id="s", driver="local", generation=1), failed)
     assert "failed; given up: S3 is away" in told[-1]
+
+
+def test_a_project_without_tests_is_told_so_and_no_script_is_shown():
+    asked = call(command=DETECT).model_copy(update={"purpose": "check"})
+    done = ToolCallCompleted(
+        call_id=asked.call_id,
+        is_error=False,
+        output="no tests found\n[exit code 0]",
+        exit_code=0,
+        duration_ms=9,
+    )
+    assert tell(ACCEPTED, asked, done)[1][-1].split("check", 1)[1].strip() == "no tests found · ok · 0.0 s"

@@ -46,6 +46,7 @@ from nightshift.contracts.events.sandbox import (
 )
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import BlobRef, Event
+from nightshift.orchestrator.domain.checks import DETECT
 from nightshift.runtime.log.port import RecordedEvent
 
 #: What of a tool's input tells a person most, in this order.
@@ -206,8 +207,10 @@ def _checked(call: ToolCallRequested, fact: ToolCallCompleted) -> str:
     """What the orchestrator itself tried: of the tests that it detected, which (their output's headings say it)."""
     if call.purpose == "preview":
         return f"the preview on port {told_input(call)}"
-    headings = [line for line in _output(fact) if line.startswith(_HEADING)]
-    return short(", ".join(line.removeprefix(_HEADING) for line in headings) or told_input(call), 64)
+    headings = [line.removeprefix(_HEADING) for line in _output(fact) if line.startswith(_HEADING)]
+    if not headings and not isinstance(call.input, BlobRef) and call.input.get("command") == DETECT:
+        headings = _output(fact)[:1]  # it says itself that it found no tests
+    return short(", ".join(headings) or told_input(call), 64)
 
 
 def _why(fact: ToolCallCompleted) -> str:
