@@ -446,6 +446,19 @@ def test_the_agent_hears_that_its_sandbox_is_a_fresh_one_and_its_preview_is_gone
     assert [event.type for event in story.step()] == ["checkpoint.saved", "model_call.started"]
 
 
+def test_the_agent_hears_that_nothing_of_its_work_could_be_restored():
+    story = working()
+    story.thinks(tool_use(given={"command": "ls"}))
+    story.others(SandboxOpened(sandbox_id="s2", driver="local", generation=2))
+    empty = "sha256:" + "0" * 64
+    story.others(
+        SandboxRestored(sandbox_id="s2", from_snapshot="k", tree_digest=empty, files=0, healed=0, lost=(".",))
+    )
+    story.results()
+    story.step()
+    assert "its workspace is empty" in story.last(AgentSteered).message
+
+
 def test_a_command_gets_more_time_when_it_asks_for_it():
     story = begun()
     (call,) = requested(story.thinks(tool_use(given={"command": "make", "timeout_s": 900})))

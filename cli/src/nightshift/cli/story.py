@@ -165,6 +165,8 @@ def _sandbox_told(standing: Standing, fact: SandboxEvent) -> Iterator[tuple[str,
             yield _result_told(standing.asked.get(fact.call_id), fact)
         case SandboxOpened():
             yield "sandbox", f"opened {fact.sandbox_id} ({fact.driver})", "dim"
+        case SandboxRestored(lost=(".",)):
+            yield "restore", "the last snapshot could not be read: the workspace is empty", "bad"
         case SandboxRestored():
             lost = f", {len(fact.lost)} lost" if fact.lost else ""
             yield (

@@ -49,6 +49,11 @@ def told(place: Place, reason: str) -> Place:
 
 
 def _restored(data: SandboxRestored) -> str:
+    if data.lost == (".",):
+        return (
+            "You are in a fresh sandbox, and its workspace is empty: your last snapshot could not be read, so nothing"
+            " of what you had made is there."
+        )
     text = (
         f"Your workspace was restored into a fresh sandbox from its last snapshot ({data.files} files)."
         " Processes that you had started, servers too, no longer run; what you installed outside of the workspace"
