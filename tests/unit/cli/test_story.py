@@ -223,3 +223,16 @@ def test_a_project_without_tests_is_told_so_and_no_script_is_shown():
         duration_ms=9,
     )
     assert tell(ACCEPTED, asked, done)[1][-1].split("check", 1)[1].strip() == "no tests found · ok · 0.0 s"
+
+
+def test_of_a_call_that_failed_the_last_words_are_told_and_its_exit_code_once():
+    done = ToolCallCompleted(
+        call_id="b/1/0",
+        is_error=True,
+        error_kind="exit",
+        output="because\n[exit code 3]",
+        exit_code=3,
+        duration_ms=9,
+    )
+    line = tell(ACCEPTED, call(command="exit 3"), done)[1][-1]
+    assert line.endswith("bash exit 3 · exit 3 · because · 0.0 s")

@@ -54,6 +54,7 @@ _TELLING = ("command", "file_path", "pattern", "port", "message", "action")
 
 #: Before the name of each test run in the output of the tests that the orchestrator detects.
 _HEADING = "== "
+_EXIT_CODE = re.compile(r"\[exit code -?\d+\]")
 _NAMES_AN_ERROR = re.compile(r"[\w.]*(Error|Exception|error|fatal|FAILED)\b[^:]*: \S")
 
 
@@ -217,7 +218,7 @@ def _checked(call: ToolCallRequested, fact: ToolCallCompleted) -> str:
 
 def _why(fact: ToolCallCompleted) -> str:
     """Of what a failed call printed, the line that says most: the first that names an error, else the last."""
-    printed = _output(fact)
+    printed = [line for line in _output(fact) if not _EXIT_CODE.fullmatch(line)]  # that is told already
     naming = [line for line in printed if _NAMES_AN_ERROR.match(line)]
     return "".join(f" · {short(line, 64)}" for line in (naming or printed[-1:])[:1])
 
