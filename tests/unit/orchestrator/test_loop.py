@@ -32,6 +32,7 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.requests import Check
 from nightshift.contracts.events.sandbox import (
     PreviewOpened,
+    SandboxLost,
     SandboxOpened,
     SandboxRestored,
     ToolCallCompleted,
@@ -444,6 +445,14 @@ def test_the_agent_hears_that_its_sandbox_is_a_fresh_one_and_its_preview_is_gone
     story.do(answer(tool_use(given={"command": "pwd"})))
     story.results()
     assert [event.type for event in story.step()] == ["checkpoint.saved", "model_call.started"]
+
+
+def test_the_agent_hears_of_a_lost_sandbox_what_is_gone_with_it():
+    story = working()
+    story.others(SandboxOpened(sandbox_id="s1", driver="local", generation=1))
+    story.others(SandboxLost(sandbox_id="s1", detail="its process ended"))
+    story.step()
+    assert "workspace of the last snapshot" in story.last(AgentSteered).message
 
 
 def test_the_agent_hears_that_nothing_of_its_work_could_be_restored():

@@ -31,7 +31,10 @@ def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> Buil
         case SandboxRestored():
             return replace(state, place=replace(state.place, news=(*state.place.news, _restored(data))))
         case SandboxLost():
-            news = "Your sandbox was lost."
+            news = (
+                "Your sandbox was lost. You go on in a fresh one with the workspace of the last snapshot: what was"
+                " written after it, installed or started is gone. Look at the workspace before you go on."
+            )
             return replace(state, place=Place(news=(*state.place.news, news)))
         case SandboxClosed():
             return replace(state, place=Place(news=state.place.news))
