@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from tests.support.main_job import RICH, MainJob, ended, letters
+from tests.support.main_job import RICH, MainJob, ended, letters, stopped
+from tests.support.waiting import eventually
 
 from nightshift.cli.main import run
 from nightshift.contracts.cloudevents import encode_request
@@ -80,6 +81,7 @@ async def test_the_command_line_names_what_is_wrong_and_sends_nothing(
         ("account", "open", "someone", "-5"),
         ("account", "top-up", "someone", "-5"),
         ("account", "budget", "someone", "0"),
+        ("account", "open", "someone", "5", "--time-zone", "Europe"),
     ):
         code, said = await _run(capsys, *arguments)
         assert code in (1, 2), arguments
@@ -112,9 +114,12 @@ async def test_what_others_send_wrong_is_parked_with_its_reason_and_stops_nothin
         await _send(producer, BuildRequested, "bad-text", b"{not json")
         account = {"account_id": "bad-account", "period_budget_microusd": -5, "time_zone": "UTC"}
         await _send(producer, AccountOpened, "bad-account", json.dumps(account).encode())
+        nowhere = {"account_id": "bad-zone", "period_budget_microusd": 5, "time_zone": "Europe/Atlantis"}
+        await _send(producer, AccountOpened, "bad-zone", json.dumps(nowhere).encode())
     finally:
         await producer.stop()
     wanted |= {"bad-huge": "2000", "bad-text": "JSON", "bad-account": "period_budget_microusd"}
+    wanted |= {"bad-zone": "bad_message"}
     # Requests behind them, on every partition, are served.
     for build_id in [await job.ask("a refusal") for _ in range(4)]:
         await job.until(build_id, ended, what="ended")
@@ -131,6 +136,81 @@ async def _send(producer: AIOKafkaProducer, kind: type[Request], key: str, value
     envelope = encode_request(kind.model_validate(fields), id=key, source="/test")
     headers = [(name, text) for name, text in envelope.headers if text is not None]
     await producer.send_and_wait(_REQUESTS, value=value, key=envelope.key, headers=headers)
+
+
+async def test_a_name_that_was_given_before_is_refused_to_who_watches(
+    job: MainJob, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(job.home))
+    build_id = await job.ask("a refusal")
+    await job.until(build_id, ended, what="ended")
+    asked = ("build", "--account", RICH, "--build-id", build_id, "--watch")
+    code, said = await _run(capsys, *asked, "--idea", "something else")
+    assert code == 1
+    assert "other content" in said
+    assert "nightshift dlq" in said
+    await letters(job, build_id)
+    # The same again is no other build.
+    code = await asyncio.to_thread(run, [*asked, "--project", build_id, "--idea", "a refusal"])
+    assert code == 3
+
+
+async def test_a_build_that_nobody_asked_for_is_told_apart_from_one_on_its_way(
+    job: MainJob, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(job.home))
+    for command in ("watch", "wait"):
+        code, said = await _run(capsys, command, "nobody-knows-it")
+        assert code == 5
+        assert "nobody has asked for it" in said
+        assert "nightshift builds" in said
+    orchestrator = job.process("orchestrator")
+    assert orchestrator is not None
+    with stopped(orchestrator):
+        build_id = await job.ask("a refusal")
+        watching = asyncio.create_task(asyncio.to_thread(run, ["watch", build_id]))
+        said: list[str] = []
+        await eventually(
+            lambda: said.append(capsys.readouterr().err) or "not in the log yet" in "".join(said)
+        )
+    assert await watching == 3
+
+
+async def test_what_can_never_be_mended_is_given_up_and_kept(
+    job: MainJob, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await job.produce("bad-for-ever", b"{not json", {"ce_type": "nightshift.requests.build_requested.v1"})
+    await letters(job, "bad-for-ever")
+    [listed] = await asyncio.to_thread(job.command, "dlq", "list")
+    [letter] = [one for one in listed if one["key"] == "bad-for-ever"]
+    assert (letter["dropped"], letter["bytes"]) == (None, len("{not json"))
+    drop = ("dlq", "drop", letter["id"][:10], "--reason", "a test sent it")
+    await asyncio.to_thread(job.command, *drop[:3], code=2)
+    [[gone]] = await asyncio.to_thread(job.command, *drop)
+    assert (gone["id"], gone["dropped"]) == (letter["id"], "a test sent it")
+    [listed] = await asyncio.to_thread(job.command, "dlq", "list")
+    assert letter["id"] not in {one["id"] for one in listed}
+    [driven] = await asyncio.to_thread(job.command, "dlq", "drive", "--all", "--dry-run")
+    assert letter["id"] not in {one["id"] for one in driven}
+    [listed] = await asyncio.to_thread(job.command, "dlq", "list", "--all")
+    assert [one["dropped"] for one in listed if one["id"] == letter["id"]] == ["a test sent it"]
+    [shown] = await asyncio.to_thread(job.command, "dlq", "show", letter["id"])
+    assert (shown["dropped"], shown["body"]) == ("a test sent it", "{not json")
+
+
+async def test_accounts_are_listed_a_page_at_a_time(job: MainJob) -> None:
+    for name in ("listed-1", "listed-2"):
+        await job.open_account(name, day_microusd=480_000)
+    [accounts] = await asyncio.to_thread(job.command, "account", "list", "--after", "listed-", "--limit", "1")
+    assert [one["account_id"] for one in accounts] == ["listed-1"]
+    [accounts] = await asyncio.to_thread(job.command, "account", "list", "--after", "listed-1")
+    assert accounts[0]["account_id"] == "listed-2"
+    assert accounts[0]["left_today_microusd"] == accounts[0]["limit_microusd"] == 480_000
+
+
+async def test_the_topics_of_this_stack_are_what_its_plan_says(job: MainJob) -> None:
+    [reports] = await asyncio.to_thread(job.command, "topics", "apply", "--dry-run")
+    assert {one["state"] for one in reports} <= {"present", "drift"}
 
 
 _ACCOUNT = {"period_budget_microusd": 5, "period_days": 30, "time_zone": "UTC"}

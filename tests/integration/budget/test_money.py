@@ -202,6 +202,55 @@ async def test_a_top_up_delivered_twice_is_credited_once_and_wakes_who_sleeps_fo
     assert await desk.facts("c", WakeRequested) == []
 
 
+async def test_money_that_came_back_wakes_as_many_sleepers_as_it_is_enough_for_the_oldest_first(
+    desk: Desk,
+) -> None:
+    holder = await desk.ask("holder", DAY)
+    await desk.answer(holder)
+    for build, least in (("first", 400_000), ("second", 300_000), ("third", 500_000)):
+        await desk.answer(await desk.ask(build, DAY, least))
+        assert await desk.facts(build, BudgetDenied)
+        await _sleeps(desk, build)
+    await desk.budget.wake_for_what_came_back()
+    assert await _woken(desk) == []
+    await desk.call("holder", holder.data.lease_id, cost=50_000, reserve=90_000, turn=1)
+    await desk.budget.settle_build("holder")
+    await desk.budget.wake_for_what_came_back()
+    assert await _woken(desk) == ["first", "second"]
+
+
+async def test_a_sleeper_for_whom_it_is_not_enough_is_left_asleep_however_often_it_is_looked_at(
+    desk: Desk,
+) -> None:
+    await desk.answer(await desk.ask("first", DAY, DAY + 1))
+    await desk.budget.wake_for_what_came_back()
+    await _sleeps(desk, "first")
+    for _ in range(3):
+        await desk.budget.wake_for_what_came_back()
+    assert await _woken(desk) == []
+
+
+async def test_money_that_came_back_between_a_denial_and_its_sleep_is_not_overlooked(desk: Desk) -> None:
+    await desk.answer(await desk.ask("holder", DAY))
+    await desk.answer(await desk.ask("first", DAY, 400_000))
+    await desk.budget.settle_build("holder")
+    await desk.budget.wake_for_what_came_back()
+    await _sleeps(desk, "first")
+    await desk.budget.wake_for_what_came_back()
+    assert await _woken(desk) == ["first"]
+
+
+async def _sleeps(desk: Desk, build: str) -> None:
+    far = (await desk.account()).period.start + timedelta(hours=1)
+    slept = SleepRequested(reason="budget", account_id="ada", wake_at=far)
+    await desk.add(build, slept)
+    desk.budget.note_sleep(slept)
+
+
+async def _woken(desk: Desk) -> list[str]:
+    return [build for build in ("first", "second", "third") if await desk.facts(build, WakeRequested)]
+
+
 async def test_a_sleeper_is_woken_once_whoever_comes_first(desk: Desk) -> None:
     start = (await desk.ask("b", 1)).recorded_at
     await desk.add("b", SleepRequested(reason="budget", account_id="ada", wake_at=start))

@@ -162,6 +162,26 @@ async def test_a_tree_is_listed_exported_and_imported(sandbox: Sandbox, driver: 
     }
 
 
+async def test_a_file_that_nobody_may_read_is_kept_with_the_others(
+    sandbox: Sandbox, driver: SandboxDriver
+) -> None:
+    await sandbox.write_file("locked", b"secret")
+    await sandbox.start_call(sh("b1/1/0", "chmod 000 locked"))
+    await sandbox.wait_call("b1/1/0", wait_s=20)
+    [listed] = await sandbox.list_tree()
+    assert (listed.mode, listed.size, listed.digest is None) == (0, 6, False)
+    [exported] = [file async for file in sandbox.export_files(["locked"])]
+    assert (exported.entry.mode, exported.content) == (0, b"secret")
+    other = await driver.create("b2", generation=0)
+
+    async def files() -> AsyncIterator[ExportedFile]:
+        yield exported
+
+    await other.import_files(files())
+    [back] = await other.list_tree()
+    assert (back.mode, back.digest) == (0, listed.digest)
+
+
 async def test_an_import_never_goes_through_a_symlink(sandbox: Sandbox) -> None:
     async def through() -> AsyncIterator[ExportedFile]:
         yield ExportedFile(Entry("out", "symlink", target="/home/user"))

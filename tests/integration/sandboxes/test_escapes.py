@@ -189,6 +189,39 @@ async def test_a_fork_bomb_is_bounded_and_the_sandbox_lives_on(tmp_path: Path) -
         await sandbox.kill()
 
 
+_FILLS = """
+import os, time
+while True:
+    try:
+        if os.fork() == 0:
+            os.execvp("sleep", ["sleep", "600"])
+    except OSError:
+        time.sleep(0.01)
+"""
+
+
+async def test_what_a_command_left_behind_does_not_take_the_sandbox_for_ever(tmp_path: Path) -> None:
+    """Its processes fill the sandbox and nobody stops them: the call that began them has ended long ago."""
+    driver = LocalDriver(LocalSettings(tmp_path / "crowded", limits=Limits(processes=40)))
+    sandbox = await driver.create("crowded", generation=0)
+    try:
+        await sandbox.write_file("file", b"kept")
+        await sandbox.write_file("fills.py", _FILLS.encode())
+        await sandbox.start_call(CallSpec("b/1/0", ["bash", "-c", "setsid python3 fills.py &"], timeout_s=20))
+        first = driver._place(sandbox.id).pids()[0]
+        await eventually(lambda: len(descendants(first)) >= 36)
+
+        async def works() -> bool:
+            with contextlib.suppress(SandboxUnavailable, FileRefused):
+                return "kept" in await said(sandbox, "cat file", number=1)
+            return False
+
+        await eventually(works, timeout=40)
+        assert len(descendants(first)) < 10
+    finally:
+        await sandbox.kill()
+
+
 async def test_memory_and_files_are_bounded(tmp_path: Path) -> None:
     limits = Limits(memory_bytes=300 * 1024**2, file_bytes=5 * 1024**2, tmp_bytes=4 * 1024**2)
     driver = LocalDriver(LocalSettings(tmp_path / "small", limits=limits))

@@ -1,10 +1,15 @@
 """Builds in a simulated town: whatever crashes and is lost, they get ready, and no promise of the log is broken."""
 
 from collections import Counter
+from dataclasses import replace
 
+import pytest
 from tests.memory.orchestrator import judge
+from tests.memory.orchestrator import town as towns
 from tests.memory.orchestrator.town import Town, budget, gateway, orchestrate
 
+from nightshift.contracts.events.build import ModelCallFailed
+from nightshift.orchestrator.domain.commands import Answer
 from nightshift.runtime.simulation import Violation, World, simulate
 
 SEEDS = range(12)
@@ -41,3 +46,31 @@ def test_builds_get_ready_whatever_happens():
     assert all(
         seen[kind] for kind in ("faults", "sleep.requested", "abandoned", "overloaded", "stream_cut")
     ), seen
+
+
+def test_an_answer_that_no_event_can_hold_is_a_failed_attempt_and_billed_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the run would fail, be taken up again and pay for the same call without end."""
+    given: list[Answer] = []
+    ours = towns._answer
+
+    def unholdable_at_first(said: int, turns: int) -> Answer:
+        answer = ours(said, turns)
+        if given or said != 1:
+            return answer
+        given.append(answer)
+        return replace(answer, content=({"type": "tool_use", "id": "t", "name": "x" * 300, "input": {}},))
+
+    monkeypatch.setattr(towns, "_answer", unholdable_at_first)
+
+    async def look(world: World) -> None:
+        town = await scenario(world)
+        failed = [event for one in town.build_ids for event in town.events(one) if _malformed(event)]
+        assert [event.usage for event in failed] == [given[0].usage]
+
+    simulate(look, 3)
+
+
+def _malformed(event: object) -> bool:
+    return isinstance(event, ModelCallFailed) and event.kind == "malformed"

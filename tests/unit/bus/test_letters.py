@@ -20,7 +20,7 @@ NOW = datetime.now(UTC)
 FAILURE = Failure("bad_message", BadMessage("no", field="x"), 1, NOW, NOW)
 
 names = st.text(max_size=20) | st.sampled_from(
-    [letters.SOURCE_TOPIC, letters.ID, letters.BODY, letters.HEADERS_BODY, letters.DRIVEN]
+    [letters.SOURCE_TOPIC, letters.ID, letters.BODY, letters.HEADERS_BODY, letters.DRIVEN, letters.DROPPED]
 )
 messages = st.builds(
     Stored,
@@ -76,6 +76,40 @@ async def test_the_same_message_parked_twice_is_one_letter():
         await Parking(bus, MemoryObjectStore(), topic="t.dead-letter.v1").park(message, FAILURE, group="g")
     dead = DeadLetters(bus, topic="t.dead-letter.v1", known_topics=[])
     assert len(await dead.list()) == 1
+
+
+async def test_a_list_of_letters_holds_no_bodies_and_each_comes_whole_when_it_is_asked_for():
+    bus = MemoryBus()
+    parking = Parking(bus, MemoryObjectStore(), topic="t.dead-letter.v1")
+    for offset in range(3):
+        body = b"x" * 100 * (offset + 1)
+        await parking.park(
+            Stored("t.requests.v1", 0, offset, 0, b"k", body, (("a", body),)), FAILURE, group="g"
+        )
+    dead = DeadLetters(bus, topic="t.dead-letter.v1", known_topics=[])
+    listed = [each.letter for each in await dead.list(bodies=False)]
+    assert [(one.value, one.headers, one.value_bytes) for one in listed] == [
+        (None, (), 100),
+        (None, (), 200),
+        (None, (), 300),
+    ]
+    whole = [one async for one in dead.whole([listed[2].id, listed[0].id])]
+    assert [(one.value, one.headers[0][1]) for one in whole] == [(b"x" * 100,) * 2, (b"x" * 300,) * 2]
+
+
+async def test_a_letter_that_was_given_up_is_kept_with_the_reason_and_not_listed():
+    bus = MemoryBus()
+    forged = ((letters.DROPPED, b"another"), (letters.DROPPED_WHY, b"forged"))
+    message = Stored("t.requests.v1", 0, 7, 0, b"k", b"v", forged)
+    await Parking(bus, MemoryObjectStore(), topic="t.dead-letter.v1").park(message, FAILURE, group="g")
+    dead = DeadLetters(bus, topic="t.dead-letter.v1", known_topics=["t.requests.v1"])
+    (parked,) = await dead.list()
+    assert parked.dropped is None
+    await dead.drop(parked.letter, "never to be mended", bus)
+    assert await dead.list() == []
+    assert (await dead.find(parked.letter.id)).dropped == "never to be mended"
+    await dead.drive(parked.letter, bus, None)  # a person may still change their mind
+    assert [one.value for one in bus.messages("t.requests.v1")] == [b"v"]
 
 
 class FailsThreeTimes:

@@ -71,6 +71,24 @@ def test_an_interrupt_exits_130(command, capfd):
     assert "error: interrupted" in capfd.readouterr().err
 
 
+_INTERRUPTED_WHILE_LOADING = """
+import sys
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "nightshift.cli.main":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupts())
+from nightshift.cli.__main__ import main
+main()
+"""
+
+
+def test_an_interrupt_while_the_command_is_loaded_exits_130_too():
+    command = [sys.executable, "-c", _INTERRUPTED_WHILE_LOADING]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "error: interrupted\n")
+
+
 @pytest.mark.parametrize("arguments", [("--bogus",), ("one", "too", "many")])
 def test_wrong_usage_exits_2_and_says_where_help_is(command, capfd, arguments):
     assert command(lambda: None, *arguments) == Exit.USAGE

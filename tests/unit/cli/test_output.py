@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from rich.cells import cell_len
 
 from nightshift.cli import output
 
@@ -49,6 +50,18 @@ def test_json_is_one_plain_line_that_parses_back(capfd):
 def test_a_table_is_aligned_by_what_characters_take_on_the_terminal(capfd):
     output.write_table(["NAME", "STATE"], [["你好", None], ["b", "run\nning"]])
     assert capfd.readouterr().out == "NAME  STATE\n你好  -\nb     run ning\n"
+
+
+def test_a_row_is_one_line_on_a_terminal_and_whole_in_a_pipe(monkeypatch, capsys):
+    rows = [["b1", "你好 " * 10]]
+    monkeypatch.setenv("COLUMNS", "20")
+    output.write_table(["ID", "IDEA"], rows)
+    assert "你好 " * 9 in capsys.readouterr().out
+    monkeypatch.setattr(output.sys.stdout, "isatty", lambda: True)
+    output.write_table(["ID", "IDEA"], rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("…")
+    assert max(cell_len(line) for line in lines) <= 20
 
 
 def test_fields_are_aligned(capfd):

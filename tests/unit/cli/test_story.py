@@ -23,8 +23,10 @@ from nightshift.contracts.events.build import (
     ToolCallRequested,
     Usage,
 )
-from nightshift.contracts.events.sandbox import ToolCallCompleted
+from nightshift.contracts.events.sandbox import SandboxOpened, ToolCallCompleted
+from nightshift.contracts.events.snapshot import SnapshotFailed
 from nightshift.contracts.model import Event
+from nightshift.orchestrator.domain.checks import DETECT
 from nightshift.runtime.log.port import RecordedEvent
 
 START = datetime(2026, 3, 1, 22, tzinfo=UTC)
@@ -200,3 +202,37 @@ def test_the_exit_code_is_the_builds(fact: Event, status: str, code: Exit | None
     standing, _ = tell(ACCEPTED, fact)
     assert standing.status == status
     assert outcome(standing) == code
+
+
+def test_a_snapshot_of_no_sandbox_is_no_warning_and_one_that_failed_is():
+    failed = SnapshotFailed(reason="pre_sleep", at_version=2, detail="S3 is away", attempt=1, final=True)
+    _, told = tell(ACCEPTED, failed)
+    assert "there are no files to keep" in told[-1]
+    assert "failed" not in told[-1]
+    _, told = tell(ACCEPTED, SandboxOpened(sandbox_id="s", driver="local", generation=1), failed)
+    assert "failed; given up: S3 is away" in told[-1]
+
+
+def test_a_project_without_tests_is_told_so_and_no_script_is_shown():
+    asked = call(command=DETECT).model_copy(update={"purpose": "check"})
+    done = ToolCallCompleted(
+        call_id=asked.call_id,
+        is_error=False,
+        output="no tests found\n[exit code 0]",
+        exit_code=0,
+        duration_ms=9,
+    )
+    assert tell(ACCEPTED, asked, done)[1][-1].split("check", 1)[1].strip() == "no tests found · ok · 0.0 s"
+
+
+def test_of_a_call_that_failed_the_last_words_are_told_and_its_exit_code_once():
+    done = ToolCallCompleted(
+        call_id="b/1/0",
+        is_error=True,
+        error_kind="exit",
+        output="because\n[exit code 3]",
+        exit_code=3,
+        duration_ms=9,
+    )
+    line = tell(ACCEPTED, call(command="exit 3"), done)[1][-1]
+    assert line.endswith("bash exit 3 · exit 3 · because · 0.0 s")

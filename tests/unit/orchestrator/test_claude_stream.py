@@ -117,3 +117,46 @@ def test_output_that_was_seen_counts_before_the_end_tells_it():
 def test_what_the_protocol_does_not_have_is_malformed(event):
     with pytest.raises(Malformed):
         assembled(event)
+
+
+def call(index: int = 0, *, given: str = "{}", **fields) -> list[dict]:
+    told = {"type": "tool_use", "id": f"t{index}", "name": "bash", "input": {}, **fields}
+    return block(index, told, {"type": "input_json_delta", "partial_json": given})
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        call(name="x" * 300),
+        call(name=""),
+        call(name="rm -rf /"),
+        call(name=None),
+        call(id="t" * 300),
+        call(id=""),
+        call(id=None),
+        [*call(0, id="same"), *call(1, id="same")],
+    ],
+)
+def test_a_call_that_could_not_be_handed_back_makes_the_answer_malformed(calls):
+    with pytest.raises(Malformed):
+        assembled(START, *calls, *END)
+
+
+def test_an_input_that_is_no_object_is_kept_as_text():
+    assembly = assembled(START, *call(given='["ls"]'), *END)
+    assert assembly.content[0]["input"] == {"INVALID_JSON": '["ls"]'}
+
+
+@pytest.mark.parametrize("tokens", [-5, 10.5, "many"])
+def test_what_is_no_count_is_malformed_and_what_was_told_before_stands(tokens):
+    assembly = assembled(START)
+    with pytest.raises(Malformed):
+        assembly.take({"type": "message_delta", "delta": {}, "usage": {"output_tokens": tokens}})
+    assert assembly.usage is not None
+    assert assembly.usage.input_tokens == 7
+
+
+@pytest.mark.parametrize("reason", ["x" * 200, 7])
+def test_a_stop_reason_that_is_no_word_is_malformed(reason):
+    with pytest.raises(Malformed):
+        assembled(START, {"type": "message_delta", "delta": {"stop_reason": reason}, "usage": {}})

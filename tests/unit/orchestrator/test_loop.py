@@ -30,7 +30,13 @@ from nightshift.contracts.events.build import (
     Usage,
 )
 from nightshift.contracts.events.requests import Check
-from nightshift.contracts.events.sandbox import PreviewOpened, SandboxOpened, SandboxRestored
+from nightshift.contracts.events.sandbox import (
+    PreviewOpened,
+    SandboxLost,
+    SandboxOpened,
+    SandboxRestored,
+    ToolCallCompleted,
+)
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     CancelBuild,
@@ -134,6 +140,17 @@ def test_a_failed_check_goes_back_to_the_agent_until_no_try_is_left():
     assert story.last(BuildFailed).reason == "checks_failed"
 
 
+def test_a_check_whose_time_was_up_is_told_so():
+    story = working()
+    story.thinks(text())
+    (call,) = story.state.tool_calls
+    story.others(
+        ToolCallCompleted(call_id=call.call_id, is_error=True, error_kind="timeout", output="", duration_ms=9)
+    )
+    story.step()
+    assert "tests failed because the time was up" in story.last(AgentSteered).message
+
+
 def test_the_agent_tells_its_phase_forward_only():
     story = begun()
     story.thinks(tool_use("narrate", {"phase": "code", "message": "now code"}))
@@ -151,7 +168,25 @@ def test_an_end_before_any_work_is_asked_about_once():
     story.thinks(text("I cannot."))
     assert story.last(AgentSteered).reason == "no_tool_call"
     story.thinks(text("I still cannot."))
-    assert story.state.phase is Phase.CHECKS
+    assert story.last(BuildFailed).reason == "checks_failed"
+    assert "nothing was built" in story.last(BuildFailed).detail
+
+
+@pytest.mark.parametrize("reason", ["pause_turn", "a_reason_of_next_year"])
+def test_an_answer_that_stopped_before_its_end_is_gone_on_with_and_never_checked(reason):
+    story = working()
+    for _ in range(story.policy.max_cuts):
+        story.thinks(text("Let me think."), stop_reason=reason)
+        assert story.state.phase is not Phase.CHECKS
+        assert reason in story.last(AgentSteered).message
+    story.thinks(text("Still."), stop_reason=reason)
+    assert story.last(BuildFailed).reason == "model_error"
+    assert reason in story.last(BuildFailed).detail
+
+
+def test_the_calls_of_an_answer_with_an_unknown_stop_reason_are_run():
+    story = begun()
+    assert requested(story.thinks(tool_use(), stop_reason="a_reason_of_next_year"))
 
 
 def test_denied_money_is_a_checkpoint_and_then_a_sleep():
@@ -276,6 +311,34 @@ def test_repetition_is_told_once_and_then_ends_the_build():
     assert story.last(BuildFailed).reason == "repetition"
 
 
+def test_whoever_edits_and_runs_the_tests_again_and_again_gets_on():
+    story = begun()
+    for number in range(12):
+        story.thinks(
+            tool_use("edit_file", {"file_path": "a.py", "old_string": f"{number}", "new_string": "x"})
+        )
+        story.results()
+        story.thinks(tool_use(given={"command": "make test"}))
+        story.results(is_error=True, exit_code=1)
+    assert "agent.steered" not in story.types()
+
+
+def test_whoever_looks_at_what_runs_in_the_background_waits_and_goes_in_no_circle():
+    story = begun()
+    for _ in range(6):
+        story.thinks(tool_use(given={"action": "read", "handle": "b1/1/0"}))
+        story.results()
+    assert "agent.steered" not in story.types()
+
+
+def test_a_circle_of_two_calls_is_one_too():
+    story = begun()
+    for number in range(5):
+        story.thinks(tool_use(given={"command": ("ls", "pwd")[number % 2]}))
+        story.results()
+    assert story.last(AgentSteered).reason == "repetition"
+
+
 def test_the_same_call_now_and_then_is_no_repetition():
     story = begun()
     for number in range(12):
@@ -382,6 +445,27 @@ def test_the_agent_hears_that_its_sandbox_is_a_fresh_one_and_its_preview_is_gone
     story.do(answer(tool_use(given={"command": "pwd"})))
     story.results()
     assert [event.type for event in story.step()] == ["checkpoint.saved", "model_call.started"]
+
+
+def test_the_agent_hears_of_a_lost_sandbox_what_is_gone_with_it():
+    story = working()
+    story.others(SandboxOpened(sandbox_id="s1", driver="local", generation=1))
+    story.others(SandboxLost(sandbox_id="s1", detail="its process ended"))
+    story.step()
+    assert "workspace of the last snapshot" in story.last(AgentSteered).message
+
+
+def test_the_agent_hears_that_nothing_of_its_work_could_be_restored():
+    story = working()
+    story.thinks(tool_use(given={"command": "ls"}))
+    story.others(SandboxOpened(sandbox_id="s2", driver="local", generation=2))
+    empty = "sha256:" + "0" * 64
+    story.others(
+        SandboxRestored(sandbox_id="s2", from_snapshot="k", tree_digest=empty, files=0, healed=0, lost=(".",))
+    )
+    story.results()
+    story.step()
+    assert "its workspace is empty" in story.last(AgentSteered).message
 
 
 def test_a_command_gets_more_time_when_it_asks_for_it():

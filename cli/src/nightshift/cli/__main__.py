@@ -1,5 +1,20 @@
-"""`python -m nightshift.cli` is the `nightshift` command."""
+"""The process of the `nightshift` command. Loading the command takes a while; who interrupts that sees no stack."""
 
-from nightshift.cli.main import main
+import sys
 
-main()
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """The entry point of the `nightshift` script, and of `python -m nightshift.cli`."""
+    try:
+        from nightshift.cli.main import main as start  # noqa: PLC0415 - it is the loading that is guarded
+
+        start()
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted\n")
+        sys.exit(_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

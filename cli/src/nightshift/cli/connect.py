@@ -66,6 +66,14 @@ def _of_stack(home: Path, role: str) -> Mapping[str, Any]:
     return told
 
 
+def on_embedded_broker(home: Path) -> bool:
+    """Whether the broker that commands talk to is the embedded one of the stack on `home`."""
+    if os.environ.get("NIGHTSHIFT_KAFKA_BOOTSTRAP"):
+        return False
+    kafka = (read_stack(home) or {}).get("kafka")
+    return kafka is not None and kafka.get("pid") is not None
+
+
 def as_role(dsn: str, role: str) -> str:
     """The same database as another role, without the first one's password."""
     parts = urlsplit(dsn)

@@ -65,7 +65,7 @@ COMMANDS = (
     Command("doctor", _LOCAL, "Check what builds need: sandbox, database, broker, object store, model."),
     Command("db", _GROUND, "Prepare the event log's database and show how it stands."),
     Command("topics", _GROUND, "Create the topics on the broker, or show what would change."),
-    Command("dlq", _GROUND, "Look into the dead letters and drive them again."),
+    Command("dlq", _GROUND, "Look into the dead letters, drive them again, give them up."),
 )
 
 

@@ -7,12 +7,13 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TextIO
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 
 # Escape sequences (CSI, OSC and its kin, two-byte ones), then what is left of C0, DEL and C1, and characters
 # that hide or turn text around: a build's text is written by a model or a stranger and must not steer a terminal.
@@ -56,12 +57,16 @@ def write_line(text: str = "") -> None:
 
 
 def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Rows under their column names, aligned by the width each character takes on a terminal."""
+    """Rows under their column names, aligned by the width each character takes on a terminal.
+
+    On a terminal a row is one line, cut where it is too long; into a pipe or a file it is written whole.
+    """
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     lines = [list(columns), *([_cell(value) for value in row] for row in rows)]
     widths = [max(cell_len(line[index]) for line in lines) for index in range(len(columns))]
     for line in lines:
         padded = (text + " " * (width - cell_len(text)) for text, width in zip(line, widths, strict=True))
-        write_line("  ".join(padded).rstrip())
+        write_line(_fitting("  ".join(padded).rstrip(), room))
 
 
 def write_fields(fields: Mapping[str, object]) -> None:
@@ -97,6 +102,12 @@ def report_error(message: str, hint: str | None = None) -> None:
     note(f"error: {_one_line(message)}")
     if hint:
         note(f"hint: {_one_line(hint)}")
+
+
+def _fitting(line: str, room: int | None) -> str:
+    if room is None or cell_len(line) <= room:
+        return line
+    return set_cell_size(line, max(room - 1, 0)) + "…"
 
 
 def _cell(value: object) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nightshift.cli.connect import settings_for
 from nightshift.cli.standing import Standing, advance
-from nightshift.runtime.errors import NotFound
+from nightshift.runtime.errors import NotFound, Unavailable
 from nightshift.runtime.log.port import RecordedEvent, account_stream, build_stream
 from nightshift.runtime.log.postgres import PostgresEventLog, log_database
 from nightshift.runtime.pg import Database, PgConfig
@@ -47,6 +47,12 @@ class Builds:
         rows = await self._database.fetch(_RECENT, limit, before)
         return [await self.standing(row["stream_id"].removeprefix("build-")) for row in rows]
 
+    async def has_build(self, build_id: str) -> bool:
+        """Whether anything of this build is in the log."""
+        async for _ in self._log.read_stream(build_stream(build_id), limit=1):
+            return True
+        return False
+
     async def has_account(self, account_id: str) -> bool:
         """Whether the budget has noted anything of this account."""
         async for _ in self._log.read_stream(account_stream(account_id), limit=1):
@@ -56,7 +62,8 @@ class Builds:
     async def follow(self, build_id: str, *, patience: float = 0.0) -> AsyncIterator[list[RecordedEvent]]:
         """Every event from the first on, in batches as they come; an empty batch when a look found nothing.
 
-        Never ends by itself. Waits `patience` seconds for a build that is not there yet, then raises NotFound.
+        Never ends by itself. Waits `patience` seconds for a build that is not there yet, then raises Unavailable: its
+        request was sent.
         """
         after, deadline = 0, asyncio.get_running_loop().time() + patience
         while True:
@@ -66,7 +73,10 @@ class Builds:
             if found:
                 after = found[-1].version
             elif not after and asyncio.get_running_loop().time() >= deadline:
-                raise _not_found(build_id)
+                raise Unavailable(
+                    f"{build_id} was asked for, but is not in the log after {patience:g} s",
+                    hint="is the orchestrator running (`nightshift ps`)? `nightshift dlq list` has what was refused",
+                )
             yield found
             if not found:
                 await asyncio.sleep(_LOOK)

@@ -46,6 +46,7 @@ from nightshift.contracts.events.sandbox import (
 )
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import BlobRef, Event
+from nightshift.orchestrator.domain.checks import DETECT
 from nightshift.runtime.log.port import RecordedEvent
 
 #: What of a tool's input tells a person most, in this order.
@@ -53,6 +54,7 @@ _TELLING = ("command", "file_path", "pattern", "port", "message", "action")
 
 #: Before the name of each test run in the output of the tests that the orchestrator detects.
 _HEADING = "== "
+_EXIT_CODE = re.compile(r"\[exit code -?\d+\]")
 _NAMES_AN_ERROR = re.compile(r"[\w.]*(Error|Exception|error|fatal|FAILED)\b[^:]*: \S")
 
 
@@ -96,7 +98,7 @@ def _told(standing: Standing, fact: Event) -> Iterator[tuple[str, str, str]]:
     elif isinstance(fact, SandboxEvent):
         yield from _sandbox_told(standing, fact)
     elif isinstance(fact, SnapshotEvent):
-        yield from _snapshot_told(fact)
+        yield from _snapshot_told(standing, fact)
     elif isinstance(fact, BudgetEvent):
         yield from _budget_told(fact)
 
@@ -164,6 +166,8 @@ def _sandbox_told(standing: Standing, fact: SandboxEvent) -> Iterator[tuple[str,
             yield _result_told(standing.asked.get(fact.call_id), fact)
         case SandboxOpened():
             yield "sandbox", f"opened {fact.sandbox_id} ({fact.driver})", "dim"
+        case SandboxRestored(lost=(".",)):
+            yield "restore", "the last snapshot could not be read: the workspace is empty", "bad"
         case SandboxRestored():
             lost = f", {len(fact.lost)} lost" if fact.lost else ""
             yield (
@@ -206,13 +210,15 @@ def _checked(call: ToolCallRequested, fact: ToolCallCompleted) -> str:
     """What the orchestrator itself tried: of the tests that it detected, which (their output's headings say it)."""
     if call.purpose == "preview":
         return f"the preview on port {told_input(call)}"
-    headings = [line for line in _output(fact) if line.startswith(_HEADING)]
-    return short(", ".join(line.removeprefix(_HEADING) for line in headings) or told_input(call), 64)
+    headings = [line.removeprefix(_HEADING) for line in _output(fact) if line.startswith(_HEADING)]
+    if not headings and not isinstance(call.input, BlobRef) and call.input.get("command") == DETECT:
+        headings = _output(fact)[:1]  # it says itself that it found no tests
+    return short(", ".join(headings) or told_input(call), 64)
 
 
 def _why(fact: ToolCallCompleted) -> str:
     """Of what a failed call printed, the line that says most: the first that names an error, else the last."""
-    printed = _output(fact)
+    printed = [line for line in _output(fact) if not _EXIT_CODE.fullmatch(line)]  # that is told already
     naming = [line for line in printed if _NAMES_AN_ERROR.match(line)]
     return "".join(f" · {short(line, 64)}" for line in (naming or printed[-1:])[:1])
 
@@ -222,8 +228,10 @@ def _output(fact: ToolCallCompleted) -> list[str]:
     return [line.strip() for line in printed.splitlines() if line.strip()]
 
 
-def _snapshot_told(fact: SnapshotEvent) -> Iterator[tuple[str, str, str]]:
+def _snapshot_told(standing: Standing, fact: SnapshotEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
+        case SnapshotFailed() if standing.sandbox_id is None:
+            yield "save", "no sandbox was opened yet, so there are no files to keep", "dim"
         case SnapshotSaved():
             yield (
                 "save",

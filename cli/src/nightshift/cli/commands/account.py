@@ -1,17 +1,19 @@
 """`nightshift account`: money of an account: open it, change its budget, top it up, look at it."""
 
 import asyncio
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cyclopts
 
 from nightshift.budget.adapters.postgres import PostgresLedger
-from nightshift.budget.domain.calendar import day_at
+from nightshift.budget.domain.calendar import check_time_zone, day_at
+from nightshift.budget.domain.ledger import Account, refresh
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.errors import WrongUsage
-from nightshift.cli.output import note, write_fields, write_json
+from nightshift.cli.output import note, write_fields, write_json, write_table
 from nightshift.cli.reading import open_database
 from nightshift.cli.sending import checked, send
 from nightshift.cli.standing import dollars
@@ -19,8 +21,12 @@ from nightshift.contracts.events.account import AccountBudgetSet, AccountOpened,
 from nightshift.contracts.model import Request
 from nightshift.runtime.errors import NotFound
 from nightshift.runtime.log.postgres import PostgresEventLog
+from nightshift.runtime.pg import Database
 
 app = cyclopts.App(name="account", help="Open accounts, set their budgets, top them up, look at them.")
+
+#: What is told of a day in a list, as in the names of the fields.
+_DAY = ("limit", "posted", "reserved", "left_today")
 
 
 @app.command
@@ -50,6 +56,7 @@ def open(
     time_zone
         Where its midnight is.
     """
+    check_time_zone(time_zone)
     fields = {"period_budget_microusd": microdollars(budget), "period_days": days, "time_zone": time_zone}
     _ask(home, checked(AccountOpened, {"account_id": account, **fields}), json=json)
 
@@ -119,6 +126,50 @@ def show(account: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None
     write_fields({name: told[name] for name in ("account_id", "time_zone", "day", "refresh_at")} | shown)
 
 
+@app.command(name="list")
+def list_(
+    *,
+    limit: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=1, lte=1000))] = 100,
+    after: str = "",
+    home: Home = DEFAULT_HOME,
+    json: Json = False,
+) -> None:
+    """List the accounts, by their ids, and what of today is spent and left.
+
+    Example:
+
+        nightshift account list --json | jq '.[].account_id'
+
+    Parameters
+    ----------
+    limit
+        At most so many.
+    after
+        Only ids that come after this one: the next page.
+    """
+    found = asyncio.run(_accounts(home, limit + 1, after))
+    shown = found[:limit]
+    if json:
+        write_json(shown)
+    elif shown:
+        write_table(
+            ("ACCOUNT", "DAY", "LIMIT", "SPENT", "RESERVED", "LEFT", "REFRESH"),
+            [
+                (
+                    one["account_id"],
+                    one["day"],
+                    *(dollars(one[f"{name}_microusd"]) for name in _DAY),
+                    one["refresh_at"],
+                )
+                for one in shown
+            ],
+        )
+    else:
+        note("no accounts; one is opened by `nightshift account open`, or by a build")
+    if len(found) > limit:
+        note(f"more follow: --after {shown[-1]['account_id']} shows them")
+
+
 def microdollars(text: str) -> int:
     """US dollars as a person writes them, in whole microdollars. Raises WrongUsage."""
     try:
@@ -142,14 +193,35 @@ def _ask(home: Path, request: Request, *, json: bool) -> None:
 
 async def _standing(home: Path, name: str) -> dict[str, Any]:
     async with open_database(home) as database:
-        ledger = PostgresLedger(database, PostgresEventLog(database, actor="cli", hint=False))
-        account = await ledger.account(name)
-        now = (await database.fetch("SELECT clock_timestamp() AS now"))[0]["now"]
+        account = await _ledger(database).account(name)
+        now = await _now(database)
     if account is None:
         raise NotFound(
             f"there is no account {name}", hint="it is opened by `nightshift account open`, or by a build"
         )
+    return told(account, now)
+
+
+async def _accounts(home: Path, limit: int, after: str) -> list[dict[str, Any]]:
+    async with open_database(home) as database:
+        now = await _now(database)
+        return [told(one, now) for one in await _ledger(database).accounts(limit, after=after)]
+
+
+def _ledger(database: Database) -> PostgresLedger:
+    return PostgresLedger(database, PostgresEventLog(database, actor="cli", hint=False))
+
+
+async def _now(database: Database) -> datetime:
+    """By the clock that the budget goes by."""
+    now: datetime = (await database.fetch("SELECT clock_timestamp() AS now"))[0]["now"]
+    return now
+
+
+def told(account: Account, now: datetime) -> dict[str, Any]:
+    """An account as it stands now. Its row is of the day on which money last moved: a night may have passed since."""
     day = day_at(account.period, now)
+    account = refresh(account, day)
     return {
         "account_id": account.account_id,
         "time_zone": account.period.time_zone,

@@ -75,7 +75,7 @@ def build(
     asyncio.run(send(home, request))
     if watch:
         note(f"build {name}")
-        return follow_to_the_end(home, name, as_json=json)
+        return follow_to_the_end(home, name, as_json=json, sent=request)
     if json:
         write_json({"build_id": name, "project_id": request.project_id, "account_id": request.account_id})
     else:

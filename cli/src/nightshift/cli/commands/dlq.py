@@ -1,30 +1,34 @@
-"""`nightshift dlq`: see what could not be handled and why, and send it again after the fix."""
+"""`nightshift dlq`: see what could not be handled and why, send it again after the fix, or give it up."""
 
 import asyncio
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import cyclopts
 
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json, settings_for
+from nightshift.cli.errors import WrongUsage
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import note, report_error, write_fields, write_json, write_line, write_table
 from nightshift.runtime import logs
 from nightshift.runtime.bus.dead_letters import DeadLetters, Parked, Wanted, restored
 from nightshift.runtime.bus.kafka.producer import KafkaProducer
 from nightshift.runtime.bus.kafka.reader import KafkaReader
-from nightshift.runtime.errors import ConfigurationError, NightshiftError, Refused
+from nightshift.runtime.bus.letters import Letter
+from nightshift.runtime.errors import ConfigurationError, NightshiftError, NotFound, Refused
 from nightshift.runtime.objects.port import ObjectStore
 from nightshift.runtime.objects.s3 import S3ObjectStore
 from nightshift.runtime.settings import KafkaSettings, ObjectStoreSettings
 
-app = cyclopts.App(name="dlq", help="Look into the dead letters and drive them again.")
+app = cyclopts.App(name="dlq", help="Look into the dead letters, drive them again, give them up.")
 
 #: How much of a body `show` prints.
 _SHOWN_BYTES = 16_384
+#: Characters of the reason why a letter is given up.
+_REASON = 500
 
 Topic = Annotated[str | None, cyclopts.Parameter(help="Only letters from this topic.")]
 Reason = Annotated[
@@ -39,7 +43,7 @@ def list_(
     reason: Reason = None,
     limit: Annotated[int, cyclopts.Parameter(help="At most so many, the newest.")] = 100,
     all_: Annotated[
-        bool, cyclopts.Parameter(name="--all", negative=(), help="Also those driven already.")
+        bool, cyclopts.Parameter(name="--all", negative=(), help="Also those driven or given up.")
     ] = False,
     json: Json = False,
     home: Home = DEFAULT_HOME,
@@ -49,13 +53,14 @@ def list_(
     Example: nightshift dlq list --reason invalid_data
     """
     letters, _ = _open(home)
-    found = asyncio.run(letters.list(Wanted(topic=topic, reason=reason, driven=all_)))
+    wanted = Wanted(topic=topic, reason=reason, over=all_)
+    found = asyncio.run(letters.list(wanted, bodies=False))
     shown = found[max(0, len(found) - limit) :]
     if json:
         write_json([_summary(each) for each in shown])
         return Exit.OK
     write_table(
-        ("ID", "PARKED", "TOPIC", "REASON", "KEY", "BYTES", "DRIVEN", "ERROR"),
+        ("ID", "PARKED", "TOPIC", "REASON", "KEY", "BYTES", "OVER", "ERROR"),
         [
             (
                 each.letter.id,
@@ -64,7 +69,7 @@ def list_(
                 each.letter.reason,
                 _text(each.letter.key),
                 each.letter.value_bytes,
-                "yes" if each.driven else None,
+                _over(each),
                 each.letter.error[:80],
             )
             for each in shown
@@ -91,9 +96,12 @@ def show(
 
     async def look() -> tuple[Parked, bytes | None]:
         parked = await letters.find(id_)
+        found = [letter async for letter in letters.whole([parked.letter.id])]
+        if not found:
+            raise NotFound(f"the dead letter {id_[:64]} is gone", hint="the topic keeps letters for a time")
         async with AsyncExitStack() as stack:
-            whole = await restored(parked.letter, await _objects(parked, stack, home))
-        return Parked(whole, parked.driven), whole.value
+            whole = await restored(found[0], await _objects(found[0], stack, home))
+        return replace(parked, letter=whole), whole.value
 
     parked, body = asyncio.run(look())
     if json:
@@ -128,7 +136,8 @@ def drive(
 ) -> int:
     """Send letters again to the topics they came from, bytes and headers as they were.
 
-    A letter that was driven is hidden from the list afterwards. What fails again becomes a new letter.
+    A letter that was driven is hidden from the list afterwards. What fails again becomes a new letter. One that was
+    given up is driven only by its id.
 
     Example: nightshift dlq drive --all --reason unknown_type
     """
@@ -165,6 +174,42 @@ def drive(
     return Exit.ERROR if failed else Exit.OK
 
 
+@app.command
+def drop(
+    *ids: Annotated[str, cyclopts.Parameter(help="Ids of letters, or their beginnings.")],
+    reason: Annotated[str, cyclopts.Parameter(help="Why nobody will mend them: kept with the letters.")],
+    json: Json = False,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Give letters up that can never be mended. They are not listed any more; the record of them and the reason stay.
+
+    `list --all` and `show` tell of them, and a letter that was given up by mistake can be driven by its id.
+
+    Example: nightshift dlq drop 3f9a --reason "a test of ours, sent to the wrong place"
+    """
+    if not ids:
+        raise cyclopts.ValidationError(exception_message="give ids", command_chain=("dlq", "drop"))
+    if not reason.strip() or len(reason) > _REASON:
+        raise WrongUsage(f"--reason takes 1 to {_REASON} characters", hint="a sentence that says why")
+    letters, settings = _open(home)
+    dropped = asyncio.run(_drop(letters, settings, ids, reason))
+    if json:
+        write_json([{**_summary(each), "dropped": reason} for each in dropped])
+        return
+    for each in dropped:
+        write_line(f"{each.letter.id}  {each.letter.source_topic}  given up")
+
+
+async def _drop(
+    letters: DeadLetters, settings: KafkaSettings, ids: tuple[str, ...], reason: str
+) -> list[Parked]:
+    chosen = await _choose(letters, ids, Wanted())
+    async with KafkaProducer(settings, client_id="nightshift-dlq") as producer:
+        for each in chosen:
+            await letters.drop(each.letter, reason, producer)
+    return chosen
+
+
 @dataclass(frozen=True, slots=True)
 class _Outcome:
     parked: Parked
@@ -182,7 +227,7 @@ def _open(home: Path) -> tuple[DeadLetters, KafkaSettings]:
 
 async def _choose(letters: DeadLetters, ids: tuple[str, ...], wanted: Wanted) -> list[Parked]:
     if not ids:
-        return await letters.list(wanted)
+        return await letters.list(wanted, bodies=False)
     return [await letters.find(each) for each in dict.fromkeys(ids)]
 
 
@@ -194,28 +239,37 @@ def _agreed(chosen: list[Parked]) -> bool:
 async def _drive(
     letters: DeadLetters, settings: KafkaSettings, chosen: list[Parked], home: Path
 ) -> list[_Outcome]:
-    outcomes = []
+    """In the order in which they lie in the topic, one in memory at a time."""
+    outcomes: dict[str, str | None] = {}
     async with AsyncExitStack() as stack:
         producer = await stack.enter_async_context(KafkaProducer(settings, client_id="nightshift-dlq"))
-        for each in chosen:
+        async for letter in letters.whole([each.letter.id for each in chosen]):
             try:
-                await letters.drive(each.letter, producer, await _objects(each, stack, home))
+                await letters.drive(letter, producer, await _objects(letter, stack, home))
             except NightshiftError as error:
-                outcomes.append(_Outcome(each, str(error)))
+                outcomes[letter.id] = str(error)
             else:
-                outcomes.append(_Outcome(each, None))
-    return outcomes
+                outcomes[letter.id] = None
+    return [
+        _Outcome(each, outcomes.get(each.letter.id, "it is not in the topic any more")) for each in chosen
+    ]
 
 
-async def _objects(parked: Parked, stack: AsyncExitStack, home: Path) -> ObjectStore | None:
+async def _objects(letter: Letter, stack: AsyncExitStack, home: Path) -> ObjectStore | None:
     """The object store, where this letter needs it and the settings name one."""
-    if parked.letter.value_ref is None and parked.letter.headers_ref is None:
+    if letter.value_ref is None and letter.headers_ref is None:
         return None
     try:
         settings = settings_for(ObjectStoreSettings, home)
     except ConfigurationError:
         return None
     return await stack.enter_async_context(S3ObjectStore.from_settings(settings))
+
+
+def _over(parked: Parked) -> str | None:
+    if parked.dropped is not None:
+        return f"given up: {parked.dropped[:40]}"
+    return "driven" if parked.driven else None
 
 
 def _summary(parked: Parked) -> dict[str, Any]:
@@ -237,6 +291,7 @@ def _summary(parked: Parked) -> dict[str, Any]:
         "bytes": letter.value_bytes,
         "body_ref": letter.value_ref,
         "driven": parked.driven,
+        "dropped": parked.dropped,
     }
 
 

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import cyclopts
 
-from nightshift.cli.connect import DEFAULT_HOME, Home, Json, settings_for
+from nightshift.cli.connect import DEFAULT_HOME, Home, Json, on_embedded_broker, settings_for
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import report_error, write_json, write_table
+from nightshift.devstack.stack.addresses import EMBEDDED_PARTITIONS
 from nightshift.relay.domain.topics import TopicReport, TopicState
 from nightshift.relay.topics import apply as apply_plan
 from nightshift.relay.topics import load_plan
@@ -33,13 +34,16 @@ def apply(
 ) -> int:
     """Create the topics that are missing and tell what differs. Topics that exist are never changed.
 
-    Without --file it is the plan of this release, which deploy/topics.yaml spells out. It fails when a topic has
+    Without --file it is the plan of this release, which deploy/topics.yaml spells out; on the embedded broker of
+    `nightshift up`, one node on which every partition costs, it is that with few partitions. It fails when a topic has
     another number of partitions than planned, because changing that would move keys.
 
     Example: nightshift topics apply --dry-run
     """
     settings = settings_for(KafkaSettings, home)
     plan = load_plan(file, settings.topics) if file is not None else None
+    if plan is None and on_embedded_broker(home):
+        partitions, replication = partitions or EMBEDDED_PARTITIONS, replication or 1
     reports = asyncio.run(
         apply_plan(settings, plan=plan, partitions=partitions, replication=replication, dry_run=dry_run)
     )

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import cyclopts
 
+from nightshift.cli.awaiting import known_or_sent
+from nightshift.cli.commands.watch import PATIENCE
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.errors import WrongUsage
 from nightshift.cli.exits import Exit
@@ -84,7 +86,8 @@ async def _wait(
     standing = Standing(build)
     try:
         async with asyncio.timeout(limit), open_builds(home) as builds:
-            async for standing, code in waited(builds.follow(build, patience=15.0), build, awaited):
+            await known_or_sent(builds, home, build)
+            async for standing, code in waited(builds.follow(build, patience=PATIENCE), build, awaited):
                 if code is not None:
                     return standing, code
                 if fail_on_sleep and standing.status == "sleeping":

@@ -1,21 +1,28 @@
 """`nightshift watch`: follow a build to its end."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import cyclopts
 
+from nightshift.cli.awaiting import known_or_sent
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.exits import Exit
 from nightshift.cli.following import Stop, follow, outcome
 from nightshift.cli.output import write_json
 from nightshift.cli.reading import open_builds
 from nightshift.cli.standing import Standing
+from nightshift.contracts.events.build import BuildAccepted
+from nightshift.contracts.events.requests import BuildRequested
+from nightshift.orchestrator.domain.admission import same_request
+from nightshift.runtime.errors import Refused
+from nightshift.runtime.log.port import RecordedEvent
 
 app = cyclopts.App(name="watch", help="Follow a build: phases, tool calls, money, sleep, preview.")
 
-#: Seconds to wait for a build that was asked for a moment ago and is not in the log yet.
-_PATIENCE = 15.0
+#: Seconds to wait for a build that was asked for and is not in the log yet.
+PATIENCE = 15.0
 
 
 @app.default
@@ -44,20 +51,46 @@ def watch(
     return follow_to_the_end(home, build, as_json=json, fail_on_sleep=fail_on_sleep)
 
 
-def follow_to_the_end(home: Path, build: str, *, as_json: bool, fail_on_sleep: bool = False) -> int:
-    """Show a build until it ends; its outcome as an exit code. With `as_json` the last line is where it stands."""
+def follow_to_the_end(
+    home: Path, build: str, *, as_json: bool, fail_on_sleep: bool = False, sent: BuildRequested | None = None
+) -> int:
+    """Show a build until it ends; its outcome as an exit code. With `as_json` the last line is where it stands.
+
+    `sent`: the request with which it was asked for just now. Raises Refused when the build is another one.
+    """
 
     def stop(standing: Standing) -> Exit | None:
         if fail_on_sleep and standing.status == "sleeping":
             return Exit.ASLEEP
         return outcome(standing)
 
-    standing, code = asyncio.run(_watch(home, build, as_json, stop))
+    standing, code = asyncio.run(_watch(home, build, as_json, stop, sent))
     if as_json:
         write_json(standing.as_json())
     return code
 
 
-async def _watch(home: Path, build: str, as_json: bool, stop: Stop) -> tuple[Standing, Exit]:
+async def _watch(
+    home: Path, build: str, as_json: bool, stop: Stop, sent: BuildRequested | None
+) -> tuple[Standing, Exit]:
     async with open_builds(home) as builds:
-        return await follow(builds.follow(build, patience=_PATIENCE), build, as_json=as_json, stop=stop)
+        if sent is None:
+            await known_or_sent(builds, home, build)
+        batches = builds.follow(build, patience=PATIENCE)
+        if sent is not None:
+            batches = _only_of(sent, batches)
+        return await follow(batches, build, as_json=as_json, stop=stop)
+
+
+async def _only_of(
+    sent: BuildRequested, batches: AsyncIterator[list[RecordedEvent]]
+) -> AsyncIterator[list[RecordedEvent]]:
+    """The same batches, if they are of the build that was asked for, and not of one that had its name before."""
+    async for batch in batches:
+        for event in batch:
+            if isinstance(event.data, BuildAccepted) and not same_request(event.data, sent):
+                raise Refused(
+                    f"{sent.build_id} was asked for before with other content: this request is refused",
+                    hint="it lies in the dead letters (`nightshift dlq list`); give every build an id of its own",
+                )
+        yield batch

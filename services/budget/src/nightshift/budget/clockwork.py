@@ -20,6 +20,8 @@ _log = structlog.get_logger(__name__)
 TICK = 0.5
 #: Seconds between two looks for requests that no message told us of, and how old they are then.
 SWEEP = 60.0
+#: Seconds between two looks for sleepers for whom money came back. All who sleep are looked through.
+FREED = 2.0
 #: How many sleepers are woken at once.
 BATCH = 500
 
@@ -35,10 +37,13 @@ class Clockwork:
     async def run(self) -> None:
         """Tick until cancelled. While the database is away it waits and says so."""
         loop = asyncio.get_running_loop()
-        sweep_at = loop.time()
+        sweep_at = freed_at = loop.time()
         while True:
             try:
                 await self.tick(datetime.now(UTC))
+                if loop.time() >= freed_at:
+                    await self._budget.wake_for_what_came_back()
+                    freed_at = loop.time() + FREED
                 if loop.time() >= sweep_at:
                     await self.sweep()
                     sweep_at = loop.time() + SWEEP

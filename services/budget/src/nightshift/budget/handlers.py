@@ -43,6 +43,8 @@ class Handlers:
 
     async def on_build_at_rest(self, event: RecordedEvent) -> None:
         await self._budget.settle_build(event.subject)
+        if isinstance(event.data, SleepRequested):
+            self._budget.note_sleep(event.data)
 
     async def on_account_opened(self, event: RecordedEvent) -> None:
         if isinstance(event.data, AccountOpened):

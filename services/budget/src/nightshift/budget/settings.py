@@ -1,11 +1,22 @@
 """What the budget service reads from its environment."""
 
 from datetime import timedelta
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from nightshift.budget.domain.calendar import check_time_zone
 from nightshift.budget.usecases import Policy
+from nightshift.runtime.errors import BadMessage
 from nightshift.runtime.settings import Settings
+
+
+def _time_zone(name: str) -> str:
+    try:
+        check_time_zone(name)
+    except BadMessage as error:
+        raise ValueError(f"{name!r} is no IANA time zone, {error.hint}") from None
+    return name
 
 
 class BudgetSettings(Settings):
@@ -13,7 +24,7 @@ class BudgetSettings(Settings):
 
     budget_default_period_microusd: int = Field(30_000_000, ge=0)  # of an account that nobody opened
     budget_default_period_days: int = Field(30, ge=1, le=366)
-    budget_default_time_zone: str = "UTC"
+    budget_default_time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
     budget_grant_lasts_s: float = Field(3600.0, gt=0)
     budget_day_seconds: float | None = Field(None, gt=0)  # none: real days, to the account's midnight
     budget_wake_jitter_s: float = Field(30.0, ge=0)  # over how long the sleepers of one midnight wake

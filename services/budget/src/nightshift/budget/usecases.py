@@ -1,6 +1,6 @@
 """What the budget service does: answer requests for money, end reservations, note accounts, wake sleepers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID, uuid5
@@ -8,7 +8,7 @@ from uuid import UUID, uuid5
 import structlog
 
 from nightshift.budget.domain import events as say
-from nightshift.budget.domain.calendar import Day, Period, day_at, period_start
+from nightshift.budget.domain.calendar import Day, Period, check_time_zone, day_at, period_start
 from nightshift.budget.domain.ledger import (
     Account,
     Reservation,
@@ -31,7 +31,7 @@ from nightshift.contracts.events.budget import WakeRequested
 from nightshift.contracts.events.build import BudgetRequested, SleepRequested
 from nightshift.contracts.ids import NAMESPACE, event_id
 from nightshift.contracts.model import Event, PendingKind
-from nightshift.runtime.errors import EventIdReused, Refused, StreamClosed, VersionConflict
+from nightshift.runtime.errors import EventIdReused, Refused, StreamClosed, Transient, VersionConflict
 from nightshift.runtime.log.port import (
     Append,
     EventLog,
@@ -66,6 +66,7 @@ class Budget:
         self._log = log_port
         self._ledger = ledger
         self._policy = policy
+        self._freed: set[str] = set()  # accounts to which money came back since their sleepers were looked at
 
     async def answer(self, event: RecordedEvent, request: BudgetRequested) -> None:
         """Grant or deny, once. What the build still had reserved is settled first: it is part of what is left."""
@@ -131,6 +132,7 @@ class Budget:
                 await self._ledger.transact(reservation.account_id, decide, lease_id=reservation.lease_id)
             except VersionConflict:
                 continue
+            self._freed.add(reservation.account_id)
             return
         raise VersionConflict(f"{stream} never stood still while a reservation of it was to be settled")
 
@@ -173,7 +175,8 @@ class Budget:
         return _on(account_stream(account.account_id), say.period_set(account), cause)
 
     async def open(self, event: RecordedEvent, asked: AccountOpened) -> None:
-        """Open an account, or give an open one this budget."""
+        """Open an account, or give an open one this budget. Raises BadMessage for an unknown time zone."""
+        check_time_zone(asked.time_zone)
         await self._set_period(
             event, asked.account_id, asked.period_budget_microusd, asked.period_days, asked.time_zone
         )
@@ -200,6 +203,7 @@ class Budget:
             return Step(account, _joined([*appends, self._noted(account, event)]))
 
         await self._ledger.transact(account_id, decide)
+        self._freed.add(account_id)  # the day may have more than before
 
     def _noted(self, account: Account, event: RecordedEvent) -> Append:
         return _on(account_stream(account.account_id), say.period_set(account), event.event_id)
@@ -229,6 +233,59 @@ class Budget:
                 slept = await self._sleep_of(item)
                 if slept and _asleep(slept).account_id == account_id and _asleep(slept).reason == "budget":
                     await self._wake(slept, "top_up")
+
+    def note_sleep(self, slept: SleepRequested) -> None:
+        """A build fell asleep. What another one gave back between its denial and its sleep may be enough for it."""
+        if slept.reason == "budget":
+            self._freed.add(slept.account_id)
+
+    async def wake_for_what_came_back(self) -> None:
+        """Money that was reserved and not spent is money that others of the account sleep for: wake the oldest, as
+        many as it is enough for. Each woken one can begin a call, so this cannot go round in circles."""
+        accounts, self._freed = self._freed, set()
+        if not accounts:
+            return
+        try:
+            sleepers = await self._sleepers_of(accounts)
+            for account_id, asleep in sleepers.items():
+                left = await self._left_today(account_id)
+                for slept in sorted(asleep, key=lambda event: event.recorded_at):
+                    needed = await self._needed_by(slept)
+                    if needed is not None and needed <= left:
+                        await self._wake(slept, "top_up")
+                        left -= needed
+        except Transient:
+            self._freed |= accounts
+            raise
+
+    async def _sleepers_of(self, accounts: Set[str]) -> Mapping[str, Sequence[RecordedEvent]]:
+        """Who sleeps for money of these accounts."""
+        found: dict[str, list[RecordedEvent]] = {}
+        after = ""
+        while items := await self._log.pending(PendingKind.SLEEPER, after_key=after):
+            after = items[-1].key
+            for item in items:
+                slept = await self._sleep_of(item)
+                if slept and _asleep(slept).reason == "budget" and _asleep(slept).account_id in accounts:
+                    found.setdefault(_asleep(slept).account_id, []).append(slept)
+        return found
+
+    async def _left_today(self, account_id: str) -> int:
+        left = 0
+
+        def look(books: Books) -> None:
+            nonlocal left
+            left = self._today(account_id, books)[0].left_today
+
+        await self._ledger.transact(account_id, look)
+        return left
+
+    async def _needed_by(self, slept: RecordedEvent) -> int | None:
+        """What the sleeper asked for and was denied, at least."""
+        async for event in self._log.read_stream(slept.stream_id, to_version=slept.version, backwards=True):
+            if isinstance(event.data, BudgetRequested):
+                return event.data.minimum_microusd
+        return None
 
     async def wake_due(self, item: PendingItem) -> None:
         """The time a sleeper named has come."""

@@ -55,6 +55,8 @@ Clock = Callable[[], datetime]
 
 #: For the last word on the way out; between two tries of an append while the log is away.
 _FAREWELL_S, _PAUSE_S = 2.0, 0.5
+#: Characters that are told of an answer that cannot be taken in.
+_DETAIL = 500
 #: The log is asked by itself when nothing is heard: after a second, then more and more rarely.
 _FIRST_WAIT, _LONGEST_WAIT = timedelta(seconds=1), timedelta(seconds=15)
 
@@ -238,9 +240,23 @@ class Runner:
             return
         outcome = flight.task.result()
         while self._state.call is not None and self._state.call.event_id == flight.call_id:
-            if await self._commit(outcome):
+            if await self._take_in(outcome):
                 break
         self._flight = None
+
+    async def _take_in(self, outcome: Answer | CallFailed) -> bool:
+        """An answer that no event can hold is an attempt that failed. Were it only an error of the run, the call would
+        be made again, and paid again, for as long as there is money."""
+        try:
+            return await self._commit(outcome)
+        except (ValueError, TypeError, LookupError) as error:
+            if isinstance(outcome, CallFailed):
+                raise
+            _log.exception("the answer cannot be taken in", build_id=self.build_id)
+            detail = f"an answer that cannot be taken in: {' '.join(str(error).split())}"
+            return await self._commit(
+                CallFailed("malformed", detail[:_DETAIL], usage=outcome.usage, maybe_billed=True)
+            )
 
     async def _hang_up(self) -> Usage | None:
         """Stop the call in flight, if there is one. What the provider told of its tokens is kept for the bill."""

@@ -1,4 +1,4 @@
-"""What a person does with dead letters: see them, look into one, drive them again."""
+"""What a person does with dead letters: see them, look into one, drive them again, or give one up."""
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, replace
@@ -20,10 +20,11 @@ class TopicReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A letter, and whether it was driven again."""
+    """A letter, whether it was driven again, and why it was given up, if it was."""
 
     letter: Letter
     driven: bool
+    dropped: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Wanted:
     topic: str | None = None
     reason: str | None = None
     group: str | None = None
-    driven: bool = False  # show those too
+    over: bool = False  # show those too that were driven or given up
 
     def __call__(self, parked: Parked) -> bool:
         """Whether this letter is wanted."""
@@ -42,7 +43,7 @@ class Wanted:
             (self.topic is None or letter.source_topic == self.topic)
             and (self.reason is None or letter.reason == self.reason)
             and (self.group is None or letter.group == self.group)
-            and (self.driven or not parked.driven)
+            and (self.over or not (parked.driven or parked.dropped is not None))
         )
 
 
@@ -55,26 +56,35 @@ class DeadLetters:
         self._topic = topic
         self._known_topics = frozenset(known_topics)
 
-    async def list(self, wanted: Callable[[Parked], bool] = Wanted()) -> list[Parked]:
-        """The letters that are wanted, oldest first, each once. Records that are no letters are passed over."""
+    async def list(self, wanted: Callable[[Parked], bool] = Wanted(), *, bodies: bool = True) -> list[Parked]:
+        """The letters that are wanted, oldest first, each once. Records that are no letters are passed over.
+
+        Without `bodies` each letter's value and headers are left out, so that a long list takes little memory.
+        """
         found: dict[str, Letter] = {}
         driven: set[str] = set()
+        dropped: dict[str, str] = {}
         async for record in self._reader.read(self._topic):
-            marked = letters.driven_id(record)
-            if marked is not None:
+            if (marked := letters.driven_id(record)) is not None:
                 driven.add(marked)
-                continue
-            try:
-                letter = letters.read(record)
-            except BadMessage:
-                continue
-            found.setdefault(letter.id, letter)
-        parked = [Parked(letter, letter.id in driven) for letter in found.values()]
+            elif (given_up := letters.dropped(record)) is not None:
+                dropped[given_up[0]] = given_up[1]
+            elif (letter := _letter(record)) is not None and letter.id not in found:
+                found[letter.id] = letter if bodies else replace(letter, value=None, headers=())
+        parked = [Parked(letter, letter.id in driven, dropped.get(letter.id)) for letter in found.values()]
         return sorted(filter(wanted, parked), key=lambda each: (each.letter.parked_at, each.letter.id))
 
+    async def whole(self, ids: Iterable[str]) -> AsyncIterator[Letter]:
+        """These letters with all that they hold, one after the other as they lie in the topic."""
+        left = set(ids)
+        async for record in self._reader.read(self._topic):
+            if (letter := _letter(record)) is not None and letter.id in left:
+                left.discard(letter.id)
+                yield letter
+
     async def find(self, id: str) -> Parked:
-        """The letter with this id, or with the only id that begins so. Raises NotFound, Refused."""
-        every = await self.list(lambda _: True)
+        """The letter with this id, or with the only id that begins so, without its body. Raises NotFound, Refused."""
+        every = await self.list(lambda _: True, bodies=False)
         found = [each for each in every if each.letter.id == id] or [
             each for each in every if id and each.letter.id.startswith(id)
         ]
@@ -102,6 +112,18 @@ class DeadLetters:
         )
         await producer.send([Outgoing(letter.source_topic, whole.key, whole.value, headers)])
         await producer.send([letters.driven_marker(self._topic, letter)])
+
+    async def drop(self, letter: Letter, reason: str, producer: Producer) -> None:
+        """Note that this letter is given up: it is not listed any more, nor driven with the others. It stays in the
+        topic as a record, with the reason. Raises Unavailable."""
+        await producer.send([letters.dropped_marker(self._topic, letter.id, reason)])
+
+
+def _letter(record: Inbound) -> Letter | None:
+    try:
+        return letters.read(record)
+    except BadMessage:
+        return None
 
 
 async def restored(letter: Letter, objects: ObjectStore | None) -> Letter:

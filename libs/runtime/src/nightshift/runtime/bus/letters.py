@@ -36,6 +36,10 @@ HEADERS_BODY: Final = "dlq_headers"  # inline | reference
 #: On a marker record: the letter that was driven again.
 DRIVEN: Final = "dlq_driven"
 DRIVEN_AT: Final = "dlq_driven_at"
+#: On a marker record: the letter that nobody will ever mend, why, and since when. The letter itself stays.
+DROPPED: Final = "dlq_dropped"
+DROPPED_WHY: Final = "dlq_dropped_reason"
+DROPPED_AT: Final = "dlq_dropped_at"
 
 Body = Literal["inline", "null", "reference"]
 
@@ -204,12 +208,31 @@ def driven_marker(topic: str, letter: Letter) -> Outgoing:
     return Outgoing(topic, letter.id.encode(), b"{}", ((DRIVEN, letter.id.encode()), (DRIVEN_AT, at)))
 
 
+def dropped_marker(topic: str, id: str, reason: str) -> Outgoing:
+    """A record that says this letter was given up, and why."""
+    at = datetime.now(UTC).isoformat().encode()
+    headers = ((DROPPED, id.encode()), (DROPPED_WHY, reason.encode("utf-8", "replace")), (DROPPED_AT, at))
+    return Outgoing(topic, id.encode(), b"{}", headers)
+
+
 def driven_id(message: Inbound) -> str | None:
     """The letter that this record marks as driven, if it is such a marker."""
-    names = [name for name, _ in message.headers]
-    if SOURCE_TOPIC in names or DRIVEN not in names:
+    return _marked(message, DRIVEN)
+
+
+def dropped(message: Inbound) -> tuple[str, str] | None:
+    """The letter that this record marks as given up, and why, if it is such a marker."""
+    id = _marked(message, DROPPED)
+    if id is None:
         return None
-    return (dict(message.headers)[DRIVEN] or b"").decode(errors="replace")
+    return id, (dict(message.headers).get(DROPPED_WHY) or b"").decode(errors="replace")
+
+
+def _marked(message: Inbound, name: str) -> str | None:
+    headers = dict(message.headers)
+    if SOURCE_TOPIC in headers or name not in headers:
+        return None
+    return (headers[name] or b"").decode(errors="replace")
 
 
 def _reference(value: bytes) -> tuple[str, int]:

@@ -200,8 +200,30 @@ def list_tree(
         yield entry
 
 
+def _open_own(parent: int, name: str) -> int:
+    """A file's handle, also when its owner, who we are, has taken the right to read it away from himself: it is kept
+    with the others, and has its mode again at once."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        return os.open(name, flags, dir_fd=parent)
+    except PermissionError:
+        place = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        found = os.fstat(place)
+        if not stat.S_ISREG(found.st_mode):
+            raise Refusal("invalid", f"{name}: is not a regular file")
+        itself, mode = f"/proc/self/fd/{place}", stat.S_IMODE(found.st_mode)
+        os.chmod(itself, mode | stat.S_IRUSR)
+        try:
+            return os.open(name, flags, dir_fd=parent)
+        finally:
+            os.chmod(itself, mode)
+    finally:
+        os.close(place)
+
+
 def _digest(parent: int, name: str) -> tuple[str, int]:
-    handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
+    handle = _open_own(parent, name)
     with _regular(handle, name) as file:
         sha, size = hashlib.sha256(), 0
         while True:
@@ -216,8 +238,12 @@ def export(root: Root, paths: list[str], out: Writer, limit: int) -> None:
     """For each file that is there: a frame with its entry, its chunks, an end. An empty header ends all."""
     for path in paths:
         try:
-            file = _regular(root.open(path, os.O_RDONLY), path)
-        except Refusal:
+            parent, name = root.open_parent(path, follow=False)
+            try:
+                file = _regular(_open_own(parent, name), path)
+            finally:
+                os.close(parent)
+        except (OSError, Refusal):
             continue
         with file:
             found = os.fstat(file.fileno())

@@ -10,10 +10,12 @@ from nightshift.budget.ledger import Books, Decide, HeldReservation, Opening, St
 from nightshift.runtime.log.postgres import PostgresEventLog
 from nightshift.runtime.pg import Database
 
-_ACCOUNT = """
+_ACCOUNTS = """
 SELECT account_id, time_zone, period_start, period_days, day_seconds, period_budget, period_number, day, day_limit,
     posted, pending, spent_in_period, credited, reserved_before
-FROM nightshift.accounts WHERE account_id = $1"""
+FROM nightshift.accounts"""
+_ACCOUNT = f"{_ACCOUNTS} WHERE account_id = $1"
+_PAGE = f"{_ACCOUNTS} WHERE account_id > $1 ORDER BY account_id LIMIT $2"
 _HELD = """
 SELECT lease_id, account_id, build_id, day, amount, granted_event, outcome IS NOT NULL AS settled
 FROM nightshift.reservations WHERE """
@@ -79,6 +81,10 @@ class PostgresLedger:
         """See the port."""
         rows = await self._database.fetch(_ACCOUNT, account_id)
         return _account(rows[0]) if rows else None
+
+    async def accounts(self, limit: int, *, after: str = "") -> Sequence[Account]:
+        """Accounts by their ids, those that come after `after`."""
+        return [_account(row) for row in await self._database.fetch(_PAGE, after, limit)]
 
 
 async def _write(connection: Any, step: Step) -> None:

@@ -6,6 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
 from zoneinfo import ZoneInfo
 
+from nightshift.runtime.errors import BadMessage
+
 
 @dataclass(frozen=True, slots=True)
 class Period:
@@ -25,6 +27,18 @@ class Day:
     refresh_at: datetime
     days_left: int
     period_number: int
+
+
+def check_time_zone(name: str) -> None:
+    """Raises BadMessage for a name that is no time zone: no day of such an account would ever begin."""
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # unknown, no name at all, a folder of zones
+        raise BadMessage(
+            f"`time_zone` {name!r} is no IANA time zone",
+            field="time_zone",
+            hint="such as UTC or Europe/Berlin",
+        ) from None
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:

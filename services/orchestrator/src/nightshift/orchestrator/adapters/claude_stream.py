@@ -1,6 +1,10 @@
 """Puts a Messages API stream together: blocks as they came, of any type, and the tokens told so far."""
 
+import re
+from collections.abc import Mapping
 from typing import Any
+
+from pydantic import ValidationError
 
 from nightshift.contracts import canonical
 from nightshift.contracts.errors import ContractError
@@ -8,6 +12,11 @@ from nightshift.contracts.events.build import Usage
 
 #: For a call that broke in the middle: a token of English or code is three bytes or more, as a rule.
 _BYTES_PER_TOKEN = 3
+#: What the API takes back as a tool's name and as a call's id; what it would refuse at every later turn is not kept.
+_TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_TOOL_USE_ID = re.compile(r"[A-Za-z0-9_-]{1,255}")
+#: Characters of a message's id, its model and its stop reason.
+_MOST = {"id": 255, "model": 128, "stop_reason": 128}
 
 
 class Malformed(Exception):
@@ -31,7 +40,7 @@ class Assembly:
         """Take in one event. Raises Malformed."""
         try:
             self._take(event)
-        except (KeyError, TypeError, AttributeError, ContractError) as error:
+        except (KeyError, TypeError, AttributeError, ContractError, ValidationError) as error:
             raise Malformed(f"an event that the Messages API does not have: {error!r}") from error
 
     @property
@@ -55,8 +64,9 @@ class Assembly:
         match event["type"]:
             case "message_start":
                 message = event["message"]
-                self.message_id, self.model = str(message["id"]), str(message["model"])
-                self._usage.update(_told(message["usage"]))
+                self.message_id = _word(message, "id")
+                self.model = _word(message, "model")
+                self._count(message["usage"])
             case "content_block_start":
                 self._blocks[event["index"]] = dict(event["content_block"])
             case "content_block_delta":
@@ -64,9 +74,11 @@ class Assembly:
             case "content_block_stop":
                 self._stop(event["index"])
             case "message_delta":
-                self.stop_reason = event["delta"].get("stop_reason") or self.stop_reason
-                self._usage.update(_told(event.get("usage") or {}))
+                if event["delta"].get("stop_reason"):
+                    self.stop_reason = _word(event["delta"], "stop_reason")
+                self._count(event.get("usage") or {})
             case "message_stop":
+                self._check_calls()
                 self.complete = self.stop_reason is not None
             case _:
                 pass
@@ -92,18 +104,46 @@ class Assembly:
         if not text:
             return
         try:
-            self._blocks[index]["input"] = canonical.loads(text)
+            given = canonical.loads(text)
         except ContractError:
-            # Cut off at the output limit. The form that Anthropic's documentation gives for handing it back.
-            self._blocks[index]["input"] = {"INVALID_JSON": text}
+            given = None
+        # Cut off at the output limit, or no object. The form that Anthropic's documentation gives for handing it back.
+        self._blocks[index]["input"] = given if isinstance(given, dict) else {"INVALID_JSON": text}
+
+    def _check_calls(self) -> None:
+        """An answer whose calls cannot be told apart, or not be handed back, is no answer: it is asked for again."""
+        ids: set[str] = set()
+        for block in self._blocks.values():
+            if block.get("type") != "tool_use":
+                continue
+            name, call = block.get("name"), block.get("id")
+            if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
+                raise Malformed(f"a tool call with the name {name!r:.80}")
+            if not isinstance(call, str) or not _TOOL_USE_ID.fullmatch(call) or call in ids:
+                raise Malformed(f"a tool call with the id {call!r:.80}, which is none or was used before")
+            ids.add(call)
+
+    def _count(self, usage: Mapping[str, Any]) -> None:
+        """Cumulative figures replace those before; what is no count is refused, and what was told before stands."""
+        told = {**self._usage, **_told(usage)}
+        _usage(told)
+        self._usage = told
 
     def _seen(self, text: str) -> str:
         self._bytes += len(text.encode("utf-8", "surrogatepass"))
         return text
 
 
-def _told(usage: dict[str, Any]) -> dict[str, Any]:
-    """Cumulative figures replace those before; what is not told again stays."""
+def _word(told: Mapping[str, Any], name: str) -> str:
+    """A short text of the protocol. Raises Malformed."""
+    word = told[name]
+    if not isinstance(word, str) or not 1 <= len(word) <= _MOST[name]:
+        raise Malformed(f"{name} is {word!r:.80}")
+    return word
+
+
+def _told(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told; what is not told again stays."""
     return {name: value for name, value in usage.items() if value is not None}
 
 

@@ -26,7 +26,7 @@ from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.repetition import TIMES, repeats
 from nightshift.orchestrator.domain.state import BuildState, Call
 from nightshift.orchestrator.domain.talk import MAX_TOKENS
-from nightshift.orchestrator.domain.trouble import backoff
+from nightshift.orchestrator.domain.trouble import WHOLE, backoff
 
 Events = tuple[Event, ...]
 
@@ -38,6 +38,10 @@ _TIMEOUT_S = 120
 _GRACE_S = 15
 
 _CONTINUE = "Your answer was cut off at its output limit. Go on, in smaller steps."
+_STOPPED = (
+    "Your answer stopped before its end ({reason}). Go on; an answer without a tool call ends the build."
+)
+_NOTHING = "nothing was built: the model ended its work twice without a single tool call"
 _USE_TOOLS = (
     "Nothing was built yet. Use the tools to do the work; an answer without a tool call ends the build."
 )
@@ -65,7 +69,11 @@ def answered(state: BuildState, answer: Answer, policy: Policy) -> Events:
                 return (responded, *fail(after, "max_tokens", detail))
             return (responded, AgentSteered(reason="max_tokens", message=_CONTINUE))
     uses = [block for block in answer.content if block.get("type") == "tool_use"]
-    return (responded, *(_act(after, uses) if uses else _done(after)))
+    if uses:
+        return (responded, *_act(after, uses))
+    if answer.stop_reason not in WHOLE:
+        return (responded, *_stopped(after, answer.stop_reason, policy))
+    return (responded, *_done(after))
 
 
 def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy) -> Events:
@@ -168,10 +176,20 @@ def _act(state: BuildState, uses: list[dict[str, Any]]) -> Events:
     return (*moves, *requested, AgentSteered(reason="repetition", message=_CIRCLES))
 
 
+def _stopped(state: BuildState, reason: str, policy: Policy) -> Events:
+    """Paused, or ended for a reason that this version does not know: half a work is not taken for a whole one."""
+    if state.trouble.cuts > policy.max_cuts:
+        detail = f"{state.trouble.cuts} answers in a row stopped before their end: the last for {reason!r}"
+        return fail(state, "model_error", detail)
+    return (AgentSteered(reason="max_tokens", message=_STOPPED.format(reason=reason)),)
+
+
 def _done(state: BuildState) -> Events:
     if state.talk.waiting:
         return ()  # something was said while the model answered: it is heard before the checks
-    if not state.tool_calls_made and "no_tool_call" not in state.trouble.steered:
+    if not state.tool_calls_made:
+        if "no_tool_call" in state.trouble.steered:
+            return fail(state, "checks_failed", _NOTHING)
         return (AgentSteered(reason="no_tool_call", message=_USE_TOOLS),)
     return (
         BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.CHECKS),

@@ -73,7 +73,7 @@ def failed(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
 def report(state: BuildState) -> str:
     """What the agent is told of the checks that failed."""
     parts = [
-        f"{_name(state, call)} failed{_exit_code(call)}. Its output:\n{_tail(call)}"
+        f"{_name(state, call)} failed{_how(call)}. Its output:\n{_tail(call)}"
         for call in failed(state.tool_calls)
     ]
     return "The build is not ready: the checks were run.\n\n" + "\n\n".join(parts)
@@ -81,7 +81,7 @@ def report(state: BuildState) -> str:
 
 def summary(state: BuildState) -> str:
     """The same in one line, for the end of the build."""
-    return "; ".join(f"{_name(state, call)} failed{_exit_code(call)}" for call in failed(state.tool_calls))
+    return "; ".join(f"{_name(state, call)} failed{_how(call)}" for call in failed(state.tool_calls))
 
 
 def _name(state: BuildState, call: ToolCall) -> str:
@@ -91,9 +91,13 @@ def _name(state: BuildState, call: ToolCall) -> str:
     return f"The check {checks[call.index].name!r}" if call.index < len(checks) else "The project's own tests"
 
 
-def _exit_code(call: ToolCall) -> str:
-    code = call.result.exit_code if call.result is not None else None
-    return f" with exit code {code}" if code is not None else ""
+def _how(call: ToolCall) -> str:
+    result = call.result
+    if result is None:
+        return ""
+    if result.exit_code is not None:
+        return f" with exit code {result.exit_code}"
+    return " because the time was up" if result.error_kind == "timeout" else ""
 
 
 def _tail(call: ToolCall) -> str:

@@ -31,7 +31,10 @@ def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> Buil
         case SandboxRestored():
             return replace(state, place=replace(state.place, news=(*state.place.news, _restored(data))))
         case SandboxLost():
-            news = "Your sandbox was lost."
+            news = (
+                "Your sandbox was lost. You go on in a fresh one with the workspace of the last snapshot: what was"
+                " written after it, installed or started is gone. Look at the workspace before you go on."
+            )
             return replace(state, place=Place(news=(*state.place.news, news)))
         case SandboxClosed():
             return replace(state, place=Place(news=state.place.news))
@@ -49,6 +52,11 @@ def told(place: Place, reason: str) -> Place:
 
 
 def _restored(data: SandboxRestored) -> str:
+    if data.lost == (".",):
+        return (
+            "You are in a fresh sandbox, and its workspace is empty: your last snapshot could not be read, so nothing"
+            " of what you had made is there."
+        )
     text = (
         f"Your workspace was restored into a fresh sandbox from its last snapshot ({data.files} files)."
         " Processes that you had started, servers too, no longer run; what you installed outside of the workspace"

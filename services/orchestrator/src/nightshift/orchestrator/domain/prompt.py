@@ -223,8 +223,8 @@ def _entry(entry: Entry) -> tuple[str, list[dict[str, Any]]]:
         case AssistantSaid():
             if isinstance(entry.content, BlobRef):
                 raise Fault("an answer of the model was not fetched from the object store")
-            # The API sends empty texts and does not take them back.
-            return "assistant", [block for block in entry.content if block.get("text") != ""]
+            # The API sends texts of nothing but spaces and does not take them back.
+            return "assistant", [block for block in entry.content if not _blank(block)]
         case ToolsAnswered():
             return "user", [_result(result) for result in entry.results]
         case UserSaid():
@@ -233,11 +233,16 @@ def _entry(entry: Entry) -> tuple[str, list[dict[str, Any]]]:
             assert_never(entry)
 
 
+def _blank(block: dict[str, Any]) -> bool:
+    return block.get("type") == "text" and not str(block.get("text", "")).strip()
+
+
 def _result(result: Observation) -> dict[str, Any]:
     if isinstance(result.blocks, BlobRef):
         raise Fault("a tool's blocks were not fetched from the object store")
     content = [_clean(block) for block in result.blocks or ()]
-    content = content or [_text(_inline(result.output) or "(no output)")]
+    output = _inline(result.output)
+    content = content or [_text(output if output.strip() else "(no output)")]
     block: dict[str, Any] = {
         "content": content,
         "tool_use_id": result.tool_use_id,

@@ -6,15 +6,16 @@ from uuid import UUID
 
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import Trouble
-from nightshift.orchestrator.domain.talk import MAX_TOKENS
 
+#: The stop reasons of an answer that is whole. The others, known or not, are counted: they must not go on for ever.
+WHOLE = frozenset({"end_turn", "stop_sequence", "tool_use"})
 #: Reasons for which the loop speaks up on its own, once each.
 _ONCE = frozenset({"repetition", "turns", "no_tool_call"})
 
 
 def answered(trouble: Trouble, stop_reason: str) -> Trouble:
     """The provider answers again."""
-    cuts = trouble.cuts + 1 if stop_reason == MAX_TOKENS else 0
+    cuts = 0 if stop_reason in WHOLE else trouble.cuts + 1
     return replace(trouble, failures=0, retry_at=None, provider_sleeps=0, cuts=cuts)
 
 

@@ -25,8 +25,11 @@ class KafkaReader:
         self._settings = settings
         self._timeout_s = timeout_s
 
-    async def read(self, topic: str) -> AsyncIterator[ConsumerRecord]:
-        """Every record up to the ends observed at the start. Raises NotFound, Unavailable."""
+    async def read(self, topic: str, *, newest: int | None = None) -> AsyncIterator[ConsumerRecord]:
+        """Every record up to the ends observed at the start. Raises NotFound, Unavailable.
+
+        `newest`: of each partition only so many of the last ones.
+        """
         async with self._client() as client:
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -34,6 +37,8 @@ class KafkaReader:
                     client.assign(partitions)
                     begins = await client.beginning_offsets(partitions)
                     ends = await client.end_offsets(partitions)
+                if newest is not None:
+                    begins = {each: max(begin, ends[each] - newest) for each, begin in begins.items()}
                 left = {each: end for each, end in ends.items() if end > begins[each]}
                 for each in left:
                     client.seek(each, begins[each])
