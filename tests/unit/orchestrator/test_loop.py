@@ -172,6 +172,14 @@ def test_an_end_before_any_work_is_asked_about_once():
     assert "nothing was built" in story.last(BuildFailed).detail
 
 
+def test_checks_of_the_request_judge_an_end_without_any_work():
+    request = REQUEST.model_copy(update={"checks": (Check(name="unit", command="make unit", timeout_s=7),)})
+    story = begun(request=request)
+    story.thinks(text("There is nothing to do."))
+    story.thinks(text("There still is nothing to do."))
+    assert [call.purpose for call in story.state.tool_calls] == ["check"]
+
+
 @pytest.mark.parametrize("reason", ["pause_turn", "a_reason_of_next_year"])
 def test_an_answer_that_stopped_before_its_end_is_gone_on_with_and_never_checked(reason):
     story = working()

@@ -188,9 +188,10 @@ def _done(state: BuildState) -> Events:
     if state.talk.waiting:
         return ()  # something was said while the model answered: it is heard before the checks
     if not state.tool_calls_made:
-        if "no_tool_call" in state.trouble.steered:
+        if "no_tool_call" not in state.trouble.steered:
+            return (AgentSteered(reason="no_tool_call", message=_USE_TOOLS),)
+        if not state.request.checks:  # those of the request can tell that there was nothing to do
             return fail(state, "checks_failed", _NOTHING)
-        return (AgentSteered(reason="no_tool_call", message=_USE_TOOLS),)
     return (
         BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.CHECKS),
         *checks.check_calls(state),
