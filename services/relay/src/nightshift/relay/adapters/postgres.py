@@ -197,9 +197,8 @@ class _Bell:
 
     async def ring(self, topics: Collection[str]) -> None:
         """Once for each topic. Raises one of BROKEN."""
-        for (
-            topic
-        ) in topics:  # nearly always one, and for one this is a third of what a statement for many takes
+        # Nearly always one, and for one this is a third of what a statement for many takes.
+        for topic in topics:
             await self._ring.fetch(WAKES, topic, timeout=self._timeout)
 
 
