@@ -13,7 +13,7 @@ from nightshift.contracts import prices
 from nightshift.contracts.events.build import BuildAccepted, BuildReady, ModelCallFailed, ModelCallStarted
 from nightshift.contracts.events.requests import BuildCancelRequested, BuildMessageSent, BuildRequested
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 
 
 def asked(build_id: str, brief: str = "A page.", **more: Any) -> BuildRequested:
