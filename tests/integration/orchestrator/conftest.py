@@ -78,7 +78,7 @@ class Town:
         """Start one and wait until it listens."""
         given = {"build_lease_s": "2", "build_look_every_s": "0.3", **settings}
         await self.start("orchestrator", name, **given)
-        await eventually(lambda: "service started" in self.said(name), timeout=30)
+        await eventually(lambda: "service started" in self.said(name), timeout=60)
 
     def said(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
@@ -102,7 +102,7 @@ class Town:
     async def types(self, build_id: str) -> list[str]:
         return [event.data.type for event in await self.recorded(build_id)]
 
-    async def reached(self, build_id: str, type_: str, timeout: float = 25) -> list[RecordedEvent]:
+    async def reached(self, build_id: str, type_: str, timeout: float = 60) -> list[RecordedEvent]:
         """The log once it holds an event of this type."""
 
         async def there() -> list[RecordedEvent] | None:

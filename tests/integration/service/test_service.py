@@ -25,7 +25,10 @@ from nightshift.runtime.objects.memory import MemoryObjectStore
 from nightshift.runtime.pg import PgConfig
 from nightshift.runtime.settings import KafkaSettings
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(150)]
+
+#: Seconds for a process to start, join its group and do something: on a busy machine its imports alone take ten.
+_PATIENCE = 45
 
 
 async def _send(settings: KafkaSettings, *builds: str, times: int = 1) -> None:
@@ -49,7 +52,7 @@ async def test_sigterm_finishes_what_is_in_hand_commits_it_and_exits_0(
 ):
     first = await start_service(hold_s="1.0")
     await _send(kafka_settings, "b1")
-    await eventually(lambda: "begun b1" in first.said, timeout=20)
+    await eventually(lambda: "begun b1" in first.said, timeout=_PATIENCE)
     first.process.send_signal(signal.SIGTERM)
     assert await first.ended() == 0, first.log()
     assert "noted b1" in first.said
@@ -57,7 +60,7 @@ async def test_sigterm_finishes_what_is_in_hand_commits_it_and_exits_0(
 
     second = await start_service()
     await _send(kafka_settings, "b2")
-    await eventually(lambda: "noted b2" in second.said, timeout=20)
+    await eventually(lambda: "noted b2" in second.said, timeout=_PATIENCE)
     assert "begun b1" not in second.said
 
 
@@ -67,12 +70,12 @@ async def test_killed_in_the_middle_it_is_handled_again_with_one_effect(
 ):
     first = await start_service(hold_s="60")
     await _send(kafka_settings, "b1")
-    await eventually(lambda: "begun b1" in first.said, timeout=20)
+    await eventually(lambda: "begun b1" in first.said, timeout=_PATIENCE)
     first.process.kill()
     await first.ended()
 
     second = await start_service()
-    await eventually(lambda: "noted b1" in second.said, timeout=20)
+    await eventually(lambda: "noted b1" in second.said, timeout=_PATIENCE)
     assert await _notes(database) == ["build-b1"]
 
 
@@ -100,7 +103,7 @@ async def test_one_message_ten_times_to_two_replicas_at_once_appends_once(
         ),
     ):
         await _send(kafka_settings, "b1", times=10)
-        await eventually(lambda: len(calls) == 20, timeout=20)
+        await eventually(lambda: len(calls) == 20, timeout=_PATIENCE)
         await eventually(lambda: _notes(database))
     await pool.close()
     assert len(set(calls)) == 1
@@ -116,18 +119,20 @@ async def test_while_the_database_is_away_messages_wait_and_are_handled_after(
         dsn = database.dsn().replace(f":{server.port}/", f":{proxy.own_port}/")
         service = await start_service(postgres_dsn=dsn)
         await _send(kafka_settings, "b1")
-        await eventually(lambda: "noted b1" in service.said, timeout=20)
+        await eventually(lambda: "noted b1" in service.said, timeout=_PATIENCE)
 
         proxy.cut_answers = 1_000_000
         await _send(kafka_settings, *(f"b{n}" for n in range(2, 12)))
-        await eventually(lambda: "message waits" in service.log(), timeout=20)
+        await eventually(lambda: "message waits" in service.log(), timeout=_PATIENCE)
         # More failures than any retry allows.
         await eventually(
-            lambda: service.said.count("begun b2") + service.said.count("begun b3") > 8, timeout=20
+            lambda: service.said.count("begun b2") + service.said.count("begun b3") > 8, timeout=_PATIENCE
         )
         assert not [line for line in service.said if line.startswith("noted") and line != "noted b1"]
         proxy.cut_answers = 0
-        await eventually(lambda: sum(line.startswith("noted") for line in service.said) == 11, timeout=20)
+        await eventually(
+            lambda: sum(line.startswith("noted") for line in service.said) == 11, timeout=_PATIENCE
+        )
     assert len(await _notes(database)) == 11
     letters = DeadLetters(
         KafkaReader(kafka_settings), topic=kafka_settings.topics.dead_letter, known_topics=()
@@ -155,11 +160,11 @@ async def test_probes_and_metrics_answer_and_no_secret_is_in_the_log(start_servi
         postgres_dsn=dsn,
         log_level="debug",
     )
-    await eventually(lambda: _get(port, "/livez"), timeout=20)
-    status, _ = await eventually(lambda: _ready(port), timeout=20)
+    await eventually(lambda: _get(port, "/livez"), timeout=_PATIENCE)
+    status, _ = await eventually(lambda: _ready(port), timeout=_PATIENCE)
     assert status == 200
     await _send(kafka_settings, secret)  # as a build id: it comes back in every log line of its handler
-    await eventually(lambda: f"noted {secret}" in service.said, timeout=20)
+    await eventually(lambda: f"noted {secret}" in service.said, timeout=_PATIENCE)
     async with KafkaProducer(kafka_settings) as producer:
         poison = Outgoing(kafka_settings.topics.requests, secret.encode(), b"{", request(secret).headers)
         await producer.send([poison])
