@@ -277,10 +277,11 @@ async def test_what_the_api_refuses_is_refused(claude: AsyncAnthropic, model: st
         await claude.models.list()
     async with httpx.AsyncClient(base_url=model) as plain:
         assert (await plain.post("/v1/messages", json={})).status_code == 401
-        answer = await plain.post(
-            "/v1/messages", content=b"{", headers={"x-api-key": "a", "anthropic-version": "1"}
-        )
-        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+        for body in (b"{", b"[" * 100_000):
+            answer = await plain.post(
+                "/v1/messages", content=body, headers={"x-api-key": "a", "anthropic-version": "1"}
+            )
+            assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
 
 
 async def test_an_author_sees_why_nothing_fits(claude: AsyncAnthropic) -> None:

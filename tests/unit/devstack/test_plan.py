@@ -1,6 +1,7 @@
 """What a stack consists of, from flags and environment."""
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -80,7 +81,8 @@ def test_a_service_is_told_of_by_the_name_it_has_everywhere_and_asked_for_by_eit
     async def launch(spec: ChildSpec) -> Child:
         return Child.start(spec)
 
-    replica = ServiceReplica("sandbox_gateway", 1, env={}, log_dir=tmp_path, launch=launch)
+    no_utf_8 = tmp_path / os.fsdecode(b"h\xff")
+    replica = ServiceReplica("sandbox_gateway", 1, env={}, log_dir=no_utf_8, launch=launch)
     assert replica.name == "sandbox-gateway #2"
 
 

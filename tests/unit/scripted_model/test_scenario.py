@@ -45,6 +45,19 @@ def test_any_stands_outside_of_the_sequence() -> None:
         ("turns:\n- say: x\n", "name: Field required"),
         ("name: t\nturns: []\n", "turns: Tuple should have at least 1 item"),
         ("name: [\n", "is not YAML"),
+        (
+            "name: t\nturns:\n- calls: [{tool: bash, input: {since: 2026-11-26}}]\n",
+            r"turn 1 \(line 3\): calls.0.input: Object of type date is not JSON serializable: .* quoted",
+        ),
+        ("name: t\nturns:\n- calls: [{tool: bash, input: {a: !!binary aGk=}}]\n", "calls.0.input: .* bytes"),
+        ("name: t\nturns:\n- calls: [{tool: bash, input: {a: .nan}}]\n", "calls.0.input: Out of range float"),
+        (
+            "name: t\nturns:\n- calls: [{tool: bash, input: &x {a: *x}}]\n",
+            "calls.0.input: .*(itself|Circular)",
+        ),
+        ("name: t\nturns:\n- {say: x, delay: .inf}\n", "delay: Input should be a finite number"),
+        ("name: t\nturns:\n- say: x\n  delay: 1\n  say: y\n", "line 5: say is given twice"),
+        ("name: t\nturns: " + "[" * 5000, "nested too deeply"),
     ],
 )
 def test_a_mistake_is_told_with_turn_line_and_field(text: str, said: str) -> None:

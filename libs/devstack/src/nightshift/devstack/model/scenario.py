@@ -4,6 +4,7 @@ A turn that answers stands at a position: how many assistant turns the request a
 (`status`, `cut_after`, …) stands before the next one that answers. See the member's README for the whole format.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from importlib.resources import files
@@ -32,8 +33,18 @@ def _compiles(pattern: str) -> str:
     return pattern
 
 
+def _is_json(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(value, allow_nan=False)
+    except TypeError as error:
+        raise ValueError(f"{error}: YAML reads a date, a set and the like unless they are quoted") from None
+    except RecursionError:
+        raise ValueError("it holds itself, or is nested too deeply") from None
+    return value
+
+
 Pattern = Annotated[str, AfterValidator(_compiles)]
-Seconds = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -60,7 +71,7 @@ class Call(_Part):
     """A tool that the model asks for."""
 
     tool: str
-    input: dict[str, Any] = {}
+    input: Annotated[dict[str, Any], AfterValidator(_is_json)] = {}
 
 
 class UsageOverride(_Part):
@@ -191,6 +202,10 @@ def parse_scenario(text: str, *, source: str = "scenario") -> Scenario:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise BadScenario(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError:
+        raise BadScenario(f"{source} is nested too deeply") from None
+    for name, line in _given_twice(root):
+        raise BadScenario(f"{source}: line {line}: {name} is given twice: only one of them would count")
     lines = tuple(_turn_lines(root))
     try:
         scenario = Scenario.model_validate(value)
@@ -208,6 +223,26 @@ def _turn_lines(root: yaml.Node | None) -> Iterator[int]:
         for key, node in root.value:
             if key.value == "turns" and isinstance(node, yaml.SequenceNode):
                 yield from (turn.start_mark.line + 1 for turn in node.value)
+
+
+def _given_twice(root: yaml.Node | None) -> Iterator[tuple[str, int]]:
+    """Names and lines. YAML's reader takes the last one and says nothing."""
+    waiting, known = [root], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in known:  # an alias
+            continue
+        known.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            names = set[str]()
+            for key, value in node.value:
+                waiting.append(value)
+                if isinstance(key, yaml.ScalarNode):
+                    if key.value in names:
+                        yield key.value, key.start_mark.line + 1
+                    names.add(key.value)
 
 
 def _fault(loc: tuple[int | str, ...], message: str, lines: tuple[int, ...]) -> str:

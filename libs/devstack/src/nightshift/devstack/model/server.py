@@ -142,7 +142,7 @@ class _Request:
             return validate(body)
         except Invalid as error:
             raise _Failure(400, str(error)) from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _Failure(400, "The request body is not valid JSON") from None
 
     async def answer(self, status: int, value: Any, *, headers: Iterable[tuple[str, str]] = ()) -> None:

@@ -1,6 +1,7 @@
 """What the supervisor keeps alive: a part, or one replica of a service. Each can be started again and again."""
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -48,7 +49,7 @@ class ServiceReplica:
         self.name = name if replica == 0 else f"{name} #{replica + 1}"
         self._log = log_dir / (f"{name}.log" if replica == 0 else f"{name}-{replica + 1}.log")
         # It is started again only when it is dead, so nobody else has its name: not on another home either.
-        place = sha256(f"{socket.gethostname()}:{log_dir.absolute()}".encode()).hexdigest()[:12]
+        place = sha256(os.fsencode(f"{socket.gethostname()}:{log_dir.absolute()}")).hexdigest()[:12]
         self._env = {**env, "NIGHTSHIFT_INSTANCE": f"{name}-{replica + 1}@{place}"}
         self._launch = launch
         self._timeout = timeout
