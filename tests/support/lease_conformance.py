@@ -34,6 +34,19 @@ class LeaseConformance:
         await passes(0.6)
         assert await leases.acquire("n", "two", ttl=60) is None
 
+    async def test_many_are_renewed_together_and_each_is_answered_for(self, leases, passes):
+        kept = [await leases.acquire(name, "one", ttl=0.5) for name in ("z", "a", "m")]
+        freed = await leases.acquire("f", "one", ttl=60)
+        await leases.release(freed)
+        former = await leases.acquire("t", "one", ttl=60)
+        await leases.acquire("t", "one", ttl=60)
+        asked = [kept[0], freed, kept[1], former, kept[2]]
+        assert list(await leases.renew_all(asked, ttl=60)) == [True, False, True, False, True]
+        assert list(await leases.renew_all([], ttl=60)) == []
+        await passes(0.6)
+        for lease in kept:
+            assert await leases.acquire(lease.name, "two", ttl=60) is None
+
     async def test_an_expired_lease_is_lost_though_nobody_took_it(self, leases, passes):
         lease = await leases.acquire("n", "one", ttl=0.05)
         await passes(0.06)

@@ -26,3 +26,14 @@ async def test_what_was_read_in_one_batch_is_not_read_again(rig, eventually) -> 
             await feed.subscriber.consumer.position(each) for each in feed.subscriber.consumer.assignment()
         ]
         assert seen.calls == 5
+
+
+async def test_a_patient_consumer_hears_everything_in_order(rig, eventually) -> None:
+    seen = Seen()
+    group = f"{rig.topics.prefix}.patient"
+    subscription = Subscription(rig.topics.build, group, {CheckpointSaved: seen}, patience_s=0.05)
+    async with rig.producer, rig.consumers(subscription):
+        for version in range(1, 41):
+            await rig.producer.send([Outgoing.of(rig.topics.build, fact("b", version))])
+        await eventually(lambda: len(seen.events) == 40, 20)
+        assert [event.version for event in seen.events] == list(range(1, 41))

@@ -31,7 +31,10 @@ async def listening(place: Place) -> AsyncIterator[PostgresWakes]:
 
 
 @pytest.mark.kafka
-async def test_a_fact_that_is_told_of_is_fetched_then_and_requests_are_asked_for(rig, monkeypatch) -> None:
+@pytest.mark.parametrize("patience_s", [0.0, 0.05], ids=["at once", "patient"])
+async def test_a_fact_that_is_told_of_is_fetched_then_and_requests_are_asked_for(
+    rig, monkeypatch, patience_s: float
+) -> None:
     class Bell:
         heard = True
 
@@ -45,7 +48,9 @@ async def test_a_fact_that_is_told_of_is_fetched_then_and_requests_are_asked_for
     if not rig.settings.kafka_adaptive_fetch:
         pytest.skip("this broker wakes its fetches itself")
     told, bell = Seen(), Bell()
-    subscription = Subscription(rig.topics.build, f"{rig.topics.prefix}.told", {CheckpointSaved: told})
+    subscription = Subscription(
+        rig.topics.build, f"{rig.topics.prefix}.told", {CheckpointSaved: told}, patience_s=patience_s
+    )
     asked = Seen()
     requests = Subscription(rig.topics.requests, f"{rig.topics.prefix}.asked", {BuildRequested: asked})
     consumers = KafkaConsumers(

@@ -151,3 +151,42 @@ async def test_silence_is_cut():
                 await claude.answer(asking("hello"), Meter())
         await gone.wait()
     assert (failed.value.failure.kind, failed.value.failure.maybe_billed) == ("connection", True)
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+async def test_a_connection_that_breaks_after_the_request_has_left_may_be_billed(reset: bool):
+    async def hear_and_go(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if reset:
+            writer.transport.abort()  # what was not read yet makes this a reset
+        else:
+            await reader.readuntil(b"}]}")
+            writer.close()
+
+    server = await asyncio.start_server(hear_and_go, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, ClaudeModel(api_key="any", base_url=f"http://127.0.0.1:{port}") as claude:
+        with pytest.raises(CallError) as failed:
+            await claude.answer(asking("hello"), Meter())
+    assert (failed.value.failure.kind, failed.value.failure.maybe_billed) == ("connection", True)
+
+
+async def test_a_connection_that_the_provider_closed_between_two_calls_is_not_used_again(scripted: str):
+    """Through a door that closes each connection once its answer is out, though it said keep-alive."""
+    host, _, port = scripted.removeprefix("http://").partition(":")
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind_reader, behind_writer = await asyncio.open_connection(host, int(port))
+        behind_writer.write(await reader.readuntil(b"}]}"))
+        while part := await behind_reader.read(65536):
+            writer.write(part)
+            if part.endswith(b"0\r\n\r\n"):
+                break
+        writer.close()
+        behind_writer.close()
+
+    server = await asyncio.start_server(once, "127.0.0.1", 0)
+    door = server.sockets[0].getsockname()[1]
+    async with server, ClaudeModel(api_key="any", base_url=f"http://127.0.0.1:{door}") as claude:
+        for _ in range(5):
+            assert (await claude.answer(asking("hello"), Meter())).stop_reason == "tool_use"

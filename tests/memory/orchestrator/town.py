@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -112,6 +113,9 @@ class RemoteLeases:
 
     async def renew(self, lease: Lease, *, ttl: float) -> bool:
         return await self.town.world.remote("renew", lambda: self.town.leases.renew(lease, ttl=ttl))
+
+    async def renew_all(self, leases: Sequence[Lease], *, ttl: float) -> Sequence[bool]:
+        return await self.town.world.remote("renew_all", lambda: self.town.leases.renew_all(leases, ttl=ttl))
 
     async def release(self, lease: Lease) -> None:
         await self.town.world.remote("release", lambda: self.town.leases.release(lease))

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from nightshift.runtime.bus.kafka.fetch_pace import STEPS, TOLD_S, FetchPace
 
 
@@ -61,3 +63,35 @@ async def test_what_rings_while_a_fetch_is_under_way_ends_the_wait_after_it(monk
     pace.fetching()
     pace.ring()
     await pace.pause()
+
+
+async def test_a_patient_consumer_fetches_at_once_after_a_quiet_while_and_not_again_before_its_patience_is_over(
+    monkeypatch,
+):
+    now, slept = [100.0], []
+
+    async def sleep(seconds):
+        slept.append(seconds)
+        now[0] += seconds
+
+    pace = FetchPace(Word(), patience_s=0.5, clock=lambda: now[0])
+    monkeypatch.setattr("nightshift.runtime.bus.kafka.fetch_pace.asyncio.sleep", sleep)
+    await pace.rest()
+    pace.leaving()
+    assert slept == []
+    now[0] += 0.2
+    await pace.rest()
+    pace.leaving()
+    assert slept == [pytest.approx(0.3)]
+    now[0] += 7
+    await pace.rest()
+    assert len(slept) == 1
+
+
+async def test_who_has_no_patience_never_rests():
+    pace = FetchPace(Word())
+    for _ in range(3):
+        resting = asyncio.create_task(pace.rest())
+        await asyncio.sleep(0)
+        assert resting.done()
+        pace.leaving()

@@ -9,7 +9,7 @@ import pytest
 from nightshift.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[3]
-TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 REQUIRED_TARGETS = {"setup", "demo", "test", "check", "bench", "test-long", "test-kafka", "clean", "help"}
 REQUIRED = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE"]
 
@@ -51,7 +51,7 @@ def test_links_inside_the_tree_lead_somewhere(path):
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_make_targets_that_are_named_exist(path):
-    named = set(re.findall(r"(?:`|^\s*|\$ )make ([a-z][a-z-]*)", path.read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^\s*|\$ )make ([a-z][a-z0-9-]*)", path.read_text(), re.MULTILINE))
     assert named <= TARGETS
 
 

@@ -29,6 +29,10 @@ class Leases(Protocol):
         """`ttl` seconds from now; false when it is lost: taken over, released, or expired."""
         ...
 
+    async def renew_all(self, leases: Sequence[Lease], *, ttl: float) -> Sequence[bool]:
+        """The same for each of them, at the price of one."""
+        ...
+
     async def release(self, lease: Lease) -> None:
         """Free it for the next. A lease that is no longer ours is left alone."""
         ...

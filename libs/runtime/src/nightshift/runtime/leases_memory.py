@@ -37,6 +37,10 @@ class MemoryLeases:
         self._held[lease.name] = _Held(lease.owner, lease.fence, now + ttl)
         return True
 
+    async def renew_all(self, leases: Sequence[Lease], *, ttl: float) -> Sequence[bool]:
+        """See the port."""
+        return [await self.renew(lease, ttl=ttl) for lease in leases]
+
     async def release(self, lease: Lease) -> None:
         """See the port."""
         if self._has(lease):

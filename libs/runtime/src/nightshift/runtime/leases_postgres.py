@@ -6,6 +6,16 @@ from datetime import timedelta
 from nightshift.runtime.leases import Lease
 from nightshift.runtime.pg import Database
 
+# By name, so that two that renew some of the same rows cannot wait for each other; answered in the order given.
+_RENEW_ALL = """
+SELECT kept FROM (
+    SELECT place, nightshift.renew_lease(name, owner, fence, $4) AS kept
+    FROM (
+        SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[]) WITH ORDINALITY AS l (name, owner, fence, place)
+        ORDER BY name
+    ) AS by_name
+) AS renewed ORDER BY place"""
+
 
 class PostgresLeases:
     """The port of leases: calls of the functions in `log/sql/functions`, each one round trip."""
@@ -31,6 +41,19 @@ class PostgresLeases:
             timedelta(seconds=ttl),
         )
         return bool(rows[0][0])
+
+    async def renew_all(self, leases: Sequence[Lease], *, ttl: float) -> Sequence[bool]:
+        """See the port."""
+        if not leases:
+            return ()
+        rows = await self._database.fetch(
+            _RENEW_ALL,
+            [lease.name for lease in leases],
+            [lease.owner for lease in leases],
+            [lease.fence for lease in leases],
+            timedelta(seconds=ttl),
+        )
+        return [bool(row[0]) for row in rows]
 
     async def release(self, lease: Lease) -> None:
         """See the port."""

@@ -19,6 +19,9 @@ from nightshift.runtime.wakes import PostgresWakes
 
 NAME = Owner.BUDGET.value
 
+#: How late a request for money may be heard under traffic. Most facts on the topic are none, and a build asks seldom.
+_PATIENCE_S = 0.05
+
 
 async def start(running: service.Service[BudgetSettings]) -> None:
     """Connect, listen, tick."""
@@ -39,7 +42,12 @@ async def start(running: service.Service[BudgetSettings]) -> None:
             settings,
             [
                 Subscription(topics.requests, topics.group(NAME, topics.requests), handlers.on_requests()),
-                Subscription(topics.build, topics.group(NAME, topics.build), handlers.on_builds()),
+                Subscription(
+                    topics.build,
+                    topics.group(NAME, topics.build),
+                    handlers.on_builds(),
+                    patience_s=_PATIENCE_S,
+                ),
             ],
             producer=producer,
             objects=objects,

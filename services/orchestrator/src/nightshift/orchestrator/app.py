@@ -1,10 +1,11 @@
 """The composition root of the orchestrator: the only place that makes its clients."""
 
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NoReturn
 
-from nightshift.contracts.model import Owner
+from nightshift.contracts.model import Event, Owner
 from nightshift.orchestrator.adapters.late_model import LateModel
 from nightshift.orchestrator.adapters.postgres import PostgresBuildNumbers, PostgresUnowned
 from nightshift.orchestrator.handlers import Handlers
@@ -17,7 +18,7 @@ from nightshift.orchestrator.usecases import Builds
 from nightshift.runtime import service
 from nightshift.runtime.bus.kafka.consumers import KafkaConsumers
 from nightshift.runtime.bus.kafka.producer import KafkaProducer
-from nightshift.runtime.bus.port import Subscription
+from nightshift.runtime.bus.port import Handler, Subscription
 from nightshift.runtime.leases_postgres import PostgresLeases
 from nightshift.runtime.log.postgres import PostgresEventLog, log_database
 from nightshift.runtime.objects.s3 import S3ObjectStore
@@ -25,6 +26,9 @@ from nightshift.runtime.pg import PgConfig
 from nightshift.runtime.wakes import PostgresWakes
 
 NAME = Owner.ORCHESTRATOR.value
+
+#: How late another replica's word about a build may be heard under traffic: a cancel has to take effect in seconds.
+_PATIENCE_S = 0.1
 
 
 def _now() -> datetime:
@@ -84,19 +88,21 @@ def _claude(settings: OrchestratorSettings) -> ClosingModel:
 
 
 def _subscriptions(settings: OrchestratorSettings, handlers: Handlers) -> list[Subscription]:
-    """Requests are shared among the replicas. Facts are heard by each: any of them may run the build."""
+    """Requests are shared among the replicas. Facts are heard by each: any of them may run the build.
+
+    On our own topic nearly all is our own word, and no build waits for what another replica says there.
+    """
     topics = settings.topics
-    facts = {
-        topics.sandbox: handlers.on_sandboxes(),
-        topics.budget: handlers.on_budgets(),
-        topics.build: handlers.on_builds(),
-    }
+
+    def facts(topic: str, hears: Mapping[type[Event], Handler], *, patience_s: float = 0.0) -> Subscription:
+        group = f"{topics.group(NAME, topic)}.{settings.replica_id}"
+        return Subscription(topic, group, hears, from_now=True, patience_s=patience_s)
+
     return [
         Subscription(topics.requests, topics.group(NAME, topics.requests), handlers.on_requests()),
-        *(
-            Subscription(topic, f"{topics.group(NAME, topic)}.{settings.replica_id}", hears, from_now=True)
-            for topic, hears in facts.items()
-        ),
+        facts(topics.sandbox, handlers.on_sandboxes()),
+        facts(topics.budget, handlers.on_budgets()),
+        facts(topics.build, handlers.on_builds(), patience_s=_PATIENCE_S),
     ]
 
 

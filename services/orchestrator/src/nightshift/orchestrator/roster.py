@@ -142,20 +142,32 @@ class Roster:
     async def _renew_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._settings.lease_s / 4)
-            await asyncio.gather(*(self._renew(active) for active in list(self._active.values())))
+            await self._renew_all()
 
-    async def _renew(self, active: _Active) -> None:
-        """While the database is away nobody else can have the build either: its run goes on, and waits there."""
-        lease, ttl = active.lease, self._settings.lease_s
+    async def _renew_all(self) -> None:
+        """While the database is away nobody else can have the builds either: their runs go on, and wait there."""
+        held = list(self._active.values())
+        leases = [active.lease for active in held]
         try:
-            if await self._leases.renew(lease, ttl=ttl):
-                return
-            taken = await self._leases.acquire(lease.name, lease.owner, ttl=ttl)
+            kept = await self._leases.renew_all(leases, ttl=self._settings.lease_s)
         except NightshiftError as error:
-            _log.warning("lease was not renewed", build_id=active.runner.build_id, error=str(error))
+            _log.warning("leases were not renewed", builds=len(held), error=str(error))
+            return
+        lost = [active for active, is_kept in zip(held, kept, strict=True) if not is_kept]
+        await asyncio.gather(*(self._take_again(active) for active in lost))
+
+    async def _take_again(self, active: _Active) -> None:
+        """A lease that ran out, and that nobody took meanwhile, is ours anew. Else the build is another's."""
+        lease, build_id = active.lease, active.runner.build_id
+        if self._active.get(build_id) is not active:
+            return  # it has ended, and its lease was released
+        try:
+            taken = await self._leases.acquire(lease.name, lease.owner, ttl=self._settings.lease_s)
+        except NightshiftError as error:
+            _log.warning("lease was not renewed", build_id=build_id, error=str(error))
             return
         if taken is None:
-            _log.warning("lease lost, the build is another's", build_id=active.runner.build_id)
+            _log.warning("lease lost, the build is another's", build_id=build_id)
             active.task.cancel()
         elif active.task.done():
             await self._leases.release(taken)

@@ -28,6 +28,9 @@ from nightshift.sandboxes.snapshots.store import SnapshotStore
 
 NAME = Owner.SANDBOX_GATEWAY.value
 
+#: How late a snapshot may be heard of under traffic: only the end of a sandbox follows from it.
+_PATIENCE_S = 0.1
+
 
 async def start(running: service.Service[GatewaySettings]) -> None:
     """Connect, listen, look what waits."""
@@ -60,7 +63,12 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     handlers, topics = Handlers(desk), settings.topics
     subscriptions = [
         Subscription(topics.build, topics.group(NAME, topics.build), handlers.on_builds(), gate=workshop),
-        Subscription(topics.snapshot, topics.group(NAME, topics.snapshot), handlers.on_snapshots()),
+        Subscription(
+            topics.snapshot,
+            topics.group(NAME, topics.snapshot),
+            handlers.on_snapshots(),
+            patience_s=_PATIENCE_S,
+        ),
     ]
     producer = await running.enter(KafkaProducer(settings, client_id=NAME))
     wakes = await running.enter(PostgresWakes(database)) if settings.kafka_adaptive_fetch else None

@@ -21,6 +21,8 @@ from nightshift.snapshotter.usecases import Snapshots
 
 NAME = Owner.SNAPSHOTTER.value
 
+#: How late a checkpoint may be heard of under traffic: the agent waits for no snapshot, and a snapshot takes longer.
+_PATIENCE_S = 0.1
 #: Projects whose blobs are remembered; those of another are listed again when it is needed.
 _PROJECTS = 256
 
@@ -52,7 +54,11 @@ async def start(running: service.Service[SnapshotterSettings]) -> None:
             settings,
             [
                 Subscription(
-                    topics.build, topics.group(NAME, topics.build), handlers.on_builds(), gate=workshop
+                    topics.build,
+                    topics.group(NAME, topics.build),
+                    handlers.on_builds(),
+                    gate=workshop,
+                    patience_s=_PATIENCE_S,
                 )
             ],
             producer=producer,

@@ -23,6 +23,8 @@ DRIVEN_FROM: Final = "dlq_driven_from"
 
 _VERSION = re.compile(r"\.v[0-9]+$")
 _UNCARED, _STALE = "uncared", "stale"
+#: Why a message may be passed over.
+SKIPS: Final = (_UNCARED, _STALE)
 
 
 class Dispatcher:

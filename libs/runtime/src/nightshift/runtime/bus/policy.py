@@ -71,7 +71,9 @@ class ConsumerPolicy:
     take_grace_s: float = (
         0.2  # how long the poll waits for a batch before it pauses the partitions still at work
     )
-    commit_every_s: float = 0.05  # the shortest time between two commits
+    commit_every_s: float = (
+        0.25  # the shortest time between two commits: after a crash so much is handled again
+    )
     drain_s: float = (
         5.0  # what is in hand may be finished for this long when partitions go or the service stops
     )

@@ -37,6 +37,8 @@ class Subscription:
 
     While `gate` is full no further message is taken: the partitions are paused, and the backlog is seen as lag.
     `from_now`: for a group that is new with each process and wants to hear only; what was said before is in the log.
+    `patience_s`: nobody waits for what these handlers do, so under traffic a message may wait so long for others to be
+    taken with it. Each fetch costs this process and the broker the same, whether it brings one message or a hundred.
     """
 
     topic: str
@@ -44,6 +46,7 @@ class Subscription:
     handlers: Mapping[type[Event], Handler]
     gate: Gate | None = None
     from_now: bool = False
+    patience_s: float = 0.0
 
 
 class Partition(NamedTuple):

@@ -9,7 +9,7 @@ import structlog
 
 from nightshift.contracts.envelope import peek
 from nightshift.runtime import metrics
-from nightshift.runtime.bus.dispatch import Dispatcher
+from nightshift.runtime.bus.dispatch import SKIPS, Dispatcher
 from nightshift.runtime.bus.lane import Lane
 from nightshift.runtime.bus.letters import Failure
 from nightshift.runtime.bus.parking import Parking
@@ -45,6 +45,8 @@ class Settler:
         self._ground = ground
         self._failures: dict[tuple[str, int, int], Failure] = {}
         self._handled = metrics.HANDLED.labels(topic, group)
+        # Most messages are skipped, and to find the counter would be most of the skipping.
+        self._skipped = {why: metrics.SKIPPED.labels(topic, group, why) for why in SKIPS}
         self._said = 0.0
         self.settled = 0
 
@@ -52,7 +54,7 @@ class Settler:
         """Returns when the message needs no more. Never raises but for cancellation."""
         why = self._dispatcher.skip(message)
         if why is not None:
-            metrics.SKIPPED.labels(self._topic, self._group, why).inc()
+            self._skipped[why].inc()
         else:
             await self._handle(message, lane)
         self.settled += 1

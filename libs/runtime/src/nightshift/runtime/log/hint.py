@@ -17,13 +17,19 @@ _NOTIFY = """
 SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, shard::text) FROM unnest($2::smallint[]) AS shard"""
 
 
+#: Seconds between two hints of a process. The relay's own round takes longer, and each hint wakes every session of the
+#: database that listens to anything.
+_BETWEEN = 0.004
+
+
 class Hint:
-    """At once when none is under way; what comes meanwhile leaves together with the next. At most one is in flight."""
+    """At once when none left just before; what comes meanwhile leaves with the next. At most one is in flight."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._shards: set[int] = set()
         self._sending: asyncio.Task[None] | None = None
+        self._closing = False
 
     def tell(self, shard: int) -> None:
         """Returns at once."""
@@ -33,6 +39,7 @@ class Hint:
 
     async def close(self) -> None:
         """Wait for the last one to leave."""
+        self._closing = True
         if self._sending is not None:
             await self._sending
 
@@ -41,6 +48,8 @@ class Hint:
             while self._shards:
                 shards, self._shards = sorted(self._shards), set()
                 await self._database.fetch(_NOTIFY, CHANNEL, shards)
+                if not self._closing:
+                    await asyncio.sleep(_BETWEEN)
         except NightshiftError as error:
             self._shards.clear()
             _log.debug("hint.dropped", error=str(error))

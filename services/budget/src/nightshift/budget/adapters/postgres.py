@@ -1,6 +1,7 @@
 """The ledger on PostgreSQL: the account's row is locked, decided on, and written in the transaction that appends."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,15 @@ SELECT lease_id, account_id, build_id, day, amount, granted_event, outcome IS NO
 FROM nightshift.reservations WHERE """
 # The lock comes before the row exists: two first requests of an account must not both open it. 20045 is ours alone.
 _LOCK = "SELECT pg_advisory_xact_lock(20045, hashtext($1)), clock_timestamp() AS now"
+# All that a decision looks at. A statement after the lock's, so that it sees what the former holder wrote.
+_BOOKS = """
+SELECT a.account_id, a.time_zone, a.period_start, a.period_days, a.day_seconds, a.period_budget, a.period_number,
+    a.day, a.day_limit, a.posted, a.pending, a.spent_in_period, a.credited, a.reserved_before,
+    r.lease_id, r.account_id AS held_account_id, r.build_id, r.day AS held_day, r.amount, r.granted_event,
+    r.outcome IS NOT NULL AS settled, nightshift.budget_request_waits($2) AS waits
+FROM (VALUES (1)) AS one
+LEFT JOIN nightshift.accounts a ON a.account_id = $1
+LEFT JOIN nightshift.reservations r ON r.lease_id = $2"""
 _WRITE = """
 INSERT INTO nightshift.accounts (account_id, time_zone, period_start, period_days, day_seconds, period_budget,
     period_number, day, day_limit, posted, pending, spent_in_period, credited, reserved_before)
@@ -34,7 +44,8 @@ ON CONFLICT (account_id) DO UPDATE SET
 _OPEN = """
 INSERT INTO nightshift.reservations
     (lease_id, account_id, build_id, day, amount, granted_event, granted_at, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp(), $7)"""
+SELECT $15, account_id, $16, $17, $18, $19, clock_timestamp(), $20 FROM written"""
+_WRITE_AND_OPEN = "".join(("WITH written AS (", _WRITE, " RETURNING account_id)", _OPEN))
 _END = """
 UPDATE nightshift.reservations SET outcome = $2, posted = $3 WHERE lease_id = $1 AND outcome IS NULL"""
 
@@ -50,12 +61,7 @@ class PostgresLedger:
         """See the port."""
         async with self._log.transaction() as (connection, log):
             now = (await connection.fetchrow(_LOCK, account_id))["now"]
-            row = await connection.fetchrow(_ACCOUNT, account_id)
-            held, waits = None, False
-            if lease_id is not None:
-                held = await connection.fetchrow(_HELD + "lease_id = $1", lease_id)
-                waits = await connection.fetchval("SELECT nightshift.budget_request_waits($1)", lease_id)
-            step = decide(Books(now, row and _account(row), held and _held(held), request_waits=waits))
+            step = decide(_books(now, await connection.fetchrow(_BOOKS, account_id, lease_id)))
             if step is None:
                 return None
             appended = await log.append_all(step.appends)
@@ -88,9 +94,16 @@ class PostgresLedger:
 
 
 async def _write(connection: Any, step: Step) -> None:
-    account, period = step.account, step.account.period
-    await connection.execute(
-        _WRITE,
+    opening = () if step.opened is None else _opening(step.opened)
+    await connection.execute(_WRITE_AND_OPEN if opening else _WRITE, *_columns(step.account), *opening)
+    if step.ended is not None:
+        lease_id, end = step.ended
+        await _end(connection, lease_id, end)
+
+
+def _columns(account: Account) -> tuple[Any, ...]:
+    period = account.period
+    return (
         account.account_id,
         period.time_zone,
         period.start,
@@ -106,19 +119,12 @@ async def _write(connection: Any, step: Step) -> None:
         account.credited,
         account.reserved_before,
     )
-    if step.opened is not None:
-        await _open(connection, step.opened)
-    if step.ended is not None:
-        lease_id, end = step.ended
-        await _end(connection, lease_id, end)
 
 
-async def _open(connection: Any, opening: Opening) -> None:
+def _opening(opening: Opening) -> tuple[Any, ...]:
     held = opening.reservation
-    await connection.execute(
-        _OPEN,
+    return (
         held.lease_id,
-        held.account_id,
         held.build_id,
         held.day,
         held.amount,
@@ -147,6 +153,14 @@ def _account(row: Any) -> Account:
     )
 
 
-def _held(row: Any) -> HeldReservation:
-    reservation = Reservation(row["lease_id"], row["account_id"], row["build_id"], row["day"], row["amount"])
+def _held(row: Any, *, prefix: str = "") -> HeldReservation:
+    reservation = Reservation(
+        row["lease_id"], row[f"{prefix}account_id"], row["build_id"], row[f"{prefix}day"], row["amount"]
+    )
     return HeldReservation(reservation, row["granted_event"], row["settled"])
+
+
+def _books(now: datetime, row: Any) -> Books:
+    account = None if row["account_id"] is None else _account(row)
+    held = None if row["lease_id"] is None else _held(row, prefix="held_")
+    return Books(now, account, held, request_waits=row["waits"])

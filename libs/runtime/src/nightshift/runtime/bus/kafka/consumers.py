@@ -50,6 +50,9 @@ _framework_log = logging.getLogger("faststream")
 # so an empty poll must not happen.
 _POLL_MS = 24 * 3600 * 1000
 
+# What a broker that wakes its fetches waits for on behalf of a patient consumer: more than comes in its patience, less
+# than a backlog, which is fetched without waiting.
+_PATIENT_BYTES = 256 * 1024
 _FETCH_WAIT_MS = 500  # the client's default, for a broker that wakes a waiting fetch
 _JOINING_WAIT_MS = 50  # where the pace is ours, until all clients have started
 _START_AGAIN_S = 1.0
@@ -202,7 +205,8 @@ class KafkaConsumers:
             ground=self._ground,
         )
         intake = Intake(settler, self._policy, topic=subscription.topic, group=subscription.group)
-        feed = Feed(intake, self._pace(subscription.topic))
+        feed = Feed(intake, self._pace(subscription))
+        wait_ms, least_bytes = _waiting(subscription, paced=feed.pace is not None)
         subscriber = self._broker.subscriber(
             subscription.topic,
             batch=True,
@@ -214,7 +218,8 @@ class KafkaConsumers:
             heartbeat_interval_ms=int(self._settings.session_timeout_s * 300),
             max_poll_records=self._settings.kafka_max_poll_records,
             max_records=self._settings.kafka_max_poll_records,
-            fetch_max_wait_ms=_FETCH_WAIT_MS if feed.pace is None else _JOINING_WAIT_MS,
+            fetch_max_wait_ms=wait_ms,
+            fetch_min_bytes=least_bytes,
             batch_timeout_ms=_POLL_MS,
             listener=feed,
             parser=_as_it_came,
@@ -225,16 +230,17 @@ class KafkaConsumers:
         feed.subscriber = demand_manual_acks(subscriber)
         return feed
 
-    def _pace(self, topic: str) -> FetchPace | None:
+    def _pace(self, subscription: Subscription) -> FetchPace | None:
         """The relay tells of facts only: of what others put on a topic, nobody tells."""
         if not self._settings.kafka_adaptive_fetch:
             return None
+        patience = subscription.patience_s
         if self._wakes is None:
-            return FetchPace()
-        if topic not in self._settings.topics.facts:
-            return FetchPace(steps=REQUEST_STEPS)
-        pace = FetchPace(self._wakes)
-        self._wakes.on(topic, pace.ring)
+            return FetchPace(patience_s=patience)
+        if subscription.topic not in self._settings.topics.facts:
+            return FetchPace(steps=REQUEST_STEPS, patience_s=patience)
+        pace = FetchPace(self._wakes, patience_s=patience)
+        self._wakes.on(subscription.topic, pace.ring)
         return pace
 
     async def _end_housekeeper(self) -> None:
@@ -263,6 +269,15 @@ class KafkaConsumers:
                     await internals.close_connections(feed.subscriber.consumer)
         except ExceptionGroup as errors:
             _log.warning("consumers closed with errors", errors=[repr(error) for error in errors.exceptions])
+
+
+def _waiting(subscription: Subscription, *, paced: bool) -> tuple[int, int]:
+    """How long a fetch waits at the broker (milliseconds), and for how much (bytes)."""
+    if paced:  # it is the client that waits
+        return _JOINING_WAIT_MS, 1
+    if subscription.patience_s:
+        return min(int(subscription.patience_s * 1000), _FETCH_WAIT_MS), _PATIENT_BYTES
+    return _FETCH_WAIT_MS, 1
 
 
 def demand_manual_acks(subscriber: Any) -> BatchSubscriber:

@@ -45,11 +45,17 @@ class FetchPace:
         wakes: Wakes | None = None,
         *,
         steps: Sequence[tuple[float, float]] = STEPS,
+        patience_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`wakes`: where the consumer's topic is told of. `steps`: the pace where it is not."""
+        """`wakes`: where the consumer's topic is told of. `steps`: the pace where it is not.
+
+        `patience_s`: the least time between two fetches. The first one after a quiet while does not wait.
+        """
         self._wakes = wakes
         self._steps = steps
+        self._patience_s = patience_s
+        self._left: float | None = None  # when the last fetch did
         self._clock = clock
         self._last: float | None = None
         self._patience = TOLD_S[0]
@@ -81,6 +87,17 @@ class FetchPace:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.wait_s):
                     await self._rung.wait()
+
+    async def rest(self) -> None:
+        """Returns when a fetch may leave, be it of all partitions or not."""
+        if self._patience_s and self._left is not None:
+            left = self._left + self._patience_s - self._clock()
+            if left > 0:
+                await asyncio.sleep(left)
+
+    def leaving(self) -> None:
+        """A fetch leaves now."""
+        self._left = self._clock()
 
     def fetching(self) -> None:
         """A fetch of all partitions leaves now: it finds what was rung for."""

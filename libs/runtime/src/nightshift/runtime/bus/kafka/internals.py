@@ -9,8 +9,16 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 class Pacer(Protocol):
     """Decides when a consumer fetches again."""
 
+    async def rest(self) -> None:
+        """Returns when a fetch may leave, be it of all partitions or not."""
+        ...
+
     async def pause(self) -> None:
-        """Returns when it is time for the next fetch."""
+        """Returns when it is time for the next fetch of all partitions."""
+        ...
+
+    def leaving(self) -> None:
+        """A fetch leaves now."""
         ...
 
     def fetching(self) -> None:
@@ -60,13 +68,16 @@ def pace_fetches(consumer: AIOKafkaConsumer, pacer: Pacer) -> None:
         )
 
     async def paced(assignment: Any, node_id: int, request: Any) -> bool:
-        if covers_all(assignment, request):
-            try:
+        whole = covers_all(assignment, request)
+        try:
+            if whole:
                 await pacer.pause()
-            except asyncio.CancelledError:
-                return False  # the partitions go, or the client closes: as aiokafka's own answers it
-            if covers_all(assignment, request):  # none was resumed meanwhile
-                pacer.fetching()
+            await pacer.rest()
+        except asyncio.CancelledError:
+            return False  # the partitions go, or the client closes: as aiokafka's own answers it
+        if whole and covers_all(assignment, request):  # none was resumed meanwhile
+            pacer.fetching()
+        pacer.leaving()
         brought = bool(await fetch(assignment, node_id, request))
         if assignment.active:
             pacer.fetched(found=brought, missed=missed(assignment, request))
