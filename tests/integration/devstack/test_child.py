@@ -14,6 +14,7 @@ import pytest
 from nightshift.devstack import parts
 from nightshift.devstack.child import Child, ChildSpec, log_tail
 from nightshift.devstack.errors import BinaryMissing, PartFailed, PortTaken
+from nightshift.devstack.orphans import end_sandboxes
 from nightshift.devstack.parts import ready
 from nightshift.devstack.ports import draw_port, is_free
 
@@ -233,3 +234,19 @@ asyncio.run(main())
     left, *told = done.stdout.split()
     killed_at_the_end.append(int(left))
     assert (told, done.returncode) == (["ended"], 0), done.stderr
+
+
+def test_what_an_up_that_was_killed_left_of_its_sandboxes_is_ended_with_the_next(tmp_path: Path) -> None:
+    (tmp_path / "local-0123456789abcdef").mkdir()
+    sleeps = [sys.executable, "-c", "import time; time.sleep(600)"]
+    theirs = subprocess.Popen([*sleeps, "local-0123456789abcdef"])
+    relays = subprocess.Popen([*sleeps, str(tmp_path / "local-0123456789abcdef"), "8000"])
+    others = subprocess.Popen([*sleeps, "local-fedcba9876543210"])
+    try:
+        assert end_sandboxes(tmp_path) == 2
+        assert [theirs.wait(10), relays.wait(10), others.poll()] == [-9, -9, None]
+        assert end_sandboxes(tmp_path / "nothing") == 0
+    finally:
+        for one in (theirs, relays, others):
+            one.kill()
+            one.wait()

@@ -10,6 +10,7 @@ import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
 
 from nightshift.devstack.child import Child
 
@@ -53,3 +54,23 @@ def end_orphans() -> int:
                 one.kill()
         killed |= found
     return len(killed)
+
+
+def end_sandboxes(folder: Path) -> int:
+    """Kill what belongs to a sandbox of this folder and is not ours: an `up` that was killed has left it to nobody.
+
+    Each of its processes has the sandbox's name in its command line. Returns how many. Blocking, milliseconds.
+    """
+    names = {place.name for place in folder.iterdir()} if folder.is_dir() else set()
+    if not names:
+        return 0
+    import psutil  # noqa: PLC0415 - only at the end: it would hold up the start
+
+    killed = 0
+    for process in psutil.process_iter(["cmdline"]):
+        words = (Path(word).name for word in process.info["cmdline"] or ())
+        if names.intersection(words):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+                killed += 1
+    return killed

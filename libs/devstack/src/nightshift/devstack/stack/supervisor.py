@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from nightshift.devstack.orphans import adopt_orphans, end_orphans
+from nightshift.devstack.orphans import adopt_orphans, end_orphans, end_sandboxes
 from nightshift.devstack.parts import EmbeddedKafka, EmbeddedPostgres, EmbeddedS3, KafkaAddress, ScriptedModel
 from nightshift.devstack.ports import is_free
 from nightshift.devstack.stack import home, steps
@@ -117,6 +117,7 @@ class Stack:
         await asyncio.gather(*(one.stop() for replicas in self._services.values() for one in replicas))
         self._warm.end()
         await asyncio.to_thread(end_orphans)
+        await asyncio.to_thread(end_sandboxes, self._plan.home / "sandboxes")
         await asyncio.gather(*(part.stop() for part in self._parts.values()))
 
     def kill(self) -> None:
