@@ -242,11 +242,15 @@ def test_what_an_up_that_was_killed_left_of_its_sandboxes_is_ended_with_the_next
     theirs = subprocess.Popen([*sleeps, "local-0123456789abcdef"])
     relays = subprocess.Popen([*sleeps, str(tmp_path / "local-0123456789abcdef"), "8000"])
     others = subprocess.Popen([*sleeps, "local-fedcba9876543210"])
+    looks = subprocess.Popen(
+        ["tail", "-f", str(tmp_path / "local-0123456789abcdef")], stderr=subprocess.DEVNULL
+    )
     try:
         assert end_sandboxes(tmp_path) == 2
         assert [theirs.wait(10), relays.wait(10), others.poll()] == [-9, -9, None]
+        assert looks.poll() != -9, "somebody who looks at its files"
         assert end_sandboxes(tmp_path / "nothing") == 0
     finally:
-        for one in (theirs, relays, others):
+        for one in (theirs, relays, others, looks):
             one.kill()
             one.wait()

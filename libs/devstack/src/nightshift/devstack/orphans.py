@@ -16,6 +16,8 @@ from nightshift.devstack.child import Child
 
 _PR_SET_CHILD_SUBREAPER = 36
 _AGAIN_SECONDS = 0.2
+#: What runs a sandbox, by the beginning of its name.
+_RUNNERS = ("bwrap", "unshare", "sh", "python")
 
 
 def adopt_orphans() -> None:
@@ -68,9 +70,10 @@ def end_sandboxes(folder: Path) -> int:
 
     killed = 0
     for process in psutil.process_iter(["cmdline"]):
-        words = (Path(word).name for word in process.info["cmdline"] or ())
-        if names.intersection(words):
-            with contextlib.suppress(psutil.NoSuchProcess):
+        words = [Path(word).name for word in process.info["cmdline"] or ()]
+        # Somebody may have a file of it open in an editor.
+        if names.intersection(words) and words[0].startswith(_RUNNERS):
+            with contextlib.suppress(psutil.Error):
                 process.kill()
                 killed += 1
     return killed
