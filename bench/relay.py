@@ -2,7 +2,7 @@
 
 Beside each figure is the same without us: a bare aiokafka producer with the same bytes, a bare hop without a log. The
 handler of our hop is called by the consumer of the services, with their settings; the bare one reads with aiokafka
-and the services' shortest fetch wait.
+and the services' shortest fetch wait. All of them, writers too, are on the event loop of services.
 
 Each measurement has servers of its own. The embedded broker looks through every batch of a partition at each fetch
 that finds something (docs/adr/0006), so on one broker a measurement would measure what those before it left behind.
@@ -38,6 +38,7 @@ from nightshift.runtime.log.migrate import migrate
 from nightshift.runtime.log.port import NewEvent, build_stream
 from nightshift.runtime.log.postgres import PostgresEventLog, log_database
 from nightshift.runtime.pg import PgConfig
+from nightshift.runtime.service import run_loop
 from nightshift.runtime.settings import KafkaSettings
 
 TEXT = "the quick brown fox jumps over the lazy dog; " * 21  # about 1 KB of data
@@ -398,4 +399,4 @@ def table(figures: dict[str, list[float]], sizes: dict[int, int]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run_loop(main())

@@ -9,6 +9,8 @@ import time
 
 from aiokafka import AIOKafkaConsumer
 
+from nightshift.runtime.service import run_loop
+
 
 async def main(bootstrap: str, topic: str, count: int) -> None:
     consumer = AIOKafkaConsumer(
@@ -34,4 +36,4 @@ async def main(bootstrap: str, topic: str, count: int) -> None:
         print(name, repr(at))
 
 
-asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+run_loop(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))

@@ -13,6 +13,7 @@ from nightshift.runtime.log.port import RecordedEvent
 from nightshift.runtime.log.postgres import log_database
 from nightshift.runtime.objects.memory import MemoryObjectStore
 from nightshift.runtime.pg import PgConfig
+from nightshift.runtime.service import run_loop
 from nightshift.runtime.settings import KafkaSettings
 from nightshift.runtime.wakes import PostgresWakes
 
@@ -46,4 +47,4 @@ async def main(bootstrap: str, topic: str, count: int, dsn: str) -> None:
         print(name, repr(at))
 
 
-asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]))
+run_loop(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]))
