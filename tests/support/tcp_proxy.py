@@ -1,4 +1,4 @@
-"""A TCP proxy that can cut a connection after a request arrived and before its answer leaves, or fall silent."""
+"""A TCP proxy that can cut a connection after a request arrived and before its answer leaves, fall silent, or crash."""
 
 import asyncio
 import contextlib
@@ -13,6 +13,9 @@ class TcpProxy:
 
     `let_pass`: how many requests still reach the server; none: all. Then the server hears nothing any more, not even
     that a client hung up: as of a client whose machine is paused.
+
+    `crash_after`: how many answers still leave; none: all. Then every connection is cut and none is served any more: as
+    of a server that crashed.
     """
 
     host: str
@@ -20,6 +23,7 @@ class TcpProxy:
     own_port: int = 0
     cut_answers: int = 0
     let_pass: int | None = None
+    crash_after: int | None = None
     lost: int = 0
     tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
@@ -27,6 +31,9 @@ class TcpProxy:
         """Take one connection that waits."""
         with contextlib.suppress(BlockingIOError, ConnectionError):  # its client is gone already
             connection, _ = listener.accept()
+            if self.crash_after == 0:
+                connection.close()
+                return
             connection.setblocking(False)
             task = asyncio.create_task(self._serve(connection))
             self.tasks.add(task)
@@ -54,6 +61,11 @@ class TcpProxy:
     ) -> None:
         try:
             while data := await server.read(65536):
+                if self.crash_after == 0:
+                    self._crash()
+                    return
+                if self.crash_after is not None:
+                    self.crash_after -= 1
                 if self.cut_answers > 0:
                     self.cut_answers -= 1
                     self.lost += 1
@@ -63,6 +75,11 @@ class TcpProxy:
         finally:
             upwards.cancel()
             await asyncio.wait([upwards])
+
+    def _crash(self) -> None:
+        for task in self.tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):

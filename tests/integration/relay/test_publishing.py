@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -285,6 +286,33 @@ async def test_a_leader_that_falls_silent_after_any_message_loses_its_locks(data
     direct = PgSessions(database.dsn("nightshift_relay"), name="other", leader_timeout_s=30)
     await asyncio.gather(*map(lead_until_silent, range(9)))
     assert asked == 6  # one message a statement, and every place between them was tried
+
+
+async def test_a_server_that_crashes_after_any_of_its_answers_is_waited_for(database: Database):
+    """Whatever was under way, also while a session is opened, it is a lost session or a server that is away."""
+    server, whole = database.server, 0
+
+    async def lead_until_crash(answers: int) -> None:
+        nonlocal whole
+        async with tcp_proxy(server.host, server.port) as proxy:
+            near = PostgresAddress(proxy.host, proxy.own_port).dsn("nightshift_relay", database.name)
+            sessions = PgSessions(near, name="crash", leader_timeout_s=5, tell=True)
+            proxy.crash_after = answers
+            with contextlib.suppress(LeadershipLost, Unavailable):
+                async with sessions.open([answers % SHARDS]) as session:
+                    await session.lead()
+                    await session.cursors()
+                    await session.move({answers % SHARDS: 1}, [_published(answers)])
+                    await session.alive()
+                    whole += 1
+
+    for begin in range(0, 64, 16):
+        await asyncio.gather(*map(lead_until_crash, range(begin, begin + 16)))
+    assert whole, "every place was tried"
+
+
+def _published(offset: int) -> Published:
+    return Published(Lane("topic", offset), offset, uuid4(), "build/b1", 1)
 
 
 class _Pooled:

@@ -257,6 +257,8 @@ class PgSessions:
         second = await connect(self._dsn, self._name)
         try:
             await refuse_pooler(connection, second)
+        except BROKEN as error:
+            raise Unavailable(f"PostgreSQL: {said(error)}") from error
         finally:
             second.terminate()
         self._checked = True
