@@ -1,6 +1,7 @@
 """`nightshift db migrate` from every replica at once, again, after a changed file, and by one who is no superuser."""
 
 import asyncio
+import contextlib
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -10,9 +11,11 @@ import pytest
 from tests.support import facts
 from tests.support.stack import Database as Place
 from tests.support.stack import create_database
+from tests.support.tcp_proxy import tcp_proxy
 
 from nightshift.contracts.model import Owner
 from nightshift.contracts.registry import CATALOGUE
+from nightshift.devstack.parts import PostgresAddress
 from nightshift.runtime.errors import ConfigurationError, Fault, Unavailable
 from nightshift.runtime.log import migrate as module
 from nightshift.runtime.log.migrate import Migration, known_migrations, migrate, status
@@ -49,6 +52,23 @@ async def nightshift(dsn: str, *arguments: str) -> tuple[int, str, str]:
     out, err = await process.communicate()
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
+
+
+async def test_a_server_that_crashes_after_any_answer_is_told_as_away(database: Place):
+    whole = 0
+
+    async def until_crash(answers: int) -> None:
+        nonlocal whole
+        async with tcp_proxy(database.server.host, database.server.port) as proxy:
+            proxy.crash_after = answers
+            with contextlib.suppress(Unavailable):
+                await migrate(PostgresAddress(proxy.host, proxy.own_port).dsn("postgres", database.name))
+                whole += 1
+
+    for answers in (*range(8), *range(8, 128, 8)):
+        await until_crash(answers)
+    assert 0 < whole < 16
+    assert {one.state for one in await status(database.dsn("postgres"))} == {"applied"}
 
 
 async def test_five_replicas_at_once_apply_each_migration_once(empty: Place):

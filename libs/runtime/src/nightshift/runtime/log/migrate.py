@@ -3,8 +3,9 @@
 Forward only, in one transaction under an advisory lock, so that every replica may do it at once.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
@@ -78,23 +79,20 @@ async def migrate(dsn: str) -> tuple[str, ...]:
     The role must be a superuser, or may create roles and schemas. A database of a newer release is left as it is.
     Raises ConfigurationError, Unavailable, and Fault when an applied file has changed.
     """
-    connection = await _connect(dsn)
-    try:
+    async with _connected(dsn) as connection:
         _refuse_old(connection)
         async with connection.transaction():
             await connection.execute(_LOCK)
             return await _migrate(connection)
-    finally:
-        await connection.close()
 
 
 async def status(dsn: str) -> tuple[MigrationState, ...]:
-    """How each migration stands in this database, in their order. Changes nothing."""
-    connection = await _connect(dsn)
-    try:
+    """How each migration stands in this database, in their order. Changes nothing.
+
+    Raises ConfigurationError, Unavailable.
+    """
+    async with _connected(dsn) as connection:
         return _compare(known_migrations(), await _applied(connection))
-    finally:
-        await connection.close()
 
 
 def known_migrations() -> tuple[Migration, ...]:
@@ -201,6 +199,22 @@ async def _applied(connection: asyncpg.Connection) -> dict[str, tuple[str, datet
 
 def _sql_files(folder: Traversable) -> Iterator[Traversable]:
     return iter(sorted((e for e in folder.iterdir() if e.name.endswith(".sql")), key=lambda e: e.name))
+
+
+@contextlib.asynccontextmanager
+async def _connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await _connect(dsn)
+    try:
+        yield connection
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        if not connection.is_closed():
+            raise
+        raise Unavailable(
+            f"PostgreSQL: the connection broke: {str(error) or type(error).__name__}",
+            hint="it is done whole or not at all: try again when the server runs",
+        ) from error
+    finally:
+        await connection.close()
 
 
 async def _connect(dsn: str) -> asyncpg.Connection:
