@@ -117,11 +117,17 @@ class MainJob:
             return await _events(builds, build_id)
 
     async def until(
-        self, build_id: str, happened: Happened, timeout: float = 30.0, *, what: str = "it"
+        self,
+        build_id: str,
+        happened: Happened,
+        timeout: float = 30.0,
+        *,
+        what: str = "it",
+        promised: bool = False,
     ) -> list[RecordedEvent]:
         """Wait until the log says so; the stream then."""
         async with open_builds(self.home) as builds:
-            return await until(builds, build_id, happened, timeout, what=what)
+            return await until(builds, build_id, happened, timeout, what=what, promised=promised)
 
     def steps(self, build_id: str, events: Sequence[RecordedEvent]) -> list[str]:
         """The lines that the build's steps left in its workspace, which is that of its last sandbox."""
@@ -152,7 +158,7 @@ class MainJob:
 
 
 async def until(
-    builds: Builds, build_id: str, happened: Happened, timeout: float, *, what: str
+    builds: Builds, build_id: str, happened: Happened, timeout: float, *, what: str, promised: bool = False
 ) -> list[RecordedEvent]:
     """Wait until the log of a build says so; on failure its last events are shown."""
     seen: list[RecordedEvent] = []
@@ -162,7 +168,7 @@ async def until(
         return seen if happened(seen) else None
 
     try:
-        found = await eventually(look, timeout, what=f"{build_id}: {what}")
+        found = await eventually(look, timeout, what=f"{build_id}: {what}", promised=promised)
     except AssertionError as error:
         raise AssertionError(f"{build_id}: {what}: not within {timeout} s\n{told(seen[-8:])}") from error
     assert found is not None

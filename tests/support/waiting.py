@@ -14,13 +14,18 @@ _PATIENCE = 2.0
 
 
 async def eventually(
-    predicate: Callable[[], T] | Callable[[], Awaitable[T]], timeout: float = 10.0, *, what: str | None = None
+    predicate: Callable[[], T] | Callable[[], Awaitable[T]],
+    timeout: float = 10.0,
+    *,
+    what: str | None = None,
+    promised: bool = False,
 ) -> T:
     """Ask until the answer is truthy, and return it. An AssertionError of the predicate counts as "not yet".
 
-    Fails with the last answer, or the last AssertionError, after twice `timeout` seconds.
+    Fails with the last answer, or the last AssertionError, after twice `timeout` seconds. `promised`: the limit is what
+    users are promised, and holds as it is.
     """
-    patience = timeout * _PATIENCE
+    patience = timeout if promised else timeout * _PATIENCE
     deadline, pause = time.monotonic() + patience, _FIRST_PAUSE
     while True:
         failure: AssertionError | None = None

@@ -208,7 +208,7 @@ async def test_a_cancelled_command_ends_in_seconds_and_its_sandbox_with_it(job: 
     await job.until(build_id, has(ToolCallRequested), what="asked for its command")
     await eventually(_sleepers, what="the command runs")
     await _cancel(job, build_id)
-    await eventually(lambda: not _sleepers(), 10, what="the command is gone")
+    await eventually(lambda: not _sleepers(), 10, what="the command is gone", promised=True)
     closed = await job.until(build_id, has(SandboxClosed), what="closed its sandbox")
     assert_in_order(closed)
     [result] = of(closed, ToolCallCompleted)
@@ -219,7 +219,7 @@ async def _cancel(job: MainJob, build_id: str) -> None:
     """By the command, while another one watches: that ends with the code of a cancelled build."""
     watch = asyncio.create_task(asyncio.to_thread(job.command, "watch", build_id, code=8))
     await asyncio.to_thread(job.command, "cancel", build_id, "--reason", "changed my mind")
-    await job.until(build_id, has(BuildCancelled), 5, what="cancelled")
+    await job.until(build_id, has(BuildCancelled), 5, what="cancelled", promised=True)
     *_, last = await watch
     assert last["status"] == "cancelled"
     job.command("cancel", build_id, code=1)  # it has ended

@@ -136,7 +136,7 @@ async def _accepted(job: MainJob, **asked: Any) -> str:
     while True:
         try:
             await job.ask(**asked, build_id=build_id)
-            await job.until(build_id, has(BuildAccepted), 5, what="accepted")
+            await job.until(build_id, has(BuildAccepted), 5, what="accepted", promised=True)
         except (Unavailable, AssertionError):
             continue
         return build_id

@@ -102,7 +102,9 @@ class Town:
     async def types(self, build_id: str) -> list[str]:
         return [event.data.type for event in await self.recorded(build_id)]
 
-    async def reached(self, build_id: str, type_: str, timeout: float = 60) -> list[RecordedEvent]:
+    async def reached(
+        self, build_id: str, type_: str, timeout: float = 60, *, promised: bool = False
+    ) -> list[RecordedEvent]:
         """The log once it holds an event of this type."""
 
         async def there() -> list[RecordedEvent] | None:
@@ -110,7 +112,7 @@ class Town:
             return events if any(event.data.type == type_ for event in events) else None
 
         try:
-            return await eventually(there, timeout=timeout)
+            return await eventually(there, timeout=timeout, promised=promised)
         except AssertionError as error:
             said = "\n".join(self.said(name)[-3000:] for name in self.processes)
             raise AssertionError(f"{error}; log: {await self.types(build_id)}\n{said}") from None

@@ -88,7 +88,7 @@ async def test_a_replica_that_is_killed_in_a_call_is_replaced_and_a_cancel_stops
     # once a request is heard again, a cancel takes seconds.
     await town.reached("b1", "agent.steered")
     await town.send(BuildCancelRequested(build_id="b1", reason="Too slow."), id="c")
-    events = await town.reached("b1", "build.cancelled", timeout=5)
+    events = await town.reached("b1", "build.cancelled", timeout=5, promised=True)
     last = [event.data for event in events if isinstance(event.data, ModelCallFailed)][-1]
     assert last.kind == "cancelled"
     # Billed at what was seen of it; at its worst when it was under way and nothing was told yet.

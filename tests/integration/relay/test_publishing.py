@@ -243,7 +243,7 @@ async def test_the_cursor_never_goes_back_and_needs_the_leading_session(database
         async def leads() -> bool:
             return await other.lead()
 
-        await eventually(leads, 5)
+        await eventually(leads, 5, promised=True)
         assert (await other.cursors()).positions[3] == 10
     await watch.close()
 
@@ -256,7 +256,7 @@ async def test_a_paused_leader_loses_its_locks_by_the_servers_clock(database: Da
         async def leads() -> bool:
             return await other.lead()
 
-        await eventually(leads, 5)
+        await eventually(leads, 5, promised=True)
         with pytest.raises(LeadershipLost):
             await paused.move({3: 11}, [])
 
