@@ -125,8 +125,13 @@ class Event(BaseModel):
 
 
 class Request(Event):
-    """What comes from outside. Unknown fields are refused at the door, so that a typing error is heard."""
+    """A message from outside. Unknown fields are refused, so that a spelling mistake is reported.
+
+    A service refuses a request whose type is not `supported`, and one that sets a field in `unsupported_fields`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     owner: ClassVar[Owner] = Owner.OUTSIDE
+    supported: ClassVar[bool] = True
+    unsupported_fields: ClassVar[frozenset[str]] = frozenset()
