@@ -106,7 +106,7 @@ class Event(BaseModel):
     """One fact or request. Frozen data; `type`, `version` and `owner` are literals of the class, never its name.
 
     `stream` says which stream it belongs to: a build's or an account's. A `terminal` event closes its stream for
-    every type that is not marked `after_close`.
+    every type that is not marked `after_close`. No service of this version appends a `planned` event.
     """
 
     # An error is logged; what a person wrote is not.
@@ -118,6 +118,7 @@ class Event(BaseModel):
     stream: ClassVar[Literal["build", "account"]] = "build"
     terminal: ClassVar[bool] = False
     after_close: ClassVar[bool] = False
+    planned: ClassVar[bool] = False
 
     def pending(self, subject: str) -> Sequence[Pending]:
         """What this event opens and closes, given the build or account it is about."""

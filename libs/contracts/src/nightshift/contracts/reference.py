@@ -65,6 +65,8 @@ def _event(model: type[Event]) -> Iterator[str]:
 
 
 def _handled_by(model: type[Event]) -> str:
+    if model.planned:
+        return "Planned: no service of this version appends it."
     readers = ", ".join(f"`{reader}`" for reader in readers_of(model))
     if not readers:
         return "No service subscribes to it; services read it from the log."
