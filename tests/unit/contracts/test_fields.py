@@ -12,7 +12,7 @@ from nightshift.contracts.model import Owner
 from nightshift.contracts.registry import CATALOGUE
 from nightshift.orchestrator.domain.admission import admit
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.runtime.errors import BadMessage
+from nightshift.eventlog.errors import BadMessage
 
 ROOT = Path(__file__).parents[3]
 REQUEST = BuildRequested(build_id="b", project_id="p", account_id="a", idea_brief="A page")
