@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nightshift.contracts.prices import DEFAULT_MODEL, SCRIPTED_MODEL
 from nightshift.eventlog.errors import NotFound
 
 #: Seconds of a day while the model is scripted: long enough for the first half of the build, short enough to watch the
@@ -72,7 +73,7 @@ def plan_demo(
     return Demo(
         scripted=scripted,
         e2b=bool(environ.get("E2B_API_KEY")),
-        model=model or ("scripted-1" if scripted else "claude-sonnet-4-5"),
+        model=model or (SCRIPTED_MODEL if scripted else DEFAULT_MODEL),
         day_microusd=_SCRIPTED_DAY if scripted else _CLAUDE_DAY,
         day_seconds=float(environ.get("NIGHTSHIFT_BUDGET_DAY_SECONDS") or _DAY_SECONDS),
         idea=idea or _example("ideas", "--idea"),

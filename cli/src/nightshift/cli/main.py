@@ -27,7 +27,7 @@ Give an idea, go to sleep, wake up to a running app.
 _EPILOGUE = """Data goes to stdout, progress and errors to stderr; every command takes --json.
 
 Exit codes: 0 done, 1 error, 2 usage, 3 build failed, 4 access or configuration, 5 not found,
-6 wait timed out, 7 asleep, 8 cancelled, 9 replay differs, 130 interrupted.
+6 wait timed out, 7 asleep, 8 cancelled, 130 interrupted.
 """
 
 

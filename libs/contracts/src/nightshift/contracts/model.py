@@ -128,7 +128,8 @@ class Event(BaseModel):
 class Request(Event):
     """A message from outside. Unknown fields are refused, so that a spelling mistake is reported.
 
-    A service refuses a request whose type is not `supported`, and one that sets a field in `unsupported_fields`.
+    A service refuses a request whose type is not `supported`, and one in which a field of `unsupported_fields`
+    differs from its default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -136,3 +137,10 @@ class Request(Event):
     owner: ClassVar[Owner] = Owner.OUTSIDE
     supported: ClassVar[bool] = True
     unsupported_fields: ClassVar[frozenset[str]] = frozenset()
+
+    def unsupported(self) -> list[str]:
+        """The names of the fields for which this version refuses the request, in alphabetical order."""
+        defaults = type(self).model_fields
+        return [
+            name for name in sorted(self.unsupported_fields) if getattr(self, name) != defaults[name].default
+        ]

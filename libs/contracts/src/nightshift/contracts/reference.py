@@ -58,7 +58,9 @@ def _event(model: type[Event]) -> Iterator[str]:
         required = model.model_fields[name].is_required()
         notes = ["required" if required else _default(schema)]
         if issubclass(model, Request) and name in model.unsupported_fields:
-            notes = ["refused by this version"]
+            default = schema.get("default")
+            unless = f" unless `{default}`" if isinstance(default, str) else ""
+            notes = [f"refused by this version{unless}"]
         notes += ["sealed"] if name in sealed_fields(model) else []
         notes += ["by reference"] if name in blob_fields(model) else []
         yield f"| `{name}` | {_type(schema)} | {', '.join(notes)} |"

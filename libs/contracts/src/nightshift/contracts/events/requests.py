@@ -97,7 +97,7 @@ class BuildRequested(Request):
     type: ClassVar[Literal["build.requested"]] = "build.requested"
     version: ClassVar[Literal[1]] = 1
     unsupported_fields: ClassVar[frozenset[str]] = frozenset(
-        {"attachments", "source", "base_build_id", "tools", "secrets"}
+        {"attachments", "source", "tier", "base_build_id", "tools", "secrets"}
     )
 
     build_id: Id
