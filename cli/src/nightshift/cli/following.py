@@ -11,9 +11,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from nightshift.cli.build_status import BuildStatus, advance, dollars, short
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import printable, write_json
-from nightshift.cli.standing import Standing, advance, dollars, short
 from nightshift.cli.story import Line, lines, told_input
 from nightshift.contracts.canonical import loads
 from nightshift.contracts.registry import encode
@@ -21,16 +21,16 @@ from nightshift.eventlog.port import RecordedEvent
 
 _TONES = {"plain": "", "dim": "dim", "good": "green", "bad": "red", "warn": "yellow", "strong": "bold"}
 
-#: Ends following early: given the standing after a batch, an exit code or none to go on.
-Stop = Callable[[Standing], Exit | None]
+#: Ends following early: given the status after a batch, an exit code or none to go on.
+Stop = Callable[[BuildStatus], Exit | None]
 
 
 class Face(Protocol):
     """How a followed build is shown."""
 
-    def show(self, standing: Standing, event: RecordedEvent) -> None: ...
+    def show(self, status: BuildStatus, event: RecordedEvent) -> None: ...
 
-    def idle(self, standing: Standing) -> None: ...
+    def idle(self, status: BuildStatus) -> None: ...
 
 
 def event_json(event: RecordedEvent) -> dict[str, Any]:
@@ -52,22 +52,22 @@ def event_json(event: RecordedEvent) -> dict[str, Any]:
 class JsonFace:
     """One event a line."""
 
-    def show(self, standing: Standing, event: RecordedEvent) -> None:
+    def show(self, status: BuildStatus, event: RecordedEvent) -> None:
         write_json(event_json(event))
 
-    def idle(self, standing: Standing) -> None:
+    def idle(self, status: BuildStatus) -> None:
         """Nothing to say."""
 
 
 class PlainFace:
     """One line a happening, for logs and pipes."""
 
-    def show(self, standing: Standing, event: RecordedEvent) -> None:
-        for line in lines(standing, event):
-            sys.stdout.write(plain(standing, line) + "\n")
+    def show(self, status: BuildStatus, event: RecordedEvent) -> None:
+        for line in lines(status, event):
+            sys.stdout.write(plain(status, line) + "\n")
         sys.stdout.flush()
 
-    def idle(self, standing: Standing) -> None:
+    def idle(self, status: BuildStatus) -> None:
         """Nothing to say."""
 
 
@@ -86,56 +86,56 @@ class TerminalFace:
     def __exit__(self, *exc: object) -> None:
         self._live.stop()
 
-    def show(self, standing: Standing, event: RecordedEvent) -> None:
-        for line in lines(standing, event):
+    def show(self, status: BuildStatus, event: RecordedEvent) -> None:
+        for line in lines(status, event):
             row = Table.grid(padding=(0, 2, 0, 0))  # what is too long goes on below its own beginning
             row.add_row(
-                Text(elapsed(standing, line.at), "dim"),
+                Text(elapsed(status, line.at), "dim"),
                 Text(f"{line.kind:<9}", "cyan"),
                 Text(printable(line.text), _TONES[line.tone], overflow="fold"),
             )
             self._console.print(row)
 
-    def idle(self, standing: Standing) -> None:
-        self._live.update(Group(Text(""), self._now(standing)))
+    def idle(self, status: BuildStatus) -> None:
+        self._live.update(Group(Text(""), self._now(status)))
 
-    def _now(self, standing: Standing) -> Text | Spinner:
-        if standing.ended:
+    def _now(self, status: BuildStatus) -> Text | Spinner:
+        if status.ended:
             return Text("")
-        money = f"{dollars(standing.cost)} spent"
-        if standing.left_today is not None:
-            money += f", {dollars(standing.left_today)} left today"
-        told = f"{standing.phase} · {money} · {doing(standing)}"
-        if standing.preview_url is not None:
-            told = f"{told} · {standing.preview_url}"
+        money = f"{dollars(status.cost)} spent"
+        if status.left_today is not None:
+            money += f", {dollars(status.left_today)} left today"
+        told = f"{status.phase} · {money} · {doing(status)}"
+        if status.preview_url is not None:
+            told = f"{told} · {status.preview_url}"
         # One line, whatever the width: a second one would leave its remains when it is redrawn.
         self._spinner.update(text=Text(short(told, max(self._console.width - 3, 20)), style="dim"))
         return self._spinner
 
 
-def doing(standing: Standing, now: datetime | None = None) -> str:
+def doing(status: BuildStatus, now: datetime | None = None) -> str:
     """What a build does right now, in a few words; a sleeper's countdown."""
-    if standing.asleep_until is not None:
-        left = (standing.asleep_until - (now or datetime.now(UTC))).total_seconds()
+    if status.asleep_until is not None:
+        left = (status.asleep_until - (now or datetime.now(UTC))).total_seconds()
         return f"asleep, wakes in {_clock(max(left, 0))}"
-    if standing.status == "sleeping":
+    if status.state == "sleeping":
         return "asleep until somebody wakes it"
-    if standing.asked:
-        call = next(iter(standing.asked.values()))
-        more = f" and {len(standing.asked) - 1} more" if len(standing.asked) > 1 else ""
+    if status.asked:
+        call = next(iter(status.asked.values()))
+        more = f" and {len(status.asked) - 1} more" if len(status.asked) > 1 else ""
         told = f"{call.tool} {told_input(call)}" if call.purpose == "agent" else "checking that it is ready"
         return printable(f"{told}{more}")
-    return "thinking" if standing.phase not in ("queued", "checks") else "waiting"
+    return "thinking" if status.phase not in ("queued", "checks") else "waiting"
 
 
-def plain(standing: Standing, line: Line) -> str:
+def plain(status: BuildStatus, line: Line) -> str:
     """A line without colour."""
-    return f"{elapsed(standing, line.at)}  {line.kind:<9} {printable(line.text)}"
+    return f"{elapsed(status, line.at)}  {line.kind:<9} {printable(line.text)}"
 
 
-def elapsed(standing: Standing, at: datetime) -> str:
+def elapsed(status: BuildStatus, at: datetime) -> str:
     """Time since the build began."""
-    return _clock((at - (standing.began_at or at)).total_seconds())
+    return _clock((at - (status.began_at or at)).total_seconds())
 
 
 def _clock(seconds: float) -> str:
@@ -144,15 +144,15 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:04.1f}" if hours else f"{minutes:02}:{rest:04.1f}"
 
 
-def outcome(standing: Standing) -> Exit | None:
+def outcome(status: BuildStatus) -> Exit | None:
     """The exit code of a build that ended; none while it goes on."""
     ends = {"ready": Exit.OK, "failed": Exit.BUILD_FAILED, "cancelled": Exit.CANCELLED}
-    return ends.get(standing.status)
+    return ends.get(status.state)
 
 
 async def follow(
     batches: AsyncIterator[list[RecordedEvent]], build_id: str, *, as_json: bool, stop: Stop
-) -> tuple[Standing, Exit]:
+) -> tuple[BuildStatus, Exit]:
     """Show a build until `stop` says so. Gives where it stands then."""
     if as_json or not sys.stdout.isatty():
         return await _follow(batches, build_id, JsonFace() if as_json else PlainFace(), stop)
@@ -162,15 +162,15 @@ async def follow(
 
 async def _follow(
     batches: AsyncIterator[list[RecordedEvent]], build_id: str, face: Face, stop: Stop
-) -> tuple[Standing, Exit]:
-    standing = Standing(build_id)
+) -> tuple[BuildStatus, Exit]:
+    status = BuildStatus(build_id)
     async for batch in batches:
         for event in batch:
-            before = standing
-            standing = advance(standing, event)
-            face.show(before if before.began_at else standing, event)
-        face.idle(standing)
-        code = stop(standing)
+            before = status
+            status = advance(status, event)
+            face.show(before if before.began_at else status, event)
+        face.idle(status)
+        code = stop(status)
         if code is not None:
-            return standing, code
+            return status, code
     raise AssertionError("a followed build never ends by itself")

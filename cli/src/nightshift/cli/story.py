@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
-from nightshift.cli.standing import Standing, dollars, said, short, text_of
+from nightshift.cli.build_status import BuildStatus, dollars, said, short, text_of
 from nightshift.contracts.events import BuildEvent, SandboxEvent, SnapshotEvent
 from nightshift.contracts.events.budget import (
     BudgetDenied,
@@ -86,19 +86,19 @@ def _flat(command: str) -> str:
     return "; ".join(told)
 
 
-def lines(standing: Standing, event: RecordedEvent) -> Iterator[Line]:
-    """What an event says to a person, given the standing before it. Some say nothing."""
-    for kind, text, tone in _told(standing, event.data):
+def lines(status: BuildStatus, event: RecordedEvent) -> Iterator[Line]:
+    """What an event says to a person, given the status before it. Some say nothing."""
+    for kind, text, tone in _told(status, event.data):
         yield Line(event.recorded_at, kind, text, tone)
 
 
-def _told(standing: Standing, fact: Event) -> Iterator[tuple[str, str, str]]:
+def _told(status: BuildStatus, fact: Event) -> Iterator[tuple[str, str, str]]:
     if isinstance(fact, BuildEvent):
         yield from _build_told(fact)
     elif isinstance(fact, SandboxEvent):
-        yield from _sandbox_told(standing, fact)
+        yield from _sandbox_told(status, fact)
     elif isinstance(fact, SnapshotEvent):
-        yield from _snapshot_told(standing, fact)
+        yield from _snapshot_told(status, fact)
     elif isinstance(fact, BudgetEvent):
         yield from _budget_told(fact)
 
@@ -160,10 +160,10 @@ def _answer_told(fact: ModelCallResponded) -> Iterator[tuple[str, str, str]]:
     yield "think", told, "dim"
 
 
-def _sandbox_told(standing: Standing, fact: SandboxEvent) -> Iterator[tuple[str, str, str]]:
+def _sandbox_told(status: BuildStatus, fact: SandboxEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
         case ToolCallCompleted():
-            yield _result_told(standing.asked.get(fact.call_id), fact)
+            yield _result_told(status.asked.get(fact.call_id), fact)
         case SandboxOpened():
             yield "sandbox", f"opened {fact.sandbox_id} ({fact.driver})", "dim"
         case SandboxRestored(lost=(".",)):
@@ -228,9 +228,9 @@ def _output(fact: ToolCallCompleted) -> list[str]:
     return [line.strip() for line in printed.splitlines() if line.strip()]
 
 
-def _snapshot_told(standing: Standing, fact: SnapshotEvent) -> Iterator[tuple[str, str, str]]:
+def _snapshot_told(status: BuildStatus, fact: SnapshotEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
-        case SnapshotFailed() if standing.sandbox_id is None:
+        case SnapshotFailed() if status.sandbox_id is None:
             yield "save", "no sandbox was opened yet, so there are no files to keep", "dim"
         case SnapshotSaved():
             yield (

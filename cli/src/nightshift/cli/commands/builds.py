@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 import cyclopts
 
+from nightshift.cli.build_status import BuildStatus, dollars, short
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.following import doing
 from nightshift.cli.output import note, write_json, write_table
 from nightshift.cli.reading import open_builds
-from nightshift.cli.standing import Standing, dollars, short
 
 app = cyclopts.App(name="builds", help="List builds, newest first, and where each stands.")
 
@@ -42,7 +42,7 @@ def builds(
     status
         Only those that are running, sleeping, ready, failed or cancelled.
     """
-    found = [one for one in asyncio.run(_recent(home, limit)) if status in (None, one.status)]
+    found = [one for one in asyncio.run(_recent(home, limit)) if status in (None, one.state)]
     if json:
         write_json([one.as_json() for one in found])
     elif found:
@@ -51,12 +51,12 @@ def builds(
         note("no builds; ask for one with `nightshift build --idea …`")
 
 
-async def _recent(home: Path, limit: int) -> list[Standing]:
+async def _recent(home: Path, limit: int) -> list[BuildStatus]:
     async with open_builds(home) as open_:
         return await open_.recent(limit)
 
 
-def _row(one: Standing) -> tuple[object, ...]:
+def _row(one: BuildStatus) -> tuple[object, ...]:
     now = one.preview_url or one.reason or "" if one.ended else doing(one)
     return (
         one.build_id,

@@ -40,7 +40,7 @@ def cancel(build: str, *, reason: str | None = None, home: Home = DEFAULT_HOME, 
 
 async def _cancel(home: Path, request: BuildCancelRequested) -> None:
     async with open_builds(home) as builds:
-        standing = await builds.standing(request.build_id)
-    if standing.ended:
-        raise Refused(f"build {request.build_id} is {standing.status} already")
+        status = await builds.status(request.build_id)
+    if status.ended:
+        raise Refused(f"build {request.build_id} is {status.state} already")
     await send(home, request)

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import cyclopts
 
+from nightshift.cli.build_status import BuildStatus, dollars
 from nightshift.cli.commands.build import read_request
 from nightshift.cli.connect import Json
 from nightshift.cli.demo import Demo, plan_demo
@@ -23,7 +24,6 @@ from nightshift.cli.output import note, progress, write_fields, write_json, writ
 from nightshift.cli.reading import Builds, open_builds
 from nightshift.cli.sending import checked, send
 from nightshift.cli.stack import StackChild, start_stack
-from nightshift.cli.standing import Standing, dollars
 from nightshift.contracts.events.account import AccountOpened
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.devstack.model.scenario import load_scenario
@@ -130,16 +130,16 @@ async def _demo(
     try:
         if not as_json:
             write_line(f"stack    up after {time.monotonic() - began:.1f} s, in {home}\n")
-        standing, code = await _build(planned, request, home, as_json=as_json)
-        answered = code is Exit.OK and await asyncio.to_thread(answers, standing.preview_url)
+        status, code = await _build(planned, request, home, as_json=as_json)
+        answered = code is Exit.OK and await asyncio.to_thread(answers, status.preview_url)
         if code is Exit.OK and not answered:
-            note(f"error: the build is ready, but its preview {standing.preview_url} does not answer")
+            note(f"error: the build is ready, but its preview {status.preview_url} does not answer")
             code = Exit.ERROR
-        summary = {name: standing.as_json()[name] for name in _SUMMARY}
+        summary = {name: status.as_json()[name] for name in _SUMMARY}
         summary["seconds"] = round(time.monotonic() - began, 1)
         kept = keep
         if keep:
-            _tell_kept(stack, home, standing)
+            _tell_kept(stack, home, status)
         _tell(summary, as_json=as_json)
         return code, kept
     finally:
@@ -149,7 +149,7 @@ async def _demo(
 
 async def _build(
     planned: Demo, request: BuildRequested, home: Path, *, as_json: bool
-) -> tuple[Standing, Exit]:
+) -> tuple[BuildStatus, Exit]:
     build_id = request.build_id
     await send(home, checked(AccountOpened, dict(planned.account)))
     async with open_builds(home) as builds:
@@ -169,12 +169,12 @@ def _ended() -> Stop:
     """Stop once the build has ended and its last snapshot is there, or was waited for long enough."""
     deadline: list[float] = []
 
-    def stop(standing: Standing) -> Exit | None:
-        code = outcome(standing)
+    def stop(status: BuildStatus) -> Exit | None:
+        code = outcome(status)
         if code is None:
             return None
         deadline.append(time.monotonic() + _AFTER_END)
-        return code if standing.completed_snapshot or time.monotonic() > deadline[0] else None
+        return code if status.completed_snapshot or time.monotonic() > deadline[0] else None
 
     return stop
 
@@ -199,13 +199,13 @@ def _tell(summary: Mapping[str, Any], *, as_json: bool) -> None:
     write_fields({name: value for name, value in shown.items() if name != "cost_microusd"})
 
 
-def _tell_kept(stack: StackChild, home: Path, standing: Standing) -> None:
+def _tell_kept(stack: StackChild, home: Path, status: BuildStatus) -> None:
     note(
         f"""
 The stack goes on running. Look around:
-  open {standing.preview_url}
+  open {status.preview_url}
   nightshift builds --home {home}
-  nightshift replay {standing.build_id} --home {home}
+  nightshift replay {status.build_id} --home {home}
   nightshift account show demo --home {home}
 Stop it:
   nightshift down --home {home}   (or end process {stack.pid})"""

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import cyclopts
 
+from nightshift.cli.build_status import BuildStatus, advance, dollars
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.following import elapsed, event_json
 from nightshift.cli.output import write_json, write_line
 from nightshift.cli.reading import open_builds
-from nightshift.cli.standing import Standing, advance, dollars
 from nightshift.cli.story import lines
 from nightshift.contracts.events.build import ModelCallStarted
 from nightshift.eventlog.port import RecordedEvent
@@ -47,25 +47,25 @@ async def _events(home: Path, build: str) -> list[RecordedEvent]:
         return await builds.events(build)
 
 
-def _fold(build: str, events: list[RecordedEvent]) -> Standing:
-    standing = Standing(build)
+def _fold(build: str, events: list[RecordedEvent]) -> BuildStatus:
+    status = BuildStatus(build)
     for event in events:
-        standing = advance(standing, event)
-    return standing
+        status = advance(status, event)
+    return status
 
 
 def told(build: str, events: list[RecordedEvent]) -> list[str]:
     """The story: a heading per turn, what happened below it, and the sum at the end."""
-    standing, turn, story = Standing(build), 0, []
+    status, turn, story = BuildStatus(build), 0, []
     for event in events:
-        before, standing = standing, advance(standing, event)
+        before, status = status, advance(status, event)
         if isinstance(event.data, ModelCallStarted) and event.data.turn != turn:
             turn = event.data.turn
             story += ["", f"Turn {turn}"]
         for line in lines(before, event):
-            story.append(f"  {elapsed(standing, line.at)}  {line.kind:<9} {line.text}")
+            story.append(f"  {elapsed(status, line.at)}  {line.kind:<9} {line.text}")
     story += [
         "",
-        f"{standing.status}: {standing.turns} turns, {dollars(standing.cost)}, {standing.version} events",
+        f"{status.state}: {status.turns} turns, {dollars(status.cost)}, {status.version} events",
     ]
     return story

@@ -38,7 +38,7 @@ def wake(build: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
 
 async def _wake(home: Path, request: BuildWakeAsked) -> None:
     async with open_builds(home) as builds:
-        standing = await builds.standing(request.build_id)
-    if standing.status != "sleeping":
-        raise Refused(f"build {request.build_id} is not asleep: it is {standing.status}")
+        status = await builds.status(request.build_id)
+    if status.state != "sleeping":
+        raise Refused(f"build {request.build_id} is not asleep: it is {status.state}")
     await send(home, request)

@@ -31,7 +31,7 @@ _SAID = 480
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class BuildStatus:
     """Where a build stands. Money in microdollars; `asleep_until` only while it sleeps."""
 
     build_id: str
@@ -40,7 +40,7 @@ class Standing:
     brief: str = ""
     model: str = ""
     phase: Phase = Phase.QUEUED
-    status: str = "running"  # running, sleeping, ready, failed, cancelled
+    state: str = "running"  # running, sleeping, ready, failed, cancelled
     began_at: datetime | None = None
     last_at: datetime | None = None
     version: int = 0
@@ -62,15 +62,15 @@ class Standing:
     @property
     def ended(self) -> bool:
         """Nothing more will happen to the build itself."""
-        return self.status in ("ready", "failed", "cancelled")
+        return self.state in ("ready", "failed", "cancelled")
 
     def as_json(self) -> dict[str, Any]:
-        """The standing as `--json` tells it."""
+        """The status as `--json` tells it."""
         return {
             "build_id": self.build_id,
             "project_id": self.project_id,
             "account_id": self.account_id,
-            "status": self.status,
+            "status": self.state,
             "phase": self.phase.value,
             "model": self.model,
             "turns": self.turns,
@@ -113,13 +113,13 @@ def said(text: str) -> str:
     return flat if len(flat) <= _SAID else flat[: _SAID - 1] + "…"
 
 
-def advance(standing: Standing, event: RecordedEvent) -> Standing:
-    """The standing after one more event of the build's stream."""
+def advance(status: BuildStatus, event: RecordedEvent) -> BuildStatus:
+    """The status after one more event of the build's stream."""
     now = replace(
-        standing,
+        status,
         version=event.version,
         last_at=event.recorded_at,
-        began_at=standing.began_at or event.recorded_at,
+        began_at=status.began_at or event.recorded_at,
     )
     match event.data:
         case BuildAccepted() as fact:
@@ -150,9 +150,9 @@ def advance(standing: Standing, event: RecordedEvent) -> Standing:
         case BudgetGranted() | BudgetDenied() as fact:
             return replace(now, left_today=fact.left_today_microusd)
         case SleepRequested() as fact:
-            return replace(now, status="sleeping", sleeps=now.sleeps + 1, asleep_until=fact.wake_at)
+            return replace(now, state="sleeping", sleeps=now.sleeps + 1, asleep_until=fact.wake_at)
         case BuildWoken():
-            return replace(now, status="running", asleep_until=None)
+            return replace(now, state="running", asleep_until=None)
         case SandboxOpened() as fact:
             return replace(now, sandbox_id=fact.sandbox_id)
         case PreviewOpened() as fact:
@@ -160,7 +160,7 @@ def advance(standing: Standing, event: RecordedEvent) -> Standing:
         case BuildReady() as fact:
             return replace(
                 now,
-                status="ready",
+                state="ready",
                 phase=Phase.READY,
                 cost=fact.cost_microusd,
                 sandbox_id=fact.sandbox_id,
@@ -169,9 +169,9 @@ def advance(standing: Standing, event: RecordedEvent) -> Standing:
             )
         case BuildFailed() as fact:
             reason = f"{fact.reason}: {short(text_of(fact.detail), 200)}"
-            return replace(now, status="failed", phase=Phase.FAILED, reason=reason, asleep_until=None)
+            return replace(now, state="failed", phase=Phase.FAILED, reason=reason, asleep_until=None)
         case BuildCancelled() as fact:
             reason = short(text_of(fact.reason), 200)
-            return replace(now, status="cancelled", phase=Phase.CANCELLED, reason=reason, asleep_until=None)
+            return replace(now, state="cancelled", phase=Phase.CANCELLED, reason=reason, asleep_until=None)
         case _:
             return now
