@@ -17,7 +17,7 @@ from nightshift.bus.kafka.producer import KafkaProducer
 from nightshift.bus.kafka.reader import KafkaReader
 from nightshift.bus.port import Outgoing
 from nightshift.bus.settings import KafkaSettings
-from nightshift.cli.build_status import BuildStatus, advance
+from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.connect import settings_for
 from nightshift.cli.reading import Builds, open_builds
 from nightshift.cli.sending import checked, send
@@ -185,7 +185,7 @@ def status(build_id: str, events: Sequence[RecordedEvent]) -> BuildStatus:
     """Where these events leave the build."""
     state = BuildStatus(build_id)
     for event in events:
-        state = advance(state, event)
+        state = evolve(state, event)
     return state
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from nightshift.cli.build_status import BuildStatus, advance, dollars
+from nightshift.cli.build_status import BuildStatus, dollars, evolve
 from nightshift.cli.exits import Exit
 from nightshift.cli.following import doing, outcome, plain
 from nightshift.cli.story import lines
@@ -49,7 +49,7 @@ def tell(*facts: Event) -> tuple[BuildStatus, list[str]]:
         event = RecordedEvent(
             UUID(int=number), "build-b", number + 1, fact, "b", UUID(int=9), "test", None, at
         )
-        before, status = status, advance(status, event)
+        before, status = status, evolve(status, event)
         told += [plain(status, line) for line in lines(before, event)]
     return status, told
 

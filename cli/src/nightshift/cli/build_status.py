@@ -113,7 +113,7 @@ def said(text: str) -> str:
     return flat if len(flat) <= _SAID else flat[: _SAID - 1] + "…"
 
 
-def advance(status: BuildStatus, event: RecordedEvent) -> BuildStatus:
+def evolve(status: BuildStatus, event: RecordedEvent) -> BuildStatus:
     """The status after one more event of the build's stream."""
     now = replace(
         status,

@@ -11,7 +11,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from nightshift.cli.build_status import BuildStatus, advance, dollars, short
+from nightshift.cli.build_status import BuildStatus, dollars, evolve, short
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import printable, write_json
 from nightshift.cli.story import Line, lines, told_input
@@ -167,7 +167,7 @@ async def _follow(
     async for batch in batches:
         for event in batch:
             before = status
-            status = advance(status, event)
+            status = evolve(status, event)
             face.show(before if before.began_at else status, event)
         face.idle(status)
         code = stop(status)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 
-from nightshift.cli.build_status import BuildStatus, advance
+from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.connect import settings_for
 from nightshift.eventlog.database import Database, PgConfig
 from nightshift.eventlog.errors import NotFound, Unavailable
@@ -39,7 +39,7 @@ class Builds:
         """Where a build stands now. Raises NotFound."""
         status = BuildStatus(build_id)
         for event in await self.events(build_id):
-            status = advance(status, event)
+            status = evolve(status, event)
         return status
 
     async def recent(self, limit: int, *, before: datetime | None = None) -> list[BuildStatus]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import cyclopts
 
-from nightshift.cli.build_status import BuildStatus, advance, dollars
+from nightshift.cli.build_status import BuildStatus, dollars, evolve
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.following import elapsed, event_json
 from nightshift.cli.output import write_json, write_line
@@ -50,7 +50,7 @@ async def _events(home: Path, build: str) -> list[RecordedEvent]:
 def _fold(build: str, events: list[RecordedEvent]) -> BuildStatus:
     status = BuildStatus(build)
     for event in events:
-        status = advance(status, event)
+        status = evolve(status, event)
     return status
 
 
@@ -58,7 +58,7 @@ def told(build: str, events: list[RecordedEvent]) -> list[str]:
     """The story: a heading per turn, what happened below it, and the sum at the end."""
     status, turn, story = BuildStatus(build), 0, []
     for event in events:
-        before, status = status, advance(status, event)
+        before, status = status, evolve(status, event)
         if isinstance(event.data, ModelCallStarted) and event.data.turn != turn:
             turn = event.data.turn
             story += ["", f"Turn {turn}"]

@@ -10,7 +10,7 @@ from typing import Annotated
 import cyclopts
 
 from nightshift.cli.awaiting import known_or_sent
-from nightshift.cli.build_status import BuildStatus, advance
+from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.commands.watch import PATIENCE
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.errors import WrongUsage
@@ -118,7 +118,7 @@ def advanced(
     """Where these events leave the build, and whether it was `met` after any of them."""
     passed = False
     for event in batch:
-        status = advance(status, event)
+        status = evolve(status, event)
         passed = passed or met(status)
     return status, passed
 
