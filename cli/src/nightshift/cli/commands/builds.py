@@ -9,7 +9,7 @@ import cyclopts
 
 from nightshift.cli.build_status import BuildStatus, dollars, short
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
-from nightshift.cli.following import doing
+from nightshift.cli.follow import doing
 from nightshift.cli.output import note, write_json, write_table
 from nightshift.cli.reading import open_builds
 

@@ -19,7 +19,7 @@ from nightshift.cli.commands.build import read_request
 from nightshift.cli.connect import Json
 from nightshift.cli.demo import Demo, plan_demo
 from nightshift.cli.exits import Exit
-from nightshift.cli.following import Stop, follow, outcome
+from nightshift.cli.follow import Stop, follow, outcome
 from nightshift.cli.output import note, progress, write_fields, write_json, write_line
 from nightshift.cli.reading import Builds, open_builds
 from nightshift.cli.sending import checked, send

@@ -15,7 +15,7 @@ from nightshift.cli.commands.watch import PATIENCE
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.errors import WrongUsage
 from nightshift.cli.exits import Exit
-from nightshift.cli.following import outcome
+from nightshift.cli.follow import outcome
 from nightshift.cli.output import report_error, write_json, write_line
 from nightshift.cli.reading import open_builds
 from nightshift.contracts.events.build import Phase

@@ -10,7 +10,7 @@ from nightshift.cli.awaiting import known_or_sent
 from nightshift.cli.build_status import BuildStatus
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.exits import Exit
-from nightshift.cli.following import Stop, follow, outcome
+from nightshift.cli.follow import Stop, follow, outcome
 from nightshift.cli.output import write_json
 from nightshift.cli.reading import open_builds
 from nightshift.contracts.events.build import BuildAccepted
