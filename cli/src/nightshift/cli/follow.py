@@ -25,7 +25,7 @@ _TONES = {"plain": "", "dim": "dim", "good": "green", "bad": "red", "warn": "yel
 Stop = Callable[[BuildStatus], Exit | None]
 
 
-class Face(Protocol):
+class Renderer(Protocol):
     """How a followed build is shown."""
 
     def show(self, status: BuildStatus, event: RecordedEvent) -> None: ...
@@ -49,7 +49,7 @@ def event_json(event: RecordedEvent) -> dict[str, Any]:
     }
 
 
-class JsonFace:
+class JsonRenderer:
     """One event a line."""
 
     def show(self, status: BuildStatus, event: RecordedEvent) -> None:
@@ -59,7 +59,7 @@ class JsonFace:
         """Nothing to say."""
 
 
-class PlainFace:
+class PlainRenderer:
     """One line a happening, for logs and pipes."""
 
     def show(self, status: BuildStatus, event: RecordedEvent) -> None:
@@ -71,7 +71,7 @@ class PlainFace:
         """Nothing to say."""
 
 
-class TerminalFace:
+class TerminalRenderer:
     """Lines that scroll, and below them what goes on right now."""
 
     def __init__(self, console: Console) -> None:
@@ -79,7 +79,7 @@ class TerminalFace:
         self._spinner = Spinner("dots")
         self._live = Live(console=console, refresh_per_second=8, transient=True)
 
-    def __enter__(self) -> "TerminalFace":
+    def __enter__(self) -> "TerminalRenderer":
         self._live.start()
         return self
 
@@ -155,21 +155,21 @@ async def follow(
 ) -> tuple[BuildStatus, Exit]:
     """Show a build until `stop` says so. Gives where it stands then."""
     if as_json or not sys.stdout.isatty():
-        return await _follow(batches, build_id, JsonFace() if as_json else PlainFace(), stop)
-    with TerminalFace(Console(highlight=False)) as face:
-        return await _follow(batches, build_id, face, stop)
+        return await _follow(batches, build_id, JsonRenderer() if as_json else PlainRenderer(), stop)
+    with TerminalRenderer(Console(highlight=False)) as renderer:
+        return await _follow(batches, build_id, renderer, stop)
 
 
 async def _follow(
-    batches: AsyncIterator[list[RecordedEvent]], build_id: str, face: Face, stop: Stop
+    batches: AsyncIterator[list[RecordedEvent]], build_id: str, renderer: Renderer, stop: Stop
 ) -> tuple[BuildStatus, Exit]:
     status = BuildStatus(build_id)
     async for batch in batches:
         for event in batch:
             before = status
             status = evolve(status, event)
-            face.show(before if before.began_at else status, event)
-        face.idle(status)
+            renderer.show(before if before.began_at else status, event)
+        renderer.idle(status)
         code = stop(status)
         if code is not None:
             return status, code
