@@ -9,7 +9,6 @@ from typing import Annotated
 
 import cyclopts
 
-from nightshift.cli.awaiting import known_or_sent
 from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.commands.watch import PATIENCE
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
@@ -18,6 +17,7 @@ from nightshift.cli.exits import Exit
 from nightshift.cli.follow import outcome
 from nightshift.cli.output import report_error, write_json, write_line
 from nightshift.cli.reading import open_builds
+from nightshift.cli.wait_for import known_or_sent
 from nightshift.contracts.events.build import Phase
 from nightshift.eventlog.port import RecordedEvent
 

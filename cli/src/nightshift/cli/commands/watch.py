@@ -6,13 +6,13 @@ from pathlib import Path
 
 import cyclopts
 
-from nightshift.cli.awaiting import known_or_sent
 from nightshift.cli.build_status import BuildStatus
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.exits import Exit
 from nightshift.cli.follow import Stop, follow, outcome
 from nightshift.cli.output import write_json
 from nightshift.cli.reading import open_builds
+from nightshift.cli.wait_for import known_or_sent
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.errors import Refused
