@@ -19,7 +19,7 @@ from nightshift.bus.port import Outgoing
 from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.connect import settings_for
-from nightshift.cli.reading import Builds, open_builds
+from nightshift.cli.queries import Builds, open_builds
 from nightshift.cli.sending import checked, send
 from nightshift.contracts.events.account import AccountOpened
 from nightshift.contracts.events.build import (

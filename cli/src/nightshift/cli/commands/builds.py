@@ -11,7 +11,7 @@ from nightshift.cli.build_status import BuildStatus, dollars, short
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.follow import doing
 from nightshift.cli.output import note, write_json, write_table
-from nightshift.cli.reading import open_builds
+from nightshift.cli.queries import open_builds
 
 app = cyclopts.App(name="builds", help="List builds, newest first, and where each stands.")
 

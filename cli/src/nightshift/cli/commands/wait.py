@@ -16,7 +16,7 @@ from nightshift.cli.errors import WrongUsage
 from nightshift.cli.exits import Exit
 from nightshift.cli.follow import outcome
 from nightshift.cli.output import report_error, write_json, write_line
-from nightshift.cli.reading import open_builds
+from nightshift.cli.queries import open_builds
 from nightshift.cli.wait_for import known_or_sent
 from nightshift.contracts.events.build import Phase
 from nightshift.eventlog.port import RecordedEvent

@@ -11,7 +11,7 @@ from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.exits import Exit
 from nightshift.cli.follow import Stop, follow, outcome
 from nightshift.cli.output import write_json
-from nightshift.cli.reading import open_builds
+from nightshift.cli.queries import open_builds
 from nightshift.cli.wait_for import known_or_sent
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import BuildRequested
