@@ -19,8 +19,8 @@ from nightshift.bus.port import Outgoing
 from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.connect import settings_for
+from nightshift.cli.producer import checked, send
 from nightshift.cli.queries import Builds, open_builds
-from nightshift.cli.sending import checked, send
 from nightshift.contracts.events.account import AccountOpened
 from nightshift.contracts.events.build import (
     BuildPhaseChanged,

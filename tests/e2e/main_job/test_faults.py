@@ -25,7 +25,7 @@ from tests.support.s3_switch import Switch
 from tests.support.waiting import eventually
 
 from nightshift.cli.main import run
-from nightshift.cli.sending import checked, send
+from nightshift.cli.producer import checked, send
 from nightshift.contracts.events.account import AccountToppedUp
 from nightshift.contracts.events.budget import BudgetSettled
 from nightshift.contracts.events.build import (

@@ -13,7 +13,7 @@ from nightshift.cli.commands.watch import follow_to_the_end
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.errors import WrongUsage
 from nightshift.cli.output import note, write_json, write_line
-from nightshift.cli.sending import checked, send
+from nightshift.cli.producer import checked, send
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.errors import NotFound, Refused
 from nightshift.orchestrator.domain.admission import admit

@@ -21,8 +21,8 @@ from nightshift.cli.demo import Demo, plan_demo
 from nightshift.cli.exits import Exit
 from nightshift.cli.follow import Stop, follow, outcome
 from nightshift.cli.output import note, progress, write_fields, write_json, write_line
+from nightshift.cli.producer import checked, send
 from nightshift.cli.queries import Builds, open_builds
-from nightshift.cli.sending import checked, send
 from nightshift.cli.stack import StackChild, start_stack
 from nightshift.contracts.events.account import AccountOpened
 from nightshift.contracts.events.requests import BuildRequested

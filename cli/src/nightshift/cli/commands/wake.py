@@ -7,8 +7,8 @@ import cyclopts
 
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.output import note, write_json
+from nightshift.cli.producer import checked, send
 from nightshift.cli.queries import open_builds
-from nightshift.cli.sending import checked, send
 from nightshift.contracts.events.requests import BuildWakeAsked
 from nightshift.eventlog.errors import Refused
 
