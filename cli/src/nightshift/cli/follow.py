@@ -13,8 +13,8 @@ from rich.text import Text
 
 from nightshift.cli.build_status import BuildStatus, dollars, evolve, short
 from nightshift.cli.exits import Exit
+from nightshift.cli.narration import Line, lines, told_input
 from nightshift.cli.output import printable, write_json
-from nightshift.cli.story import Line, lines, told_input
 from nightshift.contracts.canonical import loads
 from nightshift.contracts.registry import encode
 from nightshift.eventlog.port import RecordedEvent

@@ -8,9 +8,9 @@ import cyclopts
 from nightshift.cli.build_status import BuildStatus, dollars, evolve
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.follow import elapsed, event_json
+from nightshift.cli.narration import lines
 from nightshift.cli.output import write_json, write_line
 from nightshift.cli.queries import open_builds
-from nightshift.cli.story import lines
 from nightshift.contracts.events.build import ModelCallStarted
 from nightshift.eventlog.port import RecordedEvent
 

@@ -9,7 +9,7 @@ import pytest
 from nightshift.cli.build_status import BuildStatus, dollars, evolve
 from nightshift.cli.exits import Exit
 from nightshift.cli.follow import doing, outcome, plain
-from nightshift.cli.story import lines
+from nightshift.cli.narration import lines
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted
 from nightshift.contracts.events.build import (
     BuildAccepted,
