@@ -17,7 +17,7 @@ import cyclopts
 from nightshift.cli.build_status import BuildStatus, dollars
 from nightshift.cli.commands.build import read_request
 from nightshift.cli.connect import Json
-from nightshift.cli.demo import Demo, plan_demo
+from nightshift.cli.demo_plan import DemoPlan, plan_demo
 from nightshift.cli.exits import Exit
 from nightshift.cli.follow import Stop, follow, outcome
 from nightshift.cli.output import note, progress, write_fields, write_json, write_line
@@ -108,7 +108,7 @@ def demo(
             shutil.rmtree(place, ignore_errors=True)
 
 
-def _request(planned: Demo) -> BuildRequested:
+def _request(planned: DemoPlan) -> BuildRequested:
     """The request that will be sent. Raises NotFound, Refused, BadScenario."""
     if planned.scenario is not None:
         load_scenario(planned.scenario)
@@ -118,7 +118,7 @@ def _request(planned: Demo) -> BuildRequested:
 
 
 async def _demo(
-    planned: Demo, request: BuildRequested, home: Path, *, keep: bool, as_json: bool
+    planned: DemoPlan, request: BuildRequested, home: Path, *, keep: bool, as_json: bool
 ) -> tuple[Exit, bool]:
     """The exit code, and whether the stack was left running."""
     began = time.monotonic()
@@ -148,7 +148,7 @@ async def _demo(
 
 
 async def _build(
-    planned: Demo, request: BuildRequested, home: Path, *, as_json: bool
+    planned: DemoPlan, request: BuildRequested, home: Path, *, as_json: bool
 ) -> tuple[BuildStatus, Exit]:
     build_id = request.build_id
     await send(home, checked(AccountOpened, dict(planned.account)))

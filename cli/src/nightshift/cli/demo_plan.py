@@ -19,7 +19,7 @@ _PERIOD_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Demo:
+class DemoPlan:
     """What a demo runs on. `day_microusd` is the account's limit of one day."""
 
     scripted: bool
@@ -67,10 +67,10 @@ class Demo:
 
 def plan_demo(
     environ: Mapping[str, str], *, idea: Path | None, scenario: Path | None, model: str | None
-) -> Demo:
+) -> DemoPlan:
     """What the environment and the flags ask for. Raises NotFound when the examples are not there."""
     scripted = scenario is not None or not environ.get("ANTHROPIC_API_KEY")
-    return Demo(
+    return DemoPlan(
         scripted=scripted,
         e2b=bool(environ.get("E2B_API_KEY")),
         model=model or (SCRIPTED_MODEL if scripted else DEFAULT_MODEL),
