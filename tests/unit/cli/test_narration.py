@@ -175,7 +175,7 @@ def test_a_denial_says_when_there_is_money_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fact", "status", "code"),
+    ("fact", "state", "code"),
     [
         (
             BuildReady(
@@ -198,9 +198,9 @@ def test_a_denial_says_when_there_is_money_again() -> None:
         (BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING), "running", None),
     ],
 )
-def test_the_exit_code_is_the_builds(fact: Event, status: str, code: Exit | None) -> None:
+def test_the_exit_code_is_the_builds(fact: Event, state: str, code: Exit | None) -> None:
     status, _ = tell(ACCEPTED, fact)
-    assert status.state == status
+    assert status.state == state
     assert outcome(status) == code
 
 
