@@ -6,10 +6,11 @@ from uuid import UUID
 
 import pytest
 
-from nightshift.cli.build_status import BuildStatus, dollars, evolve
+from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.exits import Exit
 from nightshift.cli.follow import doing, outcome, plain
 from nightshift.cli.narration import lines
+from nightshift.cli.text import dollars
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted
 from nightshift.contracts.events.build import (
     BuildAccepted,

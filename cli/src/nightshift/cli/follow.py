@@ -1,7 +1,7 @@
-"""Following a build: its story line by line, and, on a terminal, where it stands right now below it."""
+"""Follows a build: prints a line for each event, and below them, on a terminal, what goes on right now."""
 
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -11,22 +11,23 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from nightshift.cli.build_status import BuildStatus, dollars, evolve, short
+from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.exits import Exit
 from nightshift.cli.narration import Line, lines, told_input
 from nightshift.cli.output import printable, write_json
+from nightshift.cli.text import dollars, short
 from nightshift.contracts.canonical import loads
 from nightshift.contracts.registry import encode
 from nightshift.eventlog.port import RecordedEvent
 
 _TONES = {"plain": "", "dim": "dim", "good": "green", "bad": "red", "warn": "yellow", "strong": "bold"}
 
-#: Ends following early: given the status after a batch, an exit code or none to go on.
+#: Decides after each batch whether to stop: returns the exit code, or None to go on.
 Stop = Callable[[BuildStatus], Exit | None]
 
 
 class Renderer(Protocol):
-    """How a followed build is shown."""
+    """How a followed build is shown: `show` an event, then `idle` when all that happened so far is shown."""
 
     def show(self, status: BuildStatus, event: RecordedEvent) -> None: ...
 
@@ -34,7 +35,7 @@ class Renderer(Protocol):
 
 
 def event_json(event: RecordedEvent) -> dict[str, Any]:
-    """One event as `--json` tells it: the envelope, and the data as the log has it."""
+    """One event as `--json` prints it: its envelope, and its data as the log has them."""
     return {
         "event_id": str(event.event_id),
         "stream_id": event.stream_id,
@@ -50,31 +51,39 @@ def event_json(event: RecordedEvent) -> dict[str, Any]:
 
 
 class JsonRenderer:
-    """One event a line."""
+    """Prints one event a line, as JSON."""
 
     def show(self, status: BuildStatus, event: RecordedEvent) -> None:
         write_json(event_json(event))
 
     def idle(self, status: BuildStatus) -> None:
-        """Nothing to say."""
+        """Prints nothing: only events are data."""
 
 
 class PlainRenderer:
-    """One line a happening, for logs and pipes."""
+    """Prints one line for each event that says something to a person: for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._waits = WaitLines()
 
     def show(self, status: BuildStatus, event: RecordedEvent) -> None:
-        for line in lines(status, event):
+        self._print(status, lines(status, event))
+
+    def idle(self, status: BuildStatus) -> None:
+        """Prints why the build waits, once for each reason."""
+        self._print(status, self._waits.of(status, datetime.now(UTC)))
+
+    def _print(self, status: BuildStatus, told: Iterable[Line]) -> None:
+        for line in told:
             sys.stdout.write(plain(status, line) + "\n")
         sys.stdout.flush()
 
-    def idle(self, status: BuildStatus) -> None:
-        """Nothing to say."""
-
 
 class TerminalRenderer:
-    """Lines that scroll, and below them what goes on right now."""
+    """Prints lines that scroll, and keeps one line below them that says what goes on right now."""
 
     def __init__(self, console: Console) -> None:
+        self._waits = WaitLines()
         self._console = console
         self._spinner = Spinner("dots")
         self._live = Live(console=console, refresh_per_second=8, transient=True)
@@ -87,17 +96,22 @@ class TerminalRenderer:
         self._live.stop()
 
     def show(self, status: BuildStatus, event: RecordedEvent) -> None:
-        for line in lines(status, event):
-            row = Table.grid(padding=(0, 2, 0, 0))  # what is too long goes on below its own beginning
+        self._print(status, lines(status, event))
+
+    def idle(self, status: BuildStatus) -> None:
+        """Prints why the build waits, once for each reason, and draws the last line again."""
+        self._print(status, self._waits.of(status, datetime.now(UTC)))
+        self._live.update(Group(Text(""), self._now(status)))
+
+    def _print(self, status: BuildStatus, told: Iterable[Line]) -> None:
+        for line in told:
+            row = Table.grid(padding=(0, 2, 0, 0))  # a long text continues below its own beginning
             row.add_row(
                 Text(elapsed(status, line.at), "dim"),
                 Text(f"{line.kind:<9}", "cyan"),
                 Text(printable(line.text), _TONES[line.tone], overflow="fold"),
             )
             self._console.print(row)
-
-    def idle(self, status: BuildStatus) -> None:
-        self._live.update(Group(Text(""), self._now(status)))
 
     def _now(self, status: BuildStatus) -> Text | Spinner:
         if status.ended:
@@ -113,13 +127,32 @@ class TerminalRenderer:
         return self._spinner
 
 
+class WaitLines:
+    """Turns a wait into a line, and says each one once."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, datetime] | None = None
+
+    def of(self, status: BuildStatus, now: datetime) -> Iterator[Line]:
+        """The line that says why the build waits, and what to do. Empty when it was printed before."""
+        wait = status.waiting(now)
+        if wait is None:
+            self._last = None
+        elif self._last != (wait.action, wait.since):
+            self._last = wait.action, wait.since
+            yield Line(wait.since, "waits", f"{wait.reason}; {wait.action}", "warn")
+
+
 def doing(status: BuildStatus, now: datetime | None = None) -> str:
-    """What a build does right now, in a few words; a sleeper's countdown."""
-    if status.asleep_until is not None:
-        left = (status.asleep_until - (now or datetime.now(UTC))).total_seconds()
-        return f"asleep, wakes in {_clock(max(left, 0))}"
-    if status.state == "sleeping":
+    """What a build does right now, in a few words, with the time that is left of a sleep."""
+    now = now or datetime.now(UTC)
+    wait = status.waiting(now)
+    if status.asleep_until is not None and now <= status.asleep_until:
+        return f"asleep, wakes in {_clock((status.asleep_until - now).total_seconds())}"
+    if status.state == "sleeping" and status.asleep_until is None:
         return "asleep until somebody wakes it"
+    if wait is not None:
+        return printable(f"waits: {wait.reason}")
     if status.asked:
         call = next(iter(status.asked.values()))
         more = f" and {len(status.asked) - 1} more" if len(status.asked) > 1 else ""
@@ -129,7 +162,7 @@ def doing(status: BuildStatus, now: datetime | None = None) -> str:
 
 
 def plain(status: BuildStatus, line: Line) -> str:
-    """A line without colour."""
+    """A line as text without colour."""
     return f"{elapsed(status, line.at)}  {line.kind:<9} {printable(line.text)}"
 
 
@@ -145,7 +178,7 @@ def _clock(seconds: float) -> str:
 
 
 def outcome(status: BuildStatus) -> Exit | None:
-    """The exit code of a build that ended; none while it goes on."""
+    """The exit code of a build that has ended. Returns None while it goes on."""
     ends = {"ready": Exit.OK, "failed": Exit.BUILD_FAILED, "cancelled": Exit.CANCELLED}
     return ends.get(status.state)
 
@@ -153,7 +186,7 @@ def outcome(status: BuildStatus) -> Exit | None:
 async def follow(
     batches: AsyncIterator[list[RecordedEvent]], build_id: str, *, as_json: bool, stop: Stop
 ) -> tuple[BuildStatus, Exit]:
-    """Show a build until `stop` says so. Gives where it stands then."""
+    """Shows a build until `stop` returns an exit code. Returns the build's status then, and that code."""
     if as_json or not sys.stdout.isatty():
         return await _follow(batches, build_id, JsonRenderer() if as_json else PlainRenderer(), stop)
     with TerminalRenderer(Console(highlight=False)) as renderer:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
-from nightshift.cli.build_status import BuildStatus, dollars, said, short, text_of
+from nightshift.cli.build_status import BuildStatus
+from nightshift.cli.text import dollars, joined, short, text_of
 from nightshift.contracts.events import BuildEvent, SandboxEvent, SnapshotEvent
 from nightshift.contracts.events.budget import (
     BudgetDenied,
@@ -106,7 +107,7 @@ def _told(status: BuildStatus, fact: Event) -> Iterator[tuple[str, str, str]]:
 def _build_told(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
         case BuildAccepted():
-            yield "build", said(fact.idea_brief), "strong"
+            yield "build", joined(fact.idea_brief), "strong"
         case BuildPhaseChanged():
             yield "phase", f"{fact.from_phase} → {fact.to_phase}", "strong"
         case ModelCallResponded():
@@ -115,7 +116,7 @@ def _build_told(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
             again = "" if fact.retry_at is None else ", tried again"
             yield "model", f"turn {fact.turn}: {fact.kind}{again}: {short(text_of(fact.detail))}", "warn"
         case AgentSteered():
-            yield "told", f"{fact.reason}: {said(text_of(fact.message))}", "warn"
+            yield "told", f"{fact.reason}: {joined(text_of(fact.message))}", "warn"
         case ContextCondensed():
             yield "condense", f"turns up to {fact.through_turn} are a summary now", "dim"
         case SleepRequested():
@@ -151,7 +152,7 @@ def _build_told(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
 def _answer_told(fact: ModelCallResponded) -> Iterator[tuple[str, str, str]]:
     for block in fact.content if not isinstance(fact.content, BlobRef) else ():
         if block.get("type") == "text" and str(block.get("text", "")).strip():
-            yield "agent", said(str(block["text"])), "plain"
+            yield "agent", joined(str(block["text"])), "plain"
     usage = fact.usage
     read = usage.input_tokens + usage.cache_read_input_tokens
     read += usage.cache_write_5m_input_tokens + usage.cache_write_1h_input_tokens
@@ -203,7 +204,7 @@ def _result_told(call: ToolCallRequested | None, fact: ToolCallCompleted) -> tup
 
 def _narrated(call: ToolCallRequested) -> str:
     given = call.input
-    return text_of(given) if isinstance(given, BlobRef) else said(str(given.get("message", "")))
+    return text_of(given) if isinstance(given, BlobRef) else joined(str(given.get("message", "")))
 
 
 def _checked(call: ToolCallRequested, fact: ToolCallCompleted) -> str:

@@ -11,12 +11,12 @@ import cyclopts
 from nightshift.budget.adapters.postgres import PostgresLedger
 from nightshift.budget.domain.calendar import check_time_zone, day_at
 from nightshift.budget.domain.ledger import Account, refresh
-from nightshift.cli.build_status import dollars
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.errors import WrongUsage
 from nightshift.cli.output import note, write_fields, write_json, write_table
 from nightshift.cli.producer import checked, send
 from nightshift.cli.queries import open_database
+from nightshift.cli.text import dollars
 from nightshift.contracts.events.account import AccountBudgetSet, AccountOpened, AccountToppedUp
 from nightshift.contracts.model import Request
 from nightshift.eventlog.database import Database

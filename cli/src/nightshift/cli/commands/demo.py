@@ -8,13 +8,14 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import cyclopts
 
-from nightshift.cli.build_status import BuildStatus, dollars
+from nightshift.cli.build_status import BuildStatus
 from nightshift.cli.commands.build import read_request
 from nightshift.cli.connect import Json
 from nightshift.cli.demo_plan import DemoPlan, plan_demo
@@ -24,6 +25,7 @@ from nightshift.cli.output import note, progress, write_fields, write_json, writ
 from nightshift.cli.producer import checked, send
 from nightshift.cli.queries import Builds, open_builds
 from nightshift.cli.stack import StackChild, start_stack
+from nightshift.cli.text import dollars
 from nightshift.contracts.events.account import AccountOpened
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.devstack.model.scenario import load_scenario
@@ -135,7 +137,7 @@ async def _demo(
         if code is Exit.OK and not answered:
             note(f"error: the build is ready, but its preview {status.preview_url} does not answer")
             code = Exit.ERROR
-        summary = {name: status.as_json()[name] for name in _SUMMARY}
+        summary = {name: status.as_json(datetime.now(UTC))[name] for name in _SUMMARY}
         summary["seconds"] = round(time.monotonic() - began, 1)
         kept = keep
         if keep:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import cyclopts
 
-from nightshift.cli.build_status import short
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.follow import event_json
 from nightshift.cli.output import write_json, write_table
 from nightshift.cli.queries import open_builds
+from nightshift.cli.text import short
 from nightshift.contracts.registry import encode
 from nightshift.eventlog.port import RecordedEvent
 

@@ -1,16 +1,18 @@
 """`nightshift replay`: the story of a build, turn by turn, from the log alone."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 
 import cyclopts
 
-from nightshift.cli.build_status import BuildStatus, dollars, evolve
+from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.follow import elapsed, event_json
 from nightshift.cli.narration import lines
 from nightshift.cli.output import write_json, write_line
 from nightshift.cli.queries import open_builds
+from nightshift.cli.text import dollars
 from nightshift.contracts.events.build import ModelCallStarted
 from nightshift.eventlog.port import RecordedEvent
 
@@ -36,7 +38,7 @@ def replay(build: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None
     if json:
         for event in events:
             write_json(event_json(event))
-        write_json(_fold(build, events).as_json())
+        write_json(_fold(build, events).as_json(datetime.now(UTC)))
         return
     for line in told(build, events):
         write_line(line)

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -59,14 +60,17 @@ def wait(
     """
     awaited = condition(for_)
     status, code = asyncio.run(_wait(home, build, awaited, fail_on_sleep, seconds(timeout)))
+    now = datetime.now(UTC)
     if code is Exit.TIMED_OUT:
+        why = status.waiting(now)
         report_error(
-            f"{build} is not {for_} after {timeout}", f"`nightshift watch {build}` shows what it does"
+            f"{build} is not {for_} after {timeout}" + ("" if why is None else f": {why.reason}"),
+            f"`nightshift watch {build}` shows what it does" if why is None else why.action,
         )
     elif code is Exit.ERROR:
         report_error(f"{build} has ended as {status.state}: it will not be {for_} any more")
     if json:
-        write_json(status.as_json())
+        write_json(status.as_json(now))
     else:
         write_line(f"{build} {status.state} {status.phase}")
     return code

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import cyclopts
@@ -66,7 +67,7 @@ def follow_to_the_end(
 
     status, code = asyncio.run(_watch(home, build, as_json, stop, sent))
     if as_json:
-        write_json(status.as_json())
+        write_json(status.as_json(datetime.now(UTC)))
     return code
 
 
