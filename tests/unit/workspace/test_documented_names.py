@@ -74,11 +74,15 @@ def test_the_overview_lists_exactly_the_exit_codes_that_commands_return():
 def test_every_exit_code_that_a_text_names_exists():
     for path, text in texts("*.md", "cli/src/*.py").items():
         for code in re.findall(r"\bexit code (\d+)|\bexits (?:with )?(\d+)", text, re.IGNORECASE):
-            assert int("".join(code)) in set(Exit), f"{path.relative_to(ROOT)} names exit code {''.join(code)}"
+            assert int("".join(code)) in set(Exit), (
+                f"{path.relative_to(ROOT)} names exit code {''.join(code)}"
+            )
 
 
 def test_every_decision_record_that_a_text_names_exists():
     records = {path.name[:4] for path in (ROOT / "docs/adr").glob("[0-9]*.md")}
     for path, text in texts("*.md", "*.py", "*.sql", "*.yaml", "Makefile").items():
         for number in re.findall(r"\badr/(\d{4})|\bADR[ -](\d{1,4})", text):
-            assert "".join(number).zfill(4) in records, f"{path.relative_to(ROOT)} names ADR {''.join(number)}"
+            assert "".join(number).zfill(4) in records, (
+                f"{path.relative_to(ROOT)} names ADR {''.join(number)}"
+            )
