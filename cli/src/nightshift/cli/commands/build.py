@@ -19,7 +19,7 @@ from nightshift.eventlog.errors import NotFound, Refused
 from nightshift.orchestrator.domain.admission import admit
 from nightshift.orchestrator.domain.policy import Policy
 
-app = cyclopts.App(name="build", help="Ask for a build: from a file with the idea, or from a sentence.")
+app = cyclopts.App(name="build")
 
 #: A request larger than this is no idea brief; it is refused before it is read whole.
 _MAX_FILE = 1_000_000

@@ -14,7 +14,7 @@ from nightshift.cli.output import note, write_json, write_table
 from nightshift.cli.queries import open_builds
 from nightshift.cli.text import dollars, short
 
-app = cyclopts.App(name="builds", help="List builds, newest first, with what each does or waits for.")
+app = cyclopts.App(name="builds")
 
 Status = Literal["running", "sleeping", "ready", "failed", "cancelled"]
 _COLUMNS = ("BUILD", "PROJECT", "ACCOUNT", "PHASE", "NOW", "TURNS", "COST", "AGE", "IDEA")

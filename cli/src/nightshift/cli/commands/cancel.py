@@ -12,7 +12,7 @@ from nightshift.cli.queries import open_builds
 from nightshift.contracts.events.requests import BuildCancelRequested
 from nightshift.eventlog.errors import Refused
 
-app = cyclopts.App(name="cancel", help="Stop a build; what it did stays.")
+app = cyclopts.App(name="cancel")
 
 
 @app.default

@@ -31,7 +31,7 @@ from nightshift.contracts.events.requests import BuildRequested
 from nightshift.devstack.model.scenario import load_scenario
 from nightshift.eventlog.errors import NightshiftError
 
-app = cyclopts.App(name="demo", help="See an agent build an app on a stack of its own, sleep included.")
+app = cyclopts.App(name="demo")
 
 _SUMMARY = (
     "build_id",

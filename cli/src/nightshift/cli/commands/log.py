@@ -13,7 +13,7 @@ from nightshift.cli.text import short
 from nightshift.contracts.registry import encode
 from nightshift.eventlog.port import RecordedEvent
 
-app = cyclopts.App(name="log", help="Print the events of a build.")
+app = cyclopts.App(name="log")
 
 
 @app.default

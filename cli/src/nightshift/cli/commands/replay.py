@@ -16,7 +16,7 @@ from nightshift.cli.text import dollars
 from nightshift.contracts.events.build import ModelCallStarted
 from nightshift.eventlog.port import RecordedEvent
 
-app = cyclopts.App(name="replay", help="Tell the story of a build again, turn by turn.")
+app = cyclopts.App(name="replay")
 
 
 @app.default

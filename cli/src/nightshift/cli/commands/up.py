@@ -20,7 +20,7 @@ from nightshift.devstack.stack.plan import SERVICES, Given, Plan, make_plan, ser
 from nightshift.devstack.stack.supervisor import Stack
 from nightshift.eventlog.passwords import hide_passwords
 
-app = App(name="up", help="Start the whole stack on this machine and keep it running.")
+app = App(name="up")
 
 
 @app.default

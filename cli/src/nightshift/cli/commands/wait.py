@@ -22,7 +22,7 @@ from nightshift.cli.wait_for import known_or_sent
 from nightshift.contracts.events.build import Phase
 from nightshift.eventlog.port import RecordedEvent
 
-app = cyclopts.App(name="wait", help="Wait until a build is ready, asleep, or in a phase.")
+app = cyclopts.App(name="wait")
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 

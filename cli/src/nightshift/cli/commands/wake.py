@@ -12,7 +12,7 @@ from nightshift.cli.queries import open_builds
 from nightshift.contracts.events.requests import BuildWakeAsked
 from nightshift.eventlog.errors import Refused
 
-app = cyclopts.App(name="wake", help="Wake a sleeping build now.")
+app = cyclopts.App(name="wake")
 
 
 @app.default

@@ -20,7 +20,7 @@ from nightshift.eventlog.errors import Refused
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.admission import same_request
 
-app = cyclopts.App(name="watch", help="Follow a build: phases, tool calls, money, sleep, preview.")
+app = cyclopts.App(name="watch")
 
 #: Seconds to wait for a build that was asked for and is not in the log yet.
 PATIENCE = 15.0
