@@ -47,7 +47,7 @@ test-fast: setup ## tests that start nothing outside their process
 	$(python) -m pytest tests/unit tests/memory -n 2 -q $(args)
 
 simulate: setup ## the ports under random schedules, latencies, duplicates and crashes
-	$(python) -m nightshift.runtime.simulation --seeds $(seeds)
+	$(python) -m nightshift.simulation --seeds $(seeds)
 
 test-long: setup ## the tests that wait for half a minute on purpose: PostgreSQL is away for so long
 	NIGHTSHIFT_LONG_FAULTS=1 $(python) -m pytest tests/integration/log/test_away.py tests/e2e/main_job/test_postgres_away.py -k thirty -q $(args)

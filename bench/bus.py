@@ -17,6 +17,10 @@ from uuid import uuid4
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from nightshift.bus.kafka.consumers import KafkaConsumers
+from nightshift.bus.kafka.producer import KafkaProducer
+from nightshift.bus.port import Outgoing, Subscription
+from nightshift.bus.settings import KafkaSettings
 from nightshift.contracts import ids
 from nightshift.contracts.cloudevents import encode_fact
 from nightshift.contracts.envelope import Envelope, fact_source
@@ -24,13 +28,9 @@ from nightshift.contracts.events.build import CheckpointSaved, ToolCallRequested
 from nightshift.contracts.registry import encode, wire_name
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import EmbeddedKafka
-from nightshift.runtime import logs
-from nightshift.runtime.bus.kafka.consumers import KafkaConsumers
-from nightshift.runtime.bus.kafka.producer import KafkaProducer
-from nightshift.runtime.bus.port import Outgoing, Subscription
-from nightshift.runtime.log.port import RecordedEvent
-from nightshift.runtime.objects.memory import MemoryObjectStore
-from nightshift.runtime.settings import KafkaSettings
+from nightshift.eventlog.objects.memory import MemoryObjectStore
+from nightshift.eventlog.port import RecordedEvent
+from nightshift.servicekit import logs
 
 _BUILDS = 50
 

@@ -18,10 +18,10 @@ import asyncpg
 from nightshift.contracts.events.build import AgentSteered
 from nightshift.contracts.registry import encode
 from nightshift.devstack.parts import EmbeddedPostgres, PostgresAddress
-from nightshift.runtime.log.migrate import migrate
-from nightshift.runtime.log.port import NewEvent
-from nightshift.runtime.log.postgres import PostgresEventLog, log_database
-from nightshift.runtime.pg import PgConfig
+from nightshift.eventlog.database import PgConfig
+from nightshift.eventlog.migrate import migrate
+from nightshift.eventlog.port import NewEvent
+from nightshift.eventlog.postgres import PostgresEventLog, log_database
 
 ROLE = "nightshift_orchestrator"
 STEERED = AgentSteered(reason="person", message="x" * 960)

@@ -28,19 +28,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
+from nightshift.bus.kafka.producer import KafkaProducer
+from nightshift.bus.port import Outgoing
+from nightshift.bus.settings import KafkaSettings
 from nightshift.contracts.cloudevents import encode_request
 from nightshift.contracts.events.account import AccountOpened
 from nightshift.contracts.events.build import BuildFailed
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Request
 from nightshift.contracts.topics import Topics
+from nightshift.eventlog.database import PgConfig
+from nightshift.eventlog.port import build_stream
+from nightshift.eventlog.postgres import PostgresEventLog, log_database
 from nightshift.relay.topics import apply
-from nightshift.runtime.bus.kafka.producer import KafkaProducer
-from nightshift.runtime.bus.port import Outgoing
-from nightshift.runtime.log.port import build_stream
-from nightshift.runtime.log.postgres import PostgresEventLog, log_database
-from nightshift.runtime.pg import PgConfig
-from nightshift.runtime.settings import KafkaSettings
 
 _MARK = re.compile(rb"\[bench ([a-z0-9-]+)\]")
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)

@@ -29,7 +29,7 @@ from nightshift.devstack.parts import (
     S3Address,
 )
 from nightshift.devstack.ports import draw_port
-from nightshift.runtime.log.migrate import migrate
+from nightshift.eventlog.migrate import migrate
 
 _HERE = Path(__file__).parent
 _S3_NAMES = ("bucket", "access_key", "secret_key")

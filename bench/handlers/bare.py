@@ -9,7 +9,7 @@ import time
 
 from aiokafka import AIOKafkaConsumer
 
-from nightshift.runtime.service import run_loop
+from nightshift.servicekit.service import run_loop
 
 
 async def main(bootstrap: str, topic: str, count: int) -> None:

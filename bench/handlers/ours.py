@@ -4,18 +4,18 @@ import asyncio
 import sys
 import time
 
+from nightshift.bus.kafka.consumers import KafkaConsumers
+from nightshift.bus.kafka.producer import KafkaProducer
+from nightshift.bus.port import Subscription
+from nightshift.bus.publish_notifications import PostgresWakes
+from nightshift.bus.settings import KafkaSettings
 from nightshift.contracts.events.build import AgentSteered
-from nightshift.runtime import logs
-from nightshift.runtime.bus.kafka.consumers import KafkaConsumers
-from nightshift.runtime.bus.kafka.producer import KafkaProducer
-from nightshift.runtime.bus.port import Subscription
-from nightshift.runtime.log.port import RecordedEvent
-from nightshift.runtime.log.postgres import log_database
-from nightshift.runtime.objects.memory import MemoryObjectStore
-from nightshift.runtime.pg import PgConfig
-from nightshift.runtime.service import run_loop
-from nightshift.runtime.settings import KafkaSettings
-from nightshift.runtime.wakes import PostgresWakes
+from nightshift.eventlog.database import PgConfig
+from nightshift.eventlog.objects.memory import MemoryObjectStore
+from nightshift.eventlog.port import RecordedEvent
+from nightshift.eventlog.postgres import log_database
+from nightshift.servicekit import logs
+from nightshift.servicekit.service import run_loop
 
 
 async def main(bootstrap: str, topic: str, count: int, dsn: str) -> None:

@@ -14,6 +14,10 @@ import pytest
 import structlog
 from tests.support.waiting import eventually
 
+from nightshift.bus.dead_letters import DeadLetters
+from nightshift.bus.letters import Letter
+from nightshift.bus.policy import ConsumerPolicy, RetryPolicy
+from nightshift.bus.port import Consumers, GroundProbe, Outgoing, Producer, Subscription
 from nightshift.contracts import ids
 from nightshift.contracts.cloudevents import encode_fact, encode_request
 from nightshift.contracts.envelope import Envelope, Message, fact_source
@@ -24,13 +28,9 @@ from nightshift.contracts.model import Event
 from nightshift.contracts.registry import CATALOGUE, Registry, encode, wire_name
 from nightshift.contracts.topics import Topics
 from nightshift.contracts.upcasts import UPCASTS
-from nightshift.runtime.bus.dead_letters import DeadLetters
-from nightshift.runtime.bus.letters import Letter
-from nightshift.runtime.bus.policy import ConsumerPolicy, RetryPolicy
-from nightshift.runtime.bus.port import Consumers, GroundProbe, Outgoing, Producer, Subscription
-from nightshift.runtime.errors import Fault, Refused, Transient, Unavailable
-from nightshift.runtime.log.port import RecordedEvent
-from nightshift.runtime.objects.memory import MemoryObjectStore
+from nightshift.eventlog.errors import Fault, Refused, Transient, Unavailable
+from nightshift.eventlog.objects.memory import MemoryObjectStore
+from nightshift.eventlog.port import RecordedEvent
 
 #: Quick retries: what is tested is the order of things, not the patience.
 QUICK = ConsumerPolicy(

@@ -13,7 +13,7 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import Event
-from nightshift.runtime.log.port import NewEvent
+from nightshift.eventlog.port import NewEvent
 
 
 def new(data: Event, *, cause: UUID | None = None, index: int = 0) -> NewEvent:

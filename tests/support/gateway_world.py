@@ -17,11 +17,11 @@ from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.ids import request_cause
 from nightshift.contracts.model import Event
-from nightshift.runtime.leases import Leases
-from nightshift.runtime.leases_memory import MemoryLeases
-from nightshift.runtime.log.memory import MemoryEventLog
-from nightshift.runtime.log.port import EventLog, NewEvent, build_stream
-from nightshift.runtime.objects.memory import MemoryObjectStore
+from nightshift.eventlog.leases.memory import MemoryLeases
+from nightshift.eventlog.leases.port import Leases
+from nightshift.eventlog.memory import MemoryEventLog
+from nightshift.eventlog.objects.memory import MemoryObjectStore
+from nightshift.eventlog.port import EventLog, NewEvent, build_stream
 from nightshift.sandbox_gateway.failpoints import FailPoints
 from nightshift.sandbox_gateway.usecases.answers import Answers
 from nightshift.sandbox_gateway.usecases.boxes import Boxes

@@ -11,15 +11,15 @@ from tests.support import facts
 from nightshift.contracts.events.build import SleepRequested
 from nightshift.contracts.events.snapshot import SnapshotSaved
 from nightshift.contracts.model import Owner, PendingKind
-from nightshift.runtime.errors import (
+from nightshift.eventlog.errors import (
     EventIdReused,
     ForeignEventType,
     Refused,
     StreamClosed,
     VersionConflict,
 )
-from nightshift.runtime.log.port import SHARDS, Append, EventLog
-from nightshift.runtime.log.shards import shard_of
+from nightshift.eventlog.port import SHARDS, Append, EventLog
+from nightshift.eventlog.shards import shard_of
 
 Writer = Callable[[Owner], EventLog]
 

@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.support import facts
 
 from nightshift.contracts.model import PendingKind
-from nightshift.runtime.errors import EventIdReused, StreamClosed, VersionConflict
-from nightshift.runtime.log.port import SHARDS, Append, EventLog, NewEvent
+from nightshift.eventlog.errors import EventIdReused, StreamClosed, VersionConflict
+from nightshift.eventlog.port import SHARDS, Append, EventLog, NewEvent
 
 STREAMS = ("build-m1", "build-m2", "account-m3")
 _streams = st.sampled_from(STREAMS)

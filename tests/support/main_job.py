@@ -12,6 +12,11 @@ import psutil
 from tests.support.processes import RunningUp, nightshift
 from tests.support.waiting import eventually
 
+from nightshift.bus.dead_letters import DeadLetters
+from nightshift.bus.kafka.producer import KafkaProducer
+from nightshift.bus.kafka.reader import KafkaReader
+from nightshift.bus.port import Outgoing
+from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.connect import settings_for
 from nightshift.cli.reading import Builds, open_builds
 from nightshift.cli.sending import checked, send
@@ -30,13 +35,8 @@ from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import Event
 from nightshift.devstack.stack.home import read_stack
-from nightshift.runtime.bus.dead_letters import DeadLetters
-from nightshift.runtime.bus.kafka.producer import KafkaProducer
-from nightshift.runtime.bus.kafka.reader import KafkaReader
-from nightshift.runtime.bus.port import Outgoing
-from nightshift.runtime.errors import NotFound, Unavailable
-from nightshift.runtime.log.port import RecordedEvent
-from nightshift.runtime.settings import KafkaSettings
+from nightshift.eventlog.errors import NotFound, Unavailable
+from nightshift.eventlog.port import RecordedEvent
 
 RICH = "rich"
 #: What only the demo's brief says, and the line that each of its steps leaves (the fifth only looks).

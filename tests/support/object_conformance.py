@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from nightshift.runtime.errors import NotFound, Refused
-from nightshift.runtime.objects.port import ObjectInfo
+from nightshift.eventlog.errors import NotFound, Refused
+from nightshift.eventlog.objects.port import ObjectInfo
 
 
 class ObjectStoreConformance:

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import SUPERUSER, EmbeddedPostgres, PostgresAddress, S3Address
 from nightshift.devstack.parts.place import find_place
-from nightshift.runtime.settings import ObjectStoreSettings
+from nightshift.eventlog.settings import ObjectStoreSettings
 
 _PREFIX = "nightshift-test"
 TEMPLATE = "nightshift_template"

@@ -17,8 +17,8 @@ from tests.support.stack import Database
 
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import KafkaAddress, S3Address
-from nightshift.runtime.log.postgres import PostgresEventLog, log_database
-from nightshift.runtime.pg import PgConfig
+from nightshift.eventlog.database import PgConfig
+from nightshift.eventlog.postgres import PostgresEventLog, log_database
 from nightshift.sandboxes.local.driver import LocalDriver, close_all
 from nightshift.sandboxes.local.settings import LocalSettings
 

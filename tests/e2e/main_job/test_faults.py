@@ -48,7 +48,7 @@ from nightshift.contracts.events.sandbox import (
     ToolCallCompleted,
 )
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
-from nightshift.runtime.log.port import RecordedEvent
+from nightshift.eventlog.port import RecordedEvent
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.fault]
 

@@ -30,7 +30,7 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.events.sandbox import SandboxClosed, SandboxRestored
 from nightshift.contracts.events.snapshot import SnapshotSaved
-from nightshift.runtime.errors import Unavailable
+from nightshift.eventlog.errors import Unavailable
 
 pytestmark = [pytest.mark.timeout(150), pytest.mark.fault]
 

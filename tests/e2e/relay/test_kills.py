@@ -16,8 +16,8 @@ from tests.support.waiting import eventually
 
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import KafkaAddress
-from nightshift.runtime.log.port import build_stream
-from nightshift.runtime.log.postgres import PostgresEventLog
+from nightshift.eventlog.port import build_stream
+from nightshift.eventlog.postgres import PostgresEventLog
 
 WRITERS, APPENDS, KILLS, PAUSES = 8, 2000, 100, (20, 50, 80)
 SEED = 20041

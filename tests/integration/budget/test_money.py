@@ -20,10 +20,10 @@ from nightshift.contracts.events.build import (
     Usage,
 )
 from nightshift.contracts.model import PendingKind
-from nightshift.runtime.errors import Refused
-from nightshift.runtime.log.port import NewEvent, RecordedEvent, account_stream, build_stream
-from nightshift.runtime.log.postgres import PostgresEventLog, log_database
-from nightshift.runtime.pg import PgConfig
+from nightshift.eventlog.database import PgConfig
+from nightshift.eventlog.errors import Refused
+from nightshift.eventlog.port import NewEvent, RecordedEvent, account_stream, build_stream
+from nightshift.eventlog.postgres import PostgresEventLog, log_database
 
 DAY = 1_000_000
 POLICY = Policy(

@@ -9,17 +9,17 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.admin import DeleteGroupsRequest
 from tests.support.bus_suite import QUICK
 
+from nightshift.bus.dead_letters import DeadLetters
+from nightshift.bus.kafka.consumers import KafkaConsumers
+from nightshift.bus.kafka.producer import KafkaProducer
+from nightshift.bus.kafka.reader import KafkaReader
+from nightshift.bus.policy import ConsumerPolicy
+from nightshift.bus.port import GroundProbe, Subscription
+from nightshift.bus.settings import KafkaSettings
 from nightshift.contracts.registry import CATALOGUE, Registry
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import KafkaAddress
-from nightshift.runtime.bus.dead_letters import DeadLetters
-from nightshift.runtime.bus.kafka.consumers import KafkaConsumers
-from nightshift.runtime.bus.kafka.producer import KafkaProducer
-from nightshift.runtime.bus.kafka.reader import KafkaReader
-from nightshift.runtime.bus.policy import ConsumerPolicy
-from nightshift.runtime.bus.port import GroundProbe, Subscription
-from nightshift.runtime.objects.memory import MemoryObjectStore
-from nightshift.runtime.settings import KafkaSettings
+from nightshift.eventlog.objects.memory import MemoryObjectStore
 
 
 class KafkaRig:

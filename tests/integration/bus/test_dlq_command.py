@@ -9,12 +9,12 @@ import structlog
 from tests.support.bus_suite import QUICK, Seen, request
 from tests.support.waiting import eventually
 
+from nightshift.bus.port import Outgoing, Subscription
 from nightshift.cli.exits import Exit
 from nightshift.cli.main import run
 from nightshift.contracts.envelope import Message
 from nightshift.contracts.events.requests import BuildRequested
-from nightshift.runtime.bus.port import Outgoing, Subscription
-from nightshift.runtime.errors import Refused
+from nightshift.eventlog.errors import Refused
 
 pytestmark = pytest.mark.kafka
 

@@ -8,8 +8,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from tests.support.bus_suite import Seen, fact
 
+from nightshift.bus.port import Outgoing, Subscription
 from nightshift.contracts.events.build import CheckpointSaved
-from nightshift.runtime.bus.port import Outgoing, Subscription
 
 BATCHES = 9000  # about three times what is looked through in the shortest wait
 

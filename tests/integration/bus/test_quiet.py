@@ -3,8 +3,8 @@
 import pytest
 from tests.support.bus_suite import Seen, fact
 
+from nightshift.bus.port import Outgoing, Subscription
 from nightshift.contracts.events.build import CheckpointSaved
-from nightshift.runtime.bus.port import Outgoing, Subscription
 
 pytestmark = pytest.mark.kafka
 

@@ -10,15 +10,15 @@ from tests.support.bus_suite import QUICK, Seen, fact, request
 from tests.support.stack import Database as Place
 from tests.support.waiting import eventually
 
+from nightshift.bus.kafka import fetch_pace
+from nightshift.bus.kafka.consumers import KafkaConsumers
+from nightshift.bus.port import Outgoing, Subscription
+from nightshift.bus.publish_notifications import CHANNEL, PostgresWakes
 from nightshift.contracts.events.build import CheckpointSaved
 from nightshift.contracts.events.requests import BuildRequested
+from nightshift.eventlog.database import Database, PgConfig
 from nightshift.relay.adapters.postgres import PgSessions
 from nightshift.relay.domain.records import Lane, Published
-from nightshift.runtime.bus.kafka import fetch_pace
-from nightshift.runtime.bus.kafka.consumers import KafkaConsumers
-from nightshift.runtime.bus.port import Outgoing, Subscription
-from nightshift.runtime.pg import Database, PgConfig
-from nightshift.runtime.wakes import CHANNEL, PostgresWakes
 
 
 @asynccontextmanager

@@ -172,7 +172,7 @@ async def test_two_gateways_with_every_message_several_times_run_each_call_once(
     gateways = [world.gateway(f"g{number}", lease=0.6) for number in range(2)]
     await world.ask(*(("bash", {"command": f"echo {number} >> log; sleep 0.02"}) for number in range(20)))
     while len(await world.results()) < 20:
-        # One who loses its lease on a slow machine is cancelled, as the workshop would see it.
+        # One who loses its lease on a slow machine is cancelled, as the pool would see it.
         works = (gateway.work(world.build_id) for gateway in gateways * 2)
         await asyncio.gather(*works, return_exceptions=True)
     lines = (await world.bash("cat log")).output.splitlines()[:-1]

@@ -6,8 +6,8 @@ import pytest
 from tests.support.lease_conformance import LeaseConformance, Pass
 from tests.support.stack import Database as Place
 
-from nightshift.runtime.leases_postgres import PostgresLeases
-from nightshift.runtime.pg import Database, PgConfig
+from nightshift.eventlog.database import Database, PgConfig
+from nightshift.eventlog.leases.postgres import PostgresLeases
 
 
 class TestPostgresLeases(LeaseConformance):

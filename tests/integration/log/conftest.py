@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from tests.support.stack import Database as Place
 
-from nightshift.runtime.log.postgres import PostgresEventLog, log_database
-from nightshift.runtime.pg import PgConfig
+from nightshift.eventlog.database import PgConfig
+from nightshift.eventlog.postgres import PostgresEventLog, log_database
 
 MakeLog = Callable[..., PostgresEventLog]
 

@@ -11,9 +11,9 @@ from tests.support.stack import Database as Place
 from tests.support.tcp_proxy import tcp_proxy
 
 from nightshift.contracts.model import Owner
-from nightshift.runtime.errors import Unavailable
-from nightshift.runtime.log.migrate import role_of
-from nightshift.runtime.log.postgres import PostgresEventLog
+from nightshift.eventlog.errors import Unavailable
+from nightshift.eventlog.migrate import role_of
+from nightshift.eventlog.postgres import PostgresEventLog
 
 STREAM = "build-b1"
 

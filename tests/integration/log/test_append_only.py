@@ -8,9 +8,9 @@ from tests.support import facts
 from tests.support.stack import Database as Place
 
 from nightshift.contracts.model import Owner
-from nightshift.runtime.errors import ConfigurationError, ForeignEventType
-from nightshift.runtime.log.migrate import role_of
-from nightshift.runtime.log.postgres import PostgresEventLog
+from nightshift.eventlog.errors import ConfigurationError, ForeignEventType
+from nightshift.eventlog.migrate import role_of
+from nightshift.eventlog.postgres import PostgresEventLog
 
 SERVICES = (
     "nightshift_orchestrator",

@@ -15,9 +15,9 @@ from tests.support.stack import Database as Place
 from tests.support.stack import postgres_part, session_folder
 
 from nightshift.devstack.parts import EmbeddedPostgres
-from nightshift.runtime.errors import ConfigurationError, Fault, Unavailable
-from nightshift.runtime.log.migrate import migrate
-from nightshift.runtime.pg import Database, PgConfig
+from nightshift.eventlog.database import Database, PgConfig
+from nightshift.eventlog.errors import ConfigurationError, Fault, Unavailable
+from nightshift.eventlog.migrate import migrate
 
 pytestmark = pytest.mark.fault
 

@@ -7,9 +7,9 @@ from tests.support.log_conformance import LogConformance, Writer
 from tests.support.stack import Database as Place
 
 from nightshift.contracts.model import Owner
-from nightshift.runtime.log.migrate import role_of
-from nightshift.runtime.log.postgres import PostgresEventLog, log_database
-from nightshift.runtime.pg import Database, PgConfig
+from nightshift.eventlog.database import Database, PgConfig
+from nightshift.eventlog.migrate import role_of
+from nightshift.eventlog.postgres import PostgresEventLog, log_database
 
 
 class TestPostgresEventLog(LogConformance):

@@ -13,10 +13,10 @@ from tests.support.stack import postgres_part, postgres_tool, session_folder
 
 from nightshift.contracts.model import PendingKind
 from nightshift.devstack.parts import UNSAFE_FAST
-from nightshift.runtime.errors import ForeignEventType
-from nightshift.runtime.log.migrate import migrate
-from nightshift.runtime.log.port import SHARDS
-from nightshift.runtime.log.postgres import PostgresEventLog
+from nightshift.eventlog.errors import ForeignEventType
+from nightshift.eventlog.migrate import migrate
+from nightshift.eventlog.port import SHARDS
+from nightshift.eventlog.postgres import PostgresEventLog
 
 ALL = dict.fromkeys(range(SHARDS), 0)
 

@@ -8,8 +8,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.support.log_machine import LogMachine
 from tests.support.stack import fresh_database
 
-from nightshift.runtime.log.postgres import PostgresEventLog, log_database
-from nightshift.runtime.pg import PgConfig
+from nightshift.eventlog.database import PgConfig
+from nightshift.eventlog.postgres import PostgresEventLog, log_database
 
 
 @pytest.mark.timeout(120)

@@ -16,9 +16,9 @@ from tests.support.tcp_proxy import tcp_proxy
 from nightshift.contracts.model import Owner
 from nightshift.contracts.registry import CATALOGUE
 from nightshift.devstack.parts import PostgresAddress
-from nightshift.runtime.errors import ConfigurationError, Fault, Unavailable
-from nightshift.runtime.log import migrate as module
-from nightshift.runtime.log.migrate import Migration, known_migrations, migrate, status
+from nightshift.eventlog import migrate as module
+from nightshift.eventlog.errors import ConfigurationError, Fault, Unavailable
+from nightshift.eventlog.migrate import Migration, known_migrations, migrate, status
 
 
 @pytest.fixture

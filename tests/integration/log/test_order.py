@@ -9,15 +9,15 @@ import pytest
 from tests.support import facts
 from tests.support.stack import Database as Place
 
-from nightshift.runtime.log.postgres import (
+from nightshift.eventlog.postgres import (
     _APPEND,
     _APPEND_ONE,
     PostgresEventLog,
     _event_arrays,
     _pending_arrays,
 )
-from nightshift.runtime.log.prepare import pending_changes, prepare
-from nightshift.runtime.log.shards import shard_of
+from nightshift.eventlog.prepare import pending_changes, prepare
+from nightshift.eventlog.shards import shard_of
 
 STREAM = "build-same-shard"
 
@@ -161,7 +161,7 @@ async def test_python_and_sql_agree_on_the_shard_of_a_stream(database: Place):
 async def test_two_that_append_to_the_same_streams_in_another_order_do_not_block_each_other(
     log: PostgresEventLog,
 ):
-    from nightshift.runtime.log.port import Append
+    from nightshift.eventlog.port import Append
 
     names = [f"build-x{number}" for number in range(6)]
     for _ in range(10):

@@ -10,9 +10,9 @@ from tests.support.object_conformance import ObjectStoreConformance
 from tests.support.stack import store_settings
 
 from nightshift.devstack.parts import S3Address
-from nightshift.runtime.errors import ConfigurationError, Unavailable
-from nightshift.runtime.objects.s3 import S3ObjectStore
-from nightshift.runtime.settings import ObjectStoreSettings
+from nightshift.eventlog.errors import ConfigurationError, Unavailable
+from nightshift.eventlog.objects.s3 import S3ObjectStore
+from nightshift.eventlog.settings import ObjectStoreSettings
 
 
 def settings(endpoint: str) -> ObjectStoreSettings:

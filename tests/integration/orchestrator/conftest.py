@@ -27,10 +27,10 @@ from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import Event, PendingKind
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import KafkaAddress, S3Address, ScriptedModel
-from nightshift.runtime.errors import Refused
-from nightshift.runtime.log.port import NewEvent, PendingItem, RecordedEvent, build_stream
-from nightshift.runtime.log.postgres import PostgresEventLog, log_database
-from nightshift.runtime.pg import PgConfig
+from nightshift.eventlog.database import PgConfig
+from nightshift.eventlog.errors import Refused
+from nightshift.eventlog.port import NewEvent, PendingItem, RecordedEvent, build_stream
+from nightshift.eventlog.postgres import PostgresEventLog, log_database
 
 SCENARIO = """
 name: orchestrator

@@ -11,15 +11,15 @@ from tests.support.stack import Database
 
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import KafkaAddress
+from nightshift.eventlog.append_notification import CHANNEL
+from nightshift.eventlog.database import PgConfig
+from nightshift.eventlog.objects.memory import MemoryObjectStore
+from nightshift.eventlog.postgres import log_database
 from nightshift.relay.adapters.postgres import PgSessions, PgSource
 from nightshift.relay.adapters.postgres_hints import PgHints
 from nightshift.relay.app import make_brokers, make_group
 from nightshift.relay.ports import Brokers, Sessions
 from nightshift.relay.settings import RelaySettings
-from nightshift.runtime.log.hint import CHANNEL
-from nightshift.runtime.log.postgres import log_database
-from nightshift.runtime.objects.memory import MemoryObjectStore
-from nightshift.runtime.pg import PgConfig
 
 
 @pytest.fixture

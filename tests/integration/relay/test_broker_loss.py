@@ -15,16 +15,16 @@ from tests.integration.relay.writing import BuildCancelled, append_some, log_on,
 from tests.support.stack import Database
 from tests.support.waiting import eventually
 
+from nightshift.bus.settings import KafkaSettings
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import EmbeddedKafka, KafkaAddress
+from nightshift.eventlog.errors import Unavailable
+from nightshift.eventlog.port import build_stream
 from nightshift.relay.app import make_brokers
 from nightshift.relay.domain.readback import Extent
 from nightshift.relay.domain.records import Record
 from nightshift.relay.settings import RelaySettings
 from nightshift.relay.topics import apply
-from nightshift.runtime.errors import Unavailable
-from nightshift.runtime.log.port import build_stream
-from nightshift.runtime.settings import KafkaSettings
 
 # On an embedded broker of its own, whatever the lane: it must forget.
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(150)]

@@ -19,8 +19,8 @@ from tests.support.waiting import eventually
 
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import UNSAFE_FAST, KafkaAddress
-from nightshift.runtime.log.migrate import migrate
-from nightshift.runtime.log.port import build_stream
+from nightshift.eventlog.migrate import migrate
+from nightshift.eventlog.port import build_stream
 
 pytestmark = [pytest.mark.kafka, pytest.mark.fault]
 

@@ -24,6 +24,9 @@ from tests.support.waiting import eventually
 from nightshift.contracts.cloudevents import decode_fact
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import KafkaAddress, PostgresAddress
+from nightshift.eventlog.errors import ConfigurationError, Unavailable
+from nightshift.eventlog.objects.memory import MemoryObjectStore
+from nightshift.eventlog.port import SHARDS, build_stream
 from nightshift.relay.adapters.kafka_broker import KafkaBroker, KafkaBrokers
 from nightshift.relay.adapters.postgres import PgSession, PgSessions, refuse_pooler
 from nightshift.relay.app import make_brokers
@@ -31,9 +34,6 @@ from nightshift.relay.domain.records import Lane, Published, Record
 from nightshift.relay.errors import LeadershipLost
 from nightshift.relay.ports import Ack
 from nightshift.relay.settings import RelaySettings
-from nightshift.runtime.errors import ConfigurationError, Unavailable
-from nightshift.runtime.log.port import SHARDS, build_stream
-from nightshift.runtime.objects.memory import MemoryObjectStore
 
 pytestmark = pytest.mark.kafka
 

@@ -7,12 +7,12 @@ from uuid import uuid4
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
+from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.main import run
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import KafkaAddress
 from nightshift.relay.domain.topics import TopicState
 from nightshift.relay.topics import apply
-from nightshift.runtime.settings import KafkaSettings
 
 pytestmark = pytest.mark.kafka
 

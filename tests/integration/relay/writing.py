@@ -8,9 +8,9 @@ from uuid import UUID, uuid4
 from nightshift.contracts.events.build import AgentSteered, BuildAccepted, BuildCancelled, CheckpointSaved
 from nightshift.contracts.events.sandbox import SandboxClosed
 from nightshift.contracts.model import Event
-from nightshift.runtime.log.port import NewEvent, build_stream
-from nightshift.runtime.log.postgres import PostgresEventLog, log_database
-from nightshift.runtime.pg import PgConfig
+from nightshift.eventlog.database import PgConfig
+from nightshift.eventlog.port import NewEvent, build_stream
+from nightshift.eventlog.postgres import PostgresEventLog, log_database
 
 __all__ = ["AgentSteered", "BuildAccepted", "BuildCancelled", "SandboxClosed", "checkpoint", "log_on", "new"]
 

@@ -4,7 +4,7 @@ import pytest
 from tests.integration.sandboxes.conftest import e2b_driver
 from tests.support.e2b_server import E2BServer
 
-from nightshift.runtime.errors import ConfigurationError
+from nightshift.eventlog.errors import ConfigurationError
 from nightshift.sandboxes.adapters.e2b import E2BDriver
 from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
 from nightshift.sandboxes.port import CallSpec

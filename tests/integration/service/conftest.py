@@ -9,9 +9,9 @@ import pytest
 from tests.support.processes import clean_environment
 from tests.support.stack import Database
 
+from nightshift.bus.settings import KafkaSettings
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import KafkaAddress
-from nightshift.runtime.settings import KafkaSettings
 
 _SCRIPT = Path(__file__).with_name("noting_service.py")
 

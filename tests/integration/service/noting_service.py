@@ -8,17 +8,17 @@ import sys
 
 from pydantic import SecretStr
 
+from nightshift.bus.kafka.consumers import KafkaConsumers
+from nightshift.bus.kafka.producer import KafkaProducer
+from nightshift.bus.port import Subscription
 from nightshift.contracts.events.build import BuildPhaseChanged
 from nightshift.contracts.events.requests import BuildRequested
-from nightshift.runtime import service
-from nightshift.runtime.bus.kafka.consumers import KafkaConsumers
-from nightshift.runtime.bus.kafka.producer import KafkaProducer
-from nightshift.runtime.bus.port import Subscription
-from nightshift.runtime.log.port import NewEvent, RecordedEvent
-from nightshift.runtime.log.postgres import PostgresEventLog, log_database
-from nightshift.runtime.objects.memory import MemoryObjectStore
-from nightshift.runtime.pg import PgConfig
-from nightshift.runtime.settings import Settings
+from nightshift.eventlog.database import PgConfig
+from nightshift.eventlog.objects.memory import MemoryObjectStore
+from nightshift.eventlog.port import NewEvent, RecordedEvent
+from nightshift.eventlog.postgres import PostgresEventLog, log_database
+from nightshift.servicekit import service
+from nightshift.servicekit.settings import Settings
 
 
 class NotingSettings(Settings):

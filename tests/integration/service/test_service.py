@@ -11,19 +11,19 @@ from tests.support.stack import Database
 from tests.support.tcp_proxy import tcp_proxy
 from tests.support.waiting import eventually
 
+from nightshift.bus.dead_letters import DeadLetters
+from nightshift.bus.kafka.consumers import KafkaConsumers
+from nightshift.bus.kafka.producer import KafkaProducer
+from nightshift.bus.kafka.reader import KafkaReader
+from nightshift.bus.port import Outgoing, Subscription
+from nightshift.bus.settings import KafkaSettings
 from nightshift.contracts.events.build import BuildPhaseChanged
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.devstack.ports import draw_port
-from nightshift.runtime.bus.dead_letters import DeadLetters
-from nightshift.runtime.bus.kafka.consumers import KafkaConsumers
-from nightshift.runtime.bus.kafka.producer import KafkaProducer
-from nightshift.runtime.bus.kafka.reader import KafkaReader
-from nightshift.runtime.bus.port import Outgoing, Subscription
-from nightshift.runtime.log.port import NewEvent, RecordedEvent
-from nightshift.runtime.log.postgres import PostgresEventLog, log_database
-from nightshift.runtime.objects.memory import MemoryObjectStore
-from nightshift.runtime.pg import PgConfig
-from nightshift.runtime.settings import KafkaSettings
+from nightshift.eventlog.database import PgConfig
+from nightshift.eventlog.objects.memory import MemoryObjectStore
+from nightshift.eventlog.port import NewEvent, RecordedEvent
+from nightshift.eventlog.postgres import PostgresEventLog, log_database
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(150)]
 

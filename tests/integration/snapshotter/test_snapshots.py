@@ -19,12 +19,12 @@ from nightshift.contracts.events.sandbox import SandboxClosed, SandboxOpened
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import Event, PendingKind
 from nightshift.devstack.parts import S3Address
-from nightshift.runtime.errors import Unavailable
-from nightshift.runtime.log.memory import MemoryEventLog, MemoryTables
-from nightshift.runtime.log.port import NewEvent, build_stream
-from nightshift.runtime.objects.memory import MemoryObjectStore
-from nightshift.runtime.objects.port import ObjectStore
-from nightshift.runtime.objects.s3 import S3ObjectStore
+from nightshift.eventlog.errors import Unavailable
+from nightshift.eventlog.memory import MemoryEventLog, MemoryTables
+from nightshift.eventlog.objects.memory import MemoryObjectStore
+from nightshift.eventlog.objects.port import ObjectStore
+from nightshift.eventlog.objects.s3 import S3ObjectStore
+from nightshift.eventlog.port import NewEvent, build_stream
 from nightshift.sandboxes.local.driver import LocalDriver
 from nightshift.sandboxes.local.settings import LocalSettings
 from nightshift.sandboxes.snapshots.manifest import ProjectKey

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from tests.support.bus_suite import QUICK
 
+from nightshift.bus.dead_letters import DeadLetters
+from nightshift.bus.memory import MemoryBus, MemoryConsumers
+from nightshift.bus.policy import ConsumerPolicy
+from nightshift.bus.port import GroundProbe, Subscription
 from nightshift.contracts.registry import CATALOGUE, Registry
 from nightshift.contracts.topics import Topics
-from nightshift.runtime.bus.dead_letters import DeadLetters
-from nightshift.runtime.bus.memory import MemoryBus, MemoryConsumers
-from nightshift.runtime.bus.policy import ConsumerPolicy
-from nightshift.runtime.bus.port import GroundProbe, Subscription
-from nightshift.runtime.objects.memory import MemoryObjectStore
+from nightshift.eventlog.objects.memory import MemoryObjectStore
 
 
 class MemoryRig:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from tests.support.lease_conformance import LeaseConformance, Pass
 
-from nightshift.runtime.leases_memory import MemoryLeases
+from nightshift.eventlog.leases.memory import MemoryLeases
 
 
 class TestMemoryLeases(LeaseConformance):

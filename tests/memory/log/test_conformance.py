@@ -4,7 +4,7 @@ import pytest
 from tests.support.log_conformance import LogConformance, Writer
 
 from nightshift.contracts.model import Owner
-from nightshift.runtime.log.memory import MemoryEventLog
+from nightshift.eventlog.memory import MemoryEventLog
 
 
 class TestMemoryEventLog(LogConformance):

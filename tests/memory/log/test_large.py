@@ -6,9 +6,9 @@ from tests.support import facts
 from nightshift.contracts.canonical import dumps
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.registry import decode, encode
-from nightshift.runtime.errors import Fault, NotFound
-from nightshift.runtime.log.large import INLINE_LIMIT, blob_key, externalize, materialize
-from nightshift.runtime.objects.memory import MemoryObjectStore
+from nightshift.eventlog.errors import Fault, NotFound
+from nightshift.eventlog.large import INLINE_LIMIT, blob_key, externalize, materialize
+from nightshift.eventlog.objects.memory import MemoryObjectStore
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 from tests.support.log_machine import LogMachine
 
-from nightshift.runtime.log.memory import MemoryEventLog
+from nightshift.eventlog.memory import MemoryEventLog
 
 
 class MemoryMachine(LogMachine):

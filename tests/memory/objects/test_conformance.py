@@ -3,7 +3,7 @@
 import pytest
 from tests.support.object_conformance import ObjectStoreConformance
 
-from nightshift.runtime.objects.memory import MemoryObjectStore
+from nightshift.eventlog.objects.memory import MemoryObjectStore
 
 
 class TestMemoryObjectStore(ObjectStoreConformance):

@@ -5,10 +5,10 @@ import random
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from nightshift.eventlog.leases.memory import MemoryLeases
+from nightshift.eventlog.leases.port import Lease
 from nightshift.orchestrator.roster import Roster, RosterSettings
-from nightshift.runtime.leases import Lease
-from nightshift.runtime.leases_memory import MemoryLeases
-from nightshift.runtime.simulation.loop import SimulatedLoop
+from nightshift.simulation.loop import SimulatedLoop
 
 TTL = 10.0
 

@@ -10,7 +10,7 @@ from tests.memory.orchestrator.town import Town, budget, gateway, orchestrate
 
 from nightshift.contracts.events.build import ModelCallFailed
 from nightshift.orchestrator.domain.commands import Answer
-from nightshift.runtime.simulation import Violation, World, simulate
+from nightshift.simulation import Violation, World, simulate
 
 SEEDS = range(12)
 

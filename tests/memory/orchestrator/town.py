@@ -19,6 +19,13 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.events.sandbox import SandboxOpened, ToolCallCompleted
 from nightshift.contracts.model import Event, Owner, PendingKind
+from nightshift.eventlog.errors import Refused, Unavailable
+from nightshift.eventlog.leases.memory import MemoryLeases
+from nightshift.eventlog.leases.port import Lease
+from nightshift.eventlog.memory import MemoryEventLog, MemoryTables
+from nightshift.eventlog.objects.memory import MemoryObjectStore
+from nightshift.eventlog.port import NewEvent, PendingItem, RecordedEvent, build_stream
+from nightshift.eventlog.prepare import recorded
 from nightshift.orchestrator.domain.commands import Answer, CallFailed
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.journal import Journal
@@ -26,14 +33,7 @@ from nightshift.orchestrator.ports import CallError, Meter
 from nightshift.orchestrator.roster import Roster, RosterSettings
 from nightshift.orchestrator.runner import Crew, Runner
 from nightshift.orchestrator.usecases import Builds
-from nightshift.runtime.errors import Refused, Unavailable
-from nightshift.runtime.leases import Lease
-from nightshift.runtime.leases_memory import MemoryLeases
-from nightshift.runtime.log.memory import MemoryEventLog, MemoryTables
-from nightshift.runtime.log.port import NewEvent, PendingItem, RecordedEvent, build_stream
-from nightshift.runtime.log.prepare import recorded
-from nightshift.runtime.objects.memory import MemoryObjectStore
-from nightshift.runtime.simulation import World
+from nightshift.simulation import World
 
 DAY_S = 30.0
 LEASE_S = 6.0

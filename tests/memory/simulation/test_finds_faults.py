@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from nightshift.runtime.errors import Unavailable
-from nightshift.runtime.simulation import SimulationFailed, Violation, World, simulate
+from nightshift.eventlog.errors import Unavailable
+from nightshift.simulation import SimulationFailed, Violation, World, simulate
 
 SEEDS = 300
 PLACES = 3

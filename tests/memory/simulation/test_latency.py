@@ -8,15 +8,15 @@ from functools import wraps
 import pytest
 from tests.memory.orchestrator.test_town import scenario as town
 
-from nightshift.runtime.bus.memory import MemoryBus
-from nightshift.runtime.errors import Unavailable
-from nightshift.runtime.leases_memory import MemoryLeases
-from nightshift.runtime.log.memory import MemoryEventLog
-from nightshift.runtime.objects.memory import MemoryObjectStore
-from nightshift.runtime.simulation import World, simulate
-from nightshift.runtime.simulation.loop import LIFE
-from nightshift.runtime.simulation.scenarios import bus, leases, log
-from nightshift.runtime.simulation.weather import SHORTEST
+from nightshift.bus.memory import MemoryBus
+from nightshift.eventlog.errors import Unavailable
+from nightshift.eventlog.leases.memory import MemoryLeases
+from nightshift.eventlog.memory import MemoryEventLog
+from nightshift.eventlog.objects.memory import MemoryObjectStore
+from nightshift.simulation import World, simulate
+from nightshift.simulation.loop import LIFE
+from nightshift.simulation.scenarios import bus, leases, log
+from nightshift.simulation.weather import SHORTEST
 
 #: What stands in a simulation for something that is elsewhere.
 ELSEWHERE = (MemoryEventLog, MemoryLeases, MemoryObjectStore, MemoryBus, bus.Letterbox)

@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from nightshift.runtime.simulation import SimulationFailed, Violation, simulate
-from nightshift.runtime.simulation.scenarios import SCENARIOS, bus, leases, log
+from nightshift.simulation import SimulationFailed, Violation, simulate
+from nightshift.simulation.scenarios import SCENARIOS, bus, leases, log
 
 SEEDS = 100
 
@@ -44,14 +44,14 @@ def test_a_fault_around_the_log_is_found(fault):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("fault", ["no_wrapper", "no_inbox", "drawn_result"])
+@pytest.mark.parametrize("fault", ["no_wrapper", "no_poller", "drawn_result"])
 def test_a_fault_around_the_bus_is_found(fault):
     assert violations(partial(bus.scenario, plant=bus.Plant(**{fault: True})), seeds=30, enough=1)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "nightshift.runtime.simulation", *arguments],
+        [sys.executable, "-m", "nightshift.simulation", *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -62,7 +62,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def faulty_module(tmp_path, monkeypatch):
     """A module on the path with a scenario that fails for some seeds only."""
     (tmp_path / "faulty_scenario.py").write_text(
-        "from nightshift.runtime.simulation import Violation\n"
+        "from nightshift.simulation import Violation\n"
         "async def scenario(world):\n"
         "    world.note('looks')\n"
         "    if world.draws.random() < 0.3:\n"
@@ -80,7 +80,7 @@ def test_the_runner_prints_seed_draws_trace_and_how_to_see_it_again(faulty_modul
     assert "drawn: slowness " in done.stdout
     assert "looks" in done.stdout
     line = next(line for line in done.stdout.splitlines() if line.startswith("see it again: "))
-    again = run(*line.split("nightshift.runtime.simulation ")[1].split())
+    again = run(*line.split("nightshift.simulation ")[1].split())
     assert again.returncode == 1
     assert "Violation: it broke" in again.stdout
 

@@ -3,7 +3,7 @@
 import pytest
 
 from nightshift.budget.settings import BudgetSettings
-from nightshift.runtime.errors import ConfigurationError
+from nightshift.eventlog.errors import ConfigurationError
 
 
 @pytest.mark.parametrize("zone", ["Europe/Atlantis", "Europe", "", "../UTC"])

@@ -2,7 +2,7 @@
 
 from aiokafka import TopicPartition
 
-from nightshift.runtime.bus.kafka.feed import Ends
+from nightshift.bus.kafka.feed import Ends
 
 ONE, TWO = TopicPartition("t", 0), TopicPartition("t", 1)
 

@@ -6,13 +6,13 @@ import pytest
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 
+from nightshift.bus.dispatch import Dispatcher
+from nightshift.bus.kafka.consumers import demand_manual_acks
+from nightshift.bus.port import Subscription
+from nightshift.bus.seen import SeenSequences
 from nightshift.contracts.events.build import CheckpointSaved
 from nightshift.contracts.events.requests import BuildRequested
-from nightshift.runtime.bus.dispatch import Dispatcher
-from nightshift.runtime.bus.kafka.consumers import demand_manual_acks
-from nightshift.runtime.bus.port import Subscription
-from nightshift.runtime.bus.seen import SeenSequences
-from nightshift.runtime.objects.memory import MemoryObjectStore
+from nightshift.eventlog.objects.memory import MemoryObjectStore
 
 
 @pytest.mark.parametrize("policy", [each for each in AckPolicy if each is not AckPolicy.REJECT_ON_ERROR])

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from nightshift.runtime.bus.kafka.fetch_pace import STEPS, TOLD_S, FetchPace
+from nightshift.bus.kafka.fetch_pace import STEPS, TOLD_S, FetchPace
 
 
 class Word:
@@ -51,7 +51,7 @@ def test_where_the_relay_tells_each_fetch_in_vain_doubles_the_wait():
 
 
 async def test_what_rings_while_a_fetch_is_under_way_ends_the_wait_after_it(monkeypatch):
-    monkeypatch.setattr("nightshift.runtime.bus.kafka.fetch_pace.TOLD_S", (3600.0, 3600.0))
+    monkeypatch.setattr("nightshift.bus.kafka.fetch_pace.TOLD_S", (3600.0, 3600.0))
     pace = FetchPace(Word())
     pace.ring()
     pace.fetching()  # it finds what was rung for
@@ -75,7 +75,7 @@ async def test_a_patient_consumer_fetches_at_once_after_a_quiet_while_and_not_ag
         now[0] += seconds
 
     pace = FetchPace(Word(), patience_s=0.5, clock=lambda: now[0])
-    monkeypatch.setattr("nightshift.runtime.bus.kafka.fetch_pace.asyncio.sleep", sleep)
+    monkeypatch.setattr("nightshift.bus.kafka.fetch_pace.asyncio.sleep", sleep)
     await pace.rest()
     pace.leaving()
     assert slept == []

@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightshift.runtime.bus import letters
-from nightshift.runtime.bus.dead_letters import DeadLetters, restored
-from nightshift.runtime.bus.letters import Failure
-from nightshift.runtime.bus.memory import MemoryBus, Stored
-from nightshift.runtime.bus.parking import Parking
-from nightshift.runtime.bus.policy import RetryPolicy, branch_of, reason_of
-from nightshift.runtime.bus.port import Outgoing
-from nightshift.runtime.errors import BadMessage, Refused, Unavailable, VersionConflict
-from nightshift.runtime.objects.memory import MemoryObjectStore
+from nightshift.bus import letters
+from nightshift.bus.dead_letters import DeadLetters, restored
+from nightshift.bus.letters import Failure
+from nightshift.bus.memory import MemoryBus, Stored
+from nightshift.bus.parking import Parking
+from nightshift.bus.policy import RetryPolicy, branch_of, reason_of
+from nightshift.bus.port import Outgoing
+from nightshift.eventlog.errors import BadMessage, Refused, Unavailable, VersionConflict
+from nightshift.eventlog.objects.memory import MemoryObjectStore
 
 NOW = datetime.now(UTC)
 FAILURE = Failure("bad_message", BadMessage("no", field="x"), 1, NOW, NOW)

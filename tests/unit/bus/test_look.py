@@ -2,7 +2,7 @@
 
 import pytest
 
-from nightshift.runtime.bus.kafka.look import Look
+from nightshift.bus.kafka.look import Look
 
 
 class LongPartition:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from nightshift.runtime.bus.kafka.watchdog import Watchdog
-from nightshift.runtime.errors import Fault, Unavailable
+from nightshift.bus.kafka.watchdog import Watchdog
+from nightshift.eventlog.errors import Fault, Unavailable
 
 
 class Consumer:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.connect import settings_for
 from nightshift.devstack.stack.home import hold, write_stack
-from nightshift.runtime.errors import ConfigurationError
-from nightshift.runtime.settings import KafkaSettings, ObjectStoreSettings, PostgresSettings
+from nightshift.eventlog.errors import ConfigurationError
+from nightshift.eventlog.settings import ObjectStoreSettings, PostgresSettings
 
 OURS = "postgresql://postgres@127.0.0.1:5/nightshift"
 THEIRS = "postgresql://ns:hunter2@db.example:5432/log?sslmode=require"

@@ -10,7 +10,7 @@ import pytest
 from nightshift.cli import main as entry
 from nightshift.cli.exits import Exit
 from nightshift.contracts.errors import UnknownModel
-from nightshift.runtime.errors import ConfigurationError, Fault, NotFound, Unavailable
+from nightshift.eventlog.errors import ConfigurationError, Fault, NotFound, Unavailable
 
 
 @pytest.fixture

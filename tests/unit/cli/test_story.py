@@ -26,8 +26,8 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.sandbox import SandboxOpened, ToolCallCompleted
 from nightshift.contracts.events.snapshot import SnapshotFailed
 from nightshift.contracts.model import Event
+from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.checks import DETECT
-from nightshift.runtime.log.port import RecordedEvent
 
 START = datetime(2026, 3, 1, 22, tzinfo=UTC)
 ACCEPTED = BuildAccepted(

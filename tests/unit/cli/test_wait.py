@@ -17,7 +17,7 @@ from nightshift.contracts.events.build import (
     SleepRequested,
 )
 from nightshift.contracts.model import Event
-from nightshift.runtime.log.port import RecordedEvent
+from nightshift.eventlog.port import RecordedEvent
 
 ASLEEP = SleepRequested(account_id="ada", reason="budget", wake_at=None, turn=1)
 WOKEN = BuildWoken(reason="refresh")

@@ -17,7 +17,7 @@ from nightshift.contracts.events.sandbox import (
     ToolCallCompleted,
 )
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
-from nightshift.runtime.log.port import RecordedEvent
+from nightshift.eventlog.port import RecordedEvent
 from nightshift.sandbox_gateway.domain.order import groups
 from nightshift.sandbox_gateway.domain.view import PendingCall, View, evolve
 

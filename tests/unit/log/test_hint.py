@@ -2,8 +2,8 @@
 
 import asyncio
 
-from nightshift.runtime.log import hint as module
-from nightshift.runtime.log.hint import Hint
+from nightshift.eventlog import append_notification as module
+from nightshift.eventlog.append_notification import Hint
 
 
 class Told:

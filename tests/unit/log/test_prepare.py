@@ -10,9 +10,9 @@ from tests.support import facts
 
 from nightshift.contracts.events.snapshot import SnapshotSaved
 from nightshift.contracts.ids import event_id
-from nightshift.runtime.errors import Fault
-from nightshift.runtime.log.port import NewEvent, Row
-from nightshift.runtime.log.prepare import pending_changes, prepare, recorded
+from nightshift.eventlog.errors import Fault
+from nightshift.eventlog.port import NewEvent, Row
+from nightshift.eventlog.prepare import pending_changes, prepare, recorded
 
 CAUSE = UUID(int=7)
 
@@ -85,7 +85,7 @@ def test_data_that_this_release_cannot_read_is_a_fault():
 
 _PROGRAM = """
 from tests.support import facts
-from nightshift.runtime.log.prepare import prepare
+from nightshift.eventlog.prepare import prepare
 from uuid import UUID
 event = facts.call("b/1/0", "\\x00 \\ud800 1e400")
 data = event.data.model_copy(update={"input": {"z": {"b": 1, "a": 0.1}, "a": float("inf"), "é": "é"}})

@@ -11,13 +11,13 @@ from nightshift.contracts.events.build import BudgetRequested, ToolCallRequested
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import Event
+from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.commands import AcceptBuild, Answer, Command
 from nightshift.orchestrator.domain.decide import causes, decide
 from nightshift.orchestrator.domain.evolve import evolve
 from nightshift.orchestrator.domain.next_step import Wait, next_step
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState
-from nightshift.runtime.log.port import RecordedEvent
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 REQUEST = BuildRequested(

@@ -7,9 +7,9 @@ from tests.unit.orchestrator.story import NOW, REQUEST, Story
 
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import Attachment, Check, CustomTool, Source
+from nightshift.eventlog.errors import BadMessage
 from nightshift.orchestrator.domain.admission import admit, same_request
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.runtime.errors import BadMessage
 
 BAD = {
     "model": {"model": "gpt-imaginary"},

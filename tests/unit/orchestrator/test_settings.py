@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from nightshift.eventlog.errors import ConfigurationError
 from nightshift.orchestrator.settings import OrchestratorSettings
-from nightshift.runtime.errors import ConfigurationError
 
 BASE = {
     "NIGHTSHIFT_POSTGRES_DSN": "postgresql://x@127.0.0.1/x",

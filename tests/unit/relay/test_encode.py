@@ -10,10 +10,10 @@ from nightshift.contracts.envelope import Envelope, fact_source
 from nightshift.contracts.model import Owner
 from nightshift.contracts.registry import CATALOGUE, wire_name
 from nightshift.contracts.topics import Topics
+from nightshift.eventlog.objects.memory import MemoryObjectStore
+from nightshift.eventlog.port import Row
 from nightshift.relay.domain.records import Lane
 from nightshift.relay.usecases.encode import Encoder
-from nightshift.runtime.log.port import Row
-from nightshift.runtime.objects.memory import MemoryObjectStore
 
 TOPICS = Topics("acme")
 FACTS = [

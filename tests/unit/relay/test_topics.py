@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from nightshift.contracts.topics import Topics
+from nightshift.eventlog.errors import ConfigurationError
 from nightshift.relay.domain.topics import TopicState, adjusted, compare, default_plan
 from nightshift.relay.topics import load_plan
-from nightshift.runtime.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[3]
 

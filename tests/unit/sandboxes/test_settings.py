@@ -6,7 +6,7 @@ import sys
 import pytest
 from tests.support.processes import clean_environment
 
-from nightshift.runtime.errors import ConfigurationError
+from nightshift.eventlog.errors import ConfigurationError
 from nightshift.sandboxes.settings import SandboxSettings, SnapshotSettings
 
 SERVICE = {

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from backports import zstd
 
-from nightshift.runtime.errors import NotFound
-from nightshift.runtime.objects.memory import MemoryObjectStore
+from nightshift.eventlog.errors import NotFound
+from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.sandboxes.errors import HostileTree
 from nightshift.sandboxes.port import Entry
 from nightshift.sandboxes.snapshots import store as stores

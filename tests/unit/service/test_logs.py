@@ -11,7 +11,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightshift.runtime import logs
+from nightshift.servicekit import logs
 
 SECRET = "s3cr3t-value-42"
 
@@ -91,7 +91,7 @@ def test_what_is_bound_to_the_context_is_in_the_libraries_records_too():
 
 def test_logs_and_settings_load_no_kafka_client():
     code = (
-        "import sys, nightshift.runtime.logs, nightshift.runtime.settings, nightshift.runtime.workshop;"
+        "import sys, nightshift.servicekit.logs, nightshift.servicekit.settings, nightshift.servicekit.worker_pool;"
         "print([m for m in ('aiokafka', 'faststream', 'boto3', 'asyncpg') if m in sys.modules])"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

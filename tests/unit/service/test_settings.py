@@ -6,11 +6,12 @@ import pytest
 from pydantic import SecretStr
 
 from nightshift.budget.settings import BudgetSettings
+from nightshift.bus.settings import KafkaSettings
+from nightshift.eventlog.errors import ConfigurationError
 from nightshift.orchestrator.settings import OrchestratorSettings
 from nightshift.relay.settings import RelaySettings
-from nightshift.runtime.errors import ConfigurationError
-from nightshift.runtime.settings import KafkaSettings, Settings
 from nightshift.sandbox_gateway.settings import GatewaySettings
+from nightshift.servicekit.settings import Settings
 from nightshift.snapshotter.settings import SnapshotterSettings
 
 WHOLE = {

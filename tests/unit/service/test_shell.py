@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from nightshift.runtime.service import Service
-from nightshift.runtime.settings import ProcessSettings
+from nightshift.servicekit.service import Service
+from nightshift.servicekit.settings import ProcessSettings
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from nightshift.bus.kafka.reader import KafkaReader
+from nightshift.bus.port import Inbound
+from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.connect import settings_for
 from nightshift.cli.output import note
 from nightshift.cli.reading import Builds
-from nightshift.runtime.bus.kafka.reader import KafkaReader
-from nightshift.runtime.bus.port import Inbound
-from nightshift.runtime.errors import NightshiftError, NotFound
-from nightshift.runtime.settings import KafkaSettings
+from nightshift.eventlog.errors import NightshiftError, NotFound
 
 #: Of each partition of the requests, how many of the last ones are looked through.
 _NEWEST = 500

@@ -8,9 +8,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 import cyclopts
 
+from nightshift.bus.settings import KafkaSettings
 from nightshift.devstack.stack.home import read_stack
-from nightshift.runtime.errors import ConfigurationError
-from nightshift.runtime.settings import KafkaSettings, ObjectStoreSettings, PostgresSettings
+from nightshift.eventlog.errors import ConfigurationError
+from nightshift.eventlog.settings import ObjectStoreSettings, PostgresSettings
 
 _S = TypeVar("_S", KafkaSettings, ObjectStoreSettings, PostgresSettings)
 

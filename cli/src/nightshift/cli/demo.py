@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nightshift.runtime.errors import NotFound
+from nightshift.eventlog.errors import NotFound
 
 #: Seconds of a day while the model is scripted: long enough for the first half of the build, short enough to watch the
 #: night go by.

@@ -12,14 +12,15 @@ from typing import Literal
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.connect import settings_for
 from nightshift.cli.reading import open_database
+from nightshift.eventlog.errors import ConfigurationError, NightshiftError
+from nightshift.eventlog.migrate import status as migration_status
+from nightshift.eventlog.objects.s3 import S3ObjectStore
+from nightshift.eventlog.settings import ObjectStoreSettings, PostgresSettings
 from nightshift.relay.domain.topics import TopicState
 from nightshift.relay.topics import apply as apply_topics
-from nightshift.runtime.errors import ConfigurationError, NightshiftError
-from nightshift.runtime.log.migrate import status as migration_status
-from nightshift.runtime.objects.s3 import S3ObjectStore
-from nightshift.runtime.settings import KafkaSettings, ObjectStoreSettings, PostgresSettings
 from nightshift.sandboxes.settings import SandboxSettings, make_driver
 
 Status = Literal["pass", "warn", "fail"]

@@ -5,7 +5,7 @@ NightshiftError
     └── WrongUsage   the command line itself is wrong: exit code 2, and nothing was done
 """
 
-from nightshift.runtime.errors import Refused
+from nightshift.eventlog.errors import Refused
 
 
 class WrongUsage(Refused):

@@ -17,7 +17,7 @@ from nightshift.cli.standing import Standing, advance, dollars, short
 from nightshift.cli.story import Line, lines, told_input
 from nightshift.contracts.canonical import loads
 from nightshift.contracts.registry import encode
-from nightshift.runtime.log.port import RecordedEvent
+from nightshift.eventlog.port import RecordedEvent
 
 _TONES = {"plain": "", "dim": "dim", "good": "green", "bad": "red", "warn": "yellow", "strong": "bold"}
 

@@ -17,7 +17,7 @@ from nightshift.cli.errors import WrongUsage
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import discard, ready_streams, report_error
 from nightshift.contracts.errors import ContractError
-from nightshift.runtime.errors import ConfigurationError, NightshiftError, NotFound
+from nightshift.eventlog.errors import ConfigurationError, NightshiftError, NotFound
 
 _HELP = """Autonomous coding agents as event-sourced services.
 

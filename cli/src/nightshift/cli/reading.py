@@ -8,11 +8,11 @@ from pathlib import Path
 
 from nightshift.cli.connect import settings_for
 from nightshift.cli.standing import Standing, advance
-from nightshift.runtime.errors import NotFound, Unavailable
-from nightshift.runtime.log.port import RecordedEvent, account_stream, build_stream
-from nightshift.runtime.log.postgres import PostgresEventLog, log_database
-from nightshift.runtime.pg import Database, PgConfig
-from nightshift.runtime.settings import PostgresSettings
+from nightshift.eventlog.database import Database, PgConfig
+from nightshift.eventlog.errors import NotFound, Unavailable
+from nightshift.eventlog.port import RecordedEvent, account_stream, build_stream
+from nightshift.eventlog.postgres import PostgresEventLog, log_database
+from nightshift.eventlog.settings import PostgresSettings
 
 #: Seconds between two looks at a build that is followed. The log is asked, so nothing is missed in between.
 _LOOK = 0.1

@@ -6,14 +6,14 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
+from nightshift.bus.kafka.producer import KafkaProducer
+from nightshift.bus.port import Outgoing
+from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.connect import settings_for
 from nightshift.contracts.cloudevents import decode_request, encode_request
 from nightshift.contracts.errors import ContractError
 from nightshift.contracts.model import Request
-from nightshift.runtime.bus.kafka.producer import KafkaProducer
-from nightshift.runtime.bus.port import Outgoing
-from nightshift.runtime.errors import Refused
-from nightshift.runtime.settings import KafkaSettings
+from nightshift.eventlog.errors import Refused
 
 _SOURCE = "/nightshift/cli"
 

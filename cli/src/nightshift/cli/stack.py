@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nightshift.devstack.child import die_with_parent
-from nightshift.runtime.errors import NightshiftError
+from nightshift.eventlog.errors import NightshiftError
 
 #: Seconds a stack may take to start, and to stop.
 _START, _STOP = 90.0, 40.0

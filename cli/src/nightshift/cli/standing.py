@@ -23,7 +23,7 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.sandbox import PreviewOpened, SandboxOpened, ToolCallCompleted
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import BlobRef
-from nightshift.runtime.log.port import RecordedEvent
+from nightshift.eventlog.port import RecordedEvent
 
 _WIDTH = 88
 #: Of what an agent says, this much is shown.

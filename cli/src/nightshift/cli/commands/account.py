@@ -19,9 +19,9 @@ from nightshift.cli.sending import checked, send
 from nightshift.cli.standing import dollars
 from nightshift.contracts.events.account import AccountBudgetSet, AccountOpened, AccountToppedUp
 from nightshift.contracts.model import Request
-from nightshift.runtime.errors import NotFound
-from nightshift.runtime.log.postgres import PostgresEventLog
-from nightshift.runtime.pg import Database
+from nightshift.eventlog.database import Database
+from nightshift.eventlog.errors import NotFound
+from nightshift.eventlog.postgres import PostgresEventLog
 
 app = cyclopts.App(name="account", help="Open accounts, set their budgets, top them up, look at them.")
 

@@ -15,9 +15,9 @@ from nightshift.cli.errors import WrongUsage
 from nightshift.cli.output import note, write_json, write_line
 from nightshift.cli.sending import checked, send
 from nightshift.contracts.events.requests import BuildRequested
+from nightshift.eventlog.errors import NotFound, Refused
 from nightshift.orchestrator.domain.admission import admit
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.runtime.errors import NotFound, Refused
 
 app = cyclopts.App(name="build", help="Ask for a build: from a file with the idea, or from a sentence.")
 

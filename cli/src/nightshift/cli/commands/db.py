@@ -10,10 +10,10 @@ from nightshift.cli.connect import DEFAULT_HOME, Home, Json, settings_for
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import note, write_json, write_line, write_table
 from nightshift.devstack.parts import SUPERUSER
-from nightshift.runtime import logs
-from nightshift.runtime.log.migrate import migrate as migrate_database
-from nightshift.runtime.log.migrate import status as database_status
-from nightshift.runtime.settings import PostgresSettings
+from nightshift.eventlog.migrate import migrate as migrate_database
+from nightshift.eventlog.migrate import status as database_status
+from nightshift.eventlog.settings import PostgresSettings
+from nightshift.servicekit import logs
 
 app = cyclopts.App(name="db", help="Prepare the event log's database and show how it stands.")
 

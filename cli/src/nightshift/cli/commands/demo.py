@@ -27,7 +27,7 @@ from nightshift.cli.standing import Standing, dollars
 from nightshift.contracts.events.account import AccountOpened
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.devstack.model.scenario import load_scenario
-from nightshift.runtime.errors import NightshiftError
+from nightshift.eventlog.errors import NightshiftError
 
 app = cyclopts.App(name="demo", help="See an agent build an app on a stack of its own, sleep included.")
 

@@ -9,19 +9,20 @@ from typing import Annotated, Any
 
 import cyclopts
 
+from nightshift.bus.dead_letters import DeadLetters, Parked, Wanted, restored
+from nightshift.bus.kafka.producer import KafkaProducer
+from nightshift.bus.kafka.reader import KafkaReader
+from nightshift.bus.letters import Letter
+from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json, settings_for
 from nightshift.cli.errors import WrongUsage
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import note, report_error, write_fields, write_json, write_line, write_table
-from nightshift.runtime import logs
-from nightshift.runtime.bus.dead_letters import DeadLetters, Parked, Wanted, restored
-from nightshift.runtime.bus.kafka.producer import KafkaProducer
-from nightshift.runtime.bus.kafka.reader import KafkaReader
-from nightshift.runtime.bus.letters import Letter
-from nightshift.runtime.errors import ConfigurationError, NightshiftError, NotFound, Refused
-from nightshift.runtime.objects.port import ObjectStore
-from nightshift.runtime.objects.s3 import S3ObjectStore
-from nightshift.runtime.settings import KafkaSettings, ObjectStoreSettings
+from nightshift.eventlog.errors import ConfigurationError, NightshiftError, NotFound, Refused
+from nightshift.eventlog.objects.port import ObjectStore
+from nightshift.eventlog.objects.s3 import S3ObjectStore
+from nightshift.eventlog.settings import ObjectStoreSettings
+from nightshift.servicekit import logs
 
 app = cyclopts.App(name="dlq", help="Look into the dead letters, drive them again, give them up.")
 

@@ -12,7 +12,7 @@ import psutil
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.output import note, write_json
 from nightshift.devstack.stack.home import holder, is_held
-from nightshift.runtime.errors import NightshiftError, NotFound
+from nightshift.eventlog.errors import NightshiftError, NotFound
 
 app = cyclopts.App(name="down", help="Stop a stack that runs in the background.")
 

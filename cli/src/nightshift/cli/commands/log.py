@@ -11,7 +11,7 @@ from nightshift.cli.output import write_json, write_table
 from nightshift.cli.reading import open_builds
 from nightshift.cli.standing import short
 from nightshift.contracts.registry import encode
-from nightshift.runtime.log.port import RecordedEvent
+from nightshift.eventlog.port import RecordedEvent
 
 app = cyclopts.App(name="log", help="Print the events of a build.")
 

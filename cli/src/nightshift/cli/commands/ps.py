@@ -9,8 +9,8 @@ from cyclopts import App, Parameter
 from nightshift.cli.connect import DEFAULT_HOME
 from nightshift.cli.output import write_json, write_table
 from nightshift.devstack.stack.home import lives, read_stack
-from nightshift.runtime.errors import NotFound
-from nightshift.runtime.passwords import hide_passwords
+from nightshift.eventlog.errors import NotFound
+from nightshift.eventlog.passwords import hide_passwords
 
 app = App(name="ps", help="Show what runs in a stack: parts, services, addresses.")
 

@@ -12,7 +12,7 @@ from nightshift.cli.reading import open_builds
 from nightshift.cli.standing import Standing, advance, dollars
 from nightshift.cli.story import lines
 from nightshift.contracts.events.build import ModelCallStarted
-from nightshift.runtime.log.port import RecordedEvent
+from nightshift.eventlog.port import RecordedEvent
 
 app = cyclopts.App(name="replay", help="Tell the story of a build again, turn by turn.")
 

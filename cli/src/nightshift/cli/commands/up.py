@@ -18,7 +18,7 @@ from nightshift.devstack.stack.addresses import EMBEDDED_PARTITIONS
 from nightshift.devstack.stack.home import hold
 from nightshift.devstack.stack.plan import SERVICES, Given, Plan, make_plan, service_name
 from nightshift.devstack.stack.supervisor import Stack
-from nightshift.runtime.passwords import hide_passwords
+from nightshift.eventlog.passwords import hide_passwords
 
 app = App(name="up", help="Start the whole stack on this machine and keep it running.")
 
@@ -197,16 +197,16 @@ def _counts(replicas: tuple[str, ...]) -> dict[str, int]:
 
 def _load_clients() -> None:
     """Runs in a thread while the servers boot: with these at the top of the file they would start a second later."""
+    from nightshift.eventlog import migrate  # noqa: F401, PLC0415
     from nightshift.relay import topics  # noqa: F401, PLC0415
-    from nightshift.runtime import logs  # noqa: PLC0415
-    from nightshift.runtime.log import migrate  # noqa: F401, PLC0415
+    from nightshift.servicekit import logs  # noqa: PLC0415
 
     logs.configure(level="warning", format="console")  # stdout is for data
 
 
 async def _apply_topics(address: KafkaAddress) -> None:
+    from nightshift.bus.settings import KafkaSettings  # noqa: PLC0415
     from nightshift.relay.topics import apply  # noqa: PLC0415
-    from nightshift.runtime.settings import KafkaSettings  # noqa: PLC0415
 
     settings = KafkaSettings.load(
         kafka_bootstrap=address.bootstrap,

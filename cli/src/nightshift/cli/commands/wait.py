@@ -19,7 +19,7 @@ from nightshift.cli.output import report_error, write_json, write_line
 from nightshift.cli.reading import open_builds
 from nightshift.cli.standing import Standing, advance
 from nightshift.contracts.events.build import Phase
-from nightshift.runtime.log.port import RecordedEvent
+from nightshift.eventlog.port import RecordedEvent
 
 app = cyclopts.App(name="wait", help="Wait until a build is ready, asleep, or in a phase.")
 

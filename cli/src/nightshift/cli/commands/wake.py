@@ -10,7 +10,7 @@ from nightshift.cli.output import note, write_json
 from nightshift.cli.reading import open_builds
 from nightshift.cli.sending import checked, send
 from nightshift.contracts.events.requests import BuildWakeAsked
-from nightshift.runtime.errors import Refused
+from nightshift.eventlog.errors import Refused
 
 app = cyclopts.App(name="wake", help="Wake a sleeping build now.")
 

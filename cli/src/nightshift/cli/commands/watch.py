@@ -15,9 +15,9 @@ from nightshift.cli.reading import open_builds
 from nightshift.cli.standing import Standing
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import BuildRequested
+from nightshift.eventlog.errors import Refused
+from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.admission import same_request
-from nightshift.runtime.errors import Refused
-from nightshift.runtime.log.port import RecordedEvent
 
 app = cyclopts.App(name="watch", help="Follow a build: phases, tool calls, money, sleep, preview.")
 

@@ -11,7 +11,7 @@ DevstackError
     └── BadScenario     a scenario file says something the scripted model does not understand
 """
 
-from nightshift.runtime.errors import ConfigurationError, NightshiftError
+from nightshift.eventlog.errors import ConfigurationError, NightshiftError
 
 
 class DevstackError(NightshiftError):

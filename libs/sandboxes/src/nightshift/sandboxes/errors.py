@@ -1,4 +1,4 @@
-"""What can go wrong with a sandbox, in the branches of `nightshift.runtime.errors`.
+"""What can go wrong with a sandbox, in the branches of `nightshift.eventlog.errors`.
 
 NightshiftError
 ├── Refused
@@ -11,7 +11,7 @@ NightshiftError
 
 from typing import Literal
 
-from nightshift.runtime.errors import ConfigurationError, Refused, Transient
+from nightshift.eventlog.errors import ConfigurationError, Refused, Transient
 
 FileProblem = Literal[
     "not_found", "is_directory", "not_directory", "outside", "too_large", "denied", "exists", "invalid"

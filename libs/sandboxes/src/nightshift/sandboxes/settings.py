@@ -6,12 +6,13 @@ from typing import Literal
 
 from pydantic import AliasChoices, Field, SecretStr
 
-from nightshift.runtime.errors import ConfigurationError
-from nightshift.runtime.settings import ObjectStoreSettings, ProcessSettings
+from nightshift.eventlog.errors import ConfigurationError
+from nightshift.eventlog.settings import ObjectStoreSettings
 from nightshift.sandboxes.local.driver import LocalDriver
 from nightshift.sandboxes.local.settings import Limits, LocalSettings
 from nightshift.sandboxes.port import SandboxDriver
 from nightshift.sandboxes.snapshots.manifest import ProjectKey
+from nightshift.servicekit.settings import ProcessSettings
 
 
 class SandboxSettings(ObjectStoreSettings, ProcessSettings):

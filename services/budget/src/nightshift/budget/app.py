@@ -7,15 +7,15 @@ from nightshift.budget.clockwork import Clockwork
 from nightshift.budget.handlers import Handlers
 from nightshift.budget.settings import BudgetSettings
 from nightshift.budget.usecases import Budget
+from nightshift.bus.kafka.consumers import KafkaConsumers
+from nightshift.bus.kafka.producer import KafkaProducer
+from nightshift.bus.port import Subscription
+from nightshift.bus.publish_notifications import PostgresWakes
 from nightshift.contracts.model import Owner
-from nightshift.runtime import service
-from nightshift.runtime.bus.kafka.consumers import KafkaConsumers
-from nightshift.runtime.bus.kafka.producer import KafkaProducer
-from nightshift.runtime.bus.port import Subscription
-from nightshift.runtime.log.postgres import PostgresEventLog, log_database
-from nightshift.runtime.objects.s3 import S3ObjectStore
-from nightshift.runtime.pg import PgConfig
-from nightshift.runtime.wakes import PostgresWakes
+from nightshift.eventlog.database import PgConfig
+from nightshift.eventlog.objects.s3 import S3ObjectStore
+from nightshift.eventlog.postgres import PostgresEventLog, log_database
+from nightshift.servicekit import service
 
 NAME = Owner.BUDGET.value
 

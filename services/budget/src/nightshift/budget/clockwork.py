@@ -11,8 +11,8 @@ import structlog
 from nightshift.budget.usecases import Budget
 from nightshift.contracts.events.build import BudgetRequested
 from nightshift.contracts.model import PendingKind
-from nightshift.runtime.errors import Transient
-from nightshift.runtime.log.port import EventLog, PendingItem
+from nightshift.eventlog.errors import Transient
+from nightshift.eventlog.port import EventLog, PendingItem
 
 _log = structlog.get_logger(__name__)
 

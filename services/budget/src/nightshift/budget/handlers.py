@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from nightshift.budget.usecases import Budget
+from nightshift.bus.port import Handler
 from nightshift.contracts.events.account import AccountBudgetSet, AccountOpened, AccountToppedUp
 from nightshift.contracts.events.build import (
     BudgetRequested,
@@ -13,8 +14,7 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.events.requests import BuildWakeAsked
 from nightshift.contracts.model import Event
-from nightshift.runtime.bus.port import Handler
-from nightshift.runtime.log.port import RecordedEvent
+from nightshift.eventlog.port import RecordedEvent
 
 
 class Handlers:

@@ -7,7 +7,7 @@ from typing import Protocol
 from uuid import UUID
 
 from nightshift.budget.domain.ledger import Account, Reservation, Settlement
-from nightshift.runtime.log.port import Append
+from nightshift.eventlog.port import Append
 
 
 @dataclass(frozen=True, slots=True)

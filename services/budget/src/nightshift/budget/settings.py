@@ -7,8 +7,8 @@ from pydantic import AfterValidator, Field
 
 from nightshift.budget.domain.calendar import check_time_zone
 from nightshift.budget.usecases import Policy
-from nightshift.runtime.errors import BadMessage
-from nightshift.runtime.settings import Settings
+from nightshift.eventlog.errors import BadMessage
+from nightshift.servicekit.settings import Settings
 
 
 def _time_zone(name: str) -> str:

@@ -31,8 +31,8 @@ from nightshift.contracts.events.budget import WakeRequested
 from nightshift.contracts.events.build import BudgetRequested, SleepRequested
 from nightshift.contracts.ids import NAMESPACE, event_id
 from nightshift.contracts.model import Event, PendingKind
-from nightshift.runtime.errors import EventIdReused, Refused, StreamClosed, Transient, VersionConflict
-from nightshift.runtime.log.port import (
+from nightshift.eventlog.errors import EventIdReused, Refused, StreamClosed, Transient, VersionConflict
+from nightshift.eventlog.port import (
     Append,
     EventLog,
     NewEvent,

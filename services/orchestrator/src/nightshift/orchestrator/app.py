@@ -5,7 +5,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NoReturn
 
+from nightshift.bus.kafka.consumers import KafkaConsumers
+from nightshift.bus.kafka.producer import KafkaProducer
+from nightshift.bus.port import Handler, Subscription
+from nightshift.bus.publish_notifications import PostgresWakes
 from nightshift.contracts.model import Event, Owner
+from nightshift.eventlog.database import PgConfig
+from nightshift.eventlog.leases.postgres import PostgresLeases
+from nightshift.eventlog.objects.s3 import S3ObjectStore
+from nightshift.eventlog.postgres import PostgresEventLog, log_database
 from nightshift.orchestrator.adapters.late_model import LateModel
 from nightshift.orchestrator.adapters.postgres import PostgresBuildNumbers, PostgresUnowned
 from nightshift.orchestrator.handlers import Handlers
@@ -15,15 +23,7 @@ from nightshift.orchestrator.roster import Roster
 from nightshift.orchestrator.runner import Crew, Runner
 from nightshift.orchestrator.settings import OrchestratorSettings
 from nightshift.orchestrator.usecases import Builds
-from nightshift.runtime import service
-from nightshift.runtime.bus.kafka.consumers import KafkaConsumers
-from nightshift.runtime.bus.kafka.producer import KafkaProducer
-from nightshift.runtime.bus.port import Handler, Subscription
-from nightshift.runtime.leases_postgres import PostgresLeases
-from nightshift.runtime.log.postgres import PostgresEventLog, log_database
-from nightshift.runtime.objects.s3 import S3ObjectStore
-from nightshift.runtime.pg import PgConfig
-from nightshift.runtime.wakes import PostgresWakes
+from nightshift.servicekit import service
 
 NAME = Owner.ORCHESTRATOR.value
 

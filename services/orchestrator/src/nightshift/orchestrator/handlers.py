@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
+from nightshift.bus.port import Handler
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, WakeRequested
 from nightshift.contracts.events.build import BuildCancelled
 from nightshift.contracts.events.requests import (
@@ -14,11 +15,10 @@ from nightshift.contracts.events.requests import (
 )
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import Event
+from nightshift.eventlog.errors import Fault, Refused
+from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.roster import Roster
 from nightshift.orchestrator.usecases import Builds
-from nightshift.runtime.bus.port import Handler
-from nightshift.runtime.errors import Fault, Refused
-from nightshift.runtime.log.port import RecordedEvent
 
 E = TypeVar("E", bound=Event)
 

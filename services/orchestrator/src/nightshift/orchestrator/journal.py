@@ -7,15 +7,15 @@ from datetime import datetime
 from uuid import UUID
 
 from nightshift.contracts.model import Event
+from nightshift.eventlog.errors import VersionConflict
+from nightshift.eventlog.large import externalize, materialize
+from nightshift.eventlog.objects.port import ObjectStore
+from nightshift.eventlog.port import Appended, EventLog, NewEvent, RecordedEvent, build_stream
 from nightshift.orchestrator.domain.commands import Command
 from nightshift.orchestrator.domain.decide import causes, decide
 from nightshift.orchestrator.domain.evolve import evolve
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState
-from nightshift.runtime.errors import VersionConflict
-from nightshift.runtime.log.large import externalize, materialize
-from nightshift.runtime.log.port import Appended, EventLog, NewEvent, RecordedEvent, build_stream
-from nightshift.runtime.objects.port import ObjectStore
 
 
 class Journal:

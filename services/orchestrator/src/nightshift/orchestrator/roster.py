@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import structlog
 
+from nightshift.eventlog.errors import NightshiftError
+from nightshift.eventlog.leases.port import Lease, Leases
 from nightshift.orchestrator.domain.commands import CancelBuild
 from nightshift.orchestrator.ports import Unowned
 from nightshift.orchestrator.runner import Runner
-from nightshift.runtime.errors import NightshiftError
-from nightshift.runtime.leases import Lease, Leases
 
 _log = structlog.get_logger(__name__)
 

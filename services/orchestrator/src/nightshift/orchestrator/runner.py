@@ -11,6 +11,13 @@ from uuid import UUID
 import structlog
 
 from nightshift.contracts.events.build import Usage
+from nightshift.eventlog.errors import (
+    EventIdReused,
+    NightshiftError,
+    StreamClosed,
+    Unavailable,
+    VersionConflict,
+)
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     Answer,
@@ -41,13 +48,6 @@ from nightshift.orchestrator.domain.prompt import Written, request_bytes
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, Mode
 from nightshift.orchestrator.journal import Journal
 from nightshift.orchestrator.ports import BuildNumbers, CallError, Meter, Model
-from nightshift.runtime.errors import (
-    EventIdReused,
-    NightshiftError,
-    StreamClosed,
-    Unavailable,
-    VersionConflict,
-)
 
 _log = structlog.get_logger(__name__)
 

@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.roster import RosterSettings
-from nightshift.runtime.settings import Settings
+from nightshift.servicekit.settings import Settings
 
 _CLAUDE, _SCRIPTED = "claude-sonnet-5", "scripted-1"
 

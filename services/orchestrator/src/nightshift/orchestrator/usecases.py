@@ -1,6 +1,8 @@
 """What outsiders may ask of builds: take one, cancel it, tell its agent something. The log is written first."""
 
 from nightshift.contracts.events.requests import BuildCancelRequested, BuildMessageSent, BuildRequested
+from nightshift.eventlog.errors import EventIdReused, NotFound, StreamClosed, VersionConflict
+from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.admission import admit, same_request
 from nightshift.orchestrator.domain.commands import AcceptBuild, CancelBuild, TellAgent
 from nightshift.orchestrator.domain.policy import Policy
@@ -8,8 +10,6 @@ from nightshift.orchestrator.domain.state import INITIAL, Mode
 from nightshift.orchestrator.journal import Journal
 from nightshift.orchestrator.roster import Roster
 from nightshift.orchestrator.runner import Clock
-from nightshift.runtime.errors import EventIdReused, NotFound, StreamClosed, VersionConflict
-from nightshift.runtime.log.port import RecordedEvent
 
 
 class Builds:

@@ -3,6 +3,13 @@
 import asyncio
 from functools import partial
 
+from nightshift.bus.kafka.credentials import connection_arguments
+from nightshift.eventlog.append_notification import CHANNEL
+from nightshift.eventlog.database import PgConfig
+from nightshift.eventlog.objects.port import ObjectStore
+from nightshift.eventlog.objects.s3 import S3ObjectStore
+from nightshift.eventlog.port import SHARDS
+from nightshift.eventlog.postgres import log_database
 from nightshift.relay.adapters.kafka_broker import KafkaBrokers
 from nightshift.relay.adapters.postgres import PgSessions, PgSource
 from nightshift.relay.adapters.postgres_hints import PgHints
@@ -15,14 +22,7 @@ from nightshift.relay.usecases.check import Check
 from nightshift.relay.usecases.encode import Encoder
 from nightshift.relay.usecases.lead import Group, Times
 from nightshift.relay.usecases.publish import Limits, Publish, Watch
-from nightshift.runtime import service
-from nightshift.runtime.bus.kafka.credentials import connection_arguments
-from nightshift.runtime.log.hint import CHANNEL
-from nightshift.runtime.log.port import SHARDS
-from nightshift.runtime.log.postgres import log_database
-from nightshift.runtime.objects.port import ObjectStore
-from nightshift.runtime.objects.s3 import S3ObjectStore
-from nightshift.runtime.pg import PgConfig
+from nightshift.servicekit import service
 
 NAME = "relay"
 

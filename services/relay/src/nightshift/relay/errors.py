@@ -5,7 +5,7 @@ BrokerLost (Transient)       the broker does not hold what it acknowledged: publ
 Diverged (Fault)             Kafka holds facts that the log does not have: a person must decide
 """
 
-from nightshift.runtime.errors import Fault, Transient
+from nightshift.eventlog.errors import Fault, Transient
 
 
 class LeadershipLost(Transient):

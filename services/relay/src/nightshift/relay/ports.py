@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from nightshift.eventlog.port import Row
 from nightshift.relay.domain.divergence import Place
 from nightshift.relay.domain.readback import Extent
 from nightshift.relay.domain.records import Lane, Published, Record
-from nightshift.runtime.log.port import Row
 
 
 @dataclass(frozen=True, slots=True)

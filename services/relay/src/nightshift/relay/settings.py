@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from nightshift.runtime.settings import Settings
+from nightshift.servicekit.settings import Settings
 
 
 class RelaySettings(Settings):

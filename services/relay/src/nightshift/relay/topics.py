@@ -8,7 +8,10 @@ from typing import Any
 
 import yaml
 
+from nightshift.bus.kafka.credentials import connection_arguments
+from nightshift.bus.settings import KafkaSettings
 from nightshift.contracts.topics import Topics
+from nightshift.eventlog.errors import ConfigurationError, Unavailable
 from nightshift.relay.adapters.kafka_admin import KafkaAdmin, kafka_admin
 from nightshift.relay.domain.topics import (
     TopicPlan,
@@ -18,9 +21,6 @@ from nightshift.relay.domain.topics import (
     compare,
     default_plan,
 )
-from nightshift.runtime.bus.kafka.credentials import connection_arguments
-from nightshift.runtime.errors import ConfigurationError, Unavailable
-from nightshift.runtime.settings import KafkaSettings
 
 #: Seconds in which a topic that was made must show, and between two looks for it.
 _VISIBLE_WITHIN, _LOOK = 15.0, 0.05

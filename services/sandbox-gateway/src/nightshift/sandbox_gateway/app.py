@@ -4,17 +4,15 @@ import asyncio
 from functools import lru_cache
 from typing import NoReturn
 
+from nightshift.bus.kafka.consumers import KafkaConsumers
+from nightshift.bus.kafka.producer import KafkaProducer
+from nightshift.bus.port import Subscription
+from nightshift.bus.publish_notifications import PostgresWakes
 from nightshift.contracts.model import Owner, PendingKind
-from nightshift.runtime import service
-from nightshift.runtime.bus.kafka.consumers import KafkaConsumers
-from nightshift.runtime.bus.kafka.producer import KafkaProducer
-from nightshift.runtime.bus.port import Subscription
-from nightshift.runtime.leases_postgres import PostgresLeases
-from nightshift.runtime.log.postgres import PostgresEventLog, log_database
-from nightshift.runtime.objects.s3 import S3ObjectStore
-from nightshift.runtime.pg import PgConfig
-from nightshift.runtime.wakes import PostgresWakes
-from nightshift.runtime.workshop import Inbox, Workshop
+from nightshift.eventlog.database import PgConfig
+from nightshift.eventlog.leases.postgres import PostgresLeases
+from nightshift.eventlog.objects.s3 import S3ObjectStore
+from nightshift.eventlog.postgres import PostgresEventLog, log_database
 from nightshift.sandbox_gateway.adapters.http import HttpProbe
 from nightshift.sandbox_gateway.failpoints import FailPoints
 from nightshift.sandbox_gateway.handlers import Desk, Handlers
@@ -25,6 +23,9 @@ from nightshift.sandbox_gateway.usecases.gateway import Gateway, Times
 from nightshift.sandbox_gateway.usecases.sweep import Sweep
 from nightshift.sandboxes.settings import make_driver
 from nightshift.sandboxes.snapshots.store import SnapshotStore
+from nightshift.servicekit import service
+from nightshift.servicekit.pending_poller import PendingPoller
+from nightshift.servicekit.worker_pool import WorkerPool
 
 NAME = Owner.SANDBOX_GATEWAY.value
 
@@ -47,8 +48,8 @@ async def start(running: service.Service[GatewaySettings]) -> None:
         await leases.release_all(settings.lease_owner)
     stores = lru_cache(256)(lambda project: SnapshotStore(objects, settings.project_key(project)))
 
-    workshop = await running.enter(Workshop(NAME, limit=settings.gateway_builds))
-    desk = Desk(workshop)
+    pool = await running.enter(WorkerPool(NAME, limit=settings.gateway_builds))
+    desk = Desk(pool)
     gateway = Gateway(
         log=log,
         leases=leases,
@@ -62,7 +63,7 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     desk.serve(gateway)
     handlers, topics = Handlers(desk), settings.topics
     subscriptions = [
-        Subscription(topics.build, topics.group(NAME, topics.build), handlers.on_builds(), gate=workshop),
+        Subscription(topics.build, topics.group(NAME, topics.build), handlers.on_builds(), gate=pool),
         Subscription(
             topics.snapshot,
             topics.group(NAME, topics.snapshot),
@@ -87,8 +88,8 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     running.ready_when("database", database.answers)
     running.fail_when(consumers.failed, "a consumer makes no progress")
     for kind in (PendingKind.TOOL_CALL, PendingKind.SANDBOX):
-        inbox = Inbox(log, kind, desk.take, gate=workshop, every_s=settings.gateway_look_s)
-        running.spawn(inbox.run(), name=f"inbox {kind.value}")
+        poller = PendingPoller(log, kind, desk.take, gate=pool, every_s=settings.gateway_look_s)
+        running.spawn(poller.run(), name=f"poller {kind.value}")
     running.spawn(_sweep(Sweep(driver, leases, gateway), settings.gateway_look_s), name="sweep")
 
 

@@ -1,8 +1,9 @@
-"""What the gateway listens to. Each takes note of the build; the work is done in the workshop, from the log."""
+"""What the gateway listens to. Each takes note of the build; the work is done in the pool, from the log."""
 
 import asyncio
 from collections.abc import Mapping
 
+from nightshift.bus.port import Handler
 from nightshift.contracts.events.build import (
     BuildCancelled,
     BuildFailed,
@@ -12,17 +13,16 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import Event
-from nightshift.runtime.bus.port import Handler
-from nightshift.runtime.log.port import PendingItem, RecordedEvent
-from nightshift.runtime.workshop import Workshop
+from nightshift.eventlog.port import PendingItem, RecordedEvent
 from nightshift.sandbox_gateway.usecases.gateway import Gateway
+from nightshift.servicekit.worker_pool import WorkerPool
 
 
 class Desk:
-    """Hands builds to the workshop: now, or in a while."""
+    """Hands builds to the pool: now, or in a while."""
 
-    def __init__(self, workshop: Workshop) -> None:
-        self._workshop = workshop
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
         self._gateway: Gateway | None = None
 
     def serve(self, gateway: Gateway) -> None:
@@ -31,7 +31,7 @@ class Desk:
     def note(self, build_id: str) -> None:
         gateway = self._gateway
         if gateway is not None:
-            self._workshop.offer(build_id, lambda: gateway.work(build_id))
+            self._pool.offer(build_id, lambda: gateway.work(build_id))
 
     def later(self, build_id: str, seconds: float) -> None:
         asyncio.get_running_loop().call_later(seconds, self.note, build_id)

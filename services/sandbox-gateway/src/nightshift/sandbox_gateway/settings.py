@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from pydantic import Field, SecretStr
 
-from nightshift.runtime.settings import Settings
 from nightshift.sandboxes.settings import SnapshotSettings
+from nightshift.servicekit.settings import Settings
 
 
 class GatewaySettings(Settings, SnapshotSettings):

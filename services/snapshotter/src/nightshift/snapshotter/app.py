@@ -3,18 +3,19 @@
 from functools import lru_cache
 from typing import NoReturn
 
+from nightshift.bus.kafka.consumers import KafkaConsumers
+from nightshift.bus.kafka.producer import KafkaProducer
+from nightshift.bus.port import Subscription
+from nightshift.bus.publish_notifications import PostgresWakes
 from nightshift.contracts.model import Owner, PendingKind
-from nightshift.runtime import service
-from nightshift.runtime.bus.kafka.consumers import KafkaConsumers
-from nightshift.runtime.bus.kafka.producer import KafkaProducer
-from nightshift.runtime.bus.port import Subscription
-from nightshift.runtime.log.postgres import PostgresEventLog, log_database
-from nightshift.runtime.objects.s3 import S3ObjectStore
-from nightshift.runtime.pg import PgConfig
-from nightshift.runtime.wakes import PostgresWakes
-from nightshift.runtime.workshop import Inbox, Workshop
+from nightshift.eventlog.database import PgConfig
+from nightshift.eventlog.objects.s3 import S3ObjectStore
+from nightshift.eventlog.postgres import PostgresEventLog, log_database
 from nightshift.sandboxes.settings import make_driver
 from nightshift.sandboxes.snapshots.store import SnapshotStore
+from nightshift.servicekit import service
+from nightshift.servicekit.pending_poller import PendingPoller
+from nightshift.servicekit.worker_pool import WorkerPool
 from nightshift.snapshotter.handlers import Handlers
 from nightshift.snapshotter.settings import SnapshotterSettings
 from nightshift.snapshotter.usecases import Snapshots
@@ -45,8 +46,8 @@ async def start(running: service.Service[SnapshotterSettings]) -> None:
     snapshots = Snapshots(
         log, driver, store_of, patience=settings.patience(), exclude=settings.snapshot_exclude
     )
-    workshop = await running.enter(Workshop(NAME, limit=settings.snapshot_parallel))
-    handlers, topics = Handlers(snapshots, workshop), settings.topics
+    pool = await running.enter(WorkerPool(NAME, limit=settings.snapshot_parallel))
+    handlers, topics = Handlers(snapshots, pool), settings.topics
     producer = await running.enter(KafkaProducer(settings, client_id=NAME))
     wakes = await running.enter(PostgresWakes(database)) if settings.kafka_adaptive_fetch else None
     consumers = await running.enter(
@@ -57,7 +58,7 @@ async def start(running: service.Service[SnapshotterSettings]) -> None:
                     topics.build,
                     topics.group(NAME, topics.build),
                     handlers.on_builds(),
-                    gate=workshop,
+                    gate=pool,
                     patience_s=_PATIENCE_S,
                 )
             ],
@@ -71,7 +72,9 @@ async def start(running: service.Service[SnapshotterSettings]) -> None:
     running.ready_when("consumers", lambda: consumers.assigned)
     running.ready_when("database", database.answers)
     running.fail_when(consumers.failed, "a consumer makes no progress")
-    running.spawn(Inbox(log, PendingKind.SNAPSHOT, handlers.on_waiting, gate=workshop).run(), name="inbox")
+    running.spawn(
+        PendingPoller(log, PendingKind.SNAPSHOT, handlers.on_waiting, gate=pool).run(), name="poller"
+    )
 
 
 def main() -> NoReturn:

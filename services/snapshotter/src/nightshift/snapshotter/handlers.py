@@ -1,7 +1,8 @@
-"""What the snapshotter listens to. Each only takes note: the build goes to the workshop, the log says what it wants."""
+"""What the snapshotter listens to. Each only takes note: the build goes to the pool, the log says what it wants."""
 
 from collections.abc import Mapping
 
+from nightshift.bus.port import Handler
 from nightshift.contracts.events.build import (
     BuildCancelled,
     BuildFailed,
@@ -10,18 +11,17 @@ from nightshift.contracts.events.build import (
     SleepRequested,
 )
 from nightshift.contracts.model import Event
-from nightshift.runtime.bus.port import Handler
-from nightshift.runtime.log.port import PendingItem, RecordedEvent
-from nightshift.runtime.workshop import Workshop
+from nightshift.eventlog.port import PendingItem, RecordedEvent
+from nightshift.servicekit.worker_pool import WorkerPool
 from nightshift.snapshotter.usecases import Snapshots
 
 
 class Handlers:
-    """The handlers over one workshop."""
+    """The handlers over one pool."""
 
-    def __init__(self, snapshots: Snapshots, workshop: Workshop) -> None:
+    def __init__(self, snapshots: Snapshots, pool: WorkerPool) -> None:
         self._snapshots = snapshots
-        self._workshop = workshop
+        self._pool = pool
 
     def on_builds(self) -> Mapping[type[Event], Handler]:
         """Checkpoints, sleeps and ends."""
@@ -37,4 +37,4 @@ class Handlers:
         self._offer(item.stream_id.removeprefix("build-"))
 
     def _offer(self, build_id: str) -> None:
-        self._workshop.offer(build_id, lambda: self._snapshots.make(build_id))
+        self._pool.offer(build_id, lambda: self._snapshots.make(build_id))

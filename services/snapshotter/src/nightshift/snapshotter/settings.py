@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from nightshift.runtime.settings import Settings
 from nightshift.sandboxes.settings import SnapshotSettings
 from nightshift.sandboxes.snapshots.transfer import DEFAULT_EXCLUDE
+from nightshift.servicekit.settings import Settings
 from nightshift.snapshotter.usecases import Patience
 
 

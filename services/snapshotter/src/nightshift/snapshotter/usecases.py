@@ -9,8 +9,8 @@ import structlog
 
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import Event
-from nightshift.runtime.errors import EventIdReused, NightshiftError, Refused
-from nightshift.runtime.log.port import EventLog, NewEvent, build_stream
+from nightshift.eventlog.errors import EventIdReused, NightshiftError, Refused
+from nightshift.eventlog.port import EventLog, NewEvent, build_stream
 from nightshift.sandboxes.errors import SandboxGone
 from nightshift.sandboxes.port import SandboxDriver
 from nightshift.sandboxes.snapshots.store import SnapshotStore

@@ -21,6 +21,6 @@ async def create_database(server: PostgresAddress) -> None:
 
 async def migrate_log(dsn: str) -> None:
     """Bring the log's schema to this release: the work of `nightshift db migrate`."""
-    from nightshift.runtime.log.migrate import migrate  # noqa: PLC0415 - see above
+    from nightshift.eventlog.migrate import migrate  # noqa: PLC0415 - see above
 
     await migrate(dsn)

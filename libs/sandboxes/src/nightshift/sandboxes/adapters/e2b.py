@@ -30,7 +30,7 @@ from e2b import (
 from e2b.exceptions import SandboxNotFoundException, SandboxNotRunningException, ServiceBusyException
 from e2b.sandbox.filesystem.filesystem import WriteEntry
 
-from nightshift.runtime.errors import ConfigurationError
+from nightshift.eventlog.errors import ConfigurationError
 from nightshift.sandboxes import agent
 from nightshift.sandboxes.client import AgentSandbox, ByteSource
 from nightshift.sandboxes.errors import AnswerCut, SandboxGone, SandboxUnavailable

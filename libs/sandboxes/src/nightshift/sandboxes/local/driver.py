@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import structlog
 
-from nightshift.runtime.errors import NightshiftError
+from nightshift.eventlog.errors import NightshiftError
 from nightshift.sandboxes.client import AgentSandbox
 from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
 from nightshift.sandboxes.local import launch as launching

@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from nightshift.runtime.errors import NightshiftError
+from nightshift.eventlog.errors import NightshiftError
 from nightshift.sandboxes.client import json_frame
 from nightshift.sandboxes.errors import SandboxUnavailable
 from nightshift.sandboxes.local import orphan

@@ -14,8 +14,8 @@ import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from nightshift.runtime.errors import NotFound
-from nightshift.runtime.objects.port import ObjectStore
+from nightshift.eventlog.errors import NotFound
+from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.sandboxes.errors import HostileTree
 from nightshift.sandboxes.port import Entry
 from nightshift.sandboxes.snapshots import manifest as manifests

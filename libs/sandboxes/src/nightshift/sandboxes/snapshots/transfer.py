@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from nightshift.runtime.errors import Transient
+from nightshift.eventlog.errors import Transient
 from nightshift.sandboxes.port import Entry, ExportedFile, Sandbox
 from nightshift.sandboxes.snapshots.compare import HealPlan, compare, must_go
 from nightshift.sandboxes.snapshots.manifest import Manifest, check, storable, tree_digest

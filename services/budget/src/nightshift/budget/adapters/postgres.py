@@ -8,8 +8,8 @@ from uuid import UUID
 from nightshift.budget.domain.calendar import Period
 from nightshift.budget.domain.ledger import Account, Reservation, Settlement
 from nightshift.budget.ledger import Books, Decide, HeldReservation, Opening, Step
-from nightshift.runtime.log.postgres import PostgresEventLog
-from nightshift.runtime.pg import Database
+from nightshift.eventlog.database import Database
+from nightshift.eventlog.postgres import PostgresEventLog
 
 _ACCOUNTS = """
 SELECT account_id, time_zone, period_start, period_days, day_seconds, period_budget, period_number, day, day_limit,

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
 from zoneinfo import ZoneInfo
 
-from nightshift.runtime.errors import BadMessage
+from nightshift.eventlog.errors import BadMessage
 
 
 @dataclass(frozen=True, slots=True)

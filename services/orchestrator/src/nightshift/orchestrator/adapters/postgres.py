@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nightshift.runtime.pg import Database
+from nightshift.eventlog.database import Database
 
 
 class PostgresBuildNumbers:

@@ -8,8 +8,8 @@ from nightshift.contracts import prices
 from nightshift.contracts.errors import UnknownModel
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import BuildRequested
+from nightshift.eventlog.errors import BadMessage
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.runtime.errors import BadMessage
 
 #: Everything below a space but tab, line feed and carriage return; delete; and the C1 range.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")

@@ -24,6 +24,7 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Event
+from nightshift.eventlog.errors import Fault
 from nightshift.orchestrator.domain import calls, checks
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
@@ -46,7 +47,6 @@ from nightshift.orchestrator.domain.next_step import loop_messages, worst_case
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, Mode
-from nightshift.runtime.errors import Fault
 
 Events = tuple[Event, ...]
 

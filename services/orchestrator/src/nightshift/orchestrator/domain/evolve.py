@@ -37,11 +37,11 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.sandbox import SandboxEvent
 from nightshift.contracts.events.snapshot import SnapshotEvent
 from nightshift.contracts.model import Event
+from nightshift.eventlog.errors import Fault
+from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain import money, place, talk, trouble
 from nightshift.orchestrator.domain.phases import move
 from nightshift.orchestrator.domain.state import BuildState, Call, Mode
-from nightshift.runtime.errors import Fault
-from nightshift.runtime.log.port import RecordedEvent
 
 StreamEvent = BuildEvent | SandboxEvent | SnapshotEvent | BudgetEvent
 

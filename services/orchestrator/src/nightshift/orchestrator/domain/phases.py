@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from nightshift.contracts.events.build import Phase
-from nightshift.runtime.errors import Fault
+from nightshift.eventlog.errors import Fault
 
 ENDS = frozenset({Phase.READY, Phase.FAILED, Phase.CANCELLED})
 

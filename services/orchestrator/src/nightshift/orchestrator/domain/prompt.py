@@ -13,6 +13,7 @@ from typing import Any, assert_never
 from nightshift.contracts import canonical, tools
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.model import BlobRef
+from nightshift.eventlog.errors import Fault
 from nightshift.orchestrator.domain import money
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import (
@@ -24,7 +25,6 @@ from nightshift.orchestrator.domain.state import (
     ToolsAnswered,
     UserSaid,
 )
-from nightshift.runtime.errors import Fault
 
 _CACHE = {"type": "ephemeral"}
 _SURROGATES = re.compile(r"[\ud800-\udfff]")

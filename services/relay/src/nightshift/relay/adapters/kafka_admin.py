@@ -8,8 +8,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from nightshift.eventlog.errors import Refused, Unavailable
 from nightshift.relay.domain.topics import TopicPlan
-from nightshift.runtime.errors import Refused, Unavailable
 
 _NO_ERROR = 0
 

@@ -8,11 +8,11 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from nightshift.eventlog.errors import Unavailable
 from nightshift.relay.adapters.kafka_producer import KafkaProducer
 from nightshift.relay.domain.readback import Extent
 from nightshift.relay.domain.records import Lane, Record
 from nightshift.relay.ports import Ack, Held
-from nightshift.runtime.errors import Unavailable
 
 _POLL_MS = 250
 _MAX_RECORDS = 500

@@ -19,9 +19,9 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from nightshift.eventlog.errors import Unavailable
 from nightshift.relay.domain.records import Lane, Record
 from nightshift.relay.ports import Ack
-from nightshift.runtime.errors import Unavailable
 
 #: What a full batch may be over `batch_bytes`: the last record that fitted, its frame and the batch header.
 _FRAME = 1024

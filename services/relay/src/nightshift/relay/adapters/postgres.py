@@ -14,15 +14,15 @@ from uuid import UUID
 
 import asyncpg
 
+from nightshift.bus.publish_notifications import CHANNEL as WAKES
+from nightshift.eventlog.database import Database
+from nightshift.eventlog.errors import ConfigurationError, Unavailable
+from nightshift.eventlog.port import Row
+from nightshift.eventlog.postgres import PostgresEventLog
 from nightshift.relay.domain.divergence import Place
 from nightshift.relay.domain.records import Lane, Published
 from nightshift.relay.errors import LeadershipLost
 from nightshift.relay.ports import Cursors
-from nightshift.runtime.errors import ConfigurationError, Unavailable
-from nightshift.runtime.log.port import Row
-from nightshift.runtime.log.postgres import PostgresEventLog
-from nightshift.runtime.pg import Database
-from nightshift.runtime.wakes import CHANNEL as WAKES
 
 BROKEN = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _NOT_MIGRATED = (asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError)
@@ -177,7 +177,7 @@ class PgSession:
 
 
 class _Bell:
-    """Tells consumers whose broker does not wake them that topics have got something (`nightshift.runtime.wakes`).
+    """Tells consumers whose broker does not wake them that topics have got something (publish_notifications.py).
 
     On a connection of its own whose commits do not wait for the disk: NOTIFY's lock is the whole cluster's.
     """
@@ -205,7 +205,7 @@ class _Bell:
 class PgSessions:
     """Opens sessions for leading. `leader_timeout_s`: how long a paused leader keeps its locks.
 
-    `tell`: say after each acknowledgement which topics have got something (`nightshift.runtime.wakes`).
+    `tell`: say after each acknowledgement which topics have got something (publish_notifications.py).
     """
 
     def __init__(self, dsn: str, *, name: str, leader_timeout_s: float, tell: bool = False) -> None:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 import structlog
 
+from nightshift.eventlog.errors import Unavailable
 from nightshift.relay.adapters.postgres import BROKEN, connect, said
-from nightshift.runtime.errors import Unavailable
 
 _log = structlog.get_logger(__name__)
 

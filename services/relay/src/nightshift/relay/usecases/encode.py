@@ -14,9 +14,9 @@ from nightshift.contracts.attributes import JSON_TYPE
 from nightshift.contracts.envelope import fact_source
 from nightshift.contracts.registry import model, wire_name
 from nightshift.contracts.topics import Topics
+from nightshift.eventlog.objects.port import ObjectStore
+from nightshift.eventlog.port import Row
 from nightshift.relay.domain.records import Lane, Record
-from nightshift.runtime.log.port import Row
-from nightshift.runtime.objects.port import ObjectStore
 
 #: Where data goes that is too large for a message; consumers follow a `ce_dataref` to nowhere else.
 BLOBS = "blobs/"

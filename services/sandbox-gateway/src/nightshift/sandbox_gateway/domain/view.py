@@ -23,7 +23,7 @@ from nightshift.contracts.events.sandbox import (
     ToolCallCompleted,
 )
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
-from nightshift.runtime.log.port import RecordedEvent
+from nightshift.eventlog.port import RecordedEvent
 
 
 @dataclass(frozen=True, slots=True)

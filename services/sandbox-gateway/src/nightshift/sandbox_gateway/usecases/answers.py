@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import structlog
 
 from nightshift.contracts.events.sandbox import PreviewOpened, ToolCallCompleted
-from nightshift.runtime.errors import EventIdReused, Transient
-from nightshift.runtime.log.port import EventLog, NewEvent, build_stream
-from nightshift.runtime.objects.port import ObjectStore
+from nightshift.eventlog.errors import EventIdReused, Transient
+from nightshift.eventlog.objects.port import ObjectStore
+from nightshift.eventlog.port import EventLog, NewEvent, build_stream
 from nightshift.sandbox_gateway.domain.outcome import Outcome
 from nightshift.sandbox_gateway.domain.text import LIMIT, Mask, cut, printable
 from nightshift.sandbox_gateway.domain.view import PendingCall, View

@@ -12,8 +12,8 @@ from nightshift.contracts.events.sandbox import (
     SandboxPaused,
     SandboxRestored,
 )
-from nightshift.runtime.errors import EventIdReused, Fault, NotFound
-from nightshift.runtime.log.port import EventLog, NewEvent, build_stream
+from nightshift.eventlog.errors import EventIdReused, Fault, NotFound
+from nightshift.eventlog.port import EventLog, NewEvent, build_stream
 from nightshift.sandbox_gateway.domain.view import Snapshot, View
 from nightshift.sandbox_gateway.failpoints import FailPoints
 from nightshift.sandboxes.errors import HostileTree, SandboxGone

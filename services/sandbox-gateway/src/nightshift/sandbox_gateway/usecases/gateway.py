@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from nightshift.runtime.errors import Transient
-from nightshift.runtime.leases import Lease, Leases
-from nightshift.runtime.log.port import EventLog, build_stream
+from nightshift.eventlog.errors import Transient
+from nightshift.eventlog.leases.port import Lease, Leases
+from nightshift.eventlog.port import EventLog, build_stream
 from nightshift.sandbox_gateway.domain.order import groups
 from nightshift.sandbox_gateway.domain.view import View, evolve
 from nightshift.sandbox_gateway.usecases.answers import Answers

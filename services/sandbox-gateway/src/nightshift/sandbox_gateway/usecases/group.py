@@ -9,8 +9,8 @@ import structlog
 
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import ToolInput
-from nightshift.runtime.errors import EventIdReused, Fault, NightshiftError
-from nightshift.runtime.log.large import materialize
+from nightshift.eventlog.errors import EventIdReused, Fault, NightshiftError
+from nightshift.eventlog.large import materialize
 from nightshift.sandbox_gateway.domain.order import reads
 from nightshift.sandbox_gateway.domain.outcome import Outcome
 from nightshift.sandbox_gateway.domain.view import PendingCall, View

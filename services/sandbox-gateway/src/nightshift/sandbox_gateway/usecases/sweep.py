@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from nightshift.runtime.errors import Transient
-from nightshift.runtime.leases import Leases
+from nightshift.eventlog.errors import Transient
+from nightshift.eventlog.leases.port import Leases
 from nightshift.sandbox_gateway.usecases.gateway import Gateway
 from nightshift.sandboxes.port import SandboxDriver, SandboxInfo
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from nightshift.contracts.events.build import BuildAccepted, BuildWoken, CheckpointSaved, SleepRequested
 from nightshift.contracts.events.sandbox import SandboxClosed, SandboxLost, SandboxOpened
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotReason, SnapshotSaved
-from nightshift.runtime.log.port import RecordedEvent
+from nightshift.eventlog.port import RecordedEvent
 
 #: The order in which wanted snapshots are made: what ends a wait for somebody comes first.
 ORDER: tuple[SnapshotReason, ...] = ("completion", "pre_sleep", "checkpoint")

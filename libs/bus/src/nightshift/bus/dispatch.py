@@ -1,0 +1,159 @@
+"""What one subscription does with one message: skip it by its headers, or decode it and call its handler."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from nightshift.bus.port import Handler, Inbound, Subscription
+from nightshift.bus.seen import SeenSequences
+from nightshift.contracts import cloudevents
+from nightshift.contracts.envelope import Received, peek
+from nightshift.contracts.model import Event, Owner
+from nightshift.contracts.registry import CATALOGUE, Registry
+from nightshift.eventlog.errors import BadMessage
+from nightshift.eventlog.objects.port import ObjectStore
+from nightshift.eventlog.port import RecordedEvent, account_stream, build_stream
+
+#: On a message that `nightshift dlq drive` sent again: the dead letter it comes from. It is never stale.
+DRIVEN_FROM: Final = "dlq_driven_from"
+
+_VERSION = re.compile(r"\.v[0-9]+$")
+_UNCARED, _STALE = "uncared", "stale"
+#: Why a message may be passed over.
+SKIPS: Final = (_UNCARED, _STALE)
+
+
+class Dispatcher:
+    """Knows the handlers of one subscription and what was handled before."""
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        *,
+        objects: ObjectStore,
+        seen_subjects: int = 50_000,
+        registry: Registry = CATALOGUE,
+    ) -> None:
+        """Raises ValueError when the handlers' events belong to more than one topic, or to none."""
+        owners = {event.owner for event in subscription.handlers}
+        if len(owners) != 1:
+            raise ValueError(
+                f"the handlers of {subscription.group} must be of one topic, these are of {len(owners)}"
+            )
+        self._owner = owners.pop()
+        self._handlers: Mapping[str, Handler] = {
+            event.type: handler for event, handler in subscription.handlers.items()
+        }
+        self._registry = registry
+        self._objects = objects
+        self._seen = SeenSequences(seen_subjects)
+        # Wire name without its version → whether there is a handler. Only what belongs on this topic.
+        self._cared = {
+            _VERSION.sub("", registry.wire_name(type_, version)): type_ in self._handlers
+            for (type_, version), model in registry.models.items()
+            if model.owner is self._owner
+        }
+
+    def skip(self, message: Inbound) -> str | None:
+        """Why this message is passed over without decoding it, or None. What cannot be told is not skipped."""
+        peeked = peek(message.headers)
+        if peeked.type is None:
+            return None
+        if self._cared.get(_VERSION.sub("", peeked.type)) is False:
+            return _UNCARED
+        if (
+            self._owner is not Owner.OUTSIDE
+            and peeked.sequence is not None
+            and peeked.subject is not None
+            and self._seen.is_stale(peeked.subject, peeked.sequence)
+            and not any(name == DRIVEN_FROM for name, _ in message.headers)
+        ):
+            return _STALE
+        return None
+
+    async def handle(self, message: Inbound) -> None:
+        """Decode and call the handler. Raises what they raise; nothing is remembered then.
+
+        The log's context gets the event's ids: the caller's task is the message's, and clears it for the next.
+        """
+        event = await self._decode(message)
+        handler = self._handlers.get(event.data.type)
+        if handler is None:
+            return  # a structured request, whose type stands inside
+        call_id: str | None = getattr(event.data, "call_id", None)
+        bound = {"event_id": str(event.event_id), event.data.stream + "_id": event.subject}
+        if call_id is not None:
+            bound["call_id"] = call_id
+        structlog.contextvars.bind_contextvars(**bound)
+        await handler(event)
+        if self._owner is not Owner.OUTSIDE:
+            self._seen.advance(event.subject, event.version)
+
+    async def _decode(self, message: Inbound) -> RecordedEvent:
+        if self._owner is Owner.OUTSIDE:
+            return _request(
+                cloudevents.decode_request(
+                    message.key, message.headers, message.value, registry=self._registry
+                ),
+                message,
+            )
+        envelope = cloudevents.fact_envelope(message.key, message.headers)
+        data = await self._objects.get(_blob(envelope.dataref)) if envelope.dataref is not None else None
+        received = cloudevents.read_fact(envelope, message.value, data=data, registry=self._registry)
+        if received.event.owner is not self._owner:
+            raise BadMessage(f"{received.event.type} does not belong on {message.topic}", field="ce_type")
+        return _fact(received, message)
+
+
+def _fact(received: Received, message: Inbound) -> RecordedEvent:
+    envelope = received.envelope
+    # Checked by the decoder: a fact without one of these does not get here.
+    assert envelope.sequence is not None  # noqa: S101
+    assert envelope.causation_id is not None  # noqa: S101
+    return RecordedEvent(
+        event_id=UUID(envelope.id),
+        stream_id=_stream(received.event, envelope.subject),
+        version=envelope.sequence,
+        data=received.event,
+        correlation_id=envelope.correlation_id or envelope.subject,
+        causation_id=envelope.causation_id,
+        actor=envelope.actor,
+        traceparent=envelope.traceparent or envelope.flow_traceparent,
+        recorded_at=envelope.time or _arrival(message),
+    )
+
+
+def _request(received: Received, message: Inbound) -> RecordedEvent:
+    """A request stands in no stream yet: version 0, and its derived cause as its id."""
+    envelope = received.envelope
+    return RecordedEvent(
+        event_id=envelope.cause,
+        stream_id=_stream(received.event, envelope.subject),
+        version=0,
+        data=received.event,
+        correlation_id=envelope.correlation_id or envelope.subject,
+        causation_id=envelope.causation_id or envelope.cause,
+        actor=envelope.source,
+        traceparent=envelope.traceparent or envelope.flow_traceparent,
+        recorded_at=envelope.time or _arrival(message),
+    )
+
+
+def _stream(event: Event, subject: str) -> str:
+    return account_stream(subject) if event.stream == "account" else build_stream(subject)
+
+
+def _arrival(message: Inbound) -> datetime:
+    return datetime.fromtimestamp(message.timestamp / 1000, UTC)
+
+
+def _blob(reference: str) -> str:
+    """A `ce_dataref` names an object under `blobs/` and nothing else of the store."""
+    name = reference.removeprefix("blobs/")
+    if name == reference or not name.isalnum():
+        raise BadMessage("not a reference to a blob", field="ce_dataref")
+    return reference

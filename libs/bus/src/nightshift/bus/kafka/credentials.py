@@ -1,0 +1,43 @@
+"""How to get into the broker, as aiokafka's clients (consumer, producer, admin) take it."""
+
+import ssl
+from typing import Any
+
+from nightshift.bus.settings import KafkaSettings
+from nightshift.eventlog.errors import ConfigurationError
+
+
+def connection_arguments(settings: KafkaSettings) -> dict[str, Any]:
+    """Keyword arguments for any aiokafka client. Raises ConfigurationError when a certificate file cannot be read."""
+    arguments: dict[str, Any] = {
+        "bootstrap_servers": settings.kafka_bootstrap.split(","),
+        "security_protocol": settings.kafka_security_protocol,
+    }
+    if settings.kafka_security_protocol.endswith("SSL"):
+        arguments["ssl_context"] = _ssl_context(settings)
+    if settings.kafka_security_protocol.startswith("SASL"):
+        password = settings.kafka_sasl_password
+        arguments |= {
+            "sasl_mechanism": settings.kafka_sasl_mechanism,
+            "sasl_plain_username": settings.kafka_sasl_username,
+            "sasl_plain_password": password.get_secret_value() if password else None,
+        }
+    return arguments
+
+
+def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
+    key_password = settings.kafka_ssl_key_password
+    try:
+        context = ssl.create_default_context(cafile=settings.kafka_ssl_ca_file)
+        if settings.kafka_ssl_cert_file is not None:
+            context.load_cert_chain(
+                settings.kafka_ssl_cert_file,
+                settings.kafka_ssl_key_file,
+                key_password.get_secret_value() if key_password else None,
+            )
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f"the broker's certificates cannot be read: {error}",
+            hint="look at NIGHTSHIFT_KAFKA_SSL_CA_FILE, _CERT_FILE and _KEY_FILE",
+        ) from error
+    return context

@@ -1,0 +1,267 @@
+"""The bus in memory, for tests: topics, groups, members, rebalances, uncommitted messages that come again.
+
+Only the broker is made up: what happens to a message is decided by the same intake as on Kafka.
+"""
+
+import asyncio
+import time
+import zlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from nightshift.bus.dispatch import Dispatcher
+from nightshift.bus.intake import Intake
+from nightshift.bus.parking import Parking
+from nightshift.bus.policy import ConsumerPolicy
+from nightshift.bus.port import GroundProbe, Outgoing, Partition, Sent, Subscription
+from nightshift.bus.settle import Settler
+from nightshift.contracts.registry import CATALOGUE, Registry
+from nightshift.eventlog.objects.port import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message in a partition."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+
+@dataclass(slots=True)
+class _Group:
+    members: list["_Member"] = field(default_factory=list)
+    committed: dict[Partition, int] = field(default_factory=dict)
+
+
+class MemoryBus:
+    """The broker, and a producer to it."""
+
+    def __init__(self, *, partitions: int = 2) -> None:
+        self._partitions = partitions
+        self._logs: dict[Partition, list[Stored]] = {}
+        self._groups: dict[str, _Group] = {}
+        self._turn = 0
+
+    async def send(self, messages: Sequence[Outgoing]) -> tuple[Sent, ...]:
+        """See the Producer port."""
+        sent = []
+        for message in messages:
+            partition = Partition(message.topic, self._place(message))
+            log = self._logs.setdefault(partition, [])
+            now = int(time.time() * 1000)
+            log.append(Stored(*partition, len(log), now, message.key, message.value, message.headers))
+            sent.append(Sent(*partition, len(log) - 1))
+        for group in self._groups.values():
+            for member in group.members:
+                member.arrived.set()
+        return tuple(sent)
+
+    async def read(self, topic: str) -> AsyncIterator[Stored]:
+        """A topic to its end."""
+        for message in self.messages(topic):
+            yield message
+
+    def messages(self, topic: str) -> list[Stored]:
+        """All messages of a topic, by partition and offset."""
+        return [
+            message for at in range(self._partitions) for message in self._logs.get(Partition(topic, at), [])
+        ]
+
+    def committed(self, group: str) -> Mapping[Partition, int]:
+        """The group's committed offsets."""
+        return self._groups[group].committed
+
+    def forget_offsets(self, group: str) -> None:
+        """As if the group's offsets had expired; its members begin at the earliest message again."""
+        self._groups.setdefault(group, _Group()).committed.clear()
+
+    def consumers(
+        self,
+        subscriptions: Sequence[Subscription],
+        *,
+        dead_letters: str,
+        objects: ObjectStore,
+        ground: GroundProbe | None = None,
+        policy: ConsumerPolicy | None = None,
+        registry: Registry = CATALOGUE,
+        carry_limit: int = 1_048_576,
+    ) -> "MemoryConsumers":
+        """One process's consumers; several of them are several members of their groups."""
+        policy = policy or ConsumerPolicy()
+        parking = Parking(self, objects, topic=dead_letters, carry_limit=carry_limit, retry=policy.retry)
+        members = []
+        for subscription in subscriptions:
+            dispatcher = Dispatcher(
+                subscription, objects=objects, seen_subjects=policy.seen_subjects, registry=registry
+            )
+            members.append(
+                _Member(self, subscription, policy, parking=parking, dispatcher=dispatcher, ground=ground)
+            )
+        return MemoryConsumers(self, members)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        return None
+
+    async def join(self, member: "_Member") -> None:
+        """A member comes; everyone's partitions are dealt anew."""
+        group = self._groups.setdefault(member.group, _Group())
+        await self._rebalance(group, [*group.members, member])
+
+    async def leave(self, member: "_Member") -> None:
+        """A member goes; the others get its partitions."""
+        group = self._groups[member.group]
+        await self._rebalance(group, [each for each in group.members if each is not member])
+
+    def fetch(self, partition: Partition, offset: int, limit: int) -> list[Stored]:
+        """Messages of a partition from an offset on."""
+        return self._logs.get(partition, [])[offset : offset + limit]
+
+    def commit(self, group: str, offsets: Mapping[Partition, int]) -> None:
+        """Remember where the group is."""
+        self._groups[group].committed.update(offsets)
+
+    async def _rebalance(self, group: _Group, members: list["_Member"]) -> None:
+        for member in group.members:
+            await member.revoke()
+        group.members = members
+        for index, member in enumerate(members):
+            mine = [
+                Partition(member.topic, at) for at in range(self._partitions) if at % len(members) == index
+            ]
+            member.assign({partition: group.committed.get(partition, 0) for partition in mine})
+
+    def _place(self, message: Outgoing) -> int:
+        if message.partition is not None:
+            return message.partition
+        if message.key is None:
+            self._turn += 1
+            return self._turn % self._partitions
+        return zlib.crc32(message.key) % self._partitions
+
+
+class MemoryConsumers:
+    """The Consumers port in memory."""
+
+    def __init__(self, bus: MemoryBus, members: Sequence["_Member"]) -> None:
+        self._bus = bus
+        self._members = members
+
+    @property
+    def assigned(self) -> bool:
+        """Whether every subscription has been dealt its partitions."""
+        return all(member.dealt for member in self._members)
+
+    async def crash(self) -> None:
+        """End as by SIGKILL: nothing is drained, nothing more is committed."""
+        for member in self._members:
+            await member.crash()
+            await self._bus.leave(member)
+
+    async def __aenter__(self) -> Self:
+        for member in self._members:
+            member.start()
+            await self._bus.join(member)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for member in self._members:
+            if not member.crashed:
+                await member.stop()
+                await self._bus.leave(member)
+
+
+class _Member:
+    """One subscription of one process: polls its partitions and feeds its intake."""
+
+    def __init__(
+        self,
+        bus: MemoryBus,
+        subscription: Subscription,
+        policy: ConsumerPolicy,
+        *,
+        parking: Parking,
+        dispatcher: Dispatcher,
+        ground: GroundProbe | None,
+        batch: int = 100,
+    ) -> None:
+        self.topic, self.group = subscription.topic, subscription.group
+        self.arrived = asyncio.Event()
+        self.dealt = False
+        self.crashed = False
+        self._bus = bus
+        self._batch = batch
+        self._positions: dict[Partition, int] = {}
+        self._paused: set[Partition] = set()
+        settler = Settler(
+            dispatcher,
+            parking,
+            policy.retry,
+            topic=self.topic,
+            group=self.group,
+            gate=subscription.gate,
+            ground=ground,
+        )
+        self._intake = Intake(settler, policy, topic=self.topic, group=self.group)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._intake.attach(self)
+        self._task = asyncio.create_task(self._poll(), name=f"member of {self.group}")
+
+    def assign(self, positions: dict[Partition, int]) -> None:
+        self._positions, self._paused, self.dealt = positions, set(), True
+        self.arrived.set()
+
+    async def revoke(self) -> None:
+        gone, self._positions = list(self._positions), {}
+        self.dealt = False
+        if not self.crashed:
+            await self._intake.revoked(gone)
+
+    async def stop(self) -> None:
+        await self._end()
+        await self._intake.close()
+
+    async def crash(self) -> None:
+        self.crashed = True
+        await self._end()
+        await self._intake.abandon()
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        self._paused.update(partitions)
+
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        self._paused.difference_update(partitions)
+        self.arrived.set()
+
+    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+        if not self.crashed:
+            self._bus.commit(self.group, offsets)
+
+    async def _end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _poll(self) -> None:
+        while True:
+            self.arrived.clear()
+            batch: list[Stored] = []
+            for partition, position in list(self._positions.items()):
+                if partition not in self._paused:
+                    found = self._bus.fetch(partition, position, self._batch)
+                    self._positions[partition] = position + len(found)
+                    batch += found
+            if batch:
+                await self._intake.take(batch)
+            else:
+                await self.arrived.wait()

@@ -1,0 +1,59 @@
+"""Settings of the broker connection and of the consumers."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from nightshift.contracts.topics import Topics
+from nightshift.eventlog.settings import PREFIX, Environment
+
+
+class KafkaSettings(Environment):
+    """Where the broker is, how to get in, and how to consume from it."""
+
+    kafka_bootstrap: str = Field(min_length=1, examples=["127.0.0.1:9092"])
+    topic_prefix: str = Field("nightshift", pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    kafka_idempotence: bool = True  # the embedded broker has no idempotent producer
+    kafka_adaptive_fetch: bool = False  # for a broker that does not wake a waiting fetch
+    kafka_compression: Literal["none", "gzip"] = "none"
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_ssl_ca_file: Path | None = None
+    kafka_ssl_cert_file: Path | None = None
+    kafka_ssl_key_file: Path | None = None
+    kafka_ssl_key_password: SecretStr | None = None
+    kafka_max_message_bytes: int = Field(1_048_576, ge=16_384)  # what the broker carries
+    kafka_max_poll_records: int = Field(500, ge=1, le=10_000)
+    kafka_max_poll_interval_s: float = Field(60.0, gt=0)
+    kafka_session_timeout_s: float | None = Field(None, gt=0)  # none: 10, or 2 with adaptive fetch
+    retry_attempts: int = Field(5, ge=1)  # of a transient error, before the dead letter
+    retry_base_s: float = Field(0.2, gt=0)
+    retry_cap_s: float = Field(10.0, gt=0)
+
+    @property
+    def topics(self) -> Topics:
+        """The installation's topics."""
+        return Topics(prefix=self.topic_prefix)
+
+    @property
+    def session_timeout_s(self) -> float:
+        """How long a silent consumer keeps its place. The embedded broker holds each join for half of it."""
+        return self.kafka_session_timeout_s or (2.0 if self.kafka_adaptive_fetch else 10.0)
+
+    @model_validator(mode="after")
+    def _credentials_belong_together(self) -> Self:
+        if self.kafka_security_protocol.startswith("SASL") and not (
+            self.kafka_sasl_username and self.kafka_sasl_password
+        ):
+            raise ValueError(
+                f"{PREFIX}KAFKA_SASL_USERNAME and {PREFIX}KAFKA_SASL_PASSWORD are needed with "
+                f"{PREFIX}KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol}"
+            )
+        if (self.kafka_ssl_key_file is None) != (self.kafka_ssl_cert_file is None):
+            raise ValueError(
+                f"{PREFIX}KAFKA_SSL_CERT_FILE and {PREFIX}KAFKA_SSL_KEY_FILE are set together or not at all"
+            )
+        return self

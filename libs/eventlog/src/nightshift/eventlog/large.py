@@ -1,0 +1,134 @@
+"""Large fields: over the inline limit a field goes to the object store by its digest, and a reference is appended."""
+
+import asyncio
+from functools import cache
+from hashlib import sha256
+from typing import Any, TypeVar, get_args, get_origin
+
+from pydantic import ValidationError
+
+from nightshift.contracts.canonical import dumps, loads
+from nightshift.contracts.marks import blob_fields
+from nightshift.contracts.model import BlobRef, Event
+from nightshift.eventlog.errors import Fault
+from nightshift.eventlog.objects.port import ObjectStore
+
+E = TypeVar("E", bound=Event)
+
+#: Bytes of a field (UTF-8 text, or canonical JSON) that stay in the event. Kafka's limit of 1 MiB is then far.
+INLINE_LIMIT = 32 * 1024
+
+
+async def externalize(event: E, store: ObjectStore) -> E:
+    """The event with each large field in the store and a BlobRef in its place. Done twice, it gives the same."""
+    changes: dict[str, BlobRef] = {}
+    for name in sorted(blob_fields(type(event))):
+        value = getattr(event, name)
+        if value is None or isinstance(value, BlobRef) or _is_small(value):
+            continue
+        body = await asyncio.to_thread(_large_body, value)
+        if body is not None:
+            digest = await asyncio.to_thread(_digest, body)
+            await store.put_if_absent(blob_key(digest), body)
+            changes[name] = BlobRef(ref=f"sha256:{digest}", bytes=len(body))
+    return event.model_copy(update=changes) if changes else event
+
+
+async def materialize(event: E, store: ObjectStore) -> E:
+    """The event with what its references stand for. Raises NotFound, and Fault when the bytes are not those."""
+    changes: dict[str, Any] = {}
+    for name in sorted(blob_fields(type(event))):
+        value = getattr(event, name)
+        if isinstance(value, BlobRef):
+            body = await _fetch(value, store)
+            changes[name] = await asyncio.to_thread(_value, body, text=_is_text(type(event), name))
+    return event.model_copy(update=changes) if changes else event
+
+
+def blob_key(digest: str) -> str:
+    """Where a blob of this SHA-256 (hex) is kept."""
+    return f"blobs/{digest}"
+
+
+async def _fetch(reference: BlobRef, store: ObjectStore) -> bytes:
+    digest = reference.ref.removeprefix("sha256:")
+    body = await store.get(blob_key(digest))
+    if len(body) != reference.bytes or await asyncio.to_thread(_digest, body) != digest:
+        raise Fault(f"blob {digest}: what is stored has another digest", hint="the object store changed it")
+    return body
+
+
+def _is_small(value: Any) -> bool:
+    """Whether it may stay, told without making its bytes. False: nobody knows yet.
+
+    Nearly every event is small, and a thread for each of its fields would cost more than all the rest of its append.
+    """
+    if isinstance(value, dict) and "ref" in value:
+        return False
+    try:
+        return _room_left(value, INLINE_LIMIT) >= 0
+    except RecursionError:
+        return False
+
+
+def _room_left(value: Any, room: int) -> int:
+    """What is left of `room` bytes after this value, written in the widest way JSON has; negative when not enough.
+
+    A character is six bytes at most (`\\u0000`; beyond the basic plane it is a pair, twelve), and a few around it.
+    """
+    if room < 0:
+        return room
+    if isinstance(value, str):
+        return room - (6 if value.isascii() else 12) * len(value) - 4
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            room = _room_left(inner, room - 12 * len(name) - 8)
+        return room
+    if isinstance(value, list | tuple):
+        for inner in value:
+            room = _room_left(inner, room - 2)
+        return room
+    if isinstance(value, int) and not isinstance(value, bool):
+        return room - value.bit_length() - 4
+    return room - 32
+
+
+def _large_body(value: Any) -> bytes | None:
+    """What is to be stored, or none when the value may stay. Lone surrogates are kept: a tool may print anything."""
+    if isinstance(value, str):
+        body = value.encode(errors="surrogatepass")
+        return body if len(body) > INLINE_LIMIT else None
+    body = dumps(value).encode()
+    return body if len(body) > INLINE_LIMIT or _looks_like_reference(value) else None
+
+
+def _looks_like_reference(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    try:
+        BlobRef.model_validate(value)
+    except ValidationError:
+        return False
+    return True
+
+
+@cache
+def _is_text(model: type[Event], name: str) -> bool:
+    return _holds_text(model.model_fields[name].annotation)
+
+
+def _holds_text(annotation: Any) -> bool:
+    if get_origin(annotation) in (dict, tuple):  # JSON, whatever its keys are
+        return False
+    return annotation is str or any(map(_holds_text, get_args(annotation)))
+
+
+def _value(body: bytes, *, text: bool) -> Any:
+    if text:
+        return body.decode(errors="surrogatepass")
+    value = loads(body)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _digest(body: bytes) -> str:
+    return sha256(body).hexdigest()

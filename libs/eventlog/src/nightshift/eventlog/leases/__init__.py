@@ -1,0 +1,1 @@
+"""Leases: which process may work on a name, until when."""

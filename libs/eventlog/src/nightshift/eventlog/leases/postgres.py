@@ -1,0 +1,72 @@
+"""Leases as rows of PostgreSQL, by its clock."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from nightshift.eventlog.database import Database
+from nightshift.eventlog.leases.port import Lease
+
+# By name, so that two that renew some of the same rows cannot wait for each other; answered in the order given.
+_RENEW_ALL = """
+SELECT kept FROM (
+    SELECT place, nightshift.renew_lease(name, owner, fence, $4) AS kept
+    FROM (
+        SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[]) WITH ORDINALITY AS l (name, owner, fence, place)
+        ORDER BY name
+    ) AS by_name
+) AS renewed ORDER BY place"""
+
+
+class PostgresLeases:
+    """The port of leases: calls of the functions in `log/sql/functions`, each one round trip."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def acquire(self, name: str, owner: str, *, ttl: float) -> Lease | None:
+        """See the port."""
+        rows = await self._database.fetch(
+            "SELECT nightshift.acquire_lease($1, $2, $3)", name, owner, timedelta(seconds=ttl)
+        )
+        fence = rows[0][0]
+        return None if fence is None else Lease(name, owner, fence)
+
+    async def renew(self, lease: Lease, *, ttl: float) -> bool:
+        """See the port."""
+        rows = await self._database.fetch(
+            "SELECT nightshift.renew_lease($1, $2, $3, $4)",
+            lease.name,
+            lease.owner,
+            lease.fence,
+            timedelta(seconds=ttl),
+        )
+        return bool(rows[0][0])
+
+    async def renew_all(self, leases: Sequence[Lease], *, ttl: float) -> Sequence[bool]:
+        """See the port."""
+        if not leases:
+            return ()
+        rows = await self._database.fetch(
+            _RENEW_ALL,
+            [lease.name for lease in leases],
+            [lease.owner for lease in leases],
+            [lease.fence for lease in leases],
+            timedelta(seconds=ttl),
+        )
+        return [bool(row[0]) for row in rows]
+
+    async def release(self, lease: Lease) -> None:
+        """See the port."""
+        await self._database.fetch(
+            "SELECT nightshift.release_lease($1, $2, $3)", lease.name, lease.owner, lease.fence
+        )
+
+    async def release_all(self, owner: str) -> int:
+        """See the port."""
+        rows = await self._database.fetch("SELECT nightshift.release_leases($1)", owner)
+        return int(rows[0][0])
+
+    async def expired(self, prefix: str, *, limit: int = 1000) -> Sequence[str]:
+        """See the port."""
+        rows = await self._database.fetch("SELECT * FROM nightshift.expired_leases($1, $2)", prefix, limit)
+        return [row[0] for row in rows]

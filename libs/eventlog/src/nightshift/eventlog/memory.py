@@ -1,0 +1,254 @@
+"""The event log in this process, for tests and simulation. It passes the conformance suite of the port."""
+
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TypeVar
+from uuid import UUID
+
+from nightshift.contracts.model import Event, Owner, PendingKind
+from nightshift.contracts.registry import CATALOGUE
+from nightshift.eventlog.errors import (
+    EventIdReused,
+    ForeignEventType,
+    Refused,
+    StreamClosed,
+    VersionConflict,
+)
+from nightshift.eventlog.port import SHARDS, Append, Appended, NewEvent, PendingItem, RecordedEvent, Row
+from nightshift.eventlog.prepare import PendingChange, Prepared, pending_changes, prepare, recorded
+from nightshift.eventlog.shards import shard_of
+from nightshift.eventlog.wire import Wire, called
+
+T = TypeVar("T")
+
+_NAME = re.compile(r"(build|account)-[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(slots=True)
+class _Stream:
+    shard: int
+    rows: list[Row] = field(default_factory=list)
+    closed: bool = False
+
+
+@dataclass(slots=True)
+class MemoryTables:
+    """What a database would hold; several logs over it are several services on one log."""
+
+    streams: dict[str, _Stream] = field(default_factory=dict)
+    shards: dict[int, list[Row]] = field(default_factory=lambda: {shard: [] for shard in range(SHARDS)})
+    by_id: dict[UUID, Row] = field(default_factory=dict)
+    pending: dict[tuple[PendingKind, str, str], PendingItem] = field(default_factory=dict)
+    position: int = 0
+
+    def copy(self) -> "MemoryTables":
+        """As it stands now, to be kept when a transaction fails."""
+        return MemoryTables(
+            {name: replace(one, rows=list(one.rows)) for name, one in self.streams.items()},
+            {shard: list(rows) for shard, rows in self.shards.items()},
+            dict(self.by_id),
+            dict(self.pending),
+            self.position,
+        )
+
+    def restore(self, before: "MemoryTables") -> None:
+        """Back to a copy."""
+        self.streams, self.shards = before.streams, before.shards
+        self.by_id, self.pending, self.position = before.by_id, before.pending, before.position
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class MemoryEventLog:
+    """The log's port over `tables`. `owner` none is the superuser, who may append every type."""
+
+    def __init__(
+        self,
+        tables: MemoryTables | None = None,
+        *,
+        actor: str = "memory",
+        owner: Owner | None = None,
+        wire: Wire | None = None,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self.tables = MemoryTables() if tables is None else tables
+        self._actor = actor
+        self._owner = owner
+        self._wire = wire
+        self._now = now
+
+    async def append(
+        self, stream_id: str, events: Sequence[NewEvent], *, expected_version: int | None = None
+    ) -> Appended:
+        """See the port."""
+        return (await self.append_all([Append(stream_id, events, expected_version)]))[0]
+
+    async def append_all(self, appends: Sequence[Append]) -> tuple[Appended, ...]:
+        """See the port."""
+        prepared = [prepare(one.stream_id, one.events, actor=self._actor) for one in appends]
+        changes = [pending_changes(one.stream_id, one.events) for one in appends]
+
+        def transaction() -> tuple[Appended, ...]:
+            before = self.tables.copy() if len(appends) > 1 else None
+            try:
+                return tuple(map(self._append, appends, prepared, changes))
+            except Refused:
+                if before is not None:
+                    self.tables.restore(before)
+                raise
+
+        return await self._call("log.append", transaction)
+
+    async def read_stream(
+        self,
+        stream_id: str,
+        *,
+        from_version: int = 1,
+        to_version: int | None = None,
+        backwards: bool = False,
+        limit: int | None = None,
+    ) -> AsyncIterator[RecordedEvent]:
+        """See the port."""
+
+        def read() -> list[Row]:
+            stream = self.tables.streams.get(stream_id)
+            rows = [] if stream is None else stream.rows[max(from_version, 1) - 1 : to_version]
+            return (rows[::-1] if backwards else rows)[:limit]
+
+        for row in await self._call("log.read_stream", read):
+            yield recorded(row)
+
+    async def read_shard(self, shard: int, *, after: int, limit: int) -> Sequence[Row]:
+        """See the port."""
+        return await self.read_shards({shard: after}, limit=limit)
+
+    async def read_shards(self, cursors: Mapping[int, int], *, limit: int) -> Sequence[Row]:
+        """See the port."""
+
+        def read() -> list[Row]:
+            found: list[Row] = []
+            for shard, after in cursors.items():
+                found += [row for row in self.tables.shards[shard] if row.position > after][:limit]
+            return found
+
+        return await self._call("log.read_shards", read)
+
+    async def read_open_streams(
+        self, shards: Sequence[int], *, after: tuple[str, int] = ("", 0), limit: int
+    ) -> Sequence[Row]:
+        """See the port."""
+
+        def read() -> list[Row]:
+            waiting = {item.stream_id for item in self.tables.pending.values()}
+            rows: list[Row] = []
+            for name, stream in sorted(self.tables.streams.items()):
+                if stream.shard in shards and (not stream.closed or name in waiting):
+                    rows += [row for row in stream.rows if (row.stream_id, row.version) > after]
+            return rows[:limit]
+
+        return await self._call("log.read_open_streams", read)
+
+    async def pending(
+        self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
+    ) -> Sequence[PendingItem]:
+        """See the port."""
+
+        def read() -> list[PendingItem]:
+            items = [item for item in self.tables.pending.values() if item.kind is kind]
+            if due_before is None:
+                items = [item for item in items if item.key > after_key]
+                return sorted(items, key=lambda item: (item.key, item.stream_id))[:limit]
+            due = [(item.due_at, item) for item in items if item.due_at and item.due_at <= due_before]
+            return [item for _, item in sorted(due, key=lambda one: (one[0], one[1].key))][:limit]
+
+        return await self._call("log.pending", read)
+
+    async def _call(self, what: str, work: Callable[[], T]) -> T:
+        return await called(self._wire, what, work)
+
+    def _append(
+        self, append: Append, prepared: Sequence[Prepared], changes: Sequence[PendingChange]
+    ) -> Appended:
+        """The rules of the SQL function append_events, in its order."""
+        name = append.stream_id
+        models = [self._owned(one.type) for one in prepared]
+        known = self.tables.streams.get(name)
+        head = 0 if known is None else len(known.rows)
+        closed = known is not None and known.closed and not all(model.after_close for model in models)
+        there = [self.tables.by_id[one.event_id] for one in prepared if one.event_id in self.tables.by_id]
+        if there:
+            return _again(name, prepared, there)
+        if closed:
+            raise StreamClosed(f"stream {name} is closed")
+        if append.expected_version not in (None, head):
+            raise VersionConflict(f"stream {name} is at version {head}, not at {append.expected_version}")
+        ends = [place for place, model in enumerate(models) if model.terminal]
+        if ends and any(not model.after_close for model in models[ends[0] + 1 :]):
+            raise StreamClosed(f"stream {name} goes on after its end")
+        if known is None:
+            if not _NAME.fullmatch(name) or len(name) > 136:
+                raise Refused(f"{name!r} does not name a stream")
+            known = self.tables.streams[name] = _Stream(shard_of(name))
+        known.closed = known.closed or bool(ends)
+        now = self._now()
+        for event in prepared:
+            self._write(known, name, event, now)
+        self._change_pending(name, head, now, changes)
+        versions = tuple(range(head + 1, head + len(prepared) + 1))
+        return Appended(name, versions[-1], versions, tuple(one.event_id for one in prepared), fresh=True)
+
+    def _owned(self, type_: str) -> type[Event]:
+        model = CATALOGUE.newest[type_]
+        if model.owner is Owner.OUTSIDE or self._owner not in (None, model.owner):
+            raise ForeignEventType(f"{self._owner or 'nobody'} does not own {type_}")
+        return model
+
+    def _write(self, stream: _Stream, name: str, event: Prepared, now: datetime) -> None:
+        self.tables.position += 1
+        row = Row(
+            shard=stream.shard,
+            position=self.tables.position,
+            stream_id=name,
+            version=len(stream.rows) + 1,
+            event_id=event.event_id,
+            type=event.type,
+            schema_version=event.schema_version,
+            data=event.data,
+            correlation_id=event.correlation_id,
+            causation_id=event.causation_id,
+            actor=event.actor,
+            traceparent=event.traceparent,
+            recorded_at=now,
+        )
+        stream.rows.append(row)
+        self.tables.shards[stream.shard].append(row)
+        self.tables.by_id[event.event_id] = row
+
+    def _change_pending(self, name: str, head: int, now: datetime, changes: Sequence[PendingChange]) -> None:
+        for one in changes:
+            place = (one.change.kind, one.change.key, name)
+            if one.event is not None:
+                self.tables.pending[place] = PendingItem(
+                    one.change.kind, one.change.key, name, head + one.event, now, one.change.due_at
+                )
+                continue
+            item, through = self.tables.pending.get(place), one.change.through_version
+            if item is not None and (through is None or item.version <= through):
+                del self.tables.pending[place]
+
+
+def _again(name: str, prepared: Sequence[Prepared], there: Sequence[Row]) -> Appended:
+    """The answer to an append whose ids are in the log: what was recorded, or a refusal."""
+    same = [(row.stream_id, row.event_id, row.type, row.schema_version, row.data) for row in there] == [
+        (name, one.event_id, one.type, one.schema_version, one.data) for one in prepared
+    ]
+    if not same:
+        raise EventIdReused(
+            f"stream {name}: {len(there)} of {len(prepared)} ids are in the log, or say something else"
+        )
+    versions = tuple(row.version for row in there)
+    return Appended(name, max(versions), versions, tuple(one.event_id for one in prepared), fresh=False)

@@ -1,0 +1,249 @@
+"""Brings a database to this release: roles, migrations that were not applied, all functions, the catalogue's types.
+
+Forward only, in one transaction under an advisory lock, so that every replica may do it at once.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import entry_points
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Literal
+
+import asyncpg
+import structlog
+
+from nightshift.contracts.model import Event, Owner
+from nightshift.contracts.registry import CATALOGUE
+from nightshift.eventlog.errors import ConfigurationError, Fault, Unavailable
+
+_log = structlog.get_logger(__name__)
+
+#: The oldest major version of PostgreSQL that the SQL is tested on.
+OLDEST_SERVER = 15
+
+_WRONG_ADDRESS = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.exceptions.ClientConfigurationError,
+)
+
+#: The entry-point group in which a service names the package that holds its `sql` folder.
+SQL_ENTRY_POINTS = "nightshift.sql"
+
+#: The advisory lock of migrations. 20040 is the first of our lock classes; shards have 20041.
+_LOCK = "SELECT pg_advisory_xact_lock(20040, 0)"
+
+_LEDGER = """
+CREATE TABLE IF NOT EXISTS nightshift.migrations (
+    name text PRIMARY KEY,
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)
+"""
+
+_SYNC_TYPES = """
+INSERT INTO nightshift.event_types AS t (type, role, terminal, after_close)
+SELECT * FROM unnest($1::text[], $2::name[], $3::boolean[], $4::boolean[])
+ON CONFLICT (type) DO UPDATE
+    SET role = excluded.role, terminal = excluded.terminal, after_close = excluded.after_close
+    WHERE (t.role, t.terminal, t.after_close)
+        IS DISTINCT FROM (excluded.role, excluded.terminal, excluded.after_close)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """A numbered file of `sql/migrations`. Once applied anywhere it never changes."""
+
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the file, in hex."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationState:
+    """How one migration stands. `unknown`: applied by a newer release than this one."""
+
+    name: str
+    state: Literal["applied", "waiting", "changed", "unknown"]
+    applied_at: datetime | None
+
+
+async def migrate(dsn: str) -> tuple[str, ...]:
+    """Bring the database to this release; the names of the migrations applied now.
+
+    The role must be a superuser, or may create roles and schemas. A database of a newer release is left as it is.
+    Raises ConfigurationError, Unavailable, and Fault when an applied file has changed.
+    """
+    async with _connected(dsn) as connection:
+        _refuse_old(connection)
+        async with connection.transaction():
+            await connection.execute(_LOCK)
+            return await _migrate(connection)
+
+
+async def status(dsn: str) -> tuple[MigrationState, ...]:
+    """How each migration stands in this database, in their order. Changes nothing.
+
+    Raises ConfigurationError, Unavailable.
+    """
+    async with _connected(dsn) as connection:
+        return _compare(known_migrations(), await _applied(connection))
+
+
+def known_migrations() -> tuple[Migration, ...]:
+    """The migrations of this release, in the order of their numbers."""
+    migrations = [
+        Migration(entry.name.removesuffix(".sql"), entry.read_text(encoding="utf-8"))
+        for folder in _sql_folders()
+        for entry in _sql_files(folder / "migrations")
+    ]
+    return tuple(sorted(migrations, key=lambda migration: migration.name))
+
+
+def _sql_folders() -> list[Traversable]:
+    """The `sql` folders of the log and of every installed service that has tables or functions of its own.
+
+    A service names its package in the entry-point group `nightshift.sql`.
+    """
+    services = sorted(entry_points(group=SQL_ENTRY_POINTS), key=lambda point: point.name)
+    return [files(__package__) / "sql", *(files(point.value) / "sql" for point in services)]
+
+
+def _refuse_old(connection: asyncpg.Connection) -> None:
+    version = connection.get_server_version()
+    if version.major < OLDEST_SERVER:
+        raise ConfigurationError(
+            f"PostgreSQL {OLDEST_SERVER} or newer is needed, and this is {version.major}.{version.minor}",
+            hint="give the address of a newer server in NIGHTSHIFT_POSTGRES_DSN",
+        )
+
+
+async def _migrate(connection: asyncpg.Connection) -> tuple[str, ...]:
+    sql = files(__package__) / "sql"
+    applied = await _applied(connection)
+    states = _compare(known_migrations(), applied)
+    changed = [one.name for one in states if one.state == "changed"]
+    if changed:
+        raise Fault(
+            f"migration {', '.join(changed)} was changed after it was applied to this database",
+            hint="restore the file as it was, and put the change into a new migration",
+        )
+    newer = [one.name for one in states if one.state == "unknown"]
+    if newer:
+        # Ours would put older functions over newer tables.
+        _log.warning("migrate.database_is_newer", unknown=newer)
+        return ()
+
+    await connection.execute((sql / "roles.sql").read_text(encoding="utf-8"))
+    await connection.execute((sql / "ownership.sql").read_text(encoding="utf-8"))
+    await connection.execute("SET LOCAL ROLE nightshift_owner")
+    await connection.execute(_LEDGER)
+    waiting = {one.name for one in states if one.state == "waiting"}
+    done = []
+    for migration in known_migrations():
+        if migration.name in waiting:
+            await connection.execute(migration.sql)
+            await connection.execute(
+                "INSERT INTO nightshift.migrations (name, checksum) VALUES ($1, $2)",
+                migration.name,
+                migration.checksum,
+            )
+            done.append(migration.name)
+            _log.info("migrate.applied", migration=migration.name)
+    await _replace_functions(connection)
+    await _sync_types(connection)
+    return tuple(done)
+
+
+async def _replace_functions(connection: asyncpg.Connection) -> None:
+    # One function may call another whose file comes later.
+    await connection.execute("SET LOCAL check_function_bodies = off")
+    for folder in _sql_folders():
+        for entry in _sql_files(folder / "functions"):
+            await connection.execute(entry.read_text(encoding="utf-8"))
+    await connection.execute("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA nightshift FROM PUBLIC")
+
+
+async def _sync_types(connection: asyncpg.Connection) -> None:
+    """Types that only a newer release knows stay."""
+    types: list[type[Event]] = [one for one in CATALOGUE.newest.values() if one.owner is not Owner.OUTSIDE]
+    await connection.execute(
+        _SYNC_TYPES,
+        [one.type for one in types],
+        [role_of(one.owner) for one in types],
+        [one.terminal for one in types],
+        [one.after_close for one in types],
+    )
+
+
+def role_of(owner: Owner) -> str:
+    """The database role of an owner of event types."""
+    return f"nightshift_{owner.value.replace('-', '_')}"
+
+
+def _compare(
+    known: tuple[Migration, ...], applied: dict[str, tuple[str, datetime]]
+) -> tuple[MigrationState, ...]:
+    states = []
+    for migration in known:
+        checksum, at = applied.get(migration.name, (None, None))
+        state: Literal["applied", "waiting", "changed"] = (
+            "waiting" if checksum is None else "applied" if checksum == migration.checksum else "changed"
+        )
+        states.append(MigrationState(migration.name, state, at))
+    names = {migration.name for migration in known}
+    states += [MigrationState(name, "unknown", at) for name, (_, at) in applied.items() if name not in names]
+    return tuple(sorted(states, key=lambda one: one.name))
+
+
+async def _applied(connection: asyncpg.Connection) -> dict[str, tuple[str, datetime]]:
+    if not await connection.fetchval("SELECT to_regclass('nightshift.migrations') IS NOT NULL"):
+        return {}
+    rows = await connection.fetch("SELECT name, checksum, applied_at FROM nightshift.migrations")
+    return {row["name"]: (row["checksum"], row["applied_at"]) for row in rows}
+
+
+def _sql_files(folder: Traversable) -> Iterator[Traversable]:
+    return iter(sorted((e for e in folder.iterdir() if e.name.endswith(".sql")), key=lambda e: e.name))
+
+
+@contextlib.asynccontextmanager
+async def _connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await _connect(dsn)
+    try:
+        yield connection
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        if not connection.is_closed():
+            raise
+        raise Unavailable(
+            f"PostgreSQL: the connection broke: {str(error) or type(error).__name__}",
+            hint="it is done whole or not at all: try again when the server runs",
+        ) from error
+    finally:
+        await connection.close()
+
+
+async def _connect(dsn: str) -> asyncpg.Connection:
+    try:
+        return await asyncpg.connect(
+            dsn,
+            timeout=10,
+            target_session_attrs="primary",
+            server_settings={"application_name": "nightshift-migrate"},
+        )
+    except _WRONG_ADDRESS as error:
+        raise ConfigurationError(f"PostgreSQL: {error}", hint="check NIGHTSHIFT_POSTGRES_DSN") from error
+    except (OSError, asyncpg.PostgresError, asyncpg.exceptions.TargetServerAttributeNotMatched) as error:
+        raise Unavailable(
+            f"PostgreSQL: {str(error) or type(error).__name__}",
+            hint="look at NIGHTSHIFT_POSTGRES_DSN, and whether the server runs as a primary",
+        ) from error

@@ -1,0 +1,62 @@
+"""The object store in this process, for tests and simulation. It passes the conformance suite of the port."""
+
+from collections.abc import AsyncIterator
+
+from nightshift.eventlog.errors import NotFound
+from nightshift.eventlog.objects.keys import check_key
+from nightshift.eventlog.objects.port import ObjectInfo
+from nightshift.eventlog.wire import Wire, called
+
+
+class MemoryObjectStore:
+    """The port over `bodies`; several stores over one dict are several clients of one store."""
+
+    def __init__(self, bodies: dict[str, bytes] | None = None, *, wire: Wire | None = None) -> None:
+        self.bodies: dict[str, bytes] = {} if bodies is None else bodies
+        self._wire = wire
+
+    async def put(self, key: str, body: bytes) -> None:
+        """See the port."""
+        check_key(key)
+        await called(self._wire, "objects.put", lambda: self.bodies.update({key: bytes(body)}))
+
+    async def put_if_absent(self, key: str, body: bytes) -> bool:
+        """See the port."""
+        check_key(key)
+
+        def put() -> bool:
+            if key in self.bodies:
+                return False
+            self.bodies[key] = bytes(body)
+            return True
+
+        return await called(self._wire, "objects.put_if_absent", put)
+
+    async def get(self, key: str) -> bytes:
+        """See the port."""
+        check_key(key)
+        body = await called(self._wire, "objects.get", lambda: self.bodies.get(key))
+        if body is None:
+            raise NotFound(f"no object {key}")
+        return body
+
+    async def get_range(self, key: str, start: int, length: int) -> bytes:
+        """See the port."""
+        return (await self.get(key))[start : start + length]
+
+    async def head(self, key: str) -> ObjectInfo | None:
+        """See the port."""
+        check_key(key)
+        body = await called(self._wire, "objects.head", lambda: self.bodies.get(key))
+        return None if body is None else ObjectInfo(key, len(body))
+
+    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        """See the port."""
+        for key in await called(self._wire, "objects.list", lambda: sorted(self.bodies)):
+            if key.startswith(prefix) and key in self.bodies:
+                yield ObjectInfo(key, len(self.bodies[key]))
+
+    async def delete(self, key: str) -> None:
+        """See the port."""
+        check_key(key)
+        await called(self._wire, "objects.delete", lambda: self.bodies.pop(key, None))

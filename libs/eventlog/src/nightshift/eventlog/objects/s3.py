@@ -1,0 +1,211 @@
+"""The object store on S3 and its like. The only importer of boto3, which blocks and so lives in threads."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+
+from nightshift.eventlog.errors import ConfigurationError, Fault, NightshiftError, NotFound, Unavailable
+from nightshift.eventlog.objects.keys import check_key
+from nightshift.eventlog.objects.port import ObjectInfo
+from nightshift.eventlog.settings import ObjectStoreSettings
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+T = TypeVar("T")
+
+#: Calls at the same time, and so threads and connections.
+_THREADS = 16
+#: Tries of one call. botocore tries 5xx and connections again by itself; these are for what it does not know.
+_TRIES = 5
+
+_MISSING = {"NoSuchKey", "404", "NotFound"}
+_MISCONFIGURED = {
+    "NoSuchBucket",
+    "AccessDenied",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "AuthorizationHeaderMalformed",  # another region than the bucket's
+    "AllAccessDisabled",
+    "PermanentRedirect",
+    "403",
+}
+
+
+class _Conflict(Exception):
+    """409: another writer of this key is under way, and nobody knows yet who will have been first."""
+
+
+class S3ObjectStore:
+    """The port on one bucket. Use it with `async with`, or `close` it; its one client is made at the start."""
+
+    def __init__(self, settings: ObjectStoreSettings) -> None:
+        self._settings = settings
+        self._bucket = settings.s3_bucket
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="s3")
+        self._client: S3Client | None = None
+        self._making = asyncio.Lock()
+
+    @classmethod
+    def from_settings(cls, settings: ObjectStoreSettings) -> Self:
+        """The store that the environment names."""
+        return cls(settings)
+
+    async def __aenter__(self) -> Self:
+        await self._ready()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Wait for the calls under way and end the threads."""
+        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+        if self._client is not None:
+            await asyncio.to_thread(self._client.close)
+
+    async def put(self, key: str, body: bytes) -> None:
+        """See the port."""
+        await self._call(lambda s3: s3.put_object(Bucket=self._bucket, Key=check_key(key), Body=body))
+
+    async def put_if_absent(self, key: str, body: bytes) -> bool:
+        """See the port."""
+        check_key(key)
+
+        def write(s3: "S3Client") -> bool:
+            try:
+                s3.put_object(Bucket=self._bucket, Key=key, Body=body, IfNoneMatch="*")
+            except ClientError as error:
+                if _status(error) == 412:
+                    return False
+                if _status(error) == 409:
+                    raise _Conflict from error
+                raise
+            return True
+
+        return await self._call(write)
+
+    async def get(self, key: str) -> bytes:
+        """See the port."""
+        return await self._call(
+            lambda s3: s3.get_object(Bucket=self._bucket, Key=check_key(key))["Body"].read()
+        )
+
+    async def get_range(self, key: str, start: int, length: int) -> bytes:
+        """See the port. What lies beyond the end is left out."""
+        check_key(key)
+        if length == 0:
+            return b""
+
+        def read(s3: "S3Client") -> bytes:
+            span = f"bytes={start}-{start + length - 1}"
+            try:
+                return s3.get_object(Bucket=self._bucket, Key=key, Range=span)["Body"].read()
+            except ClientError as error:
+                if _status(error) == 416:  # begins beyond the end
+                    return b""
+                raise
+
+        return await self._call(read)
+
+    async def head(self, key: str) -> ObjectInfo | None:
+        """See the port."""
+        check_key(key)
+        try:
+            found = await self._call(lambda s3: s3.head_object(Bucket=self._bucket, Key=key))
+        except NotFound:
+            return None
+        return ObjectInfo(key, found["ContentLength"])
+
+    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        """See the port."""
+        more: dict[str, Any] = {}
+        while True:
+            page = await self._call(self._lister(prefix, more))
+            for item in page.get("Contents", ()):
+                yield ObjectInfo(item["Key"], item["Size"])
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    async def delete(self, key: str) -> None:
+        """See the port."""
+        await self._call(lambda s3: s3.delete_object(Bucket=self._bucket, Key=check_key(key)))
+
+    def _lister(self, prefix: str, more: dict[str, Any]) -> Callable[["S3Client"], Any]:
+        return lambda s3: s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **more)
+
+    async def _ready(self) -> "S3Client":
+        async with self._making:
+            if self._client is None:
+                loop = asyncio.get_running_loop()
+                self._client = await loop.run_in_executor(self._threads, _make_client, self._settings)
+            return self._client
+
+    async def _call(self, work: Callable[["S3Client"], T]) -> T:
+        """Do `work` in a thread; each of its errors leaves as one of ours."""
+        client = self._client or await self._ready()
+        loop = asyncio.get_running_loop()
+        for attempt in range(_TRIES):
+            try:
+                return await loop.run_in_executor(self._threads, work, client)
+            except _Conflict:
+                await asyncio.sleep(random.uniform(0.01, 0.05) * 2**attempt)  # noqa: S311 - no secret
+            except (ClientError, BotoCoreError, OSError) as error:
+                raise _translate(error) from error
+        raise Unavailable(f"S3: {_TRIES} times another writer of the same key was under way")
+
+
+def _make_client(settings: ObjectStoreSettings) -> "S3Client":
+    secret = settings.s3_secret_key
+    custom = settings.s3_endpoint is not None
+    # Newer checksums by default end up inside the objects of some stores that are not Amazon's.
+    checksums: Any = {
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+    }
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=settings.s3_endpoint,
+        region_name=settings.s3_region,
+        aws_access_key_id=settings.s3_access_key,
+        aws_secret_access_key=None if secret is None else secret.get_secret_value(),
+        config=Config(
+            connect_timeout=5,
+            read_timeout=60,
+            max_pool_connections=_THREADS,
+            retries={"mode": "standard", "total_max_attempts": _TRIES},
+            s3={"addressing_style": "path"} if custom else None,
+            **(checksums if custom else {}),
+        ),
+    )
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _translate(error: Exception) -> NightshiftError:
+    if isinstance(error, ClientError):
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        if code in _MISSING:
+            return NotFound(f"S3: {error}")
+        if code in _MISCONFIGURED:
+            return ConfigurationError(f"S3: {error}", hint="check the NIGHTSHIFT_S3_… settings")
+        if _status(error) >= 500 or _status(error) == 429 or code in {"SlowDown", "RequestTimeout"}:
+            return Unavailable(f"S3: {error}")
+        return Fault(f"S3: {error}")
+    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+        return ConfigurationError(
+            f"S3: {error}", hint="set NIGHTSHIFT_S3_ACCESS_KEY and NIGHTSHIFT_S3_SECRET_KEY"
+        )
+    return Unavailable(f"S3: {error}")

@@ -1,0 +1,276 @@
+"""The event log on PostgreSQL: calls of the functions in `sql/functions`, each one round trip."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol, Self
+
+from nightshift.contracts.errors import ContractError
+from nightshift.contracts.model import PendingKind
+from nightshift.contracts.registry import decode
+from nightshift.eventlog.append_notification import Hint
+from nightshift.eventlog.database import Database, PgConfig, Uuid
+from nightshift.eventlog.errors import (
+    EventIdReused,
+    ForeignEventType,
+    NightshiftError,
+    Refused,
+    StreamClosed,
+    VersionConflict,
+)
+from nightshift.eventlog.port import Append, Appended, NewEvent, PendingItem, RecordedEvent, Row
+from nightshift.eventlog.prepare import PendingChange, Prepared, pending_changes, prepare, unreadable
+from nightshift.eventlog.shards import shard_of
+
+#: What the log's own SQLSTATEs mean.
+REFUSALS: Mapping[str, Callable[[str], NightshiftError]] = {
+    "NS001": VersionConflict,
+    "NS002": EventIdReused,
+    "NS003": ForeignEventType,
+    "NS004": StreamClosed,
+    # Only a later id of the batch is known, or another shard committed the same id at the same moment.
+    "23505": EventIdReused,
+    # A stream's name, a version, a fence: what a CHECK of the schema refuses is refused for good.
+    "23514": Refused,
+}
+
+_APPEND_ONE = "SELECT nightshift.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+_APPEND = """
+SELECT shard, head, versions, fresh FROM nightshift.append_events(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
+)"""
+_APPEND_MANY = """
+SELECT shard, head, versions, fresh FROM nightshift.append_many(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17
+)"""
+
+
+def _select(columns: str, call: str) -> str:
+    return " ".join(("SELECT", columns, "FROM", call))
+
+
+_ROW = (
+    "shard, position, stream_id, version, event_id, type, schema_version, data,"
+    " correlation_id, causation_id, actor, traceparent, recorded_at"
+)
+_READ_SHARDS = _select(_ROW, "nightshift.read_shards($1, $2, $3)")
+_READ_OPEN = _select(_ROW, "nightshift.read_open_streams($1, $2, $3, $4)")
+_EVENT = (
+    "event_id, stream_id, version, type, schema_version, data,"
+    " correlation_id, causation_id, actor, traceparent, recorded_at"
+)
+_READ_STREAM = _select(_EVENT, "nightshift.read_stream($1, $2, $3, $4)")
+_READ_BACKWARDS = _select(_EVENT, "nightshift.read_stream_backwards($1, $2, $3, $4)")
+_PENDING = "kind, key, stream_id, version, opened_at, due_at"
+_PENDING_BY_KEY = _select(_PENDING, "nightshift.pending_by_key($1, $2, $3)")
+_PENDING_DUE = _select(_PENDING, "nightshift.pending_due($1, $2, $3)")
+
+_LAST_VERSION = 2**63 - 1
+
+
+class _Hints(Protocol):
+    def tell(self, shard: int) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class _HeldBack:
+    """Hints of a transaction that is not committed yet."""
+
+    def __init__(self) -> None:
+        self.shards: set[int] = set()
+
+    def tell(self, shard: int) -> None:
+        self.shards.add(shard)
+
+    async def close(self) -> None:
+        self.shards.clear()
+
+
+class PostgresEventLog:
+    """The log's port on PostgreSQL. `actor` is the writer's name where an event names none."""
+
+    def __init__(self, database: Database, *, actor: str, hint: bool = True, page: int = 1000) -> None:
+        """`database` is one of `log_database`. `hint`: tell the relay after each commit. `page`: events a read."""
+        self._database = database
+        self._actor = actor
+        self._hint: _Hints | None = Hint(database) if hint else None
+        self._page = page
+
+    async def close(self) -> None:
+        """Let the last hint leave. The database belongs to whoever made it."""
+        if self._hint is not None:
+            await self._hint.close()
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[tuple[Any, Self]]:
+        """A connection, and this log on it: statements and appends that are committed together when the block ends.
+
+        Nothing is tried again inside; an error takes all of it back.
+        """
+        held = _HeldBack()
+        async with self._database.connection() as connection, connection.transaction():
+            within = type(self)(connection, actor=self._actor, hint=False, page=self._page)
+            within._hint = held
+            yield connection, within
+        if self._hint is not None:
+            for shard in held.shards:
+                self._hint.tell(shard)
+
+    async def append(
+        self, stream_id: str, events: Sequence[NewEvent], *, expected_version: int | None = None
+    ) -> Appended:
+        """See the port."""
+        prepared = prepare(stream_id, events, actor=self._actor, uuid=Uuid)
+        changes = pending_changes(stream_id, events)
+        if len(prepared) == 1 and not changes:
+            return await self._append_one(stream_id, prepared[0], expected_version)
+        return await self._append_batch(stream_id, prepared, changes, expected_version)
+
+    async def append_all(self, appends: Sequence[Append]) -> tuple[Appended, ...]:
+        """See the port."""
+        if not appends:
+            return ()
+        prepared = [prepare(one.stream_id, one.events, actor=self._actor, uuid=Uuid) for one in appends]
+        changes = [pending_changes(one.stream_id, one.events) for one in appends]
+        rows = await self._database.fetch(
+            _APPEND_MANY,
+            [one.stream_id for one in appends],
+            [one.expected_version for one in appends],
+            [len(one) for one in prepared],
+            [len(one) for one in changes],
+            *_event_arrays([event for one in prepared for event in one]),
+            *_pending_arrays([change for one in changes for change in one]),
+        )
+        return tuple(
+            self._appended(one.stream_id, events, row)
+            for one, events, row in zip(appends, prepared, rows, strict=True)
+        )
+
+    async def read_stream(
+        self,
+        stream_id: str,
+        *,
+        from_version: int = 1,
+        to_version: int | None = None,
+        backwards: bool = False,
+        limit: int | None = None,
+    ) -> AsyncIterator[RecordedEvent]:
+        """See the port."""
+        first, last = from_version, _LAST_VERSION if to_version is None else to_version
+        query = _READ_BACKWARDS if backwards else _READ_STREAM
+        left = limit
+        while left is None or left > 0:
+            size = self._page if left is None else min(self._page, left)
+            rows = await self._database.fetch(query, stream_id, first, last, size)
+            for row in rows:
+                yield _recorded(row)
+            if len(rows) < size:
+                return
+            if backwards:
+                last = rows[-1]["version"] - 1
+            else:
+                first = rows[-1]["version"] + 1
+            if left is not None:
+                left -= size
+
+    async def read_shard(self, shard: int, *, after: int, limit: int) -> Sequence[Row]:
+        """See the port."""
+        return await self.read_shards({shard: after}, limit=limit)
+
+    async def read_shards(self, cursors: Mapping[int, int], *, limit: int) -> Sequence[Row]:
+        """See the port."""
+        rows = await self._database.fetch(_READ_SHARDS, list(cursors), list(cursors.values()), limit)
+        return [Row(*row) for row in rows]
+
+    async def read_open_streams(
+        self, shards: Sequence[int], *, after: tuple[str, int] = ("", 0), limit: int
+    ) -> Sequence[Row]:
+        """See the port."""
+        rows = await self._database.fetch(_READ_OPEN, list(shards), *after, limit)
+        return [Row(*row) for row in rows]
+
+    async def pending(
+        self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
+    ) -> Sequence[PendingItem]:
+        """See the port."""
+        if due_before is None:
+            rows = await self._database.fetch(_PENDING_BY_KEY, kind.value, after_key, limit)
+        else:
+            rows = await self._database.fetch(_PENDING_DUE, kind.value, due_before, limit)
+        return [PendingItem(PendingKind(row[0]), *row[1:]) for row in rows]
+
+    async def _append_batch(
+        self,
+        stream_id: str,
+        prepared: Sequence[Prepared],
+        changes: Sequence[PendingChange],
+        expected_version: int | None,
+    ) -> Appended:
+        arrays = *_batch_arrays(prepared), *_pending_arrays(changes)
+        rows = await self._database.fetch(_APPEND, stream_id, expected_version, *arrays)
+        return self._appended(stream_id, prepared, rows[0])
+
+    async def _append_one(self, stream_id: str, event: Prepared, expected_version: int | None) -> Appended:
+        shard = shard_of(stream_id)
+        rows = await self._database.fetch(_APPEND_ONE, stream_id, shard, expected_version, *event)
+        version = rows[0][0]
+        if version < 0:  # it was there before
+            return Appended(stream_id, -version, (-version,), (event.event_id,), fresh=False)
+        if self._hint is not None:
+            self._hint.tell(shard)
+        return Appended(stream_id, version, (version,), (event.event_id,), fresh=True)
+
+    def _appended(self, stream_id: str, prepared: Sequence[Prepared], row: Any) -> Appended:
+        shard, head, versions, fresh = row
+        if fresh:
+            versions = range(head - len(prepared) + 1, head + 1)
+            if self._hint is not None:
+                self._hint.tell(shard)
+        return Appended(
+            stream_id=stream_id,
+            version=head,
+            versions=tuple(versions),
+            event_ids=tuple([one.event_id for one in prepared]),
+            fresh=fresh,
+        )
+
+
+def log_database(config: PgConfig) -> Database:
+    """A database that knows what the log's SQLSTATEs mean."""
+    return Database(config, refusals=REFUSALS)
+
+
+def _event_arrays(events: Sequence[Prepared]) -> tuple[tuple[Any, ...], ...]:
+    return tuple(zip(*events, strict=True))
+
+
+def _batch_arrays(events: Sequence[Prepared]) -> tuple[tuple[Any, ...], ...]:
+    """As `_event_arrays`, for one stream: what all events have in common is sent once."""
+    ids, types, versions, data, correlations, causes, actors, traces = _event_arrays(events)
+    return ids, types, versions, data, _once(correlations), causes, _once(actors), _once(traces)
+
+
+def _once(column: tuple[Any, ...]) -> tuple[Any, ...]:
+    return column[:1] if column.count(column[0]) == len(column) else column
+
+
+def _pending_arrays(changes: Sequence[PendingChange]) -> tuple[list[Any], ...]:
+    return (
+        [one.change.kind.value for one in changes],
+        [one.change.key for one in changes],
+        [one.event for one in changes],
+        [one.change.due_at for one in changes],
+        [one.change.through_version for one in changes],
+    )
+
+
+def _recorded(row: Any) -> RecordedEvent:
+    (event_id, stream_id, version, type_, schema_version, data, correlation, causation, actor, trace, at) = (
+        row
+    )
+    try:
+        event = decode(type_, schema_version, data)
+    except ContractError as error:
+        raise unreadable(stream_id, version, error) from error
+    return RecordedEvent(event_id, stream_id, version, event, correlation, causation, actor, trace, at)

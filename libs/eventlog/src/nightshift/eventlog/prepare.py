@@ -1,0 +1,136 @@
+"""From the events of an append to what is stored: ids, canonical text, and the net change of the pending projection.
+
+Both adapters start here, so that they store the same.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+from uuid import UUID
+
+from nightshift.contracts.errors import ContractError
+from nightshift.contracts.ids import event_id_bytes
+from nightshift.contracts.model import Pending, PendingKind
+from nightshift.contracts.registry import decode, encode
+from nightshift.eventlog.errors import EventIdReused, Fault, Refused
+from nightshift.eventlog.port import NewEvent, RecordedEvent, Row
+
+
+class Prepared(NamedTuple):
+    """One event as it will be stored, without what only the log knows. In the order the SQL functions take it.
+
+    A tuple, because it is made for every event and a batch is turned into its columns by one zip.
+    """
+
+    event_id: UUID
+    type: str
+    schema_version: int
+    data: str
+    correlation_id: str
+    causation_id: UUID
+    actor: str
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingChange:
+    """The net change of one (kind, key). `event`: the place in the batch (1, 2…) of the opening; none closes."""
+
+    change: Pending
+    event: int | None
+
+
+def _uuid(octets: bytes) -> UUID:
+    return UUID(bytes=octets)
+
+
+_make = partial(tuple.__new__, Prepared)  # the constructor of a NamedTuple binds every argument by name first
+
+
+def prepare(
+    stream_id: str, events: Sequence[NewEvent], *, actor: str, uuid: Callable[[bytes], UUID] = _uuid
+) -> tuple[Prepared, ...]:
+    """Encode each event and derive its id. Raises Refused for an empty batch or data without JSON, EventIdReused.
+
+    `uuid`: how the store makes a UUID of 16 bytes.
+    """
+    if not events:
+        raise Refused(f"stream {stream_id}: an append of nothing")
+    subject = stream_id.partition("-")[2]
+    prepared, ids = [], []
+    try:
+        for event in events:
+            data, cause = event.data, event.causation_id
+            kind = data.type
+            octets = event_id_bytes(cause, kind, event.index)
+            ids.append(octets)
+            prepared.append(
+                _make(
+                    (
+                        uuid(octets),
+                        kind,
+                        data.version,
+                        encode(data),
+                        event.correlation_id or subject,
+                        cause,
+                        event.actor or actor,
+                        event.traceparent,
+                    )
+                )
+            )
+    except ContractError as error:
+        raise Refused(f"stream {stream_id}: {error}") from error
+    if len(set(ids)) < len(ids):
+        raise EventIdReused(
+            f"stream {stream_id}: two events of one append have one id",
+            hint="give events of one type and cause an index: 0, 1, 2…",
+        )
+    return tuple(prepared)
+
+
+def pending_changes(stream_id: str, events: Sequence[NewEvent]) -> tuple[PendingChange, ...]:
+    """What the batch opens and closes in the end: the last word for each kind and key."""
+    subject = stream_id.partition("-")[2]
+    net: dict[tuple[PendingKind, str], PendingChange] = {}
+    for place, event in enumerate(events, start=1):
+        for change in event.data.pending(subject):
+            known = net.get((change.kind, change.key))
+            if change.opens:
+                net[change.kind, change.key] = PendingChange(change, place)
+            elif known is None or change.through_version is None:
+                net[change.kind, change.key] = PendingChange(change, None)
+            elif known.event is None and known.change.through_version is not None:
+                wider = max(change.through_version, known.change.through_version)
+                net[change.kind, change.key] = PendingChange(
+                    Pending(change.kind, change.key, opens=False, through_version=wider), None
+                )
+            # Else the close reaches only what was there before this batch, and the last word stands.
+    return tuple(net.values())
+
+
+def recorded(row: Row) -> RecordedEvent:
+    """The row with its data decoded, of the newest version. Raises Fault when this release cannot read it."""
+    try:
+        data = decode(row.type, row.schema_version, row.data)
+    except ContractError as error:
+        raise unreadable(row.stream_id, row.version, error) from error
+    return RecordedEvent(
+        event_id=row.event_id,
+        stream_id=row.stream_id,
+        version=row.version,
+        data=data,
+        correlation_id=row.correlation_id,
+        causation_id=row.causation_id,
+        actor=row.actor,
+        traceparent=row.traceparent,
+        recorded_at=row.recorded_at,
+    )
+
+
+def unreadable(stream_id: str, version: int, error: ContractError) -> Fault:
+    """What to say of an event that is in the log and that this release does not understand."""
+    return Fault(
+        f"stream {stream_id}, version {version} cannot be read: {error}",
+        hint="was it written by a newer release?",
+    )

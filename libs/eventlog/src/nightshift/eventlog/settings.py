@@ -1,0 +1,83 @@
+"""Settings from the environment, read once in `app.py`. An error names the variable and never shows its value."""
+
+from collections.abc import Iterator
+from typing import Any, Self, cast
+
+from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from nightshift.eventlog.errors import ConfigurationError
+from nightshift.eventlog.passwords import password_of
+
+PREFIX = "NIGHTSHIFT_"
+
+
+class Environment(BaseSettings):
+    """Reads `NIGHTSHIFT_<FIELD>`. An input is never part of an error: it may be a secret in the wrong place."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Read the environment. Raises ConfigurationError that names every wrong variable."""
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            raise _named(error, cls) from None
+
+    def secrets(self) -> Iterator[str]:
+        """Every secret value that is set, for the log's masking; of an address also its password by itself."""
+        for value in self.__dict__.values():
+            if isinstance(value, SecretStr) and (secret := value.get_secret_value()):
+                yield secret
+                yield from password_of(secret)
+
+
+class PostgresSettings(Environment):
+    """Where the event log is. The DSN may hold a password, so it is kept as a secret."""
+
+    postgres_dsn: SecretStr = Field(examples=["postgresql://nightshift_relay@127.0.0.1:5432/nightshift"])
+
+
+class ObjectStoreSettings(Environment):
+    """Where large fields, snapshots and oversized dead letters are. Without an endpoint: the vendor's own."""
+
+    s3_bucket: str = Field(min_length=1, examples=["nightshift"])
+    s3_endpoint: str | None = None
+    s3_region: str = "us-east-1"
+    s3_access_key: str | None = None  # none: the vendor's usual chain of credentials
+    s3_secret_key: SecretStr | None = None
+
+
+def _named(error: ValidationError, model: type[BaseModel]) -> ConfigurationError:
+    complaints, hint = [], None
+    for detail in error.errors(include_url=False, include_input=False, include_context=False):
+        field = str(detail["loc"][0]) if detail["loc"] else ""
+        variable = _variable(model, field)
+        if detail["type"] == "missing":
+            complaints.append(f"{variable} is not set")
+            hint = hint or f"set {variable}{_such_as(model, field, variable)}"
+        elif field:
+            complaints.append(f"{variable} is wrong: {detail['msg']}")
+            hint = hint or f"correct {variable} in the environment of this process"
+        else:
+            complaints.append(detail["msg"].removeprefix("Value error, "))
+    return ConfigurationError("; ".join(complaints), hint=hint)
+
+
+def _such_as(model: type[BaseModel], field: str, variable: str) -> str:
+    info = model.model_fields.get(field)
+    return f", such as {variable}={info.examples[0]}" if info is not None and info.examples else ""
+
+
+def _variable(model: type[BaseModel], field: str) -> str:
+    """The variable of a field: a vendor's own name when the field says so by its alias."""
+    info = model.model_fields.get(field)
+    if info is not None:
+        return f"{PREFIX}{field.upper()}"
+    aliased = any(
+        cast("str | None", known.validation_alias) == field for known in model.model_fields.values()
+    )
+    return field if aliased else f"{PREFIX}{field.upper()}"

@@ -1,1 +1,0 @@
-"""The ground of every Nightshift service: event log, broker, leases, settings, logs."""

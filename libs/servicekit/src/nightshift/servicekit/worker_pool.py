@@ -1,0 +1,115 @@
+"""Runs long work outside the message handlers: keyed tasks, bounded in number, one at a time per key.
+
+A handler offers work and returns. Consumers wait while the pool is full, so the backlog shows as consumer lag. Work
+that a crash loses is still pending in the log, and a `PendingPoller` finds it again.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Self
+
+import structlog
+
+from nightshift.eventlog.errors import NightshiftError
+from nightshift.servicekit import metrics
+
+Work = Callable[[], Awaitable[None]]
+
+_log = structlog.get_logger(__name__)
+
+
+class WorkerPool:
+    """Runs up to `limit` works at once. Leaving the context waits `drain_s` seconds, then cancels what still runs.
+
+    Each key runs one work at a time. While it runs, the newest offer under its key waits and replaces older ones.
+    """
+
+    def __init__(self, name: str, *, limit: int, drain_s: float = 10.0) -> None:
+        if limit < 1:
+            raise ValueError("the limit of a worker pool must be at least 1")
+        self._name = name
+        self._limit = limit
+        self._drain_s = drain_s
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._waiting: OrderedDict[str, Work] = OrderedDict()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._closing = False
+        self._gauge = metrics.IN_FLIGHT.labels(name)
+
+    @property
+    def held(self) -> int:
+        """The number of keys that run or wait."""
+        return len(self._running.keys() | self._waiting.keys())
+
+    @property
+    def full(self) -> bool:
+        """Whether callers should offer nothing more. Also true while the pool closes."""
+        return not self._has_room.is_set()
+
+    async def room(self) -> None:
+        """Returns when the pool is not full."""
+        await self._has_room.wait()
+
+    def holds(self, key: str) -> bool:
+        """Whether work under this key runs or waits."""
+        return key in self._running or key in self._waiting
+
+    def offer(self, key: str, work: Work) -> bool:
+        """Accept this work without waiting. Returns False while the pool closes; the log still holds the work then.
+
+        A full pool accepts work too, because several partitions may have found room at once. So the pool may hold
+        more than `limit` works, by the number of partitions, but never runs more.
+        """
+        if self._closing:
+            return False
+        self._waiting[key] = work
+        self._start_waiting()
+        return True
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._closing = True
+        self._has_room.clear()
+        self._waiting.clear()
+        running = list(self._running.values())
+        if running:
+            _done, late = await asyncio.wait(running, timeout=self._drain_s)
+            for task in late:
+                task.cancel()
+            if late:
+                _log.warning("work.cancelled", pool=self._name, works=len(late))
+                await asyncio.gather(*late, return_exceptions=True)
+
+    def _start_waiting(self) -> None:
+        for key in list(self._waiting):
+            if len(self._running) >= self._limit:
+                break
+            if key not in self._running:
+                work = self._waiting.pop(key)
+                task = asyncio.create_task(self._run(key, work), name=f"{self._name} {key}")
+                self._running[key] = task
+        self._update_room()
+
+    def _update_room(self) -> None:
+        self._gauge.set(self.held)
+        if self.held < self._limit and not self._closing:
+            self._has_room.set()
+        else:
+            self._has_room.clear()
+
+    async def _run(self, key: str, work: Work) -> None:
+        try:
+            with structlog.contextvars.bound_contextvars(work=key):
+                try:
+                    await work()
+                except NightshiftError as error:
+                    _log.warning("work.failed", pool=self._name, error=f"{type(error).__name__}: {error}")
+                except Exception as error:  # noqa: BLE001 - the boundary of a work: the log still holds it
+                    _log.error("work.failed", pool=self._name, exc_info=error)
+        finally:
+            del self._running[key]
+            self._start_waiting()

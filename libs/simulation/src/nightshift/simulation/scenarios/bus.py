@@ -1,0 +1,264 @@
+"""Tool calls on their way through relay, bus and pool to two replicas that both get every message, crashing.
+
+Held here: every call is run once and has one result, whatever is sent, delivered or handled again, and although offsets
+are committed before the work is done: the log is the poller.
+"""
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Self
+from uuid import UUID, uuid5
+
+from nightshift.bus.dispatch import Dispatcher
+from nightshift.bus.intake import Intake
+from nightshift.bus.memory import Stored
+from nightshift.bus.parking import Parking
+from nightshift.bus.policy import ConsumerPolicy
+from nightshift.bus.port import Outgoing, Partition, Sent, Subscription
+from nightshift.bus.settle import Settler
+from nightshift.contracts.cloudevents import encode_fact
+from nightshift.contracts.envelope import Envelope, fact_source
+from nightshift.contracts.events.build import ToolCallRequested
+from nightshift.contracts.events.sandbox import ToolCallCompleted
+from nightshift.contracts.ids import NAMESPACE
+from nightshift.contracts.model import PendingKind
+from nightshift.contracts.registry import wire_name
+from nightshift.eventlog.errors import Unavailable
+from nightshift.eventlog.large import blob_key
+from nightshift.eventlog.memory import MemoryEventLog, MemoryTables
+from nightshift.eventlog.objects.memory import MemoryObjectStore
+from nightshift.eventlog.port import NewEvent, PendingItem, RecordedEvent, Row, build_stream
+from nightshift.servicekit.pending_poller import PendingPoller
+from nightshift.servicekit.worker_pool import WorkerPool
+from nightshift.simulation.world import Violation, World
+
+BUILDS = ("b1", "b2")
+CALLS = 2  # of each build
+REPLICAS = 2
+TOPIC, GROUP = "simulated.build", "gateway"
+CAUSE = uuid5(NAMESPACE, "simulated bus")
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """Faults to plant, one at a time."""
+
+    no_wrapper: bool = False  # the sandbox runs a call again that it has run
+    no_poller: bool = False  # nobody asks the log what waits
+    drawn_result: bool = False  # a result has a cause of its own instead of its call's id
+
+
+@dataclass(slots=True)
+class Shelf:
+    """What survives every crash: the log, one partition of the topic with the group's offset, what sandboxes did."""
+
+    tables: MemoryTables = field(default_factory=MemoryTables)
+    topic: list[Stored] = field(default_factory=list)
+    sent: set[UUID] = field(default_factory=set)
+    committed: int = 0
+    effects: Counter[str] = field(default_factory=Counter)
+    finished: set[str] = field(default_factory=set)
+    letters: list[Outgoing] = field(default_factory=list)
+    bodies: dict[str, bytes] = field(default_factory=dict)
+
+    def answered(self) -> Counter[str]:
+        """How many results each call has."""
+        rows = [row for rows in self.tables.shards.values() for row in rows]
+        return Counter(row.data for row in rows if row.type == ToolCallCompleted.type)
+
+    def done(self) -> bool:
+        return not any(kind is PendingKind.TOOL_CALL for kind, _, _ in self.tables.pending)
+
+
+class Letterbox:
+    """The dead letters' producer. A letter here is a fault of the simulated code: no message is bad."""
+
+    def __init__(self, world: World, shelf: Shelf) -> None:
+        self._world = world
+        self._shelf = shelf
+
+    async def send(self, messages: Sequence[Outgoing]) -> tuple[Sent, ...]:
+        return await self._world.remote("letters", partial(self._take, messages))
+
+    async def _take(self, messages: Sequence[Outgoing]) -> tuple[Sent, ...]:
+        self._shelf.letters += messages
+        return tuple(Sent(message.topic, 0, 0) for message in messages)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+
+class Relay:
+    """Sends every row of the log to the topic, now and then again; every second call's data goes by reference."""
+
+    def __init__(self, world: World, shelf: Shelf) -> None:
+        self.world = world
+        self.shelf = shelf
+        self.objects = MemoryObjectStore(shelf.bodies, wire=world)
+
+    async def main(self) -> None:
+        while not self.shelf.done():
+            rows = [row for rows in self.shelf.tables.shards.values() for row in rows]
+            asked = [row for row in rows if row.type == ToolCallRequested.type]  # results have another topic
+            for row in sorted(asked, key=lambda row: row.position):
+                if row.event_id not in self.shelf.sent or self.world.strikes(self.world.weather.redeliveries):
+                    dataref = await self._kept(row) if row.version % 2 == 0 else None
+                    await self.world.insist("send", partial(self._send, row, dataref))
+            await self.world.pause()
+
+    async def _kept(self, row: Row) -> str:
+        body = row.data.encode()
+        key = blob_key(hashlib.sha256(body).hexdigest())
+        while True:
+            try:
+                await self.objects.put_if_absent(key, body)
+            except Unavailable:
+                await self.world.pause()
+                continue
+            return key
+
+    async def _send(self, row: Row, dataref: str | None) -> None:
+        message, at = encode(row, dataref), len(self.shelf.topic)
+        self.shelf.sent.add(row.event_id)
+        self.shelf.topic.append(Stored(TOPIC, 0, at, 0, message.key, message.value, message.headers))
+
+
+class Replica:
+    """A gateway: real intake, pool and poller; the broker's client is simulated, and this class is its source."""
+
+    def __init__(self, world: World, shelf: Shelf, plant: Plant, name: str) -> None:
+        self.world = world
+        self.shelf = shelf
+        self.plant = plant
+        self.log = MemoryEventLog(shelf.tables, wire=world, now=world.now, actor=name)
+        self.paused = False
+
+    async def main(self) -> None:
+        policy = ConsumerPolicy()
+        self.paused = False
+        async with WorkerPool("simulated", limit=2) as self.shop:
+            subscription = Subscription(TOPIC, GROUP, {ToolCallRequested: self.on_call}, gate=self.shop)
+            objects = MemoryObjectStore(self.shelf.bodies, wire=self.world)
+            parking = Parking(Letterbox(self.world, self.shelf), objects, topic="simulated.dead-letter")
+            dispatcher = Dispatcher(subscription, objects=objects)
+            settler = Settler(dispatcher, parking, policy.retry, topic=TOPIC, group=GROUP, gate=self.shop)
+            intake = Intake(settler, policy, topic=TOPIC, group=GROUP)
+            intake.attach(self)
+            poller = PendingPoller(self.log, PendingKind.TOOL_CALL, self.on_waiting, gate=self.shop)
+            asking = asyncio.create_task(asyncio.sleep(0) if self.plant.no_poller else poller.run())
+            await self._poll(intake)
+            asking.cancel()
+            await intake.close()
+
+    async def _poll(self, intake: Intake) -> None:
+        position = await self.world.insist("offset", self._committed)
+        while not self.shelf.done():
+            if self.world.strikes(self.world.weather.redeliveries / 4):
+                position = max(0, position - 2)  # a rebalance: what was not committed comes again
+            batch = await self.world.insist("poll", partial(self._read, position))
+            if batch:
+                position = batch[-1].offset + 1
+                await intake.take(batch)
+
+    async def on_call(self, event: RecordedEvent) -> None:
+        """Takes note."""
+        if isinstance(event.data, ToolCallRequested):
+            self.shop.offer(event.data.call_id, partial(self._work, event.data.call_id, event))
+
+    async def on_waiting(self, item: PendingItem) -> None:
+        """What the log says is waiting, offered again."""
+        if not self.shop.holds(item.key):
+            self.shop.offer(item.key, partial(self._find, item))
+
+    async def _find(self, item: PendingItem) -> None:
+        async for event in self.log.read_stream(item.stream_id, from_version=item.version, limit=1):
+            await self._work(item.key, event)
+
+    async def _work(self, call_id: str, event: RecordedEvent) -> None:
+        await self.world.insist("run", partial(self._run, call_id))
+        cause = event.event_id
+        if self.plant.drawn_result:
+            cause = uuid5(NAMESPACE, f"{call_id}/{self.world.draws.random()}")
+        result = ToolCallCompleted(call_id=call_id, is_error=False, output="done", duration_ms=1)
+        while True:
+            try:
+                await self.log.append(event.stream_id, [NewEvent(result, cause)])
+            except Unavailable:
+                await self.world.pause()
+                continue
+            return
+
+    async def _run(self, call_id: str) -> None:
+        """The sandbox: its wrapper keeps what was run."""
+        if call_id not in self.shelf.finished or self.plant.no_wrapper:
+            self.shelf.effects[call_id] += 1
+            self.shelf.finished.add(call_id)
+
+    async def _committed(self) -> int:
+        return self.shelf.committed
+
+    async def _read(self, position: int) -> list[Stored]:
+        return [] if self.paused else self.shelf.topic[position : position + 3]
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        self.paused = True
+
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        self.paused = False
+
+    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+        for offset in offsets.values():
+            await self.world.remote("commit", partial(self._commit, offset))
+
+    async def _commit(self, offset: int) -> None:
+        self.shelf.committed = max(self.shelf.committed, offset)
+
+
+def encode(row: Row, dataref: str | None) -> Outgoing:
+    """The row as the relay sends it."""
+    subject = row.stream_id.partition("-")[2]
+    envelope = Envelope(
+        id=str(row.event_id),
+        type=wire_name(row.type, row.schema_version),
+        source=fact_source(row.actor),
+        subject=subject,
+        time=row.recorded_at,
+        sequence=row.version,
+        correlation_id=row.correlation_id,
+        causation_id=row.causation_id,
+        dataref=dataref,
+    )
+    return Outgoing.of(TOPIC, encode_fact(envelope, row.data if dataref is None else "{}"))
+
+
+async def scenario(world: World, *, plant: Plant | None = None) -> None:
+    """Two builds ask for their calls; a relay and two replicas see them answered."""
+    plant, shelf = plant or Plant(), Shelf()
+    log = MemoryEventLog(shelf.tables, now=world.now)
+    for build in BUILDS:
+        for index in range(CALLS):
+            call = ToolCallRequested(
+                call_id=f"{build}/1/{index}", turn=1, index=index, tool="bash", tool_use_id="t", input={}
+            )
+            cause = uuid5(CAUSE, call.call_id)
+            await log.append(build_stream(build), [NewEvent(call, cause)])
+    relay = world.start("relay", Relay(world, shelf).main)
+    replicas = [
+        world.start(f"gateway-{number}", Replica(world, shelf, plant, f"gateway-{number}").main)
+        for number in range(REPLICAS)
+    ]
+    await world.finish([relay, *replicas], within=1800)
+    calls = [f"{build}/1/{index}" for build in BUILDS for index in range(CALLS)]
+    if shelf.effects != Counter(calls):
+        raise Violation(f"effects: {dict(shelf.effects)}")
+    results = shelf.answered()
+    if len(results) != len(calls) or set(results.values()) != {1}:
+        raise Violation(f"results: {dict(results)}")
+    if shelf.letters:
+        raise Violation(f"{len(shelf.letters)} messages were parked")

@@ -1,0 +1,204 @@
+"""The world of one run: processes that crash and start again, servers that outlive them, and the way in between.
+
+A fault can hit a call before the server did it, after that, or when its answer came; the server itself finishes what
+it began, as a database does when its client dies.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context, copy_context
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from nightshift.eventlog.errors import Unavailable
+from nightshift.simulation.loop import LIFE, Life, SimulatedLoop
+from nightshift.simulation.weather import Weather
+
+T = TypeVar("T")
+
+#: When every simulated world begins.
+BEGINNING = datetime(2030, 1, 1, tzinfo=UTC)
+#: Seconds until a crashed process starts again, from and to.
+RESTART = (0.1, 5.0)
+
+
+class Violation(AssertionError):
+    """A promise was broken in this run."""
+
+
+class Process:
+    """Code with memory of its own. It may die at every call it makes, and then starts again from the beginning."""
+
+    def __init__(self, name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self.name = name
+        self.main = main
+        self.crashes = 0
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ended.add_done_callback(_hear)
+
+
+class World:
+    """What one seed draws, and all that follows. `trace` says what happened, for people and for comparison."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.draws = random.Random(seed)  # noqa: S311 - a schedule, not a secret
+        self.weather = Weather.draw(self.draws)
+        self.loop = SimulatedLoop(self.draws)
+        self.loop.set_task_factory(self._make_task)
+        self.trace: list[str] = []
+        self.faults = 0
+        self._outside = copy_context()
+        self._inside_tasks: list[tuple[Life, asyncio.Task[Any]]] = []
+        self._supervisors: set[asyncio.Task[None]] = set()
+
+    def now(self) -> datetime:
+        """The virtual time of day: the clock of every server in this world."""
+        return BEGINNING + timedelta(seconds=self.loop.time())
+
+    def note(self, text: str) -> None:
+        """Put what happened into the trace, with the time and whose doing it is."""
+        life = LIFE.get()
+        self.trace.append(f"{self.loop.time():12.6f} {life.name if life else '-':<12} {text}")
+
+    @property
+    def faulty(self) -> bool:
+        """Whether faults still happen; afterwards everything must come to its end."""
+        return self.loop.time() < self.weather.calm_after
+
+    def strikes(self, probability: float) -> bool:
+        """Whether a fault of this probability happens now."""
+        struck = self.faulty and self.draws.random() < probability
+        self.faults += struck
+        return struck
+
+    async def pause(self) -> None:
+        """Let one drawn latency pass."""
+        await asyncio.sleep(self.weather.latency(self.draws))
+
+    async def remote(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Let a server do `call`. May raise Unavailable, done or not, and the caller may die on the way."""
+        await self._crash_point(f"before {what}")
+        await self.pause()
+        if self.strikes(self.weather.lost_requests):
+            self.note(f"{what}: request lost")
+            raise Unavailable(f"{what}: the connection was reset")
+        answer = await self._at_the_server(what, call)
+        await self._crash_point(f"after {what}")
+        await self.pause()
+        if self.strikes(self.weather.lost_answers):
+            self.note(f"{what}: done, answer lost")
+            raise Unavailable(f"{what}: the connection was reset")
+        self.note(what)
+        return answer
+
+    async def insist(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """`remote`, sent again until an answer comes: what a client does whose call may be repeated."""
+        while True:
+            try:
+                return await self.remote(what, call)
+            except Unavailable:
+                await self.pause()
+
+    def start(self, name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> Process:
+        """Run a process until its main ends by itself; a crash starts it again after a while."""
+        process = Process(name, main)
+        supervisor = self.loop.create_task(self._supervise(process), context=self._outside.copy())
+        self._supervisors.add(supervisor)
+        return process
+
+    async def finish(self, processes: Sequence[Process], *, within: float) -> None:
+        """Wait for the processes to end by themselves; raises what they raise.
+
+        A Violation when they have not ended in `within` virtual seconds.
+        """
+        try:
+            async with asyncio.timeout(within):
+                for process in processes:
+                    await asyncio.shield(process.ended)
+        except TimeoutError:
+            late = ", ".join(process.name for process in processes if not process.ended.done())
+            raise Violation(f"not done {within:.0f} s after the beginning: {late}") from None
+
+    def close(self) -> None:
+        """End what is still there, the dead too, so that nothing outlives the run."""
+        for life, task in self._inside_tasks:
+            if life.over and not task.done():
+                task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is meant to stay unfinished
+                _close(task.get_coro())
+        dead = {task for life, task in self._inside_tasks if life.over}
+        living = asyncio.all_tasks(self.loop) - dead
+        for task in living:
+            task.cancel()
+        if living:
+            self.loop.run_until_complete(asyncio.wait(living))
+        self.loop.close()
+
+    async def _supervise(self, process: Process) -> None:
+        while True:
+            life = Life(process.name)
+            context = self._outside.copy()
+            context.run(LIFE.set, life)
+            running = self.loop.create_task(process.main(), context=context)
+            crash = asyncio.create_task(life.crashed.wait())
+            await asyncio.wait({running, crash}, return_when=asyncio.FIRST_COMPLETED)
+            crash.cancel()
+            life.over = True
+            if running.done():
+                error = running.exception()
+                if error is None:
+                    process.ended.set_result(None)
+                else:
+                    process.ended.set_exception(error)
+                return
+            process.crashes += 1
+            await asyncio.sleep(self.draws.uniform(*RESTART))
+
+    async def _crash_point(self, where: str) -> None:
+        life = LIFE.get()
+        if life is not None and self.strikes(self.weather.crashes):
+            self._crash(life, where)
+            await asyncio.sleep(0)  # never comes back
+
+    def _crash(self, life: Life, where: str) -> None:
+        if not life.over:
+            self.note(f"{life.name} crashes {where}")
+            life.over = True
+            life.crashed.set()
+
+    async def _at_the_server(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        work = self.loop.create_task(call(), context=self._outside.copy())
+        work.add_done_callback(_hear)
+        life = LIFE.get()
+        if life is not None and self.strikes(self.weather.crashes):
+            later = self.weather.latency(self.draws)
+            self.loop.call_later(later, self._crash, life, f"during {what}", context=self._outside.copy())
+        return await asyncio.shield(work)
+
+    def _make_task(
+        self, loop: asyncio.AbstractEventLoop, coroutine: Any, *, context: Context | None = None
+    ) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, context=context)
+        life = LIFE.get() if context is None else context.get(LIFE)
+        if life is not None:
+            self._inside_tasks.append((life, task))
+        return task
+
+
+def _close(coroutine: Any) -> None:
+    """End a coroutine that will never run again. Its `finally` blocks may wait or complain: nobody hears it."""
+    for _ in range(100):
+        try:
+            coroutine.close()
+        except RuntimeError:  # it waits for something in a `finally`: end that wait too
+            continue
+        except Exception:  # noqa: BLE001 - the dead are not judged
+            return
+        return
+
+
+def _hear(work: "asyncio.Future[Any]") -> None:
+    """An error that nobody awaits (the caller died, the run is over) is no news."""
+    if not work.cancelled():
+        work.exception()

@@ -1,0 +1,158 @@
+"""Long work: bounded, one per key, newest wins, drained at the stop, found again in the log."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+from tests.support.waiting import eventually
+
+from nightshift.contracts.model import PendingKind
+from nightshift.eventlog.errors import Transient, Unavailable
+from nightshift.eventlog.port import PendingItem
+from nightshift.servicekit.pending_poller import PendingPoller
+from nightshift.servicekit.worker_pool import WorkerPool
+
+
+class Bench:
+    """Works that wait until they are let go, and remember how many ran at once."""
+
+    def __init__(self) -> None:
+        self.now: list[str] = []
+        self.most = 0
+        self.done: list[str] = []
+        self.go = asyncio.Event()
+
+    def work(self, name: str):
+        async def run() -> None:
+            self.now.append(name)
+            self.most = max(self.most, len(self.now))
+            try:
+                await self.go.wait()
+                self.done.append(name)
+            finally:
+                self.now.remove(name)
+
+        return run
+
+
+async def test_never_more_at_once_than_the_limit_and_full_says_so():
+    bench = Bench()
+    async with WorkerPool("t", limit=2) as pool:
+        for name in "abc":
+            pool.offer(name, bench.work(name))
+        await eventually(lambda: len(bench.now) == 2)
+        assert pool.full
+        waiting = asyncio.create_task(pool.room())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        bench.go.set()
+        await asyncio.wait_for(waiting, 5)
+        await eventually(lambda: sorted(bench.done) == ["a", "b", "c"])
+        assert not pool.full
+    assert bench.most == 2
+
+
+async def test_one_at_a_time_per_key_and_the_newest_of_those_that_waited():
+    bench = Bench()
+    async with WorkerPool("t", limit=5) as pool:
+        pool.offer("k", bench.work("first"))
+        await eventually(lambda: bench.now == ["first"])
+        pool.offer("k", bench.work("second"))
+        pool.offer("k", bench.work("third"))
+        await asyncio.sleep(0)
+        assert bench.now == ["first"]
+        assert pool.holds("k")
+        bench.go.set()
+        await eventually(lambda: not pool.holds("k"))
+    assert bench.done == ["first", "third"]
+    assert bench.most == 1
+
+
+@pytest.mark.parametrize("error", [Transient("busy"), RuntimeError("bug")])
+async def test_work_that_fails_leaves_its_place(error):
+    async def fail() -> None:
+        raise error
+
+    bench = Bench()
+    bench.go.set()
+    async with WorkerPool("t", limit=1) as pool:
+        pool.offer("a", fail)
+        pool.offer("b", bench.work("b"))
+        await eventually(lambda: bench.done == ["b"])
+        assert not pool.full
+
+
+async def test_the_stop_waits_within_its_bound_and_cancels_the_rest():
+    quick, slow = Bench(), Bench()
+    quick.go.set()
+    async with WorkerPool("t", limit=2, drain_s=0.2) as pool:
+        pool.offer("slow", slow.work("slow"))
+        pool.offer("quick", quick.work("quick"))
+        pool.offer("never", quick.work("never"))
+    assert quick.done == ["quick"]
+    assert (slow.done, slow.now) == ([], [])
+    assert not pool.offer("late", quick.work("late"))
+
+
+class Log:
+    """As many pending items as it is told, page by page."""
+
+    def __init__(self, keys: list[str]) -> None:
+        self.keys, self.asked, self.away = sorted(keys), 0, 0
+
+    async def pending(self, kind, *, due_before=None, limit=1000, after_key=""):
+        self.asked += 1
+        if self.away:
+            self.away -= 1
+            raise Unavailable("no database")
+        keys = [key for key in self.keys if key > after_key][:limit]
+        return [PendingItem(kind, key, f"build-{key}", 1, datetime.now(UTC), None) for key in keys]
+
+
+async def test_the_inbox_hands_over_every_page():
+    found = []
+
+    async def take(item: PendingItem) -> None:
+        found.append(item.key)
+
+    log = Log([f"k{n:02}" for n in range(25)])
+    assert await PendingPoller(log, PendingKind.TOOL_CALL, take, page=10).look() == 25
+    assert found == log.keys
+
+
+async def test_the_inbox_asks_at_the_start_again_when_told_and_soon_after_a_failure():
+    found = []
+
+    async def take(item: PendingItem) -> None:
+        found.append(item.key)
+
+    log = Log(["a"])
+    log.away = 2
+    poller = PendingPoller(log, PendingKind.BUILD, take, every_s=3600, again_s=0.01)
+    running = asyncio.create_task(poller.run())
+    try:
+        await eventually(lambda: found == ["a"])
+        poller.ask()
+        await eventually(lambda: found == ["a", "a"])
+    finally:
+        running.cancel()
+
+
+async def test_the_inbox_waits_at_a_full_gate():
+    bench, taken = Bench(), []
+    async with WorkerPool("t", limit=1) as pool:
+
+        async def take(item: PendingItem) -> None:
+            taken.append(item.key)
+            pool.offer(item.key, bench.work(item.key))
+
+        looking = asyncio.create_task(
+            PendingPoller(Log(["a", "b", "c"]), PendingKind.BUILD, take, gate=pool).look()
+        )
+        await eventually(lambda: bench.now == ["a"])
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert taken == ["a"]
+        bench.go.set()
+        assert await asyncio.wait_for(looking, 5) == 3
+    assert bench.most == 1
