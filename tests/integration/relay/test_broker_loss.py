@@ -20,11 +20,11 @@ from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import EmbeddedKafka, KafkaAddress
 from nightshift.eventlog.errors import Unavailable
 from nightshift.eventlog.port import build_stream
+from nightshift.relay.adapters.kafka_topics import apply
 from nightshift.relay.app import make_brokers
 from nightshift.relay.domain.readback import Extent
 from nightshift.relay.domain.records import Record
 from nightshift.relay.settings import RelaySettings
-from nightshift.relay.topics import apply
 
 # On an embedded broker of its own, whatever the lane: it must forget.
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(150)]

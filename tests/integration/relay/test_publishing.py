@@ -30,8 +30,8 @@ from nightshift.eventlog.port import SHARDS, build_stream
 from nightshift.relay.adapters.kafka_broker import KafkaBroker, KafkaBrokers
 from nightshift.relay.adapters.postgres import PgSession, PgSessions, refuse_pooler
 from nightshift.relay.app import make_brokers
+from nightshift.relay.domain.errors import LeadershipLost
 from nightshift.relay.domain.records import Lane, Published, Record
-from nightshift.relay.errors import LeadershipLost
 from nightshift.relay.ports import Ack
 from nightshift.relay.settings import RelaySettings
 

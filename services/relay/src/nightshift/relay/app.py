@@ -11,13 +11,13 @@ from nightshift.eventlog.objects.s3 import S3ObjectStore
 from nightshift.eventlog.port import SHARDS
 from nightshift.eventlog.postgres import log_database
 from nightshift.relay.adapters.kafka_broker import KafkaBrokers
+from nightshift.relay.adapters.kafka_topics import ensure
 from nightshift.relay.adapters.postgres import PgSessions, PgSource
 from nightshift.relay.adapters.postgres_hints import PgHints
 from nightshift.relay.domain.polling import Pace
 from nightshift.relay.domain.records import shards_of
 from nightshift.relay.ports import Brokers, HintSource, Sessions, Source
 from nightshift.relay.settings import RelaySettings
-from nightshift.relay.topics import ensure
 from nightshift.relay.usecases.check import Check
 from nightshift.relay.usecases.encode import Encoder
 from nightshift.relay.usecases.lead import Group, Times

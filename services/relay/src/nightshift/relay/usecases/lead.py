@@ -8,9 +8,9 @@ from typing import Any
 import structlog
 
 from nightshift.eventlog.errors import Unavailable
-from nightshift.relay import metrics
-from nightshift.relay.errors import BrokerLost, Diverged, LeadershipLost
+from nightshift.relay.domain.errors import BrokerLost, Diverged, LeadershipLost
 from nightshift.relay.ports import Brokers, Hints, HintSource, Session, Sessions, Source
+from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.check import Check, note_loss
 from nightshift.relay.usecases.publish import Publish, Watch
 
