@@ -38,7 +38,7 @@ from nightshift.eventlog.database import PgConfig
 from nightshift.eventlog.migrate import migrate
 from nightshift.eventlog.port import NewEvent, build_stream
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
-from nightshift.relay.topics import apply
+from nightshift.relay.adapters.kafka_topics import apply
 from nightshift.servicekit.service import run_loop
 
 TEXT = "the quick brown fox jumps over the lazy dog; " * 21  # about 1 KB of data

@@ -11,9 +11,8 @@ from nightshift.cli.connect import DEFAULT_HOME, Home, Json, on_embedded_broker,
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import report_error, write_json, write_table
 from nightshift.devstack.parts.kafka import EMBEDDED_PARTITIONS
-from nightshift.relay.domain.topics import TopicReport, TopicState
-from nightshift.relay.topics import apply as apply_plan
-from nightshift.relay.topics import load_plan
+from nightshift.relay.adapters.kafka_topics import TopicReport, TopicState, load_plan
+from nightshift.relay.adapters.kafka_topics import apply as apply_plan
 
 app = cyclopts.App(name="topics", help="Create the topics on the broker, or show what would change.")
 

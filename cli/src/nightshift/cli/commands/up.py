@@ -197,7 +197,7 @@ def _counts(replicas: tuple[str, ...]) -> dict[str, int]:
 def _load_clients() -> None:
     """Runs in a thread while the servers boot: with these at the top of the file they would start a second later."""
     from nightshift.eventlog import migrate  # noqa: F401, PLC0415
-    from nightshift.relay import topics  # noqa: F401, PLC0415
+    from nightshift.relay.adapters import kafka_topics  # noqa: F401, PLC0415
     from nightshift.servicekit import logs  # noqa: PLC0415
 
     logs.configure(level="warning", format="console")  # stdout is for data
@@ -205,7 +205,7 @@ def _load_clients() -> None:
 
 async def _apply_topics(address: KafkaAddress) -> None:
     from nightshift.bus.settings import KafkaSettings  # noqa: PLC0415
-    from nightshift.relay.topics import apply  # noqa: PLC0415
+    from nightshift.relay.adapters.kafka_topics import apply  # noqa: PLC0415
 
     settings = KafkaSettings.load(
         kafka_bootstrap=address.bootstrap,

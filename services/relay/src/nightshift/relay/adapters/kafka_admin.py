@@ -1,13 +1,14 @@
 """The broker's topics: what there is, and making what is missing."""
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import InvalidReplicationFactorError, KafkaError, TopicAlreadyExistsError, for_code
 
+from nightshift.bus.kafka.credentials import connection_arguments
+from nightshift.bus.settings import KafkaSettings
 from nightshift.eventlog.errors import Refused, Unavailable
 from nightshift.relay.domain.topics import TopicPlan
 
@@ -85,10 +86,10 @@ class KafkaAdmin:
 
 
 @contextlib.asynccontextmanager
-async def kafka_admin(options: Mapping[str, Any]) -> AsyncIterator[KafkaAdmin]:
-    """A client for topics. `options`: bootstrap servers and security. Raises Unavailable."""
-    client = AIOKafkaAdminClient(**options, request_timeout_ms=10_000)
-    address = ",".join(options["bootstrap_servers"])
+async def kafka_admin(settings: KafkaSettings) -> AsyncIterator[KafkaAdmin]:
+    """Connect a client for topics. Raises Unavailable when the broker does not answer."""
+    client = AIOKafkaAdminClient(**connection_arguments(settings), request_timeout_ms=10_000)
+    address = settings.kafka_bootstrap
     try:
         with _translated(address):
             await client.start()
