@@ -33,7 +33,7 @@ from nightshift.bus.settings import KafkaSettings
 from nightshift.contracts.events.build import AgentSteered
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import EmbeddedKafka, EmbeddedPostgres
-from nightshift.devstack.stack.addresses import EMBEDDED_PARTITIONS
+from nightshift.devstack.parts.kafka import EMBEDDED_PARTITIONS
 from nightshift.eventlog.database import PgConfig
 from nightshift.eventlog.migrate import migrate
 from nightshift.eventlog.port import NewEvent, build_stream

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.connect import settings_for
-from nightshift.cli.reading import open_database
+from nightshift.cli.queries import open_database
 from nightshift.eventlog.errors import ConfigurationError, NightshiftError
 from nightshift.eventlog.migrate import status as migration_status
 from nightshift.eventlog.objects.s3 import S3ObjectStore

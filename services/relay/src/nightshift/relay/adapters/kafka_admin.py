@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import InvalidReplicationFactorError, KafkaError, TopicAlreadyExistsError, for_code
 
 from nightshift.bus.kafka.credentials import connection_arguments
 from nightshift.bus.settings import KafkaSettings
@@ -13,6 +13,10 @@ from nightshift.eventlog.errors import Refused, Unavailable
 from nightshift.relay.domain.topics import TopicPlan
 
 _NO_ERROR = 0
+_TOO_FEW_BROKERS = (
+    "a single broker keeps one copy of a topic: set NIGHTSHIFT_RELAY_TOPIC_REPLICATION=1 for `nightshift up` and the"
+    " relay, or create the topics with `nightshift topics apply --replication 1`"
+)
 
 
 class KafkaAdmin:
@@ -75,6 +79,8 @@ class KafkaAdmin:
             if error is TopicAlreadyExistsError:
                 continue
             said = f"the broker does not create {name}: {text[0] if text and text[0] else error.__name__}"
+            if error is InvalidReplicationFactorError:
+                raise Refused(said, hint=_TOO_FEW_BROKERS)
             raise Unavailable(said) if error.retriable else Refused(said)
         return frozenset(created)
 
