@@ -6,11 +6,11 @@ adapters (sockets, threads) cannot live inside a simulated loop and have tests o
 
 from nightshift.simulation.run import Outcome, Scenario, SimulationFailed, simulate
 from nightshift.simulation.weather import Weather
-from nightshift.simulation.world import Process, Violation, World
+from nightshift.simulation.world import SimulatedProcess, Violation, World
 
 __all__ = [
     "Outcome",
-    "Process",
+    "SimulatedProcess",
     "Scenario",
     "SimulationFailed",
     "Violation",

@@ -27,13 +27,14 @@ class Violation(AssertionError):
     """A promise was broken in this run."""
 
 
-class Process:
+class SimulatedProcess:
     """Code with memory of its own. It may die at every call it makes, and then starts again from the beginning."""
 
     def __init__(self, name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.name = name
         self.main = main
         self.crashes = 0
+        self.life: Life | None = None
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ended.add_done_callback(_hear)
 
@@ -101,14 +102,20 @@ class World:
             except Unavailable:
                 await self.pause()
 
-    def start(self, name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> Process:
+    def start(self, name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> SimulatedProcess:
         """Run a process until its main ends by itself; a crash starts it again after a while."""
-        process = Process(name, main)
+        process = SimulatedProcess(name, main)
         supervisor = self.loop.create_task(self._supervise(process), context=self._outside.copy())
         self._supervisors.add(supervisor)
         return process
 
-    async def finish(self, processes: Sequence[Process], *, within: float) -> None:
+    def kill(self, process: SimulatedProcess, reason: str) -> None:
+        """Crash a process now, as SIGKILL does, and count it as a fault. Does nothing while it is down."""
+        if process.life is not None and not process.life.over:
+            self.faults += 1
+            self._crash(process.life, reason)
+
+    async def finish(self, processes: Sequence[SimulatedProcess], *, within: float) -> None:
         """Wait for the processes to end by themselves; raises what they raise.
 
         A Violation when they have not ended in `within` virtual seconds.
@@ -135,9 +142,9 @@ class World:
             self.loop.run_until_complete(asyncio.wait(living))
         self.loop.close()
 
-    async def _supervise(self, process: Process) -> None:
+    async def _supervise(self, process: SimulatedProcess) -> None:
         while True:
-            life = Life(process.name)
+            life = process.life = Life(process.name)
             context = self._outside.copy()
             context.run(LIFE.set, life)
             running = self.loop.create_task(process.main(), context=context)
@@ -169,7 +176,7 @@ class World:
 
     async def _at_the_server(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         work = self.loop.create_task(call(), context=self._outside.copy())
-        work.add_done_callback(_hear)
+        work.add_done_callback(_hear, context=self._outside)  # also when the caller is dead by then
         life = LIFE.get()
         if life is not None and self.strikes(self.weather.crashes):
             later = self.weather.latency(self.draws)
