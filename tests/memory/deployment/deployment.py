@@ -108,7 +108,7 @@ class SimulatedDeployment:
             traceparent=None,
             recorded_at=self.world.now(),
         )
-        times = 2 if self.world.strikes(self.world.weather.redeliveries) else 1
+        times = 2 if self.world.strikes(self.world.profile.redeliveries) else 1
         await self.broker.publish([event] * times)
         return event
 

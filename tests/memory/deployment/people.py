@@ -78,7 +78,7 @@ async def send_message(deployment: SimulatedDeployment, build_id: str) -> None:
 async def empty_broker(deployment: SimulatedDeployment, *victims: SimulatedProcess) -> None:
     """Kills the broker at a drawn time, so that it comes back empty, and the budget service with it or not."""
     world = deployment.world
-    await asyncio.sleep(world.draws.uniform(1, world.weather.calm_after))
+    await asyncio.sleep(world.draws.uniform(1, world.profile.faults_end_after))
     if world.draws.random() < 0.7:
         for victim in victims:
             world.kill(victim, "with the broker")

@@ -16,7 +16,7 @@ from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.simulation import World, simulate
 from nightshift.simulation.loop import LIFE
 from nightshift.simulation.scenarios import bus, leases, log
-from nightshift.simulation.weather import SHORTEST
+from nightshift.simulation.fault_profile import SHORTEST
 
 #: What stands in a simulation for something that is elsewhere.
 ELSEWHERE = (MemoryEventLog, MemoryLeases, MemoryObjectStore, MemoryBus, bus.Letterbox)

@@ -5,7 +5,7 @@ adapters (sockets, threads) cannot live inside a simulated loop and have tests o
 """
 
 from nightshift.simulation.run import Outcome, Scenario, SimulationFailed, simulate
-from nightshift.simulation.weather import Weather
+from nightshift.simulation.fault_profile import FaultProfile
 from nightshift.simulation.world import SimulatedProcess, Violation, World
 
 __all__ = [
@@ -14,7 +14,7 @@ __all__ = [
     "Scenario",
     "SimulationFailed",
     "Violation",
-    "Weather",
+    "FaultProfile",
     "World",
     "simulate",
 ]

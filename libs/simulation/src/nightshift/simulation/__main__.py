@@ -48,7 +48,7 @@ def attempt(name: str, seed: int, tail: int | None = TAIL) -> Outcome | Failure:
     try:
         return simulate(load(name), seed)
     except SimulationFailed as failed:
-        drawn = ", ".join(f"{option} {value:g}" for option, value in asdict(failed.weather).items())
+        drawn = ", ".join(f"{option} {value:g}" for option, value in asdict(failed.profile).items())
         lines = failed.trace if tail is None else failed.trace[-tail:]
         where = f"…{len(failed.trace) - len(lines)} earlier lines\n" if len(lines) < len(failed.trace) else ""
         return Failure(seed, f"{failed}\ndrawn: {drawn}\n{where}" + "\n".join(lines))

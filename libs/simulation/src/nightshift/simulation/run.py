@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from nightshift.simulation.weather import Weather
+from nightshift.simulation.fault_profile import FaultProfile
 from nightshift.simulation.world import World
 
 #: Sets up its world, lets it run, and judges what happened: raises Violation, or anything else that went wrong.
@@ -27,10 +27,10 @@ class Outcome:
 class SimulationFailed(Exception):
     """A run that did not. It says what is needed to see it again."""
 
-    def __init__(self, *, seed: int, weather: Weather, trace: tuple[str, ...], cause: BaseException) -> None:
+    def __init__(self, *, seed: int, profile: FaultProfile, trace: tuple[str, ...], cause: BaseException) -> None:
         super().__init__(f"seed {seed}: {type(cause).__name__}: {cause}")
         self.seed = seed
-        self.weather = weather
+        self.profile = profile
         self.trace = trace
 
 
@@ -44,7 +44,7 @@ def simulate(scenario: Scenario, seed: int) -> Outcome:
         world.loop.run_until_complete(scenario(world))
     except Exception as error:
         raise SimulationFailed(
-            seed=seed, weather=world.weather, trace=tuple(world.trace), cause=error
+            seed=seed, profile=world.profile, trace=tuple(world.trace), cause=error
         ) from error
     finally:
         world.close()

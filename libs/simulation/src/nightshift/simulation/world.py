@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from nightshift.eventlog.errors import Unavailable
 from nightshift.simulation.loop import LIFE, Life, SimulatedLoop
-from nightshift.simulation.weather import Weather
+from nightshift.simulation.fault_profile import FaultProfile
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class World:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.draws = random.Random(seed)  # noqa: S311 - a schedule, not a secret
-        self.weather = Weather.draw(self.draws)
+        self.profile = FaultProfile.draw(self.draws)
         self.loop = SimulatedLoop(self.draws)
         self.loop.set_task_factory(self._make_task)
         self.trace: list[str] = []
@@ -66,7 +66,7 @@ class World:
     @property
     def faulty(self) -> bool:
         """Whether faults still happen; afterwards everything must come to its end."""
-        return self.loop.time() < self.weather.calm_after
+        return self.loop.time() < self.profile.faults_end_after
 
     def strikes(self, probability: float) -> bool:
         """Whether a fault of this probability happens now."""
@@ -76,19 +76,19 @@ class World:
 
     async def pause(self) -> None:
         """Let one drawn latency pass."""
-        await asyncio.sleep(self.weather.latency(self.draws))
+        await asyncio.sleep(self.profile.latency(self.draws))
 
     async def remote(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Let a server do `call`. May raise Unavailable, done or not, and the caller may die on the way."""
         await self._crash_point(f"before {what}")
         await self.pause()
-        if self.strikes(self.weather.lost_requests):
+        if self.strikes(self.profile.lost_requests):
             self.note(f"{what}: request lost")
             raise Unavailable(f"{what}: the connection was reset")
         answer = await self._at_the_server(what, call)
         await self._crash_point(f"after {what}")
         await self.pause()
-        if self.strikes(self.weather.lost_answers):
+        if self.strikes(self.profile.lost_answers):
             self.note(f"{what}: done, answer lost")
             raise Unavailable(f"{what}: the connection was reset")
         self.note(what)
@@ -164,7 +164,7 @@ class World:
 
     async def _crash_point(self, where: str) -> None:
         life = LIFE.get()
-        if life is not None and self.strikes(self.weather.crashes):
+        if life is not None and self.strikes(self.profile.crashes):
             self._crash(life, where)
             await asyncio.sleep(0)  # never comes back
 
@@ -178,8 +178,8 @@ class World:
         work = self.loop.create_task(call(), context=self._outside.copy())
         work.add_done_callback(_hear, context=self._outside)  # also when the caller is dead by then
         life = LIFE.get()
-        if life is not None and self.strikes(self.weather.crashes):
-            later = self.weather.latency(self.draws)
+        if life is not None and self.strikes(self.profile.crashes):
+            later = self.profile.latency(self.draws)
             self.loop.call_later(later, self._crash, life, f"during {what}", context=self._outside.copy())
         return await asyncio.shield(work)
 

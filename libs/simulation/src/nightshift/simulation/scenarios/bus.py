@@ -107,7 +107,7 @@ class Relay:
             rows = [row for rows in self.shelf.tables.shards.values() for row in rows]
             asked = [row for row in rows if row.type == ToolCallRequested.type]  # results have another topic
             for row in sorted(asked, key=lambda row: row.position):
-                if row.event_id not in self.shelf.sent or self.world.strikes(self.world.weather.redeliveries):
+                if row.event_id not in self.shelf.sent or self.world.strikes(self.world.profile.redeliveries):
                     dataref = await self._kept(row) if row.version % 2 == 0 else None
                     await self.world.insist("send", partial(self._send, row, dataref))
             await self.world.pause()
@@ -159,7 +159,7 @@ class Replica:
     async def _poll(self, intake: Intake) -> None:
         position = await self.world.insist("offset", self._committed)
         while not self.shelf.done():
-            if self.world.strikes(self.world.weather.redeliveries / 4):
+            if self.world.strikes(self.world.profile.redeliveries / 4):
                 position = max(0, position - 2)  # a rebalance: what was not committed comes again
             batch = await self.world.insist("poll", partial(self._read, position))
             if batch:

@@ -84,7 +84,7 @@ class Writer(Party):
                 except Unavailable:
                     await self.world.pause()
                     continue
-                if not self.world.strikes(self.world.weather.redeliveries):
+                if not self.world.strikes(self.world.profile.redeliveries):
                     break
 
 
@@ -140,7 +140,7 @@ class Reader(Party):
             return list(rows)
         now = self.world.loop.time()
         for row in rows:
-            self.shelf.visible_at.setdefault(row.position, now + self.world.weather.latency(self.world.draws))
+            self.shelf.visible_at.setdefault(row.position, now + self.world.profile.latency(self.world.draws))
         return [row for row in rows if self.shelf.visible_at[row.position] <= now]
 
 

@@ -11,18 +11,18 @@ SHORTEST, LONGEST = 0.001, 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Weather:
-    """Chances per call, from 0 to 1; faults stop after `calm_after` virtual seconds, so that what must end can end."""
+class FaultProfile:
+    """Chances per call, from 0 to 1; faults stop after `faults_end_after` virtual seconds, so that what must end can end."""
 
     slowness: float  # seconds: most calls take less, few take up to LONGEST
     lost_requests: float
     lost_answers: float
     redeliveries: float
     crashes: float
-    calm_after: float
+    faults_end_after: float
 
     @classmethod
-    def draw(cls, draws: random.Random) -> "Weather":
+    def draw(cls, draws: random.Random) -> "FaultProfile":
         def chance(most: float) -> float:
             return draws.choice((0.0, most / 4, most))
 
@@ -32,7 +32,7 @@ class Weather:
             lost_answers=chance(0.2),
             redeliveries=chance(0.3),
             crashes=chance(0.08),
-            calm_after=draws.choice((10.0, 60.0)),
+            faults_end_after=draws.choice((10.0, 60.0)),
         )
 
     def latency(self, draws: random.Random) -> float:
