@@ -108,7 +108,7 @@ def test_a_port_that_takes_no_time_would_be_seen(watch: Watch, wired: bool):
 
 def test_a_dead_letter_takes_time_too(watch: Watch):
     async def scenario(world: World) -> None:
-        letters = bus.Letterbox(world, bus.Shelf())
+        letters = bus.Letterbox(world, bus.Store())
 
         async def main() -> None:
             try:

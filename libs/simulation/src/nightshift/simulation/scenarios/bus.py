@@ -53,7 +53,7 @@ class Plant:
 
 
 @dataclass(slots=True)
-class Shelf:
+class Store:
     """What survives every crash: the log, one partition of the topic with the group's offset, what sandboxes did."""
 
     tables: MemoryTables = field(default_factory=MemoryTables)
@@ -77,15 +77,15 @@ class Shelf:
 class Letterbox:
     """The dead letters' producer. A letter here is a fault of the simulated code: no message is bad."""
 
-    def __init__(self, world: World, shelf: Shelf) -> None:
+    def __init__(self, world: World, store: Store) -> None:
         self._world = world
-        self._shelf = shelf
+        self._store = store
 
     async def send(self, messages: Sequence[Outgoing]) -> tuple[Sent, ...]:
         return await self._world.remote("letters", partial(self._take, messages))
 
     async def _take(self, messages: Sequence[Outgoing]) -> tuple[Sent, ...]:
-        self._shelf.letters += messages
+        self._store.letters += messages
         return tuple(Sent(message.topic, 0, 0) for message in messages)
 
     async def __aenter__(self) -> Self:
@@ -97,17 +97,17 @@ class Letterbox:
 class Relay:
     """Sends every row of the log to the topic, now and then again; every second call's data goes by reference."""
 
-    def __init__(self, world: World, shelf: Shelf) -> None:
+    def __init__(self, world: World, store: Store) -> None:
         self.world = world
-        self.shelf = shelf
-        self.objects = MemoryObjectStore(shelf.bodies, wire=world)
+        self.store = store
+        self.objects = MemoryObjectStore(store.bodies, wire=world)
 
     async def main(self) -> None:
-        while not self.shelf.done():
-            rows = [row for rows in self.shelf.tables.shards.values() for row in rows]
+        while not self.store.done():
+            rows = [row for rows in self.store.tables.shards.values() for row in rows]
             asked = [row for row in rows if row.type == ToolCallRequested.type]  # results have another topic
             for row in sorted(asked, key=lambda row: row.position):
-                if row.event_id not in self.shelf.sent or self.world.strikes(self.world.profile.redeliveries):
+                if row.event_id not in self.store.sent or self.world.strikes(self.world.profile.redeliveries):
                     dataref = await self._kept(row) if row.version % 2 == 0 else None
                     await self.world.insist("send", partial(self._send, row, dataref))
             await self.world.pause()
@@ -124,19 +124,19 @@ class Relay:
             return key
 
     async def _send(self, row: Row, dataref: str | None) -> None:
-        message, at = encode(row, dataref), len(self.shelf.topic)
-        self.shelf.sent.add(row.event_id)
-        self.shelf.topic.append(Stored(TOPIC, 0, at, 0, message.key, message.value, message.headers))
+        message, at = encode(row, dataref), len(self.store.topic)
+        self.store.sent.add(row.event_id)
+        self.store.topic.append(Stored(TOPIC, 0, at, 0, message.key, message.value, message.headers))
 
 
 class Replica:
     """A gateway: real intake, pool and poller; the broker's client is simulated, and this class is its source."""
 
-    def __init__(self, world: World, shelf: Shelf, plant: Plant, name: str) -> None:
+    def __init__(self, world: World, store: Store, plant: Plant, name: str) -> None:
         self.world = world
-        self.shelf = shelf
+        self.store = store
         self.plant = plant
-        self.log = MemoryEventLog(shelf.tables, wire=world, now=world.now, actor=name)
+        self.log = MemoryEventLog(store.tables, wire=world, now=world.now, actor=name)
         self.paused = False
 
     async def main(self) -> None:
@@ -144,8 +144,8 @@ class Replica:
         self.paused = False
         async with WorkerPool("simulated", limit=2) as self.shop:
             subscription = Subscription(TOPIC, GROUP, {ToolCallRequested: self.on_call}, gate=self.shop)
-            objects = MemoryObjectStore(self.shelf.bodies, wire=self.world)
-            parking = Parking(Letterbox(self.world, self.shelf), objects, topic="simulated.dead-letter")
+            objects = MemoryObjectStore(self.store.bodies, wire=self.world)
+            parking = Parking(Letterbox(self.world, self.store), objects, topic="simulated.dead-letter")
             dispatcher = Dispatcher(subscription, objects=objects)
             settler = Settler(dispatcher, parking, policy.retry, topic=TOPIC, group=GROUP, gate=self.shop)
             intake = Intake(settler, policy, topic=TOPIC, group=GROUP)
@@ -158,7 +158,7 @@ class Replica:
 
     async def _poll(self, intake: Intake) -> None:
         position = await self.world.insist("offset", self._committed)
-        while not self.shelf.done():
+        while not self.store.done():
             if self.world.strikes(self.world.profile.redeliveries / 4):
                 position = max(0, position - 2)  # a rebalance: what was not committed comes again
             batch = await self.world.insist("poll", partial(self._read, position))
@@ -196,15 +196,15 @@ class Replica:
 
     async def _run(self, call_id: str) -> None:
         """The sandbox: its wrapper keeps what was run."""
-        if call_id not in self.shelf.finished or self.plant.no_wrapper:
-            self.shelf.effects[call_id] += 1
-            self.shelf.finished.add(call_id)
+        if call_id not in self.store.finished or self.plant.no_wrapper:
+            self.store.effects[call_id] += 1
+            self.store.finished.add(call_id)
 
     async def _committed(self) -> int:
-        return self.shelf.committed
+        return self.store.committed
 
     async def _read(self, position: int) -> list[Stored]:
-        return [] if self.paused else self.shelf.topic[position : position + 3]
+        return [] if self.paused else self.store.topic[position : position + 3]
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         self.paused = True
@@ -217,7 +217,7 @@ class Replica:
             await self.world.remote("commit", partial(self._commit, offset))
 
     async def _commit(self, offset: int) -> None:
-        self.shelf.committed = max(self.shelf.committed, offset)
+        self.store.committed = max(self.store.committed, offset)
 
 
 def encode(row: Row, dataref: str | None) -> Outgoing:
@@ -239,8 +239,8 @@ def encode(row: Row, dataref: str | None) -> Outgoing:
 
 async def scenario(world: World, *, plant: Plant | None = None) -> None:
     """Two builds ask for their calls; a relay and two replicas see them answered."""
-    plant, shelf = plant or Plant(), Shelf()
-    log = MemoryEventLog(shelf.tables, now=world.now)
+    plant, store = plant or Plant(), Store()
+    log = MemoryEventLog(store.tables, now=world.now)
     for build in BUILDS:
         for index in range(CALLS):
             call = ToolCallRequested(
@@ -248,17 +248,17 @@ async def scenario(world: World, *, plant: Plant | None = None) -> None:
             )
             cause = uuid5(CAUSE, call.call_id)
             await log.append(build_stream(build), [NewEvent(call, cause)])
-    relay = world.start("relay", Relay(world, shelf).main)
+    relay = world.start("relay", Relay(world, store).main)
     replicas = [
-        world.start(f"gateway-{number}", Replica(world, shelf, plant, f"gateway-{number}").main)
+        world.start(f"gateway-{number}", Replica(world, store, plant, f"gateway-{number}").main)
         for number in range(REPLICAS)
     ]
     await world.finish([relay, *replicas], within=1800)
     calls = [f"{build}/1/{index}" for build in BUILDS for index in range(CALLS)]
-    if shelf.effects != Counter(calls):
-        raise Violation(f"effects: {dict(shelf.effects)}")
-    results = shelf.answered()
+    if store.effects != Counter(calls):
+        raise Violation(f"effects: {dict(store.effects)}")
+    results = store.answered()
     if len(results) != len(calls) or set(results.values()) != {1}:
         raise Violation(f"results: {dict(results)}")
-    if shelf.letters:
-        raise Violation(f"{len(shelf.letters)} messages were parked")
+    if store.letters:
+        raise Violation(f"{len(store.letters)} messages were parked")

@@ -36,7 +36,7 @@ class Plant:
 
 
 @dataclass(slots=True)
-class Shelf:
+class Store:
     """What survives every crash: the log's tables, the reader's cursors, and what it published."""
 
     tables: MemoryTables = field(default_factory=MemoryTables)
@@ -53,12 +53,12 @@ def said(text: str, *, cause: UUID, index: int = 0) -> NewEvent:
 class Party:
     """What all processes of this world have: their own connection to the log, and patience."""
 
-    def __init__(self, world: World, shelf: Shelf, plant: Plant, name: str) -> None:
+    def __init__(self, world: World, store: Store, plant: Plant, name: str) -> None:
         self.world = world
-        self.shelf = shelf
+        self.store = store
         self.plant = plant
         self.name = name
-        self.log = MemoryEventLog(shelf.tables, wire=world, now=world.now, actor=name)
+        self.log = MemoryEventLog(store.tables, wire=world, now=world.now, actor=name)
         self._attempts = 0
 
     def cause(self, step: object) -> UUID:
@@ -117,8 +117,8 @@ class Reader(Party):
 
     async def main(self) -> None:
         total = len(STREAMS) * WRITERS * STEPS + WRITERS * STEPS
-        while len({row.event_id for row in self.shelf.published}) < total:
-            cursors = dict(self.shelf.cursors)
+        while len({row.event_id for row in self.store.published}) < total:
+            cursors = dict(self.store.cursors)
             try:
                 rows = self._visible(await self.log.read_shards(cursors, limit=3))
                 moved = cursors | {row.shard: row.position for row in rows}
@@ -130,65 +130,65 @@ class Reader(Party):
                 self.world.note("reads again")
 
     async def _publish(self, rows: Sequence[Row]) -> None:
-        self.shelf.published += rows
+        self.store.published += rows
 
     async def _move(self, cursors: dict[int, int]) -> None:
-        self.shelf.cursors.update(cursors)
+        self.store.cursors.update(cursors)
 
     def _visible(self, rows: Sequence[Row]) -> list[Row]:
         if not self.plant.late_rows:
             return list(rows)
         now = self.world.loop.time()
         for row in rows:
-            self.shelf.visible_at.setdefault(row.position, now + self.world.profile.latency(self.world.draws))
-        return [row for row in rows if self.shelf.visible_at[row.position] <= now]
+            self.store.visible_at.setdefault(row.position, now + self.world.profile.latency(self.world.draws))
+        return [row for row in rows if self.store.visible_at[row.position] <= now]
 
 
 async def scenario(world: World, *, plant: Plant | None = None) -> None:
     """Two writers of steps, two that count, one reader."""
-    plant, shelf = plant or Plant(), Shelf()
+    plant, store = plant or Plant(), Store()
     parties: list[Writer | CounterUp | Reader] = [
-        *(Writer(world, shelf, plant, f"writer-{number}") for number in range(WRITERS)),
-        *(CounterUp(world, shelf, plant, f"counter-{number}") for number in range(WRITERS)),
-        Reader(world, shelf, plant, "reader"),
+        *(Writer(world, store, plant, f"writer-{number}") for number in range(WRITERS)),
+        *(CounterUp(world, store, plant, f"counter-{number}") for number in range(WRITERS)),
+        Reader(world, store, plant, "reader"),
     ]
     await world.finish([world.start(party.name, party.main) for party in parties], within=1800)
-    check_streams(shelf)
-    check_published(shelf)
-    await check_reuse(world, shelf)
+    check_streams(store)
+    check_published(store)
+    await check_reuse(world, store)
 
 
-def check_streams(shelf: Shelf) -> None:
+def check_streams(store: Store) -> None:
     """Each step once in each stream, versions without a gap, and the count counted right."""
     for name in STREAMS:
-        texts = Counter(row.data for row in shelf.tables.streams[name].rows)
+        texts = Counter(row.data for row in store.tables.streams[name].rows)
         if len(texts) != WRITERS * STEPS or set(texts.values()) != {1}:
             raise Violation(f"{name}: {sum(texts.values())} events say {len(texts)} steps")
-    for name, stream in shelf.tables.streams.items():
+    for name, stream in store.tables.streams.items():
         if [row.version for row in stream.rows] != list(range(1, len(stream.rows) + 1)):
             raise Violation(f"{name}: versions {[row.version for row in stream.rows]}")
-    for row in shelf.tables.streams[SHARED].rows:
+    for row in store.tables.streams[SHARED].rows:
         if f'"{row.version}"' not in row.data:
             raise Violation(f"{SHARED}: the event at {row.version} says {row.data}")
 
 
-def check_published(shelf: Shelf) -> None:
+def check_published(store: Store) -> None:
     """All that is in the log was published, and nothing came for the first time after one that follows it."""
     newest: dict[str, int] = {}
-    for row in shelf.published:
+    for row in store.published:
         before = newest.get(row.stream_id, 0)
         if row.version > before + 1:
             raise Violation(f"{row.stream_id}: {row.version} was published after {before}")
         newest[row.stream_id] = max(before, row.version)
-    for name, stream in shelf.tables.streams.items():
+    for name, stream in store.tables.streams.items():
         if newest.get(name) != len(stream.rows):
             raise Violation(f"{name}: published up to {newest.get(name)} of {len(stream.rows)}")
 
 
-async def check_reuse(world: World, shelf: Shelf) -> None:
+async def check_reuse(world: World, store: Store) -> None:
     """An id that is in the log is refused with other content."""
-    log = MemoryEventLog(shelf.tables, now=world.now)
-    known = shelf.tables.streams[SHARED].rows[0]
+    log = MemoryEventLog(store.tables, now=world.now)
+    known = store.tables.streams[SHARED].rows[0]
     try:
         await log.append(SHARED, [said("something else", cause=known.causation_id)])
     except EventIdReused:
