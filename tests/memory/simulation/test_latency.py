@@ -19,7 +19,7 @@ from nightshift.simulation.scenarios import bus, leases, log
 from nightshift.simulation.fault_profile import SHORTEST
 
 #: What stands in a simulation for something that is elsewhere.
-ELSEWHERE = (MemoryEventLog, MemoryLeases, MemoryObjectStore, MemoryBus, bus.Letterbox)
+ELSEWHERE = (MemoryEventLog, MemoryLeases, MemoryObjectStore, MemoryBus, bus.DeadLetterProducer)
 
 
 class Watch:
@@ -108,7 +108,7 @@ def test_a_port_that_takes_no_time_would_be_seen(watch: Watch, wired: bool):
 
 def test_a_dead_letter_takes_time_too(watch: Watch):
     async def scenario(world: World) -> None:
-        letters = bus.Letterbox(world, bus.Store())
+        letters = bus.DeadLetterProducer(world, bus.Store())
 
         async def main() -> None:
             try:
@@ -120,5 +120,5 @@ def test_a_dead_letter_takes_time_too(watch: Watch):
 
     for seed in range(5):
         simulate(scenario, seed)
-    assert watch.called["Letterbox.send"]
+    assert watch.called["DeadLetterProducer.send"]
     assert watch.quick == {}

@@ -74,7 +74,7 @@ class Store:
         return not any(kind is PendingKind.TOOL_CALL for kind, _, _ in self.tables.pending)
 
 
-class Letterbox:
+class DeadLetterProducer:
     """The dead letters' producer. A letter here is a fault of the simulated code: no message is bad."""
 
     def __init__(self, world: World, store: Store) -> None:
@@ -145,7 +145,7 @@ class Replica:
         async with WorkerPool("simulated", limit=2) as self.shop:
             subscription = Subscription(TOPIC, GROUP, {ToolCallRequested: self.on_call}, gate=self.shop)
             objects = MemoryObjectStore(self.store.bodies, wire=self.world)
-            parking = Parking(Letterbox(self.world, self.store), objects, topic="simulated.dead-letter")
+            parking = Parking(DeadLetterProducer(self.world, self.store), objects, topic="simulated.dead-letter")
             dispatcher = Dispatcher(subscription, objects=objects)
             settler = Settler(dispatcher, parking, policy.retry, topic=TOPIC, group=GROUP, gate=self.shop)
             intake = Intake(settler, policy, topic=TOPIC, group=GROUP)

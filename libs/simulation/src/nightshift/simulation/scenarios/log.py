@@ -50,7 +50,7 @@ def said(text: str, *, cause: UUID, index: int = 0) -> NewEvent:
     return NewEvent(AgentSteered(reason="person", message=text), cause, index)
 
 
-class Party:
+class Actor:
     """What all processes of this world have: their own connection to the log, and patience."""
 
     def __init__(self, world: World, store: Store, plant: Plant, name: str) -> None:
@@ -68,7 +68,7 @@ class Party:
         return uuid5(NAMESPACE, f"{self.name}/{step}{again}")
 
 
-class Writer(Party):
+class Writer(Actor):
     """Appends its steps to both streams at once; after a crash it does not know how far it came."""
 
     async def main(self) -> None:
@@ -88,7 +88,7 @@ class Writer(Party):
                     break
 
 
-class CounterUp(Party):
+class CounterUp(Actor):
     """Writes the next number after those in a stream that somebody else counts in too."""
 
     async def main(self) -> None:
@@ -112,7 +112,7 @@ class CounterUp(Party):
                 await self.world.pause()
 
 
-class Reader(Party):
+class Reader(Actor):
     """Follows the shards by position and publishes what it reads, until it has published `total` rows."""
 
     async def main(self) -> None:
@@ -147,12 +147,12 @@ class Reader(Party):
 async def scenario(world: World, *, plant: Plant | None = None) -> None:
     """Two writers of steps, two that count, one reader."""
     plant, store = plant or Plant(), Store()
-    parties: list[Writer | CounterUp | Reader] = [
+    actors: list[Writer | CounterUp | Reader] = [
         *(Writer(world, store, plant, f"writer-{number}") for number in range(WRITERS)),
         *(CounterUp(world, store, plant, f"counter-{number}") for number in range(WRITERS)),
         Reader(world, store, plant, "reader"),
     ]
-    await world.finish([world.start(party.name, party.main) for party in parties], within=1800)
+    await world.finish([world.start(actor.name, actor.main) for actor in actors], within=1800)
     check_streams(store)
     check_published(store)
     await check_reuse(world, store)
