@@ -40,13 +40,13 @@ def test_without_fences_a_stale_owners_step_is_found():
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("fault", ["drawn_ids", "any_version", "late_rows", "cursor_first"])
 def test_a_fault_around_the_log_is_found(fault):
-    assert violations(partial(log.scenario, plant=log.Plant(**{fault: True})), seeds=60, enough=1)
+    assert violations(partial(log.scenario, fixture=log.Fixture(**{fault: True})), seeds=60, enough=1)
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("fault", ["no_wrapper", "no_poller", "drawn_result"])
 def test_a_fault_around_the_bus_is_found(fault):
-    assert violations(partial(bus.scenario, plant=bus.Plant(**{fault: True})), seeds=30, enough=1)
+    assert violations(partial(bus.scenario, fixture=bus.Fixture(**{fault: True})), seeds=30, enough=1)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -44,8 +44,8 @@ CAUSE = uuid5(NAMESPACE, "simulated bus")
 
 
 @dataclass(frozen=True, slots=True)
-class Plant:
-    """Faults to plant, one at a time."""
+class Fixture:
+    """Faults to fixture, one at a time."""
 
     no_wrapper: bool = False  # the sandbox runs a call again that it has run
     no_poller: bool = False  # nobody asks the log what waits
@@ -132,10 +132,10 @@ class Relay:
 class Replica:
     """A gateway: real intake, pool and poller; the broker's client is simulated, and this class is its source."""
 
-    def __init__(self, world: World, store: Store, plant: Plant, name: str) -> None:
+    def __init__(self, world: World, store: Store, fixture: Fixture, name: str) -> None:
         self.world = world
         self.store = store
-        self.plant = plant
+        self.fixture = fixture
         self.log = MemoryEventLog(store.tables, wire=world, now=world.now, actor=name)
         self.paused = False
 
@@ -151,7 +151,7 @@ class Replica:
             intake = Intake(settler, policy, topic=TOPIC, group=GROUP)
             intake.attach(self)
             poller = PendingPoller(self.log, PendingKind.TOOL_CALL, self.on_waiting, gate=self.shop)
-            asking = asyncio.create_task(asyncio.sleep(0) if self.plant.no_poller else poller.run())
+            asking = asyncio.create_task(asyncio.sleep(0) if self.fixture.no_poller else poller.run())
             await self._poll(intake)
             asking.cancel()
             await intake.close()
@@ -183,7 +183,7 @@ class Replica:
     async def _work(self, call_id: str, event: RecordedEvent) -> None:
         await self.world.insist("run", partial(self._run, call_id))
         cause = event.event_id
-        if self.plant.drawn_result:
+        if self.fixture.drawn_result:
             cause = uuid5(NAMESPACE, f"{call_id}/{self.world.draws.random()}")
         result = ToolCallCompleted(call_id=call_id, is_error=False, output="done", duration_ms=1)
         while True:
@@ -196,7 +196,7 @@ class Replica:
 
     async def _run(self, call_id: str) -> None:
         """The sandbox: its wrapper keeps what was run."""
-        if call_id not in self.store.finished or self.plant.no_wrapper:
+        if call_id not in self.store.finished or self.fixture.no_wrapper:
             self.store.effects[call_id] += 1
             self.store.finished.add(call_id)
 
@@ -237,9 +237,9 @@ def encode(row: Row, dataref: str | None) -> Outgoing:
     return Outgoing.of(TOPIC, encode_fact(envelope, row.data if dataref is None else "{}"))
 
 
-async def scenario(world: World, *, plant: Plant | None = None) -> None:
+async def scenario(world: World, *, fixture: Fixture | None = None) -> None:
     """Two builds ask for their calls; a relay and two replicas see them answered."""
-    plant, store = plant or Plant(), Store()
+    fixture, store = fixture or Fixture(), Store()
     log = MemoryEventLog(store.tables, now=world.now)
     for build in BUILDS:
         for index in range(CALLS):
@@ -250,7 +250,7 @@ async def scenario(world: World, *, plant: Plant | None = None) -> None:
             await log.append(build_stream(build), [NewEvent(call, cause)])
     relay = world.start("relay", Relay(world, store).main)
     replicas = [
-        world.start(f"gateway-{number}", Replica(world, store, plant, f"gateway-{number}").main)
+        world.start(f"gateway-{number}", Replica(world, store, fixture, f"gateway-{number}").main)
         for number in range(REPLICAS)
     ]
     await world.finish([relay, *replicas], within=1800)

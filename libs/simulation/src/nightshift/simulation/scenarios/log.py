@@ -26,8 +26,8 @@ STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Plant:
-    """Faults to plant, one at a time, to see that the checks find them."""
+class Fixture:
+    """Faults to fixture, one at a time, to see that the checks find them."""
 
     drawn_ids: bool = False  # every attempt has a cause of its own
     any_version: bool = False  # who counts does not say at which version it counted
@@ -53,10 +53,10 @@ def said(text: str, *, cause: UUID, index: int = 0) -> NewEvent:
 class Actor:
     """What all processes of this world have: their own connection to the log, and patience."""
 
-    def __init__(self, world: World, store: Store, plant: Plant, name: str) -> None:
+    def __init__(self, world: World, store: Store, fixture: Fixture, name: str) -> None:
         self.world = world
         self.store = store
-        self.plant = plant
+        self.fixture = fixture
         self.name = name
         self.log = MemoryEventLog(store.tables, wire=world, now=world.now, actor=name)
         self._attempts = 0
@@ -64,7 +64,7 @@ class Actor:
     def cause(self, step: object) -> UUID:
         """Derived from who and what, so that doing it again is the same; a planted fault draws it."""
         self._attempts += 1
-        again = f"/{self._attempts}/{self.world.draws.random()}" if self.plant.drawn_ids else ""
+        again = f"/{self._attempts}/{self.world.draws.random()}" if self.fixture.drawn_ids else ""
         return uuid5(NAMESPACE, f"{self.name}/{step}{again}")
 
 
@@ -98,7 +98,7 @@ class CounterUp(Actor):
             if mine == STEPS:
                 return
             event = said(str(len(seen) + 1), cause=uuid5(NAMESPACE, f"{self.name}/{mine}/{len(seen)}"))
-            expected = None if self.plant.any_version else len(seen)
+            expected = None if self.fixture.any_version else len(seen)
             try:
                 await self.log.append(SHARED, [event], expected_version=expected)
             except (VersionConflict, Unavailable) as error:
@@ -124,7 +124,7 @@ class Reader(Actor):
                 moved = cursors | {row.shard: row.position for row in rows}
                 publish = ("publish", partial(self._publish, rows))
                 move = ("move", partial(self._move, moved))
-                for what, call in (move, publish) if self.plant.cursor_first else (publish, move):
+                for what, call in (move, publish) if self.fixture.cursor_first else (publish, move):
                     await self.world.remote(what, call)
             except Unavailable:
                 self.world.note("reads again")
@@ -136,7 +136,7 @@ class Reader(Actor):
         self.store.cursors.update(cursors)
 
     def _visible(self, rows: Sequence[Row]) -> list[Row]:
-        if not self.plant.late_rows:
+        if not self.fixture.late_rows:
             return list(rows)
         now = self.world.loop.time()
         for row in rows:
@@ -144,13 +144,13 @@ class Reader(Actor):
         return [row for row in rows if self.store.visible_at[row.position] <= now]
 
 
-async def scenario(world: World, *, plant: Plant | None = None) -> None:
+async def scenario(world: World, *, fixture: Fixture | None = None) -> None:
     """Two writers of steps, two that count, one reader."""
-    plant, store = plant or Plant(), Store()
+    fixture, store = fixture or Fixture(), Store()
     actors: list[Writer | CounterUp | Reader] = [
-        *(Writer(world, store, plant, f"writer-{number}") for number in range(WRITERS)),
-        *(CounterUp(world, store, plant, f"counter-{number}") for number in range(WRITERS)),
-        Reader(world, store, plant, "reader"),
+        *(Writer(world, store, fixture, f"writer-{number}") for number in range(WRITERS)),
+        *(CounterUp(world, store, fixture, f"counter-{number}") for number in range(WRITERS)),
+        Reader(world, store, fixture, "reader"),
     ]
     await world.finish([world.start(actor.name, actor.main) for actor in actors], within=1800)
     check_streams(store)
