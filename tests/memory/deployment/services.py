@@ -35,7 +35,7 @@ E = TypeVar("E", bound=Event)
 
 
 async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
-    """One life of an orchestrator replica, with the service's own handlers, scheduler and runner."""
+    """Runs an orchestrator replica until it crashes or the run is over, with the service's own handlers, scheduler and runner."""
     world = deployment.world
     actor = f"{name}-{world.draws.getrandbits(32)}"
     objects = MemoryObjectStore(deployment.bodies, wire=world)
@@ -62,7 +62,7 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
 
 
 async def budget(deployment: SimulatedDeployment, name: str) -> None:
-    """One life of a budget replica, with the service's own handlers, use cases and clockwork."""
+    """Runs a budget replica until it crashes or the run is over, with the service's own handlers, use cases and clockwork."""
     world = deployment.world
     log = deployment.log(Owner.BUDGET)
     ledger = MemoryLedger(

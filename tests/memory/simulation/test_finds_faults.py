@@ -97,27 +97,27 @@ def test_the_same_seed_gives_the_same_trace_and_another_seed_another():
 
 def test_after_a_crash_nothing_of_the_dead_process_runs_and_it_starts_again():
     async def scenario(world: World) -> None:
-        lives: list[str] = []
+        runs: list[str] = []
         cleanups: list[int] = []
         verdict: list[str] = []
 
-        async def background(life: int) -> None:
+        async def background(run: int) -> None:
             while True:
                 await asyncio.sleep(0.01)
-                assert life == len(lives), "a task of a dead process runs"
+                assert run == len(runs), "a task of a dead process runs"
 
         async def main() -> None:
-            lives.append("running")
-            life = len(lives)
+            runs.append("running")
+            run = len(runs)
             try:
                 async with asyncio.TaskGroup() as group:
-                    task = group.create_task(background(life))
+                    task = group.create_task(background(run))
                     for _ in range(10):
                         await world.insist("call", answer)
                     task.cancel()
             finally:
-                if life < len(lives) and not verdict:
-                    cleanups.append(life)
+                if run < len(runs) and not verdict:
+                    cleanups.append(run)
 
         async def answer() -> None:
             return None
@@ -125,7 +125,7 @@ def test_after_a_crash_nothing_of_the_dead_process_runs_and_it_starts_again():
         process = world.start("worker", main)
         await world.finish([process], within=3600)
         verdict.append("given")
-        assert len(lives) == process.crashes + 1
+        assert len(runs) == process.crashes + 1
         assert cleanups == [], "the cleanup of a dead process runs"
         crashes.append(process.crashes)
 

@@ -14,7 +14,7 @@ from nightshift.eventlog.leases.memory import MemoryLeases
 from nightshift.eventlog.memory import MemoryEventLog
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.simulation import World, simulate
-from nightshift.simulation.loop import LIFE
+from nightshift.simulation.loop import CURRENT_RUN
 from nightshift.simulation.scenarios import bus, leases, log
 from nightshift.simulation.fault_profile import SHORTEST
 
@@ -30,10 +30,10 @@ class Watch:
         self.quick: Counter[str] = Counter()
 
     def judge(self, name: str, began: float) -> None:
-        life, took = LIFE.get(), asyncio.get_running_loop().time() - began
+        run, took = CURRENT_RUN.get(), asyncio.get_running_loop().time() - began
         self.called[name] += 1
-        # Without a life it is the server's own doing, or the scenario's before and after the run.
-        if life is not None and not life.over and took < SHORTEST:
+        # Without a run it is the server's own doing, or the scenario's before and after the run.
+        if run is not None and not run.over and took < SHORTEST:
             self.quick[name] += 1
 
     def over(self, name: str, method):

@@ -11,8 +11,8 @@ from contextvars import Context, ContextVar
 from typing import Any
 
 
-class Life:
-    """One life of a simulated process. Once it is over, nothing that was started in it ever runs again."""
+class ProcessRun:
+    """A simulated process from its start to its crash. After the crash no callback of it runs any more."""
 
     __slots__ = ("crashed", "name", "over")
 
@@ -23,7 +23,7 @@ class Life:
 
 
 #: Whose code is running; inherited by every task and callback it starts. None: the world outside of all processes.
-LIFE: ContextVar[Life | None] = ContextVar("nightshift_simulated_life", default=None)
+CURRENT_RUN: ContextVar[ProcessRun | None] = ContextVar("nightshift_simulated_life", default=None)
 
 
 class Stalled(RuntimeError):
@@ -70,7 +70,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._ready.popleft()._run()
 
     def _wake(self) -> None:
-        """Make the timers that are due ready, and drop what was cancelled or belongs to a life that is over.
+        """Make the timers that are due ready, and drop what was cancelled or belongs to a run that is over.
 
         The latter is SIGKILL: no `finally` of a dead process is run.
         """
@@ -101,5 +101,5 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
 def _is_void(handle: Any) -> bool:
     context: Context = handle._context
-    life = context.get(LIFE)
-    return handle._cancelled or (life is not None and life.over)
+    run = context.get(CURRENT_RUN)
+    return handle._cancelled or (run is not None and run.over)

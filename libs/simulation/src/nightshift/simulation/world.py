@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from nightshift.eventlog.errors import Unavailable
-from nightshift.simulation.loop import LIFE, Life, SimulatedLoop
+from nightshift.simulation.loop import CURRENT_RUN, ProcessRun, SimulatedLoop
 from nightshift.simulation.fault_profile import FaultProfile
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class SimulatedProcess:
         self.name = name
         self.main = main
         self.crashes = 0
-        self.life: Life | None = None
+        self.run: ProcessRun | None = None
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ended.add_done_callback(_hear)
 
@@ -51,7 +51,7 @@ class World:
         self.trace: list[str] = []
         self.faults = 0
         self._outside = copy_context()
-        self._inside_tasks: list[tuple[Life, asyncio.Task[Any]]] = []
+        self._inside_tasks: list[tuple[ProcessRun, asyncio.Task[Any]]] = []
         self._supervisors: set[asyncio.Task[None]] = set()
 
     def now(self) -> datetime:
@@ -60,8 +60,8 @@ class World:
 
     def note(self, text: str) -> None:
         """Put what happened into the trace, with the time and whose doing it is."""
-        life = LIFE.get()
-        self.trace.append(f"{self.loop.time():12.6f} {life.name if life else '-':<12} {text}")
+        run = CURRENT_RUN.get()
+        self.trace.append(f"{self.loop.time():12.6f} {run.name if run else '-':<12} {text}")
 
     @property
     def faulty(self) -> bool:
@@ -111,9 +111,9 @@ class World:
 
     def kill(self, process: SimulatedProcess, reason: str) -> None:
         """Crash a process now, as SIGKILL does, and count it as a fault. Does nothing while it is down."""
-        if process.life is not None and not process.life.over:
+        if process.run is not None and not process.run.over:
             self.faults += 1
-            self._crash(process.life, reason)
+            self._crash(process.run, reason)
 
     async def finish(self, processes: Sequence[SimulatedProcess], *, within: float) -> None:
         """Wait for the processes to end by themselves; raises what they raise.
@@ -130,11 +130,11 @@ class World:
 
     def close(self) -> None:
         """End what is still there, the dead too, so that nothing outlives the run."""
-        for life, task in self._inside_tasks:
-            if life.over and not task.done():
+        for run, task in self._inside_tasks:
+            if run.over and not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is meant to stay unfinished
                 _close(task.get_coro())
-        dead = {task for life, task in self._inside_tasks if life.over}
+        dead = {task for run, task in self._inside_tasks if run.over}
         living = asyncio.all_tasks(self.loop) - dead
         for task in living:
             task.cancel()
@@ -144,14 +144,14 @@ class World:
 
     async def _supervise(self, process: SimulatedProcess) -> None:
         while True:
-            life = process.life = Life(process.name)
+            run = process.run = ProcessRun(process.name)
             context = self._outside.copy()
-            context.run(LIFE.set, life)
+            context.run(CURRENT_RUN.set, run)
             running = self.loop.create_task(process.main(), context=context)
-            crash = asyncio.create_task(life.crashed.wait())
+            crash = asyncio.create_task(run.crashed.wait())
             await asyncio.wait({running, crash}, return_when=asyncio.FIRST_COMPLETED)
             crash.cancel()
-            life.over = True
+            run.over = True
             if running.done():
                 error = running.exception()
                 if error is None:
@@ -163,33 +163,33 @@ class World:
             await asyncio.sleep(self.draws.uniform(*RESTART))
 
     async def _crash_point(self, where: str) -> None:
-        life = LIFE.get()
-        if life is not None and self.strikes(self.profile.crashes):
-            self._crash(life, where)
+        run = CURRENT_RUN.get()
+        if run is not None and self.strikes(self.profile.crashes):
+            self._crash(run, where)
             await asyncio.sleep(0)  # never comes back
 
-    def _crash(self, life: Life, where: str) -> None:
-        if not life.over:
-            self.note(f"{life.name} crashes {where}")
-            life.over = True
-            life.crashed.set()
+    def _crash(self, run: ProcessRun, where: str) -> None:
+        if not run.over:
+            self.note(f"{run.name} crashes {where}")
+            run.over = True
+            run.crashed.set()
 
     async def _at_the_server(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         work = self.loop.create_task(call(), context=self._outside.copy())
         work.add_done_callback(_hear, context=self._outside)  # also when the caller is dead by then
-        life = LIFE.get()
-        if life is not None and self.strikes(self.profile.crashes):
+        run = CURRENT_RUN.get()
+        if run is not None and self.strikes(self.profile.crashes):
             later = self.profile.latency(self.draws)
-            self.loop.call_later(later, self._crash, life, f"during {what}", context=self._outside.copy())
+            self.loop.call_later(later, self._crash, run, f"during {what}", context=self._outside.copy())
         return await asyncio.shield(work)
 
     def _make_task(
         self, loop: asyncio.AbstractEventLoop, coroutine: Any, *, context: Context | None = None
     ) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, context=context)
-        life = LIFE.get() if context is None else context.get(LIFE)
-        if life is not None:
-            self._inside_tasks.append((life, task))
+        run = CURRENT_RUN.get() if context is None else context.get(CURRENT_RUN)
+        if run is not None:
+            self._inside_tasks.append((run, task))
         return task
 
 
