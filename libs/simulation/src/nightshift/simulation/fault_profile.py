@@ -1,20 +1,23 @@
-"""What a seed draws for one run: how slow, how lossy and how deadly the world is.
+"""The latencies and fault probabilities that a seed draws for one run.
 
-Every kind of fault is off in some runs: a fault that is always there can hide what another one would show.
+Each kind of fault is absent from some runs, because a fault that is always present can hide another one.
 """
 
 import random
 from dataclasses import dataclass
 
-#: Seconds of latency that every call of a simulated port takes, each way. A window of no width is never hit.
+#: Seconds of latency of one way to a simulated server. No latency is 0: no fault ever hits a window of no width.
 SHORTEST, LONGEST = 0.001, 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class FaultProfile:
-    """Chances per call, from 0 to 1; faults stop after `faults_end_after` virtual seconds, so that what must end can end."""
+    """Probabilities of faults per call, from 0 to 1.
 
-    slowness: float  # seconds: most calls take less, few take up to LONGEST
+    Faults stop after `faults_end_after` virtual seconds. Then every process must be able to finish.
+    """
+
+    slowness: float  # mean latency in seconds
     lost_requests: float
     lost_answers: float
     redeliveries: float
@@ -36,5 +39,5 @@ class FaultProfile:
         )
 
     def latency(self, draws: random.Random) -> float:
-        """Seconds that one way takes."""
+        """Draws the seconds that one way to a server takes."""
         return min(LONGEST, SHORTEST + draws.expovariate(1 / self.slowness))

@@ -1,6 +1,6 @@
 """The event loop of a simulation: time jumps to the next timer, and the seed picks which ready callback runs next.
 
-It stands on BaseEventLoop's own queues (`_ready`, `_scheduled`): there is no selector, no socket and no thread in it.
+The loop uses the private queues of BaseEventLoop (`_ready`, `_scheduled`). It has no selector, no socket and no thread.
 """
 
 import asyncio
@@ -22,16 +22,16 @@ class ProcessRun:
         self.crashed = asyncio.Event()
 
 
-#: Whose code is running; inherited by every task and callback it starts. None: the world outside of all processes.
+#: The process run that the current code belongs to; its tasks and callbacks inherit it. None outside of all processes.
 CURRENT_RUN: ContextVar[ProcessRun | None] = ContextVar("nightshift_simulated_life", default=None)
 
 
 class Stalled(RuntimeError):
-    """Everybody waits and no timer is left: a deadlock."""
+    """A deadlock: every task waits and no timer is scheduled."""
 
 
 class SimulatedLoop(asyncio.BaseEventLoop):
-    """Same draws, same run."""
+    """Runs callbacks in an order that depends only on `draws`."""
 
     _ready: Any
     _scheduled: list[Any]
@@ -44,13 +44,13 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._now = 0.0
 
     def time(self) -> float:
-        """Seconds of virtual time since the loop was made."""
+        """Returns the virtual seconds since the loop was made."""
         return self._now
 
     def run_in_executor(  # type: ignore[override]  # the base binds the arguments' types to the function's
         self, executor: Any, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
-        """There are no threads here: the call runs in one piece, some virtual time later."""
+        """Runs the call on this loop after a drawn delay, because the loop has no threads."""
 
         async def later() -> Any:
             await asyncio.sleep(self._draws.uniform(0.001, 0.1))
@@ -59,7 +59,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return self.create_task(later())
 
     def _run_once(self) -> None:
-        """One step: BaseEventLoop.run_forever calls it until the loop is stopped."""
+        """Runs one callback. BaseEventLoop.run_forever calls this until the loop is stopped."""
         self._wake()
         while not self._ready:
             if self._stopping:
@@ -70,9 +70,9 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._ready.popleft()._run()
 
     def _wake(self) -> None:
-        """Make the timers that are due ready, and drop what was cancelled or belongs to a run that is over.
+        """Moves due timers to the ready queue and drops callbacks that are cancelled or belong to a crashed process.
 
-        The latter is SIGKILL: no `finally` of a dead process is run.
+        A crash is a SIGKILL: no `finally` of a crashed process runs.
         """
         while self._scheduled and self._scheduled[0].when() <= self._now:
             timer = heapq.heappop(self._scheduled)
@@ -84,19 +84,19 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self._ready.extend(living)
 
     def _jump(self) -> None:
-        """Let the time pass until the next timer."""
+        """Advances the virtual time to the next timer. Raises Stalled when there is none."""
         while self._scheduled and _is_void(self._scheduled[0]):
             heapq.heappop(self._scheduled)._scheduled = False
         if not self._scheduled:
-            raise Stalled("everybody waits, and no timer is left to wake anybody")
+            raise Stalled("every task waits, and no timer is left")
         self._now = self._scheduled[0].when()
 
     def _asyncgen_finalizer_hook(self, agen: Any) -> None:
-        """A generator nobody will ask again is dropped: closing it would wake the dead."""
+        """Drops an abandoned generator. Closing it would run code of a crashed process."""
         self._asyncgens.discard(agen)
 
     def _write_to_self(self) -> None:
-        """Wakes a loop that sleeps in its selector; this one has none."""
+        """Does nothing: there is no selector to interrupt."""
 
 
 def _is_void(handle: Any) -> bool:

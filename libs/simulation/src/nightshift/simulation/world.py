@@ -1,7 +1,7 @@
-"""The world of one run: processes that crash and start again, servers that outlive them, and the way in between.
+"""The world of one run: processes that crash and restart, servers that never crash, and the calls between them.
 
-A fault can hit a call before the server did it, after that, or when its answer came; the server itself finishes what
-it began, as a database does when its client dies.
+A fault can hit a call before the server runs it, while the server runs it, or on the way back. The server always
+finishes a call that it has begun, as a database does when its client dies.
 """
 
 import asyncio
@@ -17,18 +17,18 @@ from nightshift.simulation.fault_profile import FaultProfile
 
 T = TypeVar("T")
 
-#: When every simulated world begins.
+#: The time of day at which every simulated world begins.
 BEGINNING = datetime(2030, 1, 1, tzinfo=UTC)
-#: Seconds until a crashed process starts again, from and to.
+#: The shortest and the longest time, in seconds, until a crashed process restarts.
 RESTART = (0.1, 5.0)
 
 
 class Violation(AssertionError):
-    """A promise was broken in this run."""
+    """An invariant that the run broke."""
 
 
 class SimulatedProcess:
-    """Code with memory of its own. It may die at every call it makes, and then starts again from the beginning."""
+    """A program with memory of its own. It can crash at every remote call, and then restarts from `main`."""
 
     def __init__(self, name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.name = name
@@ -36,11 +36,11 @@ class SimulatedProcess:
         self.crashes = 0
         self.run: ProcessRun | None = None
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.ended.add_done_callback(_hear)
+        self.ended.add_done_callback(_retrieve)
 
 
 class World:
-    """What one seed draws, and all that follows. `trace` says what happened, for people and for comparison."""
+    """Processes, clock, faults and random draws of one run. `trace` lists what happened, one line an entry."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -55,31 +55,35 @@ class World:
         self._supervisors: set[asyncio.Task[None]] = set()
 
     def now(self) -> datetime:
-        """The virtual time of day: the clock of every server in this world."""
+        """Returns the virtual time of day. All processes and servers share this clock."""
         return BEGINNING + timedelta(seconds=self.loop.time())
 
     def note(self, text: str) -> None:
-        """Put what happened into the trace, with the time and whose doing it is."""
+        """Adds a line to the trace, with the virtual time and the name of the current process."""
         run = CURRENT_RUN.get()
         self.trace.append(f"{self.loop.time():12.6f} {run.name if run else '-':<12} {text}")
 
     @property
     def faulty(self) -> bool:
-        """Whether faults still happen; afterwards everything must come to its end."""
+        """Whether faults still happen."""
         return self.loop.time() < self.profile.faults_end_after
 
     def strikes(self, probability: float) -> bool:
-        """Whether a fault of this probability happens now."""
+        """Draws whether a fault of this probability happens now, and counts it."""
         struck = self.faulty and self.draws.random() < probability
         self.faults += struck
         return struck
 
     async def pause(self) -> None:
-        """Let one drawn latency pass."""
+        """Waits for one drawn latency."""
         await asyncio.sleep(self.profile.latency(self.draws))
 
     async def remote(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Let a server do `call`. May raise Unavailable, done or not, and the caller may die on the way."""
+        """Runs `call` at a server and returns its result.
+
+        Raises Unavailable for a lost request or a lost answer, so the call may have run or not. The calling process
+        can crash before, during and after the call.
+        """
         await self._crash_point(f"before {what}")
         await self.pause()
         if self.strikes(self.profile.lost_requests):
@@ -95,7 +99,7 @@ class World:
         return answer
 
     async def insist(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """`remote`, sent again until an answer comes: what a client does whose call may be repeated."""
+        """Calls `remote` again until it does not raise Unavailable. For calls that may run more than once."""
         while True:
             try:
                 return await self.remote(what, call)
@@ -103,22 +107,22 @@ class World:
                 await self.pause()
 
     def start(self, name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> SimulatedProcess:
-        """Run a process until its main ends by itself; a crash starts it again after a while."""
+        """Starts a process. It restarts after each crash until its `main` returns or raises."""
         process = SimulatedProcess(name, main)
         supervisor = self.loop.create_task(self._supervise(process), context=self._outside.copy())
         self._supervisors.add(supervisor)
         return process
 
     def kill(self, process: SimulatedProcess, reason: str) -> None:
-        """Crash a process now, as SIGKILL does, and count it as a fault. Does nothing while it is down."""
+        """Crashes a process now, as SIGKILL does, and counts a fault. Does nothing when the process is down."""
         if process.run is not None and not process.run.over:
             self.faults += 1
             self._crash(process.run, reason)
 
     async def finish(self, processes: Sequence[SimulatedProcess], *, within: float) -> None:
-        """Wait for the processes to end by themselves; raises what they raise.
+        """Waits until every process has returned. Raises what a process raises.
 
-        A Violation when they have not ended in `within` virtual seconds.
+        Raises Violation when one has not returned after `within` virtual seconds.
         """
         try:
             async with asyncio.timeout(within):
@@ -129,10 +133,10 @@ class World:
             raise Violation(f"not done {within:.0f} s after the beginning: {late}") from None
 
     def close(self) -> None:
-        """End what is still there, the dead too, so that nothing outlives the run."""
+        """Ends every task, those of crashed processes included, and closes the loop."""
         for run, task in self._inside_tasks:
             if run.over and not task.done():
-                task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is meant to stay unfinished
+                task._log_destroy_pending = False  # type: ignore[attr-defined]  # a crashed task never finishes
                 _close(task.get_coro())
         dead = {task for run, task in self._inside_tasks if run.over}
         living = asyncio.all_tasks(self.loop) - dead
@@ -166,7 +170,7 @@ class World:
         run = CURRENT_RUN.get()
         if run is not None and self.strikes(self.profile.crashes):
             self._crash(run, where)
-            await asyncio.sleep(0)  # never comes back
+            await asyncio.sleep(0)  # the loop drops this task here
 
     def _crash(self, run: ProcessRun, where: str) -> None:
         if not run.over:
@@ -176,7 +180,7 @@ class World:
 
     async def _at_the_server(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         work = self.loop.create_task(call(), context=self._outside.copy())
-        work.add_done_callback(_hear, context=self._outside)  # also when the caller is dead by then
+        work.add_done_callback(_retrieve, context=self._outside)  # the caller may have crashed
         run = CURRENT_RUN.get()
         if run is not None and self.strikes(self.profile.crashes):
             later = self.profile.latency(self.draws)
@@ -194,18 +198,18 @@ class World:
 
 
 def _close(coroutine: Any) -> None:
-    """End a coroutine that will never run again. Its `finally` blocks may wait or complain: nobody hears it."""
+    """Closes the coroutine of a crashed process. Ignores what its `finally` blocks await or raise."""
     for _ in range(100):
         try:
             coroutine.close()
-        except RuntimeError:  # it waits for something in a `finally`: end that wait too
+        except RuntimeError:  # a `finally` awaits something: close that too
             continue
-        except Exception:  # noqa: BLE001 - the dead are not judged
+        except Exception:  # noqa: BLE001 - the process has crashed
             return
         return
 
 
-def _hear(work: "asyncio.Future[Any]") -> None:
-    """An error that nobody awaits (the caller died, the run is over) is no news."""
+def _retrieve(work: "asyncio.Future[Any]") -> None:
+    """Retrieves the exception of a call whose caller has crashed, so that asyncio does not log it."""
     if not work.cancelled():
         work.exception()

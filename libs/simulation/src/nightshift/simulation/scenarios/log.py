@@ -1,7 +1,7 @@
 """The event log under writers that crash and lose answers, and a reader that follows it as the relay does.
 
-Held here: what is appended is there once and whole, an expected version decides between two writers, and who reads a
-shard by position misses nothing and sees no stream go backwards.
+Invariants: an append is in the log once and whole; of two writers with one expected version, one wins; a reader of a
+shard by position misses no event and sees each stream in version order.
 """
 
 from collections import Counter
@@ -27,17 +27,17 @@ STEPS = 3
 
 @dataclass(frozen=True, slots=True)
 class Fixture:
-    """Faults to fixture, one at a time, to see that the checks find them."""
+    """The faults that a test plants to see that the invariants find them."""
 
-    drawn_ids: bool = False  # every attempt has a cause of its own
-    any_version: bool = False  # who counts does not say at which version it counted
-    late_rows: bool = False  # a position is drawn before its row can be seen, as without the append's lock
-    cursor_first: bool = False  # the reader moves its cursor before it publishes
+    drawn_ids: bool = False  # each attempt of an append derives its event ids from a cause of its own
+    any_version: bool = False  # CounterUp appends without an expected version
+    late_rows: bool = False  # a row becomes visible after its position was drawn, as without the lock of an append
+    cursor_first: bool = False  # the reader stores its cursor before it publishes
 
 
 @dataclass(slots=True)
 class Store:
-    """What survives every crash: the log's tables, the reader's cursors, and what it published."""
+    """The data that survives crashes: the tables of the log, the reader's cursors and the published rows."""
 
     tables: MemoryTables = field(default_factory=MemoryTables)
     cursors: dict[int, int] = field(default_factory=lambda: dict.fromkeys(SHARDS, 0))
@@ -45,13 +45,13 @@ class Store:
     visible_at: dict[int, float] = field(default_factory=dict)
 
 
-def said(text: str, *, cause: UUID, index: int = 0) -> NewEvent:
-    """An event that says `text`."""
+def message(text: str, *, cause: UUID, index: int = 0) -> NewEvent:
+    """Returns an event whose message is `text`."""
     return NewEvent(AgentSteered(reason="person", message=text), cause, index)
 
 
 class Actor:
-    """What all processes of this world have: their own connection to the log, and patience."""
+    """A process with its own client of the log."""
 
     def __init__(self, world: World, store: Store, fixture: Fixture, name: str) -> None:
         self.world = world
@@ -62,14 +62,14 @@ class Actor:
         self._attempts = 0
 
     def cause(self, step: object) -> UUID:
-        """Derived from who and what, so that doing it again is the same; a planted fault draws it."""
+        """Returns the cause of a step, the same for each attempt. With `drawn_ids` each attempt has another one."""
         self._attempts += 1
         again = f"/{self._attempts}/{self.world.draws.random()}" if self.fixture.drawn_ids else ""
         return uuid5(NAMESPACE, f"{self.name}/{step}{again}")
 
 
 class Writer(Actor):
-    """Appends its steps to both streams at once; after a crash it does not know how far it came."""
+    """Appends each step to both streams in one transaction. After a crash it begins with the first step again."""
 
     async def main(self) -> None:
         for step in range(STEPS):
@@ -77,7 +77,7 @@ class Writer(Actor):
             while True:
                 cause = self.cause(step)
                 appends = [
-                    Append(name, [said(text, cause=cause, index=index)]) for index, name in enumerate(STREAMS)
+                    Append(name, [message(text, cause=cause, index=index)]) for index, name in enumerate(STREAMS)
                 ]
                 try:
                     await self.log.append_all(appends)
@@ -89,7 +89,7 @@ class Writer(Actor):
 
 
 class CounterUp(Actor):
-    """Writes the next number after those in a stream that somebody else counts in too."""
+    """Appends the next number to a stream in which other processes count too."""
 
     async def main(self) -> None:
         while True:
@@ -97,12 +97,12 @@ class CounterUp(Actor):
             mine = sum(event.actor == self.name for event in seen)
             if mine == STEPS:
                 return
-            event = said(str(len(seen) + 1), cause=uuid5(NAMESPACE, f"{self.name}/{mine}/{len(seen)}"))
+            event = message(str(len(seen) + 1), cause=uuid5(NAMESPACE, f"{self.name}/{mine}/{len(seen)}"))
             expected = None if self.fixture.any_version else len(seen)
             try:
                 await self.log.append(SHARED, [event], expected_version=expected)
             except (VersionConflict, Unavailable) as error:
-                self.world.note(f"folds again after {type(error).__name__}")
+                self.world.note(f"reads again after {type(error).__name__}")
 
     async def _read(self) -> list[RecordedEvent]:
         while True:
@@ -113,7 +113,7 @@ class CounterUp(Actor):
 
 
 class Reader(Actor):
-    """Follows the shards by position and publishes what it reads, until it has published `total` rows."""
+    """Reads the shards by position and publishes the rows, until every row of the run is published."""
 
     async def main(self) -> None:
         total = len(STREAMS) * WRITERS * STEPS + WRITERS * STEPS
@@ -145,7 +145,7 @@ class Reader(Actor):
 
 
 async def scenario(world: World, *, fixture: Fixture | None = None) -> None:
-    """Two writers of steps, two that count, one reader."""
+    """Runs two writers, two counters and a reader, and checks the log and the published rows."""
     fixture, store = fixture or Fixture(), Store()
     actors: list[Writer | CounterUp | Reader] = [
         *(Writer(world, store, fixture, f"writer-{number}") for number in range(WRITERS)),
@@ -159,21 +159,21 @@ async def scenario(world: World, *, fixture: Fixture | None = None) -> None:
 
 
 def check_streams(store: Store) -> None:
-    """Each step once in each stream, versions without a gap, and the count counted right."""
+    """Raises Violation when a step is missing or doubled, a version is missing, or a number is wrong."""
     for name in STREAMS:
         texts = Counter(row.data for row in store.tables.streams[name].rows)
         if len(texts) != WRITERS * STEPS or set(texts.values()) != {1}:
-            raise Violation(f"{name}: {sum(texts.values())} events say {len(texts)} steps")
+            raise Violation(f"{name}: {sum(texts.values())} events hold {len(texts)} steps")
     for name, stream in store.tables.streams.items():
         if [row.version for row in stream.rows] != list(range(1, len(stream.rows) + 1)):
             raise Violation(f"{name}: versions {[row.version for row in stream.rows]}")
     for row in store.tables.streams[SHARED].rows:
         if f'"{row.version}"' not in row.data:
-            raise Violation(f"{SHARED}: the event at {row.version} says {row.data}")
+            raise Violation(f"{SHARED}: the event at version {row.version} holds {row.data}")
 
 
 def check_published(store: Store) -> None:
-    """All that is in the log was published, and nothing came for the first time after one that follows it."""
+    """Raises Violation when a row was not published, or was published first after a later one of its stream."""
     newest: dict[str, int] = {}
     for row in store.published:
         before = newest.get(row.stream_id, 0)
@@ -186,11 +186,11 @@ def check_published(store: Store) -> None:
 
 
 async def check_reuse(world: World, store: Store) -> None:
-    """An id that is in the log is refused with other content."""
+    """Raises Violation when the log accepts other data under an event id that it has."""
     log = MemoryEventLog(store.tables, now=world.now)
     known = store.tables.streams[SHARED].rows[0]
     try:
-        await log.append(SHARED, [said("something else", cause=known.causation_id)])
+        await log.append(SHARED, [message("something else", cause=known.causation_id)])
     except EventIdReused:
         return
     raise Violation(f"{SHARED}: an id was reused with other content")
