@@ -165,7 +165,7 @@ async def relay(
             progress.cursors = cursors
         except Unavailable:
             continue
-        await asyncio.sleep(world.draws.uniform(0.05, 0.3))
+        await asyncio.sleep(world.draws.uniform(0.1, 0.5))
 
 
 async def _publish_again(

@@ -12,11 +12,11 @@ from tests.memory.deployment.broker import RelayProgress, SimulatedBroker
 from tests.support.memory_ledger import LedgerTables
 
 from nightshift.budget.usecases import Policy as BudgetPolicy
-from nightshift.contracts.model import Event, Owner
+from nightshift.contracts.model import Event, Owner, PendingKind
 from nightshift.eventlog.leases.memory import MemoryLeases
 from nightshift.eventlog.leases.port import Lease
 from nightshift.eventlog.memory import MemoryEventLog, MemoryTables
-from nightshift.eventlog.port import RecordedEvent, account_stream, build_stream
+from nightshift.eventlog.port import PendingItem, RecordedEvent, account_stream, build_stream
 from nightshift.eventlog.prepare import recorded
 from nightshift.eventlog.shards import shard_of
 from nightshift.orchestrator.domain.policy import Policy
@@ -93,6 +93,18 @@ class SimulatedDeployment:
         """Whether every build has ended."""
         return all(map(self.ended, self.build_ids))
 
+    def unused_sandboxes(self) -> list[PendingItem]:
+        """The open sandboxes of builds that sleep or have ended and that wait for no snapshot."""
+        keys = {(item.kind, item.key) for item in self.tables.pending.values()}
+        saving = {key.partition("/")[0] for kind, key in keys if kind is PendingKind.SNAPSHOT}
+        return [
+            item
+            for item in self.tables.pending.values()
+            if item.kind is PendingKind.SANDBOX
+            and item.key not in saving
+            and (self.ended(item.key) or (PendingKind.SLEEPER, item.key) in keys)
+        ]
+
     async def request(self, request: Event, *, name: str, subject: str) -> RecordedEvent:
         """Sends a request to the broker, sometimes twice. The same `name` is the same request again."""
         stream = account_stream(subject) if request.stream == "account" else build_stream(subject)
@@ -114,7 +126,7 @@ class SimulatedDeployment:
 
     async def beat(self) -> None:
         """Waits as long as a polling process waits between two polls."""
-        await asyncio.sleep(self.world.draws.uniform(0.1, 0.6))
+        await asyncio.sleep(self.world.draws.uniform(0.2, 1.0))
 
     async def until_over(self) -> None:
         """Returns when the run is over."""

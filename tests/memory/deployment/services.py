@@ -12,7 +12,7 @@ from tests.support.memory_ledger import MemoryLedger
 from nightshift.budget.clockwork import Clockwork
 from nightshift.budget.handlers import Handlers as BudgetHandlers
 from nightshift.budget.usecases import Budget
-from nightshift.contracts.events.build import BuildWoken, SleepRequested, ToolCallRequested
+from nightshift.contracts.events.build import ToolCallRequested
 from nightshift.contracts.events.sandbox import SandboxClosed, SandboxLost, SandboxOpened, ToolCallCompleted
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import Event, Owner, PendingKind
@@ -103,7 +103,7 @@ async def gateway(deployment: SimulatedDeployment) -> None:
         try:
             for item in await log.pending(PendingKind.TOOL_CALL):
                 await _answer_call(log, item)
-            for item in await log.pending(PendingKind.SANDBOX):
+            for item in deployment.unused_sandboxes():
                 await _close_sandbox(log, item)
         except (Unavailable, Refused):
             pass
@@ -136,13 +136,7 @@ async def _answer_call(log: MemoryEventLog, item: PendingItem) -> None:
 
 async def _close_sandbox(log: MemoryEventLog, item: PendingItem) -> None:
     events = await _read(log, item.stream_id)
-    ended = any(event.data.terminal for event in events)
-    asleep = isinstance(_newest(events, SleepRequested | BuildWoken), SleepRequested)
-    waiting = {one.key for one in await log.pending(PendingKind.SNAPSHOT)}
-    needed = {f"{events[0].subject}/{reason}" for reason in ("completion", "pre_sleep")}
-    if not (ended or asleep) or waiting & needed:
-        return
-    opened = events[item.version - 1]
+    opened, ended = events[item.version - 1], any(event.data.terminal for event in events)
     assert isinstance(opened.data, SandboxOpened)
     closed = SandboxClosed(sandbox_id=opened.data.sandbox_id, reason="ended" if ended else "asleep")
     await log.append(
@@ -201,7 +195,3 @@ async def _run(deployment: SimulatedDeployment, loops: Sequence[object]) -> None
 
 async def _read(log: MemoryEventLog, stream_id: str) -> list[RecordedEvent]:
     return [event async for event in log.read_stream(stream_id)]
-
-
-def _newest(events: Sequence[RecordedEvent], kinds: object) -> Event | None:
-    return next((event.data for event in reversed(events) if isinstance(event.data, kinds)), None)

@@ -66,22 +66,18 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                 return
             self._jump()
             self._wake()
-        self._ready.rotate(-self._draws.randrange(len(self._ready)))
-        self._ready.popleft()._run()
+        if (ready := len(self._ready)) > 1:
+            self._ready.rotate(-int(self._draws.random() * ready))
+        handle = self._ready.popleft()
+        if not _is_void(handle):
+            handle._run()
 
     def _wake(self) -> None:
-        """Moves due timers to the ready queue and drops callbacks that are cancelled or belong to a crashed process.
-
-        A crash is a SIGKILL: no `finally` of a crashed process runs.
-        """
+        """Moves the timers that are due to the ready queue."""
         while self._scheduled and self._scheduled[0].when() <= self._now:
             timer = heapq.heappop(self._scheduled)
             timer._scheduled = False
             self._ready.append(timer)
-        if any(map(_is_void, self._ready)):
-            living = [handle for handle in self._ready if not _is_void(handle)]
-            self._ready.clear()
-            self._ready.extend(living)
 
     def _jump(self) -> None:
         """Advances the virtual time to the next timer. Raises Stalled when there is none."""
@@ -100,6 +96,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
 
 def _is_void(handle: Any) -> bool:
+    """Whether a callback is cancelled or belongs to a crashed process.
+
+    A crash is a SIGKILL: no callback of the process runs after it, not even a `finally`.
+    """
     context: Context = handle._context
     run = context.get(CURRENT_RUN)
     return handle._cancelled or (run is not None and run.over)

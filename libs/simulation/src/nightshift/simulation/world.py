@@ -51,6 +51,7 @@ class World:
         self.trace: list[str] = []
         self.faults = 0
         self._outside = copy_context()
+        self._outside.run(CURRENT_RUN.set, None)
         self._inside_tasks: list[tuple[ProcessRun, asyncio.Task[Any]]] = []
         self._supervisors: set[asyncio.Task[None]] = set()
 
@@ -190,8 +191,10 @@ class World:
     def _make_task(
         self, loop: asyncio.AbstractEventLoop, coroutine: Any, *, context: Context | None = None
     ) -> asyncio.Task[Any]:
+        if context is not None and CURRENT_RUN not in context:
+            context.run(CURRENT_RUN.set, CURRENT_RUN.get())  # an empty context does not leave the process
         task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, context=context)
-        run = CURRENT_RUN.get() if context is None else context.get(CURRENT_RUN)
+        run = CURRENT_RUN.get() if context is None else context[CURRENT_RUN]
         if run is not None:
             self._inside_tasks.append((run, task))
         return task
