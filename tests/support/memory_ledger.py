@@ -8,8 +8,9 @@ from datetime import datetime
 from uuid import UUID
 
 from nightshift.budget.domain.ledger import Account, Reservation, Settlement
-from nightshift.budget.ledger import Books, Decide, HeldReservation, Step
+from nightshift.budget.ports import Decide, HeldReservation, LedgerChange, LedgerSnapshot
 from nightshift.contracts.model import PendingKind
+from nightshift.eventlog.errors import VersionConflict
 from nightshift.eventlog.memory import MemoryEventLog
 from nightshift.eventlog.wire import Wire, called
 
@@ -58,27 +59,31 @@ class MemoryLedger:
         self._wire = wire
         self._between = between
 
-    async def transact(self, account_id: str, decide: Decide, *, lease_id: UUID | None = None) -> Step | None:
-        """Implements Ledger.transact."""
+    async def transact(
+        self, account_id: str, decide: Decide, *, lease_id: UUID | None = None
+    ) -> LedgerChange | None:
+        """Decide under the account's lock and write all of the change or nothing."""
 
-        async def transaction() -> Step | None:
+        async def transaction() -> LedgerChange | None:
             async with self._tables.locks[account_id]:
-                books = self._books(account_id, lease_id)
+                snapshot = self._snapshot(account_id, lease_id)
                 if self._between is not None:
                     await self._between()
-                step = decide(books)
-                if step is None:
+                change = decide(snapshot)
+                if change is None:
                     return None
-                appended = await self._log.append_all(step.appends)
-                if step.appends and not any(one.fresh for one in appended):
-                    return None  # an earlier transaction wrote these events and the tables
-                self._write(step)
-                return step
+                if any(self._tables.reservations[lease].end for lease, _ in change.ended):
+                    raise VersionConflict("a reservation was settled by another writer meanwhile")
+                appended = await self._log.append_all(change.appends)
+                if change.appends and not any(one.fresh for one in appended):
+                    return None  # the rows were written with these events
+                self._write(change)
+                return change
 
         return await (transaction() if self._wire is None else self._wire.remote("ledger.transact", transaction))
 
     async def unsettled(self, build_id: str) -> Sequence[HeldReservation]:
-        """Implements Ledger.unsettled."""
+        """Return the reservations of the build that have not ended, oldest first."""
         return await called(
             self._wire,
             "ledger.unsettled",
@@ -90,31 +95,30 @@ class MemoryLedger:
         )
 
     async def find(self, lease_id: UUID) -> HeldReservation | None:
-        """Implements Ledger.find."""
+        """Return the reservation, or None."""
         return await called(self._wire, "ledger.find", lambda: self._held(lease_id))
 
     async def account(self, account_id: str) -> Account | None:
-        """Implements Ledger.account."""
+        """Return the account, or None."""
         return await called(self._wire, "ledger.account", lambda: self._tables.accounts.get(account_id))
 
-    def _books(self, account_id: str, lease_id: UUID | None) -> Books:
+    def _snapshot(self, account_id: str, lease_id: UUID | None) -> LedgerSnapshot:
         waits = any(
             kind is PendingKind.BUDGET_REQUEST and key == str(lease_id)
             for kind, key, _ in self._log.tables.pending
         )
         held = None if lease_id is None else self._held(lease_id)
-        return Books(self._now(), self._tables.accounts.get(account_id), held, request_waits=waits)
+        account = self._tables.accounts.get(account_id)
+        return LedgerSnapshot(self._now(), account, held, request_waits=waits)
 
     def _held(self, lease_id: UUID) -> HeldReservation | None:
         row = self._tables.reservations.get(lease_id)
         return None if row is None else row.held()
 
-    def _write(self, step: Step) -> None:
-        self._tables.accounts[step.account.account_id] = step.account
-        if (opened := step.opened) is not None:
+    def _write(self, change: LedgerChange) -> None:
+        self._tables.accounts[change.account.account_id] = change.account
+        if (opened := change.opened) is not None:
             row = StoredReservation(opened.reservation, opened.granted_event)
             self._tables.reservations[opened.reservation.lease_id] = row
-        if step.ended is not None:
-            lease_id, end = step.ended
-            row = self._tables.reservations[lease_id]
-            row.end = row.end or end
+        for lease_id, end in change.ended:
+            self._tables.reservations[lease_id].end = end

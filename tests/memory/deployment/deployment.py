@@ -11,7 +11,7 @@ from uuid import NAMESPACE_URL, uuid5
 from tests.memory.deployment.broker import RelayProgress, SimulatedBroker
 from tests.support.memory_ledger import LedgerTables
 
-from nightshift.budget.usecases import Policy as BudgetPolicy
+from nightshift.budget.domain.policy import BudgetPolicy
 from nightshift.contracts.model import Event, Owner, PendingKind
 from nightshift.eventlog.leases.memory import MemoryLeases
 from nightshift.eventlog.leases.port import Lease

@@ -18,8 +18,6 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.eventlog.port import PendingItem, RecordedEvent
 
-ENDS = (BuildReady, BuildFailed, BuildCancelled)
-
 
 def violations(history: Sequence[RecordedEvent]) -> list[str]:
     """Every broken promise about money in the log of one account, given in the order of the appends."""
@@ -33,6 +31,7 @@ def reservations(history: Iterable[RecordedEvent]) -> Iterable[str]:
     posted: Counter[str] = Counter()
     ended: set[UUID] = set()
     asked: set[UUID] = set()
+    granted: set[UUID] = set()
     for event in history:
         match event.data:
             case BudgetRefreshed() as fact:
@@ -41,11 +40,12 @@ def reservations(history: Iterable[RecordedEvent]) -> Iterable[str]:
                 limit += fact.amount_microusd
             case BudgetRequested(lease_id=lease):
                 asked.add(lease)
+            case WakeRequested():
+                asked.add(event.event_id)  # the grant of a wake has the id of the wake
             case BudgetGranted() as fact:
-                if fact.lease_id in pending or fact.lease_id in ended:
+                if fact.lease_id in granted:
                     yield f"{fact.lease_id} was granted twice"
-                if fact.lease_id not in asked:
-                    yield f"{fact.lease_id} was granted and nobody asked for it"
+                granted.add(fact.lease_id)
                 pending[fact.lease_id] = fact
                 bound = posted[day] + sum(one.amount_microusd for one in pending.values() if one.day == day)
                 if bound > limit:
@@ -58,6 +58,8 @@ def reservations(history: Iterable[RecordedEvent]) -> Iterable[str]:
                 posted[fact.day] += fact.posted_microusd
             case _:
                 pass
+    if granted - asked:
+        yield f"{len(granted - asked)} reservations were granted and nobody asked for them"
     if pending:
         yield f"{len(pending)} reservations were never settled"
 
@@ -106,22 +108,15 @@ def charges(history: Iterable[RecordedEvent]) -> Iterable[str]:
 
 
 def denied_wakes(history: Iterable[RecordedEvent]) -> Iterable[str]:
-    """A wake is followed by a grant, unless another build got money after the wake or the build ended."""
+    """No request for money is denied between the wake of a build and its next model call."""
     woken: dict[str, str] = {}
-    raced: set[str] = set()
     for event in history:
         match event.data:
             case WakeRequested(reason=reason):
                 woken[event.stream_id] = reason
-                raced.discard(event.stream_id)
-            case BudgetGranted():
-                woken.pop(event.stream_id, None)
-                raced |= woken.keys()
             case BudgetDenied() if event.stream_id in woken:
-                reason = woken.pop(event.stream_id)
-                if event.stream_id not in raced:
-                    yield f"{event.stream_id} {event.version}: a wake ({reason}) ended in a denial"
-            case data if isinstance(data, ENDS):
+                yield f"{event.stream_id} {event.version}: a wake ({woken[event.stream_id]}) ended in a denial"
+            case ModelCallStarted() | SleepRequested() | BuildReady() | BuildFailed() | BuildCancelled():
                 woken.pop(event.stream_id, None)
             case _:
                 pass

@@ -9,9 +9,12 @@ from tests.memory.deployment.deployment import RemoteLeases, SimulatedDeployment
 from tests.memory.deployment.provider import Outside
 from tests.support.memory_ledger import MemoryLedger
 
-from nightshift.budget.clockwork import Clockwork
 from nightshift.budget.handlers import Handlers as BudgetHandlers
-from nightshift.budget.usecases import Budget
+from nightshift.budget.usecases.account_days import AccountDays
+from nightshift.budget.usecases.accounts import Accounts
+from nightshift.budget.usecases.grants import Grants
+from nightshift.budget.usecases.wake_scheduler import WakeScheduler
+from nightshift.budget.usecases.wakes import Wakes
 from nightshift.contracts.events.build import ToolCallRequested
 from nightshift.contracts.events.sandbox import SandboxClosed, SandboxLost, SandboxOpened, ToolCallCompleted
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
@@ -28,8 +31,6 @@ from nightshift.orchestrator.usecases import Builds
 from nightshift.snapshotter.domain.view import View, Wanted, see
 
 LEASE_S = 6.0
-#: Seconds between two sweeps of the budget service for requests whose message was lost.
-SWEEP_S = 10.0
 
 E = TypeVar("E", bound=Event)
 
@@ -62,7 +63,7 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
 
 
 async def budget(deployment: SimulatedDeployment, name: str) -> None:
-    """Runs a budget replica until it crashes or the run is over, with the service's own handlers, use cases and clockwork."""
+    """Runs a budget replica until it crashes or the run is over, with the service's own handlers, use cases and wake scheduler."""
     world = deployment.world
     log = deployment.log(Owner.BUDGET)
     ledger = MemoryLedger(
@@ -72,28 +73,16 @@ async def budget(deployment: SimulatedDeployment, name: str) -> None:
         wire=world,
         between=world.pause,
     )
-    service = Budget(log, ledger, deployment.budget_policy)
-    handlers = BudgetHandlers(service)
-    clockwork = Clockwork(log, service, wake_jitter_s=1.0)
+    days = AccountDays(deployment.budget_policy)
+    wakes = Wakes(log, ledger, days)
+    grants = Grants(log, ledger, days, on_released=wakes.note_money)
+    handlers = BudgetHandlers(grants, Accounts(log, ledger, days, wakes), wakes)
+    scheduler = WakeScheduler(log, grants, wakes, wake_jitter_s=1.0, clock=world.now)
     consumers = [
         Consumer(world, deployment.broker, name, one)
         for one in (handlers.on_requests(), handlers.on_builds())
     ]
-
-    async def tick() -> None:
-        sweep_at = 0.0
-        while True:
-            try:
-                await clockwork.tick(world.now())
-                await service.wake_for_what_came_back()
-                if world.loop.time() >= sweep_at:
-                    await clockwork.sweep()
-                    sweep_at = world.loop.time() + SWEEP_S
-            except Unavailable:
-                pass
-            await asyncio.sleep(1.0)
-
-    await _run(deployment, [tick(), *(consumer.run() for consumer in consumers)])
+    await _run(deployment, [scheduler.run(), *(consumer.run() for consumer in consumers)])
 
 
 async def gateway(deployment: SimulatedDeployment) -> None:
