@@ -55,6 +55,7 @@ class SimulatedDeployment:
     bodies: dict[str, bytes] = field(default_factory=dict)  # of the object store
     numbers: dict[str, int] = field(default_factory=dict)
     requests_sent: Counter[str] = field(default_factory=Counter)  # to the provider, by build
+    requests: list[RecordedEvent] = field(default_factory=list)  # that people have sent
     outsiders: set[asyncio.Task[None]] = field(default_factory=set)
     over: bool = False
 
@@ -120,6 +121,7 @@ class SimulatedDeployment:
             traceparent=None,
             recorded_at=self.world.now(),
         )
+        self.requests.append(event)
         times = 2 if self.world.strikes(self.world.profile.redeliveries) else 1
         await self.broker.publish([event] * times)
         return event

@@ -87,6 +87,22 @@ async def empty_broker(deployment: SimulatedDeployment, *victims: SimulatedProce
     world.note("the broker comes back empty")
 
 
+async def redeliver(deployment: SimulatedDeployment, *victims: SimulatedProcess) -> None:
+    """Publishes some old facts and requests again at a drawn time, and restarts the budget service before that or not.
+
+    A restarted service has forgotten what it has handled.
+    """
+    world = deployment.world
+    await asyncio.sleep(world.draws.uniform(1, world.profile.faults_end_after * 1.5))
+    old = [*deployment.history(), *deployment.requests]
+    again = world.draws.sample(old, min(len(old), 12))
+    if world.draws.random() < 0.7:
+        for victim in victims:
+            world.kill(victim, "before a redelivery")
+    world.note("redelivers " + ", ".join(f"{one.subject} {one.version} {one.data.type}" for one in again))
+    await deployment.broker.publish(again)
+
+
 def _pending(deployment: SimulatedDeployment, kind: PendingKind, build_id: str) -> bool:
     return any(
         item.kind is kind and item.stream_id == f"build-{build_id}"

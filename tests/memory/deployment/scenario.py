@@ -1,7 +1,7 @@
 """The scenario of the whole deployment: what runs, for how long, and the verdict at the end."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from functools import partial
 
 from tests.memory.deployment import build_invariants, money, people, services
@@ -10,10 +10,12 @@ from tests.memory.deployment.deployment import SimulatedDeployment
 
 from nightshift.contracts.events.build import BuildCancelled, BuildReady
 from nightshift.contracts.model import Owner
-from nightshift.simulation import Violation, World
+from nightshift.simulation import SimulatedProcess, Violation, World
 
 #: Seconds after the last end and the last fault in which every pending row must be closed.
 SETTLING_S = 60.0
+#: Seconds in which restarted services handle everything again.
+REDELIVERY_S = 12.0
 #: Seconds in which every build must end.
 LONGEST_S = 3600.0
 
@@ -37,6 +39,7 @@ async def scenario(world: World, **changes: object) -> SimulatedDeployment:
     _outsiders(world, deployment, budgets)
     await _until_quiet(deployment)
     judge(deployment)
+    await _redeliver_everything(deployment, processes)
     deployment.over = True
     await world.finish(processes, within=LONGEST_S * 2)
     return deployment
@@ -52,8 +55,11 @@ def _outsiders(world: World, deployment: SimulatedDeployment, budgets) -> None:
         plans += [people.ask_for_build(deployment, build_id), people.cancel_build(deployment, build_id)]
         if world.draws.random() < 0.3:
             plans.append(people.send_message(deployment, build_id))
+        if world.draws.random() < 0.3:
+            plans.append(people.ask_for_wake(deployment, build_id))
     plans += [people.top_up(deployment, number) for number in range(world.draws.randrange(3))]
     plans += [people.empty_broker(deployment, *budgets) for _ in range(world.draws.randrange(3))]
+    plans += [people.redeliver(deployment, *budgets) for _ in range(world.draws.randrange(3))]
     for plan in plans:
         deployment.outsiders.add(asyncio.create_task(plan))
 
@@ -74,6 +80,28 @@ async def _until_quiet(deployment: SimulatedDeployment) -> None:
     except TimeoutError:
         found = money.outlived(deployment.tables.pending.values())
         raise Violation("; ".join(found + verdict(deployment))) from None
+
+
+async def _redeliver_everything(
+    deployment: SimulatedDeployment, processes: Sequence[SimulatedProcess]
+) -> None:
+    """Publishes every fact and request again to restarted services. Raises Violation when that changes anything."""
+    for outsider in deployment.outsiders:
+        outsider.cancel()
+    await asyncio.sleep(REDELIVERY_S)
+    history = deployment.history()
+    handled = {event.causation_id for event in history}
+    requests = [one for one in deployment.requests if one.event_id in handled]
+    accounts = dict(deployment.ledger.accounts)
+    for process in processes:
+        deployment.world.kill(process, "before the redelivery of everything")
+    deployment.broker.empty()
+    await deployment.broker.publish([*history, *requests])
+    await asyncio.sleep(REDELIVERY_S)
+    added = [f"{one.stream_id} {one.data.type}" for one in deployment.history()[len(history) :]]
+    if added or accounts != deployment.ledger.accounts:
+        raise Violation(f"a redelivery changed accounts or appended {added}")
+    judge(deployment)
 
 
 def judge(deployment: SimulatedDeployment) -> None:
