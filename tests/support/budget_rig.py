@@ -9,11 +9,16 @@ from uuid import UUID, uuid4
 
 from nightshift.budget.adapters.postgres import PostgresLedger
 from nightshift.budget.domain.ledger import Account
+from nightshift.budget.domain.policy import BudgetPolicy
 from nightshift.budget.handlers import Handlers
-from nightshift.budget.usecases import Budget, Policy
+from nightshift.budget.usecases.account_days import AccountDays
+from nightshift.budget.usecases.accounts import Accounts
+from nightshift.budget.usecases.grants import Grants
+from nightshift.budget.usecases.wake_scheduler import WakeScheduler
+from nightshift.budget.usecases.wakes import Wakes
 from nightshift.contracts.events.build import (
-    BuildAccepted,
     BudgetRequested,
+    BuildAccepted,
     ModelCallResponded,
     ModelCallStarted,
     SleepRequested,
@@ -27,7 +32,7 @@ from nightshift.eventlog.postgres import PostgresEventLog, log_database
 E = TypeVar("E", bound=Event)
 
 DAY = 1_000_000
-POLICY = Policy(
+POLICY = BudgetPolicy(
     default_period_budget=DAY * 30,
     default_period_days=30,
     default_time_zone="UTC",
@@ -39,9 +44,12 @@ POLICY = Policy(
 class Replica:
     """One process of the budget service: what it keeps in memory dies with it."""
 
-    def __init__(self, log: PostgresEventLog, ledger: PostgresLedger, policy: Policy) -> None:
-        self.budget = Budget(log, ledger, policy)
-        self.handlers = Handlers(self.budget)
+    def __init__(self, log: PostgresEventLog, ledger: PostgresLedger, policy: BudgetPolicy) -> None:
+        days = AccountDays(policy)
+        self.wakes = Wakes(log, ledger, days)
+        self.grants = Grants(log, ledger, days, on_released=self.wakes.note_money)
+        self.handlers = Handlers(self.grants, Accounts(log, ledger, days, self.wakes), self.wakes)
+        self.scheduler = WakeScheduler(log, self.grants, self.wakes, wake_jitter_s=0)
 
     async def deliver(self, event: RecordedEvent) -> None:
         """Hand a message to its handler, as the bus does."""
@@ -114,11 +122,26 @@ class BudgetRig:
         )
         await self.add(build, answer)
 
-    async def sleep(self, build: str, *, wake_at: datetime | None = None, reason: Any = "budget") -> RecordedEvent:
+    async def sleep(
+        self, build: str, *, wake_at: datetime | None = None, reason: Any = "budget"
+    ) -> RecordedEvent:
         """The build falls asleep; the message is delivered."""
         slept = await self.add(build, SleepRequested(reason=reason, account_id="ada", wake_at=wake_at))
         await self.deliver(slept)
         return slept
+
+    async def settle(self, build: str) -> None:
+        """End all that the build has reserved by now."""
+        *_, last = await self.events(build_stream(build))
+        await self.replica.grants.settle_build(build, granted_before=last.version + 1)
+
+    async def look(self) -> None:
+        """The periodic look at accounts that got money back."""
+        await self.replica.wakes.wake_for_released_money()
+
+    async def tick(self, now: datetime) -> None:
+        """One turn of the scheduler at this time."""
+        await self.replica.scheduler.tick(now)
 
     def request(self, data: Event, subject: str) -> RecordedEvent:
         """A message of the requests topic."""
@@ -132,12 +155,14 @@ class BudgetRig:
         return [event async for event in self.log.read_stream(stream)]
 
     async def expire(self, item: PendingItem) -> None:
-        await self.replica.budget.expire(item)
+        await self.replica.grants.expire(item)
 
     async def later(self, time: timedelta, name: str = "ada") -> None:
         """Move the account's days into the past: it is so much later now."""
-        await self.database.execute(
-            "UPDATE nightshift.accounts SET period_start = period_start - $2 WHERE account_id = $1", name, time
+        await self.database.fetch(
+            "UPDATE nightshift.accounts SET period_start = period_start - $2::interval WHERE account_id = $1",
+            name,
+            time,
         )
 
     async def account(self, name: str = "ada") -> Account:

@@ -83,7 +83,9 @@ async def test_a_past_account_request_is_not_applied_again(rig: BudgetRig, data)
     """Also on a later day, after another request, when the same request would give other figures."""
     asked = rig.request(data, "ada")
     await rig.deliver(asked)
-    await rig.deliver(rig.request(AccountBudgetSet(account_id="ada", period_budget_microusd=3_000, period_days=9), "ada"))
+    await rig.deliver(
+        rig.request(AccountBudgetSet(account_id="ada", period_budget_microusd=3_000, period_days=9), "ada")
+    )
     await rig.later(timedelta(hours=30))
     before = await rig.account(), await rig.events(account_stream("ada"))
     rig.restart()

@@ -1,4 +1,4 @@
-"""The accounts as people see them: read-only, for the command line. The only module of this service that others import."""
+"""The accounts as people see them, read-only. The only module of this service that the command line imports."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

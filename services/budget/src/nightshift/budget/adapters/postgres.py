@@ -1,4 +1,4 @@
-"""The ledger on PostgreSQL: locks the account, decides, and writes its rows in the transaction that appends the events."""
+"""The ledger on PostgreSQL: writes its rows in the transaction that appends the events about them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -62,7 +62,9 @@ class PostgresLedger:
         self._database = database
         self._log = log
 
-    async def transact(self, account_id: str, decide: Decide, *, lease_id: UUID | None = None) -> LedgerChange | None:
+    async def transact(
+        self, account_id: str, decide: Decide, *, lease_id: UUID | None = None
+    ) -> LedgerChange | None:
         """Decide under the account's lock, and write in the same transaction as the append."""
         async with self._log.transaction() as (connection, log):
             now = (await connection.fetchrow(_LOCK, account_id))["now"]

@@ -48,7 +48,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How a reservation ended: `posted_amount` was spent, `estimated` of it is a worst case, `released` is free again."""
+    """How a reservation ended. `posted_amount` was spent, `estimated` of it without a bill; `released` is free."""
 
     outcome: Outcome
     posted_amount: int

@@ -68,21 +68,20 @@ async def read_bills(
     grants = {one.granted_event: one for one in held}
     if not grants:
         return Bills()
-    head, ours, newer = 0, [], list[Event]()
+    head, bills, newer = 0, [], list[Event]()
     settled: set[UUID] = set()
     async for event in newest_first(log, stream_id):
         head = max(head, event.version)
         if isinstance(event.data, BudgetSettled):
             settled.add(event.data.lease_id)
         found = grants.pop(event.event_id, None)
-        if found is not None and found.reservation.lease_id not in settled:
-            if granted_before is None or event.version < granted_before:
-                spent = spent_under(found.reservation.lease_id, reversed(newer))
-                ours.append(Bill(found, spent))
+        old_enough = granted_before is None or event.version < granted_before
+        if found is not None and old_enough and found.reservation.lease_id not in settled:
+            bills.append(Bill(found, spent_under(found.reservation.lease_id, reversed(newer))))
         if not grants:
             break
         newer.append(event.data)
-    return Bills(tuple(reversed(ours)), head) if ours else Bills()
+    return Bills(tuple(reversed(bills)), head) if bills else Bills()
 
 
 def settle_bills(account: Account, bills: Bills, *, expired: bool = False) -> Settled:

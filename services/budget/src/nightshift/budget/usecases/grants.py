@@ -75,9 +75,7 @@ class Grants:
                 reservation = Reservation(
                     request.lease_id, account.account_id, event.subject, account.day, amount
                 )
-                opening = Opening(
-                    reservation, event_id(event.event_id, granted.type), granted.expires_at
-                )
+                opening = Opening(reservation, event_id(event.event_id, granted.type), granted.expires_at)
             on_build = (*settled.events, NewEvent(answer, event.event_id))
             append = Append(event.stream_id, on_build, bills.version)
             return LedgerChange(account, [*appends, append], opening, settled.ended)
@@ -128,9 +126,7 @@ class Grants:
         held: Sequence[HeldReservation] = [
             one for one in await self._ledger.unsettled(build_id) if one.reservation.lease_id != but
         ]
-        return await read_bills(
-            self._event_log, build_stream(build_id), held, granted_before=granted_before
-        )
+        return await read_bills(self._event_log, build_stream(build_id), held, granted_before=granted_before)
 
 
 def _overtaken(stream: str) -> Transient:

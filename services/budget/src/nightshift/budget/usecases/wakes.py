@@ -169,7 +169,9 @@ class Wakes:
             bills = await read_bills(self._event_log, sleeper.slept.stream_id, held)
             try:
                 if bills.version in (None, sleeper.head):
-                    return await self._reserve_and_wake(sleeper, sleeper.need, bills, reason, cause, later)
+                    return await self._reserve_and_wake(
+                        sleeper, sleeper.need, bills, reason=reason, cause=cause, later=later
+                    )
             except VersionConflict:
                 pass
             except (EventIdReused, StreamClosed):
@@ -185,6 +187,7 @@ class Wakes:
         sleeper: Sleeper,
         need: Need,
         bills: Bills,
+        *,
         reason: str,
         cause: UUID,
         later: Sequence[Need],
