@@ -9,7 +9,7 @@ from nightshift.cli.commands.account import told
 _MONDAY = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)
 
 
-def test_after_a_night_in_which_nobody_asked_for_money_the_new_day_is_told():
+def test_the_new_day_is_shown_after_a_night_without_events():
     period = Period("UTC", datetime(2026, 11, 23, tzinfo=UTC), 30)
     account = open_account("a1", period, 30_000_000, day_at(period, _MONDAY))
     account, reserved = reserve(account, 1_000_000, 1)
