@@ -268,6 +268,15 @@ def test_no_call_starts_that_its_grant_does_not_cover():
     assert started.reserve_microusd == reserve
 
 
+def test_a_prompt_that_the_provider_did_not_count_keeps_its_bound():
+    story = begun()
+    story.thinks(tool_use(), usage=Usage(input_tokens=1_000, output_tokens=100))
+    story.results()
+    counted = story.state.talk.tokens
+    story.thinks(tool_use(given={"command": "ls"}), usage=Usage(output_tokens=5))
+    assert story.state.talk.tokens > counted
+
+
 def test_what_a_call_did_not_cost_is_free_again():
     story = begun()
     before = story.state.money.grants[0].left_microusd

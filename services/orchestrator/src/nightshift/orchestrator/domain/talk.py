@@ -6,6 +6,7 @@ at least, so this is never too low, and O(1) a turn.
 
 from dataclasses import replace
 
+from nightshift.contracts import canonical
 from nightshift.contracts.events.build import ModelCallResponded, ModelCallStarted, ToolCallRequested
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import BlobRef
@@ -52,19 +53,25 @@ def started(talk: Talk, data: ModelCallStarted) -> Talk:
 
 def responded(talk: Talk, data: ModelCallResponded) -> Talk:
     entries = (*talk.entries, AssistantSaid(data.turn, data.content))
+    tokens = _counted(talk, data)
+    if data.stop_reason == MAX_TOKENS and (cut := _cut_calls(data.content)):
+        entries = (*entries, ToolsAnswered(cut))
+        tokens = _more(tokens, sum(tokens_of(result.output) for result in cut))
+    return replace(talk, answered=True, entries=entries, tokens=tokens)
+
+
+def _counted(talk: Talk, data: ModelCallResponded) -> int | None:
+    """The bound after an answer. Where the provider states no prompt tokens, the bound before the call still holds."""
     usage = data.usage
-    tokens = (
+    prompt = (
         usage.input_tokens
-        + usage.output_tokens
         + usage.cache_read_input_tokens
         + usage.cache_write_5m_input_tokens
         + usage.cache_write_1h_input_tokens
-        + sum(tokens_of(text) for text in talk.waiting)
     )
-    if data.stop_reason == MAX_TOKENS and (cut := _cut_calls(data.content)):
-        entries = (*entries, ToolsAnswered(cut))
-        tokens += sum(tokens_of(result.output) for result in cut)
-    return replace(talk, answered=True, entries=entries, tokens=tokens)
+    if prompt == 0:
+        return _more(talk.tokens, _blocks_bytes(data.content))
+    return prompt + usage.output_tokens + sum(tokens_of(text) for text in talk.waiting)
 
 
 def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
@@ -105,6 +112,10 @@ def tokens_of(text: Text) -> int:
     if isinstance(text, BlobRef):
         return text.bytes + _FRAME_TOKENS
     return len(text.encode("utf-8", "surrogatepass")) + _FRAME_TOKENS
+
+
+def _blocks_bytes(blocks: Blocks) -> int:
+    return blocks.bytes if isinstance(blocks, BlobRef) else len(canonical.dumps(blocks))
 
 
 def _blocks_tokens(blocks: Blocks | None) -> int:
