@@ -30,6 +30,7 @@ class Assembly:
         self.message_id = ""
         self.model = ""
         self.stop_reason: str | None = None
+        self.began = False
         self.complete = False
         self._usage: dict[str, Any] = {}
         self._blocks: dict[int, dict[str, Any]] = {}
@@ -67,6 +68,7 @@ class Assembly:
     def _take(self, event: Any) -> None:
         match event["type"]:
             case "message_start":
+                self.began = True
                 message = event["message"]
                 self.message_id = _word(message, "id")
                 self.model = _word(message, "model")

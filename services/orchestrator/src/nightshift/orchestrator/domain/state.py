@@ -129,6 +129,7 @@ class Trouble:
     """What went wrong lately, and how often."""
 
     failures: int = 0  # of the model, since the last answer or wake
+    paid_failures: int = 0  # calls in a row that cost money and brought no answer
     retry_at: datetime | None = None
     provider_sleeps: int = 0  # since the last answer
     cuts: int = 0  # answers in a row that ended at the output limit
