@@ -150,7 +150,6 @@ def test_a_refused_call_that_cannot_be_decided_costs_nothing(monkeypatch: pytest
 
 
 def test_an_answer_that_cannot_be_decided_is_paid_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "repeats", raising)
     monkeypatch.setattr(calls, "_act", raising)
     deployment = after_an_hour(a_tool_call)
     assert deployment.calls == 1

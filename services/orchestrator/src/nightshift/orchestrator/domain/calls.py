@@ -25,7 +25,6 @@ from nightshift.orchestrator.domain.commands import AbandonCall, Answer, CallFai
 from nightshift.orchestrator.domain.evolve import foresee
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.repetition import TIMES, repeats
 from nightshift.orchestrator.domain.state import BuildState, Call
 from nightshift.orchestrator.domain.talk import MAX_TOKENS
 from nightshift.orchestrator.domain.trouble import WHOLE, backoff
@@ -50,10 +49,6 @@ _STOPPED = (
 _NOTHING = "nothing was built: the model ended its work twice without a single tool call"
 _USE_TOOLS = (
     "Nothing was built yet. Use the tools to do the work; an answer without a tool call ends the build."
-)
-_CIRCLES = (
-    f"You have made the same call {TIMES} times in your last calls. Its result will not change. Look at what it"
-    " returned and try something else; if it goes on the build is ended."
 )
 
 
@@ -187,15 +182,8 @@ def _cost(state: BuildState, call: Call, failure: CallFailed) -> int:
 
 
 def _act(state: BuildState, uses: list[dict[str, Any]]) -> Events:
-    moves = _told_phases(state, uses)
     requested = tuple(_request(state, index, use) for index, use in enumerate(uses))
-    after = foresee(state, (*moves, *requested))
-    if not repeats(after.trouble.recent_calls):
-        return (*moves, *requested)
-    if "repetition" in state.trouble.steered:
-        detail = f"the same call {TIMES} times, again after a warning"
-        return fail(state, "repetition", detail)
-    return (*moves, *requested, AgentSteered(reason="repetition", message=_CIRCLES))
+    return (*_told_phases(state, uses), *requested)
 
 
 def _stopped(state: BuildState, reason: str, policy: Policy) -> Events:

@@ -26,7 +26,7 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain import calls, checks
+from nightshift.orchestrator.domain import calls, checks, place
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     AcceptBuild,
@@ -206,7 +206,7 @@ def _complete(state: BuildState, command: Complete) -> Events:
     ready = BuildReady(
         project_id=accepted.project_id,
         sandbox_id=state.place.sandbox_id or "",
-        preview_url=state.place.preview_url or "",
+        preview_url=place.preview_address(state.place),
         build_version=command.build_version,
         cost_microusd=state.money.spent,
         turns=state.talk.turn,

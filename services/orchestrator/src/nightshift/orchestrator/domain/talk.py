@@ -6,16 +6,20 @@ at least, so this is never too low, and O(1) a turn.
 
 from dataclasses import replace
 
+from pydantic import ValidationError
+
 from nightshift.contracts import canonical
 from nightshift.contracts.events.build import ModelCallResponded, ModelCallStarted, ToolCallRequested
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import BlobRef
-from nightshift.orchestrator.domain.repetition import remember
+from nightshift.contracts.tools import OpenPort
+from nightshift.orchestrator.domain.repetition import call_digest
 from nightshift.orchestrator.domain.state import (
     AssistantSaid,
     Blocks,
     BuildState,
     Observation,
+    PreviewTarget,
     Talk,
     Text,
     ToolCall,
@@ -75,23 +79,32 @@ def _counted(talk: Talk, data: ModelCallResponded) -> int | None:
 
 
 def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
-    """A tool call was asked for; the agent's own count and are watched for repetition."""
-    call = ToolCall(data.call_id, data.index, data.tool, data.tool_use_id, data.purpose)
-    state = replace(state, tool_calls=(*state.tool_calls, call))
-    if data.purpose != "agent":
-        return state
-    recent = remember(state.trouble.recent_calls, data.tool, data.input)
-    return replace(
-        state,
-        tool_calls_made=state.tool_calls_made + 1,
-        trouble=replace(state.trouble, recent_calls=recent),
+    """A tool call was asked for. Only the agent's own count towards its limit."""
+    call = ToolCall(
+        data.call_id,
+        data.index,
+        data.tool,
+        data.tool_use_id,
+        data.purpose,
+        call_digest(data.tool, data.input),
+        _preview(data),
     )
+    made = state.tool_calls_made + (data.purpose == "agent")
+    return replace(state, tool_calls=(*state.tool_calls, call), tool_calls_made=made)
+
+
+def _preview(data: ToolCallRequested) -> PreviewTarget | None:
+    if data.tool != OpenPort.tool or data.purpose != "agent":
+        return None
+    try:
+        asked = OpenPort.model_validate(data.input)
+    except ValidationError:
+        return None  # the gateway refuses it
+    return PreviewTarget(asked.port, asked.path)
 
 
 def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
     """A result is in. With the last one of the agent's calls, all of them join the conversation."""
-    if not any(call.call_id == data.call_id and call.result is None for call in state.tool_calls):
-        return state  # not asked for, or answered before: the first result stands
     calls = tuple(
         replace(call, result=data) if call.call_id == data.call_id else call for call in state.tool_calls
     )

@@ -5,7 +5,9 @@ from datetime import timedelta
 from uuid import UUID
 
 from nightshift.contracts.events.build import ModelCallFailed
+from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.domain.repetition import is_progress, remember
 from nightshift.orchestrator.domain.state import Trouble
 
 #: The stop reasons of an answer that is whole. The others, known or not, are counted: they must not go on for ever.
@@ -35,9 +37,21 @@ def steered(trouble: Trouble, reason: str) -> Trouble:
         return replace(trouble, check_rounds=trouble.check_rounds + 1)
     if reason not in _ONCE:
         return trouble
-    # A new window: what was said has to have a chance before the same calls count against the agent.
-    recent = () if reason == "repetition" else trouble.recent_calls
-    return replace(trouble, steered=trouble.steered | {reason}, recent_calls=recent)
+    trouble = replace(trouble, steered=trouble.steered | {reason})
+    if reason != "repetition":
+        return trouble
+    # A new window: the warning must have a chance before the same calls count against the agent.
+    return replace(trouble, recent_calls=(), warned_calls=trouble.recent_calls)
+
+
+def tool_answered(trouble: Trouble, call: str, result: ToolCallCompleted) -> Trouble:
+    """A result of the agent's call. Progress takes back the warning about repetition."""
+    recent = remember(trouble.recent_calls, call, result)
+    if recent is trouble.recent_calls:
+        return trouble
+    if is_progress(recent[-1], (*trouble.warned_calls, *trouble.recent_calls)):
+        trouble = replace(trouble, steered=trouble.steered - {"repetition"})
+    return replace(trouble, recent_calls=recent)
 
 
 def slept(trouble: Trouble, reason: str) -> Trouble:
