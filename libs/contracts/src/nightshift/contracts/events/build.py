@@ -226,6 +226,7 @@ class ContextCondensed(_BuildFact):
 
     type: ClassVar[Literal["context.condensed"]] = "context.condensed"
     version: ClassVar[Literal[1]] = 1
+    planned: ClassVar[bool] = True
 
     through_turn: Count
     summary: SealedText
@@ -284,6 +285,7 @@ class EscalationRaised(_BuildFact):
 
     type: ClassVar[Literal["escalation.raised"]] = "escalation.raised"
     version: ClassVar[Literal[1]] = 1
+    planned: ClassVar[bool] = True
 
     escalation_id: UUID
     kind: Word
@@ -296,6 +298,7 @@ class EscalationResolved(_BuildFact):
 
     type: ClassVar[Literal["escalation.resolved"]] = "escalation.resolved"
     version: ClassVar[Literal[1]] = 1
+    planned: ClassVar[bool] = True
 
     escalation_id: UUID
     option: Word
@@ -372,6 +375,7 @@ class BuildForked(_BuildFact):
 
     type: ClassVar[Literal["build.forked"]] = "build.forked"
     version: ClassVar[Literal[1]] = 1
+    planned: ClassVar[bool] = True
 
     base_build_id: Id
     at_version: Count
