@@ -282,6 +282,22 @@ def test_a_build_sleeps_and_wakes_three_times():
     assert story.types().count("sleep.requested") == 3
 
 
+@pytest.mark.parametrize("enough", [True, False])
+def test_a_wake_asks_for_money_only_when_none_is_reserved(enough):
+    story = begun(policy=Policy(grant_microusd=1))
+    story.thinks(tool_use(), usage=Usage(input_tokens=90_000))
+    story.results()
+    story.step()
+    story.denied()
+    story.step()
+    story.granted(None if enough else 1)  # reserved for the sleeper, before it is called
+    story.woken()
+    asked = [] if enough else ["budget.requested"]
+    assert [event.type for event in story.step()] == ["build.woken", *asked]
+    if enough:
+        assert isinstance(story.next(), StartCall)
+
+
 def test_a_wake_that_finds_the_build_awake_changes_nothing():
     story = begun()
     story.woken()

@@ -116,7 +116,7 @@ def _retried(
         detail = f"given up after {policy.provider_sleeps} sleeps: {_words(failure)}"
         return (event, *fail(after, "model_error", detail))
     sleep = SleepRequested(reason="provider", account_id=state.request.account_id, wake_at=now + wait)
-    return (event, *checkpoint(after), sleep)
+    return (event, sleep)
 
 
 def stopped(state: BuildState, seen: Usage | None, detail: str) -> Events:

@@ -26,7 +26,7 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain import calls, checks, place
+from nightshift.orchestrator.domain import calls, checks, money, place
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     AcceptBuild,
@@ -110,7 +110,7 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
         case Sleep():
             return (*calls.checkpoint(state), _sleep(state, command.wake_at))
         case Wake():
-            return _wake(state, policy)
+            return _wake(state, now, policy)
         case SendBack():
             return _send_back(state)
         case Complete():
@@ -173,11 +173,14 @@ def _sleep(state: BuildState, wake_at: datetime) -> SleepRequested:
     return SleepRequested(reason="budget", account_id=state.request.account_id, wake_at=wake_at)
 
 
-def _wake(state: BuildState, policy: Policy) -> Events:
+def _wake(state: BuildState, now: datetime, policy: Policy) -> Events:
+    """The wake. It asks for money unless the budget service has reserved what the next call needs already."""
     if state.wake_reason is None or state.cause is None:
         return ()
     woken = BuildWoken(reason=state.wake_reason)
     minimum = worst_case(foresee(state, (woken,)), policy)
+    if money.covering(state.money, minimum, now) is not None:
+        return (woken,)
     return (woken, _ask(state, state.cause, minimum, policy))
 
 
@@ -185,7 +188,7 @@ def _stop_on_fault(state: BuildState, command: StopOnFault) -> Events:
     stopped = calls.stopped(state, command.seen, command.detail)
     sleep = SleepRequested(reason="person", account_id=state.request.account_id)
     stalled = _stalled("fault", command.detail)
-    return (*stopped, stalled, *calls.checkpoint(foresee(state, stopped)), sleep)
+    return (*stopped, stalled, sleep)
 
 
 def _stalled(reason: Literal["fault", "dependency"], detail: str) -> BuildStalled:
