@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from nightshift.contracts.model import Event
-from nightshift.eventlog.errors import VersionConflict
+from nightshift.eventlog.errors import Fault, VersionConflict
 from nightshift.eventlog.large import externalize, materialize
 from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.port import Appended, EventLog, NewEvent, RecordedEvent, build_stream
@@ -16,6 +16,14 @@ from nightshift.orchestrator.domain.decide import causes, decide
 from nightshift.orchestrator.domain.evolve import evolve
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState
+
+
+class CannotFold(Fault):
+    """`evolve` raised for an event of the log. `event_id` names the event."""
+
+    def __init__(self, event: RecordedEvent, error: Exception) -> None:
+        super().__init__(f"{event.data.type} at version {event.version} of {event.stream_id}: {error!r}")
+        self.event_id = event.event_id
 
 
 class Journal:
@@ -36,7 +44,7 @@ class Journal:
         events = self._log.read_stream(build_stream(build_id), from_version=state.version + 1)
         async for event in events:
             data = await materialize(event.data, self._objects)
-            state = evolve(state, event if data is event.data else event._replace(data=data))
+            state = _evolved(state, event if data is event.data else event._replace(data=data))
         return state
 
     async def commit(self, build_id: str, state: BuildState, command: Command, now: datetime) -> BuildState:
@@ -55,7 +63,7 @@ class Journal:
             # Nobody can tell which, so nothing may follow from it that must happen once, such as a model call.
             raise VersionConflict(f"build {build_id}: this step was taken before")
         for one, version, event_id in zip(new, appended.versions, appended.event_ids, strict=True):
-            state = evolve(
+            state = _evolved(
                 state,
                 RecordedEvent(
                     event_id=event_id,
@@ -91,6 +99,13 @@ class Journal:
     async def _stored(self, event: NewEvent) -> NewEvent:
         data = await externalize(event.data, self._objects)
         return event if data is event.data else replace(event, data=data)
+
+
+def _evolved(state: BuildState, event: RecordedEvent) -> BuildState:
+    try:
+        return evolve(state, event)
+    except Exception as error:
+        raise CannotFold(event, error) from error
 
 
 def _new(causes: Sequence[UUID], events: Sequence[Event]) -> tuple[NewEvent, ...]:

@@ -1,7 +1,7 @@
 """Runs one build: asks `next_step`, does it, and waits for what others have to say. One task per active build."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -9,13 +9,15 @@ from typing import assert_never
 from uuid import UUID
 
 import structlog
+from pydantic import ValidationError
 
-from nightshift.contracts.events.build import Usage
+from nightshift.contracts import ids
+from nightshift.contracts.events.build import BuildStalled, Usage
 from nightshift.eventlog.errors import (
     EventIdReused,
     NightshiftError,
     StreamClosed,
-    Unavailable,
+    Transient,
     VersionConflict,
 )
 from nightshift.orchestrator.domain.commands import (
@@ -27,10 +29,12 @@ from nightshift.orchestrator.domain.commands import (
     Command,
     Complete,
     Fail,
+    ReportStall,
     SendBack,
     Sleep,
     StartCall,
     Step,
+    StopOnFault,
     Wake,
 )
 from nightshift.orchestrator.domain.next_step import (
@@ -46,7 +50,7 @@ from nightshift.orchestrator.domain.next_step import (
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.prompt import Written, request_bytes
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, Mode
-from nightshift.orchestrator.journal import Journal
+from nightshift.orchestrator.journal import CannotFold, Journal
 from nightshift.orchestrator.ports import BuildNumbers, CallError, Meter, Model
 
 _log = structlog.get_logger(__name__)
@@ -117,11 +121,28 @@ class Runner:
                 if isinstance(step, Ended | Asleep):
                     return
                 await self._take(step)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, Exception):
             await self._hand_over()
             raise
         finally:
             await self._hang_up()
+
+    async def report(self, error: Exception) -> None:
+        """Append why the run failed: a fault once for each event it failed after, a dependency at most once an hour."""
+        now = self._crew.clock()
+        if isinstance(error, Transient):
+            hour = ids.request_cause(BuildStalled.type, f"{self.build_id}/{now:%Y-%m-%dT%H}")
+            command = ReportStall("dependency", _one_line(error), hour)
+        else:
+            after = error.event_id if isinstance(error, CannotFold) else self._state.cause
+            first = ids.request_cause(BuildStalled.type, self.build_id)
+            command = ReportStall("fault", _one_line(error), after or first)
+        try:
+            await self._crew.journal.note(self.build_id, command, now)
+        except (EventIdReused, StreamClosed):
+            return  # appended before, with another detail; or the build has ended
+        except NightshiftError as unreported:
+            _log.warning("build.stall_not_reported", build_id=self.build_id, error=str(unreported))
 
     async def _hand_over(self) -> None:
         """Told to go in the middle of a call: what it has cost so far is noted, so that its worst case need not be."""
@@ -140,7 +161,7 @@ class Runner:
                 await self._listen(step)
             case StartCall():
                 if await self._commit(step):
-                    self._launch()
+                    await self._launch()
             case Fail():
                 await self._commit(replace(step, seen=await self._hang_up()))
             case Complete():
@@ -174,7 +195,7 @@ class Runner:
                 return await self._crew.journal.commit(
                     self.build_id, self._state, command, self._crew.clock()
                 )
-            except Unavailable as error:
+            except Transient as error:
                 _log.warning("the log is away, trying again", error=str(error))
                 await asyncio.sleep(_PAUSE_S)
 
@@ -196,13 +217,18 @@ class Runner:
         if self._news.is_set() or not isinstance(step, AwaitTime):
             await self._catch_up()
 
-    def _launch(self) -> None:
+    async def _launch(self) -> None:
         """Think. The reservation is in the log, so the request may leave."""
         call = self._state.call
         if call is None:
             return
         meter = Meter()
-        body = request_bytes(self._state, self._crew.policy, self._written)
+        try:
+            body = request_bytes(self._state, self._crew.policy, self._written)
+        except Exception as error:  # noqa: BLE001 - a call that is started and not made would be abandoned at its worst case
+            _log.exception("build.request_not_rendered", build_id=self.build_id)
+            await self._commit(StopOnFault(f"the request cannot be written: {_one_line(error)}", Usage()))
+            return
         task = asyncio.create_task(self._think(body, meter), name=f"model call of {self.build_id}")
         self._flight = _Flight(call.event_id, task, meter)
         self._seen = None
@@ -216,6 +242,10 @@ class Runner:
                 "model call failed", kind=failure.kind, status=failure.status, build_id=self.build_id
             )
             return failure
+        except Exception as error:  # noqa: BLE001 - the boundary of the adapter: the call may have been billed
+            _log.exception("model.adapter_failed", build_id=self.build_id)
+            detail = f"the answer cannot be read: {_one_line(error)}"
+            return CallFailed("malformed", detail, usage=meter.usage, maybe_billed=meter.under_way)
 
     async def _hear_model(self, step: AwaitModel) -> None:
         flight, call = self._flight, self._state.call
@@ -245,18 +275,20 @@ class Runner:
         self._flight = None
 
     async def _take_in(self, outcome: Answer | CallFailed) -> bool:
-        """An answer that no event can hold is an attempt that failed. Were it only an error of the run, the call would
-        be made again, and paid again, for as long as there is money."""
-        try:
-            return await self._commit(outcome)
-        except (ValueError, TypeError, LookupError) as error:
-            if isinstance(outcome, CallFailed):
-                raise
-            _log.exception("the answer cannot be taken in", build_id=self.build_id)
-            detail = f"an answer that cannot be taken in: {' '.join(str(error).split())}"
-            return await self._commit(
-                CallFailed("malformed", detail[:_DETAIL], usage=outcome.usage, maybe_billed=True)
-            )
+        """Append the end of a call, whatever raises: a call left open is made, and paid, again."""
+        command: Command = outcome
+        instead: Iterator[Command] | None = None
+        while True:
+            try:
+                return await self._commit(command)
+            except Exception as error:
+                _log.exception(
+                    "build.decision_failed", build_id=self.build_id, command=type(command).__name__
+                )
+                instead = instead or _instead(outcome, error)
+                if (following := next(instead, None)) is None:
+                    raise
+                command = following
 
     async def _hang_up(self) -> Usage | None:
         """Stop the call in flight, if there is one. What the provider told of its tokens is kept for the bill."""
@@ -266,3 +298,21 @@ class Runner:
             await asyncio.wait({flight.task})
             self._seen = flight.meter.usage if flight.meter.under_way else Usage()
         return self._seen
+
+
+def _instead(outcome: Answer | CallFailed, error: Exception) -> Iterator[Command]:
+    """What to append in place of an outcome that raised `error`, the next where the one before raises too.
+
+    An answer that no event can hold is a failed attempt, which is made again. After any other error the build stops.
+    """
+    detail = f"an answer that cannot be taken in: {_one_line(error)}"
+    if isinstance(outcome, Answer) and isinstance(error, ValidationError):
+        yield CallFailed("malformed", detail, usage=outcome.usage, maybe_billed=True)
+        yield CallFailed("malformed", detail, maybe_billed=True)
+    billed = isinstance(outcome, Answer) or outcome.maybe_billed
+    yield StopOnFault(detail, outcome.usage or (None if billed else Usage()))
+    yield StopOnFault(detail, None if billed else Usage())
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_DETAIL]

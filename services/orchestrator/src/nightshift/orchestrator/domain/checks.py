@@ -60,7 +60,7 @@ def check_calls(state: BuildState) -> tuple[ToolCallRequested, ...]:
         for index, check in enumerate(accepted.checks)
     ] or [call(0, "bash", {"command": DETECT, "timeout_s": _DETECTED_TIMEOUT_S}, _DETECTED_TIMEOUT_S)]
     if state.place.preview_port is not None:
-        given: dict[str, object] = {"port": state.place.preview_port}
+        given: dict[str, object] = {"port": state.place.preview_port, "path": state.place.preview_path or "/"}
         calls.append(call(len(calls), "open_port", given, _PREVIEW_TIMEOUT_S))
     return tuple(calls)
 
@@ -87,7 +87,7 @@ def summary(state: BuildState) -> str:
 def _name(state: BuildState, call: ToolCall) -> str:
     checks = state.request.checks
     if call.purpose == "preview":
-        return f"The preview on port {state.place.preview_port}"
+        return f"The preview on port {state.place.preview_port}, path {state.place.preview_path or '/'},"
     return f"The check {checks[call.index].name!r}" if call.index < len(checks) else "The project's own tests"
 
 

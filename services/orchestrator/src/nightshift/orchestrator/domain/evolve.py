@@ -22,6 +22,7 @@ from nightshift.contracts.events.build import (
     BuildForked,
     BuildPhaseChanged,
     BuildReady,
+    BuildStalled,
     BuildWoken,
     CheckpointSaved,
     ContextCondensed,
@@ -64,6 +65,8 @@ def foresee(state: BuildState, events: Iterable[Event]) -> BuildState:
 
 
 def _fold(state: BuildState, data: Event, event_id: UUID) -> BuildState:
+    if isinstance(data, BuildStalled):
+        return state  # it says that nothing moves: the cause of what comes next stays the same
     if isinstance(data, BuildEvent):
         return _build_event(replace(state, cause=event_id), data, event_id)
     if isinstance(data, SandboxEvent):
@@ -128,7 +131,7 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
             )
         case BuildReady() | BuildFailed() | BuildCancelled():
             return replace(state, mode=Mode.ENDED, end=data)
-        case ContextCondensed() | EscalationRaised() | EscalationResolved() | BuildForked():
+        case ContextCondensed() | EscalationRaised() | EscalationResolved() | BuildForked() | BuildStalled():
             return state  # written by no version of this service so far
         case _:
             assert_never(data)
@@ -162,12 +165,11 @@ def _responded(state: BuildState, data: ModelCallResponded) -> BuildState:
 
 
 def _failed_call(state: BuildState, data: ModelCallFailed) -> BuildState:
-    failures = state.trouble.failures + (data.kind != "abandoned")
     return replace(
         state,
         call=None,
         money=money.spent(state.money, state.call, data.cost_microusd),
-        trouble=replace(state.trouble, failures=failures, retry_at=data.retry_at),
+        trouble=trouble.call_failed(state.trouble, data),
     )
 
 

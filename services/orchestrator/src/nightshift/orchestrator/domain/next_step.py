@@ -16,6 +16,7 @@ from nightshift.orchestrator.domain.commands import (
     Wake,
 )
 from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.domain.repetition import TIMES, repeats
 from nightshift.orchestrator.domain.state import BuildState, Mode
 
 
@@ -94,6 +95,8 @@ def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Po
         return Fail("turn_limit", f"the limit of {accepted.turn_limit} turns is reached")
     if state.tool_calls_made >= accepted.tool_call_limit:
         return Fail("tool_call_limit", f"the limit of {accepted.tool_call_limit} tool calls is reached")
+    if "repetition" in state.trouble.steered and repeats(state.trouble.recent_calls):
+        return Fail("repetition", f"the same call with the same result {TIMES} times, again after a warning")
     if state.trouble.retry_at is not None and state.trouble.retry_at > now:
         return AwaitTime(state.trouble.retry_at)
     reserve = worst_case(state, policy)
@@ -124,6 +127,8 @@ def loop_messages(state: BuildState) -> tuple[tuple[str, str], ...]:
         messages.append(("sandbox_restored", " ".join(state.place.news)))
     if money.winding_down(state.money):
         messages.append(("budget", _WIND_DOWN))
+    if repeats(state.trouble.recent_calls):
+        messages.append(("repetition", _REPETITION))
     calls_left = accepted.tool_call_limit - state.tool_calls_made
     turns_left = accepted.turn_limit - state.talk.turn
     few = (
@@ -134,6 +139,10 @@ def loop_messages(state: BuildState) -> tuple[tuple[str, str], ...]:
     return tuple(messages)
 
 
+_REPETITION = (
+    f"You have made the same call {TIMES} times in your last calls, and it returned the same each time. Look at what it"
+    " returned and try something else; if it goes on the build is ended."
+)
 _FINISH = "Finish what matters most, leave the project in a working state, and end."
 _WIND_DOWN = (
     "Nine tenths of today's money are spent. Bring what you are doing to a good state soon: when the money is gone"

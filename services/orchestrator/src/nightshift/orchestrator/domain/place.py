@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from typing import assert_never
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from nightshift.contracts.events.sandbox import (
@@ -14,8 +15,8 @@ from nightshift.contracts.events.sandbox import (
     SandboxRestored,
     ToolCallCompleted,
 )
-from nightshift.orchestrator.domain import talk
-from nightshift.orchestrator.domain.state import BuildState, Place
+from nightshift.orchestrator.domain import talk, trouble
+from nightshift.orchestrator.domain.state import BuildState, Place, PreviewTarget
 
 #: Paths named one by one to the agent.
 _NAMED = 20
@@ -24,7 +25,7 @@ _NAMED = 20
 def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> BuildState:
     match data:
         case ToolCallCompleted():
-            return talk.completed(replace(state, cause=event_id), data)
+            return _completed(replace(state, cause=event_id), data)
         case SandboxOpened():
             # Another sandbox: what ran in the last one, its preview too, is gone.
             return replace(state, place=Place(data.sandbox_id, news=state.place.news))
@@ -39,11 +40,41 @@ def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> Buil
         case SandboxClosed():
             return replace(state, place=Place(news=state.place.news))
         case PreviewOpened():
-            return replace(state, place=replace(state.place, preview_port=data.port, preview_url=data.url))
+            return replace(state, place=_preview_opened(state.place, data))
         case SandboxPaused():
             return state
         case _:
             assert_never(data)
+
+
+def _completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
+    call = next((call for call in state.tool_calls if call.call_id == data.call_id), None)
+    if call is None or call.result is not None:
+        return state  # not asked for, or answered before: the first result stands
+    if call.preview is not None:
+        state = replace(state, place=port_opened(state.place, call.preview, data))
+    if call.purpose == "agent":
+        state = replace(state, trouble=trouble.tool_answered(state.trouble, call.digest, data))
+    return talk.completed(state, data)
+
+
+def _preview_opened(place: Place, data: PreviewOpened) -> Place:
+    path = place.preview_path if place.preview_port == data.port else None
+    return replace(place, preview_port=data.port, preview_url=data.url, preview_path=path)
+
+
+def port_opened(place: Place, target: PreviewTarget, result: ToolCallCompleted) -> Place:
+    """The place after the agent's `open_port`. A path that answered stays when a later path on the port does not."""
+    if place.preview_port != target.port or (result.is_error and place.preview_path is not None):
+        return place
+    return replace(place, preview_path=target.path)
+
+
+def preview_address(place: Place) -> str:
+    """The URL to show, with the path that the agent opened. Empty without a preview."""
+    url, path = place.preview_url or "", place.preview_path or "/"
+    has_path = urlsplit(url).path not in {"", "/"}
+    return url if not url or path == "/" or has_path else url.rstrip("/") + path
 
 
 def told(place: Place, reason: str) -> Place:

@@ -90,6 +90,14 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class PreviewTarget:
+    """What the agent asked `open_port` to open."""
+
+    port: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCall:
     """A tool call that was asked for; `result` once it is in."""
 
@@ -98,6 +106,8 @@ class ToolCall:
     tool: str
     tool_use_id: str
     purpose: Purpose
+    digest: str  # of tool and input
+    preview: PreviewTarget | None = None
     result: ToolCallCompleted | None = None
 
 
@@ -125,15 +135,25 @@ class Money:
 
 
 @dataclass(frozen=True, slots=True)
+class RecentCall:
+    """Digests: of a call's tool and input, and of its result."""
+
+    call: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
 class Trouble:
     """What went wrong lately, and how often."""
 
     failures: int = 0  # of the model, since the last answer or wake
+    paid_failures: int = 0  # calls in a row that cost money and brought no answer
     retry_at: datetime | None = None
     provider_sleeps: int = 0  # since the last answer
     cuts: int = 0  # answers in a row that ended at the output limit
     check_rounds: int = 0  # that failed
-    recent_calls: tuple[str, ...] = ()  # digests of tool and input, oldest first
+    recent_calls: tuple[RecentCall, ...] = ()  # with their results, oldest first
+    warned_calls: tuple[RecentCall, ...] = ()  # those before the last warning about repetition
     steered: frozenset[str] = frozenset()  # reasons the loop itself spoke up for, once each
 
 
@@ -143,7 +163,8 @@ class Place:
 
     sandbox_id: str | None = None
     preview_port: int | None = None
-    preview_url: str | None = None
+    preview_url: str | None = None  # as the gateway stated it
+    preview_path: str | None = None  # that the agent opened on that port
     news: tuple[str, ...] = ()
 
 

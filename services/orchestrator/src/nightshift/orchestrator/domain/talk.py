@@ -6,15 +6,20 @@ at least, so this is never too low, and O(1) a turn.
 
 from dataclasses import replace
 
+from pydantic import ValidationError
+
+from nightshift.contracts import canonical
 from nightshift.contracts.events.build import ModelCallResponded, ModelCallStarted, ToolCallRequested
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import BlobRef
-from nightshift.orchestrator.domain.repetition import remember
+from nightshift.contracts.tools import OpenPort
+from nightshift.orchestrator.domain.repetition import call_digest
 from nightshift.orchestrator.domain.state import (
     AssistantSaid,
     Blocks,
     BuildState,
     Observation,
+    PreviewTarget,
     Talk,
     Text,
     ToolCall,
@@ -52,39 +57,54 @@ def started(talk: Talk, data: ModelCallStarted) -> Talk:
 
 def responded(talk: Talk, data: ModelCallResponded) -> Talk:
     entries = (*talk.entries, AssistantSaid(data.turn, data.content))
-    usage = data.usage
-    tokens = (
-        usage.input_tokens
-        + usage.output_tokens
-        + usage.cache_read_input_tokens
-        + usage.cache_write_5m_input_tokens
-        + usage.cache_write_1h_input_tokens
-        + sum(tokens_of(text) for text in talk.waiting)
-    )
+    tokens = _counted(talk, data)
     if data.stop_reason == MAX_TOKENS and (cut := _cut_calls(data.content)):
         entries = (*entries, ToolsAnswered(cut))
-        tokens += sum(tokens_of(result.output) for result in cut)
+        tokens = _more(tokens, sum(tokens_of(result.output) for result in cut))
     return replace(talk, answered=True, entries=entries, tokens=tokens)
 
 
-def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
-    """A tool call was asked for; the agent's own count and are watched for repetition."""
-    call = ToolCall(data.call_id, data.index, data.tool, data.tool_use_id, data.purpose)
-    state = replace(state, tool_calls=(*state.tool_calls, call))
-    if data.purpose != "agent":
-        return state
-    recent = remember(state.trouble.recent_calls, data.tool, data.input)
-    return replace(
-        state,
-        tool_calls_made=state.tool_calls_made + 1,
-        trouble=replace(state.trouble, recent_calls=recent),
+def _counted(talk: Talk, data: ModelCallResponded) -> int | None:
+    """The bound after an answer. Where the provider states no prompt tokens, the bound before the call still holds."""
+    usage = data.usage
+    prompt = (
+        usage.input_tokens
+        + usage.cache_read_input_tokens
+        + usage.cache_write_5m_input_tokens
+        + usage.cache_write_1h_input_tokens
     )
+    if prompt == 0:
+        return _more(talk.tokens, _blocks_bytes(data.content))
+    return prompt + usage.output_tokens + sum(tokens_of(text) for text in talk.waiting)
+
+
+def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
+    """A tool call was asked for. Only the agent's own count towards its limit."""
+    call = ToolCall(
+        data.call_id,
+        data.index,
+        data.tool,
+        data.tool_use_id,
+        data.purpose,
+        call_digest(data.tool, data.input),
+        _preview(data),
+    )
+    made = state.tool_calls_made + (data.purpose == "agent")
+    return replace(state, tool_calls=(*state.tool_calls, call), tool_calls_made=made)
+
+
+def _preview(data: ToolCallRequested) -> PreviewTarget | None:
+    if data.tool != OpenPort.tool or data.purpose != "agent":
+        return None
+    try:
+        asked = OpenPort.model_validate(data.input)
+    except ValidationError:
+        return None  # the gateway refuses it
+    return PreviewTarget(asked.port, asked.path)
 
 
 def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
     """A result is in. With the last one of the agent's calls, all of them join the conversation."""
-    if not any(call.call_id == data.call_id and call.result is None for call in state.tool_calls):
-        return state  # not asked for, or answered before: the first result stands
     calls = tuple(
         replace(call, result=data) if call.call_id == data.call_id else call for call in state.tool_calls
     )
@@ -105,6 +125,10 @@ def tokens_of(text: Text) -> int:
     if isinstance(text, BlobRef):
         return text.bytes + _FRAME_TOKENS
     return len(text.encode("utf-8", "surrogatepass")) + _FRAME_TOKENS
+
+
+def _blocks_bytes(blocks: Blocks) -> int:
+    return blocks.bytes if isinstance(blocks, BlobRef) else len(canonical.dumps(blocks))
 
 
 def _blocks_tokens(blocks: Blocks | None) -> int:
