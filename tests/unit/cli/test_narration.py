@@ -105,7 +105,7 @@ def test_a_check_of_the_orchestrator_is_shown_as_a_check() -> None:
         result().model_copy(update={"output": "== make test\n.....\n== npm test --silent\n"}),
     )
     assert told[-1] == "00:02.0  check     make test, npm test --silent · ok · 1.5 s"
-    assert doing(tell(ACCEPTED, detected)[0]) == "checking that it is ready"
+    assert doing(tell(ACCEPTED, detected)[0], START) == "checking that it is ready"
     given = {"tool": "open_port", "input": {"port": 8000}, "purpose": "preview"}
     _, told = tell(ACCEPTED, call().model_copy(update=given), result())
     assert told[-1] == "00:02.0  check     the preview on port 8000 · ok · 1.5 s"

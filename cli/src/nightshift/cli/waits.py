@@ -1,15 +1,15 @@
 """Why a build makes no progress right now, and what a person can do about it. Pure."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from nightshift.cli.text import short, text_of
 from nightshift.contracts.events.build import ModelCallFailed, SleepRequested
 from nightshift.contracts.model import Owner
 
-#: How long a service may take for its next step before `watch` and `builds` report that the build waits for it.
-PROMPT = timedelta(seconds=8)
+#: Seconds a service may take for its next step before `watch` and `builds` report that the build waits for it.
+PROMPT_S = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,13 @@ class Owed:
 
     def late(self, now: datetime) -> Wait | None:
         """The wait for the service. Returns None while the service is not late."""
-        if now - self.since < PROMPT:
+        seconds = (now - self.since).total_seconds()
+        if seconds < PROMPT_S:
             return None
         return Wait(
-            f"{self.what} for {(now - self.since).total_seconds():.0f} s",
+            f"{self.what} for {seconds:.0f} s"
+            if seconds < 120
+            else f"{self.what} for {seconds / 60:.0f} min",
             f"see that the {self.service} runs: `nightshift ps`, `nightshift doctor`",
             self.since,
             Owner.ORCHESTRATOR,
