@@ -64,6 +64,7 @@ class BuildStatus:
     completed_snapshot: bool = False  # the snapshot after the end is saved, or was given up
     reason: str | None = None  # why the build failed or was cancelled
     sandbox_open: bool = False
+    has_checks: bool = False  # its request names the checks; otherwise the orchestrator detects its tests
     asked: Mapping[str, ToolCallRequested] = field(default_factory=dict)
     blocked: Wait | None = None  # what the last events say that the build waits for
     unanswered: Owed | None = None
@@ -200,6 +201,7 @@ def _moved(status: BuildStatus, fact: Event) -> BuildStatus:
                 account_id=fact.account_id,
                 brief=fact.idea_brief,
                 model=fact.model,
+                has_checks=bool(fact.checks),
             )
         case BuildPhaseChanged():
             return replace(status, phase=fact.to_phase)

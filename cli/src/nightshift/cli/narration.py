@@ -49,7 +49,6 @@ from nightshift.contracts.events.sandbox import (
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import BlobRef, Event
 from nightshift.eventlog.port import RecordedEvent
-from nightshift.orchestrator.domain.checks import DETECT
 
 #: What of a tool's input tells a person most, in this order.
 _TELLING = ("command", "file_path", "pattern", "port", "message", "action")
@@ -167,7 +166,7 @@ def _answer_told(fact: ModelCallResponded) -> Iterator[tuple[str, str, str]]:
 def _sandbox_told(status: BuildStatus, fact: SandboxEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
         case ToolCallCompleted():
-            yield _result_told(status.asked.get(fact.call_id), fact)
+            yield _result_told(status, fact)
         case SandboxOpened():
             yield "sandbox", f"opened {fact.sandbox_id} ({fact.driver})", "dim"
         case SandboxRestored(lost=(".",)):
@@ -191,13 +190,14 @@ def _sandbox_told(status: BuildStatus, fact: SandboxEvent) -> Iterator[tuple[str
             assert_never(fact)
 
 
-def _result_told(call: ToolCallRequested | None, fact: ToolCallCompleted) -> tuple[str, str, str]:
+def _result_told(status: BuildStatus, fact: ToolCallCompleted) -> tuple[str, str, str]:
+    call = status.asked.get(fact.call_id)
     name = "call" if call is None else call.tool
     if call is not None and name == "narrate" and not fact.is_error:
         return "agent", _narrated(call), "strong"
     kind, what = "tool", f"{name} {fact.call_id if call is None else told_input(call)}"
     if call is not None and call.purpose != "agent":
-        kind, what = "check", _checked(call, fact)
+        kind, what = "check", _checked(status, call, fact)
     outcome = "ok"
     if fact.is_error:
         outcome = f"exit {fact.exit_code}" if fact.exit_code is not None else fact.error_kind or "error"
@@ -210,13 +210,13 @@ def _narrated(call: ToolCallRequested) -> str:
     return text_of(given) if isinstance(given, BlobRef) else joined(str(given.get("message", "")))
 
 
-def _checked(call: ToolCallRequested, fact: ToolCallCompleted) -> str:
-    """What the orchestrator itself tried: of the tests that it detected, which (their output's headings say it)."""
+def _checked(status: BuildStatus, call: ToolCallRequested, fact: ToolCallCompleted) -> str:
+    """What the orchestrator checked. The output of the tests that it detects names each of them in a heading."""
     if call.purpose == "preview":
         return f"the preview on port {told_input(call)}"
     headings = [line.removeprefix(_HEADING) for line in _output(fact) if line.startswith(_HEADING)]
-    if not headings and not isinstance(call.input, BlobRef) and call.input.get("command") == DETECT:
-        headings = _output(fact)[:1]  # it says itself that it found no tests
+    if not headings and not status.has_checks:
+        headings = _output(fact)[:1]  # it says that it found no tests
     return short(", ".join(headings) or told_input(call), 64)
 
 
