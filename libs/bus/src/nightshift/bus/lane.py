@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from nightshift.bus.port import Inbound, Partition
+from nightshift.bus.port import Inbound, Partition, offset_after
 
 
 class Lane:
@@ -51,7 +51,7 @@ class Lane:
             while self._queue:
                 message = self._queue.popleft()
                 await self._settle(message, self)
-                self._on_settled(self.partition, message.offset + 1)
+                self._on_settled(self.partition, offset_after(message))
             self._arrived.clear()
             self.idle.set()
             self._on_idle(self)

@@ -29,6 +29,7 @@ from faststream.message import StreamMessage
 from nightshift.bus.dispatch import Dispatcher
 from nightshift.bus.intake import Intake
 from nightshift.bus.kafka import internals
+from nightshift.bus.kafka.checked_consumer import CheckedConsumer
 from nightshift.bus.kafka.feed import Feed, Records
 from nightshift.bus.kafka.fetch_pace import REQUEST_STEPS, FetchPace, Wakes
 from nightshift.bus.kafka.security import faststream_security
@@ -55,6 +56,7 @@ _POLL_MS = 24 * 3600 * 1000
 _PATIENT_BYTES = 256 * 1024
 _FETCH_WAIT_MS = 500  # the client's default, for a broker that wakes a waiting fetch
 _JOINING_WAIT_MS = 50  # where the pace is ours, until all clients have started
+_BATCH_OVERHEAD = 65_536  # what a batch may weigh beside the largest message in it
 _START_AGAIN_S = 1.0
 _METADATA_MAX_AGE_MS = 30_000  # how late a topic made after our start is seen
 _NOT_LET_IN = (
@@ -155,6 +157,8 @@ class KafkaConsumers:
     async def _start_clients(self) -> bool:
         """All at once: a join is held by the broker, and FastStream would start one subscriber after the other."""
         await self._broker.connect()
+        config = self._broker.config.broker_config
+        config.builder = partial(CheckedConsumer, **cast(partial[Any], config.builder).keywords)
         outcomes = await asyncio.gather(
             *(feed.subscriber.start() for feed in self._feeds), return_exceptions=True
         )
@@ -220,6 +224,8 @@ class KafkaConsumers:
             max_records=self._settings.kafka_max_poll_records,
             fetch_max_wait_ms=wait_ms,
             fetch_min_bytes=least_bytes,
+            max_partition_fetch_bytes=max(self._settings.kafka_max_message_bytes, 1_048_576)
+            + _BATCH_OVERHEAD,
             batch_timeout_ms=_POLL_MS,
             listener=feed,
             parser=_as_it_came,
