@@ -30,6 +30,7 @@ class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         self._undecodable: dict[TopicPartition, dict[int, Undecodable]] = {}
         self._damaged: dict[TopicPartition, tuple[int, int]] = {}  # position, fetches in vain
         self._fetched_from: dict[TopicPartition, int] = {}  # the first position fetched since the poll began
+        self.handing_over = False  # records were returned, and the next poll has not begun
         self._send_unchecked = self._client.send
         self._client.send = self._send_and_check
 
@@ -42,6 +43,7 @@ class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         it may have counted records as read that it did not return.
         """
         self._fetched_from.clear()
+        self.handing_over = False
         assignment, positions = self._positions()
         try:
             found = await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
@@ -52,7 +54,13 @@ class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             if isinstance(error, KafkaError):
                 raise
             raise KafkaError(f"the client failed while it decoded records: {error!r}") from error
+        self.handing_over = bool(found)
         return self._with_undecodable(found) if self._undecodable else found
+
+    @property
+    def returned_to(self) -> dict[TopicPartition, int]:
+        """The offset up to which each partition's records were returned. Empty while some are handed over."""
+        return {} if self.handing_over else self._positions()[1]
 
     def _with_undecodable(self, found: dict[TopicPartition, list[Any]]) -> dict[TopicPartition, list[Any]]:
         for partition, records in found.items():

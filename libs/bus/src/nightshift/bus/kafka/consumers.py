@@ -29,6 +29,7 @@ from faststream.message import StreamMessage
 from nightshift.bus.dispatch import Dispatcher
 from nightshift.bus.intake import Intake
 from nightshift.bus.kafka import internals
+from nightshift.bus.kafka.attempts import CommittedAttempts, PartitionAttempts
 from nightshift.bus.kafka.checked_consumer import CheckedConsumer
 from nightshift.bus.kafka.feed import Feed, Records
 from nightshift.bus.kafka.fetch_pace import REQUEST_STEPS, FetchPace, Wakes
@@ -120,6 +121,7 @@ class KafkaConsumers:
             apply_types=False,
             logger=_framework_log,
         )
+        self._alone = asyncio.Lock()
         self._feeds = [self._feed(subscription) for subscription in subscriptions]
         self.watchdog = Watchdog(self._feeds, ground=ground)
         self._housekeeper: asyncio.Task[None] | None = None
@@ -208,8 +210,15 @@ class KafkaConsumers:
             gate=subscription.gate,
             ground=self._ground,
         )
-        intake = Intake(settler, self._policy, topic=subscription.topic, group=subscription.group)
-        feed = Feed(intake, self._pace(subscription))
+        intake = Intake(
+            settler,
+            self._policy,
+            topic=subscription.topic,
+            group=subscription.group,
+            alone=self._alone,
+        )
+        attempts = self._attempts(subscription.group)
+        feed = Feed(intake, self._pace(subscription), attempts, guarded=not subscription.from_now)
         wait_ms, least_bytes = _waiting(subscription, paced=feed.pace is not None)
         subscriber = self._broker.subscriber(
             subscription.topic,
@@ -236,6 +245,13 @@ class KafkaConsumers:
         feed.subscriber = demand_manual_acks(subscriber)
         return feed
 
+    def _attempts(self, group: str) -> PartitionAttempts:
+        if not self._settings.kafka_adaptive_fetch:
+            return CommittedAttempts()
+        from nightshift.bus.kafka.embedded import GroupAttempts  # noqa: PLC0415 - the embedded broker only
+
+        return GroupAttempts(group)
+
     def _pace(self, subscription: Subscription) -> FetchPace | None:
         """The relay tells of facts only: of what others put on a topic, nobody tells."""
         if not self._settings.kafka_adaptive_fetch:
@@ -258,6 +274,8 @@ class KafkaConsumers:
         """About once a second: whether the consumers make progress."""
         while True:
             await asyncio.sleep(1.0)
+            for feed in self._feeds:
+                feed.commit_positions()
             await self.watchdog.look()
 
     async def _stop_clients(self) -> None:

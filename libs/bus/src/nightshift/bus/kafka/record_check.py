@@ -107,7 +107,7 @@ class _Check:
             if checked:
                 self._parts.append(checked)
             at = until
-        if self._changed or self._room <= 0 or not self._parts:
+        if self._changed or at < size:
             self._found.data = b"".join(self._parts)
         return self._found
 
@@ -191,7 +191,7 @@ class _Check:
         if not broken or next_delta != last + 1:
             raise _Broken(f"{len(kept)} records do not fill {last + 1} offsets: {error}") from None
         for delta, raw in broken:
-            self._set_aside(raw, base + delta, base + delta, f"record does not decode: {error}")
+            self._set_aside(raw, base + delta, base + delta, f"record does not decode: {error}", header[8])
         records = b"".join(kept)
         header[1] = _HEADER.size - _FRAME.size + len(records)
         header[12] = len(kept)
@@ -219,20 +219,20 @@ class _Check:
 
     def _replaced(self, batch: bytes, problem: str, *, intact: bool) -> bytes:
         """An empty record in place of the whole batch. Without `intact` nothing that the header says is believed."""
-        base, last, producer, transaction = self._position, 0, (-1, -1, -1), 0
+        base, last, producer, transaction, timestamp = self._position, 0, (-1, -1, -1), 0, 0
         if len(batch) >= _HEADER.size and batch[_MAGIC_AT] == 2:
             header = _HEADER.unpack_from(batch)
             if intact:
                 # An aborted transaction stays aborted.
                 base, last, producer = header[0], max(header[6], 0), header[9:12]
-                transaction = header[5] & 0x10
+                transaction, timestamp = header[5] & 0x10, header[8]
             elif header[6] >= 0 and self._position <= header[0] + header[6] < self._end:
                 base, last = header[0], header[6]
         elif len(batch) >= _LEAST_BYTES[0] and intact:
             base = int.from_bytes(batch[:8], "big", signed=True)
         if base + last < self._position:
             return b""
-        self._set_aside(batch, max(base, self._position), base + last, problem)
+        self._set_aside(batch, max(base, self._position), base + last, problem, timestamp)
         self._position = max(self._position, base + last + 1)
         record = _empty_record(last)
         length = _HEADER.size - _FRAME.size + len(record)
@@ -243,10 +243,16 @@ class _Check:
             + record
         )
 
-    def _set_aside(self, raw: bytes, first: int, last: int, problem: str) -> None:
+    def _set_aside(self, raw: bytes, first: int, last: int, problem: str, timestamp: int) -> None:
         if last >= self._position:
             self._found.undecodable[last] = Undecodable(
-                self._topic, self._partition, first, next_offset=last + 1, value=raw, problem=problem
+                self._topic,
+                self._partition,
+                first,
+                next_offset=last + 1,
+                value=raw,
+                problem=problem,
+                timestamp=timestamp,
             )
 
 
