@@ -1,0 +1,92 @@
+"""The demo as data: which model and sandbox are in use, whose money, and what it may spend in a day."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nightshift.contracts.prices import DEFAULT_MODEL, SCRIPTED_MODEL
+from nightshift.eventlog.errors import NotFound
+
+#: Seconds of a day while the model is scripted: long enough for the first half of the build, short enough to watch the
+#: night go by.
+_DAY_SECONDS = 25
+#: Microdollars of such a day: less than the script costs, so that the build sleeps once.
+_SCRIPTED_DAY = 1_200_000
+#: Microdollars of a real day with Claude. Real days: an unattended demo never spends more than this before midnight.
+_CLAUDE_DAY = 5_000_000
+_PERIOD_DAYS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class DemoPlan:
+    """What a demo runs on. `day_microusd` is the account's limit of one day."""
+
+    scripted: bool
+    e2b: bool
+    model: str
+    day_microusd: int
+    day_seconds: float
+    idea: Path
+    scenario: Path | None
+
+    @property
+    def account(self) -> Mapping[str, Any]:
+        """The fields of the account's opening."""
+        return {
+            "account_id": "demo",
+            "period_budget_microusd": self.day_microusd * _PERIOD_DAYS,
+            "period_days": _PERIOD_DAYS,
+            "time_zone": "UTC",
+        }
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What the services need to know."""
+        if not self.scripted:
+            return {}
+        return {
+            "NIGHTSHIFT_BUDGET_DAY_SECONDS": f"{self.day_seconds:g}",
+            "NIGHTSHIFT_BUDGET_WAKE_JITTER_S": "0",
+        }
+
+    def banner(self) -> list[str]:
+        """The first lines: which model, which sandbox."""
+        model = "a scripted model behind the Anthropic SDK (no ANTHROPIC_API_KEY is set)"
+        if not self.scripted:
+            model = f"Claude ({self.model})"
+        sandbox = "E2B" if self.e2b else "a local one in bubblewrap (no E2B_API_KEY is set)"
+        day = f"${self.day_microusd / 1_000_000:.2f} a day"
+        night = (
+            f"; a day lasts {self.day_seconds:g} s here, so that you can watch it sleep"
+            if self.scripted
+            else ""
+        )
+        return [f"model    {model}", f"sandbox  {sandbox}", f"money    {day}{night}"]
+
+
+def plan_demo(
+    environ: Mapping[str, str], *, idea: Path | None, scenario: Path | None, model: str | None
+) -> DemoPlan:
+    """What the environment and the flags ask for. Raises NotFound when the examples are not there."""
+    scripted = scenario is not None or not environ.get("ANTHROPIC_API_KEY")
+    return DemoPlan(
+        scripted=scripted,
+        e2b=bool(environ.get("E2B_API_KEY")),
+        model=model or (SCRIPTED_MODEL if scripted else DEFAULT_MODEL),
+        day_microusd=_SCRIPTED_DAY if scripted else _CLAUDE_DAY,
+        day_seconds=float(environ.get("NIGHTSHIFT_BUDGET_DAY_SECONDS") or _DAY_SECONDS),
+        idea=idea or _example("ideas", "--idea"),
+        scenario=(scenario or _example("scenarios", "--scenario")) if scripted else None,
+    )
+
+
+def _example(kind: str, flag: str) -> Path:
+    """The tool library's file in the examples of the checkout that we run from."""
+    for folder in (Path.cwd(), *Path(__file__).resolve().parents):
+        found = folder / "examples" / kind / "tool-library.yaml"
+        if found.is_file():
+            return found
+    raise NotFound(
+        f"examples/{kind}/tool-library.yaml is not there", hint=f"run it in a checkout, or give {flag} FILE"
+    )

@@ -1,0 +1,270 @@
+"""The story of a build: what each event says to a person, in a line. Pure."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import assert_never
+
+from nightshift.cli.build_status import BuildStatus
+from nightshift.cli.text import dollars, joined, short, text_of
+from nightshift.contracts.events import BuildEvent, SandboxEvent, SnapshotEvent
+from nightshift.contracts.events.budget import (
+    BudgetDenied,
+    BudgetEvent,
+    BudgetGranted,
+    BudgetSettled,
+    WakeRequested,
+)
+from nightshift.contracts.events.build import (
+    AgentSteered,
+    BudgetRequested,
+    BuildAccepted,
+    BuildCancelled,
+    BuildFailed,
+    BuildForked,
+    BuildPhaseChanged,
+    BuildReady,
+    BuildWoken,
+    CheckpointSaved,
+    ContextCondensed,
+    EscalationRaised,
+    EscalationResolved,
+    ModelCallFailed,
+    ModelCallResponded,
+    ModelCallStarted,
+    SleepRequested,
+    ToolCallRequested,
+)
+from nightshift.contracts.events.sandbox import (
+    PreviewOpened,
+    SandboxClosed,
+    SandboxLost,
+    SandboxOpened,
+    SandboxPaused,
+    SandboxRestored,
+    ToolCallCompleted,
+)
+from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
+from nightshift.contracts.model import BlobRef, Event
+from nightshift.eventlog.port import RecordedEvent
+from nightshift.orchestrator.domain.checks import DETECT
+
+#: What of a tool's input tells a person most, in this order.
+_TELLING = ("command", "file_path", "pattern", "port", "message", "action")
+
+#: Before the name of each test run in the output of the tests that the orchestrator detects.
+_HEADING = "== "
+_EXIT_CODE = re.compile(r"\[exit code -?\d+\]")
+_NAMES_AN_ERROR = re.compile(r"[\w.]*(Error|Exception|error|fatal|FAILED)\b[^:]*: \S")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the story. `kind` is a fixed word per sort of line; `tone` says how to colour it."""
+
+    at: datetime
+    kind: str
+    text: str
+    tone: str = "plain"  # plain, dim, good, bad, warn, strong
+
+
+def told_input(call: ToolCallRequested) -> str:
+    """A tool call's input in a few words."""
+    if isinstance(call.input, BlobRef):
+        return text_of(call.input)
+    for name in _TELLING:
+        if name in call.input:
+            return short(_flat(str(call.input[name])), 64)
+    return short(", ".join(f"{name}={value}" for name, value in sorted(call.input.items())), 64)
+
+
+def _flat(command: str) -> str:
+    """A script in one line, without the first words that every script has."""
+    told = [line.strip() for line in command.splitlines() if line.strip()]
+    while len(told) > 1 and told[0].startswith(("set -", "#")):
+        told = told[1:]
+    return "; ".join(told)
+
+
+def lines(status: BuildStatus, event: RecordedEvent) -> Iterator[Line]:
+    """What an event says to a person, given the status before it. Some say nothing."""
+    for kind, text, tone in _told(status, event.data):
+        yield Line(event.recorded_at, kind, text, tone)
+
+
+def _told(status: BuildStatus, fact: Event) -> Iterator[tuple[str, str, str]]:
+    if isinstance(fact, BuildEvent):
+        yield from _build_told(fact)
+    elif isinstance(fact, SandboxEvent):
+        yield from _sandbox_told(status, fact)
+    elif isinstance(fact, SnapshotEvent):
+        yield from _snapshot_told(status, fact)
+    elif isinstance(fact, BudgetEvent):
+        yield from _budget_told(fact)
+
+
+def _build_told(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
+    match fact:
+        case BuildAccepted():
+            yield "build", joined(fact.idea_brief), "strong"
+        case BuildPhaseChanged():
+            yield "phase", f"{fact.from_phase} → {fact.to_phase}", "strong"
+        case ModelCallResponded():
+            yield from _answer_told(fact)
+        case ModelCallFailed():
+            again = "" if fact.retry_at is None else ", tried again"
+            yield "model", f"turn {fact.turn}: {fact.kind}{again}: {short(text_of(fact.detail))}", "warn"
+        case AgentSteered():
+            yield "told", f"{fact.reason}: {joined(text_of(fact.message))}", "warn"
+        case ContextCondensed():
+            yield "condense", f"turns up to {fact.through_turn} are a summary now", "dim"
+        case SleepRequested():
+            until = "" if fact.wake_at is None else f" until {fact.wake_at.astimezone():%H:%M:%S}"
+            yield "sleep", f"asleep{until} ({fact.reason})", "warn"
+        case BuildWoken():
+            yield "wake", f"awake again ({fact.reason})", "good"
+        case EscalationRaised():
+            yield "ask", f"{fact.kind}: {short(text_of(fact.detail))} [{', '.join(fact.options)}]", "warn"
+        case EscalationResolved():
+            yield "answer", fact.option, "good"
+        case BuildReady():
+            cost = dollars(fact.cost_microusd)
+            yield (
+                "ready",
+                f"version {fact.build_version}, {fact.turns} turns, {cost}: {fact.preview_url}",
+                "good",
+            )
+        case BuildFailed():
+            yield "failed", f"{fact.reason}: {short(text_of(fact.detail))}", "bad"
+        case BuildCancelled():
+            yield "cancelled", short(text_of(fact.reason)), "bad"
+        case BuildForked():
+            yield "fork", f"from {fact.base_build_id} at turn {fact.at_turn}", "strong"
+        case CheckpointSaved():
+            yield "save", f"checkpoint of turn {fact.turn}", "dim"
+        case ModelCallStarted() | ToolCallRequested() | BudgetRequested():
+            return
+        case _:
+            assert_never(fact)
+
+
+def _answer_told(fact: ModelCallResponded) -> Iterator[tuple[str, str, str]]:
+    for block in fact.content if not isinstance(fact.content, BlobRef) else ():
+        if block.get("type") == "text" and str(block.get("text", "")).strip():
+            yield "agent", joined(str(block["text"])), "plain"
+    usage = fact.usage
+    read = usage.input_tokens + usage.cache_read_input_tokens
+    read += usage.cache_write_5m_input_tokens + usage.cache_write_1h_input_tokens
+    seconds = fact.latency_ms / 1000
+    told = f"turn {fact.turn}: {read:,} in, {usage.output_tokens:,} out, {dollars(fact.cost_microusd)}, {seconds:.1f} s"
+    yield "think", told, "dim"
+
+
+def _sandbox_told(status: BuildStatus, fact: SandboxEvent) -> Iterator[tuple[str, str, str]]:
+    match fact:
+        case ToolCallCompleted():
+            yield _result_told(status.asked.get(fact.call_id), fact)
+        case SandboxOpened():
+            yield "sandbox", f"opened {fact.sandbox_id} ({fact.driver})", "dim"
+        case SandboxRestored(lost=(".",)):
+            yield "restore", "the last snapshot could not be read: the workspace is empty", "bad"
+        case SandboxRestored():
+            lost = f", {len(fact.lost)} lost" if fact.lost else ""
+            yield (
+                "restore",
+                f"{fact.files} files are back, {fact.healed} healed{lost}",
+                "bad" if lost else "good",
+            )
+        case SandboxPaused():
+            yield "sandbox", f"paused and kept ({fact.reason})", "warn"
+        case SandboxLost():
+            yield "sandbox", f"lost: {short(text_of(fact.detail))}", "bad"
+        case SandboxClosed():
+            yield "sandbox", f"closed ({fact.reason})", "dim"
+        case PreviewOpened():
+            yield "preview", fact.url, "good"
+        case _:
+            assert_never(fact)
+
+
+def _result_told(call: ToolCallRequested | None, fact: ToolCallCompleted) -> tuple[str, str, str]:
+    name = "call" if call is None else call.tool
+    if call is not None and name == "narrate" and not fact.is_error:
+        return "agent", _narrated(call), "strong"
+    kind, what = "tool", f"{name} {fact.call_id if call is None else told_input(call)}"
+    if call is not None and call.purpose != "agent":
+        kind, what = "check", _checked(call, fact)
+    outcome = "ok"
+    if fact.is_error:
+        outcome = f"exit {fact.exit_code}" if fact.exit_code is not None else fact.error_kind or "error"
+        outcome += _why(fact)
+    return kind, f"{what} · {outcome} · {fact.duration_ms / 1000:.1f} s", "bad" if fact.is_error else "plain"
+
+
+def _narrated(call: ToolCallRequested) -> str:
+    given = call.input
+    return text_of(given) if isinstance(given, BlobRef) else joined(str(given.get("message", "")))
+
+
+def _checked(call: ToolCallRequested, fact: ToolCallCompleted) -> str:
+    """What the orchestrator itself tried: of the tests that it detected, which (their output's headings say it)."""
+    if call.purpose == "preview":
+        return f"the preview on port {told_input(call)}"
+    headings = [line.removeprefix(_HEADING) for line in _output(fact) if line.startswith(_HEADING)]
+    if not headings and not isinstance(call.input, BlobRef) and call.input.get("command") == DETECT:
+        headings = _output(fact)[:1]  # it says itself that it found no tests
+    return short(", ".join(headings) or told_input(call), 64)
+
+
+def _why(fact: ToolCallCompleted) -> str:
+    """Of what a failed call printed, the line that says most: the first that names an error, else the last."""
+    printed = [line for line in _output(fact) if not _EXIT_CODE.fullmatch(line)]  # that is told already
+    naming = [line for line in printed if _NAMES_AN_ERROR.match(line)]
+    return "".join(f" · {short(line, 64)}" for line in (naming or printed[-1:])[:1])
+
+
+def _output(fact: ToolCallCompleted) -> list[str]:
+    printed = "" if isinstance(fact.output, BlobRef) else fact.output
+    return [line.strip() for line in printed.splitlines() if line.strip()]
+
+
+def _snapshot_told(status: BuildStatus, fact: SnapshotEvent) -> Iterator[tuple[str, str, str]]:
+    match fact:
+        case SnapshotFailed() if status.sandbox_id is None:
+            yield "save", "no sandbox was opened yet, so there are no files to keep", "dim"
+        case SnapshotSaved():
+            yield (
+                "save",
+                f"snapshot ({fact.reason}): {fact.files} files, {fact.uploaded_bytes:,} bytes sent",
+                "dim",
+            )
+        case SnapshotFailed():
+            end = "" if not fact.final else "; given up"
+            yield "save", f"snapshot ({fact.reason}) failed{end}: {short(text_of(fact.detail))}", "warn"
+        case _:
+            assert_never(fact)
+
+
+def _budget_told(fact: BudgetEvent) -> Iterator[tuple[str, str, str]]:
+    match fact:
+        case BudgetGranted():
+            told = (
+                f"{dollars(fact.amount_microusd)} set aside, {dollars(fact.left_today_microusd)} left today"
+            )
+            yield "money", told, "dim"
+        case BudgetDenied():
+            told = "the day's money is gone"
+            if fact.left_today_microusd > 0:
+                told = f"{dollars(fact.left_today_microusd)} left today, and the next call may cost more"
+            yield "money", f"{told}; more at {fact.refresh_at.astimezone():%H:%M:%S}", "warn"
+        case BudgetSettled():
+            yield (
+                "money",
+                f"{dollars(fact.posted_microusd)} spent, {dollars(fact.released_microusd)} given back",
+                "dim",
+            )
+        case WakeRequested():
+            return
+        case _:
+            assert_never(fact)
