@@ -32,10 +32,14 @@ class Ends:
         self._known: dict[TopicPartition, int] = {}
 
     def shrunk(self, ends: Mapping[TopicPartition, int]) -> list[TopicPartition]:
-        """Those that end before where they ended; remembers where they end now."""
+        """Return the partitions that end before where they ended; remember where they end now."""
         less = [partition for partition, end in ends.items() if end < self._known.get(partition, 0)]
         self._known |= ends
         return less
+
+    def forget(self) -> None:
+        """Forget all: another member may have had the partitions."""
+        self._known.clear()
 
 
 class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -72,6 +76,7 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Before each rebalance, while the old assignment still holds."""
         self.assigned = False
+        self._ends.forget()
         await self.intake.revoked(Partition(each.topic, each.partition) for each in revoked)
 
     @property
