@@ -55,38 +55,39 @@ class Topics:
 
     prefix: str = "nightshift"
 
-    def _topic(self, family: str) -> str:
+    def family(self, family: str) -> str:
+        """The topic of a family such as `build`."""
         return f"{self.prefix}.{family}.v1"
 
     @property
     def requests(self) -> str:
         """What producers outside ask."""
-        return self._topic("requests")
+        return self.family("requests")
 
     @property
     def build(self) -> str:
         """The orchestrator's facts."""
-        return self._topic("build")
+        return self.family("build")
 
     @property
     def sandbox(self) -> str:
         """The sandbox-gateway's facts."""
-        return self._topic("sandbox")
+        return self.family("sandbox")
 
     @property
     def snapshot(self) -> str:
         """The snapshotter's facts."""
-        return self._topic("snapshot")
+        return self.family("snapshot")
 
     @property
     def budget(self) -> str:
         """The budget's facts, on builds and on accounts."""
-        return self._topic("budget")
+        return self.family("budget")
 
     @property
     def dead_letter(self) -> str:
         """What could not be handled, with its reason."""
-        return self._topic("dead-letter")
+        return self.family("dead-letter")
 
     @property
     def facts(self) -> tuple[str, ...]:
@@ -100,7 +101,7 @@ class Topics:
 
     def of(self, event: type[Event]) -> str:
         """The topic an event type travels on: its owner's."""
-        return self._topic(FAMILIES[event.owner])
+        return self.family(FAMILIES[event.owner])
 
     def group(self, service: str, topic: str) -> str:
         """The consumer group of a service on one topic: `<prefix>.<service>.<family>`.
