@@ -28,7 +28,7 @@ from nightshift.contracts.model import (
 
 
 class Phase(StrEnum):
-    """Where a build is on its way."""
+    """The phase of a build. The orchestrator's README shows the legal moves."""
 
     QUEUED = "queued"
     STARTING = "starting"
@@ -60,7 +60,7 @@ class _BuildEnd(_BuildFact):
 
 
 class Usage(BaseModel):
-    """Tokens of one model call, in the Messages API's terms: `input_tokens` excludes what the cache read or wrote."""
+    """The tokens of one model call, as the Messages API counts them: `input_tokens` excludes tokens of the cache."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -72,7 +72,10 @@ class Usage(BaseModel):
 
 
 class BuildAccepted(_BuildFact):
-    """The request is in the log: from here on nothing can lose the build. Holds all that the loop needs of it."""
+    """The orchestrator accepted the request, and the build cannot be lost from here on.
+
+    The event holds everything that the loop needs.
+    """
 
     type: ClassVar[Literal["build.accepted"]] = "build.accepted"
     version: ClassVar[Literal[1]] = 1
@@ -100,7 +103,7 @@ class BuildAccepted(_BuildFact):
 
 
 class BuildPhaseChanged(_BuildFact):
-    """One legal move of the phase table."""
+    """The build moved from one phase to the next."""
 
     type: ClassVar[Literal["build.phase_changed"]] = "build.phase_changed"
     version: ClassVar[Literal[1]] = 1
@@ -110,7 +113,7 @@ class BuildPhaseChanged(_BuildFact):
 
 
 class ModelCallStarted(_BuildFact):
-    """Committed before the request leaves: the worst case it may cost is inside the grant `lease_id`."""
+    """A model call begins. Appended before the request is sent. The grant `lease_id` covers its highest cost."""
 
     type: ClassVar[Literal["model_call.started"]] = "model_call.started"
     version: ClassVar[Literal[1]] = 1
@@ -123,7 +126,7 @@ class ModelCallStarted(_BuildFact):
 
 
 class ModelCallResponded(_BuildFact):
-    """The whole answer. `content` is the provider's blocks, kept so that they can be sent again byte for byte."""
+    """The model answered. `content` holds the provider's blocks, so that later requests repeat them byte for byte."""
 
     type: ClassVar[Literal["model_call.responded"]] = "model_call.responded"
     version: ClassVar[Literal[1]] = 1
@@ -142,7 +145,10 @@ class ModelCallResponded(_BuildFact):
 
 
 class ModelCallFailed(_BuildFact):
-    """One attempt ended without an answer. `retry_at` absent: not tried again. A billed part is in `cost_microusd`."""
+    """One attempt of a model call ended without an answer. `cost_microusd` is what the provider may have billed.
+
+    The call is tried again at `retry_at`. When `retry_at` is absent, the build sleeps or fails next.
+    """
 
     type: ClassVar[Literal["model_call.failed"]] = "model_call.failed"
     version: ClassVar[Literal[1]] = 1
@@ -171,7 +177,7 @@ class ModelCallFailed(_BuildFact):
 
 
 class ToolCallRequested(_BuildFact):
-    """Please run this. `purpose` check: the orchestrator's own, run after the agent said that it is done."""
+    """Requests one tool call. The orchestrator makes those with purpose `check` and `preview` to check the result."""
 
     type: ClassVar[Literal["tool_call.requested"]] = "tool_call.requested"
     version: ClassVar[Literal[1]] = 1
@@ -190,7 +196,7 @@ class ToolCallRequested(_BuildFact):
 
 
 class CheckpointSaved(_BuildFact):
-    """All results of a turn are in the log: the loop can go on from here anywhere."""
+    """All results of a turn are in the log. Any replica can continue the build from here."""
 
     type: ClassVar[Literal["checkpoint.saved"]] = "checkpoint.saved"
     version: ClassVar[Literal[1]] = 1
@@ -202,7 +208,7 @@ class CheckpointSaved(_BuildFact):
 
 
 class AgentSteered(_BuildFact):
-    """A message the agent did not ask for: a person's, the budget's, a check's, or the loop's own."""
+    """Adds a message for the agent that no tool returned: from a person, the budget, a check, or the loop itself."""
 
     type: ClassVar[Literal["agent.steered"]] = "agent.steered"
     version: ClassVar[Literal[1]] = 1
@@ -222,7 +228,7 @@ class AgentSteered(_BuildFact):
 
 
 class ContextCondensed(_BuildFact):
-    """The messages up to and with `through_turn` are told to the model as this summary from now on."""
+    """From now on the model gets this summary in place of the messages up to and including `through_turn`."""
 
     type: ClassVar[Literal["context.condensed"]] = "context.condensed"
     version: ClassVar[Literal[1]] = 1
@@ -233,7 +239,7 @@ class ContextCondensed(_BuildFact):
 
 
 class BudgetRequested(_BuildFact):
-    """Please reserve this much of the account's day for this build. `lease_id` names the reservation."""
+    """Requests money of the account's day for this build, at least `minimum_microusd`, under the id `lease_id`."""
 
     type: ClassVar[Literal["budget.requested"]] = "budget.requested"
     version: ClassVar[Literal[1]] = 1
@@ -248,7 +254,7 @@ class BudgetRequested(_BuildFact):
 
 
 class SleepRequested(_BuildFact):
-    """Nothing more happens until `wake.requested`. Appended after `checkpoint.saved`, before the pre-sleep snapshot."""
+    """The build sleeps until `wake.requested`. Appended after `checkpoint.saved` and before the pre-sleep snapshot."""
 
     type: ClassVar[Literal["sleep.requested"]] = "sleep.requested"
     version: ClassVar[Literal[1]] = 1
@@ -265,7 +271,7 @@ class SleepRequested(_BuildFact):
 
 
 class BuildWoken(_BuildFact):
-    """The build is awake: the loop goes on at the step where it was."""
+    """The build is awake. It continues with the step at which it fell asleep."""
 
     type: ClassVar[Literal["build.woken"]] = "build.woken"
     version: ClassVar[Literal[1]] = 1
@@ -281,7 +287,7 @@ class BuildWoken(_BuildFact):
 
 
 class EscalationRaised(_BuildFact):
-    """The build waits for a person to choose one of `options`."""
+    """The build waits until a person chooses one of `options`."""
 
     type: ClassVar[Literal["escalation.raised"]] = "escalation.raised"
     version: ClassVar[Literal[1]] = 1
@@ -294,7 +300,7 @@ class EscalationRaised(_BuildFact):
 
 
 class EscalationResolved(_BuildFact):
-    """A person chose; the answer reaches the agent."""
+    """A person chose `option`. The agent gets the answer."""
 
     type: ClassVar[Literal["escalation.resolved"]] = "escalation.resolved"
     version: ClassVar[Literal[1]] = 1
@@ -323,7 +329,7 @@ class BuildStalled(_BuildFact):
 
 
 class BuildReady(_BuildEnd):
-    """The checks passed. `cost_microusd` is the sum over the log."""
+    """The build is done and its checks passed. `cost_microusd` is the sum of its model calls."""
 
     type: ClassVar[Literal["build.ready"]] = "build.ready"
     version: ClassVar[Literal[1]] = 1
@@ -338,7 +344,7 @@ class BuildReady(_BuildEnd):
 
 
 class BuildFailed(_BuildEnd):
-    """The build ended without an app that passes its checks. `detail` is for people."""
+    """The build ended without an app that passes its checks. `detail` explains the reason to a person."""
 
     type: ClassVar[Literal["build.failed"]] = "build.failed"
     version: ClassVar[Literal[1]] = 1
@@ -360,7 +366,7 @@ class BuildFailed(_BuildEnd):
 
 
 class BuildCancelled(_BuildEnd):
-    """Somebody asked for the end."""
+    """The build was cancelled by `build.cancel_requested`."""
 
     type: ClassVar[Literal["build.cancelled"]] = "build.cancelled"
     version: ClassVar[Literal[1]] = 1
@@ -371,7 +377,7 @@ class BuildCancelled(_BuildEnd):
 
 
 class BuildForked(_BuildFact):
-    """This build began as that one was at `at_version`."""
+    """The build started as a copy of `base_build_id` at its event `at_version`."""
 
     type: ClassVar[Literal["build.forked"]] = "build.forked"
     version: ClassVar[Literal[1]] = 1
