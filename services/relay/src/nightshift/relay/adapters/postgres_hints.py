@@ -2,16 +2,19 @@
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import structlog
 
+from nightshift.eventlog.backoff import Backoff, RetryDelay
 from nightshift.eventlog.errors import Unavailable
 from nightshift.relay.adapters.postgres import BROKEN, connect, said
 
 _log = structlog.get_logger(__name__)
 
 _RECYCLE_S, _WATCH_S = 3600, 15
+_BACKOFF = Backoff(first_s=0.5, cap_s=2.0)
 
 
 class PgHints:
@@ -34,12 +37,15 @@ class PgHints:
             await asyncio.gather(keeping, return_exceptions=True)
 
     async def _keep(self, hints: "HeardHints") -> None:
+        retry = RetryDelay(_BACKOFF, random.random)
         while True:
             try:
                 await self._listen_for_an_hour(hints)
             except (Unavailable, *BROKEN) as error:
+                if hints.heard:  # it worked until now
+                    retry.reset()
                 _log.info("hints.lost", error=said(error))
-                await asyncio.sleep(1)
+                await asyncio.sleep(retry.after_failure())
             finally:
                 hints.heard = False
 
