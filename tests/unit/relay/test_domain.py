@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightshift.relay.domain.divergence import Place, Told, diverged, explanation, token
+from nightshift.relay.domain.divergence import BrokerFact, Place, diverged, explanation, token
 from nightshift.relay.domain.polling import Pace
 from nightshift.relay.domain.readback import Extent, loss, to_read
 from nightshift.relay.domain.records import Acknowledged, Lane, Published, Record, lay_out, shards_of
@@ -95,8 +95,8 @@ class TestReadBack:
 
 
 class TestDivergence:
-    def fact(self, version: int = 3, subject: str = "b1") -> Told:
-        return Told(LANE, 17, UUID(int=version), subject, version)
+    def fact(self, version: int = 3, subject: str = "b1") -> BrokerFact:
+        return BrokerFact(LANE, 17, UUID(int=version), subject, version)
 
     def test_what_the_log_has_at_its_place_is_true(self):
         fact = self.fact()

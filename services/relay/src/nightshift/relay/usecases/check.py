@@ -6,7 +6,7 @@ from uuid import UUID
 import structlog
 
 from nightshift.contracts import topics as names
-from nightshift.relay.domain.divergence import Told, diverged, explanation, token
+from nightshift.relay.domain.divergence import BrokerFact, diverged, explanation, token
 from nightshift.relay.domain.errors import Diverged
 from nightshift.relay.domain.readback import loss, to_read
 from nightshift.relay.domain.records import Acknowledged, Lane, Published, lay_out
@@ -63,9 +63,9 @@ class Check:
             elif extent.end > one.offset:
                 ranges[lane] = (extent.start, extent.end)
         found: dict[Lane, str | None] = {}
-        ends: dict[Lane, Told] = {}
-        untold: list[Told] = []
-        page: list[Told] = []
+        ends: dict[Lane, BrokerFact] = {}
+        untold: list[BrokerFact] = []
+        page: list[BrokerFact] = []
         async for held in broker.held(ranges):
             before = last.get(held.lane)
             if before is not None and held.offset == before.offset:
@@ -84,11 +84,11 @@ class Check:
         reasons = (loss(one, extents, found.get(one.lane)) for one in published)
         return next((reason for reason in reasons if reason is not None), None)
 
-    async def _missing(self, page: list[Told]) -> tuple[Told, ...]:
+    async def _missing(self, page: list[BrokerFact]) -> tuple[BrokerFact, ...]:
         return diverged(page, await self._source.known([fact.event_id for fact in page])) if page else ()
 
     async def _decide(
-        self, session: Session, untold: tuple[Told, ...], ends: dict[Lane, Told], newest_loss: int
+        self, session: Session, untold: tuple[BrokerFact, ...], ends: dict[Lane, BrokerFact], newest_loss: int
     ) -> None:
         if self._accepted != token(untold):
             message, hint = explanation(untold)
@@ -141,14 +141,14 @@ def note_acks(acks: Sequence[Ack], acknowledged: Acknowledged) -> tuple[list[Pub
     return published, lost
 
 
-def _told(held: Held) -> Told | None:
+def _told(held: Held) -> BrokerFact | None:
     """What a record says of the log; none for one that is no fact of ours."""
     event_id, subject = _text(held, names.ID), _text(held, names.SUBJECT)
     sequence = _text(held, names.SEQUENCE)
     if event_id is None or subject is None or sequence is None or not sequence.isdigit():
         return None
     try:
-        return Told(held.lane, held.offset, UUID(event_id), subject, int(sequence))
+        return BrokerFact(held.lane, held.offset, UUID(event_id), subject, int(sequence))
     except ValueError:
         return None
 
