@@ -27,7 +27,7 @@ class Ack:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class BrokerRecord:
     """A record as the broker holds it: its place and its headers, not its value."""
 
     lane: Lane
@@ -99,7 +99,7 @@ class Broker(Protocol):
 
     async def extents(self, lanes: Sequence[Lane]) -> Mapping[Lane, Extent]: ...
 
-    def held(self, ranges: Mapping[Lane, tuple[int, int]]) -> AsyncIterator[Held]:
+    def held(self, ranges: Mapping[Lane, tuple[int, int]]) -> AsyncIterator[BrokerRecord]:
         """The records of these offsets, the first inclusive, the second exclusive."""
         ...
 

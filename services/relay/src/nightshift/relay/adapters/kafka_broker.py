@@ -13,7 +13,7 @@ from nightshift.eventlog.errors import Unavailable
 from nightshift.relay.adapters.kafka_producer import KafkaProducer
 from nightshift.relay.domain.readback import Extent
 from nightshift.relay.domain.records import Lane, Record
-from nightshift.relay.ports import Ack, Held
+from nightshift.relay.ports import Ack, BrokerRecord
 
 _POLL_MS = 250
 _MAX_RECORDS = 500
@@ -48,7 +48,7 @@ class KafkaBroker:
             raise Unavailable(f"the broker does not tell its offsets: {type(error).__name__}") from error
         return {Lane(p.topic, p.partition): Extent(starts[p], ends[p]) for p in partitions}
 
-    async def held(self, ranges: Mapping[Lane, tuple[int, int]]) -> AsyncIterator[Held]:
+    async def held(self, ranges: Mapping[Lane, tuple[int, int]]) -> AsyncIterator[BrokerRecord]:
         """Records of these offset ranges, headers only. Raises Unavailable when they cannot be read in time."""
         open_ = {TopicPartition(*lane): end for lane, (start, end) in ranges.items() if start < end}
         if not open_:
@@ -64,8 +64,8 @@ class KafkaBroker:
         finally:
             self._reader.unsubscribe()
 
-    async def _next(self, open_: dict[TopicPartition, int]) -> list[Held]:
-        found: list[Held] = []
+    async def _next(self, open_: dict[TopicPartition, int]) -> list[BrokerRecord]:
+        found: list[BrokerRecord] = []
         try:
             async with asyncio.timeout(self._timeout):
                 while not found:
@@ -73,7 +73,9 @@ class KafkaBroker:
                     for partition, records in read.items():
                         end = open_[partition]
                         lane = Lane(partition.topic, partition.partition)
-                        found += [Held(lane, record.offset, dict(record.headers)) for record in records]
+                        found += [
+                            BrokerRecord(lane, record.offset, dict(record.headers)) for record in records
+                        ]
                         if records and records[-1].offset >= end - 1:
                             del open_[partition]
                             self._reader.pause(partition)

@@ -10,7 +10,7 @@ from nightshift.relay.domain.divergence import BrokerFact, diverged, explanation
 from nightshift.relay.domain.errors import Diverged
 from nightshift.relay.domain.readback import loss, to_read
 from nightshift.relay.domain.records import Acknowledged, Lane, Published, lay_out
-from nightshift.relay.ports import Ack, Broker, Cursors, Held, Session, Source
+from nightshift.relay.ports import Ack, Broker, BrokerRecord, Cursors, Session, Source
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.encode import Encoder
 
@@ -141,7 +141,7 @@ def note_acks(acks: Sequence[Ack], acknowledged: Acknowledged) -> tuple[list[Pub
     return published, lost
 
 
-def _told(held: Held) -> BrokerFact | None:
+def _told(held: BrokerRecord) -> BrokerFact | None:
     """What a record says of the log; none for one that is no fact of ours."""
     event_id, subject = _text(held, names.ID), _text(held, names.SUBJECT)
     sequence = _text(held, names.SEQUENCE)
@@ -153,6 +153,6 @@ def _told(held: Held) -> BrokerFact | None:
         return None
 
 
-def _text(held: Held, header: str) -> str | None:
+def _text(held: BrokerRecord, header: str) -> str | None:
     value = held.headers.get(header)
     return None if value is None else value.decode("utf-8", "replace")
