@@ -22,7 +22,7 @@ from nightshift.eventlog.errors import Unavailable
 from nightshift.eventlog.port import build_stream
 from nightshift.relay.adapters.kafka_broker import KafkaBrokers
 from nightshift.relay.adapters.kafka_topics import apply
-from nightshift.relay.domain.readback import Extent
+from nightshift.relay.domain.readback import OffsetRange
 from nightshift.relay.domain.records import Record
 from nightshift.relay.settings import RelaySettings
 
@@ -142,7 +142,9 @@ async def test_a_session_never_reaches_a_broker_that_started_after_it(database: 
         with pytest.raises(Unavailable):
             await session.send({lane: [record]})
         async with KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s).connect() as later:
-            assert await later.extents(later.lanes()) == {one: Extent(0, 0) for one in later.lanes()}
+            assert await later.offset_ranges(later.lanes()) == {
+                one: OffsetRange(0, 0) for one in later.lanes()
+            }
 
 
 async def test_new_traffic_of_the_same_leader_does_not_come_before_the_old(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nightshift.relay.domain.divergence import BrokerFact, Place, diverged, explanation, token
 from nightshift.relay.domain.polling import Pace
-from nightshift.relay.domain.readback import Extent, loss, to_read
+from nightshift.relay.domain.readback import OffsetRange, loss, to_read
 from nightshift.relay.domain.records import Acknowledged, Lane, Published, Record, lay_out, shards_of
 
 LANE = Lane("nightshift.build.v1", 3)
@@ -71,24 +71,24 @@ class TestReadBack:
     published = Published(LANE, 10, event_id, "build-b1", 4)
 
     def test_the_same_record_at_its_offset_is_well(self):
-        assert loss(self.published, {LANE: Extent(0, 11)}, str(self.event_id)) is None
+        assert loss(self.published, {LANE: OffsetRange(0, 11)}, str(self.event_id)) is None
 
     def test_records_after_it_are_well(self):
-        assert loss(self.published, {LANE: Extent(4, 900)}, str(self.event_id)) is None
+        assert loss(self.published, {LANE: OffsetRange(4, 900)}, str(self.event_id)) is None
 
-    @pytest.mark.parametrize("extent", [Extent(11, 11), Extent(500, 900)])
-    def test_retention_and_deleted_records_are_no_loss(self, extent: Extent):
-        assert not to_read(self.published, {LANE: extent})
-        assert loss(self.published, {LANE: extent}, None) is None
+    @pytest.mark.parametrize("offsets", [OffsetRange(11, 11), OffsetRange(500, 900)])
+    def test_retention_and_deleted_records_are_no_loss(self, offsets: OffsetRange):
+        assert not to_read(self.published, {LANE: offsets})
+        assert loss(self.published, {LANE: offsets}, None) is None
 
-    @pytest.mark.parametrize("extent", [Extent(0, 0), Extent(0, 10)])
-    def test_a_lane_that_ends_before_it_lost_it(self, extent: Extent):
-        assert not to_read(self.published, {LANE: extent})
-        assert "was acknowledged" in (loss(self.published, {LANE: extent}, None) or "")
+    @pytest.mark.parametrize("offsets", [OffsetRange(0, 0), OffsetRange(0, 10)])
+    def test_a_lane_that_ends_before_it_lost_it(self, offsets: OffsetRange):
+        assert not to_read(self.published, {LANE: offsets})
+        assert "was acknowledged" in (loss(self.published, {LANE: offsets}, None) or "")
 
     @pytest.mark.parametrize("found", [None, "6b10b099-df0e-4e00-a1b3-80c5578c9e25"])
     def test_another_record_in_its_place_is_a_loss(self, found: str | None):
-        assert "another record" in (loss(self.published, {LANE: Extent(0, 11)}, found) or "")
+        assert "another record" in (loss(self.published, {LANE: OffsetRange(0, 11)}, found) or "")
 
     def test_a_partition_that_is_gone_is_a_loss(self):
         assert "is not there" in (loss(self.published, {}, None) or "")

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from nightshift.eventlog.port import Row
 from nightshift.relay.domain.divergence import Place
-from nightshift.relay.domain.readback import Extent
+from nightshift.relay.domain.readback import OffsetRange
 from nightshift.relay.domain.records import Lane, Published, Record
 
 
@@ -97,7 +97,7 @@ class Broker(Protocol):
 
     async def send(self, lanes: Mapping[Lane, Sequence[Record]]) -> Sequence[Ack]: ...
 
-    async def extents(self, lanes: Sequence[Lane]) -> Mapping[Lane, Extent]: ...
+    async def offset_ranges(self, lanes: Sequence[Lane]) -> Mapping[Lane, OffsetRange]: ...
 
     def held(self, ranges: Mapping[Lane, tuple[int, int]]) -> AsyncIterator[BrokerRecord]:
         """The records of these offsets, the first inclusive, the second exclusive."""

@@ -11,7 +11,7 @@ from nightshift.bus.kafka.credentials import connection_arguments
 from nightshift.bus.settings import KafkaSettings
 from nightshift.eventlog.errors import Unavailable
 from nightshift.relay.adapters.kafka_producer import KafkaProducer
-from nightshift.relay.domain.readback import Extent
+from nightshift.relay.domain.readback import OffsetRange
 from nightshift.relay.domain.records import Lane, Record
 from nightshift.relay.ports import Ack, BrokerRecord
 
@@ -33,7 +33,7 @@ class KafkaBroker:
         """Send all lanes; see KafkaProducer.send."""
         return await self._producer.send(lanes)
 
-    async def extents(self, lanes: Sequence[Lane]) -> Mapping[Lane, Extent]:
+    async def offset_ranges(self, lanes: Sequence[Lane]) -> Mapping[Lane, OffsetRange]:
         """First offset and end of each lane; a lane that is not there is left out. Raises Unavailable."""
         known = set(self._producer.lanes())
         partitions = [TopicPartition(*lane) for lane in lanes if lane in known]
@@ -46,7 +46,7 @@ class KafkaBroker:
                 )
         except (KafkaError, TimeoutError) as error:
             raise Unavailable(f"the broker does not tell its offsets: {type(error).__name__}") from error
-        return {Lane(p.topic, p.partition): Extent(starts[p], ends[p]) for p in partitions}
+        return {Lane(p.topic, p.partition): OffsetRange(starts[p], ends[p]) for p in partitions}
 
     async def held(self, ranges: Mapping[Lane, tuple[int, int]]) -> AsyncIterator[BrokerRecord]:
         """Records of these offset ranges, headers only. Raises Unavailable when they cannot be read in time."""

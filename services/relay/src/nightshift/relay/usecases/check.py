@@ -51,17 +51,17 @@ class Check:
     async def _look(
         self, session: Session, broker: Broker, published: Sequence[Published], newest_loss: int
     ) -> str | None:
-        extents = await broker.extents(list({*broker.lanes(), *(one.lane for one in published)}))
+        offset_ranges = await broker.offset_ranges(list({*broker.lanes(), *(one.lane for one in published)}))
         last = {one.lane: one for one in published}
         ranges: dict[Lane, tuple[int, int]] = {}
-        for lane, extent in extents.items():
+        for lane, offsets in offset_ranges.items():
             one = last.get(lane)
             if one is None:
-                ranges[lane] = (max(extent.start, extent.end - 1), extent.end)
-            elif to_read(one, extents):
-                ranges[lane] = (one.offset, extent.end)
-            elif extent.end > one.offset:
-                ranges[lane] = (extent.start, extent.end)
+                ranges[lane] = (max(offsets.start, offsets.end - 1), offsets.end)
+            elif to_read(one, offset_ranges):
+                ranges[lane] = (one.offset, offsets.end)
+            elif offsets.end > one.offset:
+                ranges[lane] = (offsets.start, offsets.end)
         found: dict[Lane, str | None] = {}
         ends: dict[Lane, BrokerFact] = {}
         untold: list[BrokerFact] = []
@@ -81,7 +81,7 @@ class Check:
         untold += await self._missing(page)
         if untold:
             await self._decide(session, tuple(untold), ends, newest_loss)
-        reasons = (loss(one, extents, found.get(one.lane)) for one in published)
+        reasons = (loss(one, offset_ranges, found.get(one.lane)) for one in published)
         return next((reason for reason in reasons if reason is not None), None)
 
     async def _missing(self, page: list[BrokerFact]) -> tuple[BrokerFact, ...]:

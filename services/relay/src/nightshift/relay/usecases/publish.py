@@ -130,10 +130,10 @@ class Publish:
         lanes = list(acknowledged.offsets)
         if not lanes:
             return
-        extents = await broker.extents(lanes)
+        offset_ranges = await broker.offset_ranges(lanes)
         for lane in lanes:
-            extent = extents.get(lane)
-            if extent is None or extent.end <= acknowledged.offsets[lane][0]:
+            offsets = offset_ranges.get(lane)
+            if offsets is None or offsets.end <= acknowledged.offsets[lane][0]:
                 raise BrokerLost(f"{lane.topic}[{lane.partition}] is shorter than what it acknowledged")
 
 
