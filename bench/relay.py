@@ -269,10 +269,10 @@ async def idle_cpu(on: Stack, topics: Topics) -> float:
     async with relay(on, topics) as process:
         await leads(on)
         await asyncio.sleep(3)
-        times, began = psutil.Process(process.pid).cpu_times(), time.perf_counter()
+        timings, began = psutil.Process(process.pid).cpu_times(), time.perf_counter()
         await asyncio.sleep(10)
         now = psutil.Process(process.pid).cpu_times()
-        return 100 * (now.user + now.system - times.user - times.system) / (time.perf_counter() - began)
+        return 100 * (now.user + now.system - timings.user - timings.system) / (time.perf_counter() - began)
 
 
 async def relay_hops(on: Stack, topics: Topics) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from nightshift.relay.adapters.postgres import PgSessions, PgSource
 from nightshift.relay.adapters.postgres_hints import PgHints
 from nightshift.relay.ports import Brokers, Sessions
 from nightshift.relay.settings import RelaySettings
-from nightshift.relay.usecases.shard_group import Group, GroupPorts, Times
+from nightshift.relay.usecases.shard_group import Group, GroupPorts, Timings
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def group(settings: RelaySettings) -> Callable[..., Any]:
         sessions: Sessions | None = None,
         brokers: Brokers | None = None,
         objects: MemoryObjectStore | None = None,
-        times: Times | None = None,
+        timings: Timings | None = None,
     ) -> AsyncIterator[asyncio.Task[None]]:
         dsn = settings.postgres_dsn.get_secret_value()
         database = log_database(PgConfig(dsn=dsn, max_connections=3))
@@ -56,7 +56,7 @@ def group(settings: RelaySettings) -> Callable[..., Any]:
             ensure_topics=partial(ensure, settings, create=False, partitions=None, replication=None),
         )
         config = settings.group()
-        one = Group(0, ports, config if times is None else replace(config, times=times))
+        one = Group(0, ports, config if timings is None else replace(config, timings=timings))
         task = asyncio.create_task(one.run())
         try:
             yield task

@@ -18,7 +18,7 @@ from nightshift.relay.adapters.kafka_broker import KafkaBroker, KafkaBrokers
 from nightshift.relay.domain.records import Lane, Record
 from nightshift.relay.ports import Ack
 from nightshift.relay.settings import RelaySettings
-from nightshift.relay.usecases.shard_group import Times
+from nightshift.relay.usecases.shard_group import Timings
 
 pytestmark = pytest.mark.kafka
 
@@ -55,7 +55,7 @@ async def test_the_lag_is_told_in_events_and_in_seconds_and_is_nothing_once_all_
     async with (
         log_on(database.dsn()) as log,
         reading(kafka.bootstrap, topics) as reader,
-        group(brokers=brokers, times=Times(lag=0.05)),
+        group(brokers=brokers, timings=Timings(lag=0.05)),
     ):
         try:
             await eventually(lambda: told("leader") == 1, 20)

@@ -3,12 +3,12 @@
 from pydantic import Field
 
 from nightshift.relay.usecases.publish import Limits
-from nightshift.relay.usecases.shard_group import GroupConfig, Times
+from nightshift.relay.usecases.shard_group import GroupConfig, Timings
 from nightshift.servicekit.settings import Settings
 
 
 class RelaySettings(Settings):
-    """`NIGHTSHIFT_RELAY_…`. Times are seconds."""
+    """`NIGHTSHIFT_RELAY_…`. Timings are seconds."""
 
     relay_groups: int = Field(
         1, ge=1, le=64
@@ -36,5 +36,5 @@ class RelaySettings(Settings):
             inline_bytes=self.relay_inline_bytes,
             accept_divergence=self.relay_accept_divergence,
             limits=Limits(max_events=self.relay_batch_events, max_bytes=self.relay_batch_bytes),
-            times=Times(heartbeat=self.relay_leader_timeout_s / 5, stand_by=self.relay_stand_by_s),
+            timings=Timings(heartbeat=self.relay_leader_timeout_s / 5, stand_by=self.relay_stand_by_s),
         )

@@ -28,7 +28,7 @@ _BACKOFF = Backoff(first_s=0.05, cap_s=2.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class Timings:
     """Seconds. A leader proves itself every `heartbeat`; a stand-by tries every `stand_by`."""
 
     heartbeat: float = 1.0
@@ -45,7 +45,7 @@ class GroupConfig:
     inline_bytes: int
     accept_divergence: str | None
     limits: Limits
-    times: Times
+    timings: Timings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class Group:
         self._hints = ports.hints
         self._source = ports.source
         self._ensure_topics = ports.ensure_topics
-        self._times = config.times
+        self._timings = config.timings
         self._watch = Watch()
         encoder = Encoder(config.topics, ports.objects, inline_bytes=config.inline_bytes)
         self._check = Check(
@@ -114,7 +114,7 @@ class Group:
         while not self._watch.stopping:
             if await session.lead():
                 return True
-            await asyncio.sleep(self._times.stand_by)
+            await asyncio.sleep(self._timings.stand_by)
         return False
 
     async def _lead(self, session: Session) -> None:
@@ -145,7 +145,7 @@ class Group:
     async def _heartbeat(self, session: Session) -> None:
         while True:
             self._watch.newest_loss = await session.alive()
-            await asyncio.sleep(self._times.heartbeat)
+            await asyncio.sleep(self._timings.heartbeat)
 
     async def _measure(self) -> None:
         loop = asyncio.get_running_loop()
@@ -159,7 +159,7 @@ class Group:
                 metrics.LAG_EVENTS.labels(self.name).set(events)
                 metrics.LAG_SECONDS.labels(self.name).set(seconds)
             # Counting a long backlog takes its time: at most a twentieth of ours.
-            await asyncio.sleep(max(self._times.lag, 20 * (loop.time() - began)))
+            await asyncio.sleep(max(self._timings.lag, 20 * (loop.time() - began)))
 
 
 async def _first_to_end(*works: Coroutine[Any, Any, None]) -> None:
