@@ -33,7 +33,7 @@ class Limits:
     read_all_s: float = 0.05
 
 
-class Watch:
+class LeaderSignals:
     """What the heartbeat hears for the loop: the newest loss, and whether to stop."""
 
     def __init__(self) -> None:
@@ -45,11 +45,18 @@ class Publish:
     """Publishes one group of shards through one broker session."""
 
     def __init__(
-        self, source: Source, encoder: Encoder, watch: Watch, *, group: str, pace: Pace, limits: Limits
+        self,
+        source: Source,
+        encoder: Encoder,
+        watch: LeaderSignals,
+        *,
+        group: str,
+        pace: Pace,
+        limits: Limits,
     ) -> None:
         self._source = source
         self._encoder = encoder
-        self._watch = watch
+        self._signals = watch
         self._group = group
         self._pace = pace
         self._limits = limits
@@ -67,9 +74,9 @@ class Publish:
         positions, looked, checked, read_all = dict(cursors.positions), clock(), clock(), clock()
         wait, following = 0.0, await self._prepare(broker, positions)
         async with _Moving() as moving:
-            while not self._watch.stopping:
+            while not self._signals.stopping:
                 moving.check()
-                if self._watch.newest_loss > cursors.newest_loss:
+                if self._signals.newest_loss > cursors.newest_loss:
                     raise BrokerLost("another leader found it")
                 batch = following
                 if batch is None:

@@ -20,7 +20,7 @@ from nightshift.relay.ports import Brokers, Hints, HintSource, Session, Sessions
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.check import Check, note_loss
 from nightshift.relay.usecases.encode import Encoder
-from nightshift.relay.usecases.publish import Limits, Publish, Watch
+from nightshift.relay.usecases.publish import LeaderSignals, Limits, Publish
 
 _log = structlog.get_logger(__name__)
 
@@ -72,25 +72,25 @@ class Group:
         self._source = ports.source
         self._ensure_topics = ports.ensure_topics
         self._timings = config.timings
-        self._watch = Watch()
+        self._signals = LeaderSignals()
         encoder = Encoder(config.topics, ports.objects, inline_bytes=config.inline_bytes)
         self._check = Check(
             ports.source, encoder, group=self.name, accept_divergence=config.accept_divergence
         )
         self._publish = Publish(
-            ports.source, encoder, self._watch, group=self.name, pace=Pace(), limits=config.limits
+            ports.source, encoder, self._signals, group=self.name, pace=Pace(), limits=config.limits
         )
         self.connected = False
 
     def stop(self) -> None:
         """End after the batch in flight."""
-        self._watch.stopping = True
+        self._signals.stopping = True
 
     async def run(self) -> None:
         """Until told to stop. Raises what waiting cannot mend: Diverged, ConfigurationError, UnknownType."""
         retry = RetryDelay(_BACKOFF, random.random)
         metrics.LEADER.labels(self.name).set(0)
-        while not self._watch.stopping:
+        while not self._signals.stopping:
             # A stand-by asks the source nothing else: that the server is away, or back, is said here.
             await self._source.answers()
             try:
@@ -111,7 +111,7 @@ class Group:
                     gauge.labels(self.name).set(0)
 
     async def _stand_by(self, session: Session) -> bool:
-        while not self._watch.stopping:
+        while not self._signals.stopping:
             if await session.lead():
                 return True
             await asyncio.sleep(self._timings.stand_by)
@@ -120,14 +120,14 @@ class Group:
     async def _lead(self, session: Session) -> None:
         _log.info("relay.leads", group=self.name, shards=len(self._shards))
         metrics.LEADER.labels(self.name).set(1)
-        self._watch.newest_loss = 0
+        self._signals.newest_loss = 0
         async with self._hints.listen(self._shards) as hints:
             await _first_to_end(self._publish_on(session, hints), self._heartbeat(session), self._measure())
         _log.info("relay.stops_leading", group=self.name)
 
     async def _publish_on(self, session: Session, hints: Hints) -> None:
         retry = RetryDelay(_BACKOFF, random.random)
-        while not self._watch.stopping:
+        while not self._signals.stopping:
             try:
                 await self._ensure_topics()
                 async with self._brokers.connect() as broker:
@@ -144,7 +144,7 @@ class Group:
 
     async def _heartbeat(self, session: Session) -> None:
         while True:
-            self._watch.newest_loss = await session.alive()
+            self._signals.newest_loss = await session.alive()
             await asyncio.sleep(self._timings.heartbeat)
 
     async def _measure(self) -> None:
