@@ -7,7 +7,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 from tests.support.bus_suite import QUICK, Seen, fact, request
-from tests.support.stack import Database as Place
+from tests.support.stack import Database as StreamVersion
 from tests.support.waiting import eventually
 
 from nightshift.bus.kafka import fetch_pace
@@ -22,7 +22,7 @@ from nightshift.relay.domain.records import Lane, Published
 
 
 @asynccontextmanager
-async def listening(place: Place) -> AsyncIterator[PostgresWakes]:
+async def listening(place: StreamVersion) -> AsyncIterator[PostgresWakes]:
     server = Database(PgConfig(dsn=place.dsn("nightshift_sandbox_gateway"), application_name="ears"))
     async with PostgresWakes(server) as wakes:
         await eventually(lambda: wakes.heard)
@@ -74,7 +74,7 @@ async def test_a_fact_that_is_told_of_is_fetched_then_and_requests_are_asked_for
         )  # nobody tells of requests, and they come all the same
 
 
-async def test_the_relay_tells_each_topic_once_after_an_acknowledgement(database: Place) -> None:
+async def test_the_relay_tells_each_topic_once_after_an_acknowledgement(database: StreamVersion) -> None:
     async with listening(database) as wakes:
         rung: list[str] = []
         for topic in ("build", "sandbox", "other"):
@@ -92,7 +92,7 @@ async def test_the_relay_tells_each_topic_once_after_an_acknowledgement(database
         assert sorted(rung) == ["build", "other", "sandbox"]
 
 
-async def test_after_a_lost_connection_everybody_is_rung(database: Place) -> None:
+async def test_after_a_lost_connection_everybody_is_rung(database: StreamVersion) -> None:
     async with listening(database) as wakes:
         rung: list[str] = []
         wakes.on("build", lambda: rung.append("build"))

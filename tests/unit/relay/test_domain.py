@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightshift.relay.domain.divergence import BrokerFact, Place, diverged, explanation, token
+from nightshift.relay.domain.divergence import BrokerFact, StreamVersion, diverged, explanation, token
 from nightshift.relay.domain.polling import Pace
 from nightshift.relay.domain.readback import OffsetRange, loss, to_read
 from nightshift.relay.domain.records import Acknowledged, Lane, Published, Record, lay_out, shards_of
@@ -100,17 +100,17 @@ class TestDivergence:
 
     def test_what_the_log_has_at_its_place_is_true(self):
         fact = self.fact()
-        assert diverged([fact], {fact.event_id: Place("build-b1", 3)}) == ()
+        assert diverged([fact], {fact.event_id: StreamVersion("build-b1", 3)}) == ()
 
-    @pytest.mark.parametrize("place", [None, Place("build-b1", 4), Place("build-b2", 3)])
-    def test_what_the_log_has_not_or_elsewhere_is_not(self, place: Place | None):
+    @pytest.mark.parametrize("place", [None, StreamVersion("build-b1", 4), StreamVersion("build-b2", 3)])
+    def test_what_the_log_has_not_or_elsewhere_is_not(self, place: StreamVersion | None):
         fact = self.fact()
         log = {} if place is None else {fact.event_id: place}
         assert diverged([fact], log) == (fact,)
 
     def test_an_account_fact_is_told_by_its_account(self):
         fact = self.fact(subject="acme")
-        assert diverged([fact], {fact.event_id: Place("account-acme", 3)}) == ()
+        assert diverged([fact], {fact.event_id: StreamVersion("account-acme", 3)}) == ()
 
     def test_the_token_names_these_facts_in_any_order_and_no_others(self):
         facts = [self.fact(1), self.fact(2)]

@@ -7,7 +7,7 @@ from typing import Protocol
 from uuid import UUID
 
 from nightshift.eventlog.port import Row
-from nightshift.relay.domain.divergence import Place
+from nightshift.relay.domain.divergence import StreamVersion
 from nightshift.relay.domain.readback import OffsetRange
 from nightshift.relay.domain.records import Lane, Published, Record
 
@@ -77,7 +77,7 @@ class Source(Protocol):
         self, shards: Sequence[int], *, after: tuple[str, int], limit: int
     ) -> Sequence[Row]: ...
 
-    async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, Place]: ...
+    async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, StreamVersion]: ...
 
     async def lag(self, shards: Sequence[int]) -> tuple[int, float]:
         """Events after the cursors, and the age of the oldest in seconds."""

@@ -19,7 +19,7 @@ from nightshift.eventlog.database import Database
 from nightshift.eventlog.errors import ConfigurationError, Unavailable
 from nightshift.eventlog.port import Row
 from nightshift.eventlog.postgres import PostgresEventLog
-from nightshift.relay.domain.divergence import Place
+from nightshift.relay.domain.divergence import StreamVersion
 from nightshift.relay.domain.errors import LeadershipLost
 from nightshift.relay.domain.records import Lane, Published
 from nightshift.relay.ports import Cursors
@@ -81,10 +81,10 @@ class PgSource:
         """Rows of unfinished streams by stream and version."""
         return await self._events.read_open_streams(shards, after=after, limit=limit)
 
-    async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, Place]:
+    async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, StreamVersion]:
         """Where the log has these events."""
         rows = await self._database.fetch(_KNOWN, event_ids)
-        return {row[0]: Place(row[1], row[2]) for row in rows}
+        return {row[0]: StreamVersion(row[1], row[2]) for row in rows}
 
     async def lag(self, shards: Sequence[int]) -> tuple[int, float]:
         """Events after the cursors, and the age of the oldest."""

@@ -24,7 +24,7 @@ class BrokerFact:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StreamVersion:
     """Where the log has an event."""
 
     stream_id: str
@@ -36,7 +36,7 @@ class Place:
         return self.stream_id.partition("-")[2]
 
 
-def diverged(told: Iterable[BrokerFact], log: Mapping[UUID, Place]) -> tuple[BrokerFact, ...]:
+def diverged(told: Iterable[BrokerFact], log: Mapping[UUID, StreamVersion]) -> tuple[BrokerFact, ...]:
     """The facts that the log does not have, or has elsewhere."""
     return tuple(fact for fact in told if not _same(fact, log.get(fact.event_id)))
 
@@ -64,5 +64,5 @@ def explanation(facts: tuple[BrokerFact, ...]) -> tuple[str, str]:
     return message, hint
 
 
-def _same(fact: BrokerFact, place: Place | None) -> bool:
+def _same(fact: BrokerFact, place: StreamVersion | None) -> bool:
     return place is not None and (place.subject, place.version) == (fact.subject, fact.version)
