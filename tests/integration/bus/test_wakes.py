@@ -18,7 +18,7 @@ from nightshift.contracts.events.build import CheckpointSaved
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.database import Database, PgConfig
 from nightshift.relay.adapters.postgres import PgSessions
-from nightshift.relay.domain.records import Lane, Published
+from nightshift.relay.domain.records import Lane, LastPublished
 
 
 @asynccontextmanager
@@ -85,9 +85,9 @@ async def test_the_relay_tells_each_topic_once_after_an_acknowledgement(database
         async with sessions.open([0]) as session:
             assert await session.lead()
             lanes = [Lane(topic, part) for topic in ("build", "sandbox") for part in (0, 1)]
-            places = [Published(lane, 1, uuid4(), "build-b", 1) for lane in lanes]
+            places = [LastPublished(lane, 1, uuid4(), "build-b", 1) for lane in lanes]
             await session.move({0: 1}, places)
-            await session.move({0: 2}, [Published(Lane("other", 0), 1, uuid4(), "build-b", 2)])
+            await session.move({0: 2}, [LastPublished(Lane("other", 0), 1, uuid4(), "build-b", 2)])
             await eventually(lambda: "other" in rung)
         assert sorted(rung) == ["build", "other", "sandbox"]
 

@@ -30,7 +30,7 @@ from nightshift.eventlog.port import SHARDS, build_stream
 from nightshift.relay.adapters.kafka_broker import KafkaBroker, KafkaBrokers
 from nightshift.relay.adapters.postgres import PgSession, PgSessions, refuse_pooler
 from nightshift.relay.domain.errors import LeadershipLost
-from nightshift.relay.domain.records import Lane, Published, Record
+from nightshift.relay.domain.records import Lane, LastPublished, Record
 from nightshift.relay.ports import Ack
 from nightshift.relay.settings import RelaySettings
 
@@ -149,7 +149,7 @@ class _Slow:
             self.opened += 1
             move = session.move
 
-            async def slow(cursors: Mapping[int, int], published: Sequence[Published]) -> None:
+            async def slow(cursors: Mapping[int, int], published: Sequence[LastPublished]) -> None:
                 self.told.append("moves")
                 await self.gate.wait()
                 if self.lost:
@@ -319,8 +319,8 @@ async def test_a_server_that_crashes_after_any_of_its_answers_is_waited_for(data
     assert whole, "every place was tried"
 
 
-def _published(offset: int) -> Published:
-    return Published(Lane("topic", offset), offset, uuid4(), "build/b1", 1)
+def _published(offset: int) -> LastPublished:
+    return LastPublished(Lane("topic", offset), offset, uuid4(), "build/b1", 1)
 
 
 class _Pooled:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nightshift.relay.domain.divergence import BrokerFact, StreamVersion, diverged, explanation, token
 from nightshift.relay.domain.polling import Pace
 from nightshift.relay.domain.readback import OffsetRange, loss, to_read
-from nightshift.relay.domain.records import Acknowledged, Lane, Published, Record, lay_out, shards_of
+from nightshift.relay.domain.records import Acknowledged, Lane, LastPublished, Record, lay_out, shards_of
 
 LANE = Lane("nightshift.build.v1", 3)
 
@@ -68,7 +68,7 @@ class TestAcknowledgements:
 
 class TestReadBack:
     event_id = uuid4()
-    published = Published(LANE, 10, event_id, "build-b1", 4)
+    published = LastPublished(LANE, 10, event_id, "build-b1", 4)
 
     def test_the_same_record_at_its_offset_is_well(self):
         assert loss(self.published, {LANE: OffsetRange(0, 11)}, str(self.event_id)) is None

@@ -9,7 +9,7 @@ from uuid import UUID
 from nightshift.eventlog.port import Row
 from nightshift.relay.domain.divergence import StreamVersion
 from nightshift.relay.domain.readback import OffsetRange
-from nightshift.relay.domain.records import Lane, Published, Record
+from nightshift.relay.domain.records import Lane, LastPublished, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ class Session(Protocol):
 
     async def cursors(self) -> Cursors: ...
 
-    async def published(self) -> Sequence[Published]: ...
+    async def published(self) -> Sequence[LastPublished]: ...
 
-    async def move(self, cursors: Mapping[int, int], published: Sequence[Published]) -> None:
+    async def move(self, cursors: Mapping[int, int], published: Sequence[LastPublished]) -> None:
         """Move cursors forward and note what was acknowledged, in one transaction."""
         ...
 

@@ -21,7 +21,7 @@ from nightshift.eventlog.port import Row
 from nightshift.eventlog.postgres import PostgresEventLog
 from nightshift.relay.domain.divergence import StreamVersion
 from nightshift.relay.domain.errors import LeadershipLost
-from nightshift.relay.domain.records import Lane, Published
+from nightshift.relay.domain.records import Lane, LastPublished
 from nightshift.relay.ports import Cursors
 
 BROKEN = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -127,12 +127,12 @@ class PgSession:
             behind=tuple(row["shard"] for row in rows if row["loss"] < newest),
         )
 
-    async def published(self) -> Sequence[Published]:
+    async def published(self) -> Sequence[LastPublished]:
         """What the broker acknowledged last, by lane."""
         rows = await self._call(_PUBLISHED)
-        return [Published(Lane(row[0], row[1]), row[2], row[3], row[4], row[5]) for row in rows]
+        return [LastPublished(Lane(row[0], row[1]), row[2], row[3], row[4], row[5]) for row in rows]
 
-    async def move(self, cursors: Mapping[int, int], published: Sequence[Published]) -> None:
+    async def move(self, cursors: Mapping[int, int], published: Sequence[LastPublished]) -> None:
         """Move cursors and note the last records. On this connection: without its locks it could not."""
         moving = self._call(
             _MOVE,

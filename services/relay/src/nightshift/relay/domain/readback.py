@@ -8,7 +8,7 @@ that was lost.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nightshift.relay.domain.records import Lane, Published
+from nightshift.relay.domain.records import Lane, LastPublished
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +19,15 @@ class OffsetRange:
     end: int
 
 
-def to_read(published: Published, offset_ranges: Mapping[Lane, OffsetRange]) -> bool:
+def to_read(published: LastPublished, offset_ranges: Mapping[Lane, OffsetRange]) -> bool:
     """Whether the last acknowledged record can be read: it is neither beyond the end nor taken by retention."""
     offsets = offset_ranges.get(published.lane)
     return offsets is not None and offsets.start <= published.offset < offsets.end
 
 
-def loss(published: Published, offset_ranges: Mapping[Lane, OffsetRange], found: str | None) -> str | None:
+def loss(
+    published: LastPublished, offset_ranges: Mapping[Lane, OffsetRange], found: str | None
+) -> str | None:
     """Why the broker must have lost acknowledged records; none when it holds what it should.
 
     `found` is the `ce_id` of the record at the offset; none when there was nothing to read, or it has no such header.

@@ -37,7 +37,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class LastPublished:
     """The last record batch a lane's broker acknowledged, by its first record: a batch is kept or lost as a whole."""
 
     lane: Lane

@@ -9,7 +9,7 @@ from nightshift.contracts import topics as names
 from nightshift.relay.domain.divergence import BrokerFact, diverged, explanation, token
 from nightshift.relay.domain.errors import Diverged
 from nightshift.relay.domain.readback import loss, to_read
-from nightshift.relay.domain.records import Acknowledged, Lane, Published, lay_out
+from nightshift.relay.domain.records import Acknowledged, Lane, LastPublished, lay_out
 from nightshift.relay.ports import Ack, Broker, BrokerRecord, Cursors, Session, Source
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.encode import Encoder
@@ -49,7 +49,7 @@ class Check:
         return cursors, acknowledged
 
     async def _look(
-        self, session: Session, broker: Broker, published: Sequence[Published], newest_loss: int
+        self, session: Session, broker: Broker, published: Sequence[LastPublished], newest_loss: int
     ) -> str | None:
         offset_ranges = await broker.offset_ranges(list({*broker.lanes(), *(one.lane for one in published)}))
         last = {one.lane: one for one in published}
@@ -96,7 +96,7 @@ class Check:
         _log.warning("log.diverged.accepted", facts=len(untold), token=self._accepted)
         await session.note_loss(f"divergence {self._accepted} accepted", newest_loss)
         await session.move(
-            {}, [Published(t.lane, t.offset, t.event_id, t.subject, t.version) for t in ends.values()]
+            {}, [LastPublished(t.lane, t.offset, t.event_id, t.subject, t.version) for t in ends.values()]
         )
 
     async def _publish_again(
@@ -128,7 +128,7 @@ async def note_loss(session: Session, reason: str, *, seen: int, group: str) -> 
     await session.note_loss(reason, seen)
 
 
-def note_acks(acks: Sequence[Ack], acknowledged: Acknowledged) -> tuple[list[Published], str | None]:
+def note_acks(acks: Sequence[Ack], acknowledged: Acknowledged) -> tuple[list[LastPublished], str | None]:
     """What to remember of acknowledgements; and why the broker must have lost data, when it gave an offset again."""
     published, lost = [], None
     for ack in acks:
@@ -137,7 +137,9 @@ def note_acks(acks: Sequence[Ack], acknowledged: Acknowledged) -> tuple[list[Pub
         if not acknowledged.take(ack.lane, ack.first, ack.batch, ack.last):
             lost = f"{ack.lane.topic}[{ack.lane.partition}] gave offset {ack.first} again"
         record = ack.record
-        published.append(Published(ack.lane, ack.batch, record.event_id, record.stream_id, record.version))
+        published.append(
+            LastPublished(ack.lane, ack.batch, record.event_id, record.stream_id, record.version)
+        )
     return published, lost
 
 

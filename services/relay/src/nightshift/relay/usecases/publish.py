@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from nightshift.relay.domain.errors import BrokerLost
 from nightshift.relay.domain.polling import Pace
-from nightshift.relay.domain.records import Acknowledged, Batch, Published, lay_out
+from nightshift.relay.domain.records import Acknowledged, Batch, LastPublished, lay_out
 from nightshift.relay.ports import Ack, Broker, Cursors, Hints, Session, Source
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.check import note_acks
@@ -109,7 +109,7 @@ class Publish:
                     raise BrokerLost(lost)
                 moving.begin(self._move(session, batch, published))
 
-    async def _move(self, session: Session, batch: Batch, published: Sequence[Published]) -> None:
+    async def _move(self, session: Session, batch: Batch, published: Sequence[LastPublished]) -> None:
         await session.move(batch.cursors, published)
         metrics.PUBLISHED.labels(self._group).inc(batch.count)
 
