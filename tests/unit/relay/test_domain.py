@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from nightshift.relay.domain.divergence import BrokerFact, StreamVersion, diverged, explanation, token
 from nightshift.relay.domain.polling import Pace
 from nightshift.relay.domain.readback import OffsetRange, loss, to_read
-from nightshift.relay.domain.records import Acknowledged, Lane, LastPublished, Record, lay_out, shards_of
+from nightshift.relay.domain.records import (
+    AcknowledgedOffsets,
+    Lane,
+    LastPublished,
+    Record,
+    lay_out,
+    shards_of,
+)
 
 LANE = Lane("nightshift.build.v1", 3)
 
@@ -49,19 +56,19 @@ class TestBatches:
 
 class TestAcknowledgements:
     def test_offsets_that_go_on_are_believed(self):
-        seen = Acknowledged()
+        seen = AcknowledgedOffsets()
         assert seen.take(LANE, 0, 0, 4)
         assert seen.take(LANE, 5, 5, 5)
         assert seen.take(LANE, 9, 11, 12)  # somebody else wrote in between
 
     @pytest.mark.parametrize("first", [0, 3, 4])
     def test_an_offset_given_again_is_a_log_that_was_lost(self, first: int):
-        seen = Acknowledged()
+        seen = AcknowledgedOffsets()
         assert seen.take(LANE, 0, 2, 4)
         assert not seen.take(LANE, first, first, first + 2)
 
     def test_lanes_are_apart(self):
-        seen = Acknowledged()
+        seen = AcknowledgedOffsets()
         assert seen.take(LANE, 7, 7, 7)
         assert seen.take(Lane("nightshift.budget.v1", 3), 0, 0, 0)
 

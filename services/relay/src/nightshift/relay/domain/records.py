@@ -48,7 +48,7 @@ class LastPublished:
 
 
 @dataclass(slots=True)
-class Acknowledged:
+class AcknowledgedOffsets:
     """Per lane, the offsets that a leader was given last: of the last batch, and of the last record in it.
 
     Bounded by the number of lanes.

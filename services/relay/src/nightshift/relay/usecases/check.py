@@ -9,7 +9,7 @@ from nightshift.contracts import topics as names
 from nightshift.relay.domain.divergence import BrokerFact, diverged, explanation, token
 from nightshift.relay.domain.errors import Diverged
 from nightshift.relay.domain.readback import loss, to_read
-from nightshift.relay.domain.records import Acknowledged, Lane, LastPublished, lay_out
+from nightshift.relay.domain.records import AcknowledgedOffsets, Lane, LastPublished, lay_out
 from nightshift.relay.ports import Ack, Broker, BrokerRecord, Cursors, Session, Source
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.encode import Encoder
@@ -30,7 +30,7 @@ class Check:
         self._group = group
         self._accepted = accept_divergence
 
-    async def run(self, session: Session, broker: Broker) -> tuple[Cursors, Acknowledged]:
+    async def run(self, session: Session, broker: Broker) -> tuple[Cursors, AcknowledgedOffsets]:
         """Look, publish again what the broker lost, and answer from where to go on.
 
         Raises Diverged when a person must decide.
@@ -38,7 +38,7 @@ class Check:
         cursors = await session.cursors()
         published = await session.published()
         lost = await self._look(session, broker, published, cursors.newest_loss)
-        acknowledged = Acknowledged()
+        acknowledged = AcknowledgedOffsets()
         if lost is None:
             acknowledged.offsets.update({one.lane: (one.offset, one.offset) for one in published})
         else:
@@ -100,7 +100,7 @@ class Check:
         )
 
     async def _publish_again(
-        self, session: Session, broker: Broker, cursors: Cursors, acknowledged: Acknowledged
+        self, session: Session, broker: Broker, cursors: Cursors, acknowledged: AcknowledgedOffsets
     ) -> None:
         _log.warning("relay.publishing_again", group=self._group, shards=len(cursors.behind))
         after, count = ("", 0), 0
@@ -128,7 +128,9 @@ async def note_loss(session: Session, reason: str, *, seen: int, group: str) -> 
     await session.note_loss(reason, seen)
 
 
-def note_acks(acks: Sequence[Ack], acknowledged: Acknowledged) -> tuple[list[LastPublished], str | None]:
+def note_acks(
+    acks: Sequence[Ack], acknowledged: AcknowledgedOffsets
+) -> tuple[list[LastPublished], str | None]:
     """What to remember of acknowledgements; and why the broker must have lost data, when it gave an offset again."""
     published, lost = [], None
     for ack in acks:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from nightshift.relay.domain.errors import BrokerLost
 from nightshift.relay.domain.polling import Pace
-from nightshift.relay.domain.records import Acknowledged, Batch, LastPublished, lay_out
+from nightshift.relay.domain.records import AcknowledgedOffsets, Batch, LastPublished, lay_out
 from nightshift.relay.ports import Ack, Broker, Cursors, Hints, Session, Source
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.check import note_acks
@@ -67,7 +67,7 @@ class Publish:
         broker: Broker,
         hints: Hints,
         cursors: Cursors,
-        acknowledged: Acknowledged,
+        acknowledged: AcknowledgedOffsets,
     ) -> None:
         """Until told to stop, or until it is time for a check. Raises BrokerLost, Unavailable, LeadershipLost."""
         clock = asyncio.get_running_loop().time
@@ -132,7 +132,7 @@ class Publish:
         )
         return lay_out(await self._encoder.encode(rows, broker.lane)) if rows else None
 
-    async def _look(self, broker: Broker, acknowledged: Acknowledged) -> None:
+    async def _look(self, broker: Broker, acknowledged: AcknowledgedOffsets) -> None:
         """Cheap: one round trip for all lanes. A lane that ends before what it acknowledged has lost it."""
         lanes = list(acknowledged.offsets)
         if not lanes:
