@@ -19,7 +19,7 @@ from nightshift.relay.usecases.encode import Encoder
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class BatchLimits:
     """How much goes in one batch, and after how much quiet the broker is looked at again (seconds).
 
     A look asks for the ends of the lanes; a check reads the records back.
@@ -52,7 +52,7 @@ class Publish:
         *,
         group: str,
         pace: Pace,
-        limits: Limits,
+        limits: BatchLimits,
     ) -> None:
         self._source = source
         self._encoder = encoder

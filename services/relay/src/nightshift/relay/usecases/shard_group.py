@@ -20,7 +20,7 @@ from nightshift.relay.ports import Brokers, Hints, HintSource, Session, Sessions
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.check import Check, note_loss
 from nightshift.relay.usecases.encode import Encoder
-from nightshift.relay.usecases.publish import LeaderSignals, Limits, Publish
+from nightshift.relay.usecases.publish import BatchLimits, LeaderSignals, Publish
 
 _log = structlog.get_logger(__name__)
 
@@ -44,7 +44,7 @@ class GroupConfig:
     groups: int
     inline_bytes: int
     accept_divergence: str | None
-    limits: Limits
+    limits: BatchLimits
     timings: Timings
 
 
