@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class PollInterval:
     """Seconds between polls: from the first of a pair after a find, doubling to the second while nothing comes.
 
     `alone` is the pair without the hints of writers; where hints wake the relay, a poll only finds what has none.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from nightshift.relay.domain.errors import BrokerLost
-from nightshift.relay.domain.polling import Pace
+from nightshift.relay.domain.polling import PollInterval
 from nightshift.relay.domain.records import AcknowledgedOffsets, Batch, LastPublished, lay_out
 from nightshift.relay.ports import Ack, Broker, Cursors, Hints, Session, Source
 from nightshift.relay.usecases import metrics
@@ -51,14 +51,14 @@ class Publish:
         watch: LeaderSignals,
         *,
         group: str,
-        pace: Pace,
+        interval: PollInterval,
         limits: BatchLimits,
     ) -> None:
         self._source = source
         self._encoder = encoder
         self._signals = watch
         self._group = group
-        self._pace = pace
+        self._interval = interval
         self._limits = limits
 
     async def run(
@@ -92,7 +92,7 @@ class Publish:
                     else:
                         read_all = clock()
                         following = await self._prepare(broker, positions)
-                    wait = self._pace.following(wait, found=following is not None, hints=hints.heard)
+                    wait = self._interval.following(wait, found=following is not None, hints=hints.heard)
                     continue
                 await moving.finish()
                 if clock() - looked > self._limits.look_before_send_s:

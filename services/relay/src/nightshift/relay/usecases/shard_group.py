@@ -14,7 +14,7 @@ from nightshift.eventlog.errors import Unavailable
 from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.port import SHARDS
 from nightshift.relay.domain.errors import BrokerLost, Diverged, LeadershipLost
-from nightshift.relay.domain.polling import Pace
+from nightshift.relay.domain.polling import PollInterval
 from nightshift.relay.domain.records import shards_of
 from nightshift.relay.ports import Brokers, Hints, HintSource, Session, Sessions, Source
 from nightshift.relay.usecases import metrics
@@ -78,7 +78,12 @@ class Group:
             ports.source, encoder, group=self.name, accept_divergence=config.accept_divergence
         )
         self._publish = Publish(
-            ports.source, encoder, self._signals, group=self.name, pace=Pace(), limits=config.limits
+            ports.source,
+            encoder,
+            self._signals,
+            group=self.name,
+            interval=PollInterval(),
+            limits=config.limits,
         )
         self.connected = False
 
