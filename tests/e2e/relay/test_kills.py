@@ -1,4 +1,4 @@
-"""The promise of the relay, under what its owner's machine can do to it: killed a hundred timings, paused, taken over."""
+"""The promise of the relay, under what its owner's machine can do to it: killed a hundred times, paused, taken over."""
 
 import asyncio
 import random

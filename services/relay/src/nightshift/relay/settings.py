@@ -8,7 +8,7 @@ from nightshift.servicekit.settings import Settings
 
 
 class RelaySettings(Settings):
-    """`NIGHTSHIFT_RELAY_…`. Timings are seconds."""
+    """`NIGHTSHIFT_RELAY_…`. Times are in seconds."""
 
     relay_groups: int = Field(
         1, ge=1, le=64
