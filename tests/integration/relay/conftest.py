@@ -23,7 +23,7 @@ from nightshift.relay.adapters.postgres import PgSessions, PgSource
 from nightshift.relay.adapters.postgres_hints import PgHints
 from nightshift.relay.ports import Brokers, Sessions
 from nightshift.relay.settings import RelaySettings
-from nightshift.relay.usecases.shard_group import Group, GroupPorts, Timings
+from nightshift.relay.usecases.shard_group import GroupPorts, ShardGroup, Timings
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def group(settings: RelaySettings) -> Callable[..., Any]:
             ensure_topics=partial(ensure, settings, create=False, partitions=None, replication=None),
         )
         config = settings.group()
-        one = Group(0, ports, config if timings is None else replace(config, timings=timings))
+        one = ShardGroup(0, ports, config if timings is None else replace(config, timings=timings))
         task = asyncio.create_task(one.run())
         try:
             yield task

@@ -14,7 +14,7 @@ from nightshift.relay.adapters.kafka_topics import ensure
 from nightshift.relay.adapters.postgres import PgSessions, PgSource
 from nightshift.relay.adapters.postgres_hints import PgHints
 from nightshift.relay.settings import RelaySettings
-from nightshift.relay.usecases.shard_group import Group, GroupPorts
+from nightshift.relay.usecases.shard_group import GroupPorts, ShardGroup
 from nightshift.servicekit import service
 from nightshift.servicekit.connect import open_database
 
@@ -45,14 +45,14 @@ async def start(running: service.Service[RelaySettings]) -> None:
             replication=settings.relay_topic_replication,
         ),
     )
-    groups = [Group(number, ports, config) for number in range(config.groups)]
+    groups = [ShardGroup(number, ports, config) for number in range(config.groups)]
     running.ready_when("log", lambda: all(group.connected for group in groups))
     for group in groups:
         task = running.spawn(group.run(), name=f"group {group.name}")
         running.on_stop(partial(_finish, group, task))
 
 
-async def _finish(group: Group, task: asyncio.Task[None]) -> None:
+async def _finish(group: ShardGroup, task: asyncio.Task[None]) -> None:
     group.stop()
     await asyncio.wait([task])
 

@@ -11,6 +11,4 @@ REPUBLISHED = Counter(
 LEADER = Gauge(
     "nightshift_relay_leader", "1 where this process leads the group, 0 where it stands by.", ["group"]
 )
-LOSSES = Counter(
-    "nightshift_relay_broker_losses", "Times the broker was found to have lost data.", ["group"]
-)
+LOSSES = Counter("nightshift_relay_broker_losses", "Times the broker was found to have lost data.", ["group"])

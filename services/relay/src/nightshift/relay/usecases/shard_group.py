@@ -60,7 +60,7 @@ class GroupPorts:
     ensure_topics: Callable[[], Awaitable[None]]
 
 
-class Group:
+class ShardGroup:
     """Leads one group of shards, or waits to lead it."""
 
     def __init__(self, number: int, ports: GroupPorts, config: GroupConfig) -> None:
