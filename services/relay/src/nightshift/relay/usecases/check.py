@@ -19,7 +19,7 @@ _log = structlog.get_logger(__name__)
 _PAGE = 500
 
 
-class Check:
+class BrokerCheck:
     """One group's look at broker and log, and what follows from it."""
 
     def __init__(

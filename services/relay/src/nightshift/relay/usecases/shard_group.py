@@ -18,7 +18,7 @@ from nightshift.relay.domain.polling import PollInterval
 from nightshift.relay.domain.records import shards_of
 from nightshift.relay.ports import Brokers, Hints, HintSource, Session, Sessions, Source
 from nightshift.relay.usecases import metrics
-from nightshift.relay.usecases.check import Check, note_loss
+from nightshift.relay.usecases.check import BrokerCheck, note_loss
 from nightshift.relay.usecases.encode import Encoder
 from nightshift.relay.usecases.publish import BatchLimits, LeaderSignals, Publish
 
@@ -74,7 +74,7 @@ class ShardGroup:
         self._timings = config.timings
         self._signals = LeaderSignals()
         encoder = Encoder(config.topics, ports.objects, inline_bytes=config.inline_bytes)
-        self._check = Check(
+        self._check = BrokerCheck(
             ports.source, encoder, group=self.name, accept_divergence=config.accept_divergence
         )
         self._publish = Publish(
