@@ -41,7 +41,7 @@ class LeaderSignals:
         self.stopping = False
 
 
-class Publish:
+class Publisher:
     """Publishes one group of shards through one broker session."""
 
     def __init__(

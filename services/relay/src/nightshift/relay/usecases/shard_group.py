@@ -20,7 +20,7 @@ from nightshift.relay.ports import Brokers, Hints, HintSource, Session, Sessions
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.check import BrokerCheck, note_loss
 from nightshift.relay.usecases.encode import Encoder
-from nightshift.relay.usecases.publish import BatchLimits, LeaderSignals, Publish
+from nightshift.relay.usecases.publish import BatchLimits, LeaderSignals, Publisher
 
 _log = structlog.get_logger(__name__)
 
@@ -77,7 +77,7 @@ class ShardGroup:
         self._check = BrokerCheck(
             ports.source, encoder, group=self.name, accept_divergence=config.accept_divergence
         )
-        self._publish = Publish(
+        self._publish = Publisher(
             ports.source,
             encoder,
             self._signals,
