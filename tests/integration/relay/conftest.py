@@ -19,7 +19,7 @@ from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.postgres import log_database
 from nightshift.relay.adapters.kafka_broker import KafkaBrokers
 from nightshift.relay.adapters.kafka_topics import ensure
-from nightshift.relay.adapters.postgres import PgSessions, PgSource
+from nightshift.relay.adapters.postgres import PgSessions, PostgresLogReader
 from nightshift.relay.adapters.postgres_hints import PgHints
 from nightshift.relay.ports import Brokers, Sessions
 from nightshift.relay.settings import RelaySettings
@@ -51,7 +51,7 @@ def group(settings: RelaySettings) -> Callable[..., Any]:
             sessions=sessions or PgSessions(dsn, name="relay-test", leader_timeout_s=5),
             brokers=brokers or KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s),
             hints=PgHints(dsn, name="relay-test", channel=CHANNEL),
-            source=PgSource(database),
+            log=PostgresLogReader(database),
             objects=objects or MemoryObjectStore(),
             ensure_topics=partial(ensure, settings, create=False, partitions=None, replication=None),
         )

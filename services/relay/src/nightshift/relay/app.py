@@ -11,7 +11,7 @@ from nightshift.eventlog.append_notification import CHANNEL
 from nightshift.eventlog.objects.s3 import S3ObjectStore
 from nightshift.relay.adapters.kafka_broker import KafkaBrokers
 from nightshift.relay.adapters.kafka_topics import ensure
-from nightshift.relay.adapters.postgres import PgSessions, PgSource
+from nightshift.relay.adapters.postgres import PgSessions, PostgresLogReader
 from nightshift.relay.adapters.postgres_hints import PgHints
 from nightshift.relay.settings import RelaySettings
 from nightshift.relay.usecases.shard_group import GroupPorts, ShardGroup
@@ -35,7 +35,7 @@ async def start(running: service.Service[RelaySettings]) -> None:
         ),
         brokers=KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s),
         hints=PgHints(dsn, name=name, channel=CHANNEL),
-        source=PgSource(database),
+        log=PostgresLogReader(database),
         objects=await running.enter(S3ObjectStore(settings)),
         ensure_topics=partial(
             ensure,

@@ -68,7 +68,7 @@ class Session(Protocol):
     async def republished(self, shards: Sequence[int], loss: int) -> None: ...
 
 
-class Source(Protocol):
+class LogReader(Protocol):
     """The log, read by shards. Raises Unavailable."""
 
     async def read(self, cursors: Mapping[int, int], *, max_events: int, max_bytes: int) -> Sequence[Row]: ...

@@ -63,8 +63,8 @@ _OF_A_SESSION = (_LEAD, _NEWEST_LOSS, _CURSORS, _PUBLISHED, _MOVE, _NOTE_LOSS, _
 _Statements = Mapping[str, asyncpg.prepared_stmt.PreparedStatement]
 
 
-class PgSource:
-    """Implements Source: reads that need no session of their own."""
+class PostgresLogReader:
+    """Implements LogReader: reads that need no session of their own."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -10,7 +10,7 @@ from nightshift.relay.domain.divergence import BrokerFact, diverged, explanation
 from nightshift.relay.domain.errors import Diverged
 from nightshift.relay.domain.readback import loss, to_read
 from nightshift.relay.domain.records import AcknowledgedOffsets, Lane, LastPublished, lay_out
-from nightshift.relay.ports import Ack, Broker, BrokerRecord, Cursors, Session, Source
+from nightshift.relay.ports import Ack, Broker, BrokerRecord, Cursors, LogReader, Session
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.encode import Encoder
 
@@ -23,9 +23,9 @@ class BrokerCheck:
     """One group's look at broker and log, and what follows from it."""
 
     def __init__(
-        self, source: Source, encoder: Encoder, *, group: str, accept_divergence: str | None
+        self, log: LogReader, encoder: Encoder, *, group: str, accept_divergence: str | None
     ) -> None:
-        self._source = source
+        self._log_reader = log
         self._encoder = encoder
         self._group = group
         self._accepted = accept_divergence
@@ -85,7 +85,7 @@ class BrokerCheck:
         return next((reason for reason in reasons if reason is not None), None)
 
     async def _missing(self, page: list[BrokerFact]) -> tuple[BrokerFact, ...]:
-        return diverged(page, await self._source.known([fact.event_id for fact in page])) if page else ()
+        return diverged(page, await self._log_reader.known([fact.event_id for fact in page])) if page else ()
 
     async def _decide(
         self, session: Session, untold: tuple[BrokerFact, ...], ends: dict[Lane, BrokerFact], newest_loss: int
@@ -105,7 +105,7 @@ class BrokerCheck:
         _log.warning("relay.publishing_again", group=self._group, shards=len(cursors.behind))
         after, count = ("", 0), 0
         while True:
-            rows = await self._source.read_unfinished(cursors.behind, after=after, limit=_PAGE)
+            rows = await self._log_reader.read_unfinished(cursors.behind, after=after, limit=_PAGE)
             if not rows:
                 break
             after = (rows[-1].stream_id, rows[-1].version)

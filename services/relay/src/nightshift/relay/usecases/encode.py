@@ -25,7 +25,7 @@ _AROUND = 4096
 
 
 @lru_cache(maxsize=1024)
-def _source(actor: str) -> bytes:
+def _log_reader(actor: str) -> bytes:
     return fact_source(actor).encode()
 
 
@@ -57,7 +57,7 @@ class Encoder:
         headers = [
             *kind.headers,
             (names.ID, str(row.event_id).encode()),
-            (names.SOURCE, _source(row.actor)),
+            (names.SOURCE, _log_reader(row.actor)),
             (names.SUBJECT, subject),
             (names.TIME, row.recorded_at.isoformat().replace("+00:00", "Z").encode()),
             (names.SEQUENCE, b"%019d" % row.version),

@@ -12,7 +12,7 @@ from typing import Any, Self
 from nightshift.relay.domain.errors import BrokerLost
 from nightshift.relay.domain.polling import PollInterval
 from nightshift.relay.domain.records import AcknowledgedOffsets, Batch, LastPublished, lay_out
-from nightshift.relay.ports import Ack, Broker, Cursors, Hints, Session, Source
+from nightshift.relay.ports import Ack, Broker, Cursors, Hints, LogReader, Session
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.check import note_acks
 from nightshift.relay.usecases.encode import Encoder
@@ -46,7 +46,7 @@ class Publisher:
 
     def __init__(
         self,
-        source: Source,
+        log: LogReader,
         encoder: Encoder,
         watch: LeaderSignals,
         *,
@@ -54,7 +54,7 @@ class Publisher:
         interval: PollInterval,
         limits: BatchLimits,
     ) -> None:
-        self._source = source
+        self._log_reader = log
         self._encoder = encoder
         self._signals = watch
         self._group = group
@@ -127,7 +127,7 @@ class Publisher:
         return acks, following
 
     async def _prepare(self, broker: Broker, positions: Mapping[int, int]) -> Batch | None:
-        rows = await self._source.read(
+        rows = await self._log_reader.read(
             positions, max_events=self._limits.max_events, max_bytes=self._limits.max_bytes
         )
         return lay_out(await self._encoder.encode(rows, broker.lane)) if rows else None

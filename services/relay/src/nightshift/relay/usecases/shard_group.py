@@ -16,7 +16,7 @@ from nightshift.eventlog.port import SHARDS
 from nightshift.relay.domain.errors import BrokerLost, Diverged, LeadershipLost
 from nightshift.relay.domain.polling import PollInterval
 from nightshift.relay.domain.records import shards_of
-from nightshift.relay.ports import Brokers, Hints, HintSource, Session, Sessions, Source
+from nightshift.relay.ports import Brokers, Hints, HintSource, LogReader, Session, Sessions
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.check import BrokerCheck, note_loss
 from nightshift.relay.usecases.encode import Encoder
@@ -55,7 +55,7 @@ class GroupPorts:
     sessions: Sessions
     brokers: Brokers
     hints: HintSource
-    source: Source
+    log: LogReader
     objects: ObjectStore
     ensure_topics: Callable[[], Awaitable[None]]
 
@@ -69,16 +69,16 @@ class ShardGroup:
         self._sessions = ports.sessions
         self._brokers = ports.brokers
         self._hints = ports.hints
-        self._source = ports.source
+        self._log_reader = ports.log
         self._ensure_topics = ports.ensure_topics
         self._timings = config.timings
         self._signals = LeaderSignals()
         encoder = Encoder(config.topics, ports.objects, inline_bytes=config.inline_bytes)
         self._check = BrokerCheck(
-            ports.source, encoder, group=self.name, accept_divergence=config.accept_divergence
+            ports.log, encoder, group=self.name, accept_divergence=config.accept_divergence
         )
         self._publish = Publisher(
-            ports.source,
+            ports.log,
             encoder,
             self._signals,
             group=self.name,
@@ -96,8 +96,8 @@ class ShardGroup:
         retry = RetryDelay(_BACKOFF, random.random)
         metrics.LEADER.labels(self.name).set(0)
         while not self._signals.stopping:
-            # A stand-by asks the source nothing else: that the server is away, or back, is said here.
-            await self._source.answers()
+            # A stand-by asks the log nothing else: that the server is away, or back, is said here.
+            await self._log_reader.answers()
             try:
                 async with self._sessions.open(self._shards) as session:
                     self.connected = True
@@ -157,7 +157,7 @@ class ShardGroup:
         while True:
             began = loop.time()
             try:
-                events, seconds = await self._source.lag(self._shards)
+                events, seconds = await self._log_reader.lag(self._shards)
             except Unavailable:
                 events, seconds = -1, 0.0
             if events >= 0:
