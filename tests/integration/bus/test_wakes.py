@@ -17,7 +17,7 @@ from nightshift.bus.publish_notifications import CHANNEL, PostgresWakes
 from nightshift.contracts.events.build import CheckpointSaved
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.database import Database, PgConfig
-from nightshift.relay.adapters.postgres import PgSessions
+from nightshift.relay.adapters.postgres import PostgresLeaderSessions
 from nightshift.relay.domain.records import Lane, LastPublished
 
 
@@ -79,7 +79,7 @@ async def test_the_relay_tells_each_topic_once_after_an_acknowledgement(database
         rung: list[str] = []
         for topic in ("build", "sandbox", "other"):
             wakes.on(topic, lambda topic=topic: rung.append(topic))
-        sessions = PgSessions(
+        sessions = PostgresLeaderSessions(
             database.dsn("nightshift_relay"), name="relay-test", leader_timeout_s=5, tell=True
         )
         async with sessions.open([0]) as session:

@@ -19,9 +19,9 @@ from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.postgres import log_database
 from nightshift.relay.adapters.kafka_broker import KafkaBrokers
 from nightshift.relay.adapters.kafka_topics import ensure
-from nightshift.relay.adapters.postgres import PgSessions, PostgresLogReader
+from nightshift.relay.adapters.postgres import PostgresLeaderSessions, PostgresLogReader
 from nightshift.relay.adapters.postgres_hints import PgHints
-from nightshift.relay.ports import Brokers, Sessions
+from nightshift.relay.ports import Brokers, LeaderSessions
 from nightshift.relay.settings import RelaySettings
 from nightshift.relay.usecases.shard_group import GroupPorts, ShardGroup, Timings
 
@@ -40,7 +40,7 @@ def group(settings: RelaySettings) -> Callable[..., Any]:
     @contextlib.asynccontextmanager
     async def running(
         *,
-        sessions: Sessions | None = None,
+        sessions: LeaderSessions | None = None,
         brokers: Brokers | None = None,
         objects: MemoryObjectStore | None = None,
         timings: Timings | None = None,
@@ -48,7 +48,7 @@ def group(settings: RelaySettings) -> Callable[..., Any]:
         dsn = settings.postgres_dsn.get_secret_value()
         database = log_database(PgConfig(dsn=dsn, max_connections=3))
         ports = GroupPorts(
-            sessions=sessions or PgSessions(dsn, name="relay-test", leader_timeout_s=5),
+            sessions=sessions or PostgresLeaderSessions(dsn, name="relay-test", leader_timeout_s=5),
             brokers=brokers or KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s),
             hints=PgHints(dsn, name="relay-test", channel=CHANNEL),
             log=PostgresLogReader(database),

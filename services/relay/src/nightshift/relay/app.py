@@ -11,7 +11,7 @@ from nightshift.eventlog.append_notification import CHANNEL
 from nightshift.eventlog.objects.s3 import S3ObjectStore
 from nightshift.relay.adapters.kafka_broker import KafkaBrokers
 from nightshift.relay.adapters.kafka_topics import ensure
-from nightshift.relay.adapters.postgres import PgSessions, PostgresLogReader
+from nightshift.relay.adapters.postgres import PostgresLeaderSessions, PostgresLogReader
 from nightshift.relay.adapters.postgres_hints import PgHints
 from nightshift.relay.settings import RelaySettings
 from nightshift.relay.usecases.shard_group import GroupPorts, ShardGroup
@@ -27,7 +27,7 @@ async def start(running: service.Service[RelaySettings]) -> None:
     dsn, name = settings.postgres_dsn.get_secret_value(), f"nightshift-relay {settings.replica_id}"
     database = open_database(running, application_name=name, max_connections=2 * settings.relay_groups)
     ports = GroupPorts(
-        sessions=PgSessions(
+        sessions=PostgresLeaderSessions(
             dsn,
             name=name,
             leader_timeout_s=settings.relay_leader_timeout_s,

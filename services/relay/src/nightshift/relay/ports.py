@@ -44,7 +44,7 @@ class Cursors:
     behind: tuple[int, ...]
 
 
-class Session(Protocol):
+class LeaderSession(Protocol):
     """The database session of one group of shards. Every call raises LeadershipLost when the session is gone."""
 
     async def lead(self) -> bool:
@@ -121,8 +121,8 @@ class Brokers(Protocol):
     def connect(self) -> AbstractAsyncContextManager[Broker]: ...
 
 
-class Sessions(Protocol):
-    def open(self, shards: Sequence[int]) -> AbstractAsyncContextManager[Session]: ...
+class LeaderSessions(Protocol):
+    def open(self, shards: Sequence[int]) -> AbstractAsyncContextManager[LeaderSession]: ...
 
 
 class HintSource(Protocol):

@@ -96,8 +96,8 @@ class PostgresLogReader:
         return await self._database.answers()
 
 
-class PgSession:
-    """Implements Session on one connection. One statement at a time; the heartbeat and the work share it."""
+class PostgresLeaderSession:
+    """Implements LeaderSession on one connection. One statement at a time; the heartbeat and the work share it."""
 
     def __init__(
         self, statements: _Statements, shards: Sequence[int], *, timeout_s: float, bell: "_Bell | None" = None
@@ -202,7 +202,7 @@ class _Bell:
             await self._ring.fetch(WAKES, topic, timeout=self._timeout)
 
 
-class PgSessions:
+class PostgresLeaderSessions:
     """Opens sessions for leading. `leader_timeout_s`: how long a paused leader keeps its locks.
 
     `tell`: say after each acknowledgement which topics have got something (publish_notifications.py).
@@ -216,14 +216,14 @@ class PgSessions:
         self._checked = False
 
     @contextlib.asynccontextmanager
-    async def open(self, shards: Sequence[int]) -> AsyncIterator[PgSession]:
+    async def open(self, shards: Sequence[int]) -> AsyncIterator[PostgresLeaderSession]:
         """A session for these shards. Raises Unavailable, and ConfigurationError behind a transaction pooler."""
         connection = await connect(self._dsn, self._name)
         try:
             await self._check(connection)
             statements = await self._prepare(connection)
             async with self._open_bell() as bell:
-                yield PgSession(statements, shards, timeout_s=self._timeout, bell=bell)
+                yield PostgresLeaderSession(statements, shards, timeout_s=self._timeout, bell=bell)
         finally:
             connection.terminate()  # whatever state it is in; the server drops the locks with it
 

@@ -10,7 +10,7 @@ from nightshift.relay.domain.divergence import BrokerFact, diverged, explanation
 from nightshift.relay.domain.errors import Diverged
 from nightshift.relay.domain.readback import loss, to_read
 from nightshift.relay.domain.records import AcknowledgedOffsets, Lane, LastPublished, lay_out
-from nightshift.relay.ports import Ack, Broker, BrokerRecord, Cursors, LogReader, Session
+from nightshift.relay.ports import Ack, Broker, BrokerRecord, Cursors, LeaderSession, LogReader
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.encode import Encoder
 
@@ -30,7 +30,7 @@ class BrokerCheck:
         self._group = group
         self._accepted = accept_divergence
 
-    async def run(self, session: Session, broker: Broker) -> tuple[Cursors, AcknowledgedOffsets]:
+    async def run(self, session: LeaderSession, broker: Broker) -> tuple[Cursors, AcknowledgedOffsets]:
         """Look, publish again what the broker lost, and answer from where to go on.
 
         Raises Diverged when a person must decide.
@@ -49,7 +49,7 @@ class BrokerCheck:
         return cursors, acknowledged
 
     async def _look(
-        self, session: Session, broker: Broker, published: Sequence[LastPublished], newest_loss: int
+        self, session: LeaderSession, broker: Broker, published: Sequence[LastPublished], newest_loss: int
     ) -> str | None:
         offset_ranges = await broker.offset_ranges(list({*broker.lanes(), *(one.lane for one in published)}))
         last = {one.lane: one for one in published}
@@ -88,7 +88,11 @@ class BrokerCheck:
         return diverged(page, await self._log_reader.known([fact.event_id for fact in page])) if page else ()
 
     async def _decide(
-        self, session: Session, untold: tuple[BrokerFact, ...], ends: dict[Lane, BrokerFact], newest_loss: int
+        self,
+        session: LeaderSession,
+        untold: tuple[BrokerFact, ...],
+        ends: dict[Lane, BrokerFact],
+        newest_loss: int,
     ) -> None:
         if self._accepted != token(untold):
             message, hint = explanation(untold)
@@ -100,7 +104,7 @@ class BrokerCheck:
         )
 
     async def _publish_again(
-        self, session: Session, broker: Broker, cursors: Cursors, acknowledged: AcknowledgedOffsets
+        self, session: LeaderSession, broker: Broker, cursors: Cursors, acknowledged: AcknowledgedOffsets
     ) -> None:
         _log.warning("relay.publishing_again", group=self._group, shards=len(cursors.behind))
         after, count = ("", 0), 0
@@ -121,7 +125,7 @@ class BrokerCheck:
         _log.info("relay.published_again", group=self._group, events=count)
 
 
-async def note_loss(session: Session, reason: str, *, seen: int, group: str) -> None:
+async def note_loss(session: LeaderSession, reason: str, *, seen: int, group: str) -> None:
     """Say that the broker lost its data, to the log of this process and to all leaders."""
     _log.error("broker.lost_data", group=group, reason=reason)
     metrics.LOSSES.labels(group).inc()

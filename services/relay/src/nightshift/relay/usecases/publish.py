@@ -12,7 +12,7 @@ from typing import Any, Self
 from nightshift.relay.domain.errors import BrokerLost
 from nightshift.relay.domain.polling import PollInterval
 from nightshift.relay.domain.records import AcknowledgedOffsets, Batch, LastPublished, lay_out
-from nightshift.relay.ports import Ack, Broker, Cursors, Hints, LogReader, Session
+from nightshift.relay.ports import Ack, Broker, Cursors, Hints, LeaderSession, LogReader
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.check import note_acks
 from nightshift.relay.usecases.encode import Encoder
@@ -63,7 +63,7 @@ class Publisher:
 
     async def run(
         self,
-        session: Session,
+        session: LeaderSession,
         broker: Broker,
         hints: Hints,
         cursors: Cursors,
@@ -109,7 +109,7 @@ class Publisher:
                     raise BrokerLost(lost)
                 moving.begin(self._move(session, batch, published))
 
-    async def _move(self, session: Session, batch: Batch, published: Sequence[LastPublished]) -> None:
+    async def _move(self, session: LeaderSession, batch: Batch, published: Sequence[LastPublished]) -> None:
         await session.move(batch.cursors, published)
         metrics.PUBLISHED.labels(self._group).inc(batch.count)
 

@@ -16,7 +16,7 @@ from nightshift.eventlog.port import SHARDS
 from nightshift.relay.domain.errors import BrokerLost, Diverged, LeadershipLost
 from nightshift.relay.domain.polling import PollInterval
 from nightshift.relay.domain.records import shards_of
-from nightshift.relay.ports import Brokers, Hints, HintSource, LogReader, Session, Sessions
+from nightshift.relay.ports import Brokers, Hints, HintSource, LeaderSession, LeaderSessions, LogReader
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.check import BrokerCheck, note_loss
 from nightshift.relay.usecases.encode import Encoder
@@ -52,7 +52,7 @@ class GroupConfig:
 class GroupPorts:
     """What a group of shards works with. `ensure_topics` raises Unavailable while a topic is missing."""
 
-    sessions: Sessions
+    sessions: LeaderSessions
     brokers: Brokers
     hints: HintSource
     log: LogReader
@@ -115,14 +115,14 @@ class ShardGroup:
                 for gauge in (metrics.LEADER, metrics.LAG_EVENTS, metrics.LAG_SECONDS):
                     gauge.labels(self.name).set(0)
 
-    async def _stand_by(self, session: Session) -> bool:
+    async def _stand_by(self, session: LeaderSession) -> bool:
         while not self._signals.stopping:
             if await session.lead():
                 return True
             await asyncio.sleep(self._timings.stand_by)
         return False
 
-    async def _lead(self, session: Session) -> None:
+    async def _lead(self, session: LeaderSession) -> None:
         _log.info("relay.leads", group=self.name, shards=len(self._shards))
         metrics.LEADER.labels(self.name).set(1)
         self._signals.newest_loss = 0
@@ -130,7 +130,7 @@ class ShardGroup:
             await _first_to_end(self._publish_on(session, hints), self._heartbeat(session), self._measure())
         _log.info("relay.stops_leading", group=self.name)
 
-    async def _publish_on(self, session: Session, hints: Hints) -> None:
+    async def _publish_on(self, session: LeaderSession, hints: Hints) -> None:
         retry = RetryDelay(_BACKOFF, random.random)
         while not self._signals.stopping:
             try:
@@ -147,7 +147,7 @@ class ShardGroup:
                 _log.warning("relay.waits", group=self.name, why=str(error))
                 await asyncio.sleep(retry.after_failure())
 
-    async def _heartbeat(self, session: Session) -> None:
+    async def _heartbeat(self, session: LeaderSession) -> None:
         while True:
             self._signals.newest_loss = await session.alive()
             await asyncio.sleep(self._timings.heartbeat)
