@@ -17,11 +17,11 @@ from nightshift.eventlog.append_notification import CHANNEL
 from nightshift.eventlog.database import PgConfig
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.postgres import log_database
-from nightshift.relay.adapters.kafka_broker import KafkaBrokers
+from nightshift.relay.adapters.kafka_broker import KafkaConnector
 from nightshift.relay.adapters.kafka_topics import ensure
 from nightshift.relay.adapters.postgres import PostgresLeaderSessions, PostgresLogReader
 from nightshift.relay.adapters.postgres_hints import PgHints
-from nightshift.relay.ports import Brokers, LeaderSessions
+from nightshift.relay.ports import BrokerConnector, LeaderSessions
 from nightshift.relay.settings import RelaySettings
 from nightshift.relay.usecases.shard_group import GroupPorts, ShardGroup, Timings
 
@@ -41,7 +41,7 @@ def group(settings: RelaySettings) -> Callable[..., Any]:
     async def running(
         *,
         sessions: LeaderSessions | None = None,
-        brokers: Brokers | None = None,
+        brokers: BrokerConnector | None = None,
         objects: MemoryObjectStore | None = None,
         timings: Timings | None = None,
     ) -> AsyncIterator[asyncio.Task[None]]:
@@ -49,7 +49,7 @@ def group(settings: RelaySettings) -> Callable[..., Any]:
         database = log_database(PgConfig(dsn=dsn, max_connections=3))
         ports = GroupPorts(
             sessions=sessions or PostgresLeaderSessions(dsn, name="relay-test", leader_timeout_s=5),
-            brokers=brokers or KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s),
+            brokers=brokers or KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s),
             hints=PgHints(dsn, name="relay-test", channel=CHANNEL),
             log=PostgresLogReader(database),
             objects=objects or MemoryObjectStore(),

@@ -27,7 +27,7 @@ from nightshift.devstack.parts import KafkaAddress, PostgresAddress
 from nightshift.eventlog.errors import ConfigurationError, Unavailable
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import SHARDS, build_stream
-from nightshift.relay.adapters.kafka_broker import KafkaBroker, KafkaBrokers
+from nightshift.relay.adapters.kafka_broker import KafkaBroker, KafkaConnector
 from nightshift.relay.adapters.postgres import PostgresLeaderSession, PostgresLeaderSessions, refuse_pooler
 from nightshift.relay.domain.errors import LeadershipLost
 from nightshift.relay.domain.records import Lane, LastPublished, Record
@@ -84,9 +84,9 @@ async def test_a_large_event_goes_by_reference(
 
 
 class _Flaky:
-    """Brokers whose sends fail in the middle: some lanes go through, some in part, some not at all."""
+    """BrokerConnector whose sends fail in the middle: some lanes go through, some in part, some not at all."""
 
-    def __init__(self, inner: KafkaBrokers, dice: random.Random) -> None:
+    def __init__(self, inner: KafkaConnector, dice: random.Random) -> None:
         self._inner = inner
         self._dice = dice
         self.failures = 0
@@ -114,7 +114,7 @@ class _Flaky:
 async def test_a_send_that_fails_in_the_middle_lets_no_later_event_overtake(
     database: Database, kafka: KafkaAddress, topics: Topics, settings: RelaySettings, group
 ):
-    flaky = _Flaky(KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s), random.Random(7))
+    flaky = _Flaky(KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s), random.Random(7))
     async with (
         log_on(database.dsn()) as log,
         group(brokers=flaky),
@@ -135,7 +135,7 @@ async def test_a_send_that_fails_in_the_middle_lets_no_later_event_overtake(
 class _Slow:
     """LeaderSessions whose moves of the cursors wait to be let through; `told` has what was sent and moved, in order."""
 
-    def __init__(self, dsn: str, brokers: KafkaBrokers) -> None:
+    def __init__(self, dsn: str, brokers: KafkaConnector) -> None:
         self._sessions = PostgresLeaderSessions(dsn, name="relay-test", leader_timeout_s=5)
         self._brokers = brokers
         self.told: list[str] = []
@@ -183,7 +183,7 @@ async def test_what_comes_next_is_read_while_the_cursors_move_and_sent_when_they
 ):
     slow = _Slow(
         settings.postgres_dsn.get_secret_value(),
-        KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s),
+        KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s),
     )
     async with log_on(database.dsn()) as log, group(sessions=slow, brokers=slow):
         await append_some(log, "b1", 1)
@@ -202,7 +202,7 @@ async def test_a_move_that_fails_ends_the_lead_though_nothing_more_comes(
 ):
     slow = _Slow(
         settings.postgres_dsn.get_secret_value(),
-        KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s),
+        KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s),
     )
     slow.lost = True
     async with (
@@ -223,7 +223,7 @@ async def test_who_is_told_to_stop_first_moves_the_cursors(
 ):
     slow = _Slow(
         settings.postgres_dsn.get_secret_value(),
-        KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s),
+        KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s),
     )
     async with log_on(database.dsn()) as log, group(sessions=slow, brokers=slow):
         await append_some(log, "b1", 1)

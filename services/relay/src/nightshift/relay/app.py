@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from nightshift.eventlog.append_notification import CHANNEL
 from nightshift.eventlog.objects.s3 import S3ObjectStore
-from nightshift.relay.adapters.kafka_broker import KafkaBrokers
+from nightshift.relay.adapters.kafka_broker import KafkaConnector
 from nightshift.relay.adapters.kafka_topics import ensure
 from nightshift.relay.adapters.postgres import PostgresLeaderSessions, PostgresLogReader
 from nightshift.relay.adapters.postgres_hints import PgHints
@@ -33,7 +33,7 @@ async def start(running: service.Service[RelaySettings]) -> None:
             leader_timeout_s=settings.relay_leader_timeout_s,
             tell=settings.kafka_adaptive_fetch,
         ),
-        brokers=KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s),
+        brokers=KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s),
         hints=PgHints(dsn, name=name, channel=CHANNEL),
         log=PostgresLogReader(database),
         objects=await running.enter(S3ObjectStore(settings)),

@@ -117,7 +117,7 @@ class Hints(Protocol):
         ...
 
 
-class Brokers(Protocol):
+class BrokerConnector(Protocol):
     def connect(self) -> AbstractAsyncContextManager[Broker]: ...
 
 

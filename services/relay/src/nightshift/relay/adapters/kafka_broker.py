@@ -86,7 +86,7 @@ class KafkaBroker:
         return found
 
 
-class KafkaBrokers:
+class KafkaConnector:
     """Opens sessions with the broker. `ack_timeout_s` bounds each call to it."""
 
     def __init__(self, settings: KafkaSettings, *, ack_timeout_s: float) -> None:

@@ -16,7 +16,14 @@ from nightshift.eventlog.port import SHARDS
 from nightshift.relay.domain.errors import BrokerLost, Diverged, LeadershipLost
 from nightshift.relay.domain.polling import PollInterval
 from nightshift.relay.domain.records import shards_of
-from nightshift.relay.ports import Brokers, Hints, HintSource, LeaderSession, LeaderSessions, LogReader
+from nightshift.relay.ports import (
+    BrokerConnector,
+    Hints,
+    HintSource,
+    LeaderSession,
+    LeaderSessions,
+    LogReader,
+)
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.check import BrokerCheck, note_loss
 from nightshift.relay.usecases.encode import Encoder
@@ -53,7 +60,7 @@ class GroupPorts:
     """What a group of shards works with. `ensure_topics` raises Unavailable while a topic is missing."""
 
     sessions: LeaderSessions
-    brokers: Brokers
+    brokers: BrokerConnector
     hints: HintSource
     log: LogReader
     objects: ObjectStore
