@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 from nightshift.bus.kafka.credentials import connection_arguments
 from nightshift.bus.settings import KafkaSettings
 from nightshift.eventlog.errors import Unavailable
-from nightshift.relay.adapters.kafka_producer import KafkaProducer
+from nightshift.relay.adapters.kafka_producer import BatchProducer
 from nightshift.relay.domain.readback import OffsetRange
 from nightshift.relay.domain.records import Lane, Record
 from nightshift.relay.ports import Ack, BrokerRecord
@@ -22,7 +22,7 @@ _MAX_RECORDS = 500
 class KafkaBroker:
     """Implements Broker on aiokafka."""
 
-    def __init__(self, producer: KafkaProducer, reader: AIOKafkaConsumer, *, timeout_s: float) -> None:
+    def __init__(self, producer: BatchProducer, reader: AIOKafkaConsumer, *, timeout_s: float) -> None:
         self._producer = producer
         self._reader = reader
         self._timeout = timeout_s
@@ -30,7 +30,7 @@ class KafkaBroker:
         self.lanes = producer.lanes
 
     async def send(self, lanes: Mapping[Lane, Sequence[Record]]) -> Sequence[Ack]:
-        """Send all lanes; see KafkaProducer.send."""
+        """Send all lanes; see BatchProducer.send."""
         return await self._producer.send(lanes)
 
     async def offset_ranges(self, lanes: Sequence[Lane]) -> Mapping[Lane, OffsetRange]:
@@ -96,7 +96,7 @@ class KafkaConnector:
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[KafkaBroker]:
         """A session; closed quickly, also when the broker is gone. Raises Unavailable."""
-        producer = KafkaProducer(self._settings, ack_timeout_s=self._timeout)
+        producer = BatchProducer(self._settings, ack_timeout_s=self._timeout)
         reader = AIOKafkaConsumer(
             **connection_arguments(self._settings),
             group_id=None,

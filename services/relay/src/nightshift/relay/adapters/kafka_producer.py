@@ -35,7 +35,7 @@ def _hash(key: bytes) -> int:
     return int(murmur2(key)) & 0x7FFFFFFF
 
 
-class KafkaProducer:
+class BatchProducer:
     """One producer session. After any error it must be closed and not used again."""
 
     def __init__(self, settings: KafkaSettings, *, ack_timeout_s: float) -> None:
