@@ -12,7 +12,7 @@ from nightshift.relay.domain.readback import loss, to_read
 from nightshift.relay.domain.records import AcknowledgedOffsets, Lane, LastPublished, lay_out
 from nightshift.relay.ports import Ack, Broker, BrokerRecord, Cursors, LeaderSession, LogReader
 from nightshift.relay.usecases import metrics
-from nightshift.relay.usecases.encode import Encoder
+from nightshift.relay.usecases.encode import RecordEncoder
 
 _log = structlog.get_logger(__name__)
 
@@ -23,7 +23,7 @@ class BrokerCheck:
     """One group's look at broker and log, and what follows from it."""
 
     def __init__(
-        self, log: LogReader, encoder: Encoder, *, group: str, accept_divergence: str | None
+        self, log: LogReader, encoder: RecordEncoder, *, group: str, accept_divergence: str | None
     ) -> None:
         self._log_reader = log
         self._encoder = encoder

@@ -29,7 +29,7 @@ def _log_reader(actor: str) -> bytes:
     return fact_source(actor).encode()
 
 
-class Encoder:
+class RecordEncoder:
     """Makes records. A message over `inline_bytes` carries its data by reference, in the object store."""
 
     def __init__(self, topics: Topics, objects: ObjectStore, *, inline_bytes: int) -> None:

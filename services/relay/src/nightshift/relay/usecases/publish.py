@@ -15,7 +15,7 @@ from nightshift.relay.domain.records import AcknowledgedOffsets, Batch, LastPubl
 from nightshift.relay.ports import Ack, Broker, Cursors, Hints, LeaderSession, LogReader
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.check import note_acks
-from nightshift.relay.usecases.encode import Encoder
+from nightshift.relay.usecases.encode import RecordEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Publisher:
     def __init__(
         self,
         log: LogReader,
-        encoder: Encoder,
+        encoder: RecordEncoder,
         watch: LeaderSignals,
         *,
         group: str,

@@ -26,7 +26,7 @@ from nightshift.relay.ports import (
 )
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.check import BrokerCheck, note_loss
-from nightshift.relay.usecases.encode import Encoder
+from nightshift.relay.usecases.encode import RecordEncoder
 from nightshift.relay.usecases.publish import BatchLimits, LeaderSignals, Publisher
 
 _log = structlog.get_logger(__name__)
@@ -80,7 +80,7 @@ class ShardGroup:
         self._ensure_topics = ports.ensure_topics
         self._timings = config.timings
         self._signals = LeaderSignals()
-        encoder = Encoder(config.topics, ports.objects, inline_bytes=config.inline_bytes)
+        encoder = RecordEncoder(config.topics, ports.objects, inline_bytes=config.inline_bytes)
         self._check = BrokerCheck(
             ports.log, encoder, group=self.name, accept_divergence=config.accept_divergence
         )
