@@ -241,8 +241,8 @@ async def hops(
         tasks.append(asyncio.create_task(one(n)))
     await asyncio.gather(*tasks)
     out, _ = await process.communicate()
-    heard = dict(line.split() for line in out.decode().splitlines())
-    took = sorted((float(heard[name]) - at) * 1e3 for name, at in sent.items())
+    listening = dict(line.split() for line in out.decode().splitlines())
+    took = sorted((float(listening[name]) - at) * 1e3 for name, at in sent.items())
     return took[len(took) // 2], took[int(len(took) * 0.99)]
 
 

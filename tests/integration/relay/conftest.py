@@ -20,7 +20,7 @@ from nightshift.eventlog.postgres import log_database
 from nightshift.relay.adapters.kafka_broker import KafkaConnector
 from nightshift.relay.adapters.kafka_topics import ensure
 from nightshift.relay.adapters.postgres import PostgresLeaderSessions, PostgresLogReader
-from nightshift.relay.adapters.postgres_hints import PgHints
+from nightshift.relay.adapters.postgres_hints import PostgresAppendListener
 from nightshift.relay.ports import BrokerConnector, LeaderSessions
 from nightshift.relay.settings import RelaySettings
 from nightshift.relay.usecases.shard_group import GroupPorts, ShardGroup, Timings
@@ -50,7 +50,7 @@ def group(settings: RelaySettings) -> Callable[..., Any]:
         ports = GroupPorts(
             sessions=sessions or PostgresLeaderSessions(dsn, name="relay-test", leader_timeout_s=5),
             brokers=brokers or KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s),
-            hints=PgHints(dsn, name="relay-test", channel=CHANNEL),
+            notifications=PostgresAppendListener(dsn, name="relay-test", channel=CHANNEL),
             log=PostgresLogReader(database),
             objects=objects or MemoryObjectStore(),
             ensure_topics=partial(ensure, settings, create=False, partitions=None, replication=None),

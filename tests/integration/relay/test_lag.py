@@ -1,4 +1,4 @@
-"""How far the relay is behind, as its metrics tell it: in events, and in seconds since the oldest of them."""
+"""How far the relay is behind, as its metrics notify it: in events, and in seconds since the oldest of them."""
 
 import asyncio
 import contextlib

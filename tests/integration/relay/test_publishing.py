@@ -304,7 +304,7 @@ async def test_a_server_that_crashes_after_any_of_its_answers_is_waited_for(data
         nonlocal whole
         async with tcp_proxy(server.host, server.port) as proxy:
             near = PostgresAddress(proxy.host, proxy.own_port).dsn("nightshift_relay", database.name)
-            sessions = PostgresLeaderSessions(near, name="crash", leader_timeout_s=5, tell=True)
+            sessions = PostgresLeaderSessions(near, name="crash", leader_timeout_s=5, notify=True)
             proxy.crash_after = answers
             with contextlib.suppress(LeadershipLost, Unavailable):
                 async with sessions.open([answers % SHARDS]) as session:

@@ -133,17 +133,17 @@ class TestDivergence:
 
 
 class TestPace:
-    interval = PollInterval(alone=(0.002, 0.05), hinted=(0.01, 0.25))
+    interval = PollInterval(alone=(0.002, 0.05), notified=(0.01, 0.25))
 
     def test_a_find_is_followed_at_once(self):
-        assert self.interval.following(0.05, found=True, hints=False) == 0.002
-        assert self.interval.following(0.25, found=True, hints=True) == 0.01
+        assert self.interval.following(0.05, found=True, notifications=False) == 0.002
+        assert self.interval.following(0.25, found=True, notifications=True) == 0.01
 
     def test_quiet_doubles_up_to_the_bound_for_its_way_of_waking(self):
-        for hints, first, bound in ((False, 0.004, 0.05), (True, 0.02, 0.25)):
+        for notifications, first, bound in ((False, 0.004, 0.05), (True, 0.02, 0.25)):
             waits, wait = [], 0.0
             for _ in range(12):
-                wait = self.interval.following(wait, found=False, hints=hints)
+                wait = self.interval.following(wait, found=False, notifications=notifications)
                 waits.append(wait)
             assert waits[:2] == [first, 2 * first]
             assert waits[-1] == bound

@@ -12,7 +12,7 @@ from nightshift.eventlog.objects.s3 import S3ObjectStore
 from nightshift.relay.adapters.kafka_broker import KafkaConnector
 from nightshift.relay.adapters.kafka_topics import ensure
 from nightshift.relay.adapters.postgres import PostgresLeaderSessions, PostgresLogReader
-from nightshift.relay.adapters.postgres_hints import PgHints
+from nightshift.relay.adapters.postgres_hints import PostgresAppendListener
 from nightshift.relay.settings import RelaySettings
 from nightshift.relay.usecases.shard_group import GroupPorts, ShardGroup
 from nightshift.servicekit import service
@@ -31,10 +31,10 @@ async def start(running: service.Service[RelaySettings]) -> None:
             dsn,
             name=name,
             leader_timeout_s=settings.relay_leader_timeout_s,
-            tell=settings.kafka_adaptive_fetch,
+            notify=settings.kafka_adaptive_fetch,
         ),
         brokers=KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s),
-        hints=PgHints(dsn, name=name, channel=CHANNEL),
+        notifications=PostgresAppendListener(dsn, name=name, channel=CHANNEL),
         log=PostgresLogReader(database),
         objects=await running.enter(S3ObjectStore(settings)),
         ensure_topics=partial(

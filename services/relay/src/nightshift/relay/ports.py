@@ -14,7 +14,7 @@ from nightshift.relay.domain.records import Lane, LastPublished, Record
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Offsets the broker gave a lane's records: the first and the last; -1 where it did not tell.
+    """Offsets the broker gave a lane's records: the first and the last; -1 where it did not notify.
 
     `batch` is the offset of the last record batch of the send, `record` the first record in it.
     """
@@ -104,16 +104,16 @@ class Broker(Protocol):
         ...
 
 
-class Hints(Protocol):
+class AppendNotifications(Protocol):
     """Writers' word that something was appended."""
 
     @property
-    def heard(self) -> bool:
-        """Whether hints arrive at all."""
+    def listening(self) -> bool:
+        """Whether notifications arrive at all."""
         ...
 
     async def wait(self, seconds: float) -> frozenset[int]:
-        """Until a hint, or for so long; the shards that were hinted at since the last wait."""
+        """Until a hint, or for so long; the shards that were notified at since the last wait."""
         ...
 
 
@@ -125,5 +125,5 @@ class LeaderSessions(Protocol):
     def open(self, shards: Sequence[int]) -> AbstractAsyncContextManager[LeaderSession]: ...
 
 
-class HintSource(Protocol):
-    def listen(self, shards: Sequence[int]) -> AbstractAsyncContextManager[Hints]: ...
+class AppendListener(Protocol):
+    def listen(self, shards: Sequence[int]) -> AbstractAsyncContextManager[AppendNotifications]: ...

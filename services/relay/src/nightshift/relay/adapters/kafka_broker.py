@@ -45,7 +45,7 @@ class KafkaBroker:
                     self._reader.beginning_offsets(partitions), self._reader.end_offsets(partitions)
                 )
         except (KafkaError, TimeoutError) as error:
-            raise Unavailable(f"the broker does not tell its offsets: {type(error).__name__}") from error
+            raise Unavailable(f"the broker does not notify its offsets: {type(error).__name__}") from error
         return {Lane(p.topic, p.partition): OffsetRange(starts[p], ends[p]) for p in partitions}
 
     async def held(self, ranges: Mapping[Lane, tuple[int, int]]) -> AsyncIterator[BrokerRecord]:

@@ -12,7 +12,7 @@ from typing import Any, Self
 from nightshift.relay.domain.errors import BrokerLost
 from nightshift.relay.domain.polling import PollInterval
 from nightshift.relay.domain.records import AcknowledgedOffsets, Batch, LastPublished, lay_out
-from nightshift.relay.ports import Ack, Broker, Cursors, Hints, LeaderSession, LogReader
+from nightshift.relay.ports import Ack, AppendNotifications, Broker, Cursors, LeaderSession, LogReader
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.check import note_acks
 from nightshift.relay.usecases.encode import RecordEncoder
@@ -65,7 +65,7 @@ class Publisher:
         self,
         session: LeaderSession,
         broker: Broker,
-        hints: Hints,
+        notifications: AppendNotifications,
         cursors: Cursors,
         acknowledged: AcknowledgedOffsets,
     ) -> None:
@@ -85,14 +85,18 @@ class Publisher:
                     if clock() - looked > self._limits.look_when_idle_s:
                         await self._look(broker, acknowledged)
                         looked = clock()
-                    hinted = await hints.wait(wait)
-                    if hinted and clock() - read_all < self._limits.read_all_s:
+                    notified = await notifications.wait(wait)
+                    if notified and clock() - read_all < self._limits.read_all_s:
                         # One probe instead of one a shard; what came without a hint waits for the next whole read.
-                        following = await self._prepare(broker, {shard: positions[shard] for shard in hinted})
+                        following = await self._prepare(
+                            broker, {shard: positions[shard] for shard in notified}
+                        )
                     else:
                         read_all = clock()
                         following = await self._prepare(broker, positions)
-                    wait = self._interval.following(wait, found=following is not None, hints=hints.heard)
+                    wait = self._interval.following(
+                        wait, found=following is not None, notifications=notifications.listening
+                    )
                     continue
                 await moving.finish()
                 if clock() - looked > self._limits.look_before_send_s:

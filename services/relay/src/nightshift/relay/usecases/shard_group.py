@@ -17,9 +17,9 @@ from nightshift.relay.domain.errors import BrokerLost, Diverged, LeadershipLost
 from nightshift.relay.domain.polling import PollInterval
 from nightshift.relay.domain.records import shards_of
 from nightshift.relay.ports import (
+    AppendListener,
+    AppendNotifications,
     BrokerConnector,
-    Hints,
-    HintSource,
     LeaderSession,
     LeaderSessions,
     LogReader,
@@ -61,7 +61,7 @@ class GroupPorts:
 
     sessions: LeaderSessions
     brokers: BrokerConnector
-    hints: HintSource
+    notifications: AppendListener
     log: LogReader
     objects: ObjectStore
     ensure_topics: Callable[[], Awaitable[None]]
@@ -75,7 +75,7 @@ class ShardGroup:
         self._shards = shards_of(number, config.groups, SHARDS)
         self._sessions = ports.sessions
         self._brokers = ports.brokers
-        self._hints = ports.hints
+        self._notifications = ports.notifications
         self._log_reader = ports.log
         self._ensure_topics = ports.ensure_topics
         self._timings = config.timings
@@ -133,11 +133,13 @@ class ShardGroup:
         _log.info("relay.leads", group=self.name, shards=len(self._shards))
         metrics.LEADER.labels(self.name).set(1)
         self._signals.newest_loss = 0
-        async with self._hints.listen(self._shards) as hints:
-            await _first_to_end(self._publish_on(session, hints), self._heartbeat(session), self._measure())
+        async with self._notifications.listen(self._shards) as notifications:
+            await _first_to_end(
+                self._publish_on(session, notifications), self._heartbeat(session), self._measure()
+            )
         _log.info("relay.stops_leading", group=self.name)
 
-    async def _publish_on(self, session: LeaderSession, hints: Hints) -> None:
+    async def _publish_on(self, session: LeaderSession, notifications: AppendNotifications) -> None:
         retry = RetryDelay(_BACKOFF, random.random)
         while not self._signals.stopping:
             try:
@@ -146,7 +148,7 @@ class ShardGroup:
                     cursors, acknowledged = await self._check.run(session, broker)
                     retry.reset()
                     try:
-                        await self._publish.run(session, broker, hints, cursors, acknowledged)
+                        await self._publish.run(session, broker, notifications, cursors, acknowledged)
                     except BrokerLost as error:
                         await note_loss(session, str(error), seen=cursors.newest_loss, group=self.name)
             except Unavailable as error:
