@@ -241,8 +241,8 @@ async def hops(
         tasks.append(asyncio.create_task(one(n)))
     await asyncio.gather(*tasks)
     out, _ = await process.communicate()
-    listening = dict(line.split() for line in out.decode().splitlines())
-    took = sorted((float(listening[name]) - at) * 1e3 for name, at in sent.items())
+    heard = dict(line.split() for line in out.decode().splitlines())
+    took = sorted((float(heard[name]) - at) * 1e3 for name, at in sent.items())
     return took[len(took) // 2], took[int(len(took) * 0.99)]
 
 
@@ -269,10 +269,10 @@ async def idle_cpu(on: Stack, topics: Topics) -> float:
     async with relay(on, topics) as process:
         await leads(on)
         await asyncio.sleep(3)
-        timings, began = psutil.Process(process.pid).cpu_times(), time.perf_counter()
+        times, began = psutil.Process(process.pid).cpu_times(), time.perf_counter()
         await asyncio.sleep(10)
         now = psutil.Process(process.pid).cpu_times()
-        return 100 * (now.user + now.system - timings.user - timings.system) / (time.perf_counter() - began)
+        return 100 * (now.user + now.system - times.user - times.system) / (time.perf_counter() - began)
 
 
 async def relay_hops(on: Stack, topics: Topics) -> tuple[float, float]:

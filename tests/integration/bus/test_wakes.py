@@ -1,4 +1,4 @@
-"""On a broker that wakes nobody: what the relay tells is fetched at once, and what it does not notify a little later."""
+"""On a broker that wakes nobody: what the relay tells is fetched at once, and what it does not tell a little later."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,7 +7,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 from tests.support.bus_suite import QUICK, Seen, fact, request
-from tests.support.stack import Database as StreamVersion
+from tests.support.stack import Database as Place
 from tests.support.waiting import eventually
 
 from nightshift.bus.kafka import fetch_pace
@@ -22,10 +22,10 @@ from nightshift.relay.domain.records import Lane, LastPublished
 
 
 @asynccontextmanager
-async def listening(place: StreamVersion) -> AsyncIterator[PostgresWakes]:
+async def listening(place: Place) -> AsyncIterator[PostgresWakes]:
     server = Database(PgConfig(dsn=place.dsn("nightshift_sandbox_gateway"), application_name="ears"))
     async with PostgresWakes(server) as wakes:
-        await eventually(lambda: wakes.listening)
+        await eventually(lambda: wakes.heard)
         yield wakes
     await server.close()
 
@@ -36,18 +36,18 @@ async def test_a_fact_that_is_told_of_is_fetched_then_and_requests_are_asked_for
     rig, monkeypatch, patience_s: float
 ) -> None:
     class Bell:
-        listening = True
+        heard = True
 
         def __init__(self) -> None:
             self.rings = {}
 
-        def on(self, topic, notify) -> None:
-            self.rings[topic] = notify
+        def on(self, topic, ring) -> None:
+            self.rings[topic] = ring
 
     monkeypatch.setattr(fetch_pace, "TOLD_S", (3600.0, 3600.0))
     if not rig.settings.kafka_adaptive_fetch:
         pytest.skip("this broker wakes its fetches itself")
-    told, notifier = Seen(), Bell()
+    told, bell = Seen(), Bell()
     subscription = Subscription(
         rig.topics.build, f"{rig.topics.prefix}.told", {CheckpointSaved: told}, patience_s=patience_s
     )
@@ -58,15 +58,15 @@ async def test_a_fact_that_is_told_of_is_fetched_then_and_requests_are_asked_for
         [subscription, requests],
         producer=rig.producer,
         objects=rig.objects,
-        wakes=notifier,
+        wakes=bell,
         policy=QUICK,
     )
     async with rig.producer, consumers:
         await eventually(lambda: consumers.assigned)
-        assert set(notifier.rings) == {rig.topics.build}
+        assert set(bell.rings) == {rig.topics.build}
         for version in range(1, 31):
             await rig.producer.send([Outgoing.of(rig.topics.build, fact("b", version))])
-            notifier.rings[rig.topics.build]()
+            bell.rings[rig.topics.build]()
             await eventually(lambda version=version: len(told.events) == version)
         await rig.producer.send([Outgoing.of(rig.topics.requests, request("b"))])
         await eventually(
@@ -74,7 +74,7 @@ async def test_a_fact_that_is_told_of_is_fetched_then_and_requests_are_asked_for
         )  # nobody tells of requests, and they come all the same
 
 
-async def test_the_relay_tells_each_topic_once_after_an_acknowledgement(database: StreamVersion) -> None:
+async def test_the_relay_tells_each_topic_once_after_an_acknowledgement(database: Place) -> None:
     async with listening(database) as wakes:
         rung: list[str] = []
         for topic in ("build", "sandbox", "other"):
@@ -92,7 +92,7 @@ async def test_the_relay_tells_each_topic_once_after_an_acknowledgement(database
         assert sorted(rung) == ["build", "other", "sandbox"]
 
 
-async def test_after_a_lost_connection_everybody_is_rung(database: StreamVersion) -> None:
+async def test_after_a_lost_connection_everybody_is_rung(database: Place) -> None:
     async with listening(database) as wakes:
         rung: list[str] = []
         wakes.on("build", lambda: rung.append("build"))
@@ -100,10 +100,10 @@ async def test_after_a_lost_connection_everybody_is_rung(database: StreamVersion
         await admin.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ears'"
         )
-        await eventually(lambda: not wakes.listening)
+        await eventually(lambda: not wakes.heard)
         await admin.execute(f"NOTIFY {CHANNEL}, 'build'")  # said to nobody
         assert rung == []
-        await eventually(lambda: wakes.listening)
+        await eventually(lambda: wakes.heard)
         assert rung == ["build"]
         await admin.execute(f"NOTIFY {CHANNEL}, 'build'")
         await eventually(lambda: len(rung) == 2)
