@@ -19,7 +19,7 @@ from nightshift.contracts.events.build import ToolCallRequested
 from nightshift.contracts.events.sandbox import SandboxClosed, SandboxLost, SandboxOpened, ToolCallCompleted
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import Event, Owner, PendingKind
-from nightshift.eventlog.errors import NightshiftError, Refused, Unavailable
+from nightshift.eventlog.errors import Refused, Unavailable
 from nightshift.eventlog.memory import MemoryEventLog
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import NewEvent, PendingItem, RecordedEvent
