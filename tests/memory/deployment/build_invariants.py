@@ -1,4 +1,4 @@
-"""The verdict on a build's log, by rules of its own: it shares no code with what it judges."""
+"""The invariants of one build's events. They share no code with what they judge."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import Event
 
 
-def faults(events: Sequence[Event]) -> list[str]:
-    """Every broken promise in the log of a build that is over."""
-    return [*_calls(events), *_money(events), *_order(events), *_end(events)]
+def violations(events: Sequence[Event]) -> list[str]:
+    """Every broken promise in the events of a build that has ended."""
+    return [*_calls(events), *_money(events), *_order(events)]
 
 
 def _calls(events: Sequence[Event]) -> list[str]:
@@ -98,11 +98,3 @@ def _order(events: Sequence[Event]) -> list[str]:
             case _:
                 pass
     return found
-
-
-def _end(events: Sequence[Event]) -> list[str]:
-    return (
-        []
-        if isinstance(events[-1], BuildReady) or any(isinstance(e, BuildReady) for e in events)
-        else [f"not ready: {next(e for e in reversed(events) if e.type.startswith('build.'))!r}"]
-    )
