@@ -95,6 +95,7 @@ class Deployment:
         await asyncio.sleep(AN_HOUR)
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.roster.close()
 
 
