@@ -19,15 +19,15 @@ from nightshift.contracts.events.build import ToolCallRequested
 from nightshift.contracts.events.sandbox import SandboxClosed, SandboxLost, SandboxOpened, ToolCallCompleted
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import Event, Owner, PendingKind
-from nightshift.eventlog.errors import NightshiftError, Refused, Unavailable
+from nightshift.eventlog.errors import Refused, Unavailable
 from nightshift.eventlog.memory import MemoryEventLog
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import NewEvent, PendingItem, RecordedEvent
+from nightshift.orchestrator.adapters.event_log_repository import Journal
 from nightshift.orchestrator.handlers import Handlers
-from nightshift.orchestrator.journal import Journal
-from nightshift.orchestrator.roster import Roster, RosterSettings
-from nightshift.orchestrator.runner import Crew, Runner
-from nightshift.orchestrator.usecases import Builds
+from nightshift.orchestrator.usecases.build_scheduler import Roster, RosterSettings
+from nightshift.orchestrator.usecases.requests import Builds
+from nightshift.orchestrator.usecases.runner import Crew, Runner
 from nightshift.snapshotter.domain.view import View, Wanted, see
 
 LEASE_S = 6.0

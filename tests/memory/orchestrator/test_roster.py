@@ -7,7 +7,7 @@ from typing import Any
 
 from nightshift.eventlog.leases.memory import MemoryLeases
 from nightshift.eventlog.leases.port import Lease
-from nightshift.orchestrator.roster import Roster, RosterSettings
+from nightshift.orchestrator.usecases.build_scheduler import Roster, RosterSettings
 from nightshift.simulation.loop import SimulatedLoop
 
 TTL = 10.0

@@ -14,15 +14,15 @@ from nightshift.eventlog.database import PgConfig
 from nightshift.eventlog.leases.postgres import PostgresLeases
 from nightshift.eventlog.objects.s3 import S3ObjectStore
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
+from nightshift.orchestrator.adapters.event_log_repository import Journal
 from nightshift.orchestrator.adapters.late_model import LateModel
 from nightshift.orchestrator.adapters.postgres import PostgresBuildNumbers, PostgresUnowned
 from nightshift.orchestrator.handlers import Handlers
-from nightshift.orchestrator.journal import Journal
 from nightshift.orchestrator.ports import ClosingModel
-from nightshift.orchestrator.roster import Roster
-from nightshift.orchestrator.runner import Crew, Runner
 from nightshift.orchestrator.settings import OrchestratorSettings
-from nightshift.orchestrator.usecases import Builds
+from nightshift.orchestrator.usecases.build_scheduler import Roster
+from nightshift.orchestrator.usecases.requests import Builds
+from nightshift.orchestrator.usecases.runner import Crew, Runner
 from nightshift.servicekit import service
 
 NAME = Owner.ORCHESTRATOR.value

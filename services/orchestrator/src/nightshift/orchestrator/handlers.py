@@ -17,8 +17,8 @@ from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault, Refused
 from nightshift.eventlog.port import RecordedEvent
-from nightshift.orchestrator.roster import Roster
-from nightshift.orchestrator.usecases import Builds
+from nightshift.orchestrator.usecases.build_scheduler import Roster
+from nightshift.orchestrator.usecases.requests import Builds
 
 E = TypeVar("E", bound=Event)
 

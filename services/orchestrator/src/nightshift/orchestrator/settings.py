@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from nightshift.contracts.prices import DEFAULT_MODEL, SCRIPTED_MODEL
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.roster import RosterSettings
+from nightshift.orchestrator.usecases.build_scheduler import RosterSettings
 from nightshift.servicekit.settings import Settings
 
 

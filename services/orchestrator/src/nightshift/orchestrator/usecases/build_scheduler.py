@@ -12,7 +12,7 @@ from nightshift.eventlog.errors import Fault, NightshiftError, Transient
 from nightshift.eventlog.leases.port import Lease, Leases
 from nightshift.orchestrator.domain.commands import CancelBuild
 from nightshift.orchestrator.ports import Unowned
-from nightshift.orchestrator.runner import Runner
+from nightshift.orchestrator.usecases.runner import Runner
 
 _log = structlog.get_logger(__name__)
 

@@ -20,6 +20,7 @@ from nightshift.eventlog.errors import (
     Transient,
     VersionConflict,
 )
+from nightshift.orchestrator.adapters.event_log_repository import CannotFold, Journal
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     Answer,
@@ -50,7 +51,6 @@ from nightshift.orchestrator.domain.next_step import (
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.prompt import Written, request_bytes
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, Mode
-from nightshift.orchestrator.journal import CannotFold, Journal
 from nightshift.orchestrator.ports import BuildNumbers, CallError, Meter, Model
 
 _log = structlog.get_logger(__name__)

@@ -3,13 +3,13 @@
 from nightshift.contracts.events.requests import BuildCancelRequested, BuildMessageSent, BuildRequested
 from nightshift.eventlog.errors import EventIdReused, NotFound, StreamClosed, VersionConflict
 from nightshift.eventlog.port import RecordedEvent
+from nightshift.orchestrator.adapters.event_log_repository import Journal
 from nightshift.orchestrator.domain.admission import admit, same_request
 from nightshift.orchestrator.domain.commands import AcceptBuild, CancelBuild, TellAgent
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, Mode
-from nightshift.orchestrator.journal import Journal
-from nightshift.orchestrator.roster import Roster
-from nightshift.orchestrator.runner import Clock
+from nightshift.orchestrator.usecases.build_scheduler import Roster
+from nightshift.orchestrator.usecases.runner import Clock
 
 
 class Builds:
