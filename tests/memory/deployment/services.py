@@ -23,7 +23,7 @@ from nightshift.eventlog.errors import Refused, Unavailable
 from nightshift.eventlog.memory import MemoryEventLog
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import NewEvent, PendingItem, RecordedEvent
-from nightshift.orchestrator.adapters.event_log_repository import Journal
+from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
 from nightshift.orchestrator.handlers import Handlers
 from nightshift.orchestrator.usecases.build_scheduler import Roster, RosterSettings
 from nightshift.orchestrator.usecases.requests import Builds
@@ -40,16 +40,16 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
     world = deployment.world
     actor = f"{name}-{world.draws.getrandbits(32)}"
     objects = MemoryObjectStore(deployment.bodies, wire=world)
-    journal = Journal(deployment.log(Owner.ORCHESTRATOR), objects, policy=deployment.policy, actor=actor)
+    repository = EventLogBuildRepository(deployment.log(Owner.ORCHESTRATOR), objects, policy=deployment.policy, actor=actor)
     outside = Outside(deployment)
-    crew = Crew(journal, outside, outside, deployment.policy, world.now)
+    crew = Crew(repository, outside, outside, deployment.policy, world.now)
     roster = Roster(
         RemoteLeases(world, deployment.leases),
         outside,
         lambda build_id: Runner(build_id, crew),
         settings=RosterSettings(owner=actor, capacity=2, lease_s=LEASE_S, look_every_s=1.0),
     )
-    builds = Builds(journal, roster, policy=deployment.policy, clock=world.now)
+    builds = Builds(repository, roster, policy=deployment.policy, clock=world.now)
     handlers = Handlers(builds, roster)
     subscriptions = (
         handlers.on_requests(),

@@ -20,11 +20,11 @@ from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import NewEvent, build_stream
 from nightshift.eventlog.prepare import recorded
 from nightshift.orchestrator.adapters import event_log_repository
-from nightshift.orchestrator.adapters.event_log_repository import Journal
+from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
 from nightshift.orchestrator.domain import calls, evolve
 from nightshift.orchestrator.domain.commands import Answer, CallFailed
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.ports import CallError, Meter
+from nightshift.orchestrator.ports import CallError, UsageMeter
 from nightshift.orchestrator.usecases import runner
 from nightshift.orchestrator.usecases.build_scheduler import Roster, RosterSettings
 from nightshift.orchestrator.usecases.requests import Builds
@@ -44,7 +44,7 @@ class Deployment:
         self.respond = respond
         self.calls = 0
         log = MemoryEventLog(self.tables, owner=Owner.ORCHESTRATOR, now=self.now)
-        builds = Journal(log, MemoryObjectStore(), policy=POLICY, actor="test")
+        builds = EventLogBuildRepository(log, MemoryObjectStore(), policy=POLICY, actor="test")
         crew = Crew(builds, self, self, POLICY, self.now)
         settings = RosterSettings(owner="me")
         self.roster = Roster(MemoryLeases(), self, lambda build_id: Runner(build_id, crew), settings=settings)
@@ -56,7 +56,7 @@ class Deployment:
     def events(self) -> list[Event]:
         return [recorded(row).data for row in self.tables.streams[build_stream(BUILD)].rows]
 
-    async def answer(self, body: bytes, meter: Meter) -> Answer:
+    async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
         self.calls += 1
         meter.under_way = True
         await asyncio.sleep(1)

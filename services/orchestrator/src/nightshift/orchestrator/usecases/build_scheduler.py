@@ -11,7 +11,7 @@ import structlog
 from nightshift.eventlog.errors import Fault, NightshiftError, Transient
 from nightshift.eventlog.leases.port import Lease, Leases
 from nightshift.orchestrator.domain.commands import CancelBuild
-from nightshift.orchestrator.ports import Unowned
+from nightshift.orchestrator.ports import UnownedBuilds
 from nightshift.orchestrator.usecases.runner import Runner
 
 _log = structlog.get_logger(__name__)
@@ -43,7 +43,7 @@ class Roster:
     def __init__(
         self,
         leases: Leases,
-        unowned: Unowned,
+        unowned: UnownedBuilds,
         make_runner: Callable[[str], Runner],
         *,
         settings: RosterSettings,

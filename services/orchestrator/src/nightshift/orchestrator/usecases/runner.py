@@ -20,7 +20,6 @@ from nightshift.eventlog.errors import (
     Transient,
     VersionConflict,
 )
-from nightshift.orchestrator.adapters.event_log_repository import CannotFold, Journal
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     Answer,
@@ -51,7 +50,14 @@ from nightshift.orchestrator.domain.next_step import (
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.prompt import Written, request_bytes
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, Mode
-from nightshift.orchestrator.ports import BuildNumbers, CallError, Meter, Model
+from nightshift.orchestrator.ports import (
+    BuildNumbers,
+    BuildRepository,
+    CallError,
+    CannotFold,
+    Model,
+    UsageMeter,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -69,7 +75,7 @@ _FIRST_WAIT, _LONGEST_WAIT = timedelta(seconds=1), timedelta(seconds=15)
 class Crew:
     """What every runner of this process works with."""
 
-    journal: Journal
+    repository: BuildRepository
     model: Model
     numbers: BuildNumbers
     policy: Policy
@@ -82,7 +88,7 @@ class _Flight:
 
     call_id: UUID
     task: asyncio.Task[Answer | CallFailed]
-    meter: Meter
+    meter: UsageMeter
 
 
 class Runner:
@@ -112,7 +118,7 @@ class Runner:
     async def run(self) -> None:
         """Returns when the build has ended or sleeps. Raises what the log raises."""
         try:
-            self._state = await self._crew.journal.fold(self.build_id)
+            self._state = await self._crew.repository.load(self.build_id)
             while True:
                 if self._cancel is not None and self._state.mode is not Mode.ENDED:
                     await self._commit(replace(self._cancel, seen=await self._hang_up()))
@@ -138,7 +144,7 @@ class Runner:
             first = ids.request_cause(BuildStalled.type, self.build_id)
             command = ReportStall("fault", _one_line(error), after or first)
         try:
-            await self._crew.journal.note(self.build_id, command, now)
+            await self._crew.repository.commit_at_any_version(self.build_id, command, now)
         except (EventIdReused, StreamClosed):
             return  # appended before, with another detail; or the build has ended
         except NightshiftError as unreported:
@@ -151,7 +157,7 @@ class Runner:
         command = AbandonCall(await self._hang_up())
         with suppress(NightshiftError, TimeoutError):
             async with asyncio.timeout(_FAREWELL_S):
-                await self._crew.journal.commit(self.build_id, self._state, command, self._crew.clock())
+                await self._crew.repository.commit(self.build_id, self._state, command, self._crew.clock())
 
     async def _take(self, step: Step | Wait) -> None:
         match step:
@@ -192,7 +198,7 @@ class Runner:
         """An answer that was paid for is not thrown away because the log is away for a while: the same again."""
         while True:
             try:
-                return await self._crew.journal.commit(
+                return await self._crew.repository.commit(
                     self.build_id, self._state, command, self._crew.clock()
                 )
             except Transient as error:
@@ -202,7 +208,7 @@ class Runner:
     async def _catch_up(self) -> None:
         self._news.clear()
         before = self._state.version
-        self._state = await self._crew.journal.catch_up(self.build_id, self._state)
+        self._state = await self._crew.repository.catch_up(self.build_id, self._state)
         if self._state.version > before:
             self._patience = _FIRST_WAIT
 
@@ -222,7 +228,7 @@ class Runner:
         call = self._state.call
         if call is None:
             return
-        meter = Meter()
+        meter = UsageMeter()
         try:
             body = request_bytes(self._state, self._crew.policy, self._written)
         except Exception as error:  # noqa: BLE001 - a call that is started and not made would be abandoned at its worst case
@@ -233,7 +239,7 @@ class Runner:
         self._flight = _Flight(call.event_id, task, meter)
         self._seen = None
 
-    async def _think(self, body: bytes, meter: Meter) -> Answer | CallFailed:
+    async def _think(self, body: bytes, meter: UsageMeter) -> Answer | CallFailed:
         try:
             return await self._crew.model.answer(body, meter)
         except CallError as error:
