@@ -27,7 +27,7 @@ from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildR
 from nightshift.orchestrator.handlers import Handlers
 from nightshift.orchestrator.usecases.build_scheduler import Roster, RosterSettings
 from nightshift.orchestrator.usecases.requests import Builds
-from nightshift.orchestrator.usecases.runner import Crew, Runner
+from nightshift.orchestrator.usecases.runner import RunnerDependencies, Runner
 from nightshift.snapshotter.domain.view import View, Wanted, see
 
 LEASE_S = 6.0
@@ -42,11 +42,11 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
     objects = MemoryObjectStore(deployment.bodies, wire=world)
     repository = EventLogBuildRepository(deployment.log(Owner.ORCHESTRATOR), objects, policy=deployment.policy, actor=actor)
     outside = Outside(deployment)
-    crew = Crew(repository, outside, outside, deployment.policy, world.now)
+    dependencies = RunnerDependencies(repository, outside, outside, deployment.policy, world.now)
     roster = Roster(
         RemoteLeases(world, deployment.leases),
         outside,
-        lambda build_id: Runner(build_id, crew),
+        lambda build_id: Runner(build_id, dependencies),
         settings=RosterSettings(owner=actor, capacity=2, lease_s=LEASE_S, look_every_s=1.0),
     )
     builds = Builds(repository, roster, policy=deployment.policy, clock=world.now)

@@ -28,7 +28,7 @@ from nightshift.orchestrator.ports import CallError, UsageMeter
 from nightshift.orchestrator.usecases import runner
 from nightshift.orchestrator.usecases.build_scheduler import Roster, RosterSettings
 from nightshift.orchestrator.usecases.requests import Builds
-from nightshift.orchestrator.usecases.runner import Crew, Runner
+from nightshift.orchestrator.usecases.runner import RunnerDependencies, Runner
 from nightshift.simulation.loop import SimulatedLoop
 
 POLICY = Policy()
@@ -45,9 +45,9 @@ class Deployment:
         self.calls = 0
         log = MemoryEventLog(self.tables, owner=Owner.ORCHESTRATOR, now=self.now)
         builds = EventLogBuildRepository(log, MemoryObjectStore(), policy=POLICY, actor="test")
-        crew = Crew(builds, self, self, POLICY, self.now)
+        dependencies = RunnerDependencies(builds, self, self, POLICY, self.now)
         settings = RosterSettings(owner="me")
-        self.roster = Roster(MemoryLeases(), self, lambda build_id: Runner(build_id, crew), settings=settings)
+        self.roster = Roster(MemoryLeases(), self, lambda build_id: Runner(build_id, dependencies), settings=settings)
         self.builds = Builds(builds, self.roster, policy=POLICY, clock=self.now)
 
     def now(self) -> datetime:

@@ -22,7 +22,7 @@ from nightshift.orchestrator.ports import ClosingModel
 from nightshift.orchestrator.settings import OrchestratorSettings
 from nightshift.orchestrator.usecases.build_scheduler import Roster
 from nightshift.orchestrator.usecases.requests import Builds
-from nightshift.orchestrator.usecases.runner import Crew, Runner
+from nightshift.orchestrator.usecases.runner import RunnerDependencies, Runner
 from nightshift.servicekit import service
 
 NAME = Owner.ORCHESTRATOR.value
@@ -49,14 +49,14 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
     model = await running.enter(LateModel(lambda: _claude(settings)))
     running.fail_when(model.failed, "the model's SDK cannot be loaded")
     repository = EventLogBuildRepository(log, objects, policy=policy, actor=actor)
-    crew = Crew(repository, model, PostgresBuildNumbers(database), policy, _now)
+    dependencies = RunnerDependencies(repository, model, PostgresBuildNumbers(database), policy, _now)
     leases = PostgresLeases(database)
     if settings.instance is not None:
         await leases.release_all(settings.lease_owner)
     roster = Roster(
         leases,
         PostgresUnownedBuilds(database),
-        lambda build_id: Runner(build_id, crew),
+        lambda build_id: Runner(build_id, dependencies),
         settings=settings.roster(),
     )
     running.on_stop(roster.close)
