@@ -26,9 +26,9 @@ from nightshift.orchestrator.domain.commands import Answer, CallFailed
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.ports import CallError, UsageMeter
 from nightshift.orchestrator.usecases import runner
-from nightshift.orchestrator.usecases.build_scheduler import Roster, RosterSettings
+from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, SchedulerSettings
 from nightshift.orchestrator.usecases.requests import Builds
-from nightshift.orchestrator.usecases.runner import RunnerDependencies, Runner
+from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
 from nightshift.simulation.loop import SimulatedLoop
 
 POLICY = Policy()
@@ -46,9 +46,11 @@ class Deployment:
         log = MemoryEventLog(self.tables, owner=Owner.ORCHESTRATOR, now=self.now)
         builds = EventLogBuildRepository(log, MemoryObjectStore(), policy=POLICY, actor="test")
         dependencies = RunnerDependencies(builds, self, self, POLICY, self.now)
-        settings = RosterSettings(owner="me")
-        self.roster = Roster(MemoryLeases(), self, lambda build_id: Runner(build_id, dependencies), settings=settings)
-        self.builds = Builds(builds, self.roster, policy=POLICY, clock=self.now)
+        settings = SchedulerSettings(owner="me")
+        self.scheduler = BuildScheduler(
+            MemoryLeases(), self, lambda build_id: Runner(build_id, dependencies), settings=settings
+        )
+        self.builds = Builds(builds, self.scheduler, policy=POLICY, clock=self.now)
 
     def now(self) -> datetime:
         return datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=asyncio.get_running_loop().time())
@@ -92,12 +94,12 @@ class Deployment:
         """Accepts the build and lets an hour pass."""
         request = BuildRequested(build_id=BUILD, project_id="p", account_id="a1", idea_brief="An app.")
         await self.builds.accept(request)
-        tasks = [asyncio.create_task(self.roster.keep()), asyncio.create_task(self.grant())]
+        tasks = [asyncio.create_task(self.scheduler.keep()), asyncio.create_task(self.grant())]
         await asyncio.sleep(AN_HOUR)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.roster.close()
+        await self.scheduler.close()
 
 
 def after_an_hour(respond: Callable[[], Answer]) -> Deployment:

@@ -20,9 +20,9 @@ from nightshift.orchestrator.adapters.postgres import PostgresBuildNumbers, Post
 from nightshift.orchestrator.handlers import Handlers
 from nightshift.orchestrator.ports import ClosingModel
 from nightshift.orchestrator.settings import OrchestratorSettings
-from nightshift.orchestrator.usecases.build_scheduler import Roster
+from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
 from nightshift.orchestrator.usecases.requests import Builds
-from nightshift.orchestrator.usecases.runner import RunnerDependencies, Runner
+from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
 from nightshift.servicekit import service
 
 NAME = Owner.ORCHESTRATOR.value
@@ -53,14 +53,14 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
     leases = PostgresLeases(database)
     if settings.instance is not None:
         await leases.release_all(settings.lease_owner)
-    roster = Roster(
+    scheduler = BuildScheduler(
         leases,
         PostgresUnownedBuilds(database),
         lambda build_id: Runner(build_id, dependencies),
-        settings=settings.roster(),
+        settings=settings.scheduler(),
     )
-    running.on_stop(roster.close)
-    handlers = Handlers(Builds(repository, roster, policy=policy, clock=_now), roster)
+    running.on_stop(scheduler.close)
+    handlers = Handlers(Builds(repository, scheduler, policy=policy, clock=_now), scheduler)
     producer = await running.enter(KafkaProducer(settings, client_id=NAME))
     wakes = await running.enter(PostgresWakes(database)) if settings.kafka_adaptive_fetch else None
     consumers = await running.enter(
@@ -77,7 +77,7 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
     running.ready_when("consumers", lambda: consumers.assigned)
     running.ready_when("database", database.answers)
     running.fail_when(consumers.failed, "a consumer makes no progress")
-    running.spawn(roster.keep(), name="roster")
+    running.spawn(scheduler.keep(), name="scheduler")
 
 
 def _claude(settings: OrchestratorSettings) -> ClosingModel:

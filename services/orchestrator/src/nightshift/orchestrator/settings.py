@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from nightshift.contracts.prices import DEFAULT_MODEL, SCRIPTED_MODEL
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.usecases.build_scheduler import RosterSettings
+from nightshift.orchestrator.usecases.build_scheduler import SchedulerSettings
 from nightshift.servicekit.settings import Settings
 
 
@@ -51,9 +51,9 @@ class OrchestratorSettings(Settings):
             provider_sleep_s=self.provider_sleep_s,
         )
 
-    def roster(self) -> RosterSettings:
+    def scheduler(self) -> SchedulerSettings:
         """How many builds, and how their leases are kept."""
-        return RosterSettings(
+        return SchedulerSettings(
             owner=self.lease_owner,
             capacity=self.max_builds,
             lease_s=self.build_lease_s,

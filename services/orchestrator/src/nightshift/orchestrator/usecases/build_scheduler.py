@@ -21,7 +21,7 @@ _REST, _LONGEST_REST = 1.0, 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RosterSettings:
+class SchedulerSettings:
     """Times in seconds."""
 
     owner: str
@@ -37,7 +37,7 @@ class _Active:
     task: asyncio.Task[None]
 
 
-class Roster:
+class BuildScheduler:
     """The active builds of this process."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Roster:
         unowned: UnownedBuilds,
         make_runner: Callable[[str], Runner],
         *,
-        settings: RosterSettings,
+        settings: SchedulerSettings,
     ) -> None:
         self._leases = leases
         self._unowned = unowned

@@ -8,16 +8,18 @@ from nightshift.orchestrator.domain.commands import AcceptBuild, CancelBuild, Te
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, Mode
 from nightshift.orchestrator.ports import BuildRepository
-from nightshift.orchestrator.usecases.build_scheduler import Roster
+from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
 from nightshift.orchestrator.usecases.runner import Clock
 
 
 class Builds:
     """The builds of this installation, as a request sees them."""
 
-    def __init__(self, repository: BuildRepository, roster: Roster, *, policy: Policy, clock: Clock) -> None:
+    def __init__(
+        self, repository: BuildRepository, scheduler: BuildScheduler, *, policy: Policy, clock: Clock
+    ) -> None:
         self._repository = repository
-        self._roster = roster
+        self._scheduler = scheduler
         self._policy = policy
         self._clock = clock
 
@@ -35,12 +37,12 @@ class Builds:
                 await self._repository.commit(request.build_id, INITIAL, AcceptBuild(request), now)
             except (EventIdReused, VersionConflict, StreamClosed):
                 await self._must_be_the_same(request)  # another replica was first
-        await self._roster.offer(request.build_id)
+        await self._scheduler.offer(request.build_id)
 
     async def cancel(self, event: RecordedEvent, request: BuildCancelRequested) -> None:
         """End the build, wherever it runs. A build that has ended stays as it ended. Raises NotFound."""
         command = CancelBuild(request.reason or "cancelled by request", cause=event.event_id)
-        await self._roster.cancel(request.build_id, command)
+        await self._scheduler.cancel(request.build_id, command)
         state = await self._repository.load(request.build_id)
         if state.version == 0:
             raise NotFound(f"there is no build {request.build_id}")

@@ -157,7 +157,9 @@ class Runner:
         command = AbandonCall(await self._hang_up())
         with suppress(NightshiftError, TimeoutError):
             async with asyncio.timeout(_FAREWELL_S):
-                await self._dependencies.repository.commit(self.build_id, self._state, command, self._dependencies.clock())
+                await self._dependencies.repository.commit(
+                    self.build_id, self._state, command, self._dependencies.clock()
+                )
 
     async def _take(self, step: Step | Wait) -> None:
         match step:
