@@ -70,18 +70,18 @@ def test_each_prefix_folds_to_one_state_with_one_request(moves):
 @given(MOVES)
 @settings(max_examples=40, deadline=None)
 def test_what_was_written_at_the_turns_before_gives_the_same_bytes(moves):
-    story, state, written = walk(moves), INITIAL, prompt.Written()
+    story, state, rendered = walk(moves), INITIAL, prompt.RenderedMessages()
     for event in story.log:
         state = evolve(state, event)
-        kept = prompt.request_bytes(state, story.policy, written)
+        kept = prompt.request_bytes(state, story.policy, rendered)
         assert kept == prompt.request_bytes(state, story.policy)
     # Of another past, such as the state folded anew, nothing is taken over.
     refolded = INITIAL
     for event in story.log:
         refolded = evolve(refolded, event._replace(data=event.data.model_copy()))
-    assert prompt.request_bytes(refolded, story.policy, written) == kept
+    assert prompt.request_bytes(refolded, story.policy, rendered) == kept
     early = evolve(INITIAL, story.log[0])
-    assert prompt.request_bytes(early, story.policy, written) == prompt.request_bytes(early, story.policy)
+    assert prompt.request_bytes(early, story.policy, rendered) == prompt.request_bytes(early, story.policy)
 
 
 @given(MOVES)

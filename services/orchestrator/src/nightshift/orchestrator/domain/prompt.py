@@ -80,7 +80,7 @@ class _Said:
     last: dict[str, Any]
 
 
-class Written:
+class RenderedMessages:
     """What was said in one build, as text. What was said once never changes, so it is written once."""
 
     def __init__(self) -> None:
@@ -107,21 +107,21 @@ def _said(entry: Entry) -> _Said | None:
     return _Said(role, tuple(map(canonical.dumps, blocks)), blocks[-1])
 
 
-def request_bytes(state: BuildState, policy: Policy, written: Written | None = None) -> bytes:
+def request_bytes(state: BuildState, policy: Policy, rendered: RenderedMessages | None = None) -> bytes:
     """The same, as the bytes that are sent: canonical JSON. Half characters, which no JSON may carry, are replaced.
 
-    With what was `written` at the turns before, only what is new is written.
+    With what was `written` at the turns before, only what is new is rendered.
     """
-    if written is None:
+    if rendered is None:
         return canonical.dumps(build_request(state, policy)).encode("ascii")
     around = _around(state, policy)
     before = canonical.dumps({"max_tokens": around.pop("max_tokens")})
     after = canonical.dumps(around)
-    messages = ",".join(_message_texts(state, written))
+    messages = ",".join(_message_texts(state, rendered))
     return f'{before[:-1]},"messages":[{messages}],{after[1:]}'.encode("ascii")
 
 
-def _message_texts(state: BuildState, written: Written) -> Iterator[str]:
+def _message_texts(state: BuildState, rendered: RenderedMessages) -> Iterator[str]:
     """What `_messages` gives, as the text of each."""
     roles: list[str] = []
     texts: list[list[str]] = []
@@ -138,7 +138,7 @@ def _message_texts(state: BuildState, written: Written) -> Iterator[str]:
 
     first = _text(opening(state.request))
     say("user", [canonical.dumps(first)], first)
-    for said in written.of(state.talk.entries):
+    for said in rendered.of(state.talk.entries):
         say(said.role, said.texts, said.last)
     for text in state.talk.waiting:
         block = _text(_inline(text))

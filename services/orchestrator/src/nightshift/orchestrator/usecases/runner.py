@@ -48,7 +48,7 @@ from nightshift.orchestrator.domain.next_step import (
     next_step,
 )
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.prompt import Written, request_bytes
+from nightshift.orchestrator.domain.prompt import RenderedMessages, request_bytes
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, Mode
 from nightshift.orchestrator.ports import (
     BuildNumbers,
@@ -98,7 +98,7 @@ class Runner:
         self.build_id = build_id
         self._dependencies = dependencies
         self._state: BuildState = INITIAL
-        self._written = Written()
+        self._rendered = RenderedMessages()
         self._news = asyncio.Event()
         self._flight: _Flight | None = None
         self._seen: Usage | None = None  # of a call that we stopped and that is still in flight in the log
@@ -232,10 +232,10 @@ class Runner:
             return
         meter = UsageMeter()
         try:
-            body = request_bytes(self._state, self._dependencies.policy, self._written)
+            body = request_bytes(self._state, self._dependencies.policy, self._rendered)
         except Exception as error:  # noqa: BLE001 - a call that is started and not made would be abandoned at its worst case
             _log.exception("build.request_not_rendered", build_id=self.build_id)
-            await self._commit(StopOnFault(f"the request cannot be written: {_one_line(error)}", Usage()))
+            await self._commit(StopOnFault(f"the request cannot be rendered: {_one_line(error)}", Usage()))
             return
         task = asyncio.create_task(self._think(body, meter), name=f"model call of {self.build_id}")
         self._flight = _Flight(call.event_id, task, meter)
