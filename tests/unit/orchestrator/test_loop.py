@@ -344,9 +344,9 @@ def test_a_prompt_that_the_provider_did_not_count_keeps_its_bound():
     story = begun()
     story.thinks(tool_use(), usage=Usage(input_tokens=1_000, output_tokens=100))
     story.results()
-    counted = story.state.talk.tokens
+    counted = story.state.conversation.tokens
     story.thinks(tool_use(given={"command": "ls"}), usage=Usage(output_tokens=5))
-    assert story.state.talk.tokens > counted
+    assert story.state.conversation.tokens > counted
 
 
 def test_what_a_call_did_not_cost_is_free_again():
@@ -547,7 +547,7 @@ def test_a_persons_message_comes_after_the_results_of_the_turn():
     story.do(TellAgent("use blue", NOW_CAUSE))
     story.results()
     story.step()
-    assert [type(entry).__name__ for entry in story.state.talk.entries] == [
+    assert [type(entry).__name__ for entry in story.state.conversation.entries] == [
         "AssistantSaid",
         "ToolsAnswered",
         "UserSaid",

@@ -22,11 +22,11 @@ from nightshift.contracts.model import Event
 from nightshift.contracts.tools import Bash, Narrate
 from nightshift.orchestrator.domain import checks
 from nightshift.orchestrator.domain.commands import AbandonCall, Answer, CallFailed, FailReason
+from nightshift.orchestrator.domain.conversation import MAX_TOKENS
 from nightshift.orchestrator.domain.evolve import foresee
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import BuildState, Call
-from nightshift.orchestrator.domain.talk import MAX_TOKENS
 from nightshift.orchestrator.domain.trouble import WHOLE, backoff
 
 Events = tuple[Event, ...]
@@ -129,16 +129,18 @@ def stopped(state: BuildState, seen: Usage | None, detail: str) -> Events:
 
 def checkpoint(state: BuildState) -> Events:
     """The checkpoint of the last complete turn, where it is not saved yet."""
-    talk = state.talk
-    turn = talk.turn if talk.answered else talk.turn - 1
-    return (CheckpointSaved(turn=turn),) if turn > talk.checkpoint else ()
+    conversation = state.conversation
+    turn = conversation.turn if conversation.answered else conversation.turn - 1
+    return (CheckpointSaved(turn=turn),) if turn > conversation.checkpoint else ()
 
 
 def fail(state: BuildState, reason: FailReason, detail: str) -> Events:
     """The end of a build that is not ready."""
     return (
         BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.FAILED),
-        BuildFailed(reason=reason, detail=detail, cost_microusd=state.money.spent, turns=state.talk.turn),
+        BuildFailed(
+            reason=reason, detail=detail, cost_microusd=state.money.spent, turns=state.conversation.turn
+        ),
     )
 
 
@@ -195,7 +197,7 @@ def _stopped(state: BuildState, reason: str, policy: Policy) -> Events:
 
 
 def _done(state: BuildState) -> Events:
-    if state.talk.waiting:
+    if state.conversation.waiting:
         return ()  # something was said while the model answered: it is heard before the checks
     if not state.tool_calls_made:
         if "no_tool_call" not in state.trouble.steered:
@@ -209,7 +211,7 @@ def _done(state: BuildState) -> Events:
 
 
 def _request(state: BuildState, index: int, use: dict[str, Any]) -> ToolCallRequested:
-    turn = state.talk.turn
+    turn = state.conversation.turn
     given = use.get("input")
     return ToolCallRequested(
         call_id=f"{state.request.build_id}/{turn}/{index}",

@@ -41,7 +41,7 @@ exit "$failed"
 def check_calls(state: BuildState) -> tuple[ToolCallRequested, ...]:
     """The calls of one round: the request's checks or those detected, and the preview where a port was opened."""
     accepted = state.request
-    turn = state.talk.turn
+    turn = state.conversation.turn
 
     def call(index: int, tool: str, given: dict[str, object], timeout_s: int) -> ToolCallRequested:
         return ToolCallRequested(

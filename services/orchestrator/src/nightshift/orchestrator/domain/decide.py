@@ -159,8 +159,8 @@ def _start(state: BuildState, command: StartCall) -> Events:
     )
     events.append(
         ModelCallStarted(
-            turn=state.talk.turn + 1 if state.talk.answered else state.talk.turn,
-            attempt=1 if state.talk.answered else state.talk.attempt + 1,
+            turn=state.conversation.turn + 1 if state.conversation.answered else state.conversation.turn,
+            attempt=1 if state.conversation.answered else state.conversation.attempt + 1,
             model=state.request.model,
             lease_id=command.lease_id,
             reserve_microusd=command.reserve_microusd,
@@ -212,7 +212,7 @@ def _complete(state: BuildState, command: Complete) -> Events:
         preview_url=place.preview_address(state.place),
         build_version=command.build_version,
         cost_microusd=state.money.spent,
-        turns=state.talk.turn,
+        turns=state.conversation.turn,
         tool_calls=state.tool_calls_made,
     )
     return (BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.READY), ready)
@@ -221,5 +221,7 @@ def _complete(state: BuildState, command: Complete) -> Events:
 def _cancel(state: BuildState, command: CancelBuild) -> Events:
     stopped = calls.stopped(state, command.seen, _ENDED)
     after = foresee(state, stopped)
-    cancelled = BuildCancelled(reason=command.reason, cost_microusd=after.money.spent, turns=state.talk.turn)
+    cancelled = BuildCancelled(
+        reason=command.reason, cost_microusd=after.money.spent, turns=state.conversation.turn
+    )
     return (*stopped, BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.CANCELLED), cancelled)

@@ -40,7 +40,7 @@ from nightshift.contracts.events.snapshot import SnapshotEvent
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
-from nightshift.orchestrator.domain import money, place, talk, trouble
+from nightshift.orchestrator.domain import conversation, money, place, trouble
 from nightshift.orchestrator.domain.phases import move
 from nightshift.orchestrator.domain.state import BuildState, Call, Mode
 
@@ -107,11 +107,11 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
         case ModelCallFailed():
             return _failed_call(state, data)
         case ToolCallRequested():
-            return talk.requested(state, data)
+            return conversation.requested(state, data)
         case CheckpointSaved():
-            return replace(state, talk=replace(state.talk, checkpoint=data.turn))
+            return replace(state, conversation=replace(state.conversation, checkpoint=data.turn))
         case AgentSteered():
-            state = replace(state, talk=talk.say(state.talk, data.message))
+            state = replace(state, conversation=conversation.say(state.conversation, data.message))
             return replace(
                 state,
                 money=money.warned(state.money, data.reason),
@@ -148,7 +148,7 @@ def _started(state: BuildState, data: ModelCallStarted, event_id: UUID) -> Build
     return replace(
         state,
         call=call,
-        talk=talk.started(state.talk, data),
+        conversation=conversation.started(state.conversation, data),
         money=money.taken(state.money, data.lease_id, data.reserve_microusd),
         trouble=replace(state.trouble, retry_at=None),
     )
@@ -158,7 +158,7 @@ def _responded(state: BuildState, data: ModelCallResponded) -> BuildState:
     return replace(
         state,
         call=None,
-        talk=talk.responded(state.talk, data),
+        conversation=conversation.responded(state.conversation, data),
         money=money.spent(state.money, state.call, data.cost_microusd),
         trouble=trouble.answered(state.trouble, data.stop_reason),
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from nightshift.contracts.events.build import BuildAccepted
-from nightshift.orchestrator.domain import checks, money, prompt, talk
+from nightshift.orchestrator.domain import checks, conversation, money, prompt
 from nightshift.orchestrator.domain.commands import (
     AskBudget,
     Complete,
@@ -81,7 +81,7 @@ def _at_work(state: BuildState) -> bool:
 
 
 def _judge(state: BuildState, policy: Policy) -> Step:
-    if state.talk.waiting:
+    if state.conversation.waiting:
         return SendBack()  # a person said something while the checks ran: it is heard before the build ends
     if not checks.failed(state.tool_calls):
         return Complete()
@@ -91,7 +91,7 @@ def _judge(state: BuildState, policy: Policy) -> Step:
 
 
 def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Policy) -> Step | Wait:
-    if state.talk.answered and state.talk.turn >= accepted.turn_limit:
+    if state.conversation.answered and state.conversation.turn >= accepted.turn_limit:
         return Fail("turn_limit", f"the limit of {accepted.turn_limit} turns is reached")
     if state.tool_calls_made >= accepted.tool_call_limit:
         return Fail("tool_call_limit", f"the limit of {accepted.tool_call_limit} tool calls is reached")
@@ -111,10 +111,10 @@ def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Po
 
 def worst_case(state: BuildState, policy: Policy) -> int:
     """Microdollars that the next call costs at most, with all that is said with it."""
-    tokens = state.talk.tokens
+    tokens = state.conversation.tokens
     if tokens is None:
         tokens = prompt.size_bound(state, policy)
-    said = sum(talk.tokens_of(message) for _, message in loop_messages(state))
+    said = sum(conversation.tokens_of(message) for _, message in loop_messages(state))
     tokens += _SLACK + max(said, _LOOP_WORDS)
     return money.worst_case(state.request.model, tokens, policy.max_output_tokens)
 
@@ -130,7 +130,7 @@ def loop_messages(state: BuildState) -> tuple[tuple[str, str], ...]:
     if repeats(state.trouble.recent_calls):
         messages.append(("repetition", _REPETITION))
     calls_left = accepted.tool_call_limit - state.tool_calls_made
-    turns_left = accepted.turn_limit - state.talk.turn
+    turns_left = accepted.turn_limit - state.conversation.turn
     few = (
         calls_left * _LAST_PART <= accepted.tool_call_limit or turns_left * _LAST_PART <= accepted.turn_limit
     )

@@ -15,7 +15,7 @@ from nightshift.contracts.events.sandbox import (
     SandboxRestored,
     ToolCallCompleted,
 )
-from nightshift.orchestrator.domain import talk, trouble
+from nightshift.orchestrator.domain import conversation, trouble
 from nightshift.orchestrator.domain.state import BuildState, Place, PreviewTarget
 
 #: Paths named one by one to the agent.
@@ -55,7 +55,7 @@ def _completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
         state = replace(state, place=port_opened(state.place, call.preview, data))
     if call.purpose == "agent":
         state = replace(state, trouble=trouble.tool_answered(state.trouble, call.digest, data))
-    return talk.completed(state, data)
+    return conversation.completed(state, data)
 
 
 def _preview_opened(place: Place, data: PreviewOpened) -> Place:

@@ -138,13 +138,13 @@ def _message_texts(state: BuildState, rendered: RenderedMessages) -> Iterator[st
 
     first = _text(opening(state.request))
     say("user", [canonical.dumps(first)], first)
-    for said in rendered.of(state.talk.entries):
+    for said in rendered.of(state.conversation.entries):
         say(said.role, said.texts, said.last)
-    for text in state.talk.waiting:
+    for text in state.conversation.waiting:
         block = _text(_inline(text))
         say("user", [canonical.dumps(block)], block)
-    for place in [place for place, role in enumerate(roles) if role == "user"][-2:]:
-        texts[place][-1] = canonical.dumps({**lasts[place], "cache_control": _CACHE})
+    for index in [index for index, role in enumerate(roles) if role == "user"][-2:]:
+        texts[index][-1] = canonical.dumps({**lasts[index], "cache_control": _CACHE})
     if roles[-1] == "user":
         texts[-1].append(canonical.dumps(_text(standing(state))))
     for role, content in zip(roles, texts, strict=True):
@@ -176,7 +176,7 @@ def standing(state: BuildState) -> str:
     """What is left of turns, tool calls and money. Told in the latest message only."""
     accepted = state.request
     lines = [
-        f"Turns left: {max(accepted.turn_limit - state.talk.turn, 0)}.",
+        f"Turns left: {max(accepted.turn_limit - state.conversation.turn, 0)}.",
         f"Tool calls left: {max(accepted.tool_call_limit - state.tool_calls_made, 0)}.",
     ]
     if state.money.day is not None:
@@ -210,12 +210,12 @@ def _messages(state: BuildState) -> list[dict[str, Any]]:
 
 def _spoken(state: BuildState) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     yield "user", [_text(opening(state.request))]
-    for entry in state.talk.entries:
+    for entry in state.conversation.entries:
         role, blocks = _entry(entry)
         if blocks:  # an answer may be empty; the API refuses an empty message
             yield role, blocks
-    if state.talk.waiting:
-        yield "user", [_text(_inline(text)) for text in state.talk.waiting]
+    if state.conversation.waiting:
+        yield "user", [_text(_inline(text)) for text in state.conversation.waiting]
 
 
 def _entry(entry: Entry) -> tuple[str, list[dict[str, Any]]]:

@@ -65,7 +65,7 @@ Entry = AssistantSaid | ToolsAnswered | UserSaid
 
 
 @dataclass(frozen=True, slots=True)
-class Talk:
+class Conversation:
     """The conversation. `waiting` holds what is said to the agent with the next model call."""
 
     turn: int = 0
@@ -181,7 +181,7 @@ class BuildState:
     phase: Phase = Phase.QUEUED
     mode: Mode = Mode.RUNNING
     wake_reason: Literal["refresh", "top_up", "person", "provider"] | None = None
-    talk: Talk = Talk()
+    conversation: Conversation = Conversation()
     call: Call | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_calls_made: int = 0
