@@ -570,7 +570,7 @@ def test_the_agent_hears_that_its_sandbox_is_a_fresh_one_and_its_preview_is_gone
     steered = story.last(AgentSteered)
     assert steered.reason == "sandbox_restored"
     assert "a.txt" in steered.message
-    assert story.state.place.preview_url is None
+    assert story.state.workspace.preview_url is None
     story.do(answer(tool_use(given={"command": "pwd"})))
     story.results()
     assert [event.type for event in story.step()] == ["checkpoint.saved", "model_call.started"]

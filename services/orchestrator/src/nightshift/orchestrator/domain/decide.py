@@ -26,7 +26,7 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain import calls, checks, money, place
+from nightshift.orchestrator.domain import calls, checks, money, workspace
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     AcceptBuild,
@@ -208,8 +208,8 @@ def _complete(state: BuildState, command: Complete) -> Events:
     accepted = state.request
     ready = BuildReady(
         project_id=accepted.project_id,
-        sandbox_id=state.place.sandbox_id or "",
-        preview_url=place.preview_address(state.place),
+        sandbox_id=state.workspace.sandbox_id or "",
+        preview_url=workspace.preview_address(state.workspace),
         build_version=command.build_version,
         cost_microusd=state.money.spent,
         turns=state.conversation.turn,

@@ -40,7 +40,7 @@ from nightshift.contracts.events.snapshot import SnapshotEvent
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
-from nightshift.orchestrator.domain import conversation, money, place, trouble
+from nightshift.orchestrator.domain import conversation, money, trouble, workspace
 from nightshift.orchestrator.domain.phases import move
 from nightshift.orchestrator.domain.state import BuildState, Call, Mode
 
@@ -70,7 +70,7 @@ def _fold(state: BuildState, data: Event, event_id: UUID) -> BuildState:
     if isinstance(data, BuildEvent):
         return _build_event(replace(state, cause=event_id), data, event_id)
     if isinstance(data, SandboxEvent):
-        return place.sandbox_event(state, data, event_id)
+        return workspace.sandbox_event(state, data, event_id)
     if isinstance(data, BudgetEvent):
         return _budget_event(state, data, event_id)
     if isinstance(data, SnapshotEvent):
@@ -116,7 +116,7 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
                 state,
                 money=money.warned(state.money, data.reason),
                 trouble=trouble.steered(state.trouble, data.reason),
-                place=place.told(state.place, data.reason),
+                workspace=workspace.told(state.workspace, data.reason),
             )
         case BudgetRequested():
             return replace(state, money=replace(state.money, asked=data.lease_id, refused_until=None))

@@ -123,8 +123,8 @@ def loop_messages(state: BuildState) -> tuple[tuple[str, str], ...]:
     """What the loop itself has to say with the next call: (reason, message)."""
     accepted = state.request
     messages: list[tuple[str, str]] = []
-    if state.place.news:
-        messages.append(("sandbox_restored", " ".join(state.place.news)))
+    if state.workspace.news:
+        messages.append(("sandbox_restored", " ".join(state.workspace.news)))
     if money.winding_down(state.money):
         messages.append(("budget", _WIND_DOWN))
     if repeats(state.trouble.recent_calls):

@@ -158,7 +158,7 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Workspace:
     """Where the agent works. `news` is what happened to its sandbox and was not told yet."""
 
     sandbox_id: str | None = None
@@ -187,7 +187,7 @@ class BuildState:
     tool_calls_made: int = 0
     money: Money = Money()
     trouble: Trouble = Trouble()
-    place: Place = Place()
+    workspace: Workspace = Workspace()
     end: End | None = None
 
     @property
