@@ -197,7 +197,7 @@ def test_an_answer_forgets_the_trouble():
     story.do(CallFailed("server", "no", status=500))
     again(story)
     story.do(answer(tool_use()))
-    assert story.state.trouble.failures == 0
+    assert story.state.counters.failures == 0
 
 
 def test_a_stream_that_broke_is_billed_at_what_was_seen_or_at_its_worst():

@@ -40,7 +40,7 @@ from nightshift.contracts.events.snapshot import SnapshotEvent
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
-from nightshift.orchestrator.domain import conversation, money, trouble, workspace
+from nightshift.orchestrator.domain import conversation, failure_counters, money, workspace
 from nightshift.orchestrator.domain.phases import move
 from nightshift.orchestrator.domain.state import BuildState, Call, Mode
 
@@ -115,7 +115,7 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
             return replace(
                 state,
                 money=money.warned(state.money, data.reason),
-                trouble=trouble.steered(state.trouble, data.reason),
+                counters=failure_counters.steered(state.counters, data.reason),
                 workspace=workspace.told(state.workspace, data.reason),
             )
         case BudgetRequested():
@@ -127,7 +127,7 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
                 state,
                 mode=Mode.RUNNING,
                 wake_reason=None,
-                trouble=replace(state.trouble, failures=0, retry_at=None),
+                counters=replace(state.counters, failures=0, retry_at=None),
             )
         case BuildReady() | BuildFailed() | BuildCancelled():
             return replace(state, mode=Mode.ENDED, end=data)
@@ -150,7 +150,7 @@ def _started(state: BuildState, data: ModelCallStarted, event_id: UUID) -> Build
         call=call,
         conversation=conversation.started(state.conversation, data),
         money=money.taken(state.money, data.lease_id, data.reserve_microusd),
-        trouble=replace(state.trouble, retry_at=None),
+        counters=replace(state.counters, retry_at=None),
     )
 
 
@@ -160,7 +160,7 @@ def _responded(state: BuildState, data: ModelCallResponded) -> BuildState:
         call=None,
         conversation=conversation.responded(state.conversation, data),
         money=money.spent(state.money, state.call, data.cost_microusd),
-        trouble=trouble.answered(state.trouble, data.stop_reason),
+        counters=failure_counters.answered(state.counters, data.stop_reason),
     )
 
 
@@ -169,7 +169,7 @@ def _failed_call(state: BuildState, data: ModelCallFailed) -> BuildState:
         state,
         call=None,
         money=money.spent(state.money, state.call, data.cost_microusd),
-        trouble=trouble.call_failed(state.trouble, data),
+        counters=failure_counters.call_failed(state.counters, data),
     )
 
 
@@ -180,5 +180,5 @@ def _slept(state: BuildState, data: SleepRequested) -> BuildState:
         mode=Mode.SLEEPING,
         wake_reason=None,
         money=replace(state.money, grants=(), asked=None, refused_until=None),
-        trouble=trouble.slept(state.trouble, data.reason),
+        counters=failure_counters.slept(state.counters, data.reason),
     )

@@ -85,7 +85,7 @@ def _judge(state: BuildState, policy: Policy) -> Step:
         return SendBack()  # a person said something while the checks ran: it is heard before the build ends
     if not checks.failed(state.tool_calls):
         return Complete()
-    if state.trouble.check_rounds + 1 >= policy.check_tries:
+    if state.counters.check_rounds + 1 >= policy.check_tries:
         return Fail("checks_failed", checks.summary(state))
     return SendBack()
 
@@ -95,10 +95,10 @@ def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Po
         return Fail("turn_limit", f"the limit of {accepted.turn_limit} turns is reached")
     if state.tool_calls_made >= accepted.tool_call_limit:
         return Fail("tool_call_limit", f"the limit of {accepted.tool_call_limit} tool calls is reached")
-    if "repetition" in state.trouble.steered and repeats(state.trouble.recent_calls):
+    if "repetition" in state.counters.steered and repeats(state.counters.recent_calls):
         return Fail("repetition", f"the same call with the same result {TIMES} times, again after a warning")
-    if state.trouble.retry_at is not None and state.trouble.retry_at > now:
-        return AwaitTime(state.trouble.retry_at)
+    if state.counters.retry_at is not None and state.counters.retry_at > now:
+        return AwaitTime(state.counters.retry_at)
     reserve = worst_case(state, policy)
     if grant := money.covering(state.money, reserve, now):
         return StartCall(grant.lease_id, reserve)
@@ -127,14 +127,14 @@ def loop_messages(state: BuildState) -> tuple[tuple[str, str], ...]:
         messages.append(("sandbox_restored", " ".join(state.workspace.news)))
     if money.winding_down(state.money):
         messages.append(("budget", _WIND_DOWN))
-    if repeats(state.trouble.recent_calls):
+    if repeats(state.counters.recent_calls):
         messages.append(("repetition", _REPETITION))
     calls_left = accepted.tool_call_limit - state.tool_calls_made
     turns_left = accepted.turn_limit - state.conversation.turn
     few = (
         calls_left * _LAST_PART <= accepted.tool_call_limit or turns_left * _LAST_PART <= accepted.turn_limit
     )
-    if few and "turns" not in state.trouble.steered:
+    if few and "turns" not in state.counters.steered:
         messages.append(("turns", f"Only {turns_left} turns and {calls_left} tool calls are left. {_FINISH}"))
     return tuple(messages)
 

@@ -143,7 +143,7 @@ class RecentCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class FailureCounters:
     """What went wrong lately, and how often."""
 
     failures: int = 0  # of the model, since the last answer or wake
@@ -186,7 +186,7 @@ class BuildState:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_calls_made: int = 0
     money: Money = Money()
-    trouble: Trouble = Trouble()
+    counters: FailureCounters = FailureCounters()
     workspace: Workspace = Workspace()
     end: End | None = None
 

@@ -15,7 +15,7 @@ from nightshift.contracts.events.sandbox import (
     SandboxRestored,
     ToolCallCompleted,
 )
-from nightshift.orchestrator.domain import conversation, trouble
+from nightshift.orchestrator.domain import conversation, failure_counters
 from nightshift.orchestrator.domain.state import BuildState, PreviewTarget, Workspace
 
 #: Paths named one by one to the agent.
@@ -56,7 +56,7 @@ def _completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
     if call.preview is not None:
         state = replace(state, workspace=port_opened(state.workspace, call.preview, data))
     if call.purpose == "agent":
-        state = replace(state, trouble=trouble.tool_answered(state.trouble, call.digest, data))
+        state = replace(state, counters=failure_counters.tool_answered(state.counters, call.digest, data))
     return conversation.completed(state, data)
 
 
