@@ -273,7 +273,7 @@ def test_a_build_sleeps_and_wakes_three_times():
         story.denied()
         story.step()
         assert story.state.mode is Mode.SLEEPING
-        assert not story.state.money.grants
+        assert not story.state.funds.grants
         story.passes(3_600)
         story.woken()
         assert [event.type for event in story.step()] == ["build.woken", "budget.requested"]
@@ -351,11 +351,11 @@ def test_a_prompt_that_the_provider_did_not_count_keeps_its_bound():
 
 def test_what_a_call_did_not_cost_is_free_again():
     story = begun()
-    before = story.state.money.grants[0].left_microusd
+    before = story.state.funds.grants[0].left_microusd
     story.step()
-    assert story.state.money.grants[0].left_microusd == before - story.last(ModelCallStarted).reserve_microusd
+    assert story.state.funds.grants[0].left_microusd == before - story.last(ModelCallStarted).reserve_microusd
     story.do(answer(tool_use()))
-    assert story.state.money.grants[0].left_microusd == before - story.state.money.spent
+    assert story.state.funds.grants[0].left_microusd == before - story.state.funds.spent
 
 
 def test_an_expired_grant_covers_nothing():
@@ -371,7 +371,7 @@ def test_a_crash_in_a_call_counts_its_worst_case_and_tries_again():
     story.do(AbandonCall())
     failed = story.last(ModelCallFailed)
     assert (failed.kind, failed.cost_microusd) == ("abandoned", reserve)
-    assert story.state.money.spent == reserve
+    assert story.state.funds.spent == reserve
     if not isinstance(story.next(), StartCall):
         story.step()
         story.granted()
@@ -494,7 +494,7 @@ def test_what_the_model_will_not_go_on_with_ends_the_build(stop_reason, reason):
     story = begun()
     story.thinks(text("No."), stop_reason=stop_reason)
     assert story.last(BuildFailed).reason == reason
-    assert story.last(BuildFailed).cost_microusd == story.state.money.spent > 0
+    assert story.last(BuildFailed).cost_microusd == story.state.funds.spent > 0
     assert story.state.phase is Phase.FAILED
 
 
@@ -533,7 +533,7 @@ def test_a_cancel_stops_the_call_at_what_was_seen_of_it_and_waits_for_no_tool():
     seen = Usage(input_tokens=100, output_tokens=1)
     story.do(CancelBuild("enough", NOW_CAUSE, seen))
     assert story.last(ModelCallFailed).kind == "cancelled"
-    assert story.last(BuildCancelled).cost_microusd == story.state.money.spent == 315
+    assert story.last(BuildCancelled).cost_microusd == story.state.funds.spent == 315
     other = begun()
     other.thinks(tool_use())
     other.do(CancelBuild("enough", NOW_CAUSE))

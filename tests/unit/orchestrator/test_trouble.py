@@ -79,7 +79,7 @@ def test_a_wait_that_no_provider_means_is_bounded_and_free(retry_after_s):
     story = started()
     story.do(CallFailed("rate_limited", "no", status=429, retry_after_s=retry_after_s))
     assert story.now < story.last(ModelCallFailed).retry_at <= story.now + timedelta(days=1)
-    assert story.state.money.spent == 0
+    assert story.state.funds.spent == 0
     again(story)
     assert story.last(ModelCallStarted).attempt == 2
 
@@ -106,7 +106,7 @@ def test_a_refused_key_waits_for_a_person_and_costs_nothing(status):
         again(story)
     story.do(answer(text()))
     assert story.state.mode is Mode.RUNNING
-    assert story.state.money.spent == story.last(ModelCallResponded).cost_microusd
+    assert story.state.funds.spent == story.last(ModelCallResponded).cost_microusd
 
 
 @pytest.mark.parametrize(
@@ -217,4 +217,4 @@ def test_a_stream_that_broke_is_billed_at_what_was_seen_or_at_its_worst():
     total = sum(
         getattr(one.data, "cost_microusd", 0) for one in story.log if one.data.type.startswith("model_call")
     )
-    assert story.state.money.spent == total
+    assert story.state.funds.spent == total

@@ -27,7 +27,7 @@ def walk(moves: list[int]) -> Story:
         elif story.state.mode is Mode.SLEEPING:
             story.passes(4_000)
             story.woken()
-        elif story.state.money.asked is not None and story.state.call is None:
+        elif story.state.funds.asked is not None and story.state.call is None:
             story.denied() if move == 0 else story.granted()
         elif story.state.call is not None:
             _end_call(story, move, number)
@@ -64,7 +64,7 @@ def test_each_prefix_folds_to_one_state_with_one_request(moves):
     assert state == story.state
     assert prompt.request_bytes(state, story.policy) == prompt.request_bytes(story.state, story.policy)
     costs = [getattr(e.data, "cost_microusd", 0) for e in story.log if e.data.type.startswith("model_call.")]
-    assert state.money.spent == sum(costs)
+    assert state.funds.spent == sum(costs)
 
 
 @given(MOVES)

@@ -139,7 +139,7 @@ def fail(state: BuildState, reason: FailReason, detail: str) -> Events:
     return (
         BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.FAILED),
         BuildFailed(
-            reason=reason, detail=detail, cost_microusd=state.money.spent, turns=state.conversation.turn
+            reason=reason, detail=detail, cost_microusd=state.funds.spent, turns=state.conversation.turn
         ),
     )
 

@@ -26,7 +26,7 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain import calls, checks, money, workspace
+from nightshift.orchestrator.domain import calls, checks, funds, workspace
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     AcceptBuild,
@@ -179,7 +179,7 @@ def _wake(state: BuildState, now: datetime, policy: Policy) -> Events:
         return ()
     woken = BuildWoken(reason=state.wake_reason)
     minimum = worst_case(foresee(state, (woken,)), policy)
-    if money.covering(state.money, minimum, now) is not None:
+    if funds.covering(state.funds, minimum, now) is not None:
         return (woken,)
     return (woken, _ask(state, state.cause, minimum, policy))
 
@@ -211,7 +211,7 @@ def _complete(state: BuildState, command: Complete) -> Events:
         sandbox_id=state.workspace.sandbox_id or "",
         preview_url=workspace.preview_address(state.workspace),
         build_version=command.build_version,
-        cost_microusd=state.money.spent,
+        cost_microusd=state.funds.spent,
         turns=state.conversation.turn,
         tool_calls=state.tool_calls_made,
     )
@@ -222,6 +222,6 @@ def _cancel(state: BuildState, command: CancelBuild) -> Events:
     stopped = calls.stopped(state, command.seen, _ENDED)
     after = foresee(state, stopped)
     cancelled = BuildCancelled(
-        reason=command.reason, cost_microusd=after.money.spent, turns=state.conversation.turn
+        reason=command.reason, cost_microusd=after.funds.spent, turns=state.conversation.turn
     )
     return (*stopped, BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.CANCELLED), cancelled)

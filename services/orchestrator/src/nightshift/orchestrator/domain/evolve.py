@@ -40,7 +40,7 @@ from nightshift.contracts.events.snapshot import SnapshotEvent
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
-from nightshift.orchestrator.domain import conversation, failure_counters, money, workspace
+from nightshift.orchestrator.domain import conversation, failure_counters, funds, workspace
 from nightshift.orchestrator.domain.phases import move
 from nightshift.orchestrator.domain.state import BuildState, Call, Mode
 
@@ -81,11 +81,11 @@ def _fold(state: BuildState, data: Event, event_id: UUID) -> BuildState:
 def _budget_event(state: BuildState, data: BudgetEvent, event_id: UUID) -> BuildState:
     match data:
         case BudgetGranted():
-            return replace(state, cause=event_id, money=money.granted(state.money, data))
+            return replace(state, cause=event_id, funds=funds.granted(state.funds, data))
         case BudgetDenied():
-            return replace(state, cause=event_id, money=money.denied(state.money, data))
+            return replace(state, cause=event_id, funds=funds.denied(state.funds, data))
         case BudgetSettled():
-            return replace(state, money=money.settled(state.money, data))
+            return replace(state, funds=funds.settled(state.funds, data))
         case WakeRequested():
             if state.mode is not Mode.SLEEPING:
                 return state
@@ -114,12 +114,12 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
             state = replace(state, conversation=conversation.say(state.conversation, data.message))
             return replace(
                 state,
-                money=money.warned(state.money, data.reason),
+                funds=funds.warned(state.funds, data.reason),
                 counters=failure_counters.steered(state.counters, data.reason),
                 workspace=workspace.told(state.workspace, data.reason),
             )
         case BudgetRequested():
-            return replace(state, money=replace(state.money, asked=data.lease_id, refused_until=None))
+            return replace(state, funds=replace(state.funds, asked=data.lease_id, refused_until=None))
         case SleepRequested():
             return _slept(state, data)
         case BuildWoken():
@@ -149,7 +149,7 @@ def _started(state: BuildState, data: ModelCallStarted, event_id: UUID) -> Build
         state,
         call=call,
         conversation=conversation.started(state.conversation, data),
-        money=money.taken(state.money, data.lease_id, data.reserve_microusd),
+        funds=funds.taken(state.funds, data.lease_id, data.reserve_microusd),
         counters=replace(state.counters, retry_at=None),
     )
 
@@ -159,7 +159,7 @@ def _responded(state: BuildState, data: ModelCallResponded) -> BuildState:
         state,
         call=None,
         conversation=conversation.responded(state.conversation, data),
-        money=money.spent(state.money, state.call, data.cost_microusd),
+        funds=funds.spent(state.funds, state.call, data.cost_microusd),
         counters=failure_counters.answered(state.counters, data.stop_reason),
     )
 
@@ -168,7 +168,7 @@ def _failed_call(state: BuildState, data: ModelCallFailed) -> BuildState:
     return replace(
         state,
         call=None,
-        money=money.spent(state.money, state.call, data.cost_microusd),
+        funds=funds.spent(state.funds, state.call, data.cost_microusd),
         counters=failure_counters.call_failed(state.counters, data),
     )
 
@@ -179,6 +179,6 @@ def _slept(state: BuildState, data: SleepRequested) -> BuildState:
         state,
         mode=Mode.SLEEPING,
         wake_reason=None,
-        money=replace(state.money, grants=(), asked=None, refused_until=None),
+        funds=replace(state.funds, grants=(), asked=None, refused_until=None),
         counters=failure_counters.slept(state.counters, data.reason),
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from nightshift.contracts.events.build import BuildAccepted
-from nightshift.orchestrator.domain import checks, conversation, money, prompt
+from nightshift.orchestrator.domain import checks, conversation, funds, prompt
 from nightshift.orchestrator.domain.commands import (
     AskBudget,
     Complete,
@@ -100,11 +100,11 @@ def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Po
     if state.counters.retry_at is not None and state.counters.retry_at > now:
         return AwaitTime(state.counters.retry_at)
     reserve = worst_case(state, policy)
-    if grant := money.covering(state.money, reserve, now):
+    if grant := funds.covering(state.funds, reserve, now):
         return StartCall(grant.lease_id, reserve)
-    if state.money.refused_until is not None and state.money.refused_until > now:
-        return Sleep(_earliest(state.money.refused_until, accepted.deadline))
-    if state.money.asked is not None:
+    if state.funds.refused_until is not None and state.funds.refused_until > now:
+        return Sleep(_earliest(state.funds.refused_until, accepted.deadline))
+    if state.funds.asked is not None:
         return AwaitFact()
     return AskBudget(reserve)
 
@@ -116,7 +116,7 @@ def worst_case(state: BuildState, policy: Policy) -> int:
         tokens = prompt.size_bound(state, policy)
     said = sum(conversation.tokens_of(message) for _, message in loop_messages(state))
     tokens += _SLACK + max(said, _LOOP_WORDS)
-    return money.worst_case(state.request.model, tokens, policy.max_output_tokens)
+    return funds.worst_case(state.request.model, tokens, policy.max_output_tokens)
 
 
 def loop_messages(state: BuildState) -> tuple[tuple[str, str], ...]:
@@ -125,7 +125,7 @@ def loop_messages(state: BuildState) -> tuple[tuple[str, str], ...]:
     messages: list[tuple[str, str]] = []
     if state.workspace.news:
         messages.append(("sandbox_restored", " ".join(state.workspace.news)))
-    if money.winding_down(state.money):
+    if funds.winding_down(state.funds):
         messages.append(("budget", _WIND_DOWN))
     if repeats(state.counters.recent_calls):
         messages.append(("repetition", _REPETITION))

@@ -14,7 +14,7 @@ from nightshift.contracts import canonical, tools
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.model import BlobRef
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain import money
+from nightshift.orchestrator.domain import funds
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import (
     AssistantSaid,
@@ -179,8 +179,8 @@ def standing(state: BuildState) -> str:
         f"Turns left: {max(accepted.turn_limit - state.conversation.turn, 0)}.",
         f"Tool calls left: {max(accepted.tool_call_limit - state.tool_calls_made, 0)}.",
     ]
-    if state.money.day is not None:
-        dollars = (state.money.day_left + money.left(state.money)) / 1_000_000
+    if state.funds.day is not None:
+        dollars = (state.funds.day_left + funds.left(state.funds)) / 1_000_000
         lines.append(f"Money left today: ${dollars:.2f}.")
     return f"[{' '.join(lines)}]"
 

@@ -121,7 +121,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Money:
+class Funds:
     """Microdollars. `spent` is the sum over the log. `refused_until` is the refresh that a denial named."""
 
     grants: tuple[Grant, ...] = ()
@@ -185,7 +185,7 @@ class BuildState:
     call: Call | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_calls_made: int = 0
-    money: Money = Money()
+    funds: Funds = Funds()
     counters: FailureCounters = FailureCounters()
     workspace: Workspace = Workspace()
     end: End | None = None

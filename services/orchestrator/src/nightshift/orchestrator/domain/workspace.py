@@ -66,7 +66,7 @@ def _preview_opened(workspace: Workspace, data: PreviewOpened) -> Workspace:
 
 
 def port_opened(workspace: Workspace, target: PreviewTarget, result: ToolCallCompleted) -> Workspace:
-    """The workspace after the agent's `open_port`. A path that answered stays when a later path on the port does not."""
+    """The workspace after the agent's `open_port`. A path that answered stays when a later one does not."""
     if workspace.preview_port != target.port or (result.is_error and workspace.preview_path is not None):
         return workspace
     return replace(workspace, preview_path=target.path)
