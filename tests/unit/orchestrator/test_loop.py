@@ -49,7 +49,7 @@ from nightshift.orchestrator.domain.commands import (
 from nightshift.orchestrator.domain.decide import decide
 from nightshift.orchestrator.domain.next_step import Asleep, AwaitFact, AwaitModel, Ended
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.state import Mode
+from nightshift.orchestrator.domain.state import RunMode
 
 NOW_CAUSE = UUID(int=77)
 
@@ -272,7 +272,7 @@ def test_a_build_sleeps_and_wakes_three_times():
         story.step()
         story.denied()
         story.step()
-        assert story.state.mode is Mode.SLEEPING
+        assert story.state.mode is RunMode.SLEEPING
         assert not story.state.funds.grants
         story.passes(3_600)
         story.woken()
@@ -429,9 +429,9 @@ def test_a_slow_job_that_moves_on_is_warned_and_never_ended():
         story.thinks(tool_use(given={"command": "sleep 60; tail -1 job.log"}))
         story.results(output=f"step {number // 3}")
     assert story.last(AgentSteered).reason == "repetition"
-    assert story.state.mode is Mode.RUNNING
+    assert story.state.mode is RunMode.RUNNING
     for _ in range(8):
-        if story.state.mode is Mode.RUNNING:
+        if story.state.mode is RunMode.RUNNING:
             story.thinks(tool_use(given={"command": "sleep 60; tail -1 job.log"}))
             story.results(output="step 5")
             if isinstance(story.next(), Fail):

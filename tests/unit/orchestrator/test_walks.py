@@ -11,7 +11,7 @@ from nightshift.orchestrator.domain.commands import AbandonCall, CallFailed, Com
 from nightshift.orchestrator.domain.evolve import evolve
 from nightshift.orchestrator.domain.next_step import Ended
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.state import INITIAL, Mode
+from nightshift.orchestrator.domain.state import INITIAL, RunMode
 
 MOVES = st.lists(st.integers(0, 9), min_size=5, max_size=60)
 
@@ -24,7 +24,7 @@ def walk(moves: list[int]) -> Story:
             break
         if isinstance(step, Step):
             story.do(Complete(1) if isinstance(step, Complete) else step)
-        elif story.state.mode is Mode.SLEEPING:
+        elif story.state.mode is RunMode.SLEEPING:
             story.passes(4_000)
             story.woken()
         elif story.state.funds.asked is not None and story.state.call is None:

@@ -49,7 +49,7 @@ from nightshift.orchestrator.domain.evolve import foresee
 from nightshift.orchestrator.domain.next_step import loop_messages, worst_case
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.state import INITIAL, BuildState, Mode
+from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 
 Events = tuple[Event, ...]
 
@@ -90,7 +90,7 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
     """The events, in their order. Empty when the command no longer means anything in this state."""
     if isinstance(command, AcceptBuild):
         return _accept(command.request, policy)
-    if state.mode is Mode.ENDED:
+    if state.mode is RunMode.ENDED:
         return ()
     match command:
         case AskBudget():

@@ -42,7 +42,7 @@ from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain import conversation, failure_counters, funds, workspace
 from nightshift.orchestrator.domain.phases import move
-from nightshift.orchestrator.domain.state import BuildState, Call, Mode
+from nightshift.orchestrator.domain.state import BuildState, Call, RunMode
 
 StreamEvent = BuildEvent | SandboxEvent | SnapshotEvent | BudgetEvent
 
@@ -87,7 +87,7 @@ def _budget_event(state: BuildState, data: BudgetEvent, event_id: UUID) -> Build
         case BudgetSettled():
             return replace(state, funds=funds.settled(state.funds, data))
         case WakeRequested():
-            if state.mode is not Mode.SLEEPING:
+            if state.mode is not RunMode.SLEEPING:
                 return state
             return replace(state, cause=event_id, wake_reason=data.reason)
         case _:
@@ -125,12 +125,12 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
         case BuildWoken():
             return replace(
                 state,
-                mode=Mode.RUNNING,
+                mode=RunMode.RUNNING,
                 wake_reason=None,
                 counters=replace(state.counters, failures=0, retry_at=None),
             )
         case BuildReady() | BuildFailed() | BuildCancelled():
-            return replace(state, mode=Mode.ENDED, end=data)
+            return replace(state, mode=RunMode.ENDED, end=data)
         case ContextCondensed() | EscalationRaised() | EscalationResolved() | BuildForked() | BuildStalled():
             return state  # written by no version of this service so far
         case _:
@@ -177,7 +177,7 @@ def _slept(state: BuildState, data: SleepRequested) -> BuildState:
     # Going to sleep gives the money back: the budget settles what was reserved.
     return replace(
         state,
-        mode=Mode.SLEEPING,
+        mode=RunMode.SLEEPING,
         wake_reason=None,
         funds=replace(state.funds, grants=(), asked=None, refused_until=None),
         counters=failure_counters.slept(state.counters, data.reason),

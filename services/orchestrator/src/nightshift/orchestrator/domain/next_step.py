@@ -17,7 +17,7 @@ from nightshift.orchestrator.domain.commands import (
 )
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.repetition import TIMES, repeats
-from nightshift.orchestrator.domain.state import BuildState, Mode
+from nightshift.orchestrator.domain.state import BuildState, RunMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,12 @@ _LAST_PART = 10
 
 def next_step(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
     """What to do. Checks need no model and so no money: a finished build is never put to sleep."""
-    if state.mode is Mode.ENDED:
+    if state.mode is RunMode.ENDED:
         return Ended()
     accepted = state.request
     if accepted.deadline is not None and accepted.deadline <= now and _at_work(state):
         return Fail("deadline", f"the deadline, {accepted.deadline.isoformat()}, has come")
-    if state.mode is Mode.SLEEPING:
+    if state.mode is RunMode.SLEEPING:
         return Wake() if state.wake_reason is not None else Asleep()
     if state.call is not None:
         return AwaitModel()
@@ -77,7 +77,7 @@ def next_step(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
 
 
 def _at_work(state: BuildState) -> bool:
-    return state.mode is Mode.RUNNING or state.wake_reason is not None
+    return state.mode is RunMode.RUNNING or state.wake_reason is not None
 
 
 def _judge(state: BuildState, policy: Policy) -> Step:

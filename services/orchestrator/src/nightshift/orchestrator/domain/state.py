@@ -21,7 +21,7 @@ Text = str | BlobRef
 Blocks = tuple[dict[str, Any], ...] | BlobRef
 
 
-class Mode(StrEnum):
+class RunMode(StrEnum):
     """Whether anything is to be done. Beside the phase, not a phase."""
 
     RUNNING = "running"
@@ -179,7 +179,7 @@ class BuildState:
     cause: UUID | None = None
     accepted: BuildAccepted | None = None
     phase: Phase = Phase.QUEUED
-    mode: Mode = Mode.RUNNING
+    mode: RunMode = RunMode.RUNNING
     wake_reason: Literal["refresh", "top_up", "person", "provider"] | None = None
     conversation: Conversation = Conversation()
     call: Call | None = None

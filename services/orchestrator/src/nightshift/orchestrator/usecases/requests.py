@@ -6,7 +6,7 @@ from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.admission import admit, same_request
 from nightshift.orchestrator.domain.commands import AcceptBuild, CancelBuild, TellAgent
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.state import INITIAL, Mode
+from nightshift.orchestrator.domain.state import INITIAL, RunMode
 from nightshift.orchestrator.ports import BuildRepository
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
 from nightshift.orchestrator.usecases.runner import Clock
@@ -46,7 +46,7 @@ class Builds:
         state = await self._repository.load(request.build_id)
         if state.version == 0:
             raise NotFound(f"there is no build {request.build_id}")
-        while state.mode is not Mode.ENDED:
+        while state.mode is not RunMode.ENDED:
             try:
                 state = await self._repository.commit(request.build_id, state, command, self._clock())
             except (VersionConflict, StreamClosed):

@@ -49,7 +49,7 @@ from nightshift.orchestrator.domain.next_step import (
 )
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.prompt import RenderedMessages, request_bytes
-from nightshift.orchestrator.domain.state import INITIAL, BuildState, Mode
+from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 from nightshift.orchestrator.ports import (
     BuildNumbers,
     BuildRepository,
@@ -120,7 +120,7 @@ class Runner:
         try:
             self._state = await self._dependencies.repository.load(self.build_id)
             while True:
-                if self._cancel is not None and self._state.mode is not Mode.ENDED:
+                if self._cancel is not None and self._state.mode is not RunMode.ENDED:
                     await self._commit(replace(self._cancel, seen=await self._hang_up()))
                     continue
                 step = next_step(self._state, self._dependencies.clock(), self._dependencies.policy)
