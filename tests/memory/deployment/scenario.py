@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from functools import partial
 
-from tests.memory.deployment import build_invariants, money, people, services
+from tests.memory.deployment import build_invariants, funds, people, services
 from tests.memory.deployment.broker import relay
 from tests.memory.deployment.deployment import SimulatedDeployment
 
@@ -78,7 +78,7 @@ async def _until_quiet(deployment: SimulatedDeployment) -> None:
             while deployment.tables.pending:
                 await deployment.beat()
     except TimeoutError:
-        found = money.outlived(deployment.tables.pending.values())
+        found = funds.outlived(deployment.tables.pending.values())
         raise Violation("; ".join(found + verdict(deployment))) from None
 
 
@@ -112,7 +112,7 @@ def judge(deployment: SimulatedDeployment) -> None:
 
 def verdict(deployment: SimulatedDeployment) -> list[str]:
     """Every broken promise of a run that is over."""
-    found = money.violations(deployment.history())
+    found = funds.violations(deployment.history())
     for build_id in deployment.build_ids:
         events = deployment.events(build_id)
         found += [f"{build_id}: {fault}" for fault in build_invariants.violations(events)]

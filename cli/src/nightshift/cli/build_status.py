@@ -15,6 +15,7 @@ from nightshift.contracts.events.build import (
     BuildFailed,
     BuildPhaseChanged,
     BuildReady,
+    BuildStalled,
     BuildWoken,
     CheckpointSaved,
     ModelCallFailed,
@@ -135,6 +136,12 @@ def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
             return model_wait(fact, status.build_id, event.recorded_at)
         case SleepRequested() as fact:
             return sleep_wait(fact, status.build_id, event.recorded_at, status.blocked)
+        case BuildStalled() as fact:
+            return Wait(
+                f"the orchestrator cannot go on: {short(text_of(fact.detail), 100)}",
+                fact.action,
+                event.recorded_at,
+            )
         case WakeRequested():
             return None
         case fact if fact.owner is Owner.ORCHESTRATOR or isinstance(fact, _PROGRESS):
