@@ -128,9 +128,7 @@ async def _close_sandbox(log: MemoryEventLog, item: PendingItem) -> None:
     opened, ended = events[item.version - 1], any(event.data.terminal for event in events)
     assert isinstance(opened.data, SandboxOpened)
     closed = SandboxClosed(sandbox_id=opened.data.sandbox_id, reason="ended" if ended else "asleep")
-    await log.append(
-        item.stream_id, [NewEvent(closed, opened.event_id)], expected_version=events[-1].version
-    )
+    await log.append(item.stream_id, [NewEvent(closed, opened.event_id)], expected_version=events[-1].version)
 
 
 async def snapshotter(deployment: SimulatedDeployment) -> None:
