@@ -8,6 +8,3 @@ BEGIN
     ORDER BY l.expires_at, l.name LIMIT p_limit;
 END
 $$;
-
-GRANT EXECUTE ON FUNCTION nightshift.expired_leases
-TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget, nightshift_relay;
