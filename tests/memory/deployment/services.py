@@ -1,4 +1,4 @@
-"""The processes of a simulated deployment. Orchestrator and budget are the real ones; gateway and snapshotter scripted."""
+"""The processes of a simulated deployment: real orchestrator and budget service, scripted gateway and snapshotter."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from nightshift.contracts.events.build import ToolCallRequested
 from nightshift.contracts.events.sandbox import SandboxClosed, SandboxLost, SandboxOpened, ToolCallCompleted
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import Event, Owner, PendingKind
-from nightshift.eventlog.errors import NightshiftError, Refused, Unavailable
+from nightshift.eventlog.errors import Refused, Unavailable
 from nightshift.eventlog.memory import MemoryEventLog
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import NewEvent, PendingItem, RecordedEvent
@@ -36,7 +36,7 @@ E = TypeVar("E", bound=Event)
 
 
 async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
-    """Runs an orchestrator replica until it crashes or the run is over, with the service's own handlers, scheduler and runner."""
+    """Runs the handlers, scheduler and runners of an orchestrator replica until it crashes or the run is over."""
     world = deployment.world
     actor = f"{name}-{world.draws.getrandbits(32)}"
     objects = MemoryObjectStore(deployment.bodies, wire=world)
@@ -63,7 +63,7 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
 
 
 async def budget(deployment: SimulatedDeployment, name: str) -> None:
-    """Runs a budget replica until it crashes or the run is over, with the service's own handlers, use cases and wake scheduler."""
+    """Runs the handlers and the wake scheduler of a budget replica until it crashes or the run is over."""
     world = deployment.world
     log = deployment.log(Owner.BUDGET)
     ledger = MemoryLedger(
