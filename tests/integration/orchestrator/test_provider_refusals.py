@@ -10,7 +10,7 @@ import pytest
 from nightshift.contracts.events.build import Usage
 from nightshift.orchestrator.adapters.claude import ClaudeModel
 from nightshift.orchestrator.domain.commands import CallFailed
-from nightshift.orchestrator.ports import CallError, Meter
+from nightshift.orchestrator.ports import CallError, UsageMeter
 
 
 @asynccontextmanager
@@ -33,7 +33,7 @@ async def provider(status: str, body: str, *headers: str) -> AsyncIterator[str]:
 async def failure(status: str, body: str, *headers: str) -> CallFailed:
     async with provider(status, body, *headers) as url, ClaudeModel(api_key="any", base_url=url) as claude:
         with pytest.raises(CallError) as failed:
-            await claude.answer(b"{}", Meter())
+            await claude.answer(b"{}", UsageMeter())
     return failed.value.failure
 
 

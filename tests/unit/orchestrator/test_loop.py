@@ -49,7 +49,7 @@ from nightshift.orchestrator.domain.commands import (
 from nightshift.orchestrator.domain.decide import decide
 from nightshift.orchestrator.domain.next_step import Asleep, AwaitFact, AwaitModel, Ended
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.state import Mode
+from nightshift.orchestrator.domain.state import RunMode
 
 NOW_CAUSE = UUID(int=77)
 
@@ -272,8 +272,8 @@ def test_a_build_sleeps_and_wakes_three_times():
         story.step()
         story.denied()
         story.step()
-        assert story.state.mode is Mode.SLEEPING
-        assert not story.state.money.grants
+        assert story.state.mode is RunMode.SLEEPING
+        assert not story.state.funds.grants
         story.passes(3_600)
         story.woken()
         assert [event.type for event in story.step()] == ["build.woken", "budget.requested"]
@@ -344,18 +344,18 @@ def test_a_prompt_that_the_provider_did_not_count_keeps_its_bound():
     story = begun()
     story.thinks(tool_use(), usage=Usage(input_tokens=1_000, output_tokens=100))
     story.results()
-    counted = story.state.talk.tokens
+    counted = story.state.conversation.tokens
     story.thinks(tool_use(given={"command": "ls"}), usage=Usage(output_tokens=5))
-    assert story.state.talk.tokens > counted
+    assert story.state.conversation.tokens > counted
 
 
 def test_what_a_call_did_not_cost_is_free_again():
     story = begun()
-    before = story.state.money.grants[0].left_microusd
+    before = story.state.funds.grants[0].left_microusd
     story.step()
-    assert story.state.money.grants[0].left_microusd == before - story.last(ModelCallStarted).reserve_microusd
+    assert story.state.funds.grants[0].left_microusd == before - story.last(ModelCallStarted).reserve_microusd
     story.do(answer(tool_use()))
-    assert story.state.money.grants[0].left_microusd == before - story.state.money.spent
+    assert story.state.funds.grants[0].left_microusd == before - story.state.funds.spent
 
 
 def test_an_expired_grant_covers_nothing():
@@ -371,7 +371,7 @@ def test_a_crash_in_a_call_counts_its_worst_case_and_tries_again():
     story.do(AbandonCall())
     failed = story.last(ModelCallFailed)
     assert (failed.kind, failed.cost_microusd) == ("abandoned", reserve)
-    assert story.state.money.spent == reserve
+    assert story.state.funds.spent == reserve
     if not isinstance(story.next(), StartCall):
         story.step()
         story.granted()
@@ -429,9 +429,9 @@ def test_a_slow_job_that_moves_on_is_warned_and_never_ended():
         story.thinks(tool_use(given={"command": "sleep 60; tail -1 job.log"}))
         story.results(output=f"step {number // 3}")
     assert story.last(AgentSteered).reason == "repetition"
-    assert story.state.mode is Mode.RUNNING
+    assert story.state.mode is RunMode.RUNNING
     for _ in range(8):
-        if story.state.mode is Mode.RUNNING:
+        if story.state.mode is RunMode.RUNNING:
             story.thinks(tool_use(given={"command": "sleep 60; tail -1 job.log"}))
             story.results(output="step 5")
             if isinstance(story.next(), Fail):
@@ -494,7 +494,7 @@ def test_what_the_model_will_not_go_on_with_ends_the_build(stop_reason, reason):
     story = begun()
     story.thinks(text("No."), stop_reason=stop_reason)
     assert story.last(BuildFailed).reason == reason
-    assert story.last(BuildFailed).cost_microusd == story.state.money.spent > 0
+    assert story.last(BuildFailed).cost_microusd == story.state.funds.spent > 0
     assert story.state.phase is Phase.FAILED
 
 
@@ -533,7 +533,7 @@ def test_a_cancel_stops_the_call_at_what_was_seen_of_it_and_waits_for_no_tool():
     seen = Usage(input_tokens=100, output_tokens=1)
     story.do(CancelBuild("enough", NOW_CAUSE, seen))
     assert story.last(ModelCallFailed).kind == "cancelled"
-    assert story.last(BuildCancelled).cost_microusd == story.state.money.spent == 315
+    assert story.last(BuildCancelled).cost_microusd == story.state.funds.spent == 315
     other = begun()
     other.thinks(tool_use())
     other.do(CancelBuild("enough", NOW_CAUSE))
@@ -547,7 +547,7 @@ def test_a_persons_message_comes_after_the_results_of_the_turn():
     story.do(TellAgent("use blue", NOW_CAUSE))
     story.results()
     story.step()
-    assert [type(entry).__name__ for entry in story.state.talk.entries] == [
+    assert [type(entry).__name__ for entry in story.state.conversation.entries] == [
         "AssistantSaid",
         "ToolsAnswered",
         "UserSaid",
@@ -570,7 +570,7 @@ def test_the_agent_hears_that_its_sandbox_is_a_fresh_one_and_its_preview_is_gone
     steered = story.last(AgentSteered)
     assert steered.reason == "sandbox_restored"
     assert "a.txt" in steered.message
-    assert story.state.place.preview_url is None
+    assert story.state.workspace.preview_url is None
     story.do(answer(tool_use(given={"command": "pwd"})))
     story.results()
     assert [event.type for event in story.step()] == ["checkpoint.saved", "model_call.started"]

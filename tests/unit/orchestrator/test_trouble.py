@@ -27,7 +27,7 @@ from nightshift.orchestrator.domain.commands import (
 )
 from nightshift.orchestrator.domain.next_step import Asleep, AwaitTime
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.state import Mode
+from nightshift.orchestrator.domain.state import RunMode
 
 
 def started(**more) -> Story:
@@ -79,7 +79,7 @@ def test_a_wait_that_no_provider_means_is_bounded_and_free(retry_after_s):
     story = started()
     story.do(CallFailed("rate_limited", "no", status=429, retry_after_s=retry_after_s))
     assert story.now < story.last(ModelCallFailed).retry_at <= story.now + timedelta(days=1)
-    assert story.state.money.spent == 0
+    assert story.state.funds.spent == 0
     again(story)
     assert story.last(ModelCallStarted).attempt == 2
 
@@ -105,8 +105,8 @@ def test_a_refused_key_waits_for_a_person_and_costs_nothing(status):
         story.woken()
         again(story)
     story.do(answer(text()))
-    assert story.state.mode is Mode.RUNNING
-    assert story.state.money.spent == story.last(ModelCallResponded).cost_microusd
+    assert story.state.mode is RunMode.RUNNING
+    assert story.state.funds.spent == story.last(ModelCallResponded).cost_microusd
 
 
 @pytest.mark.parametrize(
@@ -119,13 +119,13 @@ def test_a_refused_key_waits_for_a_person_and_costs_nothing(status):
 )
 def test_calls_that_cost_money_without_an_answer_are_bounded(outcome):
     story, calls = started(policy=Policy(attempts=3, provider_sleeps=2)), 0
-    while story.state.mode is not Mode.ENDED:
+    while story.state.mode is not RunMode.ENDED:
         story.do(outcome)
         calls += 1
-        if story.state.mode is Mode.SLEEPING:
+        if story.state.mode is RunMode.SLEEPING:
             story.passes(3_600)
             story.woken()
-        if story.state.mode is not Mode.ENDED:
+        if story.state.mode is not RunMode.ENDED:
             again(story)
     assert calls == 3 + 2
     assert story.last(BuildFailed).reason == "model_error"
@@ -165,7 +165,7 @@ def test_a_long_wait_is_slept_and_the_build_is_woken_for_it():
     story.do(CallFailed("rate_limited", "no", status=429, retry_after_s=3_600.0))
     slept = story.last(SleepRequested)
     assert (slept.reason, slept.wake_at) == ("provider", story.now + timedelta(hours=1))
-    assert story.state.mode is Mode.SLEEPING
+    assert story.state.mode is RunMode.SLEEPING
     story.passes(3_600)
     story.woken()
     story.step()
@@ -178,9 +178,9 @@ def test_too_many_attempts_become_a_sleep_and_too_many_sleeps_an_end():
     story = started(policy=Policy(attempts=2, provider_sleeps=1))
     for _ in range(2):
         story.do(CallFailed("server", "no", status=500))
-        if story.state.mode is Mode.RUNNING:
+        if story.state.mode is RunMode.RUNNING:
             again(story)
-    assert story.state.mode is Mode.SLEEPING
+    assert story.state.mode is RunMode.SLEEPING
     story.passes(3_600)
     story.woken()
     story.step()
@@ -197,7 +197,7 @@ def test_an_answer_forgets_the_trouble():
     story.do(CallFailed("server", "no", status=500))
     again(story)
     story.do(answer(tool_use()))
-    assert story.state.trouble.failures == 0
+    assert story.state.counters.failures == 0
 
 
 def test_a_stream_that_broke_is_billed_at_what_was_seen_or_at_its_worst():
@@ -217,4 +217,4 @@ def test_a_stream_that_broke_is_billed_at_what_was_seen_or_at_its_worst():
     total = sum(
         getattr(one.data, "cost_microusd", 0) for one in story.log if one.data.type.startswith("model_call")
     )
-    assert story.state.money.spent == total
+    assert story.state.funds.spent == total

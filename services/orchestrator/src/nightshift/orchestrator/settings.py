@@ -7,12 +7,12 @@ from pydantic import Field, SecretStr, model_validator
 
 from nightshift.contracts.prices import DEFAULT_MODEL, SCRIPTED_MODEL
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.roster import RosterSettings
+from nightshift.orchestrator.usecases.build_scheduler import SchedulerSettings
 from nightshift.servicekit.settings import Settings
 
 
 class OrchestratorSettings(Settings):
-    """Money in microdollars, times in seconds. The model's address and keys have the vendor's names."""
+    """Funds in microdollars, times in seconds. The model's address and keys have the vendor's names."""
 
     anthropic_api_key: SecretStr | None = Field(None, validation_alias="ANTHROPIC_API_KEY")
     anthropic_auth_token: SecretStr | None = Field(None, validation_alias="ANTHROPIC_AUTH_TOKEN")
@@ -51,9 +51,9 @@ class OrchestratorSettings(Settings):
             provider_sleep_s=self.provider_sleep_s,
         )
 
-    def roster(self) -> RosterSettings:
+    def scheduler(self) -> SchedulerSettings:
         """How many builds, and how their leases are kept."""
-        return RosterSettings(
+        return SchedulerSettings(
             owner=self.lease_owner,
             capacity=self.max_builds,
             lease_s=self.build_lease_s,

@@ -26,7 +26,7 @@ from anthropic import (
 from nightshift.contracts.events.build import Usage
 from nightshift.orchestrator.adapters.claude_stream import Assembly, Malformed
 from nightshift.orchestrator.domain.commands import Answer, CallFailed, FailureKind
-from nightshift.orchestrator.ports import CallError, Meter
+from nightshift.orchestrator.ports import CallError, UsageMeter
 
 #: By the type inside an error body; it is told within a stream too, whose status was 200.
 _BY_TYPE: dict[str, FailureKind] = {
@@ -82,7 +82,7 @@ class ClaudeModel:
         """See the port."""
         await self._client.close()
 
-    async def answer(self, body: bytes, meter: Meter) -> Answer:
+    async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
         """See the port."""
         began = time.monotonic()
         assembly = Assembly()

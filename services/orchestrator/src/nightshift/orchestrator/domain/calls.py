@@ -22,12 +22,12 @@ from nightshift.contracts.model import Event
 from nightshift.contracts.tools import Bash, Narrate
 from nightshift.orchestrator.domain import checks
 from nightshift.orchestrator.domain.commands import AbandonCall, Answer, CallFailed, FailReason
+from nightshift.orchestrator.domain.conversation import MAX_TOKENS
 from nightshift.orchestrator.domain.evolve import foresee
+from nightshift.orchestrator.domain.failure_counters import WHOLE, backoff
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import BuildState, Call
-from nightshift.orchestrator.domain.talk import MAX_TOKENS
-from nightshift.orchestrator.domain.trouble import WHOLE, backoff
 
 Events = tuple[Event, ...]
 
@@ -65,8 +65,8 @@ def answered(state: BuildState, answer: Answer, policy: Policy) -> Events:
         case "model_context_window_exceeded":
             return (responded, *fail(after, "model_error", "the conversation no longer fits into the model"))
         case _ if answer.stop_reason == MAX_TOKENS:
-            if after.trouble.cuts > policy.max_cuts:
-                detail = f"{after.trouble.cuts} answers in a row ended at {policy.max_output_tokens} tokens"
+            if after.counters.cuts > policy.max_cuts:
+                detail = f"{after.counters.cuts} answers in a row ended at {policy.max_output_tokens} tokens"
                 return (responded, *fail(after, "max_tokens", detail))
             return (responded, AgentSteered(reason="max_tokens", message=_CONTINUE))
     uses = [block for block in answer.content if block.get("type") == "tool_use"]
@@ -85,7 +85,7 @@ def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy
     if failure.kind not in _RETRIED:
         event = _failed(state, call, failure, retry_at=None)
         return (event, *fail(foresee(state, (event,)), "model_error", _words(failure)))
-    failures = state.trouble.failures + 1
+    failures = state.counters.failures + 1
     wait = backoff(failures, call.event_id, policy, retry_after_s=failure.retry_after_s)
     if failures >= policy.attempts or failure.kind == _REFUSED_KEY:
         wait = max(wait, timedelta(seconds=policy.provider_sleep_s))
@@ -105,14 +105,14 @@ def _retried(
     state: BuildState, call: Call, failure: CallFailed, *, wait: timedelta, now: datetime, policy: Policy
 ) -> Events:
     """After `policy.attempts` calls in a row that cost money and brought no answer, each further one waits long."""
-    paid = state.trouble.paid_failures + (_cost(state, call, failure) > 0)
+    paid = state.counters.paid_failures + (_cost(state, call, failure) > 0)
     if paid >= policy.attempts:
         wait = max(wait, timedelta(seconds=policy.provider_sleep_s))
     event = _failed(state, call, failure, retry_at=now + wait)
     if wait <= timedelta(seconds=policy.longest_wait_s) and paid < policy.attempts:
         return (event,)
     after = foresee(state, (event,))
-    if state.trouble.provider_sleeps >= policy.provider_sleeps and failure.kind != _REFUSED_KEY:
+    if state.counters.provider_sleeps >= policy.provider_sleeps and failure.kind != _REFUSED_KEY:
         detail = f"given up after {policy.provider_sleeps} sleeps: {_words(failure)}"
         return (event, *fail(after, "model_error", detail))
     sleep = SleepRequested(reason="provider", account_id=state.request.account_id, wake_at=now + wait)
@@ -129,16 +129,18 @@ def stopped(state: BuildState, seen: Usage | None, detail: str) -> Events:
 
 def checkpoint(state: BuildState) -> Events:
     """The checkpoint of the last complete turn, where it is not saved yet."""
-    talk = state.talk
-    turn = talk.turn if talk.answered else talk.turn - 1
-    return (CheckpointSaved(turn=turn),) if turn > talk.checkpoint else ()
+    conversation = state.conversation
+    turn = conversation.turn if conversation.answered else conversation.turn - 1
+    return (CheckpointSaved(turn=turn),) if turn > conversation.checkpoint else ()
 
 
 def fail(state: BuildState, reason: FailReason, detail: str) -> Events:
     """The end of a build that is not ready."""
     return (
         BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.FAILED),
-        BuildFailed(reason=reason, detail=detail, cost_microusd=state.money.spent, turns=state.talk.turn),
+        BuildFailed(
+            reason=reason, detail=detail, cost_microusd=state.funds.spent, turns=state.conversation.turn
+        ),
     )
 
 
@@ -188,17 +190,17 @@ def _act(state: BuildState, uses: list[dict[str, Any]]) -> Events:
 
 def _stopped(state: BuildState, reason: str, policy: Policy) -> Events:
     """Paused, or ended for a reason that this version does not know: half a work is not taken for a whole one."""
-    if state.trouble.cuts > policy.max_cuts:
-        detail = f"{state.trouble.cuts} answers in a row stopped before their end: the last for {reason!r}"
+    if state.counters.cuts > policy.max_cuts:
+        detail = f"{state.counters.cuts} answers in a row stopped before their end: the last for {reason!r}"
         return fail(state, "model_error", detail)
     return (AgentSteered(reason="max_tokens", message=_STOPPED.format(reason=reason)),)
 
 
 def _done(state: BuildState) -> Events:
-    if state.talk.waiting:
+    if state.conversation.waiting:
         return ()  # something was said while the model answered: it is heard before the checks
     if not state.tool_calls_made:
-        if "no_tool_call" not in state.trouble.steered:
+        if "no_tool_call" not in state.counters.steered:
             return (AgentSteered(reason="no_tool_call", message=_USE_TOOLS),)
         if not state.request.checks:  # those of the request can tell that there was nothing to do
             return fail(state, "checks_failed", _NOTHING)
@@ -209,7 +211,7 @@ def _done(state: BuildState) -> Events:
 
 
 def _request(state: BuildState, index: int, use: dict[str, Any]) -> ToolCallRequested:
-    turn = state.talk.turn
+    turn = state.conversation.turn
     given = use.get("input")
     return ToolCallRequested(
         call_id=f"{state.request.build_id}/{turn}/{index}",

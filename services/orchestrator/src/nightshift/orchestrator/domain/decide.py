@@ -26,7 +26,7 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain import calls, checks, money, place
+from nightshift.orchestrator.domain import calls, checks, funds, workspace
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     AcceptBuild,
@@ -49,7 +49,7 @@ from nightshift.orchestrator.domain.evolve import foresee
 from nightshift.orchestrator.domain.next_step import loop_messages, worst_case
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.state import INITIAL, BuildState, Mode
+from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 
 Events = tuple[Event, ...]
 
@@ -90,7 +90,7 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
     """The events, in their order. Empty when the command no longer means anything in this state."""
     if isinstance(command, AcceptBuild):
         return _accept(command.request, policy)
-    if state.mode is Mode.ENDED:
+    if state.mode is RunMode.ENDED:
         return ()
     match command:
         case AskBudget():
@@ -159,8 +159,8 @@ def _start(state: BuildState, command: StartCall) -> Events:
     )
     events.append(
         ModelCallStarted(
-            turn=state.talk.turn + 1 if state.talk.answered else state.talk.turn,
-            attempt=1 if state.talk.answered else state.talk.attempt + 1,
+            turn=state.conversation.turn + 1 if state.conversation.answered else state.conversation.turn,
+            attempt=1 if state.conversation.answered else state.conversation.attempt + 1,
             model=state.request.model,
             lease_id=command.lease_id,
             reserve_microusd=command.reserve_microusd,
@@ -179,7 +179,7 @@ def _wake(state: BuildState, now: datetime, policy: Policy) -> Events:
         return ()
     woken = BuildWoken(reason=state.wake_reason)
     minimum = worst_case(foresee(state, (woken,)), policy)
-    if money.covering(state.money, minimum, now) is not None:
+    if funds.covering(state.funds, minimum, now) is not None:
         return (woken,)
     return (woken, _ask(state, state.cause, minimum, policy))
 
@@ -208,11 +208,11 @@ def _complete(state: BuildState, command: Complete) -> Events:
     accepted = state.request
     ready = BuildReady(
         project_id=accepted.project_id,
-        sandbox_id=state.place.sandbox_id or "",
-        preview_url=place.preview_address(state.place),
+        sandbox_id=state.workspace.sandbox_id or "",
+        preview_url=workspace.preview_address(state.workspace),
         build_version=command.build_version,
-        cost_microusd=state.money.spent,
-        turns=state.talk.turn,
+        cost_microusd=state.funds.spent,
+        turns=state.conversation.turn,
         tool_calls=state.tool_calls_made,
     )
     return (BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.READY), ready)
@@ -221,5 +221,7 @@ def _complete(state: BuildState, command: Complete) -> Events:
 def _cancel(state: BuildState, command: CancelBuild) -> Events:
     stopped = calls.stopped(state, command.seen, _ENDED)
     after = foresee(state, stopped)
-    cancelled = BuildCancelled(reason=command.reason, cost_microusd=after.money.spent, turns=state.talk.turn)
+    cancelled = BuildCancelled(
+        reason=command.reason, cost_microusd=after.funds.spent, turns=state.conversation.turn
+    )
     return (*stopped, BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.CANCELLED), cancelled)

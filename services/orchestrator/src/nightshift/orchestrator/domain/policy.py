@@ -7,7 +7,7 @@ from nightshift.contracts.prices import SCRIPTED_MODEL
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Money in microdollars, times in seconds."""
+    """Funds in microdollars, times in seconds."""
 
     default_model: str = SCRIPTED_MODEL
     max_output_tokens: int = 16_000

@@ -49,8 +49,8 @@ def repeats(recent: tuple[RecentCall, ...]) -> bool:
 
 
 def _news(recent: tuple[RecentCall, ...], repeated: RecentCall, counts: Counter[RecentCall]) -> bool:
-    places = [place for place, other in enumerate(recent) if other == repeated][-TIMES:]
-    return any(counts[other] == 1 for other in recent[places[0] : places[-1]])
+    indexes = [index for index, other in enumerate(recent) if other == repeated][-TIMES:]
+    return any(counts[other] == 1 for other in recent[indexes[0] : indexes[-1]])
 
 
 def _digest(*texts: str) -> str:

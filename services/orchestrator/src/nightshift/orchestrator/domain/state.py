@@ -21,7 +21,7 @@ Text = str | BlobRef
 Blocks = tuple[dict[str, Any], ...] | BlobRef
 
 
-class Mode(StrEnum):
+class RunMode(StrEnum):
     """Whether anything is to be done. Beside the phase, not a phase."""
 
     RUNNING = "running"
@@ -65,7 +65,7 @@ Entry = AssistantSaid | ToolsAnswered | UserSaid
 
 
 @dataclass(frozen=True, slots=True)
-class Talk:
+class Conversation:
     """The conversation. `waiting` holds what is said to the agent with the next model call."""
 
     turn: int = 0
@@ -121,7 +121,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Money:
+class Funds:
     """Microdollars. `spent` is the sum over the log. `refused_until` is the refresh that a denial named."""
 
     grants: tuple[Grant, ...] = ()
@@ -143,7 +143,7 @@ class RecentCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class FailureCounters:
     """What went wrong lately, and how often."""
 
     failures: int = 0  # of the model, since the last answer or wake
@@ -158,7 +158,7 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Workspace:
     """Where the agent works. `news` is what happened to its sandbox and was not told yet."""
 
     sandbox_id: str | None = None
@@ -179,15 +179,15 @@ class BuildState:
     cause: UUID | None = None
     accepted: BuildAccepted | None = None
     phase: Phase = Phase.QUEUED
-    mode: Mode = Mode.RUNNING
+    mode: RunMode = RunMode.RUNNING
     wake_reason: Literal["refresh", "top_up", "person", "provider"] | None = None
-    talk: Talk = Talk()
+    conversation: Conversation = Conversation()
     call: Call | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_calls_made: int = 0
-    money: Money = Money()
-    trouble: Trouble = Trouble()
-    place: Place = Place()
+    funds: Funds = Funds()
+    counters: FailureCounters = FailureCounters()
+    workspace: Workspace = Workspace()
     end: End | None = None
 
     @property

@@ -11,8 +11,8 @@ import structlog
 from nightshift.eventlog.errors import Fault, NightshiftError, Transient
 from nightshift.eventlog.leases.port import Lease, Leases
 from nightshift.orchestrator.domain.commands import CancelBuild
-from nightshift.orchestrator.ports import Unowned
-from nightshift.orchestrator.runner import Runner
+from nightshift.orchestrator.ports import UnownedBuilds
+from nightshift.orchestrator.usecases.runner import Runner
 
 _log = structlog.get_logger(__name__)
 
@@ -21,7 +21,7 @@ _REST, _LONGEST_REST = 1.0, 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RosterSettings:
+class SchedulerSettings:
     """Times in seconds."""
 
     owner: str
@@ -37,16 +37,16 @@ class _Active:
     task: asyncio.Task[None]
 
 
-class Roster:
+class BuildScheduler:
     """The active builds of this process."""
 
     def __init__(
         self,
         leases: Leases,
-        unowned: Unowned,
+        unowned: UnownedBuilds,
         make_runner: Callable[[str], Runner],
         *,
-        settings: RosterSettings,
+        settings: SchedulerSettings,
     ) -> None:
         self._leases = leases
         self._unowned = unowned

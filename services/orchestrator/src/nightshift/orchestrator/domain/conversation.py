@@ -18,9 +18,9 @@ from nightshift.orchestrator.domain.state import (
     AssistantSaid,
     Blocks,
     BuildState,
+    Conversation,
     Observation,
     PreviewTarget,
-    Talk,
     Text,
     ToolCall,
     ToolsAnswered,
@@ -37,34 +37,38 @@ _IMAGE_TOKENS = 5_000
 _FRAME_TOKENS = 30
 
 
-def say(talk: Talk, message: Text) -> Talk:
+def say(conversation: Conversation, message: Text) -> Conversation:
     """Something to be told with the next model call."""
-    return replace(talk, waiting=(*talk.waiting, message), tokens=_more(talk.tokens, tokens_of(message)))
-
-
-def started(talk: Talk, data: ModelCallStarted) -> Talk:
-    """What waited is told now."""
-    told = tuple(UserSaid(text) for text in talk.waiting)
     return replace(
-        talk,
+        conversation,
+        waiting=(*conversation.waiting, message),
+        tokens=_more(conversation.tokens, tokens_of(message)),
+    )
+
+
+def started(conversation: Conversation, data: ModelCallStarted) -> Conversation:
+    """What waited is told now."""
+    told = tuple(UserSaid(text) for text in conversation.waiting)
+    return replace(
+        conversation,
         turn=data.turn,
         attempt=data.attempt,
         answered=False,
-        entries=talk.entries + told,
+        entries=conversation.entries + told,
         waiting=(),
     )
 
 
-def responded(talk: Talk, data: ModelCallResponded) -> Talk:
-    entries = (*talk.entries, AssistantSaid(data.turn, data.content))
-    tokens = _counted(talk, data)
+def responded(conversation: Conversation, data: ModelCallResponded) -> Conversation:
+    entries = (*conversation.entries, AssistantSaid(data.turn, data.content))
+    tokens = _counted(conversation, data)
     if data.stop_reason == MAX_TOKENS and (cut := _cut_calls(data.content)):
         entries = (*entries, ToolsAnswered(cut))
         tokens = _more(tokens, sum(tokens_of(result.output) for result in cut))
-    return replace(talk, answered=True, entries=entries, tokens=tokens)
+    return replace(conversation, answered=True, entries=entries, tokens=tokens)
 
 
-def _counted(talk: Talk, data: ModelCallResponded) -> int | None:
+def _counted(conversation: Conversation, data: ModelCallResponded) -> int | None:
     """The bound after an answer. Where the provider states no prompt tokens, the bound before the call still holds."""
     usage = data.usage
     prompt = (
@@ -74,8 +78,8 @@ def _counted(talk: Talk, data: ModelCallResponded) -> int | None:
         + usage.cache_write_1h_input_tokens
     )
     if prompt == 0:
-        return _more(talk.tokens, _blocks_bytes(data.content))
-    return prompt + usage.output_tokens + sum(tokens_of(text) for text in talk.waiting)
+        return _more(conversation.tokens, _blocks_bytes(data.content))
+    return prompt + usage.output_tokens + sum(tokens_of(text) for text in conversation.waiting)
 
 
 def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
@@ -112,12 +116,12 @@ def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
     if len(results) < len(calls) or any(call.purpose != "agent" for call in calls):
         return replace(state, tool_calls=calls)
     tokens = sum(tokens_of(result.output) + _blocks_tokens(result.blocks) for result in results)
-    talk = replace(
-        state.talk,
-        entries=(*state.talk.entries, ToolsAnswered(results)),
-        tokens=_more(state.talk.tokens, tokens),
+    conversation = replace(
+        state.conversation,
+        entries=(*state.conversation.entries, ToolsAnswered(results)),
+        tokens=_more(state.conversation.tokens, tokens),
     )
-    return replace(state, tool_calls=(), talk=talk)
+    return replace(state, tool_calls=(), conversation=conversation)
 
 
 def tokens_of(text: Text) -> int:

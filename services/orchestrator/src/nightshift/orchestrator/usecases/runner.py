@@ -48,10 +48,16 @@ from nightshift.orchestrator.domain.next_step import (
     next_step,
 )
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.prompt import Written, request_bytes
-from nightshift.orchestrator.domain.state import INITIAL, BuildState, Mode
-from nightshift.orchestrator.journal import CannotFold, Journal
-from nightshift.orchestrator.ports import BuildNumbers, CallError, Meter, Model
+from nightshift.orchestrator.domain.prompt import RenderedMessages, request_bytes
+from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
+from nightshift.orchestrator.ports import (
+    BuildNumbers,
+    BuildRepository,
+    CallError,
+    CannotFold,
+    Model,
+    UsageMeter,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -66,10 +72,10 @@ _FIRST_WAIT, _LONGEST_WAIT = timedelta(seconds=1), timedelta(seconds=15)
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class RunnerDependencies:
     """What every runner of this process works with."""
 
-    journal: Journal
+    repository: BuildRepository
     model: Model
     numbers: BuildNumbers
     policy: Policy
@@ -82,17 +88,17 @@ class _Flight:
 
     call_id: UUID
     task: asyncio.Task[Answer | CallFailed]
-    meter: Meter
+    meter: UsageMeter
 
 
 class Runner:
     """One build, from where the log says it is until it ends or falls asleep."""
 
-    def __init__(self, build_id: str, crew: Crew) -> None:
+    def __init__(self, build_id: str, dependencies: RunnerDependencies) -> None:
         self.build_id = build_id
-        self._crew = crew
+        self._dependencies = dependencies
         self._state: BuildState = INITIAL
-        self._written = Written()
+        self._rendered = RenderedMessages()
         self._news = asyncio.Event()
         self._flight: _Flight | None = None
         self._seen: Usage | None = None  # of a call that we stopped and that is still in flight in the log
@@ -112,12 +118,12 @@ class Runner:
     async def run(self) -> None:
         """Returns when the build has ended or sleeps. Raises what the log raises."""
         try:
-            self._state = await self._crew.journal.fold(self.build_id)
+            self._state = await self._dependencies.repository.load(self.build_id)
             while True:
-                if self._cancel is not None and self._state.mode is not Mode.ENDED:
+                if self._cancel is not None and self._state.mode is not RunMode.ENDED:
                     await self._commit(replace(self._cancel, seen=await self._hang_up()))
                     continue
-                step = next_step(self._state, self._crew.clock(), self._crew.policy)
+                step = next_step(self._state, self._dependencies.clock(), self._dependencies.policy)
                 if isinstance(step, Ended | Asleep):
                     return
                 await self._take(step)
@@ -129,7 +135,7 @@ class Runner:
 
     async def report(self, error: Exception) -> None:
         """Append why the run failed: a fault once for each event it failed after, a dependency at most once an hour."""
-        now = self._crew.clock()
+        now = self._dependencies.clock()
         if isinstance(error, Transient):
             hour = ids.request_cause(BuildStalled.type, f"{self.build_id}/{now:%Y-%m-%dT%H}")
             command = ReportStall("dependency", _one_line(error), hour)
@@ -138,7 +144,7 @@ class Runner:
             first = ids.request_cause(BuildStalled.type, self.build_id)
             command = ReportStall("fault", _one_line(error), after or first)
         try:
-            await self._crew.journal.note(self.build_id, command, now)
+            await self._dependencies.repository.commit_at_any_version(self.build_id, command, now)
         except (EventIdReused, StreamClosed):
             return  # appended before, with another detail; or the build has ended
         except NightshiftError as unreported:
@@ -151,7 +157,9 @@ class Runner:
         command = AbandonCall(await self._hang_up())
         with suppress(NightshiftError, TimeoutError):
             async with asyncio.timeout(_FAREWELL_S):
-                await self._crew.journal.commit(self.build_id, self._state, command, self._crew.clock())
+                await self._dependencies.repository.commit(
+                    self.build_id, self._state, command, self._dependencies.clock()
+                )
 
     async def _take(self, step: Step | Wait) -> None:
         match step:
@@ -166,7 +174,7 @@ class Runner:
                 await self._commit(replace(step, seen=await self._hang_up()))
             case Complete():
                 project = self._state.request.project_id
-                number = await self._crew.numbers.number(project, self.build_id)
+                number = await self._dependencies.numbers.number(project, self.build_id)
                 await self._commit(Complete(number))
             case AskBudget() | Sleep() | Wake() | SendBack():
                 await self._commit(step)
@@ -192,8 +200,8 @@ class Runner:
         """An answer that was paid for is not thrown away because the log is away for a while: the same again."""
         while True:
             try:
-                return await self._crew.journal.commit(
-                    self.build_id, self._state, command, self._crew.clock()
+                return await self._dependencies.repository.commit(
+                    self.build_id, self._state, command, self._dependencies.clock()
                 )
             except Transient as error:
                 _log.warning("the log is away, trying again", error=str(error))
@@ -202,13 +210,13 @@ class Runner:
     async def _catch_up(self) -> None:
         self._news.clear()
         before = self._state.version
-        self._state = await self._crew.journal.catch_up(self.build_id, self._state)
+        self._state = await self._dependencies.repository.catch_up(self.build_id, self._state)
         if self._state.version > before:
             self._patience = _FIRST_WAIT
 
     async def _listen(self, step: Wait) -> None:
         """Wait until something is heard, the step's time has come, or it is time to ask the log."""
-        now = self._crew.clock()
+        now = self._dependencies.clock()
         until = due(self._state, step, now, self._patience)
         self._patience = min(self._patience * 2, _LONGEST_WAIT)
         with suppress(TimeoutError):
@@ -222,20 +230,20 @@ class Runner:
         call = self._state.call
         if call is None:
             return
-        meter = Meter()
+        meter = UsageMeter()
         try:
-            body = request_bytes(self._state, self._crew.policy, self._written)
+            body = request_bytes(self._state, self._dependencies.policy, self._rendered)
         except Exception as error:  # noqa: BLE001 - a call that is started and not made would be abandoned at its worst case
             _log.exception("build.request_not_rendered", build_id=self.build_id)
-            await self._commit(StopOnFault(f"the request cannot be written: {_one_line(error)}", Usage()))
+            await self._commit(StopOnFault(f"the request cannot be rendered: {_one_line(error)}", Usage()))
             return
         task = asyncio.create_task(self._think(body, meter), name=f"model call of {self.build_id}")
         self._flight = _Flight(call.event_id, task, meter)
         self._seen = None
 
-    async def _think(self, body: bytes, meter: Meter) -> Answer | CallFailed:
+    async def _think(self, body: bytes, meter: UsageMeter) -> Answer | CallFailed:
         try:
-            return await self._crew.model.answer(body, meter)
+            return await self._dependencies.model.answer(body, meter)
         except CallError as error:
             failure = error.failure
             _log.warning(
@@ -255,7 +263,7 @@ class Runner:
             await self._commit(AbandonCall())
             return
         news = asyncio.create_task(self._news.wait())
-        now = self._crew.clock()
+        now = self._dependencies.clock()
         longest = due(self._state, step, now, _LONGEST_WAIT) - now
         try:
             await asyncio.wait(

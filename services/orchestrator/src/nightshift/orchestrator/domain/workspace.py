@@ -15,8 +15,8 @@ from nightshift.contracts.events.sandbox import (
     SandboxRestored,
     ToolCallCompleted,
 )
-from nightshift.orchestrator.domain import talk, trouble
-from nightshift.orchestrator.domain.state import BuildState, Place, PreviewTarget
+from nightshift.orchestrator.domain import conversation, failure_counters
+from nightshift.orchestrator.domain.state import BuildState, PreviewTarget, Workspace
 
 #: Paths named one by one to the agent.
 _NAMED = 20
@@ -28,19 +28,21 @@ def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> Buil
             return _completed(replace(state, cause=event_id), data)
         case SandboxOpened():
             # Another sandbox: what ran in the last one, its preview too, is gone.
-            return replace(state, place=Place(data.sandbox_id, news=state.place.news))
+            return replace(state, workspace=Workspace(data.sandbox_id, news=state.workspace.news))
         case SandboxRestored():
-            return replace(state, place=replace(state.place, news=(*state.place.news, _restored(data))))
+            return replace(
+                state, workspace=replace(state.workspace, news=(*state.workspace.news, _restored(data)))
+            )
         case SandboxLost():
             news = (
                 "Your sandbox was lost. You go on in a fresh one with the workspace of the last snapshot: what was"
                 " written after it, installed or started is gone. Look at the workspace before you go on."
             )
-            return replace(state, place=Place(news=(*state.place.news, news)))
+            return replace(state, workspace=Workspace(news=(*state.workspace.news, news)))
         case SandboxClosed():
-            return replace(state, place=Place(news=state.place.news))
+            return replace(state, workspace=Workspace(news=state.workspace.news))
         case PreviewOpened():
-            return replace(state, place=_preview_opened(state.place, data))
+            return replace(state, workspace=_preview_opened(state.workspace, data))
         case SandboxPaused():
             return state
         case _:
@@ -52,34 +54,34 @@ def _completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
     if call is None or call.result is not None:
         return state  # not asked for, or answered before: the first result stands
     if call.preview is not None:
-        state = replace(state, place=port_opened(state.place, call.preview, data))
+        state = replace(state, workspace=port_opened(state.workspace, call.preview, data))
     if call.purpose == "agent":
-        state = replace(state, trouble=trouble.tool_answered(state.trouble, call.digest, data))
-    return talk.completed(state, data)
+        state = replace(state, counters=failure_counters.tool_answered(state.counters, call.digest, data))
+    return conversation.completed(state, data)
 
 
-def _preview_opened(place: Place, data: PreviewOpened) -> Place:
-    path = place.preview_path if place.preview_port == data.port else None
-    return replace(place, preview_port=data.port, preview_url=data.url, preview_path=path)
+def _preview_opened(workspace: Workspace, data: PreviewOpened) -> Workspace:
+    path = workspace.preview_path if workspace.preview_port == data.port else None
+    return replace(workspace, preview_port=data.port, preview_url=data.url, preview_path=path)
 
 
-def port_opened(place: Place, target: PreviewTarget, result: ToolCallCompleted) -> Place:
-    """The place after the agent's `open_port`. A path that answered stays when a later path on the port does not."""
-    if place.preview_port != target.port or (result.is_error and place.preview_path is not None):
-        return place
-    return replace(place, preview_path=target.path)
+def port_opened(workspace: Workspace, target: PreviewTarget, result: ToolCallCompleted) -> Workspace:
+    """The workspace after the agent's `open_port`. A path that answered stays when a later one does not."""
+    if workspace.preview_port != target.port or (result.is_error and workspace.preview_path is not None):
+        return workspace
+    return replace(workspace, preview_path=target.path)
 
 
-def preview_address(place: Place) -> str:
+def preview_address(workspace: Workspace) -> str:
     """The URL to show, with the path that the agent opened. Empty without a preview."""
-    url, path = place.preview_url or "", place.preview_path or "/"
+    url, path = workspace.preview_url or "", workspace.preview_path or "/"
     has_path = urlsplit(url).path not in {"", "/"}
     return url if not url or path == "/" or has_path else url.rstrip("/") + path
 
 
-def told(place: Place, reason: str) -> Place:
+def told(workspace: Workspace, reason: str) -> Workspace:
     """The agent was told what happened to its sandbox."""
-    return replace(place, news=()) if reason == "sandbox_restored" else place
+    return replace(workspace, news=()) if reason == "sandbox_restored" else workspace
 
 
 def _restored(data: SandboxRestored) -> str:

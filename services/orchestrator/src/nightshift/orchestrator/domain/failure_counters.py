@@ -8,7 +8,7 @@ from nightshift.contracts.events.build import ModelCallFailed
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.repetition import is_progress, remember
-from nightshift.orchestrator.domain.state import Trouble
+from nightshift.orchestrator.domain.state import FailureCounters
 
 #: The stop reasons of an answer that is whole. The others, known or not, are counted: they must not go on for ever.
 WHOLE = frozenset({"end_turn", "stop_sequence", "tool_use"})
@@ -16,46 +16,46 @@ WHOLE = frozenset({"end_turn", "stop_sequence", "tool_use"})
 _ONCE = frozenset({"repetition", "turns", "no_tool_call"})
 
 
-def answered(trouble: Trouble, stop_reason: str) -> Trouble:
+def answered(counters: FailureCounters, stop_reason: str) -> FailureCounters:
     """The provider answers again."""
-    cuts = 0 if stop_reason in WHOLE else trouble.cuts + 1
-    return replace(trouble, failures=0, paid_failures=0, retry_at=None, provider_sleeps=0, cuts=cuts)
+    cuts = 0 if stop_reason in WHOLE else counters.cuts + 1
+    return replace(counters, failures=0, paid_failures=0, retry_at=None, provider_sleeps=0, cuts=cuts)
 
 
-def call_failed(trouble: Trouble, data: ModelCallFailed) -> Trouble:
+def call_failed(counters: FailureCounters, data: ModelCallFailed) -> FailureCounters:
     """A call whose owner died is no failure of the provider, but it costs money like one."""
     return replace(
-        trouble,
-        failures=trouble.failures + (data.kind != "abandoned"),
-        paid_failures=trouble.paid_failures + (data.cost_microusd > 0),
+        counters,
+        failures=counters.failures + (data.kind != "abandoned"),
+        paid_failures=counters.paid_failures + (data.cost_microusd > 0),
         retry_at=data.retry_at,
     )
 
 
-def steered(trouble: Trouble, reason: str) -> Trouble:
+def steered(counters: FailureCounters, reason: str) -> FailureCounters:
     if reason == "check_failed":
-        return replace(trouble, check_rounds=trouble.check_rounds + 1)
+        return replace(counters, check_rounds=counters.check_rounds + 1)
     if reason not in _ONCE:
-        return trouble
-    trouble = replace(trouble, steered=trouble.steered | {reason})
+        return counters
+    counters = replace(counters, steered=counters.steered | {reason})
     if reason != "repetition":
-        return trouble
+        return counters
     # A new window: the warning must have a chance before the same calls count against the agent.
-    return replace(trouble, recent_calls=(), warned_calls=trouble.recent_calls)
+    return replace(counters, recent_calls=(), warned_calls=counters.recent_calls)
 
 
-def tool_answered(trouble: Trouble, call: str, result: ToolCallCompleted) -> Trouble:
+def tool_answered(counters: FailureCounters, call: str, result: ToolCallCompleted) -> FailureCounters:
     """A result of the agent's call. Progress takes back the warning about repetition."""
-    recent = remember(trouble.recent_calls, call, result)
-    if recent is trouble.recent_calls:
-        return trouble
-    if is_progress(recent[-1], (*trouble.warned_calls, *trouble.recent_calls)):
-        trouble = replace(trouble, steered=trouble.steered - {"repetition"})
-    return replace(trouble, recent_calls=recent)
+    recent = remember(counters.recent_calls, call, result)
+    if recent is counters.recent_calls:
+        return counters
+    if is_progress(recent[-1], (*counters.warned_calls, *counters.recent_calls)):
+        counters = replace(counters, steered=counters.steered - {"repetition"})
+    return replace(counters, recent_calls=recent)
 
 
-def slept(trouble: Trouble, reason: str) -> Trouble:
-    return replace(trouble, provider_sleeps=trouble.provider_sleeps + (reason == "provider"))
+def slept(counters: FailureCounters, reason: str) -> FailureCounters:
+    return replace(counters, provider_sleeps=counters.provider_sleeps + (reason == "provider"))
 
 
 def backoff(failures: int, cause: UUID, policy: Policy, *, retry_after_s: float | None) -> timedelta:
