@@ -16,8 +16,7 @@ from nightshift.cli.output import note, write_json, write_line
 from nightshift.cli.producer import checked, send
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.errors import NotFound, Refused
-from nightshift.orchestrator.domain.admission import admit
-from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.usecases.admission import check_request
 
 app = cyclopts.App(name="build")
 
@@ -69,9 +68,8 @@ def build(
     fields |= {key: value for key, value in given.items() if value is not None}
     fields = {"account_id": "default", "project_id": name, **fields, "build_id": name}
     request = checked(BuildRequested, fields)
-    # What the orchestrator would park as a dead letter is told here, where somebody hears it. Its default model is its
-    # own affair: one that the request names is looked at.
-    admit(request, datetime.now(UTC), Policy())
+    # A request that the orchestrator refuses would become a dead letter. The person learns of it here instead.
+    check_request(request, datetime.now(UTC))
     asyncio.run(send(home, request))
     if watch:
         note(f"build {name}")
