@@ -75,7 +75,7 @@ class BuildStatus:
         return self.state in ("ready", "failed", "cancelled")
 
     def waiting(self, now: datetime) -> Wait | None:
-        """Why the build makes no progress at `now`. Returns None while it does, and after its end."""
+        """Returns why the build makes no progress at `now`. None while it does, and after its end."""
         if self.ended:
             return None
         if self.blocked is None and self.unanswered is not None:
@@ -114,7 +114,7 @@ class BuildStatus:
 
 
 def evolve(status: BuildStatus, event: RecordedEvent) -> BuildStatus:
-    """The status after one more event of the build's stream."""
+    """Returns the status after one more event of the build's stream."""
     status = replace(
         status,
         version=event.version,
@@ -127,7 +127,7 @@ def evolve(status: BuildStatus, event: RecordedEvent) -> BuildStatus:
 
 
 def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
-    """What the build waits for after this event. A later event of the service that waited ends the wait."""
+    """Returns what the build waits for after this event. A later event of the service that waits ends the wait."""
     at = event.recorded_at
     match event.data:
         case ModelCallFailed() as fact:
@@ -146,7 +146,7 @@ def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
 
 
 def _unanswered(status: BuildStatus, event: RecordedEvent) -> Owed | None:
-    """The step that a service owes the build after this event."""
+    """Returns the step that a service owes the build after this event."""
     at = event.recorded_at
     match event.data:
         case BuildAccepted():
@@ -166,7 +166,7 @@ def _unanswered(status: BuildStatus, event: RecordedEvent) -> Owed | None:
 
 
 def _counted(status: BuildStatus, fact: Event) -> BuildStatus:
-    """The status with this event counted: turns, calls, cost, snapshots."""
+    """Returns the status with this event counted: turns, calls, cost, snapshots."""
     match fact:
         case ModelCallResponded():
             return replace(status, turns=max(status.turns, fact.turn), cost=status.cost + fact.cost_microusd)
@@ -192,7 +192,7 @@ def _counted(status: BuildStatus, fact: Event) -> BuildStatus:
 
 
 def _moved(status: BuildStatus, fact: Event) -> BuildStatus:
-    """The status with this event's move: accepted, in another phase, asleep, awake, in a sandbox, ended."""
+    """Returns the status with this event's transition: accepted, another phase, asleep, awake, sandbox, end."""
     match fact:
         case BuildAccepted():
             return replace(

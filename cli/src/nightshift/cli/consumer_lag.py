@@ -1,4 +1,4 @@
-"""Whether every consumer group makes progress at each of its partitions, judged from outside for `doctor`."""
+"""Checks from outside whether every consumer group makes progress at each of its partitions."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ from nightshift.contracts.readers import EVERY_REPLICA, subscribed
 
 #: Seconds after which a record that is not handled counts as late.
 LATE_S = 60.0
-#: Seconds between the two looks that tell a partition that is behind from one that stands still.
+#: Seconds between the two reads that tell a partition that is behind from one without progress.
 _BETWEEN_S = 2.0
 
 
 def shared_groups(settings: KafkaSettings) -> Mapping[str, str]:
-    """The consumer groups that the replicas of a service share, each with its topic.
+    """Returns the consumer groups that the replicas of a service share, each with its topic.
 
     The groups of single replicas are left out: they begin at the end of a topic, and their names hold process ids.
     """
@@ -28,7 +28,7 @@ def shared_groups(settings: KafkaSettings) -> Mapping[str, str]:
 
 
 async def late_partitions(settings: KafkaSettings) -> tuple[Sequence[PartitionProgress], bool]:
-    """The partitions with a record that waits for more than a minute, and whether one of them stands still.
+    """Returns the partitions with a record that waits for more than a minute, and whether one makes no progress.
 
     Raises Unavailable.
     """

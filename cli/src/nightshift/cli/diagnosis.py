@@ -33,7 +33,7 @@ from nightshift.sandboxes.settings import SandboxSettings, make_driver
 
 Status = Literal["pass", "warn", "fail"]
 
-#: Seconds one check may take.
+#: Seconds that one check may take.
 _LIMIT = 15.0
 #: Seconds that the clocks of this machine and of the database may differ before `doctor` warns.
 _SKEW = 2.0
@@ -138,7 +138,7 @@ async def check_objects(home: Path) -> Finding:
         same = await store.get(key) == body
         await store.delete(key)
     if not same:
-        return Finding("objects", "fail", "the store gives back other bytes than it was given")
+        return Finding("objects", "fail", "the store returned other bytes than were stored")
     return Finding("objects", "pass", f"bucket {settings.s3_bucket}: put, get, delete")
 
 

@@ -27,7 +27,7 @@ Stop = Callable[[BuildStatus], Exit | None]
 
 
 class Renderer(Protocol):
-    """How a followed build is shown: `show` an event, then `idle` when all that happened so far is shown."""
+    """Shows a build: `show` prints an event, `idle` is called when all events so far are shown."""
 
     def show(self, status: BuildStatus, event: RecordedEvent) -> None: ...
 
@@ -122,19 +122,19 @@ class TerminalRenderer:
         told = f"{status.phase} · {money} · {doing(status)}"
         if status.preview_url is not None:
             told = f"{told} · {status.preview_url}"
-        # One line, whatever the width: a second one would leave its remains when it is redrawn.
+        # Exactly one line: a second one would leave characters behind when the line is redrawn.
         self._spinner.update(text=Text(short(told, max(self._console.width - 3, 20)), style="dim"))
         return self._spinner
 
 
 class WaitLines:
-    """Turns a wait into a line, and says each one once."""
+    """Makes one line of each wait."""
 
     def __init__(self) -> None:
         self._last: tuple[str, datetime] | None = None
 
     def of(self, status: BuildStatus, now: datetime) -> Iterator[Line]:
-        """The line that says why the build waits, and what to do. Empty when it was printed before."""
+        """Yields the line that says why the build waits and what to do, unless it was yielded before."""
         wait = status.waiting(now)
         if wait is None:
             self._last = None
@@ -144,7 +144,7 @@ class WaitLines:
 
 
 def doing(status: BuildStatus, now: datetime | None = None) -> str:
-    """What a build does right now, in a few words, with the time that is left of a sleep."""
+    """Returns what a build does right now in a few words, or how long it still sleeps."""
     now = now or datetime.now(UTC)
     wait = status.waiting(now)
     if status.asleep_until is not None and now <= status.asleep_until:
@@ -162,12 +162,12 @@ def doing(status: BuildStatus, now: datetime | None = None) -> str:
 
 
 def plain(status: BuildStatus, line: Line) -> str:
-    """A line as text without colour."""
+    """Returns a line as text without colour."""
     return f"{elapsed(status, line.at)}  {line.kind:<9} {printable(line.text)}"
 
 
 def elapsed(status: BuildStatus, at: datetime) -> str:
-    """Time since the build began."""
+    """Returns the time since the build began, as text."""
     return _clock((at - (status.began_at or at)).total_seconds())
 
 
@@ -178,7 +178,7 @@ def _clock(seconds: float) -> str:
 
 
 def outcome(status: BuildStatus) -> Exit | None:
-    """The exit code of a build that has ended. Returns None while it goes on."""
+    """Returns the exit code of a build that has ended. None while it goes on."""
     ends = {"ready": Exit.OK, "failed": Exit.BUILD_FAILED, "cancelled": Exit.CANCELLED}
     return ends.get(status.state)
 

@@ -1,4 +1,4 @@
-"""The story of a build: what each event says to a person, in a line. Pure."""
+"""Describes each event of a build to a person in one line. Pure."""
 
 import re
 from collections.abc import Iterator
@@ -50,10 +50,10 @@ from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import BlobRef, Event
 from nightshift.eventlog.port import RecordedEvent
 
-#: What of a tool's input tells a person most, in this order.
+#: The fields of a tool's input that explain it best, in this order.
 _TELLING = ("command", "file_path", "pattern", "port", "message", "action")
 
-#: Before the name of each test run in the output of the tests that the orchestrator detects.
+#: Precedes the name of each test run in the output of detected tests.
 _HEADING = "== "
 _EXIT_CODE = re.compile(r"\[exit code -?\d+\]")
 _NAMES_AN_ERROR = re.compile(r"[\w.]*(Error|Exception|error|fatal|FAILED)\b[^:]*: \S")
@@ -61,7 +61,7 @@ _NAMES_AN_ERROR = re.compile(r"[\w.]*(Error|Exception|error|fatal|FAILED)\b[^:]*
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the story. `kind` is a fixed word per sort of line; `tone` says how to colour it."""
+    """One line. `kind` is a fixed word for the sort of line; `tone` selects its colour."""
 
     at: datetime
     kind: str
@@ -70,7 +70,7 @@ class Line:
 
 
 def told_input(call: ToolCallRequested) -> str:
-    """A tool call's input in a few words."""
+    """Returns a tool call's input in a few words."""
     if isinstance(call.input, BlobRef):
         return text_of(call.input)
     for name in _TELLING:
@@ -80,7 +80,7 @@ def told_input(call: ToolCallRequested) -> str:
 
 
 def _flat(command: str) -> str:
-    """A script in one line, without the first words that every script has."""
+    """Returns a script in one line, without its leading comments and `set` lines."""
     told = [line.strip() for line in command.splitlines() if line.strip()]
     while len(told) > 1 and told[0].startswith(("set -", "#")):
         told = told[1:]
@@ -88,7 +88,7 @@ def _flat(command: str) -> str:
 
 
 def lines(status: BuildStatus, event: RecordedEvent) -> Iterator[Line]:
-    """What an event says to a person, given the status before it. Some say nothing."""
+    """Yields the lines for an event, given the status before it. Some events have none."""
     for kind, text, tone in _told(status, event.data):
         yield Line(event.recorded_at, kind, text, tone)
 
@@ -211,7 +211,7 @@ def _narrated(call: ToolCallRequested) -> str:
 
 
 def _checked(status: BuildStatus, call: ToolCallRequested, fact: ToolCallCompleted) -> str:
-    """What the orchestrator checked. The output of the tests that it detects names each of them in a heading."""
+    """Returns what the orchestrator checked. The output of detected tests names each of them in a heading."""
     if call.purpose == "preview":
         return f"the preview on port {told_input(call)}"
     headings = [line.removeprefix(_HEADING) for line in _output(fact) if line.startswith(_HEADING)]
@@ -221,8 +221,10 @@ def _checked(status: BuildStatus, call: ToolCallRequested, fact: ToolCallComplet
 
 
 def _why(fact: ToolCallCompleted) -> str:
-    """Of what a failed call printed, the line that says most: the first that names an error, else the last."""
-    printed = [line for line in _output(fact) if not _EXIT_CODE.fullmatch(line)]  # that is told already
+    """Returns the line of a failed call's output that explains most: the first that names an error, else the last."""
+    printed = [
+        line for line in _output(fact) if not _EXIT_CODE.fullmatch(line)
+    ]  # the exit code is shown already
     naming = [line for line in printed if _NAMES_AN_ERROR.match(line)]
     return "".join(f" · {short(line, 64)}" for line in (naming or printed[-1:])[:1])
 
