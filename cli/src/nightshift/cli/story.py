@@ -42,6 +42,7 @@ from nightshift.contracts.events.sandbox import (
     SandboxOpened,
     SandboxPaused,
     SandboxRestored,
+    SandboxStalled,
     ToolCallCompleted,
 )
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
@@ -177,6 +178,8 @@ def _sandbox_told(standing: Standing, fact: SandboxEvent) -> Iterator[tuple[str,
             )
         case SandboxPaused():
             yield "sandbox", f"paused and kept ({fact.reason})", "warn"
+        case SandboxStalled():
+            yield "sandbox", f"waits: {short(text_of(fact.detail))}. {fact.action}", "warn"
         case SandboxLost():
             yield "sandbox", f"lost: {short(text_of(fact.detail))}", "bad"
         case SandboxClosed():

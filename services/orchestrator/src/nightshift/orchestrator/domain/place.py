@@ -12,6 +12,7 @@ from nightshift.contracts.events.sandbox import (
     SandboxOpened,
     SandboxPaused,
     SandboxRestored,
+    SandboxStalled,
     ToolCallCompleted,
 )
 from nightshift.orchestrator.domain import talk
@@ -40,7 +41,7 @@ def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> Buil
             return replace(state, place=Place(news=state.place.news))
         case PreviewOpened():
             return replace(state, place=replace(state.place, preview_port=data.port, preview_url=data.url))
-        case SandboxPaused():
+        case SandboxPaused() | SandboxStalled():
             return state
         case _:
             assert_never(data)
