@@ -33,12 +33,12 @@ from nightshift.bus.settings import KafkaSettings
 from nightshift.contracts.events.build import AgentSteered
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import EmbeddedKafka, EmbeddedPostgres
-from nightshift.devstack.stack.addresses import EMBEDDED_PARTITIONS
+from nightshift.devstack.parts.kafka import EMBEDDED_PARTITIONS
 from nightshift.eventlog.database import PgConfig
 from nightshift.eventlog.migrate import migrate
 from nightshift.eventlog.port import NewEvent, build_stream
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
-from nightshift.relay.topics import apply
+from nightshift.relay.adapters.kafka_topics import apply
 from nightshift.servicekit.service import run_loop
 
 TEXT = "the quick brown fox jumps over the lazy dog; " * 21  # about 1 KB of data

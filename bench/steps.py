@@ -40,7 +40,7 @@ from nightshift.contracts.topics import Topics
 from nightshift.eventlog.database import PgConfig
 from nightshift.eventlog.port import build_stream
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
-from nightshift.relay.topics import apply
+from nightshift.relay.adapters.kafka_topics import apply
 
 _MARK = re.compile(rb"\[bench ([a-z0-9-]+)\]")
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)

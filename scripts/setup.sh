@@ -16,7 +16,9 @@ command -v "$python" >/dev/null || fail "$python is not on this machine." "on De
   fail "Nightshift needs Python 3.11 or newer; $python is $("$python" -V 2>&1)." "set PYTHON, for example: make setup PYTHON=python3.12"
 
 # Nothing to do when the lock, the members' own requirements, the interpreter and the place are the same as last time.
-members=(libs/*/ services/*/ cli/)
+# A folder that another branch's member left behind, with caches but without a pyproject.toml, is no member.
+members=()
+for found in libs/*/pyproject.toml services/*/pyproject.toml cli/pyproject.toml; do members+=("${found%pyproject.toml}"); done
 stamp=.venv/.nightshift-setup
 key="$(cat requirements.lock "${members[@]/%/pyproject.toml}" scripts/setup.sh | sha256sum | cut -d' ' -f1) $("$python" -V 2>&1) $(pwd)"
 if [ -x .venv/bin/nightshift ] && [ "$(cat "$stamp" 2>/dev/null || true)" = "$key" ]; then exit 0; fi

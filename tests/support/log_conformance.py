@@ -8,7 +8,6 @@ from uuid import uuid4
 import pytest
 from tests.support import facts
 
-from nightshift.contracts.events.build import SleepRequested
 from nightshift.contracts.events.snapshot import SnapshotSaved
 from nightshift.contracts.model import Owner, PendingKind
 from nightshift.eventlog.errors import (
@@ -265,64 +264,6 @@ class LogConformance:
         others = [shard for shard in range(SHARDS) if shard != shard_of("build-open")]
         rows = await log.read_open_streams(others, limit=10)
         assert "build-open" not in {row.stream_id for row in rows}
-
-    # --- pending ---
-
-    async def test_what_an_event_opens_another_closes(self, log, stream):
-        await log.append(stream, [facts.call("b/1/0"), facts.call("b/1/1")])
-        items = await log.pending(PendingKind.TOOL_CALL)
-        assert [(item.key, item.stream_id, item.version) for item in items] == [
-            ("b/1/0", stream, 1),
-            ("b/1/1", stream, 2),
-        ]
-        assert [item.key for item in await log.pending(PendingKind.TOOL_CALL, after_key="b/1/0")] == ["b/1/1"]
-        assert len(await log.pending(PendingKind.TOOL_CALL, limit=1)) == 1
-        await log.append(stream, [facts.result("b/1/0")])
-        assert [item.key for item in await log.pending(PendingKind.TOOL_CALL)] == ["b/1/1"]
-
-    async def test_a_repeated_append_does_not_open_again(self, log, stream):
-        asked, answered = facts.call("b/1/0"), facts.result("b/1/0")
-        for event in (asked, answered, asked):
-            await log.append(stream, [event])
-        assert await log.pending(PendingKind.TOOL_CALL) == []
-
-    async def test_opened_and_closed_in_one_batch_leaves_nothing(self, log, stream):
-        await log.append(stream, [facts.call("b/1/0"), facts.result("b/1/0")])
-        assert await log.pending(PendingKind.TOOL_CALL) == []
-
-    async def test_a_close_through_a_version_leaves_the_later_opening(self, log, stream):
-        await log.append(stream, [facts.checkpoint(1), facts.checkpoint(2)])
-        (item,) = await log.pending(PendingKind.SNAPSHOT)
-        assert item.version == 2
-        for at_version, left in ((1, 1), (2, 0)):
-            saved = SnapshotSaved(
-                reason="checkpoint",
-                at_version=at_version,
-                tree_digest="sha256:" + "0" * 64,
-                files=0,
-                bytes=0,
-                uploaded_bytes=0,
-                key="k",
-            )
-            await log.append(stream, [facts.new(saved)])
-            assert len(await log.pending(PendingKind.SNAPSHOT)) == left
-
-    async def test_another_stream_cannot_close_it(self, log, stream):
-        await log.append(stream, [facts.call("b/1/0")])
-        await log.append(f"{stream}x", [facts.result("b/1/0")])
-        assert len(await log.pending(PendingKind.TOOL_CALL)) == 1
-
-    async def test_what_is_due_comes_soonest_first(self, log):
-        now = datetime.now(UTC)
-        for name, hours in (("c", 3), ("a", 1), ("b", 2), ("d", None)):
-            wake = None if hours is None else now + timedelta(hours=hours)
-            await log.append(
-                f"build-{name}", [facts.new(SleepRequested(reason="budget", account_id="a1", wake_at=wake))]
-            )
-        due = await log.pending(PendingKind.SLEEPER, due_before=now + timedelta(hours=2))
-        assert [item.key for item in due] == ["a", "b"]
-        assert due[0].due_at == now + timedelta(hours=1)
-        assert len(await log.pending(PendingKind.SLEEPER)) == 4
 
     # --- text ---
 

@@ -17,10 +17,10 @@ from nightshift.bus.kafka.producer import KafkaProducer
 from nightshift.bus.kafka.reader import KafkaReader
 from nightshift.bus.port import Outgoing
 from nightshift.bus.settings import KafkaSettings
+from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.connect import settings_for
-from nightshift.cli.reading import Builds, open_builds
-from nightshift.cli.sending import checked, send
-from nightshift.cli.standing import Standing, advance
+from nightshift.cli.producer import checked, send
+from nightshift.cli.queries import Builds, open_builds
 from nightshift.contracts.events.account import AccountOpened
 from nightshift.contracts.events.build import (
     BuildPhaseChanged,
@@ -131,7 +131,7 @@ class MainJob:
 
     def steps(self, build_id: str, events: Sequence[RecordedEvent]) -> list[str]:
         """The lines that the build's steps left in its workspace, which is that of its last sandbox."""
-        workspace = self.home / "sandboxes" / (standing(build_id, events).sandbox_id or "") / "home/workspace"
+        workspace = self.home / "sandboxes" / (status(build_id, events).sandbox_id or "") / "home/workspace"
         return (workspace / "STEPS.md").read_text().splitlines()
 
     def command(self, *arguments: str, code: int = 0, timeout: float = 50.0) -> list[Any]:
@@ -181,11 +181,11 @@ async def _events(builds: Builds, build_id: str, *, after: int = 0) -> list[Reco
     return []
 
 
-def standing(build_id: str, events: Sequence[RecordedEvent]) -> Standing:
+def status(build_id: str, events: Sequence[RecordedEvent]) -> BuildStatus:
     """Where these events leave the build."""
-    state = Standing(build_id)
+    state = BuildStatus(build_id)
     for event in events:
-        state = advance(state, event)
+        state = evolve(state, event)
     return state
 
 
@@ -248,7 +248,7 @@ def assert_ready(
 
     `steps`: how many, or the lines that they leave.
     """
-    assert standing(build_id, events).status == "ready", standing(build_id, events)
+    assert status(build_id, events).state == "ready", status(build_id, events)
     assert_in_order(events)
     [ready] = of(events, BuildReady)
     calls = [*of(events, ModelCallResponded), *of(events, ModelCallFailed)]

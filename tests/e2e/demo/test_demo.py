@@ -201,7 +201,7 @@ def test_every_command_speaks_json(demo: Demo, asked_again: tuple[int, list[Any]
         ("topics", "apply", "--dry-run"),
         ("dlq", "list"),
         ("dlq", "show", letter["id"]),
-        ("dlq", "drive", letter["id"], "--dry-run"),
+        ("dlq", "redrive", letter["id"], "--dry-run"),
     )
     # `account open` is above, `wake` below; `up`, `demo`, `down`: in the fixture and in the stack's own tests.
     assert {one.name for one in COMMANDS} == {one[0] for one in commands} | {"wake", "up", "demo", "down"}

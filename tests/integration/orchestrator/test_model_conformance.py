@@ -31,7 +31,7 @@ turns:
   think: I look around.
   say: Looking.
   calls:
-  - {tool: bash, input: {command: "ls -la", note: "ünïcode \\" and more"}}
+  - {tool: bash, input: {command: "ls -la", note: "ünïcode \\" and more"}, invalid: true}
   usage: {input_tokens: 11, output_tokens: 22, cache_read_input_tokens: 33, cache_creation_input_tokens: 44}
 """
 

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,11 +17,13 @@ from nightshift.eventlog.append_notification import CHANNEL
 from nightshift.eventlog.database import PgConfig
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.postgres import log_database
+from nightshift.relay.adapters.kafka_broker import KafkaBrokers
+from nightshift.relay.adapters.kafka_topics import ensure
 from nightshift.relay.adapters.postgres import PgSessions, PgSource
 from nightshift.relay.adapters.postgres_hints import PgHints
-from nightshift.relay.app import make_brokers, make_group
 from nightshift.relay.ports import Brokers, Sessions
 from nightshift.relay.settings import RelaySettings
+from nightshift.relay.usecases.shard_group import Group, GroupPorts, Times
 
 
 @pytest.fixture
@@ -39,18 +43,20 @@ def group(settings: RelaySettings) -> Callable[..., Any]:
         sessions: Sessions | None = None,
         brokers: Brokers | None = None,
         objects: MemoryObjectStore | None = None,
+        times: Times | None = None,
     ) -> AsyncIterator[asyncio.Task[None]]:
         dsn = settings.postgres_dsn.get_secret_value()
         database = log_database(PgConfig(dsn=dsn, max_connections=3))
-        one = make_group(
-            settings,
-            0,
+        ports = GroupPorts(
             sessions=sessions or PgSessions(dsn, name="relay-test", leader_timeout_s=5),
-            brokers=brokers or make_brokers(settings),
+            brokers=brokers or KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s),
             hints=PgHints(dsn, name="relay-test", channel=CHANNEL),
             source=PgSource(database),
             objects=objects or MemoryObjectStore(),
+            ensure_topics=partial(ensure, settings, create=False, partitions=None, replication=None),
         )
+        config = settings.group()
+        one = Group(0, ports, config if times is None else replace(config, times=times))
         task = asyncio.create_task(one.run())
         try:
             yield task

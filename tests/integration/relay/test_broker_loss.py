@@ -20,11 +20,11 @@ from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import EmbeddedKafka, KafkaAddress
 from nightshift.eventlog.errors import Unavailable
 from nightshift.eventlog.port import build_stream
-from nightshift.relay.app import make_brokers
+from nightshift.relay.adapters.kafka_broker import KafkaBrokers
+from nightshift.relay.adapters.kafka_topics import apply
 from nightshift.relay.domain.readback import Extent
 from nightshift.relay.domain.records import Record
 from nightshift.relay.settings import RelaySettings
-from nightshift.relay.topics import apply
 
 # On an embedded broker of its own, whatever the lane: it must forget.
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(150)]
@@ -132,7 +132,7 @@ async def test_a_session_never_reaches_a_broker_that_started_after_it(database: 
     settings = RelaySettings(
         **{name.removeprefix("NIGHTSHIFT_").lower(): value for name, value in given.items()}
     )
-    async with make_brokers(settings).connect() as session:
+    async with KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s).connect() as session:
         lane = session.lane(TOPICS.build, b"b1")
         record = Record(lane, b"b1", b"{}", [], 0, 1, "build-b1", 1, uuid4())
         assert [ack.first for ack in await session.send({lane: [record]})] == [0]
@@ -141,7 +141,7 @@ async def test_a_session_never_reaches_a_broker_that_started_after_it(database: 
         await broker.create_topics()
         with pytest.raises(Unavailable):
             await session.send({lane: [record]})
-        async with make_brokers(settings).connect() as later:
+        async with KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s).connect() as later:
             assert await later.extents(later.lanes()) == {one: Extent(0, 0) for one in later.lanes()}
 
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from functools import partial
 
 import pytest
 from prometheus_client import REGISTRY
@@ -15,12 +14,11 @@ from tests.support.waiting import eventually
 
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import KafkaAddress
-from nightshift.relay import app
 from nightshift.relay.adapters.kafka_broker import KafkaBroker, KafkaBrokers
 from nightshift.relay.domain.records import Lane, Record
 from nightshift.relay.ports import Ack
 from nightshift.relay.settings import RelaySettings
-from nightshift.relay.usecases.lead import Times
+from nightshift.relay.usecases.shard_group import Times
 
 pytestmark = pytest.mark.kafka
 
@@ -51,14 +49,13 @@ def told(metric: str) -> float:
 
 
 async def test_the_lag_is_told_in_events_and_in_seconds_and_is_nothing_once_all_is_published(
-    database: Database, kafka: KafkaAddress, topics: Topics, settings: RelaySettings, group, monkeypatch
+    database: Database, kafka: KafkaAddress, topics: Topics, settings: RelaySettings, group
 ):
-    monkeypatch.setattr(app, "Times", partial(Times, lag=0.05))
-    brokers = _Held(app.make_brokers(settings))
+    brokers = _Held(KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s))
     async with (
         log_on(database.dsn()) as log,
         reading(kafka.bootstrap, topics) as reader,
-        group(brokers=brokers),
+        group(brokers=brokers, times=Times(lag=0.05)),
     ):
         try:
             await eventually(lambda: told("leader") == 1, 20)

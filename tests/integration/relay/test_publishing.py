@@ -29,9 +29,8 @@ from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import SHARDS, build_stream
 from nightshift.relay.adapters.kafka_broker import KafkaBroker, KafkaBrokers
 from nightshift.relay.adapters.postgres import PgSession, PgSessions, refuse_pooler
-from nightshift.relay.app import make_brokers
+from nightshift.relay.domain.errors import LeadershipLost
 from nightshift.relay.domain.records import Lane, Published, Record
-from nightshift.relay.errors import LeadershipLost
 from nightshift.relay.ports import Ack
 from nightshift.relay.settings import RelaySettings
 
@@ -115,7 +114,7 @@ class _Flaky:
 async def test_a_send_that_fails_in_the_middle_lets_no_later_event_overtake(
     database: Database, kafka: KafkaAddress, topics: Topics, settings: RelaySettings, group
 ):
-    flaky = _Flaky(make_brokers(settings), random.Random(7))
+    flaky = _Flaky(KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s), random.Random(7))
     async with (
         log_on(database.dsn()) as log,
         group(brokers=flaky),
@@ -182,7 +181,10 @@ class _Slow:
 async def test_what_comes_next_is_read_while_the_cursors_move_and_sent_when_they_have(
     database: Database, kafka: KafkaAddress, topics: Topics, settings: RelaySettings, group
 ):
-    slow = _Slow(settings.postgres_dsn.get_secret_value(), make_brokers(settings))
+    slow = _Slow(
+        settings.postgres_dsn.get_secret_value(),
+        KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s),
+    )
     async with log_on(database.dsn()) as log, group(sessions=slow, brokers=slow):
         await append_some(log, "b1", 1)
         await eventually(lambda: slow.told == ["read", "sent", "moves"])
@@ -198,7 +200,10 @@ async def test_what_comes_next_is_read_while_the_cursors_move_and_sent_when_they
 async def test_a_move_that_fails_ends_the_lead_though_nothing_more_comes(
     database: Database, kafka: KafkaAddress, topics: Topics, settings: RelaySettings, group
 ):
-    slow = _Slow(settings.postgres_dsn.get_secret_value(), make_brokers(settings))
+    slow = _Slow(
+        settings.postgres_dsn.get_secret_value(),
+        KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s),
+    )
     slow.lost = True
     async with (
         log_on(database.dsn()) as log,
@@ -216,7 +221,10 @@ async def test_a_move_that_fails_ends_the_lead_though_nothing_more_comes(
 async def test_who_is_told_to_stop_first_moves_the_cursors(
     database: Database, kafka: KafkaAddress, topics: Topics, settings: RelaySettings, group
 ):
-    slow = _Slow(settings.postgres_dsn.get_secret_value(), make_brokers(settings))
+    slow = _Slow(
+        settings.postgres_dsn.get_secret_value(),
+        KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s),
+    )
     async with log_on(database.dsn()) as log, group(sessions=slow, brokers=slow):
         await append_some(log, "b1", 1)
         await eventually(lambda: slow.told == ["read", "sent", "moves"])

@@ -11,8 +11,8 @@ from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.main import run
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import KafkaAddress
+from nightshift.relay.adapters.kafka_topics import apply
 from nightshift.relay.domain.topics import TopicState
-from nightshift.relay.topics import apply
 
 pytestmark = pytest.mark.kafka
 

@@ -37,8 +37,9 @@ turns:
   say: Looking around in {{build}}.
   chunk: 5
   calls:
-  - {tool: bash, input: {command: "ls -la", note: "ünïcode \\u2028 \\"quoted\\" and long enough for pieces"}}
-  - {tool: read_file, input: {path: a.txt}}
+  - {tool: bash, input: {command: "ls -la", note: "ünïcode \\u2028 \\"quoted\\" and long enough for pieces"},
+     invalid: true}
+  - {tool: read_file, input: {file_path: a.txt}}
 - {match: {last_result_contains: README}, say: "Found it."}
 """
 

@@ -8,16 +8,14 @@ import sys
 
 from pydantic import SecretStr
 
-from nightshift.bus.kafka.consumers import KafkaConsumers
-from nightshift.bus.kafka.producer import KafkaProducer
 from nightshift.bus.port import Subscription
 from nightshift.contracts.events.build import BuildPhaseChanged
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.database import PgConfig
-from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import NewEvent, RecordedEvent
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
 from nightshift.servicekit import service
+from nightshift.servicekit.connect import connect
 from nightshift.servicekit.settings import Settings
 
 
@@ -29,9 +27,11 @@ class NotingSettings(Settings):
 
 async def start(running: service.Service[NotingSettings]) -> None:
     settings = running.settings
-    database = log_database(PgConfig(dsn=settings.postgres_dsn.get_secret_value(), patience=0.0))
-    running.on_stop(database.close)
-    log = PostgresEventLog(database, actor="noting", hint=False)
+    connections = await connect(running)
+    # Without patience, so that the bus retries the handler instead of the handler waiting for the database.
+    impatient = log_database(PgConfig(dsn=settings.postgres_dsn.get_secret_value(), patience=0.0))
+    running.on_stop(impatient.close)
+    log = PostgresEventLog(impatient, actor="noting", hint=False)
 
     async def on_build_requested(event: RecordedEvent) -> None:
         print("begun", event.subject, flush=True)
@@ -40,18 +40,8 @@ async def start(running: service.Service[NotingSettings]) -> None:
         await log.append(event.stream_id, [NewEvent(note, event.event_id)])
         print("noted", event.subject, flush=True)
 
-    producer = await running.enter(KafkaProducer(settings))
-    subscription = Subscription(
-        settings.topics.requests, settings.group, {BuildRequested: on_build_requested}
-    )
-    consumers = await running.enter(
-        KafkaConsumers(
-            settings, [subscription], producer=producer, objects=MemoryObjectStore(), ground=database.answers
-        )
-    )
-    running.ready_when("consumers", lambda: consumers.assigned)
-    running.ready_when("database", database.answers)
-    running.fail_when(consumers.failed, "a consumer makes no progress")
+    handlers = {BuildRequested: on_build_requested}
+    await connections.consume([Subscription(settings.topics.requests, settings.group, handlers)])
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 import pytest
 from tests.support.log_conformance import LogConformance, Writer
+from tests.support.pending_conformance import LeavePending, PendingConformance
 
 from nightshift.contracts.model import Owner
 from nightshift.eventlog.memory import MemoryEventLog
+from nightshift.eventlog.port import PendingItem
 
 
-class TestMemoryEventLog(LogConformance):
+class TestMemoryEventLog(LogConformance, PendingConformance):
     @pytest.fixture
     def log(self) -> MemoryEventLog:
         return MemoryEventLog(actor="tester")
@@ -18,3 +20,10 @@ class TestMemoryEventLog(LogConformance):
             return MemoryEventLog(log.tables, actor=owner.value, owner=owner)
 
         return make
+
+    @pytest.fixture
+    def leave_pending(self, log: MemoryEventLog) -> LeavePending:
+        async def leave(item: PendingItem) -> None:
+            log.tables.pending[item.kind, item.key, item.stream_id] = item
+
+        return leave

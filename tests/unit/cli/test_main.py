@@ -171,7 +171,7 @@ def test_the_version_is_the_distributions(capfd):
         ("up", "--replicas", "relay=two"),
         ("up", "--only", "moon"),
         ("demo", "--keep=perhaps"),
-        ("dlq", "drive"),
+        ("dlq", "redrive"),
         ("topics", "paint"),
         ("db", "drop"),
         ("ps", "extra"),

@@ -1,4 +1,6 @@
+import re
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -7,6 +9,9 @@ from hypothesis import strategies as st
 from nightshift.contracts import prices
 from nightshift.contracts.errors import UnknownModel
 from nightshift.contracts.events.build import Usage
+from nightshift.contracts.prices import DEFAULT_MODEL, SCRIPTED_MODEL, cost
+
+ROOT = Path(__file__).parents[3]
 
 counts = st.integers(0, 3_000_000)
 usages = st.builds(
@@ -121,3 +126,24 @@ def test_negative_tokens_are_refused():
         prices.worst_case("scripted-1", -1, 1)
     with pytest.raises(ValueError, match="greater than or equal"):
         Usage(input_tokens=-1)
+
+
+def test_only_the_price_table_names_models():
+    """So that there is one default model: whoever needs its name imports it."""
+    modules = [
+        *ROOT.glob("libs/*/src/**/*.py"),
+        *ROOT.glob("services/*/src/**/*.py"),
+        *ROOT.glob("cli/src/**/*.py"),
+    ]
+    assert len(modules) > 150
+    named = {
+        str(path.relative_to(ROOT))
+        for path in modules
+        if re.search(r"""["'](claude|scripted)-[a-z0-9-]+["']""", path.read_text(encoding="utf-8"))
+    }
+    assert named == {"libs/contracts/src/nightshift/contracts/prices.py"}
+
+
+def test_the_default_models_have_prices():
+    assert cost(DEFAULT_MODEL, Usage(input_tokens=1)) > 0
+    assert cost(SCRIPTED_MODEL, Usage(input_tokens=1)) > 0

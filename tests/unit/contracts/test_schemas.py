@@ -10,9 +10,10 @@ import pytest
 from nightshift.contracts import generate
 from nightshift.contracts.asyncapi import document
 from nightshift.contracts.model import Owner
+from nightshift.contracts.readers import EVERY_REPLICA, subscribed
 from nightshift.contracts.registry import CATALOGUE, wire_name
 from nightshift.contracts.schemas import consumer_schema, producer_schema
-from nightshift.contracts.topics import EVERY_REPLICA, READERS, Topics
+from nightshift.contracts.topics import Topics
 
 ROOT = Path(__file__).parents[3]
 GENERATE = [sys.executable, "-m", "nightshift.contracts.generate"]
@@ -64,16 +65,15 @@ def test_the_asyncapi_document_tells_every_event_topic_key_header_and_group():
         assert message["summary"]
         assert (generate.SCHEMAS / message["payload"]["$ref"]).is_file()
         assert message["bindings"]["kafka"]["bindingVersion"] == "0.5.0"
-    for family, readers in READERS.items():
-        for reader in readers:
-            group = doc["operations"][f"{reader}.receive.{family}"]["bindings"]["kafka"]["groupId"]
-            shared = Topics().group(reader, f"nightshift.{family}.v1")
-            if (reader, family) in EVERY_REPLICA:
-                own = Topics().replica_group(reader, f"nightshift.{family}.v1", "host-1")
-                assert re.search(group["pattern"], own)
-                assert not re.search(group["pattern"], shared)
-            else:
-                assert group["enum"] == [shared]
+    for reader, family, _ in subscribed():
+        group = doc["operations"][f"{reader}.receive.{family}"]["bindings"]["kafka"]["groupId"]
+        shared = Topics().group(reader, f"nightshift.{family}.v1")
+        if (reader, family) in EVERY_REPLICA:
+            own = Topics().replica_group(reader, f"nightshift.{family}.v1", "host-1")
+            assert re.search(group["pattern"], own)
+            assert not re.search(group["pattern"], shared)
+        else:
+            assert group["enum"] == [shared]
     assert doc["components"]["schemas"]["FactHeaders"]["required"][-4:] == [
         "ce_time", "ce_sequence", "ce_correlationid", "ce_causationid",
     ]  # fmt: skip

@@ -166,3 +166,18 @@ def test_ports_are_remembered_and_rubbish_is_not(tmp_path: Path) -> None:
     assert homes.remembered_ports(tmp_path) == {"kafka": 21000}
     (tmp_path / "ports.json").write_text("{")
     assert homes.remembered_ports(tmp_path) == {}
+
+
+def test_topics_on_a_given_broker_follow_the_settings_of_the_relay(tmp_path: Path) -> None:
+    environ = {"NIGHTSHIFT_RELAY_TOPIC_REPLICATION": "1", "NIGHTSHIFT_RELAY_TOPIC_PARTITIONS": "6"}
+    for given, expected in ((environ, (6, 1)), ({}, (None, None))):
+        found = given_addresses(make_plan(tmp_path, environ=given, given=Given(kafka="k:1"))).kafka
+        assert found is not None
+        assert (found.partitions, found.replication) == expected
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5"])
+def test_a_replication_that_is_no_number_is_refused(tmp_path: Path, value: str) -> None:
+    environ = {"NIGHTSHIFT_RELAY_TOPIC_REPLICATION": value}
+    with pytest.raises(BadPlan, match="NIGHTSHIFT_RELAY_TOPIC_REPLICATION"):
+        given_addresses(make_plan(tmp_path, environ=environ, given=Given(kafka="k:1")))

@@ -7,8 +7,8 @@ import pytest
 
 from nightshift.contracts.topics import Topics
 from nightshift.eventlog.errors import ConfigurationError
+from nightshift.relay.adapters.kafka_topics import load_plan
 from nightshift.relay.domain.topics import TopicState, adjusted, compare, default_plan
-from nightshift.relay.topics import load_plan
 
 ROOT = Path(__file__).parents[3]
 

@@ -110,7 +110,7 @@ def test_no_answer_names_the_position_and_what_was_said_last() -> None:
 def test_placeholders_come_from_the_newest_find() -> None:
     chooser = _chooser(
         "- say: a\n- say: 'page {{ port }} of {{build}}, turn {{turn}}, style={{margin}}'\n"
-        "  calls: [{tool: bash, input: {list: ['curl :{{port}}', 3]}}]\n"
+        "  calls: [{tool: bash, input: {list: ['curl :{{port}}', 3]}, invalid: true}]\n"
         "  capture: {port: 'port (\\d+)', build: 'b-\\d'}\n"
     )
     conversation = _conversation("port 1 or port 8080")

@@ -1,11 +1,15 @@
 """What a scenario file may say, and how its author learns of a mistake."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from nightshift.devstack.errors import BadScenario
 from nightshift.devstack.model.scenario import Scenario, load_scenario, parse_scenario
+
+ROOT = Path(__file__).parents[3]
 
 
 def _positions(text: str) -> list[list[int] | None]:
@@ -65,12 +69,51 @@ def test_a_mistake_is_told_with_turn_line_and_field(text: str, said: str) -> Non
         parse_scenario(text)
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            "{tool: write_file, input: {path: a, content: b}}",
+            "write_file: file_path: Field required; path: Extra",
+        ),
+        ("{tool: write_file, input: {file_path: a}}", "write_file: content: Field required"),
+        ("{tool: bash}", "bash: `command` is needed"),
+        ("{tool: open_port, input: {port: 70000}}", "open_port: port: Input should be less than"),
+        ("{tool: run, input: {command: ls}}", "there is no tool called run; there are bash, read_file, "),
+        ("{tool: bash, input: {command: ls}, invalid: true}", "marked `invalid: true`, but its input fits"),
+    ],
+)
+def test_a_call_that_breaks_its_schema_is_refused(call: str, said: str) -> None:
+    text = f"name: t\nturns:\n- say: a\n- name: look\n  calls: [{{tool: glob, input: {{pattern: '*'}}}}, {call}]\n"
+    with pytest.raises(BadScenario, match=r"turn 2 \(line 4\): calls\.1: .*" + re.escape(said)):
+        parse_scenario(text)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "{tool: write_file, input: {path: a}, invalid: true}",
+        "{tool: open_port, input: {port: '{{port}}'}}",
+        "{tool: document, input: {file_path: '{{name}}', content: x}}",
+    ],
+)
+def test_a_marked_call_and_placeholders_pass(call: str) -> None:
+    assert parse_scenario(f"name: t\nturns:\n- calls: [{call}]\n").turns[0].calls
+
+
+@pytest.mark.parametrize(
+    "file", [*ROOT.glob("examples/scenarios/*.yaml"), *ROOT.glob("tests/e2e/*/scenario.yaml")]
+)
+def test_every_scenario_of_this_repository_is_valid(file: Path) -> None:
+    assert load_scenario(file).turns
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path) -> None:
     with pytest.raises(BadScenario, match="no-such"):
         load_scenario(tmp_path / "no-such.yaml")
 
 
-def test_the_built_in_scenario_ends() -> None:
+def test_the_built_in_scenario_is_valid_and_ends() -> None:
     scenario = load_scenario(None)
     assert not scenario.turns[-1].calls
 

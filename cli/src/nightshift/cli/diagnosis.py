@@ -14,13 +14,13 @@ from uuid import uuid4
 
 from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.connect import settings_for
-from nightshift.cli.reading import open_database
+from nightshift.cli.queries import open_database
 from nightshift.eventlog.errors import ConfigurationError, NightshiftError
 from nightshift.eventlog.migrate import status as migration_status
 from nightshift.eventlog.objects.s3 import S3ObjectStore
 from nightshift.eventlog.settings import ObjectStoreSettings, PostgresSettings
-from nightshift.relay.domain.topics import TopicState
-from nightshift.relay.topics import apply as apply_topics
+from nightshift.relay.adapters.kafka_topics import TopicState
+from nightshift.relay.adapters.kafka_topics import apply as apply_topics
 from nightshift.sandboxes.settings import SandboxSettings, make_driver
 
 Status = Literal["pass", "warn", "fail"]

@@ -15,5 +15,5 @@ class Exit(IntEnum):
     TIMED_OUT = 6  # what was waited for did not come in time
     ASLEEP = 7  # the day's budget is spent, and --fail-on-sleep was given
     CANCELLED = 8
-    REPLAY_DIFFERS = 9
+    # 9 is reserved: a replay that differs from the log.
     INTERRUPTED = 130

@@ -27,7 +27,7 @@ Give an idea, go to sleep, wake up to a running app.
 _EPILOGUE = """Data goes to stdout, progress and errors to stderr; every command takes --json.
 
 Exit codes: 0 done, 1 error, 2 usage, 3 build failed, 4 access or configuration, 5 not found,
-6 wait timed out, 7 asleep, 8 cancelled, 9 replay differs, 130 interrupted.
+6 wait timed out, 7 asleep, 8 cancelled, 130 interrupted.
 """
 
 
@@ -45,27 +45,28 @@ class Command:
 
 
 _BUILDS = cyclopts.Group("Builds", sort_key=1)
-_LOCAL = cyclopts.Group("This machine", sort_key=2)
-_GROUND = cyclopts.Group("The ground", sort_key=3)
+_ACCOUNTS = cyclopts.Group("Accounts", sort_key=2)
+_LOCAL = cyclopts.Group("Local stack", sort_key=3)
+_OPERATIONS = cyclopts.Group("Operations", sort_key=4)
 
 COMMANDS = (
     Command("build", _BUILDS, "Ask for a build: from a file with the idea, or from a sentence."),
-    Command("builds", _BUILDS, "List builds, newest first, and where each stands."),
+    Command("builds", _BUILDS, "List builds, newest first, with what each does or waits for."),
     Command("watch", _BUILDS, "Follow a build: phases, tool calls, money, sleep, preview."),
     Command("wait", _BUILDS, "Wait until a build is ready, asleep, or in a phase."),
     Command("log", _BUILDS, "Print the events of a build."),
-    Command("replay", _BUILDS, "Tell the story of a build again, turn by turn."),
-    Command("cancel", _BUILDS, "Stop a build; what it did stays."),
+    Command("replay", _BUILDS, "Print what a build did, turn by turn, from its events."),
+    Command("cancel", _BUILDS, "Stop a build; its events and files are kept."),
     Command("wake", _BUILDS, "Wake a sleeping build now."),
-    Command("account", _BUILDS, "Open accounts, set their budgets, top them up, look at them."),
-    Command("demo", _LOCAL, "See an agent build an app on a stack of its own, sleep included."),
+    Command("account", _ACCOUNTS, "Open accounts, set their budgets, top them up, show them."),
+    Command("demo", _LOCAL, "Watch an agent build an app on a stack of its own, with a sleep."),
     Command("up", _LOCAL, "Start the whole stack on this machine and keep it running."),
-    Command("ps", _LOCAL, "Show what runs in a stack: parts, services, addresses."),
+    Command("ps", _LOCAL, "Show the processes of a stack, their addresses and restarts."),
     Command("down", _LOCAL, "Stop a stack that runs in the background."),
-    Command("doctor", _LOCAL, "Check what builds need: sandbox, database, broker, object store, model."),
-    Command("db", _GROUND, "Prepare the event log's database and show how it stands."),
-    Command("topics", _GROUND, "Create the topics on the broker, or show what would change."),
-    Command("dlq", _GROUND, "Look into the dead letters, drive them again, give them up."),
+    Command("doctor", _OPERATIONS, "Check everything that builds need, and say how to fix what fails."),
+    Command("db", _OPERATIONS, "Migrate the event log's database, and show its migrations."),
+    Command("topics", _OPERATIONS, "Create the topics on the broker, or show what would change."),
+    Command("dlq", _OPERATIONS, "List dead letters, redrive them to their topics, drop them."),
 )
 
 

@@ -14,9 +14,9 @@ from nightshift.budget.domain.ledger import Account, refresh
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.errors import WrongUsage
 from nightshift.cli.output import note, write_fields, write_json, write_table
-from nightshift.cli.reading import open_database
-from nightshift.cli.sending import checked, send
-from nightshift.cli.standing import dollars
+from nightshift.cli.producer import checked, send
+from nightshift.cli.queries import open_database
+from nightshift.cli.text import dollars
 from nightshift.contracts.events.account import AccountBudgetSet, AccountOpened, AccountToppedUp
 from nightshift.contracts.model import Request
 from nightshift.eventlog.database import Database

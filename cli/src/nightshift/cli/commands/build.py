@@ -13,13 +13,13 @@ from nightshift.cli.commands.watch import follow_to_the_end
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.errors import WrongUsage
 from nightshift.cli.output import note, write_json, write_line
-from nightshift.cli.sending import checked, send
+from nightshift.cli.producer import checked, send
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.errors import NotFound, Refused
 from nightshift.orchestrator.domain.admission import admit
 from nightshift.orchestrator.domain.policy import Policy
 
-app = cyclopts.App(name="build", help="Ask for a build: from a file with the idea, or from a sentence.")
+app = cyclopts.App(name="build")
 
 #: A request larger than this is no idea brief; it is refused before it is read whole.
 _MAX_FILE = 1_000_000

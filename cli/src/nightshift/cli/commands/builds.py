@@ -1,4 +1,4 @@
-"""`nightshift builds`: the builds that were accepted last, and where each stands."""
+"""`nightshift builds`: the builds that were accepted last, with what each does or waits for."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -7,13 +7,14 @@ from typing import Annotated, Literal
 
 import cyclopts
 
+from nightshift.cli.build_status import BuildStatus
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
-from nightshift.cli.following import doing
+from nightshift.cli.follow import doing
 from nightshift.cli.output import note, write_json, write_table
-from nightshift.cli.reading import open_builds
-from nightshift.cli.standing import Standing, dollars, short
+from nightshift.cli.queries import open_builds
+from nightshift.cli.text import dollars, short
 
-app = cyclopts.App(name="builds", help="List builds, newest first, and where each stands.")
+app = cyclopts.App(name="builds")
 
 Status = Literal["running", "sleeping", "ready", "failed", "cancelled"]
 _COLUMNS = ("BUILD", "PROJECT", "ACCOUNT", "PHASE", "NOW", "TURNS", "COST", "AGE", "IDEA")
@@ -27,7 +28,7 @@ def builds(
     home: Home = DEFAULT_HOME,
     json: Json = False,
 ) -> None:
-    """List the builds that were accepted last.
+    """List the builds that were accepted last. For each that waits, say why and what to do.
 
     Examples:
 
@@ -42,39 +43,43 @@ def builds(
     status
         Only those that are running, sleeping, ready, failed or cancelled.
     """
-    found = [one for one in asyncio.run(_recent(home, limit)) if status in (None, one.status)]
+    found, now = asyncio.run(_recent(home, limit)), datetime.now(UTC)
+    found = [one for one in found if status in (None, one.state)]
     if json:
-        write_json([one.as_json() for one in found])
+        write_json([one.as_json(now) for one in found])
     elif found:
-        write_table(_COLUMNS, [_row(one) for one in found])
+        write_table(_COLUMNS, [_row(one, now) for one in found])
+        for one in found:
+            if (wait := one.waiting(now)) is not None:
+                note(f"{one.build_id} waits: {wait.reason}; {wait.action}")
     else:
         note("no builds; ask for one with `nightshift build --idea …`")
 
 
-async def _recent(home: Path, limit: int) -> list[Standing]:
+async def _recent(home: Path, limit: int) -> list[BuildStatus]:
     async with open_builds(home) as open_:
         return await open_.recent(limit)
 
 
-def _row(one: Standing) -> tuple[object, ...]:
-    now = one.preview_url or one.reason or "" if one.ended else doing(one)
+def _row(one: BuildStatus, now: datetime) -> tuple[object, ...]:
+    what = one.preview_url or one.reason or "" if one.ended else doing(one, now)
     return (
         one.build_id,
         one.project_id,
         one.account_id,
         one.phase,
-        short(now, 40),
+        short(what, 40),
         one.turns,
         dollars(one.cost),
-        _age(one.began_at),
+        _age(one.began_at, now),
         short(one.brief, 40),
     )
 
 
-def _age(since: datetime | None) -> str:
+def _age(since: datetime | None, now: datetime) -> str:
     if since is None:
         return "-"
-    seconds = int((datetime.now(UTC) - since).total_seconds())
+    seconds = int((now - since).total_seconds())
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
         if seconds >= size:
             return f"{seconds // size}{unit}"

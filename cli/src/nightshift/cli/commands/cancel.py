@@ -7,12 +7,12 @@ import cyclopts
 
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.output import note, write_json
-from nightshift.cli.reading import open_builds
-from nightshift.cli.sending import checked, send
+from nightshift.cli.producer import checked, send
+from nightshift.cli.queries import open_builds
 from nightshift.contracts.events.requests import BuildCancelRequested
 from nightshift.eventlog.errors import Refused
 
-app = cyclopts.App(name="cancel", help="Stop a build; what it did stays.")
+app = cyclopts.App(name="cancel")
 
 
 @app.default
@@ -40,7 +40,7 @@ def cancel(build: str, *, reason: str | None = None, home: Home = DEFAULT_HOME, 
 
 async def _cancel(home: Path, request: BuildCancelRequested) -> None:
     async with open_builds(home) as builds:
-        standing = await builds.standing(request.build_id)
-    if standing.ended:
-        raise Refused(f"build {request.build_id} is {standing.status} already")
+        status = await builds.status(request.build_id)
+    if status.ended:
+        raise Refused(f"build {request.build_id} is {status.state} already")
     await send(home, request)

@@ -8,28 +8,30 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import cyclopts
 
+from nightshift.cli.build_status import BuildStatus
 from nightshift.cli.commands.build import read_request
 from nightshift.cli.connect import Json
-from nightshift.cli.demo import Demo, plan_demo
+from nightshift.cli.demo_plan import DemoPlan, plan_demo
 from nightshift.cli.exits import Exit
-from nightshift.cli.following import Stop, follow, outcome
+from nightshift.cli.follow import Stop, follow, outcome
 from nightshift.cli.output import note, progress, write_fields, write_json, write_line
-from nightshift.cli.reading import Builds, open_builds
-from nightshift.cli.sending import checked, send
+from nightshift.cli.producer import checked, send
+from nightshift.cli.queries import Builds, open_builds
 from nightshift.cli.stack import StackChild, start_stack
-from nightshift.cli.standing import Standing, dollars
+from nightshift.cli.text import dollars
 from nightshift.contracts.events.account import AccountOpened
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.devstack.model.scenario import load_scenario
 from nightshift.eventlog.errors import NightshiftError
 
-app = cyclopts.App(name="demo", help="See an agent build an app on a stack of its own, sleep included.")
+app = cyclopts.App(name="demo")
 
 _SUMMARY = (
     "build_id",
@@ -108,7 +110,7 @@ def demo(
             shutil.rmtree(place, ignore_errors=True)
 
 
-def _request(planned: Demo) -> BuildRequested:
+def _request(planned: DemoPlan) -> BuildRequested:
     """The request that will be sent. Raises NotFound, Refused, BadScenario."""
     if planned.scenario is not None:
         load_scenario(planned.scenario)
@@ -118,7 +120,7 @@ def _request(planned: Demo) -> BuildRequested:
 
 
 async def _demo(
-    planned: Demo, request: BuildRequested, home: Path, *, keep: bool, as_json: bool
+    planned: DemoPlan, request: BuildRequested, home: Path, *, keep: bool, as_json: bool
 ) -> tuple[Exit, bool]:
     """The exit code, and whether the stack was left running."""
     began = time.monotonic()
@@ -130,16 +132,16 @@ async def _demo(
     try:
         if not as_json:
             write_line(f"stack    up after {time.monotonic() - began:.1f} s, in {home}\n")
-        standing, code = await _build(planned, request, home, as_json=as_json)
-        answered = code is Exit.OK and await asyncio.to_thread(answers, standing.preview_url)
+        status, code = await _build(planned, request, home, as_json=as_json)
+        answered = code is Exit.OK and await asyncio.to_thread(answers, status.preview_url)
         if code is Exit.OK and not answered:
-            note(f"error: the build is ready, but its preview {standing.preview_url} does not answer")
+            note(f"error: the build is ready, but its preview {status.preview_url} does not answer")
             code = Exit.ERROR
-        summary = {name: standing.as_json()[name] for name in _SUMMARY}
+        summary = {name: status.as_json(datetime.now(UTC))[name] for name in _SUMMARY}
         summary["seconds"] = round(time.monotonic() - began, 1)
         kept = keep
         if keep:
-            _tell_kept(stack, home, standing)
+            _tell_kept(stack, home, status)
         _tell(summary, as_json=as_json)
         return code, kept
     finally:
@@ -148,8 +150,8 @@ async def _demo(
 
 
 async def _build(
-    planned: Demo, request: BuildRequested, home: Path, *, as_json: bool
-) -> tuple[Standing, Exit]:
+    planned: DemoPlan, request: BuildRequested, home: Path, *, as_json: bool
+) -> tuple[BuildStatus, Exit]:
     build_id = request.build_id
     await send(home, checked(AccountOpened, dict(planned.account)))
     async with open_builds(home) as builds:
@@ -169,12 +171,12 @@ def _ended() -> Stop:
     """Stop once the build has ended and its last snapshot is there, or was waited for long enough."""
     deadline: list[float] = []
 
-    def stop(standing: Standing) -> Exit | None:
-        code = outcome(standing)
+    def stop(status: BuildStatus) -> Exit | None:
+        code = outcome(status)
         if code is None:
             return None
         deadline.append(time.monotonic() + _AFTER_END)
-        return code if standing.completed_snapshot or time.monotonic() > deadline[0] else None
+        return code if status.completed_snapshot or time.monotonic() > deadline[0] else None
 
     return stop
 
@@ -199,13 +201,13 @@ def _tell(summary: Mapping[str, Any], *, as_json: bool) -> None:
     write_fields({name: value for name, value in shown.items() if name != "cost_microusd"})
 
 
-def _tell_kept(stack: StackChild, home: Path, standing: Standing) -> None:
+def _tell_kept(stack: StackChild, home: Path, status: BuildStatus) -> None:
     note(
         f"""
 The stack goes on running. Look around:
-  open {standing.preview_url}
+  open {status.preview_url}
   nightshift builds --home {home}
-  nightshift replay {standing.build_id} --home {home}
+  nightshift replay {status.build_id} --home {home}
   nightshift account show demo --home {home}
 Stop it:
   nightshift down --home {home}   (or end process {stack.pid})"""

@@ -1,9 +1,10 @@
-"""`nightshift dlq`: see what could not be handled and why, send it again after the fix, or give it up."""
+"""`nightshift dlq`: list the records that could not be handled, redrive them after the fix, or drop them."""
 
 import asyncio
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,16 +25,16 @@ from nightshift.eventlog.objects.s3 import S3ObjectStore
 from nightshift.eventlog.settings import ObjectStoreSettings
 from nightshift.servicekit import logs
 
-app = cyclopts.App(name="dlq", help="Look into the dead letters, drive them again, give them up.")
+app = cyclopts.App(name="dlq", help="List dead letters, redrive them to their topics, drop them.")
 
-#: How much of a body `show` prints.
+#: How many bytes of a body `show` prints.
 _SHOWN_BYTES = 16_384
-#: Characters of the reason why a letter is given up.
+#: The longest reason of `drop`, in characters.
 _REASON = 500
 
-Topic = Annotated[str | None, cyclopts.Parameter(help="Only letters from this topic.")]
+Topic = Annotated[str | None, cyclopts.Parameter(help="Only dead letters from this topic.")]
 Reason = Annotated[
-    str | None, cyclopts.Parameter(help="Only letters with this reason, such as invalid_data.")
+    str | None, cyclopts.Parameter(help="Only dead letters with this reason, such as invalid_data.")
 ]
 
 
@@ -44,12 +45,12 @@ def list_(
     reason: Reason = None,
     limit: Annotated[int, cyclopts.Parameter(help="At most so many, the newest.")] = 100,
     all_: Annotated[
-        bool, cyclopts.Parameter(name="--all", negative=(), help="Also those driven or given up.")
+        bool, cyclopts.Parameter(name="--all", negative=(), help="Also those that were redriven or dropped.")
     ] = False,
     json: Json = False,
     home: Home = DEFAULT_HOME,
 ) -> int:
-    """What lies in the dead-letter topic, oldest first.
+    """List the dead letters, oldest first.
 
     Example: nightshift dlq list --reason invalid_data
     """
@@ -61,7 +62,7 @@ def list_(
         write_json([_summary(each) for each in shown])
         return Exit.OK
     write_table(
-        ("ID", "PARKED", "TOPIC", "REASON", "KEY", "BYTES", "OVER", "ERROR"),
+        ("ID", "SINCE", "TOPIC", "REASON", "KEY", "BYTES", "CLOSED", "ERROR"),
         [
             (
                 each.letter.id,
@@ -70,7 +71,7 @@ def list_(
                 each.letter.reason,
                 _text(each.letter.key),
                 each.letter.value_bytes,
-                _over(each),
+                _closed(each),
                 each.letter.error[:80],
             )
             for each in shown
@@ -83,13 +84,13 @@ def list_(
 
 @app.command
 def show(
-    id_: Annotated[str, cyclopts.Parameter(name="ID", help="The letter's id, or its beginning.")],
+    id_: Annotated[str, cyclopts.Parameter(name="ID", help="The id of a dead letter, or its beginning.")],
     /,
     *,
     json: Json = False,
     home: Home = DEFAULT_HOME,
 ) -> int:
-    """One letter: where it came from, why it is here, and the message itself.
+    """Show one dead letter: where it came from, why it was not handled, and the record itself.
 
     Example: nightshift dlq show 3f9a
     """
@@ -99,7 +100,9 @@ def show(
         parked = await letters.find(id_)
         found = [letter async for letter in letters.whole([parked.letter.id])]
         if not found:
-            raise NotFound(f"the dead letter {id_[:64]} is gone", hint="the topic keeps letters for a time")
+            raise NotFound(
+                f"the dead letter {id_[:64]} is gone", hint="the topic keeps dead letters for a limited time"
+            )
         async with AsyncExitStack() as stack:
             whole = await restored(found[0], await _objects(found[0], stack, home))
         return replace(parked, letter=whole), whole.value
@@ -123,31 +126,33 @@ def show(
 
 
 @app.command
-def drive(
-    *ids: Annotated[str, cyclopts.Parameter(help="Ids of letters, or their beginnings.")],
+def redrive(
+    *ids: Annotated[str, cyclopts.Parameter(help="Ids of dead letters, or their beginnings.")],
     all_: Annotated[
-        bool, cyclopts.Parameter(name="--all", negative=(), help="Every letter that was not driven yet.")
+        bool, cyclopts.Parameter(name="--all", negative=(), help="Every dead letter that is listed.")
     ] = False,
     topic: Topic = None,
     reason: Reason = None,
-    dry_run: Annotated[bool, cyclopts.Parameter(negative=(), help="Only say what would be sent.")] = False,
+    dry_run: Annotated[bool, cyclopts.Parameter(negative=(), help="Only print what would be sent.")] = False,
     yes: Annotated[bool, cyclopts.Parameter(negative=(), help="Do not ask.")] = False,
     json: Json = False,
     home: Home = DEFAULT_HOME,
 ) -> int:
-    """Send letters again to the topics they came from, bytes and headers as they were.
+    """Send dead letters again to the topics they came from, with their bytes and headers unchanged.
 
-    A letter that was driven is hidden from the list afterwards. What fails again becomes a new letter. One that was
-    given up is driven only by its id.
+    The list hides a dead letter that was redriven. A record that fails again becomes a new dead letter. `--all` leaves
+    out those that were dropped; give their ids to redrive them.
 
-    Example: nightshift dlq drive --all --reason unknown_type
+    Example: nightshift dlq redrive --all --reason unknown_type
     """
     if bool(ids) == all_:
-        raise cyclopts.ValidationError(exception_message="give ids, or --all", command_chain=("dlq", "drive"))
+        raise cyclopts.ValidationError(
+            exception_message="give ids, or --all", command_chain=("dlq", "redrive")
+        )
     if not (yes or dry_run) and not sys.stdin.isatty():
         raise Refused(
-            "nothing was sent: nobody is there to ask",
-            hint="--yes sends without asking, --dry-run only tells",
+            "nothing was sent: there is no terminal to ask for a confirmation",
+            hint="--yes sends without asking, --dry-run only prints what would be sent",
         )
     letters, settings = _open(home)
     chosen = asyncio.run(_choose(letters, ids, Wanted(topic=topic, reason=reason)))
@@ -156,7 +161,7 @@ def drive(
         return Exit.CANCELLED
     outcomes = [_Outcome(each, None) for each in chosen]
     if not dry_run and chosen:
-        outcomes = asyncio.run(_drive(letters, settings, chosen, home))
+        outcomes = asyncio.run(_redrive(letters, settings, chosen, home))
     failed = [each for each in outcomes if each.error is not None]
     word = "would be sent" if dry_run else "sent"
     if json:
@@ -171,20 +176,30 @@ def drive(
         for each in outcomes:
             write_line(f"{each.parked.letter.id}  {each.parked.letter.source_topic}  {each.error or word}")
     if failed:
-        report_error(f"{len(failed)} of {len(outcomes)} letters were not sent", "the lines above say why")
+        report_error(
+            f"{len(failed)} of {len(outcomes)} dead letters were not sent", "the lines above say why"
+        )
     return Exit.ERROR if failed else Exit.OK
+
+
+@app.command(name="drive", show=False)
+@wraps(redrive)
+def _drive(*arguments: Any, **options: Any) -> int:
+    """The former name of `redrive`."""
+    note("`nightshift dlq drive` is deprecated; use `nightshift dlq redrive`")
+    return redrive(*arguments, **options)
 
 
 @app.command
 def drop(
-    *ids: Annotated[str, cyclopts.Parameter(help="Ids of letters, or their beginnings.")],
-    reason: Annotated[str, cyclopts.Parameter(help="Why nobody will mend them: kept with the letters.")],
+    *ids: Annotated[str, cyclopts.Parameter(help="Ids of dead letters, or their beginnings.")],
+    reason: Annotated[str, cyclopts.Parameter(help="Why they will not be handled; kept with the record.")],
     json: Json = False,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Give letters up that can never be mended. They are not listed any more; the record of them and the reason stay.
+    """Drop dead letters that can never be handled. The list hides them; the record and the reason are kept.
 
-    `list --all` and `show` tell of them, and a letter that was given up by mistake can be driven by its id.
+    `list --all` and `show` still show them. One that was dropped by mistake can be redriven by its id.
 
     Example: nightshift dlq drop 3f9a --reason "a test of ours, sent to the wrong place"
     """
@@ -198,7 +213,7 @@ def drop(
         write_json([{**_summary(each), "dropped": reason} for each in dropped])
         return
     for each in dropped:
-        write_line(f"{each.letter.id}  {each.letter.source_topic}  given up")
+        write_line(f"{each.letter.id}  {each.letter.source_topic}  dropped")
 
 
 async def _drop(
@@ -219,7 +234,7 @@ class _Outcome:
 
 def _open(home: Path) -> tuple[DeadLetters, KafkaSettings]:
     settings = settings_for(KafkaSettings, home)
-    # Without this what the clients have to say would go to stdout, among the data.
+    # Without this the Kafka client would log to stdout, among the data.
     logs.configure(level="warning", format="console", secrets=settings.secrets())
     topics = settings.topics
     known = [topic for topic in topics.all if topic != topics.dead_letter]
@@ -233,14 +248,14 @@ async def _choose(letters: DeadLetters, ids: tuple[str, ...], wanted: Wanted) ->
 
 
 def _agreed(chosen: list[Parked]) -> bool:
-    note(f"{len(chosen)} letters will be sent again. Continue? [y/N]")
+    note(f"{len(chosen)} dead letters will be sent again. Continue? [y/N]")
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-async def _drive(
+async def _redrive(
     letters: DeadLetters, settings: KafkaSettings, chosen: list[Parked], home: Path
 ) -> list[_Outcome]:
-    """In the order in which they lie in the topic, one in memory at a time."""
+    """Sends them in the order of the dead-letter topic, with one in memory at a time."""
     outcomes: dict[str, str | None] = {}
     async with AsyncExitStack() as stack:
         producer = await stack.enter_async_context(KafkaProducer(settings, client_id="nightshift-dlq"))
@@ -251,13 +266,11 @@ async def _drive(
                 outcomes[letter.id] = str(error)
             else:
                 outcomes[letter.id] = None
-    return [
-        _Outcome(each, outcomes.get(each.letter.id, "it is not in the topic any more")) for each in chosen
-    ]
+    return [_Outcome(each, outcomes.get(each.letter.id, "the topic no longer holds it")) for each in chosen]
 
 
 async def _objects(letter: Letter, stack: AsyncExitStack, home: Path) -> ObjectStore | None:
-    """The object store, where this letter needs it and the settings name one."""
+    """The object store, when this dead letter needs it and the settings name one. None otherwise."""
     if letter.value_ref is None and letter.headers_ref is None:
         return None
     try:
@@ -267,10 +280,10 @@ async def _objects(letter: Letter, stack: AsyncExitStack, home: Path) -> ObjectS
     return await stack.enter_async_context(S3ObjectStore.from_settings(settings))
 
 
-def _over(parked: Parked) -> str | None:
+def _closed(parked: Parked) -> str | None:
     if parked.dropped is not None:
-        return f"given up: {parked.dropped[:40]}"
-    return "driven" if parked.driven else None
+        return f"dropped: {parked.dropped[:40]}"
+    return "redriven" if parked.driven else None
 
 
 def _summary(parked: Parked) -> dict[str, Any]:
@@ -301,12 +314,12 @@ def _headers(parked: Parked) -> list[tuple[str, str | None]]:
 
 
 def _text(value: bytes | None) -> str | None:
-    """Bytes as text; what is not UTF-8 is shown as \\xNN."""
+    """Bytes as text. A byte that is not UTF-8 is shown as \\xNN."""
     return None if value is None else value.decode(errors="backslashreplace")
 
 
 def _escaped(text: str) -> str:
-    """Control characters made visible, so that a body cannot steer the terminal; line breaks stay."""
+    """The text with control characters escaped, so that a body cannot control the terminal. Keeps line breaks."""
     return "".join(
         char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
         for char in text

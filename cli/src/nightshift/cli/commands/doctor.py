@@ -9,9 +9,7 @@ from nightshift.cli.diagnosis import diagnose
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import write_json, write_line
 
-app = cyclopts.App(
-    name="doctor", help="Check what builds need: sandbox, database, broker, object store, model."
-)
+app = cyclopts.App(name="doctor")
 
 _MARKS = {"pass": "ok  ", "warn": "warn", "fail": "FAIL"}
 

@@ -14,7 +14,7 @@ from nightshift.cli.output import note, write_json
 from nightshift.devstack.stack.home import holder, is_held
 from nightshift.eventlog.errors import NightshiftError, NotFound
 
-app = cyclopts.App(name="down", help="Stop a stack that runs in the background.")
+app = cyclopts.App(name="down")
 
 #: Seconds an ordered stop may take.
 _LIMIT = 45.0

@@ -6,14 +6,14 @@ from pathlib import Path
 import cyclopts
 
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
-from nightshift.cli.following import event_json
+from nightshift.cli.follow import event_json
 from nightshift.cli.output import write_json, write_table
-from nightshift.cli.reading import open_builds
-from nightshift.cli.standing import short
+from nightshift.cli.queries import open_builds
+from nightshift.cli.text import short
 from nightshift.contracts.registry import encode
 from nightshift.eventlog.port import RecordedEvent
 
-app = cyclopts.App(name="log", help="Print the events of a build.")
+app = cyclopts.App(name="log")
 
 
 @app.default

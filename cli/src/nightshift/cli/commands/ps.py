@@ -12,7 +12,7 @@ from nightshift.devstack.stack.home import lives, read_stack
 from nightshift.eventlog.errors import NotFound
 from nightshift.eventlog.passwords import hide_passwords
 
-app = App(name="ps", help="Show what runs in a stack: parts, services, addresses.")
+app = App(name="ps")
 
 _ADDRESS = {"postgres": "dsn", "kafka": "bootstrap", "s3": "endpoint", "model": "base_url"}
 

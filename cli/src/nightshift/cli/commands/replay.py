@@ -1,20 +1,22 @@
 """`nightshift replay`: the story of a build, turn by turn, from the log alone."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 
 import cyclopts
 
+from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
-from nightshift.cli.following import elapsed, event_json
+from nightshift.cli.follow import elapsed, event_json
+from nightshift.cli.narration import lines
 from nightshift.cli.output import write_json, write_line
-from nightshift.cli.reading import open_builds
-from nightshift.cli.standing import Standing, advance, dollars
-from nightshift.cli.story import lines
+from nightshift.cli.queries import open_builds
+from nightshift.cli.text import dollars
 from nightshift.contracts.events.build import ModelCallStarted
 from nightshift.eventlog.port import RecordedEvent
 
-app = cyclopts.App(name="replay", help="Tell the story of a build again, turn by turn.")
+app = cyclopts.App(name="replay")
 
 
 @app.default
@@ -36,7 +38,7 @@ def replay(build: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None
     if json:
         for event in events:
             write_json(event_json(event))
-        write_json(_fold(build, events).as_json())
+        write_json(_fold(build, events).as_json(datetime.now(UTC)))
         return
     for line in told(build, events):
         write_line(line)
@@ -47,25 +49,25 @@ async def _events(home: Path, build: str) -> list[RecordedEvent]:
         return await builds.events(build)
 
 
-def _fold(build: str, events: list[RecordedEvent]) -> Standing:
-    standing = Standing(build)
+def _fold(build: str, events: list[RecordedEvent]) -> BuildStatus:
+    status = BuildStatus(build)
     for event in events:
-        standing = advance(standing, event)
-    return standing
+        status = evolve(status, event)
+    return status
 
 
 def told(build: str, events: list[RecordedEvent]) -> list[str]:
     """The story: a heading per turn, what happened below it, and the sum at the end."""
-    standing, turn, story = Standing(build), 0, []
+    status, turn, story = BuildStatus(build), 0, []
     for event in events:
-        before, standing = standing, advance(standing, event)
+        before, status = status, evolve(status, event)
         if isinstance(event.data, ModelCallStarted) and event.data.turn != turn:
             turn = event.data.turn
             story += ["", f"Turn {turn}"]
         for line in lines(before, event):
-            story.append(f"  {elapsed(standing, line.at)}  {line.kind:<9} {line.text}")
+            story.append(f"  {elapsed(status, line.at)}  {line.kind:<9} {line.text}")
     story += [
         "",
-        f"{standing.status}: {standing.turns} turns, {dollars(standing.cost)}, {standing.version} events",
+        f"{status.state}: {status.turns} turns, {dollars(status.cost)}, {status.version} events",
     ]
     return story

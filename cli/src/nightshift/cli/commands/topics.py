@@ -10,10 +10,9 @@ from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json, on_embedded_broker, settings_for
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import report_error, write_json, write_table
-from nightshift.devstack.stack.addresses import EMBEDDED_PARTITIONS
-from nightshift.relay.domain.topics import TopicReport, TopicState
-from nightshift.relay.topics import apply as apply_plan
-from nightshift.relay.topics import load_plan
+from nightshift.devstack.parts.kafka import EMBEDDED_PARTITIONS
+from nightshift.relay.adapters.kafka_topics import TopicReport, TopicState, load_plan
+from nightshift.relay.adapters.kafka_topics import apply as apply_plan
 
 app = cyclopts.App(name="topics", help="Create the topics on the broker, or show what would change.")
 

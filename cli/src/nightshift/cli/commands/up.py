@@ -14,13 +14,12 @@ from nightshift.cli.exits import Exit
 from nightshift.cli.output import note, write_fields, write_json, write_line
 from nightshift.devstack.errors import BadPlan, PartFailed
 from nightshift.devstack.parts import KafkaAddress
-from nightshift.devstack.stack.addresses import EMBEDDED_PARTITIONS
 from nightshift.devstack.stack.home import hold
 from nightshift.devstack.stack.plan import SERVICES, Given, Plan, make_plan, service_name
 from nightshift.devstack.stack.supervisor import Stack
 from nightshift.eventlog.passwords import hide_passwords
 
-app = App(name="up", help="Start the whole stack on this machine and keep it running.")
+app = App(name="up")
 
 
 @app.default
@@ -198,7 +197,7 @@ def _counts(replicas: tuple[str, ...]) -> dict[str, int]:
 def _load_clients() -> None:
     """Runs in a thread while the servers boot: with these at the top of the file they would start a second later."""
     from nightshift.eventlog import migrate  # noqa: F401, PLC0415
-    from nightshift.relay import topics  # noqa: F401, PLC0415
+    from nightshift.relay.adapters import kafka_topics  # noqa: F401, PLC0415
     from nightshift.servicekit import logs  # noqa: PLC0415
 
     logs.configure(level="warning", format="console")  # stdout is for data
@@ -206,17 +205,11 @@ def _load_clients() -> None:
 
 async def _apply_topics(address: KafkaAddress) -> None:
     from nightshift.bus.settings import KafkaSettings  # noqa: PLC0415
-    from nightshift.relay.topics import apply  # noqa: PLC0415
+    from nightshift.relay.adapters.kafka_topics import apply  # noqa: PLC0415
 
     settings = KafkaSettings.load(
         kafka_bootstrap=address.bootstrap,
         kafka_idempotence=address.idempotence,
         kafka_adaptive_fetch=address.adaptive_fetch,
     )
-    # A broker of somebody else's gets the plan as it is; ours is one node and pays for each partition when idle.
-    small = address.embedded
-    await apply(
-        settings,
-        partitions=EMBEDDED_PARTITIONS if small else None,
-        replication=1 if small else None,
-    )
+    await apply(settings, partitions=address.partitions, replication=address.replication)

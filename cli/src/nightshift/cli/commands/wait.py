@@ -4,24 +4,25 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import cyclopts
 
-from nightshift.cli.awaiting import known_or_sent
+from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.commands.watch import PATIENCE
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.errors import WrongUsage
 from nightshift.cli.exits import Exit
-from nightshift.cli.following import outcome
+from nightshift.cli.follow import outcome
 from nightshift.cli.output import report_error, write_json, write_line
-from nightshift.cli.reading import open_builds
-from nightshift.cli.standing import Standing, advance
+from nightshift.cli.queries import open_builds
+from nightshift.cli.wait_for import known_or_sent
 from nightshift.contracts.events.build import Phase
 from nightshift.eventlog.port import RecordedEvent
 
-app = cyclopts.App(name="wait", help="Wait until a build is ready, asleep, or in a phase.")
+app = cyclopts.App(name="wait")
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -58,17 +59,20 @@ def wait(
         End with exit code 7 when the build falls asleep first.
     """
     awaited = condition(for_)
-    standing, code = asyncio.run(_wait(home, build, awaited, fail_on_sleep, seconds(timeout)))
+    status, code = asyncio.run(_wait(home, build, awaited, fail_on_sleep, seconds(timeout)))
+    now = datetime.now(UTC)
     if code is Exit.TIMED_OUT:
+        why = status.waiting(now)
         report_error(
-            f"{build} is not {for_} after {timeout}", f"`nightshift watch {build}` shows what it does"
+            f"{build} is not {for_} after {timeout}" + ("" if why is None else f": {why.reason}"),
+            f"`nightshift watch {build}` shows what it does" if why is None else why.action,
         )
     elif code is Exit.ERROR:
-        report_error(f"{build} has ended as {standing.status}: it will not be {for_} any more")
+        report_error(f"{build} has ended as {status.state}: it will not be {for_} any more")
     if json:
-        write_json(standing.as_json())
+        write_json(status.as_json(now))
     else:
-        write_line(f"{build} {standing.status} {standing.phase}")
+        write_line(f"{build} {status.state} {status.phase}")
     return code
 
 
@@ -76,62 +80,62 @@ def wait(
 class Awaited:
     """What is waited for. `passing`: it counts, too, when it was so before the wait began."""
 
-    met: Callable[[Standing], bool]
+    met: Callable[[BuildStatus], bool]
     passing: bool = False
 
 
 async def _wait(
     home: Path, build: str, awaited: Awaited, fail_on_sleep: bool, limit: float | None
-) -> tuple[Standing, Exit]:
-    standing = Standing(build)
+) -> tuple[BuildStatus, Exit]:
+    status = BuildStatus(build)
     try:
         async with asyncio.timeout(limit), open_builds(home) as builds:
             await known_or_sent(builds, home, build)
-            async for standing, code in waited(builds.follow(build, patience=PATIENCE), build, awaited):
+            async for status, code in waited(builds.follow(build, patience=PATIENCE), build, awaited):
                 if code is not None:
-                    return standing, code
-                if fail_on_sleep and standing.status == "sleeping":
-                    return standing, Exit.ASLEEP
+                    return status, code
+                if fail_on_sleep and status.state == "sleeping":
+                    return status, Exit.ASLEEP
     except TimeoutError:
-        return standing, Exit.TIMED_OUT
+        return status, Exit.TIMED_OUT
     raise AssertionError("a followed build never ends by itself")
 
 
 async def waited(
     batches: AsyncIterator[list[RecordedEvent]], build: str, awaited: Awaited
-) -> AsyncIterator[tuple[Standing, Exit | None]]:
+) -> AsyncIterator[tuple[BuildStatus, Exit | None]]:
     """Where the build stands after each batch, with the exit code once the wait is over: met, or it never will be."""
-    standing = Standing(build)
+    status = BuildStatus(build)
     async for batch in batches:
-        came_before = standing.version == 0
-        standing, passed = advanced(standing, batch, awaited.met)
-        if awaited.met(standing) or (passed and (awaited.passing or not came_before)):
-            yield standing, Exit.OK
+        came_before = status.version == 0
+        status, passed = advanced(status, batch, awaited.met)
+        if awaited.met(status) or (passed and (awaited.passing or not came_before)):
+            yield status, Exit.OK
             return
-        ended = outcome(standing)
-        yield standing, Exit.ERROR if ended is Exit.OK else ended
+        ended = outcome(status)
+        yield status, Exit.ERROR if ended is Exit.OK else ended
 
 
 def advanced(
-    standing: Standing, batch: Sequence[RecordedEvent], met: Callable[[Standing], bool]
-) -> tuple[Standing, bool]:
+    status: BuildStatus, batch: Sequence[RecordedEvent], met: Callable[[BuildStatus], bool]
+) -> tuple[BuildStatus, bool]:
     """Where these events leave the build, and whether it was `met` after any of them."""
     passed = False
     for event in batch:
-        standing = advance(standing, event)
-        passed = passed or met(standing)
-    return standing, passed
+        status = evolve(status, event)
+        passed = passed or met(status)
+    return status, passed
 
 
 def condition(text: str) -> Awaited:
     """What `--for` asks. Raises WrongUsage."""
     if text == "end":
-        return Awaited(lambda standing: standing.ended)
+        return Awaited(lambda status: status.ended)
     if text in ("ready", "sleeping"):
-        return Awaited(lambda standing: standing.status == text)
+        return Awaited(lambda status: status.state == text)
     name, _, value = text.partition("=")
     if name == "phase" and value in set(Phase):
-        return Awaited(lambda standing: standing.phase == value, passing=True)
+        return Awaited(lambda status: status.phase == value, passing=True)
     raise WrongUsage(f"cannot wait for {text!r}", hint="ready, sleeping, end, or phase=" + "|".join(Phase))
 
 

@@ -7,12 +7,12 @@ import cyclopts
 
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.output import note, write_json
-from nightshift.cli.reading import open_builds
-from nightshift.cli.sending import checked, send
+from nightshift.cli.producer import checked, send
+from nightshift.cli.queries import open_builds
 from nightshift.contracts.events.requests import BuildWakeAsked
 from nightshift.eventlog.errors import Refused
 
-app = cyclopts.App(name="wake", help="Wake a sleeping build now.")
+app = cyclopts.App(name="wake")
 
 
 @app.default
@@ -38,7 +38,7 @@ def wake(build: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
 
 async def _wake(home: Path, request: BuildWakeAsked) -> None:
     async with open_builds(home) as builds:
-        standing = await builds.standing(request.build_id)
-    if standing.status != "sleeping":
-        raise Refused(f"build {request.build_id} is not asleep: it is {standing.status}")
+        status = await builds.status(request.build_id)
+    if status.state != "sleeping":
+        raise Refused(f"build {request.build_id} is not asleep: it is {status.state}")
     await send(home, request)

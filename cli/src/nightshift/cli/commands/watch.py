@@ -2,24 +2,25 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import cyclopts
 
-from nightshift.cli.awaiting import known_or_sent
+from nightshift.cli.build_status import BuildStatus
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.exits import Exit
-from nightshift.cli.following import Stop, follow, outcome
+from nightshift.cli.follow import Stop, follow, outcome
 from nightshift.cli.output import write_json
-from nightshift.cli.reading import open_builds
-from nightshift.cli.standing import Standing
+from nightshift.cli.queries import open_builds
+from nightshift.cli.wait_for import known_or_sent
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.errors import Refused
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.admission import same_request
 
-app = cyclopts.App(name="watch", help="Follow a build: phases, tool calls, money, sleep, preview.")
+app = cyclopts.App(name="watch")
 
 #: Seconds to wait for a build that was asked for and is not in the log yet.
 PATIENCE = 15.0
@@ -59,20 +60,20 @@ def follow_to_the_end(
     `sent`: the request with which it was asked for just now. Raises Refused when the build is another one.
     """
 
-    def stop(standing: Standing) -> Exit | None:
-        if fail_on_sleep and standing.status == "sleeping":
+    def stop(status: BuildStatus) -> Exit | None:
+        if fail_on_sleep and status.state == "sleeping":
             return Exit.ASLEEP
-        return outcome(standing)
+        return outcome(status)
 
-    standing, code = asyncio.run(_watch(home, build, as_json, stop, sent))
+    status, code = asyncio.run(_watch(home, build, as_json, stop, sent))
     if as_json:
-        write_json(standing.as_json())
+        write_json(status.as_json(datetime.now(UTC)))
     return code
 
 
 async def _watch(
     home: Path, build: str, as_json: bool, stop: Stop, sent: BuildRequested | None
-) -> tuple[Standing, Exit]:
+) -> tuple[BuildStatus, Exit]:
     async with open_builds(home) as builds:
         if sent is None:
             await known_or_sent(builds, home, build)

@@ -7,8 +7,9 @@ from typing import Any, Final
 from nightshift.contracts import topics
 from nightshift.contracts.attributes import JSON_TYPE
 from nightshift.contracts.model import Event, Owner
+from nightshift.contracts.readers import EVERY_REPLICA, subscribed
 from nightshift.contracts.registry import CATALOGUE, wire_name
-from nightshift.contracts.topics import EVERY_REPLICA, FAMILIES, READERS, Topics, schema_uri
+from nightshift.contracts.topics import FAMILIES, Topics, schema_uri
 
 _KAFKA: Final = {"bindingVersion": "0.5.0"}
 _TOPICS: Final = Topics()
@@ -83,8 +84,8 @@ def _channel(family: str) -> dict[str, Any]:
 
 
 def _operations() -> Iterator[tuple[str, dict[str, Any]]]:
-    for family, readers in READERS.items():
-        if family != FAMILIES[Owner.OUTSIDE]:
+    for owner, family in FAMILIES.items():
+        if owner is not Owner.OUTSIDE:
             yield (
                 f"relay.send.{family}",
                 {
@@ -94,16 +95,18 @@ def _operations() -> Iterator[tuple[str, dict[str, Any]]]:
                     "bindings": {"kafka": _KAFKA},
                 },
             )
-        for reader in readers:
-            yield (
-                f"{reader}.receive.{family}",
-                {
-                    "action": "receive",
-                    "channel": {"$ref": f"#/channels/{family}"},
-                    "summary": f"The {reader} reads {family}.",
-                    "bindings": {"kafka": {"groupId": _group(reader, family), **_KAFKA}},
-                },
-            )
+    for reader, family, handled in subscribed():
+        names = [wire_name(model.type, model.version) for model in _family_events(family) if model in handled]
+        yield (
+            f"{reader}.receive.{family}",
+            {
+                "action": "receive",
+                "channel": {"$ref": f"#/channels/{family}"},
+                "summary": f"The {reader} handles these messages of the topic and skips the others.",
+                "messages": [{"$ref": f"#/channels/{family}/messages/{name}"} for name in names],
+                "bindings": {"kafka": {"groupId": _group(reader, family), **_KAFKA}},
+            },
+        )
 
 
 def _group(reader: Owner, family: str) -> dict[str, Any]:
@@ -112,7 +115,7 @@ def _group(reader: Owner, family: str) -> dict[str, Any]:
         return {
             "type": "string",
             "pattern": f"^{re.escape(name)}\\..+$",
-            "description": "Each replica reads everything, in a group of its own.",
+            "description": "Each replica reads the whole topic, in a consumer group of its own.",
         }
     return {"type": "string", "enum": [name]}
 

@@ -1,5 +1,6 @@
 """CloudEvents attributes as Kafka headers: written, read with errors that name them, found in a structured value."""
 
+from base64 import b64decode
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -8,12 +9,16 @@ from uuid import UUID
 from nightshift.contracts import canonical, topics
 from nightshift.contracts.envelope import Envelope, Headers
 from nightshift.contracts.errors import InvalidData, InvalidEnvelope
+from nightshift.contracts.limits import Limits, check_value
 from nightshift.contracts.model import RFC_3339
 from nightshift.contracts.topics import schema_uri
 
 JSON_TYPE: Final = "application/json"
 STRUCTURED_TYPE: Final = "application/cloudevents+json"
 
+_BATCH_TYPE = "application/cloudevents-batch"
+#: CloudEvents attributes start with it over HTTP. Over Kafka they start with `ce_`.
+_HTTP_PREFIX = "ce-"
 _SEQUENCE_DIGITS = 19
 _ATTRIBUTES: Final = (
     topics.SPECVERSION,
@@ -126,19 +131,40 @@ def written(envelope: Envelope) -> tuple[tuple[str, bytes], ...]:
     return tuple((name, text.encode()) for name, text in pairs if text is not None)
 
 
-def structured(outer: Attributes, value: bytes) -> tuple[Attributes, Any]:
-    """The attributes and the data inside a structured value. Raises InvalidEnvelope, InvalidData."""
+def structured(outer: Attributes, value: bytes, *, limits: Limits) -> tuple[Attributes, Any]:
+    """The attributes and the data inside a structured event. Raises InvalidEnvelope, InvalidData, TooLarge."""
+    if outer.media_type().startswith(_BATCH_TYPE):
+        raise InvalidEnvelope(
+            f"batch mode ({outer.media_type()}) is not supported; send one event per record",
+            header=topics.CONTENT_TYPE,
+        )
     if outer.media_type() != STRUCTURED_TYPE:
-        raise InvalidEnvelope(f"only {JSON_TYPE} and {STRUCTURED_TYPE} are read", header=topics.CONTENT_TYPE)
+        raise InvalidEnvelope(
+            f"only {JSON_TYPE} and {STRUCTURED_TYPE} are supported", header=topics.CONTENT_TYPE
+        )
     document = canonical.loads(value, refuse_duplicates=True)
     if not isinstance(document, dict):
         raise InvalidData("a structured event must be a JSON object")
-    if "data" not in document:
-        raise InvalidEnvelope("missing", header="data")
     data_type = document.get("datacontenttype", JSON_TYPE)
     if not isinstance(data_type, str) or _media_type(data_type) != JSON_TYPE:
         raise InvalidEnvelope(f"must be {JSON_TYPE}", header="datacontenttype")
-    return Attributes(_as_headers(document, outer), structured=True), document["data"]
+    return Attributes(_as_headers(document, outer), structured=True), _data(document, limits)
+
+
+def _data(document: Mapping[str, Any], limits: Limits) -> Any:
+    """The value of `data`, or the JSON text inside `data_base64`, which is limited like any other."""
+    if "data_base64" not in document:
+        if "data" not in document:
+            raise InvalidEnvelope("missing", header="data")
+        return document["data"]
+    if "data" in document:
+        raise InvalidEnvelope("present together with `data`; send one of them", header="data_base64")
+    try:
+        text = b64decode(document["data_base64"], validate=True)
+    except (TypeError, ValueError):
+        raise InvalidEnvelope("not base64", header="data_base64") from None
+    check_value(text, limits)
+    return canonical.loads(text, refuse_duplicates=True)
 
 
 def _as_headers(document: Mapping[str, Any], outer: Attributes) -> Headers:
@@ -158,6 +184,19 @@ def _as_headers(document: Mapping[str, Any], outer: Attributes) -> Headers:
 
 def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
+
+
+def check_prefix(headers: Headers) -> None:
+    """Refuses headers with the prefix of CloudEvents over HTTP, whose values nobody would read.
+
+    Raises InvalidEnvelope.
+    """
+    for name, _ in headers:
+        if name.startswith(_HTTP_PREFIX):
+            right = "ce_" + name.removeprefix(_HTTP_PREFIX)
+            raise InvalidEnvelope(
+                f"the prefix `ce-` belongs to HTTP; on Kafka this header is `{right}`", header=name
+            )
 
 
 def check_content_type(attributes: Attributes) -> None:

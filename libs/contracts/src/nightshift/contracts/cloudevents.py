@@ -12,6 +12,7 @@ from nightshift.contracts import canonical, topics
 from nightshift.contracts.attributes import (
     Attributes,
     check_content_type,
+    check_prefix,
     checked_key,
     structured,
     uuid_of,
@@ -130,8 +131,9 @@ def decode_request(
     check_value(value, limits)
     attributes = Attributes(given)
     if attributes.media_type().startswith("application/cloudevents"):
-        attributes, data = structured(attributes, value)
+        attributes, data = structured(attributes, value, limits=limits)
     else:
+        check_prefix(given)
         check_content_type(attributes)
         data = canonical.loads(value, refuse_duplicates=True)
     envelope = attributes.envelope(

@@ -106,7 +106,7 @@ class Event(BaseModel):
     """One fact or request. Frozen data; `type`, `version` and `owner` are literals of the class, never its name.
 
     `stream` says which stream it belongs to: a build's or an account's. A `terminal` event closes its stream for
-    every type that is not marked `after_close`.
+    every type that is not marked `after_close`. No service of this version appends a `planned` event.
     """
 
     # An error is logged; what a person wrote is not.
@@ -118,6 +118,7 @@ class Event(BaseModel):
     stream: ClassVar[Literal["build", "account"]] = "build"
     terminal: ClassVar[bool] = False
     after_close: ClassVar[bool] = False
+    planned: ClassVar[bool] = False
 
     def pending(self, subject: str) -> Sequence[Pending]:
         """What this event opens and closes, given the build or account it is about."""
@@ -125,8 +126,21 @@ class Event(BaseModel):
 
 
 class Request(Event):
-    """What comes from outside. Unknown fields are refused at the door, so that a typing error is heard."""
+    """A message from outside. Unknown fields are refused, so that a spelling mistake is reported.
+
+    A service refuses a request whose type is not `supported`, and one in which a field of `unsupported_fields`
+    differs from its default.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     owner: ClassVar[Owner] = Owner.OUTSIDE
+    supported: ClassVar[bool] = True
+    unsupported_fields: ClassVar[frozenset[str]] = frozenset()
+
+    def unsupported(self) -> list[str]:
+        """The names of the fields for which this version refuses the request, in alphabetical order."""
+        defaults = type(self).model_fields
+        return [
+            name for name in sorted(self.unsupported_fields) if getattr(self, name) != defaults[name].default
+        ]

@@ -11,6 +11,11 @@ from typing import Final, Protocol
 
 from nightshift.contracts.errors import UnknownModel
 
+#: The model that thinks when neither the request nor the orchestrator's setting names one.
+DEFAULT_MODEL: Final = "claude-sonnet-5"
+#: The same where the Messages API is the local scripted model.
+SCRIPTED_MODEL: Final = "scripted-1"
+
 _PER = 1_000_000
 
 
@@ -143,7 +148,7 @@ _2026_11_22: Final[Mapping[str, ModelPrice]] = {
     ),
     "claude-haiku-4-5": ModelPrice(_price(1 * _USD, 5 * _USD)),
     # The demo's and the tests' model, served by a script; priced like a middle one so that a day's budget can run out.
-    "scripted-1": ModelPrice(_price(3 * _USD, 15 * _USD)),
+    SCRIPTED_MODEL: ModelPrice(_price(3 * _USD, 15 * _USD)),
 }
 
 #: Version → model id → price. A table is only ever added: charges in the log name theirs.

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from nightshift.contracts.marks import blob_fields, sealed_fields
-from nightshift.contracts.model import Event, Owner
+from nightshift.contracts.model import Event, Owner, Request
+from nightshift.contracts.readers import readers_of, subscribed
 from nightshift.contracts.registry import CATALOGUE, wire_name
 from nightshift.contracts.schemas import consumer_schema
-from nightshift.contracts.topics import FAMILIES, READERS, Topics
+from nightshift.contracts.topics import FAMILIES, Topics
 
 _TOPICS = Topics()
 
@@ -24,12 +25,12 @@ def _lines() -> Iterator[str]:
     yield "*sealed*: free text, can be sealed with the project's key. *by reference*: over 32 KiB it is kept in the"
     yield "object store, with `{ref, bytes}` in its place."
     for owner, family in FAMILIES.items():
-        readers = ", ".join(f"`{reader}`" for reader in READERS[family])
+        readers = ", ".join(f"`{reader}`" for reader, read, _ in subscribed() if read == family)
         yield ""
         yield f"## {_TOPICS.prefix}.{family}.v1"
         yield ""
         sender = "Sent from outside" if owner is Owner.OUTSIDE else f"Appended by the {owner}"
-        yield f"{sender}. Read by {readers}."
+        yield f"{sender}. Subscribers: {readers}."
         for model in CATALOGUE.newest.values():
             if model.owner is owner:
                 yield from _event(model)
@@ -44,7 +45,7 @@ def _event(model: type[Event]) -> Iterator[str]:
         marks.append("ends it")
     if model.after_close:
         marks.append("may follow its end")
-    yield ", ".join(marks) + "."
+    yield ", ".join(marks) + f". {_handled_by(model)}"
     yield ""
     yield " ".join((model.__doc__ or "").split())
     fields = consumer_schema(model).get("properties", {})
@@ -56,9 +57,24 @@ def _event(model: type[Event]) -> Iterator[str]:
     for name, schema in fields.items():
         required = model.model_fields[name].is_required()
         notes = ["required" if required else _default(schema)]
+        if issubclass(model, Request) and name in model.unsupported_fields:
+            default = schema.get("default")
+            unless = f" unless `{default}`" if isinstance(default, str) else ""
+            notes = [f"refused by this version{unless}"]
         notes += ["sealed"] if name in sealed_fields(model) else []
         notes += ["by reference"] if name in blob_fields(model) else []
         yield f"| `{name}` | {_type(schema)} | {', '.join(notes)} |"
+
+
+def _handled_by(model: type[Event]) -> str:
+    if model.planned:
+        return "Planned: no service of this version appends it."
+    readers = ", ".join(f"`{reader}`" for reader in readers_of(model))
+    if not readers:
+        return "No service subscribes to it; services read it from the log."
+    if issubclass(model, Request) and not model.supported:
+        return f"Handled by {readers}, which refuses it: this version does not support it."
+    return f"Handled by {readers}."
 
 
 def _default(schema: dict[str, Any]) -> str:

@@ -32,20 +32,6 @@ FAMILIES: Final[dict[Owner, str]] = {
     Owner.BUDGET: "budget",
 }
 
-#: Which services read which family: one consumer group per pair, or per replica where `EVERY_REPLICA` says so.
-READERS: Final[dict[str, tuple[Owner, ...]]] = {
-    "requests": (Owner.ORCHESTRATOR, Owner.SANDBOX_GATEWAY, Owner.BUDGET),
-    "build": (Owner.ORCHESTRATOR, Owner.SANDBOX_GATEWAY, Owner.SNAPSHOTTER, Owner.BUDGET),
-    "sandbox": (Owner.ORCHESTRATOR,),
-    "snapshot": (Owner.SANDBOX_GATEWAY,),
-    "budget": (Owner.ORCHESTRATOR,),
-}
-
-#: Where each replica reads everything, in a group of its own: any of them may be the one that runs the build.
-EVERY_REPLICA: Final[frozenset[tuple[Owner, str]]] = frozenset(
-    (Owner.ORCHESTRATOR, family) for family in ("build", "sandbox", "budget")
-)
-
 
 def wire_base(owner: Owner, type: str) -> str:
     """The `ce_type` of an event type without its version: `nightshift.<family>.<name>`.

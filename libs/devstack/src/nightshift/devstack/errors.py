@@ -19,11 +19,17 @@ class DevstackError(NightshiftError):
 
 
 class PartFailed(DevstackError):
-    """A server ended before it was ready, or did not answer in time. `tail`: the last lines of its log."""
+    """A server exited before it was ready, or did not answer in time.
 
-    def __init__(self, message: str, *, tail: str, hint: str | None = None) -> None:
+    `tail` is the end of its log. `exit_code` is None when it did not exit.
+    """
+
+    def __init__(
+        self, message: str, *, tail: str, hint: str | None = None, exit_code: int | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.tail = tail
+        self.exit_code = exit_code
 
 
 class BinaryMissing(DevstackError, ConfigurationError):

@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
@@ -16,7 +16,18 @@ from nightshift.eventlog.errors import (
     StreamClosed,
     VersionConflict,
 )
-from nightshift.eventlog.port import SHARDS, Append, Appended, NewEvent, PendingItem, RecordedEvent, Row
+from nightshift.eventlog.port import (
+    PENDING_ALLOWED,
+    SHARDS,
+    Append,
+    Appended,
+    NewEvent,
+    PendingItem,
+    RecordedEvent,
+    Row,
+    StalePending,
+    StaleReason,
+)
 from nightshift.eventlog.prepare import PendingChange, Prepared, pending_changes, prepare, recorded
 from nightshift.eventlog.shards import shard_of
 from nightshift.eventlog.wire import Wire, called
@@ -30,7 +41,12 @@ _NAME = re.compile(r"(build|account)-[A-Za-z0-9][A-Za-z0-9._-]*")
 class _Stream:
     shard: int
     rows: list[Row] = field(default_factory=list)
-    closed: bool = False
+    closed_at: datetime | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether an end closed the stream."""
+        return self.closed_at is not None
 
 
 @dataclass(slots=True)
@@ -167,6 +183,43 @@ class MemoryEventLog:
 
         return await self._call("log.pending", read)
 
+    async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:
+        """See the port."""
+        now, grace = self._now(), timedelta(seconds=grace_s)
+
+        def read() -> list[StalePending]:
+            items = sorted(
+                self.tables.pending.values(), key=lambda item: (item.opened_at, item.kind, item.key)
+            )
+            judged = ((item, self._outlived(item, now, grace)) for item in items)
+            return [
+                StalePending(item.kind, item.key, item.stream_id, item.opened_at, item.due_at, reason)
+                for item, reason in judged
+                if reason is not None
+            ][:limit]
+
+        return await self._call("log.stale_pending", read)
+
+    def _outlived(self, item: PendingItem, now: datetime, grace: timedelta) -> StaleReason | None:
+        """The rules of the SQL function stale_pending, in its order."""
+        closed_at = self.tables.streams[item.stream_id].closed_at
+        others = {
+            (one.kind, one.key) for one in self.tables.pending.values() if one.stream_id == item.stream_id
+        }
+        snapshots = {
+            key for kind, key in others if kind is PendingKind.SNAPSHOT and key.endswith("/completion")
+        }
+        stays = item.key in snapshots or (item.kind is PendingKind.SANDBOX and bool(snapshots))
+        if closed_at is not None and closed_at <= now - grace and not stays:
+            return "build_ended"
+        before_sleep = item.kind is PendingKind.SNAPSHOT and item.key.endswith("/pre_sleep")
+        asleep = {PendingKind.SLEEPER, PendingKind.WAKE} & {kind for kind, _ in others}
+        if before_sleep and not asleep and item.opened_at <= now - grace:
+            return "build_awake"
+        allowed = PENDING_ALLOWED.get(item.kind)
+        late = allowed is not None and (item.due_at or item.opened_at) <= now - allowed
+        return "overdue" if late else None
+
     async def _call(self, what: str, work: Callable[[], T]) -> T:
         return await called(self._wire, what, work)
 
@@ -193,8 +246,9 @@ class MemoryEventLog:
             if not _NAME.fullmatch(name) or len(name) > 136:
                 raise Refused(f"{name!r} does not name a stream")
             known = self.tables.streams[name] = _Stream(shard_of(name))
-        known.closed = known.closed or bool(ends)
         now = self._now()
+        if ends and known.closed_at is None:
+            known.closed_at = now
         for event in prepared:
             self._write(known, name, event, now)
         self._change_pending(name, head, now, changes)

@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import NamedTuple, Protocol
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Literal, NamedTuple, Protocol
 from uuid import UUID
 
 from nightshift.contracts.model import Event, PendingKind
@@ -102,6 +103,35 @@ class PendingItem:
     due_at: datetime | None
 
 
+StaleReason = Literal["build_ended", "build_awake", "overdue"]
+
+
+@dataclass(frozen=True, slots=True)
+class StalePending:
+    """A pending row that outlived its purpose. `reason` says by which rule; see `EventLog.stale_pending`."""
+
+    kind: PendingKind
+    key: str
+    stream_id: str
+    opened_at: datetime
+    due_at: datetime | None
+    reason: StaleReason
+
+
+#: How long a row of each kind may wait after it was due, or after it was opened when it has no due time. A kind that is
+#: missing here may wait for ever.
+PENDING_ALLOWED: Mapping[PendingKind, timedelta] = MappingProxyType(
+    {
+        PendingKind.TOOL_CALL: timedelta(days=1),
+        PendingKind.SNAPSHOT: timedelta(hours=1),
+        PendingKind.BUDGET_REQUEST: timedelta(minutes=5),
+        PendingKind.RESERVATION: timedelta(minutes=10),
+        PendingKind.SLEEPER: timedelta(days=2),
+        PendingKind.WAKE: timedelta(minutes=10),
+    }
+)
+
+
 class EventLog(Protocol):
     """Append-only. Every call may raise `Unavailable`; after it an append may have been committed: send it again."""
 
@@ -155,6 +185,15 @@ class EventLog(Protocol):
         self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
     ) -> Sequence[PendingItem]:
         """What of this kind is open, by key; with `due_before` only what is due by then, soonest first."""
+        ...
+
+    async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:
+        """Return the pending rows that outlived their purpose, oldest first. A healthy log has none.
+
+        `build_ended`: the stream was closed `grace_s` seconds ago. The completion snapshot may stay longer, and so may
+        the sandbox while that snapshot is pending. `build_awake`: a pre-sleep snapshot, `grace_s` seconds old, of a
+        build that neither sleeps nor is about to wake. `overdue`: the row is older than PENDING_ALLOWED.
+        """
         ...
 
 

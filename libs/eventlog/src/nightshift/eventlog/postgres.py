@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol, Self
 
 from nightshift.contracts.errors import ContractError
@@ -18,7 +18,16 @@ from nightshift.eventlog.errors import (
     StreamClosed,
     VersionConflict,
 )
-from nightshift.eventlog.port import Append, Appended, NewEvent, PendingItem, RecordedEvent, Row
+from nightshift.eventlog.port import (
+    PENDING_ALLOWED,
+    Append,
+    Appended,
+    NewEvent,
+    PendingItem,
+    RecordedEvent,
+    Row,
+    StalePending,
+)
 from nightshift.eventlog.prepare import PendingChange, Prepared, pending_changes, prepare, unreadable
 from nightshift.eventlog.shards import shard_of
 
@@ -63,6 +72,9 @@ _READ_STREAM = _select(_EVENT, "nightshift.read_stream($1, $2, $3, $4)")
 _READ_BACKWARDS = _select(_EVENT, "nightshift.read_stream_backwards($1, $2, $3, $4)")
 _PENDING = "kind, key, stream_id, version, opened_at, due_at"
 _PENDING_BY_KEY = _select(_PENDING, "nightshift.pending_by_key($1, $2, $3)")
+_STALE = _select(
+    "kind, key, stream_id, opened_at, due_at, reason", "nightshift.stale_pending($1, $2, $3, $4)"
+)
 _PENDING_DUE = _select(_PENDING, "nightshift.pending_due($1, $2, $3)")
 
 _LAST_VERSION = 2**63 - 1
@@ -199,6 +211,14 @@ class PostgresEventLog:
         else:
             rows = await self._database.fetch(_PENDING_DUE, kind.value, due_before, limit)
         return [PendingItem(PendingKind(row[0]), *row[1:]) for row in rows]
+
+    async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:
+        """See the port."""
+        kinds = [kind.value for kind in PENDING_ALLOWED]
+        rows = await self._database.fetch(
+            _STALE, kinds, list(PENDING_ALLOWED.values()), timedelta(seconds=grace_s), limit
+        )
+        return [StalePending(PendingKind(row[0]), *row[1:]) for row in rows]
 
     async def _append_batch(
         self,

@@ -5,11 +5,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
+from nightshift.contracts.prices import DEFAULT_MODEL, SCRIPTED_MODEL
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.roster import RosterSettings
 from nightshift.servicekit.settings import Settings
-
-_CLAUDE, _SCRIPTED = "claude-sonnet-5", "scripted-1"
 
 
 class OrchestratorSettings(Settings):
@@ -62,7 +61,7 @@ class OrchestratorSettings(Settings):
         )
 
     def _fitting_model(self) -> str:
-        return _CLAUDE if self._at_anthropic() else _SCRIPTED
+        return DEFAULT_MODEL if self._at_anthropic() else SCRIPTED_MODEL
 
     def _at_anthropic(self) -> bool:
         host = urlsplit(self.anthropic_base_url or "https://api.anthropic.com").hostname or ""

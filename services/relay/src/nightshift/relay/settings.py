@@ -2,6 +2,8 @@
 
 from pydantic import Field
 
+from nightshift.relay.usecases.publish import Limits
+from nightshift.relay.usecases.shard_group import GroupConfig, Times
 from nightshift.servicekit.settings import Settings
 
 
@@ -25,3 +27,14 @@ class RelaySettings(Settings):
     relay_accept_divergence: str | None = (
         None  # the word that `log.diverged` names, once a person has decided
     )
+
+    def group(self) -> GroupConfig:
+        """Return what all groups of shards have in common."""
+        return GroupConfig(
+            topics=self.topics,
+            groups=self.relay_groups,
+            inline_bytes=self.relay_inline_bytes,
+            accept_divergence=self.relay_accept_divergence,
+            limits=Limits(max_events=self.relay_batch_events, max_bytes=self.relay_batch_bytes),
+            times=Times(heartbeat=self.relay_leader_timeout_s / 5, stand_by=self.relay_stand_by_s),
+        )

@@ -224,6 +224,7 @@ class ContextCondensed(_BuildFact):
 
     type: ClassVar[Literal["context.condensed"]] = "context.condensed"
     version: ClassVar[Literal[1]] = 1
+    planned: ClassVar[bool] = True
 
     through_turn: Count
     summary: SealedText
@@ -281,6 +282,7 @@ class EscalationRaised(_BuildFact):
 
     type: ClassVar[Literal["escalation.raised"]] = "escalation.raised"
     version: ClassVar[Literal[1]] = 1
+    planned: ClassVar[bool] = True
 
     escalation_id: UUID
     kind: Word
@@ -293,6 +295,7 @@ class EscalationResolved(_BuildFact):
 
     type: ClassVar[Literal["escalation.resolved"]] = "escalation.resolved"
     version: ClassVar[Literal[1]] = 1
+    planned: ClassVar[bool] = True
 
     escalation_id: UUID
     option: Word
@@ -352,6 +355,7 @@ class BuildForked(_BuildFact):
 
     type: ClassVar[Literal["build.forked"]] = "build.forked"
     version: ClassVar[Literal[1]] = 1
+    planned: ClassVar[bool] = True
 
     base_build_id: Id
     at_version: Count

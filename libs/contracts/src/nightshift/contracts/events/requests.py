@@ -96,6 +96,9 @@ class BuildRequested(Request):
 
     type: ClassVar[Literal["build.requested"]] = "build.requested"
     version: ClassVar[Literal[1]] = 1
+    unsupported_fields: ClassVar[frozenset[str]] = frozenset(
+        {"attachments", "source", "tier", "base_build_id", "tools", "secrets"}
+    )
 
     build_id: Id
     project_id: Id
@@ -139,6 +142,7 @@ class ToolCallApprovalGiven(Request):
 
     type: ClassVar[Literal["tool_call.approval_given"]] = "tool_call.approval_given"
     version: ClassVar[Literal[1]] = 1
+    supported: ClassVar[bool] = False
 
     build_id: Id
     call_id: CallId
@@ -151,6 +155,7 @@ class ToolCallResultGiven(Request):
 
     type: ClassVar[Literal["tool_call.result_given"]] = "tool_call.result_given"
     version: ClassVar[Literal[1]] = 1
+    supported: ClassVar[bool] = False
 
     build_id: Id
     call_id: CallId

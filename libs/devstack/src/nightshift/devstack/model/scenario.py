@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from nightshift.contracts.tools import TOOLS
 from nightshift.devstack.errors import BadScenario
 
 
@@ -41,6 +42,31 @@ def _is_json(value: dict[str, Any]) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("it holds itself, or is nested too deeply") from None
     return value
+
+
+def _schema_faults(tool: str, given: dict[str, Any]) -> str:
+    """Return what the tool's schema refuses, by field; empty when the input fits.
+
+    A text with a `{{placeholder}}` is checked only after it is filled, by the agent's own tools.
+    """
+    schema = TOOLS.get(tool)
+    if schema is None:
+        return f"there is no tool called {tool}; there are {', '.join(TOOLS)}"
+    try:
+        schema.model_validate(given)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc']))}: " * bool(fault["loc"]) + _plain(fault["msg"])
+            for fault in error.errors()
+            if not (isinstance(fault["input"], str) and "{{" in fault["input"])
+        ]
+        if faults:
+            return f"{tool}: {'; '.join(faults)}; it takes {', '.join(schema.model_fields)}"
+    return ""
+
+
+def _plain(message: str) -> str:
+    return message.removeprefix("Value error, ")
 
 
 Pattern = Annotated[str, AfterValidator(_compiles)]
@@ -68,10 +94,25 @@ class Match(_Part):
 
 
 class Call(_Part):
-    """A tool that the model asks for."""
+    """A tool call that the model makes. Its input must fit the schema that the real model is shown.
+
+    `invalid: true` marks a call that breaks the schema on purpose, to test how the agent recovers.
+    """
 
     tool: str
     input: Annotated[dict[str, Any], AfterValidator(_is_json)] = {}
+    invalid: bool = False
+
+    @model_validator(mode="after")
+    def _fits_its_schema(self) -> "Call":
+        faults = _schema_faults(self.tool, self.input)
+        if faults and not self.invalid:
+            raise ValueError(f"{faults}; if the mistake is meant, mark the call `invalid: true`")
+        if self.invalid and not faults:
+            raise ValueError(
+                f"{self.tool}: the call is marked `invalid: true`, but its input fits the schema"
+            )
+        return self
 
 
 class UsageOverride(_Part):
@@ -246,7 +287,7 @@ def _given_twice(root: yaml.Node | None) -> Iterator[tuple[str, int]]:
 
 
 def _fault(loc: tuple[int | str, ...], message: str, lines: tuple[int, ...]) -> str:
-    message = message.removeprefix("Value error, ")
+    message = _plain(message)
     if len(loc) >= 2 and loc[0] == "turns" and isinstance(loc[1], int):
         line = f" (line {lines[loc[1]]})" if loc[1] < len(lines) else ""
         field = ".".join(str(one) for one in loc[2:])

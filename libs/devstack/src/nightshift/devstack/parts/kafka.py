@@ -16,17 +16,25 @@ from nightshift.devstack.errors import BinaryMissing
 from nightshift.devstack.parts.ready import start_ready
 from nightshift.devstack.ports import LOOPBACK
 
+#: On the embedded broker each partition costs CPU when idle; two replicas of a service can still share the work.
+EMBEDDED_PARTITIONS = 2
+
 _METADATA, _METADATA_VERSION, _NO_TOPICS = 3, 1, 0
 
 
 @dataclass(frozen=True, slots=True)
 class KafkaAddress:
-    """Where a broker answers, and what its clients must know about it."""
+    """Where a broker answers, and what its clients must know about it.
+
+    `partitions` and `replication` are for each topic that the stack creates; None means as planned for a cluster.
+    """
 
     bootstrap: str
     idempotence: bool
     adaptive_fetch: bool
     embedded: bool = False
+    partitions: int | None = None
+    replication: int | None = None
 
 
 class EmbeddedKafka:
@@ -60,7 +68,14 @@ class EmbeddedKafka:
         self._child, self._port = await start_ready(
             self._spec, _answers_metadata, port=self._port, timeout=self._timeout
         )
-        return KafkaAddress(f"{LOOPBACK}:{self._port}", idempotence=False, adaptive_fetch=True, embedded=True)
+        return KafkaAddress(
+            f"{LOOPBACK}:{self._port}",
+            idempotence=False,
+            adaptive_fetch=True,
+            embedded=True,
+            partitions=EMBEDDED_PARTITIONS,
+            replication=1,
+        )
 
     async def stop(self) -> None:
         """End it; what it held is gone."""

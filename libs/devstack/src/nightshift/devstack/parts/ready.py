@@ -59,6 +59,7 @@ async def _until_ready(
                 f"{child.spec.name} ended with code {code} while starting",
                 tail=child.log_tail(),
                 hint=f"its whole log is in {child.spec.log}",
+                exit_code=code,
             )
         if time.monotonic() > deadline:
             raise PartFailed(

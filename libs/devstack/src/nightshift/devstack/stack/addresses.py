@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from nightshift.devstack.errors import BadPlan
 from nightshift.devstack.parts.kafka import KafkaAddress
 from nightshift.devstack.parts.postgres import PostgresAddress
 from nightshift.devstack.parts.s3 import DEFAULT_BUCKET, S3Address
 from nightshift.devstack.stack.plan import SERVICES, Plan
 
-#: On the embedded broker each partition costs CPU when idle; two replicas of a service can still share the work.
-EMBEDDED_PARTITIONS = 2
 #: Who saves or restores snapshots, and so needs their key.
 _KEEPS_SNAPSHOTS = frozenset({"sandbox_gateway", "snapshotter"})
 #: What the scripted model takes for a key; any would do.
@@ -42,6 +41,8 @@ def given_addresses(plan: Plan) -> Addresses:
             given.kafka,
             idempotence=_flag(environ, "NIGHTSHIFT_KAFKA_IDEMPOTENCE", default=True),
             adaptive_fetch=_flag(environ, "NIGHTSHIFT_KAFKA_ADAPTIVE_FETCH", default=False),
+            partitions=_count(environ, "NIGHTSHIFT_RELAY_TOPIC_PARTITIONS"),
+            replication=_count(environ, "NIGHTSHIFT_RELAY_TOPIC_REPLICATION"),
         )
     if given.s3 is not None:
         found.s3 = S3Address(
@@ -95,8 +96,8 @@ def kafka_environment(found: Addresses) -> dict[str, str]:
     if found.kafka.embedded:  # it forgets its topics when it dies: the relay makes them again too
         env |= {
             "NIGHTSHIFT_RELAY_CREATE_TOPICS": "true",
-            "NIGHTSHIFT_RELAY_TOPIC_PARTITIONS": str(EMBEDDED_PARTITIONS),
-            "NIGHTSHIFT_RELAY_TOPIC_REPLICATION": "1",
+            "NIGHTSHIFT_RELAY_TOPIC_PARTITIONS": str(found.kafka.partitions),
+            "NIGHTSHIFT_RELAY_TOPIC_REPLICATION": str(found.kafka.replication),
         }
     return env
 
@@ -104,3 +105,13 @@ def kafka_environment(found: Addresses) -> dict[str, str]:
 def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
     value = environ.get(name, "").strip().lower()
     return default if not value else value in {"1", "true", "yes", "on"}
+
+
+def _count(environ: Mapping[str, str], name: str) -> int | None:
+    """Return a number of at least 1, or None when it is not set. Raises BadPlan for anything else."""
+    value = environ.get(name, "").strip()
+    if not value:
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise BadPlan(f"{name}={value} is not a number of at least 1", hint="on a single broker set it to 1")
+    return int(value)

@@ -63,7 +63,7 @@ def is_held(home: Path) -> bool:
 
 def write_stack(home: Path, stack: Mapping[str, Any]) -> None:
     """Tell others what runs here. It may hold a password of a given address: for the owner's eyes only."""
-    _write(home / _STACK, stack)
+    write_json(home / _STACK, stack)
 
 
 def read_stack(home: Path) -> dict[str, Any] | None:
@@ -79,7 +79,7 @@ def read_stack(home: Path) -> dict[str, Any] | None:
 
 def remember_ports(home: Path, ports: Mapping[str, int]) -> None:
     """Keep them for the next run, so that a client's saved address stays right."""
-    _write(home / _PORTS, ports)
+    write_json(home / _PORTS, ports)
 
 
 def remembered_ports(home: Path) -> dict[str, int]:
@@ -118,7 +118,8 @@ def lives(pid: int) -> bool:
         return False
 
 
-def _write(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write the file whole or not at all, readable by its owner only."""
     _write_text(path, json.dumps(value) + "\n")
 
 

@@ -5,19 +5,22 @@ import contextlib
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime
 from typing import Any
 
+from nightshift.devstack.errors import PartFailed
 from nightshift.devstack.orphans import adopt_orphans, end_orphans, end_sandboxes
 from nightshift.devstack.parts import EmbeddedKafka, EmbeddedPostgres, EmbeddedS3, KafkaAddress, ScriptedModel
 from nightshift.devstack.ports import is_free
 from nightshift.devstack.stack import home, steps
 from nightshift.devstack.stack.addresses import given_addresses, needs_snapshot_key, service_environment
 from nightshift.devstack.stack.plan import PARTS, Plan, service_name
+from nightshift.devstack.stack.restarts import Exit, RestartRecord, last_words
 from nightshift.devstack.stack.units import Part, ServiceReplica
 from nightshift.devstack.warm import Warm
 
-_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 10.0
-_STEADY_SECONDS = 30.0  # one that ran so long is not in a loop of crashes
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 10.0
+_STEADY_SECONDS = 30.0  # a process that ran this long restarts with the shortest delay
 
 
 class Stack:
@@ -47,6 +50,7 @@ class Stack:
         self._services: dict[str, list[ServiceReplica]] = {}
         self._keepers: list[asyncio.Task[None]] = []
         self._ready = False
+        self._restarts = RestartRecord(plan.home)
         modules = [f"nightshift.{name}.app" for name in plan.services]
         self._warm = Warm(modules, self._log_dir / "warm.log")
 
@@ -81,7 +85,7 @@ class Stack:
             ]
             for name, count in self._plan.services.items()
         }
-        await _all(*(self._launch(one) for replicas in self._services.values() for one in replicas))
+        await _all(*(self._launch(one.name, one) for replicas in self._services.values() for one in replicas))
         self._ready = True
         self._tell()
 
@@ -153,7 +157,7 @@ class Stack:
 
     async def _start_postgres(self) -> None:
         if "postgres" in self._parts:
-            server = await self._launch(self._parts["postgres"])
+            server = await self._launch("postgres", self._parts["postgres"])
             await self._clients()
             await steps.create_database(server)
             self._found.postgres = server
@@ -164,7 +168,9 @@ class Stack:
 
     async def _start_kafka(self) -> None:
         if "kafka" in self._parts:
-            self._found.kafka = await self._launch(self._parts["kafka"], restarted=self._apply_topics)
+            self._found.kafka = await self._launch(
+                "kafka", self._parts["kafka"], restarted=self._apply_topics
+            )
         await self._apply_topics()
 
     async def _apply_topics(self) -> None:
@@ -174,43 +180,50 @@ class Stack:
 
     async def _start_s3(self) -> None:
         if "s3" in self._parts:
-            self._found.s3 = await self._launch(self._parts["s3"])
+            self._found.s3 = await self._launch("s3", self._parts["s3"])
 
     async def _start_model(self) -> None:
-        self._found.model = (await self._launch(self._parts["model"])).base_url
+        self._found.model = (await self._launch("model", self._parts["model"])).base_url
 
     async def _launch(
-        self, unit: Part | ServiceReplica, *, restarted: Callable[[], Awaitable[None]] | None = None
+        self,
+        name: str,
+        unit: Part | ServiceReplica,
+        *,
+        restarted: Callable[[], Awaitable[None]] | None = None,
     ) -> Any:
         """Start it and keep it alive from now on. `restarted` runs after each later start."""
         address = await unit.start()
-        self._keepers.append(asyncio.create_task(self._keep(unit, restarted)))
+        self._keepers.append(asyncio.create_task(self._keep(name, unit, restarted)))
         return address
 
     async def _keep(
-        self, unit: Part | ServiceReplica, restarted: Callable[[], Awaitable[None]] | None
+        self, name: str, unit: Part | ServiceReplica, restarted: Callable[[], Awaitable[None]] | None
     ) -> None:
-        backoff = _FIRST_BACKOFF
+        """Restart it whenever it exits, with growing delays, and record each exit for `ps` and `doctor`."""
+        delay = _FIRST_DELAY
         while True:
             child, since = unit.child, time.monotonic()
             code = await child.wait()
             if time.monotonic() - since > _STEADY_SECONDS:
-                backoff = _FIRST_BACKOFF
+                delay = _FIRST_DELAY
+            self._restarts.note(name, Exit(datetime.now(UTC), code, last_words(child.log_tail(1))))
             self._say(f"{child.spec.name} (process {child.pid}) {_how_it_ended(code)}; starting it again")
             while True:
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, _LONGEST_BACKOFF)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _LONGEST_DELAY)
                 try:
                     if unit.child.poll() is not None:
                         await unit.start()
                     if restarted is not None:
                         await restarted()
-                except Exception as error:  # noqa: BLE001 - whatever it was, it is said and tried again
-                    self._say(f"{child.spec.name} cannot be started: {error}; trying again in {backoff:g} s")
+                    self._tell()
+                except Exception as error:  # noqa: BLE001 - whatever it was, it is reported and tried again
+                    self._restarts.note(name, _failed_start(error))
+                    self._say(f"{child.spec.name} cannot be started: {error}; trying again in {delay:g} s")
                 else:
                     break
             self._say(f"{child.spec.name} runs again (process {unit.pid})")
-            self._tell()
 
     def _tell(self) -> None:
         if self._ready:
@@ -218,6 +231,12 @@ class Stack:
 
     def _pid(self, part: str) -> int | None:
         return self._parts[part].pid if part in self._parts else None
+
+
+def _failed_start(error: Exception) -> Exit:
+    if isinstance(error, PartFailed):
+        return Exit(datetime.now(UTC), error.exit_code, last_words(error.tail))
+    return Exit(datetime.now(UTC), None, last_words(str(error)))
 
 
 def _how_it_ended(code: int) -> str:

@@ -15,14 +15,12 @@ from nightshift.orchestrator.domain.policy import Policy
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 #: Half of a character beyond the basic plane: no UTF-8 can carry it to the provider.
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-_NOT_BUILT = ("attachments", "source", "base_build_id", "tools", "secrets")
 
 
 def admit(request: BuildRequested, now: datetime, policy: Policy) -> None:
     """Raises BadMessage, naming the field, for a request that cannot be built."""
-    for field in _NOT_BUILT:
-        if getattr(request, field):
-            raise BadMessage(f"`{field}` is not supported by this version", field=field)
+    for field in request.unsupported():
+        raise BadMessage(f"`{field}` is not supported by this version", field=field)
     for field, text in _texts(request):
         _readable(field, text)
     if request.deadline is not None:

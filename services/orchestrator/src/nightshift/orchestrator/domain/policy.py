@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
+from nightshift.contracts.prices import SCRIPTED_MODEL
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Money in microdollars, times in seconds."""
 
-    default_model: str = "scripted-1"
+    default_model: str = SCRIPTED_MODEL
     max_output_tokens: int = 16_000
     grant_microusd: int = 1_000_000
     turn_limit: int = 200

@@ -2,7 +2,7 @@
 new between them.
 
 Whoever edits and runs the tests, edits and runs the tests, makes the same call again and again, and gets on: each edit
-is a call that was not made before (docs/adr/0019).
+is a call that was not made before.
 """
 
 import hashlib

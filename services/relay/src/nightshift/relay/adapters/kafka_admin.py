@@ -1,17 +1,22 @@
 """The broker's topics: what there is, and making what is missing."""
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import InvalidReplicationFactorError, KafkaError, TopicAlreadyExistsError, for_code
 
+from nightshift.bus.kafka.credentials import connection_arguments
+from nightshift.bus.settings import KafkaSettings
 from nightshift.eventlog.errors import Refused, Unavailable
 from nightshift.relay.domain.topics import TopicPlan
 
 _NO_ERROR = 0
+_TOO_FEW_BROKERS = (
+    "a single broker keeps one copy of a topic: set NIGHTSHIFT_RELAY_TOPIC_REPLICATION=1 for `nightshift up` and the"
+    " relay, or create the topics with `nightshift topics apply --replication 1`"
+)
 
 
 class KafkaAdmin:
@@ -74,15 +79,17 @@ class KafkaAdmin:
             if error is TopicAlreadyExistsError:
                 continue
             said = f"the broker does not create {name}: {text[0] if text and text[0] else error.__name__}"
+            if error is InvalidReplicationFactorError:
+                raise Refused(said, hint=_TOO_FEW_BROKERS)
             raise Unavailable(said) if error.retriable else Refused(said)
         return frozenset(created)
 
 
 @contextlib.asynccontextmanager
-async def kafka_admin(options: Mapping[str, Any]) -> AsyncIterator[KafkaAdmin]:
-    """A client for topics. `options`: bootstrap servers and security. Raises Unavailable."""
-    client = AIOKafkaAdminClient(**options, request_timeout_ms=10_000)
-    address = ",".join(options["bootstrap_servers"])
+async def kafka_admin(settings: KafkaSettings) -> AsyncIterator[KafkaAdmin]:
+    """Connect a client for topics. Raises Unavailable when the broker does not answer."""
+    client = AIOKafkaAdminClient(**connection_arguments(settings), request_timeout_ms=10_000)
+    address = settings.kafka_bootstrap
     try:
         with _translated(address):
             await client.start()

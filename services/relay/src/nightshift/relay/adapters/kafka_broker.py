@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from nightshift.bus.kafka.credentials import connection_arguments
+from nightshift.bus.settings import KafkaSettings
 from nightshift.eventlog.errors import Unavailable
 from nightshift.relay.adapters.kafka_producer import KafkaProducer
 from nightshift.relay.domain.readback import Extent
@@ -84,37 +85,18 @@ class KafkaBroker:
 
 
 class KafkaBrokers:
-    """Makes broker sessions. `options` are the client's: bootstrap servers and security."""
+    """Opens sessions with the broker. `ack_timeout_s` bounds each call to it."""
 
-    def __init__(
-        self,
-        options: Mapping[str, Any],
-        *,
-        topics: Sequence[str],
-        idempotence: bool,
-        compression: str | None,
-        batch_bytes: int,
-        ack_timeout_s: float,
-    ) -> None:
-        self._options = options
-        self._topics = topics
-        self._idempotence = idempotence
-        self._compression = compression
-        self._batch_bytes = batch_bytes
+    def __init__(self, settings: KafkaSettings, *, ack_timeout_s: float) -> None:
+        self._settings = settings
         self._timeout = ack_timeout_s
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[KafkaBroker]:
         """A session; closed quickly, also when the broker is gone. Raises Unavailable."""
-        producer = KafkaProducer(
-            self._options,
-            idempotence=self._idempotence,
-            compression=self._compression,
-            batch_bytes=self._batch_bytes,
-            ack_timeout_s=self._timeout,
-        )
+        producer = KafkaProducer(self._settings, ack_timeout_s=self._timeout)
         reader = AIOKafkaConsumer(
-            **self._options,
+            **connection_arguments(self._settings),
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="none",  # an offset that is gone is an answer, not a reason to start elsewhere
@@ -122,7 +104,7 @@ class KafkaBrokers:
             request_timeout_ms=int(self._timeout * 1000),
         )
         try:
-            await producer.start(self._topics)
+            await producer.start(self._settings.topics.facts)
             try:
                 async with asyncio.timeout(self._timeout):
                     await reader.start()

@@ -19,11 +19,13 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from nightshift.bus.kafka.credentials import connection_arguments
+from nightshift.bus.settings import KafkaSettings
 from nightshift.eventlog.errors import Unavailable
 from nightshift.relay.domain.records import Lane, Record
 from nightshift.relay.ports import Ack
 
-#: What a full batch may be over `batch_bytes`: the last record that fitted, its frame and the batch header.
+#: Bytes kept free below the broker's limit: the frame of the last record, and the header of the batch.
 _FRAME = 1024
 
 
@@ -36,15 +38,7 @@ def _hash(key: bytes) -> int:
 class KafkaProducer:
     """One producer session. After any error it must be closed and not used again."""
 
-    def __init__(
-        self,
-        options: Mapping[str, Any],
-        *,
-        idempotence: bool,
-        compression: str | None,
-        batch_bytes: int,
-        ack_timeout_s: float,
-    ) -> None:
+    def __init__(self, settings: KafkaSettings, *, ack_timeout_s: float) -> None:
         self._timeout = ack_timeout_s
         self._given_up = False
         self._partitions: dict[str, int] = {}
@@ -52,11 +46,11 @@ class KafkaProducer:
         self._cut = asyncio.Event()
         self._disposal: asyncio.Task[None] | None = None
         self._producer = AIOKafkaProducer(
-            **options,
+            **connection_arguments(settings),
             acks="all",
-            enable_idempotence=idempotence,
-            compression_type=compression,
-            max_batch_size=batch_bytes - _FRAME,
+            enable_idempotence=settings.kafka_idempotence,
+            compression_type=None if settings.kafka_compression == "none" else settings.kafka_compression,
+            max_batch_size=settings.kafka_max_message_bytes - _FRAME,
             request_timeout_ms=int(ack_timeout_s * 1000),
             retry_backoff_ms=int(ack_timeout_s * 2000),  # beyond our patience: no retry inside
         )

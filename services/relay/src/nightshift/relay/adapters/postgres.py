@@ -20,8 +20,8 @@ from nightshift.eventlog.errors import ConfigurationError, Unavailable
 from nightshift.eventlog.port import Row
 from nightshift.eventlog.postgres import PostgresEventLog
 from nightshift.relay.domain.divergence import Place
+from nightshift.relay.domain.errors import LeadershipLost
 from nightshift.relay.domain.records import Lane, Published
-from nightshift.relay.errors import LeadershipLost
 from nightshift.relay.ports import Cursors
 
 BROKEN = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)

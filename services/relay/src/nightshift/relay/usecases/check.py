@@ -6,12 +6,12 @@ from uuid import UUID
 import structlog
 
 from nightshift.contracts import topics as names
-from nightshift.relay import metrics
 from nightshift.relay.domain.divergence import Told, diverged, explanation, token
+from nightshift.relay.domain.errors import Diverged
 from nightshift.relay.domain.readback import loss, to_read
 from nightshift.relay.domain.records import Acknowledged, Lane, Published, lay_out
-from nightshift.relay.errors import Diverged
 from nightshift.relay.ports import Ack, Broker, Cursors, Held, Session, Source
+from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.encode import Encoder
 
 _log = structlog.get_logger(__name__)

@@ -9,11 +9,11 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from nightshift.relay import metrics
+from nightshift.relay.domain.errors import BrokerLost
 from nightshift.relay.domain.polling import Pace
 from nightshift.relay.domain.records import Acknowledged, Batch, Published, lay_out
-from nightshift.relay.errors import BrokerLost
 from nightshift.relay.ports import Ack, Broker, Cursors, Hints, Session, Source
+from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.check import note_acks
 from nightshift.relay.usecases.encode import Encoder
 

@@ -7,7 +7,7 @@ from nightshift.bus.port import Inbound
 from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.connect import settings_for
 from nightshift.cli.output import note
-from nightshift.cli.reading import Builds
+from nightshift.cli.queries import Builds
 from nightshift.eventlog.errors import NightshiftError, NotFound
 
 #: Of each partition of the requests, how many of the last ones are looked through.

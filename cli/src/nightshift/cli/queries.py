@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 
+from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.connect import settings_for
-from nightshift.cli.standing import Standing, advance
 from nightshift.eventlog.database import Database, PgConfig
 from nightshift.eventlog.errors import NotFound, Unavailable
 from nightshift.eventlog.port import RecordedEvent, account_stream, build_stream
@@ -35,17 +35,17 @@ class Builds:
             raise _not_found(build_id)
         return found
 
-    async def standing(self, build_id: str) -> Standing:
+    async def status(self, build_id: str) -> BuildStatus:
         """Where a build stands now. Raises NotFound."""
-        standing = Standing(build_id)
+        status = BuildStatus(build_id)
         for event in await self.events(build_id):
-            standing = advance(standing, event)
-        return standing
+            status = evolve(status, event)
+        return status
 
-    async def recent(self, limit: int, *, before: datetime | None = None) -> list[Standing]:
+    async def recent(self, limit: int, *, before: datetime | None = None) -> list[BuildStatus]:
         """The builds that were accepted last, newest first."""
         rows = await self._database.fetch(_RECENT, limit, before)
-        return [await self.standing(row["stream_id"].removeprefix("build-")) for row in rows]
+        return [await self.status(row["stream_id"].removeprefix("build-")) for row in rows]
 
     async def has_build(self, build_id: str) -> bool:
         """Whether anything of this build is in the log."""

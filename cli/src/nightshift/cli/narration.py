@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
-from nightshift.cli.standing import Standing, dollars, said, short, text_of
+from nightshift.cli.build_status import BuildStatus
+from nightshift.cli.text import dollars, joined, short, text_of
 from nightshift.contracts.events import BuildEvent, SandboxEvent, SnapshotEvent
 from nightshift.contracts.events.budget import (
     BudgetDenied,
@@ -87,19 +88,19 @@ def _flat(command: str) -> str:
     return "; ".join(told)
 
 
-def lines(standing: Standing, event: RecordedEvent) -> Iterator[Line]:
-    """What an event says to a person, given the standing before it. Some say nothing."""
-    for kind, text, tone in _told(standing, event.data):
+def lines(status: BuildStatus, event: RecordedEvent) -> Iterator[Line]:
+    """What an event says to a person, given the status before it. Some say nothing."""
+    for kind, text, tone in _told(status, event.data):
         yield Line(event.recorded_at, kind, text, tone)
 
 
-def _told(standing: Standing, fact: Event) -> Iterator[tuple[str, str, str]]:
+def _told(status: BuildStatus, fact: Event) -> Iterator[tuple[str, str, str]]:
     if isinstance(fact, BuildEvent):
         yield from _build_told(fact)
     elif isinstance(fact, SandboxEvent):
-        yield from _sandbox_told(standing, fact)
+        yield from _sandbox_told(status, fact)
     elif isinstance(fact, SnapshotEvent):
-        yield from _snapshot_told(standing, fact)
+        yield from _snapshot_told(status, fact)
     elif isinstance(fact, BudgetEvent):
         yield from _budget_told(fact)
 
@@ -107,7 +108,7 @@ def _told(standing: Standing, fact: Event) -> Iterator[tuple[str, str, str]]:
 def _build_told(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
         case BuildAccepted():
-            yield "build", said(fact.idea_brief), "strong"
+            yield "build", joined(fact.idea_brief), "strong"
         case BuildPhaseChanged():
             yield "phase", f"{fact.from_phase} → {fact.to_phase}", "strong"
         case ModelCallResponded():
@@ -116,7 +117,7 @@ def _build_told(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
             again = "" if fact.retry_at is None else ", tried again"
             yield "model", f"turn {fact.turn}: {fact.kind}{again}: {short(text_of(fact.detail))}", "warn"
         case AgentSteered():
-            yield "told", f"{fact.reason}: {said(text_of(fact.message))}", "warn"
+            yield "told", f"{fact.reason}: {joined(text_of(fact.message))}", "warn"
         case ContextCondensed():
             yield "condense", f"turns up to {fact.through_turn} are a summary now", "dim"
         case SleepRequested():
@@ -152,7 +153,7 @@ def _build_told(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
 def _answer_told(fact: ModelCallResponded) -> Iterator[tuple[str, str, str]]:
     for block in fact.content if not isinstance(fact.content, BlobRef) else ():
         if block.get("type") == "text" and str(block.get("text", "")).strip():
-            yield "agent", said(str(block["text"])), "plain"
+            yield "agent", joined(str(block["text"])), "plain"
     usage = fact.usage
     read = usage.input_tokens + usage.cache_read_input_tokens
     read += usage.cache_write_5m_input_tokens + usage.cache_write_1h_input_tokens
@@ -161,10 +162,10 @@ def _answer_told(fact: ModelCallResponded) -> Iterator[tuple[str, str, str]]:
     yield "think", told, "dim"
 
 
-def _sandbox_told(standing: Standing, fact: SandboxEvent) -> Iterator[tuple[str, str, str]]:
+def _sandbox_told(status: BuildStatus, fact: SandboxEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
         case ToolCallCompleted():
-            yield _result_told(standing.asked.get(fact.call_id), fact)
+            yield _result_told(status.asked.get(fact.call_id), fact)
         case SandboxOpened():
             yield "sandbox", f"opened {fact.sandbox_id} ({fact.driver})", "dim"
         case SandboxRestored(lost=(".",)):
@@ -206,7 +207,7 @@ def _result_told(call: ToolCallRequested | None, fact: ToolCallCompleted) -> tup
 
 def _narrated(call: ToolCallRequested) -> str:
     given = call.input
-    return text_of(given) if isinstance(given, BlobRef) else said(str(given.get("message", "")))
+    return text_of(given) if isinstance(given, BlobRef) else joined(str(given.get("message", "")))
 
 
 def _checked(call: ToolCallRequested, fact: ToolCallCompleted) -> str:
@@ -231,9 +232,9 @@ def _output(fact: ToolCallCompleted) -> list[str]:
     return [line.strip() for line in printed.splitlines() if line.strip()]
 
 
-def _snapshot_told(standing: Standing, fact: SnapshotEvent) -> Iterator[tuple[str, str, str]]:
+def _snapshot_told(status: BuildStatus, fact: SnapshotEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
-        case SnapshotFailed() if standing.sandbox_id is None:
+        case SnapshotFailed() if status.sandbox_id is None:
             yield "save", "no sandbox was opened yet, so there are no files to keep", "dim"
         case SnapshotSaved():
             yield (

@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-from nightshift.bus.kafka.credentials import connection_arguments
 from nightshift.bus.settings import KafkaSettings
 from nightshift.contracts.topics import Topics
 from nightshift.eventlog.errors import ConfigurationError, Unavailable
@@ -21,6 +20,8 @@ from nightshift.relay.domain.topics import (
     compare,
     default_plan,
 )
+
+__all__ = ["TopicReport", "TopicState", "apply", "ensure", "load_plan"]
 
 #: Seconds in which a topic that was made must show, and between two looks for it.
 _VISIBLE_WITHIN, _LOOK = 15.0, 0.05
@@ -39,7 +40,7 @@ async def apply(
     Without a plan: the default one under the installation's prefix. Raises Unavailable, Refused.
     """
     wanted = adjusted(plan or default_plan(settings.topics), partitions=partitions, replication=replication)
-    async with kafka_admin(connection_arguments(settings)) as admin:
+    async with kafka_admin(settings) as admin:
         reports = await _compared(admin, wanted)
         missing = {report.name for report in reports if report.state is TopicState.MISSING}
         if dry_run or not missing:
@@ -76,7 +77,7 @@ async def ensure(
     if create:
         await apply(settings, partitions=partitions, replication=replication)
         return
-    async with kafka_admin(connection_arguments(settings)) as admin:
+    async with kafka_admin(settings) as admin:
         missing = sorted(set(settings.topics.facts) - await admin.names())
     if missing:
         raise Unavailable(

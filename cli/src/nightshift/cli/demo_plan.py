@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nightshift.contracts.prices import DEFAULT_MODEL, SCRIPTED_MODEL
 from nightshift.eventlog.errors import NotFound
 
 #: Seconds of a day while the model is scripted: long enough for the first half of the build, short enough to watch the
@@ -18,7 +19,7 @@ _PERIOD_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Demo:
+class DemoPlan:
     """What a demo runs on. `day_microusd` is the account's limit of one day."""
 
     scripted: bool
@@ -66,13 +67,13 @@ class Demo:
 
 def plan_demo(
     environ: Mapping[str, str], *, idea: Path | None, scenario: Path | None, model: str | None
-) -> Demo:
+) -> DemoPlan:
     """What the environment and the flags ask for. Raises NotFound when the examples are not there."""
     scripted = scenario is not None or not environ.get("ANTHROPIC_API_KEY")
-    return Demo(
+    return DemoPlan(
         scripted=scripted,
         e2b=bool(environ.get("E2B_API_KEY")),
-        model=model or ("scripted-1" if scripted else "claude-sonnet-4-5"),
+        model=model or (SCRIPTED_MODEL if scripted else DEFAULT_MODEL),
         day_microusd=_SCRIPTED_DAY if scripted else _CLAUDE_DAY,
         day_seconds=float(environ.get("NIGHTSHIFT_BUDGET_DAY_SECONDS") or _DAY_SECONDS),
         idea=idea or _example("ideas", "--idea"),

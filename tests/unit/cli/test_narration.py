@@ -1,4 +1,4 @@
-"""What a person reads: the standing after each event, its line, and nothing that steers a terminal."""
+"""What a person reads: the status after each event, its line, and nothing that steers a terminal."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -6,10 +6,11 @@ from uuid import UUID
 
 import pytest
 
+from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.exits import Exit
-from nightshift.cli.following import doing, outcome, plain
-from nightshift.cli.standing import Standing, advance, dollars
-from nightshift.cli.story import lines
+from nightshift.cli.follow import doing, outcome, plain
+from nightshift.cli.narration import lines
+from nightshift.cli.text import dollars
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted
 from nightshift.contracts.events.build import (
     BuildAccepted,
@@ -41,17 +42,17 @@ ACCEPTED = BuildAccepted(
 )
 
 
-def tell(*facts: Event) -> tuple[Standing, list[str]]:
-    """The standing after these, a second apart, and what was told."""
-    standing, told = Standing("b"), []
+def tell(*facts: Event) -> tuple[BuildStatus, list[str]]:
+    """The status after these, a second apart, and what was told."""
+    status, told = BuildStatus("b"), []
     for number, fact in enumerate(facts):
         at = START + timedelta(seconds=number)
         event = RecordedEvent(
             UUID(int=number), "build-b", number + 1, fact, "b", UUID(int=9), "test", None, at
         )
-        before, standing = standing, advance(standing, event)
-        told += [plain(standing, line) for line in lines(before, event)]
-    return standing, told
+        before, status = status, evolve(status, event)
+        told += [plain(status, line) for line in lines(before, event)]
+    return status, told
 
 
 def call(index: int = 0, **given: Any) -> ToolCallRequested:
@@ -125,12 +126,12 @@ def test_what_steers_a_terminal_never_reaches_it() -> None:
 
 def test_a_sleeper_counts_down_and_is_awake_when_it_is_woken() -> None:
     asleep = SleepRequested(reason="budget", account_id="ada", wake_at=START + timedelta(hours=2))
-    standing, told = tell(ACCEPTED, asleep)
-    assert (standing.status, standing.sleeps) == ("sleeping", 1)
-    assert doing(standing, START + timedelta(minutes=30)) == "asleep, wakes in 1:30:00.0"
+    status, told = tell(ACCEPTED, asleep)
+    assert (status.state, status.sleeps) == ("sleeping", 1)
+    assert doing(status, START + timedelta(minutes=30)) == "asleep, wakes in 1:30:00.0"
     assert "asleep until" in told[-1]
-    standing, _ = tell(ACCEPTED, asleep, BuildWoken(reason="refresh"))
-    assert (standing.status, standing.asleep_until) == ("running", None)
+    status, _ = tell(ACCEPTED, asleep, BuildWoken(reason="refresh"))
+    assert (status.state, status.asleep_until) == ("running", None)
 
 
 def test_money_is_summed_from_the_calls_and_told_in_dollars() -> None:
@@ -155,8 +156,8 @@ def test_money_is_summed_from_the_calls_and_told_in_dollars() -> None:
         left_today_microusd=950_000,
         expires_at=START,
     )
-    standing, told = tell(ACCEPTED, grant, answer)
-    assert (standing.cost, standing.left_today, standing.turns) == (12_300, 950_000, 1)
+    status, told = tell(ACCEPTED, grant, answer)
+    assert (status.cost, status.left_today, status.turns) == (12_300, 950_000, 1)
     assert told[-2:] == [
         "00:02.0  agent     On it.",
         "00:02.0  think     turn 1: 100 in, 5 out, $0.0123, 0.4 s",
@@ -175,7 +176,7 @@ def test_a_denial_says_when_there_is_money_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fact", "status", "code"),
+    ("fact", "state", "code"),
     [
         (
             BuildReady(
@@ -198,10 +199,10 @@ def test_a_denial_says_when_there_is_money_again() -> None:
         (BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING), "running", None),
     ],
 )
-def test_the_exit_code_is_the_builds(fact: Event, status: str, code: Exit | None) -> None:
-    standing, _ = tell(ACCEPTED, fact)
-    assert standing.status == status
-    assert outcome(standing) == code
+def test_the_exit_code_is_the_builds(fact: Event, state: str, code: Exit | None) -> None:
+    status, _ = tell(ACCEPTED, fact)
+    assert status.state == state
+    assert outcome(status) == code
 
 
 def test_a_snapshot_of_no_sandbox_is_no_warning_and_one_that_failed_is():

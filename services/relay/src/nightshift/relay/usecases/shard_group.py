@@ -1,22 +1,30 @@
 """One group of shards in this process: stands by until it can lead, leads until it cannot, and stands by again."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+import random
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from nightshift.contracts.topics import Topics
+from nightshift.eventlog.backoff import Backoff, RetryDelay
 from nightshift.eventlog.errors import Unavailable
-from nightshift.relay import metrics
-from nightshift.relay.errors import BrokerLost, Diverged, LeadershipLost
+from nightshift.eventlog.objects.port import ObjectStore
+from nightshift.eventlog.port import SHARDS
+from nightshift.relay.domain.errors import BrokerLost, Diverged, LeadershipLost
+from nightshift.relay.domain.polling import Pace
+from nightshift.relay.domain.records import shards_of
 from nightshift.relay.ports import Brokers, Hints, HintSource, Session, Sessions, Source
+from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.check import Check, note_loss
-from nightshift.relay.usecases.publish import Publish, Watch
+from nightshift.relay.usecases.encode import Encoder
+from nightshift.relay.usecases.publish import Limits, Publish, Watch
 
 _log = structlog.get_logger(__name__)
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_BACKOFF = Backoff(first_s=0.05, cap_s=2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,35 +36,50 @@ class Times:
     lag: float = 5.0
 
 
-class Group:
-    """Leads, or waits to lead, one group of shards."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupConfig:
+    """What all groups of shards have in common. `groups` is their number."""
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        shards: Sequence[int],
-        sessions: Sessions,
-        brokers: Brokers,
-        hints: HintSource,
-        source: Source,
-        check: Check,
-        publish: Publish,
-        watch: Watch,
-        ensure_topics: Callable[[], Awaitable[None]],
-        times: Times,
-    ) -> None:
-        self.name = name
-        self._shards = shards
-        self._sessions = sessions
-        self._brokers = brokers
-        self._hints = hints
-        self._source = source
-        self._check = check
-        self._publish = publish
-        self._watch = watch
-        self._ensure_topics = ensure_topics
-        self._times = times
+    topics: Topics
+    groups: int
+    inline_bytes: int
+    accept_divergence: str | None
+    limits: Limits
+    times: Times
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupPorts:
+    """What a group of shards works with. `ensure_topics` raises Unavailable while a topic is missing."""
+
+    sessions: Sessions
+    brokers: Brokers
+    hints: HintSource
+    source: Source
+    objects: ObjectStore
+    ensure_topics: Callable[[], Awaitable[None]]
+
+
+class Group:
+    """Leads one group of shards, or waits to lead it."""
+
+    def __init__(self, number: int, ports: GroupPorts, config: GroupConfig) -> None:
+        self.name = str(number)
+        self._shards = shards_of(number, config.groups, SHARDS)
+        self._sessions = ports.sessions
+        self._brokers = ports.brokers
+        self._hints = ports.hints
+        self._source = ports.source
+        self._ensure_topics = ports.ensure_topics
+        self._times = config.times
+        self._watch = Watch()
+        encoder = Encoder(config.topics, ports.objects, inline_bytes=config.inline_bytes)
+        self._check = Check(
+            ports.source, encoder, group=self.name, accept_divergence=config.accept_divergence
+        )
+        self._publish = Publish(
+            ports.source, encoder, self._watch, group=self.name, pace=Pace(), limits=config.limits
+        )
         self.connected = False
 
     def stop(self) -> None:
@@ -65,14 +88,15 @@ class Group:
 
     async def run(self) -> None:
         """Until told to stop. Raises what waiting cannot mend: Diverged, ConfigurationError, UnknownType."""
-        pause = _FIRST_PAUSE
+        retry = RetryDelay(_BACKOFF, random.random)
         metrics.LEADER.labels(self.name).set(0)
         while not self._watch.stopping:
             # A stand-by asks the source nothing else: that the server is away, or back, is said here.
             await self._source.answers()
             try:
                 async with self._sessions.open(self._shards) as session:
-                    self.connected, pause = True, _FIRST_PAUSE
+                    self.connected = True
+                    retry.reset()
                     if await self._stand_by(session):
                         await self._lead(session)
             except Diverged as error:
@@ -80,8 +104,7 @@ class Group:
                 raise
             except (LeadershipLost, Unavailable) as error:
                 _log.warning("relay.stands_by", group=self.name, why=str(error))
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                await asyncio.sleep(retry.after_failure())
             finally:
                 self.connected = False
                 for gauge in (metrics.LEADER, metrics.LAG_EVENTS, metrics.LAG_SECONDS):
@@ -103,13 +126,13 @@ class Group:
         _log.info("relay.stops_leading", group=self.name)
 
     async def _publish_on(self, session: Session, hints: Hints) -> None:
-        pause = _FIRST_PAUSE
+        retry = RetryDelay(_BACKOFF, random.random)
         while not self._watch.stopping:
             try:
                 await self._ensure_topics()
                 async with self._brokers.connect() as broker:
                     cursors, acknowledged = await self._check.run(session, broker)
-                    pause = _FIRST_PAUSE
+                    retry.reset()
                     try:
                         await self._publish.run(session, broker, hints, cursors, acknowledged)
                     except BrokerLost as error:
@@ -117,8 +140,7 @@ class Group:
             except Unavailable as error:
                 # Whatever failed, the next session begins at the cursor: nothing later of a build has overtaken.
                 _log.warning("relay.waits", group=self.name, why=str(error))
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                await asyncio.sleep(retry.after_failure())
 
     async def _heartbeat(self, session: Session) -> None:
         while True:

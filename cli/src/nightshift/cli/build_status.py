@@ -1,0 +1,225 @@
+"""The status of a build, folded from the events of its stream: the source of `watch`, `wait` and `builds`. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from nightshift.cli.text import short, text_of
+from nightshift.cli.waits import Wait, late, model_wait, sleep_wait
+from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, WakeRequested
+from nightshift.contracts.events.build import (
+    BudgetRequested,
+    BuildAccepted,
+    BuildCancelled,
+    BuildFailed,
+    BuildPhaseChanged,
+    BuildReady,
+    BuildWoken,
+    CheckpointSaved,
+    ModelCallFailed,
+    ModelCallResponded,
+    Phase,
+    SleepRequested,
+    ToolCallRequested,
+)
+from nightshift.contracts.events.sandbox import (
+    PreviewOpened,
+    SandboxOpened,
+    SandboxRestored,
+    ToolCallCompleted,
+)
+from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
+from nightshift.contracts.model import Event, Owner
+from nightshift.eventlog.port import RecordedEvent
+
+#: Events of the sandbox after which a build goes on, whatever it waited for.
+_PROGRESS = (SandboxOpened, SandboxRestored, ToolCallCompleted)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildStatus:
+    """The status of a build after an event. Money is in microdollars; `asleep_until` is set only during a sleep."""
+
+    build_id: str
+    project_id: str = ""
+    account_id: str = ""
+    brief: str = ""
+    model: str = ""
+    phase: Phase = Phase.QUEUED
+    state: str = "running"  # running, sleeping, ready, failed, cancelled
+    began_at: datetime | None = None
+    last_at: datetime | None = None
+    version: int = 0
+    turns: int = 0
+    tool_calls: int = 0
+    checkpoints: int = 0
+    snapshots: int = 0
+    sleeps: int = 0
+    cost: int = 0
+    left_today: int | None = None
+    asleep_until: datetime | None = None
+    sandbox_id: str | None = None
+    preview_url: str | None = None
+    build_version: int | None = None
+    completed_snapshot: bool = False  # the snapshot after the end is saved, or was given up
+    reason: str | None = None  # why the build failed or was cancelled
+    asked: Mapping[str, ToolCallRequested] = field(default_factory=dict)
+    blocked: Wait | None = None  # what the last events say that the build waits for
+    unanswered: tuple[str, str, datetime] | None = (
+        None  # a step that a service owes: what, which service, since when
+    )
+
+    @property
+    def ended(self) -> bool:
+        """Whether the build is ready, failed or cancelled."""
+        return self.state in ("ready", "failed", "cancelled")
+
+    def waiting(self, now: datetime) -> Wait | None:
+        """Why the build makes no progress at `now`. Returns None while it does, and after its end."""
+        if self.ended:
+            return None
+        if self.blocked is None and self.unanswered is not None:
+            what, service, since = self.unanswered
+            return late(what, service, since, now)
+        if self.asleep_until is not None and now > self.asleep_until:
+            return late("its wake is due", "budget service", self.asleep_until, now) or self.blocked
+        return self.blocked
+
+    def as_json(self, now: datetime) -> dict[str, Any]:
+        """The status as `--json` prints it."""
+        waiting = self.waiting(now)
+        return {
+            "build_id": self.build_id,
+            "project_id": self.project_id,
+            "account_id": self.account_id,
+            "status": self.state,
+            "phase": self.phase.value,
+            "model": self.model,
+            "turns": self.turns,
+            "tool_calls": self.tool_calls,
+            "checkpoints": self.checkpoints,
+            "snapshots": self.snapshots,
+            "sleeps": self.sleeps,
+            "cost_microusd": self.cost,
+            "left_today_microusd": self.left_today,
+            "asleep_until": self.asleep_until,
+            "sandbox_id": self.sandbox_id,
+            "preview_url": self.preview_url,
+            "build_version": self.build_version,
+            "reason": self.reason,
+            "waiting": None if waiting is None else waiting.as_json(),
+            "events": self.version,
+            "began_at": self.began_at,
+            "last_at": self.last_at,
+        }
+
+
+def evolve(status: BuildStatus, event: RecordedEvent) -> BuildStatus:
+    """The status after one more event of the build's stream."""
+    status = replace(
+        status,
+        version=event.version,
+        last_at=event.recorded_at,
+        began_at=status.began_at or event.recorded_at,
+        blocked=_blocked(status, event),
+        unanswered=_unanswered(status, event),
+    )
+    return _moved(_counted(status, event.data), event.data)
+
+
+def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
+    """What the build waits for after this event: said by the event itself, or by an earlier one that still holds."""
+    match event.data:
+        case ModelCallFailed() as fact:
+            return model_wait(fact, status.build_id, event.recorded_at)
+        case SleepRequested() as fact:
+            return sleep_wait(fact, status.build_id, event.recorded_at, status.blocked)
+        case WakeRequested():
+            return None
+        case fact if fact.owner is Owner.ORCHESTRATOR or isinstance(fact, _PROGRESS):
+            return None
+        case _:
+            return status.blocked
+
+
+def _unanswered(status: BuildStatus, event: RecordedEvent) -> tuple[str, str, datetime] | None:
+    """The step that some service owes the build after this event."""
+    match event.data:
+        case BuildAccepted():
+            return "no orchestrator has started it", "orchestrator", event.recorded_at
+        case BudgetRequested():
+            return "its request for money is not answered", "budget service", event.recorded_at
+        case WakeRequested():
+            return "no orchestrator has woken it", "orchestrator", event.recorded_at
+        case fact if fact.owner is Owner.ORCHESTRATOR or isinstance(fact, BudgetGranted | BudgetDenied):
+            return None
+        case _:
+            return status.unanswered
+
+
+def _counted(status: BuildStatus, fact: Event) -> BuildStatus:
+    """The status with this event counted: turns, calls, cost, snapshots."""
+    match fact:
+        case ModelCallResponded():
+            return replace(status, turns=max(status.turns, fact.turn), cost=status.cost + fact.cost_microusd)
+        case ModelCallFailed():
+            return replace(status, cost=status.cost + fact.cost_microusd)
+        case ToolCallRequested():
+            asked = {**status.asked, fact.call_id: fact}
+            return replace(status, tool_calls=status.tool_calls + 1, asked=asked)
+        case ToolCallCompleted():
+            asked = {key: call for key, call in status.asked.items() if key != fact.call_id}
+            return replace(status, asked=asked)
+        case CheckpointSaved():
+            return replace(status, checkpoints=status.checkpoints + 1)
+        case SnapshotSaved():
+            completed = status.completed_snapshot or fact.reason == "completion"
+            return replace(status, snapshots=status.snapshots + 1, completed_snapshot=completed)
+        case SnapshotFailed(reason="completion", final=True):
+            return replace(status, completed_snapshot=True)
+        case BudgetGranted() | BudgetDenied():
+            return replace(status, left_today=fact.left_today_microusd)
+        case _:
+            return status
+
+
+def _moved(status: BuildStatus, fact: Event) -> BuildStatus:
+    """The status with this event's move: accepted, in another phase, asleep, awake, in a sandbox, ended."""
+    match fact:
+        case BuildAccepted():
+            return replace(
+                status,
+                project_id=fact.project_id,
+                account_id=fact.account_id,
+                brief=fact.idea_brief,
+                model=fact.model,
+            )
+        case BuildPhaseChanged():
+            return replace(status, phase=fact.to_phase)
+        case SleepRequested():
+            return replace(status, state="sleeping", sleeps=status.sleeps + 1, asleep_until=fact.wake_at)
+        case BuildWoken():
+            return replace(status, state="running", asleep_until=None)
+        case SandboxOpened():
+            return replace(status, sandbox_id=fact.sandbox_id)
+        case PreviewOpened():
+            return replace(status, preview_url=fact.url)
+        case BuildReady():
+            return replace(
+                status,
+                state="ready",
+                phase=Phase.READY,
+                cost=fact.cost_microusd,
+                sandbox_id=fact.sandbox_id,
+                preview_url=fact.preview_url,
+                build_version=fact.build_version,
+            )
+        case BuildFailed():
+            reason = f"{fact.reason}: {short(text_of(fact.detail), 200)}"
+            return replace(status, state="failed", phase=Phase.FAILED, reason=reason, asleep_until=None)
+        case BuildCancelled():
+            reason = short(text_of(fact.reason), 200)
+            return replace(status, state="cancelled", phase=Phase.CANCELLED, reason=reason, asleep_until=None)
+        case _:
+            return status

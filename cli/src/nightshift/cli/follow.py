@@ -1,0 +1,209 @@
+"""Follows a build: prints a line for each event, and below them, on a terminal, what goes on right now."""
+
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from nightshift.cli.build_status import BuildStatus, evolve
+from nightshift.cli.exits import Exit
+from nightshift.cli.narration import Line, lines, told_input
+from nightshift.cli.output import printable, write_json
+from nightshift.cli.text import dollars, short
+from nightshift.contracts.canonical import loads
+from nightshift.contracts.registry import encode
+from nightshift.eventlog.port import RecordedEvent
+
+_TONES = {"plain": "", "dim": "dim", "good": "green", "bad": "red", "warn": "yellow", "strong": "bold"}
+
+#: Decides after each batch whether to stop: returns the exit code, or None to go on.
+Stop = Callable[[BuildStatus], Exit | None]
+
+
+class Renderer(Protocol):
+    """How a followed build is shown: `show` an event, then `idle` when all that happened so far is shown."""
+
+    def show(self, status: BuildStatus, event: RecordedEvent) -> None: ...
+
+    def idle(self, status: BuildStatus) -> None: ...
+
+
+def event_json(event: RecordedEvent) -> dict[str, Any]:
+    """One event as `--json` prints it: its envelope, and its data as the log has them."""
+    return {
+        "event_id": str(event.event_id),
+        "stream_id": event.stream_id,
+        "version": event.version,
+        "type": event.data.type,
+        "schema_version": event.data.version,
+        "recorded_at": event.recorded_at.isoformat(),
+        "actor": event.actor,
+        "correlation_id": event.correlation_id,
+        "causation_id": str(event.causation_id),
+        "data": loads(encode(event.data)),
+    }
+
+
+class JsonRenderer:
+    """Prints one event a line, as JSON."""
+
+    def show(self, status: BuildStatus, event: RecordedEvent) -> None:
+        write_json(event_json(event))
+
+    def idle(self, status: BuildStatus) -> None:
+        """Prints nothing: only events are data."""
+
+
+class PlainRenderer:
+    """Prints one line for each event that says something to a person: for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._waits = WaitLines()
+
+    def show(self, status: BuildStatus, event: RecordedEvent) -> None:
+        self._print(status, lines(status, event))
+
+    def idle(self, status: BuildStatus) -> None:
+        """Prints why the build waits, once for each reason."""
+        self._print(status, self._waits.of(status, datetime.now(UTC)))
+
+    def _print(self, status: BuildStatus, told: Iterable[Line]) -> None:
+        for line in told:
+            sys.stdout.write(plain(status, line) + "\n")
+        sys.stdout.flush()
+
+
+class TerminalRenderer:
+    """Prints lines that scroll, and keeps one line below them that says what goes on right now."""
+
+    def __init__(self, console: Console) -> None:
+        self._waits = WaitLines()
+        self._console = console
+        self._spinner = Spinner("dots")
+        self._live = Live(console=console, refresh_per_second=8, transient=True)
+
+    def __enter__(self) -> "TerminalRenderer":
+        self._live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._live.stop()
+
+    def show(self, status: BuildStatus, event: RecordedEvent) -> None:
+        self._print(status, lines(status, event))
+
+    def idle(self, status: BuildStatus) -> None:
+        """Prints why the build waits, once for each reason, and draws the last line again."""
+        self._print(status, self._waits.of(status, datetime.now(UTC)))
+        self._live.update(Group(Text(""), self._now(status)))
+
+    def _print(self, status: BuildStatus, told: Iterable[Line]) -> None:
+        for line in told:
+            row = Table.grid(padding=(0, 2, 0, 0))  # a long text continues below its own beginning
+            row.add_row(
+                Text(elapsed(status, line.at), "dim"),
+                Text(f"{line.kind:<9}", "cyan"),
+                Text(printable(line.text), _TONES[line.tone], overflow="fold"),
+            )
+            self._console.print(row)
+
+    def _now(self, status: BuildStatus) -> Text | Spinner:
+        if status.ended:
+            return Text("")
+        money = f"{dollars(status.cost)} spent"
+        if status.left_today is not None:
+            money += f", {dollars(status.left_today)} left today"
+        told = f"{status.phase} · {money} · {doing(status)}"
+        if status.preview_url is not None:
+            told = f"{told} · {status.preview_url}"
+        # One line, whatever the width: a second one would leave its remains when it is redrawn.
+        self._spinner.update(text=Text(short(told, max(self._console.width - 3, 20)), style="dim"))
+        return self._spinner
+
+
+class WaitLines:
+    """Turns a wait into a line, and says each one once."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, datetime] | None = None
+
+    def of(self, status: BuildStatus, now: datetime) -> Iterator[Line]:
+        """The line that says why the build waits, and what to do. Empty when it was printed before."""
+        wait = status.waiting(now)
+        if wait is None:
+            self._last = None
+        elif self._last != (wait.action, wait.since):
+            self._last = wait.action, wait.since
+            yield Line(wait.since, "waits", f"{wait.reason}; {wait.action}", "warn")
+
+
+def doing(status: BuildStatus, now: datetime | None = None) -> str:
+    """What a build does right now, in a few words, with the time that is left of a sleep."""
+    now = now or datetime.now(UTC)
+    wait = status.waiting(now)
+    if status.asleep_until is not None and now <= status.asleep_until:
+        return f"asleep, wakes in {_clock((status.asleep_until - now).total_seconds())}"
+    if status.state == "sleeping" and status.asleep_until is None:
+        return "asleep until somebody wakes it"
+    if wait is not None:
+        return printable(f"waits: {wait.reason}")
+    if status.asked:
+        call = next(iter(status.asked.values()))
+        more = f" and {len(status.asked) - 1} more" if len(status.asked) > 1 else ""
+        told = f"{call.tool} {told_input(call)}" if call.purpose == "agent" else "checking that it is ready"
+        return printable(f"{told}{more}")
+    return "thinking" if status.phase not in ("queued", "checks") else "waiting"
+
+
+def plain(status: BuildStatus, line: Line) -> str:
+    """A line as text without colour."""
+    return f"{elapsed(status, line.at)}  {line.kind:<9} {printable(line.text)}"
+
+
+def elapsed(status: BuildStatus, at: datetime) -> str:
+    """Time since the build began."""
+    return _clock((at - (status.began_at or at)).total_seconds())
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02}:{rest:04.1f}" if hours else f"{minutes:02}:{rest:04.1f}"
+
+
+def outcome(status: BuildStatus) -> Exit | None:
+    """The exit code of a build that has ended. Returns None while it goes on."""
+    ends = {"ready": Exit.OK, "failed": Exit.BUILD_FAILED, "cancelled": Exit.CANCELLED}
+    return ends.get(status.state)
+
+
+async def follow(
+    batches: AsyncIterator[list[RecordedEvent]], build_id: str, *, as_json: bool, stop: Stop
+) -> tuple[BuildStatus, Exit]:
+    """Shows a build until `stop` returns an exit code. Returns the build's status then, and that code."""
+    if as_json or not sys.stdout.isatty():
+        return await _follow(batches, build_id, JsonRenderer() if as_json else PlainRenderer(), stop)
+    with TerminalRenderer(Console(highlight=False)) as renderer:
+        return await _follow(batches, build_id, renderer, stop)
+
+
+async def _follow(
+    batches: AsyncIterator[list[RecordedEvent]], build_id: str, renderer: Renderer, stop: Stop
+) -> tuple[BuildStatus, Exit]:
+    status = BuildStatus(build_id)
+    async for batch in batches:
+        for event in batch:
+            before = status
+            status = evolve(status, event)
+            renderer.show(before if before.began_at else status, event)
+        renderer.idle(status)
+        code = stop(status)
+        if code is not None:
+            return status, code
+    raise AssertionError("a followed build never ends by itself")

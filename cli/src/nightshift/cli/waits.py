@@ -1,0 +1,64 @@
+"""Why a build makes no progress right now, and what a person can do about it. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from nightshift.cli.text import short, text_of
+from nightshift.contracts.events.build import ModelCallFailed, SleepRequested
+
+#: How long a service may take for its next step before `watch` and `builds` report that the build waits for it.
+PROMPT = timedelta(seconds=8)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A build waits since `since` because of `reason`. It goes on by itself at `until`, None: not by itself."""
+
+    reason: str
+    action: str
+    since: datetime
+    until: datetime | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The wait as `--json` prints it."""
+        return {"reason": self.reason, "action": self.action, "since": self.since, "until": self.until}
+
+
+def model_wait(fact: ModelCallFailed, build_id: str, at: datetime) -> Wait:
+    """The wait after a model call that failed."""
+    status = "" if fact.status is None else f" (HTTP {fact.status})"
+    reason = f"the model provider answered {fact.kind}{status}: {short(text_of(fact.detail), 100)}"
+    if fact.kind == "auth":
+        action = (
+            "set an ANTHROPIC_API_KEY that is valid and has credit, restart the orchestrator,"
+            f" then `nightshift wake {build_id}`"
+        )
+    else:
+        again = "" if fact.retry_at is None else f" at {fact.retry_at.astimezone():%H:%M:%S}"
+        action = f"nothing: it is asked again{again}; `nightshift cancel {build_id}` ends the build"
+    return Wait(reason, action, at, fact.retry_at)
+
+
+def sleep_wait(fact: SleepRequested, build_id: str, at: datetime, before: Wait | None) -> Wait:
+    """The wait of a build that sleeps. `before` is what it waited for when it fell asleep."""
+    until = "" if fact.wake_at is None else f" until {fact.wake_at.astimezone():%H:%M:%S}"
+    if fact.reason == "budget":
+        reason = f"asleep{until}: account {fact.account_id} has spent its money for today"
+        action = f"`nightshift account top-up {fact.account_id} AMOUNT` wakes it now"
+    elif before is not None:
+        reason, action = f"asleep{until}: {before.reason}", before.action
+    else:
+        reason, action = f"asleep{until} ({fact.reason})", f"`nightshift wake {build_id}` wakes it now"
+    return Wait(reason, action, at, fact.wake_at)
+
+
+def late(what: str, service: str, since: datetime, now: datetime) -> Wait | None:
+    """The wait for a service that should have taken its next step by now. None while it is prompt."""
+    if now - since < PROMPT:
+        return None
+    return Wait(
+        f"{what} for {(now - since).total_seconds():.0f} s",
+        f"see that the {service} runs: `nightshift ps`, `nightshift doctor`",
+        since,
+    )

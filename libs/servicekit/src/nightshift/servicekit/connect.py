@@ -1,0 +1,107 @@
+"""Opens what every service stands on, so that each app.py only builds its own use cases.
+
+`connect` opens PostgreSQL, the event log, the object store and the producer; `Connections.consume` starts consumers.
+The service closes all of it in reverse order, and /readyz reports the database and the consumers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from nightshift.bus.kafka.consumers import KafkaConsumers
+from nightshift.bus.kafka.producer import KafkaProducer
+from nightshift.bus.port import Subscription
+from nightshift.bus.publish_notifications import PostgresWakes
+from nightshift.eventlog.database import Database, PgConfig
+from nightshift.eventlog.leases.postgres import PostgresLeases
+from nightshift.eventlog.objects.s3 import S3ObjectStore
+from nightshift.eventlog.postgres import PostgresEventLog, log_database
+from nightshift.servicekit.service import Service
+from nightshift.servicekit.settings import Settings
+
+S = TypeVar("S", bound=Settings)
+
+
+def open_database(
+    running: Service[S], *, application_name: str | None = None, max_connections: int = 8
+) -> Database:
+    """Return a database that opens connections when they are needed and that closes when the service stops.
+
+    `application_name` is the name in pg_stat_activity; the service's own name when it is None.
+    """
+    database = log_database(
+        PgConfig(
+            dsn=running.settings.postgres_dsn.get_secret_value(),
+            application_name=application_name or running.name,
+            max_connections=max_connections,
+        )
+    )
+    running.on_stop(database.close)
+    return database
+
+
+async def connect(running: Service[S]) -> "Connections":
+    """Open the database, the event log, the object store and the producer.
+
+    Waits until PostgreSQL answers; the producer connects when it first sends. Raises Unavailable when PostgreSQL does
+    not answer within its patience, and ConfigurationError when a setting is wrong.
+    """
+    settings = running.settings
+    database = open_database(running)
+    await database.wait_ready()
+    running.ready_when("database", database.answers)
+    log = PostgresEventLog(database, actor=actor_of(running))
+    running.on_stop(log.close)
+    objects = await running.enter(S3ObjectStore(settings))
+    producer = await running.enter(KafkaProducer(settings, client_id=running.name))
+    return Connections(database, log, objects, producer, running)
+
+
+def actor_of(running: Service[S]) -> str:
+    """Return the writer's name in the events of this process, such as `budget/host-17`."""
+    return f"{running.name}/{running.settings.replica_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """What a connected service works with. Made by `connect`."""
+
+    database: Database
+    log: PostgresEventLog
+    objects: S3ObjectStore
+    producer: KafkaProducer
+    _running: Service[Any]
+
+    async def leases(self) -> PostgresLeases:
+        """Return the leases, after releasing those of a dead process that had this one's instance name."""
+        leases, settings = PostgresLeases(self.database), self._settings
+        if settings.instance is not None:
+            await leases.release_all(settings.lease_owner)
+        return leases
+
+    async def consume(self, subscriptions: Sequence[Subscription]) -> None:
+        """Start the consumers. The service is ready once all of them have their partitions.
+
+        The process exits with code 1 when a consumer makes no progress. Raises ConfigurationError when the broker
+        refuses the credentials.
+        """
+        running, settings = self._running, self._settings
+        wakes = await running.enter(PostgresWakes(self.database)) if settings.kafka_adaptive_fetch else None
+        consumers = await running.enter(
+            KafkaConsumers(
+                settings,
+                subscriptions,
+                producer=self.producer,
+                objects=self.objects,
+                ground=self.database.answers,
+                wakes=wakes,
+                client_id=running.name,
+            )
+        )
+        running.ready_when("consumers", lambda: consumers.assigned)
+        running.fail_when(consumers.failed, "a consumer makes no progress")
+
+    @property
+    def _settings(self) -> Settings:
+        settings: Settings = self._running.settings
+        return settings

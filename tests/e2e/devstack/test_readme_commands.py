@@ -1,0 +1,76 @@
+"""The README's first commands, run as they are printed, end in a build with files, tests and a preview."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from tests.support.processes import clean_environment
+
+pytestmark = pytest.mark.timeout(120)
+
+README = Path(__file__).parents[3] / "README.md"
+COMMAND = ".venv/bin/nightshift "
+
+
+def printed_commands() -> list[str]:
+    """Return the `nightshift` commands of the README's shell blocks, in order, without their comments."""
+    blocks = re.findall(r"```sh\n(.+?)```", README.read_text(), re.DOTALL)
+    lines = [re.sub(r"\s+#.*", "", line) for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith(COMMAND)]
+
+
+@pytest.fixture
+def checkout(stack_folder: Path) -> Path:
+    """A folder in which `.venv/bin/nightshift` is this environment's command, as in a clone after `make setup`."""
+    folder = stack_folder / "readme"
+    folder.mkdir()
+    (folder / ".venv").symlink_to(sys.prefix)
+    return folder
+
+
+def run(command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    words = shlex.split(command)
+    return subprocess.run(
+        words, cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def page(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return answer.read().decode()
+
+
+def workspace_files(home: Path) -> set[str]:
+    """Return the names of the files in the only sandbox of this home."""
+    [workspace] = home.glob("sandboxes/*/home/workspace")
+    return set(os.listdir(workspace))
+
+
+async def test_the_first_commands_end_in_a_build_with_files(checkout: Path, eventually) -> None:
+    first, *others = printed_commands()
+    assert first == f"{COMMAND}up"
+    shown = checkout / "up.out"
+    with shown.open("w") as out:
+        stack = subprocess.Popen(  # noqa: ASYNC220 - ended below
+            shlex.split(first), cwd=checkout, env=clean_environment(), stdout=out
+        )
+    try:
+        await eventually(lambda: "Press Ctrl-C" in shown.read_text(), 30, what="the stack is up")
+        outputs = {command: run(command, checkout) for command in others}
+        assert {command: ran.returncode for command, ran in outputs.items()} == dict.fromkeys(others, 0)
+        [built] = [ran.stdout for command, ran in outputs.items() if "build --idea" in command]
+        assert "write_file app.py · ok" in built
+        assert "no tests found" not in built
+        [build] = json.loads(run(f"{COMMAND}builds --json", checkout).stdout)
+        assert build["phase"] == "ready"
+        assert "A habit tracker" in page(build["preview_url"])
+        assert {"app.py", "test_app.py", "idea.txt"} <= workspace_files(checkout / ".nightshift")
+    finally:
+        stack.terminate()
+        assert stack.wait(timeout=30) == 0
