@@ -10,6 +10,7 @@ from tests.support.waiting import eventually
 
 from nightshift.sandboxes.agent.calls import Calls
 from nightshift.sandboxes.agent.journal import Journal
+from nightshift.sandboxes.errors import SandboxGone
 from nightshift.sandboxes.local.driver import LocalDriver
 from nightshift.sandboxes.port import CallSpec, Sandbox
 
@@ -93,13 +94,17 @@ async def test_a_driver_process_that_is_killed_takes_no_sandbox_with_it(local: L
 
 async def _with_call(local: LocalDriver) -> bool:
     for info in await local.list():
-        sandbox = await local.connect(info.sandbox_id)
+        try:
+            sandbox = await local.connect(info.sandbox_id)
+        except SandboxGone:  # it is listed from the start of its creation
+            return False
         return (await sandbox.call_status("b/1/0")).state == "running"
     return False
 
 
 _GATEWAY = """
 import asyncio, sys, pathlib
+from nightshift.sandboxes.errors import SandboxGone
 from nightshift.sandboxes.local.driver import LocalDriver
 from nightshift.sandboxes.local.settings import LocalSettings
 from nightshift.sandboxes.port import CallSpec

@@ -30,7 +30,7 @@ ATTACKS = {
     "older_copy": "rm -rf ~/.nightshift; cp -a /tmp/backup ~/.nightshift",
     "symlink_to_nothing": "rm -rf ~/.nightshift; ln -s /nowhere ~/.nightshift",
     "file": "rm -rf ~/.nightshift; echo > ~/.nightshift",
-    "pipes": "cd ~/.nightshift/calls || cd ~/.nightshift-output/calls; for d in *; do rm -f $d/out $d/err; mkfifo $d/out $d/err; done",
+    "pipes": "for d in ~/.nightshift*/calls/*; do rm -f $d/out $d/err; mkfifo $d/out $d/err; done",
     "outputs": "rm -rf ~/.nightshift-output; echo > ~/.nightshift-output",
     "forbid": "chmod -R 000 ~/.nightshift*",
     "kill_parent": "kill -9 $PPID",

@@ -10,7 +10,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Literal, Protocol, cast
 
-from nightshift.sandboxes.errors import AnswerCut, FileProblem, FileRefused, SandboxGone, SandboxUnavailable
+from nightshift.sandboxes.errors import (
+    AnswerCut,
+    CallRecordLost,
+    FileProblem,
+    FileRefused,
+    SandboxUnavailable,
+)
 from nightshift.sandboxes.port import CallSpec, CallStatus, Entry, ExportedFile, Match
 
 CHUNK: Final = 256 * 1024
@@ -134,7 +140,7 @@ class AgentSandbox:
     def _refusal(answer: Mapping[str, Any]) -> Exception:
         kind, message = str(answer["error"]), str(answer.get("message"))[:2000]
         if kind == "lost":
-            return SandboxGone(message)
+            return CallRecordLost(message)
         if kind in _FILE_PROBLEMS:
             return FileRefused(message, kind=cast(FileProblem, kind))
         return SandboxUnavailable(f"the sandbox's agent failed: {message}")

@@ -3,6 +3,7 @@
 NightshiftError
 ├── Refused
 │   ├── SandboxGone      the sandbox does not exist (any more): a new one, and the files from the snapshot
+│   │   └── CallRecordLost   the sandbox runs, but which calls ran in it is not known any more
 │   ├── FileRefused      a file operation that cannot be done; `kind` says why
 │   ├── HostileTree      a manifest or tree that breaks a rule or a limit; nothing of it is used
 │   └── ConfigurationError
@@ -24,6 +25,13 @@ FileProblem = Literal[
 
 class SandboxGone(Refused):
     """The sandbox does not exist (any more), or another one answers in its place."""
+
+
+class CallRecordLost(SandboxGone):
+    """The sandbox runs, but commands have destroyed its record of calls. It must not be used any more.
+
+    A call that has no result yet may have run in it.
+    """
 
 
 class FileRefused(Refused):

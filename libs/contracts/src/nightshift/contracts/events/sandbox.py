@@ -134,7 +134,7 @@ class SandboxStalled(_SandboxFact):
         "unavailable",  # the provider or the sandbox does not answer
         "refused",  # the provider refuses: a wrong key, an unknown template, a limit of the plan
         "restore_refused",  # the snapshot cannot be put into the sandbox
-        "store_unavailable",  # the object store with the snapshot does not answer
+        "dependency",  # another server that the gateway needs, such as the object store, does not answer
         "fault",  # an error in the gateway itself
     ]
     detail: SealedText

@@ -39,14 +39,20 @@ from e2b.sandbox.filesystem.filesystem import WriteEntry
 
 from nightshift.sandboxes import agent
 from nightshift.sandboxes.client import AgentSandbox, ByteSource
-from nightshift.sandboxes.errors import AnswerCut, ProviderRefused, SandboxGone, SandboxUnavailable
+from nightshift.sandboxes.errors import (
+    AnswerCut,
+    CallRecordLost,
+    ProviderRefused,
+    SandboxGone,
+    SandboxUnavailable,
+)
 from nightshift.sandboxes.port import HOME, SandboxInfo
 
 _STATE = f"{HOME}/.nightshift"
 _BOOT = f"import sys;sys.path.insert(0,{_STATE!r});from agent.main import main;main(sys.argv[1:])"
 _ARGUMENT_BYTES = 96 * 1024
 _SPOOL_BYTES = 8 * 1024 * 1024
-#: Statuses with which a create is refused for good: a template that does not exist, a lifetime above the plan, no credit.
+#: Statuses that refuse a create for good: an unknown template, a lifetime above the plan, no credit.
 _REFUSED = frozenset((400, 402, 403, 404, 422))
 #: Errors of the SDK that pass by themselves.
 _PASSING = (TimeoutException, RateLimitException, ServiceBusyException, httpx.HTTPError)
@@ -137,7 +143,7 @@ class E2BDriver:
                 f"sandbox {sandbox_id}: its agent cannot be started any more: {error}"
             ) from error
         if marker is None:
-            raise SandboxGone(f"sandbox {sandbox_id} has lost its record of the calls that ran in it")
+            raise CallRecordLost(f"sandbox {sandbox_id} has lost its record of the calls that ran in it")
         if not marker.endswith(f"/{sandbox_id}"):
             raise SandboxGone(f"sandbox {sandbox_id} is not the one it was")
         return sandbox

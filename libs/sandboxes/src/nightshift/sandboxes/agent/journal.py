@@ -25,7 +25,7 @@ from .wire import Refusal
 _ROOM = 128 * 1024
 #: The byte that is locked while a record is added. Each call has a byte of its own, far beyond it.
 _APPEND_LOCK = 0
-# The locks of open file descriptions (Linux 3.15): a forked child shares its parent's, another open of the file does not.
+# Locks of open file descriptions (Linux 3.15): a forked child shares its parent's, another open does not.
 _SETLK, _SETLKW = 37, 38
 
 

@@ -21,7 +21,7 @@ from nightshift.sandboxes.local import launch as launching
 from nightshift.sandboxes.local import relay
 from nightshift.sandboxes.local.channel import LocalChannel
 from nightshift.sandboxes.local.settings import LocalSettings
-from nightshift.sandboxes.local.state import SandboxDirectory, Record, end
+from nightshift.sandboxes.local.state import Record, SandboxDirectory, end
 from nightshift.sandboxes.port import SandboxInfo
 
 _log = structlog.get_logger(__name__)
