@@ -23,7 +23,7 @@ import h11
 import httpx
 
 from nightshift.sandboxes.client import AgentSandbox
-from nightshift.sandboxes.errors import SandboxGone
+from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
 from nightshift.sandboxes.local.driver import LocalDriver
 from nightshift.sandboxes.local.settings import LocalSettings
 from nightshift.sandboxes.port import CallSpec
@@ -68,6 +68,7 @@ class E2BServer:
         self.requests: list[str] = []
         self._keys: dict[str, str] = {}
         self._faults: dict[str, deque[int]] = {}
+        self._refusals: dict[str, tuple[int, str]] = {}
 
     async def __aenter__(self) -> "E2BServer":
         self._server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
@@ -83,6 +84,10 @@ class E2BServer:
     def fail(self, what: str, *statuses: int) -> None:
         """Answer the next calls of `what` (`create`, `list`) with these. 5xx comes after the work was done."""
         self._faults.setdefault(what, deque()).extend(statuses)
+
+    def refuse(self, what: str, status: int, message: str) -> None:
+        """Answer every call of `what` with this status from now on, before anything is done."""
+        self._refusals[what] = (status, message)
 
     async def vanish(self, sandbox_id: str) -> None:
         """End a sandbox as the provider sometimes does, without a word."""
@@ -104,7 +109,7 @@ class E2BServer:
                 if connection.our_state is h11.MUST_CLOSE:
                     return
                 connection.start_next_cycle()
-        except (asyncio.CancelledError, ConnectionError, h11.RemoteProtocolError, h11.LocalProtocolError):
+        except (asyncio.CancelledError, ConnectionError, SandboxGone, SandboxUnavailable, h11.ProtocolError):
             pass
         finally:
             writer.close()
@@ -159,6 +164,10 @@ class E2BServer:
                     await self._one(ex, box, method, rest[0] if rest else "")
 
     async def _create(self, ex: "_Exchange") -> None:
+        if "create" in self._refusals:
+            refused, message = self._refusals["create"]
+            await ex.json(refused, {"code": refused, "message": message})
+            return
         status = self._fault("create")
         if status == 429:
             await ex.json(429, {"code": 429, "message": "too many"}, {"Retry-After": "0"})

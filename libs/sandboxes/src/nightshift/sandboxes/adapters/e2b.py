@@ -139,13 +139,13 @@ class E2BDriver:
         try:
             marker = await self._hello(sandbox, box)
         except _Broken as error:
-            raise SandboxGone(
+            raise CallRecordLost(
                 f"sandbox {sandbox_id}: its agent cannot be started any more: {error}"
             ) from error
         if marker is None:
             raise CallRecordLost(f"sandbox {sandbox_id} has lost its record of the calls that ran in it")
         if not marker.endswith(f"/{sandbox_id}"):
-            raise SandboxGone(f"sandbox {sandbox_id} is not the one it was")
+            raise CallRecordLost(f"sandbox {sandbox_id} is not the one it was")
         return sandbox
 
     async def _connected(self, sandbox_id: str) -> AsyncSandbox:

@@ -120,7 +120,8 @@ class Journal:
 
 def _content(handle: int) -> bytes:
     """The records, without the room behind them."""
-    parts, offset = [], 0
+    parts: list[bytes] = []
+    offset = 0
     while True:
         part = os.pread(handle, 1 << 20, offset)
         if not part:
