@@ -240,15 +240,3 @@ async def test_what_the_world_refuses_for_now_is_tried_again_later(world: World,
     monkeypatch.undo()
     await gateway.work(world.build_id)
     assert len(await world.results()) == 1
-
-
-async def test_orphans_are_swept_and_what_a_build_has_is_not(world: World) -> None:
-    await world.bash("true")
-    orphan = await world.driver.create("nobody", generation=0)
-    sweeper = world.sweeper()
-    await world.leases.acquire("sandbox/nobody", "busy", ttl=60)
-    assert await sweeper.sweep() == 0, "somebody may be about to tell of it"
-    await world.leases.release(await world.leases.acquire("sandbox/nobody", "busy", ttl=60))
-    assert await sweeper.sweep() == 1
-    assert [info.sandbox_id for info in await world.driver.list()] == [await world.box_id()]
-    assert not await orphan.alive()

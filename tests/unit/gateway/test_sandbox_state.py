@@ -14,6 +14,7 @@ from nightshift.contracts.events.sandbox import (
     SandboxOpened,
     SandboxPaused,
     SandboxRestored,
+    SandboxStalled,
     ToolCallCompleted,
 )
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
@@ -112,3 +113,20 @@ def test_calls_keep_their_order_and_only_reads_stand_together(tools: list[str]) 
     for group in found:
         changing = [call for call in group if call.asked.tool in ("bash", "write_file")]
         assert not changing or len(group) == 1
+
+
+def test_a_sandbox_opened_after_the_end_is_closed_at_once() -> None:
+    cancelled = BuildCancelled(reason="r", cost_microusd=0, turns=0)
+    assert fold(cancelled, OPENED).to_close is not None
+    assert fold(saved("completion", 0), OPENED, cancelled).to_close is None, "a snapshot of no end"
+
+
+def test_a_stall_lasts_until_the_next_fact_of_the_gateway() -> None:
+    stalled = SandboxStalled(
+        reason="unavailable", detail="503", action="wait", attempt=2, since=datetime.now(UTC)
+    )
+    state = fold(asked(0, "bash"), stalled)
+    assert (state.stalled, state.stalls) == (stalled, 1)
+    assert fold(asked(0, "bash"), stalled, asked(1, "bash")).stalled == stalled
+    state = fold(asked(0, "bash"), stalled, OPENED)
+    assert (state.stalled, state.stalls) == (None, 1)

@@ -35,6 +35,7 @@ class OpenSandbox:
     sandbox_id: str
     generation: int
     opened_id: UUID
+    opened_version: int
     restored: bool
     paused: bool = False
 
@@ -97,9 +98,11 @@ class SandboxState:
             return None
         if self.asleep_since is not None and self.settled is not None and self.settled[0] == "saved":
             return "sleep", self.settled[1]
-        if self.ended in ("failed", "cancelled") and self.completion is not None:
-            return "ended", self.completion
-        return None
+        if self.ended not in ("failed", "cancelled"):
+            return None
+        if self.sandbox.opened_version > self.end_version:  # no call ran in it, so no snapshot of it is owed
+            return "ended", self.sandbox.opened_id
+        return None if self.completion is None else ("ended", self.completion)
 
     @property
     def waits(self) -> UUID | None:
@@ -181,7 +184,11 @@ def _sandbox(state: SandboxState, event: RecordedEvent) -> SandboxState:
     match event.data:
         case SandboxOpened() as data:
             sandbox = OpenSandbox(
-                data.sandbox_id, data.generation, event.event_id, restored=state.snapshot is None
+                data.sandbox_id,
+                data.generation,
+                event.event_id,
+                event.version,
+                restored=state.snapshot is None,
             )
             return replace(state, sandbox=sandbox, generations=max(state.generations, data.generation + 1))
         case SandboxRestored() if state.sandbox is not None:
