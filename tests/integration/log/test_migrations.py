@@ -20,6 +20,31 @@ from nightshift.eventlog import migrate as module
 from nightshift.eventlog.errors import ConfigurationError, Fault, Unavailable
 from nightshift.eventlog.migrate import Migration, known_migrations, migrate, status
 
+#: The migrations of the release before the log and the services had SQL folders of their own, as databases hold them.
+RELEASED = {
+    "0001_log": "4c236ccfd171b33d0f136d25a438956402ecbf9cc4699b16faa118a9603f4870",
+    "0010_relay": "75f345682bd13dc8d5f2b38b24c7c464f50698e54967a3ef58b42d82122051dc",
+    "0020_budget": "41950d3a16392431be94f1d2061f77275474f1f0c62e426b308bddccb25b3580",
+    "0030_orchestrator": "06ece1f042b0ce16b67edf2e7fb367094069ecaf0d95fde4acc5d7bd7d4c48b1",
+    "0040_recent_builds": "02a1a800010b5438b200e93c35b714d4d471dee9b7beece9cc8b0fd016d9853c",
+    "0050_append_one_by_shard": "2a957c718eb20a505cf9121c65a4c0df2f9b201d73ba9aeb95881152996cdcea",
+}
+
+#: Everything that a migration could change: tables, functions, constraints, owners and grants.
+_CATALOGUE = """
+SELECT p.oid::regprocedure::text, md5(p.prosrc), p.proconfig::text, p.proacl::text, p.proowner::regrole::text
+FROM pg_proc p WHERE p.pronamespace = 'nightshift'::regnamespace
+UNION ALL
+SELECT c.relname, string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ',' ORDER BY a.attnum),
+    c.relkind::text, c.relacl::text, c.relowner::regrole::text
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.relnamespace = 'nightshift'::regnamespace
+GROUP BY c.oid, c.relname, c.relkind, c.relacl, c.relowner
+UNION ALL
+SELECT conname, pg_get_constraintdef(oid), '', '', '' FROM pg_constraint WHERE connamespace = 'nightshift'::regnamespace
+UNION ALL
+SELECT name, checksum, applied_at::text, '', '' FROM nightshift.migrations
+"""
+
 
 @pytest.fixture
 async def empty(postgres) -> AsyncIterator[Place]:
@@ -79,6 +104,38 @@ async def test_five_replicas_at_once_apply_each_migration_once(empty: Place):
     code, out, _ = await nightshift(empty.dsn(), "db", "status", "--json")
     assert code == 0
     assert {one["state"] for one in json.loads(out)} == {"applied"}
+
+
+def test_released_migrations_keep_their_names_and_checksums():
+    known = {migration.name: migration.checksum for migration in known_migrations()}
+    assert {name: known.get(name) for name in RELEASED} == RELEASED
+
+
+async def test_a_database_of_the_previous_release_is_left_as_it_is(database: Place):
+    connection = await asyncpg.connect(database.dsn())
+    try:
+        # The ledger of the previous release, which knew one folder of migrations.
+        await connection.execute("DELETE FROM nightshift.migrations")
+        await connection.executemany(
+            "INSERT INTO nightshift.migrations (name, checksum) VALUES ($1, $2)", list(RELEASED.items())
+        )
+        before = {tuple(row) for row in await connection.fetch(_CATALOGUE)}
+        newer = [one.name for one in known_migrations() if one.name not in RELEASED]
+        assert list(await migrate(database.dsn())) == newer
+        assert newer or {tuple(row) for row in await connection.fetch(_CATALOGUE)} == before
+    finally:
+        await connection.close()
+
+
+async def test_each_service_brings_its_own_role_and_its_access(empty: Place):
+    await migrate(empty.dsn())
+    for owner in (one for one in Owner if one is not Owner.OUTSIDE):
+        connection = await asyncpg.connect(empty.dsn(module.role_of(owner)))
+        try:
+            assert await connection.fetch("SELECT * FROM nightshift.read_stream('build-b1', 1, 2, 3)") == []
+            assert await connection.fetchval("SELECT nightshift.acquire_lease('n', 'o', '1s')") > 0
+        finally:
+            await connection.close()
 
 
 async def test_an_untouched_database_waits_for_all(empty: Place):

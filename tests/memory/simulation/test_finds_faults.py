@@ -1,4 +1,4 @@
-"""The simulation itself: it finds a planted fault, a run can be repeated, and a dead process does nothing more."""
+"""The simulation finds a planted fault, repeats a run exactly, and runs nothing of a crashed process."""
 
 import asyncio
 
@@ -8,16 +8,16 @@ from nightshift.eventlog.errors import Unavailable
 from nightshift.simulation import SimulationFailed, Violation, World, simulate
 
 SEEDS = 300
-PLACES = 3
+SEATS = 3
 
 
 class Booking:
-    """A toy with the classic fault: it reads, waits, and writes what it read."""
+    """Sells seats. Unless atomic, it reads the number of free seats, waits, and writes the number back."""
 
     def __init__(self, world: World, *, atomic: bool) -> None:
         self.world = world
         self.atomic = atomic
-        self.free = PLACES
+        self.free = SEATS
         self.granted = 0
 
     async def reserve(self) -> bool:
@@ -57,8 +57,8 @@ def booking_scenario(*, atomic: bool):
 
         customers = [world.start(f"customer-{number}", customer) for number in range(6)]
         await world.finish(customers, within=600)
-        if booking.granted > PLACES:
-            raise Violation(f"{booking.granted} places granted, {PLACES} there")
+        if booking.granted > SEATS:
+            raise Violation(f"{booking.granted} seats granted, {SEATS} exist")
 
     return scenario
 
@@ -81,12 +81,12 @@ def trace_of(seed: int) -> tuple[str, ...]:
     return caught.value.trace
 
 
-def test_a_planted_read_await_write_fault_is_found_and_none_after_the_fix():
+def test_a_read_await_write_fault_is_found_until_it_is_fixed():
     assert len(failures(booking_scenario(atomic=False))) >= 10
     assert failures(booking_scenario(atomic=True)) == []
 
 
-def test_the_same_seed_gives_the_same_trace_and_another_seed_another():
+def test_equal_seeds_give_equal_traces_and_others_differ():
     seed = failures(booking_scenario(atomic=False))[0]
     assert trace_of(seed) == trace_of(seed)
 
@@ -95,29 +95,29 @@ def test_the_same_seed_gives_the_same_trace_and_another_seed_another():
     assert digests == {simulate(booking_scenario(atomic=True), seed).digest for seed in range(20)}
 
 
-def test_after_a_crash_nothing_of_the_dead_process_runs_and_it_starts_again():
+def test_a_crashed_process_runs_nothing_and_restarts():
     async def scenario(world: World) -> None:
-        lives: list[str] = []
+        runs: list[str] = []
         cleanups: list[int] = []
         verdict: list[str] = []
 
-        async def background(life: int) -> None:
+        async def background(run: int) -> None:
             while True:
                 await asyncio.sleep(0.01)
-                assert life == len(lives), "a task of a dead process runs"
+                assert run == len(runs), "a task of a dead process runs"
 
         async def main() -> None:
-            lives.append("running")
-            life = len(lives)
+            runs.append("running")
+            run = len(runs)
             try:
                 async with asyncio.TaskGroup() as group:
-                    task = group.create_task(background(life))
+                    task = group.create_task(background(run))
                     for _ in range(10):
                         await world.insist("call", answer)
                     task.cancel()
             finally:
-                if life < len(lives) and not verdict:
-                    cleanups.append(life)
+                if run < len(runs) and not verdict:
+                    cleanups.append(run)
 
         async def answer() -> None:
             return None
@@ -125,7 +125,7 @@ def test_after_a_crash_nothing_of_the_dead_process_runs_and_it_starts_again():
         process = world.start("worker", main)
         await world.finish([process], within=3600)
         verdict.append("given")
-        assert len(lives) == process.crashes + 1
+        assert len(runs) == process.crashes + 1
         assert cleanups == [], "the cleanup of a dead process runs"
         crashes.append(process.crashes)
 
@@ -135,7 +135,7 @@ def test_after_a_crash_nothing_of_the_dead_process_runs_and_it_starts_again():
     assert sum(crashes) > 20
 
 
-def test_what_a_server_began_it_finishes_although_its_caller_died():
+def test_a_server_finishes_a_call_whose_caller_crashed():
     async def scenario(world: World) -> None:
         begun: list[float] = []
         done: list[float] = []
@@ -165,7 +165,7 @@ def test_what_a_server_began_it_finishes_although_its_caller_died():
     assert any(died_meanwhile)
 
 
-def test_what_is_ready_at_once_runs_in_any_order():
+def test_callbacks_ready_at_the_same_time_run_in_any_order():
     async def scenario(world: World) -> None:
         order: list[int] = []
 
@@ -181,7 +181,7 @@ def test_what_is_ready_at_once_runs_in_any_order():
     assert len(orders) == 6
 
 
-def test_a_deadlock_and_an_endless_wait_are_failures():
+def test_a_deadlock_and_an_endless_wait_fail_the_run():
     async def deadlock(world: World) -> None:
         await asyncio.get_running_loop().create_future()
 
@@ -197,7 +197,7 @@ def test_a_deadlock_and_an_endless_wait_are_failures():
         simulate(endless, 1)
 
 
-def test_threads_become_virtual_time():
+def test_a_thread_call_takes_virtual_time():
     async def scenario(world: World) -> None:
         before = world.loop.time()
         assert await asyncio.to_thread(sum, [1, 2, 3]) == 6

@@ -1,4 +1,4 @@
-"""Each scenario finds the fault it is there for when that fault is planted, and the runner says how to see it again."""
+"""Each scenario finds the faults that a test plants in it, and the command prints how to repeat a failing run."""
 
 import subprocess
 import sys
@@ -13,9 +13,9 @@ SEEDS = 100
 
 
 def violations(scenario, seeds: int = SEEDS, *, enough: int = SEEDS) -> list[str]:
-    """What the checkers said, one per failing seed, until there are `enough`: a run without an end is a long one.
+    """Returns the violations, one per failing seed, and stops after `enough` of them.
 
-    Anything but a verdict of theirs is a broken scenario.
+    Raises when a run fails otherwise than by a violation: then the scenario itself is broken.
     """
     found: list[str] = []
     for seed in range(seeds):
@@ -30,23 +30,23 @@ def violations(scenario, seeds: int = SEEDS, *, enough: int = SEEDS) -> list[str
     return found
 
 
-def test_without_fences_a_stale_owners_step_is_found():
+def test_a_stale_owners_step_is_found_without_fences():
     found = violations(partial(leases.scenario, fenced=False), enough=5)
     assert len(found) >= 5
     assert violations(leases.scenario) == []
 
 
-# What never ends is seen at the end of 1,800 virtual seconds: many true ones where the machine has much else to do.
+# A run that never ends is found after 1,800 virtual seconds, which take many real ones on a busy machine.
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("fault", ["drawn_ids", "any_version", "late_rows", "cursor_first"])
 def test_a_fault_around_the_log_is_found(fault):
-    assert violations(partial(log.scenario, plant=log.Plant(**{fault: True})), seeds=60, enough=1)
+    assert violations(partial(log.scenario, fixture=log.Fixture(**{fault: True})), seeds=60, enough=1)
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("fault", ["no_wrapper", "no_poller", "drawn_result"])
 def test_a_fault_around_the_bus_is_found(fault):
-    assert violations(partial(bus.scenario, plant=bus.Plant(**{fault: True})), seeds=30, enough=1)
+    assert violations(partial(bus.scenario, fixture=bus.Fixture(**{fault: True})), seeds=30, enough=1)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -60,11 +60,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def faulty_module(tmp_path, monkeypatch):
-    """A module on the path with a scenario that fails for some seeds only."""
+    """Returns the import string of a scenario that fails for some seeds."""
     (tmp_path / "faulty_scenario.py").write_text(
         "from nightshift.simulation import Violation\n"
         "async def scenario(world):\n"
-        "    world.note('looks')\n"
+        "    world.note('checks')\n"
         "    if world.draws.random() < 0.3:\n"
         "        raise Violation('it broke')\n"
     )
@@ -72,28 +72,28 @@ def faulty_module(tmp_path, monkeypatch):
     return "faulty_scenario:scenario"
 
 
-def test_the_runner_prints_seed_draws_trace_and_how_to_see_it_again(faulty_module):
+def test_a_failing_seed_is_printed_with_trace_and_command(faulty_module):
     done = run("--seeds", "40", faulty_module)
     assert done.returncode == 1
     assert "failed: seed " in done.stdout
     assert "Violation: it broke" in done.stdout
-    assert "drawn: slowness " in done.stdout
-    assert "looks" in done.stdout
-    line = next(line for line in done.stdout.splitlines() if line.startswith("see it again: "))
+    assert "drew: slowness " in done.stdout
+    assert "checks" in done.stdout
+    line = next(line for line in done.stdout.splitlines() if line.startswith("repeat it: "))
     again = run(*line.split("nightshift.simulation ")[1].split())
     assert again.returncode == 1
     assert "Violation: it broke" in again.stdout
 
 
-def test_two_processes_run_the_same_seed_the_same_way():
+def test_two_processes_run_a_seed_the_same_way():
     first, second = run("--seed", "11"), run("--seed", "11")
     assert first.returncode == second.returncode == 0
     assert first.stdout == second.stdout
     assert len(first.stdout.splitlines()) == len(SCENARIOS)
 
 
-def test_an_unknown_scenario_is_an_error_that_names_the_known_ones():
+def test_an_unknown_scenario_names_the_known_ones():
     done = run("--seeds", "1", "nonsense")
     assert done.returncode == 1
-    assert "there are " in done.stderr
+    assert "use one of " in done.stderr
     assert "leases" in done.stderr

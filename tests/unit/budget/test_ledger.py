@@ -20,6 +20,7 @@ from nightshift.budget.domain.ledger import (
     set_period_budget,
     settle,
 )
+from nightshift.budget.domain.spending import Spent
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 PERIOD = Period("UTC", START, days=30)
@@ -47,7 +48,7 @@ def test_the_share_is_divided_by_days_once_only() -> None:
     books = account()
     for number in range(1, 30):
         books, granted = reserve(books, books.limit, 1)
-        books, _ = settle(books, reservation(number, granted, books.day), granted, expired=False)
+        books, _ = settle(books, reservation(number, granted, books.day), Spent(granted), expired=False)
         books = refresh(books, day_at(PERIOD, START + timedelta(days=number)))
     assert books.spent_in_period == 2_900_000
     assert books.limit == 100_000
@@ -68,7 +69,7 @@ def test_a_request_below_its_minimum_is_denied_and_changes_nothing() -> None:
 
 def test_what_was_not_spent_is_free_again() -> None:
     books, granted = reserve(account(), 60_000, 1)
-    books, end = settle(books, reservation(1, granted, books.day), 15_000, expired=False)
+    books, end = settle(books, reservation(1, granted, books.day), Spent(15_000), expired=False)
     assert (end.outcome, end.posted_amount, end.released) == ("posted", 15_000, 45_000)
     assert books.left_today == 85_000
 
@@ -85,13 +86,13 @@ def test_what_was_not_spent_is_free_again() -> None:
 )
 def test_a_reservation_ends_in_one_of_four_ways(spent: int, expired: bool, outcome: str) -> None:
     books, granted = reserve(account(), 60_000, 1)
-    _, end = settle(books, reservation(1, granted, books.day), spent, expired=expired)
+    _, end = settle(books, reservation(1, granted, books.day), Spent(spent), expired=expired)
     assert end.outcome == outcome
 
 
 def test_an_overrun_is_posted_whole_and_owed_by_the_days_after() -> None:
     books, granted = reserve(account(), 100_000, 1)
-    books, end = settle(books, reservation(1, granted, books.day), 390_000, expired=False)
+    books, end = settle(books, reservation(1, granted, books.day), Spent(390_000), expired=False)
     assert (end.outcome, end.posted_amount, end.released) == ("overrun", 390_000, 0)
     assert books.left_today == 0
     assert refresh(books, day_at(PERIOD, START + timedelta(days=1))).limit == 90_000
@@ -102,7 +103,7 @@ def test_a_reservation_settled_on_a_later_day_leaves_that_day_alone() -> None:
     yesterday = reservation(1, granted, books.day)
     books = refresh(books, day_at(PERIOD, START + timedelta(days=1)))
     assert books.limit == 2_900_000 // 29
-    settled, _ = settle(books, yesterday, 40_000, expired=False)
+    settled, _ = settle(books, yesterday, Spent(40_000), expired=False)
     assert (settled.posted, settled.pending, settled.reserved_before) == (0, 0, 0)
     assert settled.spent_in_period == 40_000
 
@@ -111,7 +112,7 @@ def test_a_credit_is_for_today_and_later_days_do_not_pay_for_it() -> None:
     books = credit(account(), 500_000)
     assert books.left_today == 600_000
     books, granted = reserve(books, 600_000, 1)
-    books, _ = settle(books, reservation(1, granted, books.day), 600_000, expired=False)
+    books, _ = settle(books, reservation(1, granted, books.day), Spent(600_000), expired=False)
     assert refresh(books, day_at(PERIOD, START + timedelta(days=1))).limit == 100_000
 
 
@@ -168,7 +169,7 @@ def test_in_any_order_spent_and_reserved_stay_within_the_day(steps: list[tuple[s
             key = sorted(bank.open)[one % len(bank.open)]
             held = bank.open.pop(key)
             spent = held.amount * two // 100
-            bank.books, end = settle(books, held, spent, expired=bool(one % 2))
+            bank.books, end = settle(books, held, Spent(spent), expired=bool(one % 2))
             bank.posted += end.posted_amount
             assert end.posted_amount == spent
             assert end.released == max(held.amount - spent, 0)

@@ -5,7 +5,7 @@ Forward only, in one transaction under an advisory lock, so that every replica m
 
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import entry_points
@@ -102,7 +102,7 @@ async def status(dsn: str) -> tuple[MigrationState, ...]:
 def known_migrations() -> tuple[Migration, ...]:
     """The migrations of this release, in the order of their numbers."""
     migrations = [
-        Migration(entry.name.removesuffix(".sql"), entry.read_text(encoding="utf-8"))
+        Migration(entry.name.removesuffix(".sql"), _text(entry))
         for folder in _sql_folders()
         for entry in _sql_files(folder / "migrations")
     ]
@@ -110,9 +110,10 @@ def known_migrations() -> tuple[Migration, ...]:
 
 
 def _sql_folders() -> list[Traversable]:
-    """The `sql` folders of the log and of every installed service that has tables or functions of its own.
+    """Return the `sql` folder of the log, then those of the installed services.
 
-    A service names its package in the entry-point group `nightshift.sql`.
+    A service names its package in the entry-point group `nightshift.sql`. Its folder holds roles.sql (its role),
+    access.sql (what the role may do with the log), and `migrations` and `functions` where it has tables of its own.
     """
     services = sorted(entry_points(group=SQL_ENTRY_POINTS), key=lambda point: point.name)
     return [files(__package__) / "sql", *(files(point.value) / "sql" for point in services)]
@@ -128,7 +129,6 @@ def _refuse_old(connection: asyncpg.Connection) -> None:
 
 
 async def _migrate(connection: asyncpg.Connection) -> tuple[str, ...]:
-    sql = files(__package__) / "sql"
     applied = await _applied(connection)
     states = _compare(known_migrations(), applied)
     changed = [one.name for one in states if one.state == "changed"]
@@ -143,8 +143,10 @@ async def _migrate(connection: asyncpg.Connection) -> tuple[str, ...]:
         _log.warning("migrate.database_is_newer", unknown=newer)
         return ()
 
-    await connection.execute((sql / "roles.sql").read_text(encoding="utf-8"))
-    await connection.execute((sql / "ownership.sql").read_text(encoding="utf-8"))
+    folders = _sql_folders()
+    for folder in folders:
+        await connection.execute(_text(folder / "roles.sql"))
+    await connection.execute(_text(folders[0] / "ownership.sql"))
     await connection.execute("SET LOCAL ROLE nightshift_owner")
     await connection.execute(_LEDGER)
     waiting = {one.name for one in states if one.state == "waiting"}
@@ -159,18 +161,20 @@ async def _migrate(connection: asyncpg.Connection) -> tuple[str, ...]:
             )
             done.append(migration.name)
             _log.info("migrate.applied", migration=migration.name)
-    await _replace_functions(connection)
+    await _replace_functions(connection, folders)
     await _sync_types(connection)
     return tuple(done)
 
 
-async def _replace_functions(connection: asyncpg.Connection) -> None:
+async def _replace_functions(connection: asyncpg.Connection, folders: Sequence[Traversable]) -> None:
     # One function may call another whose file comes later.
     await connection.execute("SET LOCAL check_function_bodies = off")
-    for folder in _sql_folders():
+    for folder in folders:
         for entry in _sql_files(folder / "functions"):
-            await connection.execute(entry.read_text(encoding="utf-8"))
+            await connection.execute(_text(entry))
     await connection.execute("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA nightshift FROM PUBLIC")
+    for folder in folders:
+        await connection.execute(_text(folder / "access.sql"))
 
 
 async def _sync_types(connection: asyncpg.Connection) -> None:
@@ -212,8 +216,15 @@ async def _applied(connection: asyncpg.Connection) -> dict[str, tuple[str, datet
     return {row["name"]: (row["checksum"], row["applied_at"]) for row in rows}
 
 
-def _sql_files(folder: Traversable) -> Iterator[Traversable]:
-    return iter(sorted((e for e in folder.iterdir() if e.name.endswith(".sql")), key=lambda e: e.name))
+def _sql_files(folder: Traversable) -> list[Traversable]:
+    """Return the SQL files of a folder by name; none when it does not exist."""
+    if not folder.is_dir():
+        return []
+    return sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda e: e.name)
+
+
+def _text(file: Traversable) -> str:
+    return file.read_text(encoding="utf-8")
 
 
 @contextlib.asynccontextmanager

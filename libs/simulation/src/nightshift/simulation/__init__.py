@@ -1,20 +1,20 @@
-"""Deterministic simulation: our code on a virtual clock; schedule, latencies, faults and crashes come from one seed.
+"""Deterministic simulation: code runs on a virtual clock; one seed draws the schedule, latencies, faults and crashes.
 
-Run it with `python -m nightshift.simulation`. What is under test are the ports and the pure cores; the real
-adapters (sockets, threads) cannot live inside a simulated loop and have tests of their own on real servers.
+Run it with `python -m nightshift.simulation`. It tests the ports and the pure cores. The real adapters use sockets and
+threads, which cannot run on a simulated loop; they have tests on real servers.
 """
 
+from nightshift.simulation.fault_profile import FaultProfile
 from nightshift.simulation.run import Outcome, Scenario, SimulationFailed, simulate
-from nightshift.simulation.weather import Weather
-from nightshift.simulation.world import Process, Violation, World
+from nightshift.simulation.world import SimulatedProcess, Violation, World
 
 __all__ = [
+    "FaultProfile",
     "Outcome",
-    "Process",
     "Scenario",
+    "SimulatedProcess",
     "SimulationFailed",
     "Violation",
-    "Weather",
     "World",
     "simulate",
 ]

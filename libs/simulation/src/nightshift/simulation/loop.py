@@ -1,6 +1,6 @@
 """The event loop of a simulation: time jumps to the next timer, and the seed picks which ready callback runs next.
 
-It stands on BaseEventLoop's own queues (`_ready`, `_scheduled`): there is no selector, no socket and no thread in it.
+The loop uses the private queues of BaseEventLoop (`_ready`, `_scheduled`). It has no selector, no socket and no thread.
 """
 
 import asyncio
@@ -11,8 +11,8 @@ from contextvars import Context, ContextVar
 from typing import Any
 
 
-class Life:
-    """One life of a simulated process. Once it is over, nothing that was started in it ever runs again."""
+class ProcessRun:
+    """A simulated process from its start to its crash. After the crash no callback of it runs any more."""
 
     __slots__ = ("crashed", "name", "over")
 
@@ -22,16 +22,16 @@ class Life:
         self.crashed = asyncio.Event()
 
 
-#: Whose code is running; inherited by every task and callback it starts. None: the world outside of all processes.
-LIFE: ContextVar[Life | None] = ContextVar("nightshift_simulated_life", default=None)
+#: The process run that the current code belongs to; its tasks and callbacks inherit it. None outside of all processes.
+CURRENT_RUN: ContextVar[ProcessRun | None] = ContextVar("nightshift_simulated_life", default=None)
 
 
 class Stalled(RuntimeError):
-    """Everybody waits and no timer is left: a deadlock."""
+    """A deadlock: every task waits and no timer is scheduled."""
 
 
 class SimulatedLoop(asyncio.BaseEventLoop):
-    """Same draws, same run."""
+    """Runs callbacks in an order that depends only on `draws`."""
 
     _ready: Any
     _scheduled: list[Any]
@@ -44,13 +44,13 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._now = 0.0
 
     def time(self) -> float:
-        """Seconds of virtual time since the loop was made."""
+        """Returns the virtual seconds since the loop was made."""
         return self._now
 
     def run_in_executor(  # type: ignore[override]  # the base binds the arguments' types to the function's
         self, executor: Any, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
-        """There are no threads here: the call runs in one piece, some virtual time later."""
+        """Runs the call on this loop after a drawn delay, because the loop has no threads."""
 
         async def later() -> Any:
             await asyncio.sleep(self._draws.uniform(0.001, 0.1))
@@ -59,47 +59,47 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return self.create_task(later())
 
     def _run_once(self) -> None:
-        """One step: BaseEventLoop.run_forever calls it until the loop is stopped."""
+        """Runs one callback. BaseEventLoop.run_forever calls this until the loop is stopped."""
         self._wake()
         while not self._ready:
             if self._stopping:
                 return
             self._jump()
             self._wake()
-        self._ready.rotate(-self._draws.randrange(len(self._ready)))
-        self._ready.popleft()._run()
+        if (ready := len(self._ready)) > 1:
+            self._ready.rotate(-int(self._draws.random() * ready))
+        handle = self._ready.popleft()
+        if not _is_void(handle):
+            handle._run()
 
     def _wake(self) -> None:
-        """Make the timers that are due ready, and drop what was cancelled or belongs to a life that is over.
-
-        The latter is SIGKILL: no `finally` of a dead process is run.
-        """
+        """Moves the timers that are due to the ready queue."""
         while self._scheduled and self._scheduled[0].when() <= self._now:
             timer = heapq.heappop(self._scheduled)
             timer._scheduled = False
             self._ready.append(timer)
-        if any(map(_is_void, self._ready)):
-            living = [handle for handle in self._ready if not _is_void(handle)]
-            self._ready.clear()
-            self._ready.extend(living)
 
     def _jump(self) -> None:
-        """Let the time pass until the next timer."""
+        """Advances the virtual time to the next timer. Raises Stalled when there is none."""
         while self._scheduled and _is_void(self._scheduled[0]):
             heapq.heappop(self._scheduled)._scheduled = False
         if not self._scheduled:
-            raise Stalled("everybody waits, and no timer is left to wake anybody")
+            raise Stalled("every task waits, and no timer is left")
         self._now = self._scheduled[0].when()
 
     def _asyncgen_finalizer_hook(self, agen: Any) -> None:
-        """A generator nobody will ask again is dropped: closing it would wake the dead."""
+        """Drops an abandoned generator. Closing it would run code of a crashed process."""
         self._asyncgens.discard(agen)
 
     def _write_to_self(self) -> None:
-        """Wakes a loop that sleeps in its selector; this one has none."""
+        """Does nothing: there is no selector to interrupt."""
 
 
 def _is_void(handle: Any) -> bool:
+    """Whether a callback is cancelled or belongs to a crashed process.
+
+    A crash is a SIGKILL: no callback of the process runs after it, not even a `finally`.
+    """
     context: Context = handle._context
-    life = context.get(LIFE)
-    return handle._cancelled or (life is not None and life.over)
+    run = context.get(CURRENT_RUN)
+    return handle._cancelled or (run is not None and run.over)

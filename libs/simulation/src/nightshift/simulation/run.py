@@ -1,4 +1,4 @@
-"""One run of one scenario under one seed, and what is said when it fails."""
+"""Runs one scenario under one seed and reports its outcome or its failure."""
 
 import hashlib
 import random
@@ -6,16 +6,16 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from nightshift.simulation.weather import Weather
+from nightshift.simulation.fault_profile import FaultProfile
 from nightshift.simulation.world import World
 
-#: Sets up its world, lets it run, and judges what happened: raises Violation, or anything else that went wrong.
+#: Starts processes in a world, waits for them and checks the result. Raises Violation when a promise was broken.
 Scenario = Callable[[World], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A run that kept every promise. `digest` is that of its whole trace: equal for equal seeds."""
+    """A run without a violation. `digest` is the SHA-256 of the trace; equal seeds give equal digests."""
 
     seed: int
     virtual_seconds: float
@@ -25,18 +25,20 @@ class Outcome:
 
 
 class SimulationFailed(Exception):
-    """A run that did not. It says what is needed to see it again."""
+    """A run that raised. Holds the seed, which reproduces the run, and the trace."""
 
-    def __init__(self, *, seed: int, weather: Weather, trace: tuple[str, ...], cause: BaseException) -> None:
+    def __init__(
+        self, *, seed: int, profile: FaultProfile, trace: tuple[str, ...], cause: BaseException
+    ) -> None:
         super().__init__(f"seed {seed}: {type(cause).__name__}: {cause}")
         self.seed = seed
-        self.weather = weather
+        self.profile = profile
         self.trace = trace
 
 
 def simulate(scenario: Scenario, seed: int) -> Outcome:
-    """Run the scenario in the world of this seed. Raises SimulationFailed."""
-    # Code under test may draw from the shared generator, such as for jitter.
+    """Runs the scenario in a world made from the seed. Raises SimulationFailed when the scenario raises."""
+    # The code under test draws jitter from the shared generator.
     state = random.getstate()
     random.seed(seed)
     world = World(seed)
@@ -44,7 +46,7 @@ def simulate(scenario: Scenario, seed: int) -> Outcome:
         world.loop.run_until_complete(scenario(world))
     except Exception as error:
         raise SimulationFailed(
-            seed=seed, weather=world.weather, trace=tuple(world.trace), cause=error
+            seed=seed, profile=world.profile, trace=tuple(world.trace), cause=error
         ) from error
     finally:
         world.close()

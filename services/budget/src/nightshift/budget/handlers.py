@@ -1,8 +1,10 @@
-"""What the budget listens to. Each takes the event to its use case; what happens to an error is the bus's to decide."""
+"""Which messages the budget service reads, and the use case each goes to. The bus decides what an error leads to."""
 
 from collections.abc import Mapping
 
-from nightshift.budget.usecases import Budget
+from nightshift.budget.usecases.accounts import Accounts
+from nightshift.budget.usecases.grants import Grants
+from nightshift.budget.usecases.wakes import Wakes
 from nightshift.bus.port import Handler
 from nightshift.contracts.events.account import AccountBudgetSet, AccountOpened, AccountToppedUp
 from nightshift.contracts.events.build import (
@@ -18,13 +20,15 @@ from nightshift.eventlog.port import RecordedEvent
 
 
 class Handlers:
-    """The handlers over one budget."""
+    """One method per kind of message. Each may see its message again at any later time, in any order."""
 
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
+    def __init__(self, grants: Grants, accounts: Accounts, wakes: Wakes) -> None:
+        self._grants = grants
+        self._accounts = accounts
+        self._wakes = wakes
 
     def on_requests(self) -> Mapping[type[Event], Handler]:
-        """What people and products ask."""
+        """Handlers of the requests topic."""
         return {
             AccountOpened: self.on_account_opened,
             AccountBudgetSet: self.on_account_budget_set,
@@ -33,30 +37,31 @@ class Handlers:
         }
 
     def on_builds(self) -> Mapping[type[Event], Handler]:
-        """What builds ask, and when they need their money no longer."""
+        """Handlers of the build topic: requests for money, and the events after which a build needs none."""
         ends = (SleepRequested, BuildReady, BuildFailed, BuildCancelled)
         return {BudgetRequested: self.on_budget_requested} | dict.fromkeys(ends, self.on_build_at_rest)
 
     async def on_budget_requested(self, event: RecordedEvent) -> None:
         if isinstance(event.data, BudgetRequested):
-            await self._budget.answer(event, event.data)
+            await self._grants.answer(event, event.data)
 
     async def on_build_at_rest(self, event: RecordedEvent) -> None:
-        await self._budget.settle_build(event.subject)
+        """Settle what was granted before the build slept or ended; a later grant is none of this event's business."""
+        await self._grants.settle_build(event.subject, granted_before=event.version)
         if isinstance(event.data, SleepRequested):
-            self._budget.note_sleep(event.data)
+            self._wakes.note_sleep(event.data)
 
     async def on_account_opened(self, event: RecordedEvent) -> None:
         if isinstance(event.data, AccountOpened):
-            await self._budget.open(event, event.data)
+            await self._accounts.open(event, event.data)
 
     async def on_account_budget_set(self, event: RecordedEvent) -> None:
         if isinstance(event.data, AccountBudgetSet):
-            await self._budget.set_budget(event, event.data)
+            await self._accounts.set_budget(event, event.data)
 
     async def on_account_topped_up(self, event: RecordedEvent) -> None:
         if isinstance(event.data, AccountToppedUp):
-            await self._budget.top_up(event, event.data)
+            await self._accounts.top_up(event, event.data)
 
     async def on_build_wake_asked(self, event: RecordedEvent) -> None:
-        await self._budget.wake_asked(event.subject)
+        await self._wakes.wake_asked(event)

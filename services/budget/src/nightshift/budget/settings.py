@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from nightshift.budget.domain.calendar import check_time_zone
-from nightshift.budget.usecases import Policy
+from nightshift.budget.domain.policy import BudgetPolicy
 from nightshift.eventlog.errors import BadMessage
 from nightshift.servicekit.settings import Settings
 
@@ -29,9 +29,9 @@ class BudgetSettings(Settings):
     budget_day_seconds: float | None = Field(None, gt=0)  # none: real days, to the account's midnight
     budget_wake_jitter_s: float = Field(30.0, ge=0)  # over how long the sleepers of one midnight wake
 
-    def policy(self) -> Policy:
-        """The use cases' part of it."""
-        return Policy(
+    def policy(self) -> BudgetPolicy:
+        """Return the part that the use cases read."""
+        return BudgetPolicy(
             default_period_budget=self.budget_default_period_microusd,
             default_period_days=self.budget_default_period_days,
             default_time_zone=self.budget_default_time_zone,

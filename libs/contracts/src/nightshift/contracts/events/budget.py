@@ -57,7 +57,8 @@ class BudgetDenied(_BudgetFact):
 
 class BudgetSettled(_BudgetFact):
     """The end of a reservation, once: what was spent is posted, the rest is free again. `overrun`: more was billed than
-    reserved, all of it is posted, and the next day owes it."""
+    reserved, all of it is posted, and the next day owes it. `estimated_microusd` is the part of `posted_microusd` that
+    is a worst case and not a bill, because nobody saw the provider's answer (none: nothing)."""
 
     type: ClassVar[Literal["budget.settled"]] = "budget.settled"
     version: ClassVar[Literal[1]] = 1
@@ -70,6 +71,7 @@ class BudgetSettled(_BudgetFact):
     reserved_microusd: Microdollars
     posted_microusd: Microdollars
     released_microusd: Microdollars
+    estimated_microusd: Microdollars | None = None
 
     def pending(self, subject: str) -> Sequence[Pending]:
         return (Pending(PendingKind.RESERVATION, str(self.lease_id), opens=False),)

@@ -22,7 +22,3 @@ BEGIN
     END LOOP;
 END
 $$;
-
-GRANT USAGE ON SCHEMA nightshift TO
-    nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter,
-    nightshift_budget, nightshift_relay, nightshift_reader;

@@ -1,4 +1,4 @@
-"""What is simulated: each module sets up a small world around one port and judges what happened there."""
+"""The scenarios. Each module builds a small world around one port and checks its invariants."""
 
 _HERE = "nightshift.simulation.scenarios"
 

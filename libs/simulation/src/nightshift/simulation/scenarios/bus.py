@@ -1,7 +1,7 @@
-"""Tool calls on their way through relay, bus and pool to two replicas that both get every message, crashing.
+"""Tool calls pass through relay and bus to two replicas that crash. Each replica receives every message.
 
-Held here: every call is run once and has one result, whatever is sent, delivered or handled again, and although offsets
-are committed before the work is done: the log is the poller.
+Invariants: every call runs once and has one result, although messages are published, delivered and handled again and
+consumers commit offsets before the work is done. The log keeps what is pending.
 """
 
 import asyncio
@@ -44,17 +44,17 @@ CAUSE = uuid5(NAMESPACE, "simulated bus")
 
 
 @dataclass(frozen=True, slots=True)
-class Plant:
-    """Faults to plant, one at a time."""
+class Fixture:
+    """The faults that a test plants to see that the invariants find them."""
 
-    no_wrapper: bool = False  # the sandbox runs a call again that it has run
-    no_poller: bool = False  # nobody asks the log what waits
-    drawn_result: bool = False  # a result has a cause of its own instead of its call's id
+    no_wrapper: bool = False  # the sandbox runs a call each time that it is asked
+    no_poller: bool = False  # no PendingPoller reads the pending tool calls
+    drawn_result: bool = False  # the cause of a result is drawn instead of being the id of its call
 
 
 @dataclass(slots=True)
-class Shelf:
-    """What survives every crash: the log, one partition of the topic with the group's offset, what sandboxes did."""
+class Store:
+    """The data that survives crashes: the log, one partition with the group's offset, and the calls that ran."""
 
     tables: MemoryTables = field(default_factory=MemoryTables)
     topic: list[Stored] = field(default_factory=list)
@@ -62,11 +62,11 @@ class Shelf:
     committed: int = 0
     effects: Counter[str] = field(default_factory=Counter)
     finished: set[str] = field(default_factory=set)
-    letters: list[Outgoing] = field(default_factory=list)
+    dead_letters: list[Outgoing] = field(default_factory=list)
     bodies: dict[str, bytes] = field(default_factory=dict)
 
     def answered(self) -> Counter[str]:
-        """How many results each call has."""
+        """Returns the number of results by the JSON of the result."""
         rows = [row for rows in self.tables.shards.values() for row in rows]
         return Counter(row.data for row in rows if row.type == ToolCallCompleted.type)
 
@@ -74,18 +74,18 @@ class Shelf:
         return not any(kind is PendingKind.TOOL_CALL for kind, _, _ in self.tables.pending)
 
 
-class Letterbox:
-    """The dead letters' producer. A letter here is a fault of the simulated code: no message is bad."""
+class DeadLetterProducer:
+    """The producer of dead letters. Every message is good, so a dead letter is a violation."""
 
-    def __init__(self, world: World, shelf: Shelf) -> None:
+    def __init__(self, world: World, store: Store) -> None:
         self._world = world
-        self._shelf = shelf
+        self._store = store
 
     async def send(self, messages: Sequence[Outgoing]) -> tuple[Sent, ...]:
-        return await self._world.remote("letters", partial(self._take, messages))
+        return await self._world.remote("dead letter", partial(self._take, messages))
 
     async def _take(self, messages: Sequence[Outgoing]) -> tuple[Sent, ...]:
-        self._shelf.letters += messages
+        self._store.dead_letters += messages
         return tuple(Sent(message.topic, 0, 0) for message in messages)
 
     async def __aenter__(self) -> Self:
@@ -95,19 +95,21 @@ class Letterbox:
 
 
 class Relay:
-    """Sends every row of the log to the topic, now and then again; every second call's data goes by reference."""
+    """Publishes every tool call, sometimes again. Every second one carries a reference to its data."""
 
-    def __init__(self, world: World, shelf: Shelf) -> None:
+    def __init__(self, world: World, store: Store) -> None:
         self.world = world
-        self.shelf = shelf
-        self.objects = MemoryObjectStore(shelf.bodies, wire=world)
+        self.store = store
+        self.objects = MemoryObjectStore(store.bodies, wire=world)
 
     async def main(self) -> None:
-        while not self.shelf.done():
-            rows = [row for rows in self.shelf.tables.shards.values() for row in rows]
-            asked = [row for row in rows if row.type == ToolCallRequested.type]  # results have another topic
+        while not self.store.done():
+            rows = [row for rows in self.store.tables.shards.values() for row in rows]
+            asked = [
+                row for row in rows if row.type == ToolCallRequested.type
+            ]  # results belong to another topic
             for row in sorted(asked, key=lambda row: row.position):
-                if row.event_id not in self.shelf.sent or self.world.strikes(self.world.weather.redeliveries):
+                if row.event_id not in self.store.sent or self.world.strikes(self.world.profile.redeliveries):
                     dataref = await self._kept(row) if row.version % 2 == 0 else None
                     await self.world.insist("send", partial(self._send, row, dataref))
             await self.world.pause()
@@ -124,57 +126,59 @@ class Relay:
             return key
 
     async def _send(self, row: Row, dataref: str | None) -> None:
-        message, at = encode(row, dataref), len(self.shelf.topic)
-        self.shelf.sent.add(row.event_id)
-        self.shelf.topic.append(Stored(TOPIC, 0, at, 0, message.key, message.value, message.headers))
+        message, at = encode(row, dataref), len(self.store.topic)
+        self.store.sent.add(row.event_id)
+        self.store.topic.append(Stored(TOPIC, 0, at, 0, message.key, message.value, message.headers))
 
 
 class Replica:
     """A gateway: real intake, pool and poller; the broker's client is simulated, and this class is its source."""
 
-    def __init__(self, world: World, shelf: Shelf, plant: Plant, name: str) -> None:
+    def __init__(self, world: World, store: Store, fixture: Fixture, name: str) -> None:
         self.world = world
-        self.shelf = shelf
-        self.plant = plant
-        self.log = MemoryEventLog(shelf.tables, wire=world, now=world.now, actor=name)
+        self.store = store
+        self.fixture = fixture
+        self.log = MemoryEventLog(store.tables, wire=world, now=world.now, actor=name)
         self.paused = False
 
     async def main(self) -> None:
         policy = ConsumerPolicy()
         self.paused = False
-        async with WorkerPool("simulated", limit=2) as self.shop:
-            subscription = Subscription(TOPIC, GROUP, {ToolCallRequested: self.on_call}, gate=self.shop)
-            objects = MemoryObjectStore(self.shelf.bodies, wire=self.world)
-            parking = Parking(Letterbox(self.world, self.shelf), objects, topic="simulated.dead-letter")
+        async with WorkerPool("simulated", limit=2) as self.pool:
+            subscription = Subscription(TOPIC, GROUP, {ToolCallRequested: self.on_call}, gate=self.pool)
+            objects = MemoryObjectStore(self.store.bodies, wire=self.world)
+            parking = Parking(
+                DeadLetterProducer(self.world, self.store), objects, topic="simulated.dead-letter"
+            )
             dispatcher = Dispatcher(subscription, objects=objects)
-            settler = Settler(dispatcher, parking, policy.retry, topic=TOPIC, group=GROUP, gate=self.shop)
+            settler = Settler(dispatcher, parking, policy.retry, topic=TOPIC, group=GROUP, gate=self.pool)
             intake = Intake(settler, policy, topic=TOPIC, group=GROUP)
             intake.attach(self)
-            poller = PendingPoller(self.log, PendingKind.TOOL_CALL, self.on_waiting, gate=self.shop)
-            asking = asyncio.create_task(asyncio.sleep(0) if self.plant.no_poller else poller.run())
+            poller = PendingPoller(self.log, PendingKind.TOOL_CALL, self.on_waiting, gate=self.pool)
+            asking = asyncio.create_task(asyncio.sleep(0) if self.fixture.no_poller else poller.run())
             await self._poll(intake)
             asking.cancel()
             await intake.close()
 
     async def _poll(self, intake: Intake) -> None:
         position = await self.world.insist("offset", self._committed)
-        while not self.shelf.done():
-            if self.world.strikes(self.world.weather.redeliveries / 4):
-                position = max(0, position - 2)  # a rebalance: what was not committed comes again
+        while not self.store.done():
+            if self.world.strikes(self.world.profile.redeliveries / 4):
+                position = max(0, position - 2)  # a rebalance: the broker delivers uncommitted records again
             batch = await self.world.insist("poll", partial(self._read, position))
             if batch:
                 position = batch[-1].offset + 1
                 await intake.take(batch)
 
     async def on_call(self, event: RecordedEvent) -> None:
-        """Takes note."""
+        """Hands the call to the pool, so that the consumer does not wait for it."""
         if isinstance(event.data, ToolCallRequested):
-            self.shop.offer(event.data.call_id, partial(self._work, event.data.call_id, event))
+            self.pool.offer(event.data.call_id, partial(self._work, event.data.call_id, event))
 
     async def on_waiting(self, item: PendingItem) -> None:
-        """What the log says is waiting, offered again."""
-        if not self.shop.holds(item.key):
-            self.shop.offer(item.key, partial(self._find, item))
+        """Hands a pending call to the pool, unless it is there."""
+        if not self.pool.holds(item.key):
+            self.pool.offer(item.key, partial(self._find, item))
 
     async def _find(self, item: PendingItem) -> None:
         async for event in self.log.read_stream(item.stream_id, from_version=item.version, limit=1):
@@ -183,7 +187,7 @@ class Replica:
     async def _work(self, call_id: str, event: RecordedEvent) -> None:
         await self.world.insist("run", partial(self._run, call_id))
         cause = event.event_id
-        if self.plant.drawn_result:
+        if self.fixture.drawn_result:
             cause = uuid5(NAMESPACE, f"{call_id}/{self.world.draws.random()}")
         result = ToolCallCompleted(call_id=call_id, is_error=False, output="done", duration_ms=1)
         while True:
@@ -195,16 +199,16 @@ class Replica:
             return
 
     async def _run(self, call_id: str) -> None:
-        """The sandbox: its wrapper keeps what was run."""
-        if call_id not in self.shelf.finished or self.plant.no_wrapper:
-            self.shelf.effects[call_id] += 1
-            self.shelf.finished.add(call_id)
+        """Runs the call in the sandbox, whose wrapper remembers the calls that it has run."""
+        if call_id not in self.store.finished or self.fixture.no_wrapper:
+            self.store.effects[call_id] += 1
+            self.store.finished.add(call_id)
 
     async def _committed(self) -> int:
-        return self.shelf.committed
+        return self.store.committed
 
     async def _read(self, position: int) -> list[Stored]:
-        return [] if self.paused else self.shelf.topic[position : position + 3]
+        return [] if self.paused else self.store.topic[position : position + 3]
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         self.paused = True
@@ -217,11 +221,11 @@ class Replica:
             await self.world.remote("commit", partial(self._commit, offset))
 
     async def _commit(self, offset: int) -> None:
-        self.shelf.committed = max(self.shelf.committed, offset)
+        self.store.committed = max(self.store.committed, offset)
 
 
 def encode(row: Row, dataref: str | None) -> Outgoing:
-    """The row as the relay sends it."""
+    """Returns the record that the relay sends for the row."""
     subject = row.stream_id.partition("-")[2]
     envelope = Envelope(
         id=str(row.event_id),
@@ -237,10 +241,10 @@ def encode(row: Row, dataref: str | None) -> Outgoing:
     return Outgoing.of(TOPIC, encode_fact(envelope, row.data if dataref is None else "{}"))
 
 
-async def scenario(world: World, *, plant: Plant | None = None) -> None:
-    """Two builds ask for their calls; a relay and two replicas see them answered."""
-    plant, shelf = plant or Plant(), Shelf()
-    log = MemoryEventLog(shelf.tables, now=world.now)
+async def scenario(world: World, *, fixture: Fixture | None = None) -> None:
+    """Runs the tool calls of two builds through a relay and two replicas, and checks effects and results."""
+    fixture, store = fixture or Fixture(), Store()
+    log = MemoryEventLog(store.tables, now=world.now)
     for build in BUILDS:
         for index in range(CALLS):
             call = ToolCallRequested(
@@ -248,17 +252,17 @@ async def scenario(world: World, *, plant: Plant | None = None) -> None:
             )
             cause = uuid5(CAUSE, call.call_id)
             await log.append(build_stream(build), [NewEvent(call, cause)])
-    relay = world.start("relay", Relay(world, shelf).main)
+    relay = world.start("relay", Relay(world, store).main)
     replicas = [
-        world.start(f"gateway-{number}", Replica(world, shelf, plant, f"gateway-{number}").main)
+        world.start(f"gateway-{number}", Replica(world, store, fixture, f"gateway-{number}").main)
         for number in range(REPLICAS)
     ]
     await world.finish([relay, *replicas], within=1800)
     calls = [f"{build}/1/{index}" for build in BUILDS for index in range(CALLS)]
-    if shelf.effects != Counter(calls):
-        raise Violation(f"effects: {dict(shelf.effects)}")
-    results = shelf.answered()
+    if store.effects != Counter(calls):
+        raise Violation(f"effects: {dict(store.effects)}")
+    results = store.answered()
     if len(results) != len(calls) or set(results.values()) != {1}:
         raise Violation(f"results: {dict(results)}")
-    if shelf.letters:
-        raise Violation(f"{len(shelf.letters)} messages were parked")
+    if store.dead_letters:
+        raise Violation(f"{len(store.dead_letters)} messages became dead letters")

@@ -1,7 +1,7 @@
-"""Workers that crash, hang and lose answers share leases, each guarding a counter that must not lose a step.
+"""Workers that crash, hang and lose answers share leases. Each lease guards a counter that must not lose a step.
 
-Held here: no two owners of one name at a time by the server's clock, fences only rise, and a stale owner's write is
-refused, so that every accepted step counts.
+Invariants: by the server's clock a lease has one owner at a time; fences only rise; the write of a stale owner is
+refused, so every accepted step counts.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ TTL = 3.0
 
 @dataclass(slots=True)
 class Grant:
-    """What the server gave last for a name."""
+    """The newest lease of a name, and the virtual time at which it expires."""
 
     lease: Lease
     until: float
@@ -29,7 +29,7 @@ class Grant:
 
 @dataclass(slots=True)
 class Counter:
-    """What a lease guards. With a fence it refuses whoever is older than the newest it has met."""
+    """The data that a lease guards. When fenced, it refuses a fence older than the newest that it has seen."""
 
     fenced: bool
     value: int = 0
@@ -50,7 +50,7 @@ class Counter:
 
 
 class WatchedLeases:
-    """The server's side: every answer of the leases is checked against what it said before."""
+    """The leases at the server. Checks every answer against the earlier answers."""
 
     def __init__(self, world: World, leases: Leases) -> None:
         self._world = world
@@ -66,7 +66,7 @@ class WatchedLeases:
             if lease.fence <= before.lease.fence:
                 raise Violation(f"{name}: fence {lease.fence} after {before.lease.fence}")
             if before.lease.owner != owner and before.until > now:
-                raise Violation(f"{name}: {owner} got it while {before.lease.owner} has it")
+                raise Violation(f"{name}: {owner} acquired it while {before.lease.owner} holds it")
         self._grants[name] = Grant(lease, now + TTL)
         return lease
 
@@ -88,7 +88,7 @@ class WatchedLeases:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One replica: takes whichever lease it gets, and steps its counter."""
+    """A replica that acquires a lease and adds one to its counter, until both counters are done."""
 
     world: World
     leases: WatchedLeases
@@ -102,7 +102,7 @@ class Worker:
             try:
                 await self._take(name)
             except Unavailable:
-                self.world.note(f"lets go of {name}")
+                self.world.note(f"gives up {name}")
             await self.world.pause()
 
     async def _take(self, name: str) -> None:
@@ -114,9 +114,7 @@ class Worker:
         counter = self.counters[lease.name]
         value = await self.world.remote("read", lambda: counter.read(lease.fence))
         if await self.world.remote("renew", lambda: self.leases.renew(lease)):
-            if self.world.strikes(
-                0.3
-            ):  # the whole process stands still, as by SIGSTOP, and does not know of it
+            if self.world.strikes(0.3):  # the process stops, as by SIGSTOP, and does not notice it
                 await asyncio.sleep(self.world.draws.uniform(0, 2 * TTL))
             step = partial(self._write, counter, lease, value + 1)
             await self.world.remote("write", step)
@@ -128,7 +126,7 @@ class Worker:
 
 
 async def scenario(world: World, *, fenced: bool = True) -> None:
-    """`fenced` false plants the fault that fences are there for."""
+    """Runs the workers and checks the counters. `fenced` False plants the fault that fences prevent."""
     leases = WatchedLeases(world, MemoryLeases())
     counters = {name: Counter(fenced) for name in NAMES}
     done = dict.fromkeys(NAMES, 0)

@@ -1,7 +1,7 @@
 """The event log under writers that crash and lose answers, and a reader that follows it as the relay does.
 
-Held here: what is appended is there once and whole, an expected version decides between two writers, and who reads a
-shard by position misses nothing and sees no stream go backwards.
+Invariants: an append is in the log once and whole; of two writers with one expected version, one wins; a reader of a
+shard by position misses no event and sees each stream in version order.
 """
 
 from collections import Counter
@@ -26,18 +26,20 @@ STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Plant:
-    """Faults to plant, one at a time, to see that the checks find them."""
+class Fixture:
+    """The faults that a test plants to see that the invariants find them."""
 
-    drawn_ids: bool = False  # every attempt has a cause of its own
-    any_version: bool = False  # who counts does not say at which version it counted
-    late_rows: bool = False  # a position is drawn before its row can be seen, as without the append's lock
-    cursor_first: bool = False  # the reader moves its cursor before it publishes
+    drawn_ids: bool = False  # each attempt of an append derives its event ids from a cause of its own
+    any_version: bool = False  # CounterUp appends without an expected version
+    late_rows: bool = (
+        False  # a row becomes visible after its position was drawn, as without the lock of an append
+    )
+    cursor_first: bool = False  # the reader stores its cursor before it publishes
 
 
 @dataclass(slots=True)
-class Shelf:
-    """What survives every crash: the log's tables, the reader's cursors, and what it published."""
+class Store:
+    """The data that survives crashes: the tables of the log, the reader's cursors and the published rows."""
 
     tables: MemoryTables = field(default_factory=MemoryTables)
     cursors: dict[int, int] = field(default_factory=lambda: dict.fromkeys(SHARDS, 0))
@@ -45,31 +47,31 @@ class Shelf:
     visible_at: dict[int, float] = field(default_factory=dict)
 
 
-def said(text: str, *, cause: UUID, index: int = 0) -> NewEvent:
-    """An event that says `text`."""
+def message(text: str, *, cause: UUID, index: int = 0) -> NewEvent:
+    """Returns an event whose message is `text`."""
     return NewEvent(AgentSteered(reason="person", message=text), cause, index)
 
 
-class Party:
-    """What all processes of this world have: their own connection to the log, and patience."""
+class Actor:
+    """A process with its own client of the log."""
 
-    def __init__(self, world: World, shelf: Shelf, plant: Plant, name: str) -> None:
+    def __init__(self, world: World, store: Store, fixture: Fixture, name: str) -> None:
         self.world = world
-        self.shelf = shelf
-        self.plant = plant
+        self.store = store
+        self.fixture = fixture
         self.name = name
-        self.log = MemoryEventLog(shelf.tables, wire=world, now=world.now, actor=name)
+        self.log = MemoryEventLog(store.tables, wire=world, now=world.now, actor=name)
         self._attempts = 0
 
     def cause(self, step: object) -> UUID:
-        """Derived from who and what, so that doing it again is the same; a planted fault draws it."""
+        """Returns the cause of a step, the same for each attempt. With `drawn_ids` each attempt has another one."""
         self._attempts += 1
-        again = f"/{self._attempts}/{self.world.draws.random()}" if self.plant.drawn_ids else ""
+        again = f"/{self._attempts}/{self.world.draws.random()}" if self.fixture.drawn_ids else ""
         return uuid5(NAMESPACE, f"{self.name}/{step}{again}")
 
 
-class Writer(Party):
-    """Appends its steps to both streams at once; after a crash it does not know how far it came."""
+class Writer(Actor):
+    """Appends each step to both streams in one transaction. After a crash it begins with the first step again."""
 
     async def main(self) -> None:
         for step in range(STEPS):
@@ -77,19 +79,20 @@ class Writer(Party):
             while True:
                 cause = self.cause(step)
                 appends = [
-                    Append(name, [said(text, cause=cause, index=index)]) for index, name in enumerate(STREAMS)
+                    Append(name, [message(text, cause=cause, index=index)])
+                    for index, name in enumerate(STREAMS)
                 ]
                 try:
                     await self.log.append_all(appends)
                 except Unavailable:
                     await self.world.pause()
                     continue
-                if not self.world.strikes(self.world.weather.redeliveries):
+                if not self.world.strikes(self.world.profile.redeliveries):
                     break
 
 
-class CounterUp(Party):
-    """Writes the next number after those in a stream that somebody else counts in too."""
+class CounterUp(Actor):
+    """Appends the next number to a stream in which other processes count too."""
 
     async def main(self) -> None:
         while True:
@@ -97,12 +100,12 @@ class CounterUp(Party):
             mine = sum(event.actor == self.name for event in seen)
             if mine == STEPS:
                 return
-            event = said(str(len(seen) + 1), cause=uuid5(NAMESPACE, f"{self.name}/{mine}/{len(seen)}"))
-            expected = None if self.plant.any_version else len(seen)
+            event = message(str(len(seen) + 1), cause=uuid5(NAMESPACE, f"{self.name}/{mine}/{len(seen)}"))
+            expected = None if self.fixture.any_version else len(seen)
             try:
                 await self.log.append(SHARED, [event], expected_version=expected)
             except (VersionConflict, Unavailable) as error:
-                self.world.note(f"folds again after {type(error).__name__}")
+                self.world.note(f"reads again after {type(error).__name__}")
 
     async def _read(self) -> list[RecordedEvent]:
         while True:
@@ -112,85 +115,85 @@ class CounterUp(Party):
                 await self.world.pause()
 
 
-class Reader(Party):
-    """Follows the shards by position and publishes what it reads, until it has published `total` rows."""
+class Reader(Actor):
+    """Reads the shards by position and publishes the rows, until every row of the run is published."""
 
     async def main(self) -> None:
         total = len(STREAMS) * WRITERS * STEPS + WRITERS * STEPS
-        while len({row.event_id for row in self.shelf.published}) < total:
-            cursors = dict(self.shelf.cursors)
+        while len({row.event_id for row in self.store.published}) < total:
+            cursors = dict(self.store.cursors)
             try:
                 rows = self._visible(await self.log.read_shards(cursors, limit=3))
                 moved = cursors | {row.shard: row.position for row in rows}
                 publish = ("publish", partial(self._publish, rows))
                 move = ("move", partial(self._move, moved))
-                for what, call in (move, publish) if self.plant.cursor_first else (publish, move):
+                for what, call in (move, publish) if self.fixture.cursor_first else (publish, move):
                     await self.world.remote(what, call)
             except Unavailable:
                 self.world.note("reads again")
 
     async def _publish(self, rows: Sequence[Row]) -> None:
-        self.shelf.published += rows
+        self.store.published += rows
 
     async def _move(self, cursors: dict[int, int]) -> None:
-        self.shelf.cursors.update(cursors)
+        self.store.cursors.update(cursors)
 
     def _visible(self, rows: Sequence[Row]) -> list[Row]:
-        if not self.plant.late_rows:
+        if not self.fixture.late_rows:
             return list(rows)
         now = self.world.loop.time()
         for row in rows:
-            self.shelf.visible_at.setdefault(row.position, now + self.world.weather.latency(self.world.draws))
-        return [row for row in rows if self.shelf.visible_at[row.position] <= now]
+            self.store.visible_at.setdefault(row.position, now + self.world.profile.latency(self.world.draws))
+        return [row for row in rows if self.store.visible_at[row.position] <= now]
 
 
-async def scenario(world: World, *, plant: Plant | None = None) -> None:
-    """Two writers of steps, two that count, one reader."""
-    plant, shelf = plant or Plant(), Shelf()
-    parties: list[Writer | CounterUp | Reader] = [
-        *(Writer(world, shelf, plant, f"writer-{number}") for number in range(WRITERS)),
-        *(CounterUp(world, shelf, plant, f"counter-{number}") for number in range(WRITERS)),
-        Reader(world, shelf, plant, "reader"),
+async def scenario(world: World, *, fixture: Fixture | None = None) -> None:
+    """Runs two writers, two counters and a reader, and checks the log and the published rows."""
+    fixture, store = fixture or Fixture(), Store()
+    actors: list[Writer | CounterUp | Reader] = [
+        *(Writer(world, store, fixture, f"writer-{number}") for number in range(WRITERS)),
+        *(CounterUp(world, store, fixture, f"counter-{number}") for number in range(WRITERS)),
+        Reader(world, store, fixture, "reader"),
     ]
-    await world.finish([world.start(party.name, party.main) for party in parties], within=1800)
-    check_streams(shelf)
-    check_published(shelf)
-    await check_reuse(world, shelf)
+    await world.finish([world.start(actor.name, actor.main) for actor in actors], within=1800)
+    check_streams(store)
+    check_published(store)
+    await check_reuse(world, store)
 
 
-def check_streams(shelf: Shelf) -> None:
-    """Each step once in each stream, versions without a gap, and the count counted right."""
+def check_streams(store: Store) -> None:
+    """Raises Violation when a step is missing or doubled, a version is missing, or a number is wrong."""
     for name in STREAMS:
-        texts = Counter(row.data for row in shelf.tables.streams[name].rows)
+        texts = Counter(row.data for row in store.tables.streams[name].rows)
         if len(texts) != WRITERS * STEPS or set(texts.values()) != {1}:
-            raise Violation(f"{name}: {sum(texts.values())} events say {len(texts)} steps")
-    for name, stream in shelf.tables.streams.items():
+            raise Violation(f"{name}: {sum(texts.values())} events hold {len(texts)} steps")
+    for name, stream in store.tables.streams.items():
         if [row.version for row in stream.rows] != list(range(1, len(stream.rows) + 1)):
             raise Violation(f"{name}: versions {[row.version for row in stream.rows]}")
-    for row in shelf.tables.streams[SHARED].rows:
+    for row in store.tables.streams[SHARED].rows:
         if f'"{row.version}"' not in row.data:
-            raise Violation(f"{SHARED}: the event at {row.version} says {row.data}")
+            raise Violation(f"{SHARED}: the event at version {row.version} holds {row.data}")
 
 
-def check_published(shelf: Shelf) -> None:
-    """All that is in the log was published, and nothing came for the first time after one that follows it."""
+def check_published(store: Store) -> None:
+    """Raises Violation when a row was not published, or was published first after a later one of its stream."""
     newest: dict[str, int] = {}
-    for row in shelf.published:
+    for row in store.published:
         before = newest.get(row.stream_id, 0)
         if row.version > before + 1:
             raise Violation(f"{row.stream_id}: {row.version} was published after {before}")
         newest[row.stream_id] = max(before, row.version)
-    for name, stream in shelf.tables.streams.items():
+    for name, stream in store.tables.streams.items():
         if newest.get(name) != len(stream.rows):
             raise Violation(f"{name}: published up to {newest.get(name)} of {len(stream.rows)}")
 
 
-async def check_reuse(world: World, shelf: Shelf) -> None:
-    """An id that is in the log is refused with other content."""
-    log = MemoryEventLog(shelf.tables, now=world.now)
-    known = shelf.tables.streams[SHARED].rows[0]
+async def check_reuse(world: World, store: Store) -> None:
+    """Raises Violation when the log accepts other data under an event id that it has."""
+    log = MemoryEventLog(store.tables, now=world.now)
+    known = store.tables.streams[SHARED].rows[0]
     try:
-        await log.append(SHARED, [said("something else", cause=known.causation_id)])
+        await log.append(SHARED, [message("something else", cause=known.causation_id)])
     except EventIdReused:
         return
     raise Violation(f"{SHARED}: an id was reused with other content")

@@ -1,4 +1,4 @@
-"""Which events say what the books did. Pure: the cause is given, so a step decided twice is the same events."""
+"""The events that a ledger change leads to. Pure: the same change gives the same events each time."""
 
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -63,4 +63,5 @@ def settled(reservation: Reservation, settlement: Settlement) -> BudgetSettled:
         reserved_microusd=reservation.amount,
         posted_microusd=settlement.posted_amount,
         released_microusd=settlement.released,
+        estimated_microusd=settlement.estimated or None,
     )

@@ -1,21 +1,21 @@
-"""An account's books: reserve, then spend. Every step is a pure function from books to books; the adapter stores what
-they give in the transaction that appends the event.
+"""The arithmetic of an account: reserve first, spend later. Each function takes an account and returns the changed one.
 
-limit ≥ posted + pending holds at every grant. A provider that bills more than was reserved is posted whole (`overrun`):
-truth first; the day's remainder and, through what is spent in the period, the days after it pay."""
+`limit >= posted + pending` holds at every grant. When a provider bills more than was reserved, the whole bill is posted
+(`overrun`): the rest of the day pays for it, and the days after it, because the period has spent more."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
 from uuid import UUID
 
 from nightshift.budget.domain.calendar import Day, Period
+from nightshift.budget.domain.spending import Spent
 
 Outcome = Literal["posted", "voided", "expired", "overrun"]
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One row per account. Money in microdollars. `pending` is what is reserved of this day and not settled."""
+    """An account on one day. Money in microdollars. `pending` is reserved of this day and not settled yet."""
 
     account_id: str
     period: Period
@@ -28,6 +28,7 @@ class Account:
     spent_in_period: int  # posted in this period, today included
     credited: int  # topped up and not yet used up by an earlier period
     reserved_before: int  # reservations of earlier days that are not settled yet
+    estimated: int = 0  # the part of spent_in_period that is a worst case and no bill
 
     @property
     def left_today(self) -> int:
@@ -36,7 +37,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Money set aside for one build under `lease_id`. It ends once."""
+    """Money set aside for one build under `lease_id`. It is settled once."""
 
     lease_id: UUID
     account_id: str
@@ -47,15 +48,16 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How a reservation ended: `posted_amount` was spent, `released` is free again."""
+    """How a reservation ended. `posted_amount` was spent, `estimated` of it without a bill; `released` is free."""
 
     outcome: Outcome
     posted_amount: int
     released: int
+    estimated: int = 0
 
 
 def daily_limit(period_budget: int, spent: int, reserved: int, days_left: int) -> int:
-    """What may be spent on one day: what the period has left, over the days it has left. Never negative."""
+    """What may be spent on one day: the rest of the period's money, divided by its remaining days. Never negative."""
     return max(period_budget - spent - reserved, 0) // max(days_left, 1)
 
 
@@ -77,13 +79,14 @@ def open_account(account_id: str, period: Period, period_budget: int, day: Day) 
 
 
 def refresh(account: Account, day: Day) -> Account:
-    """The account on `day`. The same day changes nothing; a new period starts with nothing spent."""
+    """Move the account to `day`. The same day changes nothing; a new period starts with nothing spent."""
     if day.label == account.day:
         return account
-    spent, credited = account.spent_in_period, account.credited
+    spent, credited, estimated = account.spent_in_period, account.credited, account.estimated
     if day.period_number != account.period_number:
         # A new period owes what the old one spent over its whole budget, and keeps what was paid and not used.
         over = account.spent_in_period - account.period_budget
+        estimated = 0
         spent, credited = max(over - credited, 0), min(credited, max(credited - over, 0))
     reserved = account.reserved_before + account.pending
     return replace(
@@ -96,11 +99,12 @@ def refresh(account: Account, day: Day) -> Account:
         spent_in_period=spent,
         credited=credited,
         reserved_before=reserved,
+        estimated=estimated,
     )
 
 
 def set_period_budget(account: Account, period_budget: int, period: Period, day: Day) -> Account:
-    """Another budget from now on; today's limit follows, but never below what is already bound today."""
+    """Change the budget from now on. Today's limit follows, but never below what is spent and reserved today."""
     limit = daily_limit(
         period_budget + account.credited,
         account.spent_in_period - account.posted,
@@ -116,12 +120,12 @@ def set_period_budget(account: Account, period_budget: int, period: Period, day:
 
 
 def credit(account: Account, amount: int) -> Account:
-    """Money for today, over the day's share. The period has it too, so that later days do not pay for it."""
+    """Add money to today's limit. The period's budget grows with it, so that later days do not pay for it."""
     return replace(account, limit=account.limit + amount, credited=account.credited + amount)
 
 
 def reserve(account: Account, amount: int, minimum: int) -> tuple[Account, int]:
-    """Reserve `amount`, or what is left when that is at least `minimum`. Gives the amount reserved, 0: denied."""
+    """Reserve `amount`, or what is left when that is at least `minimum`. Returns the amount reserved; 0 is a denial."""
     granted = min(amount, account.left_today)
     if granted < max(minimum, 1):
         return account, 0
@@ -129,18 +133,25 @@ def reserve(account: Account, amount: int, minimum: int) -> tuple[Account, int]:
 
 
 def settle(
-    account: Account, reservation: Reservation, spent: int, *, expired: bool
+    account: Account, reservation: Reservation, spent: Spent, *, expired: bool
 ) -> tuple[Account, Settlement]:
-    """End a reservation with what was spent under it. More than reserved is posted whole, as an overrun."""
-    if spent > reservation.amount:
+    """End a reservation with what was spent under it. More than was reserved is posted whole, as an overrun."""
+    if spent.total > reservation.amount:
         outcome: Outcome = "overrun"
     elif expired:
         outcome = "expired"
     else:
-        outcome = "posted" if spent else "voided"
-    settlement = Settlement(outcome, spent, max(reservation.amount - spent, 0))
+        outcome = "posted" if spent.total else "voided"
+    released = max(reservation.amount - spent.total, 0)
     if reservation.day == account.day:
-        books = replace(account, pending=account.pending - reservation.amount, posted=account.posted + spent)
+        account = replace(
+            account, pending=account.pending - reservation.amount, posted=account.posted + spent.total
+        )
     else:
-        books = replace(account, reserved_before=account.reserved_before - reservation.amount)
-    return replace(books, spent_in_period=books.spent_in_period + spent), settlement
+        account = replace(account, reserved_before=account.reserved_before - reservation.amount)
+    account = replace(
+        account,
+        spent_in_period=account.spent_in_period + spent.total,
+        estimated=account.estimated + spent.estimated,
+    )
+    return account, Settlement(outcome, spent.total, released, spent.estimated)

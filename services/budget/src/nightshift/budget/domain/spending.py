@@ -1,25 +1,44 @@
-"""What a build spent under one reservation, read from its own events: the log is the bill."""
+"""What a build spent under one reservation. The build's own events are the bill."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from uuid import UUID
 
 from nightshift.contracts.events.build import ModelCallFailed, ModelCallResponded, ModelCallStarted
 from nightshift.contracts.model import Event
 
 
-def spent_under(lease_id: UUID, events: Iterable[Event]) -> int:
-    """Microdollars of the calls started under the lease, in version order.
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Microdollars. `estimated` is the part of `total` for which the provider gave no final usage.
 
-    A call that was started and never answered counts at its worst case: the provider may bill it, and money lost
-    track of is a bug.
+    `in_flight` is true while a call has no answer yet: its cost will be known later.
     """
-    costs: dict[tuple[int, int], int] = {}
+
+    total: int
+    estimated: int = 0
+    in_flight: bool = False
+
+
+def spent_under(lease_id: UUID, events: Iterable[Event]) -> Spent:
+    """Add up the calls that were started under the lease. `events` are in version order.
+
+    A call without an answer counts at its worst case, because the provider may bill it. That part is estimated, and so
+    is the cost of a failed call: only an answer, or a malformed one, carries the provider's final usage.
+    """
+    costs: dict[tuple[int, int], Spent] = {}
+    in_flight: set[tuple[int, int]] = set()
     for event in events:
         match event:
             case ModelCallStarted(lease_id=under) if under == lease_id:
-                costs[event.turn, event.attempt] = event.reserve_microusd
+                costs[event.turn, event.attempt] = Spent(event.reserve_microusd, event.reserve_microusd)
+                in_flight.add((event.turn, event.attempt))
             case ModelCallResponded() | ModelCallFailed() if (event.turn, event.attempt) in costs:
-                costs[event.turn, event.attempt] = event.cost_microusd
+                cost = event.cost_microusd
+                billed = isinstance(event, ModelCallResponded) or event.kind == "malformed"
+                costs[event.turn, event.attempt] = Spent(cost, 0 if billed else cost)
+                in_flight.discard((event.turn, event.attempt))
             case _:
                 pass
-    return sum(costs.values())
+    total = sum(one.total for one in costs.values())
+    return Spent(total, sum(one.estimated for one in costs.values()), bool(in_flight))

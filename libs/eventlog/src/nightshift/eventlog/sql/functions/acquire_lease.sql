@@ -13,6 +13,3 @@ BEGIN
     RETURN v_fence;
 END
 $$;
-
-GRANT EXECUTE ON FUNCTION nightshift.acquire_lease
-TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget, nightshift_relay;

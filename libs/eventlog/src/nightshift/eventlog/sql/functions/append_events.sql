@@ -115,6 +115,3 @@ BEGIN
     head := v_head + v_count;
 END
 $$;
-
-GRANT EXECUTE ON FUNCTION nightshift.append_events
-TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget;

@@ -48,6 +48,3 @@ BEGIN
     END LOOP;
 END
 $$;
-
-GRANT EXECUTE ON FUNCTION nightshift.append_many
-TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget;

@@ -60,6 +60,3 @@ BEGIN
     RETURN v_version;
 END
 $$;
-
-GRANT EXECUTE ON FUNCTION nightshift.append_one
-TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget;

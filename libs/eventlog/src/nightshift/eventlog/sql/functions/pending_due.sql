@@ -8,6 +8,3 @@ BEGIN
     ORDER BY p.due_at, p.key LIMIT p_limit;
 END
 $$;
-
-GRANT EXECUTE ON FUNCTION nightshift.pending_due
-TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget, nightshift_relay, nightshift_reader;

@@ -22,6 +22,3 @@ BEGIN
     LIMIT p_limit;
 END
 $$;
-
-GRANT EXECUTE ON FUNCTION nightshift.read_open_streams
-TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget, nightshift_relay, nightshift_reader;

@@ -13,6 +13,3 @@ BEGIN
     ) AS e;
 END
 $$;
-
-GRANT EXECUTE ON FUNCTION nightshift.read_shards
-TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget, nightshift_relay, nightshift_reader;

@@ -8,6 +8,3 @@ BEGIN
     ORDER BY e.version LIMIT p_limit;
 END
 $$;
-
-GRANT EXECUTE ON FUNCTION nightshift.read_stream
-TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget, nightshift_relay, nightshift_reader;

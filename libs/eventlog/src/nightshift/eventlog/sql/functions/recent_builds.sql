@@ -6,5 +6,3 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WHERE e.type = 'build.accepted' AND (p_before IS NULL OR e.recorded_at < p_before)
     ORDER BY e.recorded_at DESC LIMIT p_limit
 $$;
-
-GRANT EXECUTE ON FUNCTION nightshift.recent_builds TO nightshift_reader;

@@ -6,6 +6,3 @@ BEGIN
     WHERE l.name = p_name AND l.owner = p_owner AND l.fence = p_fence;
 END
 $$;
-
-GRANT EXECUTE ON FUNCTION nightshift.release_lease
-TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget, nightshift_relay;

@@ -7,6 +7,3 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     )
     SELECT count(*) FROM freed
 $$;
-
-GRANT EXECUTE ON FUNCTION nightshift.release_leases
-TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget, nightshift_relay;

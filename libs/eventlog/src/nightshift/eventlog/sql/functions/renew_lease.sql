@@ -9,6 +9,3 @@ BEGIN
     RETURN FOUND;
 END
 $$;
-
-GRANT EXECUTE ON FUNCTION nightshift.renew_lease
-TO nightshift_orchestrator, nightshift_sandbox_gateway, nightshift_snapshotter, nightshift_budget, nightshift_relay;

@@ -34,5 +34,3 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WHERE j.reason IS NOT NULL
     ORDER BY j.opened_at, j.kind, j.key LIMIT p_limit
 $$;
-
-GRANT EXECUTE ON FUNCTION nightshift.stale_pending TO nightshift_reader;

@@ -1,0 +1,1 @@
+"""What the budget service does, by subject: grants, accounts, wakes."""

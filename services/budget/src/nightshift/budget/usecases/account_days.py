@@ -1,0 +1,57 @@
+"""An account on the current day: opened with the default budget when nobody opened it, and refreshed at midnight."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID, uuid5
+
+from nightshift.budget.domain import events
+from nightshift.budget.domain.calendar import Day, Period, day_at, period_start
+from nightshift.budget.domain.ledger import Account, open_account, refresh
+from nightshift.budget.domain.policy import BudgetPolicy
+from nightshift.budget.ports import LedgerSnapshot
+from nightshift.contracts.ids import NAMESPACE
+from nightshift.contracts.model import Event
+from nightshift.eventlog.port import Append, NewEvent, account_stream
+
+
+class AccountDays:
+    """Finds the account of a ledger snapshot as of the snapshot's clock."""
+
+    def __init__(self, policy: BudgetPolicy) -> None:
+        self.policy = policy
+
+    def today(self, account_id: str, snapshot: LedgerSnapshot) -> tuple[Account, Day, Sequence[Append]]:
+        """Return the account today, the day, and the events that the log lacks about it."""
+        appends: list[Append] = []
+        account = snapshot.account
+        if account is None:
+            account = self._open(account_id, snapshot.now)
+            cause = uuid5(NAMESPACE, f"period/{account_id}/{snapshot.now.isoformat()}")
+            appends.append(on_account(account_id, events.period_set(account), cause))
+        day = day_at(account.period, snapshot.now)
+        before = account.day
+        account = refresh(account, day)
+        if account.day != before or snapshot.account is None:
+            cause = uuid5(NAMESPACE, f"day/{account_id}/{day.label}")
+            appends.append(on_account(account_id, events.refreshed(account, day), cause))
+        return account, day, joined(appends)
+
+    def _open(self, account_id: str, now: datetime) -> Account:
+        policy = self.policy
+        zone = policy.default_time_zone
+        start = period_start(zone, now, policy.day_seconds)
+        period = Period(zone, start, policy.default_period_days, policy.day_seconds)
+        return open_account(account_id, period, policy.default_period_budget, day_at(period, now))
+
+
+def on_account(account_id: str, fact: Event, cause: UUID) -> Append:
+    """Append one fact to the account's stream."""
+    return Append(account_stream(account_id), (NewEvent(fact, cause),))
+
+
+def joined(appends: Sequence[Append]) -> Sequence[Append]:
+    """Join the appends of each stream, because a transaction may name a stream once."""
+    streams: dict[str, list[NewEvent]] = {}
+    for append in appends:
+        streams.setdefault(append.stream_id, []).extend(append.events)
+    return [Append(stream_id, tuple(events)) for stream_id, events in streams.items()]

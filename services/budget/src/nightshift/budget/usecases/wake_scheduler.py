@@ -1,0 +1,100 @@
+"""Does what time asks for: wakes due sleepers, ends expired grants, and answers requests whose message was lost.
+
+The log's pending projection is the only memory that counts, so any number of replicas may run this."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from nightshift.budget.usecases.grants import Grants
+from nightshift.budget.usecases.wakes import Wakes
+from nightshift.contracts.events.build import BudgetRequested
+from nightshift.contracts.model import PendingKind
+from nightshift.eventlog.errors import Transient
+from nightshift.eventlog.port import EventLog, PendingItem
+
+_log = structlog.get_logger(__name__)
+
+#: Seconds between two looks for what is due: a sleeper wakes within a second of its time.
+TICK = 0.5
+#: Seconds between two looks for requests whose message was lost.
+SWEEP = 60.0
+#: Seconds between two looks for sleepers of accounts that got money back. Each look reads every sleeper.
+RELEASED = 2.0
+#: How many due items one look takes.
+BATCH = 500
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class WakeScheduler:
+    """Ticks for as long as the service runs."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        grants: Grants,
+        wakes: Wakes,
+        *,
+        wake_jitter_s: float,
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        """`wake_jitter_s`: over how many seconds the sleepers of one moment wake."""
+        self._event_log = log
+        self._grants = grants
+        self._wakes = wakes
+        self._jitter = wake_jitter_s
+        self._clock = clock
+        self._try_again: dict[str, datetime] = {}  # due sleepers that cannot be paid yet
+
+    async def run(self) -> None:
+        """Tick until cancelled. While the database does not answer, wait and log it."""
+        loop = asyncio.get_running_loop()
+        sweep_at = released_at = loop.time()
+        while True:
+            try:
+                await self.tick(self._clock())
+                if loop.time() >= released_at:
+                    await self._wakes.wake_for_released_money()
+                    released_at = loop.time() + RELEASED
+                if loop.time() >= sweep_at:
+                    await self.sweep()
+                    sweep_at = loop.time() + SWEEP
+            except Transient as error:
+                _log.warning("wake_scheduler.tick_failed", error=str(error))
+            await asyncio.sleep(TICK)
+
+    async def tick(self, now: datetime) -> None:
+        """Wake the sleepers that are due, the longest due first, and end the grants that expired."""
+        limit = BATCH + len(self._try_again)  # those that cannot be paid must not hide the others
+        items = await self._event_log.pending(PendingKind.SLEEPER, due_before=now, limit=limit)
+        waiting = {item.key: self._try_again[item.key] for item in items if item.key in self._try_again}
+        due = [item for item in items if self._is_due(item, now) and waiting.get(item.key, now) <= now]
+        self._try_again = {**waiting, **await self._wakes.wake_due(due, now)}
+        for item in await self._event_log.pending(PendingKind.RESERVATION, due_before=now, limit=BATCH):
+            await self._grants.expire(item)
+
+    async def sweep(self) -> None:
+        """Answer the requests for money that wait: their messages may have been lost with the broker."""
+        after = ""
+        while items := await self._event_log.pending(PendingKind.BUDGET_REQUEST, after_key=after):
+            after = items[-1].key
+            for item in items:
+                async for event in self._event_log.read_stream(
+                    item.stream_id, from_version=item.version, to_version=item.version
+                ):
+                    if isinstance(event.data, BudgetRequested):
+                        await self._grants.answer(event, event.data)
+
+    def _is_due(self, item: PendingItem, now: datetime) -> bool:
+        """Whether the item's time and its part of the jitter have passed.
+
+        The part is a hash of the build id, so that ten thousand builds do not wake in one second.
+        """
+        draw = int.from_bytes(hashlib.blake2s(item.key.encode(), digest_size=4).digest()) / 2**32
+        return item.due_at is not None and item.due_at + timedelta(seconds=self._jitter * draw) <= now

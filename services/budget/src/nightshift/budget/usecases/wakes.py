@@ -1,0 +1,304 @@
+"""Wakes: a sleeping build wakes with the money for its next call reserved, so that no wake ends in a denial."""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+import structlog
+
+from nightshift.budget.domain import events
+from nightshift.budget.domain.ledger import Reservation, reserve
+from nightshift.budget.domain.sleepers import Need, share
+from nightshift.budget.ports import Ledger, LedgerChange, LedgerSnapshot, Opening
+from nightshift.budget.usecases.account_days import AccountDays
+from nightshift.budget.usecases.bills import Bills, newest_first, read_bills, settle_bills
+from nightshift.contracts.events.budget import BudgetGranted, WakeRequested
+from nightshift.contracts.events.build import (
+    BudgetRequested,
+    BuildAccepted,
+    BuildWoken,
+    CheckpointSaved,
+    ModelCallStarted,
+    SleepRequested,
+)
+from nightshift.contracts.ids import event_id
+from nightshift.contracts.model import PendingKind
+from nightshift.eventlog.errors import EventIdReused, Refused, StreamClosed, Transient, VersionConflict
+from nightshift.eventlog.port import Append, EventLog, NewEvent, PendingItem, RecordedEvent, build_stream
+
+WakeReason = Literal["refresh", "top_up", "person", "provider"]
+
+_log = structlog.get_logger(__name__)
+
+#: No build that sleeps appends these, and none is appended for one.
+_AWAKE = (WakeRequested, BuildWoken, ModelCallStarted, BudgetRequested, CheckpointSaved)
+
+#: A wake that others overtook on the build's stream is decided again, this many times at most.
+ATTEMPTS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Sleeper:
+    """A build that is asleep at version `head` of its stream. `need` none: it never asked for money."""
+
+    slept: RecordedEvent
+    sleep: SleepRequested
+    head: int
+    need: Need | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unpaid:
+    """Why a sleeper was not woken: the account has `left` microdollars until `refresh_at`."""
+
+    left: int
+    refresh_at: datetime
+
+
+class Wakes:
+    """The use cases about sleepers."""
+
+    def __init__(self, log: EventLog, ledger: Ledger, days: AccountDays) -> None:
+        self._event_log = log
+        self._ledger = ledger
+        self._days = days
+        # What a former process noted died with it, so the first look is at every account.
+        self._every_account = True
+        self._accounts: set[str] = set()
+        self._sleeps: dict[tuple[str, int], SleepRequested] = {}  # of the sleepers at the last look
+
+    def note_money(self, account_id: str) -> None:
+        """Note that the account may have money for its sleepers: look at them soon."""
+        self._accounts.add(account_id)
+
+    def note_sleep(self, slept: SleepRequested) -> None:
+        """Note a new sleeper: money that came back between its denial and its sleep may be enough for it."""
+        if slept.reason == "budget":
+            self._accounts.add(slept.account_id)
+
+    async def wake_for_released_money(self) -> None:
+        """Wake sleepers of the accounts that were noted, the oldest first, as many as the money is enough for."""
+        every, accounts = self._every_account, self._accounts
+        if not every and not accounts:
+            return
+        self._every_account, self._accounts = False, set()
+        try:
+            for sleepers in (await self._sleepers(None if every else accounts)).values():
+                await self._wake_in_turn(sleepers, reason="top_up")
+        except Transient:
+            self._every_account |= every
+            self._accounts |= accounts
+            raise
+
+    async def wake_account(self, account_id: str) -> None:
+        """Wake the account's builds that sleep for money, the oldest first, as many as its money is enough for."""
+        for sleepers in (await self._sleepers({account_id})).values():
+            await self._wake_in_turn(sleepers, reason="top_up")
+
+    async def wake_due(self, items: Sequence[PendingItem], now: datetime) -> Mapping[str, datetime]:
+        """Wake the builds whose time has come.
+
+        Returns, for each that cannot be paid yet, its key and when to try it again without other news.
+        """
+        waiting: dict[str, datetime] = {}
+        accounts: dict[str, list[Sleeper]] = {}
+        for item in items:
+            sleeper = await self._sleeper(item.stream_id)
+            if sleeper is not None:
+                accounts.setdefault(sleeper.sleep.account_id, []).append(sleeper)
+        for sleepers in accounts.values():
+            for sleeper, unpaid in await self._wake_in_turn(sleepers, reason="refresh"):
+                deadline = await self._deadline(sleeper)
+                if deadline is not None and deadline <= now:
+                    await self._append_wake(sleeper, "refresh", sleeper.slept.event_id)
+                else:
+                    again = unpaid.refresh_at if deadline is None else min(unpaid.refresh_at, deadline)
+                    waiting[sleeper.slept.subject] = again
+        return waiting
+
+    async def wake_asked(self, asked: RecordedEvent) -> None:
+        """Wake a build because a person asked. A request that woke it before changes nothing.
+
+        Raises Refused when the build is not asleep, and when its account has not enough money for its next call.
+        """
+        build_id = asked.subject
+        sleeper = await self._sleeper(build_stream(build_id))
+        if sleeper is None:
+            if await self._woke_before(asked):
+                return
+            raise Refused(
+                f"build {build_id} is not asleep", hint="nightshift builds shows what each build does"
+            )
+        unpaid = await self._wake(sleeper, "person", asked.event_id)
+        if unpaid is not None and sleeper.need is not None:
+            raise Refused(
+                f"account {sleeper.sleep.account_id} has {unpaid.left} microdollars left today;"
+                f" the next call of build {build_id} may cost {sleeper.need.minimum}",
+                hint=f"nightshift account top-up {sleeper.sleep.account_id} AMOUNT",
+            )
+
+    async def _woke_before(self, asked: RecordedEvent) -> bool:
+        woken = event_id(asked.event_id, WakeRequested.type)
+        async for event in newest_first(self._event_log, build_stream(asked.subject)):
+            if event.event_id == woken:
+                return True
+        return False
+
+    async def _wake_in_turn(
+        self, sleepers: Sequence[Sleeper], *, reason: WakeReason
+    ) -> Sequence[tuple[Sleeper, Unpaid]]:
+        """Wake these builds of one account, the longest asleep first. Returns those that cannot be paid."""
+        unpaid = []
+        queue = sorted(sleepers, key=lambda one: one.slept.recorded_at)
+        for place, sleeper in enumerate(queue):
+            later = [one.need for one in queue[place + 1 :] if one.need is not None]
+            why: WakeReason = "provider" if sleeper.sleep.reason == "provider" else reason
+            missing = await self._wake(sleeper, why, sleeper.slept.event_id, later=later)
+            if missing is not None:
+                unpaid.append((sleeper, missing))
+        return unpaid
+
+    async def _wake(
+        self, sleeper: Sleeper, reason: WakeReason, cause: UUID, *, later: Sequence[Need] = ()
+    ) -> Unpaid | None:
+        """Reserve the next call's money and wake the build, in one transaction. Returns why not, or None."""
+        for _ in range(ATTEMPTS):
+            if sleeper.need is None:
+                await self._append_wake(sleeper, reason, cause)
+                return None
+            held = await self._ledger.unsettled(sleeper.slept.subject)
+            bills = await read_bills(self._event_log, sleeper.slept.stream_id, held)
+            try:
+                if bills.version in (None, sleeper.head):
+                    return await self._reserve_and_wake(
+                        sleeper, sleeper.need, bills, reason=reason, cause=cause, later=later
+                    )
+            except VersionConflict:
+                pass
+            except (EventIdReused, StreamClosed):
+                return None  # woken for the same cause before, or ended
+            again = await self._sleeper(sleeper.slept.stream_id)
+            if again is None or again.slept.event_id != sleeper.slept.event_id:
+                return None
+            sleeper = again
+        raise Transient(f"{sleeper.slept.stream_id} changed {ATTEMPTS} times while the build was being woken")
+
+    async def _reserve_and_wake(
+        self,
+        sleeper: Sleeper,
+        need: Need,
+        bills: Bills,
+        *,
+        reason: WakeReason,
+        cause: UUID,
+        later: Sequence[Need],
+    ) -> Unpaid | None:
+        account_id = sleeper.sleep.account_id
+        unpaid: Unpaid | None = None
+
+        def decide(snapshot: LedgerSnapshot) -> LedgerChange | None:
+            nonlocal unpaid
+            account, day, appends = self._days.today(account_id, snapshot)
+            settled = settle_bills(account, bills)
+            account = settled.account
+            wanted = share(account.left_today, need, later)
+            amount = 0
+            if wanted is not None:
+                account, amount = reserve(account, wanted.amount, wanted.minimum)
+            if not amount:
+                unpaid = Unpaid(account.left_today, day.refresh_at)
+                return None
+            wake = WakeRequested(reason=reason)
+            lease_id = event_id(cause, wake.type)  # the reservation has the id of its wake
+            granted = events.granted(
+                account,
+                lease_id=lease_id,
+                amount=amount,
+                now=snapshot.now,
+                lasts=self._days.policy.grant_lasts,
+            )
+            on_build = (*settled.events, NewEvent(granted, cause), NewEvent(wake, cause))
+            append = Append(sleeper.slept.stream_id, on_build, sleeper.head)
+            reservation = Reservation(lease_id, account_id, sleeper.slept.subject, account.day, amount)
+            opening = Opening(reservation, event_id(cause, BudgetGranted.type), granted.expires_at)
+            return LedgerChange(account, [*appends, append], opening, settled.ended)
+
+        change = await self._ledger.transact(account_id, decide)
+        if change is not None and change.ended:
+            self.note_money(account_id)
+        return unpaid
+
+    async def _append_wake(self, sleeper: Sleeper, reason: WakeReason, cause: UUID) -> None:
+        """Wake a build whose next step costs nothing."""
+        wake = WakeRequested(reason=reason)
+        try:
+            await self._event_log.append(
+                sleeper.slept.stream_id, [NewEvent(wake, cause)], expected_version=sleeper.head
+            )
+        except (VersionConflict, EventIdReused, StreamClosed) as error:
+            # Still asleep: the next look finds it again. Else there is nothing to wake.
+            _log.info("wake.overtaken", build_id=sleeper.slept.subject, reason=type(error).__name__)
+
+    async def _sleepers(self, accounts: Set[str] | None) -> Mapping[str, Sequence[Sleeper]]:
+        """Return the builds that sleep for money of these accounts (None: of all), by account."""
+        found: dict[str, list[Sleeper]] = {}
+        sleeps: dict[tuple[str, int], SleepRequested] = {}
+        after = ""
+        while items := await self._event_log.pending(PendingKind.SLEEPER, after_key=after):
+            after = items[-1].key
+            for item in items:
+                sleep = await self._sleep(item)
+                if sleep is None:
+                    continue
+                sleeps[item.stream_id, item.version] = sleep
+                if sleep.reason == "budget" and (accounts is None or sleep.account_id in accounts):
+                    sleeper = await self._sleeper(item.stream_id)
+                    if sleeper is not None:
+                        found.setdefault(sleep.account_id, []).append(sleeper)
+        self._sleeps = sleeps
+        return found
+
+    async def _sleep(self, item: PendingItem) -> SleepRequested | None:
+        known = self._sleeps.get((item.stream_id, item.version))
+        if known is not None:
+            return known
+        async for event in self._event_log.read_stream(item.stream_id, from_version=item.version, limit=1):
+            if isinstance(event.data, SleepRequested):
+                return event.data
+        return None
+
+    async def _sleeper(self, stream_id: str) -> Sleeper | None:
+        """Read what a build sleeps for and what its next call needs. Returns None when it is not asleep."""
+        slept, head, reserved = None, 0, 0
+        async for event in newest_first(self._event_log, stream_id):
+            head = max(head, event.version)
+            match event.data:
+                case _ if slept is None and isinstance(event.data, _AWAKE):
+                    return None
+                case SleepRequested() if slept is None:
+                    slept = event
+                case ModelCallStarted() as call:
+                    reserved = max(reserved, call.reserve_microusd)
+                case BudgetRequested() as request if slept is not None:
+                    minimum = max(request.minimum_microusd, reserved)
+                    return _sleeper(slept, head, Need(max(request.amount_microusd, minimum), minimum))
+                case data if data.terminal:
+                    return None
+                case _:
+                    pass
+        return None if slept is None else _sleeper(slept, head, None)
+
+    async def _deadline(self, sleeper: Sleeper) -> datetime | None:
+        """The time at which the build fails when it is not ready; a sleeper wakes for that without money."""
+        async for event in self._event_log.read_stream(sleeper.slept.stream_id, limit=1):
+            if isinstance(event.data, BuildAccepted):
+                return event.data.deadline
+        return None
+
+
+def _sleeper(slept: RecordedEvent, head: int, need: Need | None) -> Sleeper:
+    if not isinstance(slept.data, SleepRequested):
+        raise TypeError(f"{slept.stream_id} version {slept.version} is no sleep.requested")
+    return Sleeper(slept, slept.data, head, need)

@@ -1,0 +1,112 @@
+"""The repository of builds over the event log. Large fields go to the object store before an append."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID
+
+from nightshift.contracts.model import Event
+from nightshift.eventlog.errors import VersionConflict
+from nightshift.eventlog.large import externalize, materialize
+from nightshift.eventlog.objects.port import ObjectStore
+from nightshift.eventlog.port import Appended, EventLog, NewEvent, RecordedEvent, build_stream
+from nightshift.orchestrator.domain.commands import Command
+from nightshift.orchestrator.domain.decide import causes, decide
+from nightshift.orchestrator.domain.evolve import evolve
+from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.domain.state import INITIAL, BuildState
+from nightshift.orchestrator.ports import CannotFold
+
+
+class EventLogBuildRepository:
+    """Implements the port BuildRepository."""
+
+    def __init__(self, log: EventLog, objects: ObjectStore, *, policy: Policy, actor: str) -> None:
+        self._log = log
+        self._objects = objects
+        self._policy = policy
+        self._actor = actor
+
+    async def load(self, build_id: str) -> BuildState:
+        """Return the build's state. Returns INITIAL when the build does not exist. Raises CannotFold."""
+        return await self.catch_up(build_id, INITIAL)
+
+    async def catch_up(self, build_id: str, state: BuildState) -> BuildState:
+        """Return the state after the events that were appended since `state`. Raises CannotFold."""
+        events = self._log.read_stream(build_stream(build_id), from_version=state.version + 1)
+        async for event in events:
+            data = await materialize(event.data, self._objects)
+            state = _evolved(state, event if data is event.data else event._replace(data=data))
+        return state
+
+    async def commit(self, build_id: str, state: BuildState, command: Command, now: datetime) -> BuildState:
+        """Decide, append the events at the state's version, and return the state after them.
+
+        Raises VersionConflict, EventIdReused or StreamClosed when `state` is not the newest.
+        """
+        events = decide(state, command, now, self._policy)
+        if not events:
+            return state
+        new = _new_events(causes(state, command, events), events)
+        appended = await self._append(build_id, new, expected_version=state.version)
+        if not appended.fresh:
+            # The same ids exist: this process appended them and lost the answer, or a slow owner did. Nothing that must
+            # happen once, such as a model call, may follow from an append that may be another process's.
+            raise VersionConflict(f"build {build_id}: this step was taken before")
+        for one, version, event_id in zip(new, appended.versions, appended.event_ids, strict=True):
+            state = _evolved(
+                state,
+                RecordedEvent(
+                    event_id=event_id,
+                    stream_id=appended.stream_id,
+                    version=version,
+                    data=one.data,
+                    correlation_id=build_id,
+                    causation_id=one.causation_id,
+                    actor=self._actor,
+                    traceparent=None,
+                    recorded_at=now,
+                ),
+            )
+        return state
+
+    async def commit_at_any_version(self, build_id: str, command: Command, now: datetime) -> None:
+        """Append a decision that is the same in every state. Raises StreamClosed when the build has ended."""
+        events = decide(INITIAL, command, now, self._policy)
+        await self._append(
+            build_id, _new_events(causes(INITIAL, command, events), events), expected_version=None
+        )
+
+    async def exists(self, build_id: str) -> bool:
+        """Return whether the log has an event of this build."""
+        async for _ in self._log.read_stream(build_stream(build_id), limit=1):
+            return True
+        return False
+
+    async def _append(
+        self, build_id: str, events: Sequence[NewEvent], *, expected_version: int | None
+    ) -> Appended:
+        stored = [await self._externalized(one) for one in events]
+        return await self._log.append(build_stream(build_id), stored, expected_version=expected_version)
+
+    async def _externalized(self, event: NewEvent) -> NewEvent:
+        data = await externalize(event.data, self._objects)
+        return event if data is event.data else replace(event, data=data)
+
+
+def _evolved(state: BuildState, event: RecordedEvent) -> BuildState:
+    try:
+        return evolve(state, event)
+    except Exception as error:
+        raise CannotFold(event, error) from error
+
+
+def _new_events(causes: Sequence[UUID], events: Sequence[Event]) -> tuple[NewEvent, ...]:
+    """Give events of one type and cause an index each, so that their ids differ."""
+    seen: Counter[tuple[UUID, str]] = Counter()
+    new: list[NewEvent] = []
+    for cause, event in zip(causes, events, strict=True):
+        new.append(NewEvent(event, cause, seen[cause, event.type]))
+        seen[cause, event.type] += 1
+    return tuple(new)

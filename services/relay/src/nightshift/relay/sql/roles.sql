@@ -1,0 +1,2 @@
+-- The role of the relay.
+SELECT pg_temp.create_role('nightshift_relay');

@@ -1,0 +1,89 @@
+"""The orchestrator's ports in a simulated deployment: a scripted model, build numbers, the query for unowned builds."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.memory.deployment.deployment import SimulatedDeployment
+
+from nightshift.contracts.events.build import ModelCallStarted, Usage
+from nightshift.contracts.model import PendingKind
+from nightshift.orchestrator.domain.commands import Answer, CallFailed
+from nightshift.orchestrator.ports import CallError, UsageMeter
+from nightshift.simulation import Violation
+
+
+@dataclass(frozen=True)
+class Outside:
+    """The orchestrator's ports Model, BuildNumbers and UnownedBuilds."""
+
+    deployment: SimulatedDeployment
+
+    async def number(self, project_id: str, build_id: str) -> int:
+        async def draw() -> int:
+            numbers = self.deployment.numbers
+            return numbers.setdefault(build_id, len(numbers) + 1)
+
+        return await self.deployment.world.insist("number", draw)
+
+    async def unowned(self, *, limit: int) -> Sequence[str]:
+        async def query() -> list[str]:
+            pending, now = self.deployment.tables.pending, asyncio.get_running_loop().time()
+            asleep = {item.key for item in pending.values() if item.kind is PendingKind.SLEEPER}
+            held = self.deployment.leases._held
+            return [
+                item.key
+                for item in pending.values()
+                if item.kind is PendingKind.BUILD
+                and item.key not in asleep
+                and not ((lease := held.get(f"build/{item.key}")) and lease.owner and lease.expires_at > now)
+            ][:limit]
+
+        return await self.deployment.world.remote("unowned", query)
+
+    async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
+        meter.under_way = True
+        deployment, world = self.deployment, self.deployment.world
+        request = json.loads(body)
+        build_id = request["messages"][0]["content"][0]["text"].split("<")[1].split(">")[0]
+        deployment.requests_sent[build_id] += 1
+        started = sum(isinstance(event, ModelCallStarted) for event in deployment.events(build_id))
+        if deployment.requests_sent[build_id] > started:
+            raise Violation(f"{build_id}: a request left before its reservation was in the log")
+        await asyncio.sleep(world.draws.uniform(0.05, 2.0))
+        if world.strikes(0.1):
+            raise CallError(CallFailed("overloaded", "busy", status=529, retry_after_s=1.0))
+        meter.usage = Usage(input_tokens=4_000, output_tokens=1)
+        await asyncio.sleep(world.draws.uniform(0.05, 2.0))
+        if world.strikes(0.1):
+            raise CallError(CallFailed("stream_cut", "cut", usage=meter.usage, maybe_billed=True))
+        answered = sum(message["role"] == "assistant" for message in request["messages"])
+        return scripted_answer(answered, deployment.turns)
+
+
+def scripted_answer(answered: int, turns: int) -> Answer:
+    """Two tool calls a turn, and the end of the work at the turn after the last."""
+    done = answered >= turns
+    uses = (
+        ()
+        if done
+        else tuple(
+            {
+                "type": "tool_use",
+                "id": f"toolu_{answered}_{index}",
+                "name": "bash",
+                "input": {"command": f"echo {answered}.{index}"},
+            }
+            for index in range(2)
+        )
+    )
+    return Answer(
+        message_id=f"msg_{answered}",
+        model="scripted-1",
+        content=({"type": "text", "text": f"turn {answered}"}, *uses),
+        stop_reason="end_turn" if done else "tool_use",
+        usage=Usage(input_tokens=4_000, output_tokens=200),
+        latency_ms=1,
+        first_token_ms=1,
+    )

@@ -1,0 +1,127 @@
+"""The scenario of the whole deployment: what runs, for how long, and the verdict at the end."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from functools import partial
+
+from tests.memory.deployment import money, people, services
+from tests.memory.deployment.broker import relay
+from tests.memory.deployment.deployment import SimulatedDeployment
+from tests.support import build_invariants
+
+from nightshift.contracts.events.build import BuildCancelled, BuildReady
+from nightshift.contracts.model import Owner
+from nightshift.simulation import SimulatedProcess, Violation, World
+
+#: Seconds after the last end and the last fault in which every pending row must be closed.
+SETTLING_S = 60.0
+#: Seconds in which restarted services handle everything again.
+REDELIVERY_S = 12.0
+#: Seconds in which every build must end.
+LONGEST_S = 3600.0
+
+
+async def scenario(world: World, **changes: object) -> SimulatedDeployment:
+    """Runs two builds to their end under the faults of the seed. Raises Violation for a broken promise."""
+    deployment = SimulatedDeployment(world, ("b1", "b2"), **changes)
+    start = partial(_start, world, deployment)
+    budgets = [start("budget-1", services.budget, "budget-1")]
+    if world.draws.random() < 0.3:
+        budgets.append(start("budget-2", services.budget, "budget-2"))
+    processes = [
+        *budgets,
+        start("orch-1", services.orchestrator, "orch-1"),
+        start("orch-2", services.orchestrator, "orch-2"),
+        start("gateway", services.gateway),
+        start("snapshotter", services.snapshotter),
+    ]
+    log = deployment.log(None)
+    world.start("relay", lambda: relay(world, log, deployment.broker, deployment.relay, deployment.shards))
+    _outsiders(world, deployment, budgets)
+    await _until_quiet(deployment)
+    judge(deployment)
+    await _redeliver_everything(deployment, processes)
+    deployment.over = True
+    await world.finish(processes, within=LONGEST_S * 2)
+    return deployment
+
+
+def _start(world: World, deployment: SimulatedDeployment, name: str, main, *arguments: object):
+    return world.start(name, lambda: main(deployment, *arguments))
+
+
+def _outsiders(world: World, deployment: SimulatedDeployment, budgets) -> None:
+    plans: list[Coroutine[object, object, None]] = []
+    for build_id in deployment.build_ids:
+        plans += [people.ask_for_build(deployment, build_id), people.cancel_build(deployment, build_id)]
+        if world.draws.random() < 0.3:
+            plans.append(people.send_message(deployment, build_id))
+        if world.draws.random() < 0.3:
+            plans.append(people.ask_for_wake(deployment, build_id))
+    plans += [people.top_up(deployment, number) for number in range(world.draws.randrange(3))]
+    plans += [people.empty_broker(deployment, *budgets) for _ in range(world.draws.randrange(3))]
+    plans += [people.redeliver(deployment, *budgets) for _ in range(world.draws.randrange(3))]
+    for plan in plans:
+        deployment.outsiders.add(asyncio.create_task(plan))
+
+
+async def _until_quiet(deployment: SimulatedDeployment) -> None:
+    """Waits until every build has ended and no row is pending. Raises Violation when that takes too long."""
+    try:
+        async with asyncio.timeout(LONGEST_S):
+            while not deployment.all_ended or deployment.world.faulty:
+                await deployment.beat()
+    except TimeoutError:
+        late = [one for one in deployment.build_ids if not deployment.ended(one)]
+        raise Violation(f"not ended after {LONGEST_S:.0f} s: {', '.join(late)}") from None
+    try:
+        async with asyncio.timeout(SETTLING_S):
+            while deployment.tables.pending:
+                await deployment.beat()
+    except TimeoutError:
+        found = money.outlived(deployment.tables.pending.values())
+        raise Violation("; ".join(found + verdict(deployment))) from None
+
+
+async def _redeliver_everything(
+    deployment: SimulatedDeployment, processes: Sequence[SimulatedProcess]
+) -> None:
+    """Publishes every fact and request again to restarted services. Raises Violation when that changes anything."""
+    for outsider in deployment.outsiders:
+        outsider.cancel()
+    await asyncio.sleep(REDELIVERY_S)
+    history = deployment.history()
+    handled = {event.causation_id for event in history}
+    requests = [one for one in deployment.requests if one.event_id in handled]
+    accounts = dict(deployment.ledger.accounts)
+    for process in processes:
+        deployment.world.kill(process, "before the redelivery of everything")
+    deployment.broker.empty()
+    await deployment.broker.publish([*history, *requests])
+    await asyncio.sleep(REDELIVERY_S)
+    added = [f"{one.stream_id} {one.data.type}" for one in deployment.history()[len(history) :]]
+    if added or accounts != deployment.ledger.accounts:
+        raise Violation(f"a redelivery changed accounts or appended {added}")
+    judge(deployment)
+
+
+def judge(deployment: SimulatedDeployment) -> None:
+    """Raises Violation when the history breaks a promise."""
+    if found := verdict(deployment):
+        raise Violation("; ".join(found))
+
+
+def verdict(deployment: SimulatedDeployment) -> list[str]:
+    """Every broken promise of a run that is over."""
+    found = money.violations(deployment.history())
+    for build_id in deployment.build_ids:
+        events = deployment.events(build_id)
+        found += [f"{build_id}: {fault}" for fault in build_invariants.violations(events)]
+        if not any(isinstance(event, BuildReady | BuildCancelled) for event in events):
+            found.append(f"{build_id} neither got ready nor was cancelled")
+    for letter in deployment.broker.dead_letters:
+        if letter.event.data.owner is not Owner.OUTSIDE:
+            found.append(f"{letter.group} refused the fact {letter.event.data.type}: {letter.error}")
+    if len(set(deployment.numbers.values())) != len(deployment.numbers):
+        found.append(f"numbers of the project's builds: {deployment.numbers}")
+    return found

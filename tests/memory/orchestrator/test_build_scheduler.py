@@ -1,0 +1,99 @@
+"""A replica keeps its builds by renewing their leases together, on a virtual clock."""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from nightshift.eventlog.leases.memory import MemoryLeases
+from nightshift.eventlog.leases.port import Lease
+from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, SchedulerSettings
+from nightshift.simulation.loop import SimulatedLoop
+
+TTL = 10.0
+
+
+class Run:
+    """Stands for a build that never ends."""
+
+    def __init__(self, build_id: str) -> None:
+        self.build_id = build_id
+        self.stopped = False
+
+    def hear(self, version: int) -> None: ...
+
+    async def run(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.stopped = True
+
+
+class Nobody:
+    async def unowned(self, *, limit: int) -> Sequence[str]:
+        return ()
+
+
+class Counted(MemoryLeases):
+    """Remembers how many leases each renewal was for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.renewals: list[int] = []
+
+    async def renew_all(self, leases: Sequence[Lease], *, ttl: float) -> Sequence[bool]:
+        self.renewals.append(len(leases))
+        return await super().renew_all(leases, ttl=ttl)
+
+
+def on_a_virtual_clock(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    loop = SimulatedLoop(random.Random(1))
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(work())
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+async def working(
+    leases: MemoryLeases, *builds: str
+) -> tuple[BuildScheduler, dict[str, Run], asyncio.Task[None]]:
+    runs = {build: Run(build) for build in builds}
+    settings = SchedulerSettings(owner="me", lease_s=TTL)
+    scheduler = BuildScheduler(leases, Nobody(), runs.__getitem__, settings=settings)  # type: ignore[arg-type]
+    for build in builds:
+        assert await scheduler.offer(build)
+    return scheduler, runs, asyncio.create_task(scheduler.keep())
+
+
+def test_all_builds_are_renewed_in_one_call_and_stay() -> None:
+    async def work() -> None:
+        leases = Counted()
+        scheduler, runs, keeping = await working(leases, "a", "b", "c")
+        await asyncio.sleep(5 * TTL)
+        assert set(leases.renewals) == {3}
+        assert scheduler.active == 3
+        assert not any(run.stopped for run in runs.values())
+        assert await leases.acquire("build/b", "another", ttl=TTL) is None
+        keeping.cancel()
+        await scheduler.close()
+
+    on_a_virtual_clock(work)
+
+
+def test_the_build_that_another_took_is_let_go_and_the_others_go_on() -> None:
+    async def work() -> None:
+        leases = Counted()
+        scheduler, runs, keeping = await working(leases, "a", "b", "c")
+        await leases.release_all("me")  # as if this process had stood still until all of them ran out
+        assert await leases.acquire("build/b", "another", ttl=1000) is not None
+        await asyncio.sleep(TTL)
+        assert [run.stopped for run in runs.values()] == [False, True, False]
+        assert scheduler.active == 2
+        for build in ("a", "c"):  # nobody had taken them: they are ours anew
+            assert await leases.acquire(f"build/{build}", "another", ttl=TTL) is None
+        keeping.cancel()
+        await scheduler.close()
+
+    on_a_virtual_clock(work)

@@ -1,0 +1,102 @@
+"""The invariants of one build's events. They share no code with what they judge."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from nightshift.contracts.events.budget import BudgetGranted
+from nightshift.contracts.events.build import (
+    BuildReady,
+    BuildWoken,
+    CheckpointSaved,
+    ModelCallFailed,
+    ModelCallResponded,
+    ModelCallStarted,
+    SleepRequested,
+    ToolCallRequested,
+)
+from nightshift.contracts.events.sandbox import ToolCallCompleted
+from nightshift.contracts.model import Event
+
+
+def violations(events: Sequence[Event]) -> list[str]:
+    """Every broken promise in the events of a build that has ended."""
+    return [*calls(events), *money(events), *order(events)]
+
+
+def calls(events: Sequence[Event]) -> list[str]:
+    """Every attempt starts and ends once, every turn has one answer, every tool call one result."""
+    found = []
+    started = Counter((e.turn, e.attempt) for e in events if isinstance(e, ModelCallStarted))
+    ended = Counter(
+        (e.turn, e.attempt) for e in events if isinstance(e, ModelCallResponded | ModelCallFailed)
+    )
+    answered = Counter(e.turn for e in events if isinstance(e, ModelCallResponded))
+    if max(started.values(), default=1) > 1 or max(ended.values(), default=1) > 1:
+        found.append("an attempt was started or ended twice")
+    if started != ended:
+        found.append(f"started {started - ended} and never ended, or the reverse")
+    if any(count != 1 for count in answered.values()):
+        found.append(f"two answers for one turn: {answered}")
+    if sorted(answered) != list(range(1, len(answered) + 1)):
+        found.append(f"turns {sorted(answered)} are not 1, 2, 3…")
+    asked = [e.call_id for e in events if isinstance(e, ToolCallRequested)]
+    results = [e.call_id for e in events if isinstance(e, ToolCallCompleted)]
+    if sorted(asked) != sorted(results) or len(set(asked)) != len(asked):
+        found.append("not one result per tool call")
+    return found
+
+
+def money(events: Sequence[Event]) -> list[str]:
+    """Every call is covered by its grant, costs at most its worst case, and is part of the bill."""
+    found, free, costs, total = [], {}, {}, 0
+    for event in events:
+        match event:
+            case BudgetGranted():
+                free[event.lease_id] = event.amount_microusd
+            case ModelCallStarted():
+                free[event.lease_id] = free.get(event.lease_id, 0) - event.reserve_microusd
+                costs[event.turn, event.attempt] = (event.lease_id, event.reserve_microusd)
+                if free[event.lease_id] < 0:
+                    found.append(f"turn {event.turn} was started without the money for its worst case")
+            case ModelCallResponded() | ModelCallFailed():
+                lease, reserve = costs[event.turn, event.attempt]
+                free[lease] += reserve - event.cost_microusd
+                total += event.cost_microusd
+                if event.cost_microusd > reserve:
+                    found.append(f"turn {event.turn} cost more than its worst case")
+            case BuildReady() if event.cost_microusd != total:
+                found.append(f"cost {event.cost_microusd} is not the sum {total}")
+            case _:
+                pass
+    return found
+
+
+def order(events: Sequence[Event]) -> list[str]:
+    """A checkpoint precedes the next call and the sleep. No call starts during a sleep."""
+    found, asleep, checkpoint, answered, open_calls = [], False, 0, 0, set()
+    for event in events:
+        match event:
+            case ToolCallRequested():
+                open_calls.add(event.call_id)
+            case ToolCallCompleted():
+                open_calls.discard(event.call_id)
+            case CheckpointSaved():
+                checkpoint = event.turn
+                if open_calls:
+                    found.append(f"checkpoint of turn {event.turn} before its results")
+            case ModelCallStarted():
+                if asleep:
+                    found.append(f"turn {event.turn} was begun asleep")
+                if event.turn > 1 and checkpoint < event.turn - 1:
+                    found.append(f"turn {event.turn} was begun without the checkpoint before it")
+            case ModelCallResponded():
+                answered = event.turn
+            case SleepRequested():
+                asleep = True
+                if checkpoint < answered:
+                    found.append("asleep without a checkpoint")
+            case BuildWoken():
+                asleep = False
+            case _:
+                pass
+    return found

@@ -1,0 +1,126 @@
+"""The budget service's ledger in memory, for the simulation. It passes the conformance suite of the port."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from nightshift.budget.domain.ledger import Account, Reservation, Settlement
+from nightshift.budget.ports import Decide, HeldReservation, LedgerChange, LedgerSnapshot
+from nightshift.contracts.model import PendingKind
+from nightshift.eventlog.errors import VersionConflict
+from nightshift.eventlog.memory import MemoryEventLog
+from nightshift.eventlog.wire import Wire, called
+
+
+@dataclass(slots=True)
+class StoredReservation:
+    """A row of the table `reservations`. `end` is None until the reservation is settled."""
+
+    reservation: Reservation
+    granted_event: UUID
+    end: Settlement | None = None
+
+    def held(self) -> HeldReservation:
+        """The row as the port returns it."""
+        return HeldReservation(self.reservation, self.granted_event, settled=self.end is not None)
+
+
+@dataclass(slots=True)
+class LedgerTables:
+    """The tables `accounts` and `reservations` and the account locks. Several ledgers can share them."""
+
+    accounts: dict[str, Account] = field(default_factory=dict)
+    reservations: dict[UUID, StoredReservation] = field(default_factory=dict)  # in the order of their grants
+    locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+
+
+class MemoryLedger:
+    """Implements the port Ledger. `log` must write directly to its tables, so that a transaction is atomic.
+
+    With a `wire`, a call takes time and can fail. `between` runs between the read and the write of a transaction:
+    there other writers can append to the log, as they can on PostgreSQL.
+    """
+
+    def __init__(
+        self,
+        tables: LedgerTables,
+        log: MemoryEventLog,
+        *,
+        now: Callable[[], datetime],
+        wire: Wire | None = None,
+        between: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._tables = tables
+        self._log = log
+        self._now = now
+        self._wire = wire
+        self._between = between
+
+    async def transact(
+        self, account_id: str, decide: Decide, *, lease_id: UUID | None = None
+    ) -> LedgerChange | None:
+        """Decide under the account's lock and write all of the change or nothing."""
+
+        async def transaction() -> LedgerChange | None:
+            async with self._tables.locks[account_id]:
+                snapshot = self._snapshot(account_id, lease_id)
+                if self._between is not None:
+                    await self._between()
+                change = decide(snapshot)
+                if change is None:
+                    return None
+                if any(self._tables.reservations[lease].end for lease, _ in change.ended):
+                    raise VersionConflict("a reservation was settled by another writer meanwhile")
+                appended = await self._log.append_all(change.appends)
+                if change.appends and not any(one.fresh for one in appended):
+                    return None  # the rows were written with these events
+                self._write(change)
+                return change
+
+        return await (
+            transaction() if self._wire is None else self._wire.remote("ledger.transact", transaction)
+        )
+
+    async def unsettled(self, build_id: str) -> Sequence[HeldReservation]:
+        """Return the reservations of the build that have not ended, oldest first."""
+        return await called(
+            self._wire,
+            "ledger.unsettled",
+            lambda: [
+                row.held()
+                for row in self._tables.reservations.values()
+                if row.reservation.build_id == build_id and row.end is None
+            ],
+        )
+
+    async def find(self, lease_id: UUID) -> HeldReservation | None:
+        """Return the reservation, or None."""
+        return await called(self._wire, "ledger.find", lambda: self._held(lease_id))
+
+    async def account(self, account_id: str) -> Account | None:
+        """Return the account, or None."""
+        return await called(self._wire, "ledger.account", lambda: self._tables.accounts.get(account_id))
+
+    def _snapshot(self, account_id: str, lease_id: UUID | None) -> LedgerSnapshot:
+        waits = any(
+            kind is PendingKind.BUDGET_REQUEST and key == str(lease_id)
+            for kind, key, _ in self._log.tables.pending
+        )
+        held = None if lease_id is None else self._held(lease_id)
+        account = self._tables.accounts.get(account_id)
+        return LedgerSnapshot(self._now(), account, held, request_waits=waits)
+
+    def _held(self, lease_id: UUID) -> HeldReservation | None:
+        row = self._tables.reservations.get(lease_id)
+        return None if row is None else row.held()
+
+    def _write(self, change: LedgerChange) -> None:
+        self._tables.accounts[change.account.account_id] = change.account
+        if (opened := change.opened) is not None:
+            row = StoredReservation(opened.reservation, opened.granted_event)
+            self._tables.reservations[opened.reservation.lease_id] = row
+        for lease_id, end in change.ended:
+            self._tables.reservations[lease_id].end = end
