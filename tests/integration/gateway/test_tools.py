@@ -114,7 +114,7 @@ async def test_document_narrate_and_open_port(world: World) -> None:
 
 
 async def test_a_port_where_nothing_answers_is_an_error(world: World) -> None:
-    world.http.answer = None
+    world.probe.answer = None
     [closed] = await world.run(("open_port", {"port": 8124}), timeout_s=1)
     assert (closed.is_error, closed.error_kind) == (True, "tool")
     assert "preview.opened" not in await world.types()

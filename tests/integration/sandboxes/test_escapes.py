@@ -15,7 +15,7 @@ import httpx
 import pytest
 from tests.support.waiting import eventually
 
-from nightshift.sandboxes.agent.keeper import descendants
+from nightshift.sandboxes.agent.command_supervisor import descendants
 from nightshift.sandboxes.errors import FileRefused, NoSandboxHere, SandboxUnavailable
 from nightshift.sandboxes.local import seccomp
 from nightshift.sandboxes.local.driver import LocalDriver
@@ -173,7 +173,7 @@ async def test_a_fork_bomb_is_bounded_and_the_sandbox_lives_on(tmp_path: Path) -
         await sandbox.start_call(
             CallSpec("b/1/0", ["bash", "-c", "f() { f | f & }; f; sleep 100"], timeout_s=None)
         )
-        place = driver._place(sandbox.id)
+        place = driver._directory(sandbox.id)
 
         async def stopped() -> bool:
             with contextlib.suppress(SandboxUnavailable):  # there may be no room for the agent's own process
@@ -208,7 +208,7 @@ async def test_what_a_command_left_behind_does_not_take_the_sandbox_for_ever(tmp
         await sandbox.write_file("file", b"kept")
         await sandbox.write_file("fills.py", _FILLS.encode())
         await sandbox.start_call(CallSpec("b/1/0", ["bash", "-c", "setsid python3 fills.py &"], timeout_s=20))
-        first = driver._place(sandbox.id).pids()[0]
+        first = driver._directory(sandbox.id).pids()[0]
         await eventually(lambda: len(descendants(first)) >= 36)
 
         async def works() -> bool:

@@ -28,7 +28,7 @@ from nightshift.contracts.events.build import (
     SleepRequested,
     ToolCallRequested,
 )
-from nightshift.contracts.events.sandbox import SandboxClosed, SandboxOpened
+from nightshift.contracts.events.sandbox import SandboxClosed, SandboxOpened, SandboxStalled
 
 LEASE = UUID(int=1)
 STARTING = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
@@ -41,6 +41,9 @@ GRANTED = BudgetGranted(
 )
 STARTED = ModelCallStarted(turn=1, attempt=1, model="scripted-1", lease_id=LEASE, reserve_microusd=9)
 STALLED = BuildStalled(reason="dependency", detail="S3 does not answer", action="look after S3")
+SANDBOX_STALLED = SandboxStalled(
+    reason="refused", detail="404: no template 'web'", action="check E2B_TEMPLATE", attempt=3, since=START
+)
 TOOL_CALL = ToolCallRequested(call_id="b/1/0", turn=1, index=0, tool="bash", tool_use_id="t", input={})
 OPENED = SandboxOpened(sandbox_id="s", driver="local", generation=0)
 CLOSED = SandboxClosed(sandbox_id="s", reason="sleep")
@@ -80,6 +83,7 @@ def asleep(reason: str, *, for_s: float | None = 7200) -> SleepRequested:
         ((ACCEPTED, STARTED, STALLED), "cannot go on: S3 does not answer", "look after S3"),
         ((ACCEPTED, STARTED, STALLED, asleep("person", for_s=None)), "S3 does not answer", "look after S3"),
         ((ACCEPTED, STARTED, TOOL_CALL), "its tool calls have no sandbox", "sandbox-gateway runs"),
+        ((ACCEPTED, TOOL_CALL, SANDBOX_STALLED), "(refused, 3 failures): 404: no", "check E2B_TEMPLATE"),
         ((ACCEPTED, OPENED, CLOSED, TOOL_CALL), "its tool calls have no sandbox", "sandbox-gateway runs"),
     ],
 )
@@ -106,6 +110,7 @@ def test_a_wait_is_named_with_its_action_within_ten_seconds(facts, reason, actio
         (ACCEPTED, STARTED, STALLED, STARTED),
         (ACCEPTED, OPENED, TOOL_CALL),
         (ACCEPTED, TOOL_CALL, OPENED),
+        (ACCEPTED, TOOL_CALL, SANDBOX_STALLED, OPENED),
         (ACCEPTED, STARTED, failed("server"), BuildCancelled(reason="x", cost_microusd=0, turns=1)),
     ],
 )

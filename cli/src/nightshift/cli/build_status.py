@@ -29,6 +29,7 @@ from nightshift.contracts.events.sandbox import (
     SandboxClosed,
     SandboxLost,
     SandboxOpened,
+    SandboxStalled,
     ToolCallCompleted,
 )
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
@@ -137,6 +138,10 @@ def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
         case BuildStalled() as fact:
             detail = short(text_of(fact.detail), 100)
             return Wait(f"the orchestrator cannot go on: {detail}", fact.action, at, fact.owner)
+        case SandboxStalled() as fact:
+            detail = short(text_of(fact.detail), 100)
+            why = f"its sandbox is not ready ({fact.reason}, {fact.attempt} failures): {detail}"
+            return Wait(why, fact.action, fact.since, fact.owner)
         case WakeRequested():
             return None
         case fact if status.blocked is not None and fact.owner is status.blocked.owner:

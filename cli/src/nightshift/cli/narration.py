@@ -44,6 +44,7 @@ from nightshift.contracts.events.sandbox import (
     SandboxOpened,
     SandboxPaused,
     SandboxRestored,
+    SandboxStalled,
     ToolCallCompleted,
 )
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
@@ -180,6 +181,8 @@ def _sandbox_told(status: BuildStatus, fact: SandboxEvent) -> Iterator[tuple[str
             )
         case SandboxPaused():
             yield "sandbox", f"paused and kept ({fact.reason})", "warn"
+        case SandboxStalled():
+            yield "sandbox", f"waits: {short(text_of(fact.detail))}. {fact.action}", "warn"
         case SandboxLost():
             yield "sandbox", f"lost: {short(text_of(fact.detail))}", "bad"
         case SandboxClosed():

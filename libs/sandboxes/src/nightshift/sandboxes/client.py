@@ -10,7 +10,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Literal, Protocol, cast
 
-from nightshift.sandboxes.errors import AnswerCut, FileProblem, FileRefused, SandboxUnavailable
+from nightshift.sandboxes.errors import (
+    AnswerCut,
+    CallRecordLost,
+    FileProblem,
+    FileRefused,
+    SandboxUnavailable,
+)
 from nightshift.sandboxes.port import CallSpec, CallStatus, Entry, ExportedFile, Match
 
 CHUNK: Final = 256 * 1024
@@ -102,7 +108,7 @@ class AgentSandbox:
         self._id = sandbox_id
         self._driver: Literal["local", "e2b"] = driver
         self._channel = channel
-        self._controls = controls
+        self._generation: str | None = None
         self.open_port = controls.open_port
         self.pause = controls.pause
         self.kill = controls.kill
@@ -120,6 +126,7 @@ class AgentSandbox:
     async def _ask(
         self, request: Mapping[str, Any], *, body: AsyncIterator[bytes] | None = None, timeout_s: float = 60
     ) -> AsyncIterator[tuple[dict[str, Any], ByteSource]]:
+        request = {"generation": self._generation, **request}
         try:
             async with asyncio.timeout(timeout_s), self._channel.exchange(request, body) as source:
                 answer = await _read_json(source)
@@ -132,6 +139,8 @@ class AgentSandbox:
     @staticmethod
     def _refusal(answer: Mapping[str, Any]) -> Exception:
         kind, message = str(answer["error"]), str(answer.get("message"))[:2000]
+        if kind == "lost":
+            return CallRecordLost(message)
         if kind in _FILE_PROBLEMS:
             return FileRefused(message, kind=cast(FileProblem, kind))
         return SandboxUnavailable(f"the sandbox's agent failed: {message}")
@@ -143,9 +152,13 @@ class AgentSandbox:
             return answer
 
     async def hello(self, *, generation: str | None = None) -> str | None:
-        """The generation marker inside; with `generation` it is set first when there is none."""
-        marker = (await self._tell({"op": "hello", "generation": generation}))["generation"]
-        return str(marker) if marker is not None else None
+        """The generation in the journal inside; later requests are refused when it has changed.
+
+        With `generation` the journal is made first when there is none. Returns None when there is none.
+        """
+        found = (await self._tell({"op": "hello", "generation": generation}))["generation"]
+        self._generation = str(found) if found is not None else None
+        return self._generation
 
     async def pause_all(self) -> None:
         """Stop every process inside but the agent, for a driver that cannot pause the whole."""

@@ -3,10 +3,15 @@
 NightshiftError
 ├── Refused
 │   ├── SandboxGone      the sandbox does not exist (any more): a new one, and the files from the snapshot
+│   │   └── CallRecordLost   the sandbox runs, but which calls ran in it is not known any more
 │   ├── FileRefused      a file operation that cannot be done; `kind` says why
-│   └── HostileTree      a manifest or tree that breaks a rule or a limit; nothing of it is used
+│   ├── HostileTree      a manifest or tree that breaks a rule or a limit; nothing of it is used
+│   └── ConfigurationError
+│       ├── ProviderRefused  the provider refuses until a person changes a setting or the account
+│       └── NoSandboxHere    this machine cannot run local sandboxes
 └── Transient
     └── SandboxUnavailable   the provider or the sandbox does not answer now
+        └── AnswerCut    the agent's process for one request ended before its answer did
 """
 
 from typing import Literal
@@ -20,6 +25,13 @@ FileProblem = Literal[
 
 class SandboxGone(Refused):
     """The sandbox does not exist (any more), or another one answers in its place."""
+
+
+class CallRecordLost(SandboxGone):
+    """The sandbox runs, but commands have destroyed its record of calls. It must not be used any more.
+
+    A call that has no result yet may have run in it.
+    """
 
 
 class FileRefused(Refused):
@@ -40,6 +52,10 @@ class SandboxUnavailable(Transient):
 
 class AnswerCut(SandboxUnavailable):
     """The agent's process for one request ended before its answer did."""
+
+
+class ProviderRefused(ConfigurationError):
+    """The provider refuses, and goes on refusing until a person changes what `hint` says."""
 
 
 class NoSandboxHere(ConfigurationError):

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal, Protocol
 
 from nightshift.contracts.tools import WORKSPACE
@@ -43,8 +44,8 @@ class CallSpec:
 class CallStatus:
     """What the sandbox knows of a call.
 
-    unknown: it never began. running. finished: all fields hold. died: it began, and its keeper was killed before the
-    end was written: it must not be run again, its exit code is not known.
+    `unknown`: it never began. `running`: it runs. `finished`: every field is set. `died`: it began, and its supervisor
+    was killed before it recorded the end; it must not be run again, and its exit code is not known.
     """
 
     state: Literal["unknown", "running", "finished", "died"]
@@ -90,11 +91,12 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class SandboxInfo:
-    """What the driver lists. `metadata` holds at least build, generation and owner."""
+    """One listed sandbox. `metadata` holds owner and, unless it is a probe, build and generation."""
 
     sandbox_id: str
     state: Literal["running", "paused"]
     metadata: Mapping[str, str]
+    started_at: datetime
 
 
 class Sandbox(Protocol):
@@ -209,7 +211,10 @@ class SandboxDriver(Protocol):
         ...
 
     async def list(self) -> list[SandboxInfo]:
-        """All sandboxes of this owner, running or paused, as the provider tells it."""
+        """All sandboxes of this owner, running or paused, as the provider reports them.
+
+        Probes and sandboxes whose creator died half-way are among them.
+        """
         ...
 
     async def kill(self, sandbox_id: str) -> None:

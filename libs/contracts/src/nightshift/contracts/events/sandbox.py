@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from nightshift.contracts.model import (
     SEALED,
@@ -118,6 +118,31 @@ class SandboxClosed(_SandboxFact):
         return (Pending(PendingKind.SANDBOX, subject, opens=False),)
 
 
+class SandboxStalled(_SandboxFact):
+    """The build waits for its sandbox, and `action` says what a person can do.
+
+    The gateway keeps trying. It appends this within 10 seconds of the first failure and again when the reason changes,
+    not once per attempt. Any later event of the gateway means that the build goes on. `attempt` counts the failures so
+    far; it is 0 when the provider has not answered yet. `since` is the time of the first failure.
+    """
+
+    type: ClassVar[Literal["sandbox.stalled"]] = "sandbox.stalled"
+    version: ClassVar[Literal[1]] = 1
+
+    reason: Literal[
+        "slow",  # the provider or the restore has not finished yet
+        "unavailable",  # the provider or the sandbox does not answer
+        "refused",  # the provider refuses: a wrong key, an unknown template, a limit of the plan
+        "restore_refused",  # the snapshot cannot be put into the sandbox
+        "dependency",  # another server that the gateway needs, such as the object store, does not answer
+        "fault",  # an error in the gateway itself
+    ]
+    detail: SealedText
+    action: Annotated[str, Field(max_length=1000)]
+    attempt: Count
+    since: AwareDatetime
+
+
 class PreviewOpened(_SandboxFact):
     """A port of the sandbox answers at this URL."""
 
@@ -136,5 +161,6 @@ SandboxEvent = (
     | SandboxPaused
     | SandboxLost
     | SandboxClosed
+    | SandboxStalled
     | PreviewOpened
 )

@@ -26,20 +26,36 @@ from e2b import (
     NotFoundException,
     SandboxException,
     SandboxQuery,
+    TemplateException,
+    TimeoutException,
 )
-from e2b.exceptions import SandboxNotFoundException, SandboxNotRunningException, ServiceBusyException
+from e2b.exceptions import (
+    RateLimitException,
+    SandboxNotFoundException,
+    SandboxNotRunningException,
+    ServiceBusyException,
+)
 from e2b.sandbox.filesystem.filesystem import WriteEntry
 
-from nightshift.eventlog.errors import ConfigurationError
 from nightshift.sandboxes import agent
 from nightshift.sandboxes.client import AgentSandbox, ByteSource
-from nightshift.sandboxes.errors import AnswerCut, SandboxGone, SandboxUnavailable
+from nightshift.sandboxes.errors import (
+    AnswerCut,
+    CallRecordLost,
+    ProviderRefused,
+    SandboxGone,
+    SandboxUnavailable,
+)
 from nightshift.sandboxes.port import HOME, SandboxInfo
 
 _STATE = f"{HOME}/.nightshift"
 _BOOT = f"import sys;sys.path.insert(0,{_STATE!r});from agent.main import main;main(sys.argv[1:])"
 _ARGUMENT_BYTES = 96 * 1024
 _SPOOL_BYTES = 8 * 1024 * 1024
+#: Statuses that refuse a create for good: an unknown template, a lifetime above the plan, no credit.
+_REFUSED = frozenset((400, 402, 403, 404, 422))
+#: Errors of the SDK that pass by themselves.
+_PASSING = (TimeoutException, RateLimitException, ServiceBusyException, httpx.HTTPError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +91,39 @@ class E2BDriver:
         tags = {"build": build_id, "generation": str(generation), "owner": self._options.owner}
         existing = await self._listed(tags)
         if existing:
-            return await self.connect(existing[0].sandbox_id)
-        # The same key for the same generation: a create whose answer was lost makes no second sandbox.
-        key = uuid5(NAMESPACE_URL, f"nightshift/{self._options.owner}/{build_id}/{generation}")
-        with _errors():
-            box = await AsyncSandbox.create(
-                template=self._options.template,
-                timeout=self._options.lifetime_s,
-                metadata={**(metadata or {}), **tags},
-                allow_internet_access=self._options.internet,
-                idempotency_key=str(key),
-                **self._options.api(),
-            )
+            box = await self._connected(existing[0].sandbox_id)
+        else:
+            box = await self._created(tags, metadata or {})
+            await self._install(box)
         sandbox = self._sandbox(box)
-        await self._install(box)
-        await sandbox.hello(generation=f"{build_id}/{generation}/{box.sandbox_id}")
+        await self._hello(sandbox, box, generation=f"{build_id}/{generation}/{box.sandbox_id}")
         return sandbox
+
+    async def _created(self, tags: Mapping[str, str], metadata: Mapping[str, str]) -> AsyncSandbox:
+        # The same key for the same generation: a create whose answer was lost makes no second sandbox.
+        key = uuid5(NAMESPACE_URL, f"nightshift/{tags['owner']}/{tags['build']}/{tags['generation']}")
+        try:
+            with _errors():
+                return await AsyncSandbox.create(
+                    template=self._options.template,
+                    timeout=self._options.lifetime_s,
+                    metadata={**metadata, **tags},
+                    allow_internet_access=self._options.internet,
+                    idempotency_key=str(key),
+                    **self._options.api(),
+                )
+        except SandboxUnavailable as error:
+            cause = error.__cause__
+            if isinstance(cause, TemplateException | NotFoundException) or (
+                isinstance(cause, SandboxException) and cause.status_code in _REFUSED
+            ):
+                template = self._options.template or "the default template"
+                raise ProviderRefused(
+                    f"E2B refuses to create a sandbox: {cause}",
+                    hint=f"check E2B_TEMPLATE ({template}), NIGHTSHIFT_E2B_LIFETIME_S"
+                    f" ({self._options.lifetime_s} s) and the plan of the account, then restart the gateway",
+                ) from error
+            raise
 
     async def _install(self, box: AsyncSandbox) -> None:
         files: list[WriteEntry] = [
@@ -101,28 +134,49 @@ class E2BDriver:
             await box.files.write_files(files, use_octet_stream=True)
 
     async def connect(self, sandbox_id: str) -> AgentSandbox:
+        box = await self._connected(sandbox_id)
+        sandbox = self._sandbox(box)
+        try:
+            marker = await self._hello(sandbox, box)
+        except _Broken as error:
+            raise CallRecordLost(
+                f"sandbox {sandbox_id}: its agent cannot be started any more: {error}"
+            ) from error
+        if marker is None:
+            raise CallRecordLost(f"sandbox {sandbox_id} has lost its record of the calls that ran in it")
+        if not marker.endswith(f"/{sandbox_id}"):
+            raise CallRecordLost(f"sandbox {sandbox_id} is not the one it was")
+        return sandbox
+
+    async def _connected(self, sandbox_id: str) -> AsyncSandbox:
         with _errors():
             box = await AsyncSandbox.connect(
                 sandbox_id, timeout=self._options.lifetime_s, **self._options.api()
             )
             if not await box.is_running():
                 raise SandboxGone(f"sandbox {sandbox_id} does not run")
-        sandbox = self._sandbox(box)
+        return box
+
+    async def _hello(
+        self, sandbox: AgentSandbox, box: AsyncSandbox, *, generation: str | None = None
+    ) -> str | None:
+        """The generation inside. Installs the agent's files anew when it does not answer, and then raises _Broken.
+
+        Commands may have removed or changed the files. Only a sandbox that is being created gets a `generation`.
+        """
         try:
-            marker = await sandbox.hello()
+            return await sandbox.hello(generation=generation)
         except AnswerCut:
-            marker = None
-        if marker is None:  # its maker died before it was ready: make it ready
-            with _errors():
-                info = await box.get_info()
+            pass
+        try:
             await self._install(box)
-            tags = info.metadata
-            marker = await sandbox.hello(
-                generation=f"{tags.get('build')}/{tags.get('generation')}/{sandbox_id}"
-            )
-        if marker is None or not marker.endswith(f"/{sandbox_id}"):
-            raise SandboxGone(f"sandbox {sandbox_id} is not the one it was")
-        return sandbox
+            return await sandbox.hello(generation=generation)
+        except AnswerCut as error:
+            raise _Broken(str(error)) from error
+        except SandboxUnavailable as error:
+            if isinstance(error.__cause__, _PASSING):
+                raise
+            raise _Broken(str(error)) from error
 
     def _sandbox(self, box: AsyncSandbox) -> AgentSandbox:
         channel = _Channel(box, self._options.lifetime_s)
@@ -137,7 +191,7 @@ class E2BDriver:
                     state: Literal["running", "paused"] = (
                         "paused" if info.state.value == "paused" else "running"
                     )
-                    found.append(SandboxInfo(info.sandbox_id, state, info.metadata))
+                    found.append(SandboxInfo(info.sandbox_id, state, info.metadata, info.started_at))
         return found
 
     async def kill(self, sandbox_id: str) -> None:
@@ -146,6 +200,10 @@ class E2BDriver:
 
     async def list(self) -> list[SandboxInfo]:
         return await self._listed({"owner": self._options.owner})
+
+
+class _Broken(SandboxUnavailable):
+    """The sandbox runs, but its agent neither answers nor can be installed anew."""
 
 
 class _Controls:
@@ -277,7 +335,9 @@ def _errors(*, gone_is_fine: bool = False) -> Any:
         if not gone_is_fine:
             raise SandboxGone(f"E2B: {error}") from error
     except AuthenticationException as error:
-        raise ConfigurationError(f"E2B: {error}", hint="look at E2B_API_KEY") from error
+        raise ProviderRefused(
+            f"E2B: {error}", hint="set E2B_API_KEY to a valid key, then restart the gateway"
+        ) from error
     except NotFoundException as error:
         raise SandboxUnavailable(f"E2B: {error}") from error
     except (SandboxException, ServiceBusyException, httpx.HTTPError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Reading, writing, listing, exporting and importing files of the workspace, all through `beneath`."""
+"""Reading, writing, listing, exporting and importing files of the workspace, all through `confined_paths`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from .beneath import Root, problem, require_regular
+from .confined_paths import Root, problem, require_regular
 from .wire import CHUNK, Reader, Refusal, Writer, read_chunks, read_json, write_end, write_frame, write_json
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ctypes
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import resource
 import select
 import signal
 import socket
+import stat
 import sys
 import time
 import traceback
@@ -18,31 +20,41 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from . import files, search
-from .beneath import Root
 from .calls import Calls
+from .confined_paths import Root
+from .journal import Journal
 from .wire import Reader, Refusal, Writer, read_chunks, read_json, write_end, write_frame, write_json
 
 #: An answer up to this size comes back on stdout; a longer one is left in a file.
 INLINE = 192 * 1024
 #: Seconds without room for one more process, after which what the calls have started is ended.
 _CROWDED_S = 5.0
+_PR_SET_DUMPABLE = 4
 
 
 class Agent:
     """Answers requests. One process answers one request: a crash, a runaway pattern or an alarm ends only that."""
 
-    def __init__(self, home: str) -> None:
-        self._state = os.path.join(home, ".nightshift")
+    def __init__(self, home: str, state: str, journal: str | None = None) -> None:
+        """`state` is a directory in the home; the journal is a file in it unless its path is given."""
         self._root = Root(os.path.join(home, "workspace"))
-        self._calls = Calls(os.path.join(self._state, "calls"))
+        self._state = (state, os.path.join(state, "calls"), os.path.join(state, "io"))
+        self._journal = Journal(journal or os.path.join(state, "journal"))
+        self._calls = Calls(self._state[1], self._journal)
 
-    def prepare(self) -> None:
-        for path in (self._root.path, os.path.join(self._state, "calls"), os.path.join(self._state, "io")):
-            os.makedirs(path, exist_ok=True)
+    def _prepare(self) -> None:
+        """Make the directories that a command may have removed, closed, or put something else in place of."""
+        with contextlib.suppress(OSError):
+            os.makedirs(self._root.path, exist_ok=True)
+        with contextlib.suppress(OSError):
+            for path in self._state:
+                _make_own(path)
 
     def answer(self, request: dict[str, Any], body: Reader, out: Writer) -> None:
         """Do one request and write its whole answer."""
+        self._prepare()
         try:
+            self._journal.require(request.get("generation") if request["op"] != "hello" else None)
             self._dispatch(request, body, out)
         except Refusal as refusal:
             write_json(out, {"error": refusal.kind, "message": str(refusal)})
@@ -61,7 +73,9 @@ class Agent:
                 os.kill(-1, signal.SIGSTOP if op == "pause" else signal.SIGCONT)
             write_json(out, {})
         elif op == "hello":
-            write_json(out, {"generation": self._generation(ask.get("generation"))})
+            if ask.get("generation") is not None:
+                self._journal.create(ask["generation"])
+            write_json(out, {"generation": self._journal.generation()})
         else:
             self._file(op, ask, body, out)
 
@@ -110,18 +124,14 @@ class Agent:
         else:
             raise Refusal("bad_request", f"no operation {op!r}")
 
-    def _generation(self, new: str | None) -> str | None:
-        """The marker that tells this sandbox from any other, written once."""
-        path = os.path.join(self._state, "generation")
-        if new is not None and not os.path.exists(path):
-            with open(path + ".new", "w", encoding="ascii") as file:
-                file.write(new)
-            os.rename(path + ".new", path)
-        try:
-            with open(path, encoding="ascii") as file:
-                return file.read()
-        except FileNotFoundError:
-            return None
+
+def _make_own(path: str) -> None:
+    """Make the directory, or open it up for its owner."""
+    if os.path.lexists(path) and not stat.S_ISDIR(os.lstat(path).st_mode):
+        os.unlink(path)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    os.chmod(path, 0o700)
 
 
 def _stream(out: Writer, chunks: Iterator[bytes]) -> None:
@@ -145,8 +155,11 @@ def serve(home: str, listener: socket.socket, limits: dict[str, int]) -> None:
     for name, value in limits.items():
         resource.setrlimit(getattr(resource, name), (value, value))
     os.umask(0o022)
-    agent = Agent(home)
-    agent.prepare()
+    # No command may open this process's files through /proc, nor read or trace it: it holds the journal.
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
+    journal = os.memfd_create("journal", os.MFD_CLOEXEC)
+    agent = Agent(home, os.path.join(home, ".nightshift-output"), f"/proc/self/fd/{journal}")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps for us
     crowded_since: float | None = None
     while True:
@@ -220,8 +233,7 @@ def _relay(connection: socket.socket, port: int) -> None:
 
 def once(home: str, request: str, body_path: str | None, answer_path: str) -> None:
     """One request of a driver that can only run commands: the answer on stdout in base64, or in a file."""
-    agent = Agent(home)
-    agent.prepare()
+    agent = Agent(home, os.path.join(home, ".nightshift"))
     with contextlib.ExitStack() as stack:
         body: Reader = stack.enter_context(open(body_path, "rb")) if body_path else io.BytesIO()
         out = _Spill(answer_path)

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
-from .beneath import Root
+from .confined_paths import Root
 from .files import walk
 from .wire import Refusal
 

@@ -16,7 +16,7 @@ from nightshift.sandboxes.client import json_frame
 from nightshift.sandboxes.errors import SandboxUnavailable
 from nightshift.sandboxes.local import orphan
 from nightshift.sandboxes.local.channel import dial
-from nightshift.sandboxes.local.state import Place, names, write_json
+from nightshift.sandboxes.local.state import SandboxDirectory, names, write_json
 
 _START_S = 15.0
 _LOOK_S = 1.0
@@ -28,45 +28,45 @@ class Relays:
     def __init__(self, host: str) -> None:
         self._host = host
 
-    async def open(self, place: Place, port: int) -> str:
+    async def open(self, directory: SandboxDirectory, port: int) -> str:
         """The relay's address, always the same for a port of a sandbox while nobody else took it."""
-        known = _read(place, port)
-        if known is None or not names(known["pid"], place.id):
-            known = await self._start(place, port, known["listen"] if known else 0)
+        known = _read(directory, port)
+        if known is None or not names(known["pid"], directory.id):
+            known = await self._start(directory, port, known["listen"] if known else 0)
         return f"http://{self._host}:{known['listen']}/"
 
-    async def _start(self, place: Place, port: int, wanted: int) -> dict[str, int]:
-        place.ports.mkdir(exist_ok=True)
-        before = _read(place, port)
-        command = [sys.executable, "-m", __name__, str(place.path), str(port), self._host, str(wanted)]
+    async def _start(self, directory: SandboxDirectory, port: int, wanted: int) -> dict[str, int]:
+        directory.ports.mkdir(exist_ok=True)
+        before = _read(directory, port)
+        command = [sys.executable, "-m", __name__, str(directory.path), str(port), self._host, str(wanted)]
         await asyncio.to_thread(orphan.start, command)
         until = asyncio.get_running_loop().time() + _START_S
         while asyncio.get_running_loop().time() < until:
-            known = _read(place, port)
-            if known is not None and known != before and names(known["pid"], place.id):
+            known = _read(directory, port)
+            if known is not None and known != before and names(known["pid"], directory.id):
                 return known
             await asyncio.sleep(0.01)
         raise SandboxUnavailable(f"the preview of port {port} did not start")
 
 
-def running(place: Place) -> list[int]:
+def running(directory: SandboxDirectory) -> list[int]:
     """The pids of a sandbox's relays."""
-    found = (_read(place, int(path.stem)) for path in place.ports.glob("*.json"))
-    return [known["pid"] for known in found if known is not None and names(known["pid"], place.id)]
+    found = (_read(directory, int(path.stem)) for path in directory.ports.glob("*.json"))
+    return [known["pid"] for known in found if known is not None and names(known["pid"], directory.id)]
 
 
-def _read(place: Place, port: int) -> dict[str, int] | None:
+def _read(directory: SandboxDirectory, port: int) -> dict[str, int] | None:
     try:
-        value = json.loads((place.ports / f"{port}.json").read_text(encoding="utf-8"))
+        value = json.loads((directory.ports / f"{port}.json").read_text(encoding="utf-8"))
         return {"pid": int(value["pid"]), "listen": int(value["listen"])}
     except (OSError, ValueError, KeyError):
         return None
 
 
-async def serve(place: Place, port: int, *, host: str, wanted: int) -> None:
+async def serve(directory: SandboxDirectory, port: int, *, host: str, wanted: int) -> None:
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            inner_reader, inner_writer = await dial(place)
+            inner_reader, inner_writer = await dial(directory)
             inner_writer.write(json_frame({"op": "dial", "port": port}))
             if await inner_reader.read(1):
                 await asyncio.gather(_pipe(reader, inner_writer), _pipe(inner_reader, writer))
@@ -81,9 +81,9 @@ async def serve(place: Place, port: int, *, host: str, wanted: int) -> None:
     except OSError:
         server = await asyncio.start_server(accept, host, 0)
     listen = server.sockets[0].getsockname()[1]
-    write_json(place.ports / f"{port}.json", {"pid": os.getpid(), "listen": listen})
+    write_json(directory.ports / f"{port}.json", {"pid": os.getpid(), "listen": listen})
     async with server:
-        while place.pids():  # noqa: ASYNC110 - a process that is no child of ours sends no event
+        while directory.pids():  # noqa: ASYNC110 - a process that is no child of ours sends no event
             await asyncio.sleep(_LOOK_S)
 
 
@@ -97,4 +97,6 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 if __name__ == "__main__":
     directory, port_inside, listen_host, listen_port = sys.argv[1:]
-    asyncio.run(serve(Place(Path(directory)), int(port_inside), host=listen_host, wanted=int(listen_port)))
+    asyncio.run(
+        serve(SandboxDirectory(Path(directory)), int(port_inside), host=listen_host, wanted=int(listen_port))
+    )

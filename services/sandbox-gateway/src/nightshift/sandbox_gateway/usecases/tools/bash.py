@@ -3,7 +3,7 @@
 import asyncio
 
 from nightshift.contracts.tools import Bash
-from nightshift.sandbox_gateway.domain.outcome import Outcome
+from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome
 from nightshift.sandbox_gateway.domain.text import printable
 from nightshift.sandbox_gateway.usecases.tools.context import Context
 from nightshift.sandboxes.port import CallSpec, CallStatus
@@ -16,7 +16,7 @@ _SETTLE_S = 0.7
 _OUTPUT_BYTES = 8 * 1024 * 1024 + 512 * 1024
 
 
-async def bash(ctx: Context, ask: Bash) -> Outcome:
+async def bash(ctx: Context, ask: Bash) -> CallOutcome:
     match ask.action:
         case "run" if ask.run_in_background:
             return await _background(ctx, ask.command or "")
@@ -30,21 +30,21 @@ async def bash(ctx: Context, ask: Bash) -> Outcome:
             return await _restart(ctx, ask)
 
 
-async def _foreground(ctx: Context, command: str, timeout_s: float) -> Outcome:
+async def _foreground(ctx: Context, command: str, timeout_s: float) -> CallOutcome:
     timeout_s = min(timeout_s, ctx.timeout_s)
     status = await run_once(ctx, _spec(ctx, command, timeout_s))
     if status.state == "died":
         text = await _text(ctx, ctx.call_id)
-        return Outcome(
+        return CallOutcome(
             f"{text}\n[the command's keeper was killed; how the command ended is not known]", "tool"
         )
     text = await _text(ctx, ctx.call_id)
     if status.timed_out:
-        return Outcome(f"{text}\n[ended after {timeout_s:g} s, with everything it started]", "timeout")
+        return CallOutcome(f"{text}\n[ended after {timeout_s:g} s, with everything it started]", "timeout")
     if status.stopped:
-        return Outcome(f"{text}\n[stopped]", "cancelled")
+        return CallOutcome(f"{text}\n[stopped]", "cancelled")
     code = status.exit_code or 0
-    return Outcome(f"{text}\n[exit code {code}]".lstrip("\n"), "exit" if code else None, exit_code=code)
+    return CallOutcome(f"{text}\n[exit code {code}]".lstrip("\n"), "exit" if code else None, exit_code=code)
 
 
 async def run_once(ctx: Context, spec: CallSpec) -> CallStatus:
@@ -78,37 +78,37 @@ async def _wait(ctx: Context, call_id: str, wait_s: float) -> CallStatus:
         await asyncio.gather(waiting, cancelled, return_exceptions=True)
 
 
-async def _background(ctx: Context, command: str) -> Outcome:
+async def _background(ctx: Context, command: str) -> CallOutcome:
     await ctx.sandbox.note(ctx.call_id, command)  # for a restart
     status = await ctx.sandbox.start_call(_spec(ctx, command, None))
     if status.state == "running":
         status = await ctx.sandbox.wait_call(ctx.call_id, wait_s=_SETTLE_S)
     text = await _text(ctx, ctx.call_id)
     if status.state == "running":
-        return Outcome(f"running in the background; handle: {ctx.call_id}\n{text}".rstrip())
+        return CallOutcome(f"running in the background; handle: {ctx.call_id}\n{text}".rstrip())
     code = status.exit_code
-    return Outcome(f"{text}\n[ended at once, exit code {code}]", "exit" if code else None, exit_code=code)
+    return CallOutcome(f"{text}\n[ended at once, exit code {code}]", "exit" if code else None, exit_code=code)
 
 
-async def _read(ctx: Context, handle: str) -> Outcome:
+async def _read(ctx: Context, handle: str) -> CallOutcome:
     if (refused := _foreign(ctx, handle)) is not None:
         return refused
     status = await ctx.sandbox.call_status(handle)
     if status.state == "unknown":
         return _no_such(handle)
-    return Outcome(f"{await _text(ctx, handle)}\n[{_state(status)}]".lstrip("\n"))
+    return CallOutcome(f"{await _text(ctx, handle)}\n[{_state(status)}]".lstrip("\n"))
 
 
-async def _stop(ctx: Context, handle: str) -> Outcome:
+async def _stop(ctx: Context, handle: str) -> CallOutcome:
     if (refused := _foreign(ctx, handle)) is not None:
         return refused
     status = await ctx.sandbox.stop_call(handle)
     if status.state == "unknown":
         return _no_such(handle)
-    return Outcome(f"{await _text(ctx, handle)}\n[{_state(status)}]".lstrip("\n"))
+    return CallOutcome(f"{await _text(ctx, handle)}\n[{_state(status)}]".lstrip("\n"))
 
 
-async def _restart(ctx: Context, ask: Bash) -> Outcome:
+async def _restart(ctx: Context, ask: Bash) -> CallOutcome:
     """Stop the old one; the new one is this call, so that it too begins once."""
     handle = ask.handle or ""
     if (refused := _foreign(ctx, handle)) is not None:
@@ -124,7 +124,7 @@ def _spec(ctx: Context, command: str, timeout_s: float | None) -> CallSpec:
     return CallSpec(ctx.call_id, ("bash", "-c", command), env=ctx.env, timeout_s=timeout_s)
 
 
-def _foreign(ctx: Context, handle: str) -> Outcome | None:
+def _foreign(ctx: Context, handle: str) -> CallOutcome | None:
     """A handle is a call id of this build, never a name of something else in the call directory."""
     parts = handle.split("/")
     if len(parts) == 3 and parts[0] == ctx.build_id and parts[1].isdigit() and parts[2].isdigit():
@@ -132,8 +132,8 @@ def _foreign(ctx: Context, handle: str) -> Outcome | None:
     return _no_such(handle)
 
 
-def _no_such(handle: str) -> Outcome:
-    return Outcome(f"handle: there is no background command {handle!r}", "bad_input")
+def _no_such(handle: str) -> CallOutcome:
+    return CallOutcome(f"handle: there is no background command {handle!r}", "bad_input")
 
 
 def _state(status: CallStatus) -> str:

@@ -1,11 +1,11 @@
-"""Places where a test kills this process: `NIGHTSHIFT_FAIL_POINT=before_append:3` ends it on the third pass."""
+"""Places where a test kills the process: `NIGHTSHIFT_FAIL_POINT=before_append:3` kills it on the third pass."""
 
 import os
 import signal
 
 
 class FailPoints:
-    """Off unless a setting names a place."""
+    """Does nothing unless the setting names a place and, optionally, which pass."""
 
     def __init__(self, setting: str | None = None) -> None:
         self._name, _, count = (setting or "").partition(":")

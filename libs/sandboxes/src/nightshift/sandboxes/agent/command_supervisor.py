@@ -1,15 +1,16 @@
-"""The parent of one command: starts it, keeps a bounded part of its output, ends it on time, writes how it ended."""
+"""The parent of one command: starts it, keeps a bounded part of its output, ends it on time, records its end."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import selectors
 import signal
 import time
 from typing import Any
+
+from .journal import Journal
 
 _PR_SET_CHILD_SUBREAPER = 36
 _TAIL = 256 * 1024
@@ -17,8 +18,12 @@ _READ = 65536
 _KILL_GRACE_S = 2.0
 
 
-def spawn(path: str, spec: dict[str, Any], lock: int) -> None:
-    """Start the keeper in a session of its own, holding `lock`. Returns when it is on its way."""
+def spawn(outputs: str, spec: dict[str, Any], lock: int) -> None:
+    """Start the supervisor in a session of its own. Returns at once.
+
+    `outputs` is the directory for the command's output. `lock` is an open descriptor of the journal that holds the
+    call's lock; the supervisor keeps it open until the end is recorded.
+    """
     child = os.fork()
     if child:
         os.waitpid(child, 0)
@@ -28,14 +33,14 @@ def spawn(path: str, spec: dict[str, Any], lock: int) -> None:
         os.setsid()
         if os.fork() == 0:
             _detach(lock)
-            Keeper(path, spec, lock).run()
+            CommandSupervisor(outputs, spec, lock).run()
         code = 0
     finally:
         os._exit(code)
 
 
 def _detach(lock: int) -> None:
-    """Let go of everything inherited: who asked for the call must see the end of its own streams."""
+    """Close every inherited descriptor but the lock: the process that asked waits for the end of its own streams."""
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
@@ -53,10 +58,10 @@ def _detach(lock: int) -> None:
 
 
 class _Kept:
-    """One output stream: the first bytes go to the file, of what is over the limit only the last are kept."""
+    """One output stream: the first bytes go to the file; of what is over the limit only the last are kept."""
 
-    def __init__(self, path: str, limit: int) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    def __init__(self, folder: str, name: str, limit: int) -> None:
+        self._file = _new_file(folder, name)
         self._room = limit
         self._tail = b""
         self.total = 0
@@ -71,8 +76,9 @@ class _Kept:
             self._tail = (self._tail + data)[-_TAIL:]
 
     def _write(self, data: bytes) -> None:
-        with contextlib.suppress(OSError):  # a full disk must not stop the draining
-            self.kept += os.write(self._file, data)
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # a full disk must not stop the draining
+                self.kept += os.write(self._file, data)
 
     def finish(self) -> None:
         if self._tail:
@@ -82,11 +88,23 @@ class _Kept:
         self._tail, self._room = b"", 0
 
 
-class Keeper:
-    def __init__(self, path: str, spec: dict[str, Any], lock: int) -> None:
-        self._path = path
+def _new_file(folder: str, name: str) -> int | None:
+    """A new file. Returns None where commands or a full disk leave no place for one: the output is then not kept."""
+    path = os.path.join(folder, name)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+
+
+class CommandSupervisor:
+    def __init__(self, outputs: str, spec: dict[str, Any], lock: int) -> None:
+        self._outputs = outputs
         self._spec = spec
-        self._lock: int | None = lock
+        self._lock = lock
         self._stopped = False
         self._timed_out = False
         self._child = 0
@@ -96,14 +114,14 @@ class Keeper:
         signal.set_wakeup_fd(wakeup_w, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._on_stop)
-        self._publish("began", {"pid": os.getpid(), "at": time.time()})
+        self._record("supervisor", os.getpid())
         limit = int(self._spec["output_limit"])
         streams, selector = {}, selectors.DefaultSelector()
         pipes = []
         for name in ("out", "err"):
             read, write = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(read, False)
-            streams[name] = _Kept(os.path.join(self._path, name), limit)
+            streams[name] = _Kept(self._outputs, name, limit)
             selector.register(read, selectors.EVENT_READ, streams[name])
             pipes.append(write)
         selector.register(wakeup_r, selectors.EVENT_READ, None)
@@ -228,7 +246,7 @@ class Keeper:
 
     def _finish(self, status: int, started: float, streams: dict[str, _Kept]) -> None:
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
-        self._publish(
+        self._record(
             "exit",
             {
                 "exit_code": code,
@@ -241,9 +259,7 @@ class Keeper:
                 "err_kept": streams["err"].kept,
             },
         )
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        os.close(self._lock)
 
     def _outlive(self, selector: selectors.BaseSelector) -> None:
         """Processes left in the background still write to our pipes: read on, or their next line would kill them."""
@@ -252,11 +268,9 @@ class Keeper:
             self._reap()
             self._pump(selector, None)
 
-    def _publish(self, name: str, value: dict[str, Any]) -> None:
-        path = os.path.join(self._path, name)
-        with open(path + ".new", "w", encoding="ascii") as file:
-            json.dump(value, file)
-        os.rename(path + ".new", path)
+    def _record(self, kind: str, value: Any) -> None:
+        with contextlib.suppress(OSError):  # a full disk: without the end on record the call counts as died
+            Journal(f"/proc/self/fd/{self._lock}").add(self._spec["call_id"], kind, value)
 
 
 def descendants(ancestor: int) -> list[int]:

@@ -1,0 +1,15 @@
+"""What the use cases need from outside."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from nightshift.sandboxes.snapshots.store import SnapshotStore
+
+#: Project id → the store of its snapshots.
+SnapshotStores = Callable[[str], SnapshotStore]
+
+
+class PreviewProbe(Protocol):
+    async def status(self, url: str) -> int | None:
+        """The HTTP status of a GET. Returns None when nothing that speaks HTTP answered."""
+        ...
