@@ -140,8 +140,9 @@ def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
             return Wait(f"the orchestrator cannot go on: {detail}", fact.action, at, fact.owner)
         case SandboxStalled() as fact:
             detail = short(text_of(fact.detail), 100)
-            why = f"its sandbox is not ready ({fact.reason}, {fact.attempt} failures): {detail}"
-            return Wait(why, fact.action, fact.since, fact.owner)
+            return Wait(
+                f"its sandbox is not ready ({fact.reason}): {detail}", fact.action, fact.since, fact.owner
+            )
         case WakeRequested():
             return None
         case fact if status.blocked is not None and fact.owner is status.blocked.owner:
