@@ -140,9 +140,8 @@ def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
             return Wait(f"the orchestrator cannot go on: {detail}", fact.action, at, fact.owner)
         case SandboxStalled() as fact:
             detail = short(text_of(fact.detail), 100)
-            return Wait(
-                f"its sandbox is not ready ({fact.reason}): {detail}", fact.action, fact.since, fact.owner
-            )
+            why = fact.reason if fact.attempt < 2 else f"{fact.reason}, {fact.attempt} failures"
+            return Wait(f"its sandbox is not ready ({why}): {detail}", fact.action, fact.since, fact.owner)
         case WakeRequested():
             return None
         case fact if status.blocked is not None and fact.owner is status.blocked.owner:
