@@ -13,7 +13,7 @@ from rich.text import Text
 
 from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.exits import Exit
-from nightshift.cli.narration import Line, lines, told_input
+from nightshift.cli.narration import Line, input_in_words, lines
 from nightshift.cli.output import printable, write_json
 from nightshift.cli.text import dollars, short
 from nightshift.contracts.canonical import loads
@@ -73,8 +73,8 @@ class PlainRenderer:
         """Prints why the build waits, once for each reason."""
         self._print(status, self._waits.of(status, datetime.now(UTC)))
 
-    def _print(self, status: BuildStatus, told: Iterable[Line]) -> None:
-        for line in told:
+    def _print(self, status: BuildStatus, narrated: Iterable[Line]) -> None:
+        for line in narrated:
             sys.stdout.write(plain(status, line) + "\n")
         sys.stdout.flush()
 
@@ -103,8 +103,8 @@ class TerminalRenderer:
         self._print(status, self._waits.of(status, datetime.now(UTC)))
         self._live.update(Group(Text(""), self._now(status)))
 
-    def _print(self, status: BuildStatus, told: Iterable[Line]) -> None:
-        for line in told:
+    def _print(self, status: BuildStatus, narrated: Iterable[Line]) -> None:
+        for line in narrated:
             row = Table.grid(padding=(0, 2, 0, 0))  # a long text continues below its own beginning
             row.add_row(
                 Text(elapsed(status, line.at), "dim"),
@@ -119,11 +119,11 @@ class TerminalRenderer:
         money = f"{dollars(status.cost)} spent"
         if status.left_today is not None:
             money += f", {dollars(status.left_today)} left today"
-        told = f"{status.phase} · {money} · {doing(status)}"
+        text = f"{status.phase} · {money} · {doing(status)}"
         if status.preview_url is not None:
-            told = f"{told} · {status.preview_url}"
+            text = f"{text} · {status.preview_url}"
         # Exactly one line: a second one would leave characters behind when the line is redrawn.
-        self._spinner.update(text=Text(short(told, max(self._console.width - 3, 20)), style="dim"))
+        self._spinner.update(text=Text(short(text, max(self._console.width - 3, 20)), style="dim"))
         return self._spinner
 
 
@@ -156,8 +156,10 @@ def doing(status: BuildStatus, now: datetime | None = None) -> str:
     if status.asked:
         call = next(iter(status.asked.values()))
         more = f" and {len(status.asked) - 1} more" if len(status.asked) > 1 else ""
-        told = f"{call.tool} {told_input(call)}" if call.purpose == "agent" else "checking that it is ready"
-        return printable(f"{told}{more}")
+        text = (
+            f"{call.tool} {input_in_words(call)}" if call.purpose == "agent" else "checking that it is ready"
+        )
+        return printable(f"{text}{more}")
     return "thinking" if status.phase not in ("queued", "checks") else "waiting"
 
 
