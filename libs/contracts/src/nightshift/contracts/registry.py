@@ -184,8 +184,6 @@ def subject_of(event: Event) -> str | None:
 
 #: The catalogue of this release.
 CATALOGUE: Final = Registry(get_args(AnyEvent), UPCASTS)
-#: (type, version) → model.
-REGISTRY: Final = CATALOGUE.models
 
 decode = CATALOGUE.decode
 validate = CATALOGUE.validate

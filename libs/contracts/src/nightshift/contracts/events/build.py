@@ -1,30 +1,60 @@
-"""The orchestrator's facts: the lifecycle of a build and each step of its Think-Act-Observe-Repeat loop."""
+"""The orchestrator's facts about the lifecycle of a build, and the union of all its facts."""
 
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
+from nightshift.contracts.events.build_steps import (
+    AgentSteered,
+    BuildFact,
+    CheckpointSaved,
+    ContextCondensed,
+    ModelCallFailed,
+    ModelCallResponded,
+    ModelCallStarted,
+    ToolCallRequested,
+    Usage,
+)
 from nightshift.contracts.events.requests import Attachment, Brief, Check, CustomTool, QuestionAnswer, Source
 from nightshift.contracts.model import (
     SEALED,
-    CallId,
     Count,
-    Event,
     Id,
     Microdollars,
-    Milliseconds,
-    Owner,
     Pending,
     PendingKind,
-    SealedBlocks,
-    SealedObject,
     SealedText,
     SecretName,
     Word,
 )
+
+__all__ = [
+    "AgentSteered",
+    "BudgetRequested",
+    "BuildAccepted",
+    "BuildCancelled",
+    "BuildEvent",
+    "BuildFailed",
+    "BuildForked",
+    "BuildPhaseChanged",
+    "BuildReady",
+    "BuildStalled",
+    "BuildWoken",
+    "CheckpointSaved",
+    "ContextCondensed",
+    "EscalationRaised",
+    "EscalationResolved",
+    "ModelCallFailed",
+    "ModelCallResponded",
+    "ModelCallStarted",
+    "Phase",
+    "SleepRequested",
+    "ToolCallRequested",
+    "Usage",
+]
 
 
 class Phase(StrEnum):
@@ -41,11 +71,7 @@ class Phase(StrEnum):
     CANCELLED = "cancelled"
 
 
-class _BuildFact(Event):
-    owner: ClassVar[Owner] = Owner.ORCHESTRATOR
-
-
-class _BuildEnd(_BuildFact):
+class _BuildEnd(BuildFact):
     terminal: ClassVar[bool] = True
 
     def pending(self, subject: str) -> Sequence[Pending]:
@@ -59,19 +85,7 @@ class _BuildEnd(_BuildFact):
         )
 
 
-class Usage(BaseModel):
-    """The tokens of one model call, as the Messages API counts them: `input_tokens` excludes tokens of the cache."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    input_tokens: Count = 0
-    output_tokens: Count = 0
-    cache_read_input_tokens: Count = 0
-    cache_write_5m_input_tokens: Count = 0
-    cache_write_1h_input_tokens: Count = 0
-
-
-class BuildAccepted(_BuildFact):
+class BuildAccepted(BuildFact):
     """The orchestrator accepted the request, and the build cannot be lost from here on.
 
     The event holds everything that the loop needs.
@@ -102,7 +116,7 @@ class BuildAccepted(_BuildFact):
         return (Pending(PendingKind.BUILD, subject, opens=True),)
 
 
-class BuildPhaseChanged(_BuildFact):
+class BuildPhaseChanged(BuildFact):
     """The build moved from one phase to the next."""
 
     type: ClassVar[Literal["build.phase_changed"]] = "build.phase_changed"
@@ -112,133 +126,7 @@ class BuildPhaseChanged(_BuildFact):
     to_phase: Phase
 
 
-class ModelCallStarted(_BuildFact):
-    """A model call begins. Appended before the request is sent. The grant `lease_id` covers its highest cost."""
-
-    type: ClassVar[Literal["model_call.started"]] = "model_call.started"
-    version: ClassVar[Literal[1]] = 1
-
-    turn: Count
-    attempt: Count
-    model: Word
-    lease_id: UUID
-    reserve_microusd: Microdollars
-
-
-class ModelCallResponded(_BuildFact):
-    """The model answered. `content` holds the provider's blocks, so that later requests repeat them byte for byte."""
-
-    type: ClassVar[Literal["model_call.responded"]] = "model_call.responded"
-    version: ClassVar[Literal[1]] = 1
-
-    turn: Count
-    attempt: Count
-    model: Word
-    message_id: Annotated[str, Field(max_length=255)]
-    content: SealedBlocks
-    stop_reason: Word
-    usage: Usage
-    price_version: Word
-    cost_microusd: Microdollars
-    latency_ms: Milliseconds
-    first_token_ms: Milliseconds
-
-
-class ModelCallFailed(_BuildFact):
-    """One attempt of a model call ended without an answer. `cost_microusd` is what the provider may have billed.
-
-    The call is tried again at `retry_at`. When `retry_at` is absent, the build sleeps or fails next.
-    """
-
-    type: ClassVar[Literal["model_call.failed"]] = "model_call.failed"
-    version: ClassVar[Literal[1]] = 1
-
-    turn: Count
-    attempt: Count
-    kind: Literal[
-        "rate_limited",
-        "overloaded",
-        "server",
-        "connection",
-        "stream_cut",
-        "malformed",
-        "auth",
-        "invalid",
-        "abandoned",  # its owner died: counted at its worst case
-        "cancelled",  # stopped by us: counted at what was seen of it
-        "unknown",
-    ]
-    status: int | None = None
-    detail: SealedText
-    retry_at: AwareDatetime | None = None
-    usage: Usage = Usage()
-    price_version: Word | None = None
-    cost_microusd: Microdollars = 0
-
-
-class ToolCallRequested(_BuildFact):
-    """Requests one tool call. The orchestrator makes those with purpose `check` and `preview` to check the result."""
-
-    type: ClassVar[Literal["tool_call.requested"]] = "tool_call.requested"
-    version: ClassVar[Literal[1]] = 1
-
-    call_id: CallId
-    turn: Count
-    index: Count
-    tool: Word
-    tool_use_id: Annotated[str, Field(max_length=255)]
-    input: SealedObject
-    timeout_s: Annotated[int, Field(ge=1, le=86_400)] = 120
-    purpose: Literal["agent", "check", "preview"] = "agent"
-
-    def pending(self, subject: str) -> Sequence[Pending]:
-        return (Pending(PendingKind.TOOL_CALL, self.call_id, opens=True),)
-
-
-class CheckpointSaved(_BuildFact):
-    """All results of a turn are in the log. Any replica can continue the build from here."""
-
-    type: ClassVar[Literal["checkpoint.saved"]] = "checkpoint.saved"
-    version: ClassVar[Literal[1]] = 1
-
-    turn: Count
-
-    def pending(self, subject: str) -> Sequence[Pending]:
-        return (Pending(PendingKind.SNAPSHOT, f"{subject}/checkpoint", opens=True),)
-
-
-class AgentSteered(_BuildFact):
-    """Adds a message for the agent that no tool returned: from a person, the budget, a check, or the loop itself."""
-
-    type: ClassVar[Literal["agent.steered"]] = "agent.steered"
-    version: ClassVar[Literal[1]] = 1
-
-    reason: Literal[
-        "person",
-        "repetition",
-        "budget",
-        "turns",
-        "check_failed",
-        "sandbox_restored",
-        "answer",
-        "no_tool_call",
-        "max_tokens",
-    ]
-    message: SealedText
-
-
-class ContextCondensed(_BuildFact):
-    """From now on the model gets this summary in place of the messages up to and including `through_turn`."""
-
-    type: ClassVar[Literal["context.condensed"]] = "context.condensed"
-    version: ClassVar[Literal[1]] = 1
-    planned: ClassVar[bool] = True
-
-    through_turn: Count
-    summary: SealedText
-
-
-class BudgetRequested(_BuildFact):
+class BudgetRequested(BuildFact):
     """Requests money of the account's day for this build, at least `minimum_microusd`, under the id `lease_id`."""
 
     type: ClassVar[Literal["budget.requested"]] = "budget.requested"
@@ -253,7 +141,7 @@ class BudgetRequested(_BuildFact):
         return (Pending(PendingKind.BUDGET_REQUEST, str(self.lease_id), opens=True),)
 
 
-class SleepRequested(_BuildFact):
+class SleepRequested(BuildFact):
     """The build sleeps until `wake.requested`. Appended after `checkpoint.saved` and before the pre-sleep snapshot."""
 
     type: ClassVar[Literal["sleep.requested"]] = "sleep.requested"
@@ -270,7 +158,7 @@ class SleepRequested(_BuildFact):
         )
 
 
-class BuildWoken(_BuildFact):
+class BuildWoken(BuildFact):
     """The build is awake. It continues with the step at which it fell asleep."""
 
     type: ClassVar[Literal["build.woken"]] = "build.woken"
@@ -286,7 +174,7 @@ class BuildWoken(_BuildFact):
         )
 
 
-class EscalationRaised(_BuildFact):
+class EscalationRaised(BuildFact):
     """The build waits until a person chooses one of `options`."""
 
     type: ClassVar[Literal["escalation.raised"]] = "escalation.raised"
@@ -299,7 +187,7 @@ class EscalationRaised(_BuildFact):
     options: tuple[Word, ...]
 
 
-class EscalationResolved(_BuildFact):
+class EscalationResolved(BuildFact):
     """A person chose `option`. The agent gets the answer."""
 
     type: ClassVar[Literal["escalation.resolved"]] = "escalation.resolved"
@@ -311,7 +199,7 @@ class EscalationResolved(_BuildFact):
     comment: SealedText | None = None
 
 
-class BuildStalled(_BuildFact):
+class BuildStalled(BuildFact):
     """The orchestrator cannot go on with this build, and `action` says what a person can do.
 
     Nothing is spent while the build stalls. Any later event of the orchestrator says that the build goes on.
@@ -376,7 +264,7 @@ class BuildCancelled(_BuildEnd):
     turns: Count
 
 
-class BuildForked(_BuildFact):
+class BuildForked(BuildFact):
     """The build started as a copy of `base_build_id` at its event `at_version`."""
 
     type: ClassVar[Literal["build.forked"]] = "build.forked"
