@@ -72,7 +72,7 @@ class BuildStatus:
 
     @property
     def ended(self) -> bool:
-        """Whether the build is ready, failed or cancelled."""
+        """True when the build is ready, failed or cancelled."""
         return self.state in ("ready", "failed", "cancelled")
 
     def waiting(self, now: datetime) -> Wait | None:
@@ -197,7 +197,7 @@ def _counted(status: BuildStatus, fact: Event) -> BuildStatus:
 
 
 def _moved(status: BuildStatus, fact: Event) -> BuildStatus:
-    """Returns the status with this event's transition: accepted, another phase, asleep, awake, sandbox, end."""
+    """Returns the status after a transition: accepted, phase changed, asleep, awake, sandbox changed, ended."""
     match fact:
         case BuildAccepted():
             return replace(

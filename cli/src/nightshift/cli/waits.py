@@ -1,4 +1,4 @@
-"""Why a build makes no progress right now, and what a person can do about it. Pure."""
+"""The reasons why a build makes no progress, each with what a person can do about it. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime

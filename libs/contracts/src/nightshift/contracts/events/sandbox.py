@@ -109,7 +109,7 @@ class SandboxLost(_SandboxFact):
 
 
 class SandboxClosed(_SandboxFact):
-    """The sandbox was closed and costs nothing any more."""
+    """The sandbox was closed. It costs nothing from now on."""
 
     type: ClassVar[Literal["sandbox.closed"]] = "sandbox.closed"
     version: ClassVar[Literal[1]] = 1
