@@ -43,7 +43,7 @@ class LocalDriver:
         return "local"
 
     async def probe(self) -> Path:
-        """The bubblewrap that works here, found by starting a sandbox. Raises NoSandboxHere with hints."""
+        """Return a bubblewrap that works here, after starting a sandbox with it. Raises NoSandboxHere with a hint."""
         if self._bwrap is None:
             tried = []
             for bwrap in launching.candidates(self._settings):
@@ -61,7 +61,7 @@ class LocalDriver:
         return self._bwrap
 
     def _new_directory(self, kind: str, metadata: Mapping[str, str]) -> SandboxDirectory:
-        """A directory with its record, written before anything runs: a creator that dies leaves nothing unlisted."""
+        """Make a directory and write its record before anything runs, so that `list` finds it if this process dies."""
         directory = SandboxDirectory(self._settings.state_dir / f"{kind}-{secrets.token_hex(8)}")
         directory.path.mkdir(parents=True, mode=0o700)
         directory.write({**metadata, "owner": self._settings.owner})
@@ -166,7 +166,7 @@ class LocalDriver:
                     yield directory, record
 
     async def list(self) -> list[SandboxInfo]:
-        """Also removes the directories of sandboxes that have ended, and those that never got a record."""
+        """See SandboxDriver. Also removes the directories of sandboxes that have ended or never got a record."""
         infos = []
         for directory, record in list(self._records()):
             if directory.pids():

@@ -1,4 +1,4 @@
-"""The system call filter of local sandboxes, assembled as classic BPF: some calls answer EPERM, the rest pass.
+"""The system call filter of local sandboxes, as classic BPF. It refuses the listed calls and allows the others.
 
 The numbers are the kernel's ABI (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h).
 """
