@@ -44,8 +44,8 @@ class CallSpec:
 class CallStatus:
     """The state of a call.
 
-    `unknown`: it never began. `running`: it runs. `finished`: every field is set. `died`: it began, and its supervisor was
-    killed before it recorded the end; it must not be run again, and its exit code is not known.
+    `unknown`: it never began. `running`: it runs. `finished`: every field is set. `died`: it began, and its supervisor
+    was killed before it recorded the end; it must not be run again, and its exit code is not known.
     """
 
     state: Literal["unknown", "running", "finished", "died"]
@@ -144,8 +144,8 @@ class Sandbox(Protocol):
     ) -> None:
         """Replace the file atomically; make missing directories. With `mode` None the mode stays, or is 0644.
 
-        `once` is the id of the call that writes. A second write of the same call does nothing, so a gateway that was paused
-        cannot overwrite later changes.
+        `once` is the id of the call that writes. A second write of the same call does nothing, so a gateway that was
+        paused cannot overwrite later changes.
         """
         ...
 

@@ -45,8 +45,8 @@ class SandboxSettings(ObjectStoreSettings, ProcessSettings):
 class SnapshotSettings(SandboxSettings):
     """For services that save or restore. `snapshot_key` must be the same in all of them.
 
-    The digests of every project depend on this key. With another key no earlier snapshot is found; a person who knows the
-    key can test whether a project has a file.
+    The digests of every project depend on this key. With another key no earlier snapshot is found; a person who knows
+    the key can test whether a project has a file.
     """
 
     snapshot_key: SecretStr = Field(min_length=32, examples=["$(openssl rand -hex 32)"])

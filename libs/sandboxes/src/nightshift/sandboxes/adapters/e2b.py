@@ -285,7 +285,7 @@ class _Channel:
     async def _run(self, arguments: list[str]) -> dict[str, str]:
         command = shlex.join(["python3", "-I", "-S", "-c", _BOOT, *arguments])
         try:
-            # timeout=0: the bound is ours, around the whole exchange; theirs would leave grandchildren behind.
+            # timeout=0: the client bounds the whole exchange; E2B's timeout would leave grandchildren behind.
             done = await self._box.commands.run(command, timeout=0)
             answer: dict[str, str] = json.loads(done.stdout)
         except CommandExitException as error:

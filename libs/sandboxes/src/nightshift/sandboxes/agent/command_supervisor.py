@@ -52,7 +52,7 @@ def _detach(lock: int) -> None:
                     os.close(handle)
     for number in (signal.SIGALRM, signal.SIGPIPE, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL if number == signal.SIGALRM else signal.SIG_IGN)
-    # Orphans of the command become our children, so that all it started is found when it has to end.
+    # Orphans of the command become children of this process, which can then find and end all of them.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 

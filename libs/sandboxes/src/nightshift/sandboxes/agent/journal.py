@@ -77,8 +77,8 @@ class Journal:
     def lock(self, call_id: str, *, wait: bool) -> int | None:
         """Take the call's lock. Returns a file descriptor that holds it.
 
-        The kernel frees the lock when the last process that holds the descriptor closes it or dies. Returns None
-        when another process holds the lock and `wait` is false.
+        The kernel frees the lock when the last process that holds the descriptor closes it or dies. Returns None when
+        another process holds the lock and `wait` is false.
         """
         handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         try:

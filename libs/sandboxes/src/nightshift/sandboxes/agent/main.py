@@ -25,9 +25,9 @@ from .confined_paths import Root
 from .journal import Journal
 from .wire import Reader, Refusal, Writer, read_chunks, read_json, write_end, write_frame, write_json
 
-#: An answer up to this size comes back on stdout; a longer one is left in a file.
+#: An answer up to this many bytes is printed; a longer one is left in a file.
 INLINE = 192 * 1024
-#: Seconds without room for one more process, after which what the calls have started is ended.
+#: Seconds without room for another process, after which every process that calls have started is killed.
 _CROWDED_S = 5.0
 _PR_SET_DUMPABLE = 4
 

@@ -18,7 +18,7 @@ async def dial(directory: SandboxDirectory) -> tuple[asyncio.StreamReader, async
     except FileNotFoundError:
         raise SandboxGone(f"no sandbox {directory.id} on this machine") from None
     try:
-        # Over the handle: a socket's path may have 107 bytes only.
+        # Through the handle, because the path of a socket may have 107 bytes only.
         return await asyncio.open_unix_connection(f"/proc/self/fd/{handle}/agent.sock")
     except (ConnectionRefusedError, FileNotFoundError):
         raise SandboxGone(f"sandbox {directory.id} has ended") from None

@@ -26,7 +26,7 @@ from nightshift.sandboxes.port import SandboxInfo
 
 _log = structlog.get_logger(__name__)
 _START_S = 20.0
-#: Seconds that a creator may take before what it left counts as abandoned.
+#: Seconds after which a directory whose sandbox never became ready counts as abandoned.
 _UNFINISHED_S = 120.0
 
 

@@ -40,7 +40,7 @@ _BOOT = "import sys;sys.path.insert(0,'/opt/nightshift');from agent.main import 
 #: processes of root. The range is free in Debian's and systemd's tables, and below the 65,536 of a container.
 _FIRST_ID, _IDS = 60_600, 500
 
-#: Run by root: in a mount namespace of its own, what the sandbox shows is bound to where an ordinary id may reach.
+#: Root runs this in a new mount namespace: it binds the sandbox's directories to where an ordinary id may reach.
 _AS_ROOT = """
 set -e
 mount -t tmpfs -o mode=755 none /mnt

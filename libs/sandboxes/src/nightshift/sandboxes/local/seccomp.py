@@ -95,7 +95,7 @@ def program(machine: str) -> bytes:
         code += [_jump(_JGE, 0x40000000, 0, 1), _return(_ERRNO | _ENOSYS)]  # x32
     for numbers in _DENIED.values():
         code += [_jump(_JEQ, numbers[column], 0, 1), _return(_ERRNO | _EPERM)]
-    # glibc falls back to clone, whose flags can be looked at.
+    # glibc falls back to clone, whose flags the filter can read.
     code += [_jump(_JEQ, _CLONE3, 0, 1), _return(_ERRNO | _ENOSYS)]
     code += [
         _jump(_JEQ, _CLONE[machine], 0, 4),

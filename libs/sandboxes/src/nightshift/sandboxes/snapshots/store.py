@@ -27,7 +27,7 @@ else:
     from backports import zstd
 
 _LEVEL = 3
-#: A pack is closed when it holds this much: large enough to be few, small enough to be sent again after an error.
+#: A pack is closed at this size: large enough to make few objects, small enough to send again after an error.
 PACK_BYTES = 16 * 1024**2
 #: Frames closer together than this in a pack are fetched in one range.
 _GAP_BYTES = 256 * 1024

@@ -14,7 +14,7 @@ from nightshift.sandboxes.snapshots.store import SnapshotStore
 
 _log = structlog.get_logger(__name__)
 
-#: Left out of snapshots unless a project says otherwise: what is made again from the rest. Names or patterns of names.
+#: Names and glob patterns that snapshots leave out by default: tools make them again from the rest.
 DEFAULT_EXCLUDE: tuple[str, ...] = (
     "node_modules",
     "__pycache__",
@@ -123,8 +123,8 @@ async def restore(
 ) -> Restored:
     """Make the workspace equal to the snapshot: write what is missing or different, remove what is extra.
 
-    Compares again afterwards and heals once more; what still differs is returned as lost. Raises NotFound and HostileTree
-    before anything is changed.
+    Compares again afterwards and heals once more; what still differs is returned as lost. Raises NotFound and
+    HostileTree before anything is changed.
     """
     manifest = await store.load(key)
     written = await _apply(sandbox, store, manifest, await _plan(sandbox, store, manifest, exclude))

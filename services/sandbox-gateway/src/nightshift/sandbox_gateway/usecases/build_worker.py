@@ -1,4 +1,4 @@
-"""Works on one build at a time: under its lease, one group of calls after the other, until nothing waits."""
+"""Does the work of a build under its lease, one group of calls after the other, until nothing waits."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class BuildWorker:
-    """`later(build, seconds)` has to call `work` for this build again after so many seconds.
+    """`later(build, seconds)` must call `work` for this build again after so many seconds.
 
     After `lease_s` seconds another gateway takes over the builds of a dead one.
     """
@@ -37,9 +37,9 @@ class BuildWorker:
     _cancelled: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def work(self, build_id: str) -> None:
-        """Do everything that waits in this build. After an error, report it in the log and call `later`.
+        """Do everything that waits in this build. After an error, append why it waits and call `later`.
 
-        When another gateway holds the build's lease, calls `later` for the time when the lease may be over.
+        When another gateway holds the build's lease, call `later` for the time when the lease may have expired.
         """
         try:
             state = await self.states.get(build_id)
@@ -71,7 +71,9 @@ class BuildWorker:
 
     @asynccontextmanager
     async def _held(self, build_id: str, lease: Lease) -> AsyncIterator[None]:
-        """Hold the lease. When it is lost, cancel the work: a command in the sandbox goes on, and others attach."""
+        """Hold the lease. Losing it cancels the work: the command in the sandbox runs on, and the next gateway
+        attaches to it.
+        """
         worker = asyncio.current_task()
         self._cancelled[build_id] = asyncio.Event()
 

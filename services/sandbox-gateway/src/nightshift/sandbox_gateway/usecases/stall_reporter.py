@@ -1,4 +1,4 @@
-"""Says in the log why a build waits for its sandbox, once per reason, and counts its failures in a row."""
+"""Appends why a build waits for its sandbox, once per reason, and counts the failures in a row of each build."""
 
 import asyncio
 import random
@@ -30,7 +30,7 @@ class _Failures:
 
 @dataclass(slots=True)
 class StallReporter:
-    """`slow_s`: seconds after which a build that waits for a sandbox without an error is reported too."""
+    """After `slow_s` seconds a build is also reported when its sandbox is not ready but no error came."""
 
     log: EventLog
     states: StateCache
