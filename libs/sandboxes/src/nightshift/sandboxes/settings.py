@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field, SecretStr
 from nightshift.eventlog.errors import ConfigurationError
 from nightshift.eventlog.settings import ObjectStoreSettings
 from nightshift.sandboxes.local.driver import LocalDriver
-from nightshift.sandboxes.local.settings import Limits, LocalSettings
+from nightshift.sandboxes.local.settings import LocalSettings, SandboxLimits
 from nightshift.sandboxes.port import SandboxDriver
 from nightshift.sandboxes.snapshots.manifest import ProjectKey
 from nightshift.servicekit.settings import ProcessSettings
@@ -37,7 +37,7 @@ class SandboxSettings(ObjectStoreSettings, ProcessSettings):
         return LocalSettings(
             state_dir=(self.sandbox_dir or self.home / "sandboxes").absolute(),
             owner=self.sandbox_owner,
-            limits=Limits(processes=self.sandbox_processes, memory_bytes=self.sandbox_memory_bytes),
+            limits=SandboxLimits(processes=self.sandbox_processes, memory_bytes=self.sandbox_memory_bytes),
             toolchains=self.sandbox_toolchains,
         )
 

@@ -9,7 +9,7 @@ _GIB = 1024**3
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SandboxLimits:
     """`memory_bytes` limits the private writable memory of each process: V8 reserves more address space than it
     uses.
     """
@@ -39,7 +39,7 @@ class LocalSettings:
 
     state_dir: Path
     owner: str = "nightshift"
-    limits: Limits = field(default_factory=Limits)
+    limits: SandboxLimits = field(default_factory=SandboxLimits)
     toolchains: tuple[Path, ...] = ()
     bwrap: Path | None = None  # none: the system's, else the one of the wheel
     preview_host: str = "127.0.0.1"
