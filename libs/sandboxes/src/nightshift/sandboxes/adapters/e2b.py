@@ -278,7 +278,7 @@ class _Channel:
                 return
             stream = await self._box.files.read(f"{name}.out", format="stream")
             try:
-                yield _Source(stream)
+                yield _ChunkReader(stream)
             finally:
                 await self._box.files.remove(f"{name}.out")
 
@@ -311,7 +311,7 @@ class _Channel:
             self._extended = time.monotonic()
 
 
-class _Source:
+class _ChunkReader:
     """Reads exact numbers of bytes from a stream of chunks."""
 
     def __init__(self, stream: AsyncIterator[bytes]) -> None:

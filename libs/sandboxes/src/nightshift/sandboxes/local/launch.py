@@ -81,7 +81,7 @@ def start(settings: LocalSettings, bwrap: Path, launch: Launch) -> None:
     fds = [*data, launch.listener.fileno(), launch.status, *([filters] if filters is not None else [])]
     as_root = os.geteuid() == 0
     sources = (
-        _Sources.moved() if as_root else _Sources(str(launch.home), str(python_home()), str(_agent_dir()))
+        _BindSources.moved() if as_root else _BindSources(str(launch.home), str(python_home()), str(_agent_dir()))
     )
     arguments = [
         *_isolation(),
@@ -100,13 +100,13 @@ def start(settings: LocalSettings, bwrap: Path, launch: Launch) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sources:
+class _BindSources:
     home: str
     python: str
     agent: str
 
     @classmethod
-    def moved(cls) -> "_Sources":
+    def moved(cls) -> "_BindSources":
         return cls("/mnt/home", "/mnt/python", "/mnt/agent")
 
 
@@ -140,7 +140,7 @@ def _isolation() -> list[str]:
     ]
 
 
-def _view(settings: LocalSettings, sources: _Sources, data: Sequence[int]) -> list[str]:
+def _view(settings: LocalSettings, sources: _BindSources, data: Sequence[int]) -> list[str]:
     """The mounts: the system read-only, own /proc, /dev and /tmp, and the home as the only other writable place."""
     size = str(settings.limits.tmp_bytes)
     arguments = ["--ro-bind", "/usr", "/usr"]
