@@ -193,7 +193,7 @@ def _serve_one(agent: Agent, connection: socket.socket) -> None:
         stream = connection.makefile("rwb")
         request = read_json(stream)
         if request.get("op") == "dial":
-            _relay(connection, int(request["port"]))
+            _copy_to_port(connection, int(request["port"]))
         else:
             agent.answer(request, stream, stream)
             _hear_out(connection)
@@ -210,7 +210,7 @@ def _hear_out(connection: socket.socket) -> None:
         pass
 
 
-def _relay(connection: socket.socket, port: int) -> None:
+def _copy_to_port(connection: socket.socket, port: int) -> None:
     """Connect to a port inside the sandbox, and copy bytes both ways until both sides have closed."""
     try:
         inner = socket.create_connection(("127.0.0.1", port), timeout=5)

@@ -18,7 +18,7 @@ from nightshift.eventlog.errors import NightshiftError
 from nightshift.sandboxes.client import AgentSandbox
 from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
 from nightshift.sandboxes.local import launch as launching
-from nightshift.sandboxes.local import relay
+from nightshift.sandboxes.local import preview
 from nightshift.sandboxes.local.channel import LocalChannel
 from nightshift.sandboxes.local.settings import LocalSettings
 from nightshift.sandboxes.local.state import Record, SandboxDirectory, end
@@ -36,7 +36,7 @@ class LocalDriver:
     def __init__(self, settings: LocalSettings) -> None:
         self._settings = settings
         self._bwrap: Path | None = None
-        self._relays = relay.Relays(settings.preview_host)
+        self._previews = preview.Previews(settings.preview_host)
 
     @property
     def name(self) -> Literal["local"]:
@@ -187,7 +187,7 @@ class LocalDriver:
         await asyncio.to_thread(destroy, directory)
 
     async def open_port(self, directory: SandboxDirectory, port: int) -> str:
-        return await self._relays.open(directory, port)
+        return await self._previews.open(directory, port)
 
 
 class _Controls:
@@ -213,8 +213,8 @@ class _Controls:
 
 
 def destroy(directory: SandboxDirectory) -> None:
-    """End the tree and its relays and remove the directory. Does nothing when they are gone already."""
-    for pid in relay.running(directory):
+    """End the tree and its previews and remove the directory. Does nothing when they are gone already."""
+    for pid in preview.running(directory):
         end(pid, directory.id)
     deadline = time.monotonic() + 10
     while (pids := directory.pids()) and time.monotonic() < deadline:

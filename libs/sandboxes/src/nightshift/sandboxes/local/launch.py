@@ -81,7 +81,9 @@ def start(settings: LocalSettings, bwrap: Path, launch: Launch) -> None:
     fds = [*data, launch.listener.fileno(), launch.status, *([filters] if filters is not None else [])]
     as_root = os.geteuid() == 0
     sources = (
-        _BindSources.moved() if as_root else _BindSources(str(launch.home), str(python_home()), str(_agent_dir()))
+        _BindSources.moved()
+        if as_root
+        else _BindSources(str(launch.home), str(python_home()), str(_agent_dir()))
     )
     arguments = [
         *_isolation(),

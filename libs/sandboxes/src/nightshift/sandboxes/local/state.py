@@ -5,7 +5,7 @@
                             bwrap.json    what bubblewrap said of its pids
                             agent.sock    the agent's socket, outside of what the sandbox sees
                             home/         the sandbox's /home/user
-                            ports/        one file for each preview: where its relay listens
+                            ports/        one file for each preview: where it listens
                             paused, log
 """
 

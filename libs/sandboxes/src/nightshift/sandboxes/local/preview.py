@@ -1,6 +1,6 @@
 """A preview: a listener on the host's loopback whose connections the agent passes on to a port inside.
 
-It runs as a process of its own (`python -m nightshift.sandboxes.local.relay`), so it outlives the gateway and ends when
+It runs as a process of its own (`python -m nightshift.sandboxes.local.preview`), so it outlives the gateway and ends when
 its sandbox has ended. The sandbox never holds a socket of the host's network.
 """
 
@@ -22,7 +22,7 @@ _START_S = 15.0
 _LOOK_S = 1.0
 
 
-class Relays:
+class Previews:
     """Starts previews and finds those that run, also after a restart of this process."""
 
     def __init__(self, host: str) -> None:
