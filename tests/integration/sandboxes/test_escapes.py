@@ -200,7 +200,7 @@ while True:
 """
 
 
-async def test_what_a_command_left_behind_does_not_take_the_sandbox_for_ever(tmp_path: Path) -> None:
+async def test_processes_that_fill_the_sandbox_do_not_block_it_for_ever(tmp_path: Path) -> None:
     """Its processes fill the sandbox and nobody stops them: the call that began them has ended long ago."""
     driver = LocalDriver(LocalSettings(tmp_path / "crowded", limits=SandboxLimits(processes=40)))
     sandbox = await driver.create("crowded", generation=0)
@@ -305,7 +305,7 @@ def refusing_bwrap(folder: Path) -> Path:
     return fake
 
 
-async def test_without_user_namespaces_it_says_what_to_do(tmp_path: Path) -> None:
+async def test_without_user_namespaces_the_error_says_what_to_do(tmp_path: Path) -> None:
     driver = LocalDriver(LocalSettings(tmp_path / "none", bwrap=refusing_bwrap(tmp_path)))
     with pytest.raises(NoSandboxHere) as refused:
         await driver.create("b1", generation=0)
