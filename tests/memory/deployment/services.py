@@ -28,7 +28,7 @@ from nightshift.orchestrator.journal import Journal
 from nightshift.orchestrator.roster import Roster, RosterSettings
 from nightshift.orchestrator.runner import Crew, Runner
 from nightshift.orchestrator.usecases import Builds
-from nightshift.snapshotter.domain.view import View, Wanted, see
+from nightshift.snapshotter.domain.workspace import WantedSnapshot, Workspace, evolve
 
 LEASE_S = 6.0
 
@@ -139,9 +139,9 @@ async def snapshotter(deployment: SimulatedDeployment) -> None:
     while not deployment.over:
         try:
             for item in await log.pending(PendingKind.SNAPSHOT):
-                view = View()
+                view = Workspace()
                 for event in await _read(log, item.stream_id):
-                    view = see(view, event)
+                    view = evolve(view, event)
                 wanted = view.next
                 if wanted is None or (wanted.reason == "checkpoint" and view.sandbox_id is None):
                     continue
@@ -152,7 +152,7 @@ async def snapshotter(deployment: SimulatedDeployment) -> None:
         await deployment.beat()
 
 
-def _snapshot(wanted: Wanted, sandbox_id: str | None, *, failed: bool) -> SnapshotSaved | SnapshotFailed:
+def _snapshot(wanted: WantedSnapshot, sandbox_id: str | None, *, failed: bool) -> SnapshotSaved | SnapshotFailed:
     if failed or sandbox_id is None:
         return SnapshotFailed(
             reason=wanted.reason,
