@@ -1,7 +1,7 @@
 """The base every event stands on, the field types they share, and the marks the log reads from them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -31,6 +31,11 @@ class PendingKind(StrEnum):
     SLEEPER = "sleeper"  # asleep: the budget wakes it
     WAKE = "wake"  # told to wake, not yet woken: the orchestrator's
     SANDBOX = "sandbox"  # opened, not closed: the gateway's
+
+
+#: A row of the first kind opens only while the stream has an open row of the second: a snapshot needs a sandbox to be
+#: taken from. A sleep or an end without a sandbox waits for nobody.
+OPENS_ONLY_WITH: Final[Mapping[PendingKind, PendingKind]] = {PendingKind.SNAPSHOT: PendingKind.SANDBOX}
 
 
 @dataclass(frozen=True, slots=True)
