@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import structlog
 
 from nightshift.eventlog.errors import NightshiftError
+from nightshift.eventlog.fold_cache import FoldCache
 from nightshift.eventlog.leases.port import Leases
-from nightshift.sandbox_gateway.usecases.state_cache import StateCache
+from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState
 from nightshift.sandboxes.port import SandboxDriver, SandboxInfo
 
 _log = structlog.get_logger(__name__)
@@ -24,7 +25,7 @@ class OrphanSweeper:
 
     driver: SandboxDriver
     leases: Leases
-    states: StateCache
+    states: FoldCache[SandboxState]
     owner: str
     grace_s: float = 120.0
 
@@ -70,5 +71,5 @@ class OrphanSweeper:
         _log.warning("sandbox.swept", build_id=build_id, sandbox_id=info.sandbox_id)
 
     async def _belongs(self, build_id: str, info: SandboxInfo) -> bool:
-        state = await self.states.get(build_id)
+        state = await self.states.read(build_id)
         return state.sandbox is not None and state.sandbox.sandbox_id == info.sandbox_id
