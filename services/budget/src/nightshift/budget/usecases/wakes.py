@@ -219,7 +219,7 @@ class Wakes:
                 now=snapshot.now,
                 lasts=self._days.policy.grant_lasts,
             )
-            on_build = (*settled.events, NewEvent(granted, cause), NewEvent(wake, cause))
+            on_build = (*settled.events, NewEvent(wake, cause), NewEvent(granted, cause))
             append = Append(sleeper.slept.stream_id, on_build, sleeper.head)
             reservation = Reservation(lease_id, account_id, sleeper.slept.subject, account.day, amount)
             opening = Opening(reservation, event_id(cause, BudgetGranted.type), granted.expires_at)

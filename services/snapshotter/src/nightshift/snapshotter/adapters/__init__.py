@@ -1,0 +1,1 @@
+"""The snapshotter's side of the outside world."""
