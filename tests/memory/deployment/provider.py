@@ -1,4 +1,4 @@
-"""What stands outside of the services of a simulated deployment: the model, build numbers, the query for unowned builds."""
+"""The orchestrator's ports in a simulated deployment: a scripted model, build numbers, the query for unowned builds."""
 
 import asyncio
 import json

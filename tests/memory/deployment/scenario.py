@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from functools import partial
 
-from tests.memory.deployment import build_invariants, funds, people, services
+from tests.memory.deployment import money, people, services
 from tests.memory.deployment.broker import relay
 from tests.memory.deployment.deployment import SimulatedDeployment
+from tests.support import build_invariants
 
 from nightshift.contracts.events.build import BuildCancelled, BuildReady
 from nightshift.contracts.model import Owner
@@ -78,7 +79,7 @@ async def _until_quiet(deployment: SimulatedDeployment) -> None:
             while deployment.tables.pending:
                 await deployment.beat()
     except TimeoutError:
-        found = funds.outlived(deployment.tables.pending.values())
+        found = money.outlived(deployment.tables.pending.values())
         raise Violation("; ".join(found + verdict(deployment))) from None
 
 
@@ -112,7 +113,7 @@ def judge(deployment: SimulatedDeployment) -> None:
 
 def verdict(deployment: SimulatedDeployment) -> list[str]:
     """Every broken promise of a run that is over."""
-    found = funds.violations(deployment.history())
+    found = money.violations(deployment.history())
     for build_id in deployment.build_ids:
         events = deployment.events(build_id)
         found += [f"{build_id}: {fault}" for fault in build_invariants.violations(events)]

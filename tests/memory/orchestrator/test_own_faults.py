@@ -26,8 +26,8 @@ from nightshift.orchestrator.domain.commands import Answer, CallFailed
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.ports import CallError, UsageMeter
 from nightshift.orchestrator.usecases import runner
+from nightshift.orchestrator.usecases.build_requests import BuildRequests
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, SchedulerSettings
-from nightshift.orchestrator.usecases.requests import Builds
 from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
 from nightshift.simulation.loop import SimulatedLoop
 
@@ -50,7 +50,7 @@ class Deployment:
         self.scheduler = BuildScheduler(
             MemoryLeases(), self, lambda build_id: Runner(build_id, dependencies), settings=settings
         )
-        self.builds = Builds(builds, self.scheduler, policy=POLICY, clock=self.now)
+        self.builds = BuildRequests(builds, self.scheduler, policy=POLICY, clock=self.now)
 
     def now(self) -> datetime:
         return datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=asyncio.get_running_loop().time())
@@ -94,7 +94,7 @@ class Deployment:
         """Accepts the build and lets an hour pass."""
         request = BuildRequested(build_id=BUILD, project_id="p", account_id="a1", idea_brief="An app.")
         await self.builds.accept(request)
-        tasks = [asyncio.create_task(self.scheduler.keep()), asyncio.create_task(self.grant())]
+        tasks = [asyncio.create_task(self.scheduler.run()), asyncio.create_task(self.grant())]
         await asyncio.sleep(AN_HOUR)
         for task in tasks:
             task.cancel()

@@ -44,7 +44,7 @@ from nightshift.orchestrator.domain.commands import (
     Fail,
     SendBack,
     StartCall,
-    TellAgent,
+    MessageAgent,
 )
 from nightshift.orchestrator.domain.decide import decide
 from nightshift.orchestrator.domain.next_step import Asleep, AwaitFact, AwaitModel, Ended
@@ -544,7 +544,7 @@ def test_a_cancel_stops_the_call_at_what_was_seen_of_it_and_waits_for_no_tool():
 def test_a_persons_message_comes_after_the_results_of_the_turn():
     story = begun()
     story.thinks(tool_use())
-    story.do(TellAgent("use blue", NOW_CAUSE))
+    story.do(MessageAgent("use blue", NOW_CAUSE))
     story.results()
     story.step()
     assert [type(entry).__name__ for entry in story.state.conversation.entries] == [

@@ -156,7 +156,7 @@ class CancelBuild:
 
 
 @dataclass(frozen=True, slots=True)
-class TellAgent:
+class MessageAgent:
     """A person's message. `cause` is the request's id."""
 
     message: str
@@ -173,5 +173,5 @@ Command = (
     | StopOnFault
     | ReportStall
     | CancelBuild
-    | TellAgent
+    | MessageAgent
 )

@@ -37,12 +37,12 @@ from nightshift.orchestrator.domain.commands import (
     Command,
     Complete,
     Fail,
+    MessageAgent,
     ReportStall,
     SendBack,
     Sleep,
     StartCall,
     StopOnFault,
-    TellAgent,
     Wake,
 )
 from nightshift.orchestrator.domain.evolve import foresee
@@ -76,7 +76,7 @@ def _cause(state: BuildState, command: Command) -> UUID:
     match command:
         case AcceptBuild():
             return ids.request_cause(BuildRequested.type, command.request.build_id)
-        case CancelBuild() | TellAgent() | ReportStall():
+        case CancelBuild() | MessageAgent() | ReportStall():
             return command.cause
         case Answer() | CallFailed() | AbandonCall() | StopOnFault() if state.call is not None:
             return state.call.event_id
@@ -120,7 +120,7 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
             return ended + calls.fail(foresee(state, ended), command.reason, command.detail)
         case CancelBuild():
             return _cancel(state, command)
-        case TellAgent():
+        case MessageAgent():
             return (AgentSteered(reason="person", message=command.message),)
         case _:
             assert_never(command)
