@@ -11,7 +11,7 @@ from tests.integration.orchestrator.fake_model import FakeModel
 from nightshift.contracts.events.build import Usage
 from nightshift.devstack.parts import ScriptedModel
 from nightshift.orchestrator.adapters.claude import ClaudeModel
-from nightshift.orchestrator.ports import CallError, UsageMeter, Model
+from nightshift.orchestrator.ports import CallError, Model, UsageMeter
 
 SCENARIO = """
 name: conformance

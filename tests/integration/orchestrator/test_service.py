@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer
 from tests.integration.orchestrator.conftest import Town
-from tests.memory.orchestrator import judge
+from tests.support import build_invariants
 from tests.support.waiting import eventually
 
 from nightshift.contracts import prices
@@ -35,7 +35,7 @@ async def test_from_a_request_to_ready_and_what_is_refused(town: Town):
     await town.send(asked("b1", "A stumbling start."))
     events = await town.reached("b1", "build.ready")
     data = [event.data for event in events]
-    assert judge.faults(data) == []
+    assert build_invariants.violations(data) == []
     failed = [event.kind for event in data if isinstance(event, ModelCallFailed)]
     assert failed[:2] == ["overloaded", "stream_cut"]
     ready = next(event for event in data if isinstance(event, BuildReady))

@@ -2,7 +2,7 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.memory.deployment import build_invariants
+from tests.support import build_invariants
 from tests.unit.orchestrator.story import Story, answer, text, tool_use
 
 from nightshift.contracts.events.build import Usage
@@ -88,7 +88,7 @@ def test_what_was_written_at_the_turns_before_gives_the_same_bytes(moves):
 @settings(max_examples=60, deadline=None)
 def test_no_walk_breaks_the_rules_of_money_and_order(moves):
     events = [event.data for event in walk(moves).log]
-    assert [*build_invariants._money(events), *build_invariants._order(events)] == []
+    assert [*build_invariants.money(events), *build_invariants.order(events)] == []
 
 
 def test_walks_get_somewhere():
