@@ -49,7 +49,7 @@ from nightshift.contracts.events.sandbox import (
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import BlobRef, Event
 from nightshift.eventlog.port import RecordedEvent
-from nightshift.orchestrator.domain.checks import DETECT
+from nightshift.orchestrator.usecases.detected_checks import DETECT
 
 #: What of a tool's input tells a person most, in this order.
 _TELLING = ("command", "file_path", "pattern", "port", "message", "action")

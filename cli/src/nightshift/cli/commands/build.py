@@ -16,8 +16,7 @@ from nightshift.cli.output import note, write_json, write_line
 from nightshift.cli.producer import checked, send
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.errors import NotFound, Refused
-from nightshift.orchestrator.domain.admission import admit
-from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.usecases.admission import check_request
 
 app = cyclopts.App(name="build")
 
@@ -71,7 +70,7 @@ def build(
     request = checked(BuildRequested, fields)
     # What the orchestrator would park as a dead letter is told here, where somebody hears it. Its default model is its
     # own affair: one that the request names is looked at.
-    admit(request, datetime.now(UTC), Policy())
+    check_request(request, datetime.now(UTC))
     asyncio.run(send(home, request))
     if watch:
         note(f"build {name}")

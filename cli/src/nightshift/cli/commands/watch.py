@@ -18,7 +18,7 @@ from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.errors import Refused
 from nightshift.eventlog.port import RecordedEvent
-from nightshift.orchestrator.domain.admission import same_request
+from nightshift.orchestrator.usecases.admission import same_request
 
 app = cyclopts.App(name="watch")
 
