@@ -42,9 +42,9 @@ from nightshift.orchestrator.domain.commands import (
     CancelBuild,
     Complete,
     Fail,
+    MessageAgent,
     SendBack,
     StartCall,
-    MessageAgent,
 )
 from nightshift.orchestrator.domain.decide import decide
 from nightshift.orchestrator.domain.next_step import Asleep, AwaitFact, AwaitModel, Ended
@@ -548,9 +548,9 @@ def test_a_persons_message_comes_after_the_results_of_the_turn():
     story.results()
     story.step()
     assert [type(entry).__name__ for entry in story.state.conversation.entries] == [
-        "AssistantSaid",
-        "ToolsAnswered",
-        "UserSaid",
+        "AssistantMessage",
+        "ToolResults",
+        "UserMessage",
     ]
 
 

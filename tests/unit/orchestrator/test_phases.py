@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nightshift.contracts.events.build import BuildPhaseChanged, Phase
-from nightshift.orchestrator.domain.evolve import foresee
+from nightshift.orchestrator.domain.evolve import evolve_all
 from nightshift.orchestrator.domain.phases import ENDS, MOVES, IllegalMove, mermaid, move
 from nightshift.orchestrator.domain.state import INITIAL
 
@@ -41,7 +41,7 @@ def test_only_ready_is_reached_from_the_checks_and_nothing_goes_back_but_from_th
 def test_an_illegal_move_raises_and_leaves_the_state_alone():
     before = INITIAL
     with pytest.raises(IllegalMove, match="queued to ready"):
-        foresee(before, (BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.READY),))
+        evolve_all(before, (BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.READY),))
     assert before.phase is Phase.QUEUED
 
 

@@ -23,11 +23,11 @@ from nightshift.contracts.tools import Bash, Narrate
 from nightshift.orchestrator.domain import checks
 from nightshift.orchestrator.domain.commands import AbandonCall, Answer, CallFailed, FailReason
 from nightshift.orchestrator.domain.conversation import MAX_TOKENS
-from nightshift.orchestrator.domain.evolve import foresee
+from nightshift.orchestrator.domain.evolve import evolve_all
 from nightshift.orchestrator.domain.failure_counters import WHOLE, backoff
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.state import BuildState, Call
+from nightshift.orchestrator.domain.state import BuildState
 
 Events = tuple[Event, ...]
 
@@ -58,7 +58,7 @@ def answered(state: BuildState, answer: Answer, policy: Policy) -> Events:
     if call is None:
         return ()
     responded = _responded(state, call, answer)
-    after = foresee(state, (responded,))
+    after = evolve_all(state, (responded,))
     match answer.stop_reason:
         case "refusal":
             return (responded, *fail(after, "refusal", "the model refused to go on"))
@@ -84,7 +84,7 @@ def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy
         return ()
     if failure.kind not in _RETRIED:
         event = _failed(state, call, failure, retry_at=None)
-        return (event, *fail(foresee(state, (event,)), "model_error", _words(failure)))
+        return (event, *fail(evolve_all(state, (event,)), "model_error", _words(failure)))
     failures = state.counters.failures + 1
     wait = backoff(failures, call.event_id, policy, retry_after_s=failure.retry_after_s)
     if failures >= policy.attempts or failure.kind == _REFUSED_KEY:
@@ -102,7 +102,7 @@ def abandoned(state: BuildState, command: AbandonCall, now: datetime, policy: Po
 
 
 def _retried(
-    state: BuildState, call: Call, failure: CallFailed, *, wait: timedelta, now: datetime, policy: Policy
+    state: BuildState, call: OpenCall, failure: CallFailed, *, wait: timedelta, now: datetime, policy: Policy
 ) -> Events:
     """After `policy.attempts` calls in a row that cost money and brought no answer, each further one waits long."""
     paid = state.counters.paid_failures + (_cost(state, call, failure) > 0)
@@ -111,7 +111,7 @@ def _retried(
     event = _failed(state, call, failure, retry_at=now + wait)
     if wait <= timedelta(seconds=policy.longest_wait_s) and paid < policy.attempts:
         return (event,)
-    after = foresee(state, (event,))
+    after = evolve_all(state, (event,))
     if state.counters.provider_sleeps >= policy.provider_sleeps and failure.kind != _REFUSED_KEY:
         detail = f"given up after {policy.provider_sleeps} sleeps: {_words(failure)}"
         return (event, *fail(after, "model_error", detail))
@@ -144,7 +144,7 @@ def fail(state: BuildState, reason: FailReason, detail: str) -> Events:
     )
 
 
-def _responded(state: BuildState, call: Call, answer: Answer) -> ModelCallResponded:
+def _responded(state: BuildState, call: OpenCall, answer: Answer) -> ModelCallResponded:
     return ModelCallResponded(
         turn=call.turn,
         attempt=call.attempt,
@@ -161,7 +161,7 @@ def _responded(state: BuildState, call: Call, answer: Answer) -> ModelCallRespon
 
 
 def _failed(
-    state: BuildState, call: Call, failure: CallFailed, *, retry_at: datetime | None
+    state: BuildState, call: OpenCall, failure: CallFailed, *, retry_at: datetime | None
 ) -> ModelCallFailed:
     return ModelCallFailed(
         turn=call.turn,
@@ -176,7 +176,7 @@ def _failed(
     )
 
 
-def _cost(state: BuildState, call: Call, failure: CallFailed) -> int:
+def _cost(state: BuildState, call: OpenCall, failure: CallFailed) -> int:
     """Microdollars: of the usage that was stated, else the worst case, and 0 for a call that was refused."""
     if failure.usage is not None:
         return prices.cost(state.request.model, failure.usage)

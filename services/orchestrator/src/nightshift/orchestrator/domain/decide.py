@@ -45,7 +45,7 @@ from nightshift.orchestrator.domain.commands import (
     StopOnFault,
     Wake,
 )
-from nightshift.orchestrator.domain.evolve import foresee
+from nightshift.orchestrator.domain.evolve import evolve_all
 from nightshift.orchestrator.domain.next_step import loop_messages, worst_case
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
@@ -117,7 +117,7 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
             return _complete(state, command)
         case Fail():
             ended = calls.stopped(state, command.seen, _ENDED)
-            return ended + calls.fail(foresee(state, ended), command.reason, command.detail)
+            return ended + calls.fail(evolve_all(state, ended), command.reason, command.detail)
         case CancelBuild():
             return _cancel(state, command)
         case MessageAgent():
@@ -135,7 +135,7 @@ def _accept(request: BuildRequested, policy: Policy) -> Events:
     )
     starting = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
     cause = ids.request_cause(BuildRequested.type, request.build_id)
-    state = foresee(INITIAL, (accepted, starting))
+    state = evolve_all(INITIAL, (accepted, starting))
     return (accepted, starting, _ask(state, cause, worst_case(state, policy), policy))
 
 
@@ -178,7 +178,7 @@ def _wake(state: BuildState, now: datetime, policy: Policy) -> Events:
     if state.wake_reason is None or state.cause is None:
         return ()
     woken = BuildWoken(reason=state.wake_reason)
-    minimum = worst_case(foresee(state, (woken,)), policy)
+    minimum = worst_case(evolve_all(state, (woken,)), policy)
     if funds.covering(state.funds, minimum, now) is not None:
         return (woken,)
     return (woken, _ask(state, state.cause, minimum, policy))
@@ -220,7 +220,7 @@ def _complete(state: BuildState, command: Complete) -> Events:
 
 def _cancel(state: BuildState, command: CancelBuild) -> Events:
     stopped = calls.stopped(state, command.seen, _ENDED)
-    after = foresee(state, stopped)
+    after = evolve_all(state, stopped)
     cancelled = BuildCancelled(
         reason=command.reason, cost_microusd=after.funds.spent, turns=state.conversation.turn
     )

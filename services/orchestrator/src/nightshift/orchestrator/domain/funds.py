@@ -6,7 +6,7 @@ from uuid import UUID
 
 from nightshift.contracts import prices
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, BudgetSettled
-from nightshift.orchestrator.domain.state import Call, Funds, Grant
+from nightshift.orchestrator.domain.state import Funds, Grant
 
 #: A grant that ends sooner than this is not begun: the call it pays for would outlive it.
 _MARGIN = timedelta(seconds=5)
@@ -65,7 +65,7 @@ def taken(funds: Funds, lease_id: UUID, reserve: int) -> Funds:
     return replace(funds, grants=_change(funds, lease_id, -reserve))
 
 
-def spent(funds: Funds, call: Call | None, cost: int) -> Funds:
+def spent(funds: Funds, call: OpenCall | None, cost: int) -> Funds:
     """A call has ended: what it did not cost is free again."""
     if call is None:
         return replace(funds, spent=funds.spent + cost)

@@ -17,13 +17,13 @@ from nightshift.eventlog.errors import Fault
 from nightshift.orchestrator.domain import funds
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import (
-    AssistantSaid,
+    AssistantMessage,
     BuildState,
     Entry,
-    Observation,
     Text,
-    ToolsAnswered,
-    UserSaid,
+    ToolResult,
+    ToolResults,
+    UserMessage,
 )
 
 _CACHE = {"type": "ephemeral"}
@@ -72,7 +72,7 @@ def _tools() -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _RenderedMessage:
     """One entry as JSON: each block's text, and the last block itself, which may get a cache mark."""
 
     role: str
@@ -84,10 +84,12 @@ class RenderedMessages:
     """What was said in one build, as text. What was said once never changes, so it is written once."""
 
     def __init__(self) -> None:
-        self._said: list[_Said | None] = []  # by the place of the entry; none: it has nothing to say
+        self._said: list[
+            _RenderedMessage | None
+        ] = []  # by the place of the entry; none: it has nothing to say
         self._entries: tuple[Entry, ...] = ()
 
-    def of(self, entries: tuple[Entry, ...]) -> Iterator[_Said]:
+    def of(self, entries: tuple[Entry, ...]) -> Iterator[_RenderedMessage]:
         """The entries that say something."""
         same = 0
         for known, entry in zip(self._entries, entries, strict=False):
@@ -100,11 +102,11 @@ class RenderedMessages:
         return (said for said in self._said if said is not None)
 
 
-def _said(entry: Entry) -> _Said | None:
+def _said(entry: Entry) -> _RenderedMessage | None:
     role, blocks = _entry(entry)
     if not blocks:
         return None
-    return _Said(role, tuple(map(canonical.dumps, blocks)), blocks[-1])
+    return _RenderedMessage(role, tuple(map(canonical.dumps, blocks)), blocks[-1])
 
 
 def request_bytes(state: BuildState, policy: Policy, rendered: RenderedMessages | None = None) -> bytes:
@@ -136,7 +138,7 @@ def _message_texts(state: BuildState, rendered: RenderedMessages) -> Iterator[st
             texts.append(list(more))
             lasts.append(last)
 
-    first = _text(opening(state.request))
+    first = _text(opening_message(state.request))
     say("user", [canonical.dumps(first)], first)
     for said in rendered.of(state.conversation.entries):
         say(said.role, said.texts, said.last)
@@ -146,7 +148,7 @@ def _message_texts(state: BuildState, rendered: RenderedMessages) -> Iterator[st
     for index in [index for index, role in enumerate(roles) if role == "user"][-2:]:
         texts[index][-1] = canonical.dumps({**lasts[index], "cache_control": _CACHE})
     if roles[-1] == "user":
-        texts[-1].append(canonical.dumps(_text(standing(state))))
+        texts[-1].append(canonical.dumps(_text(limits_left(state))))
     for role, content in zip(roles, texts, strict=True):
         yield f'{{"content":[{",".join(content)}],"role":"{role}"}}'
 
@@ -160,7 +162,7 @@ def system_prompt(accepted: BuildAccepted) -> str:
     return "\n".join(parts)
 
 
-def opening(accepted: BuildAccepted) -> str:
+def opening_message(accepted: BuildAccepted) -> str:
     """The first message: the idea, what was asked and answered, and what must be true at the end."""
     parts = [f"Build this:\n\n{accepted.idea_brief}"]
     if accepted.understanding_qna:
@@ -172,7 +174,7 @@ def opening(accepted: BuildAccepted) -> str:
     return "\n\n".join(parts)
 
 
-def standing(state: BuildState) -> str:
+def limits_left(state: BuildState) -> str:
     """What is left of turns, tool calls and money. Told in the latest message only."""
     accepted = state.request
     lines = [
@@ -190,7 +192,7 @@ def size_bound(state: BuildState, policy: Policy) -> int:
 
     Without the standing, whose length changes with the money: what was asked for must be enough when it is granted.
     """
-    return len(request_bytes(state, policy)) - len(standing(state))
+    return len(request_bytes(state, policy)) - len(limits_left(state))
 
 
 def _messages(state: BuildState) -> list[dict[str, Any]]:
@@ -204,12 +206,12 @@ def _messages(state: BuildState) -> list[dict[str, Any]]:
     for message in users[-2:]:
         message["content"][-1] = {**message["content"][-1], "cache_control": _CACHE}
     if messages[-1]["role"] == "user":
-        messages[-1]["content"].append(_text(standing(state)))
+        messages[-1]["content"].append(_text(limits_left(state)))
     return messages
 
 
 def _spoken(state: BuildState) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    yield "user", [_text(opening(state.request))]
+    yield "user", [_text(opening_message(state.request))]
     for entry in state.conversation.entries:
         role, blocks = _entry(entry)
         if blocks:  # an answer may be empty; the API refuses an empty message
@@ -220,14 +222,14 @@ def _spoken(state: BuildState) -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 def _entry(entry: Entry) -> tuple[str, list[dict[str, Any]]]:
     match entry:
-        case AssistantSaid():
+        case AssistantMessage():
             if isinstance(entry.content, BlobRef):
                 raise Fault("an answer of the model was not fetched from the object store")
             # The API sends texts of nothing but spaces and does not take them back.
             return "assistant", [block for block in entry.content if not _blank(block)]
-        case ToolsAnswered():
+        case ToolResults():
             return "user", [_result(result) for result in entry.results]
-        case UserSaid():
+        case UserMessage():
             return "user", [_text(_inline(entry.text))]
         case _:
             assert_never(entry)
@@ -237,7 +239,7 @@ def _blank(block: dict[str, Any]) -> bool:
     return block.get("type") == "text" and not str(block.get("text", "")).strip()
 
 
-def _result(result: Observation) -> dict[str, Any]:
+def _result(result: ToolResult) -> dict[str, Any]:
     if isinstance(result.blocks, BlobRef):
         raise Fault("a tool's blocks were not fetched from the object store")
     content = [_clean(block) for block in result.blocks or ()]

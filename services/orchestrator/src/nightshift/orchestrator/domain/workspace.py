@@ -1,4 +1,4 @@
-"""Where the agent works: its sandbox and preview, and what happened to them that the agent must be told."""
+"""Folds the sandbox events: the sandbox, its preview, and the messages about them for the agent."""
 
 from dataclasses import replace
 from typing import assert_never
@@ -18,7 +18,7 @@ from nightshift.contracts.events.sandbox import (
 from nightshift.orchestrator.domain import conversation, failure_counters
 from nightshift.orchestrator.domain.state import BuildState, PreviewTarget, Workspace
 
-#: Paths named one by one to the agent.
+#: The most paths that a message to the agent names.
 _NAMED = 20
 
 
@@ -27,7 +27,7 @@ def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> Buil
         case ToolCallCompleted():
             return _completed(replace(state, cause=event_id), data)
         case SandboxOpened():
-            # Another sandbox: what ran in the last one, its preview too, is gone.
+            # Another sandbox: the processes of the last one, and its preview, are gone.
             return replace(state, workspace=Workspace(data.sandbox_id, news=state.workspace.news))
         case SandboxRestored():
             return replace(
@@ -79,8 +79,8 @@ def preview_address(workspace: Workspace) -> str:
     return url if not url or path == "/" or has_path else url.rstrip("/") + path
 
 
-def told(workspace: Workspace, reason: str) -> Workspace:
-    """The agent was told what happened to its sandbox."""
+def news_delivered(workspace: Workspace, reason: str) -> Workspace:
+    """Drop the messages about the sandbox once the agent has received them."""
     return replace(workspace, news=()) if reason == "sandbox_restored" else workspace
 
 
