@@ -1,4 +1,4 @@
-"""Puts a Messages API stream together: blocks as they came, of any type, and the tokens told so far."""
+"""Assembles a Messages API stream: its blocks, of any type, and the usage stated so far."""
 
 import re
 from collections.abc import Mapping
@@ -12,19 +12,19 @@ from nightshift.contracts.events.build import Usage
 
 #: Where the provider states no output: a token of English or code is three bytes or more, as a rule.
 _BYTES_PER_TOKEN = 3
-#: What the API takes back as a tool's name and as a call's id; what it would refuse at every later turn is not kept.
+#: The tool names and call ids that the API accepts in the history of later turns.
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _TOOL_USE_ID = re.compile(r"[A-Za-z0-9_-]{1,255}")
-#: Characters of a message's id, its model and its stop reason.
+#: The most characters of a message's id, model and stop reason.
 _MOST = {"id": 255, "model": 128, "stop_reason": 128}
 
 
 class Malformed(Exception):
-    """The stream holds what the protocol does not have."""
+    """The stream breaks the protocol."""
 
 
 class Assembly:
-    """One message, event by event. Unknown events and unknown deltas are passed over, unknown blocks are kept."""
+    """Assembles one message, event by event. Ignores unknown events and deltas; keeps unknown blocks."""
 
     def __init__(self) -> None:
         self.message_id = ""
@@ -39,7 +39,7 @@ class Assembly:
         self._output_stated = False  # by the end of the message; its start states a first guess
 
     def take(self, event: Any) -> None:
-        """Take in one event. Raises Malformed."""
+        """Add one event. Raises Malformed when it breaks the protocol."""
         try:
             self._take(event)
         except (KeyError, TypeError, AttributeError, ContractError, ValidationError) as error:
@@ -61,7 +61,7 @@ class Assembly:
 
     @property
     def content(self) -> tuple[dict[str, Any], ...]:
-        """The blocks in their order, keys in canonical order, so that they are the same bytes when read back."""
+        """The blocks in order, with canonical key order, so that they serialize to the same bytes later."""
         blocks = [self._blocks[index] for index in sorted(self._blocks)]
         return tuple(canonical.loads(canonical.dumps(blocks)))
 
@@ -115,11 +115,11 @@ class Assembly:
             given = canonical.loads(text)
         except ContractError:
             given = None
-        # Cut off at the output limit, or no object. The form that Anthropic's documentation gives for handing it back.
+        # Cut off at the output limit, or not an object. Anthropic's documentation gives this form for sending it back.
         self._blocks[index]["input"] = given if isinstance(given, dict) else {"INVALID_JSON": text}
 
     def _check_calls(self) -> None:
-        """An answer whose calls cannot be told apart, or not be handed back, is no answer: it is asked for again."""
+        """Raises Malformed when a tool call has a name or id that the API would refuse in later turns."""
         ids: set[str] = set()
         for block in self._blocks.values():
             if block.get("type") != "tool_use":
@@ -132,7 +132,7 @@ class Assembly:
             ids.add(call)
 
     def _count(self, usage: Mapping[str, Any]) -> None:
-        """Cumulative figures replace those before; what is no count is refused, and what was told before stands."""
+        """Replace stated counts by newer ones. Raises ValidationError for a bad count, and keeps the earlier ones."""
         told = {**self._usage, **_told(usage)}
         _usage(told)
         self._usage = told
@@ -143,7 +143,7 @@ class Assembly:
 
 
 def _word(told: Mapping[str, Any], name: str) -> str:
-    """A short text of the protocol. Raises Malformed."""
+    """Return a short text of the protocol. Raises Malformed when it is missing or too long."""
     word = told[name]
     if not isinstance(word, str) or not 1 <= len(word) <= _MOST[name]:
         raise Malformed(f"{name} is {word!r:.80}")
@@ -151,7 +151,7 @@ def _word(told: Mapping[str, Any], name: str) -> str:
 
 
 def _told(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """The counts that the provider states. Null means that it does not state one, inside `cache_creation` too."""
+    """Return the counts that the provider states. A null states nothing, inside `cache_creation` too."""
     told = {name: value for name, value in usage.items() if value is not None}
     if isinstance(split := told.get("cache_creation"), Mapping):
         told["cache_creation"] = {name: value for name, value in split.items() if value is not None}
@@ -159,7 +159,7 @@ def _told(usage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _usage(told: Mapping[str, Any]) -> Usage:
-    """Tokens as they are billed. The total of cache writes may grow after the split by lifetime was stated.
+    """Return the tokens as they are billed. The total of cache writes may grow after its split by lifetime.
 
     Raises ValidationError for a value that is not a count.
     """

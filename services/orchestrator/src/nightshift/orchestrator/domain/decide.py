@@ -1,6 +1,6 @@
-"""`decide(state, command, now)`: the events that a step or something from outside leads to. Pure; none means: nothing.
+"""`decide(state, command, now, policy)` returns the events that a command leads to. Pure.
 
-Every event has a cause (`causes`), from which the shell derives its id.
+`causes` returns the cause of each event, from which the repository derives the event's id.
 """
 
 from datetime import datetime
@@ -62,7 +62,7 @@ _ACTIONS = {
 
 
 def causes(state: BuildState, command: Command, events: Events) -> tuple[UUID, ...]:
-    """Of each event of a decision, the cause that its id is derived from."""
+    """Return the cause of each event of a decision."""
     cause = _cause(state, command)
     return tuple(
         state.call.event_id
@@ -82,12 +82,12 @@ def _cause(state: BuildState, command: Command) -> UUID:
             return state.call.event_id
         case _:
             if state.cause is None:
-                raise Fault("nothing has happened yet that could cause anything")
+                raise Fault("a build without events cannot cause one")
             return state.cause
 
 
 def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -> Events:
-    """The events, in their order. Empty when the command no longer means anything in this state."""
+    """Return the events in order. Returns none when the command has no meaning in this state, such as after the end."""
     if isinstance(command, AcceptBuild):
         return _accept(command.request, policy)
     if state.mode is RunMode.ENDED:
@@ -141,7 +141,7 @@ def _accept(request: BuildRequested, policy: Policy) -> Events:
 
 def _ask(state: BuildState, cause: UUID, minimum: int, policy: Policy) -> BudgetRequested:
     return BudgetRequested(
-        lease_id=ids.event_id(cause, BudgetRequested.type),  # the reservation has the id of the asking
+        lease_id=ids.event_id(cause, BudgetRequested.type),  # the reservation has the id of its request
         account_id=state.request.account_id,
         amount_microusd=max(policy.grant_microusd, minimum),
         minimum_microusd=minimum,
@@ -174,7 +174,7 @@ def _sleep(state: BuildState, wake_at: datetime) -> SleepRequested:
 
 
 def _wake(state: BuildState, now: datetime, policy: Policy) -> Events:
-    """The wake. It asks for money unless the budget service has reserved what the next call needs already."""
+    """Wake, and request money unless the budget service has reserved what the next call needs."""
     if state.wake_reason is None or state.cause is None:
         return ()
     woken = BuildWoken(reason=state.wake_reason)
@@ -204,7 +204,7 @@ def _send_back(state: BuildState) -> Events:
 
 def _complete(state: BuildState, command: Complete) -> Events:
     if command.build_version is None:
-        raise Fault("a build is not ready without its number")
+        raise Fault("a build needs its number to be ready")
     accepted = state.request
     ready = BuildReady(
         project_id=accepted.project_id,

@@ -42,7 +42,7 @@ from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain import conversation, failure_counters, funds, workspace
 from nightshift.orchestrator.domain.phases import move
-from nightshift.orchestrator.domain.state import BuildState, RunMode
+from nightshift.orchestrator.domain.state import BuildState, OpenCall, RunMode
 
 StreamEvent = BuildEvent | SandboxEvent | SnapshotEvent | BudgetEvent
 

@@ -1,4 +1,4 @@
-"""The numbers a decision depends on beside the log: settings, as data."""
+"""The settings that decisions depend on."""
 
 from dataclasses import dataclass
 
