@@ -82,7 +82,7 @@ def test_all_builds_are_renewed_in_one_call_and_stay() -> None:
     on_a_virtual_clock(work)
 
 
-def test_the_build_that_another_took_is_let_go_and_the_others_go_on() -> None:
+def test_a_build_that_another_replica_took_is_stopped() -> None:
     async def work() -> None:
         leases = Counted()
         scheduler, runs, keeping = await working(leases, "a", "b", "c")

@@ -24,13 +24,13 @@ def test_the_whole_way_is_legal():
 
 
 @pytest.mark.parametrize("phase", [phase for phase in Phase if phase not in ENDS])
-def test_whatever_has_not_ended_may_fail_or_be_cancelled(phase):
+def test_a_build_that_has_not_ended_may_fail_or_be_cancelled(phase):
     assert {Phase.FAILED, Phase.CANCELLED} <= MOVES[phase]
 
 
 @pytest.mark.parametrize("here", list(Phase))
 @pytest.mark.parametrize("there", list(Phase))
-def test_only_ready_is_reached_from_the_checks_and_nothing_goes_back_but_from_them(here, there):
+def test_only_the_checks_lead_to_ready_and_back_to_code(here, there):
     order = list(Phase)
     if there is Phase.READY:
         assert (there in MOVES[here]) == (here is Phase.CHECKS)
