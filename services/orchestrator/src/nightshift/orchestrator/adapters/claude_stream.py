@@ -16,7 +16,7 @@ _BYTES_PER_TOKEN = 3
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _TOOL_USE_ID = re.compile(r"[A-Za-z0-9_-]{1,255}")
 #: The most characters of a message's id, model and stop reason.
-_MOST = {"id": 255, "model": 128, "stop_reason": 128}
+_MAX_LENGTH = {"id": 255, "model": 128, "stop_reason": 128}
 
 
 class Malformed(Exception):
@@ -53,11 +53,11 @@ class Assembly:
         """
         if not self._usage:
             return None
-        told = _usage(self._usage)
+        stated = _usage(self._usage)
         if self._output_stated:
-            return told
+            return stated
         seen = -(-self._bytes // _BYTES_PER_TOKEN)
-        return told.model_copy(update={"output_tokens": max(told.output_tokens, seen)})
+        return stated.model_copy(update={"output_tokens": max(stated.output_tokens, seen)})
 
     @property
     def content(self) -> tuple[dict[str, Any], ...]:
@@ -70,8 +70,8 @@ class Assembly:
             case "message_start":
                 self.began = True
                 message = event["message"]
-                self.message_id = _word(message, "id")
-                self.model = _word(message, "model")
+                self.message_id = _short_text(message, "id")
+                self.model = _short_text(message, "model")
                 self._count(message.get("usage") or {})
             case "content_block_start":
                 self._blocks[event["index"]] = dict(event["content_block"])
@@ -81,7 +81,7 @@ class Assembly:
                 self._stop(event["index"])
             case "message_delta":
                 if event["delta"].get("stop_reason"):
-                    self.stop_reason = _word(event["delta"], "stop_reason")
+                    self.stop_reason = _short_text(event["delta"], "stop_reason")
                 usage = event.get("usage") or {}
                 self._count(usage)
                 self._output_stated = usage.get("output_tokens") is not None
@@ -133,44 +133,44 @@ class Assembly:
 
     def _count(self, usage: Mapping[str, Any]) -> None:
         """Replace stated counts by newer ones. Raises ValidationError for a bad count, and keeps the earlier ones."""
-        told = {**self._usage, **_told(usage)}
-        _usage(told)
-        self._usage = told
+        stated = {**self._usage, **_stated(usage)}
+        _usage(stated)
+        self._usage = stated
 
     def _seen(self, text: str) -> str:
         self._bytes += len(text.encode("utf-8", "surrogatepass"))
         return text
 
 
-def _word(told: Mapping[str, Any], name: str) -> str:
+def _short_text(stated: Mapping[str, Any], name: str) -> str:
     """Return a short text of the protocol. Raises Malformed when it is missing or too long."""
-    word = told[name]
-    if not isinstance(word, str) or not 1 <= len(word) <= _MOST[name]:
-        raise Malformed(f"{name} is {word!r:.80}")
-    return word
+    text = stated[name]
+    if not isinstance(text, str) or not 1 <= len(text) <= _MAX_LENGTH[name]:
+        raise Malformed(f"{name} is {text!r:.80}")
+    return text
 
 
-def _told(usage: Mapping[str, Any]) -> dict[str, Any]:
+def _stated(usage: Mapping[str, Any]) -> dict[str, Any]:
     """Return the counts that the provider states. A null states nothing, inside `cache_creation` too."""
-    told = {name: value for name, value in usage.items() if value is not None}
-    if isinstance(split := told.get("cache_creation"), Mapping):
-        told["cache_creation"] = {name: value for name, value in split.items() if value is not None}
-    return told
+    stated = {name: value for name, value in usage.items() if value is not None}
+    if isinstance(split := stated.get("cache_creation"), Mapping):
+        stated["cache_creation"] = {name: value for name, value in split.items() if value is not None}
+    return stated
 
 
-def _usage(told: Mapping[str, Any]) -> Usage:
+def _usage(stated: Mapping[str, Any]) -> Usage:
     """Return the tokens as they are billed. The total of cache writes may grow after its split by lifetime.
 
     Raises ValidationError for a value that is not a count.
     """
-    split = told.get("cache_creation", {})
+    split = stated.get("cache_creation", {})
     usage = Usage(
-        input_tokens=told.get("input_tokens", 0),
-        output_tokens=told.get("output_tokens", 0),
-        cache_read_input_tokens=told.get("cache_read_input_tokens", 0),
+        input_tokens=stated.get("input_tokens", 0),
+        output_tokens=stated.get("output_tokens", 0),
+        cache_read_input_tokens=stated.get("cache_read_input_tokens", 0),
         cache_write_5m_input_tokens=split.get("ephemeral_5m_input_tokens", 0),
         cache_write_1h_input_tokens=split.get("ephemeral_1h_input_tokens", 0),
     )
-    written = Usage(input_tokens=told.get("cache_creation_input_tokens", 0)).input_tokens
+    written = Usage(input_tokens=stated.get("cache_creation_input_tokens", 0)).input_tokens
     five_minutes = max(usage.cache_write_5m_input_tokens, written - usage.cache_write_1h_input_tokens)
     return usage.model_copy(update={"cache_write_5m_input_tokens": five_minutes})

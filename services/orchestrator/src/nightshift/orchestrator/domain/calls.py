@@ -240,10 +240,10 @@ def _phase_moves(state: BuildState, uses: list[dict[str, Any]]) -> tuple[BuildPh
     moves: list[BuildPhaseChanged] = []
     for use in uses:
         given = use.get("input")
-        told = given.get("phase") if use.get("name") == Narrate.tool and isinstance(given, dict) else None
-        if told in _AGENT_PHASES and may_move(phase, Phase(told)):
-            moves.append(BuildPhaseChanged(from_phase=phase, to_phase=Phase(told)))
-            phase = Phase(told)
+        named = given.get("phase") if use.get("name") == Narrate.tool and isinstance(given, dict) else None
+        if named in _AGENT_PHASES and may_move(phase, Phase(named)):
+            moves.append(BuildPhaseChanged(from_phase=phase, to_phase=Phase(named)))
+            phase = Phase(named)
     return tuple(moves)
 
 

@@ -24,7 +24,7 @@ def answered(counters: FailureCounters, stop_reason: str) -> FailureCounters:
 
 
 def call_failed(counters: FailureCounters, data: ModelCallFailed) -> FailureCounters:
-    """Count a failed call. A call whose owner died is no failure of the provider, but it costs money like one."""
+    """Count a failed call. An abandoned call is no failure of the provider, but it costs money like one."""
     return replace(
         counters,
         failures=counters.failures + (data.kind != "abandoned"),

@@ -116,8 +116,8 @@ def worst_case(state: BuildState, policy: Policy) -> int:
     tokens = state.conversation.tokens
     if tokens is None:
         tokens = prompt.size_bound(state, policy)
-    said = sum(conversation.tokens_of(message) for _, message in loop_messages(state))
-    tokens += _SLACK + max(said, _LOOP_MESSAGES)
+    own = sum(conversation.tokens_of(message) for _, message in loop_messages(state))
+    tokens += _SLACK + max(own, _LOOP_MESSAGES)
     return funds.worst_case(state.request.model, tokens, policy.max_output_tokens)
 
 

@@ -1,7 +1,7 @@
 """Detects an agent that repeats itself: the same call with the same result, three times in a window of ten.
 
-A call with a new result is progress: whoever polls a job, or edits and runs the tests, gets new results. So is any
-other new call between the repeated ones.
+A call with a new result is progress: an agent that polls a job, or edits and runs the tests, gets new results. So is
+any other new call between the repeated ones.
 """
 
 import hashlib

@@ -17,7 +17,7 @@ from nightshift.orchestrator.usecases.runner import Runner
 
 _log = structlog.get_logger(__name__)
 
-#: Seconds before this replica runs a build again whose run failed.
+#: Seconds before this replica retries a run that failed.
 _BACKOFF = Backoff(1.0, 300.0)
 
 

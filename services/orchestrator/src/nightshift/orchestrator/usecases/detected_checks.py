@@ -1,4 +1,4 @@
-"""The script that runs the tests of a project whose request names no checks, for tools that show its calls."""
+"""The script that runs a project's own tests when the request names no checks. The command line recognizes it."""
 
 from nightshift.orchestrator.domain.checks import DETECT
 

@@ -58,7 +58,7 @@ Clock = Callable[[], datetime]
 
 #: Seconds for the append of a run that is being stopped.
 _LAST_APPEND_S = 2.0
-#: Seconds between two tries of an append, and the tries after which the build says that it waits for a server.
+#: Seconds between two tries of an append, and the number of tries after which `build.stalled` is appended.
 _RETRY_S, _REPORTED_TRY = 0.5, 8
 #: The log is read after these waits when no notification comes.
 _POLL = Backoff(1.0, 15.0)
