@@ -12,7 +12,7 @@ from nightshift.servicekit.settings import Settings
 
 
 class OrchestratorSettings(Settings):
-    """Funds in microdollars, times in seconds. The model's address and keys have the vendor's names."""
+    """Money is in microdollars, times are in seconds. The model's address and keys have the vendor's names."""
 
     anthropic_api_key: SecretStr | None = Field(None, validation_alias="ANTHROPIC_API_KEY")
     anthropic_auth_token: SecretStr | None = Field(None, validation_alias="ANTHROPIC_AUTH_TOKEN")

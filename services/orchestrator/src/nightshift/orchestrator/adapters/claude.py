@@ -173,7 +173,7 @@ def _refused(error: APIStatusError, assembly: Assembly) -> CallFailed:
 
 
 def _retry_after(headers: httpx2.Headers) -> float | None:
-    """Seconds, from milliseconds, seconds or a date. Returns None for a value that is none of them or not finite."""
+    """Return seconds, read from milliseconds, seconds or a date. Returns None for anything else and for infinity."""
     try:
         if given := headers.get("retry-after-ms"):
             seconds = float(given) / 1000

@@ -47,9 +47,9 @@ class Assembly:
 
     @property
     def usage(self) -> Usage | None:
-        """The counts stated so far. Returns None when none was stated.
+        """The counts stated so far. None when none was stated.
 
-        Until the end states the output, the output that was received counts as a third of a token a byte.
+        Until the end of the message states the output tokens, every three received bytes count as one.
         """
         if not self._usage:
             return None

@@ -53,7 +53,7 @@ _USE_TOOLS = (
 
 
 def answered(state: BuildState, answer: Answer, policy: Policy) -> Events:
-    """The answer, and the events that follow from it. Returns none when no call is open."""
+    """Return the answer's event and those that follow from it. Returns none when no call is open."""
     call = state.call
     if call is None:
         return ()
@@ -78,7 +78,7 @@ def answered(state: BuildState, answer: Answer, policy: Policy) -> Events:
 
 
 def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy) -> Events:
-    """The failed attempt. The build tries again soon, or sleeps when the wait is long, or ends."""
+    """Return the events after a failed attempt: the build tries again soon, sleeps when the wait is long, or ends."""
     call = state.call
     if call is None:
         return ()
@@ -93,7 +93,7 @@ def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy
 
 
 def abandoned(state: BuildState, command: AbandonCall, now: datetime, policy: Policy) -> Events:
-    """The end of a call whose owner died. It may be billed, so it counts at its worst case. Tries again at once."""
+    """Return the end of a call whose owner died, at its worst case unless its usage is known. Tries again at once."""
     if state.call is None:
         return ()
     detail = "the process that made this call ended before the answer was in the log"
@@ -104,7 +104,10 @@ def abandoned(state: BuildState, command: AbandonCall, now: datetime, policy: Po
 def _retried(
     state: BuildState, call: OpenCall, failure: CallFailed, *, wait: timedelta, now: datetime, policy: Policy
 ) -> Events:
-    """After `policy.attempts` paid calls in a row without an answer, the build sleeps before each new one."""
+    """Return the end of a call that is made again after `wait`.
+
+    After `policy.attempts` paid calls in a row without an answer, the build sleeps before each new one.
+    """
     paid = state.counters.paid_failures + (_cost(state, call, failure) > 0)
     if paid >= policy.attempts:
         wait = max(wait, timedelta(seconds=policy.provider_sleep_s))
@@ -120,7 +123,7 @@ def _retried(
 
 
 def stopped(state: BuildState, seen: Usage | None, detail: str) -> Events:
-    """The end of the open call, if there is one, at the cost of `seen`; at its worst case when `seen` is None."""
+    """Return the end of the open call, if there is one, at the cost of `seen`. None: at its worst case."""
     if state.call is None:
         return ()
     failure = CallFailed("cancelled", detail, usage=seen, maybe_billed=True)
@@ -128,14 +131,14 @@ def stopped(state: BuildState, seen: Usage | None, detail: str) -> Events:
 
 
 def checkpoint(state: BuildState) -> Events:
-    """The checkpoint of the last complete turn, unless it is saved."""
+    """Return the checkpoint of the last complete turn. Returns none when it is saved."""
     conversation = state.conversation
     turn = conversation.turn if conversation.answered else conversation.turn - 1
     return (CheckpointSaved(turn=turn),) if turn > conversation.checkpoint else ()
 
 
 def fail(state: BuildState, reason: FailReason, detail: str) -> Events:
-    """The events that end a build without success."""
+    """Return the events that end a build without success."""
     return (
         BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.FAILED),
         BuildFailed(
@@ -235,7 +238,7 @@ def _timeout(tool: str, given: Any) -> int:
 
 
 def _phase_moves(state: BuildState, uses: list[dict[str, Any]]) -> tuple[BuildPhaseChanged, ...]:
-    """The moves to the phases that the agent names with `narrate`. Moves that the table does not allow are left out."""
+    """Return the moves to the phases that the agent names with `narrate`, without those that the table forbids."""
     phase = state.phase
     moves: list[BuildPhaseChanged] = []
     for use in uses:

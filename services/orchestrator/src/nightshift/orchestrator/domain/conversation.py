@@ -47,7 +47,7 @@ def add_message(conversation: Conversation, message: Text) -> Conversation:
 
 
 def started(conversation: Conversation, data: ModelCallStarted) -> Conversation:
-    """The model call sends the messages that waited."""
+    """Move the waiting messages into the conversation, because the model call sends them."""
     sent = tuple(UserMessage(text) for text in conversation.waiting)
     return replace(
         conversation,
@@ -69,7 +69,7 @@ def responded(conversation: Conversation, data: ModelCallResponded) -> Conversat
 
 
 def _counted(conversation: Conversation, data: ModelCallResponded) -> int | None:
-    """The token bound after an answer. Without a stated prompt size, the bound of before the call still holds."""
+    """Return the token bound after an answer. Without a stated prompt size, the earlier bound is extended."""
     usage = data.usage
     prompt = (
         usage.input_tokens

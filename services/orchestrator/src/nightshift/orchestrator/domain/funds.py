@@ -61,12 +61,12 @@ def settled(funds: Funds, data: BudgetSettled) -> Funds:
 
 
 def taken(funds: Funds, lease_id: UUID, reserve: int) -> Funds:
-    """A call starts: take its worst case from the grant."""
+    """Take the worst case of a call that starts from its grant."""
     return replace(funds, grants=_change(funds, lease_id, -reserve))
 
 
 def spent(funds: Funds, call: OpenCall | None, cost: int) -> Funds:
-    """A call ends: return to the grant what the call did not cost."""
+    """Add the cost of a call that ends, and return the rest of its worst case to the grant."""
     if call is None:
         return replace(funds, spent=funds.spent + cost)
     grants = _change(funds, call.lease_id, call.reserve_microusd - cost)

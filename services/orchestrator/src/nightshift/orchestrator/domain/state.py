@@ -91,7 +91,7 @@ class OpenCall:
 
 @dataclass(frozen=True, slots=True)
 class PreviewTarget:
-    """What the agent asked `open_port` to open."""
+    """The port and path of an `open_port` call."""
 
     port: int
     path: str
@@ -139,7 +139,7 @@ class Funds:
 
 @dataclass(frozen=True, slots=True)
 class RecentCall:
-    """Digests: of a call's tool and input, and of its result."""
+    """A tool call and its result, each as a digest."""
 
     call: str
     result: str

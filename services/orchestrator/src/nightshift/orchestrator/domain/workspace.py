@@ -66,14 +66,14 @@ def _preview_opened(workspace: Workspace, data: PreviewOpened) -> Workspace:
 
 
 def port_opened(workspace: Workspace, target: PreviewTarget, result: ToolCallCompleted) -> Workspace:
-    """The workspace after the agent's `open_port`. A path that answered stays when a later one does not."""
+    """Return the workspace after the agent's `open_port`. A path that answered stays when a later one does not."""
     if workspace.preview_port != target.port or (result.is_error and workspace.preview_path is not None):
         return workspace
     return replace(workspace, preview_path=target.path)
 
 
 def preview_address(workspace: Workspace) -> str:
-    """The URL to show, with the path that the agent opened. Empty without a preview."""
+    """Return the URL of the preview with the path that the agent opened. Returns "" without a preview."""
     url, path = workspace.preview_url or "", workspace.preview_path or "/"
     has_path = urlsplit(url).path not in {"", "/"}
     return url if not url or path == "/" or has_path else url.rstrip("/") + path

@@ -1,4 +1,4 @@
-"""What producers may ask of requests before they send them, such as the command line."""
+"""Checks of requests for programs that send them, such as the command line."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""What people and products ask of builds: accept one, cancel it, send its agent a message."""
+"""Handles the requests about builds: accept one, cancel it, add a message for its agent."""
 
 from nightshift.contracts.events.requests import BuildCancelRequested, BuildMessageSent, BuildRequested
 from nightshift.eventlog.errors import EventIdReused, NotFound, StreamClosed, VersionConflict
