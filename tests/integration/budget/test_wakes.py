@@ -137,8 +137,7 @@ async def test_a_provider_sleeper_wakes_with_the_money_of_the_failed_call(rig: B
     await rig.tick(start + timedelta(seconds=31))
     assert await woken(rig, ["b0"]) == []  # 250,000 are left: enough for its last request, not for this call
     await rig.deliver(await rig.add("other", BuildCancelled(reason="enough", cost_microusd=0, turns=1)))
-    rig.restart()
-    await rig.tick(start + timedelta(seconds=32))
+    await rig.look()
     assert await woken(rig, ["b0"]) == ["b0"]
 
 

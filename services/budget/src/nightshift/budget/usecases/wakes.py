@@ -67,6 +67,7 @@ class Wakes:
         # What a former process noted died with it, so the first look is at every account.
         self._every_account = True
         self._accounts: set[str] = set()
+        self._unpaid: set[str] = set()  # streams of builds whose time came and that could not be paid
         self._sleeps: dict[tuple[str, int], SleepRequested] = {}  # of the sleepers at the last look
 
     def note_money(self, account_id: str) -> None:
@@ -103,6 +104,7 @@ class Wakes:
         Returns the key of each build that cannot be paid yet, with the time at which to try it again.
         """
         waiting: dict[str, datetime] = {}
+        self._unpaid.difference_update(item.stream_id for item in items)
         accounts: dict[str, list[Sleeper]] = {}
         for item in items:
             sleeper = await self._sleeper(item.stream_id)
@@ -116,6 +118,7 @@ class Wakes:
                 else:
                     again = unpaid.refresh_at if deadline is None else min(unpaid.refresh_at, deadline)
                     waiting[sleeper.slept.subject] = again
+                    self._unpaid.add(sleeper.slept.stream_id)
         return waiting
 
     async def wake_asked(self, asked: RecordedEvent) -> None:
@@ -163,7 +166,7 @@ class Wakes:
     async def _wake(
         self, sleeper: Sleeper, reason: WakeReason, cause: UUID, *, later: Sequence[Need] = ()
     ) -> Unpaid | None:
-        """Reserve the next call's money and wake the build, in one transaction. Returns None, or why it cannot be paid."""
+        """Wake the build with its next call's money reserved, in one transaction. Returns why it cannot be paid, or None."""
         for _ in range(ATTEMPTS):
             if sleeper.need is None:
                 await self._append_wake(sleeper, reason, cause)
@@ -253,11 +256,13 @@ class Wakes:
                 if sleep is None:
                     continue
                 sleeps[item.stream_id, item.version] = sleep
-                if sleep.reason == "budget" and (accounts is None or sleep.account_id in accounts):
+                for_money = sleep.reason == "budget" or item.stream_id in self._unpaid
+                if for_money and (accounts is None or sleep.account_id in accounts):
                     sleeper = await self._sleeper(item.stream_id)
                     if sleeper is not None:
                         found.setdefault(sleep.account_id, []).append(sleeper)
         self._sleeps = sleeps
+        self._unpaid &= {stream_id for stream_id, _ in sleeps}
         return found
 
     async def _sleep(self, item: PendingItem) -> SleepRequested | None:
@@ -291,7 +296,7 @@ class Wakes:
         return None if slept is None else _sleeper(slept, head, None)
 
     async def _deadline(self, sleeper: Sleeper) -> datetime | None:
-        """Return the time at which the build fails when it is not ready, or None. A sleeper wakes for it without money."""
+        """Return the time at which the build fails, or None. A sleeper wakes for that without money."""
         async for event in self._event_log.read_stream(sleeper.slept.stream_id, limit=1):
             if isinstance(event.data, BuildAccepted):
                 return event.data.deadline

@@ -24,5 +24,5 @@ class SnapshotRetries:
         return reason == "checkpoint" or attempt >= self.pre_sleep_attempts
 
     def is_recorded(self, attempt: int) -> bool:
-        """Return whether the log records this failure: attempts 1, 2, 4, 8…, so that a long outage writes few events."""
+        """Return whether the log records this failure: attempts 1, 2, 4, 8…, so that an outage writes few events."""
         return attempt & (attempt - 1) == 0
