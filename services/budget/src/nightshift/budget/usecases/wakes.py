@@ -166,7 +166,7 @@ class Wakes:
     async def _wake(
         self, sleeper: Sleeper, reason: WakeReason, cause: UUID, *, later: Sequence[Need] = ()
     ) -> Unpaid | None:
-        """Wake the build with its next call's money reserved, in one transaction. Returns why it cannot be paid, or None."""
+        """Reserve the next call's money and wake the build in one transaction. Returns why it is not paid, or None."""
         for _ in range(ATTEMPTS):
             if sleeper.need is None:
                 await self._append_wake(sleeper, reason, cause)
