@@ -17,11 +17,13 @@ from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.ids import request_cause
 from nightshift.contracts.model import Event
+from nightshift.eventlog.fold_cache import FoldCache
 from nightshift.eventlog.leases.memory import MemoryLeases
 from nightshift.eventlog.leases.port import Leases
 from nightshift.eventlog.memory import MemoryEventLog
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import EventLog, NewEvent, build_stream
+from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState, evolve
 from nightshift.sandbox_gateway.usecases.build_worker import BuildWorker
 from nightshift.sandbox_gateway.usecases.call_runner import CallRunner
 from nightshift.sandbox_gateway.usecases.failpoints import FailPoints
@@ -29,7 +31,6 @@ from nightshift.sandbox_gateway.usecases.orphan_sweeper import OrphanSweeper
 from nightshift.sandbox_gateway.usecases.result_writer import ResultWriter
 from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle
 from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
-from nightshift.sandbox_gateway.usecases.state_cache import StateCache
 from nightshift.sandboxes.port import SandboxDriver
 from nightshift.sandboxes.snapshots.manifest import ProjectKey
 from nightshift.sandboxes.snapshots.store import SnapshotStore
@@ -69,9 +70,12 @@ class World:
     def store(self, project_id: str = "p1") -> SnapshotStore:
         return SnapshotStore(self.objects, ProjectKey.derive(b"test", project_id))
 
+    def states(self) -> FoldCache[SandboxState]:
+        return FoldCache(self.log, SandboxState, evolve)
+
     def gateway(self, owner: str = "g1", *, lease_s: float = 6.0, slow_s: float = 8.0) -> BuildWorker:
         """A gateway of its own: no state is shared with another but the log and the leases."""
-        fail, states = FailPoints(), StateCache(self.log)
+        fail, states = FailPoints(), self.states()
         stalls = StallReporter(self.log, states, slow_s=slow_s)
         lifecycle = SandboxLifecycle(self.log, self.driver, self.store, stalls, fail)
         writer = ResultWriter(self.log, self.objects, self.secrets, fail)
@@ -87,7 +91,7 @@ class World:
         )
 
     def sweeper(self) -> OrphanSweeper:
-        return OrphanSweeper(self.driver, self.leases, StateCache(self.log), "g1")
+        return OrphanSweeper(self.driver, self.leases, self.states(), "g1")
 
     async def say(self, *events: Event) -> None:
         """Append as the orchestrator or the snapshotter would."""
@@ -161,7 +165,7 @@ class World:
         await self.say(BuildCancelled(reason="enough", cost_microusd=0, turns=1))
 
     async def box_id(self) -> str:
-        state = await StateCache(self.log).get(self.build_id)
+        state = await self.states().read(self.build_id)
         assert state.sandbox is not None
         return state.sandbox.sandbox_id
 

@@ -20,7 +20,7 @@ async def asleep(world: World) -> None:
     await world.sleep()
 
 
-async def test_a_sleep_closes_the_sandbox_after_its_snapshot_and_a_wake_restores_it(world: World) -> None:
+async def test_a_sleep_closes_the_sandbox_and_a_wake_restores_it(world: World) -> None:
     await world.bash(
         "mkdir -p src; echo keep > src/kept; chmod 755 src/kept; ln -s kept src/link; echo x > gone; rm gone"
     )
@@ -74,7 +74,7 @@ async def test_a_failed_snapshot_keeps_the_sandbox_paused_over_the_sleep(world: 
     assert [info.state for info in await world.driver.list()] == ["paused"]
 
 
-async def test_a_lost_sandbox_fails_the_call_at_work_once_and_the_next_sees_the_snapshot(
+async def test_a_lost_sandbox_fails_the_running_call_once(
     world: World,
 ) -> None:
     await world.bash("echo one > file")
@@ -118,7 +118,7 @@ async def test_reads_of_a_lost_sandbox_are_read_in_the_restored_one(world: World
     assert read.output == "     1\tone"
 
 
-async def test_a_sandbox_that_is_gone_after_a_sleep_takes_nothing_with_it(world: World) -> None:
+async def test_a_sandbox_that_is_gone_after_a_sleep_loses_nothing(world: World) -> None:
     await world.bash("echo one > file")
     await asleep(world)
     await world.save("pre_sleep")
@@ -167,7 +167,7 @@ async def opened(world: World) -> bool:
     return "sandbox.opened" in await world.types()
 
 
-async def test_two_gateways_with_every_message_several_times_run_each_call_once(world: World) -> None:
+async def test_two_gateways_with_repeated_messages_run_each_call_once(world: World) -> None:
     gateways = [world.gateway(f"g{number}", lease_s=0.6) for number in range(2)]
     await world.ask(*(("bash", {"command": f"echo {number} >> log; sleep 0.02"}) for number in range(20)))
     while len(await world.results()) < 20:
@@ -207,7 +207,7 @@ async def test_a_busy_lease_is_asked_for_again_only_when_work_waits(world: World
     assert len(world.looked_again) == 1
 
 
-async def test_what_needs_no_sandbox_waits_for_no_lease_and_takes_none(world: World) -> None:
+async def test_a_call_without_a_sandbox_needs_no_lease(world: World) -> None:
     lease = await world.leases.acquire(f"sandbox/{world.build_id}", "other", ttl=60)
     told, ran = await world.ask(
         ("narrate", {"phase": "code", "message": "m"}), ("bash", {"command": "echo x"})
@@ -226,7 +226,7 @@ async def test_what_needs_no_sandbox_waits_for_no_lease_and_takes_none(world: Wo
     assert (await world.leases.acquire(f"sandbox/{world.build_id}", "other", ttl=60)).fence == fence + 1
 
 
-async def test_what_the_world_refuses_for_now_is_tried_again_later(world: World, monkeypatch: Any) -> None:
+async def test_a_provider_that_is_down_is_asked_again_later(world: World, monkeypatch: Any) -> None:
     async def down(*_: Any, **__: Any) -> Any:
         raise SandboxUnavailable("busy")
 

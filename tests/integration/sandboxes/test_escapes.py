@@ -19,7 +19,7 @@ from nightshift.sandboxes.agent.command_supervisor import descendants
 from nightshift.sandboxes.errors import FileRefused, NoSandboxHere, SandboxUnavailable
 from nightshift.sandboxes.local import seccomp
 from nightshift.sandboxes.local.driver import LocalDriver
-from nightshift.sandboxes.local.settings import Limits, LocalSettings, python_home
+from nightshift.sandboxes.local.settings import LocalSettings, SandboxLimits, python_home
 from nightshift.sandboxes.port import CallSpec, Sandbox
 
 
@@ -167,7 +167,7 @@ async def test_no_handle_of_the_host_is_inherited(sandbox: Sandbox) -> None:
 
 
 async def test_a_fork_bomb_is_bounded_and_the_sandbox_lives_on(tmp_path: Path) -> None:
-    driver = LocalDriver(LocalSettings(tmp_path / "bombs", limits=Limits(processes=40)))
+    driver = LocalDriver(LocalSettings(tmp_path / "bombs", limits=SandboxLimits(processes=40)))
     sandbox = await driver.create("bomb", generation=0)
     try:
         await sandbox.start_call(
@@ -200,9 +200,9 @@ while True:
 """
 
 
-async def test_what_a_command_left_behind_does_not_take_the_sandbox_for_ever(tmp_path: Path) -> None:
+async def test_processes_that_fill_the_sandbox_do_not_block_it_for_ever(tmp_path: Path) -> None:
     """Its processes fill the sandbox and nobody stops them: the call that began them has ended long ago."""
-    driver = LocalDriver(LocalSettings(tmp_path / "crowded", limits=Limits(processes=40)))
+    driver = LocalDriver(LocalSettings(tmp_path / "crowded", limits=SandboxLimits(processes=40)))
     sandbox = await driver.create("crowded", generation=0)
     try:
         await sandbox.write_file("file", b"kept")
@@ -223,7 +223,7 @@ async def test_what_a_command_left_behind_does_not_take_the_sandbox_for_ever(tmp
 
 
 async def test_memory_and_files_are_bounded(tmp_path: Path) -> None:
-    limits = Limits(memory_bytes=300 * 1024**2, file_bytes=5 * 1024**2, tmp_bytes=4 * 1024**2)
+    limits = SandboxLimits(memory_bytes=300 * 1024**2, file_bytes=5 * 1024**2, tmp_bytes=4 * 1024**2)
     driver = LocalDriver(LocalSettings(tmp_path / "small", limits=limits))
     sandbox = await driver.create("small", generation=0)
     try:
@@ -305,7 +305,7 @@ def refusing_bwrap(folder: Path) -> Path:
     return fake
 
 
-async def test_without_user_namespaces_it_says_what_to_do(tmp_path: Path) -> None:
+async def test_without_user_namespaces_the_error_says_what_to_do(tmp_path: Path) -> None:
     driver = LocalDriver(LocalSettings(tmp_path / "none", bwrap=refusing_bwrap(tmp_path)))
     with pytest.raises(NoSandboxHere) as refused:
         await driver.create("b1", generation=0)

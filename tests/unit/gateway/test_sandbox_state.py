@@ -57,7 +57,7 @@ WOKEN = BuildWoken(reason="refresh")
 FAILED = SnapshotFailed(reason="pre_sleep", at_version=2, detail="", attempt=3, final=True)
 
 
-def test_a_sleeping_build_s_sandbox_is_closed_after_its_own_snapshot_only() -> None:
+def test_a_sleeping_sandbox_is_closed_after_its_own_snapshot_only() -> None:
     assert fold(OPENED, SLEEP).to_close is None
     assert fold(OPENED, SLEEP, saved("checkpoint", 2)).to_close is None
     assert fold(OPENED, SLEEP, saved("pre_sleep", 1)).to_close is None, "of an earlier sleep"
@@ -76,13 +76,13 @@ def test_a_failed_snapshot_pauses_once() -> None:
     assert fold(OPENED, SLEEP, FAILED, WOKEN).to_pause is None
 
 
-def test_a_cancelled_build_s_sandbox_is_closed_after_the_last_snapshot() -> None:
+def test_a_cancelled_sandbox_is_closed_after_its_last_snapshot() -> None:
     cancelled = BuildCancelled(reason="r", cost_microusd=0, turns=0)
     assert fold(OPENED, cancelled).to_close is None
     assert fold(OPENED, cancelled, saved("completion", 2)).to_close is not None
 
 
-def test_generations_go_on_and_a_sandbox_after_a_snapshot_must_be_restored() -> None:
+def test_a_sandbox_after_a_snapshot_must_be_restored() -> None:
     state = fold(OPENED, saved("checkpoint", 1), SandboxLost(sandbox_id="s", detail=""), OPENED.model_copy())
     assert state.sandbox is not None
     assert not state.sandbox.restored
@@ -93,7 +93,7 @@ def test_generations_go_on_and_a_sandbox_after_a_snapshot_must_be_restored() -> 
     assert again.sandbox.restored
 
 
-def test_the_newest_snapshot_is_by_what_it_holds_and_not_by_when_it_was_told() -> None:
+def test_the_newest_snapshot_is_the_one_with_the_highest_version() -> None:
     state = fold(OPENED, saved("checkpoint", 9), saved("checkpoint", 3))
     assert state.snapshot is not None
     assert state.snapshot.key == "k9"

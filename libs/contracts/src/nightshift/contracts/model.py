@@ -1,7 +1,7 @@
 """The base class of all events, the field types that they share, and the marks that the event log reads."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -31,6 +31,11 @@ class PendingKind(StrEnum):
     SLEEPER = "sleeper"  # asleep: for the budget service, which wakes it
     WAKE = "wake"  # its wake is requested, it is not awake: for the orchestrator
     SANDBOX = "sandbox"  # opened, not closed: for the gateway
+
+
+#: A row of the first kind opens only while the stream has an open row of the second: a snapshot needs a sandbox to be
+#: taken from. A sleep or an end without a sandbox waits for nobody.
+OPENS_ONLY_WITH: Final[Mapping[PendingKind, PendingKind]] = {PendingKind.SNAPSHOT: PendingKind.SANDBOX}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""A sandbox over a channel to the agent inside it: what all drivers have in common.
+"""A sandbox, seen through a channel to the agent inside. All drivers share this code.
 
-What comes back is not trusted: frames are bounded, shapes are checked, and nothing of it becomes a path out here.
+It does not trust the agent's answers: it bounds frames, checks shapes, and uses nothing of them as a path outside.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class ByteSource(Protocol):
 
 
 class Channel(Protocol):
-    """One request and its answer. `body` is framed already. Raises SandboxGone, SandboxUnavailable."""
+    """Sends one request and reads its answer. `body` is framed already. Raises SandboxGone and SandboxUnavailable."""
 
     def exchange(
         self, request: Mapping[str, Any], body: AsyncIterator[bytes] | None
@@ -43,7 +43,7 @@ class Channel(Protocol):
 
 
 class Controls(Protocol):
-    """What only the driver can do with a sandbox."""
+    """The operations that each driver implements in its own way."""
 
     async def open_port(self, port: int) -> str: ...
 
@@ -100,7 +100,7 @@ def _status(value: Mapping[str, Any]) -> CallStatus:
 
 
 class AgentSandbox:
-    """The port's Sandbox."""
+    """Implements Sandbox."""
 
     def __init__(
         self, sandbox_id: str, driver: Literal["local", "e2b"], *, channel: Channel, controls: Controls
@@ -152,16 +152,17 @@ class AgentSandbox:
             return answer
 
     async def hello(self, *, generation: str | None = None) -> str | None:
-        """The generation in the journal inside; later requests are refused when it has changed.
+        """Return the generation in the sandbox's journal, or None when there is none. Later requests require the same
+        one.
 
-        With `generation` the journal is made first when there is none. Returns None when there is none.
+        With `generation`, a missing journal is created first.
         """
         found = (await self._tell({"op": "hello", "generation": generation}))["generation"]
         self._generation = str(found) if found is not None else None
         return self._generation
 
     async def pause_all(self) -> None:
-        """Stop every process inside but the agent, for a driver that cannot pause the whole."""
+        """Stop every process inside but the agent. For drivers whose provider cannot pause a sandbox."""
         await self._tell({"op": "pause"})
 
     async def resume_all(self) -> None:

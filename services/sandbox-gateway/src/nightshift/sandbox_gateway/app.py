@@ -5,7 +5,9 @@ from typing import NoReturn
 
 from nightshift.bus.port import Subscription
 from nightshift.contracts.model import Owner, PendingKind
+from nightshift.eventlog.fold_cache import FoldCache
 from nightshift.sandbox_gateway.adapters.preview_probe import HttpPreviewProbe
+from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState, evolve
 from nightshift.sandbox_gateway.handlers import Handlers
 from nightshift.sandbox_gateway.settings import GatewaySettings
 from nightshift.sandbox_gateway.usecases.build_worker import BuildWorker
@@ -16,7 +18,6 @@ from nightshift.sandbox_gateway.usecases.orphan_sweeper import OrphanSweeper
 from nightshift.sandbox_gateway.usecases.result_writer import ResultWriter
 from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle
 from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
-from nightshift.sandbox_gateway.usecases.state_cache import StateCache
 from nightshift.sandboxes.settings import make_driver
 from nightshift.sandboxes.snapshots.store import SnapshotStore
 from nightshift.servicekit import service
@@ -41,7 +42,7 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     probe = await running.enter(HttpPreviewProbe())
     pool = await running.enter(WorkerPool(NAME, limit=settings.gateway_builds))
 
-    dispatcher, states = CallDispatcher(pool), StateCache(log)
+    dispatcher, states = CallDispatcher(pool), FoldCache(log, SandboxState, evolve)
     stalls = StallReporter(log, states)
     lifecycle = SandboxLifecycle(log, driver, stores, stalls, fail)
     writer = ResultWriter(log, objects, settings.secret_values(), fail)

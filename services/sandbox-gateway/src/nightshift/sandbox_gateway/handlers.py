@@ -1,6 +1,6 @@
-"""The facts that the gateway reacts to. A handler only names the build: what is to do is read from the log.
+"""The facts that the gateway reacts to. A handler only names the build; the worker reads from the log what to do.
 
-So a fact that is delivered again, however late, changes nothing.
+So a fact that is delivered again, at any later time, changes nothing.
 """
 
 from collections.abc import Mapping
@@ -43,6 +43,6 @@ class Handlers:
         self._dispatcher.dispatch(event.subject)
 
     async def on_snapshot(self, event: RecordedEvent) -> None:
-        """Only a snapshot before a sleep or after an end decides over a sandbox."""
+        """Dispatch the build unless the snapshot is a checkpoint's, which decides nothing about a sandbox."""
         if isinstance(event.data, SnapshotSaved | SnapshotFailed) and event.data.reason != "checkpoint":
             self._dispatcher.dispatch(event.subject)

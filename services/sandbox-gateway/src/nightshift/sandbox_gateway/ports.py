@@ -1,4 +1,4 @@
-"""What the use cases need from outside."""
+"""The protocols that the use cases need and adapters implement."""
 
 from collections.abc import Callable
 from typing import Protocol

@@ -29,6 +29,15 @@ class _SandboxFact(Event):
     after_close: ClassVar[bool] = True
 
 
+def _closed(subject: str) -> Sequence[Pending]:
+    """Close the sandbox, and the snapshots that waited for it: nothing is left to save."""
+    snapshots = (f"{subject}/{reason}" for reason in ("checkpoint", "completion", "pre_sleep"))
+    return (
+        Pending(PendingKind.SANDBOX, subject, opens=False),
+        *(Pending(PendingKind.SNAPSHOT, key, opens=False) for key in snapshots),
+    )
+
+
 class SandboxOpened(_SandboxFact):
     """A sandbox of the build runs. `generation` numbers the build's sandboxes from 0."""
 
@@ -105,7 +114,7 @@ class SandboxLost(_SandboxFact):
     detail: SealedText
 
     def pending(self, subject: str) -> Sequence[Pending]:
-        return (Pending(PendingKind.SANDBOX, subject, opens=False),)
+        return _closed(subject)
 
 
 class SandboxClosed(_SandboxFact):
@@ -118,7 +127,7 @@ class SandboxClosed(_SandboxFact):
     reason: Word
 
     def pending(self, subject: str) -> Sequence[Pending]:
-        return (Pending(PendingKind.SANDBOX, subject, opens=False),)
+        return _closed(subject)
 
 
 class SandboxStalled(_SandboxFact):

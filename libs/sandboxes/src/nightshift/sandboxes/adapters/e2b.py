@@ -1,7 +1,8 @@
-"""Sandboxes at E2B, by its own SDK. The same agent runs inside; here it is one process for each request.
+"""The E2B driver, on E2B's own SDK. The agent inside runs as one process for each request.
 
-What was learnt of the service (its timeouts end only the direct child, unread output is lost, sandboxes vanish, stdout
-is text) is met by the agent's call wrapper, by files for what is large, and by never trusting a cached handle.
+It guards against what the service does: a timeout ends only the direct child, output that nobody reads is lost,
+sandboxes vanish, and stdout is text. So commands run under the agent's supervisor, large data goes through files, and
+every connect checks the sandbox anew.
 """
 
 import asyncio
@@ -60,7 +61,7 @@ _PASSING = (TimeoutException, RateLimitException, ServiceBusyException, httpx.HT
 
 @dataclass(frozen=True, slots=True)
 class E2BOptions:
-    """`lifetime_s`: after this time without use the provider ends a sandbox by itself."""
+    """`lifetime_s`: seconds without use after which E2B ends a sandbox by itself."""
 
     api_key: str
     owner: str = "nightshift"
@@ -76,7 +77,7 @@ class E2BOptions:
 
 
 class E2BDriver:
-    """The port's SandboxDriver. A sandbox needs python3 (3.8 or newer) and bash; E2B's base template has both."""
+    """Implements SandboxDriver. The template needs python3 (3.8 or newer) and bash; E2B's base template has both."""
 
     def __init__(self, options: E2BOptions) -> None:
         self._options = options
@@ -160,9 +161,10 @@ class E2BDriver:
     async def _hello(
         self, sandbox: AgentSandbox, box: AsyncSandbox, *, generation: str | None = None
     ) -> str | None:
-        """The generation inside. Installs the agent's files anew when it does not answer, and then raises _Broken.
+        """Return the generation inside the sandbox, or None when its journal is missing.
 
-        Commands may have removed or changed the files. Only a sandbox that is being created gets a `generation`.
+        When the agent does not answer, installs its files anew, because commands may have removed or changed them.
+        Raises _Broken when that does not help. `generation` is set only while a sandbox is created.
         """
         try:
             return await sandbox.hello(generation=generation)
@@ -230,9 +232,10 @@ class _Controls:
 
 
 def preview_behind(sandbox_url: str, route: str) -> str:
-    """The address of a preview behind a proxy of one's own: the route is a part of its name, as at the provider.
+    """The address of a preview behind a proxy of the installation's own. `route` is `<port>-<sandbox id>`.
 
-    An address without names below it (an IP address, localhost) has the route as the first part of the path instead.
+    The route becomes the first part of the host name, as at E2B. For an IP address or localhost, which have no names
+    below them, it becomes the first part of the path.
     """
     parts = urlsplit(sandbox_url)
     host = parts.hostname or ""
@@ -275,14 +278,14 @@ class _Channel:
                 return
             stream = await self._box.files.read(f"{name}.out", format="stream")
             try:
-                yield _Source(stream)
+                yield _ChunkReader(stream)
             finally:
                 await self._box.files.remove(f"{name}.out")
 
     async def _run(self, arguments: list[str]) -> dict[str, str]:
         command = shlex.join(["python3", "-I", "-S", "-c", _BOOT, *arguments])
         try:
-            # timeout=0: the bound is ours, around the whole exchange; theirs would leave grandchildren behind.
+            # timeout=0: the client bounds the whole exchange; E2B's timeout would leave grandchildren behind.
             done = await self._box.commands.run(command, timeout=0)
             answer: dict[str, str] = json.loads(done.stdout)
         except CommandExitException as error:
@@ -302,14 +305,14 @@ class _Channel:
             await self._box.files.write(path, file)
 
     async def _stay_alive(self) -> None:
-        """Push the provider's deadline away while the sandbox is in use."""
+        """Extend the sandbox's lifetime at E2B when a third of it has passed."""
         if time.monotonic() - self._extended > self._lifetime_s / 3:
             await self._box.set_timeout(self._lifetime_s)
             self._extended = time.monotonic()
 
 
-class _Source:
-    """Exact reads from a stream of chunks."""
+class _ChunkReader:
+    """Reads exact numbers of bytes from a stream of chunks."""
 
     def __init__(self, stream: AsyncIterator[bytes]) -> None:
         self._stream = stream
@@ -328,7 +331,7 @@ class _Source:
 
 @contextmanager
 def _errors(*, gone_is_fine: bool = False) -> Any:
-    """The SDK's errors in our words. A sandbox that does not run is gone: connect resumes one that was paused."""
+    """Translates the SDK's errors. A sandbox that does not run counts as gone, because connect resumes a paused one."""
     try:
         yield
     except (SandboxNotFoundException, SandboxNotRunningException) as error:

@@ -52,7 +52,7 @@ class Calls:
         return {"state": "running"}
 
     def wait(self, call_id: str, wait_s: float) -> dict[str, Any]:
-        """The call's state when it no longer runs, or after `wait_s` seconds."""
+        """Wait until the call has ended, for at most `wait_s` seconds. Returns its state."""
         if not self._journal.wait_unlocked(_checked(call_id), wait_s):
             return {"state": "running"}
         if self._journal.find(call_id, "began") is None:
@@ -81,7 +81,7 @@ class Calls:
 
     @contextlib.contextmanager
     def once(self, call_id: str | None) -> Iterator[bool]:
-        """Yields whether the caller is to act. After an act without an error, it yields False for this call."""
+        """Yields True when the caller is to act, False when an earlier act of this call ended without an error."""
         if call_id is None:
             yield True
             return
@@ -96,7 +96,7 @@ class Calls:
                 os.close(lock)
 
     def output(self, call_id: str, stream: str, offset: int, limit: int) -> Iterator[bytes]:
-        """The kept output, from `offset`, at most `limit` bytes; nothing when a command removed it."""
+        """Yields the kept output from `offset`, at most `limit` bytes. Yields nothing when a command removed it."""
         if stream not in ("out", "err"):
             raise Refusal("bad_request", "no such stream")
         path = os.path.join(self._output_dir(call_id), stream)

@@ -1,4 +1,4 @@
-"""The parent of one command: starts it, keeps a bounded part of its output, ends it on time, records its end."""
+"""The parent process of one command. It starts the command, keeps a bounded part of its output, and ends it on time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def spawn(outputs: str, spec: dict[str, Any], lock: int) -> None:
 
 
 def _detach(lock: int) -> None:
-    """Close every inherited descriptor but the lock: the process that asked waits for the end of its own streams."""
+    """Close every inherited descriptor but the lock, so that the process that asked sees the end of its streams."""
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
@@ -52,13 +52,13 @@ def _detach(lock: int) -> None:
                     os.close(handle)
     for number in (signal.SIGALRM, signal.SIGPIPE, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL if number == signal.SIGALRM else signal.SIG_IGN)
-    # Orphans of the command become our children, so that all it started is found when it has to end.
+    # Orphans of the command become children of this process, which can then find and end all of them.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 class _Kept:
-    """One output stream: the first bytes go to the file; of what is over the limit only the last are kept."""
+    """One output stream. Its first `limit` bytes go to the file; of the rest only the end is kept."""
 
     def __init__(self, folder: str, name: str, limit: int) -> None:
         self._file = _new_file(folder, name)
@@ -89,7 +89,7 @@ class _Kept:
 
 
 def _new_file(folder: str, name: str) -> int | None:
-    """A new file. Returns None where commands or a full disk leave no place for one: the output is then not kept."""
+    """Create the file. Returns None when commands or a full disk prevent it; the output is then not kept."""
     path = os.path.join(folder, name)
     try:
         os.makedirs(folder, exist_ok=True)
@@ -164,7 +164,10 @@ class CommandSupervisor:
             os._exit(127)
 
     def _watch(self, selector: selectors.BaseSelector, started: float) -> int:
-        """Until the command itself is over. What it left in the background goes on."""
+        """Wait until the command has ended or must be ended. Returns its wait status.
+
+        Processes that it left in the background run on.
+        """
         timeout = self._spec.get("timeout_s")
         deadline = started + float(timeout) if timeout is not None else None
         while True:
@@ -178,7 +181,7 @@ class CommandSupervisor:
             self._pump(selector, None if deadline is None else deadline - now)
 
     def _pump(self, selector: selectors.BaseSelector, timeout: float | None) -> bool:
-        """Take what is there to read. False when nothing was."""
+        """Read once from every stream that has data. Returns False when none had."""
         found = False
         for key, _ in selector.select(timeout):
             with contextlib.suppress(BlockingIOError):
@@ -194,13 +197,13 @@ class CommandSupervisor:
         return found
 
     def _drain(self, selector: selectors.BaseSelector) -> None:
-        """What the command wrote before it ended is in the pipes; a writer left behind must not hold us here."""
+        """Read for at most one second what the command wrote before it ended."""
         until = time.monotonic() + 1.0
         while time.monotonic() < until and self._pump(selector, 0):
             pass
 
     def _reap(self) -> int | None:
-        """The command's wait status when it is over; adopted orphans are reaped on the way."""
+        """Reap ended children, adopted orphans too. Returns the command's wait status, or None while it runs."""
         status = None
         while True:
             try:
@@ -213,7 +216,7 @@ class CommandSupervisor:
                 status = got
 
     def _end(self) -> int:
-        """Ask the group to end, then make all that the command started end. Returns its wait status."""
+        """End the command's process group, with SIGTERM and then SIGKILL. Returns the command's wait status."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._child, signal.SIGTERM)
         until = time.monotonic() + _KILL_GRACE_S
@@ -231,7 +234,7 @@ class CommandSupervisor:
             time.sleep(0.01)
 
     def _kill_all(self) -> None:
-        """No descendant survives: new ones cannot outrun us for ever, since each round kills all that are there."""
+        """Kill every descendant, in rounds until none is left, because a killed process may have forked meanwhile."""
         for _ in range(200):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._child, signal.SIGKILL)
@@ -262,7 +265,7 @@ class CommandSupervisor:
         os.close(self._lock)
 
     def _outlive(self, selector: selectors.BaseSelector) -> None:
-        """Processes left in the background still write to our pipes: read on, or their next line would kill them."""
+        """Read on while background processes hold the pipes: without a reader their next write would kill them."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         while len(selector.get_map()) > 1:
             self._reap()
@@ -274,7 +277,7 @@ class CommandSupervisor:
 
 
 def descendants(ancestor: int) -> list[int]:
-    """Every living process below this one, from /proc; dead ones that nobody reaped yet are left out."""
+    """The pids of all living descendants of a process, from /proc. Zombies are left out."""
     parents = {}
     for name in os.listdir("/proc"):
         if name.isdigit():

@@ -1,8 +1,8 @@
-"""The journal of calls: which began, how each ended, and what was noted for it. One line a record, only ever added.
+"""The journal of calls: which calls began, how each ended, and notes about them. It only grows, by one line a record.
 
-A call that has a record is never run again, so the journal must be out of the commands' reach or its loss must show. In
-a local sandbox it is a file in the memory of process 1, without a name. At E2B it is a file, and its first line names
-the sandbox's generation and the file's own inode: a journal that was removed, emptied, or put back from a copy is
+A call that has a record is never run again. So commands must not reach the journal, or its loss must be detected. In a
+local sandbox it is a file without a name, in the memory of process 1. At E2B it is a file in the home. Its first line
+names the sandbox's generation and the file's inode, so a journal that was removed, emptied or put back from a copy is
 recognised, and the sandbox counts as lost.
 """
 
@@ -30,7 +30,7 @@ _SETLK, _SETLKW = 37, 38
 
 
 class Journal:
-    """Opens the file anew for each act. `path` may be `/proc/self/fd/…` of a file without a name."""
+    """Opens the file anew for each operation. `path` may be `/proc/self/fd/N` of a file without a name."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -75,9 +75,10 @@ class Journal:
         return None
 
     def lock(self, call_id: str, *, wait: bool) -> int | None:
-        """A file descriptor that holds the call's lock; the kernel frees it when its last holder closes it or dies.
+        """Take the call's lock. Returns a file descriptor that holds it.
 
-        Returns None when another process holds the lock and `wait` is false.
+        The kernel frees the lock when the last process that holds the descriptor closes it or dies. Returns None when
+        another process holds the lock and `wait` is false.
         """
         handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -119,7 +120,7 @@ class Journal:
 
 
 def _content(handle: int) -> bytes:
-    """The records, without the room behind them."""
+    """All records of the file, without the zero bytes that reserve room behind them."""
     parts: list[bytes] = []
     offset = 0
     while True:

@@ -1,4 +1,4 @@
-"""The way to the agent of a local sandbox: one connection of its unix socket for each request."""
+"""The channel to a local sandbox: one connection to the agent's unix socket for each request."""
 
 import asyncio
 import os
@@ -12,13 +12,13 @@ from nightshift.sandboxes.local.state import SandboxDirectory
 
 
 async def dial(directory: SandboxDirectory) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A fresh connection. Raises SandboxGone when nobody listens any more."""
+    """Connect to the agent. Raises SandboxGone when nothing listens any more."""
     try:
         handle = os.open(directory.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise SandboxGone(f"no sandbox {directory.id} on this machine") from None
     try:
-        # Over the handle: a socket's path may have 107 bytes only.
+        # Through the handle, because the path of a socket may have 107 bytes only.
         return await asyncio.open_unix_connection(f"/proc/self/fd/{handle}/agent.sock")
     except (ConnectionRefusedError, FileNotFoundError):
         raise SandboxGone(f"sandbox {directory.id} has ended") from None

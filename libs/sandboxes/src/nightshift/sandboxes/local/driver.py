@@ -18,7 +18,7 @@ from nightshift.eventlog.errors import NightshiftError
 from nightshift.sandboxes.client import AgentSandbox
 from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
 from nightshift.sandboxes.local import launch as launching
-from nightshift.sandboxes.local import relay
+from nightshift.sandboxes.local import preview
 from nightshift.sandboxes.local.channel import LocalChannel
 from nightshift.sandboxes.local.settings import LocalSettings
 from nightshift.sandboxes.local.state import Record, SandboxDirectory, end
@@ -26,7 +26,7 @@ from nightshift.sandboxes.port import SandboxInfo
 
 _log = structlog.get_logger(__name__)
 _START_S = 20.0
-#: Seconds that a creator may take before what it left counts as abandoned.
+#: Seconds after which a directory whose sandbox never became ready counts as abandoned.
 _UNFINISHED_S = 120.0
 
 
@@ -36,14 +36,14 @@ class LocalDriver:
     def __init__(self, settings: LocalSettings) -> None:
         self._settings = settings
         self._bwrap: Path | None = None
-        self._relays = relay.Relays(settings.preview_host)
+        self._previews = preview.Previews(settings.preview_host)
 
     @property
     def name(self) -> Literal["local"]:
         return "local"
 
     async def probe(self) -> Path:
-        """The bubblewrap that works here, found by starting a sandbox. Raises NoSandboxHere with hints."""
+        """Return a bubblewrap that works here, after starting a sandbox with it. Raises NoSandboxHere with a hint."""
         if self._bwrap is None:
             tried = []
             for bwrap in launching.candidates(self._settings):
@@ -61,7 +61,7 @@ class LocalDriver:
         return self._bwrap
 
     def _new_directory(self, kind: str, metadata: Mapping[str, str]) -> SandboxDirectory:
-        """A directory with its record, written before anything runs: a creator that dies leaves nothing unlisted."""
+        """Make a directory and write its record before anything runs, so that `list` finds it if this process dies."""
         directory = SandboxDirectory(self._settings.state_dir / f"{kind}-{secrets.token_hex(8)}")
         directory.path.mkdir(parents=True, mode=0o700)
         directory.write({**metadata, "owner": self._settings.owner})
@@ -166,7 +166,7 @@ class LocalDriver:
                     yield directory, record
 
     async def list(self) -> list[SandboxInfo]:
-        """Also removes the directories of sandboxes that have ended, and those that never got a record."""
+        """See SandboxDriver. Also removes the directories of sandboxes that have ended or never got a record."""
         infos = []
         for directory, record in list(self._records()):
             if directory.pids():
@@ -187,7 +187,7 @@ class LocalDriver:
         await asyncio.to_thread(destroy, directory)
 
     async def open_port(self, directory: SandboxDirectory, port: int) -> str:
-        return await self._relays.open(directory, port)
+        return await self._previews.open(directory, port)
 
 
 class _Controls:
@@ -213,8 +213,8 @@ class _Controls:
 
 
 def destroy(directory: SandboxDirectory) -> None:
-    """End the tree and its relays and remove the directory. Does nothing when they are gone already."""
-    for pid in relay.running(directory):
+    """End the tree and its previews and remove the directory. Does nothing when they are gone already."""
+    for pid in preview.running(directory):
         end(pid, directory.id)
     deadline = time.monotonic() + 10
     while (pids := directory.pids()) and time.monotonic() < deadline:

@@ -5,7 +5,7 @@
                             bwrap.json    what bubblewrap said of its pids
                             agent.sock    the agent's socket, outside of what the sandbox sees
                             home/         the sandbox's /home/user
-                            ports/        one file for each preview: where its relay listens
+                            ports/        one file for each preview: where it listens
                             paused, log
 """
 
@@ -35,7 +35,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class SandboxDirectory:
-    """A sandbox's directory on the host."""
+    """The directory of one sandbox on the host."""
 
     path: Path
 
@@ -95,7 +95,7 @@ class SandboxDirectory:
         raise SandboxGone(f"no sandbox {self.id} on this machine")
 
     def pids(self) -> list[int]:
-        """The living host processes of the tree: its process 1 and bubblewrap's monitor of it."""
+        """The host pids of the living tree: its process 1 and bubblewrap's monitor."""
         found = []
         with suppress(OSError, ValueError):
             for line in (self.path / "bwrap.json").read_text(encoding="utf-8").splitlines():
@@ -110,14 +110,14 @@ class SandboxDirectory:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Whole or not at all."""
+    """Write the file atomically."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     new.write_text(json.dumps(value), encoding="utf-8")
     new.rename(path)
 
 
 def names(pid: int, token: str) -> bool:
-    """Whether this pid lives and its command line has the token: never another that got the number since."""
+    """Whether the process lives and its command line contains the token. A process that reuses the pid does not."""
     try:
         return token.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

@@ -7,7 +7,7 @@ from nightshift.sandbox_gateway.domain.sandbox_state import PendingCall
 
 
 def groups(calls: Iterable[PendingCall]) -> list[list[PendingCall]]:
-    """Groups in the order of the log; the calls of one group may run at the same time."""
+    """Group the calls in log order. The calls of one group may run at the same time."""
     found: list[list[PendingCall]] = []
     for call in sorted(calls, key=lambda call: call.version):
         if found and reads(call) and reads(found[-1][0]):

@@ -149,7 +149,7 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
         case SleepRequested():
             return replace(state, asleep_since=event.version, settled=None)
         case BuildWoken():
-            # Its next call resumes a sandbox that was kept: over the next sleep it has to be paused again.
+            # The next call resumes a sandbox that was paused, so the next sleep has to pause it again.
             sandbox = None if state.sandbox is None else replace(state.sandbox, paused=False)
             return replace(state, asleep_since=None, settled=None, sandbox=sandbox)
         case SnapshotSaved() | SnapshotFailed() as data:

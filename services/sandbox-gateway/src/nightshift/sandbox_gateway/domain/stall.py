@@ -1,4 +1,4 @@
-"""Why a build waits for its sandbox, in the words of `sandbox.stalled`."""
+"""Translates an error into `sandbox.stalled`: why a build waits, and what a person can do."""
 
 from datetime import datetime
 from typing import Literal
@@ -9,12 +9,15 @@ from nightshift.sandboxes.errors import FileRefused, SandboxUnavailable
 
 _DETAIL = 2000
 _CANCEL = "or stop the build with `nightshift cancel`"
-#: Failures in a row before an error that usually passes by itself is told.
+#: Failures in a row after which an error that usually passes by itself is reported.
 _PASSING_ATTEMPTS = 2
 
 
 def stalled_by(error: Exception, *, attempt: int, since: datetime) -> SandboxStalled | None:
-    """The fact for the `attempt`-th failure in a row. Returns None for the first of a kind that usually passes."""
+    """The fact for a failure. `attempt` counts the failures in a row, `since` is the time of the first.
+
+    Returns None for the first failure of a kind that usually passes by itself.
+    """
     detail = f"{error}" or type(error).__name__
     reason: Literal["unavailable", "refused", "restore_refused", "dependency", "fault"]
     match error:
@@ -37,7 +40,7 @@ def stalled_by(error: Exception, *, attempt: int, since: datetime) -> SandboxSta
 
 
 def stalled_slowly(*, seconds: float, attempt: int, since: datetime) -> SandboxStalled:
-    """The fact for a sandbox that is neither ready nor refused after so many seconds."""
+    """The fact for a sandbox that is not ready after `seconds` seconds, without an error."""
     return SandboxStalled(
         reason="slow",
         detail=f"the sandbox is not ready after {seconds:.0f} s",

@@ -1,4 +1,4 @@
-"""Works on one build at a time: under its lease, one group of calls after the other, until nothing waits."""
+"""Does the work of a build under its lease, one group of calls after the other, until nothing waits."""
 
 import asyncio
 import random
@@ -8,25 +8,25 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from nightshift.eventlog.fold_cache import FoldCache
 from nightshift.eventlog.leases.port import Lease, Leases
 from nightshift.sandbox_gateway.domain.call_order import groups
 from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState
 from nightshift.sandbox_gateway.usecases.call_runner import CallRunner
 from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle, StateOutdated
 from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
-from nightshift.sandbox_gateway.usecases.state_cache import StateCache
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class BuildWorker:
-    """`later(build, seconds)` has to call `work` for this build again after so many seconds.
+    """`later(build, seconds)` must call `work` for this build again after so many seconds.
 
     After `lease_s` seconds another gateway takes over the builds of a dead one.
     """
 
-    states: StateCache
+    states: FoldCache[SandboxState]
     leases: Leases
     owner: str
     lifecycle: SandboxLifecycle
@@ -37,12 +37,12 @@ class BuildWorker:
     _cancelled: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def work(self, build_id: str) -> None:
-        """Do everything that waits in this build. After an error, report it in the log and call `later`.
+        """Do everything that waits in this build. After an error, append why it waits and call `later`.
 
-        When another gateway holds the build's lease, calls `later` for the time when the lease may be over.
+        When another gateway holds the build's lease, call `later` for the time when the lease may have expired.
         """
         try:
-            state = await self.states.get(build_id)
+            state = await self.states.read(build_id)
             if await self.calls.answer_at_once(state) or state.to_close or state.to_pause:
                 await self._under_lease(build_id)
             self.stalls.succeeded(build_id)
@@ -52,7 +52,7 @@ class BuildWorker:
     async def stop_if_ended(self, build_id: str) -> None:
         """Stop the commands that run here for this build, when the log says that the build has ended."""
         running = self._cancelled.get(build_id)
-        if running is not None and (await self.states.get(build_id)).ended is not None:
+        if running is not None and (await self.states.read(build_id)).ended is not None:
             running.set()
 
     async def _under_lease(self, build_id: str) -> None:
@@ -62,7 +62,7 @@ class BuildWorker:
             return
         async with self._held(build_id, lease):
             while True:
-                state = await self.states.get(build_id)
+                state = await self.states.read(build_id)
                 try:
                     if not await self._step(state):
                         return
@@ -71,7 +71,9 @@ class BuildWorker:
 
     @asynccontextmanager
     async def _held(self, build_id: str, lease: Lease) -> AsyncIterator[None]:
-        """Hold the lease. When it is lost, cancel the work: a command in the sandbox goes on, and others attach."""
+        """Hold the lease. Losing it cancels the work: the command in the sandbox runs on, and the next gateway
+        attaches to it.
+        """
         worker = asyncio.current_task()
         self._cancelled[build_id] = asyncio.Event()
 

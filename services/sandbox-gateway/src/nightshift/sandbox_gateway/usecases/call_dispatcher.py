@@ -1,4 +1,4 @@
-"""Hands builds that have something to do to the worker pool, now or after a delay."""
+"""Offers builds that have something to do to the worker pool, at once or after a delay."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ class CallDispatcher:
         self._worker: BuildWorker | None = None
 
     def serve(self, worker: BuildWorker) -> None:
-        """Set the worker; before that, dispatched builds are ignored. The two refer to each other."""
+        """Set the worker, which itself needs this dispatcher. Builds dispatched before are ignored."""
         self._worker = worker
 
     def dispatch(self, build_id: str) -> None:
@@ -29,5 +29,5 @@ class CallDispatcher:
             await self._worker.stop_if_ended(build_id)
 
     async def dispatch_pending(self, item: PendingItem) -> None:
-        """For a row of the pending table: a tool call or an open sandbox."""
+        """Dispatch the build of a pending row: a tool call without a result, or an open sandbox."""
         self.dispatch(item.stream_id.partition("-")[2])

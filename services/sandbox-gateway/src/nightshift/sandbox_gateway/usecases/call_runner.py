@@ -1,4 +1,6 @@
-"""The way of a tool call from its input to its result: parsed, answered without a sandbox or run in one, written."""
+"""Takes a tool call from its input to its result: parses it, runs it in the sandbox if it needs one, writes the
+result.
+"""
 
 import asyncio
 import time
@@ -76,8 +78,7 @@ class CallRunner:
     async def run(self, state: SandboxState, calls: Sequence[PendingCall], cancelled: asyncio.Event) -> None:
         """Answer these calls, which may run at the same time. Needs the build's lease.
 
-        Raises Transient when they have to wait, and StateOutdated after an act that another look at the log must
-        follow.
+        Raises Transient when they have to wait, and StateOutdated when the log must be read again before the next step.
         """
         in_sandbox: list[tuple[PendingCall, ToolInput]] = []
         for call in calls:
@@ -118,7 +119,7 @@ class CallRunner:
                 raise result
 
     async def _lost(self, state: SandboxState, error: SandboxGone, *, calls: Sequence[PendingCall]) -> None:
-        """Append sandbox.lost, and in the same transaction that a call which may have begun failed with it."""
+        """Append sandbox.lost and, in the same transaction, a failed result for each call that may have begun."""
         _log.warning("sandbox.lost", build_id=state.build_id, error=str(error))
         lost = self.lifecycle.lost(state, error)
         changing = [call for call in calls if not reads(call)]
@@ -161,7 +162,7 @@ class CallRunner:
 
 
 def _parsed(tool: str, value: dict[str, Any]) -> ToolInput | CallOutcome:
-    """The input as its model, or the error that names each wrong field to the agent."""
+    """Validate the input. Returns its model, or the error for the agent, which names each wrong field."""
     model = TOOLS.get(tool)
     if model is None:
         return CallOutcome(f"there is no tool {tool[:128]!r}; there are: {', '.join(TOOLS)}", "unknown_tool")

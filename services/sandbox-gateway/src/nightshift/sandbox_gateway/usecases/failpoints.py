@@ -5,7 +5,7 @@ import signal
 
 
 class FailPoints:
-    """Does nothing unless the setting names a place and, optionally, which pass."""
+    """Kills the process at the place that the setting names. Without a setting it does nothing."""
 
     def __init__(self, setting: str | None = None) -> None:
         self._name, _, count = (setting or "").partition(":")

@@ -1,4 +1,4 @@
-"""Ends sandboxes that no build has. The driver's own list is compared with the log, not what a process remembers."""
+"""Ends sandboxes that no build has. It compares the driver's own list with the log."""
 
 import asyncio
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import structlog
 
 from nightshift.eventlog.errors import NightshiftError
+from nightshift.eventlog.fold_cache import FoldCache
 from nightshift.eventlog.leases.port import Leases
-from nightshift.sandbox_gateway.usecases.state_cache import StateCache
+from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState
 from nightshift.sandboxes.port import SandboxDriver, SandboxInfo
 
 _log = structlog.get_logger(__name__)
@@ -17,25 +18,25 @@ _LEASE_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class OrphanSweeper:
-    """Ends the sandboxes of gateways that died between a create and its record, and abandoned probes.
+    """Ends abandoned probes, and the sandboxes of gateways that died before they recorded them.
 
-    A sandbox without a build is a probe; it is ended when it is older than `grace_s` seconds.
+    A sandbox without a build is a probe. It is ended when it is older than `grace_s` seconds.
     """
 
     driver: SandboxDriver
     leases: Leases
-    states: StateCache
+    states: FoldCache[SandboxState]
     owner: str
     grace_s: float = 120.0
 
     async def run(self, every_s: float) -> None:
-        """Sweep now and every so many seconds, for as long as the service runs."""
+        """Sweep now and every `every_s` seconds, for as long as the service runs."""
         while True:
             await self.sweep()
             await asyncio.sleep(every_s)
 
     async def sweep(self) -> int:
-        """Returns how many sandboxes were ended. An error is logged, and the rest is left to the next sweep."""
+        """Returns how many sandboxes were ended. Logs an error and leaves the rest to the next sweep."""
         ended = 0
         try:
             for info in await self.driver.list():
@@ -53,7 +54,7 @@ class OrphanSweeper:
             return True
         if await self._belongs(build_id, info):
             return False
-        # A sandbox exists before it is recorded. Whoever holds the build's lease knows that nobody is about to do so.
+        # A sandbox exists before it is recorded. The holder of the build's lease knows that no gateway is about to.
         lease = await self.leases.acquire(f"sandbox/{build_id}", f"{self.owner}/sweep", ttl=_LEASE_S)
         if lease is None:
             return False
@@ -70,5 +71,5 @@ class OrphanSweeper:
         _log.warning("sandbox.swept", build_id=build_id, sandbox_id=info.sandbox_id)
 
     async def _belongs(self, build_id: str, info: SandboxInfo) -> bool:
-        state = await self.states.get(build_id)
+        state = await self.states.read(build_id)
         return state.sandbox is not None and state.sandbox.sandbox_id == info.sandbox_id

@@ -1,4 +1,4 @@
-"""Appends the one `tool_call.completed` of a call: its output masked and cut, the whole kept in the object store."""
+"""Writes the one `tool_call.completed` of a call. Masks and cuts the output; keeps the whole in the object store."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ResultWriter:
-    """`secrets` maps the name of every secret that builds may ask for to its value. `limit` counts characters."""
+    """`secrets` maps the name of every secret that builds may use to its value. `limit` counts characters."""
 
     log: EventLog
     objects: ObjectStore
@@ -40,7 +40,9 @@ class ResultWriter:
         duration_ms: int = 0,
         with_: Iterable[NewEvent] = (),
     ) -> None:
-        """Append the result in one transaction with the events of `with_`. A result that is there already stays."""
+        """Append the result and the events of `with_` in one transaction. Changes nothing when the call has a
+        result.
+        """
         # Every secret of the installation is masked, not only the build's: none of them belongs in a log.
         text = Mask(self.secrets)(printable(outcome.output))
         where = None

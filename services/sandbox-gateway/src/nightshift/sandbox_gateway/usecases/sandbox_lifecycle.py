@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 class StateOutdated(Exception):
-    """The log has moved on since the state was folded: fold again and decide anew."""
+    """The log went on after the state was folded. The caller must fold again and decide anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ class SandboxLifecycle:
     fail: FailPoints
 
     async def ready(self, state: SandboxState) -> Sandbox:
-        """The build's sandbox with the workspace that it must begin with; opens one when there is none.
+        """Return the build's sandbox with the workspace that it must begin with. Opens one when there is none.
 
-        Raises SandboxGone when the sandbox in the state no longer exists, and StateOutdated after an act that another
-        look at the log must follow.
+        Raises SandboxGone when the sandbox no longer exists, and StateOutdated when the log must be read again before
+        the next step.
         """
         async with self.stalls.watch(state):
             if state.sandbox is None:
@@ -107,7 +107,9 @@ class SandboxLifecycle:
         return NewEvent(fact, state.sandbox.opened_id)
 
     async def discard(self, state: SandboxState) -> None:
-        """End what a lost sandbox may still run. When the provider does not answer, the sweeper ends it later."""
+        """End the processes that a lost sandbox may still run. If the provider does not answer, the sweeper does it
+        later.
+        """
         if state.sandbox is None:
             return
         try:
@@ -116,7 +118,7 @@ class SandboxLifecycle:
             _log.warning("sandbox.not_ended", sandbox_id=state.sandbox.sandbox_id, error=str(error))
 
     async def close(self, state: SandboxState) -> None:
-        """End the sandbox for the reason in the state, also when it is gone already."""
+        """End the sandbox and append sandbox.closed. Does nothing when the state has no reason to close it."""
         if state.sandbox is None or state.to_close is None:
             return
         reason, cause = state.to_close
@@ -127,7 +129,7 @@ class SandboxLifecycle:
         await self.append(state, NewEvent(closed, cause))
 
     async def pause(self, state: SandboxState) -> None:
-        """Pause the sandbox over a sleep whose snapshot failed; appends sandbox.lost when it is gone."""
+        """Pause the sandbox over a sleep whose snapshot failed. Appends sandbox.lost when the sandbox is gone."""
         if state.sandbox is None or state.to_pause is None:
             return
         try:

@@ -1,4 +1,4 @@
-"""Says in the log why a build waits for its sandbox, once per reason, and counts its failures in a row."""
+"""Appends why a build waits for its sandbox, once per reason, and counts the failures in a row of each build."""
 
 import asyncio
 import random
@@ -12,10 +12,10 @@ import structlog
 from nightshift.contracts.events.sandbox import SandboxStalled
 from nightshift.eventlog.backoff import Backoff, RetryDelay
 from nightshift.eventlog.errors import NightshiftError
+from nightshift.eventlog.fold_cache import FoldCache
 from nightshift.eventlog.port import EventLog, NewEvent, build_stream
 from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState
 from nightshift.sandbox_gateway.domain.stall import stalled_by, stalled_slowly
-from nightshift.sandbox_gateway.usecases.state_cache import StateCache
 
 _log = structlog.get_logger(__name__)
 _RETRY = Backoff(first_s=1.0, cap_s=30.0)
@@ -30,10 +30,10 @@ class _Failures:
 
 @dataclass(slots=True)
 class StallReporter:
-    """`slow_s`: seconds after which a build that waits for a sandbox without an error is reported too."""
+    """After `slow_s` seconds a build is also reported when its sandbox is not ready but no error came."""
 
     log: EventLog
-    states: StateCache
+    states: FoldCache[SandboxState]
     retry: Backoff = _RETRY
     slow_s: float = 8.0
     _failures: dict[str, _Failures] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class StallReporter:
     async def _report(self, build_id: str, stalled: SandboxStalled) -> None:
         """Append the fact unless nothing waits or the reason is recorded. An error is logged and not raised."""
         try:
-            state = await self.states.get(build_id)
+            state = await self.states.read(build_id)
             recorded = None if state.stalled is None else state.stalled.reason
             if state.waits is None or recorded == stalled.reason or (recorded and stalled.reason == "slow"):
                 return

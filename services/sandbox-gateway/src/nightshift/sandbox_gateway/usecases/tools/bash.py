@@ -1,4 +1,4 @@
-"""bash: in the foreground to its end, or in the background with a handle to read and stop."""
+"""bash: runs a command to its end, or in the background with a handle to read, restart and stop it."""
 
 import asyncio
 
@@ -8,10 +8,10 @@ from nightshift.sandbox_gateway.domain.text import printable
 from nightshift.sandbox_gateway.usecases.tools.context import Context
 from nightshift.sandboxes.port import CallSpec, CallStatus
 
-#: How long our side waits beyond the wrapper's own timeout before it ends the call itself.
+#: Seconds that the gateway waits beyond the supervisor's own timeout before it ends the call itself.
 _GRACE_S = 10.0
 _POLL_S = 30.0
-#: A background command that fails at once should be seen failing.
+#: Seconds to wait, so that a background command that fails at once is seen to fail.
 _SETTLE_S = 0.7
 _OUTPUT_BYTES = 8 * 1024 * 1024 + 512 * 1024
 
@@ -36,7 +36,7 @@ async def _foreground(ctx: Context, command: str, timeout_s: float) -> CallOutco
     if status.state == "died":
         text = await _text(ctx, ctx.call_id)
         return CallOutcome(
-            f"{text}\n[the command's keeper was killed; how the command ended is not known]", "tool"
+            f"{text}\n[the command's supervisor was killed; how the command ended is not known]", "tool"
         )
     text = await _text(ctx, ctx.call_id)
     if status.timed_out:
@@ -48,7 +48,7 @@ async def _foreground(ctx: Context, command: str, timeout_s: float) -> CallOutco
 
 
 async def run_once(ctx: Context, spec: CallSpec) -> CallStatus:
-    """The end of the command, begun here or by another gateway before; it is never begun twice."""
+    """Wait for the end of the command, and start it unless it began before, also under another gateway."""
     deadline = asyncio.get_running_loop().time() + (spec.timeout_s or 0) + _GRACE_S
     ctx.fail.reach("before_run")
     while True:
@@ -66,7 +66,7 @@ async def run_once(ctx: Context, spec: CallSpec) -> CallStatus:
 
 
 async def _wait(ctx: Context, call_id: str, wait_s: float) -> CallStatus:
-    """Until the call ends, the time is over or the build is cancelled."""
+    """Wait until the call ends or the build is cancelled, for at most `wait_s` seconds."""
     waiting = asyncio.create_task(ctx.sandbox.wait_call(call_id, wait_s=wait_s))
     cancelled = asyncio.create_task(ctx.cancelled.wait())
     try:
@@ -109,7 +109,7 @@ async def _stop(ctx: Context, handle: str) -> CallOutcome:
 
 
 async def _restart(ctx: Context, ask: Bash) -> CallOutcome:
-    """Stop the old one; the new one is this call, so that it too begins once."""
+    """Stop the old command and start it again under this call's id, so that the restart too happens once."""
     handle = ask.handle or ""
     if (refused := _foreign(ctx, handle)) is not None:
         return refused
@@ -125,7 +125,7 @@ def _spec(ctx: Context, command: str, timeout_s: float | None) -> CallSpec:
 
 
 def _foreign(ctx: Context, handle: str) -> CallOutcome | None:
-    """A handle is a call id of this build, never a name of something else in the call directory."""
+    """The error for a handle that is no call id of this build. Returns None for one that is."""
     parts = handle.split("/")
     if len(parts) == 3 and parts[0] == ctx.build_id and parts[1].isdigit() and parts[2].isdigit():
         return None
@@ -140,7 +140,7 @@ def _state(status: CallStatus) -> str:
     if status.state == "running":
         return "still running"
     how = "stopped" if status.stopped else f"ended, exit code {status.exit_code}"
-    return how if status.state == "finished" else "ended; how is not known"
+    return how if status.state == "finished" else "ended; its exit code is not known"
 
 
 async def _text(ctx: Context, call_id: str) -> str:

@@ -1,4 +1,4 @@
-"""read_file, write_file, edit_file, document, glob, grep."""
+"""The file tools: read_file, write_file, edit_file, document, glob and grep."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ async def read_file(ctx: Context, ask: ReadFile) -> CallOutcome:
 
 
 async def write_file(ctx: Context, ask: WriteFile | Document) -> CallOutcome:
-    """The same bytes a second time change nothing, so a call that is found again is simply done again."""
+    """Write the whole file. After a crash the call is done again, which changes nothing."""
     body = ask.content.encode("utf-8", "replace")
     await ctx.sandbox.write_file(ask.file_path, body, once=ctx.call_id)
     lines = ask.content.count("\n") + (not ask.content.endswith("\n"))
@@ -38,7 +38,9 @@ async def write_file(ctx: Context, ask: WriteFile | Document) -> CallOutcome:
 
 
 async def edit_file(ctx: Context, ask: EditFile) -> CallOutcome:
-    """What it is about to do is noted first: after a crash an edit that was made is not tried on its own result."""
+    """Replace text. Notes the new digest first, so that after a crash a finished edit is not applied to its own
+    result.
+    """
     before = await ctx.sandbox.read_file(ask.file_path, limit=_READ_BYTES + 1)
     if len(before) > _READ_BYTES:
         return CallOutcome(f"{ask.file_path}: larger than {_READ_BYTES} bytes; edit it with bash", "tool")
@@ -90,11 +92,11 @@ async def grep(ctx: Context, ask: Grep) -> CallOutcome:
 
 
 def _below(path: str, found: str) -> str:
-    """A found path as the agent can use it again."""
+    """A found path in the form in which the agent can use it again."""
     base = path.rstrip("/").removesuffix("/.")
     return found if base in (".", "") or found == path else f"{base}/{found}"
 
 
 def refused(error: FileRefused) -> CallOutcome:
-    """A file operation that could not be done, told to the agent."""
+    """The outcome for a file operation that was refused."""
     return CallOutcome(str(error), "refused" if error.kind == "outside" else "tool")

@@ -1,10 +1,10 @@
-"""What outsiders may ask of builds: take one, cancel it, tell its agent something. The log is written first."""
+"""Handles the requests about builds: accept one, cancel it, add a message for its agent."""
 
 from nightshift.contracts.events.requests import BuildCancelRequested, BuildMessageSent, BuildRequested
 from nightshift.eventlog.errors import EventIdReused, NotFound, StreamClosed, VersionConflict
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.admission import admit, same_request
-from nightshift.orchestrator.domain.commands import AcceptBuild, CancelBuild, TellAgent
+from nightshift.orchestrator.domain.commands import AcceptBuild, CancelBuild, MessageAgent
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, RunMode
 from nightshift.orchestrator.ports import BuildRepository
@@ -12,8 +12,8 @@ from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
 from nightshift.orchestrator.usecases.runner import Clock
 
 
-class Builds:
-    """The builds of this installation, as a request sees them."""
+class BuildRequests:
+    """Handles the requests about builds. Each request appends to the log first, and only once."""
 
     def __init__(
         self, repository: BuildRepository, scheduler: BuildScheduler, *, policy: Policy, clock: Clock
@@ -24,23 +24,23 @@ class Builds:
         self._clock = clock
 
     async def accept(self, request: BuildRequested) -> None:
-        """Put the build into the log and begin. The same request again changes nothing.
+        """Append `build.accepted` and start the build. The same request again changes nothing.
 
-        Raises BadMessage for what cannot be built, EventIdReused for another request under the same id.
+        Raises BadMessage for a request that cannot be built, and EventIdReused when another request had this build id.
         """
         if await self._repository.exists(request.build_id):
-            await self._must_be_the_same(request)
+            await self._check_same(request)
         else:
             now = self._clock()
             admit(request, now, self._policy)
             try:
                 await self._repository.commit(request.build_id, INITIAL, AcceptBuild(request), now)
             except (EventIdReused, VersionConflict, StreamClosed):
-                await self._must_be_the_same(request)  # another replica was first
-        await self._scheduler.offer(request.build_id)
+                await self._check_same(request)  # another replica accepted it first
+        await self._scheduler.start(request.build_id)
 
     async def cancel(self, event: RecordedEvent, request: BuildCancelRequested) -> None:
-        """End the build, wherever it runs. A build that has ended stays as it ended. Raises NotFound."""
+        """End the build, whichever replica runs it. Changes nothing after its end. Raises NotFound."""
         command = CancelBuild(request.reason or "cancelled by request", cause=event.event_id)
         await self._scheduler.cancel(request.build_id, command)
         state = await self._repository.load(request.build_id)
@@ -52,15 +52,18 @@ class Builds:
             except (VersionConflict, StreamClosed):
                 state = await self._repository.catch_up(request.build_id, state)
 
-    async def tell(self, event: RecordedEvent, request: BuildMessageSent) -> None:
-        """Note a person's message for the agent's next turn. Raises NotFound, and StreamClosed after the end."""
+    async def add_message(self, event: RecordedEvent, request: BuildMessageSent) -> None:
+        """Append a person's message, which the agent reads at its next turn.
+
+        Raises NotFound when the build does not exist, and StreamClosed when it has ended.
+        """
         if not await self._repository.exists(request.build_id):
             raise NotFound(f"there is no build {request.build_id}")
         await self._repository.commit_at_any_version(
-            request.build_id, TellAgent(request.message, cause=event.event_id), self._clock()
+            request.build_id, MessageAgent(request.message, cause=event.event_id), self._clock()
         )
 
-    async def _must_be_the_same(self, request: BuildRequested) -> None:
+    async def _check_same(self, request: BuildRequested) -> None:
         known = (await self._repository.load(request.build_id)).accepted
         if known is None or not same_request(known, request):
             raise EventIdReused(

@@ -1,7 +1,7 @@
-"""A preview: a listener on the host's loopback that hands each connection to the agent, which dials the port inside.
+"""A preview: a listener on the host's loopback whose connections the agent passes on to a port inside.
 
-It runs as a process of its own (`python -m nightshift.sandboxes.local.relay`) so that a preview outlives the gateway,
-and ends by itself when its sandbox has ended. The sandbox never holds a socket of the host's network.
+It runs as a process of its own (`python -m nightshift.sandboxes.local.preview`), so it outlives the gateway and ends when
+its sandbox has ended. The sandbox never holds a socket of the host's network.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ _START_S = 15.0
 _LOOK_S = 1.0
 
 
-class Relays:
-    """Starts relays and knows those that run, across restarts of this process."""
+class Previews:
+    """Starts previews and finds those that run, also after a restart of this process."""
 
     def __init__(self, host: str) -> None:
         self._host = host
 
     async def open(self, directory: SandboxDirectory, port: int) -> str:
-        """The relay's address, always the same for a port of a sandbox while nobody else took it."""
+        """Return the preview's address. It stays the same for a port unless another process took the host's port."""
         known = _read(directory, port)
         if known is None or not names(known["pid"], directory.id):
             known = await self._start(directory, port, known["listen"] if known else 0)
@@ -50,7 +50,7 @@ class Relays:
 
 
 def running(directory: SandboxDirectory) -> list[int]:
-    """The pids of a sandbox's relays."""
+    """The pids of a sandbox's previews."""
     found = (_read(directory, int(path.stem)) for path in directory.ports.glob("*.json"))
     return [known["pid"] for known in found if known is not None and names(known["pid"], directory.id)]
 

@@ -46,7 +46,7 @@ def answer(*content: dict, stop_reason: str | None = None, usage: Usage | None =
     )
 
 
-class Story:
+class BuildScenario:
     """A build and its log. Every event recorded is folded at once, so what `decide` emits `evolve` must accept."""
 
     def __init__(self, *, policy: Policy | None = None, request: BuildRequested = REQUEST) -> None:
@@ -158,19 +158,19 @@ def completed(call_id: str, *, is_error: bool = False, output: str = "ok", exit_
     )
 
 
-def begun(**more) -> Story:
+def begun(**more) -> BuildScenario:
     """A build with its first grant, before its first turn."""
-    story = Story(**more)
-    story.granted()
-    return story
+    scenario = BuildScenario(**more)
+    scenario.granted()
+    return scenario
 
 
-def working(**more) -> Story:
+def working(**more) -> BuildScenario:
     """A build that has made one tool call and has its result."""
-    story = begun(**more)
-    story.thinks(tool_use())
-    story.results()
-    return story
+    scenario = begun(**more)
+    scenario.thinks(tool_use())
+    scenario.results()
+    return scenario
 
 
 def requested(events: tuple[Event, ...]) -> list[ToolCallRequested]:

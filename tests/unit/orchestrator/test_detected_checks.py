@@ -29,7 +29,7 @@ def test_python_tests_are_run(tmp_path, body, code):
 
 
 @pytest.mark.parametrize(("command", "code"), [("true", 0), ("false", 1)])
-def test_a_makefile_has_the_first_word(tmp_path, command, code):
+def test_a_makefile_goes_before_other_tests(tmp_path, command, code):
     (tmp_path / "Makefile").write_text(f"test:\n\t@{command}\n")
     (tmp_path / "test_it.py").write_text("raise SystemExit(3)\n")
     ran = detected(tmp_path)

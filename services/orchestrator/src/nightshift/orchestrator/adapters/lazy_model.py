@@ -1,4 +1,4 @@
-"""A model that is still being loaded: calls wait for it, the service does not."""
+"""A model whose SDK is loaded in the background, so that the service is ready before it."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,8 +8,11 @@ from nightshift.orchestrator.domain.commands import Answer
 from nightshift.orchestrator.ports import ClosingModel, UsageMeter
 
 
-class LateModel:
-    """Enter it to begin loading in a thread, leave it to close the model. `failed` is set when loading fails."""
+class LazyModel:
+    """Implements the port Model. Entering starts to load the model in a thread; leaving closes it.
+
+    Calls wait until the model is loaded. `failed` is set when `load` raises.
+    """
 
     def __init__(self, load: Callable[[], ClosingModel]) -> None:
         self._load = load
@@ -26,7 +29,7 @@ class LateModel:
             await (await self._loading).close()
 
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
-        """See the port."""
+        """Send this request body and read the streamed answer to its end. Raises CallError when there is none."""
         if self._loading is None:
             raise RuntimeError("the model was not entered")
         model = await asyncio.shield(self._loading)
