@@ -82,7 +82,9 @@ def times(monkeypatch) -> CallTimes:
     ],
     ids=["log", "leases", "bus", "deployment"],
 )
-def test_each_call_of_a_port_from_a_process_takes_time(times: CallTimes, scenario, seeds: int, used: set[str]):
+def test_each_call_of_a_port_from_a_process_takes_time(
+    times: CallTimes, scenario, seeds: int, used: set[str]
+):
     for seed in range(seeds):
         simulate(scenario, seed)
     assert used <= set(times.called)
