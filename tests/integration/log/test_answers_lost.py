@@ -101,7 +101,7 @@ async def test_the_relay_is_told_after_the_commit_without_a_notify_in_the_append
     listener = await asyncpg.connect(database.dsn("nightshift_relay"))
     try:
         await listener.add_listener("nightshift_log", lambda *args: heard.put_nowait(args[-1]))
-        log = make_log(database.dsn(role_of(Owner.ORCHESTRATOR)), hint=True)
+        log = make_log(database.dsn(role_of(Owner.ORCHESTRATOR)), notify=True)
         done = await log.append(STREAM, [facts.note()])
         async with asyncio.timeout(10):
             shard = int(await heard.get())

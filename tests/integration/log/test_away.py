@@ -69,7 +69,7 @@ async def run_through_an_outage(server: EmbeddedPostgres, make_log, eventually, 
         writers = [asyncio.create_task(write(f"build-w{number}")) for number in range(6)]
         await eventually(lambda: sum(written.values()) > 60)
         await kill(server)
-        await eventually(lambda: "postgres.away" in [line["event"] for line in lines])
+        await eventually(lambda: "postgres.unavailable" in [line["event"] for line in lines])
         await asyncio.sleep(away)  # the outage itself
         before = dict(written)
         await server.start()
@@ -79,7 +79,7 @@ async def run_through_an_outage(server: EmbeddedPostgres, make_log, eventually, 
         stop.set()
         await asyncio.gather(*writers)
     said = [line["event"] for line in lines if line["event"].startswith("postgres.")]
-    assert said == ["postgres.away", "postgres.back"]
+    assert said == ["postgres.unavailable", "postgres.recovered"]
     for stream, count in written.items():
         events = [event async for event in log.read_stream(stream)]
         assert [event.version for event in events] == list(range(1, count + 1))
@@ -96,13 +96,13 @@ async def test_an_outage_is_over_also_when_nobody_waited_for_its_end(server, eve
         for outage in (1, 2):
             await kill(server)
             waiting = asyncio.create_task(pool.fetch("SELECT 1"))
-            await eventually(lambda n=outage: [line["event"] for line in lines].count("postgres.away") == n)
+            await eventually(lambda n=outage: [line["event"] for line in lines].count("postgres.unavailable") == n)
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
             await server.start()
             await pool.fetch("SELECT 1")
     await pool.close()
-    assert [line["event"] for line in lines] == ["postgres.away", "postgres.back"] * 2
+    assert [line["event"] for line in lines] == ["postgres.unavailable", "postgres.recovered"] * 2
 
 
 @pytest.mark.skipif(
@@ -125,7 +125,7 @@ async def test_who_only_asks_whether_it_answers_says_that_it_does_not(unused_tcp
     with structlog.testing.capture_logs() as lines:
         assert not await nobody.answers()
         assert not await nobody.answers()
-    assert [line["event"] for line in lines] == ["postgres.away"]
+    assert [line["event"] for line in lines] == ["postgres.unavailable"]
 
 
 async def test_a_statement_that_takes_too_long_is_given_up_and_its_connection_with_it(database: Place):

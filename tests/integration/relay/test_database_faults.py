@@ -200,7 +200,7 @@ async def test_the_relay_waits_for_a_database_that_crashed(
 def _say_it_is_away(log: str) -> int:
     """How many relays said last of the database that it is away."""
     said = [json.loads(line) for line in log.splitlines() if '"postgres.' in line]
-    return list({line["replica"]: line["event"] for line in said}.values()).count("postgres.away")
+    return list({line["replica"]: line["event"] for line in said}.values()).count("postgres.unavailable")
 
 
 async def test_a_diverged_log_stops_the_relay_until_accepted(

@@ -83,7 +83,7 @@ async def test_one_message_ten_times_to_two_replicas_at_once_appends_once(
     kafka, topics, kafka_settings, database
 ):
     pool = log_database(PgConfig(dsn=database.dsn()))
-    log = PostgresEventLog(pool, actor="tester", hint=False)
+    log = PostgresEventLog(pool, actor="tester", notify=False)
     calls = []
 
     async def note(event: RecordedEvent) -> None:

@@ -18,7 +18,7 @@ class PostgresLogReader:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._events = PostgresEventLog(database, actor="relay", hint=False)
+        self._events = PostgresEventLog(database, actor="relay", notify=False)
 
     async def read(self, cursors: Mapping[int, int], *, max_events: int, max_bytes: int) -> Sequence[Row]:
         """Return the next rows of these shards, as relay_read.sql describes."""
