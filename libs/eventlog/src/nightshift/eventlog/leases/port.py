@@ -26,7 +26,7 @@ class Leases(Protocol):
         ...
 
     async def renew(self, lease: Lease, *, ttl: float) -> bool:
-        """Extend the lease to `ttl` seconds from now. Returns False when it expired, was released, or has another owner."""
+        """Extend the lease to `ttl` seconds from now. Returns False when it expired or was released or taken over."""
         ...
 
     async def renew_all(self, leases: Sequence[Lease], *, ttl: float) -> Sequence[bool]:
