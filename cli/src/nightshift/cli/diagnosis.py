@@ -226,7 +226,7 @@ async def check_consumers(home: Path) -> Finding:
 async def stale_rows(home: Path) -> Sequence[StalePending]:
     """The pending rows of the event log that outlived their purpose, oldest first."""
     async with open_database(home) as database:
-        return await PostgresEventLog(database, actor="doctor", hint=False).stale_pending()
+        return await PostgresEventLog(database, actor="doctor", notify=False).stale_pending()
 
 
 CHECKS: dict[str, Check] = {

@@ -1,6 +1,6 @@
-"""From a row of the log to a record of Kafka. The data is passed on as it stands, never decoded.
+"""Makes the Kafka record of a row of the log. The data is copied and never decoded.
 
-It writes what `encode_fact` of the contracts writes, which a test compares; header bytes that repeat are made once.
+The result equals that of `encode_fact` in the contracts, which a test compares. Repeated header bytes are made once.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
+from nightshift.bus.port import Partition as TopicPartition
 from nightshift.contracts import topics as names
 from nightshift.contracts.attributes import JSON_TYPE
 from nightshift.contracts.envelope import fact_source
@@ -16,21 +17,21 @@ from nightshift.contracts.registry import model, wire_name
 from nightshift.contracts.topics import Topics
 from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.port import Row
-from nightshift.relay.domain.records import Lane, Record
+from nightshift.relay.domain.records import Record
 
-#: Where data goes that is too large for a message; consumers follow a `ce_dataref` to nowhere else.
+#: The prefix of keys in the object store for data that is too large for a message. Consumers accept no other.
 BLOBS = "blobs/"
-#: What key and headers of a message may weigh, at most.
+#: The most bytes that the key and the headers of a message take.
 _AROUND = 4096
 
 
 @lru_cache(maxsize=1024)
-def _log_reader(actor: str) -> bytes:
+def _source(actor: str) -> bytes:
     return fact_source(actor).encode()
 
 
 class RecordEncoder:
-    """Makes records. A message over `inline_bytes` carries its data by reference, in the object store."""
+    """Makes records. A message over `inline_bytes` stores its data in the object store and carries a reference."""
 
     def __init__(self, topics: Topics, objects: ObjectStore, *, inline_bytes: int) -> None:
         self._topics = topics
@@ -38,26 +39,30 @@ class RecordEncoder:
         self._inline = inline_bytes
         self._kinds: dict[tuple[str, int], _Kind] = {}  # bounded by the catalogue
 
-    async def encode(self, rows: Sequence[Row], lane: Callable[[str, bytes], Lane]) -> list[Record]:
-        """Records in the order of the rows.
+    async def encode(
+        self, rows: Sequence[Row], partition_of: Callable[[str, bytes], TopicPartition]
+    ) -> list[Record]:
+        """Return the records in the order of the rows.
 
-        Raises UnknownType where a row is of a newer release than this one, and the object store's Unavailable.
+        Raises UnknownType when a newer release wrote a row, and Unavailable when the object store does not answer.
         """
         records = []
         for row in rows:
-            record = self._record(row, row.data, None, lane)
+            record = self._record(row, row.data, None, partition_of)
             if len(record.value) > self._inline - _AROUND:
-                record = self._record(row, "{}", await self._put(row.data), lane)
+                record = self._record(row, "{}", await self._put(row.data), partition_of)
             records.append(record)
         return records
 
-    def _record(self, row: Row, data: str, dataref: str | None, lane: Callable[[str, bytes], Lane]) -> Record:
+    def _record(
+        self, row: Row, data: str, dataref: str | None, partition_of: Callable[[str, bytes], TopicPartition]
+    ) -> Record:
         kind = self._kinds.get((row.type, row.schema_version)) or self._kind(row.type, row.schema_version)
         subject = row.stream_id.partition("-")[2].encode()
         headers = [
             *kind.headers,
             (names.ID, str(row.event_id).encode()),
-            (names.SOURCE, _log_reader(row.actor)),
+            (names.SOURCE, _source(row.actor)),
             (names.SUBJECT, subject),
             (names.TIME, row.recorded_at.isoformat().replace("+00:00", "Z").encode()),
             (names.SEQUENCE, b"%019d" % row.version),
@@ -70,7 +75,7 @@ class RecordEncoder:
         if dataref is not None:
             headers.append((names.DATAREF, dataref.encode()))
         return Record(
-            lane(kind.topic, subject),
+            partition_of(kind.topic, subject),
             subject,
             data.encode(),
             headers,
@@ -104,7 +109,7 @@ class RecordEncoder:
 
 
 class _Kind(NamedTuple):
-    """What all events of a type and version share."""
+    """What all records of an event type and version have in common."""
 
     topic: str
     headers: tuple[tuple[str, bytes], ...]

@@ -1,4 +1,4 @@
-"""The writers' notifications: a NOTIFY after each commit ends the relay's wait at once."""
+"""Listens for the NOTIFY that writers send after each commit, so that the relay reads at once."""
 
 import asyncio
 import contextlib
@@ -9,16 +9,16 @@ import structlog
 
 from nightshift.eventlog.backoff import Backoff, RetryDelay
 from nightshift.eventlog.errors import Unavailable
-from nightshift.relay.adapters.postgres import BROKEN, connect, said
+from nightshift.relay.adapters.connection import BROKEN, connect, one_line
 
 _log = structlog.get_logger(__name__)
 
-_RECYCLE_S, _WATCH_S = 3600, 15
+_RECONNECT_EVERY_S, _CHECK_EVERY_S = 3600, 15
 _BACKOFF = Backoff(first_s=0.5, cap_s=2.0)
 
 
 class PostgresAppendListener:
-    """Hears the writers' NOTIFY on a connection of its own, which is always read, watched, and new every hour."""
+    """Implements AppendListener on a connection of its own, which is checked often and replaced every hour."""
 
     def __init__(self, dsn: str, *, name: str, channel: str) -> None:
         self._dsn = dsn
@@ -27,36 +27,36 @@ class PostgresAppendListener:
 
     @contextlib.asynccontextmanager
     async def listen(self, shards: Sequence[int]) -> AsyncIterator["ReceivedNotifications"]:
-        """AppendNotifications for these shards, as long as the block lasts; without a connection the relay only polls."""
+        """Receive notifications for these shards until the block ends. Reconnects when the connection is lost."""
         notifications = ReceivedNotifications({str(shard): shard for shard in shards})
-        keeping = asyncio.create_task(self._keep(notifications))
+        receiving = asyncio.create_task(self._receive(notifications))
         try:
             yield notifications
         finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
 
-    async def _keep(self, notifications: "ReceivedNotifications") -> None:
+    async def _receive(self, notifications: "ReceivedNotifications") -> None:
         retry = RetryDelay(_BACKOFF, random.random)
         while True:
             try:
-                await self._listen_for_an_hour(notifications)
+                await self._receive_for_an_hour(notifications)
             except (Unavailable, *BROKEN) as error:
                 if notifications.listening:  # it worked until now
                     retry.reset()
-                _log.info("notifications.lost", error=said(error))
+                _log.info("append_notifications.lost", error=one_line(error))
                 await asyncio.sleep(retry.after_failure())
             finally:
                 notifications.listening = False
 
-    async def _listen_for_an_hour(self, notifications: "ReceivedNotifications") -> None:
+    async def _receive_for_an_hour(self, notifications: "ReceivedNotifications") -> None:
         connection = await connect(self._dsn, f"{self._name} notifications")
         try:
             await connection.add_listener(self._channel, notifications.on_notify)
             notifications.listening = True
-            notifications.wake()  # what was appended before we listened
-            for _ in range(_RECYCLE_S // _WATCH_S):
-                await asyncio.sleep(_WATCH_S)
+            notifications.wake()  # for what was appended before
+            for _ in range(_RECONNECT_EVERY_S // _CHECK_EVERY_S):
+                await asyncio.sleep(_CHECK_EVERY_S)
                 await connection.fetchval("SELECT 1", timeout=5)
         finally:
             connection.terminate()
@@ -68,25 +68,25 @@ class ReceivedNotifications:
     def __init__(self, shards: Mapping[str, int]) -> None:
         self.listening = False
         self._shards = shards
-        self._told: set[int] = set()
+        self._notified: set[int] = set()
         self._event = asyncio.Event()
 
     def on_notify(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        """A writer appended to this shard."""
+        """Note the shard that a writer appended to. Its number is the payload."""
         shard = self._shards.get(str(payload))
         if shard is not None:
-            self._told.add(shard)
+            self._notified.add(shard)
             self._event.set()
 
     def wake(self) -> None:
-        """End the wait, or the next one."""
+        """End the current wait, or the next one."""
         self._event.set()
 
     async def wait(self, seconds: float) -> frozenset[int]:
-        """Until a hint, or for so long; the shards that were notified at."""
+        """Wait for a notification, at most so long. Returns the shards with new events since the last wait."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._event.wait()
         self._event.clear()
-        told, self._told = frozenset(self._told), set()
-        return told
+        notified, self._notified = frozenset(self._notified), set()
+        return notified

@@ -1,10 +1,11 @@
-"""The relay writes headers by itself, for speed: they must be those of the contracts."""
+"""The relay encodes headers itself, for speed. They must equal those of the contracts."""
 
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
 
+from nightshift.bus.port import Partition as TopicPartition
 from nightshift.contracts.cloudevents import encode_fact
 from nightshift.contracts.envelope import Envelope, fact_source
 from nightshift.contracts.model import Owner
@@ -12,8 +13,7 @@ from nightshift.contracts.registry import CATALOGUE, wire_name
 from nightshift.contracts.topics import Topics
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import Row
-from nightshift.relay.domain.records import Lane
-from nightshift.relay.usecases.encode import RecordEncoder
+from nightshift.relay.usecases.record_encoder import RecordEncoder
 
 TOPICS = Topics("acme")
 FACTS = [
@@ -47,25 +47,27 @@ def expected(one: Row, data: str, dataref: str | None = None):
     return encode_fact(envelope, data)
 
 
-def lane(topic: str, key: bytes) -> Lane:
-    return Lane(topic, len(key))
+def partition_of(topic: str, key: bytes) -> TopicPartition:
+    return TopicPartition(topic, len(key))
 
 
 @pytest.mark.parametrize("trace", [None, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"])
 @pytest.mark.parametrize(("type_", "version"), FACTS)
-async def test_a_row_is_the_message_that_the_contracts_make(type_: str, version: int, trace: str | None):
+async def test_a_record_equals_the_message_of_the_contracts(type_: str, version: int, trace: str | None):
     one = row(type_, version, trace=trace)
-    (record,) = await RecordEncoder(TOPICS, MemoryObjectStore(), inline_bytes=100_000).encode([one], lane)
+    (record,) = await RecordEncoder(TOPICS, MemoryObjectStore(), inline_bytes=100_000).encode(
+        [one], partition_of
+    )
     message = expected(one, one.data)
     assert (record.key, record.value) == (message.key, message.value)
     assert sorted(record.headers) == sorted(message.headers)
-    assert record.lane == (TOPICS.of(CATALOGUE.model(type_)), 2)
+    assert record.partition == (TOPICS.of(CATALOGUE.model(type_)), 2)
 
 
-async def test_data_over_the_limit_is_kept_by_digest_and_named():
+async def test_large_data_is_stored_by_digest_and_referenced():
     objects = MemoryObjectStore()
     one = row("agent.steered", 1, data='"' + "x" * 9000 + '"')
-    (record,) = await RecordEncoder(TOPICS, objects, inline_bytes=8192).encode([one], lane)
+    (record,) = await RecordEncoder(TOPICS, objects, inline_bytes=8192).encode([one], partition_of)
     (kept,) = [key async for key in _keys(objects)]
     assert record.value == b"{}"
     assert sorted(record.headers) == sorted(expected(one, "{}", kept).headers)
