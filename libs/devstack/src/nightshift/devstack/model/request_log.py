@@ -1,4 +1,7 @@
-"""Keeps the requests that the scripted model received: the newest in memory, all of them in a file if wanted. No keys."""
+"""Keeps the requests that the scripted model received: the newest in memory, all of them in a file if wanted.
+
+No key is kept.
+"""
 
 import json
 from collections import deque

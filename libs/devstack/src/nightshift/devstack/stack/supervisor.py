@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nightshift.devstack.errors import PartFailed
+from nightshift.devstack.fork_server import ForkServer
 from nightshift.devstack.orphans import adopt_orphans, end_orphans, end_sandboxes
 from nightshift.devstack.parts import EmbeddedKafka, EmbeddedPostgres, EmbeddedS3, KafkaAddress, ScriptedModel
 from nightshift.devstack.ports import is_free
@@ -18,7 +19,6 @@ from nightshift.devstack.stack.broker_renewal import read_unreplaceable, residen
 from nightshift.devstack.stack.plan import PARTS, Plan, service_name
 from nightshift.devstack.stack.restarts import Exit, RestartRecord, last_words
 from nightshift.devstack.stack.units import Part, ServiceReplica
-from nightshift.devstack.warm import Warm
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 10.0
 _MEMORY_LOOK_SECONDS, _REFILL_SECONDS = 5.0, 30.0
@@ -56,13 +56,13 @@ class Stack:
         self._renewed: set[int] = set()  # brokers that we killed for their size, by process id
         self._kept: list[Any] = []  # what the killed broker held and the next one gets
         modules = [f"nightshift.{name}.app" for name in plan.services]
-        self._warm = Warm(modules, self._log_dir / "warm.log")
+        self._fork_server = ForkServer(modules, self._log_dir / "fork-server.log")
 
     async def start(self) -> None:
         """Start parts, prepare them, start services. Raises DevstackError; call `stop` then too."""
         adopt_orphans()
         if self._plan.services:
-            self._warm.begin()
+            self._fork_server.begin()
         if needs_snapshot_key(self._plan):
             self._found.snapshot_key = home.snapshot_key(self._plan.home)
         self._parts = self._make_parts()
@@ -83,7 +83,7 @@ class Stack:
                     replica,
                     env=service_environment(self._plan, self._found, name),
                     log_dir=self._log_dir,
-                    launch=self._warm.start,
+                    launch=self._fork_server.start,
                 )
                 for replica in range(count)
             ]
@@ -123,7 +123,7 @@ class Stack:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         await asyncio.gather(*(one.stop() for replicas in self._services.values() for one in replicas))
-        self._warm.end()
+        self._fork_server.end()
         await asyncio.to_thread(end_orphans)
         await asyncio.to_thread(end_sandboxes, self._plan.home / "sandboxes")
         await asyncio.gather(*(part.stop() for part in self._parts.values()))
