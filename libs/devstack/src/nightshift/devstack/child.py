@@ -43,7 +43,7 @@ class _Process(Protocol):
     def send_signal(self, sig: int) -> None: ...
 
 
-class Adopted:
+class AdoptedProcess:
     """A process that the fork server forked and that this process has adopted. Offers the same calls as Popen."""
 
     def __init__(self, pid: int) -> None:

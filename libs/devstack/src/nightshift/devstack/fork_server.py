@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from nightshift.devstack.child import Adopted, Child, ChildSpec
+from nightshift.devstack.child import AdoptedProcess, Child, ChildSpec
 
 _MODULE = "nightshift.devstack.fork_server_process"
 
@@ -63,7 +63,7 @@ class ForkServer:
         if not line:
             self.end()  # it was killed: the next service gets a new fork server
             return Child.start(spec)
-        return Child(spec, Adopted(json.loads(line)["pid"]))
+        return Child(spec, AdoptedProcess(json.loads(line)["pid"]))
 
     def end(self) -> None:
         """End the fork server. The services that it started keep running."""
