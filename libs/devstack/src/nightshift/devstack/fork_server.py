@@ -1,5 +1,7 @@
-"""Services as forks of one process that has their code loaded. Where the kernel has no adoption (not Linux), each is
-started by itself."""
+"""Starts services as forks of one process that has their code loaded, so that five services pay for one import.
+
+Outside Linux, where no process can adopt another's children, each service starts as a process of its own.
+"""
 
 import asyncio
 import json
@@ -10,23 +12,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from nightshift.devstack.child import Adopted, Child, ChildSpec
+from nightshift.devstack.child import AdoptedProcess, Child, ChildSpec
 
-_MODULE = "nightshift.devstack.warm_process"
+_MODULE = "nightshift.devstack.fork_server_process"
 
 
-class Warm:
-    """Starts services. `adopt_orphans` must have been called in this process."""
+class ForkServer:
+    """Starts services by asking a child process to fork. Call `adopt_orphans` in this process first."""
 
     def __init__(self, modules: Sequence[str], log: Path) -> None:
-        """`modules` are loaded at once, in the background."""
+        """`modules` are imported in the background as soon as `begin` is called."""
         self._modules = modules
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._asking = asyncio.Lock()
 
     def begin(self) -> None:
-        """Start to load. Returns at once."""
+        """Start the process that imports the modules. Returns at once; does nothing when it runs already."""
         if not sys.platform.startswith("linux") or (self._process and self._process.poll() is None):
             return
         self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +43,10 @@ class Warm:
         Child.unreaped.add(self._process.pid)
 
     async def start(self, spec: ChildSpec) -> Child:
-        """Start what `spec` says, `python -m MODULE`. Its own log tells what goes wrong."""
+        """Start a service whose command is `python -m MODULE`. The service writes its errors to its own log.
+
+        Starts it without a fork when the fork server has died. Raises BinaryMissing when it cannot be run.
+        """
         self.begin()
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
@@ -56,12 +61,12 @@ class Warm:
         async with self._asking:
             line = await asyncio.to_thread(_ask, process.stdin, process.stdout, json.dumps(request))
         if not line:
-            self.end()  # it was killed: this one is started by itself, the next from a new one
+            self.end()  # it was killed: the next service gets a new fork server
             return Child.start(spec)
-        return Child(spec, Adopted(json.loads(line)["pid"]))
+        return Child(spec, AdoptedProcess(json.loads(line)["pid"]))
 
     def end(self) -> None:
-        """End the loader. What it started goes on."""
+        """End the fork server. The services that it started keep running."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -74,7 +79,7 @@ class Warm:
 
 
 def _ask(to: IO[bytes], back: IO[bytes], request: str) -> bytes:
-    """One question and its answer; nothing when nobody is there any more."""
+    """Write one request and return the line of its answer; empty when the fork server has died."""
     try:
         to.write(request.encode() + b"\n")
         to.flush()
@@ -87,4 +92,4 @@ def _close(pipe: IO[bytes]) -> None:
     try:
         pipe.close()
     except OSError:
-        return  # what was not written is for nobody
+        return  # the reader of what was not written is dead

@@ -1,4 +1,7 @@
-"""What was asked: the last requests in memory, all of them in a file when one is wanted. No keys are kept."""
+"""Keeps the requests that the scripted model received: the newest in memory, all of them in a file if wanted.
+
+No key is kept.
+"""
 
 import json
 from collections import deque
@@ -9,8 +12,8 @@ from typing import Any
 _KEPT_BYTES = 16 * 1024 * 1024
 
 
-class Journal:
-    """One entry a request: number, path, status, turn, and the body's text (bytes that are not UTF-8 as surrogates)."""
+class RequestLog:
+    """One entry per request: number, path, status, turn and body, with bytes that are not UTF-8 as surrogates."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -19,7 +22,7 @@ class Journal:
         self._count = 0
 
     def note(self, *, path: str, status: int, turn: str | None, body: bytes) -> None:
-        """Add an entry."""
+        """Append an entry; the oldest in memory go once all bodies exceed 16 MiB."""
         self._count += 1
         entry = {
             "number": self._count,
@@ -37,5 +40,5 @@ class Journal:
                 file.write(json.dumps(entry) + "\n")
 
     def entries(self) -> list[Mapping[str, Any]]:
-        """The newest entries, oldest first."""
+        """Return the newest entries, oldest first."""
         return [entry for _, entry in self._entries]

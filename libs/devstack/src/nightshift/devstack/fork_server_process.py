@@ -1,8 +1,8 @@
-"""The process that has the services' code loaded: each service is a fork of it, so that five pay for one import.
+"""The process that `ForkServer` starts: it imports the services' code once and forks itself for each service.
 
-It reads one JSON object a line, `{"module", "env", "log", "parent", "death_signal"}`, and answers `{"pid"}`. A service
-is forked twice, so that it is not our child but the supervisor's, which adopts orphans: it is waited for there, and
-dies with the supervisor, not with us.
+It reads one JSON object per line, `{"module", "env", "log", "parent", "death_signal"}`, and answers `{"pid"}`. Each
+service is forked twice. Its parent then has exited, the supervisor adopts it, waits for it, and takes it along when it
+dies itself.
 """
 
 import ctypes
@@ -21,14 +21,14 @@ _ADOPTED_WITHIN = 5.0  # seconds
 
 
 def main() -> None:
-    """Load the modules named on the command line, then fork one service per line until the supervisor is gone."""
+    """Import the modules named on the command line, then fork one service per line until standard input closes."""
     for module in sys.argv[1:]:
         try:
             importlib.import_module(module)
-        except Exception:  # noqa: BLE001 - the service that needs it fails with the same words in its own log
+        except Exception:  # noqa: BLE001 - the service that needs it fails with the same error in its own log
             traceback.print_exc()
     gc.collect()
-    gc.freeze()  # what is loaded is not looked at again by the forks, and so stays shared with them
+    gc.freeze()  # the forks' collectors skip what is loaded, so its memory pages stay shared
     for line in sys.stdin:
         request = json.loads(line)
         pid = _fork_twice()
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def _fork_twice() -> int:
-    """The pid of a grandchild without a parent; 0 in it."""
+    """Fork a grandchild whose parent has exited. Returns its process id, and 0 in the grandchild itself."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -53,12 +53,12 @@ def _fork_twice() -> int:
         os._exit(0)
     os.close(writing)
     os.waitpid(child, 0)
-    with os.fdopen(reading, encoding="utf-8") as told:
-        return int(told.read())
+    with os.fdopen(reading, encoding="utf-8") as written:
+        return int(written.read())
 
 
 def _become(request: dict[str, Any]) -> None:
-    """Run the service as if it had been started by itself. Returns when it has ended, or leaves by SystemExit."""
+    """Run the service as `python -m MODULE` would. Returns when it has ended; raises SystemExit as the service does."""
     module: str = request["module"]
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -75,17 +75,17 @@ def _become(request: dict[str, Any]) -> None:
 
 
 def _die_with(parent: int, number: int, *, name: str) -> None:
-    """Tie our life to the supervisor's, once it has adopted us."""
+    """Wait until the supervisor has adopted this process, then have the kernel signal it when the supervisor dies."""
     prctl = ctypes.CDLL(None).prctl
     prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
     deadline = time.monotonic() + _ADOPTED_WITHIN
     while os.getppid() != parent:
         if time.monotonic() > deadline:
-            sys.exit("the supervisor is gone")
+            sys.exit("the supervisor has died")
         time.sleep(0.0005)
     prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
-        sys.exit("the supervisor is gone")
+        sys.exit("the supervisor has died")
 
 
 if __name__ == "__main__":
