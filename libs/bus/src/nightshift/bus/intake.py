@@ -14,7 +14,7 @@ import structlog
 from nightshift.bus import metrics
 from nightshift.bus.lane import Lane
 from nightshift.bus.policy import ConsumerPolicy
-from nightshift.bus.port import Inbound, Partition
+from nightshift.bus.port import Inbound, TopicPartition
 from nightshift.bus.restart_guard import AttemptStore, RestartGuard
 from nightshift.bus.settle import Settler
 from nightshift.eventlog.errors import Transient
@@ -25,11 +25,11 @@ _log = structlog.get_logger(__name__)
 class Source(Protocol):
     """What an intake asks of the client that feeds it."""
 
-    def pause(self, partitions: Iterable[Partition]) -> None: ...
+    def pause(self, partitions: Iterable[TopicPartition]) -> None: ...
 
-    def resume(self, partitions: Iterable[Partition]) -> None: ...
+    def resume(self, partitions: Iterable[TopicPartition]) -> None: ...
 
-    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit the offset of the next message per partition.
 
         Raises Transient when it should be tried again; returns silently when the partitions are somebody else's now.
@@ -71,8 +71,8 @@ class Intake:
         self._alone = alone or asyncio.Lock()
         self._attempts: AttemptStore | None = None
         self._source: Source | None = None
-        self._lanes: dict[Partition, Lane] = {}
-        self._settled: dict[Partition, int] = {}
+        self._lanes: dict[TopicPartition, Lane] = {}
+        self._settled: dict[TopicPartition, int] = {}
         self._dirty = asyncio.Event()
         self._committer: asyncio.Task[None] | None = None
         self._paused = metrics.PAUSED.labels(topic, group)
@@ -86,9 +86,9 @@ class Intake:
 
     async def take(self, batch: Sequence[Inbound]) -> None:
         """Put a batch into its lanes. Returns when all is settled or those still at work are paused."""
-        touched: dict[Partition, Lane] = {}
+        touched: dict[TopicPartition, Lane] = {}
         for message in batch:
-            partition = Partition(message.topic, message.partition)
+            partition = TopicPartition(message.topic, message.partition)
             lane = touched.get(partition)
             if lane is None:
                 lane = touched[partition] = self._lane(partition)
@@ -101,7 +101,7 @@ class Intake:
         except TimeoutError:
             self._pause([partition for partition, lane in touched.items() if not lane.idle.is_set()])
 
-    def pass_to(self, positions: Mapping[Partition, int]) -> None:
+    def pass_to(self, positions: Mapping[TopicPartition, int]) -> None:
         """Commit these positions of partitions without a message in hand.
 
         The client passes over aborted transactions and the markers of transactions without returning a message.
@@ -112,7 +112,7 @@ class Intake:
                 lane.next_offset = position
                 self._note(partition, position)
 
-    def progress(self, partition: Partition) -> Progress:
+    def progress(self, partition: TopicPartition) -> Progress:
         """How far this partition is."""
         lane = self._lanes.get(partition)
         return _NO_PROGRESS if lane is None else Progress(lane.settled, lane.waiting, not lane.idle.is_set())
@@ -122,7 +122,7 @@ class Intake:
         """Messages settled since the start."""
         return self._settler.settled
 
-    async def revoked(self, partitions: Iterable[Partition]) -> None:
+    async def revoked(self, partitions: Iterable[TopicPartition]) -> None:
         """These partitions go: finish what is in hand within the bound, commit it, forget the rest."""
         leaving = [self._lanes.pop(partition) for partition in list(partitions) if partition in self._lanes]
         if leaving:
@@ -147,7 +147,7 @@ class Intake:
             self._committer.cancel()
         await asyncio.gather(*(lane.close(0) for lane in lanes), return_exceptions=True)
 
-    def _lane(self, partition: Partition) -> Lane:
+    def _lane(self, partition: TopicPartition) -> Lane:
         lane = self._lanes.get(partition)
         if lane is None:
             guard = None
@@ -163,11 +163,11 @@ class Intake:
             self._lanes[partition] = lane
         return lane
 
-    def _note(self, partition: Partition, next_offset: int) -> None:
+    def _note(self, partition: TopicPartition, next_offset: int) -> None:
         self._settled[partition] = next_offset
         self._dirty.set()
 
-    def _pause(self, partitions: Sequence[Partition]) -> None:
+    def _pause(self, partitions: Sequence[TopicPartition]) -> None:
         if self._source is None or not partitions:
             return
         self._source.pause(partitions)

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from nightshift.bus.port import Inbound, Partition, offset_after
+from nightshift.bus.port import Inbound, TopicPartition, offset_after
 from nightshift.bus.restart_guard import RestartGuard
 
 
@@ -13,10 +13,10 @@ class Lane:
 
     def __init__(
         self,
-        partition: Partition,
+        partition: TopicPartition,
         *,
         settle: Callable[[Inbound, "Lane"], Awaitable[None]],
-        on_settled: Callable[[Partition, int], None],
+        on_settled: Callable[[TopicPartition, int], None],
         on_idle: Callable[["Lane"], None],
         guard: RestartGuard | None = None,
     ) -> None:

@@ -14,7 +14,7 @@ from nightshift.bus.dispatch import Dispatcher
 from nightshift.bus.intake import Intake
 from nightshift.bus.parking import Parking
 from nightshift.bus.policy import ConsumerPolicy
-from nightshift.bus.port import GroundProbe, Outgoing, Partition, Sent, Subscription
+from nightshift.bus.port import GroundProbe, Outgoing, Sent, Subscription, TopicPartition
 from nightshift.bus.restart_guard import Attempts
 from nightshift.bus.settle import Settler
 from nightshift.contracts.registry import CATALOGUE, Registry
@@ -37,8 +37,8 @@ class Stored:
 @dataclass(slots=True)
 class _Group:
     members: list["_Member"] = field(default_factory=list)
-    committed: dict[Partition, int] = field(default_factory=dict)
-    attempts: dict[Partition, Attempts] = field(default_factory=dict)
+    committed: dict[TopicPartition, int] = field(default_factory=dict)
+    attempts: dict[TopicPartition, Attempts] = field(default_factory=dict)
 
 
 class MemoryBus:
@@ -46,7 +46,7 @@ class MemoryBus:
 
     def __init__(self, *, partitions: int = 2) -> None:
         self._partitions = partitions
-        self._logs: dict[Partition, list[Stored]] = {}
+        self._logs: dict[TopicPartition, list[Stored]] = {}
         self._groups: dict[str, _Group] = {}
         self._turn = 0
 
@@ -54,7 +54,7 @@ class MemoryBus:
         """See the Producer port."""
         sent = []
         for message in messages:
-            partition = Partition(message.topic, self._place(message))
+            partition = TopicPartition(message.topic, self._place(message))
             log = self._logs.setdefault(partition, [])
             now = int(time.time() * 1000)
             log.append(Stored(*partition, len(log), now, message.key, message.value, message.headers))
@@ -72,10 +72,12 @@ class MemoryBus:
     def messages(self, topic: str) -> list[Stored]:
         """All messages of a topic, by partition and offset."""
         return [
-            message for at in range(self._partitions) for message in self._logs.get(Partition(topic, at), [])
+            message
+            for at in range(self._partitions)
+            for message in self._logs.get(TopicPartition(topic, at), [])
         ]
 
-    def committed(self, group: str) -> Mapping[Partition, int]:
+    def committed(self, group: str) -> Mapping[TopicPartition, int]:
         """The group's committed offsets."""
         return self._groups[group].committed
 
@@ -131,15 +133,15 @@ class MemoryBus:
         group = self._groups[member.group]
         await self._rebalance(group, [each for each in group.members if each is not member])
 
-    def fetch(self, partition: Partition, offset: int, limit: int) -> list[Stored]:
+    def fetch(self, partition: TopicPartition, offset: int, limit: int) -> list[Stored]:
         """Messages of a partition from an offset on."""
         return self._logs.get(partition, [])[offset : offset + limit]
 
-    def commit(self, group: str, offsets: Mapping[Partition, int]) -> None:
+    def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Remember where the group is."""
         self._groups[group].committed.update(offsets)
 
-    def attempts(self, group: str) -> dict[Partition, Attempts]:
+    def attempts(self, group: str) -> dict[TopicPartition, Attempts]:
         """The attempts at each partition's next message."""
         return self._groups[group].attempts
 
@@ -149,7 +151,9 @@ class MemoryBus:
         group.members = members
         for index, member in enumerate(members):
             mine = [
-                Partition(member.topic, at) for at in range(self._partitions) if at % len(members) == index
+                TopicPartition(member.topic, at)
+                for at in range(self._partitions)
+                if at % len(members) == index
             ]
             member.assign({partition: group.committed.get(partition, 0) for partition in mine})
 
@@ -214,8 +218,8 @@ class _Member:
         self.crashed = False
         self._bus = bus
         self._batch = batch
-        self._positions: dict[Partition, int] = {}
-        self._paused: set[Partition] = set()
+        self._positions: dict[TopicPartition, int] = {}
+        self._paused: set[TopicPartition] = set()
         settler = Settler(
             dispatcher,
             parking,
@@ -232,7 +236,7 @@ class _Member:
         self._intake.attach(self, self)
         self._task = asyncio.create_task(self._poll(), name=f"member of {self.group}")
 
-    def assign(self, positions: dict[Partition, int]) -> None:
+    def assign(self, positions: dict[TopicPartition, int]) -> None:
         self._positions, self._paused, self.dealt = positions, set(), True
         self.arrived.set()
 
@@ -251,21 +255,21 @@ class _Member:
         await self._end()
         await self._intake.abandon()
 
-    def pause(self, partitions: Iterable[Partition]) -> None:
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
         self._paused.update(partitions)
 
-    def resume(self, partitions: Iterable[Partition]) -> None:
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
         self._paused.difference_update(partitions)
         self.arrived.set()
 
-    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         if not self.crashed:
             self._bus.commit(self.group, offsets)
 
-    async def read_attempts(self, partition: Partition) -> Attempts | None:
+    async def read_attempts(self, partition: TopicPartition) -> Attempts | None:
         return self._bus.attempts(self.group).get(partition)
 
-    async def write_attempts(self, partition: Partition, attempts: Attempts) -> None:
+    async def write_attempts(self, partition: TopicPartition, attempts: Attempts) -> None:
         if not self.crashed:
             self._bus.attempts(self.group)[partition] = attempts
             await self.commit({partition: attempts.offset})

@@ -49,7 +49,7 @@ class Subscription:
     patience_s: float = 0.0
 
 
-class Partition(NamedTuple):
+class TopicPartition(NamedTuple):
     """A partition of a topic."""
 
     topic: str

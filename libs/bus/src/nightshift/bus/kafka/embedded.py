@@ -7,7 +7,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
 
 from nightshift.bus.kafka import internals
-from nightshift.bus.port import Partition
+from nightshift.bus.port import TopicPartition
 from nightshift.bus.restart_guard import Attempts
 from nightshift.eventlog.errors import Unavailable
 
@@ -21,17 +21,17 @@ class GroupAttempts:
     def __init__(self, group: str) -> None:
         self._group = f"{group}.attempts"
 
-    def metadata(self, partition: Partition, offset: int) -> str:
+    def metadata(self, partition: TopicPartition, offset: int) -> str:
         """See PartitionAttempts."""
         return ""
 
-    async def read(self, consumer: AIOKafkaConsumer, partition: Partition) -> Attempts | None:
+    async def read(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> Attempts | None:
         """See PartitionAttempts."""
         request = OffsetFetchRequest(self._group, [(partition.topic, [partition.partition])])
         ((_, ((_, packed, *_),)),) = (await _sent(consumer, request)).topics
         return Attempts(packed >> 8, packed >> 4 & 15, packed & 15) if packed >= 0 else None
 
-    async def write(self, consumer: AIOKafkaConsumer, partition: Partition, attempts: Attempts) -> None:
+    async def write(self, consumer: AIOKafkaConsumer, partition: TopicPartition, attempts: Attempts) -> None:
         """See PartitionAttempts."""
         packed = attempts.offset << 8 | min(attempts.starts, 15) << 4 | min(attempts.deaths, 15)
         commits = [(partition.topic, [(partition.partition, packed, "")])]

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping
 
 import structlog
-from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRebalanceListener, ConsumerRecord
+from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 
@@ -13,7 +14,7 @@ from nightshift.bus.kafka import internals
 from nightshift.bus.kafka.attempts import PartitionAttempts
 from nightshift.bus.kafka.checked_consumer import CheckedConsumer
 from nightshift.bus.kafka.fetch_pace import FetchPace
-from nightshift.bus.port import Partition
+from nightshift.bus.port import TopicPartition
 from nightshift.bus.restart_guard import Attempts
 from nightshift.eventlog.errors import Fault, Unavailable
 
@@ -29,9 +30,9 @@ class Ends:
     """
 
     def __init__(self) -> None:
-        self._known: dict[TopicPartition, int] = {}
+        self._known: dict[KafkaPartition, int] = {}
 
-    def shrunk(self, ends: Mapping[TopicPartition, int]) -> list[TopicPartition]:
+    def shrunk(self, ends: Mapping[KafkaPartition, int]) -> list[KafkaPartition]:
         """Return the partitions that end before where they ended; remember where they end now."""
         less = [partition for partition, end in ends.items() if end < self._known.get(partition, 0)]
         self._known |= ends
@@ -66,18 +67,18 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
             return
         await self.intake.take(records)
 
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+    async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
         """After each rebalance. aiokafka forgets pauses with the old assignment."""
         if not self._attached:
             self._attached = True
             self.intake.attach(self, self if self._guarded else None)
         self.assigned = True
 
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+    async def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
         """Before each rebalance, while the old assignment still holds."""
         self.assigned = False
         self._ends.forget()
-        await self.intake.revoked(Partition(each.topic, each.partition) for each in revoked)
+        await self.intake.revoked(TopicPartition(each.topic, each.partition) for each in revoked)
 
     @property
     def name(self) -> str:
@@ -95,7 +96,7 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
         consumer = self.subscriber.consumer
         if consumer is None or not self.assigned:
             return {}
-        assigned = (Partition(each.topic, each.partition) for each in consumer.assignment())
+        assigned = (TopicPartition(each.topic, each.partition) for each in consumer.assignment())
         return {each.partition: self.intake.progress(each) for each in assigned}
 
     def check(self) -> None:
@@ -130,26 +131,28 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
         """Commit what the client passed over without returning a message."""
         consumer = self.subscriber.consumer
         if self.assigned and isinstance(consumer, CheckedConsumer):
-            self.intake.pass_to({Partition(*each): offset for each, offset in consumer.returned_to.items()})
+            self.intake.pass_to(
+                {TopicPartition(*each): offset for each, offset in consumer.returned_to.items()}
+            )
 
     def stop_taking(self) -> None:
         """What the client hands over from now on is left for the next member."""
         self._taking = False
 
-    def pause(self, partitions: Iterable[Partition]) -> None:
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
         self._each_assigned(partitions, "pause")
 
-    def resume(self, partitions: Iterable[Partition]) -> None:
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
         self._each_assigned(partitions, "resume")
         if self.pace is not None:
             self.pace.ring()
 
-    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         consumer = self.subscriber.consumer
         if consumer is None:
             return
         mine = {
-            TopicPartition(*each): (offset, self._attempts.metadata(each, offset))
+            KafkaPartition(*each): (offset, self._attempts.metadata(each, offset))
             for each, offset in offsets.items()
             if self._holds(each)
         }
@@ -163,24 +166,24 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
         except (KafkaError, TimeoutError, OSError) as error:
             raise Unavailable(f"offsets not committed: {error!r}") from error
 
-    async def read_attempts(self, partition: Partition) -> Attempts | None:
+    async def read_attempts(self, partition: TopicPartition) -> Attempts | None:
         consumer = self.subscriber.consumer
         return None if consumer is None else await self._attempts.read(consumer, partition)
 
-    async def write_attempts(self, partition: Partition, attempts: Attempts) -> None:
+    async def write_attempts(self, partition: TopicPartition, attempts: Attempts) -> None:
         consumer = self.subscriber.consumer
         if consumer is not None and self._holds(partition):
             await self._attempts.write(consumer, partition, attempts)
             await self.commit({partition: attempts.offset})
 
-    def _each_assigned(self, partitions: Iterable[Partition], what: str) -> None:
+    def _each_assigned(self, partitions: Iterable[TopicPartition], what: str) -> None:
         consumer = self.subscriber.consumer
         if consumer is None:
             return
         for each in partitions:
             if self._holds(each):
-                getattr(consumer, what)(TopicPartition(*each))
+                getattr(consumer, what)(KafkaPartition(*each))
 
-    def _holds(self, partition: Partition) -> bool:
+    def _holds(self, partition: TopicPartition) -> bool:
         consumer = self.subscriber.consumer
-        return consumer is not None and TopicPartition(*partition) in consumer.assignment()
+        return consumer is not None and KafkaPartition(*partition) in consumer.assignment()

@@ -18,7 +18,7 @@ from nightshift.bus.intake import Intake
 from nightshift.bus.memory import Stored
 from nightshift.bus.parking import Parking
 from nightshift.bus.policy import ConsumerPolicy
-from nightshift.bus.port import Outgoing, Partition, Sent, Subscription
+from nightshift.bus.port import Outgoing, TopicPartition, Sent, Subscription
 from nightshift.bus.settle import Settler
 from nightshift.contracts.cloudevents import encode_fact
 from nightshift.contracts.envelope import Envelope, fact_source
@@ -206,13 +206,13 @@ class Replica:
     async def _read(self, position: int) -> list[Stored]:
         return [] if self.paused else self.store.topic[position : position + 3]
 
-    def pause(self, partitions: Iterable[Partition]) -> None:
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
         self.paused = True
 
-    def resume(self, partitions: Iterable[Partition]) -> None:
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
         self.paused = False
 
-    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         for offset in offsets.values():
             await self.world.remote("commit", partial(self._commit, offset))
 
