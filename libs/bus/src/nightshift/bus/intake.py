@@ -1,7 +1,7 @@
 """Takes one subscription's messages from the client and settles each, in order per partition, before its offset goes.
 
-A partition is a lane with its own task. Whatever makes a message wait (a retry, the ground that is away, a full
-pool, a dead letter that cannot be sent) waits in the lane: its partition is paused, the client goes on polling, so
+A partition is a worker with its own task. Whatever makes a message wait (a retry, the ground that is away, a full
+pool, a dead letter that cannot be sent) waits in the worker: its partition is paused, the client goes on polling, so
 the member keeps its place in the group, the other partitions go on, and the backlog is seen as lag.
 """
 
@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from nightshift.bus import metrics
-from nightshift.bus.lane import Lane
+from nightshift.bus.partition_worker import PartitionWorker
 from nightshift.bus.policy import ConsumerPolicy
 from nightshift.bus.port import Inbound, TopicPartition
 from nightshift.bus.restart_guard import AttemptStore, RestartGuard
@@ -52,7 +52,7 @@ _NO_PROGRESS = Progress(0, False, False)
 
 
 class Intake:
-    """The lanes of one subscription's partitions, and the commits of what they settled."""
+    """The workers of one subscription's partitions, and the commits of what they settled."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Intake:
         self._alone = alone or asyncio.Lock()
         self._attempts: AttemptStore | None = None
         self._source: Source | None = None
-        self._lanes: dict[TopicPartition, Lane] = {}
+        self._workers: dict[TopicPartition, PartitionWorker] = {}
         self._settled: dict[TopicPartition, int] = {}
         self._dirty = asyncio.Event()
         self._committer: asyncio.Task[None] | None = None
@@ -85,21 +85,21 @@ class Intake:
         self._committer = asyncio.create_task(self._commit_as_settled(source), name=f"commit {self._group}")
 
     async def take(self, batch: Sequence[Inbound]) -> None:
-        """Put a batch into its lanes. Returns when all is settled or those still at work are paused."""
-        touched: dict[TopicPartition, Lane] = {}
+        """Put a batch into its workers. Returns when all is settled or those still at work are paused."""
+        touched: dict[TopicPartition, PartitionWorker] = {}
         for message in batch:
             partition = TopicPartition(message.topic, message.partition)
-            lane = touched.get(partition)
-            if lane is None:
-                lane = touched[partition] = self._lane(partition)
-            lane.put(message)
+            worker = touched.get(partition)
+            if worker is None:
+                worker = touched[partition] = self._worker(partition)
+            worker.put(message)
         self.taken += len(batch)
         try:
             async with asyncio.timeout(self._policy.take_grace_s):
-                for lane in touched.values():
-                    await lane.idle.wait()
+                for worker in touched.values():
+                    await worker.idle.wait()
         except TimeoutError:
-            self._pause([partition for partition, lane in touched.items() if not lane.idle.is_set()])
+            self._pause([partition for partition, worker in touched.items() if not worker.idle.is_set()])
 
     def pass_to(self, positions: Mapping[TopicPartition, int]) -> None:
         """Commit these positions of partitions without a message in hand.
@@ -107,15 +107,19 @@ class Intake:
         The client passes over aborted transactions and the markers of transactions without returning a message.
         """
         for partition, position in positions.items():
-            lane = self._lane(partition)
-            if lane.idle.is_set() and lane.next_offset != position:
-                lane.next_offset = position
+            worker = self._worker(partition)
+            if worker.idle.is_set() and worker.next_offset != position:
+                worker.next_offset = position
                 self._note(partition, position)
 
     def progress(self, partition: TopicPartition) -> Progress:
         """How far this partition is."""
-        lane = self._lanes.get(partition)
-        return _NO_PROGRESS if lane is None else Progress(lane.settled, lane.waiting, not lane.idle.is_set())
+        worker = self._workers.get(partition)
+        return (
+            _NO_PROGRESS
+            if worker is None
+            else Progress(worker.settled, worker.waiting, not worker.idle.is_set())
+        )
 
     @property
     def settled(self) -> int:
@@ -124,17 +128,19 @@ class Intake:
 
     async def revoked(self, partitions: Iterable[TopicPartition]) -> None:
         """These partitions go: finish what is in hand within the bound, commit it, forget the rest."""
-        leaving = [self._lanes.pop(partition) for partition in list(partitions) if partition in self._lanes]
+        leaving = [
+            self._workers.pop(partition) for partition in list(partitions) if partition in self._workers
+        ]
         if leaving:
-            await asyncio.gather(*(lane.close(self._policy.drain_s) for lane in leaving))
+            await asyncio.gather(*(worker.close(self._policy.drain_s) for worker in leaving))
         await self._commit_once()
-        for lane in leaving:
-            self._settled.pop(lane.partition, None)
-        self._paused.set(sum(lane.paused for lane in self._lanes.values()))
+        for worker in leaving:
+            self._settled.pop(worker.partition, None)
+        self._paused.set(sum(worker.paused for worker in self._workers.values()))
 
     async def close(self) -> None:
         """Stop taking, finish what is in hand within the bound, commit. The client may be closed afterwards."""
-        await self.revoked(list(self._lanes))
+        await self.revoked(list(self._workers))
         if self._committer is not None:
             self._committer.cancel()
             await asyncio.gather(self._committer, return_exceptions=True)
@@ -142,26 +148,26 @@ class Intake:
     async def abandon(self) -> None:
         """End as if the process were killed: nothing is finished, nothing is committed. For tests."""
         self._source = None
-        lanes, self._lanes = list(self._lanes.values()), {}
+        workers, self._workers = list(self._workers.values()), {}
         if self._committer is not None:
             self._committer.cancel()
-        await asyncio.gather(*(lane.close(0) for lane in lanes), return_exceptions=True)
+        await asyncio.gather(*(worker.close(0) for worker in workers), return_exceptions=True)
 
-    def _lane(self, partition: TopicPartition) -> Lane:
-        lane = self._lanes.get(partition)
-        if lane is None:
+    def _worker(self, partition: TopicPartition) -> PartitionWorker:
+        worker = self._workers.get(partition)
+        if worker is None:
             guard = None
             if self._attempts is not None:
                 guard = RestartGuard(self._attempts, partition, self._alone)
-            lane = Lane(
+            worker = PartitionWorker(
                 partition,
                 settle=self._settler.settle,
                 on_settled=self._note,
                 on_idle=self._resume,
                 guard=guard,
             )
-            self._lanes[partition] = lane
-        return lane
+            self._workers[partition] = worker
+        return worker
 
     def _note(self, partition: TopicPartition, next_offset: int) -> None:
         self._settled[partition] = next_offset
@@ -172,15 +178,15 @@ class Intake:
             return
         self._source.pause(partitions)
         for partition in partitions:
-            if (lane := self._lanes.get(partition)) is not None:
-                lane.paused = True
-        self._paused.set(sum(lane.paused for lane in self._lanes.values()))
+            if (worker := self._workers.get(partition)) is not None:
+                worker.paused = True
+        self._paused.set(sum(worker.paused for worker in self._workers.values()))
 
-    def _resume(self, lane: Lane) -> None:
-        if lane.paused and self._source is not None and self._lanes.get(lane.partition) is lane:
-            lane.paused = False
-            self._source.resume([lane.partition])
-            self._paused.set(sum(each.paused for each in self._lanes.values()))
+    def _resume(self, worker: PartitionWorker) -> None:
+        if worker.paused and self._source is not None and self._workers.get(worker.partition) is worker:
+            worker.paused = False
+            self._source.resume([worker.partition])
+            self._paused.set(sum(each.paused for each in self._workers.values()))
 
     async def _commit_as_settled(self, source: Source) -> None:
         """One commit holds all that was settled since the last: the busier, the fewer per message."""

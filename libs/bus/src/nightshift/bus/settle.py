@@ -9,9 +9,9 @@ import structlog
 
 from nightshift.bus import metrics
 from nightshift.bus.dispatch import SKIPS, Dispatcher
-from nightshift.bus.lane import Lane
 from nightshift.bus.letters import Failure
 from nightshift.bus.parking import Parking
+from nightshift.bus.partition_worker import PartitionWorker
 from nightshift.bus.policy import Branch, RetryPolicy, branch_of, is_ground_away, reason_of
 from nightshift.bus.port import Gate, GroundProbe, Inbound
 from nightshift.contracts.envelope import peek
@@ -50,51 +50,51 @@ class Settler:
         self._said = 0.0
         self.settled = 0
 
-    async def settle(self, message: Inbound, lane: Lane) -> None:
+    async def settle(self, message: Inbound, worker: PartitionWorker) -> None:
         """Returns when the message needs no more. Never raises but for cancellation."""
         why = self._dispatcher.skip(message)
         if why is not None:
             self._skipped[why].inc()
         else:
-            await self._handle(message, lane)
+            await self._handle(message, worker)
         self.settled += 1
 
-    async def _handle(self, message: Inbound, lane: Lane) -> None:
+    async def _handle(self, message: Inbound, worker: PartitionWorker) -> None:
         away = 0
-        # The lane's task handles nothing else: cleared and bound, at a fifth of what a binding for a block costs.
+        # The worker's task handles nothing else: cleared and bound, at a fifth of what a binding for a block costs.
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(
             topic=message.topic, partition=message.partition, offset=message.offset
         )
         while True:
-            await self._room(lane)
+            await self._room(worker)
             try:
-                await self._call(message, lane)
+                await self._call(message, worker)
             except Exception as error:  # noqa: BLE001 - the one boundary: the error's branch decides
                 if is_ground_away(error) and not await self._ground_answers():
                     # Not this message's fault: whatever it was suspected of is forgotten.
                     self._failures.pop(_place(message), None)
                     away += 1
-                    await self._wait(lane, self._retry.ground_delay(away), "ground", error)
+                    await self._wait(worker, self._retry.ground_delay(away), "ground", error)
                     continue
                 failure = self._remember(message, error)
                 if self._may_try_again(failure):
-                    await self._wait(lane, self._retry.delay(failure.attempts), "transient", error)
+                    await self._wait(worker, self._retry.delay(failure.attempts), "transient", error)
                     continue
-                await self._park(message, lane, failure)
+                await self._park(message, worker, failure)
             else:
                 self._handled.inc()
             if self._failures:
                 self._failures.pop(_place(message), None)
             return
 
-    async def _call(self, message: Inbound, lane: Lane) -> None:
-        if lane.guard is None:
+    async def _call(self, message: Inbound, worker: PartitionWorker) -> None:
+        if worker.guard is None:
             await self._dispatcher.handle(message)
             return
-        await lane.guard.call(message, self._dispatcher.handle)
-        if lane.guard.over:
-            lane.guard = None
+        await worker.guard.call(message, self._dispatcher.handle)
+        if worker.guard.over:
+            worker.guard = None
 
     def _may_try_again(self, failure: Failure) -> bool:
         if branch_of(failure.error) is not Branch.TRANSIENT:
@@ -105,32 +105,32 @@ class Settler:
             ).total_seconds() < self._retry.ground_doubt_s
         return failure.attempts < self._retry.attempts
 
-    async def _room(self, lane: Lane) -> None:
+    async def _room(self, worker: PartitionWorker) -> None:
         if self._gate is not None and self._gate.full:
-            lane.waiting = True
+            worker.waiting = True
             try:
                 await self._gate.room()
             finally:
-                lane.waiting = False
+                worker.waiting = False
 
     async def _ground_answers(self) -> bool:
         """Without a probe the ground is believed to be away as long as a handler says so."""
         return self._ground is not None and await self._ground()
 
-    async def _wait(self, lane: Lane, seconds: float, why: str, error: Exception) -> None:
+    async def _wait(self, worker: PartitionWorker, seconds: float, why: str, error: Exception) -> None:
         metrics.RETRIED.labels(self._topic, self._group, why).inc()
         if why != "ground" or time.monotonic() - self._said > self._retry.say_every_s:
             self._said = time.monotonic()
             _log.warning(
                 "message waits", why=why, error=f"{type(error).__name__}: {error}", seconds=round(seconds, 3)
             )
-        lane.waiting = True
+        worker.waiting = True
         try:
             await asyncio.sleep(seconds)
         finally:
-            lane.waiting = False
+            worker.waiting = False
 
-    async def _park(self, message: Inbound, lane: Lane, failure: Failure) -> None:
+    async def _park(self, message: Inbound, worker: PartitionWorker, failure: Failure) -> None:
         fault = branch_of(failure.error) is Branch.FAULT
         _log.error(
             "message parked",
@@ -140,11 +140,11 @@ class Settler:
             attempts=failure.attempts,
             exc_info=failure.error if fault else None,
         )
-        lane.waiting = True
+        worker.waiting = True
         try:
             await self._parking.park(message, failure, group=self._group)
         finally:
-            lane.waiting = False
+            worker.waiting = False
 
     def _remember(self, message: Inbound, error: Exception) -> Failure:
         now, place = datetime.now(UTC), _place(message)

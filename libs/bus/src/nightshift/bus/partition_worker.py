@@ -8,16 +8,16 @@ from nightshift.bus.port import Inbound, TopicPartition, offset_after
 from nightshift.bus.restart_guard import RestartGuard
 
 
-class Lane:
+class PartitionWorker:
     """Order within a partition. `idle` is set while nothing is in hand."""
 
     def __init__(
         self,
         partition: TopicPartition,
         *,
-        settle: Callable[[Inbound, "Lane"], Awaitable[None]],
+        settle: Callable[[Inbound, "PartitionWorker"], Awaitable[None]],
         on_settled: Callable[[TopicPartition, int], None],
-        on_idle: Callable[["Lane"], None],
+        on_idle: Callable[["PartitionWorker"], None],
         guard: RestartGuard | None = None,
     ) -> None:
         self.partition = partition
@@ -34,7 +34,7 @@ class Lane:
         self._on_idle = on_idle
         self._queue: deque[Inbound] = deque()
         self._arrived = asyncio.Event()
-        self._task = asyncio.create_task(self._run(), name=f"lane {partition.topic}/{partition.partition}")
+        self._task = asyncio.create_task(self._run(), name=f"worker {partition.topic}/{partition.partition}")
 
     def put(self, message: Inbound) -> None:
         """The next message of this partition."""
