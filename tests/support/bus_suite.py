@@ -14,8 +14,8 @@ import pytest
 import structlog
 from tests.support.waiting import eventually
 
+from nightshift.bus.dead_letter_codec import DeadLetter
 from nightshift.bus.dead_letters import DeadLetters
-from nightshift.bus.letters import Letter
 from nightshift.bus.policy import ConsumerPolicy, RetryPolicy
 from nightshift.bus.port import Consumers, GroundProbe, Outgoing, Producer, Subscription
 from nightshift.contracts import ids
@@ -485,7 +485,7 @@ class BusSuite:
         assert (letter.key, letter.branch, letter.reason) == (b"killer", "fault", "process_ended")
         assert {"before", "other", "after"} <= set(handled)
 
-    async def _letters(self, rig: Rig, count: int) -> list[Letter] | None:
+    async def _letters(self, rig: Rig, count: int) -> list[DeadLetter] | None:
         found = [each.letter for each in await rig.dead_letters().list()]
         return found if len(found) == count else None
 
@@ -616,7 +616,7 @@ def _named(message: Message, name: str) -> Message:
     return Message(message.key, (*kept, ("ce_type", name.encode())), message.value)
 
 
-def _contents(found: Sequence[Letter]) -> list[str]:
+def _contents(found: Sequence[DeadLetter]) -> list[str]:
     """Everything of the originals but the mark that they were driven."""
     return sorted(
         repr(

@@ -13,7 +13,7 @@ import cyclopts
 from nightshift.bus.dead_letters import DeadLetters, Parked, Wanted, restored
 from nightshift.bus.kafka.producer import KafkaProducer
 from nightshift.bus.kafka.reader import KafkaReader
-from nightshift.bus.letters import Letter
+from nightshift.bus.dead_letter_codec import DeadLetter
 from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json, settings_for
 from nightshift.cli.errors import WrongUsage
@@ -269,7 +269,7 @@ async def _redrive(
     return [_Outcome(each, outcomes.get(each.letter.id, "the topic no longer holds it")) for each in chosen]
 
 
-async def _objects(letter: Letter, stack: AsyncExitStack, home: Path) -> ObjectStore | None:
+async def _objects(letter: DeadLetter, stack: AsyncExitStack, home: Path) -> ObjectStore | None:
     """The object store, when this dead letter needs it and the settings name one. None otherwise."""
     if letter.value_ref is None and letter.headers_ref is None:
         return None

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from nightshift.bus import letters
+from nightshift.bus import dead_letter_codec
+from nightshift.bus.dead_letter_codec import DeadLetter
 from nightshift.bus.dispatch import DRIVEN_FROM
-from nightshift.bus.letters import Letter
 from nightshift.bus.policy import UNDECODABLE
 from nightshift.bus.port import Inbound, Outgoing, Producer
 from nightshift.eventlog.errors import BadMessage, Fault, NotFound, Refused
@@ -23,7 +23,7 @@ class TopicReader(Protocol):
 class Parked:
     """A letter, whether it was driven again, and why it was given up, if it was."""
 
-    letter: Letter
+    letter: DeadLetter
     driven: bool
     dropped: str | None = None
 
@@ -62,20 +62,20 @@ class DeadLetters:
 
         Without `bodies` each letter's value and headers are left out, so that a long list takes little memory.
         """
-        found: dict[str, Letter] = {}
+        found: dict[str, DeadLetter] = {}
         driven: set[str] = set()
         dropped: dict[str, str] = {}
         async for record in self._reader.read(self._topic):
             if (marked := letters.driven_id(record)) is not None:
                 driven.add(marked)
-            elif (given_up := letters.dropped(record)) is not None:
+            elif (given_up := dead_letter_codec.dropped(record)) is not None:
                 dropped[given_up[0]] = given_up[1]
             elif (letter := _letter(record)) is not None and letter.id not in found:
                 found[letter.id] = letter if bodies else replace(letter, value=None, headers=())
         parked = [Parked(letter, letter.id in driven, dropped.get(letter.id)) for letter in found.values()]
         return sorted(filter(wanted, parked), key=lambda each: (each.letter.parked_at, each.letter.id))
 
-    async def whole(self, ids: Iterable[str]) -> AsyncIterator[Letter]:
+    async def whole(self, ids: Iterable[str]) -> AsyncIterator[DeadLetter]:
         """These letters with all that they hold, one after the other as they lie in the topic."""
         left = set(ids)
         async for record in self._reader.read(self._topic):
@@ -95,7 +95,7 @@ class DeadLetters:
             raise Refused(f"{id} begins {len(found)} ids", hint="give more of the id")
         return found[0]
 
-    async def drive(self, letter: Letter, producer: Producer, objects: ObjectStore | None) -> None:
+    async def drive(self, letter: DeadLetter, producer: Producer, objects: ObjectStore | None) -> None:
         """Send the original again to its topic, then mark the letter as driven.
 
         In this order a crash in between drives it twice, which changes nothing. Raises Refused when it must not go
@@ -119,25 +119,25 @@ class DeadLetters:
         await producer.send([Outgoing(letter.source_topic, whole.key, whole.value, headers)])
         await producer.send([letters.driven_marker(self._topic, letter)])
 
-    async def drop(self, letter: Letter, reason: str, producer: Producer) -> None:
+    async def drop(self, letter: DeadLetter, reason: str, producer: Producer) -> None:
         """Note that this letter is given up: it is not listed any more, nor driven with the others. It stays in the
         topic as a record, with the reason. Raises Unavailable."""
-        await producer.send([letters.dropped_marker(self._topic, letter.id, reason)])
+        await producer.send([dead_letter_codec.dropped_marker(self._topic, letter.id, reason)])
 
 
-def _letter(record: Inbound) -> Letter | None:
+def _letter(record: Inbound) -> DeadLetter | None:
     try:
-        return letters.read(record)
+        return dead_letter_codec.read(record)
     except BadMessage:
         return None
 
 
-async def restored(letter: Letter, objects: ObjectStore | None) -> Letter:
+async def restored(letter: DeadLetter, objects: ObjectStore | None) -> DeadLetter:
     """The letter with what was kept in the object store. Raises Refused without one, Fault when the bytes differ."""
     if letter.value_ref is not None:
         letter = replace(letter, value=await _fetch(letter.value_ref, objects))
     if letter.headers_ref is not None:
-        *headers, (_, key) = letters.unpack_headers(await _fetch(letter.headers_ref, objects))
+        *headers, (_, key) = dead_letter_codec.unpack_headers(await _fetch(letter.headers_ref, objects))
         letter = replace(letter, headers=tuple(headers), key=key)
     return letter
 
@@ -148,7 +148,7 @@ async def _fetch(digest: str, objects: ObjectStore | None) -> bytes:
             "its body is in the object store",
             hint="set NIGHTSHIFT_S3_BUCKET and the other NIGHTSHIFT_S3_ variables",
         )
-    body = await objects.get(letters.object_key(digest))
-    if letters.digest(body) != digest:
+    body = await objects.get(dead_letter_codec.object_key(digest))
+    if dead_letter_codec.digest(body) != digest:
         raise Fault(f"the object store has other bytes than {digest}")
     return body

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from nightshift.bus.dead_letter_publisher import DeadLetterPublisher
 from nightshift.bus.dispatch import Dispatcher
 from nightshift.bus.intake import Intake
-from nightshift.bus.parking import Parking
 from nightshift.bus.policy import ConsumerPolicy
 from nightshift.bus.port import GroundProbe, Outgoing, Sent, Subscription, TopicPartition
 from nightshift.bus.restart_guard import Attempts
@@ -98,7 +98,9 @@ class MemoryBus:
     ) -> "MemoryConsumers":
         """One process's consumers; several of them are several members of their groups."""
         policy = policy or ConsumerPolicy()
-        parking = Parking(self, objects, topic=dead_letters, carry_limit=carry_limit, retry=policy.retry)
+        parking = DeadLetterPublisher(
+            self, objects, topic=dead_letters, carry_limit=carry_limit, retry=policy.retry
+        )
         members, alone = [], asyncio.Lock()
         for subscription in subscriptions:
             dispatcher = Dispatcher(
@@ -206,7 +208,7 @@ class _Member:
         subscription: Subscription,
         policy: ConsumerPolicy,
         *,
-        parking: Parking,
+        parking: DeadLetterPublisher,
         dispatcher: Dispatcher,
         ground: GroundProbe | None,
         alone: asyncio.Lock,

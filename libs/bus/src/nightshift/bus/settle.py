@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import structlog
 
 from nightshift.bus import metrics
+from nightshift.bus.dead_letter_codec import Failure
+from nightshift.bus.dead_letter_publisher import DeadLetterPublisher
 from nightshift.bus.dispatch import SKIPS, Dispatcher
-from nightshift.bus.letters import Failure
-from nightshift.bus.parking import Parking
 from nightshift.bus.partition_worker import PartitionWorker
 from nightshift.bus.policy import Branch, RetryPolicy, branch_of, is_ground_away, reason_of
 from nightshift.bus.port import Gate, GroundProbe, Inbound
@@ -28,7 +28,7 @@ class Settler:
     def __init__(
         self,
         dispatcher: Dispatcher,
-        parking: Parking,
+        parking: DeadLetterPublisher,
         retry: RetryPolicy,
         *,
         topic: str,

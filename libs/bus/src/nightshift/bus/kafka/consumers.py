@@ -26,6 +26,7 @@ from faststream.kafka.message import FAKE_CONSUMER, KafkaAckableMessage
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 from faststream.message import StreamMessage
 
+from nightshift.bus.dead_letter_publisher import DeadLetterPublisher
 from nightshift.bus.dispatch import Dispatcher
 from nightshift.bus.intake import Intake
 from nightshift.bus.kafka import internals
@@ -35,7 +36,6 @@ from nightshift.bus.kafka.feed import Feed, Records
 from nightshift.bus.kafka.fetch_pace import REQUEST_STEPS, FetchPace, Wakes
 from nightshift.bus.kafka.security import faststream_security
 from nightshift.bus.kafka.watchdog import Watchdog
-from nightshift.bus.parking import Parking
 from nightshift.bus.policy import ConsumerPolicy, RetryPolicy
 from nightshift.bus.port import GroundProbe, Producer, Subscription
 from nightshift.bus.settings import KafkaSettings
@@ -100,7 +100,7 @@ class KafkaConsumers:
         self._policy = policy or ConsumerPolicy(retry=retry)
         self._stop_s = stop_s
         self._wakes = wakes
-        self._parking = Parking(
+        self._parking = DeadLetterPublisher(
             producer,
             objects,
             topic=settings.topics.dead_letter,

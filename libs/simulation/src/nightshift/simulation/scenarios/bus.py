@@ -16,7 +16,7 @@ from uuid import UUID, uuid5
 from nightshift.bus.dispatch import Dispatcher
 from nightshift.bus.intake import Intake
 from nightshift.bus.memory import Stored
-from nightshift.bus.parking import Parking
+from nightshift.bus.dead_letter_publisher import DeadLetterPublisher
 from nightshift.bus.policy import ConsumerPolicy
 from nightshift.bus.port import Outgoing, TopicPartition, Sent, Subscription
 from nightshift.bus.settle import Settler
@@ -145,7 +145,7 @@ class Replica:
         async with WorkerPool("simulated", limit=2) as self.pool:
             subscription = Subscription(TOPIC, GROUP, {ToolCallRequested: self.on_call}, gate=self.pool)
             objects = MemoryObjectStore(self.store.bodies, wire=self.world)
-            parking = Parking(DeadLetterProducer(self.world, self.store), objects, topic="simulated.dead-letter")
+            parking = DeadLetterPublisher(DeadLetterProducer(self.world, self.store), objects, topic="simulated.dead-letter")
             dispatcher = Dispatcher(subscription, objects=objects)
             settler = Settler(dispatcher, parking, policy.retry, topic=TOPIC, group=GROUP, gate=self.pool)
             intake = Intake(settler, policy, topic=TOPIC, group=GROUP)

@@ -60,7 +60,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """A dead letter as it lies in its topic, original and reasons apart. `value` and `headers` are the original's.
 
     Where `value_ref` or `headers_ref` is set, the object store has them under `dead-letters/<digest>`.
@@ -87,7 +87,7 @@ class Letter:
     value_bytes: int
 
 
-def letter_id(group: str, message: Inbound) -> str:
+def dead_letter_id(group: str, message: Inbound) -> str:
     """Sixteen hex digits; the same message parked twice by one group is one letter."""
     value = hashlib.sha256(message.value or b"").digest()
     text = f"{group}/{message.topic}/{message.partition}/{message.offset}/{message.timestamp}/"
@@ -141,7 +141,7 @@ def write(
         SOURCE_OFFSET: str(message.offset),
         SOURCE_TIMESTAMP: str(message.timestamp),
         GROUP: group,
-        ID: letter_id(group, message),
+        ID: dead_letter_id(group, message),
         BRANCH: branch_of(error).value,
         REASON: failure.reason,
         ERROR: text.encode(errors="replace")[:_ERROR_LIMIT].decode(errors="ignore"),
@@ -161,7 +161,7 @@ def write(
     return Outgoing(topic, message.key, value or b"", (*message.headers, *ours))
 
 
-def read(message: Inbound) -> Letter:
+def read(message: Inbound) -> DeadLetter:
     """The letter in a record of the dead-letter topic. Raises BadMessage when it is none."""
     headers = tuple(message.headers)
     names = [name for name, _ in headers]
@@ -177,7 +177,7 @@ def read(message: Inbound) -> Letter:
             _reference(value) if body == "reference" and value is not None else (None, len(value or b""))
         )
         headers_ref = _reference(original[0][1] or b"")[0] if packed else None
-        return Letter(
+        return DeadLetter(
             id=block[ID],
             source_topic=block[SOURCE_TOPIC],
             source_partition=int(block[SOURCE_PARTITION]),
@@ -202,7 +202,7 @@ def read(message: Inbound) -> Letter:
         raise BadMessage(f"not a dead letter of ours: {error!r}") from None
 
 
-def driven_marker(topic: str, letter: Letter) -> Outgoing:
+def driven_marker(topic: str, letter: DeadLetter) -> Outgoing:
     """A record that says this letter was driven again."""
     at = datetime.now(UTC).isoformat().encode()
     return Outgoing(topic, letter.id.encode(), b"{}", ((DRIVEN, letter.id.encode()), (DRIVEN_AT, at)))

@@ -5,8 +5,8 @@ import time
 
 import structlog
 
-from nightshift.bus import letters, metrics
-from nightshift.bus.letters import Failure
+from nightshift.bus import dead_letter_codec, metrics
+from nightshift.bus.dead_letter_codec import Failure
 from nightshift.bus.policy import RetryPolicy
 from nightshift.bus.port import Inbound, Outgoing, Producer
 from nightshift.eventlog.errors import Transient
@@ -18,7 +18,7 @@ _HEADERS_INLINE = 65_536
 _log = structlog.get_logger(__name__)
 
 
-class Parking:
+class DeadLetterPublisher:
     """One service's way to the dead-letter topic."""
 
     def __init__(
@@ -60,13 +60,13 @@ class Parking:
             len(name) + len(value or b"") + 8 for name, value in message.headers
         )
         headers_by_reference = around > min(_HEADERS_INLINE, self._carry_limit // 2)
-        room = self._carry_limit - letters.BLOCK_BYTES - (0 if headers_by_reference else around)
+        room = self._carry_limit - dead_letter_codec.BLOCK_BYTES - (0 if headers_by_reference else around)
         value_by_reference = message.value is not None and len(message.value) > room
         if value_by_reference and message.value is not None:
             await self._keep(message.value)
         if headers_by_reference:
-            await self._keep(letters.pack_headers((*message.headers, ("", message.key))))
-        letter: Outgoing = letters.write(
+            await self._keep(dead_letter_codec.pack_headers((*message.headers, ("", message.key))))
+        letter: Outgoing = dead_letter_codec.write(
             self._topic,
             message,
             failure,
@@ -77,5 +77,5 @@ class Parking:
         await self._producer.send([letter])
 
     async def _keep(self, body: bytes) -> None:
-        digest = letters.digest(body)
-        await self._objects.put_if_absent(letters.object_key(digest), body)
+        digest = dead_letter_codec.digest(body)
+        await self._objects.put_if_absent(dead_letter_codec.object_key(digest), body)
