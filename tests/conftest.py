@@ -1,4 +1,4 @@
-"""Fixtures and markers for all tests. What a test costs is told by its top folder."""
+"""Fixtures and markers for all tests. The top folder of a test decides its marker and its cost."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.scheduling import Turns, turn
+from tests.support.scheduling import LongestFirst, place_of
 from tests.support.stack import (
     TEMPLATE,
     Database,
@@ -33,50 +33,50 @@ from nightshift.eventlog.migrate import migrate
 
 _HERE = Path(__file__).parent
 _S3_NAMES = ("bucket", "access_key", "secret_key")
-_LANES = {"unit", "memory", "integration", "e2e"}
+_MARKERS = {"unit", "memory", "integration", "e2e"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every test the marker of its top folder, and put what takes long first."""
+    """Marks every test with its top folder, and sorts long modules to the front."""
     for item in items:
-        if _HERE in item.path.parents and (lane := item.path.relative_to(_HERE).parts[0]) in _LANES:
-            item.add_marker(lane)
-    items.sort(key=lambda item: turn(item.nodeid))
+        if _HERE in item.path.parents and (folder := item.path.relative_to(_HERE).parts[0]) in _MARKERS:
+            item.add_marker(folder)
+    items.sort(key=lambda item: place_of(item.nodeid))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Our own order of modules for `--dist loadscope`."""
+    """Replaces the order of modules that `--dist loadscope` uses."""
     if config.getoption("dist") != "loadscope":
         return None
-    config.option.loadscopereorder = False  # by the number of tests: the longest would come last
-    return Turns(config, log)
+    config.option.loadscopereorder = False  # xdist would sort modules by their number of tests
+    return LongestFirst(config, log)
 
 
 @pytest.fixture
 def eventually():
-    """`await eventually(predicate, timeout=…)`."""
+    """Returns `eventually`: `await eventually(predicate, timeout=…)` waits until the predicate is truthy."""
     return _eventually
 
 
 @pytest.fixture
 def unused_tcp_port() -> int:
-    """A port on which nobody listens, nor will: pytest-asyncio's own could be drawn by any outgoing connection."""
+    """Returns a port outside the range of outgoing connections, so that no other process takes it."""
     return draw_port()
 
 
 @pytest.fixture(scope="session")
 def stack_folder() -> Iterator[Path]:
-    """Where this session's servers keep their data."""
+    """Returns the folder for the data of this session's servers."""
     with session_folder() as folder:
         yield folder
 
 
 @pytest.fixture(scope="session")
 def postgres(stack_folder: Path) -> Iterator[PostgresAddress]:
-    """One PostgreSQL per session, tuned for tests, with a migrated template database.
+    """Starts one PostgreSQL per session, without fsync, with a migrated template database.
 
-    NIGHTSHIFT_POSTGRES_BIN names the programs of another version.
+    NIGHTSHIFT_POSTGRES_BIN names the folder of the programs of another version.
     """
     part = postgres_part(
         stack_folder / "postgres",
@@ -97,14 +97,14 @@ async def _make_template(address: PostgresAddress) -> None:
 
 @pytest.fixture
 async def database(postgres: PostgresAddress) -> AsyncIterator[Database]:
-    """A fresh migrated database: `.dsn()` for the superuser, `.dsn("nightshift_relay")` for a role."""
-    async with fresh_database(postgres) as one:
-        yield one
+    """Creates a migrated database: `.dsn()` for the superuser, `.dsn("nightshift_relay")` for a role."""
+    async with fresh_database(postgres) as database:
+        yield database
 
 
 @pytest.fixture(scope="session")
 def kafka(stack_folder: Path) -> Iterator[KafkaAddress]:
-    """One broker per session: the embedded one, or that of NIGHTSHIFT_KAFKA_BOOTSTRAP, or of a container."""
+    """Starts one broker per session: embedded, at NIGHTSHIFT_KAFKA_BOOTSTRAP, or in a container."""
     given = os.environ.get("NIGHTSHIFT_KAFKA_BOOTSTRAP")
     if given:
         yield KafkaAddress(given, idempotence=True, adaptive_fetch=False)
@@ -124,16 +124,16 @@ def kafka(stack_folder: Path) -> Iterator[KafkaAddress]:
 
 @pytest.fixture
 async def topics(kafka: KafkaAddress) -> AsyncIterator[Topics]:
-    """This test's own topics, created on the broker."""
+    """Creates topics for this test only."""
     async with fresh_topics(kafka.bootstrap, keep=not kafka.idempotence) as own:
         yield own
 
 
 @pytest.fixture(scope="session")
 def s3(stack_folder: Path) -> Iterator[S3Address]:
-    """One object store per session: the embedded one, or that of NIGHTSHIFT_S3_ENDPOINT with its bucket and keys.
+    """Starts one object store per session: embedded, or at NIGHTSHIFT_S3_ENDPOINT with its bucket and keys.
 
-    A test that needs a store of its own uses a key prefix of its own.
+    Tests that must not share objects use a key prefix each.
     """
     given = os.environ.get("NIGHTSHIFT_S3_ENDPOINT")
     if given:

@@ -1,4 +1,4 @@
-"""Events to append in tests, and the causes they follow from."""
+"""Makes events to append in tests."""
 
 from uuid import UUID, uuid4
 
@@ -17,27 +17,27 @@ from nightshift.eventlog.port import NewEvent
 
 
 def new(data: Event, *, cause: UUID | None = None, index: int = 0) -> NewEvent:
-    """The event with a cause of its own unless one is given."""
+    """Returns the event with the given cause, or with a random one."""
     return NewEvent(data, causation_id=cause or uuid4(), index=index)
 
 
 def note(text: str = "go on", *, cause: UUID | None = None, index: int = 0) -> NewEvent:
-    """An event that opens and closes nothing."""
+    """Returns an event that changes no pending row."""
     return new(AgentSteered(reason="person", message=text), cause=cause, index=index)
 
 
 def checkpoint(turn: int = 1, *, cause: UUID | None = None) -> NewEvent:
-    """An event that leaves a snapshot pending."""
+    """Returns an event that opens a pending snapshot."""
     return new(CheckpointSaved(turn=turn), cause=cause, index=turn)
 
 
 def phase() -> NewEvent:
-    """An event that changes nothing pending."""
+    """Returns an event that changes no pending row and carries no text."""
     return new(BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING))
 
 
 def accepted(build_id: str) -> NewEvent:
-    """The beginning of a build."""
+    """Returns the first event of a build."""
     return new(
         BuildAccepted(
             build_id=build_id,
@@ -52,12 +52,12 @@ def accepted(build_id: str) -> NewEvent:
 
 
 def cancelled() -> NewEvent:
-    """An end: it closes the stream."""
+    """Returns an event that closes the stream."""
     return new(BuildCancelled(reason="enough", cost_microusd=0, turns=0))
 
 
 def call(call_id: str, text: str = "ls") -> NewEvent:
-    """A tool call that waits for its result."""
+    """Returns a tool call, which opens a pending row."""
     return new(
         ToolCallRequested(
             call_id=call_id, turn=1, index=0, tool="bash", tool_use_id="t1", input={"command": text}
@@ -66,5 +66,5 @@ def call(call_id: str, text: str = "ls") -> NewEvent:
 
 
 def result(call_id: str, output: str = "done", *, cause: UUID | None = None) -> NewEvent:
-    """Its result, which may also follow an end."""
+    """Returns the result of a tool call, which may follow the end of a build."""
     return new(ToolCallCompleted(call_id=call_id, is_error=False, output=output, duration_ms=1), cause=cause)

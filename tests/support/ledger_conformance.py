@@ -88,11 +88,17 @@ class LedgerConformance:
         seen: list[LedgerSnapshot] = []
         for asked in (lease, other, None):
             await ledger.transact(ACCOUNT, seen.append, lease_id=asked)
-        assert [snapshot.held and snapshot.held.reservation.lease_id for snapshot in seen] == [lease, None, None]
+        assert [snapshot.held and snapshot.held.reservation.lease_id for snapshot in seen] == [
+            lease,
+            None,
+            None,
+        ]
 
     async def test_a_request_waits_until_it_is_answered(self, ledger: Ledger, builds: EventLog):
         lease = uuid4()
-        request = BudgetRequested(lease_id=lease, account_id=ACCOUNT, amount_microusd=1_000, minimum_microusd=1)
+        request = BudgetRequested(
+            lease_id=lease, account_id=ACCOUNT, amount_microusd=1_000, minimum_microusd=1
+        )
         await append(builds, request)
         seen: list[LedgerSnapshot] = []
         await ledger.transact(ACCOUNT, seen.append, lease_id=lease)
@@ -125,7 +131,9 @@ class LedgerConformance:
         await append(builds, BuildCancelled(reason="no", cost_microusd=0, turns=0))
         for lease, refusal, version in ((uuid4(), StreamClosed, None), (uuid4(), StreamClosed, 7)):
             with pytest.raises((refusal, VersionConflict)):
-                await ledger.transact(ACCOUNT, grant(lease, uuid4(), expected_version=version), lease_id=lease)
+                await ledger.transact(
+                    ACCOUNT, grant(lease, uuid4(), expected_version=version), lease_id=lease
+                )
             assert await ledger.find(lease) is None
         assert await ledger.account(ACCOUNT) is None
         assert len(await events(log)) == 1

@@ -1,4 +1,4 @@
-"""A log and a plain model of it do the same steps, drawn by Hypothesis, and must agree after each."""
+"""Hypothesis draws appends for an event log and for a model of it. Both must agree after each append."""
 
 import asyncio
 from typing import ClassVar
@@ -42,12 +42,12 @@ _batches = st.lists(
 
 
 class LogMachine(RuleBasedStateMachine):
-    """The model: streams are lists of (cause, data), ids are a set, what waits follows from the lists."""
+    """The model keeps each stream as a list of events and derives ids and pending rows from the lists."""
 
     loop: ClassVar[asyncio.AbstractEventLoop]
 
     def make_log(self) -> EventLog:
-        """A log that nobody has written."""
+        """Returns an empty log."""
         raise NotImplementedError
 
     def __init__(self) -> None:

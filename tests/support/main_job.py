@@ -1,4 +1,4 @@
-"""The main job as the fault tests drive it: one stack, requests on its bus, the log as the reader's role sees it."""
+"""A whole stack for fault tests: sends requests to its broker and reads builds with the reader's role."""
 
 import contextlib
 import json
@@ -39,14 +39,14 @@ from nightshift.eventlog.errors import NotFound, Unavailable
 from nightshift.eventlog.port import RecordedEvent
 
 RICH = "rich"
-#: What only the demo's brief says, and the line that each of its steps leaves (the fifth only looks).
+#: Words that only the demo's brief has, and the line that each of its steps leaves. The fifth step leaves none.
 DEMO_WORDS = "one ladder per house"
 DEMO_STEPS = (
     *("scaffold", "store", "tests", "first test run", None, "mend", "second test run", "page"),
     *("install", "start", "try it", "preview", "document"),
 )
 SERVICES = ("relay", "orchestrator", "sandbox-gateway", "snapshotter", "budget")
-#: Microdollars of a day that no build here can spend.
+#: Microdollars a day, more than any build here can spend.
 _PLENTY = 1_000_000_000
 _DAYS = 30
 
@@ -55,21 +55,21 @@ Happened = Callable[[Sequence[RecordedEvent]], bool]
 
 
 class MainJob:
-    """A running stack. Builds are told apart by the first words of their brief, which the scenario looks for."""
+    """A running stack. The first words of a brief choose the part of the scenario that a build plays."""
 
     def __init__(self, start: Callable[[], RunningUp]) -> None:
-        """`start` runs `nightshift up`, each time on the same home."""
+        """`start` runs `nightshift up`, always on the same home."""
         self._start = start
         self.up = start()
         self.home = self.up.home
         self.told: dict[str, Any] = {}
 
     def ready(self) -> None:
-        """Wait until the stack is up."""
+        """Waits until the stack is up."""
         self.told = self.up.ready()
 
     def restart(self) -> None:
-        """Ctrl-C, and `nightshift up` again."""
+        """Stops the stack with SIGINT and starts it again."""
         assert self.up.interrupt() == 0, self.up.stderr()
         assert self.up.leftovers() == []
         self.up.end()
@@ -77,7 +77,7 @@ class MainJob:
         self.ready()
 
     def process(self, name: str) -> psutil.Process | None:
-        """The process of a service, postgres or kafka as the stack tells it now; none between two lives."""
+        """Returns the process of a service, of postgres or of kafka, or None while it is down."""
         told = read_stack(self.home) or {}
         [one, *_] = told.get("services", {}).get(name) or [told.get(name, {})]
         with contextlib.suppress(psutil.NoSuchProcess, KeyError):
@@ -86,7 +86,7 @@ class MainJob:
         return None
 
     async def open_account(self, account: str, *, day_microusd: int = _PLENTY) -> None:
-        """Open it, and wait until the budget has noted that."""
+        """Opens an account and waits until the budget service has it."""
         fields = {
             "account_id": account,
             "period_budget_microusd": day_microusd * _DAYS,
@@ -98,21 +98,21 @@ class MainJob:
             await eventually(lambda: builds.has_account(account), 20, what=f"account {account}")
 
     async def ask(self, brief: str, *, account: str = RICH, **fields: Any) -> str:
-        """Ask for a build over the bus, like any producer; its id."""
+        """Requests a build over the broker and returns its id."""
         build_id = fields.pop("build_id", None) or f"b-{uuid4().hex[:10]}"
         given = {"build_id": build_id, "project_id": build_id, "account_id": account, "idea_brief": brief}
         await send(self.home, checked(BuildRequested, given | fields))
         return build_id
 
     async def produce(self, key: str, value: bytes, headers: Mapping[str, str]) -> None:
-        """Send bytes to the requests topic as they are."""
+        """Sends raw bytes to the requests topic."""
         settings = settings_for(KafkaSettings, self.home)
         told = tuple((name, text.encode()) for name, text in headers.items())
         async with KafkaProducer(settings, client_id="test") as producer:
             await producer.send([Outgoing(settings.topics.requests, key.encode(), value, told)])
 
     async def events(self, build_id: str) -> list[RecordedEvent]:
-        """The build's stream now; nothing when nobody wrote it."""
+        """Returns the build's events so far, none when the build does not exist."""
         async with open_builds(self.home) as builds:
             return await _events(builds, build_id)
 
@@ -125,23 +125,23 @@ class MainJob:
         what: str = "it",
         promised: bool = False,
     ) -> list[RecordedEvent]:
-        """Wait until the log says so; the stream then."""
+        """Waits until `happened` holds for the build's events and returns the events."""
         async with open_builds(self.home) as builds:
             return await until(builds, build_id, happened, timeout, what=what, promised=promised)
 
     def steps(self, build_id: str, events: Sequence[RecordedEvent]) -> list[str]:
-        """The lines that the build's steps left in its workspace, which is that of its last sandbox."""
+        """Returns the lines that the build's steps left in the workspace of its last sandbox."""
         workspace = self.home / "sandboxes" / (status(build_id, events).sandbox_id or "") / "home/workspace"
         return (workspace / "STEPS.md").read_text().splitlines()
 
     def command(self, *arguments: str, code: int = 0, timeout: float = 50.0) -> list[Any]:
-        """A command with --json on this stack; the objects it printed."""
+        """Runs a command with --json on this stack and returns the objects that it printed."""
         ran = nightshift(*arguments, "--json", "--home", str(self.home), timeout=timeout)
         assert ran.returncode == code, (ran.returncode, ran.stderr)
         return [json.loads(line) for line in ran.stdout.splitlines()]
 
     async def parked(self) -> list[dict[str, Any]]:
-        """Of every dead letter: key, reason, error, bytes."""
+        """Returns key, reason, error and size of every dead letter."""
         settings = settings_for(KafkaSettings, self.home)
         topics = settings.topics
         known = [topic for topic in topics.all if topic != topics.dead_letter]
@@ -160,7 +160,7 @@ class MainJob:
 async def until(
     builds: Builds, build_id: str, happened: Happened, timeout: float, *, what: str, promised: bool = False
 ) -> list[RecordedEvent]:
-    """Wait until the log of a build says so; on failure its last events are shown."""
+    """Waits until `happened` holds for the build's events. Raises AssertionError with the last events."""
     seen: list[RecordedEvent] = []
 
     async def look() -> list[RecordedEvent] | None:
@@ -176,13 +176,15 @@ async def until(
 
 
 async def _events(builds: Builds, build_id: str, *, after: int = 0) -> list[RecordedEvent]:
-    with contextlib.suppress(NotFound, Unavailable):  # not written yet, or a test has killed the server
+    with contextlib.suppress(
+        NotFound, Unavailable
+    ):  # the build does not exist yet, or a test has killed the server
         return await builds.events(build_id, after=after)
     return []
 
 
 def status(build_id: str, events: Sequence[RecordedEvent]) -> BuildStatus:
-    """Where these events leave the build."""
+    """Returns the build's status after these events."""
     state = BuildStatus(build_id)
     for event in events:
         state = evolve(state, event)
@@ -190,22 +192,22 @@ def status(build_id: str, events: Sequence[RecordedEvent]) -> BuildStatus:
 
 
 def ended(events: Sequence[RecordedEvent]) -> bool:
-    """The build has come to an end, whichever."""
+    """Whether the build has ended."""
     return any(event.data.terminal for event in events)
 
 
 def has(*kinds: type[Event], times: int = 1) -> Happened:
-    """So many events of these types are in the log."""
+    """Returns a condition: at least `times` events are of these types."""
     return lambda events: sum(isinstance(event.data, kinds) for event in events) >= times
 
 
 def of(events: Sequence[RecordedEvent], kind: type[E]) -> list[E]:
-    """The facts of one type."""
+    """Returns the data of the events of one type."""
     return [event.data for event in events if isinstance(event.data, kind)]
 
 
 def assert_in_order(events: Sequence[RecordedEvent]) -> None:
-    """What holds for the stream of every build, whatever died while it ran."""
+    """Checks the invariants of a build's events, which hold whatever was killed."""
     assert [event.version for event in events] == list(range(1, len(events) + 1))
     asked: set[str] = set()
     answered: Counter[str] = Counter()
@@ -244,9 +246,9 @@ def assert_in_order(events: Sequence[RecordedEvent]) -> None:
 def assert_ready(
     job: MainJob, build_id: str, events: Sequence[RecordedEvent], *, steps: int | Sequence[str]
 ) -> BuildReady:
-    """It is ready, in order, its bill is the sum over the log, and each step was done once.
+    """Checks that the build is ready, its events are in order, its bill adds up, and each step ran once.
 
-    `steps`: how many, or the lines that they leave.
+    `steps` is the number of steps, or the lines that they leave.
     """
     assert status(build_id, events).state == "ready", status(build_id, events)
     assert_in_order(events)
@@ -260,13 +262,13 @@ def assert_ready(
 
 
 def told(events: Sequence[RecordedEvent]) -> str:
-    """The events in lines, for a message."""
+    """Returns the events as lines for a message."""
     return "\n".join(f"{one.version} {one.recorded_at:%M:%S.%f} {one.data!r:.240}" for one in events)
 
 
 @contextlib.contextmanager
 def stopped(process: psutil.Process) -> Iterator[None]:
-    """A process that does nothing for a while, without being gone."""
+    """Stops the process with SIGSTOP until the block ends."""
     process.send_signal(signal.SIGSTOP)
     try:
         yield
@@ -275,7 +277,7 @@ def stopped(process: psutil.Process) -> Iterator[None]:
 
 
 async def letters(job: MainJob, about: str, *, count: int = 1) -> list[dict[str, Any]]:
-    """The dead letters that name this, once there are so many."""
+    """Waits for `count` dead letters that mention `about` and returns them."""
 
     async def look() -> list[dict[str, Any]] | None:
         found = [one for one in await job.parked() if about in str(one)]

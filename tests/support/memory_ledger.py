@@ -80,7 +80,9 @@ class MemoryLedger:
                 self._write(change)
                 return change
 
-        return await (transaction() if self._wire is None else self._wire.remote("ledger.transact", transaction))
+        return await (
+            transaction() if self._wire is None else self._wire.remote("ledger.transact", transaction)
+        )
 
     async def unsettled(self, build_id: str) -> Sequence[HeldReservation]:
         """Return the reservations of the build that have not ended, oldest first."""

@@ -1,4 +1,4 @@
-"""A `nightshift up` as a test drives it: another process, its first line, its stderr, its children."""
+"""Runs `nightshift up` and other commands for tests: as a process of its own, or inside the test's process."""
 
 import contextlib
 import io
@@ -23,7 +23,7 @@ _STACK_VARIABLES = ("NIGHTSHIFT_", "ANTHROPIC_", "E2B_")
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """Ours, without what would point a stack at servers of the machine the tests run on."""
+    """Returns the environment without variables that point a stack at other servers, and with `more`."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(_STACK_VARIABLES)},
         **more,
@@ -31,7 +31,7 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 class RunningUp:
-    """One `nightshift up --json`. `streams`: what Popen gets in place of a pipe for stdout, a file for stderr."""
+    """One `nightshift up --json`. `streams` replaces Popen's pipe for stdout and its file for stderr."""
 
     def __init__(
         self,
@@ -53,20 +53,20 @@ class RunningUp:
         self._seen: set[psutil.Process] = set()
 
     def ready(self) -> dict[str, Any]:
-        """Its first line; fails with its stderr when it ends without one. The test's own time limit bounds it."""
+        """Waits for the first line and returns its JSON. Raises AssertionError with stderr when there is none."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.stderr()
-        told: dict[str, Any] = json.loads(line)
+        status: dict[str, Any] = json.loads(line)
         self.children()
-        return told
+        return status
 
     def stderr(self) -> str:
-        """What it said so far."""
+        """Returns what the process wrote to stderr so far."""
         return self._stderr.read_text()
 
     def children(self) -> list[psutil.Process]:
-        """Its direct children that live; remembered, so that `leftovers` can look for them."""
+        """Returns the live descendants, and remembers them for `leftovers`."""
         try:
             now = psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
@@ -75,17 +75,17 @@ class RunningUp:
         return [one for one in now if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
     def leftovers(self) -> list[psutil.Process]:
-        """Every process it ever had (as far as seen) that still lives."""
+        """Returns the remembered descendants that still run."""
         return [one for one in self._seen if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
     def interrupt(self, number: signal.Signals = signal.SIGINT) -> int:
-        """Ask it to stop, and wait; returns its exit code."""
+        """Sends the signal, waits for the end and returns the exit code."""
         self.children()
         self.process.send_signal(number)
         return self.process.wait(timeout=30)
 
     def end(self) -> None:
-        """However the test ended: nothing of it stays."""
+        """Ends the process and every remembered descendant."""
         with contextlib.suppress(psutil.NoSuchProcess):
             self.children()
         if self.process.poll() is None:
@@ -109,7 +109,7 @@ def running_up(
     env: Mapping[str, str] | None = None,
     streams: Mapping[str, Any] | None = None,
 ) -> Iterator[RunningUp]:
-    """A stack on `home` for the length of a test."""
+    """Runs `nightshift up` on `home` until the block ends."""
     up = RunningUp(home, *arguments, env=env, streams=streams)
     try:
         yield up
@@ -120,7 +120,7 @@ def running_up(
 def nightshift(
     *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 50.0
 ) -> "subprocess.CompletedProcess[str]":
-    """One command to its end."""
+    """Runs one command as a process and returns its result."""
     return subprocess.run(
         [*NIGHTSHIFT, *arguments],
         check=False,
@@ -133,7 +133,7 @@ def nightshift(
 
 @contextlib.contextmanager
 def logs_kept() -> Iterator[None]:
-    """Some commands set up the logs of their process; afterwards those of this one are as they were."""
+    """Restores the logging configuration after the block, because some commands change it."""
     root, configured = logging.getLogger(), structlog.is_configured()
     handlers, level, config = root.handlers[:], root.level, structlog.get_config()
     try:
@@ -147,9 +147,9 @@ def logs_kept() -> Iterator[None]:
 
 
 def in_process(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """One command to its end inside this process: for what a command does, where starting one proves nothing more.
+    """Runs one command inside this process, which is faster than `nightshift`, and returns its result.
 
-    Not for `up` and `demo`, which have children, nor beside an event loop.
+    Not for `up` and `demo`, which have children, and not while an event loop runs.
     """
     out, err = io.StringIO(), io.StringIO()
     with (

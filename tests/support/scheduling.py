@@ -1,7 +1,7 @@
-"""Which worker runs which module when: what takes long first, and not more whole stacks at once than two cores bear.
+"""The order in which pytest-xdist workers run the test modules: the longest first, at most two whole stacks at once.
 
-Tests of whole stacks wait much, the others compute: side by side they fill the machine, and neither is so late that it
-meets its limits of time by chance.
+Tests of whole stacks mostly wait and the others compute, so together they fill two cores. A third stack at once makes
+tests miss their time limits.
 """
 
 from xdist.scheduler import LoadScopeScheduling
@@ -9,7 +9,7 @@ from xdist.workermanage import WorkerController
 
 _STACKS_AT_ONCE = 2
 _STACKS = "tests/e2e/"
-#: Modules that take long, the longest first; then the others of their folder, and so on.
+#: Beginnings of node ids, the longest modules first.
 _FIRST = (
     "tests/e2e/relay/test_kills.py",
     "tests/e2e/main_job/test_survival.py",
@@ -27,13 +27,13 @@ _FIRST = (
 )
 
 
-def turn(nodeid: str) -> int:
-    """The place of a test in the order of the whole run. It only parts modules: inside one any order may hold."""
+def place_of(nodeid: str) -> int:
+    """Returns the place of a test's module in the order of the whole run."""
     return next((place for place, begin in enumerate(_FIRST) if nodeid.startswith(begin)), len(_FIRST))
 
 
-class Turns(LoadScopeScheduling):
-    """Hands out modules in the order of the collection, but no stack while enough workers have one."""
+class LongestFirst(LoadScopeScheduling):
+    """Assigns modules in the order of the collection, but no whole stack while two workers run one."""
 
     def _assign_work_unit(self, node: WorkerController) -> None:
         self.workqueue.move_to_end(self._next(node), last=False)

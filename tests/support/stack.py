@@ -1,4 +1,4 @@
-"""The servers that tests run on: started once per session (per worker), addressed per test."""
+"""Servers for tests. Each worker starts them once a session; each test gets a database and topics of its own."""
 
 import contextlib
 import os
@@ -26,26 +26,26 @@ TEMPLATE = "nightshift_template"
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A database of one test: migrated, empty, dropped after it."""
+    """The empty, migrated database of one test."""
 
     server: PostgresAddress
     name: str
 
     def dsn(self, role: str = SUPERUSER) -> str:
-        """Its address for a role, such as `nightshift_relay`."""
+        """Returns the DSN for a role, such as `nightshift_relay`."""
         return self.server.dsn(role, self.name)
 
 
 def postgres_programs() -> Path | None:
-    """The folder of NIGHTSHIFT_POSTGRES_BIN, for tests on another version; none: those of the wheel."""
+    """Returns the folder of NIGHTSHIFT_POSTGRES_BIN, or None for the programs of the installed wheel."""
     given = os.environ.get("NIGHTSHIFT_POSTGRES_BIN")
     return Path(given) if given else None
 
 
 def postgres_tool(near: Path, name: str) -> Path:
-    """A program for PostgreSQL's users, such as pg_dump, of the version that these tests run on.
+    """Returns the path of a client program, such as pg_dump, of the version that the tests run on.
 
-    Skips where that has the server's programs alone: a tool of another version writes what this server cannot read.
+    Skips the test when that version has no client programs: another version writes dumps that this server cannot read.
     """
     tool = find_place(near, postgres_programs()).programs / name
     if not tool.is_file():
@@ -54,12 +54,12 @@ def postgres_tool(near: Path, name: str) -> Path:
 
 
 def postgres_part(data_dir: Path, *, settings: Mapping[str, str] | None = None) -> EmbeddedPostgres:
-    """A server, of the version that these tests are asked to run on."""
+    """Returns a server, not started, of the version that NIGHTSHIFT_POSTGRES_BIN names."""
     return EmbeddedPostgres(data_dir, settings=settings, programs=postgres_programs())
 
 
 def store_settings(s3: S3Address) -> ObjectStoreSettings:
-    """What a service would read from its environment to reach this store."""
+    """Returns the settings with which a service reaches this store."""
     return ObjectStoreSettings(
         s3_bucket=s3.bucket,
         s3_endpoint=s3.endpoint,
@@ -71,9 +71,9 @@ def store_settings(s3: S3Address) -> ObjectStoreSettings:
 
 @contextlib.contextmanager
 def session_folder() -> Iterator[Path]:
-    """A folder that the database's own user can reach (pytest's are closed to it), removed at the end.
+    """Creates a folder that the database's user can read, which pytest's folders are not, and removes it at the end.
 
-    Folders of sessions that were killed are removed too.
+    Removes the folders of killed sessions too.
     """
     _sweep()
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}-{os.getpid()}-"))
@@ -103,7 +103,7 @@ def _alive(pid: int) -> bool:
 
 @contextlib.asynccontextmanager
 async def fresh_database(server: PostgresAddress) -> AsyncIterator[Database]:
-    """A copy of the migrated template."""
+    """Creates a copy of the migrated template database and drops it at the end."""
     name = f"test_{uuid4().hex[:16]}"
     await _admin(server, f'CREATE DATABASE "{name}" TEMPLATE "{TEMPLATE}"')
     try:
@@ -113,7 +113,7 @@ async def fresh_database(server: PostgresAddress) -> AsyncIterator[Database]:
 
 
 async def create_database(server: PostgresAddress, name: str) -> Database:
-    """An empty database."""
+    """Creates an empty database."""
     await _admin(server, f'CREATE DATABASE "{name}"')
     return Database(server, name)
 
@@ -128,7 +128,7 @@ async def _admin(server: PostgresAddress, statement: str) -> None:
 
 @contextlib.asynccontextmanager
 async def fresh_topics(bootstrap: str, *, keep: bool, partitions: int = 2) -> AsyncIterator[Topics]:
-    """All topics under a prefix of their own; deleted afterwards unless the broker goes away anyway (`keep`)."""
+    """Creates all topics under a random prefix. Deletes them at the end, unless `keep`."""
     topics = Topics(f"t{uuid4().hex[:12]}")
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()

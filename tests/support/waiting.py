@@ -1,4 +1,4 @@
-"""Waiting for a condition instead of sleeping for a guess."""
+"""Waits for a condition instead of sleeping for a guessed time."""
 
 import asyncio
 import inspect
@@ -9,8 +9,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
-# Limits are written for a quiet machine. They end what hangs and measure nothing, so a busy one is given more.
-_PATIENCE = 2.0
+# Tests state limits for an idle machine. A limit only ends a hanging test, so a busy machine gets more time.
+_BUSY_FACTOR = 2.0
 
 
 async def eventually(
@@ -20,13 +20,13 @@ async def eventually(
     what: str | None = None,
     promised: bool = False,
 ) -> T:
-    """Ask until the answer is truthy, and return it. An AssertionError of the predicate counts as "not yet".
+    """Calls the predicate until its result is truthy and returns that. An AssertionError counts as falsy.
 
-    Fails with the last answer, or the last AssertionError, after twice `timeout` seconds. `promised`: the limit is what
-    users are promised, and holds as it is.
+    Raises AssertionError after twice `timeout` seconds, or after `timeout` seconds when the documentation promises
+    users this time (`promised`).
     """
-    patience = timeout if promised else timeout * _PATIENCE
-    deadline, pause = time.monotonic() + patience, _FIRST_PAUSE
+    limit = timeout if promised else timeout * _BUSY_FACTOR
+    deadline, pause = time.monotonic() + limit, _FIRST_PAUSE
     while True:
         failure: AssertionError | None = None
         answer: object = None
@@ -41,7 +41,7 @@ async def eventually(
         if time.monotonic() > deadline:
             name = what or getattr(predicate, "__qualname__", repr(predicate))
             raise AssertionError(
-                f"{name}: not within {patience:g} s; last answer {answer!r}, last failure {failure!r}"
+                f"{name}: not within {limit:g} s; last answer {answer!r}, last failure {failure!r}"
             ) from failure
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE)

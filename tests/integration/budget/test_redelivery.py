@@ -107,6 +107,20 @@ async def test_a_request_of_an_ended_build_is_denied(rig: BudgetRig) -> None:
     assert len(await rig.facts("b", BudgetDenied)) == 1
 
 
+async def test_a_request_leaves_a_grant_with_a_call_in_flight_alone(rig: BudgetRig) -> None:
+    """A build may begin a call under an older grant while its request waits, as after a wake that brought money."""
+    first = await rig.granted("b", 200_000)
+    asked = await rig.ask("b", 300_000)
+    await rig.call("b", first.data.lease_id, reserve=150_000, answered=False)
+    await rig.deliver(asked)
+    assert await rig.facts("b", BudgetSettled) == []
+    assert (await rig.account()).pending == 500_000
+    await rig.answer_call("b", cost=30_000)
+    await rig.deliver(await rig.add("b", CANCELLED))
+    settled = await rig.facts("b", BudgetSettled)
+    assert [(one.posted_microusd, one.estimated_microusd) for one in settled] == [(30_000, None), (0, None)]
+
+
 async def test_a_past_expiry_leaves_a_settled_reservation_alone(rig: BudgetRig) -> None:
     rig.restart(grant_lasts=timedelta(milliseconds=1))
     first = await rig.granted("b", 200_000)

@@ -126,9 +126,9 @@ class SimulatedDeployment:
         await self.broker.publish([event] * times)
         return event
 
-    async def beat(self) -> None:
-        """Waits as long as a polling process waits between two polls."""
-        await asyncio.sleep(self.world.draws.uniform(0.2, 1.0))
+    async def beat(self, longest: float = 1.0) -> None:
+        """Waits between two polls for at most `longest` seconds."""
+        await asyncio.sleep(self.world.draws.uniform(longest / 5, longest))
 
     async def until_over(self) -> None:
         """Returns when the run is over."""

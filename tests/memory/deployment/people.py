@@ -48,7 +48,7 @@ async def cancel_build(deployment: SimulatedDeployment, build_id: str) -> None:
     }
     await asyncio.sleep(world.draws.uniform(0, 40))
     while not conditions[when]() and not deployment.ended(build_id):
-        await asyncio.sleep(0.1)
+        await deployment.beat(0.1)
     while not deployment.ended(build_id):
         request = BuildCancelRequested(build_id=build_id)
         await deployment.request(request, name=f"cancel/{build_id}", subject=build_id)

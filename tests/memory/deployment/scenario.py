@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from functools import partial
 
-from tests.memory.deployment import build_invariants, money, people, services
+from tests.memory.deployment import money, people, services
 from tests.memory.deployment.broker import relay
 from tests.memory.deployment.deployment import SimulatedDeployment
+from tests.support import build_invariants
 
 from nightshift.contracts.events.build import BuildCancelled, BuildReady
 from nightshift.contracts.model import Owner

@@ -1,4 +1,4 @@
-"""The processes of a simulated deployment. Orchestrator and budget are the real ones; gateway and snapshotter scripted."""
+"""The processes of a simulated deployment: real orchestrator and budget service, scripted gateway and snapshotter."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ from nightshift.contracts.events.build import ToolCallRequested
 from nightshift.contracts.events.sandbox import SandboxClosed, SandboxLost, SandboxOpened, ToolCallCompleted
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import Event, Owner, PendingKind
-from nightshift.eventlog.errors import NightshiftError, Refused, Unavailable
+from nightshift.eventlog.errors import Refused, Unavailable
 from nightshift.eventlog.memory import MemoryEventLog
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import NewEvent, PendingItem, RecordedEvent
+from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
 from nightshift.orchestrator.handlers import Handlers
-from nightshift.orchestrator.journal import Journal
-from nightshift.orchestrator.roster import Roster, RosterSettings
-from nightshift.orchestrator.runner import Crew, Runner
-from nightshift.orchestrator.usecases import Builds
+from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, SchedulerSettings
+from nightshift.orchestrator.usecases.requests import Builds
+from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
 from nightshift.snapshotter.domain.view import View, Wanted, see
 
 LEASE_S = 6.0
@@ -36,21 +36,23 @@ E = TypeVar("E", bound=Event)
 
 
 async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
-    """Runs an orchestrator replica until it crashes or the run is over, with the service's own handlers, scheduler and runner."""
+    """Runs the handlers, scheduler and runners of an orchestrator replica until it crashes or the run is over."""
     world = deployment.world
     actor = f"{name}-{world.draws.getrandbits(32)}"
     objects = MemoryObjectStore(deployment.bodies, wire=world)
-    journal = Journal(deployment.log(Owner.ORCHESTRATOR), objects, policy=deployment.policy, actor=actor)
+    repository = EventLogBuildRepository(
+        deployment.log(Owner.ORCHESTRATOR), objects, policy=deployment.policy, actor=actor
+    )
     outside = Outside(deployment)
-    crew = Crew(journal, outside, outside, deployment.policy, world.now)
-    roster = Roster(
+    dependencies = RunnerDependencies(repository, outside, outside, deployment.policy, world.now)
+    scheduler = BuildScheduler(
         RemoteLeases(world, deployment.leases),
         outside,
-        lambda build_id: Runner(build_id, crew),
-        settings=RosterSettings(owner=actor, capacity=2, lease_s=LEASE_S, look_every_s=1.0),
+        lambda build_id: Runner(build_id, dependencies),
+        settings=SchedulerSettings(owner=actor, capacity=2, lease_s=LEASE_S, look_every_s=1.0),
     )
-    builds = Builds(journal, roster, policy=deployment.policy, clock=world.now)
-    handlers = Handlers(builds, roster)
+    builds = Builds(repository, scheduler, policy=deployment.policy, clock=world.now)
+    handlers = Handlers(builds, scheduler)
     subscriptions = (
         handlers.on_requests(),
         handlers.on_sandboxes(),
@@ -58,12 +60,12 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
         handlers.on_builds(),
     )
     consumers = [Consumer(world, deployment.broker, name, one) for one in subscriptions]
-    await _run(deployment, [roster.keep(), *(consumer.run() for consumer in consumers)])
-    await roster.close()
+    await _run(deployment, [scheduler.keep(), *(consumer.run() for consumer in consumers)])
+    await scheduler.close()
 
 
 async def budget(deployment: SimulatedDeployment, name: str) -> None:
-    """Runs a budget replica until it crashes or the run is over, with the service's own handlers, use cases and wake scheduler."""
+    """Runs the handlers and the wake scheduler of a budget replica until it crashes or the run is over."""
     world = deployment.world
     log = deployment.log(Owner.BUDGET)
     ledger = MemoryLedger(
@@ -128,9 +130,7 @@ async def _close_sandbox(log: MemoryEventLog, item: PendingItem) -> None:
     opened, ended = events[item.version - 1], any(event.data.terminal for event in events)
     assert isinstance(opened.data, SandboxOpened)
     closed = SandboxClosed(sandbox_id=opened.data.sandbox_id, reason="ended" if ended else "asleep")
-    await log.append(
-        item.stream_id, [NewEvent(closed, opened.event_id)], expected_version=events[-1].version
-    )
+    await log.append(item.stream_id, [NewEvent(closed, opened.event_id)], expected_version=events[-1].version)
 
 
 async def snapshotter(deployment: SimulatedDeployment) -> None:

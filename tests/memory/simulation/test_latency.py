@@ -15,9 +15,9 @@ from nightshift.eventlog.leases.memory import MemoryLeases
 from nightshift.eventlog.memory import MemoryEventLog
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.simulation import World, simulate
+from nightshift.simulation.fault_profile import SHORTEST
 from nightshift.simulation.loop import CURRENT_RUN
 from nightshift.simulation.scenarios import bus, leases, log
-from nightshift.simulation.fault_profile import SHORTEST
 
 #: The adapters that stand for a server.
 REMOTE = (MemoryEventLog, MemoryLeases, MemoryObjectStore, MemoryBus, MemoryLedger, bus.DeadLetterProducer)
@@ -82,7 +82,9 @@ def times(monkeypatch) -> CallTimes:
     ],
     ids=["log", "leases", "bus", "deployment"],
 )
-def test_each_call_of_a_port_from_a_process_takes_time(times: CallTimes, scenario, seeds: int, used: set[str]):
+def test_each_call_of_a_port_from_a_process_takes_time(
+    times: CallTimes, scenario, seeds: int, used: set[str]
+):
     for seed in range(seeds):
         simulate(scenario, seed)
     assert used <= set(times.called)

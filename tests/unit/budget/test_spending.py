@@ -40,12 +40,12 @@ def failed(turn: int, cost: int, kind: str) -> ModelCallFailed:
     [
         ([], Spent(0, 0)),
         ([started(1, 900), responded(1, 20)], Spent(20, 0)),
-        ([started(1, 900)], Spent(900, 900)),
+        ([started(1, 900)], Spent(900, 900, in_flight=True)),
         ([started(1, 900), failed(1, 900, "abandoned")], Spent(900, 900)),
         ([started(1, 900), failed(1, 30, "cancelled")], Spent(30, 30)),
         ([started(1, 900), failed(1, 30, "malformed")], Spent(30, 0)),
         ([started(1, 900), failed(1, 0, "overloaded")], Spent(0, 0)),
-        ([started(1, 900), responded(1, 20), started(2, 700)], Spent(720, 700)),
+        ([started(1, 900), responded(1, 20), started(2, 700)], Spent(720, 700, in_flight=True)),
         ([started(1, 900, uuid4()), responded(1, 20)], Spent(0, 0)),
     ],
 )

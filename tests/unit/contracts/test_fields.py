@@ -25,8 +25,7 @@ FOR_CONSUMERS = {
     ("model_call.failed", "price_version"): "which price table the cost was calculated with",
     ("sandbox.restored", "from_snapshot"): "which snapshot the files came from",
     ("budget.settled", "reserved_microusd"): "the reservation beside what was posted of it",
-    ("budget.period_set", "period_budget_microusd"): "the account's budget, for an audit of its days",
-    ("budget.period_set", "period_days"): "the account's period, for an audit of its days",
+    ("budget.settled", "estimated_microusd"): "the part of the charge that a provider's bill may correct",
     ("budget.period_set", "period_start"): "the account's period, for an audit of its days",
     ("budget.refreshed", "limit_microusd"): "what a day may spend, for dashboards",
     ("budget.refreshed", "spent_in_period_microusd"): "how the limit of a day was calculated",
@@ -41,13 +40,18 @@ class Module:
         self.reads = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
         self.reads |= {name for node in nodes if isinstance(node, ast.MatchClass) for name in node.kwd_attrs}
         self.names = {node.id for node in nodes if isinstance(node, ast.Name)}
-        self.makes = {
-            name.id
-            for node in nodes
-            if isinstance(node, ast.Call)
-            for name in (node.func, *node.args)
-            if isinstance(name, ast.Name)
-        }
+        self.makes = set(map(made, nodes))
+
+
+def made(node: ast.AST) -> str | None:
+    """The name of the class that this node makes an instance of, if it does."""
+    match node:
+        case ast.Call(func=ast.Name(id=name)):
+            return name
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="model_validate" | "model_construct")):
+            return name
+        case _:
+            return None
 
 
 @cache

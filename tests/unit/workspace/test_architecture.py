@@ -1,4 +1,4 @@
-"""What import-linter cannot see: calls inside a pure domain, and that contracts need nothing but pydantic."""
+"""Rules that import-linter cannot check: no impure call in a domain, no dependency of contracts but pydantic."""
 
 import ast
 import sys
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[3]
 DOMAINS = sorted(ROOT.glob("services/*/src/nightshift/*/domain/**/*.py"))
 CONTRACTS = sorted((ROOT / "libs/contracts/src").rglob("*.py"))
 
-#: Attributes whose call asks the clock or chance, and names whose call reaches out.
+#: Methods that read a clock or draw a random value, and functions that do that or IO.
 IMPURE_ATTRIBUTES = {"now", "utcnow", "today", "fromtimestamp", "uuid1", "uuid4", "uuid6", "uuid7"}
 IMPURE_NAMES = {"open", "print", "input", "exec", "eval", "__import__", "uuid1", "uuid4", "uuid6", "uuid7"}
 
@@ -56,21 +56,21 @@ def imported(tree: ast.AST) -> Iterator[str]:
         "import urllib.request",
     ],
 )
-def test_an_impurity_would_be_found(source):
+def test_an_impure_call_is_found(source):
     assert list(impurities(ast.parse(source)))
 
 
-def test_there_are_domains_to_look_at():
+def test_the_search_covers_every_domain():
     assert {path.relative_to(ROOT).parts[1] for path in DOMAINS} >= {"budget", "orchestrator", "relay"}
 
 
 @pytest.mark.parametrize("path", DOMAINS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_domain_asks_no_clock_draws_nothing_and_waits_for_nothing(path):
+def test_a_domain_is_pure(path):
     assert list(impurities(ast.parse(path.read_text()))) == []
 
 
 @pytest.mark.parametrize("path", CONTRACTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_contracts_import_pydantic_and_the_standard_library_only(path):
+def test_contracts_import_only_pydantic_and_the_stdlib(path):
     allowed = set(sys.stdlib_module_names) | {"pydantic", "pydantic_core"}
     foreign = {
         name
@@ -81,7 +81,7 @@ def test_contracts_import_pydantic_and_the_standard_library_only(path):
 
 
 def test_the_namespace_has_no_init_file():
-    # One such file would hide every other member's part of the namespace.
+    # Python would then find only the package of this one member.
     assert (
         list(ROOT.glob("*/*/src/nightshift/__init__.py")) + list(ROOT.glob("cli/src/nightshift/__init__.py"))
         == []

@@ -1,4 +1,4 @@
-"""What the documents say is there: links, make targets, commands."""
+"""Links, make targets and commands that the documents name exist."""
 
 import re
 import subprocess
@@ -26,18 +26,18 @@ def prose(path: Path) -> str:
 
 
 def anchor(heading: str) -> str:
-    """The fragment that a heading gets."""
+    """Returns the fragment of a heading in a link."""
     words = re.sub(r"[^\w\- ]", "", heading.replace("`", "").strip().lower())
     return words.replace(" ", "-")
 
 
 @pytest.mark.parametrize("name", REQUIRED)
-def test_the_documents_are_there(name):
+def test_the_required_documents_exist(name):
     assert (ROOT / name).stat().st_size > 500
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_inside_the_tree_lead_somewhere(path):
+def test_relative_links_point_to_files_and_headings(path):
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(path)):
         if re.match(r"[a-z]+:", target):
             continue
@@ -50,7 +50,7 @@ def test_links_inside_the_tree_lead_somewhere(path):
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_make_targets_that_are_named_exist(path):
+def test_named_make_targets_exist(path):
     named = set(re.findall(r"(?:`|^\s*|\$ )make ([a-z][a-z0-9-]*)", path.read_text(), re.MULTILINE))
     assert named <= TARGETS
 
@@ -67,16 +67,16 @@ def test_commands_in_code_blocks_exist(path):
     assert named <= known
 
 
-def test_the_makefile_has_the_promised_targets_and_explains_each():
+def test_make_help_explains_every_required_target():
     assert TARGETS >= REQUIRED_TARGETS
-    told = subprocess.run(
+    help_text = subprocess.run(
         ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, check=True, text=True
     )
     for target in REQUIRED_TARGETS:
-        assert re.search(rf"make {target}\s+\w{{3,}}", told.stdout), target
+        assert re.search(rf"make {target}\s+\w{{3,}}", help_text.stdout), target
 
 
-def test_ci_runs_the_targets_that_test_and_no_others():
+def test_ci_runs_exactly_the_testing_targets():
     run = re.search(r"^steps=\((.*)\)$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
     assert run is not None
     # `make`, its flags, and one target.
@@ -86,7 +86,7 @@ def test_ci_runs_the_targets_that_test_and_no_others():
     assert named == {"check", *(target for target in TARGETS if re.fullmatch("test(-long|-kafka)?", target))}
 
 
-def test_every_decision_record_says_why_and_what_follows():
+def test_every_adr_has_its_sections_and_fits_a_page():
     records = sorted((ROOT / "docs/adr").glob("[0-9]*.md"))
     assert [int(path.name[:4]) for path in records] == list(range(1, len(records) + 1))
     assert len(records) >= 6
@@ -94,3 +94,16 @@ def test_every_decision_record_says_why_and_what_follows():
         headings = re.findall(r"^## (.*)$", path.read_text(), re.MULTILINE)
         assert headings[:3] == ["Context", "Decision", "Consequences"], path.name
         assert len(path.read_text().splitlines()) <= 60, path.name
+
+
+def test_the_readme_prints_only_commands_that_tests_run():
+    """`tests/e2e/devstack/test_readme_commands.py` runs the commands, `tests/e2e/demo` the demo, CI the targets."""
+    blocks = re.findall(
+        r"```(?:sh|bash|console)\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL
+    )
+    lines = [re.sub(r"\s+#.*", "", line) for block in blocks for line in block.splitlines()]
+    others = {line for line in lines if not line.startswith(".venv/bin/nightshift ")}
+    assert others == {"make setup", "make demo", "make check", "make test"}
+    assert re.search(
+        r"^demo: setup .*\n\t@\.venv/bin/nightshift demo$", (ROOT / "Makefile").read_text(), re.MULTILINE
+    )

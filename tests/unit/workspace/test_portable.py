@@ -1,4 +1,4 @@
-"""What our code may not rely on: the machine's locale, and the newest patch of the oldest Python that we support."""
+"""The code does not depend on the machine's locale or on a patch release of Python."""
 
 import ast
 from pathlib import Path
@@ -15,8 +15,8 @@ def nodes():
             yield path.relative_to(ROOT).as_posix(), node
 
 
-def as_text_of_the_locale(call: ast.Call) -> bool:
-    """Whether the call reads or writes text and leaves it to the machine in which encoding."""
+def uses_locale_encoding(call: ast.Call) -> bool:
+    """Whether the call reads or writes text without naming an encoding."""
     given = {keyword.arg: keyword.value for keyword in call.keywords}
     if "encoding" in given:
         return False
@@ -37,15 +37,15 @@ def as_text_of_the_locale(call: ast.Call) -> bool:
     return isinstance(mode, ast.Constant) and set(str(mode.value)) <= set("rwax+t")
 
 
-def test_no_file_is_read_or_written_in_the_encoding_of_the_machine():
+def test_every_text_file_is_opened_with_an_encoding():
     found = [
         f"{path}:{node.lineno}"
         for path, node in nodes()
-        if isinstance(node, ast.Call) and as_text_of_the_locale(node)
+        if isinstance(node, ast.Call) and uses_locale_encoding(node)
     ]
     assert found == []
 
 
-def test_no_error_passes_through_except_star():
-    """Before Python 3.11.4 what is raised there comes out within a group, and nobody knows it by its type."""
+def test_no_code_uses_except_star():
+    """Before Python 3.11.4 an error raised inside `except*` arrives in a group, so no caller matches its type."""
     assert [f"{path}:{node.lineno}" for path, node in nodes() if isinstance(node, ast.TryStar)] == []

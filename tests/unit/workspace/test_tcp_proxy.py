@@ -1,4 +1,4 @@
-"""The tests' proxy leaves nothing open, whenever it is closed."""
+"""The TCP proxy of the tests closes every connection."""
 
 import asyncio
 import gc
@@ -10,7 +10,7 @@ from tests.support.tcp_proxy import tcp_proxy
 
 @pytest.mark.parametrize("let_pass", [None, 0])
 @pytest.mark.parametrize("turns", range(6))
-def test_a_connection_that_comes_while_it_closes_is_closed_too(turns: int, let_pass: int | None) -> None:
+def test_a_connection_made_while_closing_is_closed(turns: int, let_pass: int | None) -> None:
     async def connect_and_leave(port: int) -> None:
         async with tcp_proxy("127.0.0.1", port) as proxy:
             proxy.let_pass = let_pass
@@ -22,4 +22,4 @@ def test_a_connection_that_comes_while_it_closes_is_closed_too(turns: int, let_p
     with socket.create_server(("127.0.0.1", 0)) as behind:
         asyncio.run(connect_and_leave(behind.getsockname()[1]))
     clients[0].close()
-    gc.collect()  # what is still open warns, and a warning is an error
+    gc.collect()  # an open socket warns here, and warnings are errors

@@ -1,4 +1,4 @@
-"""What the tree as a whole promises: locked dependencies, scripts that parse, nothing of one machine in it."""
+"""Checks of the whole tree: locked dependencies, alike members, valid scripts, no path of one machine."""
 
 import re
 import runpy
@@ -19,7 +19,7 @@ MEMBERS = sorted(
 )
 LOCK = (ROOT / "requirements.lock").read_text()
 
-#: Hosts of package indexes and repositories, in parts so that this file does not hold them.
+#: Hosts of package registries, in parts so that this file does not contain them.
 REGISTRIES = [
     ".".join(parts)
     for parts in (
@@ -33,9 +33,9 @@ REGISTRIES = [
         ("crates", "io"),
     )
 ]
-#: Where a developer's machine shows through, built so that it is not found here. Homes of sandboxes are no such place.
-PLACES = [
-    r"(?<![\w./-])/" + place for place in ("work" + "/", r"home/(?!user/|workspace/)[a-z]\w*/", r"Users/\w+/")
+#: Patterns of paths of a developer's machine, in parts for the same reason. Homes inside sandboxes are allowed.
+PRIVATE_PATHS = [
+    r"(?<![\w./-])/" + path for path in ("work" + "/", r"home/(?!user/|workspace/)[a-z]\w*/", r"Users/\w+/")
 ]
 
 
@@ -55,7 +55,7 @@ def hits(pattern: str, text: str) -> list[str]:
     return [match.group(0) for match in re.finditer(pattern, text)]
 
 
-@pytest.mark.parametrize("pattern", PLACES)
+@pytest.mark.parametrize("pattern", PRIVATE_PATHS)
 def test_no_tracked_file_holds_a_path_of_one_machine(pattern):
     found = {name: found for name, text in tracked_texts() if (found := hits(pattern, text))}
     assert found == {}
@@ -66,13 +66,13 @@ def test_no_tracked_file_names_a_package_registry():
     assert found == {}
 
 
-def test_the_searches_above_would_find_something():
-    place = "work" + "/"
-    assert hits(PLACES[0], f"see /{place}x") == [f"/{place}"]
-    assert hits(PLACES[0], f"a/{place}x, ./{place}x") == []
+def test_the_path_search_finds_an_example():
+    path = "work" + "/"
+    assert hits(PRIVATE_PATHS[0], f"see /{path}x") == [f"/{path}"]
+    assert hits(PRIVATE_PATHS[0], f"a/{path}x, ./{path}x") == []
 
 
-def test_every_locked_package_has_hashes_and_no_address():
+def test_locked_packages_have_hashes_and_no_address():
     entries = [entry for entry in re.split(r"\n(?=\S)", LOCK) if entry and not entry.startswith("#")]
     assert len(entries) > 50
     for entry in entries:
@@ -85,7 +85,7 @@ def normal(name: str) -> str:
 
 
 @pytest.mark.parametrize("member", MEMBERS, ids=lambda path: str(path.parent.relative_to(ROOT)))
-def test_everything_a_member_needs_is_locked_or_a_member(member):
+def test_a_members_dependencies_are_locked_or_members(member):
     locked = {normal(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", LOCK, re.MULTILINE)}
     own = {tomllib.loads(path.read_text())["project"]["name"] for path in MEMBERS}
     project = tomllib.loads(member.read_text())["project"]
@@ -94,7 +94,7 @@ def test_everything_a_member_needs_is_locked_or_a_member(member):
 
 
 @pytest.mark.parametrize("member", MEMBERS, ids=lambda path: str(path.parent.relative_to(ROOT)))
-def test_members_are_alike(member):
+def test_members_have_the_same_metadata(member):
     meta = tomllib.loads(member.read_text())
     folder = member.parent
     module = meta["tool"]["uv"]["build-backend"]["module-name"]
@@ -104,8 +104,17 @@ def test_members_are_alike(member):
     assert (folder / meta["project"]["readme"]).exists()
 
 
-def test_an_id_of_a_cluster_is_never_taken_for_an_option(monkeypatch):
-    """One of 64 would be, and the lane would not start."""
+def test_no_member_depends_on_the_simulation():
+    depending = [
+        str(member.parent.relative_to(ROOT))
+        for member in MEMBERS
+        if "nightshift-simulation" in " ".join(tomllib.loads(member.read_text())["project"]["dependencies"])
+    ]
+    assert depending == []
+
+
+def test_a_cluster_id_never_looks_like_an_option(monkeypatch):
+    """An id that begins with `-` would stop the server from starting."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     lane = runpy.run_path(str(ROOT / "scripts/kafka_lane.py"))
     drawn = {lane["cluster_id"]() for _ in range(2000)}
@@ -125,7 +134,7 @@ def test_an_id_of_a_cluster_is_never_taken_for_an_option(monkeypatch):
         ("postgres", ["run", "14", "15", "--", "true"], "there is no version 14 here, only 15, 16, 17"),
     ],
 )
-def test_a_lane_that_is_asked_for_nonsense_says_so_and_starts_nothing(lane, arguments, complaint):
+def test_a_server_script_rejects_wrong_arguments(lane, arguments, complaint):
     command = [sys.executable, ROOT / f"scripts/{lane}_lane.py", *arguments]
     ran = subprocess.run(command, check=False, capture_output=True, text=True)
     assert ran.returncode == 2
@@ -133,7 +142,7 @@ def test_a_lane_that_is_asked_for_nonsense_says_so_and_starts_nothing(lane, argu
 
 
 @pytest.mark.parametrize("script", ["scripts/setup.sh", "scripts/lock.sh", ".ci/run"])
-def test_shell_scripts_parse_are_strict_and_executable(script):
+def test_shell_scripts_are_valid_strict_and_executable(script):
     path = ROOT / script
     assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
     assert "set -euo pipefail" in path.read_text()

@@ -4,17 +4,17 @@ Run it with `python -m nightshift.simulation`. It tests the ports and the pure c
 threads, which cannot run on a simulated loop; they have tests on real servers.
 """
 
-from nightshift.simulation.run import Outcome, Scenario, SimulationFailed, simulate
 from nightshift.simulation.fault_profile import FaultProfile
+from nightshift.simulation.run import Outcome, Scenario, SimulationFailed, simulate
 from nightshift.simulation.world import SimulatedProcess, Violation, World
 
 __all__ = [
+    "FaultProfile",
     "Outcome",
-    "SimulatedProcess",
     "Scenario",
+    "SimulatedProcess",
     "SimulationFailed",
     "Violation",
-    "FaultProfile",
     "World",
     "simulate",
 ]

@@ -27,7 +27,9 @@ class Outcome:
 class SimulationFailed(Exception):
     """A run that raised. Holds the seed, which reproduces the run, and the trace."""
 
-    def __init__(self, *, seed: int, profile: FaultProfile, trace: tuple[str, ...], cause: BaseException) -> None:
+    def __init__(
+        self, *, seed: int, profile: FaultProfile, trace: tuple[str, ...], cause: BaseException
+    ) -> None:
         super().__init__(f"seed {seed}: {type(cause).__name__}: {cause}")
         self.seed = seed
         self.profile = profile

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from nightshift.eventlog.errors import Unavailable
-from nightshift.simulation.loop import CURRENT_RUN, ProcessRun, SimulatedLoop
 from nightshift.simulation.fault_profile import FaultProfile
+from nightshift.simulation.loop import CURRENT_RUN, ProcessRun, SimulatedLoop
 
 T = TypeVar("T")
 

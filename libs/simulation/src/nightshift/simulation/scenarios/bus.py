@@ -105,7 +105,9 @@ class Relay:
     async def main(self) -> None:
         while not self.store.done():
             rows = [row for rows in self.store.tables.shards.values() for row in rows]
-            asked = [row for row in rows if row.type == ToolCallRequested.type]  # results belong to another topic
+            asked = [
+                row for row in rows if row.type == ToolCallRequested.type
+            ]  # results belong to another topic
             for row in sorted(asked, key=lambda row: row.position):
                 if row.event_id not in self.store.sent or self.world.strikes(self.world.profile.redeliveries):
                     dataref = await self._kept(row) if row.version % 2 == 0 else None
@@ -145,7 +147,9 @@ class Replica:
         async with WorkerPool("simulated", limit=2) as self.pool:
             subscription = Subscription(TOPIC, GROUP, {ToolCallRequested: self.on_call}, gate=self.pool)
             objects = MemoryObjectStore(self.store.bodies, wire=self.world)
-            parking = DeadLetterPublisher(DeadLetterProducer(self.world, self.store), objects, topic="simulated.dead-letter")
+            parking = DeadLetterPublisher(
+                DeadLetterProducer(self.world, self.store), objects, topic="simulated.dead-letter"
+            )
             dispatcher = Dispatcher(subscription, objects=objects)
             settler = Settler(dispatcher, parking, policy.retry, topic=TOPIC, group=GROUP, gate=self.pool)
             intake = Intake(settler, policy, topic=TOPIC, group=GROUP)

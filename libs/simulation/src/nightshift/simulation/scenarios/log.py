@@ -31,7 +31,9 @@ class Fixture:
 
     drawn_ids: bool = False  # each attempt of an append derives its event ids from a cause of its own
     any_version: bool = False  # CounterUp appends without an expected version
-    late_rows: bool = False  # a row becomes visible after its position was drawn, as without the lock of an append
+    late_rows: bool = (
+        False  # a row becomes visible after its position was drawn, as without the lock of an append
+    )
     cursor_first: bool = False  # the reader stores its cursor before it publishes
 
 
@@ -77,7 +79,8 @@ class Writer(Actor):
             while True:
                 cause = self.cause(step)
                 appends = [
-                    Append(name, [message(text, cause=cause, index=index)]) for index, name in enumerate(STREAMS)
+                    Append(name, [message(text, cause=cause, index=index)])
+                    for index, name in enumerate(STREAMS)
                 ]
                 try:
                     await self.log.append_all(appends)

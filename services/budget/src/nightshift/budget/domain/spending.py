@@ -10,10 +10,14 @@ from nightshift.contracts.model import Event
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Microdollars. `estimated` is the part of `total` for which the provider gave no final usage."""
+    """Microdollars. `estimated` is the part of `total` for which the provider gave no final usage.
+
+    `in_flight` is true while a call has no answer yet: its cost will be known later.
+    """
 
     total: int
     estimated: int = 0
+    in_flight: bool = False
 
 
 def spent_under(lease_id: UUID, events: Iterable[Event]) -> Spent:
@@ -23,14 +27,18 @@ def spent_under(lease_id: UUID, events: Iterable[Event]) -> Spent:
     is the cost of a failed call: only an answer, or a malformed one, carries the provider's final usage.
     """
     costs: dict[tuple[int, int], Spent] = {}
+    in_flight: set[tuple[int, int]] = set()
     for event in events:
         match event:
             case ModelCallStarted(lease_id=under) if under == lease_id:
                 costs[event.turn, event.attempt] = Spent(event.reserve_microusd, event.reserve_microusd)
+                in_flight.add((event.turn, event.attempt))
             case ModelCallResponded() | ModelCallFailed() if (event.turn, event.attempt) in costs:
                 cost = event.cost_microusd
                 billed = isinstance(event, ModelCallResponded) or event.kind == "malformed"
                 costs[event.turn, event.attempt] = Spent(cost, 0 if billed else cost)
+                in_flight.discard((event.turn, event.attempt))
             case _:
                 pass
-    return Spent(sum(one.total for one in costs.values()), sum(one.estimated for one in costs.values()))
+    total = sum(one.total for one in costs.values())
+    return Spent(total, sum(one.estimated for one in costs.values()), bool(in_flight))

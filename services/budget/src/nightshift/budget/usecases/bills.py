@@ -1,7 +1,7 @@
 """Reads from a build's stream what was spent under its reservations, and settles them in an account."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from nightshift.budget.domain import events
@@ -34,6 +34,10 @@ class Bills:
 
     bills: Sequence[Bill] = ()
     version: int | None = None
+
+    def without_calls_in_flight(self) -> "Bills":
+        """Leave out the reservations under which a call still runs: its real cost is not known yet."""
+        return replace(self, bills=[bill for bill in self.bills if not bill.spent.in_flight])
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,14 +32,14 @@ class Grants:
     async def answer(self, event: RecordedEvent, request: BudgetRequested) -> None:
         """Grant or deny a request that waits for its answer; one that does not wait changes nothing.
 
-        Older reservations of the build are settled in the same transaction: what they release counts as left.
-        A request of a build that has ended is denied.
+        Older reservations of the build are settled in the same transaction, except those under which a call still runs:
+        what they release counts as left. A request of a build that has ended is denied.
         """
         ended = False
         for _ in range(ATTEMPTS):
             bills = await self._bills(event.subject, granted_before=event.version, but=request.lease_id)
             try:
-                change = await self._answer(event, request, bills, ended=ended)
+                change = await self._answer(event, request, bills.without_calls_in_flight(), ended=ended)
             except StreamClosed:
                 ended = True
                 continue

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 import structlog
@@ -26,6 +27,8 @@ from nightshift.contracts.ids import event_id
 from nightshift.contracts.model import PendingKind
 from nightshift.eventlog.errors import EventIdReused, Refused, StreamClosed, Transient, VersionConflict
 from nightshift.eventlog.port import Append, EventLog, NewEvent, PendingItem, RecordedEvent, build_stream
+
+WakeReason = Literal["refresh", "top_up", "person", "provider"]
 
 _log = structlog.get_logger(__name__)
 
@@ -144,21 +147,21 @@ class Wakes:
         return False
 
     async def _wake_in_turn(
-        self, sleepers: Sequence[Sleeper], *, reason: str
+        self, sleepers: Sequence[Sleeper], *, reason: WakeReason
     ) -> Sequence[tuple[Sleeper, Unpaid]]:
         """Wake these builds of one account, the longest asleep first. Returns those that cannot be paid."""
         unpaid = []
         queue = sorted(sleepers, key=lambda one: one.slept.recorded_at)
         for place, sleeper in enumerate(queue):
             later = [one.need for one in queue[place + 1 :] if one.need is not None]
-            why = "provider" if sleeper.sleep.reason == "provider" else reason
+            why: WakeReason = "provider" if sleeper.sleep.reason == "provider" else reason
             missing = await self._wake(sleeper, why, sleeper.slept.event_id, later=later)
             if missing is not None:
                 unpaid.append((sleeper, missing))
         return unpaid
 
     async def _wake(
-        self, sleeper: Sleeper, reason: str, cause: UUID, *, later: Sequence[Need] = ()
+        self, sleeper: Sleeper, reason: WakeReason, cause: UUID, *, later: Sequence[Need] = ()
     ) -> Unpaid | None:
         """Reserve the next call's money and wake the build, in one transaction. Returns why not, or None."""
         for _ in range(ATTEMPTS):
@@ -188,7 +191,7 @@ class Wakes:
         need: Need,
         bills: Bills,
         *,
-        reason: str,
+        reason: WakeReason,
         cause: UUID,
         later: Sequence[Need],
     ) -> Unpaid | None:
@@ -207,7 +210,7 @@ class Wakes:
             if not amount:
                 unpaid = Unpaid(account.left_today, day.refresh_at)
                 return None
-            wake = WakeRequested.model_validate({"reason": reason})
+            wake = WakeRequested(reason=reason)
             lease_id = event_id(cause, wake.type)  # the reservation has the id of its wake
             granted = events.granted(
                 account,
@@ -227,9 +230,9 @@ class Wakes:
             self.note_money(account_id)
         return unpaid
 
-    async def _append_wake(self, sleeper: Sleeper, reason: str, cause: UUID) -> None:
+    async def _append_wake(self, sleeper: Sleeper, reason: WakeReason, cause: UUID) -> None:
         """Wake a build whose next step costs nothing."""
-        wake = WakeRequested.model_validate({"reason": reason})
+        wake = WakeRequested(reason=reason)
         try:
             await self._event_log.append(
                 sleeper.slept.stream_id, [NewEvent(wake, cause)], expected_version=sleeper.head

@@ -20,10 +20,11 @@ from nightshift.contracts.model import Event
 
 def violations(events: Sequence[Event]) -> list[str]:
     """Every broken promise in the events of a build that has ended."""
-    return [*_calls(events), *_money(events), *_order(events)]
+    return [*calls(events), *money(events), *order(events)]
 
 
-def _calls(events: Sequence[Event]) -> list[str]:
+def calls(events: Sequence[Event]) -> list[str]:
+    """Every attempt starts and ends once, every turn has one answer, every tool call one result."""
     found = []
     started = Counter((e.turn, e.attempt) for e in events if isinstance(e, ModelCallStarted))
     ended = Counter(
@@ -45,7 +46,8 @@ def _calls(events: Sequence[Event]) -> list[str]:
     return found
 
 
-def _money(events: Sequence[Event]) -> list[str]:
+def money(events: Sequence[Event]) -> list[str]:
+    """Every call is covered by its grant, costs at most its worst case, and is part of the bill."""
     found, free, costs, total = [], {}, {}, 0
     for event in events:
         match event:
@@ -69,8 +71,8 @@ def _money(events: Sequence[Event]) -> list[str]:
     return found
 
 
-def _order(events: Sequence[Event]) -> list[str]:
-    """Checkpoint, then the next call or the sleep; nothing between the sleep and the wake."""
+def order(events: Sequence[Event]) -> list[str]:
+    """A checkpoint precedes the next call and the sleep. No call starts during a sleep."""
     found, asleep, checkpoint, answered, open_calls = [], False, 0, 0, set()
     for event in events:
         match event:
