@@ -123,7 +123,7 @@ async def test_while_the_database_is_away_messages_wait_and_are_handled_after(
 
         proxy.cut_answers = 1_000_000
         await _send(kafka_settings, *(f"b{n}" for n in range(2, 12)))
-        await eventually(lambda: "message waits" in service.log(), timeout=_PATIENCE)
+        await eventually(lambda: "message.delayed" in service.log(), timeout=_PATIENCE)
         # More failures than any retry allows.
         await eventually(
             lambda: service.said.count("begun b2") + service.said.count("begun b3") > 8, timeout=_PATIENCE
@@ -168,7 +168,7 @@ async def test_probes_and_metrics_answer_and_no_secret_is_in_the_log(start_servi
     async with KafkaProducer(kafka_settings) as producer:
         poison = Outgoing(kafka_settings.topics.requests, secret.encode(), b"{", request(secret).headers)
         await producer.send([poison])
-    await eventually(lambda: "message parked" in service.log())
+    await eventually(lambda: "message.dead_lettered" in service.log())
     metrics = await eventually(lambda: _counted(port, 'nightshift_dead_letters_total{reason="invalid_data"'))
     assert "nightshift_messages_handled_total" in metrics
     assert secret not in metrics

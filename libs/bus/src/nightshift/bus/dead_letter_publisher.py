@@ -1,25 +1,28 @@
-"""Puts messages into the dead-letter topic, for as long as it takes: a message is neither dropped nor passed by."""
+"""Publishes messages to the dead-letter topic and retries until the broker has acknowledged them."""
 
 import asyncio
+import random
 import time
 
 import structlog
 
-from nightshift.bus import dead_letter_codec, metrics
+from nightshift.bus import dead_letter_codec as codec
+from nightshift.bus import metrics
 from nightshift.bus.dead_letter_codec import Failure
 from nightshift.bus.policy import RetryPolicy
-from nightshift.bus.port import Inbound, Outgoing, Producer
+from nightshift.bus.port import Inbound, Producer
+from nightshift.eventlog.backoff import RetryDelay
 from nightshift.eventlog.errors import Transient
 from nightshift.eventlog.objects.port import ObjectStore
 
-#: Original headers and key above this size are kept in the object store.
+#: Original headers and key above this size (bytes) are kept in the object store.
 _HEADERS_INLINE = 65_536
 
 _log = structlog.get_logger(__name__)
 
 
 class DeadLetterPublisher:
-    """One service's way to the dead-letter topic."""
+    """Publishes one service's dead letters."""
 
     def __init__(
         self,
@@ -30,27 +33,27 @@ class DeadLetterPublisher:
         carry_limit: int = 1_048_576,
         retry: RetryPolicy | None = None,
     ) -> None:
-        """`carry_limit`: bytes that the broker takes in one message."""
+        """`carry_limit` is the largest message in bytes that the broker accepts."""
         self._producer = producer
         self._objects = objects
         self._topic = topic
         self._carry_limit = carry_limit
         self._retry = retry or RetryPolicy()
 
-    async def park(self, message: Inbound, failure: Failure, *, group: str) -> None:
-        """Returns when the dead letter is acked. Waits as long as broker or object store are away."""
-        failures, said = 0, 0.0
+    async def publish(self, message: Inbound, failure: Failure, *, group: str) -> None:
+        """Publish a message as a dead letter. Returns when the broker has acknowledged it.
+
+        Retries as long as the broker or the object store is unavailable.
+        """
+        delay, logged = RetryDelay(self._retry.dependency_backoff, random.random), 0.0
         while True:
             try:
                 await self._send(message, failure, group)
             except Transient as error:
-                failures += 1
-                if time.monotonic() - said > self._retry.say_every_s:
-                    said = time.monotonic()
-                    _log.warning(
-                        "dead letter waits", why=str(error), tries=failures, source_topic=message.topic
-                    )
-                await asyncio.sleep(self._retry.ground_delay(failures))
+                if time.monotonic() - logged > self._retry.log_every_s:
+                    logged = time.monotonic()
+                    _log.warning("dead_letter.delayed", error=str(error), source_topic=message.topic)
+                await asyncio.sleep(delay.after_failure())
             else:
                 metrics.DEAD_LETTERS.labels(message.topic, failure.reason).inc()
                 return
@@ -60,13 +63,13 @@ class DeadLetterPublisher:
             len(name) + len(value or b"") + 8 for name, value in message.headers
         )
         headers_by_reference = around > min(_HEADERS_INLINE, self._carry_limit // 2)
-        room = self._carry_limit - dead_letter_codec.BLOCK_BYTES - (0 if headers_by_reference else around)
+        room = self._carry_limit - codec.BLOCK_BYTES - (0 if headers_by_reference else around)
         value_by_reference = message.value is not None and len(message.value) > room
         if value_by_reference and message.value is not None:
-            await self._keep(message.value)
+            await self._store(message.value)
         if headers_by_reference:
-            await self._keep(dead_letter_codec.pack_headers((*message.headers, ("", message.key))))
-        letter: Outgoing = dead_letter_codec.write(
+            await self._store(codec.pack_headers((*message.headers, ("", message.key))))
+        dead_letter = codec.write(
             self._topic,
             message,
             failure,
@@ -74,8 +77,8 @@ class DeadLetterPublisher:
             value_by_reference=value_by_reference,
             headers_by_reference=headers_by_reference,
         )
-        await self._producer.send([letter])
+        await self._producer.send([dead_letter])
 
-    async def _keep(self, body: bytes) -> None:
-        digest = dead_letter_codec.digest(body)
-        await self._objects.put_if_absent(dead_letter_codec.object_key(digest), body)
+    async def _store(self, body: bytes) -> None:
+        digest = codec.digest(body)
+        await self._objects.put_if_absent(codec.object_key(digest), body)

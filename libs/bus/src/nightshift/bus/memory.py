@@ -1,6 +1,6 @@
-"""The bus in memory, for tests: topics, groups, members, rebalances, uncommitted messages that come again.
+"""The bus in memory, for tests: topics, groups, members, rebalances, and redelivery of uncommitted messages.
 
-Only the broker is made up: what happens to a message is decided by the same intake as on Kafka.
+Only the broker is simulated; messages go through the same intake as on Kafka.
 """
 
 import asyncio
@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from nightshift.bus.batch_intake import BatchIntake
 from nightshift.bus.dead_letter_publisher import DeadLetterPublisher
 from nightshift.bus.dispatch import Dispatcher
-from nightshift.bus.intake import Intake
+from nightshift.bus.message_processor import MessageProcessor
 from nightshift.bus.policy import ConsumerPolicy
-from nightshift.bus.port import GroundProbe, Outgoing, Sent, Subscription, TopicPartition
+from nightshift.bus.port import DependencyProbe, Outgoing, Sent, Subscription, TopicPartition
 from nightshift.bus.restart_guard import Attempts
-from nightshift.bus.settle import Settler
 from nightshift.contracts.registry import CATALOGUE, Registry
 from nightshift.eventlog.objects.port import ObjectStore
 
@@ -65,12 +65,12 @@ class MemoryBus:
         return tuple(sent)
 
     async def read(self, topic: str) -> AsyncIterator[Stored]:
-        """A topic to its end."""
+        """Yield the messages that the topic has now."""
         for message in self.messages(topic):
             yield message
 
     def messages(self, topic: str) -> list[Stored]:
-        """All messages of a topic, by partition and offset."""
+        """Return all messages of a topic, by partition and offset."""
         return [
             message
             for at in range(self._partitions)
@@ -78,11 +78,11 @@ class MemoryBus:
         ]
 
     def committed(self, group: str) -> Mapping[TopicPartition, int]:
-        """The group's committed offsets."""
+        """Return the group's committed offsets."""
         return self._groups[group].committed
 
     def forget_offsets(self, group: str) -> None:
-        """As if the group's offsets had expired; its members begin at the earliest message again."""
+        """Delete the group's offsets, as if they had expired. Its members begin at the earliest message again."""
         self._groups.setdefault(group, _Group()).committed.clear()
 
     def consumers(
@@ -91,14 +91,14 @@ class MemoryBus:
         *,
         dead_letters: str,
         objects: ObjectStore,
-        ground: GroundProbe | None = None,
+        dependencies: DependencyProbe | None = None,
         policy: ConsumerPolicy | None = None,
         registry: Registry = CATALOGUE,
         carry_limit: int = 1_048_576,
     ) -> "MemoryConsumers":
-        """One process's consumers; several of them are several members of their groups."""
+        """Return the consumers of one process. Each call adds a member to the groups."""
         policy = policy or ConsumerPolicy()
-        parking = DeadLetterPublisher(
+        publisher = DeadLetterPublisher(
             self, objects, topic=dead_letters, carry_limit=carry_limit, retry=policy.retry
         )
         members, alone = [], asyncio.Lock()
@@ -111,9 +111,9 @@ class MemoryBus:
                     self,
                     subscription,
                     policy,
-                    parking=parking,
+                    publisher=publisher,
                     dispatcher=dispatcher,
-                    ground=ground,
+                    dependencies=dependencies,
                     alone=alone,
                 )
             )
@@ -126,25 +126,25 @@ class MemoryBus:
         return None
 
     async def join(self, member: "_Member") -> None:
-        """A member comes; everyone's partitions are dealt anew."""
+        """Add a member and assign the partitions anew."""
         group = self._groups.setdefault(member.group, _Group())
         await self._rebalance(group, [*group.members, member])
 
     async def leave(self, member: "_Member") -> None:
-        """A member goes; the others get its partitions."""
+        """Remove a member and assign its partitions to the others."""
         group = self._groups[member.group]
         await self._rebalance(group, [each for each in group.members if each is not member])
 
     def fetch(self, partition: TopicPartition, offset: int, limit: int) -> list[Stored]:
-        """Messages of a partition from an offset on."""
+        """Return up to `limit` messages of a partition from an offset on."""
         return self._logs.get(partition, [])[offset : offset + limit]
 
     def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Remember where the group is."""
+        """Keep committed offsets of the group."""
         self._groups[group].committed.update(offsets)
 
     def attempts(self, group: str) -> dict[TopicPartition, Attempts]:
-        """The attempts at each partition's next message."""
+        """Return the attempts at each partition's next message."""
         return self._groups[group].attempts
 
     async def _rebalance(self, group: _Group, members: list["_Member"]) -> None:
@@ -177,11 +177,11 @@ class MemoryConsumers:
 
     @property
     def assigned(self) -> bool:
-        """Whether every subscription has been dealt its partitions."""
-        return all(member.dealt for member in self._members)
+        """See the Consumers port."""
+        return all(member.assigned for member in self._members)
 
     async def crash(self) -> None:
-        """End as by SIGKILL: nothing is drained, nothing more is committed."""
+        """End as by SIGKILL: drain nothing, commit nothing more."""
         for member in self._members:
             await member.crash()
             await self._bus.leave(member)
@@ -208,30 +208,30 @@ class _Member:
         subscription: Subscription,
         policy: ConsumerPolicy,
         *,
-        parking: DeadLetterPublisher,
+        publisher: DeadLetterPublisher,
         dispatcher: Dispatcher,
-        ground: GroundProbe | None,
+        dependencies: DependencyProbe | None,
         alone: asyncio.Lock,
         batch: int = 100,
     ) -> None:
         self.topic, self.group = subscription.topic, subscription.group
         self.arrived = asyncio.Event()
-        self.dealt = False
+        self.assigned = False
         self.crashed = False
         self._bus = bus
         self._batch = batch
         self._positions: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
-        settler = Settler(
+        processor = MessageProcessor(
             dispatcher,
-            parking,
+            publisher,
             policy.retry,
             topic=self.topic,
             group=self.group,
             gate=subscription.gate,
-            ground=ground,
+            dependencies=dependencies,
         )
-        self._intake = Intake(settler, policy, topic=self.topic, group=self.group, alone=alone)
+        self._intake = BatchIntake(processor, policy, topic=self.topic, group=self.group, alone=alone)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -239,12 +239,12 @@ class _Member:
         self._task = asyncio.create_task(self._poll(), name=f"member of {self.group}")
 
     def assign(self, positions: dict[TopicPartition, int]) -> None:
-        self._positions, self._paused, self.dealt = positions, set(), True
+        self._positions, self._paused, self.assigned = positions, set(), True
         self.arrived.set()
 
     async def revoke(self) -> None:
         gone, self._positions = list(self._positions), {}
-        self.dealt = False
+        self.assigned = False
         if not self.crashed:
             await self._intake.revoked(gone)
 

@@ -8,7 +8,6 @@ from typing import NoReturn
 from nightshift.bus.kafka.consumers import KafkaConsumers
 from nightshift.bus.kafka.producer import KafkaProducer
 from nightshift.bus.port import Handler, Subscription
-from nightshift.bus.publish_notifications import PostgresWakes
 from nightshift.contracts.model import Event, Owner
 from nightshift.eventlog.database import PgConfig
 from nightshift.eventlog.leases.postgres import PostgresLeases
@@ -28,7 +27,7 @@ from nightshift.servicekit import service
 NAME = Owner.ORCHESTRATOR.value
 
 #: How late another replica's word about a build may be heard under traffic: a cancel has to take effect in seconds.
-_PATIENCE_S = 0.1
+_MAX_FETCH_DELAY_S = 0.1
 
 
 def _now() -> datetime:
@@ -62,15 +61,14 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
     running.on_stop(scheduler.close)
     handlers = Handlers(Builds(repository, scheduler, policy=policy, clock=_now), scheduler)
     producer = await running.enter(KafkaProducer(settings, client_id=NAME))
-    wakes = await running.enter(PostgresWakes(database)) if settings.kafka_adaptive_fetch else None
     consumers = await running.enter(
         KafkaConsumers(
             settings,
             _subscriptions(settings, handlers),
             producer=producer,
             objects=objects,
-            ground=database.answers,
-            wakes=wakes,
+            dependencies=database.answers,
+            database=database,
             client_id=NAME,
         )
     )
@@ -94,15 +92,15 @@ def _subscriptions(settings: OrchestratorSettings, handlers: Handlers) -> list[S
     """
     topics = settings.topics
 
-    def facts(topic: str, hears: Mapping[type[Event], Handler], *, patience_s: float = 0.0) -> Subscription:
+    def facts(topic: str, hears: Mapping[type[Event], Handler], *, max_fetch_delay_s: float = 0.0) -> Subscription:
         group = f"{topics.group(NAME, topic)}.{settings.replica_id}"
-        return Subscription(topic, group, hears, from_now=True, patience_s=patience_s)
+        return Subscription(topic, group, hears, from_now=True, max_fetch_delay_s=max_fetch_delay_s)
 
     return [
         Subscription(topics.requests, topics.group(NAME, topics.requests), handlers.on_requests()),
         facts(topics.sandbox, handlers.on_sandboxes()),
         facts(topics.budget, handlers.on_budgets()),
-        facts(topics.build, handlers.on_builds(), patience_s=_PATIENCE_S),
+        facts(topics.build, handlers.on_builds(), max_fetch_delay_s=_MAX_FETCH_DELAY_S),
     ]
 
 

@@ -7,7 +7,6 @@ from typing import NoReturn
 from nightshift.bus.kafka.consumers import KafkaConsumers
 from nightshift.bus.kafka.producer import KafkaProducer
 from nightshift.bus.port import Subscription
-from nightshift.bus.publish_notifications import PostgresWakes
 from nightshift.contracts.model import Owner, PendingKind
 from nightshift.eventlog.database import PgConfig
 from nightshift.eventlog.leases.postgres import PostgresLeases
@@ -30,7 +29,7 @@ from nightshift.servicekit.worker_pool import WorkerPool
 NAME = Owner.SANDBOX_GATEWAY.value
 
 #: How late a snapshot may be heard of under traffic: only the end of a sandbox follows from it.
-_PATIENCE_S = 0.1
+_MAX_FETCH_DELAY_S = 0.1
 
 
 async def start(running: service.Service[GatewaySettings]) -> None:
@@ -68,19 +67,18 @@ async def start(running: service.Service[GatewaySettings]) -> None:
             topics.snapshot,
             topics.group(NAME, topics.snapshot),
             handlers.on_snapshots(),
-            patience_s=_PATIENCE_S,
+            max_fetch_delay_s=_MAX_FETCH_DELAY_S,
         ),
     ]
     producer = await running.enter(KafkaProducer(settings, client_id=NAME))
-    wakes = await running.enter(PostgresWakes(database)) if settings.kafka_adaptive_fetch else None
     consumers = await running.enter(
         KafkaConsumers(
             settings,
             subscriptions,
             producer=producer,
             objects=objects,
-            ground=database.answers,
-            wakes=wakes,
+            dependencies=database.answers,
+            database=database,
             client_id=NAME,
         )
     )

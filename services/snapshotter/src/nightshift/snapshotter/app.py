@@ -6,7 +6,6 @@ from typing import NoReturn
 from nightshift.bus.kafka.consumers import KafkaConsumers
 from nightshift.bus.kafka.producer import KafkaProducer
 from nightshift.bus.port import Subscription
-from nightshift.bus.publish_notifications import PostgresWakes
 from nightshift.contracts.model import Owner, PendingKind
 from nightshift.eventlog.database import PgConfig
 from nightshift.eventlog.objects.s3 import S3ObjectStore
@@ -23,7 +22,7 @@ from nightshift.snapshotter.usecases import Snapshots
 NAME = Owner.SNAPSHOTTER.value
 
 #: How late a checkpoint may be heard of under traffic: the agent waits for no snapshot, and a snapshot takes longer.
-_PATIENCE_S = 0.1
+_MAX_FETCH_DELAY_S = 0.1
 #: Projects whose blobs are remembered; those of another are listed again when it is needed.
 _PROJECTS = 256
 
@@ -49,7 +48,6 @@ async def start(running: service.Service[SnapshotterSettings]) -> None:
     pool = await running.enter(WorkerPool(NAME, limit=settings.snapshot_parallel))
     handlers, topics = Handlers(snapshots, pool), settings.topics
     producer = await running.enter(KafkaProducer(settings, client_id=NAME))
-    wakes = await running.enter(PostgresWakes(database)) if settings.kafka_adaptive_fetch else None
     consumers = await running.enter(
         KafkaConsumers(
             settings,
@@ -59,13 +57,13 @@ async def start(running: service.Service[SnapshotterSettings]) -> None:
                     topics.group(NAME, topics.build),
                     handlers.on_builds(),
                     gate=pool,
-                    patience_s=_PATIENCE_S,
+                    max_fetch_delay_s=_MAX_FETCH_DELAY_S,
                 )
             ],
             producer=producer,
             objects=objects,
-            ground=database.answers,
-            wakes=wakes,
+            dependencies=database.answers,
+            database=database,
             client_id=NAME,
         )
     )

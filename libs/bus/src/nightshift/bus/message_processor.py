@@ -1,6 +1,7 @@
-"""Settles one message: skipped, handled, or parked. The only place where a handler's errors are caught and judged."""
+"""Processes one message: skips it, handles it, or dead-letters it. The only place that catches handlers' errors."""
 
 import asyncio
+import random
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,46 +13,47 @@ from nightshift.bus.dead_letter_codec import Failure
 from nightshift.bus.dead_letter_publisher import DeadLetterPublisher
 from nightshift.bus.dispatch import SKIPS, Dispatcher
 from nightshift.bus.partition_worker import PartitionWorker
-from nightshift.bus.policy import Branch, RetryPolicy, branch_of, is_ground_away, reason_of
-from nightshift.bus.port import Gate, GroundProbe, Inbound
+from nightshift.bus.policy import Branch, RetryPolicy, branch_of, is_dependency_unavailable, reason_of
+from nightshift.bus.port import DependencyProbe, Gate, Inbound
 from nightshift.contracts.envelope import peek
 
 _log = structlog.get_logger(__name__)
 
-#: Failures of messages that were in hand when their partition went away are remembered for its return, up to so many.
+#: The most messages whose failures are remembered after their partition was revoked.
 _REMEMBERED = 10_000
 
 
-class Settler:
-    """One subscription's judgement over its messages."""
+class MessageProcessor:
+    """Processes the messages of one subscription."""
 
     def __init__(
         self,
         dispatcher: Dispatcher,
-        parking: DeadLetterPublisher,
+        dead_letters: DeadLetterPublisher,
         retry: RetryPolicy,
         *,
         topic: str,
         group: str,
         gate: Gate | None = None,
-        ground: GroundProbe | None = None,
+        dependencies: DependencyProbe | None = None,
     ) -> None:
+        """Without `dependencies`, a dependency is unavailable whenever a handler raises Unavailable."""
         self._dispatcher = dispatcher
-        self._parking = parking
+        self._dead_letters = dead_letters
         self._retry = retry
         self._topic = topic
         self._group = group
         self._gate = gate
-        self._ground = ground
+        self._dependencies = dependencies
         self._failures: dict[tuple[str, int, int], Failure] = {}
         self._handled = metrics.HANDLED.labels(topic, group)
-        # Most messages are skipped, and to find the counter would be most of the skipping.
+        # Most messages are skipped, and finding the counter would take most of the time of a skip.
         self._skipped = {why: metrics.SKIPPED.labels(topic, group, why) for why in SKIPS}
-        self._said = 0.0
+        self._logged = 0.0
         self.settled = 0
 
-    async def settle(self, message: Inbound, worker: PartitionWorker) -> None:
-        """Returns when the message needs no more. Never raises but for cancellation."""
+    async def process(self, message: Inbound, worker: PartitionWorker) -> None:
+        """Return when the message was skipped, handled or dead-lettered. Raises nothing but CancelledError."""
         why = self._dispatcher.skip(message)
         if why is not None:
             self._skipped[why].inc()
@@ -60,8 +62,8 @@ class Settler:
         self.settled += 1
 
     async def _handle(self, message: Inbound, worker: PartitionWorker) -> None:
-        away = 0
-        # The worker's task handles nothing else: cleared and bound, at a fifth of what a binding for a block costs.
+        unavailable = 0
+        # The worker's task handles nothing else: clearing and binding costs a fifth of binding for a block.
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(
             topic=message.topic, partition=message.partition, offset=message.offset
@@ -71,17 +73,19 @@ class Settler:
             try:
                 await self._call(message, worker)
             except Exception as error:  # noqa: BLE001 - the one boundary: the error's branch decides
-                if is_ground_away(error) and not await self._ground_answers():
-                    # Not this message's fault: whatever it was suspected of is forgotten.
+                if is_dependency_unavailable(error) and not await self._dependencies_answer():
+                    # Not this message's fault: forget its failures so far.
                     self._failures.pop(_place(message), None)
-                    away += 1
-                    await self._wait(worker, self._retry.ground_delay(away), "ground", error)
+                    unavailable += 1
+                    delay = self._retry.dependency_backoff.delay(unavailable, jitter=_jitter())
+                    await self._wait(worker, delay, "dependency", error)
                     continue
                 failure = self._remember(message, error)
                 if self._may_try_again(failure):
-                    await self._wait(worker, self._retry.delay(failure.attempts), "transient", error)
+                    delay = self._retry.backoff.delay(failure.attempts, jitter=_jitter())
+                    await self._wait(worker, delay, "transient", error)
                     continue
-                await self._park(message, worker, failure)
+                await self._dead_letter(message, worker, failure)
             else:
                 self._handled.inc()
             if self._failures:
@@ -99,10 +103,9 @@ class Settler:
     def _may_try_again(self, failure: Failure) -> bool:
         if branch_of(failure.error) is not Branch.TRANSIENT:
             return False
-        if is_ground_away(failure.error):
-            return (
-                failure.last_failed_at - failure.first_failed_at
-            ).total_seconds() < self._retry.ground_doubt_s
+        if is_dependency_unavailable(failure.error):
+            failed_for = failure.last_failed_at - failure.first_failed_at
+            return failed_for.total_seconds() < self._retry.dependency_doubt_s
         return failure.attempts < self._retry.attempts
 
     async def _room(self, worker: PartitionWorker) -> None:
@@ -113,36 +116,33 @@ class Settler:
             finally:
                 worker.waiting = False
 
-    async def _ground_answers(self) -> bool:
-        """Without a probe the ground is believed to be away as long as a handler says so."""
-        return self._ground is not None and await self._ground()
+    async def _dependencies_answer(self) -> bool:
+        return self._dependencies is not None and await self._dependencies()
 
     async def _wait(self, worker: PartitionWorker, seconds: float, why: str, error: Exception) -> None:
         metrics.RETRIED.labels(self._topic, self._group, why).inc()
-        if why != "ground" or time.monotonic() - self._said > self._retry.say_every_s:
-            self._said = time.monotonic()
-            _log.warning(
-                "message waits", why=why, error=f"{type(error).__name__}: {error}", seconds=round(seconds, 3)
-            )
+        if why != "dependency" or time.monotonic() - self._logged > self._retry.log_every_s:
+            self._logged = time.monotonic()
+            _log.warning("message.delayed", why=why, error=_described(error), seconds=round(seconds, 3))
         worker.waiting = True
         try:
             await asyncio.sleep(seconds)
         finally:
             worker.waiting = False
 
-    async def _park(self, message: Inbound, worker: PartitionWorker, failure: Failure) -> None:
+    async def _dead_letter(self, message: Inbound, worker: PartitionWorker, failure: Failure) -> None:
         fault = branch_of(failure.error) is Branch.FAULT
         _log.error(
-            "message parked",
+            "message.dead_lettered",
             reason=failure.reason,
-            error=f"{type(failure.error).__name__}: {failure.error}",
+            error=_described(failure.error),
             subject=peek(message.headers).subject,
             attempts=failure.attempts,
             exc_info=failure.error if fault else None,
         )
         worker.waiting = True
         try:
-            await self._parking.park(message, failure, group=self._group)
+            await self._dead_letters.publish(message, failure, group=self._group)
         finally:
             worker.waiting = False
 
@@ -162,3 +162,11 @@ class Settler:
 
 def _place(message: Inbound) -> tuple[str, int, int]:
     return message.topic, message.partition, message.offset
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _jitter() -> float:
+    return random.random()  # noqa: S311 - spreads load, guards nothing

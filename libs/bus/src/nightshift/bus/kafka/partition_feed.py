@@ -1,4 +1,4 @@
-"""Between one FastStream subscriber and its intake: batches and rebalances in, pauses and commits out."""
+"""Feeds the partitions of one FastStream subscriber to its intake, and pauses, resumes and commits for the intake."""
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
@@ -9,12 +9,11 @@ from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 
-from nightshift.bus.intake import Intake, Progress
+from nightshift.bus.batch_intake import BatchIntake, Progress
 from nightshift.bus.kafka import internals
-from nightshift.bus.kafka.attempts import PartitionAttempts
 from nightshift.bus.kafka.checked_consumer import CheckedConsumer
-from nightshift.bus.kafka.fetch_pace import FetchPace
-from nightshift.bus.port import TopicPartition
+from nightshift.bus.kafka.strategy import BrokerStrategy
+from nightshift.bus.port import Subscription, TopicPartition
 from nightshift.bus.restart_guard import Attempts
 from nightshift.eventlog.errors import Fault, Unavailable
 
@@ -24,9 +23,9 @@ Records = tuple[ConsumerRecord, ...]
 
 
 class Ends:
-    """Where partitions ended when we last looked.
+    """The ends of partitions at the last look, to detect a broker that lost its data.
 
-    A position past the end proves nothing: the embedded broker tells the last batch's first offset plus one.
+    A position past the end proves nothing: the embedded broker reports the last batch's first offset plus one.
     """
 
     def __init__(self) -> None:
@@ -43,39 +42,37 @@ class Ends:
         self._known.clear()
 
 
-class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Between one FastStream subscriber and its intake: batches and rebalances in, pauses and commits out."""
+class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Connects one FastStream subscriber with its intake. Set `subscriber` before the start."""
 
     subscriber: BatchSubscriber
 
-    def __init__(
-        self, intake: Intake, pace: FetchPace | None, attempts: PartitionAttempts, *, guarded: bool = True
-    ) -> None:
-        """`guarded`: count the processes that end at a message (see RestartGuard)."""
-        self._attempts = attempts
-        self._guarded = guarded
+    def __init__(self, subscription: Subscription, intake: BatchIntake, strategy: BrokerStrategy) -> None:
+        self.subscription = subscription
         self.intake = intake
-        self.pace = pace
         self.assigned = False
+        self._strategy = strategy
+        self._attempts = strategy.attempts(subscription.group)
         self._attached = False
         self._taking = True
         self._ends = Ends()
 
     async def on_batch(self, records: Records) -> None:
-        """FastStream's handler. Never raises: an error here would be swallowed, and the batch passed by."""
+        """Take a batch; FastStream calls this. Never raises: FastStream would drop the error and the batch."""
         if not self._taking:
             return
         await self.intake.take(records)
 
     async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
-        """After each rebalance. aiokafka forgets pauses with the old assignment."""
+        """Start after a rebalance. aiokafka has dropped the pauses with the old assignment."""
         if not self._attached:
             self._attached = True
-            self.intake.attach(self, self if self._guarded else None)
+            # A group that starts at the end never meets a message again, so its restarts are not counted.
+            self.intake.attach(self, None if self.subscription.from_now else self)
         self.assigned = True
 
     async def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
-        """Before each rebalance, while the old assignment still holds."""
+        """Finish before a rebalance, while the old assignment still holds."""
         self.assigned = False
         self._ends.forget()
         await self.intake.revoked(TopicPartition(each.topic, each.partition) for each in revoked)
@@ -83,7 +80,7 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
     @property
     def name(self) -> str:
         """The consumer group."""
-        return self.subscriber.group_id or ""
+        return self.subscription.group
 
     @property
     def progress(self) -> int:
@@ -92,7 +89,7 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
 
     @property
     def partitions(self) -> Mapping[int, Progress]:
-        """See the watchdog."""
+        """See Watched."""
         consumer = self.subscriber.consumer
         if consumer is None or not self.assigned:
             return {}
@@ -100,7 +97,7 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
         return {each.partition: self.intake.progress(each) for each in assigned}
 
     def check(self) -> None:
-        """Take what the group's coordination has to tell; raises Fault when it is over."""
+        """Take the pending error of the group's coordination. Raises Fault when the coordination has ended."""
         consumer = self.subscriber.consumer
         if consumer is None:
             return
@@ -109,10 +106,10 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
         except KafkaError as error:
             if internals.coordination_ended(consumer):
                 raise Fault(f"the consumer of {self.name} has ended: {error}") from error
-            _log.warning("consumer group coordination", group=self.name, why=repr(error))
+            _log.warning("coordination.failed", group=self.name, error=repr(error))
 
     async def unread(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """See the watchdog. A partition whose end goes back has lost its data: begin again there."""
+        """See Watched. Reads a partition from its beginning when its end went back: the broker lost its data."""
         consumer = self.subscriber.consumer
         if consumer is None:
             return {}
@@ -128,7 +125,7 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
             raise Unavailable(f"the broker does not say where {self.name} ends: {error!r}") from error
 
     def commit_positions(self) -> None:
-        """Commit what the client passed over without returning a message."""
+        """Commit offsets that the client passed over without returning a message."""
         consumer = self.subscriber.consumer
         if self.assigned and isinstance(consumer, CheckedConsumer):
             self.intake.pass_to(
@@ -136,7 +133,7 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
             )
 
     def stop_taking(self) -> None:
-        """What the client hands over from now on is left for the next member."""
+        """Leave all further batches for the next member of the group."""
         self._taking = False
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
@@ -144,8 +141,7 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def resume(self, partitions: Iterable[TopicPartition]) -> None:
         self._each_assigned(partitions, "resume")
-        if self.pace is not None:
-            self.pace.ring()
+        self._strategy.resumed(self.subscription.group)
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         consumer = self.subscriber.consumer
@@ -162,7 +158,7 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
             async with asyncio.timeout(10):
                 await consumer.commit(mine)
         except (CommitFailedError, IllegalStateError) as error:
-            _log.info("commit.refused", group=self.subscriber.group_id, error=str(error))
+            _log.info("commit.refused", group=self.subscription.group, error=str(error))
         except (KafkaError, TimeoutError, OSError) as error:
             raise Unavailable(f"offsets not committed: {error!r}") from error
 
