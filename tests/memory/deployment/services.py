@@ -152,7 +152,9 @@ async def snapshotter(deployment: SimulatedDeployment) -> None:
         await deployment.beat()
 
 
-def _snapshot(wanted: WantedSnapshot, sandbox_id: str | None, *, failed: bool) -> SnapshotSaved | SnapshotFailed:
+def _snapshot(
+    wanted: WantedSnapshot, sandbox_id: str | None, *, failed: bool
+) -> SnapshotSaved | SnapshotFailed:
     if failed or sandbox_id is None:
         return SnapshotFailed(
             reason=wanted.reason,
