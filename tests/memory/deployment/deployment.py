@@ -12,6 +12,8 @@ from tests.memory.deployment.broker import RelayProgress, SimulatedBroker
 from tests.support.memory_ledger import LedgerTables
 
 from nightshift.budget.domain.policy import BudgetPolicy
+from nightshift.budget.usecases.grants import Grants
+from nightshift.budget.usecases.wakes import Wakes
 from nightshift.contracts.model import Event, Owner, PendingKind
 from nightshift.eventlog.leases.memory import MemoryLeases
 from nightshift.eventlog.leases.port import Lease
@@ -38,6 +40,14 @@ BUDGET_POLICY = BudgetPolicy(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Fixture:
+    """The budget service's use cases. A test replaces one to plant a fault."""
+
+    grants: type[Grants] = Grants
+    wakes: type[Wakes] = Wakes
+
+
 @dataclass
 class SimulatedDeployment:
     """Everything that outlives a crash of a process, and the history that the invariants judge."""
@@ -47,6 +57,7 @@ class SimulatedDeployment:
     turns: int = 4
     policy: Policy = POLICY
     budget_policy: BudgetPolicy = BUDGET_POLICY
+    fixture: Fixture = field(default_factory=Fixture)
     tables: MemoryTables = field(default_factory=MemoryTables)
     ledger: LedgerTables = field(default_factory=LedgerTables)
     broker: SimulatedBroker = field(default_factory=SimulatedBroker)
