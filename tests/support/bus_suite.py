@@ -448,6 +448,43 @@ class BusSuite:
         assert done == ["b1"]
         assert await rig.committed(f"{rig.topics.prefix}.r", rig.topics.requests) == 1
 
+    async def test_message_that_ends_the_process_each_time_is_dead_lettered(self, rig: Rig) -> None:
+        """Its neighbours are handled, none is taken for it, and it is named after a few restarts."""
+        dying, never = asyncio.Event(), asyncio.Event()
+
+        async def die(event: RecordedEvent) -> None:
+            handled.append(event.subject)
+            if event.subject == "killer":
+                dying.set()
+                await never.wait()
+
+        handled: list[str] = []
+        for partition in (0, 1):
+            for build in ("before", "killer" if partition else "other", "after"):
+                message = Outgoing(rig.topics.requests, *_parts(request(build)), partition=partition)
+                await rig.producer.send([message])
+        starts = 0
+        while not await rig.dead_letters().list():
+            starts += 1
+            assert starts <= 8, "it ends the process again and again"
+            dying.clear()
+            running = rig.consumers(self.requests(rig, die))
+            consumers = await running.__aenter__()
+            ended = asyncio.create_task(dying.wait())
+            parked = asyncio.create_task(eventually(lambda: self._letters(rig, 1), timeout=60))
+            await asyncio.wait([ended, parked], return_when=asyncio.FIRST_COMPLETED, timeout=60)
+            if ended.done():
+                parked.cancel()
+                await rig.crash(consumers)
+            else:
+                ended.cancel()
+                await parked
+                await eventually(lambda: handled.count("after") >= 2)
+                await running.__aexit__(None, None, None)
+        (letter,) = [each.letter for each in await rig.dead_letters().list()]
+        assert (letter.key, letter.branch, letter.reason) == (b"killer", "fault", "process_ended")
+        assert {"before", "other", "after"} <= set(handled)
+
     async def _letters(self, rig: Rig, count: int) -> list[Letter] | None:
         found = [each.letter for each in await rig.dead_letters().list()]
         return found if len(found) == count else None

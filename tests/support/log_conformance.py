@@ -222,11 +222,11 @@ class LogConformance:
         for _ in range(3):
             await log.append(stream, [facts.note(), facts.note()])
         shard = shard_of(stream)
-        rows = await log.read_shard(shard, after=0, limit=100)
+        rows = await log.read_shards({shard: 0}, limit=100)
         assert [row.version for row in rows] == [1, 2, 3, 4, 5, 6]
         assert sorted(row.position for row in rows) == [row.position for row in rows]
         assert {row.shard for row in rows} == {shard}
-        rest = await log.read_shard(shard, after=rows[3].position, limit=1)
+        rest = await log.read_shards({shard: rows[3].position}, limit=1)
         assert [row.version for row in rest] == [5]
 
     async def test_many_shards_in_one_read(self, log):

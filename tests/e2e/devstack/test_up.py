@@ -209,7 +209,7 @@ def test_parts_of_somebody_else_are_used_and_not_started(
         assert (told["s3"]["endpoint"], told["s3"]["pid"]) == (s3.endpoint, None)
         assert told["model"] == {"base_url": "http://m", "pid": None}
         assert up.children() == []
-        assert nightshift("ps", "--home", str(home)).stdout.count("not ours") == 3
+        assert nightshift("ps", "--home", str(home)).stdout.count("not started by this stack") == 3
 
 
 async def test_a_password_is_told_to_scripts_and_shown_to_nobody(

@@ -12,6 +12,7 @@ from tests.support.bus_suite import QUICK
 from nightshift.bus.dead_letters import DeadLetters
 from nightshift.bus.kafka.consumers import KafkaConsumers
 from nightshift.bus.kafka.producer import KafkaProducer
+from nightshift.bus.kafka.progress import partition_progress
 from nightshift.bus.kafka.reader import KafkaReader
 from nightshift.bus.policy import ConsumerPolicy
 from nightshift.bus.port import GroundProbe, Subscription
@@ -71,6 +72,10 @@ class KafkaRig:
             return sum([await consumer.committed(part) or 0 for part in parts])
         finally:
             await consumer.stop()
+
+    async def committed_at(self, group: str, topic: str, partition: int, offset: int) -> bool:
+        progress = await partition_progress(self.settings, {group: topic})
+        return progress[partition].committed == offset
 
     async def forget_offsets(self, group: str) -> None:
         """Delete the group with its offsets; aiokafka has the request but no method for it."""

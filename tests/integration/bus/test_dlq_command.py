@@ -95,7 +95,7 @@ async def test_list_show_and_redrive(rig, command):
         await eventually(lambda: seen.subjects == ["b1", "b2"], timeout=20)
 
 
-async def test_wrong_use_and_unknown_letters_have_their_exit_codes(command):
+async def test_wrong_usage_and_unknown_ids_have_their_exit_codes(command):
     assert (await command("show", "ffff"))[0] == Exit.NOT_FOUND
     assert (await command("redrive", "--yes"))[0] == Exit.USAGE
     assert (await command("redrive", "--all", "abcd", "--yes"))[0] == Exit.USAGE

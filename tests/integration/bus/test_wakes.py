@@ -17,8 +17,8 @@ from nightshift.bus.publish_notifications import CHANNEL, PostgresWakes
 from nightshift.contracts.events.build import CheckpointSaved
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.database import Database, PgConfig
-from nightshift.relay.adapters.postgres import PgSessions
-from nightshift.relay.domain.records import Lane, Published
+from nightshift.relay.adapters.postgres import PostgresLeaderSessions
+from nightshift.relay.domain.records import Lane, LastPublished
 
 
 @asynccontextmanager
@@ -79,15 +79,15 @@ async def test_the_relay_tells_each_topic_once_after_an_acknowledgement(database
         rung: list[str] = []
         for topic in ("build", "sandbox", "other"):
             wakes.on(topic, lambda topic=topic: rung.append(topic))
-        sessions = PgSessions(
-            database.dsn("nightshift_relay"), name="relay-test", leader_timeout_s=5, tell=True
+        sessions = PostgresLeaderSessions(
+            database.dsn("nightshift_relay"), name="relay-test", leader_timeout_s=5, notify=True
         )
         async with sessions.open([0]) as session:
             assert await session.lead()
             lanes = [Lane(topic, part) for topic in ("build", "sandbox") for part in (0, 1)]
-            places = [Published(lane, 1, uuid4(), "build-b", 1) for lane in lanes]
+            places = [LastPublished(lane, 1, uuid4(), "build-b", 1) for lane in lanes]
             await session.move({0: 1}, places)
-            await session.move({0: 2}, [Published(Lane("other", 0), 1, uuid4(), "build-b", 2)])
+            await session.move({0: 2}, [LastPublished(Lane("other", 0), 1, uuid4(), "build-b", 2)])
             await eventually(lambda: "other" in rung)
         assert sorted(rung) == ["build", "other", "sandbox"]
 

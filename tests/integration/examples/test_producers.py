@@ -42,7 +42,7 @@ async def test_a_service_with_the_contracts_asks_for_a_build(kafka, topics):
     check(await first_message(kafka.bootstrap, topics.requests), build_id, idea)
 
 
-async def test_a_service_without_any_code_of_ours_asks_for_a_build(kafka, topics):
+async def test_a_service_without_the_contracts_asks_for_a_build(kafka, topics):
     idea = "Bücher leihen – with ☕"
     build_id = await run_example(
         "produce_plain.py",
@@ -52,7 +52,7 @@ async def test_a_service_without_any_code_of_ours_asks_for_a_build(kafka, topics
     check(await first_message(kafka.bootstrap, topics.requests), build_id, idea)
 
 
-async def test_an_unchosen_build_id_is_new_each_time(kafka, topics):
+async def test_a_build_id_that_is_not_given_is_new_each_time(kafka, topics):
     arguments = ("--bootstrap", kafka.bootstrap, "--topic-prefix", topics.prefix)
     first, second = await asyncio.gather(
         run_example("produce_with_contracts.py", *arguments),
@@ -61,7 +61,7 @@ async def test_an_unchosen_build_id_is_new_each_time(kafka, topics):
     assert first != second
 
 
-async def test_an_import_that_an_example_does_not_name_would_fail(monkeypatch):
+async def test_an_undeclared_import_of_an_example_fails(monkeypatch):
     monkeypatch.setitem(examples.OURS, "produce_with_contracts.py", ())
     with pytest.raises(AssertionError, match="No module named 'nightshift"):
         await run_example("produce_with_contracts.py", "--help")

@@ -105,7 +105,7 @@ async def test_the_relay_is_told_after_the_commit_without_a_notify_in_the_append
         done = await log.append(STREAM, [facts.note()])
         async with asyncio.timeout(10):
             shard = int(await heard.get())
-        assert (await log.read_shard(shard, after=0, limit=1))[0].event_id == done.event_ids[0]
+        assert (await log.read_shards({shard: 0}, limit=1))[0].event_id == done.event_ids[0]
         await asyncio.gather(*(log.append(f"build-n{n}", [facts.note()]) for n in range(30)))
         await log.close()
         assert heard.qsize() <= 30

@@ -71,10 +71,10 @@ async def test_without_the_lock_a_position_reader_loses_an_event(database: Place
         first = await append_in(one, early, "scratch.append_events")
         second = await append_in(two, late, "scratch.append_events")
         assert first < second
-        (seen,) = await log.read_shard(shard_of(early), after=0, limit=10)
+        (seen,) = await log.read_shards({shard_of(early): 0}, limit=10)
         await held.commit()
         assert seen.position == second
-        assert await log.read_shard(shard_of(early), after=seen.position, limit=10) == []
+        assert await log.read_shards({shard_of(early): seen.position}, limit=10) == []
 
 
 async def test_with_the_lock_the_second_waits_until_the_first_is_committed(
@@ -87,10 +87,10 @@ async def test_with_the_lock_the_second_waits_until_the_first_is_committed(
         await append_in(one, early)
         waiting = asyncio.create_task(log.append(late, [facts.note()]))
         await eventually(lambda: _somebody_waits(one), what="the second append waits for the lock")
-        assert await log.read_shard(shard_of(early), after=0, limit=10) == []
+        assert await log.read_shards({shard_of(early): 0}, limit=10) == []
         await held.commit()
         await waiting
-    rows = await log.read_shard(shard_of(early), after=0, limit=10)
+    rows = await log.read_shards({shard_of(early): 0}, limit=10)
     assert [row.stream_id for row in rows] == [early, late]
 
 
@@ -146,7 +146,7 @@ async def test_eight_writers_with_delayed_transactions_hide_nothing_from_a_reade
 
 async def test_a_batch_has_its_positions_in_the_order_of_its_versions(log: PostgresEventLog):
     await log.append(STREAM, [facts.note() for _ in range(200)])
-    rows = await log.read_shard(shard_of(STREAM), after=0, limit=200)
+    rows = await log.read_shards({shard_of(STREAM): 0}, limit=200)
     assert [row.version for row in rows] == list(range(1, 201))
 
 
@@ -177,7 +177,7 @@ async def test_a_wrong_shard_is_not_believed(database: Place, log: PostgresEvent
     event = prepare(STREAM, [facts.note()], actor="t")[0]
     async with connected(database.dsn()) as connection:
         assert await connection.fetchval(_APPEND_ONE, STREAM, 0, 1, *event) == 2
-    rows = await log.read_shard(shard_of(STREAM), after=0, limit=10)
+    rows = await log.read_shards({shard_of(STREAM): 0}, limit=10)
     assert [row.version for row in rows] == [1, 2]
     assert shard_of(STREAM) != 0
-    assert await log.read_shard(0, after=0, limit=10) == []
+    assert await log.read_shards({0: 0}, limit=10) == []

@@ -5,7 +5,7 @@ import json
 
 from nightshift.contracts.events.build import Usage
 from nightshift.orchestrator.domain.commands import Answer, CallFailed
-from nightshift.orchestrator.ports import CallError, Meter
+from nightshift.orchestrator.ports import CallError, UsageMeter
 
 _SEEN = Usage(input_tokens=10, output_tokens=1)
 _WHOLE = Usage(input_tokens=11, output_tokens=22, cache_read_input_tokens=33, cache_write_5m_input_tokens=44)
@@ -26,7 +26,7 @@ FAILURES = {
 class FakeModel:
     """See the port. The last user message says what happens."""
 
-    async def answer(self, body: bytes, meter: Meter) -> Answer:
+    async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
         meter.under_way = True
         words = json.loads(body)["messages"][-1]["content"]
         if words in FAILURES:

@@ -11,7 +11,7 @@ from tests.integration.orchestrator.fake_model import FakeModel
 from nightshift.contracts.events.build import Usage
 from nightshift.devstack.parts import ScriptedModel
 from nightshift.orchestrator.adapters.claude import ClaudeModel
-from nightshift.orchestrator.ports import CallError, Meter, Model
+from nightshift.orchestrator.ports import CallError, Model, UsageMeter
 
 SCENARIO = """
 name: conformance
@@ -69,7 +69,7 @@ def asking(words: str) -> bytes:
 
 
 async def test_an_answer_comes_whole_with_its_tokens(model: Model):
-    meter = Meter()
+    meter = UsageMeter()
     answer = await model.answer(asking("hello"), meter)
     kinds = [block["type"] for block in answer.content]
     assert kinds == ["thinking", "text", "tool_use"]
@@ -100,7 +100,7 @@ async def test_an_answer_comes_whole_with_its_tokens(model: Model):
 )
 async def test_every_failure_has_its_kind_and_what_was_billed(model: Model, words, kind, status, billed):
     with pytest.raises(CallError) as failed:
-        await model.answer(asking(words), Meter())
+        await model.answer(asking(words), UsageMeter())
     failure = failed.value.failure
     assert (failure.kind, failure.status, failure.maybe_billed) == (kind, status, billed)
     assert (failure.usage is not None) == billed
@@ -109,7 +109,7 @@ async def test_every_failure_has_its_kind_and_what_was_billed(model: Model, word
 
 async def test_the_provider_says_when_to_come_again(model: Model):
     with pytest.raises(CallError) as failed:
-        await model.answer(asking("limited"), Meter())
+        await model.answer(asking("limited"), UsageMeter())
     assert failed.value.failure.retry_after_s == 7
     assert "slow down" in failed.value.failure.detail
 
@@ -117,7 +117,7 @@ async def test_the_provider_says_when_to_come_again(model: Model):
 async def test_a_call_that_is_stopped_has_told_its_tokens_so_far(
     model: Model, eventually: Callable[..., Awaitable[object]]
 ):
-    meter = Meter()
+    meter = UsageMeter()
     call = asyncio.create_task(model.answer(asking("slowly"), meter))
     await eventually(lambda: meter.usage is not None and meter.usage.input_tokens > 0)
     call.cancel()
@@ -130,7 +130,7 @@ async def test_a_call_that_is_stopped_has_told_its_tokens_so_far(
 async def test_nobody_there_is_a_connection_that_costs_nothing():
     async with ClaudeModel(api_key="any", base_url="http://127.0.0.1:9") as claude:
         with pytest.raises(CallError) as failed:
-            await claude.answer(asking("hello"), Meter())
+            await claude.answer(asking("hello"), UsageMeter())
     assert (failed.value.failure.kind, failed.value.failure.maybe_billed) == ("connection", False)
 
 
@@ -148,7 +148,7 @@ async def test_silence_is_cut():
     async with server:
         async with ClaudeModel(api_key="any", base_url=f"http://127.0.0.1:{port}", silence_s=0.3) as claude:
             with pytest.raises(CallError) as failed:
-                await claude.answer(asking("hello"), Meter())
+                await claude.answer(asking("hello"), UsageMeter())
         await gone.wait()
     assert (failed.value.failure.kind, failed.value.failure.maybe_billed) == ("connection", True)
 
@@ -167,7 +167,7 @@ async def test_a_connection_that_breaks_after_the_request_has_left_may_be_billed
     port = server.sockets[0].getsockname()[1]
     async with server, ClaudeModel(api_key="any", base_url=f"http://127.0.0.1:{port}") as claude:
         with pytest.raises(CallError) as failed:
-            await claude.answer(asking("hello"), Meter())
+            await claude.answer(asking("hello"), UsageMeter())
     assert (failed.value.failure.kind, failed.value.failure.maybe_billed) == ("connection", True)
 
 
@@ -189,4 +189,4 @@ async def test_a_connection_that_the_provider_closed_between_two_calls_is_not_us
     door = server.sockets[0].getsockname()[1]
     async with server, ClaudeModel(api_key="any", base_url=f"http://127.0.0.1:{door}") as claude:
         for _ in range(5):
-            assert (await claude.answer(asking("hello"), Meter())).stop_reason == "tool_use"
+            assert (await claude.answer(asking("hello"), UsageMeter())).stop_reason == "tool_use"

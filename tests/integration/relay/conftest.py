@@ -17,13 +17,13 @@ from nightshift.eventlog.append_notification import CHANNEL
 from nightshift.eventlog.database import PgConfig
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.postgres import log_database
-from nightshift.relay.adapters.kafka_broker import KafkaBrokers
+from nightshift.relay.adapters.kafka_broker import KafkaConnector
 from nightshift.relay.adapters.kafka_topics import ensure
-from nightshift.relay.adapters.postgres import PgSessions, PgSource
-from nightshift.relay.adapters.postgres_hints import PgHints
-from nightshift.relay.ports import Brokers, Sessions
+from nightshift.relay.adapters.postgres import PostgresLeaderSessions, PostgresLogReader
+from nightshift.relay.adapters.postgres_hints import PostgresAppendListener
+from nightshift.relay.ports import BrokerConnector, LeaderSessions
 from nightshift.relay.settings import RelaySettings
-from nightshift.relay.usecases.shard_group import Group, GroupPorts, Times
+from nightshift.relay.usecases.shard_group import GroupPorts, ShardGroup, Timings
 
 
 @pytest.fixture
@@ -40,23 +40,23 @@ def group(settings: RelaySettings) -> Callable[..., Any]:
     @contextlib.asynccontextmanager
     async def running(
         *,
-        sessions: Sessions | None = None,
-        brokers: Brokers | None = None,
+        sessions: LeaderSessions | None = None,
+        brokers: BrokerConnector | None = None,
         objects: MemoryObjectStore | None = None,
-        times: Times | None = None,
+        timings: Timings | None = None,
     ) -> AsyncIterator[asyncio.Task[None]]:
         dsn = settings.postgres_dsn.get_secret_value()
         database = log_database(PgConfig(dsn=dsn, max_connections=3))
         ports = GroupPorts(
-            sessions=sessions or PgSessions(dsn, name="relay-test", leader_timeout_s=5),
-            brokers=brokers or KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s),
-            hints=PgHints(dsn, name="relay-test", channel=CHANNEL),
-            source=PgSource(database),
+            sessions=sessions or PostgresLeaderSessions(dsn, name="relay-test", leader_timeout_s=5),
+            brokers=brokers or KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s),
+            notifications=PostgresAppendListener(dsn, name="relay-test", channel=CHANNEL),
+            log=PostgresLogReader(database),
             objects=objects or MemoryObjectStore(),
             ensure_topics=partial(ensure, settings, create=False, partitions=None, replication=None),
         )
         config = settings.group()
-        one = Group(0, ports, config if times is None else replace(config, times=times))
+        one = ShardGroup(0, ports, config if timings is None else replace(config, timings=timings))
         task = asyncio.create_task(one.run())
         try:
             yield task

@@ -20,9 +20,9 @@ from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import EmbeddedKafka, KafkaAddress
 from nightshift.eventlog.errors import Unavailable
 from nightshift.eventlog.port import build_stream
-from nightshift.relay.adapters.kafka_broker import KafkaBrokers
+from nightshift.relay.adapters.kafka_broker import KafkaConnector
 from nightshift.relay.adapters.kafka_topics import apply
-from nightshift.relay.domain.readback import Extent
+from nightshift.relay.domain.readback import OffsetRange
 from nightshift.relay.domain.records import Record
 from nightshift.relay.settings import RelaySettings
 
@@ -132,7 +132,7 @@ async def test_a_session_never_reaches_a_broker_that_started_after_it(database: 
     settings = RelaySettings(
         **{name.removeprefix("NIGHTSHIFT_").lower(): value for name, value in given.items()}
     )
-    async with KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s).connect() as session:
+    async with KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s).connect() as session:
         lane = session.lane(TOPICS.build, b"b1")
         record = Record(lane, b"b1", b"{}", [], 0, 1, "build-b1", 1, uuid4())
         assert [ack.first for ack in await session.send({lane: [record]})] == [0]
@@ -141,8 +141,10 @@ async def test_a_session_never_reaches_a_broker_that_started_after_it(database: 
         await broker.create_topics()
         with pytest.raises(Unavailable):
             await session.send({lane: [record]})
-        async with KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s).connect() as later:
-            assert await later.extents(later.lanes()) == {one: Extent(0, 0) for one in later.lanes()}
+        async with KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s).connect() as later:
+            assert await later.offset_ranges(later.lanes()) == {
+                one: OffsetRange(0, 0) for one in later.lanes()
+            }
 
 
 async def test_new_traffic_of_the_same_leader_does_not_come_before_the_old(

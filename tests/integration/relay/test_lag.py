@@ -1,4 +1,4 @@
-"""How far the relay is behind, as its metrics tell it: in events, and in seconds since the oldest of them."""
+"""How far the relay is behind, as its metrics notify it: in events, and in seconds since the oldest of them."""
 
 import asyncio
 import contextlib
@@ -14,19 +14,19 @@ from tests.support.waiting import eventually
 
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import KafkaAddress
-from nightshift.relay.adapters.kafka_broker import KafkaBroker, KafkaBrokers
+from nightshift.relay.adapters.kafka_broker import KafkaBroker, KafkaConnector
 from nightshift.relay.domain.records import Lane, Record
 from nightshift.relay.ports import Ack
 from nightshift.relay.settings import RelaySettings
-from nightshift.relay.usecases.shard_group import Times
+from nightshift.relay.usecases.shard_group import Timings
 
 pytestmark = pytest.mark.kafka
 
 
 class _Held:
-    """Brokers that take nothing until they are let go."""
+    """BrokerConnector that take nothing until they are let go."""
 
-    def __init__(self, inner: KafkaBrokers) -> None:
+    def __init__(self, inner: KafkaConnector) -> None:
         self._inner = inner
         self.open = asyncio.Event()
 
@@ -51,11 +51,11 @@ def told(metric: str) -> float:
 async def test_the_lag_is_told_in_events_and_in_seconds_and_is_nothing_once_all_is_published(
     database: Database, kafka: KafkaAddress, topics: Topics, settings: RelaySettings, group
 ):
-    brokers = _Held(KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s))
+    brokers = _Held(KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s))
     async with (
         log_on(database.dsn()) as log,
         reading(kafka.bootstrap, topics) as reader,
-        group(brokers=brokers, times=Times(lag=0.05)),
+        group(brokers=brokers, timings=Timings(lag=0.05)),
     ):
         try:
             await eventually(lambda: told("leader") == 1, 20)

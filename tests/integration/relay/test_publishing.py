@@ -27,10 +27,10 @@ from nightshift.devstack.parts import KafkaAddress, PostgresAddress
 from nightshift.eventlog.errors import ConfigurationError, Unavailable
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import SHARDS, build_stream
-from nightshift.relay.adapters.kafka_broker import KafkaBroker, KafkaBrokers
-from nightshift.relay.adapters.postgres import PgSession, PgSessions, refuse_pooler
+from nightshift.relay.adapters.kafka_broker import KafkaBroker, KafkaConnector
+from nightshift.relay.adapters.postgres import PostgresLeaderSession, PostgresLeaderSessions, refuse_pooler
 from nightshift.relay.domain.errors import LeadershipLost
-from nightshift.relay.domain.records import Lane, Published, Record
+from nightshift.relay.domain.records import Lane, LastPublished, Record
 from nightshift.relay.ports import Ack
 from nightshift.relay.settings import RelaySettings
 
@@ -84,9 +84,9 @@ async def test_a_large_event_goes_by_reference(
 
 
 class _Flaky:
-    """Brokers whose sends fail in the middle: some lanes go through, some in part, some not at all."""
+    """BrokerConnector whose sends fail in the middle: some lanes go through, some in part, some not at all."""
 
-    def __init__(self, inner: KafkaBrokers, dice: random.Random) -> None:
+    def __init__(self, inner: KafkaConnector, dice: random.Random) -> None:
         self._inner = inner
         self._dice = dice
         self.failures = 0
@@ -114,7 +114,7 @@ class _Flaky:
 async def test_a_send_that_fails_in_the_middle_lets_no_later_event_overtake(
     database: Database, kafka: KafkaAddress, topics: Topics, settings: RelaySettings, group
 ):
-    flaky = _Flaky(KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s), random.Random(7))
+    flaky = _Flaky(KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s), random.Random(7))
     async with (
         log_on(database.dsn()) as log,
         group(brokers=flaky),
@@ -133,10 +133,10 @@ async def test_a_send_that_fails_in_the_middle_lets_no_later_event_overtake(
 
 
 class _Slow:
-    """Sessions whose moves of the cursors wait to be let through; `told` has what was sent and moved, in order."""
+    """LeaderSessions whose moves of the cursors wait to be let through; `told` has what was sent and moved, in order."""
 
-    def __init__(self, dsn: str, brokers: KafkaBrokers) -> None:
-        self._sessions = PgSessions(dsn, name="relay-test", leader_timeout_s=5)
+    def __init__(self, dsn: str, brokers: KafkaConnector) -> None:
+        self._sessions = PostgresLeaderSessions(dsn, name="relay-test", leader_timeout_s=5)
         self._brokers = brokers
         self.told: list[str] = []
         self.opened = 0
@@ -144,12 +144,12 @@ class _Slow:
         self.lost = False
 
     @contextlib.asynccontextmanager
-    async def open(self, shards: Sequence[int]) -> AsyncIterator[PgSession]:
+    async def open(self, shards: Sequence[int]) -> AsyncIterator[PostgresLeaderSession]:
         async with self._sessions.open(shards) as session:
             self.opened += 1
             move = session.move
 
-            async def slow(cursors: Mapping[int, int], published: Sequence[Published]) -> None:
+            async def slow(cursors: Mapping[int, int], published: Sequence[LastPublished]) -> None:
                 self.told.append("moves")
                 await self.gate.wait()
                 if self.lost:
@@ -183,7 +183,7 @@ async def test_what_comes_next_is_read_while_the_cursors_move_and_sent_when_they
 ):
     slow = _Slow(
         settings.postgres_dsn.get_secret_value(),
-        KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s),
+        KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s),
     )
     async with log_on(database.dsn()) as log, group(sessions=slow, brokers=slow):
         await append_some(log, "b1", 1)
@@ -202,7 +202,7 @@ async def test_a_move_that_fails_ends_the_lead_though_nothing_more_comes(
 ):
     slow = _Slow(
         settings.postgres_dsn.get_secret_value(),
-        KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s),
+        KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s),
     )
     slow.lost = True
     async with (
@@ -223,7 +223,7 @@ async def test_who_is_told_to_stop_first_moves_the_cursors(
 ):
     slow = _Slow(
         settings.postgres_dsn.get_secret_value(),
-        KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s),
+        KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s),
     )
     async with log_on(database.dsn()) as log, group(sessions=slow, brokers=slow):
         await append_some(log, "b1", 1)
@@ -233,7 +233,7 @@ async def test_who_is_told_to_stop_first_moves_the_cursors(
 
 
 async def test_the_cursor_never_goes_back_and_needs_the_leading_session(database: Database):
-    sessions = PgSessions(database.dsn("nightshift_relay"), name="test", leader_timeout_s=5)
+    sessions = PostgresLeaderSessions(database.dsn("nightshift_relay"), name="test", leader_timeout_s=5)
     watch = await asyncpg.connect(database.dsn())
     async with sessions.open(range(SHARDS)) as session, sessions.open(range(SHARDS)) as other:
         assert await session.lead()
@@ -257,7 +257,7 @@ async def test_the_cursor_never_goes_back_and_needs_the_leading_session(database
 
 
 async def test_a_paused_leader_loses_its_locks_by_the_servers_clock(database: Database):
-    sessions = PgSessions(database.dsn("nightshift_relay"), name="test", leader_timeout_s=0.5)
+    sessions = PostgresLeaderSessions(database.dsn("nightshift_relay"), name="test", leader_timeout_s=0.5)
     async with sessions.open(range(SHARDS)) as paused, sessions.open(range(SHARDS)) as other:
         assert await paused.lead()  # and then nothing, as a paused process does
 
@@ -277,7 +277,7 @@ async def test_a_leader_that_falls_silent_after_any_message_loses_its_locks(data
         nonlocal asked
         async with tcp_proxy(server.host, server.port) as proxy:
             near = PostgresAddress(proxy.host, proxy.own_port).dsn("nightshift_relay", database.name)
-            sessions = PgSessions(near, name="silent", leader_timeout_s=0.5)
+            sessions = PostgresLeaderSessions(near, name="silent", leader_timeout_s=0.5)
             async with sessions.open([shard]) as session, direct.open([shard]) as other:
                 assert await session.lead()
                 proxy.let_pass = shard
@@ -291,7 +291,7 @@ async def test_a_leader_that_falls_silent_after_any_message_loses_its_locks(data
                 asked = max(asked, shard - (proxy.let_pass or 0))
                 await eventually(other.lead, 10, what=f"the locks of who fell silent after {shard} messages")
 
-    direct = PgSessions(database.dsn("nightshift_relay"), name="other", leader_timeout_s=30)
+    direct = PostgresLeaderSessions(database.dsn("nightshift_relay"), name="other", leader_timeout_s=30)
     await asyncio.gather(*map(lead_until_silent, range(9)))
     assert asked == 6  # one message a statement, and every place between them was tried
 
@@ -304,7 +304,7 @@ async def test_a_server_that_crashes_after_any_of_its_answers_is_waited_for(data
         nonlocal whole
         async with tcp_proxy(server.host, server.port) as proxy:
             near = PostgresAddress(proxy.host, proxy.own_port).dsn("nightshift_relay", database.name)
-            sessions = PgSessions(near, name="crash", leader_timeout_s=5, tell=True)
+            sessions = PostgresLeaderSessions(near, name="crash", leader_timeout_s=5, notify=True)
             proxy.crash_after = answers
             with contextlib.suppress(LeadershipLost, Unavailable):
                 async with sessions.open([answers % SHARDS]) as session:
@@ -319,8 +319,8 @@ async def test_a_server_that_crashes_after_any_of_its_answers_is_waited_for(data
     assert whole, "every place was tried"
 
 
-def _published(offset: int) -> Published:
-    return Published(Lane("topic", offset), offset, uuid4(), "build/b1", 1)
+def _published(offset: int) -> LastPublished:
+    return LastPublished(Lane("topic", offset), offset, uuid4(), "build/b1", 1)
 
 
 class _Pooled:

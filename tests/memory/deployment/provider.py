@@ -10,13 +10,13 @@ from tests.memory.deployment.deployment import SimulatedDeployment
 from nightshift.contracts.events.build import ModelCallStarted, Usage
 from nightshift.contracts.model import PendingKind
 from nightshift.orchestrator.domain.commands import Answer, CallFailed
-from nightshift.orchestrator.ports import CallError, Meter
+from nightshift.orchestrator.ports import CallError, UsageMeter
 from nightshift.simulation import Violation
 
 
 @dataclass(frozen=True)
 class Outside:
-    """The orchestrator's ports Model, BuildNumbers and Unowned."""
+    """The orchestrator's ports Model, BuildNumbers and UnownedBuilds."""
 
     deployment: SimulatedDeployment
 
@@ -42,7 +42,7 @@ class Outside:
 
         return await self.deployment.world.remote("unowned", query)
 
-    async def answer(self, body: bytes, meter: Meter) -> Answer:
+    async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
         meter.under_way = True
         deployment, world = self.deployment, self.deployment.world
         request = json.loads(body)

@@ -21,11 +21,11 @@ from nightshift.eventlog.errors import Refused, Unavailable
 from nightshift.eventlog.memory import MemoryEventLog
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import NewEvent, PendingItem, RecordedEvent
+from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
 from nightshift.orchestrator.handlers import Handlers
-from nightshift.orchestrator.journal import Journal
-from nightshift.orchestrator.roster import Roster, RosterSettings
-from nightshift.orchestrator.runner import Crew, Runner
-from nightshift.orchestrator.usecases import Builds
+from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, SchedulerSettings
+from nightshift.orchestrator.usecases.requests import Builds
+from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
 from nightshift.snapshotter.domain.view import View, Wanted, see
 
 LEASE_S = 6.0
@@ -38,17 +38,19 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
     world = deployment.world
     actor = f"{name}-{world.draws.getrandbits(32)}"
     objects = MemoryObjectStore(deployment.bodies, wire=world)
-    journal = Journal(deployment.log(Owner.ORCHESTRATOR), objects, policy=deployment.policy, actor=actor)
+    repository = EventLogBuildRepository(
+        deployment.log(Owner.ORCHESTRATOR), objects, policy=deployment.policy, actor=actor
+    )
     outside = Outside(deployment)
-    crew = Crew(journal, outside, outside, deployment.policy, world.now)
-    roster = Roster(
+    dependencies = RunnerDependencies(repository, outside, outside, deployment.policy, world.now)
+    scheduler = BuildScheduler(
         RemoteLeases(world, deployment.leases),
         outside,
-        lambda build_id: Runner(build_id, crew),
-        settings=RosterSettings(owner=actor, capacity=2, lease_s=LEASE_S, look_every_s=1.0),
+        lambda build_id: Runner(build_id, dependencies),
+        settings=SchedulerSettings(owner=actor, capacity=2, lease_s=LEASE_S, look_every_s=1.0),
     )
-    builds = Builds(journal, roster, policy=deployment.policy, clock=world.now)
-    handlers = Handlers(builds, roster)
+    builds = Builds(repository, scheduler, policy=deployment.policy, clock=world.now)
+    handlers = Handlers(builds, scheduler)
     subscriptions = (
         handlers.on_requests(),
         handlers.on_sandboxes(),
@@ -56,8 +58,8 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
         handlers.on_builds(),
     )
     consumers = [Consumer(world, deployment.broker, name, one) for one in subscriptions]
-    await _run(deployment, [roster.keep(), *(consumer.run() for consumer in consumers)])
-    await roster.close()
+    await _run(deployment, [scheduler.keep(), *(consumer.run() for consumer in consumers)])
+    await scheduler.close()
 
 
 async def budget(deployment: SimulatedDeployment, name: str) -> None:

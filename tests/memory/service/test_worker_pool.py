@@ -7,6 +7,7 @@ import pytest
 from tests.support.waiting import eventually
 
 from nightshift.contracts.model import PendingKind
+from nightshift.eventlog.backoff import Backoff
 from nightshift.eventlog.errors import Transient, Unavailable
 from nightshift.eventlog.port import PendingItem
 from nightshift.servicekit.pending_poller import PendingPoller
@@ -109,7 +110,7 @@ class Log:
         return [PendingItem(kind, key, f"build-{key}", 1, datetime.now(UTC), None) for key in keys]
 
 
-async def test_the_inbox_hands_over_every_page():
+async def test_the_poller_hands_over_every_page():
     found = []
 
     async def take(item: PendingItem) -> None:
@@ -120,7 +121,7 @@ async def test_the_inbox_hands_over_every_page():
     assert found == log.keys
 
 
-async def test_the_inbox_asks_at_the_start_again_when_told_and_soon_after_a_failure():
+async def test_the_poller_polls_at_the_start_and_soon_after_a_failure():
     found = []
 
     async def take(item: PendingItem) -> None:
@@ -128,17 +129,30 @@ async def test_the_inbox_asks_at_the_start_again_when_told_and_soon_after_a_fail
 
     log = Log(["a"])
     log.away = 2
-    poller = PendingPoller(log, PendingKind.BUILD, take, every_s=3600, again_s=0.01)
+    soon = Backoff(first_s=0.01, cap_s=0.01)
+    poller = PendingPoller(log, PendingKind.BUILD, take, every_s=3600, backoff=soon)
     running = asyncio.create_task(poller.run())
     try:
         await eventually(lambda: found == ["a"])
-        poller.ask()
-        await eventually(lambda: found == ["a", "a"])
     finally:
         running.cancel()
 
 
-async def test_the_inbox_waits_at_a_full_gate():
+async def test_the_poller_polls_again_at_each_interval():
+    found = []
+
+    async def take(item: PendingItem) -> None:
+        found.append(item.key)
+
+    poller = PendingPoller(Log(["a"]), PendingKind.BUILD, take, every_s=0.01)
+    running = asyncio.create_task(poller.run())
+    try:
+        await eventually(lambda: found[:3] == ["a", "a", "a"])
+    finally:
+        running.cancel()
+
+
+async def test_the_poller_waits_at_a_full_gate():
     bench, taken = Bench(), []
     async with WorkerPool("t", limit=1) as pool:
 

@@ -18,4 +18,12 @@ def test_an_end_that_was_never_seen_is_no_loss() -> None:
     ends = Ends()
     assert ends.shrunk({ONE: 9}) == []
     assert ends.shrunk({TWO: 1}) == []
+    ends.forget()  # another member had the partition meanwhile
     assert ends.shrunk({ONE: 0}) == []
+
+
+def test_an_end_is_remembered_while_other_partitions_are_asked() -> None:
+    ends = Ends()
+    assert ends.shrunk({ONE: 9}) == []
+    assert ends.shrunk({TWO: 1}) == []
+    assert ends.shrunk({ONE: 0}) == [ONE]

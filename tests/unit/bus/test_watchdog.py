@@ -1,7 +1,8 @@
-"""A consumer that should make progress and makes none is seen; one with an excuse is not."""
+"""The watchdog sees a partition that makes no progress, and excuses one that waits for a reason."""
 
 import pytest
 
+from nightshift.bus.intake import Progress
 from nightshift.bus.kafka.watchdog import Watchdog
 from nightshift.eventlog.errors import Fault, Unavailable
 
@@ -10,9 +11,8 @@ class Consumer:
     name = "group"
 
     def __init__(self) -> None:
-        self.progress = 0
-        self.excused = False
-        self.left = 0
+        self.partitions = {0: Progress(0, False, False), 1: Progress(0, False, False)}
+        self.left = {0: 0, 1: 0}
         self.error: Exception | None = None
         self.ended = False
 
@@ -20,10 +20,15 @@ class Consumer:
         if self.ended:
             raise Fault("coordination is over")
 
-    async def behind(self) -> int:
+    async def unread(self, partitions):
         if self.error is not None:
             raise self.error
-        return self.left
+        return {each: self.left[each] for each in partitions}
+
+    def settle(self, partition: int) -> None:
+        self.partitions[partition] = self.partitions[partition]._replace(
+            settled=self.partitions[partition].settled + 1
+        )
 
 
 class World:
@@ -38,22 +43,46 @@ class World:
             await self.dog.look()
 
 
-async def test_behind_and_still_for_a_minute_fails():
+async def test_unread_messages_without_progress_fail_after_the_limit():
     world = World()
-    world.consumer.left = 3
+    world.consumer.left[0] = 3
     await world.pass_time(59)
     assert not world.dog.failed.is_set()
-    await world.pass_time(6)
+    await world.pass_time(7)
+    assert world.dog.failed.is_set()
+
+
+async def test_stuck_partition_is_seen_while_others_make_progress():
+    world = World()
+    world.consumer.left = {0: 3, 1: 3}
+    for _ in range(70):
+        await world.pass_time(1)
+        world.consumer.settle(1)
+    assert world.dog.failed.is_set()
+
+
+async def test_handler_that_does_not_return_is_seen():
+    """Its message is read, so that nothing is unread."""
+    world = World()
+    world.consumer.partitions[1] = Progress(5, waiting=False, busy=True)
+    await world.pass_time(70)
     assert world.dog.failed.is_set()
 
 
 async def test_one_message_in_a_while_is_progress():
     world = World()
-    world.consumer.left = 3
+    world.consumer.left[0] = 3
     for _ in range(10):
         await world.pass_time(50)
-        world.consumer.progress += 1
+        world.consumer.settle(0)
     assert not world.dog.failed.is_set()
+
+
+async def test_consumer_that_gets_no_partition_fails():
+    world = World()
+    world.consumer.partitions = {}
+    await world.pass_time(70)
+    assert world.dog.failed.is_set()
 
 
 async def test_nothing_to_do_is_no_failure():
@@ -62,14 +91,14 @@ async def test_nothing_to_do_is_no_failure():
     assert not world.dog.failed.is_set()
 
 
-@pytest.mark.parametrize("why", ["excused", "broker away", "database away"])
-async def test_who_waits_with_reason_is_let_be(why):
+@pytest.mark.parametrize("why", ["waits on purpose", "broker away", "database away"])
+async def test_partition_that_waits_for_a_reason_is_excused(why):
     async def ground() -> bool:
         return why != "database away"
 
     world = World(ground=ground)
-    world.consumer.left = 3
-    world.consumer.excused = why == "excused"
+    world.consumer.left[0] = 3
+    world.consumer.partitions[0] = Progress(0, waiting=why == "waits on purpose", busy=True)
     world.consumer.error = Unavailable("x") if why == "broker away" else None
     await world.pass_time(300)
     assert not world.dog.failed.is_set()

@@ -1,20 +1,42 @@
-"""How an account is told to a person."""
+"""How an account's statement is shown to a person."""
 
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 
-from nightshift.budget.domain.calendar import Period, day_at
-from nightshift.budget.domain.ledger import open_account, reserve
-from nightshift.cli.commands.account import told
+from nightshift.budget.adapters.statements import AccountStatement
+from nightshift.cli.commands.account import shown
 
-_MONDAY = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)
+STATEMENT = AccountStatement(
+    account_id="ada",
+    time_zone="UTC",
+    period_days=30,
+    day="2026-11-24",
+    refresh_at=datetime(2026, 11, 25, tzinfo=UTC),
+    period_budget_microusd=30_000_000,
+    spent_in_period_microusd=2_500_000,
+    estimated_microusd=0,
+    limit_microusd=1_000_000,
+    posted_microusd=250_000,
+    reserved_microusd=0,
+    left_today_microusd=750_000,
+)
 
 
-def test_after_a_night_in_which_nobody_asked_for_money_the_new_day_is_told():
-    period = Period("UTC", datetime(2026, 11, 23, tzinfo=UTC), 30)
-    account = open_account("a1", period, 30_000_000, day_at(period, _MONDAY))
-    account, reserved = reserve(account, 1_000_000, 1)
-    assert told(account, _MONDAY)["left_today_microusd"] == 0
-    tuesday = told(account, _MONDAY + timedelta(hours=10))
-    assert (tuesday["day"], tuesday["reserved_microusd"]) == ("2026-11-24", 0)
-    assert tuesday["left_today_microusd"] == (30_000_000 - reserved) // 29
-    assert tuesday["refresh_at"] == datetime(2026, 11, 25, tzinfo=UTC)
+def test_amounts_are_shown_in_dollars():
+    assert shown(STATEMENT) == {
+        "account_id": "ada",
+        "time_zone": "UTC",
+        "day": "2026-11-24",
+        "refresh_at": datetime(2026, 11, 25, tzinfo=UTC),
+        "period_budget": "$30.0000",
+        "spent_in_period": "$2.5000",
+        "limit": "$1.0000",
+        "posted": "$0.2500",
+        "reserved": "$0.0000",
+        "left_today": "$0.7500",
+    }
+
+
+def test_what_is_estimated_is_marked():
+    told = shown(replace(STATEMENT, estimated_microusd=55_620))
+    assert told["spent_in_period"] == "$2.5000, of which $0.0556 estimated"

@@ -38,18 +38,18 @@ def dsn(home: Path, **how: str) -> str:
     return settings_for(PostgresSettings, home, **how).postgres_dsn.get_secret_value()
 
 
-def test_our_own_server_is_asked_in_the_role_of_the_command(stack):
+def test_the_stacks_own_server_is_used_as_the_reader_role(stack):
     home = stack(postgres={"dsn": OURS, "pid": 1})
     assert dsn(home) == OURS.replace("postgres@", "nightshift_reader@")
     assert dsn(home, role="nightshift_budget") == OURS.replace("postgres@", "nightshift_budget@")
 
 
-def test_somebody_elses_server_is_asked_as_it_was_given(stack):
+def test_a_given_server_is_used_with_its_own_credentials(stack):
     assert dsn(stack(postgres={"dsn": THEIRS, "pid": None})) == THEIRS
 
 
 @pytest.mark.parametrize(("pid", "embedded"), [(7, True), (None, False)])
-def test_the_ways_of_a_broker_are_those_of_who_runs_it(stack, pid: int | None, embedded: bool):
+def test_only_the_embedded_broker_gets_its_workarounds(stack, pid: int | None, embedded: bool):
     settings = settings_for(KafkaSettings, stack(kafka={"bootstrap": "k:1", "pid": pid}))
     assert settings.kafka_bootstrap == "k:1"
     assert (settings.kafka_adaptive_fetch, settings.kafka_idempotence) == (embedded, not embedded)
@@ -64,7 +64,7 @@ def test_the_object_store_comes_with_its_keys(stack):
     assert settings.s3_secret_key.get_secret_value() == "hunter2"
 
 
-def test_an_object_store_without_keys_is_asked_with_those_of_the_vendors_chain(stack):
+def test_an_object_store_without_keys_uses_the_vendors_chain(stack):
     told = {"endpoint": "http://s", "bucket": "b", "access_key": "", "secret_key": "", "pid": None}
     settings = settings_for(ObjectStoreSettings, stack(s3=told))
     assert (settings.s3_access_key, settings.s3_secret_key) == (None, None)
@@ -75,7 +75,7 @@ def test_a_variable_wins_over_the_stack(stack, monkeypatch: pytest.MonkeyPatch):
     assert dsn(stack(postgres={"dsn": OURS, "pid": 1})) == THEIRS
 
 
-def test_without_a_stack_and_without_variables_it_says_what_to_do(tmp_path: Path):
+def test_without_a_stack_or_variables_the_error_says_what_to_do(tmp_path: Path):
     with pytest.raises(ConfigurationError, match=f"no stack runs on {tmp_path}") as caught:
         settings_for(KafkaSettings, tmp_path)
     assert caught.value.hint is not None

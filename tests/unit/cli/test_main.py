@@ -42,24 +42,24 @@ def raising(error: BaseException):
         (Fault("a promise is broken", hint="set it"), Exit.ERROR),
     ],
 )
-def test_an_error_of_ours_is_an_error_line_a_hint_line_and_its_exit_code(command, capfd, error, code):
+def test_an_error_is_two_lines_and_an_exit_code(command, capfd, error, code):
     assert command(raising(error)) == code
     out, err = capfd.readouterr()
     assert out == ""
     assert err == f"error: {error}\nhint: set it\n"
 
 
-def test_an_error_of_the_contracts_is_told_too(command, capfd):
+def test_a_contract_error_is_printed_without_a_stack(command, capfd):
     assert command(raising(UnknownModel("no price for model x"))) == Exit.ERROR
     assert capfd.readouterr().err == "error: no price for model x\n"
 
 
-def test_an_error_of_several_lines_with_escapes_stays_one_harmless_line(command, capfd):
+def test_an_error_is_one_line_without_escapes(command, capfd):
     assert command(raising(NotFound("no\nbuild \x1b[31mred\x1b[0m"))) == Exit.NOT_FOUND
     assert capfd.readouterr().err == "error: no build red\n"
 
 
-def test_a_fault_nobody_named_shows_its_stack_and_exits_1(command, capfd):
+def test_an_unknown_exception_shows_its_stack_and_exits_1(command, capfd):
     assert command(raising(ZeroDivisionError("oops"))) == Exit.ERROR
     err = capfd.readouterr().err
     assert "Traceback" in err
@@ -83,14 +83,14 @@ main()
 """
 
 
-def test_an_interrupt_while_the_command_is_loaded_exits_130_too():
+def test_an_interrupt_during_loading_exits_130():
     command = [sys.executable, "-c", _INTERRUPTED_WHILE_LOADING]
     ran = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "error: interrupted\n")
 
 
 @pytest.mark.parametrize("arguments", [("--bogus",), ("one", "too", "many")])
-def test_wrong_usage_exits_2_and_says_where_help_is(command, capfd, arguments):
+def test_wrong_usage_exits_2_and_names_the_help(command, capfd, arguments):
     assert command(lambda: None, *arguments) == Exit.USAGE
     out, err = capfd.readouterr()
     assert out == ""
@@ -100,7 +100,7 @@ def test_wrong_usage_exits_2_and_says_where_help_is(command, capfd, arguments):
 
 
 @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (Exit.ASLEEP, 7), (Exit.BUILD_FAILED, 3)])
-def test_what_a_command_returns_is_the_exit_code(command, returned, code):
+def test_the_return_value_of_a_command_is_the_exit_code(command, returned, code):
     assert command(lambda: returned) == code
 
 
@@ -131,7 +131,7 @@ def test_the_overview_names_every_command_and_loads_none():
 
 
 @pytest.mark.parametrize("name", [each.name for each in entry.COMMANDS])
-def test_the_help_of_every_command_holds_an_example_and_the_json_switch(name, capfd):
+def test_the_help_of_every_command_has_an_example_and_json(name, capfd):
     words = [name] if name not in GROUPS else [name, GROUPS[name]]
     assert entry.run([*words, "--help"]) == Exit.OK
     help_text = capfd.readouterr().out
@@ -143,7 +143,7 @@ def test_the_help_of_every_command_holds_an_example_and_the_json_switch(name, ca
 GROUPS = {"db": "migrate", "dlq": "list", "topics": "apply", "account": "open"}
 
 
-def test_the_version_is_the_distributions(capfd):
+def test_the_version_is_that_of_the_distribution(capfd):
     assert entry.run(["--version"]) == Exit.OK
     assert capfd.readouterr().out == "0.1.0\n"
 
@@ -179,7 +179,7 @@ def test_the_version_is_the_distributions(capfd):
         ("doctor", "--cure"),
     ],
 )
-def test_a_wrong_argument_of_any_command_exits_2_before_anything_is_done(words, capfd, tmp_path, monkeypatch):
+def test_a_wrong_argument_exits_2_before_anything_is_done(words, capfd, tmp_path, monkeypatch):
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path / "none"))
     assert entry.run(words) == Exit.USAGE
     out, err = capfd.readouterr()
@@ -212,7 +212,7 @@ def test_a_stream_that_the_shell_closed_changes_nothing(closed):
     assert done.returncode == 9, done.stderr
 
 
-def test_a_locale_that_lacks_a_character_shows_another_in_its_place():
+def test_a_character_missing_in_the_locale_is_replaced():
     program = (
         "from nightshift.cli import main as entry, output\n"
         "entry.run = lambda: output.write_line('na\u00efve \u65e5')\n"

@@ -70,7 +70,7 @@ def result(**fields: Any) -> ToolCallCompleted:
     return ToolCallCompleted(call_id="b/1/0", output="", duration_ms=1500, **{"is_error": False, **fields})
 
 
-def test_a_call_is_one_line_with_what_it_was_how_it_ended_and_how_long_it_took() -> None:
+def test_a_tool_call_is_one_line_with_outcome_and_duration() -> None:
     _, told = tell(ACCEPTED, call(), result(is_error=True, error_kind="exit", exit_code=2))
     assert told[-1] == "00:02.0  tool      bash make test · exit 2 · 1.5 s"
 
@@ -86,18 +86,18 @@ def test_a_call_is_one_line_with_what_it_was_how_it_ended_and_how_long_it_took()
         ("", ""),
     ],
 )
-def test_a_call_that_failed_says_why(output: str, why: str) -> None:
+def test_a_failed_tool_call_says_why(output: str, why: str) -> None:
     failed = result(is_error=True, error_kind="exit", exit_code=1).model_copy(update={"output": output})
     _, told = tell(ACCEPTED, call(), failed)
     assert told[-1] == f"00:02.0  tool      bash make test · exit 1{why} · 1.5 s"
 
 
-def test_a_script_is_told_in_one_line_without_what_every_script_begins_with() -> None:
+def test_a_script_is_shown_in_one_line_without_its_preamble() -> None:
     _, told = tell(ACCEPTED, call(command="set -e\n\nmake build\n  make test\n"), result())
     assert told[-1] == "00:02.0  tool      bash make build; make test · ok · 1.5 s"
 
 
-def test_what_the_orchestrator_checks_is_told_as_a_check() -> None:
+def test_a_check_of_the_orchestrator_is_shown_as_a_check() -> None:
     detected = call(command="ran=0; failed=0\nif…").model_copy(update={"purpose": "check"})
     _, told = tell(
         ACCEPTED,
@@ -105,26 +105,26 @@ def test_what_the_orchestrator_checks_is_told_as_a_check() -> None:
         result().model_copy(update={"output": "== make test\n.....\n== npm test --silent\n"}),
     )
     assert told[-1] == "00:02.0  check     make test, npm test --silent · ok · 1.5 s"
-    assert doing(tell(ACCEPTED, detected)[0]) == "checking that it is ready"
+    assert doing(tell(ACCEPTED, detected)[0], START) == "checking that it is ready"
     given = {"tool": "open_port", "input": {"port": 8000}, "purpose": "preview"}
     _, told = tell(ACCEPTED, call().model_copy(update=given), result())
     assert told[-1] == "00:02.0  check     the preview on port 8000 · ok · 1.5 s"
 
 
-def test_what_the_agent_tells_is_told_whole() -> None:
+def test_narration_of_the_agent_is_shown_whole() -> None:
     words = "Laying out the project: a store for the loans, a page on top of it, and tests beside it.\nThen the rest."
     told_by = call().model_copy(update={"tool": "narrate", "input": {"phase": "code", "message": words}})
     _, told = tell(ACCEPTED, told_by, result())
     assert told[-1] == f"00:02.0  agent     {' '.join(words.split())}"
 
 
-def test_what_steers_a_terminal_never_reaches_it() -> None:
+def test_escape_sequences_never_reach_the_terminal() -> None:
     _, told = tell(ACCEPTED, call(command="echo \x1b]0;title\x07\u202edetrever\x9b31m"), result())
     assert all(character.isprintable() for line in told for character in line)
     assert "A red shop" in told[0]
 
 
-def test_a_sleeper_counts_down_and_is_awake_when_it_is_woken() -> None:
+def test_a_sleep_counts_down_and_ends_with_the_wake() -> None:
     asleep = SleepRequested(reason="budget", account_id="ada", wake_at=START + timedelta(hours=2))
     status, told = tell(ACCEPTED, asleep)
     assert (status.state, status.sleeps) == ("sleeping", 1)
@@ -134,7 +134,7 @@ def test_a_sleeper_counts_down_and_is_awake_when_it_is_woken() -> None:
     assert (status.state, status.asleep_until) == ("running", None)
 
 
-def test_money_is_summed_from_the_calls_and_told_in_dollars() -> None:
+def test_the_cost_is_the_sum_of_the_calls_in_dollars() -> None:
     answer = ModelCallResponded(
         turn=1,
         attempt=1,
@@ -165,7 +165,7 @@ def test_money_is_summed_from_the_calls_and_told_in_dollars() -> None:
     assert dollars(1_234_567_890) == "$1,234.5679"
 
 
-def test_a_denial_says_when_there_is_money_again() -> None:
+def test_a_denial_says_when_the_next_day_begins() -> None:
     denial = BudgetDenied(
         lease_id=UUID(int=1), account_id="ada", day="d", left_today_microusd=0, refresh_at=START
     )
@@ -205,7 +205,7 @@ def test_the_exit_code_is_the_builds(fact: Event, state: str, code: Exit | None)
     assert outcome(status) == code
 
 
-def test_a_snapshot_of_no_sandbox_is_no_warning_and_one_that_failed_is():
+def test_only_a_failed_snapshot_of_a_sandbox_is_a_warning():
     failed = SnapshotFailed(reason="pre_sleep", at_version=2, detail="S3 is away", attempt=1, final=True)
     _, told = tell(ACCEPTED, failed)
     assert "there are no files to keep" in told[-1]
@@ -226,7 +226,7 @@ def test_a_project_without_tests_is_told_so_and_no_script_is_shown():
     assert tell(ACCEPTED, asked, done)[1][-1].split("check", 1)[1].strip() == "no tests found · ok · 0.0 s"
 
 
-def test_of_a_call_that_failed_the_last_words_are_told_and_its_exit_code_once():
+def test_a_failed_call_shows_its_last_output_and_exit_code_once():
     done = ToolCallCompleted(
         call_id="b/1/0",
         is_error=True,

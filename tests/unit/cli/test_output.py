@@ -28,7 +28,7 @@ from nightshift.cli import output
         ("Grüße 你好 🌙", "Grüße 你好 🌙"),
     ],
 )
-def test_nothing_that_steers_a_terminal_is_printed(hostile, seen):
+def test_escape_sequences_are_never_printed(hostile, seen):
     assert output.printable(hostile) == seen
 
 
@@ -47,12 +47,12 @@ def test_json_is_one_plain_line_that_parses_back(capfd):
     assert err == ""
 
 
-def test_a_table_is_aligned_by_what_characters_take_on_the_terminal(capfd):
+def test_a_table_is_aligned_by_the_width_of_its_characters(capfd):
     output.write_table(["NAME", "STATE"], [["你好", None], ["b", "run\nning"]])
     assert capfd.readouterr().out == "NAME  STATE\n你好  -\nb     run ning\n"
 
 
-def test_a_row_is_one_line_on_a_terminal_and_whole_in_a_pipe(monkeypatch, capsys):
+def test_a_row_is_cut_on_a_terminal_and_whole_in_a_pipe(monkeypatch, capsys):
     rows = [["b1", "你好 " * 10]]
     monkeypatch.setenv("COLUMNS", "20")
     output.write_table(["ID", "IDEA"], rows)
@@ -69,7 +69,7 @@ def test_fields_are_aligned(capfd):
     assert capfd.readouterr().out == "id:     b1\nphase:  -\n"
 
 
-def test_notes_and_errors_go_to_stderr_and_progress_only_to_a_terminal(capfd):
+def test_progress_goes_only_to_a_terminal(capfd):
     output.note("kept")
     output.progress("never seen here")
     output.report_error("it failed", "do this")

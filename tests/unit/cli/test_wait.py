@@ -71,5 +71,7 @@ async def wait_for(text: str, *given: tuple[Event, ...]) -> Exit | None:
         ("ready", [(BuildCancelled(reason="no", cost_microusd=0, turns=0),)], Exit.CANCELLED),
     ],
 )
-async def test_what_a_wait_ends_with(text: str, given: list[tuple[Event, ...]], code: Exit | None) -> None:
+async def test_a_wait_ends_with_the_exit_code_of_its_condition(
+    text: str, given: list[tuple[Event, ...]], code: Exit | None
+) -> None:
     assert await wait_for(text, *given) is code

@@ -20,12 +20,15 @@ from nightshift.contracts.events.build import (
     BudgetRequested,
     BuildCancelled,
     BuildPhaseChanged,
+    BuildStalled,
     BuildWoken,
     ModelCallFailed,
     ModelCallStarted,
     Phase,
     SleepRequested,
+    ToolCallRequested,
 )
+from nightshift.contracts.events.sandbox import SandboxClosed, SandboxOpened
 
 LEASE = UUID(int=1)
 STARTING = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
@@ -37,6 +40,10 @@ GRANTED = BudgetGranted(
     lease_id=LEASE, account_id="ada", day="d1", amount_microusd=9, left_today_microusd=1, expires_at=START
 )
 STARTED = ModelCallStarted(turn=1, attempt=1, model="scripted-1", lease_id=LEASE, reserve_microusd=9)
+STALLED = BuildStalled(reason="dependency", detail="S3 does not answer", action="look after S3")
+TOOL_CALL = ToolCallRequested(call_id="b/1/0", turn=1, index=0, tool="bash", tool_use_id="t", input={})
+OPENED = SandboxOpened(sandbox_id="s", driver="local", generation=0)
+CLOSED = SandboxClosed(sandbox_id="s", reason="sleep")
 IN_TEN_SECONDS = timedelta(seconds=10)
 
 
@@ -70,6 +77,10 @@ def asleep(reason: str, *, for_s: float | None = 7200) -> SleepRequested:
         ),
         ((ACCEPTED, asleep("person", for_s=None)), "asleep (person)", "nightshift wake b"),
         ((ACCEPTED, asleep("budget", for_s=2)), "its wake is due", "budget service runs"),
+        ((ACCEPTED, STARTED, STALLED), "cannot go on: S3 does not answer", "look after S3"),
+        ((ACCEPTED, STARTED, STALLED, asleep("person", for_s=None)), "S3 does not answer", "look after S3"),
+        ((ACCEPTED, STARTED, TOOL_CALL), "its tool calls have no sandbox", "sandbox-gateway runs"),
+        ((ACCEPTED, OPENED, CLOSED, TOOL_CALL), "its tool calls have no sandbox", "sandbox-gateway runs"),
     ],
 )
 def test_a_wait_is_named_with_its_action_within_ten_seconds(facts, reason, action) -> None:
@@ -92,6 +103,9 @@ def test_a_wait_is_named_with_its_action_within_ten_seconds(facts, reason, actio
         (ACCEPTED, MONEY_ASKED, GRANTED),
         (ACCEPTED, STARTED, failed("overloaded"), STARTED),
         (ACCEPTED, asleep("budget"), BuildWoken(reason="refresh")),
+        (ACCEPTED, STARTED, STALLED, STARTED),
+        (ACCEPTED, OPENED, TOOL_CALL),
+        (ACCEPTED, TOOL_CALL, OPENED),
         (ACCEPTED, STARTED, failed("server"), BuildCancelled(reason="x", cost_microusd=0, turns=1)),
     ],
 )

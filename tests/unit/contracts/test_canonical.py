@@ -12,7 +12,7 @@ from nightshift.contracts.errors import InvalidData
 
 
 @given(json_values)
-def test_what_is_written_reads_back_exactly(value):
+def test_a_value_survives_writing_and_reading(value):
     text = canonical.dumps(value)
     back = canonical.loads(text, refuse_duplicates=True)
     assert back == value
@@ -38,17 +38,17 @@ def _sorted(value):
         (10**40, "1" + "0" * 40),
     ],
 )
-def test_the_text_of(value, text):
+def test_values_have_one_canonical_text(value, text):
     assert canonical.dumps(value) == text
 
 
 @given(st.text(st.characters()) | st.text(st.characters(max_codepoint=0x7F)))
 @example("".join(map(chr, range(0x80))))
-def test_the_quick_way_for_one_string_writes_the_same(value):
+def test_text_writes_the_same_as_dumps(value):
     assert canonical.text(value) == canonical.dumps(value).encode()
 
 
-def test_a_written_infinity_is_a_number_for_every_json_parser():
+def test_an_infinity_is_written_as_a_json_number():
     text = canonical.dumps([math.inf])
     assert json.loads(text, parse_constant=pytest.fail) == [math.inf]
 
@@ -71,12 +71,12 @@ def test_nan_is_refused(value):
     ],
     ids=["object", "set", "bytes", "int", "before the calendar", "after the calendar"],
 )
-def test_what_is_not_json_is_refused(value):
+def test_a_value_that_is_not_json_is_refused(value):
     with pytest.raises(InvalidData):
         canonical.dumps(value)
 
 
-def test_a_nesting_without_end_is_refused():
+def test_nesting_that_is_too_deep_is_refused():
     value: list = []
     value.append(value)
     with pytest.raises(InvalidData, match="deep"):
@@ -89,12 +89,12 @@ def test_a_nesting_without_end_is_refused():
     "text",
     ["NaN", "[Infinity]", "-Infinity", "", "{", '{"a":1}x', "1" * 5000, b"\xff", b'"\xed\xa0\x80"', "'a'"],
 )
-def test_what_cannot_be_read_is_refused(text):
+def test_text_that_is_not_json_is_refused(text):
     with pytest.raises(InvalidData):
         canonical.loads(text)
 
 
-def test_a_name_given_twice_is_refused_only_where_asked():
+def test_duplicate_names_are_refused_when_requested():
     text = '{"x":{"a":1,"b":2,"a":3}}'
     assert canonical.loads(text) == {"x": {"a": 3, "b": 2}}
     with pytest.raises(InvalidData) as caught:
@@ -102,5 +102,5 @@ def test_a_name_given_twice_is_refused_only_where_asked():
     assert caught.value.field == "a"
 
 
-def test_numbers_beyond_a_double_are_infinite_and_stay_so():
+def test_numbers_beyond_a_double_stay_infinite():
     assert canonical.dumps(canonical.loads('{"a":1e400,"b":-1e400}')) == '{"a":1e999,"b":-1e999}'

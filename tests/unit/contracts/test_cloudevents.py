@@ -47,7 +47,7 @@ def _subject(event):
     return subject_of(event) or (call_id.partition("/")[0] if call_id else "night-7")
 
 
-def test_the_headers_of_a_fact():
+def test_a_fact_has_these_headers():
     _, message = fact_message(CheckpointSaved(turn=3), flow_traceparent=TRACE, traceparent=TRACE[:-1] + "0")
     headers = dict(message.headers)
     UUID(headers.pop("ce_id").decode())
@@ -68,7 +68,7 @@ def test_the_headers_of_a_fact():
     assert message.value == b'{"turn":3}'
 
 
-def test_a_consumer_can_look_at_the_headers_alone():
+def test_peek_reads_the_headers_alone():
     _, message = fact_message(CheckpointSaved(turn=3))
     assert peek(message.headers) == Peek("nightshift.build.checkpoint_saved.v1", 7, "night-7")
     assert peek([("ce_type", b"\xff"), ("ce_sequence", b"x")]) == Peek("\ufffd", None, None)
@@ -227,7 +227,7 @@ def test_a_tombstone_is_an_error():
         decode_fact(fact.key, fact.headers, None)
 
 
-def test_facts_do_not_come_in_as_requests_nor_requests_as_facts():
+def test_a_fact_is_no_request_and_a_request_is_no_fact():
     _, fact = fact_message(CheckpointSaved(turn=3))
     with pytest.raises(InvalidEnvelope, match="ce_type: a fact"):
         decode_request(fact.key, fact.headers, fact.value)
@@ -245,7 +245,7 @@ def test_facts_do_not_come_in_as_requests_nor_requests_as_facts():
         encode_request(CheckpointSaved(turn=3), id="x", source="/x")
 
 
-def test_unknown_types_and_versions_are_told_apart():
+def test_unknown_types_and_unknown_versions_differ():
     message = request_message()
     for name, error in (
         (b"com.example.order", UnknownType),
@@ -255,7 +255,7 @@ def test_unknown_types_and_versions_are_told_apart():
             decode_request(message.key, with_header(message, "ce_type", name), message.value)
 
 
-def test_a_fact_whose_data_was_moved_is_read_with_what_was_fetched():
+def test_a_fact_with_a_dataref_is_read_from_the_fetched_data():
     event = CheckpointSaved(turn=3)
     envelope, _ = fact_message(event, dataref="blobs/abc")
     message = encode_fact(envelope, "{}")

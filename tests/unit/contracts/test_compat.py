@@ -186,7 +186,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_a_change_is_judged_both_ways(change):
+def test_a_change_is_checked_in_both_directions(change):
     new = changed(change)
     backward, forward = CHANGES[change]
     assert (compat.breaks(reader=new, writer=BASE) == []) is backward
@@ -200,7 +200,7 @@ def test_a_closed_reader_refuses_an_added_field():
     assert any("data.more" in reason for reason in compat.full(closed, wider))
 
 
-def test_steps_that_are_each_harmless_are_judged_as_a_whole():
+def test_harmless_steps_are_checked_as_one_change():
     without = changed(remove_optional)
     back = copy.deepcopy(without)
     back["properties"]["note"] = {"type": "integer"}

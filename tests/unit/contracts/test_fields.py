@@ -40,13 +40,18 @@ class Module:
         self.reads = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
         self.reads |= {name for node in nodes if isinstance(node, ast.MatchClass) for name in node.kwd_attrs}
         self.names = {node.id for node in nodes if isinstance(node, ast.Name)}
-        self.makes = {
-            name.id
-            for node in nodes
-            if isinstance(node, ast.Call)
-            for name in (node.func, *node.args)
-            if isinstance(name, ast.Name)
-        }
+        self.makes = set(map(made, nodes))
+
+
+def made(node: ast.AST) -> str | None:
+    """The name of the class that this node makes an instance of, if it does."""
+    match node:
+        case ast.Call(func=ast.Name(id=name)):
+            return name
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="model_validate" | "model_construct")):
+            return name
+        case _:
+            return None
 
 
 @cache

@@ -21,14 +21,14 @@ def test_every_type_and_version_has_its_golden_file():
     assert {path.stem for path in FILES} == {wire_name(*key) for key in REGISTRY}, HOW
 
 
-def test_no_golden_file_was_changed_or_taken_away():
+def test_no_golden_file_was_changed_or_removed():
     listed = dict(reversed(line.split("  ")) for line in (FOLDER / "DIGESTS").read_text().splitlines())
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in FILES}
     assert found == listed, HOW
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_golden_message_decodes_and_is_written_the_same_again(path):
+def test_a_golden_message_decodes_and_encodes_the_same(path):
     text = path.read_text(encoding="utf-8")
     golden = canonical.loads(text)
     data = canonical.dumps(golden["data"])

@@ -91,7 +91,7 @@ def test_a_longer_prompt_or_output_never_has_a_smaller_worst_case(model, prompt,
         ("scripted-1", Usage(), 0),
     ],
 )
-def test_prices_as_printed(model, usage, microusd):
+def test_prices_equal_the_published_list(model, usage, microusd):
     assert prices.cost(model, usage) == microusd
 
 
@@ -105,7 +105,7 @@ def test_an_unknown_model_is_an_error_never_a_guess(model):
         prices.worst_case(model, 1, 1)
 
 
-def test_an_unknown_table_is_an_error_and_the_newest_is_the_default():
+def test_an_unknown_price_version_is_an_error():
     with pytest.raises(UnknownModel, match="1999-01-01"):
         prices.cost("scripted-1", Usage(), version="1999-01-01")
     assert prices.cost("scripted-1", Usage(input_tokens=9), version=prices.NEWEST) == prices.cost(
@@ -114,7 +114,7 @@ def test_an_unknown_table_is_an_error_and_the_newest_is_the_default():
     assert max(prices.TABLES) == prices.NEWEST
 
 
-def test_aliases_lead_to_models_with_a_price():
+def test_every_alias_has_a_price():
     for version, table in prices.TABLES.items():
         for alias, model in prices.ALIASES.items():
             assert alias not in table

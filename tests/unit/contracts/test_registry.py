@@ -32,14 +32,14 @@ def test_every_event_decodes_to_what_was_encoded(event):
 
 
 @given(events)
-def test_an_event_is_written_as_its_data_would_be(event):
+def test_an_event_is_encoded_like_its_data(event):
     """Most events are flat and take a quicker way."""
     data = event.__pydantic_serializer__.to_python(event, exclude_none=True)
     assert registry.encode(event) == registry.canonical.dumps(data)
 
 
 @given(events, json_objects)
-def test_facts_ignore_what_they_do_not_know_at_any_depth_and_requests_refuse_it(event, more):
+def test_facts_ignore_unknown_fields_and_requests_refuse_them(event, more):
     data = registry.canonical.loads(registry.encode(event))
     wider = {**data, "zzz_new": more}
     for name in ("checks", "attachments", "understanding_qna", "tools"):
@@ -54,14 +54,14 @@ def test_facts_ignore_what_they_do_not_know_at_any_depth_and_requests_refuse_it(
 
 
 @pytest.mark.parametrize("model", CATALOGUE.newest.values(), ids=lambda model: model.type)
-def test_an_absent_field_is_left_out_so_each_nullable_field_must_default_to_null(model):
+def test_every_nullable_field_defaults_to_null(model):
     for name, field in model.model_fields.items():
         if type(None) in get_args(field.annotation):
             assert field.default is None, name
 
 
 @pytest.mark.parametrize("model", CATALOGUE.newest.values(), ids=lambda model: model.type)
-def test_names_go_both_ways(model):
+def test_a_wire_name_parses_back_to_its_type(model):
     name = registry.wire_name(model.type, model.version)
     assert registry.parse_wire_name(name) == (model.type, model.version)
     assert Topics().of(model) == f"nightshift.{name.split('.')[1]}.v1"
@@ -78,23 +78,23 @@ def test_names_go_both_ways(model):
         ("wake.requested", "nightshift.budget.wake_requested.v1"),
     ],
 )
-def test_wire_names_as_agreed(type_, name):
+def test_wire_names_are_fixed(type_, name):
     assert registry.wire_name(type_, 1) == name
 
 
-def test_an_absent_field_is_not_written_but_a_null_inside_an_object_is():
+def test_absent_fields_are_left_out_and_inner_nulls_are_kept():
     asleep = CATALOGUE.model("sleep.requested")(reason="person", account_id="a")
     assert registry.encode(asleep) == '{"account_id":"a","reason":"person"}'
     call = ToolCallRequested(**CALL, input={"a": None})
     assert '"input":{"a":null}' in registry.encode(call)
 
 
-def test_wire_names_are_unique_and_the_catalogue_is_whole():
+def test_wire_names_are_unique():
     names = {registry.wire_name(*key) for key in registry.REGISTRY}
     assert len(names) == len(registry.REGISTRY) == len(get_args(AnyEvent))
 
 
-def test_unknown_types_and_unknown_versions_are_told_apart():
+def test_unknown_types_and_unknown_versions_differ():
     for call in (
         lambda: registry.decode("build.exploded", 1, "{}"),
         lambda: registry.model("build.exploded"),
@@ -142,7 +142,7 @@ def test_an_error_names_the_field_and_never_the_value(text, field):
     assert caught.value.__cause__ is None
 
 
-def test_pydantics_own_errors_do_not_tell_what_a_person_wrote():
+def test_a_pydantic_error_never_holds_the_value():
     with pytest.raises(ValidationError) as caught:
         BuildRequested(
             build_id="b", project_id="p", account_id="a", idea_brief="hush\x07", checks=({"name": "hush"},)
@@ -151,7 +151,7 @@ def test_pydantics_own_errors_do_not_tell_what_a_person_wrote():
     assert "hush" not in str(caught.value)
 
 
-def test_text_that_pydantic_cannot_parse_is_still_read():
+def test_json_that_only_python_parses_is_decoded():
     text = registry.canonical.dumps({**CALL, "input": {"\ud800": "\x00\udfff", "deep": _nested(300)}})
     event = registry.decode("tool_call.requested", 1, text)
     assert event.input["\ud800"] == "\x00\udfff"
@@ -167,7 +167,7 @@ def _nested(levels):
     return value
 
 
-def test_a_reference_is_told_from_an_object_of_the_models():
+def test_a_blob_reference_differs_from_a_model_object():
     def given(value):
         text = registry.canonical.dumps({**CALL, "input": value})
         fast = registry.decode("tool_call.requested", 1, text)
@@ -211,7 +211,7 @@ def thing_renamed_v2_to_v3(data: Mapping[str, Any]) -> dict[str, Any]:
 CHAIN = {("thing.renamed", 1): thing_renamed_v1_to_v2, ("thing.renamed", 2): thing_renamed_v2_to_v3}
 
 
-def test_old_data_goes_through_every_step_and_is_validated_after():
+def test_old_data_is_upcast_first_and_validated_after():
     own = Registry([Renamed], CHAIN)
     new = Renamed(name="four", size=4)
     assert own.decode("thing.renamed", 1, '{"label":"four"}') == new
@@ -229,7 +229,7 @@ def test_old_data_goes_through_every_step_and_is_validated_after():
         own.decode("thing.renamed", 4, "{}")
 
 
-def test_a_catalogue_with_a_gap_or_a_double_is_refused():
+def test_a_registry_with_a_gap_or_a_duplicate_is_refused():
     with pytest.raises(ValueError, match="no upcast from version 2"):
         Registry([Renamed], {("thing.renamed", 1): thing_renamed_v1_to_v2})
     with pytest.raises(ValueError, match="twice"):
@@ -254,7 +254,7 @@ def test_ids_depend_on_cause_type_and_index_alone(cause, type_, index):
 
 
 @given(events)
-def test_every_event_says_what_it_opens_and_closes(event):
+def test_every_event_lists_the_pending_rows_it_changes(event):
     changes = event.pending("b")
     assert all(isinstance(change, Pending) and change.key for change in changes)
     assert all(change.due_at is None or change.due_at.tzinfo for change in changes)
@@ -263,7 +263,7 @@ def test_every_event_says_what_it_opens_and_closes(event):
         assert Pending(PendingKind.BUILD, "b", opens=False) in changes
 
 
-def test_every_kind_that_is_opened_is_also_closed():
+def test_every_pending_kind_is_opened_and_closed():
     opened, closed = set(), set()
     for model in CATALOGUE.newest.values():
         source = _example(model)
@@ -277,7 +277,7 @@ def _example(model):
     return event.model_copy(update={"final": True})
 
 
-def test_topics_headers_and_groups():
+def test_topics_and_groups_have_these_names():
     topics = Topics("t1")
     assert topics.all == (
         "t1.requests.v1", "t1.build.v1", "t1.sandbox.v1", "t1.snapshot.v1", "t1.budget.v1", "t1.dead-letter.v1",

@@ -19,26 +19,26 @@ ROOT = Path(__file__).parents[3]
 GENERATE = [sys.executable, "-m", "nightshift.contracts.generate"]
 
 
-def test_what_is_checked_in_is_what_the_contracts_say_now(monkeypatch):
+def test_generated_files_are_up_to_date(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert generate.stale() == [], "run `python -m nightshift.contracts.generate` and commit"
 
 
-def test_check_names_what_differs_and_writes_nothing(tmp_path):
+def test_check_names_stale_files_and_writes_nothing(tmp_path):
     done = subprocess.run([*GENERATE, "--check"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "docs/reference/events.md" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stray_schema_is_noticed():
+def test_every_schema_file_belongs_to_an_event():
     known = {wire_name(*key) for key in generate.CATALOGUE.models}
     for path in generate.SCHEMAS.glob("*/*.json"):
         assert path.stem in known, f"{path} is of no known event"
 
 
 @pytest.mark.parametrize("model", CATALOGUE.newest.values(), ids=lambda model: model.type)
-def test_schemas_are_valid_open_for_readers_and_closed_for_senders(model):
+def test_schemas_are_open_for_readers_and_closed_for_senders(model):
     name = wire_name(model.type, model.version)
     opened = consumer_schema(model)
     jsonschema.Draft202012Validator.check_schema(opened)
@@ -54,7 +54,7 @@ def test_schemas_are_valid_open_for_readers_and_closed_for_senders(model):
         assert all(not part.get("additionalProperties", True) for part in closed.get("$defs", {}).values())
 
 
-def test_the_asyncapi_document_tells_every_event_topic_key_header_and_group():
+def test_asyncapi_lists_every_topic_message_and_group():
     doc = document()
     assert doc["asyncapi"] == "3.0.0"
     assert {channel["address"] for channel in doc["channels"].values()} == set(Topics().all)
@@ -79,7 +79,7 @@ def test_the_asyncapi_document_tells_every_event_topic_key_header_and_group():
     ]  # fmt: skip
 
 
-def test_every_reference_of_the_asyncapi_document_leads_somewhere():
+def test_every_asyncapi_reference_resolves():
     doc = document()
 
     def references(node):
@@ -101,6 +101,6 @@ def test_every_reference_of_the_asyncapi_document_leads_somewhere():
     json.dumps(doc)
 
 
-def test_every_event_says_what_it_is():
+def test_every_event_has_a_docstring():
     for model in CATALOGUE.newest.values():
         assert model.__doc__, model.type

@@ -92,7 +92,7 @@ def test_structured_errors_name_the_attribute(changes, header):
         json_values,
     )
 )
-def test_whatever_is_inside_a_structured_value_only_our_own_errors_come_out(changes):
+def test_any_structured_value_raises_only_contract_errors(changes):
     headers, value = structured_message()
     document = {**json.loads(value), **changes}
     with contextlib.suppress(ContractError):

@@ -38,7 +38,7 @@ from nightshift.contracts.registry import encode
         (b'{"a":"\\"' + b'\\"' * 400_000, InvalidData, "a string without an end"),
     ],
 )
-def test_what_is_not_a_request_is_refused_with_its_reason(value, error, words):
+def test_a_malformed_request_is_refused_with_its_reason(value, error, words):
     message = request_message()
     with pytest.raises(error, match=words):
         decode_request(message.key, message.headers, value)
@@ -52,7 +52,7 @@ def test_keys_and_headers_are_limited_too():
         decode_request(message.key, [*message.headers, ("x-more", b"v" * 5000)], message.value)
 
 
-def test_limits_take_what_they_allow():
+def test_a_value_at_the_limit_is_read():
     message = request_message()
     limits = Limits(value=len(message.value))
     assert decode_request(message.key, message.headers, message.value, limits=limits).event == REQUEST
@@ -60,7 +60,7 @@ def test_limits_take_what_they_allow():
         decode_request(message.key, message.headers, message.value + b" ", limits=limits)
 
 
-def test_text_that_swells_in_ascii_counts_as_it_will_be_stored():
+def test_the_limit_applies_to_the_size_in_ascii():
     criteria = ["日" * 99_000] * 3
     data = json.dumps({**json.loads(encode(REQUEST)), "criteria": criteria}, ensure_ascii=False).encode()
     message = request_message()
@@ -113,7 +113,7 @@ def test_an_unknown_field_is_named():
         for value in values_
     ],
 )
-def test_what_the_schema_does_not_allow_is_refused_and_never_read_as_something_else(request_, field, value):
+def test_values_are_never_coerced_to_another_type(request_, field, value):
     message = encode_request(request_, id="1", source="/t")
     data = {**json.loads(message.value), field: value}
     with pytest.raises(InvalidData):
@@ -130,7 +130,7 @@ values = st.binary(max_size=60) | json_values.map(lambda value: json.dumps(value
 
 
 @given(st.dictionaries(headers_of_requests, texts | st.none(), max_size=4), values | st.none(), st.booleans())
-def test_whatever_comes_in_only_our_own_errors_come_out(changes, value, in_structure):
+def test_any_message_raises_only_contract_errors(changes, value, in_structure):
     """A poison message is refused, not a crash: anything else would look like a fault of ours."""
     _, fact = fact_message(CheckpointSaved(turn=3))
     for message, decode in ((request_message(), decode_request), (fact, decode_fact)):

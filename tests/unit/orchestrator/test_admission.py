@@ -18,6 +18,7 @@ BAD = {
     "base_build_id": {"base_build_id": "b0"},
     "tools": {"tools": (CustomTool(name="pay", description="Pays.", input_schema={}),)},
     "secrets": {"secrets": ("TOKEN",)},
+    "tier": {"tier": "priority"},
     "deadline": {"deadline": NOW - timedelta(seconds=1)},
     "idea_brief": {"idea_brief": "  \n "},
     "criteria.0": {"criteria": ("half \ud800 of a character",)},

@@ -160,3 +160,62 @@ def test_what_is_no_count_is_malformed_and_what_was_told_before_stands(tokens):
 def test_a_stop_reason_that_is_no_word_is_malformed(reason):
     with pytest.raises(Malformed):
         assembled(START, {"type": "message_delta", "delta": {"stop_reason": reason}, "usage": {}})
+
+
+def started_with(usage: object) -> dict:
+    return {"type": "message_start", "message": {"id": "msg_1", "model": "m", "usage": usage}}
+
+
+NULLS = {"ephemeral_5m_input_tokens": None, "ephemeral_1h_input_tokens": None}
+
+
+@pytest.mark.parametrize(
+    ("usage", "billed"),
+    [
+        ({"input_tokens": 9, "cache_creation": NULLS}, Usage(input_tokens=9)),
+        ({"input_tokens": 9, "cache_creation": None}, Usage(input_tokens=9)),
+        (
+            {"cache_creation_input_tokens": 6, "cache_creation": NULLS},
+            Usage(cache_write_5m_input_tokens=6),
+        ),
+        (
+            {
+                "cache_creation_input_tokens": 6,
+                "cache_creation": {**NULLS, "ephemeral_1h_input_tokens": 4},
+            },
+            Usage(cache_write_5m_input_tokens=2, cache_write_1h_input_tokens=4),
+        ),
+        (
+            {"cache_creation_input_tokens": None, "cache_creation": {"ephemeral_5m_input_tokens": 3}},
+            Usage(cache_write_5m_input_tokens=3),
+        ),
+        (
+            dict.fromkeys(["input_tokens", "output_tokens", "cache_read_input_tokens", "service_tier"]),
+            Usage(),
+        ),
+        ({}, Usage()),
+        (None, Usage()),
+    ],
+)
+def test_null_in_usage_counts_as_not_stated(usage, billed):
+    assembly = assembled(started_with(usage), *END)
+    assert assembly.complete
+    assert assembly.usage == billed.model_copy(update={"output_tokens": 50})
+
+
+def test_a_message_without_the_field_usage_is_read():
+    start = {"type": "message_start", "message": {"id": "msg_1", "model": "m"}}
+    assert assembled(start, *END).usage == Usage(output_tokens=50)
+
+
+def test_cache_writes_after_the_start_are_billed():
+    grown = {"type": "message_delta", "delta": {}, "usage": {"cache_creation_input_tokens": 20}}
+    assert assembled(START, grown, *END).usage.cache_write_5m_input_tokens == 12
+
+
+def test_output_that_the_end_does_not_state_is_counted():
+    said = block(0, {"type": "text", "text": ""}, {"type": "text_delta", "text": "x" * 300})
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": None}}
+    assembly = assembled(START, *said, end, {"type": "message_stop"})
+    assert assembly.complete
+    assert assembly.usage.output_tokens == 100

@@ -49,7 +49,7 @@ from nightshift.orchestrator.domain.commands import (
 from nightshift.orchestrator.domain.decide import decide
 from nightshift.orchestrator.domain.next_step import Asleep, AwaitFact, AwaitModel, Ended
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.state import Mode
+from nightshift.orchestrator.domain.state import RunMode
 
 NOW_CAUSE = UUID(int=77)
 
@@ -115,6 +115,62 @@ def test_done_means_checked_and_the_sum_of_the_log_is_the_cost():
     assert (ready.build_version, ready.sandbox_id, ready.preview_url) == (3, "s1", "http://127.0.0.1:9")
     assert (ready.turns, ready.tool_calls) == (2, 1)
     assert story.next() == Ended()
+
+
+def opened(
+    story: Story, path: str, *, port: int = 8000, is_error: bool = False, url: str = "http://h:9"
+) -> None:
+    """The agent opens a port, and the gateway says what came of it."""
+    story.thinks(tool_use("open_port", {"port": port, "path": path}))
+    story.others(PreviewOpened(sandbox_id="s1", port=port, url=url))
+    story.results(is_error=is_error)
+
+
+def preview_check(story: Story) -> dict:
+    """What the round of checks asks `open_port`, after the agent says that it is done."""
+    *_, call = requested(story.thinks(text()))
+    assert (call.tool, call.purpose) == ("open_port", "preview")
+    return call.input
+
+
+@pytest.mark.parametrize("url", ["http://h:9", "http://h:9/", "http://h:9/health?deep=1"])
+def test_the_path_that_the_agent_opened_is_checked_and_shown(url):
+    story = begun()
+    opened(story, "/health?deep=1", url=url)
+    assert preview_check(story) == {"port": 8000, "path": "/health?deep=1"}
+    story.results()
+    story.do(Complete(build_version=1))
+    assert story.last(BuildReady).preview_url == "http://h:9/health?deep=1"
+
+
+def test_a_path_that_answered_stays_when_a_later_one_does_not():
+    story = begun()
+    opened(story, "/health")
+    opened(story, "/nowhere", is_error=True)
+    assert preview_check(story)["path"] == "/health"
+
+
+def test_the_last_path_that_answered_is_checked():
+    story = begun()
+    opened(story, "/health")
+    opened(story, "/app")
+    assert preview_check(story)["path"] == "/app"
+
+
+def test_a_path_of_another_port_is_not_checked():
+    story = begun()
+    opened(story, "/health")
+    opened(story, "/", port=9000)
+    assert preview_check(story) == {"port": 9000, "path": "/"}
+
+
+def test_a_preview_that_fails_is_named_with_its_path():
+    story = begun()
+    opened(story, "/health")
+    preview_check(story)
+    story.results(is_error=True, exit_code=None)
+    story.step()
+    assert "The preview on port 8000, path /health, failed" in story.last(AgentSteered).message
 
 
 def test_the_checks_of_the_request_are_run_instead_of_what_is_found():
@@ -216,14 +272,30 @@ def test_a_build_sleeps_and_wakes_three_times():
         story.step()
         story.denied()
         story.step()
-        assert story.state.mode is Mode.SLEEPING
-        assert not story.state.money.grants
+        assert story.state.mode is RunMode.SLEEPING
+        assert not story.state.funds.grants
         story.passes(3_600)
         story.woken()
         assert [event.type for event in story.step()] == ["build.woken", "budget.requested"]
         story.granted()
     assert isinstance(story.next(), StartCall)
     assert story.types().count("sleep.requested") == 3
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_a_wake_asks_for_money_only_when_none_is_reserved(enough):
+    story = begun(policy=Policy(grant_microusd=1))
+    story.thinks(tool_use(), usage=Usage(input_tokens=90_000))
+    story.results()
+    story.step()
+    story.denied()
+    story.step()
+    story.granted(None if enough else 1)  # reserved for the sleeper, before it is called
+    story.woken()
+    asked = [] if enough else ["budget.requested"]
+    assert [event.type for event in story.step()] == ["build.woken", *asked]
+    if enough:
+        assert isinstance(story.next(), StartCall)
 
 
 def test_a_wake_that_finds_the_build_awake_changes_nothing():
@@ -268,13 +340,22 @@ def test_no_call_starts_that_its_grant_does_not_cover():
     assert started.reserve_microusd == reserve
 
 
+def test_a_prompt_that_the_provider_did_not_count_keeps_its_bound():
+    story = begun()
+    story.thinks(tool_use(), usage=Usage(input_tokens=1_000, output_tokens=100))
+    story.results()
+    counted = story.state.conversation.tokens
+    story.thinks(tool_use(given={"command": "ls"}), usage=Usage(output_tokens=5))
+    assert story.state.conversation.tokens > counted
+
+
 def test_what_a_call_did_not_cost_is_free_again():
     story = begun()
-    before = story.state.money.grants[0].left_microusd
+    before = story.state.funds.grants[0].left_microusd
     story.step()
-    assert story.state.money.grants[0].left_microusd == before - story.last(ModelCallStarted).reserve_microusd
+    assert story.state.funds.grants[0].left_microusd == before - story.last(ModelCallStarted).reserve_microusd
     story.do(answer(tool_use()))
-    assert story.state.money.grants[0].left_microusd == before - story.state.money.spent
+    assert story.state.funds.grants[0].left_microusd == before - story.state.funds.spent
 
 
 def test_an_expired_grant_covers_nothing():
@@ -290,7 +371,7 @@ def test_a_crash_in_a_call_counts_its_worst_case_and_tries_again():
     story.do(AbandonCall())
     failed = story.last(ModelCallFailed)
     assert (failed.kind, failed.cost_microusd) == ("abandoned", reserve)
-    assert story.state.money.spent == reserve
+    assert story.state.funds.spent == reserve
     if not isinstance(story.next(), StartCall):
         story.step()
         story.granted()
@@ -309,13 +390,52 @@ def test_a_late_answer_to_an_abandoned_call_is_not_used():
 def test_repetition_is_told_once_and_then_ends_the_build():
     story = begun()
     for _ in range(3):
-        story.thinks(tool_use())
-        if story.state.tool_calls:
-            story.results()
-    assert story.last(AgentSteered).reason == "repetition"
-    for _ in range(3):
+        assert "agent.steered" not in story.types()
         story.thinks(tool_use())
         story.results()
+    story.step()
+    assert story.last(AgentSteered).reason == "repetition"
+    story.do(answer(tool_use()))
+    story.results()
+    for _ in range(2):
+        story.thinks(tool_use())
+        story.results()
+    story.step()
+    assert story.last(BuildFailed).reason == "repetition"
+
+
+def test_a_repeated_call_with_new_results_is_progress():
+    story = begun()
+    for number in range(12):
+        story.thinks(tool_use(given={"command": "sleep 2; tail -1 job.log"}))
+        story.results(output=f"{number} of 12 files")
+    story.step()
+    assert "agent.steered" not in story.types()
+
+
+@pytest.mark.parametrize("result", [{}, {"output": "other"}, {"exit_code": 3}, {"is_error": True}])
+def test_any_part_of_a_result_that_changes_is_progress(result):
+    story = begun()
+    for changes in ({}, {}, result):
+        story.thinks(tool_use())
+        story.results(**changes)
+    story.step()
+    assert ("agent.steered" in story.types()) == (result == {})
+
+
+def test_a_slow_job_that_moves_on_is_warned_and_never_ended():
+    story = begun()
+    for number in range(18):
+        story.thinks(tool_use(given={"command": "sleep 60; tail -1 job.log"}))
+        story.results(output=f"step {number // 3}")
+    assert story.last(AgentSteered).reason == "repetition"
+    assert story.state.mode is RunMode.RUNNING
+    for _ in range(8):
+        if story.state.mode is RunMode.RUNNING:
+            story.thinks(tool_use(given={"command": "sleep 60; tail -1 job.log"}))
+            story.results(output="step 5")
+            if isinstance(story.next(), Fail):
+                story.step()
     assert story.last(BuildFailed).reason == "repetition"
 
 
@@ -344,6 +464,7 @@ def test_a_circle_of_two_calls_is_one_too():
     for number in range(5):
         story.thinks(tool_use(given={"command": ("ls", "pwd")[number % 2]}))
         story.results()
+    story.step()
     assert story.last(AgentSteered).reason == "repetition"
 
 
@@ -373,7 +494,7 @@ def test_what_the_model_will_not_go_on_with_ends_the_build(stop_reason, reason):
     story = begun()
     story.thinks(text("No."), stop_reason=stop_reason)
     assert story.last(BuildFailed).reason == reason
-    assert story.last(BuildFailed).cost_microusd == story.state.money.spent > 0
+    assert story.last(BuildFailed).cost_microusd == story.state.funds.spent > 0
     assert story.state.phase is Phase.FAILED
 
 
@@ -412,7 +533,7 @@ def test_a_cancel_stops_the_call_at_what_was_seen_of_it_and_waits_for_no_tool():
     seen = Usage(input_tokens=100, output_tokens=1)
     story.do(CancelBuild("enough", NOW_CAUSE, seen))
     assert story.last(ModelCallFailed).kind == "cancelled"
-    assert story.last(BuildCancelled).cost_microusd == story.state.money.spent == 315
+    assert story.last(BuildCancelled).cost_microusd == story.state.funds.spent == 315
     other = begun()
     other.thinks(tool_use())
     other.do(CancelBuild("enough", NOW_CAUSE))
@@ -426,7 +547,7 @@ def test_a_persons_message_comes_after_the_results_of_the_turn():
     story.do(TellAgent("use blue", NOW_CAUSE))
     story.results()
     story.step()
-    assert [type(entry).__name__ for entry in story.state.talk.entries] == [
+    assert [type(entry).__name__ for entry in story.state.conversation.entries] == [
         "AssistantSaid",
         "ToolsAnswered",
         "UserSaid",
@@ -449,7 +570,7 @@ def test_the_agent_hears_that_its_sandbox_is_a_fresh_one_and_its_preview_is_gone
     steered = story.last(AgentSteered)
     assert steered.reason == "sandbox_restored"
     assert "a.txt" in steered.message
-    assert story.state.place.preview_url is None
+    assert story.state.workspace.preview_url is None
     story.do(answer(tool_use(given={"command": "pwd"})))
     story.results()
     assert [event.type for event in story.step()] == ["checkpoint.saved", "model_call.started"]

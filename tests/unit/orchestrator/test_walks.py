@@ -11,7 +11,7 @@ from nightshift.orchestrator.domain.commands import AbandonCall, CallFailed, Com
 from nightshift.orchestrator.domain.evolve import evolve
 from nightshift.orchestrator.domain.next_step import Ended
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.state import INITIAL, Mode
+from nightshift.orchestrator.domain.state import INITIAL, RunMode
 
 MOVES = st.lists(st.integers(0, 9), min_size=5, max_size=60)
 
@@ -24,10 +24,10 @@ def walk(moves: list[int]) -> Story:
             break
         if isinstance(step, Step):
             story.do(Complete(1) if isinstance(step, Complete) else step)
-        elif story.state.mode is Mode.SLEEPING:
+        elif story.state.mode is RunMode.SLEEPING:
             story.passes(4_000)
             story.woken()
-        elif story.state.money.asked is not None and story.state.call is None:
+        elif story.state.funds.asked is not None and story.state.call is None:
             story.denied() if move == 0 else story.granted()
         elif story.state.call is not None:
             _end_call(story, move, number)
@@ -64,24 +64,24 @@ def test_each_prefix_folds_to_one_state_with_one_request(moves):
     assert state == story.state
     assert prompt.request_bytes(state, story.policy) == prompt.request_bytes(story.state, story.policy)
     costs = [getattr(e.data, "cost_microusd", 0) for e in story.log if e.data.type.startswith("model_call.")]
-    assert state.money.spent == sum(costs)
+    assert state.funds.spent == sum(costs)
 
 
 @given(MOVES)
 @settings(max_examples=40, deadline=None)
 def test_what_was_written_at_the_turns_before_gives_the_same_bytes(moves):
-    story, state, written = walk(moves), INITIAL, prompt.Written()
+    story, state, rendered = walk(moves), INITIAL, prompt.RenderedMessages()
     for event in story.log:
         state = evolve(state, event)
-        kept = prompt.request_bytes(state, story.policy, written)
+        kept = prompt.request_bytes(state, story.policy, rendered)
         assert kept == prompt.request_bytes(state, story.policy)
     # Of another past, such as the state folded anew, nothing is taken over.
     refolded = INITIAL
     for event in story.log:
         refolded = evolve(refolded, event._replace(data=event.data.model_copy()))
-    assert prompt.request_bytes(refolded, story.policy, written) == kept
+    assert prompt.request_bytes(refolded, story.policy, rendered) == kept
     early = evolve(INITIAL, story.log[0])
-    assert prompt.request_bytes(early, story.policy, written) == prompt.request_bytes(early, story.policy)
+    assert prompt.request_bytes(early, story.policy, rendered) == prompt.request_bytes(early, story.policy)
 
 
 @given(MOVES)

@@ -13,7 +13,7 @@ from nightshift.contracts.topics import Topics
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import Row
 from nightshift.relay.domain.records import Lane
-from nightshift.relay.usecases.encode import Encoder
+from nightshift.relay.usecases.encode import RecordEncoder
 
 TOPICS = Topics("acme")
 FACTS = [
@@ -55,7 +55,7 @@ def lane(topic: str, key: bytes) -> Lane:
 @pytest.mark.parametrize(("type_", "version"), FACTS)
 async def test_a_row_is_the_message_that_the_contracts_make(type_: str, version: int, trace: str | None):
     one = row(type_, version, trace=trace)
-    (record,) = await Encoder(TOPICS, MemoryObjectStore(), inline_bytes=100_000).encode([one], lane)
+    (record,) = await RecordEncoder(TOPICS, MemoryObjectStore(), inline_bytes=100_000).encode([one], lane)
     message = expected(one, one.data)
     assert (record.key, record.value) == (message.key, message.value)
     assert sorted(record.headers) == sorted(message.headers)
@@ -65,7 +65,7 @@ async def test_a_row_is_the_message_that_the_contracts_make(type_: str, version:
 async def test_data_over_the_limit_is_kept_by_digest_and_named():
     objects = MemoryObjectStore()
     one = row("agent.steered", 1, data='"' + "x" * 9000 + '"')
-    (record,) = await Encoder(TOPICS, objects, inline_bytes=8192).encode([one], lane)
+    (record,) = await RecordEncoder(TOPICS, objects, inline_bytes=8192).encode([one], lane)
     (kept,) = [key async for key in _keys(objects)]
     assert record.value == b"{}"
     assert sorted(record.headers) == sorted(expected(one, "{}", kept).headers)

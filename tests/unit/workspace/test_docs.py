@@ -94,3 +94,16 @@ def test_every_adr_has_its_sections_and_fits_a_page():
         headings = re.findall(r"^## (.*)$", path.read_text(), re.MULTILINE)
         assert headings[:3] == ["Context", "Decision", "Consequences"], path.name
         assert len(path.read_text().splitlines()) <= 60, path.name
+
+
+def test_the_readme_prints_only_commands_that_tests_run():
+    """`tests/e2e/devstack/test_readme_commands.py` runs the commands, `tests/e2e/demo` the demo, CI the targets."""
+    blocks = re.findall(
+        r"```(?:sh|bash|console)\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL
+    )
+    lines = [re.sub(r"\s+#.*", "", line) for block in blocks for line in block.splitlines()]
+    others = {line for line in lines if not line.startswith(".venv/bin/nightshift ")}
+    assert others == {"make setup", "make demo", "make check", "make test"}
+    assert re.search(
+        r"^demo: setup .*\n\t@\.venv/bin/nightshift demo$", (ROOT / "Makefile").read_text(), re.MULTILINE
+    )

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from nightshift.cli.text import short, text_of
-from nightshift.cli.waits import Wait, late, model_wait, sleep_wait
+from nightshift.cli.waits import Owed, Wait, model_wait, sleep_wait
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, WakeRequested
 from nightshift.contracts.events.build import (
     BudgetRequested,
@@ -15,6 +15,7 @@ from nightshift.contracts.events.build import (
     BuildFailed,
     BuildPhaseChanged,
     BuildReady,
+    BuildStalled,
     BuildWoken,
     CheckpointSaved,
     ModelCallFailed,
@@ -25,16 +26,14 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.events.sandbox import (
     PreviewOpened,
+    SandboxClosed,
+    SandboxLost,
     SandboxOpened,
-    SandboxRestored,
     ToolCallCompleted,
 )
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import Event, Owner
 from nightshift.eventlog.port import RecordedEvent
-
-#: Events of the sandbox after which a build goes on, whatever it waited for.
-_PROGRESS = (SandboxOpened, SandboxRestored, ToolCallCompleted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +63,10 @@ class BuildStatus:
     build_version: int | None = None
     completed_snapshot: bool = False  # the snapshot after the end is saved, or was given up
     reason: str | None = None  # why the build failed or was cancelled
+    sandbox_open: bool = False
     asked: Mapping[str, ToolCallRequested] = field(default_factory=dict)
     blocked: Wait | None = None  # what the last events say that the build waits for
-    unanswered: tuple[str, str, datetime] | None = (
-        None  # a step that a service owes: what, which service, since when
-    )
+    unanswered: Owed | None = None
 
     @property
     def ended(self) -> bool:
@@ -80,10 +78,9 @@ class BuildStatus:
         if self.ended:
             return None
         if self.blocked is None and self.unanswered is not None:
-            what, service, since = self.unanswered
-            return late(what, service, since, now)
+            return self.unanswered.late(now)
         if self.asleep_until is not None and now > self.asleep_until:
-            return late("its wake is due", "budget service", self.asleep_until, now) or self.blocked
+            return Owed("its wake is due", "budget service", self.asleep_until).late(now) or self.blocked
         return self.blocked
 
     def as_json(self, now: datetime) -> dict[str, Any]:
@@ -129,30 +126,39 @@ def evolve(status: BuildStatus, event: RecordedEvent) -> BuildStatus:
 
 
 def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
-    """What the build waits for after this event: said by the event itself, or by an earlier one that still holds."""
+    """What the build waits for after this event. A later event of the service that waited ends the wait."""
+    at = event.recorded_at
     match event.data:
         case ModelCallFailed() as fact:
-            return model_wait(fact, status.build_id, event.recorded_at)
+            return model_wait(fact, status.build_id, at)
         case SleepRequested() as fact:
-            return sleep_wait(fact, status.build_id, event.recorded_at, status.blocked)
+            return sleep_wait(fact, status.build_id, at, status.blocked)
+        case BuildStalled() as fact:
+            detail = short(text_of(fact.detail), 100)
+            return Wait(f"the orchestrator cannot go on: {detail}", fact.action, at, fact.owner)
         case WakeRequested():
             return None
-        case fact if fact.owner is Owner.ORCHESTRATOR or isinstance(fact, _PROGRESS):
+        case fact if status.blocked is not None and fact.owner is status.blocked.owner:
             return None
         case _:
             return status.blocked
 
 
-def _unanswered(status: BuildStatus, event: RecordedEvent) -> tuple[str, str, datetime] | None:
-    """The step that some service owes the build after this event."""
+def _unanswered(status: BuildStatus, event: RecordedEvent) -> Owed | None:
+    """The step that a service owes the build after this event."""
+    at = event.recorded_at
     match event.data:
         case BuildAccepted():
-            return "no orchestrator has started it", "orchestrator", event.recorded_at
+            return Owed("no orchestrator has started it", "orchestrator", at)
         case BudgetRequested():
-            return "its request for money is not answered", "budget service", event.recorded_at
+            return Owed("its request for money is not answered", "budget service", at)
         case WakeRequested():
-            return "no orchestrator has woken it", "orchestrator", event.recorded_at
-        case fact if fact.owner is Owner.ORCHESTRATOR or isinstance(fact, BudgetGranted | BudgetDenied):
+            return Owed("no orchestrator has woken it", "orchestrator", at)
+        case ToolCallRequested() if not status.sandbox_open:
+            return Owed("its tool calls have no sandbox", "sandbox-gateway", at)
+        case fact if fact.owner in (Owner.ORCHESTRATOR, Owner.SANDBOX_GATEWAY):
+            return None
+        case BudgetGranted() | BudgetDenied():
             return None
         case _:
             return status.unanswered
@@ -202,7 +208,9 @@ def _moved(status: BuildStatus, fact: Event) -> BuildStatus:
         case BuildWoken():
             return replace(status, state="running", asleep_until=None)
         case SandboxOpened():
-            return replace(status, sandbox_id=fact.sandbox_id)
+            return replace(status, sandbox_id=fact.sandbox_id, sandbox_open=True)
+        case SandboxClosed() | SandboxLost():
+            return replace(status, sandbox_open=False)
         case PreviewOpened():
             return replace(status, preview_url=fact.url)
         case BuildReady():

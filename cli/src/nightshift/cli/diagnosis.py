@@ -1,10 +1,12 @@
-"""What `doctor` looks at. Each check is read-only (the object store's writes one object and takes it away), bounded in
-time, spends no money, and says in one line what is so and in another what to do about it."""
+"""What `doctor` checks. No check changes anything or spends money; the object store's deletes the one object it writes.
+
+Each check ends within 15 s and returns one line that says what it found, and one that says how to fix it.
+"""
 
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +15,16 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from nightshift.bus.settings import KafkaSettings
-from nightshift.cli.connect import settings_for
+from nightshift.cli.connect import on_embedded_broker, settings_for
 from nightshift.cli.queries import open_database
-from nightshift.eventlog.errors import ConfigurationError, NightshiftError
+from nightshift.devstack.parts.kafka import EMBEDDED_PARTITIONS
+from nightshift.devstack.stack.home import read_stack
+from nightshift.devstack.stack.restarts import read_restarts
+from nightshift.eventlog.errors import NightshiftError, Unavailable
 from nightshift.eventlog.migrate import status as migration_status
 from nightshift.eventlog.objects.s3 import S3ObjectStore
+from nightshift.eventlog.port import StalePending
+from nightshift.eventlog.postgres import PostgresEventLog
 from nightshift.eventlog.settings import ObjectStoreSettings, PostgresSettings
 from nightshift.relay.adapters.kafka_topics import TopicState
 from nightshift.relay.adapters.kafka_topics import apply as apply_topics
@@ -27,13 +34,13 @@ Status = Literal["pass", "warn", "fail"]
 
 #: Seconds one check may take.
 _LIMIT = 15.0
-#: Seconds that the clocks of this machine and of the database may differ before it is worth a word.
+#: Seconds that the clocks of this machine and of the database may differ before `doctor` warns.
 _SKEW = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found. `fix`: the next thing to do, when there is one."""
+    """What a check found. `fix` is what to do about it, None when nothing can be done."""
 
     check: str
     status: Status
@@ -45,7 +52,7 @@ Check = Callable[[Path], Awaitable[Finding]]
 
 
 async def diagnose(home: Path) -> list[Finding]:
-    """Every check's finding, in a fixed order, all at once."""
+    """Runs all checks at once. Returns their findings in a fixed order."""
     return list(await asyncio.gather(*(_bounded(name, check, home) for name, check in CHECKS.items())))
 
 
@@ -59,13 +66,13 @@ async def _bounded(name: str, check: Check, home: Path) -> Finding:
         return Finding(name, "fail", f"no answer within {_LIMIT:.0f} s")
 
 
-async def _python(_home: Path) -> Finding:
+async def check_python(_home: Path) -> Finding:
     told = ".".join(map(str, sys.version_info[:3]))
     return Finding("python", "pass", f"Python {told}")
 
 
-async def _sandbox(home: Path) -> Finding:
-    # Only the driver is looked at: the object store has a check of its own.
+async def check_sandbox(home: Path) -> Finding:
+    # This checks the driver only: the object store has a check of its own.
     settings = SandboxSettings.load(s3_bucket="unused", home=home)
     driver = await make_driver(settings)
     if driver.name == "e2b":
@@ -74,7 +81,7 @@ async def _sandbox(home: Path) -> Finding:
     return Finding("sandbox", "pass", f"local sandboxes work; {shared}")
 
 
-async def _postgres(home: Path) -> Finding:
+async def check_postgres(home: Path) -> Finding:
     async with open_database(home) as database:
         row = (await database.fetch("SELECT version() AS version, clock_timestamp() AS now"))[0]
     skew = abs((datetime.now(UTC) - row["now"]).total_seconds())
@@ -86,7 +93,7 @@ async def _postgres(home: Path) -> Finding:
     return Finding("postgres", "pass", told)
 
 
-async def _migrations(home: Path) -> Finding:
+async def check_migrations(home: Path) -> Finding:
     settings = settings_for(PostgresSettings, home)
     states = await migration_status(settings.postgres_dsn.get_secret_value())
     amiss = [f"{one.name} is {one.state}" for one in states if one.state != "applied"]
@@ -97,9 +104,15 @@ async def _migrations(home: Path) -> Finding:
     return Finding("migrations", "pass", f"{len(states)} applied")
 
 
-async def _kafka(home: Path) -> Finding:
+async def check_kafka(home: Path) -> Finding:
     settings = settings_for(KafkaSettings, home)
-    reports = await apply_topics(settings, dry_run=True)
+    embedded = on_embedded_broker(home)
+    reports = await apply_topics(
+        settings,
+        partitions=EMBEDDED_PARTITIONS if embedded else None,
+        replication=1 if embedded else None,
+        dry_run=True,
+    )
     missing = [one.name for one in reports if one.state is TopicState.MISSING]
     if missing:
         return Finding(
@@ -107,7 +120,6 @@ async def _kafka(home: Path) -> Finding:
         )
     differs = [one.name for one in reports if one.differences]
     if differs:
-        # An embedded broker has fewer partitions on purpose; somebody else's should follow the plan.
         return Finding(
             "kafka",
             "warn",
@@ -117,7 +129,7 @@ async def _kafka(home: Path) -> Finding:
     return Finding("kafka", "pass", f"{settings.kafka_bootstrap}, {len(reports)} topics as planned")
 
 
-async def _objects(home: Path) -> Finding:
+async def check_objects(home: Path) -> Finding:
     settings = settings_for(ObjectStoreSettings, home)
     key, body = f"doctor/{uuid4().hex}", b"nightshift doctor"
     async with S3ObjectStore.from_settings(settings) as store:
@@ -129,9 +141,13 @@ async def _objects(home: Path) -> Finding:
     return Finding("objects", "pass", f"bucket {settings.s3_bucket}: put, get, delete")
 
 
-async def _model(_home: Path) -> Finding:
+async def check_model(home: Path) -> Finding:
     key, base = os.environ.get("ANTHROPIC_API_KEY"), os.environ.get("ANTHROPIC_BASE_URL")
-    if not key and not base:
+    local = (read_stack(home) or {}).get("model")
+    scripted = local is not None and local["pid"] is not None
+    if local is not None:
+        base = local["base_url"]
+    elif not key and not base:
         return Finding(
             "model",
             "warn",
@@ -143,19 +159,62 @@ async def _model(_home: Path) -> Finding:
     try:
         _, writer = await asyncio.open_connection(address.hostname, port)
     except OSError as error:
-        raise ConfigurationError(f"{address.hostname}:{port} cannot be reached: {error}") from error
+        raise Unavailable(
+            f"{address.hostname}:{port} cannot be reached: {error}",
+            hint="restart `nightshift up`"
+            if scripted
+            else "check the network, the proxy and ANTHROPIC_BASE_URL",
+        ) from error
     writer.close()
+    what = "the scripted model of this stack" if scripted else "the Messages API"
     return Finding(
-        "model", "pass", f"{address.hostname}:{port} answers (nothing was asked, nothing was spent)"
+        "model", "pass", f"{what} at {address.hostname}:{port} answers; nothing was asked or spent"
     )
 
 
+async def check_processes(home: Path) -> Finding:
+    if read_stack(home) is None:
+        return Finding("processes", "pass", f"no stack runs on {home}: nothing to check on this machine")
+    reports = read_restarts(home)
+    failing = {name: report for name, report in reports.items() if report.keeps_restarting}
+    told = "; ".join(f"{name} exited {report.summary()}" for name, report in (failing or reports).items())
+    if failing:
+        return Finding(
+            "processes", "fail", told, f"read {home}/logs/{next(iter(failing)).replace(' #', '-')}.log"
+        )
+    return Finding("processes", "pass", told or "no process exited in the last ten minutes")
+
+
+async def check_pending(home: Path) -> Finding:
+    stale = await stale_rows(home)
+    if not stale:
+        return Finding("pending", "pass", "no work waits longer than it should")
+    first = stale[0]
+    count = "1 row" if len(stale) == 1 else f"{len(stale)} rows"
+    return Finding(
+        "pending",
+        "fail",
+        f"{count} of pending work outlived their purpose: {first.kind} {first.key} waits since"
+        f" {first.opened_at:%Y-%m-%d %H:%M} ({first.reason})",
+        "see that every service runs (`nightshift ps`);"
+        f" `nightshift log {first.stream_id.partition('-')[2]}` shows what happened",
+    )
+
+
+async def stale_rows(home: Path) -> Sequence[StalePending]:
+    """The pending rows of the event log that outlived their purpose, oldest first."""
+    async with open_database(home) as database:
+        return await PostgresEventLog(database, actor="doctor", hint=False).stale_pending()
+
+
 CHECKS: dict[str, Check] = {
-    "python": _python,
-    "sandbox": _sandbox,
-    "postgres": _postgres,
-    "migrations": _migrations,
-    "kafka": _kafka,
-    "objects": _objects,
-    "model": _model,
+    "python": check_python,
+    "sandbox": check_sandbox,
+    "postgres": check_postgres,
+    "migrations": check_migrations,
+    "kafka": check_kafka,
+    "objects": check_objects,
+    "model": check_model,
+    "processes": check_processes,
+    "pending": check_pending,
 }

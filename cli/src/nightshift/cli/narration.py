@@ -25,6 +25,7 @@ from nightshift.contracts.events.build import (
     BuildForked,
     BuildPhaseChanged,
     BuildReady,
+    BuildStalled,
     BuildWoken,
     CheckpointSaved,
     ContextCondensed,
@@ -139,6 +140,8 @@ def _build_told(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
             yield "failed", f"{fact.reason}: {short(text_of(fact.detail))}", "bad"
         case BuildCancelled():
             yield "cancelled", short(text_of(fact.reason)), "bad"
+        case BuildStalled():
+            yield "stalled", f"{fact.reason}: {short(text_of(fact.detail))}", "bad"
         case BuildForked():
             yield "fork", f"from {fact.base_build_id} at turn {fact.at_turn}", "strong"
         case CheckpointSaved():

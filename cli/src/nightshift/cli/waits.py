@@ -1,28 +1,56 @@
 """Why a build makes no progress right now, and what a person can do about it. Pure."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from nightshift.cli.text import short, text_of
 from nightshift.contracts.events.build import ModelCallFailed, SleepRequested
+from nightshift.contracts.model import Owner
 
-#: How long a service may take for its next step before `watch` and `builds` report that the build waits for it.
-PROMPT = timedelta(seconds=8)
+#: Seconds a service may take for its next step before `watch` and `builds` report that the build waits for it.
+PROMPT_S = 8.0
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A build waits since `since` because of `reason`. It goes on by itself at `until`, None: not by itself."""
+    """A build waits since `since` because of `reason`; an event of `owner` ends the wait.
+
+    The build goes on by itself at `until`. It needs the action when `until` is None.
+    """
 
     reason: str
     action: str
     since: datetime
+    owner: Owner
     until: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The wait as `--json` prints it."""
         return {"reason": self.reason, "action": self.action, "since": self.since, "until": self.until}
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """The next step of a build that `service` owes it since `since`, such as the answer to its request for money."""
+
+    what: str
+    service: str
+    since: datetime
+
+    def late(self, now: datetime) -> Wait | None:
+        """The wait for the service. Returns None while the service is not late."""
+        seconds = (now - self.since).total_seconds()
+        if seconds < PROMPT_S:
+            return None
+        return Wait(
+            f"{self.what} for {seconds:.0f} s"
+            if seconds < 120
+            else f"{self.what} for {seconds / 60:.0f} min",
+            f"see that the {self.service} runs: `nightshift ps`, `nightshift doctor`",
+            self.since,
+            Owner.ORCHESTRATOR,
+        )
 
 
 def model_wait(fact: ModelCallFailed, build_id: str, at: datetime) -> Wait:
@@ -37,7 +65,7 @@ def model_wait(fact: ModelCallFailed, build_id: str, at: datetime) -> Wait:
     else:
         again = "" if fact.retry_at is None else f" at {fact.retry_at.astimezone():%H:%M:%S}"
         action = f"nothing: it is asked again{again}; `nightshift cancel {build_id}` ends the build"
-    return Wait(reason, action, at, fact.retry_at)
+    return Wait(reason, action, at, fact.owner, fact.retry_at)
 
 
 def sleep_wait(fact: SleepRequested, build_id: str, at: datetime, before: Wait | None) -> Wait:
@@ -50,15 +78,4 @@ def sleep_wait(fact: SleepRequested, build_id: str, at: datetime, before: Wait |
         reason, action = f"asleep{until}: {before.reason}", before.action
     else:
         reason, action = f"asleep{until} ({fact.reason})", f"`nightshift wake {build_id}` wakes it now"
-    return Wait(reason, action, at, fact.wake_at)
-
-
-def late(what: str, service: str, since: datetime, now: datetime) -> Wait | None:
-    """The wait for a service that should have taken its next step by now. None while it is prompt."""
-    if now - since < PROMPT:
-        return None
-    return Wait(
-        f"{what} for {(now - since).total_seconds():.0f} s",
-        f"see that the {service} runs: `nightshift ps`, `nightshift doctor`",
-        since,
-    )
+    return Wait(reason, action, at, fact.owner, fact.wake_at)

@@ -1,16 +1,15 @@
-"""`nightshift account`: money of an account: open it, change its budget, top it up, look at it."""
+"""`nightshift account`: opens accounts, sets their budgets, tops them up and shows their statements."""
 
 import asyncio
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import asdict
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import cyclopts
 
-from nightshift.budget.adapters.postgres import PostgresLedger
-from nightshift.budget.domain.calendar import check_time_zone, day_at
-from nightshift.budget.domain.ledger import Account, refresh
+from nightshift.budget.adapters.statements import AccountStatement, check_time_zone, statement, statements
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.errors import WrongUsage
 from nightshift.cli.output import note, write_fields, write_json, write_table
@@ -19,14 +18,12 @@ from nightshift.cli.queries import open_database
 from nightshift.cli.text import dollars
 from nightshift.contracts.events.account import AccountBudgetSet, AccountOpened, AccountToppedUp
 from nightshift.contracts.model import Request
-from nightshift.eventlog.database import Database
 from nightshift.eventlog.errors import NotFound
-from nightshift.eventlog.postgres import PostgresEventLog
 
-app = cyclopts.App(name="account", help="Open accounts, set their budgets, top them up, look at them.")
+app = cyclopts.App(name="account", help="Open accounts, set their budgets, top them up, show them.")
 
-#: What is told of a day in a list, as in the names of the fields.
-_DAY = ("limit", "posted", "reserved", "left_today")
+#: The amounts of today in a list: the fields `<name>_microusd` of a statement.
+_TODAY = ("limit", "posted", "reserved", "left_today")
 
 
 @app.command
@@ -39,7 +36,7 @@ def open(
     home: Home = DEFAULT_HOME,
     json: Json = False,
 ) -> None:
-    """Open an account with a budget for a period.
+    """Open an account with a budget for a period. Each day of the period may spend its share.
 
     Example:
 
@@ -50,11 +47,11 @@ def open(
     account
         The account's id.
     budget
-        US dollars for the period, shared by its days.
+        US dollars for the period.
     days
-        How long a period is.
+        Length of the period in days.
     time_zone
-        Where its midnight is.
+        The time zone in which a day ends at midnight.
     """
     check_time_zone(time_zone)
     fields = {"period_budget_microusd": microdollars(budget), "period_days": days, "time_zone": time_zone}
@@ -78,7 +75,7 @@ def budget(
     budget
         US dollars for the period.
     days
-        How long a period is.
+        Length of the period in days.
     """
     fields = {"period_budget_microusd": microdollars(budget), "period_days": days}
     _ask(home, checked(AccountBudgetSet, {"account_id": account, **fields}), json=json)
@@ -86,7 +83,7 @@ def budget(
 
 @app.command(name="top-up")
 def top_up(account: str, amount: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
-    """Give an account money for today; its sleeping builds wake at once.
+    """Add money to an account for today. Its builds that sleep for want of money wake at once.
 
     Example:
 
@@ -105,7 +102,10 @@ def top_up(account: str, amount: str, *, home: Home = DEFAULT_HOME, json: Json =
 
 @app.command
 def show(account: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
-    """Show an account: its period, and what of today is spent, reserved and left.
+    """Show an account's statement: its period, and how much of today is spent, reserved and left.
+
+    Amounts marked as estimated are worst cases of model calls whose answer nobody received: the provider may have
+    billed less.
 
     Example:
 
@@ -116,14 +116,24 @@ def show(account: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None
     account
         The account's id.
     """
-    told = asyncio.run(_standing(home, account))
+    found = asyncio.run(_statement(home, account))
     if json:
-        write_json(told)
-        return
-    shown = {
-        name.removesuffix("_microusd"): dollars(told[name]) for name in told if name.endswith("_microusd")
+        write_json(asdict(found))
+    else:
+        write_fields(shown(found))
+
+
+def shown(one: AccountStatement) -> dict[str, object]:
+    """The fields of a statement as a person reads them: amounts in dollars, estimates marked."""
+    fields = asdict(one)
+    amounts = {
+        name.removesuffix("_microusd"): dollars(value)
+        for name, value in fields.items()
+        if name.endswith("_microusd") and name != "estimated_microusd"
     }
-    write_fields({name: told[name] for name in ("account_id", "time_zone", "day", "refresh_at")} | shown)
+    if one.estimated_microusd:
+        amounts["spent_in_period"] += f", of which {dollars(one.estimated_microusd)} estimated"
+    return {name: fields[name] for name in ("account_id", "time_zone", "day", "refresh_at")} | amounts
 
 
 @app.command(name="list")
@@ -134,7 +144,7 @@ def list_(
     home: Home = DEFAULT_HOME,
     json: Json = False,
 ) -> None:
-    """List the accounts, by their ids, and what of today is spent and left.
+    """List the accounts in the order of their ids, with how much of today is spent and left.
 
     Example:
 
@@ -143,42 +153,43 @@ def list_(
     Parameters
     ----------
     limit
-        At most so many.
+        The largest number of accounts to list.
     after
-        Only ids that come after this one: the next page.
+        List accounts whose id comes after this one: the next page.
     """
-    found = asyncio.run(_accounts(home, limit + 1, after))
-    shown = found[:limit]
+    found = asyncio.run(_statements(home, limit + 1, after))
+    listed = found[:limit]
     if json:
-        write_json(shown)
-    elif shown:
+        write_json([asdict(one) for one in listed])
+    elif listed:
         write_table(
-            ("ACCOUNT", "DAY", "LIMIT", "SPENT", "RESERVED", "LEFT", "REFRESH"),
+            ("ACCOUNT", "DAY", "LIMIT", "SPENT", "RESERVED", "LEFT", "REFRESH", "ESTIMATED"),
             [
                 (
-                    one["account_id"],
-                    one["day"],
-                    *(dollars(one[f"{name}_microusd"]) for name in _DAY),
-                    one["refresh_at"],
+                    one.account_id,
+                    one.day,
+                    *(dollars(getattr(one, f"{name}_microusd")) for name in _TODAY),
+                    one.refresh_at,
+                    dollars(one.estimated_microusd) if one.estimated_microusd else None,
                 )
-                for one in shown
+                for one in listed
             ],
         )
     else:
-        note("no accounts; one is opened by `nightshift account open`, or by a build")
+        note("no accounts; `nightshift account open` opens one, and so does a build")
     if len(found) > limit:
-        note(f"more follow: --after {shown[-1]['account_id']} shows them")
+        note(f"more follow: --after {listed[-1].account_id} lists them")
 
 
 def microdollars(text: str) -> int:
-    """US dollars as a person writes them, in whole microdollars. Raises WrongUsage."""
+    """Converts US dollars as a person writes them to whole microdollars. Raises WrongUsage."""
     try:
         amount = Decimal(text.removeprefix("$")) * 1_000_000
     except InvalidOperation:
-        raise WrongUsage(f"{text!r} is no amount of dollars", hint="such as 20 or 0.50") from None
+        raise WrongUsage(f"{text!r} is not an amount in dollars", hint="write it as 20 or 0.50") from None
     if not amount.is_finite() or amount != amount.to_integral_value() or amount <= 0:
         raise WrongUsage(
-            f"{text!r} cannot be a budget", hint="more than nothing, at most six digits after the point"
+            f"{text!r} cannot be a budget", hint="give more than 0, with at most six digits after the point"
         )
     return int(amount)
 
@@ -188,50 +199,19 @@ def _ask(home: Path, request: Request, *, json: bool) -> None:
     if json:
         write_json({"requested": request.type, **request.model_dump(mode="json")})
     else:
-        note("sent; `nightshift account show` tells when it is noted")
+        note("sent; `nightshift account show` shows it as soon as the budget service has recorded it")
 
 
-async def _standing(home: Path, name: str) -> dict[str, Any]:
+async def _statement(home: Path, account: str) -> AccountStatement:
     async with open_database(home) as database:
-        account = await _ledger(database).account(name)
-        now = await _now(database)
-    if account is None:
+        found = await statement(database, account)
+    if found is None:
         raise NotFound(
-            f"there is no account {name}", hint="it is opened by `nightshift account open`, or by a build"
+            f"there is no account {account}", hint="`nightshift account open` opens one, and so does a build"
         )
-    return told(account, now)
+    return found
 
 
-async def _accounts(home: Path, limit: int, after: str) -> list[dict[str, Any]]:
+async def _statements(home: Path, limit: int, after: str) -> Sequence[AccountStatement]:
     async with open_database(home) as database:
-        now = await _now(database)
-        return [told(one, now) for one in await _ledger(database).accounts(limit, after=after)]
-
-
-def _ledger(database: Database) -> PostgresLedger:
-    return PostgresLedger(database, PostgresEventLog(database, actor="cli", hint=False))
-
-
-async def _now(database: Database) -> datetime:
-    """By the clock that the budget goes by."""
-    now: datetime = (await database.fetch("SELECT clock_timestamp() AS now"))[0]["now"]
-    return now
-
-
-def told(account: Account, now: datetime) -> dict[str, Any]:
-    """An account as it stands now. Its row is of the day on which money last moved: a night may have passed since."""
-    day = day_at(account.period, now)
-    account = refresh(account, day)
-    return {
-        "account_id": account.account_id,
-        "time_zone": account.period.time_zone,
-        "period_days": account.period.days,
-        "day": account.day,
-        "refresh_at": day.refresh_at,
-        "period_budget_microusd": account.period_budget,
-        "spent_in_period_microusd": account.spent_in_period,
-        "limit_microusd": account.limit,
-        "posted_microusd": account.posted,
-        "reserved_microusd": account.pending,
-        "left_today_microusd": account.left_today,
-    }
+        return await statements(database, limit, after=after)

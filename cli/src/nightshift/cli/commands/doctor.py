@@ -1,4 +1,4 @@
-"""`nightshift doctor`: is everything there that builds need?"""
+"""`nightshift doctor`: checks everything that builds need."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ _MARKS = {"pass": "ok  ", "warn": "warn", "fail": "FAIL"}
 
 @app.default
 def doctor(*, home: Home = DEFAULT_HOME, json: Json = False) -> Exit:
-    """Look at everything that builds need, change nothing, spend nothing, and say what to do about what is wrong.
+    """Check everything that builds need, without changing or spending anything, and say how to fix what fails.
 
     The exit code is 4 when something fails; a warning alone is no failure.
 

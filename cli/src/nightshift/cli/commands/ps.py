@@ -1,4 +1,4 @@
-"""`nightshift ps`: what runs in a stack on this machine."""
+"""`nightshift ps`: the processes of a stack on this machine."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from nightshift.cli.connect import DEFAULT_HOME
-from nightshift.cli.output import write_json, write_table
+from nightshift.cli.output import note, write_json, write_table
 from nightshift.devstack.stack.home import lives, read_stack
+from nightshift.devstack.stack.restarts import RestartReport, read_restarts
 from nightshift.eventlog.errors import NotFound
 from nightshift.eventlog.passwords import hide_passwords
 
@@ -23,7 +24,7 @@ def ps(
     home: Annotated[Path, Parameter(env_var="NIGHTSHIFT_HOME")] = DEFAULT_HOME,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """Show what runs in a stack.
+    """Show the processes of a stack, where they listen, and how often each exited in the last ten minutes.
 
     Examples:
 
@@ -36,38 +37,60 @@ def ps(
         The folder of the stack.
     json
         Print the object that `nightshift up --json` printed, with process ids as they are now. A process that is
-        not alive (it is being started again) has "alive": false beside its pid.
+        being restarted has "alive": false. One that exited in the last ten minutes has "restarts".
     """
     folder = home.absolute()
-    told = read_stack(folder)
-    if told is None:
+    stack = read_stack(folder)
+    if stack is None:
         raise NotFound(f"no stack is ready on {folder}", hint="start one with `nightshift up`")
-    for one in _processes(told):
+    restarts = read_restarts(folder)
+    processes = dict(_processes(stack))
+    for name, one in processes.items():
         if one["pid"] is not None and not lives(one["pid"]):
             one["alive"] = False
+        if name in restarts:
+            one["restarts"] = _as_json(restarts[name])
     if json:
-        write_json(told)
+        write_json(stack)
         return
-    rows: list[tuple[object, ...]] = [
-        (part, told[part]["pid"], _state(told[part]), hide_passwords(told[part][key]))
-        for part, key in _ADDRESS.items()
-        if part in told
-    ]
-    rows += [
-        (name, one["pid"], _state(one), None)
-        for name, replicas in told["services"].items()
-        for one in replicas
-    ]
-    write_table(("NAME", "PID", "STATE", "ADDRESS"), rows)
+    write_table(
+        ("NAME", "PID", "STATE", "EXITS", "ADDRESS"),
+        [
+            (name, one["pid"], state(one), one.get("restarts", {}).get("exits"), _address(name, one))
+            for name, one in processes.items()
+        ],
+    )
+    for name, report in restarts.items():
+        note(f"{name} exited {report.summary()}")
 
 
-def _processes(told: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    yield from (told[part] for part in _ADDRESS if part in told)
-    for replicas in told["services"].values():
-        yield from replicas
+def _processes(stack: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name of each process, as the supervisor calls it, with its entry in the stack's description."""
+    yield from ((part, stack[part]) for part in _ADDRESS if part in stack)
+    for service, replicas in stack["services"].items():
+        for number, one in enumerate(replicas, start=1):
+            yield service if number == 1 else f"{service} #{number}", one
 
 
-def _state(one: Mapping[str, Any]) -> str:
+def state(one: Mapping[str, Any]) -> str:
+    """What the process does, in words."""
     if one["pid"] is None:
-        return "not ours"
-    return "runs" if one.get("alive", True) else "is started again"
+        return "not started by this stack"
+    if one.get("restarts", {}).get("keeps_restarting"):
+        return "keeps restarting"
+    return "runs" if one.get("alive", True) else "restarting"
+
+
+def _address(name: str, one: Mapping[str, Any]) -> str | None:
+    return hide_passwords(one[_ADDRESS[name]]) if name in _ADDRESS else None
+
+
+def _as_json(report: RestartReport) -> dict[str, Any]:
+    last = report.exits[-1]
+    return {
+        "exits": len(report.exits),
+        "last_exit_at": last.at,
+        "last_exit_code": last.code,
+        "keeps_restarting": report.keeps_restarting,
+        "summary": report.summary(),
+    }

@@ -7,6 +7,7 @@ from typing import Protocol
 from nightshift.bus import letters
 from nightshift.bus.dispatch import DRIVEN_FROM
 from nightshift.bus.letters import Letter
+from nightshift.bus.policy import UNDECODABLE
 from nightshift.bus.port import Inbound, Outgoing, Producer
 from nightshift.eventlog.errors import BadMessage, Fault, NotFound, Refused
 from nightshift.eventlog.objects.port import ObjectStore
@@ -100,6 +101,11 @@ class DeadLetters:
         In this order a crash in between drives it twice, which changes nothing. Raises Refused when it must not go
         where it says it came from, Unavailable.
         """
+        if letter.reason == UNDECODABLE:
+            raise Refused(
+                f"letter {letter.id} holds bytes that no client can decode, so they cannot be sent as a message",
+                hint="the sender must send it again; `nightshift dlq drop` gives the letter up",
+            )
         if letter.source_topic not in self._known_topics:
             raise Refused(
                 f"letter {letter.id} says it came from {letter.source_topic[:256]}, which is no topic of ours",

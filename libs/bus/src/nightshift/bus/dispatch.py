@@ -8,7 +8,7 @@ from uuid import UUID
 
 import structlog
 
-from nightshift.bus.port import Handler, Inbound, Subscription
+from nightshift.bus.port import Handler, Inbound, Subscription, Undecodable, UndecodableRecord
 from nightshift.bus.seen import SeenSequences
 from nightshift.contracts import cloudevents
 from nightshift.contracts.envelope import Received, peek
@@ -80,6 +80,9 @@ class Dispatcher:
 
         The log's context gets the event's ids: the caller's task is the message's, and clears it for the next.
         """
+        if isinstance(message, Undecodable):
+            last = message.next_offset - 1
+            raise UndecodableRecord(f"offsets {message.offset} to {last}: {message.problem}")
         event = await self._decode(message)
         handler = self._handlers.get(event.data.type)
         if handler is None:

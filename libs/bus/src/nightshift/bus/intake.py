@@ -7,7 +7,7 @@ the member keeps its place in the group, the other partitions go on, and the bac
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -15,6 +15,7 @@ from nightshift.bus import metrics
 from nightshift.bus.lane import Lane
 from nightshift.bus.policy import ConsumerPolicy
 from nightshift.bus.port import Inbound, Partition
+from nightshift.bus.restart_guard import AttemptStore, RestartGuard
 from nightshift.bus.settle import Settler
 from nightshift.eventlog.errors import Transient
 
@@ -36,14 +37,39 @@ class Source(Protocol):
         ...
 
 
+class Progress(NamedTuple):
+    """Messages of a partition settled since its assignment, and what becomes of the next.
+
+    `waiting`: it waits on purpose, for room, a retry, a dependency or its dead letter. `busy`: a message is in hand.
+    """
+
+    settled: int
+    waiting: bool
+    busy: bool
+
+
+_NO_PROGRESS = Progress(0, False, False)
+
+
 class Intake:
     """The lanes of one subscription's partitions, and the commits of what they settled."""
 
-    def __init__(self, settler: Settler, policy: ConsumerPolicy, *, topic: str, group: str) -> None:
+    def __init__(
+        self,
+        settler: Settler,
+        policy: ConsumerPolicy,
+        *,
+        topic: str,
+        group: str,
+        alone: asyncio.Lock | None = None,
+    ) -> None:
+        """`alone` is shared by the intakes of a process (see RestartGuard)."""
         self._settler = settler
         self._policy = policy
         self._topic = topic
         self._group = group
+        self._alone = alone or asyncio.Lock()
+        self._attempts: AttemptStore | None = None
         self._source: Source | None = None
         self._lanes: dict[Partition, Lane] = {}
         self._settled: dict[Partition, int] = {}
@@ -52,9 +78,10 @@ class Intake:
         self._paused = metrics.PAUSED.labels(topic, group)
         self.taken = 0  # messages, since the start: the watchdog looks at it
 
-    def attach(self, source: Source) -> None:
-        """The client that feeds this intake; before the first `take`."""
+    def attach(self, source: Source, attempts: AttemptStore | None = None) -> None:
+        """Set the client that feeds this intake, before the first `take`. With `attempts`, restarts are guarded."""
         self._source = source
+        self._attempts = attempts
         self._committer = asyncio.create_task(self._commit_as_settled(source), name=f"commit {self._group}")
 
     async def take(self, batch: Sequence[Inbound]) -> None:
@@ -74,15 +101,21 @@ class Intake:
         except TimeoutError:
             self._pause([partition for partition, lane in touched.items() if not lane.idle.is_set()])
 
-    @property
-    def waiting(self) -> bool:
-        """Whether a lane waits on purpose: for room, a retry, the ground or its dead letter."""
-        return any(lane.waiting for lane in self._lanes.values())
+    def pass_to(self, positions: Mapping[Partition, int]) -> None:
+        """Commit these positions of partitions without a message in hand.
 
-    @property
-    def busy(self) -> bool:
-        """Whether a message is in hand."""
-        return any(not lane.idle.is_set() for lane in self._lanes.values())
+        The client passes over aborted transactions and the markers of transactions without returning a message.
+        """
+        for partition, position in positions.items():
+            lane = self._lane(partition)
+            if lane.idle.is_set() and lane.next_offset != position:
+                lane.next_offset = position
+                self._note(partition, position)
+
+    def progress(self, partition: Partition) -> Progress:
+        """How far this partition is."""
+        lane = self._lanes.get(partition)
+        return _NO_PROGRESS if lane is None else Progress(lane.settled, lane.waiting, not lane.idle.is_set())
 
     @property
     def settled(self) -> int:
@@ -117,7 +150,16 @@ class Intake:
     def _lane(self, partition: Partition) -> Lane:
         lane = self._lanes.get(partition)
         if lane is None:
-            lane = Lane(partition, settle=self._settler.settle, on_settled=self._note, on_idle=self._resume)
+            guard = None
+            if self._attempts is not None:
+                guard = RestartGuard(self._attempts, partition, self._alone)
+            lane = Lane(
+                partition,
+                settle=self._settler.settle,
+                on_settled=self._note,
+                on_idle=self._resume,
+                guard=guard,
+            )
             self._lanes[partition] = lane
         return lane
 

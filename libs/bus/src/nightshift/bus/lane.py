@@ -4,7 +4,8 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from nightshift.bus.port import Inbound, Partition
+from nightshift.bus.port import Inbound, Partition, offset_after
+from nightshift.bus.restart_guard import RestartGuard
 
 
 class Lane:
@@ -17,10 +18,14 @@ class Lane:
         settle: Callable[[Inbound, "Lane"], Awaitable[None]],
         on_settled: Callable[[Partition, int], None],
         on_idle: Callable[["Lane"], None],
+        guard: RestartGuard | None = None,
     ) -> None:
         self.partition = partition
         self.idle = asyncio.Event()
         self.idle.set()
+        self.guard = guard
+        self.settled = 0  # messages, since the partition was assigned
+        self.next_offset: int | None = None
         self.paused = False
         self.waiting = False  # on purpose: set by whoever waits
         self.closing = False
@@ -51,7 +56,9 @@ class Lane:
             while self._queue:
                 message = self._queue.popleft()
                 await self._settle(message, self)
-                self._on_settled(self.partition, message.offset + 1)
+                self.settled += 1
+                self.next_offset = offset_after(message)
+                self._on_settled(self.partition, self.next_offset)
             self._arrived.clear()
             self.idle.set()
             self._on_idle(self)

@@ -15,6 +15,7 @@ from nightshift.bus.intake import Intake
 from nightshift.bus.parking import Parking
 from nightshift.bus.policy import ConsumerPolicy
 from nightshift.bus.port import GroundProbe, Outgoing, Partition, Sent, Subscription
+from nightshift.bus.restart_guard import Attempts
 from nightshift.bus.settle import Settler
 from nightshift.contracts.registry import CATALOGUE, Registry
 from nightshift.eventlog.objects.port import ObjectStore
@@ -37,6 +38,7 @@ class Stored:
 class _Group:
     members: list["_Member"] = field(default_factory=list)
     committed: dict[Partition, int] = field(default_factory=dict)
+    attempts: dict[Partition, Attempts] = field(default_factory=dict)
 
 
 class MemoryBus:
@@ -95,13 +97,21 @@ class MemoryBus:
         """One process's consumers; several of them are several members of their groups."""
         policy = policy or ConsumerPolicy()
         parking = Parking(self, objects, topic=dead_letters, carry_limit=carry_limit, retry=policy.retry)
-        members = []
+        members, alone = [], asyncio.Lock()
         for subscription in subscriptions:
             dispatcher = Dispatcher(
                 subscription, objects=objects, seen_subjects=policy.seen_subjects, registry=registry
             )
             members.append(
-                _Member(self, subscription, policy, parking=parking, dispatcher=dispatcher, ground=ground)
+                _Member(
+                    self,
+                    subscription,
+                    policy,
+                    parking=parking,
+                    dispatcher=dispatcher,
+                    ground=ground,
+                    alone=alone,
+                )
             )
         return MemoryConsumers(self, members)
 
@@ -128,6 +138,10 @@ class MemoryBus:
     def commit(self, group: str, offsets: Mapping[Partition, int]) -> None:
         """Remember where the group is."""
         self._groups[group].committed.update(offsets)
+
+    def attempts(self, group: str) -> dict[Partition, Attempts]:
+        """The attempts at each partition's next message."""
+        return self._groups[group].attempts
 
     async def _rebalance(self, group: _Group, members: list["_Member"]) -> None:
         for member in group.members:
@@ -191,6 +205,7 @@ class _Member:
         parking: Parking,
         dispatcher: Dispatcher,
         ground: GroundProbe | None,
+        alone: asyncio.Lock,
         batch: int = 100,
     ) -> None:
         self.topic, self.group = subscription.topic, subscription.group
@@ -210,11 +225,11 @@ class _Member:
             gate=subscription.gate,
             ground=ground,
         )
-        self._intake = Intake(settler, policy, topic=self.topic, group=self.group)
+        self._intake = Intake(settler, policy, topic=self.topic, group=self.group, alone=alone)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._intake.attach(self)
+        self._intake.attach(self, self)
         self._task = asyncio.create_task(self._poll(), name=f"member of {self.group}")
 
     def assign(self, positions: dict[Partition, int]) -> None:
@@ -246,6 +261,14 @@ class _Member:
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
         if not self.crashed:
             self._bus.commit(self.group, offsets)
+
+    async def read_attempts(self, partition: Partition) -> Attempts | None:
+        return self._bus.attempts(self.group).get(partition)
+
+    async def write_attempts(self, partition: Partition, attempts: Attempts) -> None:
+        if not self.crashed:
+            self._bus.attempts(self.group)[partition] = attempts
+            await self.commit({partition: attempts.offset})
 
     async def _end(self) -> None:
         if self._task is not None:

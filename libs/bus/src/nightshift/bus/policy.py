@@ -3,7 +3,9 @@
 import random
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
+from nightshift.bus.port import UndecodableRecord
 from nightshift.contracts.errors import ContractError
 from nightshift.eventlog.errors import NightshiftError, Refused, Transient, Unavailable
 
@@ -33,6 +35,10 @@ def reason_of(error: BaseException) -> str:
         name = type(error).__name__
         return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
     return Branch.FAULT
+
+
+#: The reason of a dead letter that holds a record which no client can decode.
+UNDECODABLE: Final = reason_of(UndecodableRecord(""))
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,33 @@ class Inbound(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Undecodable:
+    """Records that the client cannot decode, as one message: `value` holds their bytes as the broker has them.
+
+    It stands for the offsets from `offset` to `next_offset` - 1. `problem` says what is wrong with the bytes.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    next_offset: int
+    value: bytes
+    problem: str
+    timestamp: int = 0
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+def offset_after(message: Inbound) -> int:
+    """The offset to commit when this message is settled."""
+    return message.next_offset if isinstance(message, Undecodable) else message.offset + 1
+
+
+class UndecodableRecord(Refused):
+    """A record, or a whole batch, does not have the form of Kafka's protocol."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outgoing:
     """A message to send. Messages of one key (or of one given partition) keep the order in which they were sent."""
 

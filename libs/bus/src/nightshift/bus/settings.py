@@ -16,7 +16,7 @@ class KafkaSettings(Environment):
     topic_prefix: str = Field("nightshift", pattern=r"^[A-Za-z0-9._-]{1,100}$")
     kafka_idempotence: bool = True  # the embedded broker has no idempotent producer
     kafka_adaptive_fetch: bool = False  # for a broker that does not wake a waiting fetch
-    kafka_compression: Literal["none", "gzip"] = "none"
+    kafka_compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     kafka_sasl_username: str | None = None

@@ -69,7 +69,7 @@ class Settler:
         while True:
             await self._room(lane)
             try:
-                await self._dispatcher.handle(message)
+                await self._call(message, lane)
             except Exception as error:  # noqa: BLE001 - the one boundary: the error's branch decides
                 if is_ground_away(error) and not await self._ground_answers():
                     # Not this message's fault: whatever it was suspected of is forgotten.
@@ -87,6 +87,14 @@ class Settler:
             if self._failures:
                 self._failures.pop(_place(message), None)
             return
+
+    async def _call(self, message: Inbound, lane: Lane) -> None:
+        if lane.guard is None:
+            await self._dispatcher.handle(message)
+            return
+        await lane.guard.call(message, self._dispatcher.handle)
+        if lane.guard.over:
+            lane.guard = None
 
     def _may_try_again(self, failure: Failure) -> bool:
         if branch_of(failure.error) is not Branch.TRANSIENT:

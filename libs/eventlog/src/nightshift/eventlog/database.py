@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 import structlog
 
+from nightshift.eventlog.backoff import Backoff, RetryDelay
 from nightshift.eventlog.errors import ConfigurationError, Fault, NightshiftError, Unavailable
 
 _log = structlog.get_logger(__name__)
@@ -33,6 +34,7 @@ _TRANSIENT: tuple[type[BaseException], ...] = (
     asyncpg.exceptions.TargetServerAttributeNotMatched,
 )
 _LISTEN_CHECK_S = 15.0
+_BACKOFF = Backoff(first_s=0.02, cap_s=1.0)
 #: The server answered with an error, or the caller's arguments were wrong: the connection can be used again.
 _GOOD_AS_BEFORE = (asyncpg.PostgresError, asyncpg.DataError)
 _MISCONFIGURED: tuple[type[BaseException], ...] = (
@@ -191,18 +193,14 @@ class Database:
 
     async def _try_again(self, query: str, args: tuple[Any, ...], error: Unavailable) -> list[Any]:
         loop = asyncio.get_running_loop()
-        deadline, pause = loop.time() + self._config.patience, 0.02
+        deadline, retry = loop.time() + self._config.patience, RetryDelay(_BACKOFF, random.random)
         while (left := deadline - loop.time()) > 0:
             self._is_away(error)
-            # Not all callers at once, when it is back.
-            await asyncio.sleep(min(left, pause * random.uniform(0.5, 1.0)))  # noqa: S311 - no secret
-            pause = min(pause * 2, 1.0)
+            await asyncio.sleep(min(left, retry.after_failure()))
             try:
-                rows = await self._attempt(query, args)
+                return await self._attempt(query, args)
             except Unavailable as again:
                 error = again
-            else:
-                return rows
         raise error
 
     def _is_away(self, error: Unavailable) -> None:

@@ -138,10 +138,6 @@ class MemoryEventLog:
         for row in await self._call("log.read_stream", read):
             yield recorded(row)
 
-    async def read_shard(self, shard: int, *, after: int, limit: int) -> Sequence[Row]:
-        """See the port."""
-        return await self.read_shards({shard: after}, limit=limit)
-
     async def read_shards(self, cursors: Mapping[int, int], *, limit: int) -> Sequence[Row]:
         """See the port."""
 

@@ -161,14 +161,10 @@ class EventLog(Protocol):
         """The stream's events in version order (or backwards), both bounds inclusive; none if nobody wrote it."""
         ...
 
-    async def read_shard(self, shard: int, *, after: int, limit: int) -> Sequence[Row]:
-        """Up to `limit` rows of a shard with position > `after`, in commit order, missing none."""
-        ...
-
     async def read_shards(self, cursors: Mapping[int, int], *, limit: int) -> Sequence[Row]:
-        """Many shards in one round trip: for each shard → position, up to `limit` rows after it.
+        """Read many shards in one round trip: for each shard, up to `limit` rows after its position.
 
-        In commit order within a shard; a shard's rows stand together, the shards in the order of `cursors`.
+        Rows of a shard are in commit order, and none is missing. The shards come in the order of `cursors`.
         """
         ...
 

@@ -186,10 +186,6 @@ class PostgresEventLog:
             if left is not None:
                 left -= size
 
-    async def read_shard(self, shard: int, *, after: int, limit: int) -> Sequence[Row]:
-        """See the port."""
-        return await self.read_shards({shard: after}, limit=limit)
-
     async def read_shards(self, cursors: Mapping[int, int], *, limit: int) -> Sequence[Row]:
         """See the port."""
         rows = await self._database.fetch(_READ_SHARDS, list(cursors), list(cursors.values()), limit)

@@ -1,17 +1,20 @@
 """Asks the log which work waits, at the start and at intervals, and passes each item to the service."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 import structlog
 
 from nightshift.contracts.model import PendingKind
+from nightshift.eventlog.backoff import Backoff, RetryDelay
 from nightshift.eventlog.errors import Transient
 from nightshift.eventlog.port import EventLog, PendingItem
 from nightshift.servicekit.worker_pool import WorkerPool
 
 _log = structlog.get_logger(__name__)
+
+_BACKOFF = Backoff(first_s=1.0, cap_s=10.0)
 
 
 class PendingPoller:
@@ -29,36 +32,30 @@ class PendingPoller:
         *,
         gate: WorkerPool | None = None,
         every_s: float = 60.0,
-        again_s: float = 2.0,
+        backoff: Backoff = _BACKOFF,
         page: int = 500,
     ) -> None:
-        """`again_s`: seconds until the next attempt when the log did not answer. `page`: items per read."""
+        """`backoff` spaces the attempts while the log does not answer. `page`: items per read."""
         self._log = log
         self._kind = kind
         self._take = take
         self._gate = gate
         self._every_s = every_s
-        self._again_s = again_s
+        self._backoff = backoff
         self._page = page
-        self._asked = asyncio.Event()
-
-    def ask(self) -> None:
-        """Poll again now instead of at the next interval, for example after another replica stopped."""
-        self._asked.set()
 
     async def run(self) -> None:
-        """Polls until it is cancelled."""
+        """Poll until cancelled."""
+        retry = RetryDelay(self._backoff, random.random)
         while True:
-            self._asked.clear()
             pause = self._every_s
             try:
                 await self.look()
+                retry.reset()
             except Transient as error:
                 _log.warning("pending.read_failed", kind=self._kind.value, error=str(error))
-                pause = self._again_s
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._asked.wait()
+                pause = min(pause, retry.after_failure())
+            await asyncio.sleep(pause)
 
     async def look(self) -> int:
         """Pass every pending item to `take`, page by page, waiting while `gate` is full. Returns their number."""

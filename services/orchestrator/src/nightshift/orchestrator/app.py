@@ -14,15 +14,15 @@ from nightshift.eventlog.database import PgConfig
 from nightshift.eventlog.leases.postgres import PostgresLeases
 from nightshift.eventlog.objects.s3 import S3ObjectStore
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
+from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
 from nightshift.orchestrator.adapters.late_model import LateModel
-from nightshift.orchestrator.adapters.postgres import PostgresBuildNumbers, PostgresUnowned
+from nightshift.orchestrator.adapters.postgres import PostgresBuildNumbers, PostgresUnownedBuilds
 from nightshift.orchestrator.handlers import Handlers
-from nightshift.orchestrator.journal import Journal
 from nightshift.orchestrator.ports import ClosingModel
-from nightshift.orchestrator.roster import Roster
-from nightshift.orchestrator.runner import Crew, Runner
 from nightshift.orchestrator.settings import OrchestratorSettings
-from nightshift.orchestrator.usecases import Builds
+from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
+from nightshift.orchestrator.usecases.requests import Builds
+from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
 from nightshift.servicekit import service
 
 NAME = Owner.ORCHESTRATOR.value
@@ -48,19 +48,19 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
     objects = await running.enter(S3ObjectStore.from_settings(settings))
     model = await running.enter(LateModel(lambda: _claude(settings)))
     running.fail_when(model.failed, "the model's SDK cannot be loaded")
-    journal = Journal(log, objects, policy=policy, actor=actor)
-    crew = Crew(journal, model, PostgresBuildNumbers(database), policy, _now)
+    repository = EventLogBuildRepository(log, objects, policy=policy, actor=actor)
+    dependencies = RunnerDependencies(repository, model, PostgresBuildNumbers(database), policy, _now)
     leases = PostgresLeases(database)
     if settings.instance is not None:
         await leases.release_all(settings.lease_owner)
-    roster = Roster(
+    scheduler = BuildScheduler(
         leases,
-        PostgresUnowned(database),
-        lambda build_id: Runner(build_id, crew),
-        settings=settings.roster(),
+        PostgresUnownedBuilds(database),
+        lambda build_id: Runner(build_id, dependencies),
+        settings=settings.scheduler(),
     )
-    running.on_stop(roster.close)
-    handlers = Handlers(Builds(journal, roster, policy=policy, clock=_now), roster)
+    running.on_stop(scheduler.close)
+    handlers = Handlers(Builds(repository, scheduler, policy=policy, clock=_now), scheduler)
     producer = await running.enter(KafkaProducer(settings, client_id=NAME))
     wakes = await running.enter(PostgresWakes(database)) if settings.kafka_adaptive_fetch else None
     consumers = await running.enter(
@@ -77,7 +77,7 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
     running.ready_when("consumers", lambda: consumers.assigned)
     running.ready_when("database", database.answers)
     running.fail_when(consumers.failed, "a consumer makes no progress")
-    running.spawn(roster.keep(), name="roster")
+    running.spawn(scheduler.keep(), name="scheduler")
 
 
 def _claude(settings: OrchestratorSettings) -> ClosingModel:

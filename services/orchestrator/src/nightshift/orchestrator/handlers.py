@@ -17,8 +17,8 @@ from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault, Refused
 from nightshift.eventlog.port import RecordedEvent
-from nightshift.orchestrator.roster import Roster
-from nightshift.orchestrator.usecases import Builds
+from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
+from nightshift.orchestrator.usecases.requests import Builds
 
 E = TypeVar("E", bound=Event)
 
@@ -26,9 +26,9 @@ E = TypeVar("E", bound=Event)
 class Handlers:
     """One method per message that is listened to."""
 
-    def __init__(self, builds: Builds, roster: Roster) -> None:
+    def __init__(self, builds: Builds, scheduler: BuildScheduler) -> None:
         self._builds = builds
-        self._roster = roster
+        self._scheduler = scheduler
 
     def on_requests(self) -> Mapping[type[Event], Handler]:
         """Of the requests topic. `build.wake_asked` is the budget service's."""
@@ -69,10 +69,10 @@ class Handlers:
         raise Refused(f"{event.data.type} is not supported by this version")
 
     async def on_fact(self, event: RecordedEvent) -> None:
-        self._roster.hear(event.subject, event.version)
+        self._scheduler.hear(event.subject, event.version)
 
     async def on_wake_requested(self, event: RecordedEvent) -> None:
-        await self._roster.offer(event.subject)
+        await self._scheduler.offer(event.subject)
 
 
 def _of(event: RecordedEvent, kind: type[E]) -> E:

@@ -1,18 +1,22 @@
-"""What the runner needs from outside, beside the log and the leases of the runtime."""
+"""What the use cases need from outside, beside the event log and the leases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from nightshift.contracts.events.build import Usage
-from nightshift.orchestrator.domain.commands import Answer, CallFailed
+from nightshift.eventlog.errors import Fault
+from nightshift.eventlog.port import RecordedEvent
+from nightshift.orchestrator.domain.commands import Answer, CallFailed, Command
+from nightshift.orchestrator.domain.state import BuildState
 
 
 @dataclass(slots=True)
-class Meter:
-    """What the provider has told of a call's tokens so far. Read when a call is stopped before its end.
+class UsageMeter:
+    """The tokens that the provider has stated for a model call so far. The runner reads it when it stops the call.
 
-    `under_way`: the request may have left. Before that a call costs nothing.
+    `under_way` is true once the request may have left the process. Before that the call costs nothing.
     """
 
     usage: Usage | None = None
@@ -20,7 +24,7 @@ class Meter:
 
 
 class CallError(Exception):
-    """A model call ended without an answer; `failure` says how."""
+    """A model call ended without an answer. `failure` holds the kind, the detail and what may be billed."""
 
     def __init__(self, failure: CallFailed) -> None:
         super().__init__(f"{failure.kind}: {failure.detail}")
@@ -28,13 +32,16 @@ class CallError(Exception):
 
 
 class Model(Protocol):
-    """Thinks. Never tries again by itself: an attempt is a fact of the log. Cancelling stops the call at the provider.
+    """A language model. It never retries by itself, because each attempt is an event of the log.
 
-    The fake and the real one pass the same conformance suite.
+    The fake and the real adapter pass the same conformance suite.
     """
 
-    async def answer(self, body: bytes, meter: Meter) -> Answer:
-        """Send this request body and hear its stream to the end. Raises CallError."""
+    async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
+        """Send this request body and read the streamed answer to its end. Raises CallError when there is none.
+
+        Cancelling the task closes the connection, which stops the call at the provider.
+        """
         ...
 
 
@@ -42,21 +49,60 @@ class ClosingModel(Model, Protocol):
     """A model that holds connections."""
 
     async def close(self) -> None:
-        """Close them."""
+        """Close the connections."""
+        ...
+
+
+class CannotFold(Fault):
+    """`evolve` raised for an event of the log. `event_id` names the event."""
+
+    def __init__(self, event: RecordedEvent, error: Exception) -> None:
+        super().__init__(f"{event.data.type} at version {event.version} of {event.stream_id}: {error!r}")
+        self.event_id = event.event_id
+
+
+class BuildRepository(Protocol):
+    """Loads builds from their streams, and appends what `decide` returns."""
+
+    async def load(self, build_id: str) -> BuildState:
+        """Return the build's state. Returns INITIAL when the build does not exist. Raises CannotFold."""
+        ...
+
+    async def catch_up(self, build_id: str, state: BuildState) -> BuildState:
+        """Return the state after the events that were appended since `state`. Raises CannotFold."""
+        ...
+
+    async def commit(self, build_id: str, state: BuildState, command: Command, now: datetime) -> BuildState:
+        """Decide, append the events at the state's version, and return the state after them.
+
+        Raises VersionConflict, EventIdReused or StreamClosed when `state` is not the newest: call `catch_up` and
+        decide again.
+        """
+        ...
+
+    async def commit_at_any_version(self, build_id: str, command: Command, now: datetime) -> None:
+        """Append a decision that is the same in every state, such as a person's message.
+
+        Raises StreamClosed when the build has ended, and EventIdReused when the id exists with other content.
+        """
+        ...
+
+    async def exists(self, build_id: str) -> bool:
+        """Return whether the log has an event of this build."""
         ...
 
 
 class BuildNumbers(Protocol):
-    """Counts the builds of a project that got ready."""
+    """Numbers the builds of a project that got ready."""
 
     async def number(self, project_id: str, build_id: str) -> int:
-        """The number of this build in its project: 1, 2, 3… The same build gets the same number again."""
+        """Return the number of this build in its project: 1, 2, 3… The same build gets the same number again."""
         ...
 
 
-class Unowned(Protocol):
-    """Finds builds that somebody should be running."""
+class UnownedBuilds(Protocol):
+    """Finds builds that no orchestrator runs."""
 
     async def unowned(self, *, limit: int) -> Sequence[str]:
-        """Ids of builds that have not ended, are not asleep, and have no live lease; the longest waiting first."""
+        """Return the ids of builds that have not ended, do not sleep and have no live lease, longest waiting first."""
         ...

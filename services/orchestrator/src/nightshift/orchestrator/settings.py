@@ -7,29 +7,29 @@ from pydantic import Field, SecretStr, model_validator
 
 from nightshift.contracts.prices import DEFAULT_MODEL, SCRIPTED_MODEL
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.roster import RosterSettings
+from nightshift.orchestrator.usecases.build_scheduler import SchedulerSettings
 from nightshift.servicekit.settings import Settings
 
 
 class OrchestratorSettings(Settings):
-    """Money in microdollars, times in seconds. The model's address and keys have the vendor's names."""
+    """Funds in microdollars, times in seconds. The model's address and keys have the vendor's names."""
 
     anthropic_api_key: SecretStr | None = Field(None, validation_alias="ANTHROPIC_API_KEY")
     anthropic_auth_token: SecretStr | None = Field(None, validation_alias="ANTHROPIC_AUTH_TOKEN")
     anthropic_base_url: str | None = Field(None, validation_alias="ANTHROPIC_BASE_URL")
     model: str | None = None  # none: Claude at Anthropic's own address, the scripted model elsewhere
-    model_silence_s: float = Field(120.0, gt=0)  # a stream that says nothing for so long is cut
+    model_silence_s: float = Field(120.0, gt=0, le=3_600)  # a stream that says nothing for so long is cut
     max_output_tokens: int = Field(16_000, ge=256, le=128_000)
     grant_microusd: int = Field(1_000_000, ge=1)
     turn_limit: int = Field(200, ge=1)
     tool_call_limit: int = Field(150, ge=1)
     check_tries: int = Field(3, ge=1)
     model_attempts: int = Field(6, ge=1)
-    model_first_backoff_s: float = Field(1.0, gt=0)
-    provider_sleep_s: float = Field(900.0, gt=0)
+    model_first_backoff_s: float = Field(1.0, gt=0, le=3_600)
+    provider_sleep_s: float = Field(900.0, gt=0, le=86_400)
     max_builds: int = Field(200, ge=1)  # at once, in one process
-    build_lease_s: float = Field(10.0, ge=0.5)
-    build_look_every_s: float = Field(2.0, gt=0)  # for builds that nobody runs
+    build_lease_s: float = Field(10.0, ge=0.5, le=3_600)
+    build_look_every_s: float = Field(2.0, gt=0, le=3_600)  # for builds that nobody runs
 
     @model_validator(mode="after")
     def _may_ask_claude(self) -> Self:
@@ -51,9 +51,9 @@ class OrchestratorSettings(Settings):
             provider_sleep_s=self.provider_sleep_s,
         )
 
-    def roster(self) -> RosterSettings:
+    def scheduler(self) -> SchedulerSettings:
         """How many builds, and how their leases are kept."""
-        return RosterSettings(
+        return SchedulerSettings(
             owner=self.lease_owner,
             capacity=self.max_builds,
             lease_s=self.build_lease_s,

@@ -9,12 +9,12 @@ from typing import NoReturn
 
 from nightshift.eventlog.append_notification import CHANNEL
 from nightshift.eventlog.objects.s3 import S3ObjectStore
-from nightshift.relay.adapters.kafka_broker import KafkaBrokers
+from nightshift.relay.adapters.kafka_broker import KafkaConnector
 from nightshift.relay.adapters.kafka_topics import ensure
-from nightshift.relay.adapters.postgres import PgSessions, PgSource
-from nightshift.relay.adapters.postgres_hints import PgHints
+from nightshift.relay.adapters.postgres import PostgresLeaderSessions, PostgresLogReader
+from nightshift.relay.adapters.postgres_hints import PostgresAppendListener
 from nightshift.relay.settings import RelaySettings
-from nightshift.relay.usecases.shard_group import Group, GroupPorts
+from nightshift.relay.usecases.shard_group import GroupPorts, ShardGroup
 from nightshift.servicekit import service
 from nightshift.servicekit.connect import open_database
 
@@ -27,15 +27,15 @@ async def start(running: service.Service[RelaySettings]) -> None:
     dsn, name = settings.postgres_dsn.get_secret_value(), f"nightshift-relay {settings.replica_id}"
     database = open_database(running, application_name=name, max_connections=2 * settings.relay_groups)
     ports = GroupPorts(
-        sessions=PgSessions(
+        sessions=PostgresLeaderSessions(
             dsn,
             name=name,
             leader_timeout_s=settings.relay_leader_timeout_s,
-            tell=settings.kafka_adaptive_fetch,
+            notify=settings.kafka_adaptive_fetch,
         ),
-        brokers=KafkaBrokers(settings, ack_timeout_s=settings.relay_ack_timeout_s),
-        hints=PgHints(dsn, name=name, channel=CHANNEL),
-        source=PgSource(database),
+        brokers=KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s),
+        notifications=PostgresAppendListener(dsn, name=name, channel=CHANNEL),
+        log=PostgresLogReader(database),
         objects=await running.enter(S3ObjectStore(settings)),
         ensure_topics=partial(
             ensure,
@@ -45,14 +45,14 @@ async def start(running: service.Service[RelaySettings]) -> None:
             replication=settings.relay_topic_replication,
         ),
     )
-    groups = [Group(number, ports, config) for number in range(config.groups)]
+    groups = [ShardGroup(number, ports, config) for number in range(config.groups)]
     running.ready_when("log", lambda: all(group.connected for group in groups))
     for group in groups:
         task = running.spawn(group.run(), name=f"group {group.name}")
         running.on_stop(partial(_finish, group, task))
 
 
-async def _finish(group: Group, task: asyncio.Task[None]) -> None:
+async def _finish(group: ShardGroup, task: asyncio.Task[None]) -> None:
     group.stop()
     await asyncio.wait([task])
 

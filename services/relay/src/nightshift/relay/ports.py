@@ -7,14 +7,14 @@ from typing import Protocol
 from uuid import UUID
 
 from nightshift.eventlog.port import Row
-from nightshift.relay.domain.divergence import Place
-from nightshift.relay.domain.readback import Extent
-from nightshift.relay.domain.records import Lane, Published, Record
+from nightshift.relay.domain.divergence import StreamVersion
+from nightshift.relay.domain.readback import OffsetRange
+from nightshift.relay.domain.records import Lane, LastPublished, Record
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Offsets the broker gave a lane's records: the first and the last; -1 where it did not tell.
+    """Offsets the broker gave a lane's records: the first and the last; -1 where it did not notify.
 
     `batch` is the offset of the last record batch of the send, `record` the first record in it.
     """
@@ -27,7 +27,7 @@ class Ack:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class BrokerRecord:
     """A record as the broker holds it: its place and its headers, not its value."""
 
     lane: Lane
@@ -44,7 +44,7 @@ class Cursors:
     behind: tuple[int, ...]
 
 
-class Session(Protocol):
+class LeaderSession(Protocol):
     """The database session of one group of shards. Every call raises LeadershipLost when the session is gone."""
 
     async def lead(self) -> bool:
@@ -57,9 +57,9 @@ class Session(Protocol):
 
     async def cursors(self) -> Cursors: ...
 
-    async def published(self) -> Sequence[Published]: ...
+    async def published(self) -> Sequence[LastPublished]: ...
 
-    async def move(self, cursors: Mapping[int, int], published: Sequence[Published]) -> None:
+    async def move(self, cursors: Mapping[int, int], published: Sequence[LastPublished]) -> None:
         """Move cursors forward and note what was acknowledged, in one transaction."""
         ...
 
@@ -68,7 +68,7 @@ class Session(Protocol):
     async def republished(self, shards: Sequence[int], loss: int) -> None: ...
 
 
-class Source(Protocol):
+class LogReader(Protocol):
     """The log, read by shards. Raises Unavailable."""
 
     async def read(self, cursors: Mapping[int, int], *, max_events: int, max_bytes: int) -> Sequence[Row]: ...
@@ -77,7 +77,7 @@ class Source(Protocol):
         self, shards: Sequence[int], *, after: tuple[str, int], limit: int
     ) -> Sequence[Row]: ...
 
-    async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, Place]: ...
+    async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, StreamVersion]: ...
 
     async def lag(self, shards: Sequence[int]) -> tuple[int, float]:
         """Events after the cursors, and the age of the oldest in seconds."""
@@ -97,33 +97,33 @@ class Broker(Protocol):
 
     async def send(self, lanes: Mapping[Lane, Sequence[Record]]) -> Sequence[Ack]: ...
 
-    async def extents(self, lanes: Sequence[Lane]) -> Mapping[Lane, Extent]: ...
+    async def offset_ranges(self, lanes: Sequence[Lane]) -> Mapping[Lane, OffsetRange]: ...
 
-    def held(self, ranges: Mapping[Lane, tuple[int, int]]) -> AsyncIterator[Held]:
+    def held(self, ranges: Mapping[Lane, tuple[int, int]]) -> AsyncIterator[BrokerRecord]:
         """The records of these offsets, the first inclusive, the second exclusive."""
         ...
 
 
-class Hints(Protocol):
+class AppendNotifications(Protocol):
     """Writers' word that something was appended."""
 
     @property
-    def heard(self) -> bool:
-        """Whether hints arrive at all."""
+    def listening(self) -> bool:
+        """Whether notifications arrive at all."""
         ...
 
     async def wait(self, seconds: float) -> frozenset[int]:
-        """Until a hint, or for so long; the shards that were hinted at since the last wait."""
+        """Until a hint, or for so long; the shards that were notified at since the last wait."""
         ...
 
 
-class Brokers(Protocol):
+class BrokerConnector(Protocol):
     def connect(self) -> AbstractAsyncContextManager[Broker]: ...
 
 
-class Sessions(Protocol):
-    def open(self, shards: Sequence[int]) -> AbstractAsyncContextManager[Session]: ...
+class LeaderSessions(Protocol):
+    def open(self, shards: Sequence[int]) -> AbstractAsyncContextManager[LeaderSession]: ...
 
 
-class HintSource(Protocol):
-    def listen(self, shards: Sequence[int]) -> AbstractAsyncContextManager[Hints]: ...
+class AppendListener(Protocol):
+    def listen(self, shards: Sequence[int]) -> AbstractAsyncContextManager[AppendNotifications]: ...

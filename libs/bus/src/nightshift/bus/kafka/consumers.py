@@ -29,6 +29,8 @@ from faststream.message import StreamMessage
 from nightshift.bus.dispatch import Dispatcher
 from nightshift.bus.intake import Intake
 from nightshift.bus.kafka import internals
+from nightshift.bus.kafka.attempts import CommittedAttempts, PartitionAttempts
+from nightshift.bus.kafka.checked_consumer import CheckedConsumer
 from nightshift.bus.kafka.feed import Feed, Records
 from nightshift.bus.kafka.fetch_pace import REQUEST_STEPS, FetchPace, Wakes
 from nightshift.bus.kafka.security import faststream_security
@@ -55,6 +57,7 @@ _POLL_MS = 24 * 3600 * 1000
 _PATIENT_BYTES = 256 * 1024
 _FETCH_WAIT_MS = 500  # the client's default, for a broker that wakes a waiting fetch
 _JOINING_WAIT_MS = 50  # where the pace is ours, until all clients have started
+_BATCH_OVERHEAD = 65_536  # what a batch may weigh beside the largest message in it
 _START_AGAIN_S = 1.0
 _METADATA_MAX_AGE_MS = 30_000  # how late a topic made after our start is seen
 _NOT_LET_IN = (
@@ -118,6 +121,7 @@ class KafkaConsumers:
             apply_types=False,
             logger=_framework_log,
         )
+        self._alone = asyncio.Lock()
         self._feeds = [self._feed(subscription) for subscription in subscriptions]
         self.watchdog = Watchdog(self._feeds, ground=ground)
         self._housekeeper: asyncio.Task[None] | None = None
@@ -155,6 +159,8 @@ class KafkaConsumers:
     async def _start_clients(self) -> bool:
         """All at once: a join is held by the broker, and FastStream would start one subscriber after the other."""
         await self._broker.connect()
+        config = self._broker.config.broker_config
+        config.builder = partial(CheckedConsumer, **cast(partial[Any], config.builder).keywords)
         outcomes = await asyncio.gather(
             *(feed.subscriber.start() for feed in self._feeds), return_exceptions=True
         )
@@ -204,8 +210,15 @@ class KafkaConsumers:
             gate=subscription.gate,
             ground=self._ground,
         )
-        intake = Intake(settler, self._policy, topic=subscription.topic, group=subscription.group)
-        feed = Feed(intake, self._pace(subscription))
+        intake = Intake(
+            settler,
+            self._policy,
+            topic=subscription.topic,
+            group=subscription.group,
+            alone=self._alone,
+        )
+        attempts = self._attempts(subscription.group)
+        feed = Feed(intake, self._pace(subscription), attempts, guarded=not subscription.from_now)
         wait_ms, least_bytes = _waiting(subscription, paced=feed.pace is not None)
         subscriber = self._broker.subscriber(
             subscription.topic,
@@ -220,6 +233,8 @@ class KafkaConsumers:
             max_records=self._settings.kafka_max_poll_records,
             fetch_max_wait_ms=wait_ms,
             fetch_min_bytes=least_bytes,
+            max_partition_fetch_bytes=max(self._settings.kafka_max_message_bytes, 1_048_576)
+            + _BATCH_OVERHEAD,
             batch_timeout_ms=_POLL_MS,
             listener=feed,
             parser=_as_it_came,
@@ -229,6 +244,13 @@ class KafkaConsumers:
         subscriber(feed.on_batch)
         feed.subscriber = demand_manual_acks(subscriber)
         return feed
+
+    def _attempts(self, group: str) -> PartitionAttempts:
+        if not self._settings.kafka_adaptive_fetch:
+            return CommittedAttempts()
+        from nightshift.bus.kafka.embedded import GroupAttempts  # noqa: PLC0415 - the embedded broker only
+
+        return GroupAttempts(group)
 
     def _pace(self, subscription: Subscription) -> FetchPace | None:
         """The relay tells of facts only: of what others put on a topic, nobody tells."""
@@ -252,6 +274,8 @@ class KafkaConsumers:
         """About once a second: whether the consumers make progress."""
         while True:
             await asyncio.sleep(1.0)
+            for feed in self._feeds:
+                feed.commit_positions()
             await self.watchdog.look()
 
     async def _stop_clients(self) -> None:

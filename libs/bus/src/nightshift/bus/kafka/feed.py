@@ -1,17 +1,20 @@
 """Between one FastStream subscriber and its intake: batches and rebalances in, pauses and commits out."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import structlog
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 
-from nightshift.bus.intake import Intake
+from nightshift.bus.intake import Intake, Progress
 from nightshift.bus.kafka import internals
+from nightshift.bus.kafka.attempts import PartitionAttempts
+from nightshift.bus.kafka.checked_consumer import CheckedConsumer
 from nightshift.bus.kafka.fetch_pace import FetchPace
 from nightshift.bus.port import Partition
+from nightshift.bus.restart_guard import Attempts
 from nightshift.eventlog.errors import Fault, Unavailable
 
 _log = structlog.get_logger(__name__)
@@ -29,10 +32,14 @@ class Ends:
         self._known: dict[TopicPartition, int] = {}
 
     def shrunk(self, ends: Mapping[TopicPartition, int]) -> list[TopicPartition]:
-        """Those that end before where they ended; remembers where they end now."""
+        """Return the partitions that end before where they ended; remember where they end now."""
         less = [partition for partition, end in ends.items() if end < self._known.get(partition, 0)]
-        self._known = dict(ends)
+        self._known |= ends
         return less
+
+    def forget(self) -> None:
+        """Forget all: another member may have had the partitions."""
+        self._known.clear()
 
 
 class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -40,7 +47,12 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
 
     subscriber: BatchSubscriber
 
-    def __init__(self, intake: Intake, pace: FetchPace | None) -> None:
+    def __init__(
+        self, intake: Intake, pace: FetchPace | None, attempts: PartitionAttempts, *, guarded: bool = True
+    ) -> None:
+        """`guarded`: count the processes that end at a message (see RestartGuard)."""
+        self._attempts = attempts
+        self._guarded = guarded
         self.intake = intake
         self.pace = pace
         self.assigned = False
@@ -58,12 +70,13 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
         """After each rebalance. aiokafka forgets pauses with the old assignment."""
         if not self._attached:
             self._attached = True
-            self.intake.attach(self)
+            self.intake.attach(self, self if self._guarded else None)
         self.assigned = True
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Before each rebalance, while the old assignment still holds."""
         self.assigned = False
+        self._ends.forget()
         await self.intake.revoked(Partition(each.topic, each.partition) for each in revoked)
 
     @property
@@ -77,9 +90,13 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
         return self.intake.settled
 
     @property
-    def excused(self) -> bool:
-        """Whether a message waits on purpose."""
-        return self.intake.waiting
+    def partitions(self) -> Mapping[int, Progress]:
+        """See the watchdog."""
+        consumer = self.subscriber.consumer
+        if consumer is None or not self.assigned:
+            return {}
+        assigned = (Partition(each.topic, each.partition) for each in consumer.assignment())
+        return {each.partition: self.intake.progress(each) for each in assigned}
 
     def check(self) -> None:
         """Take what the group's coordination has to tell; raises Fault when it is over."""
@@ -93,23 +110,27 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
                 raise Fault(f"the consumer of {self.name} has ended: {error}") from error
             _log.warning("consumer group coordination", group=self.name, why=repr(error))
 
-    async def behind(self) -> int:
+    async def unread(self, partitions: Collection[int]) -> Mapping[int, int]:
         """See the watchdog. A partition whose end goes back has lost its data: begin again there."""
         consumer = self.subscriber.consumer
-        if consumer is None or not self.assigned:
-            return 1
-        behind = 0
+        if consumer is None:
+            return {}
+        asked = [each for each in consumer.assignment() if each.partition in partitions]
         try:
             async with asyncio.timeout(5):
-                ends = await consumer.end_offsets(list(consumer.assignment()))
+                ends = await consumer.end_offsets(asked)
                 for partition in self._ends.shrunk(ends):
-                    _log.warning("partition is shorter than it was, read again", partition=str(partition))
+                    _log.warning("partition.shrunk", partition=str(partition))
                     await consumer.seek_to_beginning(partition)
-                for partition, end in ends.items():
-                    behind += max(end - await consumer.position(partition), 0)
+                return {each.partition: end - await consumer.position(each) for each, end in ends.items()}
         except (KafkaError, TimeoutError, OSError) as error:
             raise Unavailable(f"the broker does not say where {self.name} ends: {error!r}") from error
-        return behind
+
+    def commit_positions(self) -> None:
+        """Commit what the client passed over without returning a message."""
+        consumer = self.subscriber.consumer
+        if self.assigned and isinstance(consumer, CheckedConsumer):
+            self.intake.pass_to({Partition(*each): offset for each, offset in consumer.returned_to.items()})
 
     def stop_taking(self) -> None:
         """What the client hands over from now on is left for the next member."""
@@ -127,16 +148,30 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
         consumer = self.subscriber.consumer
         if consumer is None:
             return
-        mine = {TopicPartition(*each): offset for each, offset in offsets.items() if self._holds(each)}
+        mine = {
+            TopicPartition(*each): (offset, self._attempts.metadata(each, offset))
+            for each, offset in offsets.items()
+            if self._holds(each)
+        }
         if not mine:
             return
         try:
             async with asyncio.timeout(10):
                 await consumer.commit(mine)
         except (CommitFailedError, IllegalStateError) as error:
-            _log.info("commit came after a rebalance", group=self.subscriber.group_id, why=str(error))
+            _log.info("commit.refused", group=self.subscriber.group_id, error=str(error))
         except (KafkaError, TimeoutError, OSError) as error:
             raise Unavailable(f"offsets not committed: {error!r}") from error
+
+    async def read_attempts(self, partition: Partition) -> Attempts | None:
+        consumer = self.subscriber.consumer
+        return None if consumer is None else await self._attempts.read(consumer, partition)
+
+    async def write_attempts(self, partition: Partition, attempts: Attempts) -> None:
+        consumer = self.subscriber.consumer
+        if consumer is not None and self._holds(partition):
+            await self._attempts.write(consumer, partition, attempts)
+            await self.commit({partition: attempts.offset})
 
     def _each_assigned(self, partitions: Iterable[Partition], what: str) -> None:
         consumer = self.subscriber.consumer

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.structs import OffsetAndMetadata
 
 
 class Pacer(Protocol):
@@ -98,6 +99,20 @@ def check_coordination(consumer: AIOKafkaConsumer) -> None:
 def coordination_ended(consumer: AIOKafkaConsumer) -> bool:
     """Whether the task that keeps the membership is over while the consumer believes to run."""
     return bool(consumer._coordinator._coordination_task.done())
+
+
+async def committed(consumer: AIOKafkaConsumer, partition: TopicPartition) -> OffsetAndMetadata | None:
+    """Return the committed offset with its metadata; `consumer.committed()` drops the metadata. Raises KafkaError."""
+    found: dict[TopicPartition, OffsetAndMetadata] = await consumer._coordinator.fetch_committed_offsets(
+        [partition]
+    )
+    return found.get(partition)
+
+
+async def ask_coordinator(consumer: AIOKafkaConsumer, request: Any) -> Any:
+    """Send a request of another group to the broker that coordinates this consumer's. Raises KafkaError."""
+    await consumer._coordinator.ensure_coordinator_known()
+    return await consumer._coordinator._send_req(request)
 
 
 def leave_any_generation(consumer: AIOKafkaConsumer) -> None:

@@ -1,15 +1,16 @@
 """Reads a topic from its beginning to where it ends now, outside any group: for people's commands."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from nightshift.bus.kafka import internals
+from nightshift.bus.kafka.checked_consumer import CheckedConsumer
 from nightshift.bus.kafka.credentials import connection_arguments
-from nightshift.bus.port import Partition
+from nightshift.bus.port import Inbound, Partition
 from nightshift.bus.settings import KafkaSettings
 from nightshift.eventlog.errors import NotFound, Unavailable
 
@@ -25,7 +26,7 @@ class KafkaReader:
         self._settings = settings
         self._timeout_s = timeout_s
 
-    async def read(self, topic: str, *, newest: int | None = None) -> AsyncIterator[ConsumerRecord]:
+    async def read(self, topic: str, *, newest: int | None = None) -> AsyncIterator[Inbound]:
         """Every record up to the ends observed at the start. Raises NotFound, Unavailable.
 
         `newest`: of each partition only so many of the last ones.
@@ -47,7 +48,7 @@ class KafkaReader:
             except (KafkaError, TimeoutError, OSError) as error:
                 raise self._unavailable(error) from error
             while left:
-                for record in await self._more(client):
+                for record in await self._more(client, left):
                     each = TopicPartition(record.topic, record.partition)
                     if record.offset < left.get(each, 0):
                         yield record
@@ -66,7 +67,8 @@ class KafkaReader:
                 raise self._unavailable(error) from error
             return {Partition(each.topic, each.partition): end for each, end in ends.items()}
 
-    async def _more(self, client: AIOKafkaConsumer) -> list[ConsumerRecord]:
+    async def _more(self, client: CheckedConsumer, ends: Mapping[TopicPartition, int]) -> list[Inbound]:
+        """The next records, or none when a partition was read to its end: a transaction ends with no record."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout_s
         while loop.time() < until:
@@ -74,11 +76,11 @@ class KafkaReader:
                 found = await client.getmany(timeout_ms=_POLL_MS, max_records=1000)
             except (KafkaError, OSError) as error:
                 raise self._unavailable(error) from error
-            if found:
+            if found or [each for each, end in ends.items() if await client.position(each) >= end]:
                 return [record for records in found.values() for record in records]
         raise self._unavailable(TimeoutError("no more records came"))
 
-    async def _partitions(self, client: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
+    async def _partitions(self, client: CheckedConsumer, topic: str) -> list[TopicPartition]:
         partitions = await internals.partitions_of(client, topic)
         if partitions is None:
             raise NotFound(
@@ -87,8 +89,8 @@ class KafkaReader:
         return [TopicPartition(topic, partition) for partition in sorted(partitions)]
 
     @asynccontextmanager
-    async def _client(self) -> AsyncIterator[AIOKafkaConsumer]:
-        client = AIOKafkaConsumer(
+    async def _client(self) -> AsyncIterator[CheckedConsumer]:
+        client = CheckedConsumer(
             **connection_arguments(self._settings),
             client_id="nightshift-reader",
             enable_auto_commit=False,

@@ -1,17 +1,22 @@
-"""Sees a consumer that should make progress and makes none, which aiokafka is known for, and says so once."""
+"""Detects a partition that should make progress and makes none. Each partition is judged by itself."""
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
+from nightshift.bus.intake import Progress
 from nightshift.bus.port import GroundProbe
 from nightshift.eventlog.errors import Fault, Transient
 
 _log = structlog.get_logger(__name__)
+
+#: Stands for the partitions of a consumer that has none yet: it should be given some.
+UNASSIGNED: Final = -1
+_UNASSIGNED = {UNASSIGNED: Progress(0, waiting=False, busy=True)}
 
 
 class Watched(Protocol):
@@ -21,33 +26,28 @@ class Watched(Protocol):
     def name(self) -> str: ...
 
     @property
-    def progress(self) -> int:
-        """Grows with each message settled."""
-        ...
-
-    @property
-    def excused(self) -> bool:
-        """Whether it waits on purpose: for a retry, the ground, room."""
+    def partitions(self) -> Mapping[int, Progress]:
+        """The progress of each assigned partition. Empty while none is assigned."""
         ...
 
     def check(self) -> None:
         """Raises Fault when the client has ended by itself."""
         ...
 
-    async def behind(self) -> int:
-        """Messages between its position and the end; 1 when it has no partitions yet. Raises Transient."""
+    async def unread(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """The number of messages between the client's position and the end of these partitions. Raises Transient."""
         ...
 
 
 @dataclass(slots=True)
 class _State:
-    progress: int
-    since: float  # when it last made progress, was not behind, or had an excuse
-    looked: float
+    settled: int
+    since: float  # when it last made progress, had nothing to do, or waited on purpose
+    asked: float  # when the broker was last asked about it
 
 
 class Watchdog:
-    """`failed` is set when a consumer was behind for `limit_s` and settled nothing: end the process then."""
+    """Sets `failed` when a partition had messages for `limit_s` and settled none: the process should end then."""
 
     def __init__(
         self,
@@ -63,42 +63,62 @@ class Watchdog:
         self._limit_s = limit_s
         self._look_every_s = look_every_s
         self._clock = clock
-        now = clock()
-        self._states = [(each, _State(each.progress, now, now)) for each in watched]
+        self._watched = [(each, dict[int, _State]()) for each in watched]
 
     async def look(self) -> None:
-        """Called about once a second. Asks the broker only about a consumer that has been quiet for a while."""
-        for each, state in self._states:
+        """Judge every partition; called about once a second. Asks the broker only about quiet ones."""
+        for each, states in self._watched:
             try:
                 each.check()
             except Fault as error:
-                self._fail("consumer has ended", each, error=str(error))
+                self._fail("consumer.ended", consumer=each.name, error=str(error))
                 continue
-            now = self._clock()
-            if each.progress != state.progress or each.excused:
-                state.progress, state.since = each.progress, now
-                continue
-            if now - max(state.since, state.looked) < self._look_every_s:
-                continue
-            state.looked = now
-            if not await self._is_behind(each):
-                state.since = self._clock()
-            elif self._clock() - state.since >= self._limit_s and not self.failed.is_set():
-                _log.error(
-                    "consumer is stuck", consumer=each.name, seconds=round(self._clock() - state.since)
+            progress = each.partitions or _UNASSIGNED
+            for partition in states.keys() - progress.keys():
+                del states[partition]
+            quiet = [
+                partition for partition, now in progress.items() if self._is_quiet(states, partition, now)
+            ]
+            if quiet:
+                await self._judge(each, states, progress, quiet)
+
+    def _is_quiet(self, states: dict[int, _State], partition: int, progress: Progress) -> bool:
+        now = self._clock()
+        state = states.get(partition)
+        if state is None:
+            states[partition] = _State(progress.settled, now, now)
+            return False
+        if progress.settled != state.settled or progress.waiting:
+            state.settled, state.since = progress.settled, now
+            return False
+        return now - max(state.since, state.asked) >= self._look_every_s
+
+    async def _judge(
+        self, each: Watched, states: dict[int, _State], progress: Mapping[int, Progress], quiet: Sequence[int]
+    ) -> None:
+        """A broker or a dependency that does not answer is no reason to end: nothing could make progress."""
+        unread: Mapping[int, int] | None = None
+        if self._ground is None or await self._ground():
+            try:
+                unread = await each.unread([partition for partition in quiet if partition != UNASSIGNED])
+            except Transient:
+                unread = None
+        now = self._clock()
+        for partition in quiet:
+            state = states[partition]
+            state.asked = now
+            if unread is None or not (progress[partition].busy or unread.get(partition, 0) > 0):
+                state.since = now
+            elif now - state.since >= self._limit_s:
+                self._fail(
+                    "partition.stuck",
+                    consumer=each.name,
+                    partition=partition,
+                    unread=unread.get(partition, 0),
+                    seconds=round(now - state.since),
                 )
-                self.failed.set()
 
-    def _fail(self, what: str, each: Watched, **details: object) -> None:
+    def _fail(self, event: str, **details: object) -> None:
         if not self.failed.is_set():
-            _log.error(what, consumer=each.name, **details)
+            _log.error(event, **details)
             self.failed.set()
-
-    async def _is_behind(self, each: Watched) -> bool:
-        """A broker or a database that does not answer is no reason to end: nothing could make progress."""
-        if self._ground is not None and not await self._ground():
-            return False
-        try:
-            return await each.behind() > 0
-        except Transient:
-            return False

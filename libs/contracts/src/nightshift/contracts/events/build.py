@@ -53,6 +53,8 @@ class _BuildEnd(_BuildFact):
             Pending(PendingKind.BUILD, subject, opens=False),
             Pending(PendingKind.SLEEPER, subject, opens=False),
             Pending(PendingKind.WAKE, subject, opens=False),
+            Pending(PendingKind.SNAPSHOT, f"{subject}/checkpoint", opens=False),
+            Pending(PendingKind.SNAPSHOT, f"{subject}/pre_sleep", opens=False),
             Pending(PendingKind.SNAPSHOT, f"{subject}/completion", opens=True),
         )
 
@@ -274,6 +276,7 @@ class BuildWoken(_BuildFact):
         return (
             Pending(PendingKind.SLEEPER, subject, opens=False),
             Pending(PendingKind.WAKE, subject, opens=False),
+            Pending(PendingKind.SNAPSHOT, f"{subject}/pre_sleep", opens=False),
         )
 
 
@@ -300,6 +303,23 @@ class EscalationResolved(_BuildFact):
     escalation_id: UUID
     option: Word
     comment: SealedText | None = None
+
+
+class BuildStalled(_BuildFact):
+    """The orchestrator cannot go on with this build, and `action` says what a person can do.
+
+    Nothing is spent while the build stalls. Any later event of the orchestrator says that the build goes on.
+    """
+
+    type: ClassVar[Literal["build.stalled"]] = "build.stalled"
+    version: ClassVar[Literal[1]] = 1
+
+    reason: Literal[
+        "fault",  # an error in the orchestrator itself
+        "dependency",  # a server that the orchestrator needs does not answer
+    ]
+    detail: SealedText
+    action: Annotated[str, Field(max_length=500)]
 
 
 class BuildReady(_BuildEnd):
@@ -377,6 +397,7 @@ BuildEvent = (
     | BuildWoken
     | EscalationRaised
     | EscalationResolved
+    | BuildStalled
     | BuildReady
     | BuildFailed
     | BuildCancelled

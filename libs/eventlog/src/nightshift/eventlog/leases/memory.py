@@ -52,16 +52,6 @@ class MemoryLeases:
         self._held |= {name: _Held(None, self._held[name].fence, 0.0) for name in names}
         return len(names)
 
-    async def expired(self, prefix: str, *, limit: int = 1000) -> Sequence[str]:
-        """See the port."""
-        now = asyncio.get_running_loop().time()
-        late = [
-            (held.expires_at, name)
-            for name, held in self._held.items()
-            if name.startswith(prefix) and held.owner is not None and held.expires_at <= now
-        ]
-        return [name for _, name in sorted(late)[:limit]]
-
     def _has(self, lease: Lease) -> bool:
         held = self._held.get(lease.name)
         return held is not None and (held.owner, held.fence) == (lease.owner, lease.fence)

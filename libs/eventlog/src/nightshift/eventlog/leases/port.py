@@ -44,7 +44,3 @@ class Leases(Protocol):
         held expires.
         """
         ...
-
-    async def expired(self, prefix: str, *, limit: int = 1000) -> Sequence[str]:
-        """Names with this prefix whose owner let them expire without releasing them, longest ago first."""
-        ...

@@ -65,8 +65,3 @@ class PostgresLeases:
         """See the port."""
         rows = await self._database.fetch("SELECT nightshift.release_leases($1)", owner)
         return int(rows[0][0])
-
-    async def expired(self, prefix: str, *, limit: int = 1000) -> Sequence[str]:
-        """See the port."""
-        rows = await self._database.fetch("SELECT * FROM nightshift.expired_leases($1, $2)", prefix, limit)
-        return [row[0] for row in rows]

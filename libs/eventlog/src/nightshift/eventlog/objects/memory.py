@@ -44,12 +44,6 @@ class MemoryObjectStore:
         """See the port."""
         return (await self.get(key))[start : start + length]
 
-    async def head(self, key: str) -> ObjectInfo | None:
-        """See the port."""
-        check_key(key)
-        body = await called(self._wire, "objects.head", lambda: self.bodies.get(key))
-        return None if body is None else ObjectInfo(key, len(body))
-
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """See the port."""
         for key in await called(self._wire, "objects.list", lambda: sorted(self.bodies)):

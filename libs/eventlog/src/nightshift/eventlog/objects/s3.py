@@ -11,6 +11,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
+from nightshift.eventlog.backoff import Backoff, RetryDelay
 from nightshift.eventlog.errors import ConfigurationError, Fault, NightshiftError, NotFound, Unavailable
 from nightshift.eventlog.objects.keys import check_key
 from nightshift.eventlog.objects.port import ObjectInfo
@@ -25,6 +26,8 @@ T = TypeVar("T")
 _THREADS = 16
 #: Tries of one call. botocore tries 5xx and connections again by itself; these are for what it does not know.
 _TRIES = 5
+#: Between the tries of a conditional write that met another writer of its key.
+_BACKOFF = Backoff(first_s=0.05, cap_s=1.0)
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 _MISCONFIGURED = {
@@ -117,15 +120,6 @@ class S3ObjectStore:
 
         return await self._call(read)
 
-    async def head(self, key: str) -> ObjectInfo | None:
-        """See the port."""
-        check_key(key)
-        try:
-            found = await self._call(lambda s3: s3.head_object(Bucket=self._bucket, Key=key))
-        except NotFound:
-            return None
-        return ObjectInfo(key, found["ContentLength"])
-
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """See the port."""
         more: dict[str, Any] = {}
@@ -155,11 +149,12 @@ class S3ObjectStore:
         """Do `work` in a thread; each of its errors leaves as one of ours."""
         client = self._client or await self._ready()
         loop = asyncio.get_running_loop()
-        for attempt in range(_TRIES):
+        retry = RetryDelay(_BACKOFF, random.random)
+        for _ in range(_TRIES):
             try:
                 return await loop.run_in_executor(self._threads, work, client)
             except _Conflict:
-                await asyncio.sleep(random.uniform(0.01, 0.05) * 2**attempt)  # noqa: S311 - no secret
+                await asyncio.sleep(retry.after_failure())
             except (ClientError, BotoCoreError, OSError) as error:
                 raise _translate(error) from error
         raise Unavailable(f"S3: {_TRIES} times another writer of the same key was under way")

@@ -4,6 +4,8 @@ The body is sent as it was built, and the stream's events are taken as plain JSO
 yet comes through, and a long conversation is not walked through once more at each turn.
 """
 
+import math
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +26,7 @@ from anthropic import (
 from nightshift.contracts.events.build import Usage
 from nightshift.orchestrator.adapters.claude_stream import Assembly, Malformed
 from nightshift.orchestrator.domain.commands import Answer, CallFailed, FailureKind
-from nightshift.orchestrator.ports import CallError, Meter
+from nightshift.orchestrator.ports import CallError, UsageMeter
 
 #: By the type inside an error body; it is told within a stream too, whose status was 200.
 _BY_TYPE: dict[str, FailureKind] = {
@@ -49,6 +51,11 @@ _BY_STATUS: dict[int, FailureKind] = {
     529: "overloaded",
 }
 _DETAIL = 2_000
+#: An unreachable provider is in the log of the build within ten seconds.
+_CONNECT_S = 5.0
+_NUMBER = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]*)?\s*")
+#: Anthropic answers 400 `invalid_request_error` when the account has no credit.
+_NO_CREDIT = re.compile(r"credit balance", re.IGNORECASE)
 
 
 class ClaudeModel:
@@ -62,7 +69,7 @@ class ClaudeModel:
             api_key=api_key,
             base_url=base_url,
             max_retries=0,
-            timeout=httpx2.Timeout(silence_s, connect=10.0),
+            timeout=httpx2.Timeout(silence_s, connect=_CONNECT_S),
         )
 
     async def __aenter__(self) -> Self:
@@ -75,7 +82,7 @@ class ClaudeModel:
         """See the port."""
         await self._client.close()
 
-    async def answer(self, body: bytes, meter: Meter) -> Answer:
+    async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
         """See the port."""
         began = time.monotonic()
         assembly = Assembly()
@@ -151,29 +158,34 @@ def _refused(error: APIStatusError, assembly: Assembly) -> CallFailed:
     kind = _BY_STATUS.get(error.status_code) or _BY_TYPE.get(str(told.get("type")))
     if kind is None:
         kind = "server" if error.status_code >= 500 or in_stream else "invalid"
+    detail = str(told.get("message") or error.message)[:_DETAIL]
+    if kind == "invalid" and _NO_CREDIT.search(detail):
+        kind = "auth"
     return CallFailed(
         kind,
-        str(told.get("message") or error.message)[:_DETAIL],
+        detail,
         status=None if in_stream else error.status_code,
         retry_after_s=_retry_after(error.response.headers),
         usage=assembly.usage,
-        maybe_billed=in_stream,
+        # An error in place of a message is a refusal like a status: the provider did nothing that it could bill.
+        maybe_billed=in_stream and assembly.began,
     )
 
 
 def _retry_after(headers: httpx2.Headers) -> float | None:
-    """Seconds: from milliseconds, seconds or a date, as the provider likes."""
+    """Seconds, from milliseconds, seconds or a date. Returns None for a value that is none of them or not finite."""
     try:
         if given := headers.get("retry-after-ms"):
-            return max(float(given) / 1000, 0.0)
-        given = headers.get("retry-after")
-        if given is None:
+            seconds = float(given) / 1000
+        elif (given := headers.get("retry-after")) is None:
             return None
-        if given.replace(".", "", 1).isdigit():
-            return float(given)
-        return max((parsedate_to_datetime(given) - datetime.now(UTC)).total_seconds(), 0.0)
-    except (TypeError, ValueError):
+        elif _NUMBER.fullmatch(given):
+            seconds = float(given)
+        else:
+            seconds = (parsedate_to_datetime(given) - datetime.now(UTC)).total_seconds()
+    except (TypeError, ValueError, OverflowError):
         return None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
 def _words(error: BaseException) -> str:

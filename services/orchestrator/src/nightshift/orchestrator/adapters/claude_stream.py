@@ -10,7 +10,7 @@ from nightshift.contracts import canonical
 from nightshift.contracts.errors import ContractError
 from nightshift.contracts.events.build import Usage
 
-#: For a call that broke in the middle: a token of English or code is three bytes or more, as a rule.
+#: Where the provider states no output: a token of English or code is three bytes or more, as a rule.
 _BYTES_PER_TOKEN = 3
 #: What the API takes back as a tool's name and as a call's id; what it would refuse at every later turn is not kept.
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -30,11 +30,13 @@ class Assembly:
         self.message_id = ""
         self.model = ""
         self.stop_reason: str | None = None
+        self.began = False
         self.complete = False
         self._usage: dict[str, Any] = {}
         self._blocks: dict[int, dict[str, Any]] = {}
         self._json: dict[int, list[str]] = {}
         self._bytes = 0
+        self._output_stated = False  # by the end of the message; its start states a first guess
 
     def take(self, event: Any) -> None:
         """Take in one event. Raises Malformed."""
@@ -45,11 +47,14 @@ class Assembly:
 
     @property
     def usage(self) -> Usage | None:
-        """What was told so far; of a stream that has not ended, at least the output that was seen. None: nothing."""
+        """The counts stated so far. Returns None when none was stated.
+
+        Until the end states the output, the output that was received counts as a third of a token a byte.
+        """
         if not self._usage:
             return None
         told = _usage(self._usage)
-        if self.stop_reason is not None:
+        if self._output_stated:
             return told
         seen = -(-self._bytes // _BYTES_PER_TOKEN)
         return told.model_copy(update={"output_tokens": max(told.output_tokens, seen)})
@@ -63,10 +68,11 @@ class Assembly:
     def _take(self, event: Any) -> None:
         match event["type"]:
             case "message_start":
+                self.began = True
                 message = event["message"]
                 self.message_id = _word(message, "id")
                 self.model = _word(message, "model")
-                self._count(message["usage"])
+                self._count(message.get("usage") or {})
             case "content_block_start":
                 self._blocks[event["index"]] = dict(event["content_block"])
             case "content_block_delta":
@@ -76,7 +82,9 @@ class Assembly:
             case "message_delta":
                 if event["delta"].get("stop_reason"):
                     self.stop_reason = _word(event["delta"], "stop_reason")
-                self._count(event.get("usage") or {})
+                usage = event.get("usage") or {}
+                self._count(usage)
+                self._output_stated = usage.get("output_tokens") is not None
             case "message_stop":
                 self._check_calls()
                 self.complete = self.stop_reason is not None
@@ -143,18 +151,26 @@ def _word(told: Mapping[str, Any], name: str) -> str:
 
 
 def _told(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """What is told; what is not told again stays."""
-    return {name: value for name, value in usage.items() if value is not None}
+    """The counts that the provider states. Null means that it does not state one, inside `cache_creation` too."""
+    told = {name: value for name, value in usage.items() if value is not None}
+    if isinstance(split := told.get("cache_creation"), Mapping):
+        told["cache_creation"] = {name: value for name, value in split.items() if value is not None}
+    return told
 
 
-def _usage(told: dict[str, Any]) -> Usage:
-    written = told.get("cache_creation_input_tokens", 0)
-    split = told.get("cache_creation") or {}
-    one_hour = split.get("ephemeral_1h_input_tokens", 0)
-    return Usage(
+def _usage(told: Mapping[str, Any]) -> Usage:
+    """Tokens as they are billed. The total of cache writes may grow after the split by lifetime was stated.
+
+    Raises ValidationError for a value that is not a count.
+    """
+    split = told.get("cache_creation", {})
+    usage = Usage(
         input_tokens=told.get("input_tokens", 0),
         output_tokens=told.get("output_tokens", 0),
         cache_read_input_tokens=told.get("cache_read_input_tokens", 0),
-        cache_write_5m_input_tokens=split.get("ephemeral_5m_input_tokens", max(written - one_hour, 0)),
-        cache_write_1h_input_tokens=one_hour,
+        cache_write_5m_input_tokens=split.get("ephemeral_5m_input_tokens", 0),
+        cache_write_1h_input_tokens=split.get("ephemeral_1h_input_tokens", 0),
     )
+    written = Usage(input_tokens=told.get("cache_creation_input_tokens", 0)).input_tokens
+    five_minutes = max(usage.cache_write_5m_input_tokens, written - usage.cache_write_1h_input_tokens)
+    return usage.model_copy(update={"cache_write_5m_input_tokens": five_minutes})

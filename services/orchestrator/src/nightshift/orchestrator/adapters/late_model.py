@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Self
 
 from nightshift.orchestrator.domain.commands import Answer
-from nightshift.orchestrator.ports import ClosingModel, Meter
+from nightshift.orchestrator.ports import ClosingModel, UsageMeter
 
 
 class LateModel:
@@ -25,7 +25,7 @@ class LateModel:
         if self._loading is not None and not self.failed.is_set():
             await (await self._loading).close()
 
-    async def answer(self, body: bytes, meter: Meter) -> Answer:
+    async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
         """See the port."""
         if self._loading is None:
             raise RuntimeError("the model was not entered")

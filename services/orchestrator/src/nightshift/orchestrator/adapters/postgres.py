@@ -19,7 +19,7 @@ class PostgresBuildNumbers:
         return int(rows[0][0])
 
 
-class PostgresUnowned:
+class PostgresUnownedBuilds:
     """See the port."""
 
     def __init__(self, database: Database) -> None:

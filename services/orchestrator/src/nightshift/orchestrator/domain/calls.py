@@ -3,6 +3,8 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+from pydantic import ValidationError
+
 from nightshift.contracts import prices
 from nightshift.contracts.events.build import (
     AgentSteered,
@@ -20,17 +22,20 @@ from nightshift.contracts.model import Event
 from nightshift.contracts.tools import Bash, Narrate
 from nightshift.orchestrator.domain import checks
 from nightshift.orchestrator.domain.commands import AbandonCall, Answer, CallFailed, FailReason
+from nightshift.orchestrator.domain.conversation import MAX_TOKENS
 from nightshift.orchestrator.domain.evolve import foresee
+from nightshift.orchestrator.domain.failure_counters import WHOLE, backoff
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.repetition import TIMES, repeats
 from nightshift.orchestrator.domain.state import BuildState, Call
-from nightshift.orchestrator.domain.talk import MAX_TOKENS
-from nightshift.orchestrator.domain.trouble import WHOLE, backoff
 
 Events = tuple[Event, ...]
 
-_RETRIED = frozenset({"rate_limited", "overloaded", "server", "connection", "stream_cut", "malformed"})
+#: The provider refuses the key or has no credit: the build waits until a person has changed that.
+_REFUSED_KEY = "auth"
+_RETRIED = frozenset(
+    {"rate_limited", "overloaded", "server", "connection", "stream_cut", "malformed", _REFUSED_KEY}
+)
 #: Phases an agent may tell that it is in. The checks are the orchestrator's own.
 _TOLD = frozenset({Phase.SCAFFOLD, Phase.CODE, Phase.DEPS})
 _TIMEOUT_S = 120
@@ -44,10 +49,6 @@ _STOPPED = (
 _NOTHING = "nothing was built: the model ended its work twice without a single tool call"
 _USE_TOOLS = (
     "Nothing was built yet. Use the tools to do the work; an answer without a tool call ends the build."
-)
-_CIRCLES = (
-    f"You have made the same call {TIMES} times in your last calls. Its result will not change. Look at what it"
-    " returned and try something else; if it goes on the build is ended."
 )
 
 
@@ -64,8 +65,8 @@ def answered(state: BuildState, answer: Answer, policy: Policy) -> Events:
         case "model_context_window_exceeded":
             return (responded, *fail(after, "model_error", "the conversation no longer fits into the model"))
         case _ if answer.stop_reason == MAX_TOKENS:
-            if after.trouble.cuts > policy.max_cuts:
-                detail = f"{after.trouble.cuts} answers in a row ended at {policy.max_output_tokens} tokens"
+            if after.counters.cuts > policy.max_cuts:
+                detail = f"{after.counters.cuts} answers in a row ended at {policy.max_output_tokens} tokens"
                 return (responded, *fail(after, "max_tokens", detail))
             return (responded, AgentSteered(reason="max_tokens", message=_CONTINUE))
     uses = [block for block in answer.content if block.get("type") == "tool_use"]
@@ -77,56 +78,69 @@ def answered(state: BuildState, answer: Answer, policy: Policy) -> Events:
 
 
 def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy) -> Events:
-    """An attempt failed: tried again soon, or after a sleep when the wait is long, or the end of the build."""
+    """An attempt failed: the build tries again soon, or after a sleep when the wait is long, or ends."""
     call = state.call
     if call is None:
         return ()
     if failure.kind not in _RETRIED:
         event = _failed(state, call, failure, retry_at=None)
         return (event, *fail(foresee(state, (event,)), "model_error", _words(failure)))
-    failures = state.trouble.failures + 1
+    failures = state.counters.failures + 1
     wait = backoff(failures, call.event_id, policy, retry_after_s=failure.retry_after_s)
-    if failures >= policy.attempts:
+    if failures >= policy.attempts or failure.kind == _REFUSED_KEY:
         wait = max(wait, timedelta(seconds=policy.provider_sleep_s))
-    event = _failed(state, call, failure, retry_at=now + wait)
-    if wait <= timedelta(seconds=policy.longest_wait_s):
-        return (event,)
-    after = foresee(state, (event,))
-    if state.trouble.provider_sleeps >= policy.provider_sleeps:
-        return (event, *fail(after, "model_error", f"given up after {failures} attempts: {_words(failure)}"))
-    sleep = SleepRequested(reason="provider", account_id=state.request.account_id, wake_at=now + wait)
-    return (event, *checkpoint(after), sleep)
+    return _retried(state, call, failure, wait=wait, now=now, policy=policy)
 
 
-def abandoned(state: BuildState, command: AbandonCall, now: datetime) -> Events:
-    """The call's owner is gone. It may have been billed: it counts at its worst case, and is tried again."""
+def abandoned(state: BuildState, command: AbandonCall, now: datetime, policy: Policy) -> Events:
+    """The call's owner died. It may have been billed: it counts at its worst case, and is made again at once."""
     if state.call is None:
         return ()
     detail = "the process that made this call ended before the answer was in the log"
     failure = CallFailed("abandoned", detail, usage=command.seen, maybe_billed=True)
-    return (_failed(state, state.call, failure, retry_at=now),)
+    return _retried(state, state.call, failure, wait=timedelta(), now=now, policy=policy)
 
 
-def stopped(state: BuildState, seen: Usage | None) -> Events:
-    """The call in flight, if there is one, is ended by us: billed at what was seen of it, or else its worst case."""
+def _retried(
+    state: BuildState, call: Call, failure: CallFailed, *, wait: timedelta, now: datetime, policy: Policy
+) -> Events:
+    """After `policy.attempts` calls in a row that cost money and brought no answer, each further one waits long."""
+    paid = state.counters.paid_failures + (_cost(state, call, failure) > 0)
+    if paid >= policy.attempts:
+        wait = max(wait, timedelta(seconds=policy.provider_sleep_s))
+    event = _failed(state, call, failure, retry_at=now + wait)
+    if wait <= timedelta(seconds=policy.longest_wait_s) and paid < policy.attempts:
+        return (event,)
+    after = foresee(state, (event,))
+    if state.counters.provider_sleeps >= policy.provider_sleeps and failure.kind != _REFUSED_KEY:
+        detail = f"given up after {policy.provider_sleeps} sleeps: {_words(failure)}"
+        return (event, *fail(after, "model_error", detail))
+    sleep = SleepRequested(reason="provider", account_id=state.request.account_id, wake_at=now + wait)
+    return (event, sleep)
+
+
+def stopped(state: BuildState, seen: Usage | None, detail: str) -> Events:
+    """The end of the call in flight, if there is one, at the cost of `seen`. None: at its worst case."""
     if state.call is None:
         return ()
-    failure = CallFailed("cancelled", "stopped, because the build ended", usage=seen, maybe_billed=True)
+    failure = CallFailed("cancelled", detail, usage=seen, maybe_billed=True)
     return (_failed(state, state.call, failure, retry_at=None),)
 
 
 def checkpoint(state: BuildState) -> Events:
     """The checkpoint of the last complete turn, where it is not saved yet."""
-    talk = state.talk
-    turn = talk.turn if talk.answered else talk.turn - 1
-    return (CheckpointSaved(turn=turn),) if turn > talk.checkpoint else ()
+    conversation = state.conversation
+    turn = conversation.turn if conversation.answered else conversation.turn - 1
+    return (CheckpointSaved(turn=turn),) if turn > conversation.checkpoint else ()
 
 
 def fail(state: BuildState, reason: FailReason, detail: str) -> Events:
     """The end of a build that is not ready."""
     return (
         BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.FAILED),
-        BuildFailed(reason=reason, detail=detail, cost_microusd=state.money.spent, turns=state.talk.turn),
+        BuildFailed(
+            reason=reason, detail=detail, cost_microusd=state.funds.spent, turns=state.conversation.turn
+        ),
     )
 
 
@@ -149,8 +163,6 @@ def _responded(state: BuildState, call: Call, answer: Answer) -> ModelCallRespon
 def _failed(
     state: BuildState, call: Call, failure: CallFailed, *, retry_at: datetime | None
 ) -> ModelCallFailed:
-    usage = failure.usage
-    unseen = call.reserve_microusd if failure.maybe_billed else 0
     return ModelCallFailed(
         turn=call.turn,
         attempt=call.attempt,
@@ -158,37 +170,37 @@ def _failed(
         status=failure.status,
         detail=failure.detail,
         retry_at=retry_at,
-        usage=usage or Usage(),
+        usage=failure.usage or Usage(),
         price_version=prices.NEWEST,
-        cost_microusd=prices.cost(state.request.model, usage) if usage is not None else unseen,
+        cost_microusd=_cost(state, call, failure),
     )
 
 
+def _cost(state: BuildState, call: Call, failure: CallFailed) -> int:
+    """Microdollars: of the usage that was stated, else the worst case, and 0 for a call that was refused."""
+    if failure.usage is not None:
+        return prices.cost(state.request.model, failure.usage)
+    return call.reserve_microusd if failure.maybe_billed else 0
+
+
 def _act(state: BuildState, uses: list[dict[str, Any]]) -> Events:
-    moves = _told_phases(state, uses)
     requested = tuple(_request(state, index, use) for index, use in enumerate(uses))
-    after = foresee(state, (*moves, *requested))
-    if not repeats(after.trouble.recent_calls):
-        return (*moves, *requested)
-    if "repetition" in state.trouble.steered:
-        detail = f"the same call {TIMES} times, again after a warning"
-        return fail(state, "repetition", detail)
-    return (*moves, *requested, AgentSteered(reason="repetition", message=_CIRCLES))
+    return (*_told_phases(state, uses), *requested)
 
 
 def _stopped(state: BuildState, reason: str, policy: Policy) -> Events:
     """Paused, or ended for a reason that this version does not know: half a work is not taken for a whole one."""
-    if state.trouble.cuts > policy.max_cuts:
-        detail = f"{state.trouble.cuts} answers in a row stopped before their end: the last for {reason!r}"
+    if state.counters.cuts > policy.max_cuts:
+        detail = f"{state.counters.cuts} answers in a row stopped before their end: the last for {reason!r}"
         return fail(state, "model_error", detail)
     return (AgentSteered(reason="max_tokens", message=_STOPPED.format(reason=reason)),)
 
 
 def _done(state: BuildState) -> Events:
-    if state.talk.waiting:
+    if state.conversation.waiting:
         return ()  # something was said while the model answered: it is heard before the checks
     if not state.tool_calls_made:
-        if "no_tool_call" not in state.trouble.steered:
+        if "no_tool_call" not in state.counters.steered:
             return (AgentSteered(reason="no_tool_call", message=_USE_TOOLS),)
         if not state.request.checks:  # those of the request can tell that there was nothing to do
             return fail(state, "checks_failed", _NOTHING)
@@ -199,7 +211,7 @@ def _done(state: BuildState) -> Events:
 
 
 def _request(state: BuildState, index: int, use: dict[str, Any]) -> ToolCallRequested:
-    turn = state.talk.turn
+    turn = state.conversation.turn
     given = use.get("input")
     return ToolCallRequested(
         call_id=f"{state.request.build_id}/{turn}/{index}",
@@ -213,8 +225,13 @@ def _request(state: BuildState, index: int, use: dict[str, Any]) -> ToolCallRequ
 
 
 def _timeout(tool: str, given: Any) -> int:
-    asked = given.get("timeout_s") if tool == Bash.tool and isinstance(given, dict) else None
-    return asked + _GRACE_S if isinstance(asked, int) and 1 <= asked <= 3600 else _TIMEOUT_S
+    if tool != Bash.tool:
+        return _TIMEOUT_S
+    try:
+        asked = Bash.model_validate(given).timeout_s  # read as the gateway reads it
+    except ValidationError:
+        asked = None
+    return _TIMEOUT_S if asked is None else asked + _GRACE_S
 
 
 def _told_phases(state: BuildState, uses: list[dict[str, Any]]) -> tuple[BuildPhaseChanged, ...]:

@@ -41,7 +41,7 @@ exit "$failed"
 def check_calls(state: BuildState) -> tuple[ToolCallRequested, ...]:
     """The calls of one round: the request's checks or those detected, and the preview where a port was opened."""
     accepted = state.request
-    turn = state.talk.turn
+    turn = state.conversation.turn
 
     def call(index: int, tool: str, given: dict[str, object], timeout_s: int) -> ToolCallRequested:
         return ToolCallRequested(
@@ -59,8 +59,11 @@ def check_calls(state: BuildState) -> tuple[ToolCallRequested, ...]:
         call(index, "bash", {"command": check.command, "timeout_s": check.timeout_s}, check.timeout_s)
         for index, check in enumerate(accepted.checks)
     ] or [call(0, "bash", {"command": DETECT, "timeout_s": _DETECTED_TIMEOUT_S}, _DETECTED_TIMEOUT_S)]
-    if state.place.preview_port is not None:
-        given: dict[str, object] = {"port": state.place.preview_port}
+    if state.workspace.preview_port is not None:
+        given: dict[str, object] = {
+            "port": state.workspace.preview_port,
+            "path": state.workspace.preview_path or "/",
+        }
         calls.append(call(len(calls), "open_port", given, _PREVIEW_TIMEOUT_S))
     return tuple(calls)
 
@@ -87,7 +90,9 @@ def summary(state: BuildState) -> str:
 def _name(state: BuildState, call: ToolCall) -> str:
     checks = state.request.checks
     if call.purpose == "preview":
-        return f"The preview on port {state.place.preview_port}"
+        return (
+            f"The preview on port {state.workspace.preview_port}, path {state.workspace.preview_path or '/'},"
+        )
     return f"The check {checks[call.index].name!r}" if call.index < len(checks) else "The project's own tests"
 
 

@@ -127,6 +127,26 @@ class AbandonCall:
 
 
 @dataclass(frozen=True, slots=True)
+class StopOnFault:
+    """An error of ours ended the call in flight. The build sleeps until a person wakes it, and so makes no more calls.
+
+    `seen`: the usage that the provider stated. None: the call counts at its worst case.
+    """
+
+    detail: str
+    seen: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportStall:
+    """The run of a build failed. `cause`: the last event that the build could be folded to, or the one it could not."""
+
+    reason: Literal["fault", "dependency"]
+    detail: str
+    cause: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class CancelBuild:
     """A person's word. `cause` is the request's id."""
 
@@ -144,4 +164,14 @@ class TellAgent:
 
 
 Step = AskBudget | StartCall | Sleep | Wake | SendBack | Fail | Complete
-Command = AcceptBuild | Step | Answer | CallFailed | AbandonCall | CancelBuild | TellAgent
+Command = (
+    AcceptBuild
+    | Step
+    | Answer
+    | CallFailed
+    | AbandonCall
+    | StopOnFault
+    | ReportStall
+    | CancelBuild
+    | TellAgent
+)

@@ -4,7 +4,7 @@ Every event has a cause (`causes`), from which the shell derives its id.
 """
 
 from datetime import datetime
-from typing import assert_never
+from typing import Literal, assert_never
 from uuid import UUID
 
 from nightshift.contracts import ids
@@ -15,6 +15,7 @@ from nightshift.contracts.events.build import (
     BuildCancelled,
     BuildPhaseChanged,
     BuildReady,
+    BuildStalled,
     BuildWoken,
     ModelCallFailed,
     ModelCallResponded,
@@ -25,7 +26,7 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain import calls, checks
+from nightshift.orchestrator.domain import calls, checks, funds, workspace
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     AcceptBuild,
@@ -36,9 +37,11 @@ from nightshift.orchestrator.domain.commands import (
     Command,
     Complete,
     Fail,
+    ReportStall,
     SendBack,
     Sleep,
     StartCall,
+    StopOnFault,
     TellAgent,
     Wake,
 )
@@ -46,9 +49,16 @@ from nightshift.orchestrator.domain.evolve import foresee
 from nightshift.orchestrator.domain.next_step import loop_messages, worst_case
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.state import INITIAL, BuildState, Mode
+from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 
 Events = tuple[Event, ...]
+
+_ENDED = "stopped, because the build ended"
+_ACTIONS = {
+    "fault": "Read `build.run_failed` in the log of the orchestrator and update Nightshift. `nightshift wake` wakes a"
+    " build that sleeps for it; one that does not sleep is tried again by itself.",
+    "dependency": "Check that the servers that `nightshift doctor` names answer. The build goes on by itself.",
+}
 
 
 def causes(state: BuildState, command: Command, events: Events) -> tuple[UUID, ...]:
@@ -66,9 +76,9 @@ def _cause(state: BuildState, command: Command) -> UUID:
     match command:
         case AcceptBuild():
             return ids.request_cause(BuildRequested.type, command.request.build_id)
-        case CancelBuild() | TellAgent():
+        case CancelBuild() | TellAgent() | ReportStall():
             return command.cause
-        case Answer() | CallFailed() | AbandonCall() if state.call is not None:
+        case Answer() | CallFailed() | AbandonCall() | StopOnFault() if state.call is not None:
             return state.call.event_id
         case _:
             if state.cause is None:
@@ -80,7 +90,7 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
     """The events, in their order. Empty when the command no longer means anything in this state."""
     if isinstance(command, AcceptBuild):
         return _accept(command.request, policy)
-    if state.mode is Mode.ENDED:
+    if state.mode is RunMode.ENDED:
         return ()
     match command:
         case AskBudget():
@@ -92,19 +102,22 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
         case CallFailed():
             return calls.failed(state, command, now, policy)
         case AbandonCall():
-            return calls.abandoned(state, command, now)
+            return calls.abandoned(state, command, now, policy)
+        case StopOnFault():
+            return _stop_on_fault(state, command)
+        case ReportStall():
+            return (_stalled(command.reason, command.detail),)
         case Sleep():
             return (*calls.checkpoint(state), _sleep(state, command.wake_at))
         case Wake():
-            return _wake(state, policy)
+            return _wake(state, now, policy)
         case SendBack():
             return _send_back(state)
         case Complete():
             return _complete(state, command)
         case Fail():
-            return calls.stopped(state, command.seen) + calls.fail(
-                foresee(state, calls.stopped(state, command.seen)), command.reason, command.detail
-            )
+            ended = calls.stopped(state, command.seen, _ENDED)
+            return ended + calls.fail(foresee(state, ended), command.reason, command.detail)
         case CancelBuild():
             return _cancel(state, command)
         case TellAgent():
@@ -146,8 +159,8 @@ def _start(state: BuildState, command: StartCall) -> Events:
     )
     events.append(
         ModelCallStarted(
-            turn=state.talk.turn + 1 if state.talk.answered else state.talk.turn,
-            attempt=1 if state.talk.answered else state.talk.attempt + 1,
+            turn=state.conversation.turn + 1 if state.conversation.answered else state.conversation.turn,
+            attempt=1 if state.conversation.answered else state.conversation.attempt + 1,
             model=state.request.model,
             lease_id=command.lease_id,
             reserve_microusd=command.reserve_microusd,
@@ -160,12 +173,26 @@ def _sleep(state: BuildState, wake_at: datetime) -> SleepRequested:
     return SleepRequested(reason="budget", account_id=state.request.account_id, wake_at=wake_at)
 
 
-def _wake(state: BuildState, policy: Policy) -> Events:
+def _wake(state: BuildState, now: datetime, policy: Policy) -> Events:
+    """The wake. It asks for money unless the budget service has reserved what the next call needs already."""
     if state.wake_reason is None or state.cause is None:
         return ()
     woken = BuildWoken(reason=state.wake_reason)
     minimum = worst_case(foresee(state, (woken,)), policy)
+    if funds.covering(state.funds, minimum, now) is not None:
+        return (woken,)
     return (woken, _ask(state, state.cause, minimum, policy))
+
+
+def _stop_on_fault(state: BuildState, command: StopOnFault) -> Events:
+    stopped = calls.stopped(state, command.seen, command.detail)
+    sleep = SleepRequested(reason="person", account_id=state.request.account_id)
+    stalled = _stalled("fault", command.detail)
+    return (*stopped, stalled, sleep)
+
+
+def _stalled(reason: Literal["fault", "dependency"], detail: str) -> BuildStalled:
+    return BuildStalled(reason=reason, detail=detail, action=_ACTIONS[reason])
 
 
 def _send_back(state: BuildState) -> Events:
@@ -181,18 +208,20 @@ def _complete(state: BuildState, command: Complete) -> Events:
     accepted = state.request
     ready = BuildReady(
         project_id=accepted.project_id,
-        sandbox_id=state.place.sandbox_id or "",
-        preview_url=state.place.preview_url or "",
+        sandbox_id=state.workspace.sandbox_id or "",
+        preview_url=workspace.preview_address(state.workspace),
         build_version=command.build_version,
-        cost_microusd=state.money.spent,
-        turns=state.talk.turn,
+        cost_microusd=state.funds.spent,
+        turns=state.conversation.turn,
         tool_calls=state.tool_calls_made,
     )
     return (BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.READY), ready)
 
 
 def _cancel(state: BuildState, command: CancelBuild) -> Events:
-    stopped = calls.stopped(state, command.seen)
+    stopped = calls.stopped(state, command.seen, _ENDED)
     after = foresee(state, stopped)
-    cancelled = BuildCancelled(reason=command.reason, cost_microusd=after.money.spent, turns=state.talk.turn)
+    cancelled = BuildCancelled(
+        reason=command.reason, cost_microusd=after.funds.spent, turns=state.conversation.turn
+    )
     return (*stopped, BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.CANCELLED), cancelled)

@@ -22,6 +22,7 @@ from nightshift.contracts.events.build import (
     BuildForked,
     BuildPhaseChanged,
     BuildReady,
+    BuildStalled,
     BuildWoken,
     CheckpointSaved,
     ContextCondensed,
@@ -39,9 +40,9 @@ from nightshift.contracts.events.snapshot import SnapshotEvent
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
-from nightshift.orchestrator.domain import money, place, talk, trouble
+from nightshift.orchestrator.domain import conversation, failure_counters, funds, workspace
 from nightshift.orchestrator.domain.phases import move
-from nightshift.orchestrator.domain.state import BuildState, Call, Mode
+from nightshift.orchestrator.domain.state import BuildState, Call, RunMode
 
 StreamEvent = BuildEvent | SandboxEvent | SnapshotEvent | BudgetEvent
 
@@ -64,10 +65,12 @@ def foresee(state: BuildState, events: Iterable[Event]) -> BuildState:
 
 
 def _fold(state: BuildState, data: Event, event_id: UUID) -> BuildState:
+    if isinstance(data, BuildStalled):
+        return state  # it says that nothing moves: the cause of what comes next stays the same
     if isinstance(data, BuildEvent):
         return _build_event(replace(state, cause=event_id), data, event_id)
     if isinstance(data, SandboxEvent):
-        return place.sandbox_event(state, data, event_id)
+        return workspace.sandbox_event(state, data, event_id)
     if isinstance(data, BudgetEvent):
         return _budget_event(state, data, event_id)
     if isinstance(data, SnapshotEvent):
@@ -78,13 +81,13 @@ def _fold(state: BuildState, data: Event, event_id: UUID) -> BuildState:
 def _budget_event(state: BuildState, data: BudgetEvent, event_id: UUID) -> BuildState:
     match data:
         case BudgetGranted():
-            return replace(state, cause=event_id, money=money.granted(state.money, data))
+            return replace(state, cause=event_id, funds=funds.granted(state.funds, data))
         case BudgetDenied():
-            return replace(state, cause=event_id, money=money.denied(state.money, data))
+            return replace(state, cause=event_id, funds=funds.denied(state.funds, data))
         case BudgetSettled():
-            return replace(state, money=money.settled(state.money, data))
+            return replace(state, funds=funds.settled(state.funds, data))
         case WakeRequested():
-            if state.mode is not Mode.SLEEPING:
+            if state.mode is not RunMode.SLEEPING:
                 return state
             return replace(state, cause=event_id, wake_reason=data.reason)
         case _:
@@ -104,31 +107,31 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
         case ModelCallFailed():
             return _failed_call(state, data)
         case ToolCallRequested():
-            return talk.requested(state, data)
+            return conversation.requested(state, data)
         case CheckpointSaved():
-            return replace(state, talk=replace(state.talk, checkpoint=data.turn))
+            return replace(state, conversation=replace(state.conversation, checkpoint=data.turn))
         case AgentSteered():
-            state = replace(state, talk=talk.say(state.talk, data.message))
+            state = replace(state, conversation=conversation.say(state.conversation, data.message))
             return replace(
                 state,
-                money=money.warned(state.money, data.reason),
-                trouble=trouble.steered(state.trouble, data.reason),
-                place=place.told(state.place, data.reason),
+                funds=funds.warned(state.funds, data.reason),
+                counters=failure_counters.steered(state.counters, data.reason),
+                workspace=workspace.told(state.workspace, data.reason),
             )
         case BudgetRequested():
-            return replace(state, money=replace(state.money, asked=data.lease_id, refused_until=None))
+            return replace(state, funds=replace(state.funds, asked=data.lease_id, refused_until=None))
         case SleepRequested():
             return _slept(state, data)
         case BuildWoken():
             return replace(
                 state,
-                mode=Mode.RUNNING,
+                mode=RunMode.RUNNING,
                 wake_reason=None,
-                trouble=replace(state.trouble, failures=0, retry_at=None),
+                counters=replace(state.counters, failures=0, retry_at=None),
             )
         case BuildReady() | BuildFailed() | BuildCancelled():
-            return replace(state, mode=Mode.ENDED, end=data)
-        case ContextCondensed() | EscalationRaised() | EscalationResolved() | BuildForked():
+            return replace(state, mode=RunMode.ENDED, end=data)
+        case ContextCondensed() | EscalationRaised() | EscalationResolved() | BuildForked() | BuildStalled():
             return state  # written by no version of this service so far
         case _:
             assert_never(data)
@@ -145,9 +148,9 @@ def _started(state: BuildState, data: ModelCallStarted, event_id: UUID) -> Build
     return replace(
         state,
         call=call,
-        talk=talk.started(state.talk, data),
-        money=money.taken(state.money, data.lease_id, data.reserve_microusd),
-        trouble=replace(state.trouble, retry_at=None),
+        conversation=conversation.started(state.conversation, data),
+        funds=funds.taken(state.funds, data.lease_id, data.reserve_microusd),
+        counters=replace(state.counters, retry_at=None),
     )
 
 
@@ -155,19 +158,18 @@ def _responded(state: BuildState, data: ModelCallResponded) -> BuildState:
     return replace(
         state,
         call=None,
-        talk=talk.responded(state.talk, data),
-        money=money.spent(state.money, state.call, data.cost_microusd),
-        trouble=trouble.answered(state.trouble, data.stop_reason),
+        conversation=conversation.responded(state.conversation, data),
+        funds=funds.spent(state.funds, state.call, data.cost_microusd),
+        counters=failure_counters.answered(state.counters, data.stop_reason),
     )
 
 
 def _failed_call(state: BuildState, data: ModelCallFailed) -> BuildState:
-    failures = state.trouble.failures + (data.kind != "abandoned")
     return replace(
         state,
         call=None,
-        money=money.spent(state.money, state.call, data.cost_microusd),
-        trouble=replace(state.trouble, failures=failures, retry_at=data.retry_at),
+        funds=funds.spent(state.funds, state.call, data.cost_microusd),
+        counters=failure_counters.call_failed(state.counters, data),
     )
 
 
@@ -175,8 +177,8 @@ def _slept(state: BuildState, data: SleepRequested) -> BuildState:
     # Going to sleep gives the money back: the budget settles what was reserved.
     return replace(
         state,
-        mode=Mode.SLEEPING,
+        mode=RunMode.SLEEPING,
         wake_reason=None,
-        money=replace(state.money, grants=(), asked=None, refused_until=None),
-        trouble=trouble.slept(state.trouble, data.reason),
+        funds=replace(state.funds, grants=(), asked=None, refused_until=None),
+        counters=failure_counters.slept(state.counters, data.reason),
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from nightshift.contracts.events.build import BuildAccepted
-from nightshift.orchestrator.domain import checks, money, prompt, talk
+from nightshift.orchestrator.domain import checks, conversation, funds, prompt
 from nightshift.orchestrator.domain.commands import (
     AskBudget,
     Complete,
@@ -16,7 +16,8 @@ from nightshift.orchestrator.domain.commands import (
     Wake,
 )
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.state import BuildState, Mode
+from nightshift.orchestrator.domain.repetition import TIMES, repeats
+from nightshift.orchestrator.domain.state import BuildState, RunMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,12 @@ _LAST_PART = 10
 
 def next_step(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
     """What to do. Checks need no model and so no money: a finished build is never put to sleep."""
-    if state.mode is Mode.ENDED:
+    if state.mode is RunMode.ENDED:
         return Ended()
     accepted = state.request
     if accepted.deadline is not None and accepted.deadline <= now and _at_work(state):
         return Fail("deadline", f"the deadline, {accepted.deadline.isoformat()}, has come")
-    if state.mode is Mode.SLEEPING:
+    if state.mode is RunMode.SLEEPING:
         return Wake() if state.wake_reason is not None else Asleep()
     if state.call is not None:
         return AwaitModel()
@@ -76,64 +77,72 @@ def next_step(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
 
 
 def _at_work(state: BuildState) -> bool:
-    return state.mode is Mode.RUNNING or state.wake_reason is not None
+    return state.mode is RunMode.RUNNING or state.wake_reason is not None
 
 
 def _judge(state: BuildState, policy: Policy) -> Step:
-    if state.talk.waiting:
+    if state.conversation.waiting:
         return SendBack()  # a person said something while the checks ran: it is heard before the build ends
     if not checks.failed(state.tool_calls):
         return Complete()
-    if state.trouble.check_rounds + 1 >= policy.check_tries:
+    if state.counters.check_rounds + 1 >= policy.check_tries:
         return Fail("checks_failed", checks.summary(state))
     return SendBack()
 
 
 def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Policy) -> Step | Wait:
-    if state.talk.answered and state.talk.turn >= accepted.turn_limit:
+    if state.conversation.answered and state.conversation.turn >= accepted.turn_limit:
         return Fail("turn_limit", f"the limit of {accepted.turn_limit} turns is reached")
     if state.tool_calls_made >= accepted.tool_call_limit:
         return Fail("tool_call_limit", f"the limit of {accepted.tool_call_limit} tool calls is reached")
-    if state.trouble.retry_at is not None and state.trouble.retry_at > now:
-        return AwaitTime(state.trouble.retry_at)
+    if "repetition" in state.counters.steered and repeats(state.counters.recent_calls):
+        return Fail("repetition", f"the same call with the same result {TIMES} times, again after a warning")
+    if state.counters.retry_at is not None and state.counters.retry_at > now:
+        return AwaitTime(state.counters.retry_at)
     reserve = worst_case(state, policy)
-    if grant := money.covering(state.money, reserve, now):
+    if grant := funds.covering(state.funds, reserve, now):
         return StartCall(grant.lease_id, reserve)
-    if state.money.refused_until is not None and state.money.refused_until > now:
-        return Sleep(_earliest(state.money.refused_until, accepted.deadline))
-    if state.money.asked is not None:
+    if state.funds.refused_until is not None and state.funds.refused_until > now:
+        return Sleep(_earliest(state.funds.refused_until, accepted.deadline))
+    if state.funds.asked is not None:
         return AwaitFact()
     return AskBudget(reserve)
 
 
 def worst_case(state: BuildState, policy: Policy) -> int:
     """Microdollars that the next call costs at most, with all that is said with it."""
-    tokens = state.talk.tokens
+    tokens = state.conversation.tokens
     if tokens is None:
         tokens = prompt.size_bound(state, policy)
-    said = sum(talk.tokens_of(message) for _, message in loop_messages(state))
+    said = sum(conversation.tokens_of(message) for _, message in loop_messages(state))
     tokens += _SLACK + max(said, _LOOP_WORDS)
-    return money.worst_case(state.request.model, tokens, policy.max_output_tokens)
+    return funds.worst_case(state.request.model, tokens, policy.max_output_tokens)
 
 
 def loop_messages(state: BuildState) -> tuple[tuple[str, str], ...]:
     """What the loop itself has to say with the next call: (reason, message)."""
     accepted = state.request
     messages: list[tuple[str, str]] = []
-    if state.place.news:
-        messages.append(("sandbox_restored", " ".join(state.place.news)))
-    if money.winding_down(state.money):
+    if state.workspace.news:
+        messages.append(("sandbox_restored", " ".join(state.workspace.news)))
+    if funds.winding_down(state.funds):
         messages.append(("budget", _WIND_DOWN))
+    if repeats(state.counters.recent_calls):
+        messages.append(("repetition", _REPETITION))
     calls_left = accepted.tool_call_limit - state.tool_calls_made
-    turns_left = accepted.turn_limit - state.talk.turn
+    turns_left = accepted.turn_limit - state.conversation.turn
     few = (
         calls_left * _LAST_PART <= accepted.tool_call_limit or turns_left * _LAST_PART <= accepted.turn_limit
     )
-    if few and "turns" not in state.trouble.steered:
+    if few and "turns" not in state.counters.steered:
         messages.append(("turns", f"Only {turns_left} turns and {calls_left} tool calls are left. {_FINISH}"))
     return tuple(messages)
 
 
+_REPETITION = (
+    f"You have made the same call {TIMES} times in your last calls, and it returned the same each time. Look at what it"
+    " returned and try something else; if it goes on the build is ended."
+)
 _FINISH = "Finish what matters most, leave the project in a working state, and end."
 _WIND_DOWN = (
     "Nine tenths of today's money are spent. Bring what you are doing to a good state soon: when the money is gone"

@@ -7,7 +7,7 @@ from nightshift.contracts.prices import SCRIPTED_MODEL
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Money in microdollars, times in seconds."""
+    """Funds in microdollars, times in seconds."""
 
     default_model: str = SCRIPTED_MODEL
     max_output_tokens: int = 16_000
@@ -19,6 +19,7 @@ class Policy:
     attempts: int = 6  # of one model call, before the build sleeps on its provider
     first_backoff_s: float = 1.0
     longest_backoff_s: float = 60.0
+    longest_retry_after_s: float = 86_400.0  # a provider's longer wait is taken for an error of its own
     longest_wait_s: float = 120.0  # a wait beyond this is slept, not waited
     provider_sleep_s: float = 900.0
     provider_sleeps: int = 8  # in a row, without an answer between them

@@ -14,7 +14,7 @@ from nightshift.contracts import canonical, tools
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.model import BlobRef
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain import money
+from nightshift.orchestrator.domain import funds
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import (
     AssistantSaid,
@@ -80,7 +80,7 @@ class _Said:
     last: dict[str, Any]
 
 
-class Written:
+class RenderedMessages:
     """What was said in one build, as text. What was said once never changes, so it is written once."""
 
     def __init__(self) -> None:
@@ -107,21 +107,21 @@ def _said(entry: Entry) -> _Said | None:
     return _Said(role, tuple(map(canonical.dumps, blocks)), blocks[-1])
 
 
-def request_bytes(state: BuildState, policy: Policy, written: Written | None = None) -> bytes:
+def request_bytes(state: BuildState, policy: Policy, rendered: RenderedMessages | None = None) -> bytes:
     """The same, as the bytes that are sent: canonical JSON. Half characters, which no JSON may carry, are replaced.
 
-    With what was `written` at the turns before, only what is new is written.
+    With what was `written` at the turns before, only what is new is rendered.
     """
-    if written is None:
+    if rendered is None:
         return canonical.dumps(build_request(state, policy)).encode("ascii")
     around = _around(state, policy)
     before = canonical.dumps({"max_tokens": around.pop("max_tokens")})
     after = canonical.dumps(around)
-    messages = ",".join(_message_texts(state, written))
+    messages = ",".join(_message_texts(state, rendered))
     return f'{before[:-1]},"messages":[{messages}],{after[1:]}'.encode("ascii")
 
 
-def _message_texts(state: BuildState, written: Written) -> Iterator[str]:
+def _message_texts(state: BuildState, rendered: RenderedMessages) -> Iterator[str]:
     """What `_messages` gives, as the text of each."""
     roles: list[str] = []
     texts: list[list[str]] = []
@@ -138,13 +138,13 @@ def _message_texts(state: BuildState, written: Written) -> Iterator[str]:
 
     first = _text(opening(state.request))
     say("user", [canonical.dumps(first)], first)
-    for said in written.of(state.talk.entries):
+    for said in rendered.of(state.conversation.entries):
         say(said.role, said.texts, said.last)
-    for text in state.talk.waiting:
+    for text in state.conversation.waiting:
         block = _text(_inline(text))
         say("user", [canonical.dumps(block)], block)
-    for place in [place for place, role in enumerate(roles) if role == "user"][-2:]:
-        texts[place][-1] = canonical.dumps({**lasts[place], "cache_control": _CACHE})
+    for index in [index for index, role in enumerate(roles) if role == "user"][-2:]:
+        texts[index][-1] = canonical.dumps({**lasts[index], "cache_control": _CACHE})
     if roles[-1] == "user":
         texts[-1].append(canonical.dumps(_text(standing(state))))
     for role, content in zip(roles, texts, strict=True):
@@ -176,11 +176,11 @@ def standing(state: BuildState) -> str:
     """What is left of turns, tool calls and money. Told in the latest message only."""
     accepted = state.request
     lines = [
-        f"Turns left: {max(accepted.turn_limit - state.talk.turn, 0)}.",
+        f"Turns left: {max(accepted.turn_limit - state.conversation.turn, 0)}.",
         f"Tool calls left: {max(accepted.tool_call_limit - state.tool_calls_made, 0)}.",
     ]
-    if state.money.day is not None:
-        dollars = (state.money.day_left + money.left(state.money)) / 1_000_000
+    if state.funds.day is not None:
+        dollars = (state.funds.day_left + funds.left(state.funds)) / 1_000_000
         lines.append(f"Money left today: ${dollars:.2f}.")
     return f"[{' '.join(lines)}]"
 
@@ -210,12 +210,12 @@ def _messages(state: BuildState) -> list[dict[str, Any]]:
 
 def _spoken(state: BuildState) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     yield "user", [_text(opening(state.request))]
-    for entry in state.talk.entries:
+    for entry in state.conversation.entries:
         role, blocks = _entry(entry)
         if blocks:  # an answer may be empty; the API refuses an empty message
             yield role, blocks
-    if state.talk.waiting:
-        yield "user", [_text(_inline(text)) for text in state.talk.waiting]
+    if state.conversation.waiting:
+        yield "user", [_text(_inline(text)) for text in state.conversation.waiting]
 
 
 def _entry(entry: Entry) -> tuple[str, list[dict[str, Any]]]:

@@ -1,38 +1,57 @@
-"""When an agent goes round in circles: the same tool with the same input, three times in a window of ten, and nothing
-new between them.
+"""Detects an agent that repeats itself: the same call with the same result, three times in a window of ten.
 
-Whoever edits and runs the tests, edits and runs the tests, makes the same call again and again, and gets on: each edit
-is a call that was not made before.
+A call with a new result is progress: whoever polls a job, or edits and runs the tests, gets new results. So is any
+other new call between the repeated ones.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from nightshift.contracts import canonical
+from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import Bash
+from nightshift.orchestrator.domain.state import RecentCall
 
 WINDOW = 10
 TIMES = 3
+_WAITING = ""
 
 
-def remember(recent: tuple[str, ...], tool: str, given: Mapping[str, Any] | BlobRef) -> tuple[str, ...]:
-    """The window after one more call. To look at what runs in the background is to wait, which is no circle."""
+def call_digest(tool: str, given: Mapping[str, Any] | BlobRef) -> str:
+    """A digest of tool and input. Empty for a look at what runs in the background: that is to wait, never to repeat."""
     if tool == Bash.tool and not isinstance(given, BlobRef) and given.get("action") == "read":
+        return _WAITING
+    return _digest(tool, given.ref if isinstance(given, BlobRef) else canonical.dumps(given))
+
+
+def remember(recent: tuple[RecentCall, ...], call: str, result: ToolCallCompleted) -> tuple[RecentCall, ...]:
+    """The window after one more result."""
+    if call == _WAITING:
         return recent
-    text = given.ref if isinstance(given, BlobRef) else canonical.dumps(given)
-    digest = hashlib.sha256(f"{tool}\n{text}".encode()).hexdigest()[:32]
-    return (*recent, digest)[-WINDOW:]
+    shown = (result.output, result.blocks)
+    texts = [part.ref if isinstance(part, BlobRef) else canonical.dumps(part) for part in shown]
+    outcome = _digest(str(result.is_error), str(result.exit_code), *texts)
+    return (*recent, RecentCall(call, outcome))[-WINDOW:]
 
 
-def repeats(recent: tuple[str, ...]) -> bool:
-    """Whether one call is in the window `TIMES` times, without a call between them that is there only once."""
+def is_progress(newest: RecentCall, earlier: Collection[RecentCall]) -> bool:
+    """Whether this call was made before and has a result that it did not have."""
+    return any(one.call == newest.call for one in earlier) and newest not in earlier
+
+
+def repeats(recent: tuple[RecentCall, ...]) -> bool:
+    """Whether one call has one result `TIMES` times in the window, and between them is nothing that is there once."""
     counts = Counter(recent)
-    return any(not _news(recent, call, counts) for call, count in counts.items() if count >= TIMES)
+    return any(not _news(recent, one, counts) for one, count in counts.items() if count >= TIMES)
 
 
-def _news(recent: tuple[str, ...], call: str, counts: Counter[str]) -> bool:
-    places = [place for place, other in enumerate(recent) if other == call][-TIMES:]
-    return any(counts[other] == 1 for other in recent[places[0] : places[-1]])
+def _news(recent: tuple[RecentCall, ...], repeated: RecentCall, counts: Counter[RecentCall]) -> bool:
+    indexes = [index for index, other in enumerate(recent) if other == repeated][-TIMES:]
+    return any(counts[other] == 1 for other in recent[indexes[0] : indexes[-1]])
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -21,7 +21,7 @@ Text = str | BlobRef
 Blocks = tuple[dict[str, Any], ...] | BlobRef
 
 
-class Mode(StrEnum):
+class RunMode(StrEnum):
     """Whether anything is to be done. Beside the phase, not a phase."""
 
     RUNNING = "running"
@@ -65,7 +65,7 @@ Entry = AssistantSaid | ToolsAnswered | UserSaid
 
 
 @dataclass(frozen=True, slots=True)
-class Talk:
+class Conversation:
     """The conversation. `waiting` holds what is said to the agent with the next model call."""
 
     turn: int = 0
@@ -90,6 +90,14 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class PreviewTarget:
+    """What the agent asked `open_port` to open."""
+
+    port: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCall:
     """A tool call that was asked for; `result` once it is in."""
 
@@ -98,6 +106,8 @@ class ToolCall:
     tool: str
     tool_use_id: str
     purpose: Purpose
+    digest: str  # of tool and input
+    preview: PreviewTarget | None = None
     result: ToolCallCompleted | None = None
 
 
@@ -111,7 +121,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Money:
+class Funds:
     """Microdollars. `spent` is the sum over the log. `refused_until` is the refresh that a denial named."""
 
     grants: tuple[Grant, ...] = ()
@@ -125,25 +135,36 @@ class Money:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class RecentCall:
+    """Digests: of a call's tool and input, and of its result."""
+
+    call: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailureCounters:
     """What went wrong lately, and how often."""
 
     failures: int = 0  # of the model, since the last answer or wake
+    paid_failures: int = 0  # calls in a row that cost money and brought no answer
     retry_at: datetime | None = None
     provider_sleeps: int = 0  # since the last answer
     cuts: int = 0  # answers in a row that ended at the output limit
     check_rounds: int = 0  # that failed
-    recent_calls: tuple[str, ...] = ()  # digests of tool and input, oldest first
+    recent_calls: tuple[RecentCall, ...] = ()  # with their results, oldest first
+    warned_calls: tuple[RecentCall, ...] = ()  # those before the last warning about repetition
     steered: frozenset[str] = frozenset()  # reasons the loop itself spoke up for, once each
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Workspace:
     """Where the agent works. `news` is what happened to its sandbox and was not told yet."""
 
     sandbox_id: str | None = None
     preview_port: int | None = None
-    preview_url: str | None = None
+    preview_url: str | None = None  # as the gateway stated it
+    preview_path: str | None = None  # that the agent opened on that port
     news: tuple[str, ...] = ()
 
 
@@ -158,15 +179,15 @@ class BuildState:
     cause: UUID | None = None
     accepted: BuildAccepted | None = None
     phase: Phase = Phase.QUEUED
-    mode: Mode = Mode.RUNNING
+    mode: RunMode = RunMode.RUNNING
     wake_reason: Literal["refresh", "top_up", "person", "provider"] | None = None
-    talk: Talk = Talk()
+    conversation: Conversation = Conversation()
     call: Call | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_calls_made: int = 0
-    money: Money = Money()
-    trouble: Trouble = Trouble()
-    place: Place = Place()
+    funds: Funds = Funds()
+    counters: FailureCounters = FailureCounters()
+    workspace: Workspace = Workspace()
     end: End | None = None
 
     @property

@@ -10,10 +10,10 @@ from aiokafka.errors import KafkaError
 from nightshift.bus.kafka.credentials import connection_arguments
 from nightshift.bus.settings import KafkaSettings
 from nightshift.eventlog.errors import Unavailable
-from nightshift.relay.adapters.kafka_producer import KafkaProducer
-from nightshift.relay.domain.readback import Extent
+from nightshift.relay.adapters.kafka_producer import BatchProducer
+from nightshift.relay.domain.readback import OffsetRange
 from nightshift.relay.domain.records import Lane, Record
-from nightshift.relay.ports import Ack, Held
+from nightshift.relay.ports import Ack, BrokerRecord
 
 _POLL_MS = 250
 _MAX_RECORDS = 500
@@ -22,7 +22,7 @@ _MAX_RECORDS = 500
 class KafkaBroker:
     """Implements Broker on aiokafka."""
 
-    def __init__(self, producer: KafkaProducer, reader: AIOKafkaConsumer, *, timeout_s: float) -> None:
+    def __init__(self, producer: BatchProducer, reader: AIOKafkaConsumer, *, timeout_s: float) -> None:
         self._producer = producer
         self._reader = reader
         self._timeout = timeout_s
@@ -30,10 +30,10 @@ class KafkaBroker:
         self.lanes = producer.lanes
 
     async def send(self, lanes: Mapping[Lane, Sequence[Record]]) -> Sequence[Ack]:
-        """Send all lanes; see KafkaProducer.send."""
+        """Send all lanes; see BatchProducer.send."""
         return await self._producer.send(lanes)
 
-    async def extents(self, lanes: Sequence[Lane]) -> Mapping[Lane, Extent]:
+    async def offset_ranges(self, lanes: Sequence[Lane]) -> Mapping[Lane, OffsetRange]:
         """First offset and end of each lane; a lane that is not there is left out. Raises Unavailable."""
         known = set(self._producer.lanes())
         partitions = [TopicPartition(*lane) for lane in lanes if lane in known]
@@ -45,10 +45,10 @@ class KafkaBroker:
                     self._reader.beginning_offsets(partitions), self._reader.end_offsets(partitions)
                 )
         except (KafkaError, TimeoutError) as error:
-            raise Unavailable(f"the broker does not tell its offsets: {type(error).__name__}") from error
-        return {Lane(p.topic, p.partition): Extent(starts[p], ends[p]) for p in partitions}
+            raise Unavailable(f"the broker does not notify its offsets: {type(error).__name__}") from error
+        return {Lane(p.topic, p.partition): OffsetRange(starts[p], ends[p]) for p in partitions}
 
-    async def held(self, ranges: Mapping[Lane, tuple[int, int]]) -> AsyncIterator[Held]:
+    async def held(self, ranges: Mapping[Lane, tuple[int, int]]) -> AsyncIterator[BrokerRecord]:
         """Records of these offset ranges, headers only. Raises Unavailable when they cannot be read in time."""
         open_ = {TopicPartition(*lane): end for lane, (start, end) in ranges.items() if start < end}
         if not open_:
@@ -64,8 +64,8 @@ class KafkaBroker:
         finally:
             self._reader.unsubscribe()
 
-    async def _next(self, open_: dict[TopicPartition, int]) -> list[Held]:
-        found: list[Held] = []
+    async def _next(self, open_: dict[TopicPartition, int]) -> list[BrokerRecord]:
+        found: list[BrokerRecord] = []
         try:
             async with asyncio.timeout(self._timeout):
                 while not found:
@@ -73,7 +73,9 @@ class KafkaBroker:
                     for partition, records in read.items():
                         end = open_[partition]
                         lane = Lane(partition.topic, partition.partition)
-                        found += [Held(lane, record.offset, dict(record.headers)) for record in records]
+                        found += [
+                            BrokerRecord(lane, record.offset, dict(record.headers)) for record in records
+                        ]
                         if records and records[-1].offset >= end - 1:
                             del open_[partition]
                             self._reader.pause(partition)
@@ -84,7 +86,7 @@ class KafkaBroker:
         return found
 
 
-class KafkaBrokers:
+class KafkaConnector:
     """Opens sessions with the broker. `ack_timeout_s` bounds each call to it."""
 
     def __init__(self, settings: KafkaSettings, *, ack_timeout_s: float) -> None:
@@ -94,7 +96,7 @@ class KafkaBrokers:
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[KafkaBroker]:
         """A session; closed quickly, also when the broker is gone. Raises Unavailable."""
-        producer = KafkaProducer(self._settings, ack_timeout_s=self._timeout)
+        producer = BatchProducer(self._settings, ack_timeout_s=self._timeout)
         reader = AIOKafkaConsumer(
             **connection_arguments(self._settings),
             group_id=None,

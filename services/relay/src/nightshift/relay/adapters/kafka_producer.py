@@ -35,7 +35,7 @@ def _hash(key: bytes) -> int:
     return int(murmur2(key)) & 0x7FFFFFFF
 
 
-class KafkaProducer:
+class BatchProducer:
     """One producer session. After any error it must be closed and not used again."""
 
     def __init__(self, settings: KafkaSettings, *, ack_timeout_s: float) -> None:
@@ -104,7 +104,7 @@ class KafkaProducer:
             one.add_done_callback(_hear)
         cut = asyncio.ensure_future(self._cut.wait())
         try:
-            # Not cancelled from here: aiokafka would complain later of failures that nobody heard.
+            # Not cancelled from here: aiokafka would complain later of failures that nobody listening.
             acknowledged = asyncio.gather(*map(asyncio.shield, sending))
             acknowledged.add_done_callback(_hear)
             async with asyncio.timeout(self._timeout):
@@ -126,7 +126,7 @@ class KafkaProducer:
                 raise KafkaConnectionError("given up")
             # One after the other: the second waits for the acknowledgement of the first.
             sent = await (await self._producer.send_batch(builder, lane.topic, partition=lane.partition))
-            if sent.offset >= 0:  # a batch the broker had already has no offset to tell
+            if sent.offset >= 0:  # a batch the broker had already has no offset to notify
                 first = sent.offset if first < 0 else first
                 last, batch = sent.offset + builder.record_count() - 1, sent.offset
                 head = records[sent_before]

@@ -35,7 +35,7 @@ async def apply(
     replication: int | None = None,
     dry_run: bool = False,
 ) -> tuple[TopicReport, ...]:
-    """Create what is missing and tell what differs; nothing that exists is changed. The same again changes nothing.
+    """Create what is missing and notify what differs; nothing that exists is changed. The same again changes nothing.
 
     Without a plan: the default one under the installation's prefix. Raises Unavailable, Refused.
     """
@@ -58,7 +58,7 @@ async def _compared(admin: KafkaAdmin, wanted: Sequence[TopicPlan]) -> tuple[Top
 
 
 async def _visible(admin: KafkaAdmin, wanted: Sequence[TopicPlan]) -> tuple[TopicReport, ...]:
-    """The reports once the broker tells of every topic: a controller has a topic before the brokers tell of it."""
+    """The reports once the broker tells of every topic: a controller has a topic before the brokers notify of it."""
     try:
         async with asyncio.timeout(_VISIBLE_WITHIN):
             while True:
@@ -67,7 +67,7 @@ async def _visible(admin: KafkaAdmin, wanted: Sequence[TopicPlan]) -> tuple[Topi
                     return reports
                 await asyncio.sleep(_LOOK)
     except TimeoutError:
-        raise Unavailable("the broker made topics that it does not tell of; look at its log") from None
+        raise Unavailable("the broker made topics that it does not notify of; look at its log") from None
 
 
 async def ensure(

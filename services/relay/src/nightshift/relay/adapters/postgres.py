@@ -14,14 +14,14 @@ from uuid import UUID
 
 import asyncpg
 
-from nightshift.bus.publish_notifications import CHANNEL as WAKES
+from nightshift.bus.publish_notifications import CHANNEL as PUBLISHED
 from nightshift.eventlog.database import Database
 from nightshift.eventlog.errors import ConfigurationError, Unavailable
 from nightshift.eventlog.port import Row
 from nightshift.eventlog.postgres import PostgresEventLog
-from nightshift.relay.domain.divergence import Place
+from nightshift.relay.domain.divergence import StreamVersion
 from nightshift.relay.domain.errors import LeadershipLost
-from nightshift.relay.domain.records import Lane, Published
+from nightshift.relay.domain.records import Lane, LastPublished
 from nightshift.relay.ports import Cursors
 
 BROKEN = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -55,7 +55,7 @@ _PUBLISHED = (
     " FROM nightshift.relay_read_published()"
 )
 _MOVE = "SELECT nightshift.relay_move($1, $2, $3, $4, $5, $6, $7, $8)"
-_RING = "SELECT pg_notify($1, $2)"
+_NOTIFY = "SELECT pg_notify($1, $2)"
 _NOTE_LOSS = "SELECT nightshift.relay_note_loss($1, $2)"
 _REPUBLISHED = "SELECT nightshift.relay_republished($1, $2)"
 _OF_A_SESSION = (_LEAD, _NEWEST_LOSS, _CURSORS, _PUBLISHED, _MOVE, _NOTE_LOSS, _REPUBLISHED)
@@ -63,8 +63,8 @@ _OF_A_SESSION = (_LEAD, _NEWEST_LOSS, _CURSORS, _PUBLISHED, _MOVE, _NOTE_LOSS, _
 _Statements = Mapping[str, asyncpg.prepared_stmt.PreparedStatement]
 
 
-class PgSource:
-    """Implements Source: reads that need no session of their own."""
+class PostgresLogReader:
+    """Implements LogReader: reads that need no session of their own."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -81,10 +81,10 @@ class PgSource:
         """Rows of unfinished streams by stream and version."""
         return await self._events.read_open_streams(shards, after=after, limit=limit)
 
-    async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, Place]:
+    async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, StreamVersion]:
         """Where the log has these events."""
         rows = await self._database.fetch(_KNOWN, event_ids)
-        return {row[0]: Place(row[1], row[2]) for row in rows}
+        return {row[0]: StreamVersion(row[1], row[2]) for row in rows}
 
     async def lag(self, shards: Sequence[int]) -> tuple[int, float]:
         """Events after the cursors, and the age of the oldest."""
@@ -96,18 +96,23 @@ class PgSource:
         return await self._database.answers()
 
 
-class PgSession:
-    """Implements Session on one connection. One statement at a time; the heartbeat and the work share it."""
+class PostgresLeaderSession:
+    """Implements LeaderSession on one connection. One statement at a time; the heartbeat and the work share it."""
 
     def __init__(
-        self, statements: _Statements, shards: Sequence[int], *, timeout_s: float, bell: "_Bell | None" = None
+        self,
+        statements: _Statements,
+        shards: Sequence[int],
+        *,
+        timeout_s: float,
+        notifier: "_PublishNotifier | None" = None,
     ) -> None:
         self._statements = statements
         self._shards = list(shards)
         self._timeout = timeout_s
         self._turn = asyncio.Lock()
         self._broken = False
-        self._bell = bell
+        self._notifier = notifier
 
     async def lead(self) -> bool:
         """Take the locks of all shards, or none."""
@@ -127,12 +132,12 @@ class PgSession:
             behind=tuple(row["shard"] for row in rows if row["loss"] < newest),
         )
 
-    async def published(self) -> Sequence[Published]:
+    async def published(self) -> Sequence[LastPublished]:
         """What the broker acknowledged last, by lane."""
         rows = await self._call(_PUBLISHED)
-        return [Published(Lane(row[0], row[1]), row[2], row[3], row[4], row[5]) for row in rows]
+        return [LastPublished(Lane(row[0], row[1]), row[2], row[3], row[4], row[5]) for row in rows]
 
-    async def move(self, cursors: Mapping[int, int], published: Sequence[Published]) -> None:
+    async def move(self, cursors: Mapping[int, int], published: Sequence[LastPublished]) -> None:
         """Move cursors and note the last records. On this connection: without its locks it could not."""
         moving = self._call(
             _MOVE,
@@ -145,14 +150,14 @@ class PgSession:
             [one.stream_id for one in published],
             [one.version for one in published],
         )
-        if self._bell is None:
+        if self._notifier is None:
             await moving
             return
         try:
-            # Side by side, the bell first: whoever waits for it does not wait for the cursor.
-            await asyncio.gather(self._bell.ring({one.lane.topic for one in published}), moving)
+            # Side by side, the notifier first: whoever waits for it does not wait for the cursor.
+            await asyncio.gather(self._notifier.notify({one.lane.topic for one in published}), moving)
         except BROKEN as error:
-            raise LeadershipLost(f"the bell's connection is gone: {said(error)}") from error
+            raise LeadershipLost(f"the notifier's connection is gone: {said(error)}") from error
 
     async def note_loss(self, reason: str, seen: int) -> int:
         """Make all shards publish again; answers the newest loss."""
@@ -176,14 +181,14 @@ class PgSession:
             raise LeadershipLost(f"the leading session is gone: {said(error)}") from error
 
 
-class _Bell:
+class _PublishNotifier:
     """Tells consumers whose broker does not wake them that topics have got something (publish_notifications.py).
 
     On a connection of its own whose commits do not wait for the disk: NOTIFY's lock is the whole cluster's.
     """
 
-    def __init__(self, ring: asyncpg.prepared_stmt.PreparedStatement, *, timeout_s: float) -> None:
-        self._ring = ring
+    def __init__(self, notify: asyncpg.prepared_stmt.PreparedStatement, *, timeout_s: float) -> None:
+        self._notify_statement = notify
         self._timeout = timeout_s
 
     @classmethod
@@ -191,50 +196,50 @@ class _Bell:
         """Raises Unavailable."""
         try:
             await connection.execute("SET synchronous_commit = off")
-            return cls(await connection.prepare(_RING), timeout_s=timeout_s)
+            return cls(await connection.prepare(_NOTIFY), timeout_s=timeout_s)
         except BROKEN as error:
             raise Unavailable(f"PostgreSQL: {said(error)}") from error
 
-    async def ring(self, topics: Collection[str]) -> None:
+    async def notify(self, topics: Collection[str]) -> None:
         """Once for each topic. Raises one of BROKEN."""
         # Nearly always one, and for one this is a third of what a statement for many takes.
         for topic in topics:
-            await self._ring.fetch(WAKES, topic, timeout=self._timeout)
+            await self._notify_statement.fetch(PUBLISHED, topic, timeout=self._timeout)
 
 
-class PgSessions:
+class PostgresLeaderSessions:
     """Opens sessions for leading. `leader_timeout_s`: how long a paused leader keeps its locks.
 
-    `tell`: say after each acknowledgement which topics have got something (publish_notifications.py).
+    `notify`: say after each acknowledgement which topics have got something (publish_notifications.py).
     """
 
-    def __init__(self, dsn: str, *, name: str, leader_timeout_s: float, tell: bool = False) -> None:
+    def __init__(self, dsn: str, *, name: str, leader_timeout_s: float, notify: bool = False) -> None:
         self._dsn = dsn
         self._name = name
         self._timeout = leader_timeout_s
-        self._tell = tell
+        self._notify = notify
         self._checked = False
 
     @contextlib.asynccontextmanager
-    async def open(self, shards: Sequence[int]) -> AsyncIterator[PgSession]:
+    async def open(self, shards: Sequence[int]) -> AsyncIterator[PostgresLeaderSession]:
         """A session for these shards. Raises Unavailable, and ConfigurationError behind a transaction pooler."""
         connection = await connect(self._dsn, self._name)
         try:
             await self._check(connection)
             statements = await self._prepare(connection)
-            async with self._open_bell() as bell:
-                yield PgSession(statements, shards, timeout_s=self._timeout, bell=bell)
+            async with self._open_notifier() as notifier:
+                yield PostgresLeaderSession(statements, shards, timeout_s=self._timeout, notifier=notifier)
         finally:
             connection.terminate()  # whatever state it is in; the server drops the locks with it
 
     @contextlib.asynccontextmanager
-    async def _open_bell(self) -> "AsyncIterator[_Bell | None]":
-        if not self._tell:
+    async def _open_notifier(self) -> "AsyncIterator[_PublishNotifier | None]":
+        if not self._notify:
             yield None
             return
-        connection = await connect(self._dsn, f"{self._name} bell")
+        connection = await connect(self._dsn, f"{self._name} notifier")
         try:
-            yield await _Bell.made(connection, timeout_s=self._timeout)
+            yield await _PublishNotifier.made(connection, timeout_s=self._timeout)
         finally:
             connection.terminate()
 

@@ -13,7 +13,7 @@ from nightshift.relay.domain.records import Lane
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class BrokerFact:
     """A fact as the broker holds it."""
 
     lane: Lane
@@ -24,7 +24,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StreamVersion:
     """Where the log has an event."""
 
     stream_id: str
@@ -36,18 +36,18 @@ class Place:
         return self.stream_id.partition("-")[2]
 
 
-def diverged(told: Iterable[Told], log: Mapping[UUID, Place]) -> tuple[Told, ...]:
+def diverged(told: Iterable[BrokerFact], log: Mapping[UUID, StreamVersion]) -> tuple[BrokerFact, ...]:
     """The facts that the log does not have, or has elsewhere."""
     return tuple(fact for fact in told if not _same(fact, log.get(fact.event_id)))
 
 
-def token(facts: Iterable[Told]) -> str:
+def token(facts: Iterable[BrokerFact]) -> str:
     """Names exactly this set of facts, so that a decision on it covers no later divergence."""
     ids = sorted(f"{fact.event_id}/{fact.version}" for fact in facts)
     return sha256("\n".join(ids).encode()).hexdigest()[:16]
 
 
-def explanation(facts: tuple[Told, ...]) -> tuple[str, str]:
+def explanation(facts: tuple[BrokerFact, ...]) -> tuple[str, str]:
     """What a person must know, and what to do: message and hint."""
     first = facts[0]
     message = (
@@ -64,5 +64,5 @@ def explanation(facts: tuple[Told, ...]) -> tuple[str, str]:
     return message, hint
 
 
-def _same(fact: Told, place: Place | None) -> bool:
+def _same(fact: BrokerFact, place: StreamVersion | None) -> bool:
     return place is not None and (place.subject, place.version) == (fact.subject, fact.version)

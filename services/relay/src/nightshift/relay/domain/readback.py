@@ -8,35 +8,37 @@ that was lost.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nightshift.relay.domain.records import Lane, Published
+from nightshift.relay.domain.records import Lane, LastPublished
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class OffsetRange:
     """The offsets a lane holds: the first, and the one the next record will get."""
 
     start: int
     end: int
 
 
-def to_read(published: Published, extents: Mapping[Lane, Extent]) -> bool:
+def to_read(published: LastPublished, offset_ranges: Mapping[Lane, OffsetRange]) -> bool:
     """Whether the last acknowledged record can be read: it is neither beyond the end nor taken by retention."""
-    extent = extents.get(published.lane)
-    return extent is not None and extent.start <= published.offset < extent.end
+    offsets = offset_ranges.get(published.lane)
+    return offsets is not None and offsets.start <= published.offset < offsets.end
 
 
-def loss(published: Published, extents: Mapping[Lane, Extent], found: str | None) -> str | None:
+def loss(
+    published: LastPublished, offset_ranges: Mapping[Lane, OffsetRange], found: str | None
+) -> str | None:
     """Why the broker must have lost acknowledged records; none when it holds what it should.
 
     `found` is the `ce_id` of the record at the offset; none when there was nothing to read, or it has no such header.
     """
-    lane, extent = published.lane, extents.get(published.lane)
+    lane, offsets = published.lane, offset_ranges.get(published.lane)
     where = f"{lane.topic}[{lane.partition}]"
-    if extent is None:
+    if offsets is None:
         return f"{where} is not there; offset {published.offset} was acknowledged"
-    if extent.end <= published.offset:
-        return f"{where} ends at offset {extent.end}; offset {published.offset} was acknowledged"
-    if published.offset < extent.start:
+    if offsets.end <= published.offset:
+        return f"{where} ends at offset {offsets.end}; offset {published.offset} was acknowledged"
+    if published.offset < offsets.start:
         return None
     if found != str(published.event_id):
         return f"{where} has another record at offset {published.offset} than the one acknowledged"

@@ -37,7 +37,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class LastPublished:
     """The last record batch a lane's broker acknowledged, by its first record: a batch is kept or lost as a whole."""
 
     lane: Lane
@@ -48,7 +48,7 @@ class Published:
 
 
 @dataclass(slots=True)
-class Acknowledged:
+class AcknowledgedOffsets:
     """Per lane, the offsets that a leader was given last: of the last batch, and of the last record in it.
 
     Bounded by the number of lanes.

@@ -79,7 +79,7 @@ def _adjusted(topic: TopicPlan, partitions: int | None, replication: int | None)
 
 
 def compare(plan: TopicPlan, found: TopicPlan | None) -> TopicReport:
-    """How a topic of the plan stands, given the broker's. What the broker does not tell is not compared."""
+    """How a topic of the plan stands, given the broker's. What the broker does not notify is not compared."""
     if found is None:
         return TopicReport(plan.name, TopicState.MISSING, plan.partitions)
     if found.partitions != plan.partitions:

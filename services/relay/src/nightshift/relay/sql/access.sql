@@ -3,6 +3,5 @@ GRANT USAGE ON SCHEMA nightshift TO nightshift_relay;
 GRANT EXECUTE ON FUNCTION
     nightshift.read_stream, nightshift.read_stream_backwards, nightshift.read_shards, nightshift.read_open_streams,
     nightshift.pending_by_key, nightshift.pending_due,
-    nightshift.acquire_lease, nightshift.renew_lease, nightshift.release_lease, nightshift.release_leases,
-    nightshift.expired_leases
+    nightshift.acquire_lease, nightshift.renew_lease, nightshift.release_lease, nightshift.release_leases
 TO nightshift_relay;

@@ -25,11 +25,11 @@ _AROUND = 4096
 
 
 @lru_cache(maxsize=1024)
-def _source(actor: str) -> bytes:
+def _log_reader(actor: str) -> bytes:
     return fact_source(actor).encode()
 
 
-class Encoder:
+class RecordEncoder:
     """Makes records. A message over `inline_bytes` carries its data by reference, in the object store."""
 
     def __init__(self, topics: Topics, objects: ObjectStore, *, inline_bytes: int) -> None:
@@ -57,7 +57,7 @@ class Encoder:
         headers = [
             *kind.headers,
             (names.ID, str(row.event_id).encode()),
-            (names.SOURCE, _source(row.actor)),
+            (names.SOURCE, _log_reader(row.actor)),
             (names.SUBJECT, subject),
             (names.TIME, row.recorded_at.isoformat().replace("+00:00", "Z").encode()),
             (names.SEQUENCE, b"%019d" % row.version),

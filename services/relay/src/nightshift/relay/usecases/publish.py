@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from nightshift.relay.domain.errors import BrokerLost
-from nightshift.relay.domain.polling import Pace
-from nightshift.relay.domain.records import Acknowledged, Batch, Published, lay_out
-from nightshift.relay.ports import Ack, Broker, Cursors, Hints, Session, Source
+from nightshift.relay.domain.polling import PollInterval
+from nightshift.relay.domain.records import AcknowledgedOffsets, Batch, LastPublished, lay_out
+from nightshift.relay.ports import Ack, AppendNotifications, Broker, Cursors, LeaderSession, LogReader
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.check import note_acks
-from nightshift.relay.usecases.encode import Encoder
+from nightshift.relay.usecases.encode import RecordEncoder
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class BatchLimits:
     """How much goes in one batch, and after how much quiet the broker is looked at again (seconds).
 
     A look asks for the ends of the lanes; a check reads the records back.
@@ -33,7 +33,7 @@ class Limits:
     read_all_s: float = 0.05
 
 
-class Watch:
+class LeaderSignals:
     """What the heartbeat hears for the loop: the newest loss, and whether to stop."""
 
     def __init__(self) -> None:
@@ -41,35 +41,42 @@ class Watch:
         self.stopping = False
 
 
-class Publish:
+class Publisher:
     """Publishes one group of shards through one broker session."""
 
     def __init__(
-        self, source: Source, encoder: Encoder, watch: Watch, *, group: str, pace: Pace, limits: Limits
+        self,
+        log: LogReader,
+        encoder: RecordEncoder,
+        watch: LeaderSignals,
+        *,
+        group: str,
+        interval: PollInterval,
+        limits: BatchLimits,
     ) -> None:
-        self._source = source
+        self._log_reader = log
         self._encoder = encoder
-        self._watch = watch
+        self._signals = watch
         self._group = group
-        self._pace = pace
+        self._interval = interval
         self._limits = limits
 
     async def run(
         self,
-        session: Session,
+        session: LeaderSession,
         broker: Broker,
-        hints: Hints,
+        notifications: AppendNotifications,
         cursors: Cursors,
-        acknowledged: Acknowledged,
+        acknowledged: AcknowledgedOffsets,
     ) -> None:
         """Until told to stop, or until it is time for a check. Raises BrokerLost, Unavailable, LeadershipLost."""
         clock = asyncio.get_running_loop().time
         positions, looked, checked, read_all = dict(cursors.positions), clock(), clock(), clock()
         wait, following = 0.0, await self._prepare(broker, positions)
         async with _Moving() as moving:
-            while not self._watch.stopping:
+            while not self._signals.stopping:
                 moving.check()
-                if self._watch.newest_loss > cursors.newest_loss:
+                if self._signals.newest_loss > cursors.newest_loss:
                     raise BrokerLost("another leader found it")
                 batch = following
                 if batch is None:
@@ -78,14 +85,18 @@ class Publish:
                     if clock() - looked > self._limits.look_when_idle_s:
                         await self._look(broker, acknowledged)
                         looked = clock()
-                    hinted = await hints.wait(wait)
-                    if hinted and clock() - read_all < self._limits.read_all_s:
+                    notified = await notifications.wait(wait)
+                    if notified and clock() - read_all < self._limits.read_all_s:
                         # One probe instead of one a shard; what came without a hint waits for the next whole read.
-                        following = await self._prepare(broker, {shard: positions[shard] for shard in hinted})
+                        following = await self._prepare(
+                            broker, {shard: positions[shard] for shard in notified}
+                        )
                     else:
                         read_all = clock()
                         following = await self._prepare(broker, positions)
-                    wait = self._pace.following(wait, found=following is not None, hints=hints.heard)
+                    wait = self._interval.following(
+                        wait, found=following is not None, notifications=notifications.listening
+                    )
                     continue
                 await moving.finish()
                 if clock() - looked > self._limits.look_before_send_s:
@@ -102,7 +113,7 @@ class Publish:
                     raise BrokerLost(lost)
                 moving.begin(self._move(session, batch, published))
 
-    async def _move(self, session: Session, batch: Batch, published: Sequence[Published]) -> None:
+    async def _move(self, session: LeaderSession, batch: Batch, published: Sequence[LastPublished]) -> None:
         await session.move(batch.cursors, published)
         metrics.PUBLISHED.labels(self._group).inc(batch.count)
 
@@ -120,20 +131,20 @@ class Publish:
         return acks, following
 
     async def _prepare(self, broker: Broker, positions: Mapping[int, int]) -> Batch | None:
-        rows = await self._source.read(
+        rows = await self._log_reader.read(
             positions, max_events=self._limits.max_events, max_bytes=self._limits.max_bytes
         )
         return lay_out(await self._encoder.encode(rows, broker.lane)) if rows else None
 
-    async def _look(self, broker: Broker, acknowledged: Acknowledged) -> None:
+    async def _look(self, broker: Broker, acknowledged: AcknowledgedOffsets) -> None:
         """Cheap: one round trip for all lanes. A lane that ends before what it acknowledged has lost it."""
         lanes = list(acknowledged.offsets)
         if not lanes:
             return
-        extents = await broker.extents(lanes)
+        offset_ranges = await broker.offset_ranges(lanes)
         for lane in lanes:
-            extent = extents.get(lane)
-            if extent is None or extent.end <= acknowledged.offsets[lane][0]:
+            offsets = offset_ranges.get(lane)
+            if offsets is None or offsets.end <= acknowledged.offsets[lane][0]:
                 raise BrokerLost(f"{lane.topic}[{lane.partition}] is shorter than what it acknowledged")
 
 

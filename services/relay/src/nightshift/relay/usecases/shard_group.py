@@ -14,13 +14,20 @@ from nightshift.eventlog.errors import Unavailable
 from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.port import SHARDS
 from nightshift.relay.domain.errors import BrokerLost, Diverged, LeadershipLost
-from nightshift.relay.domain.polling import Pace
+from nightshift.relay.domain.polling import PollInterval
 from nightshift.relay.domain.records import shards_of
-from nightshift.relay.ports import Brokers, Hints, HintSource, Session, Sessions, Source
+from nightshift.relay.ports import (
+    AppendListener,
+    AppendNotifications,
+    BrokerConnector,
+    LeaderSession,
+    LeaderSessions,
+    LogReader,
+)
 from nightshift.relay.usecases import metrics
-from nightshift.relay.usecases.check import Check, note_loss
-from nightshift.relay.usecases.encode import Encoder
-from nightshift.relay.usecases.publish import Limits, Publish, Watch
+from nightshift.relay.usecases.check import BrokerCheck, note_loss
+from nightshift.relay.usecases.encode import RecordEncoder
+from nightshift.relay.usecases.publish import BatchLimits, LeaderSignals, Publisher
 
 _log = structlog.get_logger(__name__)
 
@@ -28,7 +35,7 @@ _BACKOFF = Backoff(first_s=0.05, cap_s=2.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class Timings:
     """Seconds. A leader proves itself every `heartbeat`; a stand-by tries every `stand_by`."""
 
     heartbeat: float = 1.0
@@ -44,23 +51,23 @@ class GroupConfig:
     groups: int
     inline_bytes: int
     accept_divergence: str | None
-    limits: Limits
-    times: Times
+    limits: BatchLimits
+    timings: Timings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupPorts:
     """What a group of shards works with. `ensure_topics` raises Unavailable while a topic is missing."""
 
-    sessions: Sessions
-    brokers: Brokers
-    hints: HintSource
-    source: Source
+    sessions: LeaderSessions
+    brokers: BrokerConnector
+    notifications: AppendListener
+    log: LogReader
     objects: ObjectStore
     ensure_topics: Callable[[], Awaitable[None]]
 
 
-class Group:
+class ShardGroup:
     """Leads one group of shards, or waits to lead it."""
 
     def __init__(self, number: int, ports: GroupPorts, config: GroupConfig) -> None:
@@ -68,31 +75,36 @@ class Group:
         self._shards = shards_of(number, config.groups, SHARDS)
         self._sessions = ports.sessions
         self._brokers = ports.brokers
-        self._hints = ports.hints
-        self._source = ports.source
+        self._notifications = ports.notifications
+        self._log_reader = ports.log
         self._ensure_topics = ports.ensure_topics
-        self._times = config.times
-        self._watch = Watch()
-        encoder = Encoder(config.topics, ports.objects, inline_bytes=config.inline_bytes)
-        self._check = Check(
-            ports.source, encoder, group=self.name, accept_divergence=config.accept_divergence
+        self._timings = config.timings
+        self._signals = LeaderSignals()
+        encoder = RecordEncoder(config.topics, ports.objects, inline_bytes=config.inline_bytes)
+        self._check = BrokerCheck(
+            ports.log, encoder, group=self.name, accept_divergence=config.accept_divergence
         )
-        self._publish = Publish(
-            ports.source, encoder, self._watch, group=self.name, pace=Pace(), limits=config.limits
+        self._publish = Publisher(
+            ports.log,
+            encoder,
+            self._signals,
+            group=self.name,
+            interval=PollInterval(),
+            limits=config.limits,
         )
         self.connected = False
 
     def stop(self) -> None:
         """End after the batch in flight."""
-        self._watch.stopping = True
+        self._signals.stopping = True
 
     async def run(self) -> None:
         """Until told to stop. Raises what waiting cannot mend: Diverged, ConfigurationError, UnknownType."""
         retry = RetryDelay(_BACKOFF, random.random)
         metrics.LEADER.labels(self.name).set(0)
-        while not self._watch.stopping:
-            # A stand-by asks the source nothing else: that the server is away, or back, is said here.
-            await self._source.answers()
+        while not self._signals.stopping:
+            # A stand-by asks the log nothing else: that the server is away, or back, is said here.
+            await self._log_reader.answers()
             try:
                 async with self._sessions.open(self._shards) as session:
                     self.connected = True
@@ -110,31 +122,33 @@ class Group:
                 for gauge in (metrics.LEADER, metrics.LAG_EVENTS, metrics.LAG_SECONDS):
                     gauge.labels(self.name).set(0)
 
-    async def _stand_by(self, session: Session) -> bool:
-        while not self._watch.stopping:
+    async def _stand_by(self, session: LeaderSession) -> bool:
+        while not self._signals.stopping:
             if await session.lead():
                 return True
-            await asyncio.sleep(self._times.stand_by)
+            await asyncio.sleep(self._timings.stand_by)
         return False
 
-    async def _lead(self, session: Session) -> None:
+    async def _lead(self, session: LeaderSession) -> None:
         _log.info("relay.leads", group=self.name, shards=len(self._shards))
         metrics.LEADER.labels(self.name).set(1)
-        self._watch.newest_loss = 0
-        async with self._hints.listen(self._shards) as hints:
-            await _first_to_end(self._publish_on(session, hints), self._heartbeat(session), self._measure())
+        self._signals.newest_loss = 0
+        async with self._notifications.listen(self._shards) as notifications:
+            await _first_to_end(
+                self._publish_on(session, notifications), self._heartbeat(session), self._measure()
+            )
         _log.info("relay.stops_leading", group=self.name)
 
-    async def _publish_on(self, session: Session, hints: Hints) -> None:
+    async def _publish_on(self, session: LeaderSession, notifications: AppendNotifications) -> None:
         retry = RetryDelay(_BACKOFF, random.random)
-        while not self._watch.stopping:
+        while not self._signals.stopping:
             try:
                 await self._ensure_topics()
                 async with self._brokers.connect() as broker:
                     cursors, acknowledged = await self._check.run(session, broker)
                     retry.reset()
                     try:
-                        await self._publish.run(session, broker, hints, cursors, acknowledged)
+                        await self._publish.run(session, broker, notifications, cursors, acknowledged)
                     except BrokerLost as error:
                         await note_loss(session, str(error), seen=cursors.newest_loss, group=self.name)
             except Unavailable as error:
@@ -142,24 +156,24 @@ class Group:
                 _log.warning("relay.waits", group=self.name, why=str(error))
                 await asyncio.sleep(retry.after_failure())
 
-    async def _heartbeat(self, session: Session) -> None:
+    async def _heartbeat(self, session: LeaderSession) -> None:
         while True:
-            self._watch.newest_loss = await session.alive()
-            await asyncio.sleep(self._times.heartbeat)
+            self._signals.newest_loss = await session.alive()
+            await asyncio.sleep(self._timings.heartbeat)
 
     async def _measure(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
             try:
-                events, seconds = await self._source.lag(self._shards)
+                events, seconds = await self._log_reader.lag(self._shards)
             except Unavailable:
                 events, seconds = -1, 0.0
             if events >= 0:
                 metrics.LAG_EVENTS.labels(self.name).set(events)
                 metrics.LAG_SECONDS.labels(self.name).set(seconds)
             # Counting a long backlog takes its time: at most a twentieth of ours.
-            await asyncio.sleep(max(self._times.lag, 20 * (loop.time() - began)))
+            await asyncio.sleep(max(self._timings.lag, 20 * (loop.time() - began)))
 
 
 async def _first_to_end(*works: Coroutine[Any, Any, None]) -> None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from nightshift.eventlog.errors import NightshiftError
+from nightshift.eventlog.errors import Fault, NightshiftError, Transient
 from nightshift.eventlog.leases.port import Lease, Leases
 from nightshift.orchestrator.domain.commands import CancelBuild
-from nightshift.orchestrator.ports import Unowned
-from nightshift.orchestrator.runner import Runner
+from nightshift.orchestrator.ports import UnownedBuilds
+from nightshift.orchestrator.usecases.runner import Runner
 
 _log = structlog.get_logger(__name__)
 
@@ -21,7 +21,7 @@ _REST, _LONGEST_REST = 1.0, 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RosterSettings:
+class SchedulerSettings:
     """Times in seconds."""
 
     owner: str
@@ -37,16 +37,16 @@ class _Active:
     task: asyncio.Task[None]
 
 
-class Roster:
+class BuildScheduler:
     """The active builds of this process."""
 
     def __init__(
         self,
         leases: Leases,
-        unowned: Unowned,
+        unowned: UnownedBuilds,
         make_runner: Callable[[str], Runner],
         *,
-        settings: RosterSettings,
+        settings: SchedulerSettings,
     ) -> None:
         self._leases = leases
         self._unowned = unowned
@@ -116,25 +116,29 @@ class Roster:
                 await runner.run()
             self._resting.pop(build_id, None)
         except Exception as error:  # noqa: BLE001 - the boundary of a build: one that fails must not end the others
-            self._rest(build_id, error)
+            rest = self._rest(build_id, error)
+            # A server that was away for a second is no news; what is ours, or lasts, is.
+            if rest > _REST or not isinstance(error, Transient):
+                await runner.report(error)
         finally:
             lease = self._active.pop(build_id).lease
             with suppress(NightshiftError):
                 await self._leases.release(lease)
             self._look.set()  # there is room
 
-    def _rest(self, build_id: str, error: Exception) -> None:
+    def _rest(self, build_id: str, error: Exception) -> float:
         now = asyncio.get_running_loop().time()
         rest = min(self._resting.get(build_id, (0.0, _REST / 2))[1] * 2, _LONGEST_REST)
         self._resting[build_id] = (now + rest, rest)
-        expected = isinstance(error, NightshiftError)
+        expected = isinstance(error, NightshiftError) and not isinstance(error, Fault)
         _log.error(
-            "build stopped running, taken again soon",
+            "build.run_failed",
             build_id=build_id,
             error=str(error),
-            seconds=rest,
+            retry_in_s=rest,
             exc_info=None if expected else error,
         )
+        return rest
 
     def _has_room(self) -> bool:
         return len(self._active) + len(self._taking) < self._settings.capacity

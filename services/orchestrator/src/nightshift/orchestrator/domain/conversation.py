@@ -6,16 +6,21 @@ at least, so this is never too low, and O(1) a turn.
 
 from dataclasses import replace
 
+from pydantic import ValidationError
+
+from nightshift.contracts import canonical
 from nightshift.contracts.events.build import ModelCallResponded, ModelCallStarted, ToolCallRequested
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import BlobRef
-from nightshift.orchestrator.domain.repetition import remember
+from nightshift.contracts.tools import OpenPort
+from nightshift.orchestrator.domain.repetition import call_digest
 from nightshift.orchestrator.domain.state import (
     AssistantSaid,
     Blocks,
     BuildState,
+    Conversation,
     Observation,
-    Talk,
+    PreviewTarget,
     Text,
     ToolCall,
     ToolsAnswered,
@@ -32,59 +37,78 @@ _IMAGE_TOKENS = 5_000
 _FRAME_TOKENS = 30
 
 
-def say(talk: Talk, message: Text) -> Talk:
+def say(conversation: Conversation, message: Text) -> Conversation:
     """Something to be told with the next model call."""
-    return replace(talk, waiting=(*talk.waiting, message), tokens=_more(talk.tokens, tokens_of(message)))
-
-
-def started(talk: Talk, data: ModelCallStarted) -> Talk:
-    """What waited is told now."""
-    told = tuple(UserSaid(text) for text in talk.waiting)
     return replace(
-        talk,
+        conversation,
+        waiting=(*conversation.waiting, message),
+        tokens=_more(conversation.tokens, tokens_of(message)),
+    )
+
+
+def started(conversation: Conversation, data: ModelCallStarted) -> Conversation:
+    """What waited is told now."""
+    told = tuple(UserSaid(text) for text in conversation.waiting)
+    return replace(
+        conversation,
         turn=data.turn,
         attempt=data.attempt,
         answered=False,
-        entries=talk.entries + told,
+        entries=conversation.entries + told,
         waiting=(),
     )
 
 
-def responded(talk: Talk, data: ModelCallResponded) -> Talk:
-    entries = (*talk.entries, AssistantSaid(data.turn, data.content))
+def responded(conversation: Conversation, data: ModelCallResponded) -> Conversation:
+    entries = (*conversation.entries, AssistantSaid(data.turn, data.content))
+    tokens = _counted(conversation, data)
+    if data.stop_reason == MAX_TOKENS and (cut := _cut_calls(data.content)):
+        entries = (*entries, ToolsAnswered(cut))
+        tokens = _more(tokens, sum(tokens_of(result.output) for result in cut))
+    return replace(conversation, answered=True, entries=entries, tokens=tokens)
+
+
+def _counted(conversation: Conversation, data: ModelCallResponded) -> int | None:
+    """The bound after an answer. Where the provider states no prompt tokens, the bound before the call still holds."""
     usage = data.usage
-    tokens = (
+    prompt = (
         usage.input_tokens
-        + usage.output_tokens
         + usage.cache_read_input_tokens
         + usage.cache_write_5m_input_tokens
         + usage.cache_write_1h_input_tokens
-        + sum(tokens_of(text) for text in talk.waiting)
     )
-    if data.stop_reason == MAX_TOKENS and (cut := _cut_calls(data.content)):
-        entries = (*entries, ToolsAnswered(cut))
-        tokens += sum(tokens_of(result.output) for result in cut)
-    return replace(talk, answered=True, entries=entries, tokens=tokens)
+    if prompt == 0:
+        return _more(conversation.tokens, _blocks_bytes(data.content))
+    return prompt + usage.output_tokens + sum(tokens_of(text) for text in conversation.waiting)
 
 
 def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
-    """A tool call was asked for; the agent's own count and are watched for repetition."""
-    call = ToolCall(data.call_id, data.index, data.tool, data.tool_use_id, data.purpose)
-    state = replace(state, tool_calls=(*state.tool_calls, call))
-    if data.purpose != "agent":
-        return state
-    recent = remember(state.trouble.recent_calls, data.tool, data.input)
-    return replace(
-        state,
-        tool_calls_made=state.tool_calls_made + 1,
-        trouble=replace(state.trouble, recent_calls=recent),
+    """A tool call was asked for. Only the agent's own count towards its limit."""
+    call = ToolCall(
+        data.call_id,
+        data.index,
+        data.tool,
+        data.tool_use_id,
+        data.purpose,
+        call_digest(data.tool, data.input),
+        _preview(data),
     )
+    made = state.tool_calls_made + (data.purpose == "agent")
+    return replace(state, tool_calls=(*state.tool_calls, call), tool_calls_made=made)
+
+
+def _preview(data: ToolCallRequested) -> PreviewTarget | None:
+    if data.tool != OpenPort.tool or data.purpose != "agent":
+        return None
+    try:
+        asked = OpenPort.model_validate(data.input)
+    except ValidationError:
+        return None  # the gateway refuses it
+    return PreviewTarget(asked.port, asked.path)
 
 
 def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
     """A result is in. With the last one of the agent's calls, all of them join the conversation."""
-    if not any(call.call_id == data.call_id and call.result is None for call in state.tool_calls):
-        return state  # not asked for, or answered before: the first result stands
     calls = tuple(
         replace(call, result=data) if call.call_id == data.call_id else call for call in state.tool_calls
     )
@@ -92,12 +116,12 @@ def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
     if len(results) < len(calls) or any(call.purpose != "agent" for call in calls):
         return replace(state, tool_calls=calls)
     tokens = sum(tokens_of(result.output) + _blocks_tokens(result.blocks) for result in results)
-    talk = replace(
-        state.talk,
-        entries=(*state.talk.entries, ToolsAnswered(results)),
-        tokens=_more(state.talk.tokens, tokens),
+    conversation = replace(
+        state.conversation,
+        entries=(*state.conversation.entries, ToolsAnswered(results)),
+        tokens=_more(state.conversation.tokens, tokens),
     )
-    return replace(state, tool_calls=(), talk=talk)
+    return replace(state, tool_calls=(), conversation=conversation)
 
 
 def tokens_of(text: Text) -> int:
@@ -105,6 +129,10 @@ def tokens_of(text: Text) -> int:
     if isinstance(text, BlobRef):
         return text.bytes + _FRAME_TOKENS
     return len(text.encode("utf-8", "surrogatepass")) + _FRAME_TOKENS
+
+
+def _blocks_bytes(blocks: Blocks) -> int:
+    return blocks.bytes if isinstance(blocks, BlobRef) else len(canonical.dumps(blocks))
 
 
 def _blocks_tokens(blocks: Blocks | None) -> int:

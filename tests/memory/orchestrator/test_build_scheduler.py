@@ -7,7 +7,7 @@ from typing import Any
 
 from nightshift.eventlog.leases.memory import MemoryLeases
 from nightshift.eventlog.leases.port import Lease
-from nightshift.orchestrator.roster import Roster, RosterSettings
+from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, SchedulerSettings
 from nightshift.simulation.loop import SimulatedLoop
 
 TTL = 10.0
@@ -56,26 +56,28 @@ def on_a_virtual_clock(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         loop.close()
 
 
-async def working(leases: MemoryLeases, *builds: str) -> tuple[Roster, dict[str, Run], asyncio.Task[None]]:
+async def working(
+    leases: MemoryLeases, *builds: str
+) -> tuple[BuildScheduler, dict[str, Run], asyncio.Task[None]]:
     runs = {build: Run(build) for build in builds}
-    settings = RosterSettings(owner="me", lease_s=TTL)
-    roster = Roster(leases, Nobody(), runs.__getitem__, settings=settings)  # type: ignore[arg-type]
+    settings = SchedulerSettings(owner="me", lease_s=TTL)
+    scheduler = BuildScheduler(leases, Nobody(), runs.__getitem__, settings=settings)  # type: ignore[arg-type]
     for build in builds:
-        assert await roster.offer(build)
-    return roster, runs, asyncio.create_task(roster.keep())
+        assert await scheduler.offer(build)
+    return scheduler, runs, asyncio.create_task(scheduler.keep())
 
 
 def test_all_builds_are_renewed_in_one_call_and_stay() -> None:
     async def work() -> None:
         leases = Counted()
-        roster, runs, keeping = await working(leases, "a", "b", "c")
+        scheduler, runs, keeping = await working(leases, "a", "b", "c")
         await asyncio.sleep(5 * TTL)
         assert set(leases.renewals) == {3}
-        assert roster.active == 3
+        assert scheduler.active == 3
         assert not any(run.stopped for run in runs.values())
         assert await leases.acquire("build/b", "another", ttl=TTL) is None
         keeping.cancel()
-        await roster.close()
+        await scheduler.close()
 
     on_a_virtual_clock(work)
 
@@ -83,15 +85,15 @@ def test_all_builds_are_renewed_in_one_call_and_stay() -> None:
 def test_the_build_that_another_took_is_let_go_and_the_others_go_on() -> None:
     async def work() -> None:
         leases = Counted()
-        roster, runs, keeping = await working(leases, "a", "b", "c")
+        scheduler, runs, keeping = await working(leases, "a", "b", "c")
         await leases.release_all("me")  # as if this process had stood still until all of them ran out
         assert await leases.acquire("build/b", "another", ttl=1000) is not None
         await asyncio.sleep(TTL)
         assert [run.stopped for run in runs.values()] == [False, True, False]
-        assert roster.active == 2
+        assert scheduler.active == 2
         for build in ("a", "c"):  # nobody had taken them: they are ours anew
             assert await leases.acquire(f"build/{build}", "another", ttl=TTL) is None
         keeping.cancel()
-        await roster.close()
+        await scheduler.close()
 
     on_a_virtual_clock(work)

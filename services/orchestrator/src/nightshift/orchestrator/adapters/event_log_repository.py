@@ -1,4 +1,4 @@
-"""One build's stream: folded from the log, and appended to at the version that was folded."""
+"""The repository of builds over the event log. Large fields go to the object store before an append."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,10 +16,11 @@ from nightshift.orchestrator.domain.decide import causes, decide
 from nightshift.orchestrator.domain.evolve import evolve
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState
+from nightshift.orchestrator.ports import CannotFold
 
 
-class Journal:
-    """Reads and writes builds. What is large goes to the object store before it is appended, and is fetched to fold."""
+class EventLogBuildRepository:
+    """Implements the port BuildRepository."""
 
     def __init__(self, log: EventLog, objects: ObjectStore, *, policy: Policy, actor: str) -> None:
         self._log = log
@@ -27,35 +28,34 @@ class Journal:
         self._policy = policy
         self._actor = actor
 
-    async def fold(self, build_id: str) -> BuildState:
-        """The build as the log tells it; INITIAL when nobody wrote it."""
+    async def load(self, build_id: str) -> BuildState:
+        """Return the build's state. Returns INITIAL when the build does not exist. Raises CannotFold."""
         return await self.catch_up(build_id, INITIAL)
 
     async def catch_up(self, build_id: str, state: BuildState) -> BuildState:
-        """The state with what was appended since."""
+        """Return the state after the events that were appended since `state`. Raises CannotFold."""
         events = self._log.read_stream(build_stream(build_id), from_version=state.version + 1)
         async for event in events:
             data = await materialize(event.data, self._objects)
-            state = evolve(state, event if data is event.data else event._replace(data=data))
+            state = _evolved(state, event if data is event.data else event._replace(data=data))
         return state
 
     async def commit(self, build_id: str, state: BuildState, command: Command, now: datetime) -> BuildState:
-        """Decide and append at the state's version; the state after it.
+        """Decide, append the events at the state's version, and return the state after them.
 
-        Raises VersionConflict, EventIdReused or StreamClosed when the state is not what the log holds: catch up and
-        decide again.
+        Raises VersionConflict, EventIdReused or StreamClosed when `state` is not the newest.
         """
         events = decide(state, command, now, self._policy)
         if not events:
             return state
-        new = _new(causes(state, command, events), events)
+        new = _new_events(causes(state, command, events), events)
         appended = await self._append(build_id, new, expected_version=state.version)
         if not appended.fresh:
-            # Decided before with the same ids: by us, with the answer lost, or by an owner who is slow and not dead.
-            # Nobody can tell which, so nothing may follow from it that must happen once, such as a model call.
+            # The same ids exist: this process appended them and lost the answer, or a slow owner did. Nothing that must
+            # happen once, such as a model call, may follow from an append that may be another process's.
             raise VersionConflict(f"build {build_id}: this step was taken before")
         for one, version, event_id in zip(new, appended.versions, appended.event_ids, strict=True):
-            state = evolve(
+            state = _evolved(
                 state,
                 RecordedEvent(
                     event_id=event_id,
@@ -71,13 +71,15 @@ class Journal:
             )
         return state
 
-    async def note(self, build_id: str, command: Command, now: datetime) -> None:
-        """Append a decision that is the same in every state, such as a person's message. Raises StreamClosed."""
+    async def commit_at_any_version(self, build_id: str, command: Command, now: datetime) -> None:
+        """Append a decision that is the same in every state. Raises StreamClosed when the build has ended."""
         events = decide(INITIAL, command, now, self._policy)
-        await self._append(build_id, _new(causes(INITIAL, command, events), events), expected_version=None)
+        await self._append(
+            build_id, _new_events(causes(INITIAL, command, events), events), expected_version=None
+        )
 
     async def exists(self, build_id: str) -> bool:
-        """Whether anything was written of this build."""
+        """Return whether the log has an event of this build."""
         async for _ in self._log.read_stream(build_stream(build_id), limit=1):
             return True
         return False
@@ -85,16 +87,23 @@ class Journal:
     async def _append(
         self, build_id: str, events: Sequence[NewEvent], *, expected_version: int | None
     ) -> Appended:
-        stored = [await self._stored(one) for one in events]
+        stored = [await self._externalized(one) for one in events]
         return await self._log.append(build_stream(build_id), stored, expected_version=expected_version)
 
-    async def _stored(self, event: NewEvent) -> NewEvent:
+    async def _externalized(self, event: NewEvent) -> NewEvent:
         data = await externalize(event.data, self._objects)
         return event if data is event.data else replace(event, data=data)
 
 
-def _new(causes: Sequence[UUID], events: Sequence[Event]) -> tuple[NewEvent, ...]:
-    """Events of one type and cause are told apart by their place among themselves."""
+def _evolved(state: BuildState, event: RecordedEvent) -> BuildState:
+    try:
+        return evolve(state, event)
+    except Exception as error:
+        raise CannotFold(event, error) from error
+
+
+def _new_events(causes: Sequence[UUID], events: Sequence[Event]) -> tuple[NewEvent, ...]:
+    """Give events of one type and cause an index each, so that their ids differ."""
     seen: Counter[tuple[UUID, str]] = Counter()
     new: list[NewEvent] = []
     for cause, event in zip(causes, events, strict=True):

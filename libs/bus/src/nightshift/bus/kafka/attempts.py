@@ -1,0 +1,61 @@
+"""Keeps the attempts at a partition's next message in the metadata of its committed offset."""
+
+import re
+from collections.abc import Mapping
+from typing import Protocol
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from nightshift.bus.kafka import internals
+from nightshift.bus.port import Partition
+from nightshift.bus.restart_guard import Attempts
+from nightshift.eventlog.errors import Unavailable
+
+_METADATA = re.compile(r"starts=(\d{1,4}) deaths=(\d{1,4})")
+
+Offsets = Mapping[TopicPartition, tuple[int, str]]
+
+
+class PartitionAttempts(Protocol):
+    """Where the attempts of one consumer are kept. A strategy, because the embedded broker drops metadata."""
+
+    def metadata(self, partition: Partition, offset: int) -> str:
+        """Return the metadata for a commit of this offset."""
+        ...
+
+    async def read(self, consumer: AIOKafkaConsumer, partition: Partition) -> Attempts | None:
+        """Return what was written last, or None. Raises Unavailable."""
+        ...
+
+    async def write(self, consumer: AIOKafkaConsumer, partition: Partition, attempts: Attempts) -> None:
+        """Keep the attempts; the caller commits their offset afterwards. Raises Unavailable."""
+        ...
+
+
+class CommittedAttempts:
+    """Attempts in the metadata of committed offsets. A commit of a later offset clears them."""
+
+    def __init__(self) -> None:
+        self._written: dict[Partition, Attempts] = {}
+
+    def metadata(self, partition: Partition, offset: int) -> str:
+        """See PartitionAttempts."""
+        written = self._written.get(partition)
+        if written is None or written.offset != offset or not (written.starts or written.deaths):
+            return ""
+        return f"starts={written.starts} deaths={written.deaths}"
+
+    async def read(self, consumer: AIOKafkaConsumer, partition: Partition) -> Attempts | None:
+        """See PartitionAttempts."""
+        try:
+            committed = await internals.committed(consumer, TopicPartition(*partition))
+        except (KafkaError, OSError) as error:
+            raise Unavailable(f"the broker does not answer for committed offsets: {error!r}") from error
+        if committed is None or (found := _METADATA.fullmatch(committed.metadata)) is None:
+            return None
+        return Attempts(committed.offset, int(found[1]), int(found[2]))
+
+    async def write(self, consumer: AIOKafkaConsumer, partition: Partition, attempts: Attempts) -> None:
+        """See PartitionAttempts."""
+        self._written[partition] = attempts

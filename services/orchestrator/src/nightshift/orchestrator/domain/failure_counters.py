@@ -1,0 +1,76 @@
+"""What is counted of things that go wrong, and how long to wait before a model call is tried again."""
+
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
+
+from nightshift.contracts.events.build import ModelCallFailed
+from nightshift.contracts.events.sandbox import ToolCallCompleted
+from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.domain.repetition import is_progress, remember
+from nightshift.orchestrator.domain.state import FailureCounters
+
+#: The stop reasons of an answer that is whole. The others, known or not, are counted: they must not go on for ever.
+WHOLE = frozenset({"end_turn", "stop_sequence", "tool_use"})
+#: Reasons for which the loop speaks up on its own, once each.
+_ONCE = frozenset({"repetition", "turns", "no_tool_call"})
+
+
+def answered(counters: FailureCounters, stop_reason: str) -> FailureCounters:
+    """The provider answers again."""
+    cuts = 0 if stop_reason in WHOLE else counters.cuts + 1
+    return replace(counters, failures=0, paid_failures=0, retry_at=None, provider_sleeps=0, cuts=cuts)
+
+
+def call_failed(counters: FailureCounters, data: ModelCallFailed) -> FailureCounters:
+    """A call whose owner died is no failure of the provider, but it costs money like one."""
+    return replace(
+        counters,
+        failures=counters.failures + (data.kind != "abandoned"),
+        paid_failures=counters.paid_failures + (data.cost_microusd > 0),
+        retry_at=data.retry_at,
+    )
+
+
+def steered(counters: FailureCounters, reason: str) -> FailureCounters:
+    if reason == "check_failed":
+        return replace(counters, check_rounds=counters.check_rounds + 1)
+    if reason not in _ONCE:
+        return counters
+    counters = replace(counters, steered=counters.steered | {reason})
+    if reason != "repetition":
+        return counters
+    # A new window: the warning must have a chance before the same calls count against the agent.
+    return replace(counters, recent_calls=(), warned_calls=counters.recent_calls)
+
+
+def tool_answered(counters: FailureCounters, call: str, result: ToolCallCompleted) -> FailureCounters:
+    """A result of the agent's call. Progress takes back the warning about repetition."""
+    recent = remember(counters.recent_calls, call, result)
+    if recent is counters.recent_calls:
+        return counters
+    if is_progress(recent[-1], (*counters.warned_calls, *counters.recent_calls)):
+        counters = replace(counters, steered=counters.steered - {"repetition"})
+    return replace(counters, recent_calls=recent)
+
+
+def slept(counters: FailureCounters, reason: str) -> FailureCounters:
+    return replace(counters, provider_sleeps=counters.provider_sleeps + (reason == "provider"))
+
+
+def backoff(failures: int, cause: UUID, policy: Policy, *, retry_after_s: float | None) -> timedelta:
+    """The wait after the n-th failure in a row: exponential, and at least what the provider asked for.
+
+    Half of it is jitter, drawn from the id of the failed call so that a decision made again is the same decision.
+    """
+    ceiling = min(policy.first_backoff_s * 2.0 ** min(failures - 1, 30), policy.longest_backoff_s)
+    share = (cause.int % 1_000_003) / 1_000_003
+    wait = ceiling * (0.5 + 0.5 * share)
+    return timedelta(seconds=max(wait, _plausible(retry_after_s, policy)))
+
+
+def _plausible(retry_after_s: float | None, policy: Policy) -> float:
+    """Seconds; 0 for a wait that no provider means: not a number, negative, or longer than `longest_retry_after_s`."""
+    if retry_after_s is None or not 0 <= retry_after_s <= policy.longest_retry_after_s:
+        return 0.0
+    return retry_after_s

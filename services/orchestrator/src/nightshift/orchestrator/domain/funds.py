@@ -1,0 +1,84 @@
+"""The build's side of its money: grants, what calls take of them, and the worst case a call must be covered for."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from nightshift.contracts import prices
+from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, BudgetSettled
+from nightshift.orchestrator.domain.state import Call, Funds, Grant
+
+#: A grant that ends sooner than this is not begun: the call it pays for would outlive it.
+_MARGIN = timedelta(seconds=5)
+
+
+def worst_case(model: str, prompt_tokens: int, max_output_tokens: int) -> int:
+    """Microdollars that a call costs at most."""
+    return prices.worst_case(model, prompt_tokens, max_output_tokens)
+
+
+def covering(funds: Funds, amount: int, now: datetime) -> Grant | None:
+    """The oldest grant of which this much is left."""
+    for grant in funds.grants:
+        if grant.left_microusd >= amount and grant.expires_at > now + _MARGIN:
+            return grant
+    return None
+
+
+def winding_down(funds: Funds) -> bool:
+    """Whether nine tenths of the account's day are gone and the agent was not told today."""
+    if funds.day_limit is None or funds.warned_day == funds.day:
+        return False
+    return (funds.day_left + left(funds)) * 10 <= funds.day_limit
+
+
+def left(funds: Funds) -> int:
+    """What is left of all grants."""
+    return sum(max(grant.left_microusd, 0) for grant in funds.grants)
+
+
+def granted(funds: Funds, data: BudgetGranted) -> Funds:
+    grant = Grant(data.lease_id, data.amount_microusd, data.expires_at)
+    return replace(
+        funds,
+        grants=(*funds.grants, grant),
+        asked=None if funds.asked == data.lease_id else funds.asked,
+        refused_until=None,
+        day=data.day,
+        day_limit=data.day_limit_microusd,
+        day_left=data.left_today_microusd,
+    )
+
+
+def denied(funds: Funds, data: BudgetDenied) -> Funds:
+    if funds.asked != data.lease_id:
+        return funds
+    return replace(funds, asked=None, refused_until=data.refresh_at, day_left=data.left_today_microusd)
+
+
+def settled(funds: Funds, data: BudgetSettled) -> Funds:
+    return replace(funds, grants=tuple(grant for grant in funds.grants if grant.lease_id != data.lease_id))
+
+
+def taken(funds: Funds, lease_id: UUID, reserve: int) -> Funds:
+    """A call has started: its worst case is no longer free."""
+    return replace(funds, grants=_change(funds, lease_id, -reserve))
+
+
+def spent(funds: Funds, call: Call | None, cost: int) -> Funds:
+    """A call has ended: what it did not cost is free again."""
+    if call is None:
+        return replace(funds, spent=funds.spent + cost)
+    grants = _change(funds, call.lease_id, call.reserve_microusd - cost)
+    return replace(funds, grants=grants, spent=funds.spent + cost)
+
+
+def warned(funds: Funds, reason: str) -> Funds:
+    return replace(funds, warned_day=funds.day) if reason == "budget" else funds
+
+
+def _change(funds: Funds, lease_id: UUID, amount: int) -> tuple[Grant, ...]:
+    return tuple(
+        replace(grant, left_microusd=grant.left_microusd + amount) if grant.lease_id == lease_id else grant
+        for grant in funds.grants
+    )

@@ -1,0 +1,102 @@
+"""Where the agent works: its sandbox and preview, and what happened to them that the agent must be told."""
+
+from dataclasses import replace
+from typing import assert_never
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from nightshift.contracts.events.sandbox import (
+    PreviewOpened,
+    SandboxClosed,
+    SandboxEvent,
+    SandboxLost,
+    SandboxOpened,
+    SandboxPaused,
+    SandboxRestored,
+    ToolCallCompleted,
+)
+from nightshift.orchestrator.domain import conversation, failure_counters
+from nightshift.orchestrator.domain.state import BuildState, PreviewTarget, Workspace
+
+#: Paths named one by one to the agent.
+_NAMED = 20
+
+
+def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> BuildState:
+    match data:
+        case ToolCallCompleted():
+            return _completed(replace(state, cause=event_id), data)
+        case SandboxOpened():
+            # Another sandbox: what ran in the last one, its preview too, is gone.
+            return replace(state, workspace=Workspace(data.sandbox_id, news=state.workspace.news))
+        case SandboxRestored():
+            return replace(
+                state, workspace=replace(state.workspace, news=(*state.workspace.news, _restored(data)))
+            )
+        case SandboxLost():
+            news = (
+                "Your sandbox was lost. You go on in a fresh one with the workspace of the last snapshot: what was"
+                " written after it, installed or started is gone. Look at the workspace before you go on."
+            )
+            return replace(state, workspace=Workspace(news=(*state.workspace.news, news)))
+        case SandboxClosed():
+            return replace(state, workspace=Workspace(news=state.workspace.news))
+        case PreviewOpened():
+            return replace(state, workspace=_preview_opened(state.workspace, data))
+        case SandboxPaused():
+            return state
+        case _:
+            assert_never(data)
+
+
+def _completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
+    call = next((call for call in state.tool_calls if call.call_id == data.call_id), None)
+    if call is None or call.result is not None:
+        return state  # not asked for, or answered before: the first result stands
+    if call.preview is not None:
+        state = replace(state, workspace=port_opened(state.workspace, call.preview, data))
+    if call.purpose == "agent":
+        state = replace(state, counters=failure_counters.tool_answered(state.counters, call.digest, data))
+    return conversation.completed(state, data)
+
+
+def _preview_opened(workspace: Workspace, data: PreviewOpened) -> Workspace:
+    path = workspace.preview_path if workspace.preview_port == data.port else None
+    return replace(workspace, preview_port=data.port, preview_url=data.url, preview_path=path)
+
+
+def port_opened(workspace: Workspace, target: PreviewTarget, result: ToolCallCompleted) -> Workspace:
+    """The workspace after the agent's `open_port`. A path that answered stays when a later one does not."""
+    if workspace.preview_port != target.port or (result.is_error and workspace.preview_path is not None):
+        return workspace
+    return replace(workspace, preview_path=target.path)
+
+
+def preview_address(workspace: Workspace) -> str:
+    """The URL to show, with the path that the agent opened. Empty without a preview."""
+    url, path = workspace.preview_url or "", workspace.preview_path or "/"
+    has_path = urlsplit(url).path not in {"", "/"}
+    return url if not url or path == "/" or has_path else url.rstrip("/") + path
+
+
+def told(workspace: Workspace, reason: str) -> Workspace:
+    """The agent was told what happened to its sandbox."""
+    return replace(workspace, news=()) if reason == "sandbox_restored" else workspace
+
+
+def _restored(data: SandboxRestored) -> str:
+    if data.lost == (".",):
+        return (
+            "You are in a fresh sandbox, and its workspace is empty: your last snapshot could not be read, so nothing"
+            " of what you had made is there."
+        )
+    text = (
+        f"Your workspace was restored into a fresh sandbox from its last snapshot ({data.files} files)."
+        " Processes that you had started, servers too, no longer run; what you installed outside of the workspace"
+        " is gone."
+    )
+    if not data.lost:
+        return text
+    names = data.lost[:_NAMED]
+    more = f" and {len(data.lost) - len(names)} more" if len(data.lost) > len(names) else ""
+    return f"{text} These files could not be restored: {', '.join(names)}{more}."

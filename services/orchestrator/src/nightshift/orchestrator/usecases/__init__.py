@@ -1,0 +1,1 @@
+"""When the orchestrator acts: it runs builds, schedules them and takes requests."""

@@ -1,0 +1,36 @@
+"""How far a group is at each partition, asked from outside."""
+
+import pytest
+from tests.integration.bus.conftest import KafkaRig
+from tests.support.bus_suite import Seen, request
+from tests.support.waiting import eventually
+
+from nightshift.bus.kafka.progress import partition_progress
+from nightshift.bus.port import Outgoing, Subscription
+from nightshift.contracts.events.requests import BuildRequested
+
+pytestmark = pytest.mark.kafka
+
+
+async def test_each_partition_tells_what_is_unread_and_since_when(rig: KafkaRig) -> None:
+    group, topic, seen = f"{rig.topics.prefix}.r", rig.topics.requests, Seen()
+    async with rig.consumers(Subscription(topic, group, {BuildRequested: seen})):
+        await _send(rig, "b1", 0)
+        await eventually(lambda: seen.subjects == ["b1"], timeout=20)
+    await _send(rig, "b2", 1)
+    idle, waiting = await partition_progress(rig.settings, {group: topic})
+    assert (idle.partition, idle.committed, idle.end, idle.unread, idle.waiting_s) == (0, 1, 1, 0, None)
+    assert (waiting.partition, waiting.committed, waiting.unread) == (1, None, 1)
+    assert waiting.waiting_s is not None
+    assert 0 <= waiting.waiting_s < 60
+
+
+async def test_a_topic_that_does_not_exist_has_no_partitions(rig: KafkaRig) -> None:
+    assert await partition_progress(rig.settings, {"g": f"{rig.topics.prefix}.none"}) == []
+
+
+async def _send(rig: KafkaRig, build: str, partition: int) -> None:
+    message = request(build)
+    await rig.producer.send(
+        [Outgoing(rig.topics.requests, message.key, message.value, message.headers, partition)]
+    )

@@ -1,0 +1,105 @@
+"""What the adapter reads from a provider that refuses: how long to wait, whether anything may be billed, and why."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from nightshift.contracts.events.build import Usage
+from nightshift.orchestrator.adapters.claude import ClaudeModel
+from nightshift.orchestrator.domain.commands import CallFailed
+from nightshift.orchestrator.ports import CallError, UsageMeter
+
+
+@asynccontextmanager
+async def provider(status: str, body: str, *headers: str) -> AsyncIterator[str]:
+    """A server that answers every request with these bytes. Yields its URL."""
+    lines = [f"HTTP/1.1 {status}", *headers, f"content-length: {len(body)}", "connection: close", "", body]
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(2)  # the body `{}`
+        writer.write("\r\n".join(lines).encode())
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(respond, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def failure(status: str, body: str, *headers: str) -> CallFailed:
+    async with provider(status, body, *headers) as url, ClaudeModel(api_key="any", base_url=url) as claude:
+        with pytest.raises(CallError) as failed:
+            await claude.answer(b"{}", UsageMeter())
+    return failed.value.failure
+
+
+def refusal(kind: str = "rate_limit_error", message: str = "slow down") -> str:
+    return json.dumps({"type": "error", "error": {"type": kind, "message": message}})
+
+
+def stream(*events: dict) -> str:
+    return "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("retry-after: 7", 7.0),
+        ("retry-after: 7.5", 7.5),
+        ("retry-after-ms: 250", 0.25),
+        ("retry-after: -3", 0.0),
+        ("retry-after: 99999999999999", 99999999999999.0),
+        (f"retry-after: {'9' * 400}", None),
+        ("retry-after: nan", None),
+        ("retry-after: inf", None),
+        ("retry-after-ms: nan", None),
+        ("retry-after-ms: 1e999", None),
+        ("retry-after: soon", None),
+        ("retry-after: Fri, 99999999999999999999 Dec 2026 23:59:59 GMT", None),
+        ("retry-after: Sun, 06 Nov 1994 08:49:37 GMT", 0.0),
+    ],
+)
+async def test_retry_after_is_read_as_finite_seconds(header: str, seconds: float | None):
+    assert (await failure("429 Too Many Requests", refusal(), header)).retry_after_s == seconds
+
+
+async def test_a_date_far_away_is_read_as_finite_seconds():
+    refused = await failure("429 Too Many Requests", refusal(), "retry-after: Fri, 31 Dec 9999 23:59:59 GMT")
+    assert refused.retry_after_s is not None
+    assert refused.retry_after_s > 86_400 * 365
+
+
+@pytest.mark.parametrize(
+    "status", ["400 Bad Request", "413 Payload Too Large", "429 Too Many", "529 Overloaded"]
+)
+async def test_a_call_that_was_refused_may_not_be_billed(status: str):
+    refused = await failure(status, refusal())
+    assert (refused.maybe_billed, refused.usage) == (False, None)
+
+
+START = {
+    "type": "message_start",
+    "message": {"id": "msg_1", "model": "m", "usage": {"input_tokens": 7, "output_tokens": 1}},
+}
+OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
+
+
+async def test_an_error_in_place_of_a_message_is_a_refusal():
+    refused = await failure("200 OK", stream(OVERLOADED), "content-type: text/event-stream")
+    assert (refused.kind, refused.maybe_billed, refused.usage) == ("overloaded", False, None)
+
+
+async def test_an_error_after_the_message_began_is_billed_as_stated():
+    broken = await failure("200 OK", stream(START, OVERLOADED), "content-type: text/event-stream")
+    assert (broken.kind, broken.maybe_billed) == ("overloaded", True)
+    assert broken.usage == Usage(input_tokens=7, output_tokens=1)
+
+
+async def test_an_account_without_credit_is_refused_like_a_key():
+    message = "Your credit balance is too low to access the Anthropic API."
+    refused = await failure("400 Bad Request", refusal("invalid_request_error", message))
+    assert (refused.kind, refused.status) == ("auth", 400)

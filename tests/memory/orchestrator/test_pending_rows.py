@@ -1,0 +1,55 @@
+"""The rows of `pending` that the orchestrator's events leave behind: none outlives its purpose."""
+
+import pytest
+
+from nightshift.contracts import ids
+from nightshift.contracts.events.build import (
+    BuildAccepted,
+    BuildCancelled,
+    BuildFailed,
+    BuildReady,
+    BuildWoken,
+    CheckpointSaved,
+    SleepRequested,
+)
+from nightshift.contracts.model import Event
+from nightshift.eventlog.memory import MemoryEventLog, MemoryTables
+from nightshift.eventlog.port import NewEvent, build_stream
+
+ACCEPTED = BuildAccepted(
+    build_id="b1",
+    project_id="p1",
+    account_id="a1",
+    idea_brief="An app.",
+    model="scripted-1",
+    turn_limit=9,
+    tool_call_limit=9,
+)
+CHECKPOINT = CheckpointSaved(turn=1)
+ASLEEP = SleepRequested(reason="budget", account_id="a1")
+READY = BuildReady(
+    project_id="p1", sandbox_id="s", preview_url="", build_version=1, cost_microusd=0, turns=1, tool_calls=1
+)
+FAILED = BuildFailed(reason="deadline", detail="over", cost_microusd=0, turns=1)
+CANCELLED = BuildCancelled(reason="enough", cost_microusd=0, turns=1)
+
+
+async def rows(*events: Event) -> set[str]:
+    """What is pending after these events, without the subject."""
+    tables = MemoryTables()
+    new = [NewEvent(event, ids.request_cause("test", str(number))) for number, event in enumerate(events)]
+    await MemoryEventLog(tables).append(build_stream("b1"), new)
+    return {f"{item.kind} {item.key}".replace(" b1", "") for item in tables.pending.values()}
+
+
+async def test_a_sleep_opens_its_snapshot():
+    assert await rows(ACCEPTED, ASLEEP) == {"build", "sleeper", "snapshot/pre_sleep"}
+
+
+async def test_a_wake_closes_the_snapshot_before_the_sleep():
+    assert await rows(ACCEPTED, ASLEEP, BuildWoken(reason="person")) == {"build"}
+
+
+@pytest.mark.parametrize("end", [READY, FAILED, CANCELLED], ids=lambda end: end.type)
+async def test_an_end_leaves_only_its_own_snapshot(end: Event):
+    assert await rows(ACCEPTED, CHECKPOINT, ASLEEP, end) == {"snapshot/completion"}

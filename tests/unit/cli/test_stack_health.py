@@ -1,0 +1,82 @@
+"""`ps` and `doctor` report a process that keeps restarting, and work that waits longer than it should."""
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from nightshift.cli import diagnosis
+from nightshift.cli.commands import ps as ps_command
+from nightshift.contracts.model import PendingKind
+from nightshift.devstack.stack.restarts import Exit, RestartReport
+from nightshift.eventlog.port import StalePending
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def report(exits: int) -> RestartReport:
+    seconds = range(exits)
+    return RestartReport(tuple(Exit(NOW + timedelta(seconds=s), 1, "no such role") for s in seconds), NOW)
+
+
+@pytest.fixture
+def stack(monkeypatch):
+    """A stack with a relay and two orchestrators; the test sets the restarts."""
+    restarts: dict[str, RestartReport] = {}
+    described = {
+        "postgres": {"dsn": "postgresql://u:secret@h/d", "pid": None},
+        "services": {"relay": [{"pid": os.getpid()}], "orchestrator": [{"pid": os.getpid()}] * 2},
+    }
+    for module in (diagnosis, ps_command):
+        monkeypatch.setattr(module, "read_stack", lambda home: json.loads(json.dumps(described)))
+        monkeypatch.setattr(module, "read_restarts", lambda home: restarts)
+    return restarts
+
+
+def test_ps_reports_a_service_that_keeps_restarting(stack, capsys, tmp_path) -> None:
+    stack |= {"orchestrator #2": report(3), "relay": report(1)}
+    ps_command.ps(home=tmp_path)
+    out, err = capsys.readouterr()
+    states = {line.split("  ")[0]: line for line in out.splitlines()}
+    assert "keeps restarting" in states["orchestrator #2"]
+    assert "runs" in states["orchestrator"]
+    assert "runs" in states["relay"]
+    assert "not started by this stack" in states["postgres"]
+    assert "orchestrator #2 exited 3 times in 1 s, last exit code 1: no such role" in err
+    assert "secret" not in out
+    ps_command.ps(home=tmp_path, json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["services"]["orchestrator"][1]["restarts"]["keeps_restarting"] is True
+    assert told["services"]["relay"][0]["restarts"]["exits"] == 1
+    assert "restarts" not in told["services"]["orchestrator"][0]
+
+
+async def test_doctor_fails_when_a_service_keeps_restarting(stack, tmp_path) -> None:
+    assert (await diagnosis.check_processes(tmp_path)).status == "pass"
+    stack["relay"] = report(1)
+    assert (await diagnosis.check_processes(tmp_path)).status == "pass"
+    stack["orchestrator #2"] = report(4)
+    found = await diagnosis.check_processes(tmp_path)
+    assert found.status == "fail"
+    assert "orchestrator #2 exited 4 times" in found.detail
+    assert found.fix == f"read {tmp_path}/logs/orchestrator-2.log"
+
+
+async def test_doctor_names_work_that_outlived_its_purpose(monkeypatch, tmp_path) -> None:
+    row = StalePending(PendingKind.BUDGET_REQUEST, str(UUID(int=1)), "build-b7", NOW, None, "build_ended")
+    rows: list[StalePending] = []
+
+    async def stale(home):
+        return rows
+
+    monkeypatch.setattr(diagnosis, "stale_rows", stale)
+    assert (await diagnosis.check_pending(tmp_path)).status == "pass"
+    rows.append(row)
+    found = await diagnosis.check_pending(tmp_path)
+    assert found.status == "fail"
+    assert "1 row" in found.detail
+    assert "budget_request" in found.detail
+    assert "build_ended" in found.detail
+    assert "nightshift log b7" in found.fix
