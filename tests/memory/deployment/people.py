@@ -40,6 +40,7 @@ async def ask_for_build(deployment: SimulatedDeployment, build_id: str) -> None:
     while not deployment.recorded(build_id) and (deadline is None or world.now() < deadline):
         await deployment.request(request, name=f"build/{build_id}", subject=build_id)
         await asyncio.sleep(5)
+    deployment.given_up.add(build_id)
 
 
 async def cancel_build(deployment: SimulatedDeployment, build_id: str) -> None:

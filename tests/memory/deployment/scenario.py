@@ -117,7 +117,7 @@ def verdict(deployment: SimulatedDeployment) -> list[str]:
     for build_id in deployment.build_ids:
         events = deployment.events(build_id)
         found += [f"{build_id}: {fault}" for fault in build_invariants.violations(events)]
-        if not any(map(_expected_end, events)):
+        if events and not any(map(_expected_end, events)):
             found.append(f"{build_id} neither got ready nor was cancelled nor missed its deadline")
     for letter in deployment.broker.dead_letters:
         if letter.event.data.owner is not Owner.OUTSIDE:
