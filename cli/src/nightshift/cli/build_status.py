@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from nightshift.cli.text import short, text_of
-from nightshift.cli.waits import Owed, Wait, model_wait, sleep_wait
+from nightshift.cli.waits import Owed, Wait, model_wait, overslept, sleep_wait
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, WakeRequested
 from nightshift.contracts.events.build import (
     BudgetRequested,
@@ -82,7 +82,7 @@ class BuildStatus:
         if self.blocked is None and self.unanswered is not None:
             return self.unanswered.late(now)
         if self.asleep_until is not None and now > self.asleep_until:
-            return Owed("its wake is due", "budget service", self.asleep_until).late(now) or self.blocked
+            return overslept(self.account_id, self.asleep_until, now) or self.blocked
         return self.blocked
 
     def as_json(self, now: datetime) -> dict[str, Any]:
