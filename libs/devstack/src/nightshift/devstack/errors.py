@@ -6,7 +6,7 @@ DevstackError
     ├── BinaryMissing   a server's program is not installed
     ├── PortTaken       a port asked for by number is in use
     ├── HomeInUse       another stack runs on this home
-    ├── PlaceUnusable   a folder that we or the database's user cannot use
+    ├── DirectoryUnusable   a folder that we or the database's user cannot use
     ├── BadPlan         what was asked for does not fit together
     └── BadScenario     a scenario file says something the scripted model does not understand
 """
@@ -44,7 +44,7 @@ class HomeInUse(DevstackError, ConfigurationError):
     """Another stack runs on this home."""
 
 
-class PlaceUnusable(DevstackError, ConfigurationError):
+class DirectoryUnusable(DevstackError, ConfigurationError):
     """A home that cannot be made, or a data folder that the user of PostgreSQL cannot use."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nightshift.devstack.model.conversation import Conversation
-from nightshift.devstack.model.scenario import Match, Placed, Scenario, Turn
+from nightshift.devstack.model.scenario import Match, PositionedTurn, Scenario, Turn
 
 _SHOWN = 300
 
@@ -22,25 +22,25 @@ class Chooser:
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
-        self._placed = tuple(scenario.placed())
+        self._turns = tuple(scenario.positioned())
         self._used: dict[tuple[str, int], int] = {}
 
-    def choose(self, conversation: Conversation) -> Placed:
+    def choose(self, conversation: Conversation) -> PositionedTurn:
         """The first turn of the file whose position and match fit, and which is not used up. Raises NoAnswer."""
         position, looked_at = conversation.assistant_turns, []
-        for placed in self._placed:
-            if placed.positions is not None and position not in placed.positions:
+        for chosen in self._turns:
+            if chosen.positions is not None and position not in chosen.positions:
                 continue
-            missed = _missed(placed.turn.match, conversation)
+            missed = _missed(chosen.turn.match, conversation)
             if missed is not None:
-                looked_at.append(f"{placed.label} {missed}")
+                looked_at.append(f"{chosen.label} {missed}")
                 continue
-            if not self._take(placed, conversation):
-                looked_at.append(f"{placed.label} was used up by this conversation")
+            if not self._take(chosen, conversation):
+                looked_at.append(f"{chosen.label} was used up by this conversation")
                 continue
-            return placed
+            return chosen
         seen = (
-            "; ".join(looked_at) or f"it has no turn for this position, only {len(self._placed)} turns in all"
+            "; ".join(looked_at) or f"it has no turn for this position, only {len(self._turns)} turns in all"
         )
         raise NoAnswer(
             f"scenario '{self._scenario.name}' has no answer after {position} assistant turns: {seen}. "
@@ -73,11 +73,11 @@ class Chooser:
         calls = tuple(call.model_copy(update={"input": walk(call.input)}) for call in turn.calls)
         return turn.model_copy(update={"say": walk(turn.say), "think": walk(turn.think), "calls": calls})
 
-    def _take(self, placed: Placed, conversation: Conversation) -> bool:
-        if placed.turn.limit is None:
+    def _take(self, chosen: PositionedTurn, conversation: Conversation) -> bool:
+        if chosen.turn.limit is None:
             return True
-        key = (conversation.digest, placed.number)
-        if self._used.get(key, 0) >= placed.turn.limit:
+        key = (conversation.digest, chosen.number)
+        if self._used.get(key, 0) >= chosen.turn.limit:
             return False
         self._used[key] = self._used.get(key, 0) + 1
         return True

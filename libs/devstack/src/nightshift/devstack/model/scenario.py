@@ -191,20 +191,20 @@ class Scenario(_Part):
 
     _lines: tuple[int, ...] = ()
 
-    def placed(self) -> "Iterator[Placed]":
+    def positioned(self) -> "Iterator[PositionedTurn]":
         """Every turn with the positions it stands for, in the order of the file."""
         position = 0
         for index, turn in enumerate(self.turns):
             line = self._lines[index] if index < len(self._lines) else None
             if turn.at == "any":
-                yield Placed(turn, index + 1, line, None)
+                yield PositionedTurn(turn, index + 1, line, None)
                 continue
             start = position if turn.at is None else turn.at
-            yield Placed(turn, index + 1, line, range(start, start + turn.repeat))
+            yield PositionedTurn(turn, index + 1, line, range(start, start + turn.repeat))
             position = start if turn.fails else start + turn.repeat
 
 
-class Placed:
+class PositionedTurn:
     """A turn, its number and line in the file, and its positions (none: any)."""
 
     def __init__(self, turn: Turn, number: int, line: int | None, positions: range | None) -> None:

@@ -10,7 +10,7 @@ from nightshift.devstack.model.answer import count_tokens, error_body, message_o
 from nightshift.devstack.model.choice import Chooser, NoAnswer
 from nightshift.devstack.model.conversation import Conversation, Invalid, validate
 from nightshift.devstack.model.request_log import RequestLog
-from nightshift.devstack.model.scenario import Placed, Scenario, Turn
+from nightshift.devstack.model.scenario import PositionedTurn, Scenario, Turn
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -61,36 +61,36 @@ class ModelServer:
 
     async def _messages(self, request: "_Request") -> None:
         conversation = request.conversation()
-        placed, turn = self._choose(conversation)
+        chosen, turn = self._choose(conversation)
         await asyncio.sleep(turn.delay)
         if turn.status is not None:
             raise _Failure(
                 turn.status,
-                turn.message or f"the scenario says so ({placed.label})",
+                turn.message or f"the scenario says so ({chosen.label})",
                 turn.error_type,
                 turn.retry_after,
-                placed.label,
+                chosen.label,
             )
         message = message_of(turn, conversation)
-        self._note(request, 200, placed.label)
+        self._note(request, 200, chosen.label)
         if conversation.body.get("stream"):
             await request.stream(_events(message, turn), pause=turn.pause, whole=turn.cut_after is None)
         else:
             await request.answer_with_fault(message, turn)
 
-    def _choose(self, conversation: Conversation) -> tuple[Placed, Turn]:
+    def _choose(self, conversation: Conversation) -> tuple[PositionedTurn, Turn]:
         try:
-            placed = self._chooser.choose(conversation)
-            turn = self._chooser.fill(placed.turn, conversation)
+            chosen = self._chooser.choose(conversation)
+            turn = self._chooser.fill(chosen.turn, conversation)
         except NoAnswer as error:
             raise _Failure(400, str(error)) from None
         unknown = {call.tool for call in turn.calls} - conversation.tools
         if unknown:
             offered = ", ".join(sorted(conversation.tools)) or "none"
             raise _Failure(
-                400, f"{placed.label} calls {', '.join(sorted(unknown))}; tools on offer: {offered}"
+                400, f"{chosen.label} calls {', '.join(sorted(unknown))}; tools on offer: {offered}"
             )
-        return placed, turn
+        return chosen, turn
 
     def _note(self, request: "_Request", status: int, turn: str | None) -> None:
         if request.method == "POST":

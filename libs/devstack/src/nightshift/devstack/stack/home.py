@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import psutil
 
-from nightshift.devstack.errors import HomeInUse, PlaceUnusable
+from nightshift.devstack.errors import DirectoryUnusable, HomeInUse
 
 _LOCK, _STACK, _PORTS = "stack.lock", "stack.json", "ports.json"
 _SNAPSHOT_KEY = "snapshot.key"
@@ -43,7 +43,7 @@ def _opened(home: Path) -> TextIO:
         home.mkdir(parents=True, exist_ok=True)
         return (home / _LOCK).open("a+", encoding="utf-8")
     except OSError as error:
-        raise PlaceUnusable(
+        raise DirectoryUnusable(
             f"{home} cannot be the folder of a stack: {error.strerror}",
             hint="choose another folder with --home",
         ) from error

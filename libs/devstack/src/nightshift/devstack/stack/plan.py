@@ -21,6 +21,8 @@ SERVICES: Mapping[str, str] = {
 }
 _NEEDED = ("postgres", "kafka", "s3")
 _LAST_PORT = 65_535
+#: The variable with the megabytes at which the embedded broker is restarted.
+_BROKER_MEMORY = "NIGHTSHIFT_BROKER_MEMORY_MB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def make_plan(
         ports={part: port for part, port in (ports or {}).items() if port},
         scenario=scenario,
         environ=environ,
-        broker_memory_mb=_megabytes(environ, "NIGHTSHIFT_BROKER_MEMORY_MB"),
+        broker_memory_mb=_megabytes(environ),
         topics=Topics(prefix=environ.get("NIGHTSHIFT_TOPIC_PREFIX") or Topics().prefix),
     )
     _check_needs(plan)
@@ -102,14 +104,14 @@ def is_installed(service: str) -> bool:
     )
 
 
-def _megabytes(environ: Mapping[str, str], name: str) -> float:
-    value = environ.get(name, "").strip() or DEFAULT_LIMIT_MB
+def _megabytes(environ: Mapping[str, str]) -> float:
+    value = environ.get(_BROKER_MEMORY, "").strip() or DEFAULT_LIMIT_MB
     try:
         if (number := float(value)) > 0:
             return number
     except ValueError:
         pass
-    raise BadPlan(f"{name}={value} is not a number above 0", hint="give megabytes, such as 64")
+    raise BadPlan(f"{_BROKER_MEMORY}={value} is not a number above 0", hint="give megabytes, such as 64")
 
 
 def _complete(given: Given, environ: Mapping[str, str], scenario: Path | None) -> Given:

@@ -21,7 +21,7 @@ from nightshift.devstack.stack.restarts import Exit, RestartRecord, last_words
 from nightshift.devstack.stack.units import Part, ServiceReplica
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 10.0
-_MEMORY_LOOK_SECONDS, _REFILL_SECONDS = 5.0, 30.0
+_MEMORY_LOOK_SECONDS, _REFILL_SECONDS = 2.0, 8.0
 _STEADY_SECONDS = 30.0  # a process that ran this long restarts with the shortest delay
 
 

@@ -1,4 +1,4 @@
-"""What the lanes share: each runs a command against a server that is not of the embedded stack."""
+"""Shared by the scripts that run a command against a server which the embedded stack does not have."""
 
 import os
 import re
@@ -17,8 +17,8 @@ LOOPBACK = "127.0.0.1"
 MISSING = 4  # the exit code for what is not set up, as everywhere in Nightshift
 
 
-class LaneError(Exception):
-    """What went wrong, and what a person can do about it."""
+class SetupError(Exception):
+    """The server cannot be set up or started. `hint` says what to do."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -26,7 +26,7 @@ class LaneError(Exception):
 
 
 def require_java() -> None:
-    """Make sure that `java` (17 or newer) and `mvn` are there; as root, install what is missing."""
+    """Raise SetupError without Java 17 or newer and Maven. As root on Debian, install what is missing first."""
     packages = {"java": "default-jre-headless", "mvn": "maven"}
     missing = [package for command, package in packages.items() if shutil.which(command) is None]
     if missing and os.geteuid() == 0 and shutil.which("apt-get"):
@@ -38,25 +38,25 @@ def require_java() -> None:
         subprocess.run(install, check=False, stdout=sys.stderr, env=environment)
         missing = [package for command, package in packages.items() if shutil.which(command) is None]
     if missing:
-        raise LaneError(
-            "this lane needs Java 17 and Maven, and they are not on this machine",
+        raise SetupError(
+            "Java 17 and Maven are needed, and this machine lacks them",
             f"apt-get install {' '.join(missing)}",
         )
     answer = subprocess.run(["java", "-version"], check=True, capture_output=True, text=True).stderr
     found = re.search(r'version "(\d+)', answer)
     if found is None or int(found.group(1)) < 17:
-        raise LaneError(f"Java is too old: {answer.splitlines()[0]}", "install Java 17 or newer")
+        raise SetupError(f"Java is too old: {answer.splitlines()[0]}", "install Java 17 or newer")
 
 
 def maven(recipe: Path, *goal: str) -> None:
-    """Run a goal of Maven's; it compares the checksums of what it fetches. Raises LaneError."""
+    """Run a goal of Maven, which checks the checksums of what it fetches. Raises SetupError when it fails."""
     command = ["mvn", "--batch-mode", "--quiet", "--strict-checksums", "--file", str(recipe), *goal]
     if subprocess.run(command, check=False, stdout=sys.stderr).returncode != 0:
-        raise LaneError("Maven could not fetch what this lane runs", "look at Maven's messages above")
+        raise SetupError("Maven could not fetch the server", "look at Maven's messages above")
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on right now."""
+    """Return ports of the loopback interface on which nothing listens now."""
     probes = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
     try:
         return [probe.getsockname()[1] for probe in probes]
@@ -66,12 +66,12 @@ def free_ports(count: int) -> list[int]:
 
 
 def say(text: str) -> None:
-    """To stderr, under the name of the lane."""
-    print(f"{Path(sys.argv[0]).stem.removesuffix('_lane')}: {text}", file=sys.stderr, flush=True)
+    """Print a line to stderr, after the name of the server."""
+    print(f"{Path(sys.argv[0]).stem.removesuffix('_server')}: {text}", file=sys.stderr, flush=True)
 
 
 def split_command(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """What stands before `--`, and the command after it."""
+    """Return the arguments before `--`, and the command after it."""
     if "--" not in arguments:
         return arguments, []
     at = arguments.index("--")
@@ -79,14 +79,14 @@ def split_command(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def finish(work: Callable[[], int]) -> int:
-    """Do the lane's work and return its exit code; what is missing is said with a hint.
+    """Run the script's work and return its exit code. A SetupError is printed with its hint and becomes exit code 4.
 
-    A signal ends the lane the way an exception does, so that its server is stopped.
+    SIGTERM raises SystemExit, so that the work can stop its server.
     """
     signal.signal(signal.SIGTERM, _leave)
     try:
         return work()
-    except LaneError as error:
+    except SetupError as error:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
         return MISSING
     except KeyboardInterrupt:
