@@ -120,7 +120,7 @@ def _last_snapshot_failed(events: Sequence[RecordedEvent]) -> bool:
     return any(failed.reason == "completion" for failed in of(events, SnapshotFailed))
 
 
-async def test_a_finished_build_at_nineteen_twentieths_of_its_money_is_ready(job: MainJob) -> None:
+async def test_a_done_build_with_a_twentieth_of_its_money_is_ready(job: MainJob) -> None:
     await job.open_account("nearly", day_microusd=1_100_000)
     build_id = await job.ask("almost all the money", account="nearly")
     events = await job.until(build_id, ended, what="ended")

@@ -13,12 +13,13 @@ from tests.support.waiting import eventually
 from nightshift.bus.kafka import fetch_pace
 from nightshift.bus.kafka.consumers import KafkaConsumers
 from nightshift.bus.port import Outgoing, Subscription
+from nightshift.bus.port import Partition as TopicPartition
 from nightshift.bus.publish_notifications import CHANNEL, PostgresWakes
 from nightshift.contracts.events.build import CheckpointSaved
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.database import Database, PgConfig
-from nightshift.relay.adapters.postgres import PostgresLeaderSessions
-from nightshift.relay.domain.records import Lane, LastPublished
+from nightshift.relay.adapters.leader_session import PostgresLeaderSessions
+from nightshift.relay.domain.records import LastPublished
 
 
 @asynccontextmanager
@@ -84,10 +85,10 @@ async def test_the_relay_tells_each_topic_once_after_an_acknowledgement(database
         )
         async with sessions.open([0]) as session:
             assert await session.lead()
-            lanes = [Lane(topic, part) for topic in ("build", "sandbox") for part in (0, 1)]
+            lanes = [TopicPartition(topic, part) for topic in ("build", "sandbox") for part in (0, 1)]
             places = [LastPublished(lane, 1, uuid4(), "build-b", 1) for lane in lanes]
             await session.move({0: 1}, places)
-            await session.move({0: 2}, [LastPublished(Lane("other", 0), 1, uuid4(), "build-b", 2)])
+            await session.move({0: 2}, [LastPublished(TopicPartition("other", 0), 1, uuid4(), "build-b", 2)])
             await eventually(lambda: "other" in rung)
         assert sorted(rung) == ["build", "other", "sandbox"]
 

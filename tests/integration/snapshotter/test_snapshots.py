@@ -153,7 +153,7 @@ async def test_unchanged_content_is_not_sent_again(rig: SnapshotRig) -> None:
     assert second.uploaded_bytes < first.uploaded_bytes
 
 
-async def test_before_a_sleep_the_exact_tree_is_saved_and_comes_back_in_another_sandbox(
+async def test_the_tree_before_a_sleep_is_restored_in_another_sandbox(
     rig: SnapshotRig,
 ) -> None:
     sandbox = await rig.begin()
@@ -199,7 +199,7 @@ async def test_a_tree_of_several_packs_goes_to_s3_and_comes_back(tmp_path: Path,
             await objects.delete(info.key)
 
 
-async def test_a_store_that_fails_twice_is_tried_again_and_each_failure_is_told(rig: SnapshotRig) -> None:
+async def test_each_failure_of_a_store_is_told_and_tried_again(rig: SnapshotRig) -> None:
     await rig.begin()
     rig.objects.failures = 2
     await rig.add(CheckpointSaved(turn=1), SLEEP)
@@ -209,7 +209,7 @@ async def test_a_store_that_fails_twice_is_tried_again_and_each_failure_is_told(
     assert len(await rig.facts(SnapshotSaved)) == 1
 
 
-async def test_a_store_that_always_fails_ends_in_a_final_failure_and_nothing_waits(rig: SnapshotRig) -> None:
+async def test_before_a_sleep_the_last_failed_attempt_is_final(rig: SnapshotRig) -> None:
     await rig.begin()
     rig.objects.failures = 10**6
     await rig.add(SLEEP)

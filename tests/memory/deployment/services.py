@@ -25,8 +25,8 @@ from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import NewEvent, PendingItem, RecordedEvent
 from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
 from nightshift.orchestrator.handlers import Handlers
+from nightshift.orchestrator.usecases.build_requests import BuildRequests
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, SchedulerSettings
-from nightshift.orchestrator.usecases.requests import Builds
 from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
 from nightshift.snapshotter.domain.workspace import WantedSnapshot, Workspace, evolve
 
@@ -51,7 +51,7 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
         lambda build_id: Runner(build_id, dependencies),
         settings=SchedulerSettings(owner=actor, capacity=2, lease_s=LEASE_S, look_every_s=1.0),
     )
-    builds = Builds(repository, scheduler, policy=deployment.policy, clock=world.now)
+    builds = BuildRequests(repository, scheduler, policy=deployment.policy, clock=world.now)
     handlers = Handlers(builds, scheduler)
     subscriptions = (
         handlers.on_requests(),
@@ -60,7 +60,7 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
         handlers.on_builds(),
     )
     consumers = [Consumer(world, deployment.broker, name, one) for one in subscriptions]
-    await _run(deployment, [scheduler.keep(), *(consumer.run() for consumer in consumers)])
+    await _run(deployment, [scheduler.run(), *(consumer.run() for consumer in consumers)])
     await scheduler.close()
 
 

@@ -94,4 +94,4 @@ def test_only_an_end_is_tried_without_an_end() -> None:
 
 def test_the_log_tells_few_of_many_failures() -> None:
     retries = SnapshotRetries()
-    assert [attempt for attempt in range(1, 101) if retries.is_told(attempt)] == [1, 2, 4, 8, 16, 32, 64]
+    assert [attempt for attempt in range(1, 101) if retries.is_recorded(attempt)] == [1, 2, 4, 8, 16, 32, 64]

@@ -1,4 +1,4 @@
-"""Which messages the snapshotter reads. Each only names a build: what it needs, the use case reads from the log."""
+"""Which messages the snapshotter reads. A message only names a build; the use case reads from the log what it needs."""
 
 import asyncio
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The gateway's facts: what came of tool calls, and the life of sandboxes."""
+"""The sandbox-gateway's facts: the results of tool calls, and the lifecycle of sandboxes."""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
@@ -39,7 +39,7 @@ def _closed(subject: str) -> Sequence[Pending]:
 
 
 class SandboxOpened(_SandboxFact):
-    """A sandbox of the build runs. `generation` counts them: 0, 1, 2…"""
+    """A sandbox of the build runs. `generation` numbers the build's sandboxes from 0."""
 
     type: ClassVar[Literal["sandbox.opened"]] = "sandbox.opened"
     version: ClassVar[Literal[1]] = 1
@@ -53,7 +53,10 @@ class SandboxOpened(_SandboxFact):
 
 
 class SandboxRestored(_SandboxFact):
-    """The workspace of `from_snapshot` is in the sandbox, digest compared. What differed was healed or is in `lost`."""
+    """The files of `from_snapshot` are in the sandbox. `lost` names those that could not be restored.
+
+    `healed` counts files that differed at first and were written again.
+    """
 
     type: ClassVar[Literal["sandbox.restored"]] = "sandbox.restored"
     version: ClassVar[Literal[1]] = 1
@@ -67,7 +70,7 @@ class SandboxRestored(_SandboxFact):
 
 
 class ToolCallCompleted(_SandboxFact):
-    """The one result of a call. `output` is what the agent sees; `blocks` instead, where it is more than text."""
+    """The only result of a tool call. The agent gets `blocks` when they are present, and `output` otherwise."""
 
     type: ClassVar[Literal["tool_call.completed"]] = "tool_call.completed"
     version: ClassVar[Literal[1]] = 1
@@ -92,7 +95,7 @@ class ToolCallCompleted(_SandboxFact):
 
 
 class SandboxPaused(_SandboxFact):
-    """Kept asleep by its provider, with all its state: no snapshot could be saved."""
+    """The provider paused the sandbox with all its state, because no snapshot could be saved."""
 
     type: ClassVar[Literal["sandbox.paused"]] = "sandbox.paused"
     version: ClassVar[Literal[1]] = 1
@@ -102,7 +105,7 @@ class SandboxPaused(_SandboxFact):
 
 
 class SandboxLost(_SandboxFact):
-    """The provider no longer has it. The workspace comes back from the newest snapshot into a new one."""
+    """The provider no longer has the sandbox. The newest snapshot is restored into a new one."""
 
     type: ClassVar[Literal["sandbox.lost"]] = "sandbox.lost"
     version: ClassVar[Literal[1]] = 1
@@ -115,7 +118,7 @@ class SandboxLost(_SandboxFact):
 
 
 class SandboxClosed(_SandboxFact):
-    """Given back to its provider; nothing of it costs any more."""
+    """The sandbox was closed and costs nothing any more."""
 
     type: ClassVar[Literal["sandbox.closed"]] = "sandbox.closed"
     version: ClassVar[Literal[1]] = 1
@@ -153,7 +156,7 @@ class SandboxStalled(_SandboxFact):
 
 
 class PreviewOpened(_SandboxFact):
-    """A port of the sandbox answers at this URL."""
+    """A server in the sandbox answers at `url`, from outside."""
 
     type: ClassVar[Literal["preview.opened"]] = "preview.opened"
     version: ClassVar[Literal[1]] = 1

@@ -1,1 +1,1 @@
-"""The snapshotter's side of the outside world."""
+"""Adapters of the ports: the sandbox driver and the snapshot store."""

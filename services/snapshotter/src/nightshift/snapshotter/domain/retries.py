@@ -1,4 +1,4 @@
-"""How often a failing snapshot is tried, when trying ends, and which failures the log tells."""
+"""When a failed snapshot is retried, when its failure is final, and which failures the log records."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from nightshift.eventlog.backoff import Backoff
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRetries:
-    """The rules of trying again. `pre_sleep_attempts`: after these the gateway pauses the sandbox with its files."""
+    """When to retry. After `pre_sleep_attempts` failures before a sleep the gateway pauses the sandbox instead."""
 
     pre_sleep_attempts: int = 5
     backoff: Backoff = field(default_factory=lambda: Backoff(first_s=0.5, cap_s=30.0))
@@ -23,6 +23,6 @@ class SnapshotRetries:
             return False
         return reason == "checkpoint" or attempt >= self.pre_sleep_attempts
 
-    def is_told(self, attempt: int) -> bool:
-        """Return whether the log tells this failure: attempts 1, 2, 4, 8…, so that a long outage writes few events."""
+    def is_recorded(self, attempt: int) -> bool:
+        """Return whether the log records this failure: attempts 1, 2, 4, 8…, so that an outage writes few events."""
         return attempt & (attempt - 1) == 0

@@ -1,4 +1,4 @@
-"""Which snapshots a build's workspace needs now: a fold of its stream."""
+"""Which snapshots a build's workspace needs now, folded from its stream."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -33,7 +33,7 @@ class Workspace:
 
     @property
     def next(self) -> WantedSnapshot | None:
-        """The snapshot to make now, or None when nothing is wanted."""
+        """Return the snapshot to make now, or None when nothing is wanted."""
         return next((self.wanted[reason] for reason in ORDER if reason in self.wanted), None)
 
 

@@ -1,1 +1,1 @@
-"""What the snapshotter does."""
+"""The use case of the snapshotter: make the snapshots that a build needs."""

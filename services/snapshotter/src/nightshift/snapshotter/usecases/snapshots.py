@@ -1,4 +1,4 @@
-"""Makes the snapshots that a build needs, and tries again for as long as its files can still be saved."""
+"""Makes the snapshots that a build needs, and retries for as long as its files can still be saved."""
 
 import random
 from collections.abc import Callable
@@ -40,14 +40,14 @@ class Snapshots:
         self._retries = retries
         self._jitter = jitter
         self._builds = FoldCache(log, lambda _: Workspace(), evolve)
-        # By build: the cause of its failing snapshot and the attempts, also those that the log does not tell.
+        # By build: the cause of its failing snapshot and the attempts, also those that the log does not record.
         self._failures: dict[str, tuple[UUID, int]] = {}
 
     async def make(self, build_id: str) -> float | None:
         """Make the snapshots that the build needs now, the newest of each kind.
 
-        Returns None when nothing is needed any more, else the seconds after which to call it again. Call it for one
-        build at a time; of two processes one appends the fact and the other drops its own.
+        Returns None when nothing is needed any more, else the seconds after which to call it again. Only one call per
+        build may run in a process. When two processes make the same snapshot, the log keeps one fact.
         """
         while True:
             state = await self._builds.read(build_id)
@@ -62,7 +62,7 @@ class Snapshots:
     async def _attempt(
         self, build_id: str, state: Workspace, wanted: WantedSnapshot, sandbox_id: str
     ) -> float | None:
-        """Try once and append what came of it. Returns the pause before the next attempt, or None at an end."""
+        """Try once and append the result. Returns the seconds until the next attempt, or None when there is none."""
         try:
             captured = await self._workspaces.capture(
                 build_id, wanted, project_id=state.project_id, sandbox_id=sandbox_id
@@ -95,7 +95,7 @@ class Snapshots:
             final=final,
             error=str(error),
         )
-        if final or self._retries.is_told(attempt):
+        if final or self._retries.is_recorded(attempt):
             fact = SnapshotFailed(
                 reason=wanted.reason,
                 at_version=wanted.at_version,
