@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightshift.bus import letters
+from nightshift.bus import dead_letter_codec
+from nightshift.bus.dead_letter_codec import Failure
+from nightshift.bus.dead_letter_publisher import DeadLetterPublisher
 from nightshift.bus.dead_letters import DeadLetters, restored
-from nightshift.bus.letters import Failure
 from nightshift.bus.memory import MemoryBus, Stored
-from nightshift.bus.parking import Parking
 from nightshift.bus.policy import RetryPolicy, branch_of, reason_of
 from nightshift.bus.port import Outgoing
 from nightshift.eventlog.errors import BadMessage, Refused, Unavailable, VersionConflict
@@ -20,7 +20,14 @@ NOW = datetime.now(UTC)
 FAILURE = Failure("bad_message", BadMessage("no", field="x"), 1, NOW, NOW)
 
 names = st.text(max_size=20) | st.sampled_from(
-    [letters.SOURCE_TOPIC, letters.ID, letters.BODY, letters.HEADERS_BODY, letters.DRIVEN, letters.DROPPED]
+    [
+        dead_letter_codec.SOURCE_TOPIC,
+        dead_letter_codec.ID,
+        dead_letter_codec.BODY,
+        dead_letter_codec.HEADERS_BODY,
+        dead_letter_codec.REDRIVEN,
+        dead_letter_codec.DROPPED,
+    ]
 )
 messages = st.builds(
     Stored,
@@ -34,14 +41,16 @@ messages = st.builds(
 )
 
 
-@given(message=messages, limit=st.sampled_from([letters.BLOCK_BYTES + 500, 20_000]))
+@given(message=messages, limit=st.sampled_from([dead_letter_codec.BLOCK_BYTES + 500, 20_000]))
 async def test_the_original_comes_back_byte_for_byte(message, limit):
     bus, objects = MemoryBus(), MemoryObjectStore()
-    await Parking(bus, objects, topic="t.dead-letter.v1", carry_limit=limit).park(message, FAILURE, group="g")
+    await DeadLetterPublisher(bus, objects, topic="t.dead-letter.v1", carry_limit=limit).publish(
+        message, FAILURE, group="g"
+    )
     (record,) = bus.messages("t.dead-letter.v1")
     assert sum(len(part or b"") for part in (record.key, record.value)) <= limit
-    letter = letters.read(record)
-    assert letter.id == letters.letter_id("g", message)
+    letter = dead_letter_codec.read(record)
+    assert letter.id == dead_letter_codec.dead_letter_id("g", message)
     assert (letter.source_topic, letter.source_partition, letter.source_offset) == (
         message.topic,
         message.partition,
@@ -52,63 +61,69 @@ async def test_the_original_comes_back_byte_for_byte(message, limit):
 
 
 @given(headers=st.lists(st.tuples(names, st.none() | st.binary(max_size=50)), max_size=5).map(tuple))
-def test_what_is_no_letter_is_refused_and_never_raises_otherwise(headers):
+def test_foreign_record_raises_bad_message_only(headers):
     record = Stored("t.dead-letter.v1", 0, 0, 0, b"k", b"v", headers)
     with pytest.raises(BadMessage):
-        letters.read(record)
+        dead_letter_codec.read(record)
 
 
-async def test_a_letter_cannot_be_driven_to_a_topic_that_is_not_ours():
+async def test_redrive_to_a_foreign_topic_is_refused():
     bus = MemoryBus()
     evil = Stored("payments", 0, 0, 0, b"k", b"v", ())
-    await Parking(bus, MemoryObjectStore(), topic="t.dead-letter.v1").park(evil, FAILURE, group="g")
+    await DeadLetterPublisher(bus, MemoryObjectStore(), topic="t.dead-letter.v1").publish(
+        evil, FAILURE, group="g"
+    )
     dead = DeadLetters(bus, topic="t.dead-letter.v1", known_topics=["t.requests.v1"])
-    (parked,) = await dead.list()
+    (listed,) = await dead.list()
     with pytest.raises(Refused, match="no topic of ours"):
-        await dead.drive(parked.letter, bus, None)
+        await dead.redrive(listed.dead_letter, bus, None)
     assert bus.messages("payments") == []
 
 
-async def test_the_same_message_parked_twice_is_one_letter():
+async def test_message_published_twice_is_one_dead_letter():
     bus = MemoryBus()
     message = Stored("t.requests.v1", 0, 7, 0, b"k", b"v", ())
     for _ in range(2):
-        await Parking(bus, MemoryObjectStore(), topic="t.dead-letter.v1").park(message, FAILURE, group="g")
+        await DeadLetterPublisher(bus, MemoryObjectStore(), topic="t.dead-letter.v1").publish(
+            message, FAILURE, group="g"
+        )
     dead = DeadLetters(bus, topic="t.dead-letter.v1", known_topics=[])
     assert len(await dead.list()) == 1
 
 
-async def test_a_list_of_letters_holds_no_bodies_and_each_comes_whole_when_it_is_asked_for():
+async def test_list_without_bodies_and_whole_with_them():
     bus = MemoryBus()
-    parking = Parking(bus, MemoryObjectStore(), topic="t.dead-letter.v1")
+    publisher = DeadLetterPublisher(bus, MemoryObjectStore(), topic="t.dead-letter.v1")
     for offset in range(3):
         body = b"x" * 100 * (offset + 1)
-        await parking.park(
+        await publisher.publish(
             Stored("t.requests.v1", 0, offset, 0, b"k", body, (("a", body),)), FAILURE, group="g"
         )
     dead = DeadLetters(bus, topic="t.dead-letter.v1", known_topics=[])
-    listed = [each.letter for each in await dead.list(bodies=False)]
-    assert [(one.value, one.headers, one.value_bytes) for one in listed] == [
+    shown = [each.dead_letter for each in await dead.list(bodies=False)]
+    assert [(one.value, one.headers, one.value_bytes) for one in shown] == [
         (None, (), 100),
         (None, (), 200),
         (None, (), 300),
     ]
-    whole = [one async for one in dead.whole([listed[2].id, listed[0].id])]
+    whole = [one async for one in dead.whole([shown[2].id, shown[0].id])]
     assert [(one.value, one.headers[0][1]) for one in whole] == [(b"x" * 100,) * 2, (b"x" * 300,) * 2]
 
 
-async def test_a_letter_that_was_given_up_is_kept_with_the_reason_and_not_listed():
+async def test_dropped_dead_letter_is_kept_and_not_listed():
     bus = MemoryBus()
-    forged = ((letters.DROPPED, b"another"), (letters.DROPPED_WHY, b"forged"))
+    forged = ((dead_letter_codec.DROPPED, b"another"), (dead_letter_codec.DROPPED_WHY, b"forged"))
     message = Stored("t.requests.v1", 0, 7, 0, b"k", b"v", forged)
-    await Parking(bus, MemoryObjectStore(), topic="t.dead-letter.v1").park(message, FAILURE, group="g")
+    await DeadLetterPublisher(bus, MemoryObjectStore(), topic="t.dead-letter.v1").publish(
+        message, FAILURE, group="g"
+    )
     dead = DeadLetters(bus, topic="t.dead-letter.v1", known_topics=["t.requests.v1"])
-    (parked,) = await dead.list()
-    assert parked.dropped is None
-    await dead.drop(parked.letter, "never to be mended", bus)
+    (listed,) = await dead.list()
+    assert listed.dropped is None
+    await dead.drop(listed.dead_letter, "never to be mended", bus)
     assert await dead.list() == []
-    assert (await dead.find(parked.letter.id)).dropped == "never to be mended"
-    await dead.drive(parked.letter, bus, None)  # a person may still change their mind
+    assert (await dead.find(listed.dead_letter.id)).dropped == "never to be mended"
+    await dead.redrive(listed.dead_letter, bus, None)  # a person may still change their mind
     assert [one.value for one in bus.messages("t.requests.v1")] == [b"v"]
 
 
@@ -123,11 +138,11 @@ class FailsThreeTimes:
         return await self.bus.send(messages)
 
 
-async def test_parking_waits_for_the_broker():
+async def test_publishing_waits_for_the_broker():
     bus = MemoryBus()
-    quick = RetryPolicy(base_s=0.001, ground_cap_s=0.001)
-    parking = Parking(FailsThreeTimes(bus), MemoryObjectStore(), topic="d", retry=quick)
-    await parking.park(Stored("t", 0, 0, 0, b"k", b"v", ()), FAILURE, group="g")
+    quick = RetryPolicy(base_s=0.001, dependency_cap_s=0.001)
+    publisher = DeadLetterPublisher(FailsThreeTimes(bus), MemoryObjectStore(), topic="d", retry=quick)
+    await publisher.publish(Stored("t", 0, 0, 0, b"k", b"v", ()), FAILURE, group="g")
     assert len(bus.messages("d")) == 1
 
 

@@ -1,20 +1,18 @@
-"""How long one consumer's fetches must be allowed at the embedded broker, so that it finds what is there.
+"""How long one consumer's fetches wait at the embedded broker, so that they find what is there.
 
-That broker looks through every batch of a partition that has something new, about a millisecond for a thousand, and
-when the fetch's wait is over meanwhile it answers without what it did not reach. A wait that is always too short is a
-consumer that never again gets anything. So a fetch in vain makes the next ones longer, and what is found eases it.
+To answer a fetch, that broker goes through every batch of a partition with new records: about a millisecond for a
+thousand batches. When the fetch's wait ends first, it answers without the rest. A wait that is always too short would
+never return anything, so an empty answer lengthens the next waits, and a full one shortens them again.
 """
 
 from collections.abc import Callable
 
 _LONGEST_MS = 5000
-_EASE = (
-    0.98  # per fetch that found something and missed nothing: half after 35, so that few are spent on trying
-)
+_EASE = 0.98  # per fetch that found something and missed nothing: half after 35
 
 
-class Look:
-    """The wait of one consumer: what the pace asks for, or more where that was too short. Milliseconds."""
+class FetchTimeout:
+    """The wait of one consumer's fetches in milliseconds: what was asked for, or more while that is too short."""
 
     def __init__(self, setter: Callable[[int], None]) -> None:
         """`setter` sets the wait of the consumer's next fetches."""
@@ -25,19 +23,19 @@ class Look:
         self._set = 0
 
     def ask(self, wait_ms: int) -> None:
-        """The pace's word."""
+        """Set the shortest wait."""
         self._asked = wait_ms
         self._apply()
 
     def fetched(self, *, found: bool, missed: bool) -> None:
-        """What came of a fetch. `missed`: the broker told of more in a partition than it gave."""
+        """Adapt to a fetch. `missed`: the broker reported more in a partition than it returned."""
         if not missed:
             self._in_vain = 0
             if found:
                 self._needed = self._needed * _EASE if self._needed > self._asked else 0.0
         else:
             self._in_vain += 1
-            # Once means nothing: the broker counts a batch a moment before it can be found.
+            # A single miss means nothing: the broker counts a batch a moment before a fetch can find it.
             if self._in_vain > 1:
                 self._needed = min(2 * max(self._needed, self._asked), _LONGEST_MS)
         self._apply()

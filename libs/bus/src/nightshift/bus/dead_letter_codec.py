@@ -1,7 +1,7 @@
-"""The form of a dead letter: the original message unchanged, then our own block of headers that says why it is here.
+"""Encodes dead letters: the original message unchanged, followed by a block of headers that gives the reason.
 
-A letter's headers are the original's, followed by the names below in this order. Where a name occurs twice the last
-one is ours, so a sender cannot forge it.
+The headers are the original's, then the names below in this order. Where a name occurs twice, the last one is read, so
+a sender cannot forge it.
 """
 
 import hashlib
@@ -29,14 +29,14 @@ ERROR: Final = "dlq_error"
 ATTEMPTS: Final = "dlq_attempts"
 FIRST_FAILED_AT: Final = "dlq_first_failed_at"
 LAST_FAILED_AT: Final = "dlq_last_failed_at"
-PARKED_AT: Final = "dlq_parked_at"
+DEAD_LETTERED_AT: Final = "dlq_parked_at"
 BODY: Final = "dlq_body"  # inline | null | reference
 HEADERS_BODY: Final = "dlq_headers"  # inline | reference
 
-#: On a marker record: the letter that was driven again.
-DRIVEN: Final = "dlq_driven"
-DRIVEN_AT: Final = "dlq_driven_at"
-#: On a marker record: the letter that nobody will ever mend, why, and since when. The letter itself stays.
+#: On a marker record: the id of a dead letter that was redriven.
+REDRIVEN: Final = "dlq_driven"
+REDRIVEN_AT: Final = "dlq_driven_at"
+#: On a marker record: the id of a dead letter that was given up, the reason, and the time. Its own record stays.
 DROPPED: Final = "dlq_dropped"
 DROPPED_WHY: Final = "dlq_dropped_reason"
 DROPPED_AT: Final = "dlq_dropped_at"
@@ -44,13 +44,13 @@ DROPPED_AT: Final = "dlq_dropped_at"
 Body = Literal["inline", "null", "reference"]
 
 _ERROR_LIMIT = 2048
-#: What the block above and the record around it take at most.
+#: The most bytes that the block above and the record around it take.
 BLOCK_BYTES: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a message could not be handled."""
+    """Why a message could not be handled, after how many attempts."""
 
     reason: str
     error: BaseException
@@ -60,10 +60,11 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """A dead letter as it lies in its topic, original and reasons apart. `value` and `headers` are the original's.
+class DeadLetter:
+    """A decoded dead letter. `key`, `value` and `headers` are the original message's.
 
-    Where `value_ref` or `headers_ref` is set, the object store has them under `dead-letters/<digest>`.
+    Where `value_ref` or `headers_ref` is set, the object store holds those bytes under `dead-letters/<digest>`. Times
+    are ISO 8601.
     """
 
     id: str
@@ -78,7 +79,7 @@ class Letter:
     attempts: int
     first_failed_at: str
     last_failed_at: str
-    parked_at: str
+    dead_lettered_at: str
     key: bytes | None
     headers: Headers
     value: bytes | None
@@ -87,30 +88,30 @@ class Letter:
     value_bytes: int
 
 
-def letter_id(group: str, message: Inbound) -> str:
-    """Sixteen hex digits; the same message parked twice by one group is one letter."""
+def dead_letter_id(group: str, message: Inbound) -> str:
+    """Return sixteen hex digits, the same each time one group dead-letters the same message."""
     value = hashlib.sha256(message.value or b"").digest()
     text = f"{group}/{message.topic}/{message.partition}/{message.offset}/{message.timestamp}/"
     return hashlib.sha256(text.encode() + value).hexdigest()[:16]
 
 
 def object_key(digest: str) -> str:
-    """Where the object store keeps what was too large. `digest` is `sha256:<64 hex>`."""
+    """Return the object store's key for bytes that were too large to send. `digest` is `sha256:<64 hex>`."""
     return f"dead-letters/{digest.removeprefix('sha256:')}"
 
 
 def digest(body: bytes) -> str:
-    """`sha256:<64 hex>`."""
+    """Return `sha256:<64 hex>`."""
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
 def reference(body: bytes) -> bytes:
-    """What stands in the place of bytes that were too large to carry."""
+    """Return the JSON that replaces bytes which are too large to send: their number and digest."""
     return json.dumps({"bytes": len(body), "ref": digest(body)}).encode()
 
 
 def pack_headers(headers: Sequence[tuple[str, bytes | None]]) -> bytes:
-    """Headers as JSON, for the object store: values in hex, since they need not be text."""
+    """Return headers as JSON for the object store. Values are in hex, since they need not be text."""
     return json.dumps([[name, None if value is None else value.hex()] for name, value in headers]).encode()
 
 
@@ -130,7 +131,7 @@ def write(
     value_by_reference: bool,
     headers_by_reference: bool,
 ) -> Outgoing:
-    """The dead letter of a message. What goes by reference must be in the object store before this is sent."""
+    """Return the dead letter of a message. Store what goes by reference before sending it."""
     body: Body = "null" if message.value is None else "reference" if value_by_reference else "inline"
     value = reference(message.value) if value_by_reference and message.value is not None else message.value
     error = failure.error
@@ -141,14 +142,14 @@ def write(
         SOURCE_OFFSET: str(message.offset),
         SOURCE_TIMESTAMP: str(message.timestamp),
         GROUP: group,
-        ID: letter_id(group, message),
+        ID: dead_letter_id(group, message),
         BRANCH: branch_of(error).value,
         REASON: failure.reason,
         ERROR: text.encode(errors="replace")[:_ERROR_LIMIT].decode(errors="ignore"),
         ATTEMPTS: str(failure.attempts),
         FIRST_FAILED_AT: failure.first_failed_at.isoformat(),
         LAST_FAILED_AT: failure.last_failed_at.isoformat(),
-        PARKED_AT: datetime.now(UTC).isoformat(),
+        DEAD_LETTERED_AT: datetime.now(UTC).isoformat(),
         BODY: body,
         HEADERS_BODY: "reference" if headers_by_reference else "inline",
     }
@@ -161,12 +162,12 @@ def write(
     return Outgoing(topic, message.key, value or b"", (*message.headers, *ours))
 
 
-def read(message: Inbound) -> Letter:
-    """The letter in a record of the dead-letter topic. Raises BadMessage when it is none."""
+def read(message: Inbound) -> DeadLetter:
+    """Return the dead letter in a record of the dead-letter topic. Raises BadMessage when the record is none."""
     headers = tuple(message.headers)
     names = [name for name, _ in headers]
     if SOURCE_TOPIC not in names:
-        raise BadMessage("not a dead letter: it does not say where it came from", field=SOURCE_TOPIC)
+        raise BadMessage("not a dead letter: it has no source topic", field=SOURCE_TOPIC)
     start = len(names) - 1 - names[::-1].index(SOURCE_TOPIC)
     block = {name: (value or b"").decode(errors="replace") for name, value in headers[start:]}
     original: Headers = headers[:start]
@@ -177,7 +178,7 @@ def read(message: Inbound) -> Letter:
             _reference(value) if body == "reference" and value is not None else (None, len(value or b""))
         )
         headers_ref = _reference(original[0][1] or b"")[0] if packed else None
-        return Letter(
+        return DeadLetter(
             id=block[ID],
             source_topic=block[SOURCE_TOPIC],
             source_partition=int(block[SOURCE_PARTITION]),
@@ -190,7 +191,7 @@ def read(message: Inbound) -> Letter:
             attempts=int(block[ATTEMPTS]),
             first_failed_at=block[FIRST_FAILED_AT],
             last_failed_at=block[LAST_FAILED_AT],
-            parked_at=block[PARKED_AT],
+            dead_lettered_at=block[DEAD_LETTERED_AT],
             key=message.key,
             headers=() if packed else original,
             value=None if value_ref else value,
@@ -202,26 +203,28 @@ def read(message: Inbound) -> Letter:
         raise BadMessage(f"not a dead letter of ours: {error!r}") from None
 
 
-def driven_marker(topic: str, letter: Letter) -> Outgoing:
-    """A record that says this letter was driven again."""
+def redriven_marker(topic: str, dead_letter: DeadLetter) -> Outgoing:
+    """Return a record that marks the dead letter as redriven."""
     at = datetime.now(UTC).isoformat().encode()
-    return Outgoing(topic, letter.id.encode(), b"{}", ((DRIVEN, letter.id.encode()), (DRIVEN_AT, at)))
+    return Outgoing(
+        topic, dead_letter.id.encode(), b"{}", ((REDRIVEN, dead_letter.id.encode()), (REDRIVEN_AT, at))
+    )
 
 
 def dropped_marker(topic: str, id: str, reason: str) -> Outgoing:
-    """A record that says this letter was given up, and why."""
+    """Return a record that marks the dead letter as given up, with the reason."""
     at = datetime.now(UTC).isoformat().encode()
     headers = ((DROPPED, id.encode()), (DROPPED_WHY, reason.encode("utf-8", "replace")), (DROPPED_AT, at))
     return Outgoing(topic, id.encode(), b"{}", headers)
 
 
-def driven_id(message: Inbound) -> str | None:
-    """The letter that this record marks as driven, if it is such a marker."""
-    return _marked(message, DRIVEN)
+def redriven_id(message: Inbound) -> str | None:
+    """Return the id that this record marks as redriven. Returns None when it is no such marker."""
+    return _marked(message, REDRIVEN)
 
 
 def dropped(message: Inbound) -> tuple[str, str] | None:
-    """The letter that this record marks as given up, and why, if it is such a marker."""
+    """Return the id that this record marks as given up, and the reason. Returns None when it is no such marker."""
     id = _marked(message, DROPPED)
     if id is None:
         return None

@@ -1,19 +1,19 @@
-"""Between one FastStream subscriber and its intake: batches and rebalances in, pauses and commits out."""
+"""Feeds the partitions of one FastStream subscriber to its intake, and pauses, resumes and commits for the intake."""
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
 
 import structlog
-from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRebalanceListener, ConsumerRecord
+from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 
-from nightshift.bus.intake import Intake, Progress
+from nightshift.bus.batch_intake import BatchIntake, Progress
 from nightshift.bus.kafka import internals
-from nightshift.bus.kafka.attempts import PartitionAttempts
 from nightshift.bus.kafka.checked_consumer import CheckedConsumer
-from nightshift.bus.kafka.fetch_pace import FetchPace
-from nightshift.bus.port import Partition
+from nightshift.bus.kafka.strategy import BrokerStrategy
+from nightshift.bus.port import Subscription, TopicPartition
 from nightshift.bus.restart_guard import Attempts
 from nightshift.eventlog.errors import Fault, Unavailable
 
@@ -23,15 +23,15 @@ Records = tuple[ConsumerRecord, ...]
 
 
 class Ends:
-    """Where partitions ended when we last looked.
+    """The ends of partitions at the last look, to detect a broker that lost its data.
 
-    A position past the end proves nothing: the embedded broker tells the last batch's first offset plus one.
+    A position past the end proves nothing: the embedded broker reports the last batch's first offset plus one.
     """
 
     def __init__(self) -> None:
-        self._known: dict[TopicPartition, int] = {}
+        self._known: dict[KafkaPartition, int] = {}
 
-    def shrunk(self, ends: Mapping[TopicPartition, int]) -> list[TopicPartition]:
+    def shrunk(self, ends: Mapping[KafkaPartition, int]) -> list[KafkaPartition]:
         """Return the partitions that end before where they ended; remember where they end now."""
         less = [partition for partition, end in ends.items() if end < self._known.get(partition, 0)]
         self._known |= ends
@@ -42,47 +42,45 @@ class Ends:
         self._known.clear()
 
 
-class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Between one FastStream subscriber and its intake: batches and rebalances in, pauses and commits out."""
+class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Connects one FastStream subscriber with its intake. Set `subscriber` before the start."""
 
     subscriber: BatchSubscriber
 
-    def __init__(
-        self, intake: Intake, pace: FetchPace | None, attempts: PartitionAttempts, *, guarded: bool = True
-    ) -> None:
-        """`guarded`: count the processes that end at a message (see RestartGuard)."""
-        self._attempts = attempts
-        self._guarded = guarded
+    def __init__(self, subscription: Subscription, intake: BatchIntake, strategy: BrokerStrategy) -> None:
+        self.subscription = subscription
         self.intake = intake
-        self.pace = pace
         self.assigned = False
+        self._strategy = strategy
+        self._attempts = strategy.attempts(subscription.group)
         self._attached = False
         self._taking = True
         self._ends = Ends()
 
     async def on_batch(self, records: Records) -> None:
-        """FastStream's handler. Never raises: an error here would be swallowed, and the batch passed by."""
+        """Take a batch; FastStream calls this. Never raises: FastStream would drop the error and the batch."""
         if not self._taking:
             return
         await self.intake.take(records)
 
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """After each rebalance. aiokafka forgets pauses with the old assignment."""
+    async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
+        """Start after a rebalance. aiokafka has dropped the pauses with the old assignment."""
         if not self._attached:
             self._attached = True
-            self.intake.attach(self, self if self._guarded else None)
+            # A group that starts at the end never meets a message again, so its restarts are not counted.
+            self.intake.attach(self, None if self.subscription.from_now else self)
         self.assigned = True
 
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Before each rebalance, while the old assignment still holds."""
+    async def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
+        """Finish before a rebalance, while the old assignment still holds."""
         self.assigned = False
         self._ends.forget()
-        await self.intake.revoked(Partition(each.topic, each.partition) for each in revoked)
+        await self.intake.revoked(TopicPartition(each.topic, each.partition) for each in revoked)
 
     @property
     def name(self) -> str:
         """The consumer group."""
-        return self.subscriber.group_id or ""
+        return self.subscription.group
 
     @property
     def progress(self) -> int:
@@ -91,15 +89,15 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
 
     @property
     def partitions(self) -> Mapping[int, Progress]:
-        """See the watchdog."""
+        """See Watched."""
         consumer = self.subscriber.consumer
         if consumer is None or not self.assigned:
             return {}
-        assigned = (Partition(each.topic, each.partition) for each in consumer.assignment())
+        assigned = (TopicPartition(each.topic, each.partition) for each in consumer.assignment())
         return {each.partition: self.intake.progress(each) for each in assigned}
 
     def check(self) -> None:
-        """Take what the group's coordination has to tell; raises Fault when it is over."""
+        """Take the pending error of the group's coordination. Raises Fault when the coordination has ended."""
         consumer = self.subscriber.consumer
         if consumer is None:
             return
@@ -108,10 +106,10 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
         except KafkaError as error:
             if internals.coordination_ended(consumer):
                 raise Fault(f"the consumer of {self.name} has ended: {error}") from error
-            _log.warning("consumer group coordination", group=self.name, why=repr(error))
+            _log.warning("coordination.failed", group=self.name, error=repr(error))
 
     async def unread(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """See the watchdog. A partition whose end goes back has lost its data: begin again there."""
+        """See Watched. Reads a partition from its beginning when its end went back: the broker lost its data."""
         consumer = self.subscriber.consumer
         if consumer is None:
             return {}
@@ -127,29 +125,30 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
             raise Unavailable(f"the broker does not say where {self.name} ends: {error!r}") from error
 
     def commit_positions(self) -> None:
-        """Commit what the client passed over without returning a message."""
+        """Commit offsets that the client passed over without returning a message."""
         consumer = self.subscriber.consumer
         if self.assigned and isinstance(consumer, CheckedConsumer):
-            self.intake.pass_to({Partition(*each): offset for each, offset in consumer.returned_to.items()})
+            self.intake.pass_to(
+                {TopicPartition(*each): offset for each, offset in consumer.returned_to.items()}
+            )
 
     def stop_taking(self) -> None:
-        """What the client hands over from now on is left for the next member."""
+        """Leave all further batches for the next member of the group."""
         self._taking = False
 
-    def pause(self, partitions: Iterable[Partition]) -> None:
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
         self._each_assigned(partitions, "pause")
 
-    def resume(self, partitions: Iterable[Partition]) -> None:
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
         self._each_assigned(partitions, "resume")
-        if self.pace is not None:
-            self.pace.ring()
+        self._strategy.resumed(self.subscription.group)
 
-    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         consumer = self.subscriber.consumer
         if consumer is None:
             return
         mine = {
-            TopicPartition(*each): (offset, self._attempts.metadata(each, offset))
+            KafkaPartition(*each): (offset, self._attempts.metadata(each, offset))
             for each, offset in offsets.items()
             if self._holds(each)
         }
@@ -159,28 +158,28 @@ class Feed(ConsumerRebalanceListener):  # type: ignore[misc]
             async with asyncio.timeout(10):
                 await consumer.commit(mine)
         except (CommitFailedError, IllegalStateError) as error:
-            _log.info("commit.refused", group=self.subscriber.group_id, error=str(error))
+            _log.info("commit.refused", group=self.subscription.group, error=str(error))
         except (KafkaError, TimeoutError, OSError) as error:
             raise Unavailable(f"offsets not committed: {error!r}") from error
 
-    async def read_attempts(self, partition: Partition) -> Attempts | None:
+    async def read_attempts(self, partition: TopicPartition) -> Attempts | None:
         consumer = self.subscriber.consumer
         return None if consumer is None else await self._attempts.read(consumer, partition)
 
-    async def write_attempts(self, partition: Partition, attempts: Attempts) -> None:
+    async def write_attempts(self, partition: TopicPartition, attempts: Attempts) -> None:
         consumer = self.subscriber.consumer
         if consumer is not None and self._holds(partition):
             await self._attempts.write(consumer, partition, attempts)
             await self.commit({partition: attempts.offset})
 
-    def _each_assigned(self, partitions: Iterable[Partition], what: str) -> None:
+    def _each_assigned(self, partitions: Iterable[TopicPartition], what: str) -> None:
         consumer = self.subscriber.consumer
         if consumer is None:
             return
         for each in partitions:
             if self._holds(each):
-                getattr(consumer, what)(TopicPartition(*each))
+                getattr(consumer, what)(KafkaPartition(*each))
 
-    def _holds(self, partition: Partition) -> bool:
+    def _holds(self, partition: TopicPartition) -> bool:
         consumer = self.subscriber.consumer
-        return consumer is not None and TopicPartition(*partition) in consumer.assignment()
+        return consumer is not None and KafkaPartition(*partition) in consumer.assignment()
