@@ -53,7 +53,7 @@ turns:
 
 @dataclass
 class Town:
-    """The parts of one test, and the processes that it started."""
+    """The servers of one test, and the processes that it started."""
 
     log: PostgresEventLog
     topics: Topics
@@ -89,7 +89,7 @@ class Town:
         await process.wait()
 
     async def send(self, request: Event, *, id: str = "1") -> None:
-        """Like anyone else: over Kafka."""
+        """Sends a request over Kafka, as a producer does."""
         message = encode_request(request, id=id, source="/test")
         await self.send_raw(message.key, message.value, list(message.headers))
 
@@ -105,7 +105,7 @@ class Town:
     async def reached(
         self, build_id: str, type_: str, timeout: float = 60, *, promised: bool = False
     ) -> list[RecordedEvent]:
-        """The log once it holds an event of this type."""
+        """Waits until the log has an event of this type, and returns all events."""
 
         async def there() -> list[RecordedEvent] | None:
             events = await self.recorded(build_id)
@@ -118,7 +118,7 @@ class Town:
             raise AssertionError(f"{error}; log: {await self.types(build_id)}\n{said}") from None
 
     async def serve(self) -> None:
-        """Gateway and budget: what is pending is answered."""
+        """Answers everything that is pending, as gateway and budget do."""
         while True:
             for item in await self.log.pending(PendingKind.BUDGET_REQUEST):
                 await self._append(item, _granted)

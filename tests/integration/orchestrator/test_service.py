@@ -1,4 +1,4 @@
-"""The orchestrator as a process: from a request on Kafka to the end in the log, and what tries to break it."""
+"""The orchestrator as a process, from a request on Kafka to the end of the build in the log."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""An exception in the orchestrator's own code, wherever: the build shows it, and no call is paid again and again."""
+"""Exceptions in the orchestrator's own code: the build shows them, and no call is paid again without limit."""
 
 import asyncio
 from collections.abc import Callable
