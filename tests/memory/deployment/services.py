@@ -28,7 +28,7 @@ from nightshift.orchestrator.handlers import Handlers
 from nightshift.orchestrator.usecases.build_requests import BuildRequests
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, SchedulerSettings
 from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
-from nightshift.snapshotter.domain.view import View, Wanted, see
+from nightshift.snapshotter.domain.workspace import WantedSnapshot, Workspace, evolve
 
 LEASE_S = 6.0
 
@@ -139,20 +139,20 @@ async def snapshotter(deployment: SimulatedDeployment) -> None:
     while not deployment.over:
         try:
             for item in await log.pending(PendingKind.SNAPSHOT):
-                view = View()
+                workspace = Workspace()
                 for event in await _read(log, item.stream_id):
-                    view = see(view, event)
-                wanted = view.next
-                if wanted is None or (wanted.reason == "checkpoint" and view.sandbox_id is None):
+                    workspace = evolve(workspace, event)
+                wanted = workspace.next
+                if wanted is None:
                     continue
-                fact = _snapshot(wanted, view.sandbox_id, failed=deployment.world.strikes(0.1))
+                fact = _snapshot(wanted, workspace.sandbox_id, failed=deployment.world.strikes(0.1))
                 await log.append(item.stream_id, [NewEvent(fact, wanted.cause, wanted.attempts + 1)])
         except (Unavailable, Refused):
             pass
         await deployment.beat()
 
 
-def _snapshot(wanted: Wanted, sandbox_id: str | None, *, failed: bool) -> SnapshotSaved | SnapshotFailed:
+def _snapshot(wanted: WantedSnapshot, sandbox_id: str | None, *, failed: bool) -> SnapshotSaved | SnapshotFailed:
     if failed or sandbox_id is None:
         return SnapshotFailed(
             reason=wanted.reason,

@@ -13,6 +13,7 @@ from nightshift.contracts.events.sandbox import (
     SandboxOpened,
     SandboxPaused,
     SandboxRestored,
+    SandboxStalled,
     ToolCallCompleted,
 )
 from nightshift.orchestrator.domain import conversation, failure_counters
@@ -43,7 +44,7 @@ def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> Buil
             return replace(state, workspace=Workspace(news=state.workspace.news))
         case PreviewOpened():
             return replace(state, workspace=_preview_opened(state.workspace, data))
-        case SandboxPaused():
+        case SandboxPaused() | SandboxStalled():
             return state
         case _:
             assert_never(data)

@@ -1,4 +1,4 @@
-"""Whether a preview answers: a GET by httpx, its only importer."""
+"""Asks a preview for its HTTP status. The only importer of httpx."""
 
 from types import TracebackType
 from typing import Self
@@ -8,8 +8,8 @@ import httpx
 _TIMEOUT_S = 5.0
 
 
-class HttpProbe:
-    """The port's Http. An async context manager."""
+class HttpPreviewProbe:
+    """Implements PreviewProbe. Use it as an async context manager."""
 
     def __init__(self) -> None:
         self._client = httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=False, trust_env=False)
@@ -23,7 +23,7 @@ class HttpProbe:
         await self._client.aclose()
 
     async def status(self, url: str) -> int | None:
-        """The body is not read: it is hostile code's."""
+        """See PreviewProbe. Does not read the body, which hostile code wrote."""
         try:
             async with self._client.stream("GET", url) as response:
                 return response.status_code

@@ -1,4 +1,4 @@
-"""What came of a tool call, before it is cut, masked and appended."""
+"""The outcome of a tool call, before its text is masked and cut."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,8 +9,8 @@ ErrorKind = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """`preview`: (port, address) that is open now."""
+class CallOutcome:
+    """`preview` is the port and the address that `open_port` opened."""
 
     output: str
     error_kind: ErrorKind | None = None

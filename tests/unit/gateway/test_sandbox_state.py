@@ -14,24 +14,25 @@ from nightshift.contracts.events.sandbox import (
     SandboxOpened,
     SandboxPaused,
     SandboxRestored,
+    SandboxStalled,
     ToolCallCompleted,
 )
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.eventlog.port import RecordedEvent
-from nightshift.sandbox_gateway.domain.order import groups
-from nightshift.sandbox_gateway.domain.view import PendingCall, View, evolve
+from nightshift.sandbox_gateway.domain.call_order import groups
+from nightshift.sandbox_gateway.domain.sandbox_state import PendingCall, SandboxState, evolve
 
 DIGEST = "sha256:" + "0" * 64
 
 
-def fold(*events: Any) -> View:
-    view = View("b")
+def fold(*events: Any) -> SandboxState:
+    state = SandboxState("b")
     for version, data in enumerate(events, 1):
-        view = evolve(
-            view,
+        state = evolve(
+            state,
             RecordedEvent(uuid4(), "build-b", version, data, "b", uuid4(), "test", None, datetime.now(UTC)),
         )
-    return view
+    return state
 
 
 def asked(index: int, tool: str) -> ToolCallRequested:
@@ -56,7 +57,7 @@ WOKEN = BuildWoken(reason="refresh")
 FAILED = SnapshotFailed(reason="pre_sleep", at_version=2, detail="", attempt=3, final=True)
 
 
-def test_a_sleeping_build_s_sandbox_is_closed_after_its_own_snapshot_only() -> None:
+def test_a_sleeping_sandbox_is_closed_after_its_own_snapshot_only() -> None:
     assert fold(OPENED, SLEEP).to_close is None
     assert fold(OPENED, SLEEP, saved("checkpoint", 2)).to_close is None
     assert fold(OPENED, SLEEP, saved("pre_sleep", 1)).to_close is None, "of an earlier sleep"
@@ -75,27 +76,27 @@ def test_a_failed_snapshot_pauses_once() -> None:
     assert fold(OPENED, SLEEP, FAILED, WOKEN).to_pause is None
 
 
-def test_a_cancelled_build_s_sandbox_is_closed_after_the_last_snapshot() -> None:
+def test_a_cancelled_sandbox_is_closed_after_its_last_snapshot() -> None:
     cancelled = BuildCancelled(reason="r", cost_microusd=0, turns=0)
     assert fold(OPENED, cancelled).to_close is None
     assert fold(OPENED, cancelled, saved("completion", 2)).to_close is not None
 
 
-def test_generations_go_on_and_a_sandbox_after_a_snapshot_must_be_restored() -> None:
-    view = fold(OPENED, saved("checkpoint", 1), SandboxLost(sandbox_id="s", detail=""), OPENED.model_copy())
-    assert view.box is not None
-    assert not view.box.restored
+def test_a_sandbox_after_a_snapshot_must_be_restored() -> None:
+    state = fold(OPENED, saved("checkpoint", 1), SandboxLost(sandbox_id="s", detail=""), OPENED.model_copy())
+    assert state.sandbox is not None
+    assert not state.sandbox.restored
     assert fold(OPENED, SandboxLost(sandbox_id="s", detail="")).generations == 1
     restored = SandboxRestored(sandbox_id="s", from_snapshot="k1", tree_digest=DIGEST, files=0, healed=0)
     again = fold(saved("checkpoint", 1), OPENED, restored)
-    assert again.box is not None
-    assert again.box.restored
+    assert again.sandbox is not None
+    assert again.sandbox.restored
 
 
-def test_the_newest_snapshot_is_by_what_it_holds_and_not_by_when_it_was_told() -> None:
-    view = fold(OPENED, saved("checkpoint", 9), saved("checkpoint", 3))
-    assert view.snapshot is not None
-    assert view.snapshot.key == "k9"
+def test_the_newest_snapshot_is_the_one_with_the_highest_version() -> None:
+    state = fold(OPENED, saved("checkpoint", 9), saved("checkpoint", 3))
+    assert state.snapshot is not None
+    assert state.snapshot.key == "k9"
 
 
 def test_only_a_snapshot_at_rest_makes_a_loss_harmless() -> None:
@@ -112,3 +113,20 @@ def test_calls_keep_their_order_and_only_reads_stand_together(tools: list[str]) 
     for group in found:
         changing = [call for call in group if call.asked.tool in ("bash", "write_file")]
         assert not changing or len(group) == 1
+
+
+def test_a_sandbox_opened_after_the_end_is_closed_at_once() -> None:
+    cancelled = BuildCancelled(reason="r", cost_microusd=0, turns=0)
+    assert fold(cancelled, OPENED).to_close is not None
+    assert fold(saved("completion", 0), OPENED, cancelled).to_close is None, "a snapshot of no end"
+
+
+def test_a_stall_lasts_until_the_next_fact_of_the_gateway() -> None:
+    stalled = SandboxStalled(
+        reason="unavailable", detail="503", action="wait", attempt=2, since=datetime.now(UTC)
+    )
+    state = fold(asked(0, "bash"), stalled)
+    assert (state.stalled, state.stalls) == (stalled, 1)
+    assert fold(asked(0, "bash"), stalled, asked(1, "bash")).stalled == stalled
+    state = fold(asked(0, "bash"), stalled, OPENED)
+    assert (state.stalled, state.stalls) == (None, 1)

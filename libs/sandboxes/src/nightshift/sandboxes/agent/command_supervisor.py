@@ -1,15 +1,16 @@
-"""The parent of one command: starts it, keeps a bounded part of its output, ends it on time, writes how it ended."""
+"""The parent process of one command. It starts the command, keeps a bounded part of its output, and ends it on time."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import selectors
 import signal
 import time
 from typing import Any
+
+from .journal import Journal
 
 _PR_SET_CHILD_SUBREAPER = 36
 _TAIL = 256 * 1024
@@ -17,8 +18,12 @@ _READ = 65536
 _KILL_GRACE_S = 2.0
 
 
-def spawn(path: str, spec: dict[str, Any], lock: int) -> None:
-    """Start the keeper in a session of its own, holding `lock`. Returns when it is on its way."""
+def spawn(outputs: str, spec: dict[str, Any], lock: int) -> None:
+    """Start the supervisor in a session of its own. Returns at once.
+
+    `outputs` is the directory for the command's output. `lock` is an open descriptor of the journal that holds the
+    call's lock; the supervisor keeps it open until the end is recorded.
+    """
     child = os.fork()
     if child:
         os.waitpid(child, 0)
@@ -28,14 +33,14 @@ def spawn(path: str, spec: dict[str, Any], lock: int) -> None:
         os.setsid()
         if os.fork() == 0:
             _detach(lock)
-            Keeper(path, spec, lock).run()
+            CommandSupervisor(outputs, spec, lock).run()
         code = 0
     finally:
         os._exit(code)
 
 
 def _detach(lock: int) -> None:
-    """Let go of everything inherited: who asked for the call must see the end of its own streams."""
+    """Close every inherited descriptor but the lock, so that the process that asked sees the end of its streams."""
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
@@ -47,16 +52,16 @@ def _detach(lock: int) -> None:
                     os.close(handle)
     for number in (signal.SIGALRM, signal.SIGPIPE, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL if number == signal.SIGALRM else signal.SIG_IGN)
-    # Orphans of the command become our children, so that all it started is found when it has to end.
+    # Orphans of the command become children of this process, which can then find and end all of them.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 class _Kept:
-    """One output stream: the first bytes go to the file, of what is over the limit only the last are kept."""
+    """One output stream. Its first `limit` bytes go to the file; of the rest only the end is kept."""
 
-    def __init__(self, path: str, limit: int) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    def __init__(self, folder: str, name: str, limit: int) -> None:
+        self._file = _new_file(folder, name)
         self._room = limit
         self._tail = b""
         self.total = 0
@@ -71,8 +76,9 @@ class _Kept:
             self._tail = (self._tail + data)[-_TAIL:]
 
     def _write(self, data: bytes) -> None:
-        with contextlib.suppress(OSError):  # a full disk must not stop the draining
-            self.kept += os.write(self._file, data)
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # a full disk must not stop the draining
+                self.kept += os.write(self._file, data)
 
     def finish(self) -> None:
         if self._tail:
@@ -82,11 +88,23 @@ class _Kept:
         self._tail, self._room = b"", 0
 
 
-class Keeper:
-    def __init__(self, path: str, spec: dict[str, Any], lock: int) -> None:
-        self._path = path
+def _new_file(folder: str, name: str) -> int | None:
+    """Create the file. Returns None when commands or a full disk prevent it; the output is then not kept."""
+    path = os.path.join(folder, name)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+
+
+class CommandSupervisor:
+    def __init__(self, outputs: str, spec: dict[str, Any], lock: int) -> None:
+        self._outputs = outputs
         self._spec = spec
-        self._lock: int | None = lock
+        self._lock = lock
         self._stopped = False
         self._timed_out = False
         self._child = 0
@@ -96,14 +114,14 @@ class Keeper:
         signal.set_wakeup_fd(wakeup_w, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._on_stop)
-        self._publish("began", {"pid": os.getpid(), "at": time.time()})
+        self._record("supervisor", os.getpid())
         limit = int(self._spec["output_limit"])
         streams, selector = {}, selectors.DefaultSelector()
         pipes = []
         for name in ("out", "err"):
             read, write = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(read, False)
-            streams[name] = _Kept(os.path.join(self._path, name), limit)
+            streams[name] = _Kept(self._outputs, name, limit)
             selector.register(read, selectors.EVENT_READ, streams[name])
             pipes.append(write)
         selector.register(wakeup_r, selectors.EVENT_READ, None)
@@ -146,7 +164,10 @@ class Keeper:
             os._exit(127)
 
     def _watch(self, selector: selectors.BaseSelector, started: float) -> int:
-        """Until the command itself is over. What it left in the background goes on."""
+        """Wait until the command has ended or must be ended. Returns its wait status.
+
+        Processes that it left in the background run on.
+        """
         timeout = self._spec.get("timeout_s")
         deadline = started + float(timeout) if timeout is not None else None
         while True:
@@ -160,7 +181,7 @@ class Keeper:
             self._pump(selector, None if deadline is None else deadline - now)
 
     def _pump(self, selector: selectors.BaseSelector, timeout: float | None) -> bool:
-        """Take what is there to read. False when nothing was."""
+        """Read once from every stream that has data. Returns False when none had."""
         found = False
         for key, _ in selector.select(timeout):
             with contextlib.suppress(BlockingIOError):
@@ -176,13 +197,13 @@ class Keeper:
         return found
 
     def _drain(self, selector: selectors.BaseSelector) -> None:
-        """What the command wrote before it ended is in the pipes; a writer left behind must not hold us here."""
+        """Read for at most one second what the command wrote before it ended."""
         until = time.monotonic() + 1.0
         while time.monotonic() < until and self._pump(selector, 0):
             pass
 
     def _reap(self) -> int | None:
-        """The command's wait status when it is over; adopted orphans are reaped on the way."""
+        """Reap ended children, adopted orphans too. Returns the command's wait status, or None while it runs."""
         status = None
         while True:
             try:
@@ -195,7 +216,7 @@ class Keeper:
                 status = got
 
     def _end(self) -> int:
-        """Ask the group to end, then make all that the command started end. Returns its wait status."""
+        """End the command's process group, with SIGTERM and then SIGKILL. Returns the command's wait status."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._child, signal.SIGTERM)
         until = time.monotonic() + _KILL_GRACE_S
@@ -213,7 +234,7 @@ class Keeper:
             time.sleep(0.01)
 
     def _kill_all(self) -> None:
-        """No descendant survives: new ones cannot outrun us for ever, since each round kills all that are there."""
+        """Kill every descendant, in rounds until none is left, because a killed process may have forked meanwhile."""
         for _ in range(200):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._child, signal.SIGKILL)
@@ -228,7 +249,7 @@ class Keeper:
 
     def _finish(self, status: int, started: float, streams: dict[str, _Kept]) -> None:
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
-        self._publish(
+        self._record(
             "exit",
             {
                 "exit_code": code,
@@ -241,26 +262,22 @@ class Keeper:
                 "err_kept": streams["err"].kept,
             },
         )
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        os.close(self._lock)
 
     def _outlive(self, selector: selectors.BaseSelector) -> None:
-        """Processes left in the background still write to our pipes: read on, or their next line would kill them."""
+        """Read on while background processes hold the pipes: without a reader their next write would kill them."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         while len(selector.get_map()) > 1:
             self._reap()
             self._pump(selector, None)
 
-    def _publish(self, name: str, value: dict[str, Any]) -> None:
-        path = os.path.join(self._path, name)
-        with open(path + ".new", "w", encoding="ascii") as file:
-            json.dump(value, file)
-        os.rename(path + ".new", path)
+    def _record(self, kind: str, value: Any) -> None:
+        with contextlib.suppress(OSError):  # a full disk: without the end on record the call counts as died
+            Journal(f"/proc/self/fd/{self._lock}").add(self._spec["call_id"], kind, value)
 
 
 def descendants(ancestor: int) -> list[int]:
-    """Every living process below this one, from /proc; dead ones that nobody reaped yet are left out."""
+    """The pids of all living descendants of a process, from /proc. Zombies are left out."""
     parents = {}
     for name in os.listdir("/proc"):
         if name.isdigit():

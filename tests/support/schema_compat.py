@@ -1,6 +1,6 @@
-"""Can a reader of one schema read whatever a writer of another writes? On the JSON Schemas alone, without a registry.
+"""Checks whether a reader of one JSON Schema can read everything that a writer of another one writes.
 
-Knows the part of JSON Schema that our models produce. What it cannot prove compatible it reports.
+It knows the part of JSON Schema that our models produce, and reports everything that it cannot prove compatible.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ _SAME: Final = ("pattern", "format", "multipleOf")
 
 
 def full(old: Schema, new: Schema) -> list[str]:
-    """Why facts of these two shapes are not compatible both ways: empty when they are."""
+    """Returns why facts of two schemas are incompatible in either direction. Empty when they are compatible."""
     return [
         *(f"new code cannot read old data: {reason}" for reason in breaks(reader=new, writer=old)),
         *(f"old code cannot read new data: {reason}" for reason in breaks(reader=old, writer=new)),
@@ -22,15 +22,15 @@ def full(old: Schema, new: Schema) -> list[str]:
 
 
 def backward(old: Schema, new: Schema) -> list[str]:
-    """Why requests of old producers would be refused now: empty when they are not."""
+    """Returns why requests of old producers would be refused now. Empty when they are accepted."""
     return [f"old producers are refused: {reason}" for reason in breaks(reader=new, writer=old)]
 
 
 def breaks(*, reader: Schema, writer: Schema) -> list[str]:
-    """What the writer may write that the reader refuses, each with its place."""
+    """Returns what the writer may write and the reader refuses, each with its path."""
     pair = _Pair(reader, writer)
     found = list(pair.differences(reader, writer, "data"))
-    # A part that changed may still fit a free object beside it in a union, and would be taken for that.
+    # A changed part may still fit a free object beside it in a union, so it is compared by its name too.
     for name, part in writer.get("$defs", {}).items():
         if name in reader.get("$defs", {}):
             found += pair.differences(reader["$defs"][name], part, name)
@@ -38,7 +38,7 @@ def breaks(*, reader: Schema, writer: Schema) -> list[str]:
 
 
 class _Pair:
-    """The two documents, for their `$ref`s."""
+    """Compares two schema documents and resolves the references in each."""
 
     def __init__(self, reader: Schema, writer: Schema) -> None:
         self._reader = reader

@@ -1,11 +1,11 @@
-"""Places where a test kills this process: `NIGHTSHIFT_FAIL_POINT=before_append:3` ends it on the third pass."""
+"""Places where a test kills the process: `NIGHTSHIFT_FAIL_POINT=before_append:3` kills it on the third pass."""
 
 import os
 import signal
 
 
 class FailPoints:
-    """Off unless a setting names a place."""
+    """Kills the process at the place that the setting names. Without a setting it does nothing."""
 
     def __init__(self, setting: str | None = None) -> None:
         self._name, _, count = (setting or "").partition(":")

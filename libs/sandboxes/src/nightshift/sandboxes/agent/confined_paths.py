@@ -1,7 +1,7 @@
-"""Opening paths that cannot lead out of the workspace: part by part, relative to directory handles.
+"""Opens paths so that they cannot lead out of the workspace.
 
-Each part is opened without following a symlink; a symlink is read and its target walked by the same rules. So there is
-no moment between a check and a use, whoever swaps directories and symlinks meanwhile.
+Each part of a path is opened relative to a directory handle and without following a symlink; a symlink is read, and its
+target is walked by the same rules. So swapping directories and symlinks meanwhile gains nothing.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ _MAX_LINKS = 40
 
 
 class Root:
-    """A directory below which everything stays."""
+    """The directory that no path may leave."""
 
     def __init__(self, path: str) -> None:
         self.path = os.path.normpath(path)
 
     def relative(self, path: str) -> list[str]:
-        """The parts below the root of an absolute path, or of one relative to it; `..` is kept for the walk."""
+        """Split a path, absolute or relative to the root, into the parts below the root. Keeps `..` for the walk.
+
+        Raises Refusal when an absolute path is outside the root.
+        """
         if "\0" in path or not path:
             raise Refusal("invalid", f"not a path: {path[:200]!r}")
         if path.startswith("/"):
@@ -35,9 +38,11 @@ class Root:
         return [part for part in path.split("/") if part not in ("", ".")]
 
     def open_parent(self, path: str, make: bool = False, follow: bool = True) -> tuple[int, str]:
-        """A handle of the directory that holds the last part, and that part's name. The caller closes it.
+        """Open the directory that holds the last part. Returns its handle, which the caller closes, and the part's
+        name.
 
-        With `follow` the last part is no symlink when this returns: its target stands in its place.
+        With `follow`, a last part that is a symlink is replaced by its target. With `make`, missing directories are
+        made.
         """
         walk = _Walk(self, make, follow)
         try:
@@ -48,7 +53,7 @@ class Root:
             walk.close()
 
     def open(self, path: str, flags: int, mode: int = 0o644) -> int:
-        """Open the file itself. Raises Refusal."""
+        """Open a file below the root. Raises Refusal."""
         parent, name = self.open_parent(path)
         try:
             return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, mode, dir_fd=parent)
@@ -59,7 +64,7 @@ class Root:
 
 
 class _Walk:
-    """One way down: a stack of handles, so that `..` is a step back and never a name given to the kernel."""
+    """One walk down a path. It keeps a stack of handles, so `..` goes one handle back and never reaches the kernel."""
 
     def __init__(self, root: Root, make: bool, follow: bool) -> None:
         self._root = root
@@ -120,7 +125,7 @@ class _Walk:
 
 
 def problem(error: OSError, path: str) -> Refusal:
-    """An OSError in the port's words."""
+    """The Refusal that stands for an OSError."""
     kinds = {
         errno.ENOENT: ("not_found", "does not exist"),
         errno.EISDIR: ("is_directory", "is a directory"),
@@ -141,7 +146,7 @@ def problem(error: OSError, path: str) -> Refusal:
 
 
 def require_regular(handle: int, path: str) -> os.stat_result:
-    """What a handle is; refused unless a regular file."""
+    """The stat of an open file. Raises Refusal unless it is a regular file."""
     found = os.fstat(handle)
     if stat.S_ISDIR(found.st_mode):
         raise Refusal("is_directory", f"{path}: is a directory")
