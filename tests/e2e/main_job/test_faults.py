@@ -110,7 +110,9 @@ async def test_a_store_that_always_fails_never_fails_a_build(job: MainJob, switc
     assert "paused and kept" in watched.stdout
     broken, switch.broken = switch.broken, "/no-such-project"
     try:
-        events = await job.until(build_id, has(SnapshotSaved), 60, what="its files saved once the store works")
+        events = await job.until(
+            build_id, has(SnapshotSaved), 60, what="its files saved once the store works"
+        )
     finally:
         switch.broken = broken
     assert [saved.reason for saved in of(events, SnapshotSaved)] == ["completion"]

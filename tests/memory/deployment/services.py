@@ -12,9 +12,7 @@ from tests.support.memory_ledger import MemoryLedger
 from nightshift.budget.handlers import Handlers as BudgetHandlers
 from nightshift.budget.usecases.account_days import AccountDays
 from nightshift.budget.usecases.accounts import Accounts
-from nightshift.budget.usecases.grants import Grants
 from nightshift.budget.usecases.wake_scheduler import WakeScheduler
-from nightshift.budget.usecases.wakes import Wakes
 from nightshift.contracts.events.build import ToolCallRequested
 from nightshift.contracts.events.sandbox import SandboxClosed, SandboxLost, SandboxOpened, ToolCallCompleted
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
@@ -76,8 +74,8 @@ async def budget(deployment: SimulatedDeployment, name: str) -> None:
         between=world.pause,
     )
     days = AccountDays(deployment.budget_policy)
-    wakes = Wakes(log, ledger, days)
-    grants = Grants(log, ledger, days, on_released=wakes.note_money)
+    wakes = deployment.fixture.wakes(log, ledger, days)
+    grants = deployment.fixture.grants(log, ledger, days, on_released=wakes.note_money)
     handlers = BudgetHandlers(grants, Accounts(log, ledger, days, wakes), wakes)
     scheduler = WakeScheduler(log, grants, wakes, wake_jitter_s=1.0, clock=world.now)
     consumers = [
@@ -152,7 +150,9 @@ async def snapshotter(deployment: SimulatedDeployment) -> None:
         await deployment.beat()
 
 
-def _snapshot(wanted: WantedSnapshot, sandbox_id: str | None, *, failed: bool) -> SnapshotSaved | SnapshotFailed:
+def _snapshot(
+    wanted: WantedSnapshot, sandbox_id: str | None, *, failed: bool
+) -> SnapshotSaved | SnapshotFailed:
     if failed or sandbox_id is None:
         return SnapshotFailed(
             reason=wanted.reason,

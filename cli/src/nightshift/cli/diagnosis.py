@@ -133,7 +133,7 @@ async def check_kafka(home: Path) -> Finding:
 async def check_objects(home: Path) -> Finding:
     settings = settings_for(ObjectStoreSettings, home)
     key, body = f"doctor/{uuid4().hex}", b"nightshift doctor"
-    async with S3ObjectStore.from_settings(settings) as store:
+    async with S3ObjectStore(settings) as store:
         await store.put(key, body)
         same = await store.get(key) == body
         await store.delete(key)
@@ -226,7 +226,7 @@ async def check_consumers(home: Path) -> Finding:
 async def stale_rows(home: Path) -> Sequence[StalePending]:
     """The pending rows of the event log that outlived their purpose, oldest first."""
     async with open_database(home) as database:
-        return await PostgresEventLog(database, actor="doctor", hint=False).stale_pending()
+        return await PostgresEventLog(database, actor="doctor", notify=False).stale_pending()
 
 
 CHECKS: dict[str, Check] = {

@@ -24,7 +24,7 @@ class Builds:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._log = PostgresEventLog(database, actor="cli", hint=False)
+        self._log = PostgresEventLog(database, actor="cli", notify=False)
 
     async def events(self, build_id: str, *, after: int = 0) -> list[RecordedEvent]:
         """Returns the events of a build with a version above `after`. Raises NotFound when the build does not exist."""

@@ -47,7 +47,7 @@ class Handlers:
             topic: str, handlers: Mapping[type[Event], Handler], *, delay_s: float = 0.0
         ) -> Subscription:
             group = topics.replica_group(service, topic, replica_id)
-            return Subscription(topic, group, handlers, from_now=True, patience_s=delay_s)
+            return Subscription(topic, group, handlers, from_now=True, max_fetch_delay_s=delay_s)
 
         return [
             Subscription(topics.requests, topics.group(service, topics.requests), self.on_requests()),

@@ -60,7 +60,9 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     handlers, topics = Handlers(dispatcher), settings.topics
     builds = Subscription(topics.build, topics.group(NAME, topics.build), handlers.on_builds(), gate=pool)
     group = topics.group(NAME, topics.snapshot)
-    snapshots = Subscription(topics.snapshot, group, handlers.on_snapshots(), patience_s=_SNAPSHOT_DELAY_S)
+    snapshots = Subscription(
+        topics.snapshot, group, handlers.on_snapshots(), max_fetch_delay_s=_SNAPSHOT_DELAY_S
+    )
     await services.consume([builds, snapshots])
     for kind in (PendingKind.TOOL_CALL, PendingKind.SANDBOX):
         poller = PendingPoller(

@@ -19,7 +19,7 @@ from nightshift.snapshotter.usecases.snapshots import Snapshots
 NAME = Owner.SNAPSHOTTER.value
 
 #: Seconds that a fetch may wait for more records: no agent waits for a snapshot, and a snapshot takes longer.
-_PATIENCE_S = 0.1
+_MAX_FETCH_DELAY_S = 0.1
 #: Projects whose known blobs are kept in memory; those of another project are listed again when they are needed.
 _PROJECTS = 256
 
@@ -44,7 +44,7 @@ async def start(running: service.Service[SnapshotterSettings]) -> None:
                 settings.topics.group(NAME, topic),
                 handlers.on_builds(),
                 gate=pool,
-                patience_s=_PATIENCE_S,
+                max_fetch_delay_s=_MAX_FETCH_DELAY_S,
             )
         ]
     )
