@@ -38,6 +38,7 @@ turns:
 - {at: 0, match: {conversation_contains: endless}, say: "abcdefghijklmnopqrstuvwxyz and so on, for a long time",
    chunk: 1, pause: 0.5}
 - {at: 0, match: {conversation_contains: stumbling}, status: 529, times: 1}
+- {at: 0, match: {conversation_contains: refused}, status: 429, retry_after: 99999999999999, times: 2}
 - {at: 0, match: {conversation_contains: stumbling}, say: a text that will not come, cut_after: 4, chunk: 3, once: true}
 - at: 0
   say: I begin.
@@ -52,7 +53,7 @@ turns:
 
 
 @dataclass
-class Town:
+class RunningServers:
     """The servers of one test, and the processes that it started."""
 
     log: PostgresEventLog
@@ -152,9 +153,9 @@ def _completed(call: ToolCallRequested) -> ToolCallCompleted:
 
 
 @pytest.fixture
-async def town(
+async def servers(
     database: Database, kafka: KafkaAddress, topics: Topics, s3: S3Address, tmp_path: Path
-) -> AsyncIterator[Town]:
+) -> AsyncIterator[RunningServers]:
     (tmp_path / "scenario.yaml").write_text(SCENARIO)
     model = ScriptedModel(tmp_path, scenario=tmp_path / "scenario.yaml")
     postgres = log_database(PgConfig(dsn=database.dsn()))
@@ -176,7 +177,7 @@ async def town(
     own = {"NIGHTSHIFT_POSTGRES_DSN": database.dsn("nightshift_orchestrator")}
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
     await producer.start()
-    one = Town(log, topics, kafka, producer, {**environment, **own}, tmp_path)
+    one = RunningServers(log, topics, kafka, producer, {**environment, **own}, tmp_path)
     serving = asyncio.create_task(one.serve())
     try:
         await one.start("relay", "relay", postgres_dsn=database.dsn("nightshift_relay"))
