@@ -67,7 +67,9 @@ async def test_services_wait_say_so_and_go_on_and_nothing_is_lost(
 
     server.child.signal(signal.SIGKILL)  # with an open transaction or two
     await server.stop()
-    await eventually(lambda: "postgres.unavailable" in _since(stack, before)["relay"], 20, what="the relay says so")
+    await eventually(
+        lambda: "postgres.unavailable" in _since(stack, before)["relay"], 20, what="the relay says so"
+    )
     builds.append(await stack.ask("plain steps, asked while it was away"))
     await asyncio.sleep(away)  # the outage itself
     await server.start()

@@ -46,9 +46,7 @@ async def test_an_answer_lost_after_the_commit_appends_once(
 
 
 @pytest.mark.fault
-async def test_without_patience_an_append_can_be_repeated(
-    database: Place, make_log, log: PostgresEventLog
-):
+async def test_without_patience_an_append_can_be_repeated(database: Place, make_log, log: PostgresEventLog):
     async with tcp_proxy(database.server.host, database.server.port) as proxy:
         far = make_log(through(database.dsn(), proxy.own_port), patience=0)
         await far.append(STREAM, [facts.phase()])

@@ -96,7 +96,9 @@ async def test_recovery_is_logged_without_a_waiting_caller(server, eventually):
         for outage in (1, 2):
             await kill(server)
             waiting = asyncio.create_task(pool.fetch("SELECT 1"))
-            await eventually(lambda n=outage: [line["event"] for line in lines].count("postgres.unavailable") == n)
+            await eventually(
+                lambda n=outage: [line["event"] for line in lines].count("postgres.unavailable") == n
+            )
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
             await server.start()

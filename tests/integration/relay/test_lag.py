@@ -12,7 +12,7 @@ from tests.integration.relay.writing import append_some, log_on
 from tests.support.stack import Database
 from tests.support.waiting import eventually
 
-from nightshift.bus.port import Partition as TopicPartition
+from nightshift.bus.port import TopicPartition
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import KafkaAddress
 from nightshift.relay.adapters.kafka_session import KafkaConnector, KafkaSession

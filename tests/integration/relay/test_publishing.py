@@ -21,7 +21,7 @@ from tests.support.stack import Database
 from tests.support.tcp_proxy import tcp_proxy
 from tests.support.waiting import eventually
 
-from nightshift.bus.port import Partition as TopicPartition
+from nightshift.bus.port import TopicPartition
 from nightshift.contracts.cloudevents import decode_fact
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import KafkaAddress, PostgresAddress

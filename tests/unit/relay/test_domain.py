@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightshift.bus.port import Partition as TopicPartition
+from nightshift.bus.port import TopicPartition
 from nightshift.relay.domain.data_loss import OffsetRange, can_be_read, data_loss
 from nightshift.relay.domain.divergence import BrokerFact, StreamVersion, diverged, explanation, token
 from nightshift.relay.domain.poll_interval import PollInterval

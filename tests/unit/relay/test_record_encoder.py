@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from nightshift.bus.port import Partition as TopicPartition
+from nightshift.bus.port import TopicPartition
 from nightshift.contracts.cloudevents import encode_fact
 from nightshift.contracts.envelope import Envelope, fact_source
 from nightshift.contracts.model import Owner

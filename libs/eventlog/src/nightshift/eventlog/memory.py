@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
-from nightshift.contracts.model import Event, Owner, PendingKind
+from nightshift.contracts.model import OPENS_ONLY_WITH, Event, Owner, PendingKind
 from nightshift.contracts.registry import CATALOGUE
 from nightshift.eventlog.errors import (
     EventIdReused,
@@ -279,16 +279,19 @@ class MemoryEventLog:
         self.tables.by_id[event.event_id] = row
 
     def _change_pending(self, name: str, head: int, now: datetime, changes: Sequence[PendingChange]) -> None:
-        for one in changes:
+        pending = self.tables.pending
+        for one in sorted(changes, key=lambda one: one.change.kind in OPENS_ONLY_WITH):
             place = (one.change.kind, one.change.key, name)
             if one.event is not None:
-                self.tables.pending[place] = PendingItem(
-                    one.change.kind, one.change.key, name, head + one.event, now, one.change.due_at
-                )
+                needs = OPENS_ONLY_WITH.get(one.change.kind)
+                if needs is None or any((kind, of) == (needs, name) for kind, _, of in pending):
+                    pending[place] = PendingItem(
+                        one.change.kind, one.change.key, name, head + one.event, now, one.change.due_at
+                    )
                 continue
-            item, through = self.tables.pending.get(place), one.change.through_version
+            item, through = pending.get(place), one.change.through_version
             if item is not None and (through is None or item.version <= through):
-                del self.tables.pending[place]
+                del pending[place]
 
 
 def _again(name: str, prepared: Sequence[Prepared], there: Sequence[Row]) -> Appended:

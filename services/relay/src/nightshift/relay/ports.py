@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from nightshift.bus.port import Partition as TopicPartition
+from nightshift.bus.port import TopicPartition
 from nightshift.eventlog.port import Row
 from nightshift.relay.domain.data_loss import OffsetRange
 from nightshift.relay.domain.divergence import StreamVersion

@@ -56,11 +56,6 @@ class S3ObjectStore:
         self._client: S3Client | None = None
         self._making = asyncio.Lock()
 
-    @classmethod
-    def from_settings(cls, settings: ObjectStoreSettings) -> Self:
-        """Return the store of these settings."""
-        return cls(settings)
-
     async def __aenter__(self) -> Self:
         await self._ready()
         return self

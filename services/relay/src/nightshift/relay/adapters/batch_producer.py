@@ -21,7 +21,7 @@ from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from nightshift.bus.kafka.credentials import connection_arguments
-from nightshift.bus.port import Partition as TopicPartition
+from nightshift.bus.port import TopicPartition
 from nightshift.bus.settings import KafkaSettings
 from nightshift.eventlog.errors import Fault, Unavailable
 from nightshift.relay.domain.records import Record

@@ -9,7 +9,7 @@ from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka.errors import KafkaError
 
 from nightshift.bus.kafka.credentials import connection_arguments
-from nightshift.bus.port import Partition as TopicPartition
+from nightshift.bus.port import TopicPartition
 from nightshift.bus.settings import KafkaSettings
 from nightshift.eventlog.errors import Unavailable
 from nightshift.relay.adapters.batch_producer import BatchProducer

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import asyncpg
 
-from nightshift.bus.port import Partition as TopicPartition
+from nightshift.bus.port import TopicPartition
 from nightshift.bus.publish_notifications import CHANNEL
 from nightshift.eventlog.errors import ConfigurationError, Unavailable
 from nightshift.relay.adapters.connection import (

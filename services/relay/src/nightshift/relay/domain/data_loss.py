@@ -8,7 +8,7 @@ record at its offset, means that the broker lost data.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nightshift.bus.port import Partition as TopicPartition
+from nightshift.bus.port import TopicPartition
 from nightshift.relay.domain.records import LastPublished
 
 

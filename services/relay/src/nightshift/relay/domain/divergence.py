@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from uuid import UUID
 
-from nightshift.bus.port import Partition as TopicPartition
+from nightshift.bus.port import TopicPartition
 
 
 @dataclass(frozen=True, slots=True)

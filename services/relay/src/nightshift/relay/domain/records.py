@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
-from nightshift.bus.port import Partition as TopicPartition
+from nightshift.bus.port import TopicPartition
 
 
 class Record(NamedTuple):

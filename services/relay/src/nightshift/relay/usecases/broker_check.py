@@ -5,7 +5,7 @@ from uuid import UUID
 
 import structlog
 
-from nightshift.bus.port import Partition as TopicPartition
+from nightshift.bus.port import TopicPartition
 from nightshift.contracts import topics as names
 from nightshift.relay.domain.data_loss import OffsetRange, can_be_read, data_loss
 from nightshift.relay.domain.divergence import BrokerFact, diverged, explanation, token

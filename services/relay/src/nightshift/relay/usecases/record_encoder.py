@@ -9,7 +9,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
-from nightshift.bus.port import Partition as TopicPartition
+from nightshift.bus.port import TopicPartition
 from nightshift.contracts import topics as names
 from nightshift.contracts.attributes import JSON_TYPE
 from nightshift.contracts.envelope import fact_source
