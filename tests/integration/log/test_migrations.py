@@ -1,4 +1,4 @@
-"""`nightshift db migrate` from every replica at once, again, after a changed file, and by one who is no superuser."""
+"""`nightshift db migrate`: concurrent, repeated, after a changed file, over an older release, without a superuser."""
 
 import asyncio
 import contextlib
@@ -48,7 +48,7 @@ SELECT name, checksum, applied_at::text, '', '' FROM nightshift.migrations
 
 @pytest.fixture
 async def empty(postgres) -> AsyncIterator[Place]:
-    """A database nobody has migrated."""
+    """An empty database."""
     place = await create_database(postgres, "test_empty")
     yield place
     await execute(postgres.admin_dsn, 'DROP DATABASE "test_empty" WITH (FORCE)')
@@ -64,7 +64,7 @@ async def execute(dsn: str, *statements: str) -> None:
 
 
 async def nightshift(dsn: str, *arguments: str) -> tuple[int, str, str]:
-    """One run of the command in a process of its own."""
+    """Run the command in a process. Returns its exit code, stdout and stderr."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -198,7 +198,7 @@ async def test_the_database_knows_the_role_of_each_event_type(database: Place):
 
 
 async def test_a_role_without_superuser_rights_can_migrate(postgres, make_log):
-    """It may create roles and owns its database, and that is enough."""
+    """A role that may create roles and owns its database can migrate it."""
     await execute(
         postgres.admin_dsn,
         "CREATE ROLE hosted LOGIN CREATEROLE",
