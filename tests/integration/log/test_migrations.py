@@ -111,18 +111,22 @@ def test_released_migrations_keep_their_names_and_checksums():
     assert {name: known.get(name) for name in RELEASED} == RELEASED
 
 
-async def test_a_database_of_the_previous_release_is_left_as_it_is(database: Place):
-    connection = await asyncpg.connect(database.dsn())
+async def test_a_database_of_the_previous_release_keeps_its_ledger(empty: Place, monkeypatch):
+    released = tuple(one for one in known_migrations() if one.name in RELEASED)
+    newer = [one.name for one in known_migrations() if one.name not in RELEASED]
+    with monkeypatch.context() as older:
+        older.setattr(module, "known_migrations", lambda: released)
+        assert [one.name for one in released] == list(await migrate(empty.dsn()))
+    connection = await asyncpg.connect(empty.dsn())
     try:
-        # The ledger of the previous release, which knew one folder of migrations.
-        await connection.execute("DELETE FROM nightshift.migrations")
-        await connection.executemany(
-            "INSERT INTO nightshift.migrations (name, checksum) VALUES ($1, $2)", list(RELEASED.items())
-        )
-        before = {tuple(row) for row in await connection.fetch(_CATALOGUE)}
-        newer = [one.name for one in known_migrations() if one.name not in RELEASED]
-        assert list(await migrate(database.dsn())) == newer
-        assert newer or {tuple(row) for row in await connection.fetch(_CATALOGUE)} == before
+        before = await connection.fetch("SELECT * FROM nightshift.migrations ORDER BY name")
+        assert {row["name"]: row["checksum"] for row in before} == RELEASED
+        assert list(await migrate(empty.dsn())) == newer
+        now = await connection.fetch("SELECT * FROM nightshift.migrations ORDER BY name")
+        assert [row for row in now if row["name"] in RELEASED] == before
+        catalogue = {tuple(row) for row in await connection.fetch(_CATALOGUE)}
+        assert await migrate(empty.dsn()) == ()
+        assert {tuple(row) for row in await connection.fetch(_CATALOGUE)} == catalogue
     finally:
         await connection.close()
 
