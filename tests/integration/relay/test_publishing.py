@@ -244,6 +244,11 @@ async def test_cursors_move_only_forward_and_only_for_the_leader(database: Datab
         await session.move({3: 9, 4: 6}, [])
         cursors = await session.cursors()
         assert (cursors.positions[3], cursors.positions[4]) == (10, 6)
+        where = TopicPartition("topic", 0)
+        newest, older = [LastPublished(where, offset, uuid4(), "build-b1", 1) for offset in (7, 6)]
+        await session.move({}, [newest])
+        await session.move({}, [older])  # as from a leader that was paused
+        assert await session.last_published() == [newest]
         await watch.execute(
             "SELECT pg_terminate_backend(l.pid) FROM pg_locks l WHERE l.classid = 20042 AND l.objid = 0"
         )
