@@ -1,4 +1,4 @@
-"""Real service processes, watched by what they say."""
+"""Real service processes, observed by their output."""
 
 import asyncio
 import sys

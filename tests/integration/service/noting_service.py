@@ -1,4 +1,4 @@
-"""A whole small service for the tests: notes each build request in the log, as slowly as it is told.
+"""A small service for tests: appends an event for each build request, after `hold_s` seconds.
 
 It says `begun <build>` and `noted <build>` on stdout.
 """

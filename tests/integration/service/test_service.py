@@ -1,4 +1,4 @@
-"""A service as a process: told to stop, killed, misconfigured, probed, and what it tells of its secrets."""
+"""A service as a process: stopped, killed, misconfigured and probed. Its log shows no secrets."""
 
 import asyncio
 import json
