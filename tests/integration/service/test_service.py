@@ -48,9 +48,7 @@ async def _notes(database: Database) -> list[str]:
     return [row["stream_id"] for row in rows]
 
 
-async def test_sigterm_finishes_the_message_and_exits_0(
-    start_service, kafka_settings, database
-):
+async def test_sigterm_finishes_the_message_and_exits_0(start_service, kafka_settings, database):
     first = await start_service(hold_s="1.0")
     await _send(kafka_settings, "b1")
     await eventually(lambda: "begun b1" in first.said, timeout=_PATIENCE)
@@ -78,9 +76,7 @@ async def test_faststream_run_starts_and_drains_a_service(start_service, kafka_s
 
 
 @pytest.mark.fault
-async def test_a_killed_service_handles_the_message_once(
-    start_service, kafka_settings, database
-):
+async def test_a_killed_service_handles_the_message_once(start_service, kafka_settings, database):
     first = await start_service(hold_s="60")
     await _send(kafka_settings, "b1")
     await eventually(lambda: "begun b1" in first.said, timeout=_PATIENCE)
@@ -92,11 +88,9 @@ async def test_a_killed_service_handles_the_message_once(
     assert await _notes(database) == ["build-b1"]
 
 
-async def test_a_message_delivered_ten_times_appends_once(
-    kafka, topics, kafka_settings, database
-):
+async def test_a_message_delivered_ten_times_appends_once(kafka, topics, kafka_settings, database):
     pool = log_database(PgConfig(dsn=database.dsn()))
-    log = PostgresEventLog(pool, actor="tester", hint=False)
+    log = PostgresEventLog(pool, actor="tester", notify=False)
     calls = []
 
     async def note(event: RecordedEvent) -> None:
@@ -124,9 +118,7 @@ async def test_a_message_delivered_ten_times_appends_once(
 
 
 @pytest.mark.fault
-async def test_messages_wait_while_the_database_is_down(
-    start_service, kafka_settings, database
-):
+async def test_messages_wait_while_the_database_is_down(start_service, kafka_settings, database):
     server = database.server
     async with tcp_proxy("127.0.0.1", server.port) as proxy:
         dsn = database.dsn().replace(f":{server.port}/", f":{proxy.own_port}/")

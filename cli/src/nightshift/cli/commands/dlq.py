@@ -284,7 +284,7 @@ async def _objects(letter: DeadLetter, stack: AsyncExitStack, home: Path) -> Obj
         settings = settings_for(ObjectStoreSettings, home)
     except ConfigurationError:
         return None
-    return await stack.enter_async_context(S3ObjectStore.from_settings(settings))
+    return await stack.enter_async_context(S3ObjectStore(settings))
 
 
 def _closed(listed: ListedDeadLetter) -> str | None:
