@@ -6,6 +6,6 @@ import pytest
 from faststream import FastStream
 
 
-@pytest.mark.parametrize("service", ["budget"])
+@pytest.mark.parametrize("service", ["budget", "orchestrator", "sandbox_gateway", "snapshotter"])
 def test_service_has_a_faststream_application(service: str) -> None:
     assert isinstance(import_module(f"nightshift.{service}.app").app, FastStream)
