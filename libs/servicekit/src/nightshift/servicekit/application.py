@@ -13,7 +13,9 @@ from nightshift.servicekit.settings import Settings
 S = TypeVar("S", bound=Settings)
 
 
-def application(name: str, load: Callable[[], S], start: Callable[[Service[S]], Awaitable[None]]) -> FastStream:
+def application(
+    name: str, load: Callable[[], S], start: Callable[[Service[S]], Awaitable[None]]
+) -> FastStream:
     """Return an application whose lifespan starts and stops the service.
 
     `load` reads the settings when the application starts, so importing the module needs none. Starting raises what

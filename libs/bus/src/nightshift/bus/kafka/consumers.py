@@ -246,6 +246,7 @@ class KafkaConsumers:
             max_records=self._settings.kafka_max_poll_records,
             fetch_max_wait_ms=wait.wait_ms,
             fetch_min_bytes=wait.min_bytes,
+            isolation_level="read_committed",
             max_partition_fetch_bytes=max(self._settings.kafka_max_message_bytes, 1_048_576)
             + _BATCH_OVERHEAD,
             batch_timeout_ms=_POLL_MS,

@@ -50,6 +50,7 @@ async def partition_progress(
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            isolation_level="read_committed",
             fetch_max_wait_ms=_POLL_MS // 10,
         )
         try:

@@ -96,6 +96,7 @@ class KafkaReader:
             client_id="nightshift-reader",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            isolation_level="read_committed",
             fetch_max_wait_ms=_FETCH_WAIT_MS,
             request_timeout_ms=int(self._timeout_s * 1000),
         )
