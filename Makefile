@@ -9,7 +9,7 @@ python := .venv/bin/python
 # Three workers, each with a database and a broker of its own: two with whole stacks, which wait much, and one beside them
 # (tests/support/scheduling.py). More only make two cores late.
 workers ?= 3
-# How many schedules the simulation tries in `make check`.
+# How many schedules the simulation tries of each port in `make check`; of the whole deployment a fifth.
 seeds ?= 500
 # More arguments for pytest, such as args="-k relay".
 args ?=
@@ -17,7 +17,7 @@ args ?=
 on_postgres := $(addprefix tests/integration/,log leases relay budget gateway orchestrator snapshotter service)
 on_s3 := $(addprefix tests/integration/,objects snapshotter orchestrator) tests/e2e/gateway tests/e2e/main_job/test_faults.py
 
-.PHONY: help setup demo test check lint types imports simulate test-fast test-long test-kafka test-postgres test-s3 bench clean
+.PHONY: help setup demo test check lint types imports simulate mutants test-fast test-long test-kafka test-postgres test-s3 bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -46,8 +46,12 @@ imports: setup ## who may import whom (the contracts stand in .importlinter)
 test-fast: setup ## tests that start nothing outside their process
 	$(python) -m pytest tests/unit tests/memory -n 2 -q $(args)
 
-simulate: setup ## the ports under random schedules, latencies, duplicates and crashes
+simulate: setup ## the ports, and a whole deployment, under random schedules, latencies, duplicates and crashes
 	$(python) -m nightshift.simulation --seeds $(seeds)
+	$(python) -m nightshift.simulation --seeds $$(( $(seeds) / 5 )) tests.memory.deployment.scenario:scenario
+
+mutants: setup ## remove each guard in turn, in a copy of the code, and see that the tests fail
+	$(python) scripts/mutants.py
 
 test-long: setup ## the tests that wait for half a minute on purpose: PostgreSQL is away for so long
 	NIGHTSHIFT_LONG_FAULTS=1 $(python) -m pytest tests/integration/log/test_away.py tests/e2e/main_job/test_postgres_away.py -k thirty -q $(args)

@@ -308,4 +308,4 @@ async def test_services_run_as_asked_and_come_back(home: Path, eventually) -> No
         assert f"relay (process {one}) was ended by SIGKILL; starting it again" in up.stderr()
         assert up.interrupt() == 0
         await eventually(lambda: not up.leftovers())
-        assert '"service stopped"' in (home / "logs" / "relay-2.log").read_text(), "it could drain"
+        assert '"service.stopped"' in (home / "logs" / "relay-2.log").read_text(), "it could drain"

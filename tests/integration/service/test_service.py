@@ -47,9 +47,7 @@ async def _notes(database: Database) -> list[str]:
     return [row["stream_id"] for row in rows]
 
 
-async def test_sigterm_finishes_what_is_in_hand_commits_it_and_exits_0(
-    start_service, kafka_settings, database
-):
+async def test_sigterm_finishes_the_message_and_exits_0(start_service, kafka_settings, database):
     first = await start_service(hold_s="1.0")
     await _send(kafka_settings, "b1")
     await eventually(lambda: "begun b1" in first.said, timeout=_PATIENCE)
@@ -65,9 +63,7 @@ async def test_sigterm_finishes_what_is_in_hand_commits_it_and_exits_0(
 
 
 @pytest.mark.fault
-async def test_killed_in_the_middle_it_is_handled_again_with_one_effect(
-    start_service, kafka_settings, database
-):
+async def test_a_killed_service_handles_the_message_once(start_service, kafka_settings, database):
     first = await start_service(hold_s="60")
     await _send(kafka_settings, "b1")
     await eventually(lambda: "begun b1" in first.said, timeout=_PATIENCE)
@@ -79,11 +75,9 @@ async def test_killed_in_the_middle_it_is_handled_again_with_one_effect(
     assert await _notes(database) == ["build-b1"]
 
 
-async def test_one_message_ten_times_to_two_replicas_at_once_appends_once(
-    kafka, topics, kafka_settings, database
-):
+async def test_a_message_delivered_ten_times_appends_once(kafka, topics, kafka_settings, database):
     pool = log_database(PgConfig(dsn=database.dsn()))
-    log = PostgresEventLog(pool, actor="tester", hint=False)
+    log = PostgresEventLog(pool, actor="tester", notify=False)
     calls = []
 
     async def note(event: RecordedEvent) -> None:
@@ -111,9 +105,7 @@ async def test_one_message_ten_times_to_two_replicas_at_once_appends_once(
 
 
 @pytest.mark.fault
-async def test_while_the_database_is_away_messages_wait_and_are_handled_after(
-    start_service, kafka_settings, database
-):
+async def test_messages_wait_while_the_database_is_down(start_service, kafka_settings, database):
     server = database.server
     async with tcp_proxy("127.0.0.1", server.port) as proxy:
         dsn = database.dsn().replace(f":{server.port}/", f":{proxy.own_port}/")
@@ -123,7 +115,7 @@ async def test_while_the_database_is_away_messages_wait_and_are_handled_after(
 
         proxy.cut_answers = 1_000_000
         await _send(kafka_settings, *(f"b{n}" for n in range(2, 12)))
-        await eventually(lambda: "message waits" in service.log(), timeout=_PATIENCE)
+        await eventually(lambda: "message.delayed" in service.log(), timeout=_PATIENCE)
         # More failures than any retry allows.
         await eventually(
             lambda: service.said.count("begun b2") + service.said.count("begun b3") > 8, timeout=_PATIENCE
@@ -140,7 +132,7 @@ async def test_while_the_database_is_away_messages_wait_and_are_handled_after(
     assert await letters.list() == []
 
 
-async def test_a_missing_setting_is_named_and_ends_with_4(start_service):
+async def test_a_missing_setting_is_named_and_exits_with_4(start_service):
     service = await start_service(kafka_bootstrap="", postgres_dsn="")
     assert await service.ended() == 4
     told = json.loads(service.log().splitlines()[-1])
@@ -149,7 +141,7 @@ async def test_a_missing_setting_is_named_and_ends_with_4(start_service):
     assert told["hint"].startswith("set NIGHTSHIFT_")
 
 
-async def test_probes_and_metrics_answer_and_no_secret_is_in_the_log(start_service, kafka_settings, database):
+async def test_probes_answer_and_the_log_holds_no_secret(start_service, kafka_settings, database):
     port = draw_port()
     secret, password = "sk-very-secret-7f3a", "pg-passw0rd-77"
     dsn = database.dsn().replace("postgres@", f"postgres:{password}@", 1)
@@ -168,7 +160,7 @@ async def test_probes_and_metrics_answer_and_no_secret_is_in_the_log(start_servi
     async with KafkaProducer(kafka_settings) as producer:
         poison = Outgoing(kafka_settings.topics.requests, secret.encode(), b"{", request(secret).headers)
         await producer.send([poison])
-    await eventually(lambda: "message parked" in service.log())
+    await eventually(lambda: "message.dead_lettered" in service.log())
     metrics = await eventually(lambda: _counted(port, 'nightshift_dead_letters_total{reason="invalid_data"'))
     assert "nightshift_messages_handled_total" in metrics
     assert secret not in metrics

@@ -12,6 +12,8 @@ from tests.memory.deployment.broker import RelayProgress, SimulatedBroker
 from tests.support.memory_ledger import LedgerTables
 
 from nightshift.budget.domain.policy import BudgetPolicy
+from nightshift.budget.usecases.grants import Grants
+from nightshift.budget.usecases.wakes import Wakes
 from nightshift.contracts.model import Event, Owner, PendingKind
 from nightshift.eventlog.leases.memory import MemoryLeases
 from nightshift.eventlog.leases.port import Lease
@@ -38,6 +40,14 @@ BUDGET_POLICY = BudgetPolicy(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Fixture:
+    """The budget service's use cases. A test replaces one to plant a fault."""
+
+    grants: type[Grants] = Grants
+    wakes: type[Wakes] = Wakes
+
+
 @dataclass
 class SimulatedDeployment:
     """Everything that outlives a crash of a process, and the history that the invariants judge."""
@@ -47,6 +57,7 @@ class SimulatedDeployment:
     turns: int = 4
     policy: Policy = POLICY
     budget_policy: BudgetPolicy = BUDGET_POLICY
+    fixture: Fixture = field(default_factory=Fixture)
     tables: MemoryTables = field(default_factory=MemoryTables)
     ledger: LedgerTables = field(default_factory=LedgerTables)
     broker: SimulatedBroker = field(default_factory=SimulatedBroker)
@@ -56,6 +67,7 @@ class SimulatedDeployment:
     numbers: dict[str, int] = field(default_factory=dict)
     requests_sent: Counter[str] = field(default_factory=Counter)  # to the provider, by build
     requests: list[RecordedEvent] = field(default_factory=list)  # that people have sent
+    given_up: set[str] = field(default_factory=set)  # builds whose request nobody sends any more
     outsiders: set[asyncio.Task[None]] = field(default_factory=set)
     over: bool = False
 
@@ -91,8 +103,10 @@ class SimulatedDeployment:
 
     @property
     def all_ended(self) -> bool:
-        """Whether every build has ended."""
-        return all(map(self.ended, self.build_ids))
+        """Whether every build has ended. One that nobody accepted before its deadline never begins."""
+        return all(
+            self.ended(one) or (one in self.given_up and not self.recorded(one)) for one in self.build_ids
+        )
 
     def unused_sandboxes(self) -> list[PendingItem]:
         """The open sandboxes of builds that sleep or have ended and that wait for no snapshot."""

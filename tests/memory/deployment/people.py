@@ -1,11 +1,14 @@
 """People and faults of a simulated deployment: who asks for what and when, and when the broker loses its data."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
+from datetime import timedelta
 
 from tests.memory.deployment.deployment import ACCOUNT, SimulatedDeployment
 
 from nightshift.contracts.events.account import AccountToppedUp
+from nightshift.contracts.events.build import ModelCallStarted
 from nightshift.contracts.events.requests import (
     BuildCancelRequested,
     BuildMessageSent,
@@ -13,25 +16,31 @@ from nightshift.contracts.events.requests import (
     BuildWakeAsked,
 )
 from nightshift.contracts.model import PendingKind
+from nightshift.eventlog.port import RecordedEvent
 from nightshift.simulation import SimulatedProcess
 
 #: When a person cancels a build; most do not.
 CANCEL = (None, None, None, "while it waits for money", "while it sleeps", "while it wakes", "at any time")
 
 
-def build_request(build_id: str) -> BuildRequested:
-    """The request for a build whose name the scripted model finds in the brief."""
-    return BuildRequested(
-        build_id=build_id, project_id="p1", account_id=ACCOUNT, idea_brief=f"An app named <{build_id}>."
-    )
-
-
 async def ask_for_build(deployment: SimulatedDeployment, build_id: str) -> None:
-    """Sends the request until the build is accepted, as a producer does whose broker can lose it."""
-    await asyncio.sleep(deployment.world.draws.uniform(0, 3))
-    while not deployment.recorded(build_id):
-        await deployment.request(build_request(build_id), name=f"build/{build_id}", subject=build_id)
+    """Sends the request, some with a deadline, until the build is accepted: the broker can lose it."""
+    world = deployment.world
+    await asyncio.sleep(world.draws.uniform(0, 3))
+    deadline = None
+    if world.draws.random() < 0.2:
+        deadline = world.now() + timedelta(seconds=world.draws.uniform(20, 90))
+    request = BuildRequested(
+        build_id=build_id,
+        project_id="p1",
+        account_id=ACCOUNT,
+        idea_brief=f"An app named <{build_id}>.",  # the scripted model finds the build by this name
+        deadline=deadline,
+    )
+    while not deployment.recorded(build_id) and (deadline is None or world.now() < deadline):
+        await deployment.request(request, name=f"build/{build_id}", subject=build_id)
         await asyncio.sleep(5)
+    deployment.given_up.add(build_id)
 
 
 async def cancel_build(deployment: SimulatedDeployment, build_id: str) -> None:
@@ -88,19 +97,35 @@ async def empty_broker(deployment: SimulatedDeployment, *victims: SimulatedProce
 
 
 async def redeliver(deployment: SimulatedDeployment, *victims: SimulatedProcess) -> None:
-    """Publishes some old facts and requests again at a drawn time, and restarts the budget service before that or not.
+    """Publishes some old facts and requests again, at a drawn time or during the next model call after it.
 
-    A restarted service has forgotten what it has handled.
+    Restarts the budget service before that or not: a restarted service has forgotten what it has handled.
     """
     world = deployment.world
     await asyncio.sleep(world.draws.uniform(1, world.profile.faults_end_after * 1.5))
-    old = [*deployment.history(), *deployment.requests]
-    again = world.draws.sample(old, min(len(old), 12))
+    if world.draws.random() < 0.7:
+        await _until_a_call_is_in_flight(deployment)
+    by_type: defaultdict[str, list[RecordedEvent]] = defaultdict(list)
+    for event in (*deployment.history(), *deployment.requests):
+        by_type[event.data.type].append(event)
+    drawn = world.draws.choices(list(by_type.values()), k=12) if by_type else []
+    again = sorted(
+        map(world.draws.choice, drawn), key=lambda event: event.version
+    )  # newer ones would hide older ones
     if world.draws.random() < 0.7:
         for victim in victims:
             world.kill(victim, "before a redelivery")
     world.note("redelivers " + ", ".join(f"{one.subject} {one.version} {one.data.type}" for one in again))
     await deployment.broker.publish(again)
+
+
+async def _until_a_call_is_in_flight(deployment: SimulatedDeployment) -> None:
+    while not deployment.over:
+        for build_id in deployment.build_ids:
+            stream = deployment.tables.streams.get(f"build-{build_id}")
+            if stream is not None and stream.rows[-1].type == ModelCallStarted.type:
+                return
+        await deployment.beat(0.2)
 
 
 def _pending(deployment: SimulatedDeployment, kind: PendingKind, build_id: str) -> bool:

@@ -9,8 +9,8 @@ from tests.memory.deployment.broker import relay
 from tests.memory.deployment.deployment import SimulatedDeployment
 from tests.support import build_invariants
 
-from nightshift.contracts.events.build import BuildCancelled, BuildReady
-from nightshift.contracts.model import Owner
+from nightshift.contracts.events.build import BuildCancelled, BuildFailed, BuildReady
+from nightshift.contracts.model import Event, Owner
 from nightshift.simulation import SimulatedProcess, Violation, World
 
 #: Seconds after the last end and the last fault in which every pending row must be closed.
@@ -117,11 +117,17 @@ def verdict(deployment: SimulatedDeployment) -> list[str]:
     for build_id in deployment.build_ids:
         events = deployment.events(build_id)
         found += [f"{build_id}: {fault}" for fault in build_invariants.violations(events)]
-        if not any(isinstance(event, BuildReady | BuildCancelled) for event in events):
-            found.append(f"{build_id} neither got ready nor was cancelled")
+        if events and not any(map(_expected_end, events)):
+            found.append(f"{build_id} neither got ready nor was cancelled nor missed its deadline")
     for letter in deployment.broker.dead_letters:
         if letter.event.data.owner is not Owner.OUTSIDE:
             found.append(f"{letter.group} refused the fact {letter.event.data.type}: {letter.error}")
     if len(set(deployment.numbers.values())) != len(deployment.numbers):
         found.append(f"numbers of the project's builds: {deployment.numbers}")
     return found
+
+
+def _expected_end(event: Event) -> bool:
+    return isinstance(event, BuildReady | BuildCancelled) or (
+        isinstance(event, BuildFailed) and event.reason == "deadline"
+    )

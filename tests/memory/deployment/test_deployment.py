@@ -1,17 +1,27 @@
 """A whole deployment under faults: builds end, and no invariant of calls, money or pending rows is broken."""
 
+import sys
 from collections import Counter
 from dataclasses import replace
+from functools import partial
+from uuid import UUID
 
 import pytest
 from tests.memory.deployment import provider
+from tests.memory.deployment.deployment import Fixture
 from tests.memory.deployment.scenario import scenario
 
-from nightshift.contracts.events.build import ModelCallFailed
+from nightshift.budget.usecases.grants import Grants
+from nightshift.budget.usecases.wakes import Sleeper, Wakes
+from nightshift.contracts.events.build import BudgetRequested, ModelCallFailed
+from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.commands import Answer
-from nightshift.simulation import World, simulate
+from nightshift.simulation import SimulationFailed, World, simulate
 
-SEEDS = range(40)
+#: `make simulate` tries more.
+SEEDS = range(20)
+#: How many seeds are searched for a planted fault.
+SEARCHED = 300
 
 
 def test_no_invariant_is_broken_under_faults():
@@ -29,6 +39,58 @@ def test_no_invariant_is_broken_under_faults():
     expected = {"faults", "broker emptied", "sleep.requested", "build.cancelled", "build.ready"}
     expected |= {"abandoned", "overloaded", "stream_cut", "budget.denied", "wake.requested"}
     assert expected <= seen.keys(), seen
+
+
+class SettlesFirst(Grants):
+    """Settles every reservation of the build before it asks whether the request still waits."""
+
+    async def answer(self, event: RecordedEvent, request: BudgetRequested) -> None:
+        await self.settle_build(event.subject, granted_before=sys.maxsize)
+        await super().answer(event, request)
+
+
+class SettlesAtAnySleep(Grants):
+    """Settles every reservation of the build for a sleep or an end, however old its message is."""
+
+    async def settle_build(self, build_id: str, *, granted_before: int) -> None:
+        await super().settle_build(build_id, granted_before=sys.maxsize)
+
+
+class ForgetsEndedBuilds(Grants):
+    """Leaves the request of an ended build without an answer."""
+
+    async def answer(self, event: RecordedEvent, request: BudgetRequested) -> None:
+        newest = self._event_log.read_stream(event.stream_id, backwards=True, limit=5)
+        if not [one async for one in newest if one.data.terminal]:
+            await super().answer(event, request)
+
+
+class WakesUnpaid(Wakes):
+    """Wakes every build that is due, whether its next call can be paid or not."""
+
+    async def _wake(self, sleeper: Sleeper, reason: str, cause: UUID, **_: object) -> None:
+        await self._append_wake(sleeper, reason, cause)
+
+
+@pytest.mark.parametrize(
+    ("fixture", "violation", "first"),
+    [
+        (Fixture(grants=SettlesFirst), "a live reservation was settled", 0),
+        (Fixture(grants=SettlesAtAnySleep), "a live reservation was settled", 110),
+        (Fixture(grants=ForgetsEndedBuilds), "outlives its purpose", 30),
+        (Fixture(wakes=WakesUnpaid), "ended in a denial", 8),
+    ],
+    ids=["settles first", "settles at any sleep", "forgets ended builds", "wakes unpaid"],
+)
+def test_a_planted_fault_about_money_is_found(fixture: Fixture, violation: str, first: int):
+    """`first` saves time: one of the seeds after it finds the fault today."""
+    for seed in range(first, first + SEARCHED):
+        try:
+            simulate(partial(scenario, fixture=fixture), seed)
+        except SimulationFailed as failed:
+            if violation in str(failed):
+                return
+    pytest.fail(f"no seed of {SEARCHED} finds {violation!r}")
 
 
 def test_an_answer_that_no_event_can_hold_is_billed_as_failed(monkeypatch: pytest.MonkeyPatch):
