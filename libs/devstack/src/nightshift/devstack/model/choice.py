@@ -1,6 +1,6 @@
-"""Which turn answers a request. All state is in the request, so that a retry, a restart and parallel builds work.
+"""Chooses the turn that answers a request, from the request alone, so retries, restarts and parallel builds work.
 
-Only failures that happen a counted number of times need memory; it is kept by the digest of the conversation.
+Only failures that happen a limited number of times are counted, by the digest of the conversation.
 """
 
 import re
@@ -14,11 +14,11 @@ _SHOWN = 300
 
 
 class NoAnswer(Exception):
-    """No turn fits; the text says which were looked at and what they missed."""
+    """No turn fits. The text lists the turns that were tried and the condition that each of them failed."""
 
 
 class Chooser:
-    """Picks turns of one scenario."""
+    """Chooses turns of one scenario."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
@@ -26,7 +26,10 @@ class Chooser:
         self._used: dict[tuple[str, int], int] = {}
 
     def choose(self, conversation: Conversation) -> PositionedTurn:
-        """The first turn of the file whose position and match fit, and which is not used up. Raises NoAnswer."""
+        """Return the first turn of the file whose position and match fit, and whose limit is not reached.
+
+        Raises NoAnswer when there is none.
+        """
         position, looked_at = conversation.assistant_turns, []
         for chosen in self._turns:
             if chosen.positions is not None and position not in chosen.positions:
@@ -48,7 +51,7 @@ class Chooser:
         )
 
     def fill(self, turn: Turn, conversation: Conversation) -> Turn:
-        """The turn with its placeholders replaced. Raises NoAnswer when one that is used was not found."""
+        """Return the turn with its placeholders replaced. Raises NoAnswer when a pattern matches nothing."""
         patterns = {**self._scenario.capture, **turn.capture}
 
         def replace(found: "re.Match[str]") -> str:
@@ -84,7 +87,7 @@ class Chooser:
 
 
 def _captured(name: str, pattern: str, conversation: Conversation) -> str:
-    """The newest find: its first group, else the whole of it."""
+    """Return the last match: its first group, or the whole match when it has no group."""
     finds = list(re.finditer(pattern, f"{conversation.system}\n{conversation.text}", re.MULTILINE))
     if not finds:
         raise NoAnswer(f"placeholder {{{{{name}}}}}: nothing in the conversation matches {pattern!r}")
@@ -93,7 +96,7 @@ def _captured(name: str, pattern: str, conversation: Conversation) -> str:
 
 
 def _missed(match: Match | None, seen: Conversation) -> str | None:
-    """What does not hold, in words; none when all holds."""
+    """Return the first condition that fails, in words, or None when all hold."""
     if match is None:
         return None
     for field, value in match.model_dump(exclude_none=True).items():

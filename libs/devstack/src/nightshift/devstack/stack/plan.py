@@ -1,4 +1,4 @@
-"""What a stack consists of: which parts we start, which are somebody else's, which services and how many of each."""
+"""Decides what a stack consists of: the parts to start, the given ones, and the services with their replicas."""
 
 import importlib.util
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from nightshift.devstack.stack.broker_renewal import DEFAULT_LIMIT_MB
 
 PARTS = ("postgres", "kafka", "s3", "model")
 
-#: Module, and the database role it runs as. In the order they are started and told of.
+#: Module → the database role it runs as, in the order of start and display.
 SERVICES: Mapping[str, str] = {
     "relay": "nightshift_relay",
     "orchestrator": "nightshift_orchestrator",
@@ -27,7 +27,7 @@ _BROKER_MEMORY = "NIGHTSHIFT_BROKER_MEMORY_MB"
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """Addresses of real parts. What is given is used and not started."""
+    """Addresses of parts that run already. The stack uses them and starts none of its own."""
 
     postgres: str | None = None  # a DSN
     kafka: str | None = None  # bootstrap servers
@@ -37,7 +37,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`ports`: part → port asked for by number; others keep the port of the last run, or draw one.
+    """What to start. `ports` holds the ports asked for by number; other parts keep the last run's port or draw one.
 
     `broker_memory_mb` is the resident memory at which the embedded broker is restarted.
     """
@@ -53,7 +53,7 @@ class Plan:
     topics: Topics = field(default_factory=Topics)
 
     def starts(self, part: str) -> bool:
-        """Whether this part is a child of ours."""
+        """Return whether the stack starts this part, rather than using a given one."""
         return part in self.parts and getattr(self.given, part) is None
 
 
@@ -67,7 +67,7 @@ def make_plan(
     ports: Mapping[str, int] | None = None,
     scenario: Path | None = None,
 ) -> Plan:
-    """Put together what the flags and the environment say. Raises BadPlan."""
+    """Combine flags and environment into a plan. Raises BadPlan when they contradict each other."""
     asked = {name.strip().replace("-", "_") for name in only} - {""}
     counts = {name.replace("-", "_"): count for name, count in (replicas or {}).items()}
     _refuse_unknown(asked | set(counts))
@@ -92,12 +92,12 @@ def make_plan(
 
 
 def service_name(module: str) -> str:
-    """What people and other systems call it: `sandbox-gateway`, whose module is `sandbox_gateway`."""
+    """Return the public name of a service: `sandbox-gateway` for the module `sandbox_gateway`."""
     return module.replace("_", "-")
 
 
 def is_installed(service: str) -> bool:
-    """Whether the service can be run as a module."""
+    """Return whether the service is installed and can be run as a module."""
     module = f"nightshift.{service}"
     return importlib.util.find_spec(module) is not None and (
         importlib.util.find_spec(f"{module}.__main__") is not None
@@ -115,7 +115,7 @@ def _megabytes(environ: Mapping[str, str]) -> float:
 
 
 def _complete(given: Given, environ: Mapping[str, str], scenario: Path | None) -> Given:
-    """A flag wins over the environment; a scenario asks for the scripted model, key or not."""
+    """Fill in addresses from the environment. A flag wins; a scenario selects the scripted model, even with a key."""
     model = given.model
     if model is None and scenario is None and environ.get("ANTHROPIC_API_KEY"):
         model = environ.get("ANTHROPIC_BASE_URL") or "https://api.anthropic.com"
