@@ -12,13 +12,13 @@ Pass = Callable[[float], Awaitable[None]]
 class LeaseConformance:
     """Fixtures to give: `leases`, and `passes`, which lets time pass on the keeper's clock."""
 
-    async def test_one_owner_at_a_time(self, leases):
+    async def test_a_lease_has_one_owner_at_a_time(self, leases):
         lease = await leases.acquire("build/a", "one", ttl=60)
         assert (lease.name, lease.owner) == ("build/a", "one")
         assert await leases.acquire("build/a", "two", ttl=60) is None
         assert await leases.acquire("build/b", "two", ttl=60) is not None
 
-    async def test_taken_over_once_it_expired_and_not_renewed_by_the_former(self, leases, passes):
+    async def test_an_expired_lease_is_taken_over_for_good(self, leases, passes):
         first = await leases.acquire("n", "one", ttl=0.05)
         await passes(0.06)
         second = await leases.acquire("n", "two", ttl=60)
@@ -28,13 +28,13 @@ class LeaseConformance:
         assert await leases.acquire("n", "three", ttl=60) is None
         assert await leases.renew(second, ttl=60)
 
-    async def test_renewing_keeps_it(self, leases, passes):
+    async def test_a_renewed_lease_does_not_expire(self, leases, passes):
         lease = await leases.acquire("n", "one", ttl=0.5)
         assert await leases.renew(lease, ttl=60)
         await passes(0.6)
         assert await leases.acquire("n", "two", ttl=60) is None
 
-    async def test_many_are_renewed_together_and_each_is_answered_for(self, leases, passes):
+    async def test_many_leases_are_renewed_in_one_call(self, leases, passes):
         kept = [await leases.acquire(name, "one", ttl=0.5) for name in ("z", "a", "m")]
         freed = await leases.acquire("f", "one", ttl=60)
         await leases.release(freed)
@@ -47,7 +47,7 @@ class LeaseConformance:
         for lease in kept:
             assert await leases.acquire(lease.name, "two", ttl=60) is None
 
-    async def test_an_expired_lease_is_lost_though_nobody_took_it(self, leases, passes):
+    async def test_an_expired_lease_cannot_be_renewed(self, leases, passes):
         lease = await leases.acquire("n", "one", ttl=0.05)
         await passes(0.06)
         assert not await leases.renew(lease, ttl=60)
@@ -63,7 +63,7 @@ class LeaseConformance:
         fences += [lease.fence, (await leases.acquire("n", "two", ttl=60)).fence]
         assert fences == sorted(set(fences))
 
-    async def test_an_owner_that_comes_back_gets_a_new_fence(self, leases):
+    async def test_an_owner_that_acquires_again_gets_a_new_fence(self, leases):
         former = await leases.acquire("n", "one", ttl=60)
         present = await leases.acquire("n", "one", ttl=60)
         assert present.fence > former.fence
@@ -75,7 +75,7 @@ class LeaseConformance:
         assert not await leases.renew(lease, ttl=60)
         assert await leases.acquire("n", "two", ttl=60) is not None
 
-    async def test_one_that_starts_again_frees_all_that_its_former_self_had(self, leases):
+    async def test_release_all_frees_every_lease_of_the_owner(self, leases):
         former = [await leases.acquire(name, "one", ttl=60) for name in ("a", "b")]
         released = await leases.acquire("c", "one", ttl=60)
         await leases.release(released)
@@ -88,7 +88,7 @@ class LeaseConformance:
         assert await leases.release_all("one") == 0
 
     @pytest.mark.parametrize("round_", range(5))
-    async def test_of_many_that_reach_for_it_at_once_one_gets_it(self, leases, passes, round_):
+    async def test_one_of_many_concurrent_owners_gets_the_lease(self, leases, passes, round_):
         await leases.acquire("n", "former", ttl=0.01)
         await passes(0.02)
         got = await asyncio.gather(*(leases.acquire("n", f"owner{n}", ttl=60) for n in range(8)))

@@ -46,7 +46,7 @@ class LogConformance:
         assert second.fresh
         assert await versions(log, stream) == [1, 2, 3, 4]
 
-    async def test_what_is_read_is_what_was_appended(self, log, stream):
+    async def test_events_are_read_as_they_were_appended(self, log, stream):
         event = facts.note("hear me")
         done = await log.append(stream, [event])
         (read,) = [one async for one in log.read_stream(stream)]
@@ -65,7 +65,7 @@ class LogConformance:
             (("a", None, "a"), ("00-1-2-01", None, None)),
         ],
     )
-    async def test_each_event_of_a_batch_says_its_own_circumstances(self, log, stream, actors, traces):
+    async def test_each_event_of_a_batch_keeps_its_own_metadata(self, log, stream, actors, traces):
         batch = [
             replace(facts.note(), actor=actor, traceparent=trace, correlation_id=actor)
             for actor, trace in zip(actors, traces, strict=True)
@@ -89,21 +89,21 @@ class LogConformance:
         with pytest.raises(VersionConflict):
             await log.append(stream, [facts.note()], expected_version=1)
 
-    async def test_an_append_of_nothing_is_refused(self, log, stream):
+    async def test_an_append_without_events_is_refused(self, log, stream):
         with pytest.raises(Refused):
             await log.append(stream, [])
 
     @pytest.mark.parametrize(
         "name", ["", "build-", "build-a b", "other-1", "build-a/b", "build-" + "a" * 200]
     )
-    async def test_a_name_that_is_no_stream_is_refused(self, log, name):
+    async def test_an_invalid_stream_id_is_refused(self, log, name):
         with pytest.raises(Refused):
             await log.append(name, [facts.note()])
 
     # --- once ---
 
     @pytest.mark.parametrize("count", [1, 3])
-    async def test_the_same_append_again_answers_what_was_recorded(self, log, stream, count):
+    async def test_a_repeated_append_returns_what_was_recorded(self, log, stream, count):
         cause = uuid4()
         await log.append(stream, [facts.phase()])
         batch = [facts.note(str(index), cause=cause, index=index) for index in range(count)]
@@ -119,7 +119,7 @@ class LogConformance:
             )
         assert len(await versions(log, stream)) == 2 + count
 
-    async def test_who_wrote_it_does_not_make_it_another_event(self, log, stream, writer):
+    async def test_another_writer_does_not_make_another_event(self, log, stream, writer):
         cause = uuid4()
         await log.append(stream, [facts.note(cause=cause)])
         assert not (await writer(Owner.ORCHESTRATOR).append(stream, [facts.note(cause=cause)])).fresh
@@ -139,7 +139,7 @@ class LogConformance:
         with pytest.raises(EventIdReused):
             await log.append(f"{stream}x", [facts.note(cause=cause)])
 
-    async def test_a_batch_of_which_only_a_part_is_there_is_an_error(self, log, stream):
+    async def test_a_partly_recorded_batch_is_an_error(self, log, stream):
         cause = uuid4()
         known, unknown = facts.note(cause=cause), facts.note(cause=cause, index=1)
         await log.append(stream, [known])
@@ -177,13 +177,13 @@ class LogConformance:
             await log.append(stream, [facts.note()])
         assert await versions(log, stream) == [1, 2, 3]
 
-    async def test_nothing_goes_on_after_the_end_in_its_own_batch(self, log, stream):
+    async def test_an_event_after_the_end_of_its_batch_is_refused(self, log, stream):
         with pytest.raises(StreamClosed):
             await log.append(stream, [facts.cancelled(), facts.note()])
         assert await versions(log, stream) == []
         await log.append(stream, [facts.cancelled(), facts.result("b/1/0")])
 
-    async def test_the_append_that_closed_a_stream_can_be_sent_again(self, log, stream):
+    async def test_the_append_that_closed_a_stream_can_be_repeated(self, log, stream):
         batch = [facts.phase(), facts.cancelled()]
         await log.append(stream, batch, expected_version=0)
         assert (await log.append(stream, batch, expected_version=0)).versions == (1, 2)
@@ -198,7 +198,7 @@ class LogConformance:
         again = await log.append_all(parts)
         assert not any(one.fresh for one in again)
 
-    async def test_or_none_of_them(self, log, stream):
+    async def test_a_conflict_on_one_stream_appends_to_none(self, log, stream):
         await log.append(f"{stream}b", [facts.note()])
         with pytest.raises(VersionConflict):
             await log.append_all(
@@ -209,7 +209,7 @@ class LogConformance:
 
     # --- reading ---
 
-    async def test_a_range_forwards_and_backwards(self, log, stream):
+    async def test_a_range_is_read_forwards_and_backwards(self, log, stream):
         await log.append(stream, [facts.note() for _ in range(7)])
         assert await versions(log, stream, from_version=3, to_version=5) == [3, 4, 5]
         assert await versions(log, stream, from_version=3, to_version=5, backwards=True) == [5, 4, 3]
@@ -229,7 +229,7 @@ class LogConformance:
         rest = await log.read_shards({shard: rows[3].position}, limit=1)
         assert [row.version for row in rest] == [5]
 
-    async def test_many_shards_in_one_read(self, log):
+    async def test_many_shards_are_read_in_one_call(self, log):
         names = [f"build-many{n}" for n in range(40)]
         for name in names:
             await log.append(name, [facts.note() for _ in range(3)])
@@ -241,7 +241,7 @@ class LogConformance:
         assert await log.read_shards({row.shard: row.position for row in rows}, limit=10) == []
         assert await log.read_shards({}, limit=10) == []
 
-    async def test_unfinished_streams_page_by_page(self, log, writer):
+    async def test_unfinished_streams_are_read_page_by_page(self, log, writer):
         await log.append("build-closed", [facts.note(), facts.cancelled()])
         done = SnapshotSaved(
             reason="completion",
@@ -283,14 +283,14 @@ class LogConformance:
         assert output.output == text
         assert asked.input == {"command": text}
 
-    async def test_an_infinite_number_stays_one(self, log, stream):
+    async def test_an_infinite_number_is_stored(self, log, stream):
         event = facts.call("b/1/0")
         data = event.data.model_copy(update={"input": {"limit": float("inf"), "low": [-1e400, 0.1]}})
         await log.append(stream, [facts.new(data)])
         (read,) = [one.data async for one in log.read_stream(stream)]
         assert read.input == {"limit": float("inf"), "low": [float("-inf"), 0.1]}
 
-    async def test_what_has_no_json_is_refused(self, log, stream):
+    async def test_data_without_a_json_form_is_refused(self, log, stream):
         data = facts.call("b/1/0").data.model_copy(update={"input": {"limit": float("nan")}})
         with pytest.raises(Refused):
             await log.append(stream, [facts.new(data)])

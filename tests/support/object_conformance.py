@@ -11,7 +11,7 @@ from nightshift.eventlog.objects.port import ObjectInfo
 class ObjectStoreConformance:
     """Fixtures to give: `store`, and `prefix`, under which nobody else writes."""
 
-    async def test_what_is_put_is_read(self, store, prefix):
+    async def test_an_object_is_read_as_it_was_put(self, store, prefix):
         body = bytes(range(256)) * 10
         await store.put(f"{prefix}/a", body)
         assert await store.get(f"{prefix}/a") == body
@@ -24,12 +24,12 @@ class ObjectStoreConformance:
         assert not await store.put_if_absent(f"{prefix}/a", b"two")
         assert await store.get(f"{prefix}/a") == b"one"
 
-    async def test_of_many_writers_at_once_one_is_first(self, store, prefix):
+    async def test_one_of_many_concurrent_writers_is_first(self, store, prefix):
         done = await asyncio.gather(*(store.put_if_absent(f"{prefix}/a", b"%d" % n) for n in range(8)))
         assert sum(done) == 1
         assert await store.get(f"{prefix}/a") == b"%d" % done.index(True)
 
-    async def test_what_is_not_there(self, store, prefix):
+    async def test_reading_a_missing_object_raises_not_found(self, store, prefix):
         with pytest.raises(NotFound):
             await store.get(f"{prefix}/none")
         with pytest.raises(NotFound):
@@ -43,7 +43,7 @@ class ObjectStoreConformance:
         assert await store.get_range(f"{prefix}/a", 0, 0) == b""
         assert await store.get_range(f"{prefix}/a", 10, 5) == b""
 
-    async def test_listed_by_prefix_in_order(self, store, prefix):
+    async def test_objects_are_listed_by_prefix_in_order(self, store, prefix):
         for name in ("b/2", "a", "b/1", "bc"):
             await store.put(f"{prefix}/{name}", name.encode())
         assert [item.key async for item in store.list(f"{prefix}/b")] == [
@@ -56,13 +56,13 @@ class ObjectStoreConformance:
             ObjectInfo(f"{prefix}/b/2", 3),
         ]
 
-    async def test_deleted_is_gone(self, store, prefix):
+    async def test_a_deleted_object_is_gone(self, store, prefix):
         await store.put(f"{prefix}/a", b"x")
         await store.delete(f"{prefix}/a")
         assert [item async for item in store.list(f"{prefix}/a")] == []
         assert await store.put_if_absent(f"{prefix}/a", b"y")
 
-    async def test_a_key_that_is_none_is_refused(self, store):
+    async def test_an_invalid_key_is_refused(self, store):
         for key in ("", "/a", "a//b", "../a", "a/../b", "a/", "a\0b"):
             for work in (store.get(key), store.put(key, b""), store.put_if_absent(key, b"")):
                 with pytest.raises(Refused):

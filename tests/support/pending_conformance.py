@@ -41,7 +41,7 @@ class PendingConformance:
             await log.append(stream, [event])
         assert await log.pending(PendingKind.TOOL_CALL) == []
 
-    async def test_opened_and_closed_in_one_batch_leaves_nothing(self, log, stream):
+    async def test_a_row_opened_and_closed_in_one_batch_is_not_pending(self, log, stream):
         await log.append(stream, [facts.call("b/1/0"), facts.result("b/1/0")])
         assert await log.pending(PendingKind.TOOL_CALL) == []
 
@@ -67,7 +67,7 @@ class PendingConformance:
         await log.append(f"{stream}x", [facts.result("b/1/0")])
         assert len(await log.pending(PendingKind.TOOL_CALL)) == 1
 
-    async def test_what_is_due_comes_soonest_first(self, log):
+    async def test_due_rows_come_soonest_first(self, log):
         now = datetime.now(UTC)
         for name, hours in (("c", 3), ("a", 1), ("b", 2), ("d", None)):
             wake = None if hours is None else now + timedelta(hours=hours)

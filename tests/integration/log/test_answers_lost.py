@@ -46,7 +46,7 @@ async def test_an_answer_lost_after_the_commit_appends_once(
 
 
 @pytest.mark.fault
-async def test_without_patience_it_is_unavailable_and_may_be_sent_again(
+async def test_without_patience_an_append_can_be_repeated(
     database: Place, make_log, log: PostgresEventLog
 ):
     async with tcp_proxy(database.server.host, database.server.port) as proxy:
@@ -62,7 +62,7 @@ async def test_without_patience_it_is_unavailable_and_may_be_sent_again(
 
 
 @pytest.mark.parametrize("expected", [None, 1])
-async def test_the_same_append_ten_times_from_two_sides_at_once(
+async def test_ten_concurrent_repeats_append_once(
     database: Place, make_log, log: PostgresEventLog, expected: int | None
 ):
     sides = [make_log(database.dsn(role_of(Owner.ORCHESTRATOR))) for _ in range(2)]
@@ -96,7 +96,7 @@ async def test_the_same_call_answered_twice_at_once_has_one_result(database: Pla
     assert sorted(type(answer).__name__ for answer in answers) == ["Appended", "EventIdReused"]
 
 
-async def test_the_relay_is_told_after_the_commit_without_a_notify_in_the_append(database: Place, make_log):
+async def test_the_relay_is_notified_outside_the_append(database: Place, make_log):
     heard: asyncio.Queue[str] = asyncio.Queue()
     listener = await asyncpg.connect(database.dsn("nightshift_relay"))
     try:
@@ -114,7 +114,7 @@ async def test_the_relay_is_told_after_the_commit_without_a_notify_in_the_append
 
 
 @pytest.mark.fault
-async def test_a_writer_paused_in_a_transaction_lets_go_of_its_shard(
+async def test_a_writer_paused_in_a_transaction_loses_its_lock(
     database: Place, make_log, log: PostgresEventLog
 ):
     async with tcp_proxy(database.server.host, database.server.port) as proxy:

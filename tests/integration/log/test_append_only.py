@@ -47,7 +47,7 @@ async def attempt(dsn: str, *statements: str) -> None:
         await connection.close()
 
 
-async def test_every_role_that_the_migration_makes_is_tried_here(database: Place):
+async def test_every_role_of_the_migration_is_tested_here(database: Place):
     connection = await asyncpg.connect(database.dsn())
     roles = await connection.fetch("SELECT rolname FROM pg_roles WHERE rolname LIKE 'nightshift%'")
     await connection.close()
@@ -55,7 +55,7 @@ async def test_every_role_that_the_migration_makes_is_tried_here(database: Place
 
 
 @pytest.mark.parametrize("role", SERVICES)
-async def test_no_service_may_change_a_row_or_write_one_by_itself(filled: Place, role: str):
+async def test_no_service_may_write_the_tables_directly(filled: Place, role: str):
     for statement in (
         *CHANGES,
         "INSERT INTO nightshift.events OVERRIDING SYSTEM VALUE SELECT * FROM nightshift.events",
@@ -80,7 +80,7 @@ async def test_the_owner_of_the_table_is_refused_by_the_trigger(filled: Place, s
 
 
 @pytest.mark.parametrize("statement", CHANGES)
-async def test_so_is_a_superuser_that_plays_a_replica(filled: Place, statement: str):
+async def test_a_superuser_in_replica_mode_is_refused_too(filled: Place, statement: str):
     with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
         await attempt(filled.dsn(), "SET session_replication_role = replica", statement)
 
@@ -94,12 +94,12 @@ async def test_a_service_cannot_append_anothers_events(filled: Place, make_log, 
 
 
 @pytest.mark.parametrize("role", ["nightshift_relay", "nightshift_reader"])
-async def test_who_only_reads_cannot_append_at_all(filled: Place, make_log, role: str):
+async def test_a_reading_role_cannot_append(filled: Place, make_log, role: str):
     with pytest.raises(ConfigurationError):
         await make_log(filled.dsn(role)).append(STREAM, [facts.note()])
 
 
-async def test_taking_another_role_does_not_help(filled: Place):
+async def test_setting_another_role_does_not_allow_the_append(filled: Place):
     for statement in (
         "SET ROLE nightshift_orchestrator",
         "SET SESSION AUTHORIZATION nightshift_orchestrator",
@@ -108,7 +108,7 @@ async def test_taking_another_role_does_not_help(filled: Place):
             await attempt(filled.dsn("nightshift_budget"), statement)
 
 
-async def test_a_function_of_ones_own_on_the_search_path_is_not_called(filled: Place, make_log):
+async def test_a_function_of_a_service_cannot_shadow_ours(filled: Place, make_log):
     """A budget role with a schema of its own cannot make the append call its pg_has_role, nor find its event_types."""
     await attempt(filled.dsn(), "CREATE SCHEMA trick AUTHORIZATION nightshift_budget")
     await attempt(
@@ -126,7 +126,7 @@ async def test_a_function_of_ones_own_on_the_search_path_is_not_called(filled: P
         await attempt(filled.dsn(), "ALTER ROLE nightshift_budget RESET search_path")
 
 
-async def test_every_function_that_acts_as_the_owner_has_a_fixed_search_path(database: Place):
+async def test_security_definer_functions_fix_the_search_path(database: Place):
     connection = await asyncpg.connect(database.dsn())
     try:
         loose = await connection.fetch(

@@ -86,11 +86,11 @@ async def run_through_an_outage(server: EmbeddedPostgres, make_log, eventually, 
         assert [event.data.message for event in events] == [str(number) for number in range(count)]
 
 
-async def test_a_server_that_is_killed_and_comes_back(server, make_log, eventually):
+async def test_appends_survive_a_killed_server(server, make_log, eventually):
     await run_through_an_outage(server, make_log, eventually, away=1)
 
 
-async def test_an_outage_is_over_also_when_nobody_waited_for_its_end(server, eventually):
+async def test_recovery_is_logged_without_a_waiting_caller(server, eventually):
     pool = Database(PgConfig(dsn=dsn(server), patience=50))
     with structlog.testing.capture_logs() as lines:
         for outage in (1, 2):
@@ -109,18 +109,18 @@ async def test_an_outage_is_over_also_when_nobody_waited_for_its_end(server, eve
     "NIGHTSHIFT_LONG_FAULTS" not in os.environ, reason="takes half a minute; `make test-long` runs it"
 )
 @pytest.mark.timeout(120)
-async def test_a_server_that_is_away_for_thirty_seconds(server, make_log, eventually):
+async def test_appends_survive_an_outage_of_thirty_seconds(server, make_log, eventually):
     await run_through_an_outage(server, make_log, eventually, away=30)
 
 
-async def test_patience_ends(unused_tcp_port: int):
+async def test_a_call_is_unavailable_after_its_patience(unused_tcp_port: int):
     nobody = Database(PgConfig(dsn=f"postgresql://postgres@127.0.0.1:{unused_tcp_port}/x", patience=0.2))
     with pytest.raises(Unavailable):
         await nobody.fetch("SELECT 1")
     assert not await nobody.answers()
 
 
-async def test_who_only_asks_whether_it_answers_says_that_it_does_not(unused_tcp_port: int):
+async def test_answers_logs_that_the_server_is_unavailable(unused_tcp_port: int):
     nobody = Database(PgConfig(dsn=f"postgresql://postgres@127.0.0.1:{unused_tcp_port}/x"))
     with structlog.testing.capture_logs() as lines:
         assert not await nobody.answers()
@@ -128,7 +128,7 @@ async def test_who_only_asks_whether_it_answers_says_that_it_does_not(unused_tcp
     assert [line["event"] for line in lines] == ["postgres.away"]
 
 
-async def test_a_statement_that_takes_too_long_is_given_up_and_its_connection_with_it(database: Place):
+async def test_a_slow_statement_times_out_with_its_connection(database: Place):
     pool = Database(PgConfig(dsn=database.dsn(), statement_timeout=0.2, patience=0, max_connections=1))
     with pytest.raises(Unavailable):
         await pool.fetch("SELECT pg_sleep(30)")
@@ -149,7 +149,7 @@ async def test_a_cancelled_call_leaves_a_pool_that_works(database: Place):
 
 
 @pytest.mark.parametrize("when", ["while it waits", "when its turn has come"])
-async def test_a_caller_that_gives_up_takes_no_place_with_it(database: Place, when: str):
+async def test_a_cancelled_waiter_frees_its_place_in_the_pool(database: Place, when: str):
     pool = Database(PgConfig(dsn=database.dsn(), patience=0, max_connections=1))
     async with pool.connection():
         first = asyncio.create_task(pool.fetch("SELECT 1"))
@@ -164,7 +164,7 @@ async def test_a_caller_that_gives_up_takes_no_place_with_it(database: Place, wh
     await pool.close()
 
 
-async def test_who_came_first_is_served_first(database: Place):
+async def test_waiting_callers_are_served_in_order(database: Place):
     pool = Database(PgConfig(dsn=database.dsn(), patience=0, max_connections=2))
     done: list[int] = []
 
@@ -178,7 +178,7 @@ async def test_who_came_first_is_served_first(database: Place):
     await pool.close()
 
 
-async def test_a_call_that_finds_no_place_in_time_is_unavailable(database: Place):
+async def test_a_call_without_a_free_connection_is_unavailable(database: Place):
     pool = Database(PgConfig(dsn=database.dsn(), patience=0, max_connections=1, statement_timeout=0.2))
     async with pool.connection():
         with pytest.raises(Unavailable):
@@ -187,7 +187,7 @@ async def test_a_call_that_finds_no_place_in_time_is_unavailable(database: Place
     await pool.close()
 
 
-async def test_each_error_says_whose_it_is(database: Place):
+async def test_each_error_has_its_branch(database: Place):
     pool = Database(PgConfig(dsn=database.dsn(), patience=0))
     for statement, kind in (
         ("SELECT nightshift.no_such_function()", ConfigurationError),
@@ -201,7 +201,7 @@ async def test_each_error_says_whose_it_is(database: Place):
     await pool.close()
 
 
-async def test_a_prepared_statement_survives_a_migration_under_it(database: Place):
+async def test_a_prepared_statement_survives_a_migration(database: Place):
     pool = Database(PgConfig(dsn=database.dsn(), max_connections=1))
     await pool.fetch("CREATE TABLE t AS SELECT 1 AS a")
     assert tuple((await pool.fetch("SELECT * FROM t"))[0]) == (1,)
@@ -212,7 +212,7 @@ async def test_a_prepared_statement_survives_a_migration_under_it(database: Plac
     await pool.close()
 
 
-async def test_a_standby_is_never_asked(postgres_standby):
+async def test_a_standby_is_never_used(postgres_standby):
     pool = Database(PgConfig(dsn=postgres_standby, patience=0))
     with pytest.raises(Unavailable):
         await pool.fetch("SELECT 1")

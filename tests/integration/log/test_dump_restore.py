@@ -27,7 +27,7 @@ async def run(folder: Path, program: str, *arguments: str) -> None:
 
 
 @pytest.mark.fault
-async def test_restored_into_a_fresh_cluster_it_goes_on(
+async def test_the_log_goes_on_after_a_dump_and_restore(
     database: Place, log: PostgresEventLog, make_log, tmp_path: Path
 ):
     cause = uuid4()

@@ -79,7 +79,7 @@ async def nightshift(dsn: str, *arguments: str) -> tuple[int, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
-async def test_a_server_that_crashes_after_any_answer_is_told_as_away(database: Place):
+async def test_a_crash_during_a_migration_is_unavailable(database: Place):
     whole = 0
 
     async def until_crash(answers: int) -> None:
@@ -138,13 +138,13 @@ async def test_each_service_brings_its_own_role_and_its_access(empty: Place):
             await connection.close()
 
 
-async def test_an_untouched_database_waits_for_all(empty: Place):
+async def test_an_empty_database_waits_for_every_migration(empty: Place):
     assert [one.state for one in await status(empty.dsn())] == ["waiting"] * len(known_migrations())
     code, _, _ = await nightshift(empty.dsn(), "db", "status")
     assert code == 4
 
 
-async def test_an_applied_file_that_changed_is_an_error_that_says_so(database: Place, monkeypatch):
+async def test_a_changed_migration_is_an_error_that_names_it(database: Place, monkeypatch):
     first, *rest = known_migrations()
     changed = (Migration(first.name, first.sql + "\n-- better"), *rest)
     monkeypatch.setattr(module, "known_migrations", lambda: changed)
@@ -166,7 +166,7 @@ async def test_a_database_of_a_newer_release_is_left_as_it_is(database: Place):
     await connection.close()
 
 
-async def test_a_migration_that_fails_leaves_nothing(database: Place, monkeypatch):
+async def test_a_failed_migration_changes_nothing(database: Place, monkeypatch):
     broken = Migration("9000_broken", "CREATE TABLE nightshift.half (n integer); SELECT 1/0;")
     known = known_migrations()
     monkeypatch.setattr(module, "known_migrations", lambda: (*known, broken))
@@ -179,14 +179,14 @@ async def test_a_migration_that_fails_leaves_nothing(database: Place, monkeypatc
     await connection.close()
 
 
-async def test_a_server_that_is_too_old_is_named_and_left_alone(empty: Place, monkeypatch):
+async def test_an_old_server_is_named_and_not_migrated(empty: Place, monkeypatch):
     monkeypatch.setattr(module, "OLDEST_SERVER", 99)
     with pytest.raises(ConfigurationError, match=r"PostgreSQL 99 or newer is needed, and this is \d+\.\d+"):
         await migrate(empty.dsn())
     assert {one.state for one in await status(empty.dsn())} == {"waiting"}
 
 
-async def test_the_catalogue_is_in_the_database_with_the_role_of_each_type(database: Place):
+async def test_the_database_knows_the_role_of_each_event_type(database: Place):
     connection = await asyncpg.connect(database.dsn())
     rows = await connection.fetch("SELECT type, role, terminal, after_close FROM nightshift.event_types")
     await connection.close()
@@ -197,7 +197,7 @@ async def test_the_catalogue_is_in_the_database_with_the_role_of_each_type(datab
     }
 
 
-async def test_an_administrator_of_a_hosted_server_is_no_superuser(postgres, make_log):
+async def test_a_role_without_superuser_rights_can_migrate(postgres, make_log):
     """It may create roles and owns its database, and that is enough."""
     await execute(
         postgres.admin_dsn,
@@ -216,7 +216,7 @@ async def test_an_administrator_of_a_hosted_server_is_no_superuser(postgres, mak
         await execute(postgres.admin_dsn, "DROP DATABASE test_hosted WITH (FORCE)", "DROP ROLE hosted")
 
 
-async def test_nobody_there_and_nobody_known(database: Place, unused_tcp_port: int):
+async def test_a_wrong_address_and_an_unknown_role_are_told_apart(database: Place, unused_tcp_port: int):
     with pytest.raises(Unavailable):
         await migrate(f"postgresql://postgres@127.0.0.1:{unused_tcp_port}/x")
     with pytest.raises(ConfigurationError):

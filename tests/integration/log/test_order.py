@@ -77,7 +77,7 @@ async def test_without_the_lock_a_position_reader_loses_an_event(database: Place
         assert await log.read_shards({shard_of(early): seen.position}, limit=10) == []
 
 
-async def test_with_the_lock_the_second_waits_until_the_first_is_committed(
+async def test_the_second_append_waits_for_the_first_commit(
     database: Place, log: PostgresEventLog, eventually
 ):
     early, late = same_shard(2)
@@ -101,7 +101,7 @@ async def _somebody_waits(connection: asyncpg.Connection) -> bool:
 
 
 @pytest.mark.timeout(120)
-async def test_eight_writers_with_delayed_transactions_hide_nothing_from_a_reader(
+async def test_a_position_reader_misses_no_delayed_transaction(
     database: Place, log: PostgresEventLog
 ):
     """Some write another row first, so that they have a transaction id long before they append; some commit late."""
@@ -158,7 +158,7 @@ async def test_python_and_sql_agree_on_the_shard_of_a_stream(database: Place):
     assert shard_of("build-1") == 40  # never another: the rows of every log say so
 
 
-async def test_two_that_append_to_the_same_streams_in_another_order_do_not_block_each_other(
+async def test_appends_to_the_same_streams_do_not_deadlock(
     log: PostgresEventLog,
 ):
     from nightshift.eventlog.port import Append
@@ -171,7 +171,7 @@ async def test_two_that_append_to_the_same_streams_in_another_order_do_not_block
     assert [event.version async for event in log.read_stream(names[0])] == list(range(1, 21))
 
 
-async def test_a_wrong_shard_is_not_believed(database: Place, log: PostgresEventLog):
+async def test_a_wrong_shard_argument_is_corrected(database: Place, log: PostgresEventLog):
     """append_one is told the shard by its caller; the stream's own rows know better."""
     await log.append(STREAM, [facts.note()])
     event = prepare(STREAM, [facts.note()], actor="t")[0]

@@ -33,7 +33,7 @@ class TestS3ObjectStore(ObjectStoreConformance):
     def prefix(self) -> str:
         return f"t{uuid4().hex}"
 
-    async def test_the_body_is_stored_as_it_came(self, store, prefix, s3):
+    async def test_the_body_is_stored_unchanged(self, store, prefix, s3):
         """No checksum trailer of the newer SDKs inside the object, as some stores would keep it."""
         async with answering(200) as server, S3ObjectStore(settings(server.endpoint)) as other:
             await other.put("a", b"body")
@@ -51,13 +51,13 @@ def _small_pages(lister):
     return lambda prefix, more: lister(prefix, {"MaxKeys": 1, **more})
 
 
-async def test_a_conflict_of_writers_is_tried_again_and_is_not_taken_for_being_there():
+async def test_a_conditional_write_conflict_is_retried():
     async with answering(409, 409, 200) as server, S3ObjectStore(settings(server.endpoint)) as store:
         assert await store.put_if_absent("a", b"x")
     assert [request.headers["if-none-match"] for request in server.requests] == ["*"] * 3
 
 
-async def test_an_error_of_the_server_is_tried_again():
+async def test_an_error_of_the_server_is_retried():
     async with answering(500, 503, 200) as server, S3ObjectStore(settings(server.endpoint)) as store:
         await store.put("a", b"x")
     assert len(server.requests) == 3
@@ -69,7 +69,7 @@ async def test_a_server_that_stays_broken_is_unavailable():
             await store.put("a", b"x")
 
 
-async def test_nobody_there_is_unavailable(unused_tcp_port):
+async def test_an_unreachable_store_is_unavailable(unused_tcp_port):
     async with S3ObjectStore(settings(f"http://127.0.0.1:{unused_tcp_port}")) as store:
         with pytest.raises(Unavailable):
             await store.get("a")
@@ -79,7 +79,7 @@ async def test_nobody_there_is_unavailable(unused_tcp_port):
     ("status", "code"),
     [(403, "AccessDenied"), (404, "NoSuchBucket"), (400, "AuthorizationHeaderMalformed")],
 )
-async def test_what_the_settings_have_wrong_is_said_so(status, code):
+async def test_a_wrong_setting_is_a_configuration_error(status, code):
     async with (
         answering(status, code=code) as server,
         S3ObjectStore(settings(server.endpoint)) as store,

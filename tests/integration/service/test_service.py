@@ -47,7 +47,7 @@ async def _notes(database: Database) -> list[str]:
     return [row["stream_id"] for row in rows]
 
 
-async def test_sigterm_finishes_what_is_in_hand_commits_it_and_exits_0(
+async def test_sigterm_finishes_the_message_and_exits_0(
     start_service, kafka_settings, database
 ):
     first = await start_service(hold_s="1.0")
@@ -65,7 +65,7 @@ async def test_sigterm_finishes_what_is_in_hand_commits_it_and_exits_0(
 
 
 @pytest.mark.fault
-async def test_killed_in_the_middle_it_is_handled_again_with_one_effect(
+async def test_a_killed_service_handles_the_message_once(
     start_service, kafka_settings, database
 ):
     first = await start_service(hold_s="60")
@@ -79,7 +79,7 @@ async def test_killed_in_the_middle_it_is_handled_again_with_one_effect(
     assert await _notes(database) == ["build-b1"]
 
 
-async def test_one_message_ten_times_to_two_replicas_at_once_appends_once(
+async def test_a_message_delivered_ten_times_appends_once(
     kafka, topics, kafka_settings, database
 ):
     pool = log_database(PgConfig(dsn=database.dsn()))
@@ -111,7 +111,7 @@ async def test_one_message_ten_times_to_two_replicas_at_once_appends_once(
 
 
 @pytest.mark.fault
-async def test_while_the_database_is_away_messages_wait_and_are_handled_after(
+async def test_messages_wait_while_the_database_is_down(
     start_service, kafka_settings, database
 ):
     server = database.server
@@ -140,7 +140,7 @@ async def test_while_the_database_is_away_messages_wait_and_are_handled_after(
     assert await letters.list() == []
 
 
-async def test_a_missing_setting_is_named_and_ends_with_4(start_service):
+async def test_a_missing_setting_is_named_and_exits_with_4(start_service):
     service = await start_service(kafka_bootstrap="", postgres_dsn="")
     assert await service.ended() == 4
     told = json.loads(service.log().splitlines()[-1])
@@ -149,7 +149,7 @@ async def test_a_missing_setting_is_named_and_ends_with_4(start_service):
     assert told["hint"].startswith("set NIGHTSHIFT_")
 
 
-async def test_probes_and_metrics_answer_and_no_secret_is_in_the_log(start_service, kafka_settings, database):
+async def test_probes_answer_and_the_log_holds_no_secret(start_service, kafka_settings, database):
     port = draw_port()
     secret, password = "sk-very-secret-7f3a", "pg-passw0rd-77"
     dsn = database.dsn().replace("postgres@", f"postgres:{password}@", 1)

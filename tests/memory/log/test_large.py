@@ -20,7 +20,7 @@ def store() -> MemoryObjectStore:
     "text",
     ["x" * (INLINE_LIMIT + 1), "é" * (INLINE_LIMIT // 2 + 1), "\ud800\x00" * INLINE_LIMIT, '"' * 99_999],
 )
-async def test_a_long_text_goes_and_comes_back(store, text):
+async def test_a_long_text_is_stored_and_restored(store, text):
     event = facts.result("b/1/0", text).data
     small = await externalize(event, store)
     assert isinstance(small.output, BlobRef)
@@ -32,21 +32,21 @@ async def test_a_long_text_goes_and_comes_back(store, text):
     assert await materialize(stored, store) == event
 
 
-async def test_what_fits_stays(store):
+async def test_a_field_within_the_limit_stays_inline(store):
     event = facts.result("b/1/0", "x" * INLINE_LIMIT).data
     assert await externalize(event, store) is event
     assert await materialize(event, store) is event
     assert store.bodies == {}
 
 
-async def test_an_object_goes_as_canonical_json(store):
+async def test_an_object_is_stored_as_canonical_json(store):
     event = facts.call("b/1/0").data.model_copy(update={"input": {"b": "x" * INLINE_LIMIT, "a": 1e400}})
     small = await externalize(event, store)
     assert isinstance(small.input, BlobRef)
     assert await materialize(small, store) == event
 
 
-async def test_an_object_that_looks_like_a_reference_is_kept_by_one(store):
+async def test_a_value_that_looks_like_a_reference_is_stored(store):
     lookalike = {"ref": "sha256:" + "0" * 64, "bytes": 3}
     event = facts.call("b/1/0").data.model_copy(update={"input": lookalike})
     small = await externalize(event, store)
@@ -64,7 +64,7 @@ async def test_an_object_that_looks_like_a_reference_is_kept_by_one(store):
         {"items": ["" for _ in range(9_000)]},
     ],
 )
-async def test_what_is_told_small_without_being_written_is_small(store, value):
+async def test_the_quick_size_check_never_passes_a_large_field(store, value):
     for few in (1, 2, 8):
         whole = {str(number): value for number in range(few)}
         event = facts.call("b/1/0").data.model_copy(update={"input": whole})
@@ -72,7 +72,7 @@ async def test_what_is_told_small_without_being_written_is_small(store, value):
         assert left == (len(dumps(whole)) > INLINE_LIMIT)
 
 
-async def test_a_small_field_costs_no_thread(store, monkeypatch):
+async def test_a_small_field_uses_no_thread(store, monkeypatch):
     async def refuse(*_args, **_more):
         raise AssertionError("a thread for a field of a few bytes")
 
@@ -81,7 +81,7 @@ async def test_a_small_field_costs_no_thread(store, monkeypatch):
     assert await externalize(event, store) is event
 
 
-async def test_twice_is_once(store):
+async def test_externalizing_twice_changes_nothing(store):
     event = facts.result("b/1/0", "x" * 99_999).data
     once = await externalize(event, store)
     assert await externalize(once, store) is once
@@ -89,7 +89,7 @@ async def test_twice_is_once(store):
     assert len(store.bodies) == 1
 
 
-async def test_bytes_that_are_not_those_are_a_fault(store):
+async def test_bytes_with_another_digest_are_a_fault(store):
     small = await externalize(facts.result("b/1/0", "x" * 99_999).data, store)
     key = next(iter(store.bodies))
     for wrong in (b"y" * 99_999, b"x"):

@@ -36,7 +36,7 @@ class Bench:
         return run
 
 
-async def test_never_more_at_once_than_the_limit_and_full_says_so():
+async def test_the_pool_runs_no_more_than_its_limit():
     bench = Bench()
     async with WorkerPool("t", limit=2) as pool:
         for name in "abc":
@@ -53,7 +53,7 @@ async def test_never_more_at_once_than_the_limit_and_full_says_so():
     assert bench.most == 2
 
 
-async def test_one_at_a_time_per_key_and_the_newest_of_those_that_waited():
+async def test_a_key_runs_once_at_a_time_and_keeps_the_newest():
     bench = Bench()
     async with WorkerPool("t", limit=5) as pool:
         pool.offer("k", bench.work("first"))
@@ -70,7 +70,7 @@ async def test_one_at_a_time_per_key_and_the_newest_of_those_that_waited():
 
 
 @pytest.mark.parametrize("error", [Transient("busy"), RuntimeError("bug")])
-async def test_work_that_fails_leaves_its_place(error):
+async def test_failed_work_frees_its_place(error):
     async def fail() -> None:
         raise error
 
@@ -83,7 +83,7 @@ async def test_work_that_fails_leaves_its_place(error):
         assert not pool.full
 
 
-async def test_the_stop_waits_within_its_bound_and_cancels_the_rest():
+async def test_leaving_waits_for_the_bound_and_cancels_the_rest():
     quick, slow = Bench(), Bench()
     quick.go.set()
     async with WorkerPool("t", limit=2, drain_s=0.2) as pool:

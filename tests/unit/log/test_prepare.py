@@ -46,19 +46,19 @@ def test_ids_are_derived_from_the_cause_the_type_and_the_index():
     assert (first.correlation_id, first.actor) == ("b", "me")
 
 
-def test_what_the_event_says_of_itself_wins():
+def test_metadata_of_the_event_overrides_the_writers():
     event = NewEvent(facts.note().data, CAUSE, correlation_id="c", actor="other", traceparent="00-1-2-01")
     (one,) = prepare("build-b", [event], actor="me")
     assert (one.correlation_id, one.actor, one.traceparent) == ("c", "other", "00-1-2-01")
 
 
-def test_the_last_word_for_each_key_counts():
+def test_the_last_change_of_each_key_counts():
     assert net(facts.checkpoint(1), facts.checkpoint(2)) == [("b/checkpoint", 2, None)]
     assert net(facts.call("b/1/0"), facts.result("b/1/0")) == [("b/1/0", None, None)]
     assert net(facts.result("b/1/0"), facts.call("b/1/0")) == [("b/1/0", 2, None)]
 
 
-def test_a_close_through_a_version_does_not_reach_into_its_own_batch():
+def test_a_close_through_a_version_spares_its_own_batch():
     assert net(facts.checkpoint(1), saved(5)) == [("b/checkpoint", 1, None)]
     assert net(saved(5), saved(3)) == [("b/checkpoint", None, 5)]
 

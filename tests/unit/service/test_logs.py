@@ -54,7 +54,7 @@ def _fail_with_secret(log) -> None:
         lambda log: log.info("x", authorization=SECRET[:8], api_key="k" * 20, password="p" * 20),
     ],
 )
-def test_a_secret_is_masked_wherever_it_stands(format, act):
+def test_a_secret_is_masked_anywhere_in_a_record(format, act):
     told = _told(format, act)
     assert SECRET not in told
     assert SECRET[:8] not in told
@@ -71,7 +71,7 @@ def test_a_password_in_an_address_is_masked():
 
 @given(text=st.text() | st.text(alphabet='\r\n\u2028\u0085\x1b[0m{}"'))
 @pytest.mark.parametrize("format", ["json", "console"])
-def test_no_text_begins_a_line_of_its_own(format, text):
+def test_no_text_can_begin_a_new_log_line(format, text):
     told = _told(format, lambda log: log.info(text, value=text))
     assert len(told.splitlines()) == 1
     assert "\x1b" not in told
@@ -80,7 +80,7 @@ def test_no_text_begins_a_line_of_its_own(format, text):
         assert (record["event"], record["value"], record["service"]) == (text, text, "t")
 
 
-def test_what_is_bound_to_the_context_is_in_the_libraries_records_too():
+def test_library_records_carry_the_bound_context():
     def act(_log) -> None:
         with structlog.contextvars.bound_contextvars(build_id="b1", event_id="e1"):
             logging.getLogger("library").warning("hello")

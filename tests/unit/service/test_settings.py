@@ -38,7 +38,7 @@ def env(monkeypatch: pytest.MonkeyPatch):
     return give
 
 
-def test_what_is_set_is_read_and_secrets_are_never_shown(env):
+def test_settings_are_read_and_secrets_never_shown(env):
     env(**WHOLE)
     settings = Settings.load()
     assert settings.postgres_dsn.get_secret_value() == WHOLE["NIGHTSHIFT_POSTGRES_DSN"]
@@ -47,7 +47,7 @@ def test_what_is_set_is_read_and_secrets_are_never_shown(env):
         assert "hunter2" not in shown
 
 
-def test_a_password_in_an_address_is_a_secret_however_it_is_written(env):
+def test_an_encoded_password_in_an_address_is_a_secret(env):
     env(**WHOLE | {"NIGHTSHIFT_POSTGRES_DSN": "postgresql://u:hun%2Fter@h/db"})
     assert {"hun%2Fter", "hun/ter"} < set(Settings.load().secrets())
 
@@ -59,7 +59,7 @@ _NO_SECRET = {"s3_access_key": "a name, as the vendor has it", "max_output_token
 
 
 @pytest.mark.parametrize("kind", SERVICES, ids=lambda kind: kind.__name__)
-def test_what_sounds_like_a_secret_is_kept_as_one_in_every_service(env, kind: type[Settings]):
+def test_fields_named_like_secrets_are_secret_in_all_services(env, kind: type[Settings]):
     secret = {
         name: field
         for name, field in kind.model_fields.items()
@@ -91,7 +91,7 @@ def test_a_missing_variable_is_named(env, missing):
     assert missing in (caught.value.hint or "")
 
 
-def test_a_wrong_value_is_named_and_not_repeated(env):
+def test_a_wrong_value_is_named_and_not_shown(env):
     env(**WHOLE, NIGHTSHIFT_HEALTH_PORT="hunter2-in-the-wrong-place")
     with pytest.raises(ConfigurationError, match="NIGHTSHIFT_HEALTH_PORT is wrong") as caught:
         Settings.load()
@@ -111,7 +111,7 @@ def test_credentials_belong_together(env, values, told):
         KafkaSettings.load()
 
 
-def test_the_embedded_broker_gets_a_short_session_unless_told(env):
+def test_the_embedded_broker_gets_a_short_session(env):
     env(NIGHTSHIFT_KAFKA_BOOTSTRAP="k:1", NIGHTSHIFT_KAFKA_ADAPTIVE_FETCH="true")
     assert KafkaSettings.load().session_timeout_s == 2.0
     assert KafkaSettings.load(kafka_adaptive_fetch=False).session_timeout_s == 10.0

@@ -18,7 +18,7 @@ def thawed() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("thawed")
-async def test_what_is_there_after_the_start_is_not_looked_through_by_the_collector_again():
+async def test_objects_of_the_start_are_frozen_for_the_collector():
     made = []
 
     async def start(running: Service[ProcessSettings]) -> None:
