@@ -268,7 +268,7 @@ async def reading(address: PostgresAddress, rounds: int, count: int) -> Figure:
 
 def make_log(address: PostgresAddress, connections: int):
     database = log_database(PgConfig(dsn=address.dsn(ROLE), max_connections=connections))
-    return database, PostgresEventLog(database, actor="bench", hint=False)
+    return database, PostgresEventLog(database, actor="bench", notify=False)
 
 
 async def close(connection, database, log) -> None:

@@ -241,7 +241,7 @@ async def stack(kafka: str | None, parallel: int) -> AsyncIterator[Stack]:
                     topic_prefix=Topics().prefix,
                 )
                 database = log_database(PgConfig(dsn=told["postgres"]["dsn"]))
-                log = PostgresEventLog(database, actor="bench", hint=False)
+                log = PostgresEventLog(database, actor="bench", notify=False)
                 yield Stack(settings, model, log, process.pid)
                 await database.close()
             finally:

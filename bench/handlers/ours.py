@@ -7,7 +7,6 @@ import time
 from nightshift.bus.kafka.consumers import KafkaConsumers
 from nightshift.bus.kafka.producer import KafkaProducer
 from nightshift.bus.port import Subscription
-from nightshift.bus.publish_notifications import PostgresWakes
 from nightshift.bus.settings import KafkaSettings
 from nightshift.contracts.events.build import AgentSteered
 from nightshift.eventlog.database import PgConfig
@@ -32,10 +31,9 @@ async def main(bootstrap: str, topic: str, count: int, dsn: str) -> None:
     handled = Subscription(topic, "bench", {AgentSteered: handle})
     database = log_database(PgConfig(dsn=dsn))
     async with (
-        PostgresWakes(database) as wakes,
         KafkaProducer(settings) as producer,
         KafkaConsumers(
-            settings, [handled], producer=producer, objects=MemoryObjectStore(), wakes=wakes
+            settings, [handled], producer=producer, objects=MemoryObjectStore(), database=database
         ) as consumers,
     ):
         while not consumers.assigned:

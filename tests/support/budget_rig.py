@@ -194,7 +194,7 @@ async def budget_rig(database: Any) -> AsyncIterator[BudgetRig]:
         log_database(PgConfig(dsn=database.dsn(role), max_connections=8))
         for role in ("nightshift_budget", "nightshift_orchestrator")
     ]
-    log, builds = (PostgresEventLog(pool, actor="test", hint=False) for pool in pools)
+    log, builds = (PostgresEventLog(pool, actor="test", notify=False) for pool in pools)
     ledger = PostgresLedger(pools[0], log)
     try:
         yield BudgetRig(log, builds, ledger, Replica(log, ledger, POLICY), pools[0])

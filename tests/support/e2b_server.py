@@ -8,7 +8,6 @@ Connect RPC with JSON (unary and server streams), and previews under `/<port>-<s
 import asyncio
 import base64
 import json
-import os
 import re
 import socket
 import struct
@@ -18,12 +17,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
+from uuid import uuid4
 
 import h11
 import httpx
 
 from nightshift.sandboxes.client import AgentSandbox
-from nightshift.sandboxes.errors import SandboxGone
+from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
 from nightshift.sandboxes.local.driver import LocalDriver
 from nightshift.sandboxes.local.settings import LocalSettings
 from nightshift.sandboxes.port import CallSpec
@@ -68,6 +68,7 @@ class E2BServer:
         self.requests: list[str] = []
         self._keys: dict[str, str] = {}
         self._faults: dict[str, deque[int]] = {}
+        self._refusals: dict[str, tuple[int, str]] = {}
 
     async def __aenter__(self) -> "E2BServer":
         self._server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
@@ -83,6 +84,10 @@ class E2BServer:
     def fail(self, what: str, *statuses: int) -> None:
         """Answer the next calls of `what` (`create`, `list`) with these. 5xx comes after the work was done."""
         self._faults.setdefault(what, deque()).extend(statuses)
+
+    def refuse(self, what: str, status: int, message: str) -> None:
+        """Answer every call of `what` with this status from now on, before anything is done."""
+        self._refusals[what] = (status, message)
 
     async def vanish(self, sandbox_id: str) -> None:
         """End a sandbox as the provider sometimes does, without a word."""
@@ -104,7 +109,7 @@ class E2BServer:
                 if connection.our_state is h11.MUST_CLOSE:
                     return
                 connection.start_next_cycle()
-        except (asyncio.CancelledError, ConnectionError, h11.RemoteProtocolError, h11.LocalProtocolError):
+        except (asyncio.CancelledError, ConnectionError, SandboxGone, SandboxUnavailable, h11.ProtocolError):
             pass
         finally:
             writer.close()
@@ -125,8 +130,7 @@ class E2BServer:
         elif ex.path == "/process.Process/Start":
             await self._start(ex, box)
         elif ex.path == "/filesystem.Filesystem/Remove":
-            path = _host_path(box, json.loads(ex.body)["path"])
-            path.unlink(missing_ok=True)
+            await self._run(box, 'rm -rf -- "$1"', json.loads(ex.body)["path"])
             await ex.json(200, {})
         else:
             await ex.json(404, {"code": "unimplemented", "message": ex.path})
@@ -160,6 +164,10 @@ class E2BServer:
                     await self._one(ex, box, method, rest[0] if rest else "")
 
     async def _create(self, ex: "_Exchange") -> None:
+        if "create" in self._refusals:
+            refused, message = self._refusals["create"]
+            await ex.json(refused, {"code": refused, "message": message})
+            return
         status = self._fault("create")
         if status == 429:
             await ex.json(429, {"code": 429, "message": "too many"}, {"Retry-After": "0"})
@@ -169,7 +177,6 @@ class E2BServer:
             self.creates += 1
             sandbox = await self.driver.create(f"e2b-{self.creates}", generation=0)
             home = self.state_dir / sandbox.id / "home"
-            (home / ".nightshift" / "generation").unlink()  # a fresh sandbox of E2B has no marker of ours
             self.boxes[sandbox.id] = Box(sandbox, home, json.loads(ex.body).get("metadata", {}))
             self._keys[key] = sandbox.id
         if status is not None:
@@ -215,14 +222,33 @@ class E2BServer:
                 await ex.json(*_NOT_FOUND)
 
     async def _files(self, ex: "_Exchange", box: Box) -> None:
-        path = _host_path(box, ex.query["path"])
+        """Runs inside, as the sandbox's user: a path may lead through symlinks that commands have made."""
+        path = ex.query["path"]
         if ex.method == "POST":
-            _write_as_owner(box.home, path, ex.body)
-            await ex.json(200, [{"name": path.name, "type": "file", "path": ex.query["path"]}])
-        elif path.is_file():
-            await ex.send(200, path.read_bytes(), {"Content-Type": "application/octet-stream"})
+            upload = f".envd-{uuid4().hex}"
+            await box.sandbox.write_file(upload, ex.body)
+            status, _ = await self._run(
+                box, 'mkdir -p "$(dirname "$1")" && mv -T "$2" "$1"', path, f"workspace/{upload}"
+            )
+            if status != 0:
+                await box.sandbox.remove(upload)
+                await ex.json(500, {"code": 500, "message": f"error opening file: {path}"})
+            else:
+                await ex.json(200, [{"name": Path(path).name, "type": "file", "path": path}])
+            return
+        status, body = await self._run(box, 'cat -- "$1"', path)
+        if status == 0:
+            await ex.send(200, body, {"Content-Type": "application/octet-stream"})
         else:
             await ex.json(404, {"code": 404, "message": "path not found"})
+
+    async def _run(self, box: Box, script: str, *arguments: str) -> tuple[int | None, bytes]:
+        box.calls += 1
+        call_id = f"envd/{box.calls}/0"
+        command = ["bash", "-c", script, "bash", *arguments]
+        await box.sandbox.start_call(CallSpec(call_id, command, cwd="/home/user", output_limit=256 << 20))
+        status = await box.sandbox.wait_call(call_id, wait_s=600)
+        return status.exit_code, await box.sandbox.read_output(call_id, "out", limit=256 << 20)
 
     async def _start(self, ex: "_Exchange", box: Box) -> None:
         asked = json.loads(ex.body[5:])["process"]
@@ -249,20 +275,6 @@ class E2BServer:
         await ex.frame({"event": {"end": end}})
         await ex.frame({}, flag=2)
         await ex.end()
-
-
-def _host_path(box: Box, path: str) -> Path:
-    inside = path.removeprefix("/home/user").lstrip("/") if path.startswith("/") else path
-    return box.home / inside
-
-
-def _write_as_owner(home: Path, path: Path, body: bytes) -> None:
-    owner = home.stat()
-    missing = [one for one in (path.parent, *path.parent.parents) if not one.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(body)
-    for one in (*missing, path):
-        os.chown(one, owner.st_uid, owner.st_gid)
 
 
 async def _read(connection: h11.Connection, reader: asyncio.StreamReader) -> tuple[h11.Request | None, bytes]:

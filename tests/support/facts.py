@@ -11,7 +11,7 @@ from nightshift.contracts.events.build import (
     Phase,
     ToolCallRequested,
 )
-from nightshift.contracts.events.sandbox import ToolCallCompleted
+from nightshift.contracts.events.sandbox import SandboxClosed, SandboxOpened, ToolCallCompleted
 from nightshift.contracts.model import Event
 from nightshift.eventlog.port import NewEvent
 
@@ -27,8 +27,18 @@ def note(text: str = "go on", *, cause: UUID | None = None, index: int = 0) -> N
 
 
 def checkpoint(turn: int = 1, *, cause: UUID | None = None) -> NewEvent:
-    """Returns an event that opens a pending snapshot."""
+    """Returns an event that opens a pending snapshot while the build has a sandbox."""
     return new(CheckpointSaved(turn=turn), cause=cause, index=turn)
+
+
+def sandbox(number: int = 1) -> NewEvent:
+    """Returns an event that opens the build's sandbox."""
+    return new(SandboxOpened(sandbox_id=f"s{number}", driver="local", generation=number))
+
+
+def sandbox_closed(number: int = 1) -> NewEvent:
+    """Returns an event that closes the build's sandbox with its files."""
+    return new(SandboxClosed(sandbox_id=f"s{number}", reason="test"))
 
 
 def phase() -> NewEvent:

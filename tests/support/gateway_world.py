@@ -17,23 +17,28 @@ from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.ids import request_cause
 from nightshift.contracts.model import Event
+from nightshift.eventlog.fold_cache import FoldCache
 from nightshift.eventlog.leases.memory import MemoryLeases
 from nightshift.eventlog.leases.port import Leases
 from nightshift.eventlog.memory import MemoryEventLog
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import EventLog, NewEvent, build_stream
-from nightshift.sandbox_gateway.failpoints import FailPoints
-from nightshift.sandbox_gateway.usecases.answers import Answers
-from nightshift.sandbox_gateway.usecases.boxes import Boxes
-from nightshift.sandbox_gateway.usecases.gateway import Gateway, Times
+from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState, evolve
+from nightshift.sandbox_gateway.usecases.build_worker import BuildWorker
+from nightshift.sandbox_gateway.usecases.call_runner import CallRunner
+from nightshift.sandbox_gateway.usecases.failpoints import FailPoints
+from nightshift.sandbox_gateway.usecases.orphan_sweeper import OrphanSweeper
+from nightshift.sandbox_gateway.usecases.result_writer import ResultWriter
+from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle
+from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
 from nightshift.sandboxes.port import SandboxDriver
 from nightshift.sandboxes.snapshots.manifest import ProjectKey
 from nightshift.sandboxes.snapshots.store import SnapshotStore
 from nightshift.sandboxes.snapshots.transfer import capture
 
 
-class FakeHttp:
-    """Answers what the test says; none: nothing answers."""
+class FakeProbe:
+    """Answers with the status that the test sets; None when nothing is to answer."""
 
     def __init__(self) -> None:
         self.answer: int | None = 200
@@ -54,7 +59,7 @@ class World:
     objects: MemoryObjectStore = field(default_factory=MemoryObjectStore)
     secrets: dict[str, str] = field(default_factory=dict)
     build_id: str = field(default_factory=lambda: f"b{uuid4().hex[:8]}")
-    http: FakeHttp = field(default_factory=FakeHttp)
+    probe: FakeProbe = field(default_factory=FakeProbe)
     looked_again: list[float] = field(default_factory=list)
     turn: int = 0
 
@@ -65,18 +70,28 @@ class World:
     def store(self, project_id: str = "p1") -> SnapshotStore:
         return SnapshotStore(self.objects, ProjectKey.derive(b"test", project_id))
 
-    def gateway(self, owner: str = "g1", **more: Any) -> Gateway:
-        fail = FailPoints()
-        return Gateway(
-            log=self.log,
+    def states(self) -> FoldCache[SandboxState]:
+        return FoldCache(self.log, SandboxState, evolve)
+
+    def gateway(self, owner: str = "g1", *, lease_s: float = 6.0, slow_s: float = 8.0) -> BuildWorker:
+        """A gateway of its own: no state is shared with another but the log and the leases."""
+        fail, states = FailPoints(), self.states()
+        stalls = StallReporter(self.log, states, slow_s=slow_s)
+        lifecycle = SandboxLifecycle(self.log, self.driver, self.store, stalls, fail)
+        writer = ResultWriter(self.log, self.objects, self.secrets, fail)
+        return BuildWorker(
+            states=states,
             leases=self.leases,
             owner=owner,
-            boxes=Boxes(self.log, self.driver, self.store, fail),
-            answers=Answers(self.log, self.objects, self.secrets, fail),
-            http=self.http,
+            lifecycle=lifecycle,
+            calls=CallRunner(lifecycle, writer, self.probe),
+            stalls=stalls,
             later=lambda _build, seconds: self.looked_again.append(seconds),
-            times=Times(**more) if more else Times(),
+            lease_s=lease_s,
         )
+
+    def sweeper(self) -> OrphanSweeper:
+        return OrphanSweeper(self.driver, self.leases, self.states(), "g1")
 
     async def say(self, *events: Event) -> None:
         """Append as the orchestrator or the snapshotter would."""
@@ -150,9 +165,9 @@ class World:
         await self.say(BuildCancelled(reason="enough", cost_microusd=0, turns=1))
 
     async def box_id(self) -> str:
-        view = await self.gateway().view(self.build_id)
-        assert view.box is not None
-        return view.box.sandbox_id
+        state = await self.states().read(self.build_id)
+        assert state.sandbox is not None
+        return state.sandbox.sandbox_id
 
     async def save(self, reason: str, **more: Any) -> SnapshotSaved:
         """What the snapshotter does."""

@@ -202,7 +202,10 @@ class LogConformance:
         await log.append(f"{stream}b", [facts.note()])
         with pytest.raises(VersionConflict):
             await log.append_all(
-                [Append(f"{stream}a", [facts.checkpoint()], 0), Append(f"{stream}b", [facts.note()], 0)]
+                [
+                    Append(f"{stream}a", [facts.sandbox(), facts.checkpoint()], 0),
+                    Append(f"{stream}b", [facts.note()], 0),
+                ]
             )
         assert await versions(log, f"{stream}a") == []
         assert await log.pending(PendingKind.SNAPSHOT) == []
@@ -253,14 +256,15 @@ class LogConformance:
             key="k",
         )
         await log.append("build-open", [facts.note() for _ in range(3)])
-        await log.append("build-waiting", [facts.cancelled()])
+        await log.append("build-waiting", [facts.sandbox(), facts.cancelled()])
         await writer(Owner.SNAPSHOTTER).append("build-closed", [facts.new(done)])
         found: list[tuple[str, int]] = []
         while page := await log.read_open_streams(
             range(SHARDS), after=found[-1] if found else ("", 0), limit=2
         ):
             found += [(row.stream_id, row.version) for row in page]
-        assert found == [("build-open", 1), ("build-open", 2), ("build-open", 3), ("build-waiting", 1)]
+        waiting = [("build-waiting", 1), ("build-waiting", 2)]
+        assert found == [("build-open", 1), ("build-open", 2), ("build-open", 3), *waiting]
         others = [shard for shard in range(SHARDS) if shard != shard_of("build-open")]
         rows = await log.read_open_streams(others, limit=10)
         assert "build-open" not in {row.stream_id for row in rows}

@@ -153,7 +153,7 @@ class MainJob:
                 "error": letter.error,
                 "bytes": letter.value_bytes,
             }
-            for letter in [each.letter for each in await letters.list()]
+            for letter in [each.dead_letter for each in await letters.list()]
         ]
 
 

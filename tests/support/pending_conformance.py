@@ -46,10 +46,10 @@ class PendingConformance:
         assert await log.pending(PendingKind.TOOL_CALL) == []
 
     async def test_a_close_through_a_version_leaves_the_later_opening(self, log, stream):
-        await log.append(stream, [facts.checkpoint(1), facts.checkpoint(2)])
+        await log.append(stream, [facts.sandbox(), facts.checkpoint(1), facts.checkpoint(2)])
         (item,) = await log.pending(PendingKind.SNAPSHOT)
-        assert item.version == 2
-        for at_version, left in ((1, 1), (2, 0)):
+        assert item.version == 3
+        for at_version, left in ((2, 1), (3, 0)):
             saved = SnapshotSaved(
                 reason="checkpoint",
                 at_version=at_version,
@@ -61,6 +61,25 @@ class PendingConformance:
             )
             await log.append(stream, [facts.new(saved)])
             assert len(await log.pending(PendingKind.SNAPSHOT)) == left
+
+    async def test_a_snapshot_is_pending_only_with_a_sandbox(self, log, stream):
+        for other in (stream, f"{stream}x"):
+            await log.append(other, [facts.note()])
+        await log.append(f"{stream}x", [facts.sandbox()])
+        await log.append(stream, [facts.checkpoint(1)])
+        assert await log.pending(PendingKind.SNAPSHOT) == []
+        await log.append(stream, [facts.sandbox()])
+        for turn in (2, 3):
+            await log.append(stream, [facts.checkpoint(turn)])
+            (item,) = await log.pending(PendingKind.SNAPSHOT)
+            assert (item.stream_id, item.version) == (stream, turn + 2)
+
+    async def test_a_closed_sandbox_closes_the_snapshots_that_waited(self, log, stream):
+        await log.append(stream, [facts.sandbox(), facts.checkpoint(1)])
+        await log.append(stream, [facts.cancelled()])
+        assert await log.pending(PendingKind.SNAPSHOT) != []
+        await log.append(stream, [facts.sandbox_closed()])
+        assert await log.pending(PendingKind.SNAPSHOT) == []
 
     async def test_another_stream_cannot_close_it(self, log, stream):
         await log.append(stream, [facts.call("b/1/0")])

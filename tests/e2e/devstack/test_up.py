@@ -74,7 +74,7 @@ async def test_everything_answers_where_it_says_and_the_data_stays(home: Path, e
         async with httpx.AsyncClient() as client:
             key = f"{told['s3']['endpoint']}/{told['s3']['bucket']}/kept"
             assert (await client.put(key, content=b"42")).status_code == 200
-            assert (await client.get(f"{told['model']['base_url']}/_journal")).json() == []
+            assert (await client.get(f"{told['model']['base_url']}/_requests")).json() == []
 
         assert up.interrupt() == 0
         assert up.process.stdout.read() == "", "the first line is all there is on stdout"
@@ -308,4 +308,4 @@ async def test_services_run_as_asked_and_come_back(home: Path, eventually) -> No
         assert f"relay (process {one}) was ended by SIGKILL; starting it again" in up.stderr()
         assert up.interrupt() == 0
         await eventually(lambda: not up.leftovers())
-        assert '"service stopped"' in (home / "logs" / "relay-2.log").read_text(), "it could drain"
+        assert '"service.stopped"' in (home / "logs" / "relay-2.log").read_text(), "it could drain"

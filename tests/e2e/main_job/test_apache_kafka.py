@@ -9,7 +9,7 @@ from nightshift.contracts.events.sandbox import ToolCallCompleted
 pytestmark = [pytest.mark.kafka, pytest.mark.fault, pytest.mark.timeout(240)]
 
 
-async def test_every_service_is_killed_in_the_middle_of_a_build_and_it_becomes_ready(
+async def test_a_build_is_ready_though_every_service_is_killed(
     job_on_kafka: MainJob,
 ) -> None:
     job = job_on_kafka

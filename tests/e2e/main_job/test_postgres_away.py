@@ -67,7 +67,9 @@ async def test_services_wait_say_so_and_go_on_and_nothing_is_lost(
 
     server.child.signal(signal.SIGKILL)  # with an open transaction or two
     await server.stop()
-    await eventually(lambda: "postgres.away" in _since(stack, before)["relay"], 20, what="the relay says so")
+    await eventually(
+        lambda: "postgres.unavailable" in _since(stack, before)["relay"], 20, what="the relay says so"
+    )
     builds.append(await stack.ask("plain steps, asked while it was away"))
     await asyncio.sleep(away)  # the outage itself
     await server.start()
@@ -77,8 +79,8 @@ async def test_services_wait_say_so_and_go_on_and_nothing_is_lost(
         assert_ready(stack, build_id, events, steps=8)
     said = _since(stack, before)
     for name, lines in said.items():
-        assert lines[::2] == ["postgres.away"] * (len(lines) // 2), f"{name}: {lines}"
-        assert lines[1::2] == ["postgres.back"] * (len(lines) // 2), f"{name}: {lines}"
+        assert lines[::2] == ["postgres.unavailable"] * (len(lines) // 2), f"{name}: {lines}"
+        assert lines[1::2] == ["postgres.recovered"] * (len(lines) // 2), f"{name}: {lines}"
     assert {name for name, lines in said.items() if lines} >= {"relay", "orchestrator", "sandbox-gateway"}
     assert {name: stack.process(name) for name in SERVICES} == processes, "a service gave up"
 

@@ -97,7 +97,7 @@ async def _run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int
     return code, told.err
 
 
-async def test_what_others_send_wrong_is_parked_with_its_reason_and_stops_nothing(job: MainJob) -> None:
+async def test_bad_messages_are_dead_lettered_and_stop_nothing(job: MainJob) -> None:
     producer = AIOKafkaProducer(
         bootstrap_servers=job.told["kafka"]["bootstrap"], max_request_size=4_000_000, acks="all"
     )
@@ -155,7 +155,7 @@ async def test_a_name_that_was_given_before_is_refused_to_who_watches(
     assert code == 3
 
 
-async def test_a_build_that_nobody_asked_for_is_told_apart_from_one_on_its_way(
+async def test_watch_knows_an_unknown_build_from_one_on_its_way(
     job: MainJob, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(job.home))
@@ -176,7 +176,7 @@ async def test_a_build_that_nobody_asked_for_is_told_apart_from_one_on_its_way(
     assert await watching == 3
 
 
-async def test_what_can_never_be_mended_is_given_up_and_kept(
+async def test_a_dead_letter_without_a_remedy_is_kept(
     job: MainJob, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await job.produce("bad-for-ever", b"{not json", {"ce_type": "nightshift.requests.build_requested.v1"})

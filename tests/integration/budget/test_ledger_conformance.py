@@ -16,7 +16,7 @@ class TestPostgresLedger(LedgerConformance):
     async def logs(self, database: Database) -> AsyncIterator[list[PostgresEventLog]]:
         roles = ("nightshift_budget", "nightshift_orchestrator")
         pools = [log_database(PgConfig(dsn=database.dsn(role), max_connections=8)) for role in roles]
-        yield [PostgresEventLog(pool, actor="test", hint=False) for pool in pools]
+        yield [PostgresEventLog(pool, actor="test", notify=False) for pool in pools]
         for pool in pools:
             await pool.close()
 

@@ -14,7 +14,7 @@ from nightshift.contracts.model import PendingKind
 from nightshift.eventlog.errors import Refused
 
 
-async def test_parallel_builds_of_one_account_never_reserve_more_than_its_day(rig: BudgetRig) -> None:
+async def test_parallel_builds_never_reserve_more_than_the_day(rig: BudgetRig) -> None:
     asked = [await rig.ask(f"b{n}", 90_000, 40_000) for n in range(16)]
     await asyncio.gather(*(rig.deliver(event) for event in asked))
     granted = [fact for n in range(16) for fact in await rig.facts(f"b{n}", BudgetGranted)]
@@ -33,7 +33,7 @@ async def test_a_request_delivered_ten_times_to_two_replicas_reserves_once(rig: 
     assert (await rig.account()).pending == 100_000
 
 
-async def test_a_denial_delivered_again_when_there_is_money_is_still_a_denial(rig: BudgetRig) -> None:
+async def test_a_repeated_request_that_was_denied_stays_denied(rig: BudgetRig) -> None:
     await rig.deliver(await rig.ask("rich", DAY))
     late = await rig.ask("b", 100_000)
     await rig.deliver(late)
@@ -69,7 +69,7 @@ async def test_a_new_request_gives_back_what_the_last_one_left(rig: BudgetRig) -
     assert (account.posted, account.pending) == (100_000, 900_000)
 
 
-async def test_a_call_without_an_answer_is_posted_at_its_worst_case_when_the_grant_expires(
+async def test_an_unanswered_call_is_posted_at_its_worst_case_at_expiry(
     rig: BudgetRig,
 ) -> None:
     rig.restart(grant_lasts=timedelta(milliseconds=1))
@@ -100,7 +100,7 @@ async def test_a_bill_over_the_reservation_is_posted_whole(rig: BudgetRig) -> No
     assert (await rig.account()).posted == 250_000
 
 
-async def test_a_top_up_delivered_twice_is_credited_once_and_wakes_who_sleeps_for_money(
+async def test_a_top_up_is_credited_once_and_wakes_its_sleepers(
     rig: BudgetRig,
 ) -> None:
     await rig.deliver(await rig.ask("b", DAY))
@@ -116,7 +116,7 @@ async def test_a_top_up_delivered_twice_is_credited_once_and_wakes_who_sleeps_fo
     assert await rig.facts("c", WakeRequested) == []
 
 
-async def test_money_that_came_back_wakes_as_many_sleepers_as_it_is_enough_for_the_oldest_first(
+async def test_released_money_wakes_the_oldest_sleepers_it_suffices_for(
     rig: BudgetRig,
 ) -> None:
     holder = await rig.ask("holder", DAY)
@@ -133,7 +133,7 @@ async def test_money_that_came_back_wakes_as_many_sleepers_as_it_is_enough_for_t
     assert await _woken(rig) == ["first", "second"]
 
 
-async def test_a_sleeper_for_whom_it_is_not_enough_is_left_asleep_however_often_it_is_looked_at(
+async def test_a_sleeper_that_cannot_be_paid_stays_asleep(
     rig: BudgetRig,
 ) -> None:
     await rig.deliver(await rig.ask("first", DAY, DAY + 1))
@@ -144,7 +144,7 @@ async def test_a_sleeper_for_whom_it_is_not_enough_is_left_asleep_however_often_
     assert await _woken(rig) == []
 
 
-async def test_money_that_came_back_between_a_denial_and_its_sleep_is_not_overlooked(rig: BudgetRig) -> None:
+async def test_money_released_between_a_denial_and_its_sleep_is_found(rig: BudgetRig) -> None:
     await rig.deliver(await rig.ask("holder", DAY))
     await rig.deliver(await rig.ask("first", DAY, 400_000))
     await rig.settle("holder")

@@ -132,7 +132,7 @@ async def test_a_past_expiry_leaves_a_settled_reservation_alone(rig: BudgetRig) 
     assert (await rig.account()).pending == 100_000
 
 
-async def test_a_call_started_under_an_ended_grant_is_in_no_sum(rig: BudgetRig) -> None:
+async def test_a_call_started_under_a_settled_grant_is_not_posted(rig: BudgetRig) -> None:
     """What was settled is settled: a repeat of the end adds nothing, whatever the stream holds by then."""
     asked = await rig.granted("b", 200_000)
     slept = await rig.sleep("b")

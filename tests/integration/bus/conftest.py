@@ -15,7 +15,7 @@ from nightshift.bus.kafka.producer import KafkaProducer
 from nightshift.bus.kafka.progress import partition_progress
 from nightshift.bus.kafka.reader import KafkaReader
 from nightshift.bus.policy import ConsumerPolicy
-from nightshift.bus.port import GroundProbe, Subscription
+from nightshift.bus.port import DependencyProbe, Subscription
 from nightshift.bus.settings import KafkaSettings
 from nightshift.contracts.registry import CATALOGUE, Registry
 from nightshift.contracts.topics import Topics
@@ -41,7 +41,7 @@ class KafkaRig:
         self,
         *subscriptions: Subscription,
         policy: ConsumerPolicy = QUICK,
-        ground: GroundProbe | None = None,
+        dependencies: DependencyProbe | None = None,
         registry: Registry = CATALOGUE,
         carry_limit: int = 1_048_576,
         max_poll_interval_s: float = 60.0,
@@ -52,7 +52,7 @@ class KafkaRig:
             subscriptions,
             producer=self.producer,
             objects=self.objects,
-            ground=ground,
+            dependencies=dependencies,
             policy=policy,
             registry=registry,
         )

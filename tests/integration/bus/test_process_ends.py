@@ -46,7 +46,7 @@ async def test_killer_is_dead_lettered_after_a_few_restarts(rig: KafkaRig, kafka
                 if words[1] == "last-1":
                     process.stdin.close()
         await process.wait()
-    [dead] = [each.letter for each in await rig.dead_letters().list()]
+    [dead] = [each.dead_letter for each in await rig.dead_letters().list()]
     assert (dead.key, dead.reason, dead.branch) == (b"killer", "process_ended", "fault")
     assert set(handled) == {"first-0", "second-0", "last-0", "first-1", "last-1"}
     committed = await eventually(lambda: rig.committed(f"{rig.topics.prefix}.dying", rig.topics.requests))

@@ -28,10 +28,10 @@ async def test_what_was_read_in_one_batch_is_not_read_again(rig, eventually) -> 
         assert seen.calls == 5
 
 
-async def test_a_patient_consumer_hears_everything_in_order(rig, eventually) -> None:
+async def test_consumer_with_a_fetch_delay_gets_all_in_order(rig, eventually) -> None:
     seen = Seen()
     group = f"{rig.topics.prefix}.patient"
-    subscription = Subscription(rig.topics.build, group, {CheckpointSaved: seen}, patience_s=0.05)
+    subscription = Subscription(rig.topics.build, group, {CheckpointSaved: seen}, max_fetch_delay_s=0.05)
     async with rig.producer, rig.consumers(subscription):
         for version in range(1, 41):
             await rig.producer.send([Outgoing.of(rig.topics.build, fact("b", version))])

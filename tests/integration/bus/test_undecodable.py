@@ -140,7 +140,7 @@ async def _send(rig: KafkaRig, build: str, partition: int) -> None:
 
 
 async def _dead_letters(rig: KafkaRig):
-    return [each.letter for each in await rig.dead_letters().list()] or None
+    return [each.dead_letter for each in await rig.dead_letters().list()] or None
 
 
 async def _all_committed(rig: KafkaRig) -> bool:

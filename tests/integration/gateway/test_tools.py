@@ -26,7 +26,7 @@ async def test_a_timeout_ends_everything_that_the_command_started(world: World) 
     assert left.output.splitlines()[0] == "0"
 
 
-async def test_a_background_command_is_read_restarted_and_stopped_by_its_handle(world: World) -> None:
+async def test_a_background_command_is_controlled_by_its_handle(world: World) -> None:
     started = await world.bash("echo up; while true; do sleep 0.1; done", run_in_background=True)
     handle = started.output.split("handle: ")[1].split()[0]
     assert not started.is_error
@@ -114,13 +114,13 @@ async def test_document_narrate_and_open_port(world: World) -> None:
 
 
 async def test_a_port_where_nothing_answers_is_an_error(world: World) -> None:
-    world.http.answer = None
+    world.probe.answer = None
     [closed] = await world.run(("open_port", {"port": 8124}), timeout_s=1)
     assert (closed.is_error, closed.error_kind) == (True, "tool")
     assert "preview.opened" not in await world.types()
 
 
-async def test_bad_input_names_the_field_and_unknown_tools_are_said_so(world: World) -> None:
+async def test_bad_input_names_the_field_and_unknown_tools_are_named(world: World) -> None:
     [unknown, missing, extra, neither] = await world.run(
         ("teleport", {}),
         ("read_file", {}),

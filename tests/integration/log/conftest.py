@@ -16,9 +16,9 @@ async def make_log() -> AsyncIterator[MakeLog]:
     """Logs by DSN; closed after the test."""
     made = []
 
-    def make(dsn: str, *, hint: bool = False, **config) -> PostgresEventLog:
+    def make(dsn: str, *, notify: bool = False, **config) -> PostgresEventLog:
         pool = log_database(PgConfig(dsn=dsn, **config))
-        log = PostgresEventLog(pool, actor="tester", hint=hint)
+        log = PostgresEventLog(pool, actor="tester", notify=notify)
         made.append((log, pool))
         return log
 

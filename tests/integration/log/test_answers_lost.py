@@ -46,9 +46,7 @@ async def test_an_answer_lost_after_the_commit_appends_once(
 
 
 @pytest.mark.fault
-async def test_without_patience_an_append_can_be_repeated(
-    database: Place, make_log, log: PostgresEventLog
-):
+async def test_without_patience_an_append_can_be_repeated(database: Place, make_log, log: PostgresEventLog):
     async with tcp_proxy(database.server.host, database.server.port) as proxy:
         far = make_log(through(database.dsn(), proxy.own_port), patience=0)
         await far.append(STREAM, [facts.phase()])
@@ -101,7 +99,7 @@ async def test_the_relay_is_notified_outside_the_append(database: Place, make_lo
     listener = await asyncpg.connect(database.dsn("nightshift_relay"))
     try:
         await listener.add_listener("nightshift_log", lambda *args: heard.put_nowait(args[-1]))
-        log = make_log(database.dsn(role_of(Owner.ORCHESTRATOR)), hint=True)
+        log = make_log(database.dsn(role_of(Owner.ORCHESTRATOR)), notify=True)
         done = await log.append(STREAM, [facts.note()])
         async with asyncio.timeout(10):
             shard = int(await heard.get())

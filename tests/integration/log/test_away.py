@@ -69,7 +69,7 @@ async def run_through_an_outage(server: EmbeddedPostgres, make_log, eventually, 
         writers = [asyncio.create_task(write(f"build-w{number}")) for number in range(6)]
         await eventually(lambda: sum(written.values()) > 60)
         await kill(server)
-        await eventually(lambda: "postgres.away" in [line["event"] for line in lines])
+        await eventually(lambda: "postgres.unavailable" in [line["event"] for line in lines])
         await asyncio.sleep(away)  # the outage itself
         before = dict(written)
         await server.start()
@@ -79,7 +79,7 @@ async def run_through_an_outage(server: EmbeddedPostgres, make_log, eventually, 
         stop.set()
         await asyncio.gather(*writers)
     said = [line["event"] for line in lines if line["event"].startswith("postgres.")]
-    assert said == ["postgres.away", "postgres.back"]
+    assert said == ["postgres.unavailable", "postgres.recovered"]
     for stream, count in written.items():
         events = [event async for event in log.read_stream(stream)]
         assert [event.version for event in events] == list(range(1, count + 1))
@@ -96,13 +96,15 @@ async def test_recovery_is_logged_without_a_waiting_caller(server, eventually):
         for outage in (1, 2):
             await kill(server)
             waiting = asyncio.create_task(pool.fetch("SELECT 1"))
-            await eventually(lambda n=outage: [line["event"] for line in lines].count("postgres.away") == n)
+            await eventually(
+                lambda n=outage: [line["event"] for line in lines].count("postgres.unavailable") == n
+            )
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
             await server.start()
             await pool.fetch("SELECT 1")
     await pool.close()
-    assert [line["event"] for line in lines] == ["postgres.away", "postgres.back"] * 2
+    assert [line["event"] for line in lines] == ["postgres.unavailable", "postgres.recovered"] * 2
 
 
 @pytest.mark.skipif(
@@ -125,7 +127,7 @@ async def test_answers_logs_that_the_server_is_unavailable(unused_tcp_port: int)
     with structlog.testing.capture_logs() as lines:
         assert not await nobody.answers()
         assert not await nobody.answers()
-    assert [line["event"] for line in lines] == ["postgres.away"]
+    assert [line["event"] for line in lines] == ["postgres.unavailable"]
 
 
 async def test_a_slow_statement_times_out_with_its_connection(database: Place):

@@ -29,7 +29,7 @@ class TestPostgresEventLog(LogConformance, PendingConformance):
 
         def make(owner: Owner) -> PostgresEventLog:
             pools.append(log_database(PgConfig(dsn=database.dsn(role_of(owner)), patience=0)))
-            return PostgresEventLog(pools[-1], actor=owner.value, hint=False)
+            return PostgresEventLog(pools[-1], actor=owner.value, notify=False)
 
         yield make
         for pool in pools:
@@ -48,5 +48,5 @@ class TestPostgresEventLog(LogConformance, PendingConformance):
 
     async def test_the_reader_may_ask_for_stale_rows(self, database: Place):
         reader = log_database(PgConfig(dsn=database.dsn("nightshift_reader"), patience=0))
-        assert await PostgresEventLog(reader, actor="reader", hint=False).stale_pending() == []
+        assert await PostgresEventLog(reader, actor="reader", notify=False).stale_pending() == []
         await reader.close()

@@ -22,7 +22,7 @@ def test_the_log_on_postgresql_does_what_the_model_does(postgres):
                 self.database = fresh_database(postgres)
                 place = loop.run_until_complete(self.database.__aenter__())
                 self.pool = log_database(PgConfig(dsn=place.dsn(), patience=0))
-                return PostgresEventLog(self.pool, actor="machine", hint=False)
+                return PostgresEventLog(self.pool, actor="machine", notify=False)
 
             def teardown(self) -> None:
                 loop.run_until_complete(self.pool.close())

@@ -101,9 +101,7 @@ async def _somebody_waits(connection: asyncpg.Connection) -> bool:
 
 
 @pytest.mark.timeout(120)
-async def test_a_position_reader_misses_no_delayed_transaction(
-    database: Place, log: PostgresEventLog
-):
+async def test_a_position_reader_misses_no_delayed_transaction(database: Place, log: PostgresEventLog):
     """Some write another row first, so that they have a transaction id long before they append; some commit late."""
     writers, each, shards = 8, 60, range(64)
     async with connected(database.dsn()) as admin:

@@ -78,7 +78,7 @@ class Town:
         """Start one and wait until it listens."""
         given = {"build_lease_s": "2", "build_look_every_s": "0.3", **settings}
         await self.start("orchestrator", name, **given)
-        await eventually(lambda: "service started" in self.said(name), timeout=60)
+        await eventually(lambda: "service.started" in self.said(name), timeout=60)
 
     def said(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()

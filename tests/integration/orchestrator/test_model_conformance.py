@@ -127,7 +127,7 @@ async def test_a_call_that_is_stopped_has_told_its_tokens_so_far(
     assert meter.under_way
 
 
-async def test_nobody_there_is_a_connection_that_costs_nothing():
+async def test_a_refused_connection_costs_nothing():
     async with ClaudeModel(api_key="any", base_url="http://127.0.0.1:9") as claude:
         with pytest.raises(CallError) as failed:
             await claude.answer(asking("hello"), UsageMeter())
@@ -154,7 +154,7 @@ async def test_silence_is_cut():
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-async def test_a_connection_that_breaks_after_the_request_has_left_may_be_billed(reset: bool):
+async def test_a_connection_lost_after_the_request_may_be_billed(reset: bool):
     async def hear_and_go(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         if reset:
@@ -171,7 +171,7 @@ async def test_a_connection_that_breaks_after_the_request_has_left_may_be_billed
     assert (failed.value.failure.kind, failed.value.failure.maybe_billed) == ("connection", True)
 
 
-async def test_a_connection_that_the_provider_closed_between_two_calls_is_not_used_again(scripted: str):
+async def test_a_connection_that_the_provider_closed_is_not_reused(scripted: str):
     """Through a door that closes each connection once its answer is out, though it said keep-alive."""
     host, _, port = scripted.removeprefix("http://").partition(":")
 

@@ -65,7 +65,7 @@ async def test_from_a_request_to_ready_and_what_is_refused(town: Town):
 
 
 @pytest.mark.fault
-async def test_a_replica_that_is_killed_in_a_call_is_replaced_and_a_cancel_stops_a_call(town: Town):
+async def test_a_killed_replica_is_replaced_and_a_cancel_stops_a_call(town: Town):
     await asyncio.gather(town.orchestrator("one"), town.orchestrator("two"))
     await town.send(asked("b1", "An endless conversation."))
     events = await town.reached("b1", "model_call.started")
@@ -97,7 +97,7 @@ async def test_a_replica_that_is_killed_in_a_call_is_replaced_and_a_cancel_stops
 
 
 @pytest.mark.fault
-async def test_one_that_starts_again_under_its_name_waits_for_no_lease_of_its_own(town: Town):
+async def test_a_restarted_instance_releases_its_own_leases(town: Town):
     await town.orchestrator("one", instance="the-only-one", build_lease_s="3600")
     await town.send(asked("b1", "An endless conversation."))
     await town.reached("b1", "model_call.started")

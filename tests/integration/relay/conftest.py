@@ -17,10 +17,11 @@ from nightshift.eventlog.append_notification import CHANNEL
 from nightshift.eventlog.database import PgConfig
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.postgres import log_database
-from nightshift.relay.adapters.kafka_broker import KafkaConnector
+from nightshift.relay.adapters.append_listener import PostgresAppendListener
+from nightshift.relay.adapters.kafka_session import KafkaConnector
 from nightshift.relay.adapters.kafka_topics import ensure
-from nightshift.relay.adapters.postgres import PostgresLeaderSessions, PostgresLogReader
-from nightshift.relay.adapters.postgres_hints import PostgresAppendListener
+from nightshift.relay.adapters.leader_session import PostgresLeaderSessions
+from nightshift.relay.adapters.log_reader import PostgresLogReader
 from nightshift.relay.ports import BrokerConnector, LeaderSessions
 from nightshift.relay.settings import RelaySettings
 from nightshift.relay.usecases.shard_group import GroupPorts, ShardGroup, Timings

@@ -81,8 +81,8 @@ async def in_log(connection: asyncpg.Connection, topics: Topics, *, where: str =
     rows = await connection.fetch(
         f"SELECT stream_id, version, type FROM nightshift.events e WHERE {where} ORDER BY stream_id, version"
     )
-    told: Seen = defaultdict(list)
+    expected: Seen = defaultdict(list)
     for row in rows:
         topic = topics.of(CATALOGUE.model(row["type"]))
-        told[topic, row["stream_id"].partition("-")[2]].append(row["version"])
-    return told
+        expected[topic, row["stream_id"].partition("-")[2]].append(row["version"])
+    return expected

@@ -79,7 +79,7 @@ class Relays:
             self.signal(pid, signal.SIGKILL)
             await self.ended(pid)
 
-    def said(self) -> str:
+    def logged(self) -> str:
         """All they logged so far."""
         return self.log.read_text() if self.log.exists() else ""
 

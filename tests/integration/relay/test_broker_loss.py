@@ -20,13 +20,13 @@ from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import EmbeddedKafka, KafkaAddress
 from nightshift.eventlog.errors import Unavailable
 from nightshift.eventlog.port import build_stream
-from nightshift.relay.adapters.kafka_broker import KafkaConnector
+from nightshift.relay.adapters.kafka_session import KafkaConnector
 from nightshift.relay.adapters.kafka_topics import apply
-from nightshift.relay.domain.readback import OffsetRange
+from nightshift.relay.domain.data_loss import OffsetRange
 from nightshift.relay.domain.records import Record
 from nightshift.relay.settings import RelaySettings
 
-# On an embedded broker of its own, whatever the lane: it must forget.
+# On an embedded broker of its own, in every test run: it must forget.
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(150)]
 
 TOPICS = Topics("lost")
@@ -95,17 +95,17 @@ async def unfinished(watch: asyncpg.Connection) -> Seen:
     )
 
 
-async def all_told(bootstrap: str, told: Seen) -> None:
+async def all_published(bootstrap: str, expected: Seen) -> None:
     """A consumer that begins now gets every one of these events, in order."""
     async with reading(bootstrap, TOPICS) as reader:
         await eventually(
-            lambda: all(reader.seen.get(key) == versions for key, versions in told.items()),
+            lambda: all(reader.seen.get(key) == versions for key, versions in expected.items()),
             20,
             what="all events of unfinished builds",
         )
 
 
-async def test_an_empty_broker_gets_all_unfinished_builds_again_without_new_traffic(
+async def test_an_empty_broker_gets_unfinished_builds_again(
     database: Database, broker: Broker, watch: asyncpg.Connection, tmp_path: Path
 ):
     async with log_on(database.dsn()) as log, running(tmp_path, database, broker) as relay:
@@ -114,54 +114,54 @@ async def test_an_empty_broker_gets_all_unfinished_builds_again_without_new_traf
         await log.append(build_stream("b0"), [new(BuildCancelled(reason="x", cost_microusd=0, turns=1))])
         # What ends a build may leave something to do; this one is over and done with.
         await watch.execute("DELETE FROM nightshift.pending WHERE stream_id = 'build-b0'")
-        await all_told(broker.address.bootstrap, await in_log(watch, TOPICS))
+        await all_published(broker.address.bootstrap, await in_log(watch, TOPICS))
         await broker.kill()
         await broker.start()
-        told = await unfinished(watch)
-        assert len(told) == 4
-        await all_told(broker.address.bootstrap, told)
+        expected = await unfinished(watch)
+        assert len(expected) == 4
+        await all_published(broker.address.bootstrap, expected)
         async with reading(broker.address.bootstrap, TOPICS) as reader:
             await eventually(lambda: reader.count >= 16)
             assert "b0" not in {build for _, build in reader.seen}
-        assert "broker.lost_data" in relay.said()
+        assert "broker.data_lost" in relay.logged()
 
 
-async def test_a_session_never_reaches_a_broker_that_started_after_it(database: Database, broker: Broker):
+async def test_a_session_never_reaches_a_restarted_broker(database: Database, broker: Broker):
     """However quick the restart and however late the look: what it would send is newer than what was lost."""
     given = environment(database.dsn("nightshift_relay"), broker.address, TOPICS)
     settings = RelaySettings(
         **{name.removeprefix("NIGHTSHIFT_").lower(): value for name, value in given.items()}
     )
     async with KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s).connect() as session:
-        lane = session.lane(TOPICS.build, b"b1")
-        record = Record(lane, b"b1", b"{}", [], 0, 1, "build-b1", 1, uuid4())
-        assert [ack.first for ack in await session.send({lane: [record]})] == [0]
+        where = session.partition_of(TOPICS.build, b"b1")
+        record = Record(where, b"b1", b"{}", [], 0, 1, "build-b1", 1, uuid4())
+        assert [ack.first for ack in await session.send({where: [record]})] == [0]
         await broker.kill()
         await broker.start()
         await broker.create_topics()
         with pytest.raises(Unavailable):
-            await session.send({lane: [record]})
+            await session.send({where: [record]})
         async with KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s).connect() as later:
-            assert await later.offset_ranges(later.lanes()) == {
-                one: OffsetRange(0, 0) for one in later.lanes()
+            assert await later.offset_ranges(later.partitions()) == {
+                one: OffsetRange(0, 0) for one in later.partitions()
             }
 
 
-async def test_new_traffic_of_the_same_leader_does_not_come_before_the_old(
+async def test_old_events_are_republished_before_new_ones(
     database: Database, broker: Broker, watch: asyncpg.Connection, tmp_path: Path
 ):
     async with log_on(database.dsn()) as log, running(tmp_path, database, broker):
         await append_some(log, "b1", 5)
-        await all_told(broker.address.bootstrap, await in_log(watch, TOPICS))
+        await all_published(broker.address.bootstrap, await in_log(watch, TOPICS))
         for _ in range(3):
             await broker.kill()
             await append_some(log, "b1", 3)
             await broker.start()
             await append_some(log, "b1", 3)
-            await all_told(broker.address.bootstrap, await in_log(watch, TOPICS))
+            await all_published(broker.address.bootstrap, await in_log(watch, TOPICS))
 
 
-async def test_new_traffic_of_somebody_else_before_the_relay_looks_hides_nothing(
+async def test_foreign_records_do_not_hide_a_loss(
     database: Database, broker: Broker, watch: asyncpg.Connection, tmp_path: Path
 ):
     async with log_on(database.dsn()) as log, running(tmp_path, database, broker) as relay:
@@ -188,10 +188,11 @@ async def test_new_traffic_of_somebody_else_before_the_relay_looks_hides_nothing
                 del version
         await producer.stop()
         await relay.start()
-        told = await unfinished(watch)
+        expected = await unfinished(watch)
         async with reading(broker.address.bootstrap, TOPICS) as late:
             await eventually(
-                lambda: all(versions == _after_strays(late.raw[key]) for key, versions in told.items()), 20
+                lambda: all(versions == _after_strays(late.raw[key]) for key, versions in expected.items()),
+                20,
             )
 
 
@@ -200,7 +201,7 @@ def _after_strays(versions: list[int]) -> list[int]:
     return versions[versions.index(1) :] if 1 in versions else []
 
 
-async def test_nothing_is_lost_while_the_broker_is_away(
+async def test_no_event_is_lost_while_the_broker_is_down(
     database: Database, broker: Broker, watch: asyncpg.Connection, tmp_path: Path
 ):
     async with log_on(database.dsn()) as log, running(tmp_path, database, broker) as relay:
@@ -208,7 +209,7 @@ async def test_nothing_is_lost_while_the_broker_is_away(
         await eventually(lambda: leader(watch), 10)
         await broker.kill()
         await append_some(log, "b1", 3)
-        await eventually(lambda: "relay.waits" in relay.said(), 15)
+        await eventually(lambda: "publishing.interrupted" in relay.logged(), 15)
         await append_some(log, "b2", 3)
         await broker.start()
-        await all_told(broker.address.bootstrap, await in_log(watch, TOPICS))
+        await all_published(broker.address.bootstrap, await in_log(watch, TOPICS))

@@ -78,7 +78,7 @@ def folder(stack_folder: Path, request: pytest.FixtureRequest) -> Path:
     return stack_folder / f"pg-{request.node.name[:40]}-{os.getpid()}"
 
 
-async def told_in_time(log, reader, builds: range, *, bound: float) -> float:
+async def published_in_time(log, reader, builds: range, *, bound: float) -> float:
     """Append to these builds one by one, and wait for each at the reader; the longest wait."""
     longest = 0.0
     for build in builds:
@@ -90,7 +90,7 @@ async def told_in_time(log, reader, builds: range, *, bound: float) -> float:
 
 
 @pytest.mark.timeout(180)
-async def test_open_and_orphaned_transactions_and_an_index_build_hold_nothing_up(
+async def test_open_transactions_and_an_index_build_delay_nothing(
     folder: Path, kafka: KafkaAddress, topics: Topics, tmp_path: Path
 ):
     async with server(folder) as (_, database):
@@ -103,24 +103,24 @@ async def test_open_and_orphaned_transactions_and_an_index_build_hold_nothing_up
             reading(kafka.bootstrap, topics) as reader,
         ):
             await relay.start()
-            await told_in_time(log, reader, range(1), bound=20)
+            await published_in_time(log, reader, range(1), bound=20)
             transaction = other.transaction()
             await transaction.start()
             await other.execute("CREATE TABLE held (n int)")
-            await told_in_time(log, reader, range(10), bound=5)
+            await published_in_time(log, reader, range(10), bound=5)
 
             await orphan.execute("CREATE TABLE orphaned (n int)")
             await orphan.execute("BEGIN; INSERT INTO orphaned VALUES (1); PREPARE TRANSACTION 'orphan'")
-            await told_in_time(log, reader, range(10), bound=5)
+            await published_in_time(log, reader, range(10), bound=5)
 
             # It waits for the orphan, for as long as that is there.
             building = asyncio.create_task(
                 builder.execute("CREATE INDEX CONCURRENTLY by_actor ON nightshift.events (actor)")
             )
-            await told_in_time(log, reader, range(10), bound=5)
+            await published_in_time(log, reader, range(10), bound=5)
             await orphan.execute("ROLLBACK PREPARED 'orphan'")
             await asyncio.wait_for(building, 20)  # nor does the relay hold the index build up
-            await told_in_time(log, reader, range(10), bound=5)
+            await published_in_time(log, reader, range(10), bound=5)
             await transaction.rollback()
             assert reader.seen == await in_log(builder, topics)
         for connection in (other, orphan, builder):
@@ -128,7 +128,7 @@ async def test_open_and_orphaned_transactions_and_an_index_build_hold_nothing_up
 
 
 @pytest.mark.timeout(180)
-async def test_after_a_dump_and_restore_into_a_fresh_cluster_the_relay_goes_on(
+async def test_the_relay_goes_on_after_a_dump_and_restore(
     folder: Path, kafka: KafkaAddress, topics: Topics, tmp_path: Path
 ):
     dump = folder.with_name(folder.name + ".sql")
@@ -139,9 +139,7 @@ async def test_after_a_dump_and_restore_into_a_fresh_cluster_the_relay_goes_on(
                 await relay.start()
                 await asyncio.gather(*(append_some(log, f"b{build}", 10) for build in range(4)))
                 await eventually(lambda: reader.count == 40, 20)
-            await asyncio.gather(
-                *(append_some(log, f"b{build}", 3) for build in range(4))
-            )  # nobody told these
+            await asyncio.gather(*(append_some(log, f"b{build}", 3) for build in range(4)))  # unpublished
             await old.run("pg_dump", f"--file={dump}", _NAME)
         async with server(folder.with_name(folder.name + "-new")) as (new, database):
             roles = await asyncpg.connect(database.server.admin_dsn)
@@ -168,11 +166,11 @@ async def test_after_a_dump_and_restore_into_a_fresh_cluster_the_relay_goes_on(
                 watch = await asyncpg.connect(database.dsn())
                 assert reader.seen == await in_log(watch, topics)
                 await watch.close()
-                assert "broker.lost_data" not in relay.said()
+                assert "broker.data_lost" not in relay.logged()
 
 
 @pytest.mark.timeout(180)
-async def test_a_database_that_crashes_in_the_middle_is_waited_for(
+async def test_the_relay_waits_for_a_database_that_crashed(
     folder: Path, kafka: KafkaAddress, topics: Topics, tmp_path: Path
 ):
     async with server(folder) as (postgres, database), log_on(database.dsn()) as log:
@@ -187,10 +185,10 @@ async def test_a_database_that_crashes_in_the_middle_is_waited_for(
                 await eventually(lambda turn=turn: reader.count > 80 * turn, 20)
                 await postgres.crash()
                 await eventually(
-                    lambda turn=turn: relay.said().count("relay.stands_by") > turn, 10, what="word of it"
+                    lambda turn=turn: relay.logged().count("session.lost") > turn, 10, what="word of it"
                 )
                 # Whichever connection notices first, and also the one that only stands by.
-                await eventually(lambda: _say_it_is_away(relay.said()) == 2, 10, what="both say so")
+                await eventually(lambda: _say_it_is_away(relay.logged()) == 2, 10, what="both say so")
                 await postgres.start()
                 await writing
                 await eventually(lambda turn=turn: reader.count >= 80 * (turn + 1), 30)
@@ -202,10 +200,10 @@ async def test_a_database_that_crashes_in_the_middle_is_waited_for(
 def _say_it_is_away(log: str) -> int:
     """How many relays said last of the database that it is away."""
     said = [json.loads(line) for line in log.splitlines() if '"postgres.' in line]
-    return list({line["replica"]: line["event"] for line in said}.values()).count("postgres.away")
+    return list({line["replica"]: line["event"] for line in said}.values()).count("postgres.unavailable")
 
 
-async def test_a_log_that_lost_what_was_published_stops_the_relay_until_a_person_decides(
+async def test_a_diverged_log_stops_the_relay_until_accepted(
     database: Database, kafka: KafkaAddress, topics: Topics, tmp_path: Path
 ):
     watch = await asyncpg.connect(database.dsn())
@@ -238,7 +236,7 @@ async def test_a_log_that_lost_what_was_published_stops_the_relay_until_a_person
         await append_some(log, "b1", 1)  # another sixth event than Kafka's
         pid = await relay.start()
         await relay.ended(pid, 20)
-        said = next(line for line in relay.said().splitlines() if "log.diverged" in line)
+        said = next(line for line in relay.logged().splitlines() if "log.diverged" in line)
         assert reader.count == 7
         assert "NIGHTSHIFT_RELAY_ACCEPT_DIVERGENCE=" in said
         token = said.partition("NIGHTSHIFT_RELAY_ACCEPT_DIVERGENCE=")[2][:16]
@@ -253,7 +251,7 @@ async def test_a_log_that_lost_what_was_published_stops_the_relay_until_a_person
     await watch.close()
 
 
-async def test_divergence_ends_the_process_with_a_code_that_is_not_zero(
+async def test_divergence_exits_with_code_1(
     database: Database, kafka: KafkaAddress, topics: Topics, tmp_path: Path
 ):
     """As its supervisor sees it."""

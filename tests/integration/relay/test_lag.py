@@ -1,4 +1,4 @@
-"""How far the relay is behind, as its metrics notify it: in events, and in seconds since the oldest of them."""
+"""The lag metrics of the relay: unpublished events, and the age of the oldest in seconds."""
 
 import asyncio
 import contextlib
@@ -12,10 +12,11 @@ from tests.integration.relay.writing import append_some, log_on
 from tests.support.stack import Database
 from tests.support.waiting import eventually
 
+from nightshift.bus.port import TopicPartition
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import KafkaAddress
-from nightshift.relay.adapters.kafka_broker import KafkaBroker, KafkaConnector
-from nightshift.relay.domain.records import Lane, Record
+from nightshift.relay.adapters.kafka_session import KafkaConnector, KafkaSession
+from nightshift.relay.domain.records import Record
 from nightshift.relay.ports import Ack
 from nightshift.relay.settings import RelaySettings
 from nightshift.relay.usecases.shard_group import Timings
@@ -24,31 +25,31 @@ pytestmark = pytest.mark.kafka
 
 
 class _Held:
-    """BrokerConnector that take nothing until they are let go."""
+    """A connector whose sends wait for `open`."""
 
     def __init__(self, inner: KafkaConnector) -> None:
         self._inner = inner
         self.open = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def connect(self) -> AsyncIterator[KafkaBroker]:
+    async def connect(self) -> AsyncIterator[KafkaSession]:
         async with self._inner.connect() as broker:
             send = broker.send
 
-            async def held(lanes: Mapping[Lane, Sequence[Record]]) -> Sequence[Ack]:
+            async def held(records: Mapping[TopicPartition, Sequence[Record]]) -> Sequence[Ack]:
                 await self.open.wait()
-                return await send(lanes)
+                return await send(records)
 
             broker.send = held
             yield broker
 
 
-def told(metric: str) -> float:
-    """The group's value, as a scrape would find it; nothing counted yet is 0."""
-    return REGISTRY.get_sample_value(f"nightshift_relay_{metric}", {"group": "0"}) or 0
+def metric(name: str) -> float:
+    """Return the value of the group's metric, as a scrape would find it."""
+    return REGISTRY.get_sample_value(f"nightshift_relay_{name}", {"group": "0"}) or 0
 
 
-async def test_the_lag_is_told_in_events_and_in_seconds_and_is_nothing_once_all_is_published(
+async def test_the_lag_metrics_grow_and_return_to_zero(
     database: Database, kafka: KafkaAddress, topics: Topics, settings: RelaySettings, group
 ):
     brokers = _Held(KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s))
@@ -58,18 +59,18 @@ async def test_the_lag_is_told_in_events_and_in_seconds_and_is_nothing_once_all_
         group(brokers=brokers, timings=Timings(lag=0.05)),
     ):
         try:
-            await eventually(lambda: told("leader") == 1, 20)
-            began, published = time.monotonic(), told("published_total")
+            await eventually(lambda: metric("leader") == 1, 20)
+            began, published = time.monotonic(), metric("published_total")
             await append_some(log, "b1", 3)
             await append_some(log, "b2", 4)
-            await eventually(lambda: told("lag_events") == 7)
-            before = told("lag_seconds")
-            await eventually(lambda: told("lag_seconds") > before + 0.3, what="it grows older")
-            assert 0 < told("lag_seconds") <= time.monotonic() - began + 0.5
+            await eventually(lambda: metric("lag_events") == 7)
+            before = metric("lag_seconds")
+            await eventually(lambda: metric("lag_seconds") > before + 0.3, what="it grows older")
+            assert 0 < metric("lag_seconds") <= time.monotonic() - began + 0.5
             assert reader.count == 0
         finally:
             brokers.open.set()
-        await eventually(lambda: (told("lag_events"), told("lag_seconds")) == (0, 0))
+        await eventually(lambda: (metric("lag_events"), metric("lag_seconds")) == (0, 0))
         await eventually(lambda: reader.count == 7)
-        assert told("published_total") == published + 7
-    assert told("leader") == 0
+        assert metric("published_total") == published + 7
+    assert metric("leader") == 0

@@ -1,4 +1,4 @@
-"""What is in the log comes to the topics: in order, whole, with its envelope, whatever fails between."""
+"""The relay publishes every event of the log, in order and with its envelope, whatever fails in between."""
 
 import asyncio
 import contextlib
@@ -21,23 +21,25 @@ from tests.support.stack import Database
 from tests.support.tcp_proxy import tcp_proxy
 from tests.support.waiting import eventually
 
+from nightshift.bus.port import TopicPartition
 from nightshift.contracts.cloudevents import decode_fact
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import KafkaAddress, PostgresAddress
 from nightshift.eventlog.errors import ConfigurationError, Unavailable
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import SHARDS, build_stream
-from nightshift.relay.adapters.kafka_broker import KafkaBroker, KafkaConnector
-from nightshift.relay.adapters.postgres import PostgresLeaderSession, PostgresLeaderSessions, refuse_pooler
+from nightshift.relay.adapters.connection import refuse_pooler
+from nightshift.relay.adapters.kafka_session import KafkaConnector, KafkaSession
+from nightshift.relay.adapters.leader_session import PostgresLeaderSession, PostgresLeaderSessions
 from nightshift.relay.domain.errors import LeadershipLost
-from nightshift.relay.domain.records import Lane, LastPublished, Record
+from nightshift.relay.domain.records import LastPublished, Record
 from nightshift.relay.ports import Ack
 from nightshift.relay.settings import RelaySettings
 
 pytestmark = pytest.mark.kafka
 
 
-async def test_events_come_in_order_with_their_envelope_and_their_bytes(
+async def test_events_arrive_in_order_with_envelope_and_bytes(
     database: Database, kafka: KafkaAddress, topics: Topics, group
 ):
     async with log_on(database.dsn()) as log, group(), reading(kafka.bootstrap, topics) as reader:
@@ -64,7 +66,7 @@ async def test_events_come_in_order_with_their_envelope_and_their_bytes(
     assert received.event == SandboxClosed(sandbox_id="s", reason="done")
 
 
-async def test_a_large_event_goes_by_reference(
+async def test_a_large_event_is_published_by_reference(
     database: Database, kafka: KafkaAddress, topics: Topics, group
 ):
     objects = MemoryObjectStore()
@@ -84,7 +86,7 @@ async def test_a_large_event_goes_by_reference(
 
 
 class _Flaky:
-    """BrokerConnector whose sends fail in the middle: some lanes go through, some in part, some not at all."""
+    """A connector whose sends fail partly: each partition gets all, some or none of its records."""
 
     def __init__(self, inner: KafkaConnector, dice: random.Random) -> None:
         self._inner = inner
@@ -92,17 +94,17 @@ class _Flaky:
         self.failures = 0
 
     @contextlib.asynccontextmanager
-    async def connect(self) -> AsyncIterator[KafkaBroker]:
+    async def connect(self) -> AsyncIterator[KafkaSession]:
         async with self._inner.connect() as broker:
             send = broker.send
 
-            async def flaky(lanes: Mapping[Lane, Sequence[Record]]) -> Sequence[Ack]:
+            async def flaky(records: Mapping[TopicPartition, Sequence[Record]]) -> Sequence[Ack]:
                 if self._dice.random() < 0.5:
-                    return await send(lanes)
+                    return await send(records)
                 parts = {
-                    lane: records[: self._dice.randrange(len(records) + 1)] for lane, records in lanes.items()
+                    where: some[: self._dice.randrange(len(some) + 1)] for where, some in records.items()
                 }
-                await send({lane: records for lane, records in parts.items() if records})
+                await send({where: some for where, some in parts.items() if some})
                 self.failures += 1
                 raise Unavailable("made to fail")
 
@@ -111,7 +113,7 @@ class _Flaky:
 
 
 @pytest.mark.fault
-async def test_a_send_that_fails_in_the_middle_lets_no_later_event_overtake(
+async def test_a_partly_failed_send_keeps_the_order(
     database: Database, kafka: KafkaAddress, topics: Topics, settings: RelaySettings, group
 ):
     flaky = _Flaky(KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s), random.Random(7))
@@ -126,19 +128,19 @@ async def test_a_send_that_fails_in_the_middle_lets_no_later_event_overtake(
             written += 30
             await eventually(lambda: reader.count >= written, 30)  # noqa: B023 - asked before it changes
         watch = await asyncpg.connect(database.dsn())
-        told = await in_log(watch, topics)
+        expected = await in_log(watch, topics)
         await watch.close()
-    assert reader.seen == told
+    assert reader.seen == expected
     assert reader.dropped > 0
 
 
 class _Slow:
-    """LeaderSessions whose moves of the cursors wait to be let through; `told` has what was sent and moved, in order."""
+    """Sessions whose cursor moves wait for `gate`. `steps` lists what was read, sent and moved, in order."""
 
     def __init__(self, dsn: str, brokers: KafkaConnector) -> None:
         self._sessions = PostgresLeaderSessions(dsn, name="relay-test", leader_timeout_s=5)
         self._brokers = brokers
-        self.told: list[str] = []
+        self.steps: list[str] = []
         self.opened = 0
         self.gate = asyncio.Event()
         self.lost = False
@@ -150,35 +152,35 @@ class _Slow:
             move = session.move
 
             async def slow(cursors: Mapping[int, int], published: Sequence[LastPublished]) -> None:
-                self.told.append("moves")
+                self.steps.append("moves")
                 await self.gate.wait()
                 if self.lost:
                     self.lost = False
                     raise LeadershipLost("made to fail")
                 await move(cursors, published)
-                self.told.append("moved")
+                self.steps.append("moved")
 
             session.move = slow
             yield session
 
     @contextlib.asynccontextmanager
-    async def connect(self) -> AsyncIterator[KafkaBroker]:
+    async def connect(self) -> AsyncIterator[KafkaSession]:
         async with self._brokers.connect() as broker:
-            lane, send = broker.lane, broker.send
+            partition_of, send = broker.partition_of, broker.send
 
-            def reading_lane(topic: str, key: bytes) -> Lane:
-                self.told.append("read")
-                return lane(topic, key)
+            def noted(topic: str, key: bytes) -> TopicPartition:
+                self.steps.append("read")
+                return partition_of(topic, key)
 
-            async def sending(lanes: Mapping[Lane, Sequence[Record]]) -> Sequence[Ack]:
-                self.told.append("sent")
-                return await send(lanes)
+            async def sending(records: Mapping[TopicPartition, Sequence[Record]]) -> Sequence[Ack]:
+                self.steps.append("sent")
+                return await send(records)
 
-            broker.lane, broker.send = reading_lane, sending
+            broker.partition_of, broker.send = noted, sending
             yield broker
 
 
-async def test_what_comes_next_is_read_while_the_cursors_move_and_sent_when_they_have(
+async def test_the_next_batch_is_sent_after_the_cursors_moved(
     database: Database, kafka: KafkaAddress, topics: Topics, settings: RelaySettings, group
 ):
     slow = _Slow(
@@ -187,17 +189,17 @@ async def test_what_comes_next_is_read_while_the_cursors_move_and_sent_when_they
     )
     async with log_on(database.dsn()) as log, group(sessions=slow, brokers=slow):
         await append_some(log, "b1", 1)
-        await eventually(lambda: slow.told == ["read", "sent", "moves"])
+        await eventually(lambda: slow.steps == ["read", "sent", "moves"])
         await append_some(log, "b1", 1)
-        await eventually(lambda: slow.told[3:] == ["read"])
+        await eventually(lambda: slow.steps[3:] == ["read"])
         for _ in range(100):  # as long as a loop that waits for nothing would need for its next step
             await asyncio.sleep(0)
         slow.gate.set()
-        await eventually(lambda: slow.told.count("moved") == 2)
-    assert slow.told == ["read", "sent", "moves", "read", "moved", "sent", "moves", "moved"]
+        await eventually(lambda: slow.steps.count("moved") == 2)
+    assert slow.steps == ["read", "sent", "moves", "read", "moved", "sent", "moves", "moved"]
 
 
-async def test_a_move_that_fails_ends_the_lead_though_nothing_more_comes(
+async def test_a_failed_cursor_move_ends_the_leadership(
     database: Database, kafka: KafkaAddress, topics: Topics, settings: RelaySettings, group
 ):
     slow = _Slow(
@@ -211,14 +213,14 @@ async def test_a_move_that_fails_ends_the_lead_though_nothing_more_comes(
         reading(kafka.bootstrap, topics) as reader,
     ):
         await append_some(log, "b1", 1)
-        await eventually(lambda: slow.told == ["read", "sent", "moves"])
+        await eventually(lambda: slow.steps == ["read", "sent", "moves"])
         slow.gate.set()
-        await eventually(lambda: slow.opened == 2 and slow.told[-1] == "moved", what="the next lead")
+        await eventually(lambda: slow.opened == 2 and slow.steps[-1] == "moved", what="the next lead")
         await eventually(lambda: reader.dropped == 1)  # sent again: nobody knew that it was there
     assert reader.seen == {(topics.build, "b1"): [1]}
 
 
-async def test_who_is_told_to_stop_first_moves_the_cursors(
+async def test_a_stopping_leader_moves_the_cursors_first(
     database: Database, kafka: KafkaAddress, topics: Topics, settings: RelaySettings, group
 ):
     slow = _Slow(
@@ -227,12 +229,12 @@ async def test_who_is_told_to_stop_first_moves_the_cursors(
     )
     async with log_on(database.dsn()) as log, group(sessions=slow, brokers=slow):
         await append_some(log, "b1", 1)
-        await eventually(lambda: slow.told == ["read", "sent", "moves"])
+        await eventually(lambda: slow.steps == ["read", "sent", "moves"])
         asyncio.get_running_loop().call_later(0.3, slow.gate.set)  # the loop has ended by then
-    assert slow.told[-1] == "moved"
+    assert slow.steps[-1] == "moved"
 
 
-async def test_the_cursor_never_goes_back_and_needs_the_leading_session(database: Database):
+async def test_cursors_move_only_forward_and_only_for_the_leader(database: Database):
     sessions = PostgresLeaderSessions(database.dsn("nightshift_relay"), name="test", leader_timeout_s=5)
     watch = await asyncpg.connect(database.dsn())
     async with sessions.open(range(SHARDS)) as session, sessions.open(range(SHARDS)) as other:
@@ -256,7 +258,7 @@ async def test_the_cursor_never_goes_back_and_needs_the_leading_session(database
     await watch.close()
 
 
-async def test_a_paused_leader_loses_its_locks_by_the_servers_clock(database: Database):
+async def test_a_paused_leader_loses_its_locks(database: Database):
     sessions = PostgresLeaderSessions(database.dsn("nightshift_relay"), name="test", leader_timeout_s=0.5)
     async with sessions.open(range(SHARDS)) as paused, sessions.open(range(SHARDS)) as other:
         assert await paused.lead()  # and then nothing, as a paused process does
@@ -269,7 +271,7 @@ async def test_a_paused_leader_loses_its_locks_by_the_servers_clock(database: Da
             await paused.move({3: 11}, [])
 
 
-async def test_a_leader_that_falls_silent_after_any_message_loses_its_locks(database: Database):
+async def test_a_leader_silent_after_any_message_loses_its_locks(database: Database):
     """Between two statements the server's clock takes the locks back; a leader must never stop within one."""
     server, asked = database.server, 0
 
@@ -282,9 +284,9 @@ async def test_a_leader_that_falls_silent_after_any_message_loses_its_locks(data
                 assert await session.lead()
                 proxy.let_pass = shard
                 with contextlib.suppress(LeadershipLost):
-                    await session.alive()
+                    await session.newest_loss()
                     await session.cursors()
-                    await session.published()
+                    await session.last_published()
                     await session.move({shard: 1}, [])
                     await session.note_loss("test", 0)
                     await session.republished([shard], 1)
@@ -296,7 +298,7 @@ async def test_a_leader_that_falls_silent_after_any_message_loses_its_locks(data
     assert asked == 6  # one message a statement, and every place between them was tried
 
 
-async def test_a_server_that_crashes_after_any_of_its_answers_is_waited_for(database: Database):
+async def test_a_crash_after_any_answer_is_a_transient_error(database: Database):
     """Whatever was under way, also while a session is opened, it is a lost session or a server that is away."""
     server, whole = database.server, 0
 
@@ -311,7 +313,7 @@ async def test_a_server_that_crashes_after_any_of_its_answers_is_waited_for(data
                     await session.lead()
                     await session.cursors()
                     await session.move({answers % SHARDS: 1}, [_published(answers)])
-                    await session.alive()
+                    await session.newest_loss()
                     whole += 1
 
     for begin in range(0, 64, 16):
@@ -320,7 +322,7 @@ async def test_a_server_that_crashes_after_any_of_its_answers_is_waited_for(data
 
 
 def _published(offset: int) -> LastPublished:
-    return LastPublished(Lane("topic", offset), offset, uuid4(), "build/b1", 1)
+    return LastPublished(TopicPartition("topic", offset), offset, uuid4(), "build/b1", 1)
 
 
 class _Pooled:
@@ -348,7 +350,7 @@ class _Pooled:
         return await self._mine.fetchval(query)
 
 
-async def test_a_transaction_pooler_is_refused_and_a_direct_connection_is_not(database: Database):
+async def test_only_a_transaction_pooler_is_refused(database: Database):
     first, second = [await asyncpg.connect(database.dsn("nightshift_relay")) for _ in range(2)]
     await refuse_pooler(first, second)
     servers = [first, second]

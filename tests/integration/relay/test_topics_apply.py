@@ -31,7 +31,7 @@ async def names(settings: KafkaSettings) -> set[str]:
         await admin.close()
 
 
-async def test_what_is_missing_is_created_once_and_then_all_is_present(settings: KafkaSettings):
+async def test_missing_topics_are_created_once(settings: KafkaSettings):
     first = await apply(settings, partitions=3, replication=1)
     again = await apply(settings, partitions=3, replication=1)
     assert {one.name for one in first} == set(settings.topics.all) == await names(settings)
@@ -46,13 +46,13 @@ async def test_a_dry_run_creates_nothing(settings: KafkaSettings):
     assert await names(settings) == set()
 
 
-async def test_another_number_of_partitions_is_refused_and_left_alone(settings: KafkaSettings):
+async def test_another_number_of_partitions_changes_nothing(settings: KafkaSettings):
     await apply(settings, partitions=2, replication=1)
     reports = await apply(settings, partitions=4, replication=1)
     assert {(one.state, one.partitions) for one in reports} == {(TopicState.REFUSED, 2)}
 
 
-def test_the_command_creates_tells_and_fails_on_other_partitions(
+def test_the_command_creates_reports_and_refuses(
     settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path
 ):
     for name in [name for name in os.environ if name.startswith("NIGHTSHIFT_")]:

@@ -1,82 +1,79 @@
-"""The windows of the call wrapper: whoever dies where, a call begins at most once, and what never began can begin."""
+"""Deaths between any two steps of a call: it begins at most once, and a call that never began can begin."""
 
 import asyncio
-import os
 import sys
-from pathlib import Path
 
+import pytest
+from tests.integration.sandboxes.conftest import e2b_driver
+from tests.support.e2b_server import E2BServer
 from tests.support.waiting import eventually
 
+from nightshift.sandboxes.agent.calls import Calls
+from nightshift.sandboxes.agent.journal import Journal
+from nightshift.sandboxes.errors import SandboxGone
 from nightshift.sandboxes.local.driver import LocalDriver
 from nightshift.sandboxes.port import CallSpec, Sandbox
 
 SPEC = CallSpec("b/1/0", ["bash", "-c", "echo x >> effect"])
 
 
-async def make(local: LocalDriver) -> tuple[Sandbox, Path]:
-    sandbox = await local.create("b", generation=0)
-    return sandbox, local._place(sandbox.id).home / ".nightshift" / "calls" / "b~1~0"
-
-
 async def effect(sandbox: Sandbox) -> bytes:
     return await sandbox.read_file("effect") if await sandbox.stat("effect") else b""
 
 
-def own(folder: Path, *names: str) -> None:
-    """Leave what a wrapper that died would have left, owned as it would be."""
-    owner = folder.parent.stat()
-    folder.mkdir()
-    for name in names:
-        (folder / name).write_text('{"pid": 999999, "at": 0}' if name == "began" else "")
-    for path in (folder, *folder.iterdir()):
-        os.chown(path, owner.st_uid, owner.st_gid)
+@pytest.fixture
+async def sandbox(e2b_server: E2BServer) -> Sandbox:
+    """At E2B the journal is a file, so a test can put into it what a supervisor that died would have left."""
+    return await e2b_driver(e2b_server).create("b", generation=0)
 
 
-async def test_a_claim_that_never_began_is_run(local: LocalDriver) -> None:
-    sandbox, folder = await make(local)
-    own(folder)
+@pytest.fixture
+def journal(e2b_server: E2BServer, sandbox: Sandbox) -> Journal:
+    return Journal(str(e2b_server.boxes[sandbox.id].home / ".nightshift" / "journal"))
+
+
+async def test_a_call_without_a_record_is_run(sandbox: Sandbox, journal: Journal) -> None:
+    journal.add("b/2/0", "began", {})
+    journal.add("b/1/00", "began", {})
     assert (await sandbox.call_status("b/1/0")).state == "unknown"
     await sandbox.start_call(SPEC)
     assert (await sandbox.wait_call("b/1/0", wait_s=20)).state == "finished"
     assert await effect(sandbox) == b"x\n"
 
 
-async def test_a_claim_with_a_lock_nobody_holds_is_run(local: LocalDriver) -> None:
-    sandbox, folder = await make(local)
-    own(folder, "lock")
-    assert (await sandbox.call_status("b/1/0")).state == "unknown"
-    await sandbox.start_call(SPEC)
-    assert (await sandbox.wait_call("b/1/0", wait_s=20)).state == "finished"
-    assert await effect(sandbox) == b"x\n"
-
-
-async def test_a_call_that_began_and_has_no_end_is_not_run_again(local: LocalDriver) -> None:
-    sandbox, folder = await make(local)
-    own(folder, "lock", "began")
+async def test_a_call_that_began_and_has_no_end_is_not_run_again(sandbox: Sandbox, journal: Journal) -> None:
+    journal.add("b/1/0", "began", {})
     assert (await sandbox.start_call(SPEC)).state == "died"
     assert (await sandbox.call_status("b/1/0")).state == "died"
     assert await effect(sandbox) == b""
 
 
-async def test_a_keeper_that_is_killed_leaves_a_call_that_died(local: LocalDriver) -> None:
-    sandbox, _ = await make(local)
-    await sandbox.start_call(CallSpec("b/1/0", ["bash", "-c", "echo x >> effect; sleep 60"], timeout_s=None))
-    await eventually(lambda: effect(sandbox))
-    kill = "kill -9 $(tr -dc '0-9,' < ~/.nightshift/calls/b~1~0/began | cut -d, -f1)"
-    await sandbox.start_call(CallSpec("b/2/0", ["bash", "-c", kill]))
+async def test_a_supervisor_that_is_killed_leaves_a_call_that_died(local: LocalDriver) -> None:
+    sandbox = await local.create("b", generation=0)
+    await sandbox.start_call(
+        CallSpec("b/1/0", ["bash", "-c", "echo x >> effect; echo $PPID > parent; sleep 60"], timeout_s=None)
+    )
+    await eventually(lambda: sandbox.stat("parent"))
+    await sandbox.start_call(CallSpec("b/2/0", ["bash", "-c", "kill -9 $(cat parent)"]))
     assert (await sandbox.wait_call("b/1/0", wait_s=20)).state == "died"
     assert (await sandbox.start_call(SPEC)).state == "died"
     assert await effect(sandbox) == b"x\n"
 
 
-async def test_a_half_written_end_is_no_end(local: LocalDriver) -> None:
-    sandbox, folder = await make(local)
+async def test_a_half_written_end_is_no_end(
+    sandbox: Sandbox, journal: Journal, e2b_server: E2BServer
+) -> None:
     await sandbox.start_call(SPEC)
     await sandbox.wait_call("b/1/0", wait_s=20)
-    whole = (folder / "exit").read_text()
-    for cut in range(len(whole)):
-        (folder / "exit").write_text(whole[:cut])
-        assert (await sandbox.call_status("b/1/0")).state == "died", whole[:cut]
+    path = e2b_server.boxes[sandbox.id].home / ".nightshift" / "journal"
+    whole = path.read_bytes().rstrip(b"\0")
+    calls = Calls("", journal)
+    for end in range(whole.index(b"b/1/0 exit"), len(whole) - 1):
+        with path.open("r+b") as file:  # the same inode, as after a supervisor that died while it wrote
+            file.write(whole[:end].ljust(len(whole), b"\0"))
+        assert calls.wait("b/1/0", 0)["state"] == "died", whole[:end]
+        journal.add("b/3/0", "began", {})
+        assert journal.find("b/3/0", "began") == {}, "the next record is whole"
 
 
 async def test_a_driver_process_that_is_killed_takes_no_sandbox_with_it(local: LocalDriver) -> None:
@@ -97,13 +94,17 @@ async def test_a_driver_process_that_is_killed_takes_no_sandbox_with_it(local: L
 
 async def _with_call(local: LocalDriver) -> bool:
     for info in await local.list():
-        sandbox = await local.connect(info.sandbox_id)
+        try:
+            sandbox = await local.connect(info.sandbox_id)
+        except SandboxGone:  # it is listed from the start of its creation
+            return False
         return (await sandbox.call_status("b/1/0")).state == "running"
     return False
 
 
 _GATEWAY = """
 import asyncio, sys, pathlib
+from nightshift.sandboxes.errors import SandboxGone
 from nightshift.sandboxes.local.driver import LocalDriver
 from nightshift.sandboxes.local.settings import LocalSettings
 from nightshift.sandboxes.port import CallSpec

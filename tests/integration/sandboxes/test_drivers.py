@@ -65,7 +65,7 @@ async def test_a_timeout_and_a_stop_end_the_whole_group(sandbox: Sandbox) -> Non
     assert await sandbox.read_output("b1/1/2", "out") == b"0\n"
 
 
-async def test_what_a_command_leaves_behind_goes_on_and_holds_nobody_up(sandbox: Sandbox) -> None:
+async def test_background_processes_run_on_and_block_nobody(sandbox: Sandbox) -> None:
     await sandbox.start_call(
         sh("b1/1/0", "(while true; do echo x; sleep 0.05; echo x >> ticks; done) & echo back")
     )
@@ -100,7 +100,7 @@ async def test_binary_output_and_files_come_back_as_they_were(sandbox: Sandbox) 
     assert await sandbox.read_output("b1/1/0", "out") == blob
 
 
-async def test_files_are_told_apart_and_refused_where_they_must_be(sandbox: Sandbox) -> None:
+async def test_file_operations_are_refused_with_their_reason(sandbox: Sandbox) -> None:
     await sandbox.make_dirs("a/b")
     await sandbox.write_file("a/run.sh", b"#!/bin/sh\n", mode=0o755)
     assert await sandbox.stat("nothing") is None
@@ -121,7 +121,7 @@ async def test_files_are_told_apart_and_refused_where_they_must_be(sandbox: Sand
     assert await sandbox.list_tree() == []
 
 
-async def test_a_write_is_refused_in_words_however_much_was_sent(sandbox: Sandbox) -> None:
+async def test_a_refused_write_has_a_reason_whatever_its_size(sandbox: Sandbox) -> None:
     for size in (1, 3_000_000):
         with pytest.raises(FileRefused) as refused:
             await sandbox.write_file("../x", b"x" * size)
@@ -162,7 +162,7 @@ async def test_a_tree_is_listed_exported_and_imported(sandbox: Sandbox, driver: 
     }
 
 
-async def test_a_file_that_nobody_may_read_is_kept_with_the_others(
+async def test_a_file_without_read_permission_is_exported_too(
     sandbox: Sandbox, driver: SandboxDriver
 ) -> None:
     await sandbox.write_file("locked", b"secret")
@@ -232,7 +232,7 @@ async def test_pause_keeps_what_runs_and_connect_resumes(driver: SandboxDriver, 
     await eventually(goes_on)
 
 
-async def test_a_killed_sandbox_is_gone_for_everybody(driver: SandboxDriver, sandbox: Sandbox) -> None:
+async def test_a_killed_sandbox_is_gone_for_every_process(driver: SandboxDriver, sandbox: Sandbox) -> None:
     assert await sandbox.alive()
     await driver.kill(sandbox.id)
     await driver.kill(sandbox.id)

@@ -64,8 +64,8 @@ async def test_another_sandbox_in_its_place_is_not_taken_for_it(
     e2b_server: E2BServer, driver: E2BDriver
 ) -> None:
     sandbox = await driver.create("b1", generation=0)
-    marker = e2b_server.boxes[sandbox.id].home / ".nightshift" / "generation"
-    marker.write_text("b1/0/another-one")
+    journal = e2b_server.boxes[sandbox.id].home / ".nightshift" / "journal"
+    journal.write_bytes(journal.read_bytes().replace(sandbox.id.encode(), b"another-one"))
     with pytest.raises(SandboxGone, match="not the one"):
         await driver.connect(sandbox.id)
 

@@ -15,11 +15,11 @@ import httpx
 import pytest
 from tests.support.waiting import eventually
 
-from nightshift.sandboxes.agent.keeper import descendants
+from nightshift.sandboxes.agent.command_supervisor import descendants
 from nightshift.sandboxes.errors import FileRefused, NoSandboxHere, SandboxUnavailable
 from nightshift.sandboxes.local import seccomp
 from nightshift.sandboxes.local.driver import LocalDriver
-from nightshift.sandboxes.local.settings import Limits, LocalSettings, python_home
+from nightshift.sandboxes.local.settings import LocalSettings, SandboxLimits, python_home
 from nightshift.sandboxes.port import CallSpec, Sandbox
 
 
@@ -167,13 +167,13 @@ async def test_no_handle_of_the_host_is_inherited(sandbox: Sandbox) -> None:
 
 
 async def test_a_fork_bomb_is_bounded_and_the_sandbox_lives_on(tmp_path: Path) -> None:
-    driver = LocalDriver(LocalSettings(tmp_path / "bombs", limits=Limits(processes=40)))
+    driver = LocalDriver(LocalSettings(tmp_path / "bombs", limits=SandboxLimits(processes=40)))
     sandbox = await driver.create("bomb", generation=0)
     try:
         await sandbox.start_call(
             CallSpec("b/1/0", ["bash", "-c", "f() { f | f & }; f; sleep 100"], timeout_s=None)
         )
-        place = driver._place(sandbox.id)
+        place = driver._directory(sandbox.id)
 
         async def stopped() -> bool:
             with contextlib.suppress(SandboxUnavailable):  # there may be no room for the agent's own process
@@ -200,15 +200,15 @@ while True:
 """
 
 
-async def test_what_a_command_left_behind_does_not_take_the_sandbox_for_ever(tmp_path: Path) -> None:
+async def test_processes_that_fill_the_sandbox_do_not_block_it_for_ever(tmp_path: Path) -> None:
     """Its processes fill the sandbox and nobody stops them: the call that began them has ended long ago."""
-    driver = LocalDriver(LocalSettings(tmp_path / "crowded", limits=Limits(processes=40)))
+    driver = LocalDriver(LocalSettings(tmp_path / "crowded", limits=SandboxLimits(processes=40)))
     sandbox = await driver.create("crowded", generation=0)
     try:
         await sandbox.write_file("file", b"kept")
         await sandbox.write_file("fills.py", _FILLS.encode())
         await sandbox.start_call(CallSpec("b/1/0", ["bash", "-c", "setsid python3 fills.py &"], timeout_s=20))
-        first = driver._place(sandbox.id).pids()[0]
+        first = driver._directory(sandbox.id).pids()[0]
         await eventually(lambda: len(descendants(first)) >= 36)
 
         async def works() -> bool:
@@ -223,7 +223,7 @@ async def test_what_a_command_left_behind_does_not_take_the_sandbox_for_ever(tmp
 
 
 async def test_memory_and_files_are_bounded(tmp_path: Path) -> None:
-    limits = Limits(memory_bytes=300 * 1024**2, file_bytes=5 * 1024**2, tmp_bytes=4 * 1024**2)
+    limits = SandboxLimits(memory_bytes=300 * 1024**2, file_bytes=5 * 1024**2, tmp_bytes=4 * 1024**2)
     driver = LocalDriver(LocalSettings(tmp_path / "small", limits=limits))
     sandbox = await driver.create("small", generation=0)
     try:
@@ -305,7 +305,7 @@ def refusing_bwrap(folder: Path) -> Path:
     return fake
 
 
-async def test_without_user_namespaces_it_says_what_to_do(tmp_path: Path) -> None:
+async def test_without_user_namespaces_the_error_says_what_to_do(tmp_path: Path) -> None:
     driver = LocalDriver(LocalSettings(tmp_path / "none", bwrap=refusing_bwrap(tmp_path)))
     with pytest.raises(NoSandboxHere) as refused:
         await driver.create("b1", generation=0)

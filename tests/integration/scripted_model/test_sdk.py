@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(folder: Path) -> Iterator[str]:
     scenario = folder / "scenario.yaml"
     scenario.write_text(SCENARIO)
-    part = ScriptedModel(folder, scenario=scenario, journal=folder / "journal.jsonl")
+    part = ScriptedModel(folder, scenario=scenario, request_log=folder / "requests.jsonl")
     address = asyncio.run(part.start())
     try:
         yield address.base_url
@@ -302,7 +302,7 @@ async def test_the_cache_is_written_then_read(claude: AsyncAnthropic) -> None:
     assert plain.usage.input_tokens > 0
 
 
-async def test_the_journal_holds_requests_byte_for_byte_and_no_key(
+async def test_the_request_log_holds_requests_byte_for_byte_and_no_key(
     claude: AsyncAnthropic, model: str, folder: Path
 ) -> None:
     await claude.messages.create(**_request("build b-ü"))
@@ -311,11 +311,11 @@ async def test_the_journal_holds_requests_byte_for_byte_and_no_key(
         await plain.post(
             "/v1/messages", content=raw, headers={"x-api-key": "secret-key", "anthropic-version": "1"}
         )
-        entries = (await plain.get("/_journal")).json()
+        entries = (await plain.get("/_requests")).json()
     good, bad = entries[-2:]
     assert (good["status"], bad["status"]) == (200, 400)
     assert json.loads(good["body"])["messages"][0]["content"] == "build b-ü"
     assert bad["body"].encode("utf-8", "surrogateescape") == raw
-    text = (folder / "journal.jsonl").read_text()
+    text = (folder / "requests.jsonl").read_text()
     assert [json.loads(line) for line in text.splitlines()][-2:] == [good, bad]
     assert "secret-key" not in text

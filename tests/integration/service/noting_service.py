@@ -31,7 +31,7 @@ async def start(running: service.Service[NotingSettings]) -> None:
     # Without patience, so that the bus retries the handler instead of the handler waiting for the database.
     impatient = log_database(PgConfig(dsn=settings.postgres_dsn.get_secret_value(), patience=0.0))
     running.on_stop(impatient.close)
-    log = PostgresEventLog(impatient, actor="noting", hint=False)
+    log = PostgresEventLog(impatient, actor="noting", notify=False)
 
     async def on_build_requested(event: RecordedEvent) -> None:
         print("begun", event.subject, flush=True)

@@ -47,9 +47,7 @@ async def _notes(database: Database) -> list[str]:
     return [row["stream_id"] for row in rows]
 
 
-async def test_sigterm_finishes_the_message_and_exits_0(
-    start_service, kafka_settings, database
-):
+async def test_sigterm_finishes_the_message_and_exits_0(start_service, kafka_settings, database):
     first = await start_service(hold_s="1.0")
     await _send(kafka_settings, "b1")
     await eventually(lambda: "begun b1" in first.said, timeout=_PATIENCE)
@@ -65,9 +63,7 @@ async def test_sigterm_finishes_the_message_and_exits_0(
 
 
 @pytest.mark.fault
-async def test_a_killed_service_handles_the_message_once(
-    start_service, kafka_settings, database
-):
+async def test_a_killed_service_handles_the_message_once(start_service, kafka_settings, database):
     first = await start_service(hold_s="60")
     await _send(kafka_settings, "b1")
     await eventually(lambda: "begun b1" in first.said, timeout=_PATIENCE)
@@ -79,11 +75,9 @@ async def test_a_killed_service_handles_the_message_once(
     assert await _notes(database) == ["build-b1"]
 
 
-async def test_a_message_delivered_ten_times_appends_once(
-    kafka, topics, kafka_settings, database
-):
+async def test_a_message_delivered_ten_times_appends_once(kafka, topics, kafka_settings, database):
     pool = log_database(PgConfig(dsn=database.dsn()))
-    log = PostgresEventLog(pool, actor="tester", hint=False)
+    log = PostgresEventLog(pool, actor="tester", notify=False)
     calls = []
 
     async def note(event: RecordedEvent) -> None:
@@ -111,9 +105,7 @@ async def test_a_message_delivered_ten_times_appends_once(
 
 
 @pytest.mark.fault
-async def test_messages_wait_while_the_database_is_down(
-    start_service, kafka_settings, database
-):
+async def test_messages_wait_while_the_database_is_down(start_service, kafka_settings, database):
     server = database.server
     async with tcp_proxy("127.0.0.1", server.port) as proxy:
         dsn = database.dsn().replace(f":{server.port}/", f":{proxy.own_port}/")
@@ -123,7 +115,7 @@ async def test_messages_wait_while_the_database_is_down(
 
         proxy.cut_answers = 1_000_000
         await _send(kafka_settings, *(f"b{n}" for n in range(2, 12)))
-        await eventually(lambda: "message waits" in service.log(), timeout=_PATIENCE)
+        await eventually(lambda: "message.delayed" in service.log(), timeout=_PATIENCE)
         # More failures than any retry allows.
         await eventually(
             lambda: service.said.count("begun b2") + service.said.count("begun b3") > 8, timeout=_PATIENCE
@@ -168,7 +160,7 @@ async def test_probes_answer_and_the_log_holds_no_secret(start_service, kafka_se
     async with KafkaProducer(kafka_settings) as producer:
         poison = Outgoing(kafka_settings.topics.requests, secret.encode(), b"{", request(secret).headers)
         await producer.send([poison])
-    await eventually(lambda: "message parked" in service.log())
+    await eventually(lambda: "message.dead_lettered" in service.log())
     metrics = await eventually(lambda: _counted(port, 'nightshift_dead_letters_total{reason="invalid_data"'))
     assert "nightshift_messages_handled_total" in metrics
     assert secret not in metrics

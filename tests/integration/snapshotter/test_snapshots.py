@@ -1,8 +1,10 @@
 """Snapshots of a real local sandbox: what is made for whom, what a failing store leads to, and the way back."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,11 +17,12 @@ from nightshift.contracts.events.build import (
     CheckpointSaved,
     SleepRequested,
 )
-from nightshift.contracts.events.sandbox import SandboxClosed, SandboxOpened
+from nightshift.contracts.events.sandbox import SandboxClosed, SandboxLost, SandboxOpened
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import Event, PendingKind
 from nightshift.devstack.parts import S3Address
-from nightshift.eventlog.errors import Unavailable
+from nightshift.eventlog.backoff import Backoff
+from nightshift.eventlog.errors import ConfigurationError, Unavailable
 from nightshift.eventlog.memory import MemoryEventLog, MemoryTables
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.objects.port import ObjectStore
@@ -29,25 +32,32 @@ from nightshift.sandboxes.local.driver import LocalDriver
 from nightshift.sandboxes.local.settings import LocalSettings
 from nightshift.sandboxes.snapshots.manifest import ProjectKey
 from nightshift.sandboxes.snapshots.store import SnapshotStore
-from nightshift.sandboxes.snapshots.transfer import restore
-from nightshift.snapshotter.usecases import Patience, Snapshots
+from nightshift.sandboxes.snapshots.transfer import Captured, restore
+from nightshift.snapshotter.adapters.sandbox_capture import SandboxCapture
+from nightshift.snapshotter.domain.retries import SnapshotRetries
+from nightshift.snapshotter.usecases.snapshots import Snapshots
 
 STREAM = build_stream("shop")
+SLEEP = SleepRequested(reason="budget", account_id="a", wake_at=None)
+END = BuildCancelled(reason="enough", cost_microusd=0, turns=1)
 
 
 class BrokenStore(MemoryObjectStore):
-    """An object store that answers 500 so often, or for ever."""
+    """An object store that refuses so many writes."""
 
     failures = 0
+    error: Exception = Unavailable("S3: 500 Internal Server Error")
 
     async def put(self, key: str, body: bytes) -> None:
         if self.failures:
             self.failures -= 1
-            raise Unavailable("S3: 500 Internal Server Error")
+            raise self.error
         await super().put(key, body)
 
 
-class Desk:
+class SnapshotRig:
+    """A snapshotter over real sandboxes and a log in memory; the test plays the build."""
+
     def __init__(self, driver: LocalDriver, objects: ObjectStore | None = None) -> None:
         self.driver = driver
         self.objects = objects or BrokenStore()
@@ -56,7 +66,15 @@ class Desk:
         self.snapshots = self.replica()
 
     def replica(self) -> Snapshots:
-        return Snapshots(self.log, self.driver, self.store, patience=Patience(3, 0.001, 0.001))
+        retries = SnapshotRetries(pre_sleep_attempts=3, backoff=Backoff(first_s=0.001, cap_s=0.001))
+        return Snapshots(self.log, SandboxCapture(self.driver, self.store), retries)
+
+    async def make(self, *, attempts: int = 50) -> bool:
+        """Do what the handler does: call again after each pause. False when it would go on for ever."""
+        for _ in range(attempts):
+            if await self.snapshots.make("shop") is None:
+                return True
+        return False
 
     def store(self, project: str) -> SnapshotStore:
         return self.stores.setdefault(
@@ -90,48 +108,64 @@ class Desk:
         return [item.key for item in await self.log.pending(PendingKind.SNAPSHOT)]
 
 
+class HeldCapture:
+    """Captures, and returns only when it is released."""
+
+    def __init__(self, capture: SandboxCapture) -> None:
+        self._capture = capture
+        self.captured, self.release = asyncio.Event(), asyncio.Event()
+
+    async def capture(self, *args: Any, **fields: Any) -> Captured:
+        captured = await self._capture.capture(*args, **fields)
+        self.captured.set()
+        await self.release.wait()
+        return captured
+
+
 @pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+async def rig(tmp_path: Path) -> AsyncIterator[SnapshotRig]:
     driver = LocalDriver(LocalSettings(state_dir=tmp_path))
-    yield Desk(driver)
+    yield SnapshotRig(driver)
     for info in await driver.list():
         await driver.kill(info.sandbox_id)
 
 
-async def test_of_many_checkpoints_the_newest_is_saved_once(desk: Desk) -> None:
-    await desk.begin()
-    await desk.add(CheckpointSaved(turn=1), CheckpointSaved(turn=2))
-    newest = await desk.add(CheckpointSaved(turn=3))
-    await desk.snapshots.make("shop")
-    [saved] = await desk.facts(SnapshotSaved)
+async def test_of_many_checkpoints_the_newest_is_saved_once(rig: SnapshotRig) -> None:
+    await rig.begin()
+    await rig.add(CheckpointSaved(turn=1), CheckpointSaved(turn=2))
+    newest = await rig.add(CheckpointSaved(turn=3))
+    await rig.make()
+    [saved] = await rig.facts(SnapshotSaved)
     assert (saved.reason, saved.at_version, saved.files) == ("checkpoint", newest, 1)
-    assert await desk.waiting() == []
+    assert await rig.waiting() == []
 
 
-async def test_unchanged_content_is_not_sent_again(desk: Desk) -> None:
-    sandbox = await desk.begin()
+async def test_unchanged_content_is_not_sent_again(rig: SnapshotRig) -> None:
+    sandbox = await rig.begin()
     await sandbox.write_file("big.bin", bytes(range(256)) * 2048)
-    await desk.add(CheckpointSaved(turn=1))
-    await desk.snapshots.make("shop")
+    await rig.add(CheckpointSaved(turn=1))
+    await rig.make()
     await sandbox.write_file("small.txt", b"new")
-    await desk.add(CheckpointSaved(turn=2))
-    await desk.snapshots.make("shop")
-    first, second = await desk.facts(SnapshotSaved)
+    await rig.add(CheckpointSaved(turn=2))
+    await rig.make()
+    first, second = await rig.facts(SnapshotSaved)
     assert second.files == first.files + 1
     assert second.uploaded_bytes < first.uploaded_bytes
 
 
-async def test_before_a_sleep_the_exact_tree_is_saved_and_comes_back_in_another_sandbox(desk: Desk) -> None:
-    sandbox = await desk.begin()
+async def test_the_tree_before_a_sleep_is_restored_in_another_sandbox(
+    rig: SnapshotRig,
+) -> None:
+    sandbox = await rig.begin()
     await sandbox.write_file("run.sh", b"#!/bin/sh\n", mode=0o755)
-    await desk.add(CheckpointSaved(turn=1), SleepRequested(reason="budget", account_id="a", wake_at=None))
-    await desk.snapshots.make("shop")
-    [saved] = await desk.facts(SnapshotSaved)
+    await rig.add(CheckpointSaved(turn=1), SLEEP)
+    await rig.make()
+    [saved] = await rig.facts(SnapshotSaved)
     assert saved.reason == "pre_sleep"
-    assert await desk.waiting() == []
+    assert await rig.waiting() == []
     await sandbox.kill()
-    other = await desk.driver.create("shop", generation=2)
-    restored = await restore(other, desk.store("p"), saved.key)
+    other = await rig.driver.create("shop", generation=2)
+    restored = await restore(other, rig.store("p"), saved.key)
     assert (restored.tree_digest, restored.lost) == (saved.tree_digest, ())
     assert await other.read_file("run.sh") == b"#!/bin/sh\n"
 
@@ -142,13 +176,13 @@ async def test_a_tree_of_several_packs_goes_to_s3_and_comes_back(tmp_path: Path,
     driver, random = LocalDriver(LocalSettings(state_dir=tmp_path)), Random(1)
     contents = {f"data/{number} ü&=+.bin": random.randbytes(6 * 1024**2) for number in range(4)}
     async with S3ObjectStore(store_settings(s3)) as objects:
-        desk = Desk(driver, objects)
-        sandbox = await desk.begin(project)
+        rig = SnapshotRig(driver, objects)
+        sandbox = await rig.begin(project)
         for path, content in contents.items():
             await sandbox.write_file(path, content)
-        await desk.add(SleepRequested(reason="budget", account_id="a", wake_at=None))
-        await desk.snapshots.make("shop")
-        [saved] = await desk.facts(SnapshotSaved)
+        await rig.add(SLEEP)
+        await rig.make()
+        [saved] = await rig.facts(SnapshotSaved)
         await sandbox.kill()
         other = await driver.create("shop", generation=2)
         # As another replica does it, which has put nothing itself.
@@ -165,81 +199,135 @@ async def test_a_tree_of_several_packs_goes_to_s3_and_comes_back(tmp_path: Path,
             await objects.delete(info.key)
 
 
-async def test_a_store_that_fails_twice_is_tried_again_and_each_failure_is_told(desk: Desk) -> None:
-    await desk.begin()
-    desk.objects.failures = 2
-    await desk.add(CheckpointSaved(turn=1), SleepRequested(reason="budget", account_id="a", wake_at=None))
-    await desk.snapshots.make("shop")
-    failed = await desk.facts(SnapshotFailed)
+async def test_each_failure_of_a_store_is_told_and_tried_again(rig: SnapshotRig) -> None:
+    await rig.begin()
+    rig.objects.failures = 2
+    await rig.add(CheckpointSaved(turn=1), SLEEP)
+    await rig.make()
+    failed = await rig.facts(SnapshotFailed)
     assert [(one.attempt, one.final) for one in failed] == [(1, False), (2, False)]
-    assert len(await desk.facts(SnapshotSaved)) == 1
+    assert len(await rig.facts(SnapshotSaved)) == 1
 
 
-async def test_a_store_that_always_fails_ends_in_a_final_failure_and_nothing_waits(desk: Desk) -> None:
-    await desk.begin()
-    desk.objects.failures = 10**6
-    await desk.add(SleepRequested(reason="budget", account_id="a", wake_at=None))
-    await desk.snapshots.make("shop")
-    failed = await desk.facts(SnapshotFailed)
+async def test_before_a_sleep_the_last_failed_attempt_is_final(rig: SnapshotRig) -> None:
+    await rig.begin()
+    rig.objects.failures = 10**6
+    await rig.add(SLEEP)
+    await rig.make()
+    failed = await rig.facts(SnapshotFailed)
     assert [(one.attempt, one.final) for one in failed] == [(1, False), (2, False), (3, True)]
     assert "500" in failed[0].detail
-    assert await desk.waiting() == []
+    assert await rig.waiting() == []
 
 
-async def test_a_failed_checkpoint_is_not_retried_and_the_next_one_is_made(desk: Desk) -> None:
-    await desk.begin()
-    desk.objects.failures = 1
-    await desk.add(CheckpointSaved(turn=1))
-    await desk.snapshots.make("shop")
-    assert [one.final for one in await desk.facts(SnapshotFailed)] == [True]
-    await desk.add(CheckpointSaved(turn=2))
-    await desk.snapshots.make("shop")
-    assert len(await desk.facts(SnapshotSaved)) == 1
+async def test_a_failed_checkpoint_is_not_retried_and_the_next_one_is_made(rig: SnapshotRig) -> None:
+    await rig.begin()
+    rig.objects.failures = 1
+    await rig.add(CheckpointSaved(turn=1))
+    await rig.make()
+    assert [one.final for one in await rig.facts(SnapshotFailed)] == [True]
+    await rig.add(CheckpointSaved(turn=2))
+    await rig.make()
+    assert len(await rig.facts(SnapshotSaved)) == 1
 
 
-async def test_a_build_that_woke_meanwhile_needs_no_snapshot_for_its_sleep(desk: Desk) -> None:
-    await desk.begin()
-    await desk.add(SleepRequested(reason="budget", account_id="a", wake_at=None), BuildWoken(reason="person"))
-    await desk.snapshots.make("shop")
-    assert await desk.facts(SnapshotSaved) == []
+async def test_a_build_that_woke_meanwhile_needs_no_snapshot_for_its_sleep(rig: SnapshotRig) -> None:
+    await rig.begin()
+    await rig.add(SLEEP, BuildWoken(reason="person"))
+    await rig.make()
+    assert await rig.facts(SnapshotSaved) == []
 
 
-async def test_an_end_is_saved_for_the_last_time(desk: Desk) -> None:
-    await desk.begin()
-    await desk.add(CheckpointSaved(turn=1), BuildCancelled(reason="enough", cost_microusd=0, turns=1))
-    await desk.snapshots.make("shop")
-    assert [one.reason for one in await desk.facts(SnapshotSaved)] == ["completion"]
-    assert await desk.waiting() == []
+async def test_an_end_is_saved_for_the_last_time(rig: SnapshotRig) -> None:
+    await rig.begin()
+    await rig.add(CheckpointSaved(turn=1), BuildCancelled(reason="enough", cost_microusd=0, turns=1))
+    await rig.make()
+    assert [one.reason for one in await rig.facts(SnapshotSaved)] == ["completion"]
+    assert await rig.waiting() == []
 
 
-async def test_without_a_sandbox_an_end_waits_for_nobody(desk: Desk) -> None:
-    sandbox = await desk.begin()
-    await desk.add(
-        SandboxClosed(sandbox_id=sandbox.id, reason="test"),
-        BuildCancelled(reason="enough", cost_microusd=0, turns=1),
-    )
-    await desk.snapshots.make("shop")
-    [failed] = await desk.facts(SnapshotFailed)
-    assert failed.final
-    assert await desk.waiting() == []
+@pytest.mark.parametrize("rest", [SLEEP, END, CheckpointSaved(turn=1)], ids=lambda fact: fact.type)
+async def test_without_a_sandbox_nothing_is_saved_and_nothing_fails(rig: SnapshotRig, rest: Event) -> None:
+    sandbox = await rig.begin()
+    await rig.add(SandboxClosed(sandbox_id=sandbox.id, reason="test"), rest)
+    assert await rig.make()
+    assert await rig.facts(SnapshotFailed) == []
+    assert await rig.waiting() == []
 
 
-async def test_two_replicas_agree_on_one_snapshot(desk: Desk) -> None:
-    sandbox = await desk.begin()
-    await desk.add(CheckpointSaved(turn=1))
-    slow, fast = desk.replica(), desk.replica()
-    stale = await slow._view("shop")
-    await fast.make("shop")
+async def test_a_lost_sandbox_ends_the_snapshots_that_waited_for_it(rig: SnapshotRig) -> None:
+    sandbox = await rig.begin()
+    await rig.add(CheckpointSaved(turn=1), SLEEP, SandboxLost(sandbox_id=sandbox.id, detail="gone"))
+    assert await rig.make()
+    assert await rig.facts(SnapshotFailed) == []
+    assert await rig.waiting() == []
+
+
+@pytest.mark.parametrize("error", [BrokenStore.error, ConfigurationError("the key is wrong")], ids=type)
+async def test_an_end_is_tried_until_its_files_are_saved(rig: SnapshotRig, error: Exception) -> None:
+    """However long the store is full: the sandbox has the files until then, and few events tell of it."""
+    await rig.begin()
+    rig.objects.failures, rig.objects.error = 100, error
+    await rig.add(END)
+    assert not await rig.make(attempts=99)
+    assert rig.objects.failures > 0
+    failed = await rig.facts(SnapshotFailed)
+    assert [(one.attempt, one.final) for one in failed] == [(2**n, False) for n in range(7)]
+    assert await rig.waiting() == ["shop/completion"]
+    assert await rig.make()
+    assert [one.reason for one in await rig.facts(SnapshotSaved)] == ["completion"]
+    assert await rig.waiting() == []
+
+
+async def test_a_restart_goes_on_counting_the_attempts_of_an_end(rig: SnapshotRig) -> None:
+    await rig.begin()
+    rig.objects.failures = 10**6
+    await rig.add(END)
+    await rig.make(attempts=4)
+    rig.snapshots = rig.replica()
+    await rig.make(attempts=4)
+    assert [one.attempt for one in await rig.facts(SnapshotFailed)] == [1, 2, 4, 8]
+
+
+async def test_an_end_whose_sandbox_is_gone_is_given_up(rig: SnapshotRig) -> None:
+    sandbox = await rig.begin()
+    await rig.add(END)
+    await sandbox.kill()
+    assert await rig.make()
+    [failed] = await rig.facts(SnapshotFailed)
+    assert (failed.final, failed.attempt) == (True, 1)
+    assert await rig.waiting() == []
+
+
+async def test_a_pause_grows_with_the_failures_and_stays_bounded(rig: SnapshotRig) -> None:
+    await rig.begin()
+    rig.objects.failures = 10**6
+    await rig.add(END)
+    retries = SnapshotRetries(backoff=Backoff(first_s=0.5, cap_s=30.0))
+    snapshots = Snapshots(rig.log, SandboxCapture(rig.driver, rig.store), retries, jitter=lambda: 1.0)
+    pauses = [await snapshots.make("shop") for _ in range(9)]
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+
+
+async def test_two_replicas_agree_on_one_snapshot(rig: SnapshotRig) -> None:
+    """The slow one has captured an older tree when the other one's snapshot is in the log already."""
+    sandbox = await rig.begin()
+    await rig.add(CheckpointSaved(turn=1))
+    fast = rig.replica()
+    held = HeldCapture(SandboxCapture(rig.driver, rig.store))
+    slow = Snapshots(rig.log, held, SnapshotRetries())
+    making = asyncio.create_task(slow.make("shop"))
+    await held.captured.wait()
     await sandbox.write_file("later.txt", b"written meanwhile")
-    wanted = stale.next
-    assert wanted is not None
-    await slow._append("shop", wanted, await slow._try("shop", stale, wanted))
-    assert len(await desk.facts(SnapshotSaved)) == 1
+    assert await fast.make("shop") is None
+    held.release.set()
+    assert await making is None
+    assert len(await rig.facts(SnapshotSaved)) == 1
 
 
-async def test_a_fresh_replica_finds_what_waits_in_the_log_alone(desk: Desk) -> None:
-    await desk.begin()
-    await desk.add(CheckpointSaved(turn=1))
-    for item in await desk.log.pending(PendingKind.SNAPSHOT):
-        await desk.replica().make(item.stream_id.removeprefix("build-"))
-    assert len(await desk.facts(SnapshotSaved)) == 1
+async def test_a_fresh_replica_finds_what_waits_in_the_log_alone(rig: SnapshotRig) -> None:
+    await rig.begin()
+    await rig.add(CheckpointSaved(turn=1))
+    for item in await rig.log.pending(PendingKind.SNAPSHOT):
+        await rig.replica().make(item.stream_id.removeprefix("build-"))
+    assert len(await rig.facts(SnapshotSaved)) == 1

@@ -9,7 +9,7 @@ from tests.support.bus_suite import QUICK
 from nightshift.bus.dead_letters import DeadLetters
 from nightshift.bus.memory import MemoryBus, MemoryConsumers
 from nightshift.bus.policy import ConsumerPolicy
-from nightshift.bus.port import GroundProbe, Subscription
+from nightshift.bus.port import DependencyProbe, Subscription
 from nightshift.contracts.registry import CATALOGUE, Registry
 from nightshift.contracts.topics import Topics
 from nightshift.eventlog.objects.memory import MemoryObjectStore
@@ -25,7 +25,7 @@ class MemoryRig:
         self,
         *subscriptions: Subscription,
         policy: ConsumerPolicy = QUICK,
-        ground: GroundProbe | None = None,
+        dependencies: DependencyProbe | None = None,
         registry: Registry = CATALOGUE,
         carry_limit: int = 1_048_576,
         max_poll_interval_s: float = 60.0,
@@ -34,7 +34,7 @@ class MemoryRig:
             subscriptions,
             dead_letters=self.topics.dead_letter,
             objects=self.objects,
-            ground=ground,
+            dependencies=dependencies,
             policy=policy,
             registry=registry,
             carry_limit=carry_limit,

@@ -23,10 +23,10 @@ from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import NewEvent, PendingItem, RecordedEvent
 from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
 from nightshift.orchestrator.handlers import Handlers
+from nightshift.orchestrator.usecases.build_requests import BuildRequests
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, SchedulerSettings
-from nightshift.orchestrator.usecases.requests import Builds
 from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
-from nightshift.snapshotter.domain.view import View, Wanted, see
+from nightshift.snapshotter.domain.workspace import WantedSnapshot, Workspace, evolve
 
 LEASE_S = 6.0
 
@@ -49,7 +49,7 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
         lambda build_id: Runner(build_id, dependencies),
         settings=SchedulerSettings(owner=actor, capacity=2, lease_s=LEASE_S, look_every_s=1.0),
     )
-    builds = Builds(repository, scheduler, policy=deployment.policy, clock=world.now)
+    builds = BuildRequests(repository, scheduler, policy=deployment.policy, clock=world.now)
     handlers = Handlers(builds, scheduler)
     subscriptions = (
         handlers.on_requests(),
@@ -58,7 +58,7 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
         handlers.on_builds(),
     )
     consumers = [Consumer(world, deployment.broker, name, one) for one in subscriptions]
-    await _run(deployment, [scheduler.keep(), *(consumer.run() for consumer in consumers)])
+    await _run(deployment, [scheduler.run(), *(consumer.run() for consumer in consumers)])
     await scheduler.close()
 
 
@@ -137,20 +137,22 @@ async def snapshotter(deployment: SimulatedDeployment) -> None:
     while not deployment.over:
         try:
             for item in await log.pending(PendingKind.SNAPSHOT):
-                view = View()
+                workspace = Workspace()
                 for event in await _read(log, item.stream_id):
-                    view = see(view, event)
-                wanted = view.next
-                if wanted is None or (wanted.reason == "checkpoint" and view.sandbox_id is None):
+                    workspace = evolve(workspace, event)
+                wanted = workspace.next
+                if wanted is None:
                     continue
-                fact = _snapshot(wanted, view.sandbox_id, failed=deployment.world.strikes(0.1))
+                fact = _snapshot(wanted, workspace.sandbox_id, failed=deployment.world.strikes(0.1))
                 await log.append(item.stream_id, [NewEvent(fact, wanted.cause, wanted.attempts + 1)])
         except (Unavailable, Refused):
             pass
         await deployment.beat()
 
 
-def _snapshot(wanted: Wanted, sandbox_id: str | None, *, failed: bool) -> SnapshotSaved | SnapshotFailed:
+def _snapshot(
+    wanted: WantedSnapshot, sandbox_id: str | None, *, failed: bool
+) -> SnapshotSaved | SnapshotFailed:
     if failed or sandbox_id is None:
         return SnapshotFailed(
             reason=wanted.reason,

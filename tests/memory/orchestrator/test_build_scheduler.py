@@ -20,7 +20,7 @@ class Run:
         self.build_id = build_id
         self.stopped = False
 
-    def hear(self, version: int) -> None: ...
+    def notify(self, version: int) -> None: ...
 
     async def run(self) -> None:
         try:
@@ -63,8 +63,8 @@ async def working(
     settings = SchedulerSettings(owner="me", lease_s=TTL)
     scheduler = BuildScheduler(leases, Nobody(), runs.__getitem__, settings=settings)  # type: ignore[arg-type]
     for build in builds:
-        assert await scheduler.offer(build)
-    return scheduler, runs, asyncio.create_task(scheduler.keep())
+        assert await scheduler.start(build)
+    return scheduler, runs, asyncio.create_task(scheduler.run())
 
 
 def test_all_builds_are_renewed_in_one_call_and_stay() -> None:
@@ -82,7 +82,7 @@ def test_all_builds_are_renewed_in_one_call_and_stay() -> None:
     on_a_virtual_clock(work)
 
 
-def test_the_build_that_another_took_is_let_go_and_the_others_go_on() -> None:
+def test_a_build_that_another_replica_took_is_stopped() -> None:
     async def work() -> None:
         leases = Counted()
         scheduler, runs, keeping = await working(leases, "a", "b", "c")

@@ -54,7 +54,7 @@ def test_the_share_is_divided_by_days_once_only() -> None:
     assert books.limit == 100_000
 
 
-def test_a_request_over_what_is_left_gets_what_is_left_when_that_is_enough() -> None:
+def test_a_request_over_what_is_left_gets_what_is_left() -> None:
     books, granted = reserve(account(), 250_000, 50_000)
     assert granted == 100_000
     assert books.left_today == 0

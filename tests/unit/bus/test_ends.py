@@ -2,12 +2,12 @@
 
 from aiokafka import TopicPartition
 
-from nightshift.bus.kafka.feed import Ends
+from nightshift.bus.kafka.partition_feed import Ends
 
 ONE, TWO = TopicPartition("t", 0), TopicPartition("t", 1)
 
 
-def test_an_end_that_goes_back_is_a_loss_and_told_once() -> None:
+def test_end_that_goes_back_is_a_loss_reported_once() -> None:
     ends = Ends()
     assert ends.shrunk({ONE: 9, TWO: 4}) == []
     assert ends.shrunk({ONE: 2, TWO: 5}) == [ONE]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nightshift.bus.intake import Progress
+from nightshift.bus.batch_intake import Progress
 from nightshift.bus.kafka.watchdog import Watchdog
 from nightshift.eventlog.errors import Fault, Unavailable
 
@@ -93,10 +93,10 @@ async def test_nothing_to_do_is_no_failure():
 
 @pytest.mark.parametrize("why", ["waits on purpose", "broker away", "database away"])
 async def test_partition_that_waits_for_a_reason_is_excused(why):
-    async def ground() -> bool:
+    async def dependencies() -> bool:
         return why != "database away"
 
-    world = World(ground=ground)
+    world = World(dependencies=dependencies)
     world.consumer.left[0] = 3
     world.consumer.partitions[0] = Progress(0, waiting=why == "waits on purpose", busy=True)
     world.consumer.error = Unavailable("x") if why == "broker away" else None

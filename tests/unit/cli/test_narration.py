@@ -214,7 +214,7 @@ def test_only_a_failed_snapshot_of_a_sandbox_is_a_warning():
     assert "failed; given up: S3 is away" in told[-1]
 
 
-def test_a_project_without_tests_is_told_so_and_no_script_is_shown():
+def test_a_project_without_tests_is_shown_as_one():
     asked = call(command=DETECT).model_copy(update={"purpose": "check"})
     done = ToolCallCompleted(
         call_id=asked.call_id,

@@ -7,7 +7,9 @@ from uuid import UUID
 
 import pytest
 
-from nightshift.cli import diagnosis
+from nightshift.bus.kafka.progress import PartitionProgress
+from nightshift.bus.settings import KafkaSettings
+from nightshift.cli import consumer_lag, diagnosis
 from nightshift.cli.commands import ps as ps_command
 from nightshift.contracts.model import PendingKind
 from nightshift.devstack.stack.restarts import Exit, RestartReport
@@ -80,3 +82,44 @@ async def test_doctor_names_work_that_outlived_its_purpose(monkeypatch, tmp_path
     assert "budget_request" in found.detail
     assert "build_ended" in found.detail
     assert "nightshift log b7" in found.fix
+
+
+def progress(partition: int, committed: int | None, waiting_s: float | None) -> PartitionProgress:
+    unread = 0 if waiting_s is None else 9 - (committed or 0)
+    return PartitionProgress(
+        "nightshift.budget.build", "nightshift.build.v1", partition, committed, 9, unread, waiting_s
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status", "words"),
+    [
+        ([progress(0, 9, None), progress(1, 5, 2.0)], None, "pass", "up to date"),
+        ([progress(0, 9, None), progress(1, 5, 90.0)], [progress(1, 5, 92.0)], "fail", "no progress"),
+        ([progress(1, None, 90.0)], [progress(1, None, 92.0)], "fail", "at offset 0 of 9"),
+        ([progress(1, 5, 90.0)], [progress(1, 7, 92.0)], "warn", "partition 1 of nightshift.build.v1"),
+        ([progress(1, 5, 90.0)], [progress(1, 9, None)], "pass", "up to date"),
+    ],
+)
+async def test_doctor_judges_each_partition(monkeypatch, tmp_path, first, second, status, words) -> None:
+    """A group that is up to date at one partition hides no other partition that stands still."""
+    settings = KafkaSettings(kafka_bootstrap="h:1", topic_prefix="nightshift")
+    answers = {"nightshift.budget.build": [first, second]}
+
+    async def found(settings, groups):
+        [group] = groups
+        return answers[group].pop(0) if group in answers else []
+
+    monkeypatch.setattr(diagnosis, "settings_for", lambda kind, home: settings)
+    monkeypatch.setattr(consumer_lag, "partition_progress", found)
+    monkeypatch.setattr(consumer_lag, "_BETWEEN_S", 0.0)
+    finding = await diagnosis.check_consumers(tmp_path)
+    assert finding.status == status
+    assert words in finding.detail
+
+
+def test_every_shared_group_is_judged() -> None:
+    groups = consumer_lag.shared_groups(KafkaSettings(kafka_bootstrap="h:1", topic_prefix="t"))
+    assert groups["t.orchestrator.requests"] == "t.requests.v1"
+    assert groups["t.sandbox-gateway.snapshot"] == "t.snapshot.v1"
+    assert len(groups) == 6

@@ -17,6 +17,7 @@ from nightshift.cli.exits import Exit
 from nightshift.cli.follow import WaitLines, doing
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, WakeRequested
 from nightshift.contracts.events.build import (
+    AgentSteered,
     BudgetRequested,
     BuildCancelled,
     BuildPhaseChanged,
@@ -28,7 +29,7 @@ from nightshift.contracts.events.build import (
     SleepRequested,
     ToolCallRequested,
 )
-from nightshift.contracts.events.sandbox import SandboxClosed, SandboxOpened
+from nightshift.contracts.events.sandbox import SandboxClosed, SandboxOpened, SandboxStalled
 
 LEASE = UUID(int=1)
 STARTING = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
@@ -41,9 +42,21 @@ GRANTED = BudgetGranted(
 )
 STARTED = ModelCallStarted(turn=1, attempt=1, model="scripted-1", lease_id=LEASE, reserve_microusd=9)
 STALLED = BuildStalled(reason="dependency", detail="S3 does not answer", action="look after S3")
+SANDBOX_STALLED = SandboxStalled(
+    reason="refused", detail="404: no template 'web'", action="check E2B_TEMPLATE", attempt=3, since=START
+)
 TOOL_CALL = ToolCallRequested(call_id="b/1/0", turn=1, index=0, tool="bash", tool_use_id="t", input={})
 OPENED = SandboxOpened(sandbox_id="s", driver="local", generation=0)
 CLOSED = SandboxClosed(sandbox_id="s", reason="sleep")
+STEERED = AgentSteered(reason="person", message="faster")
+
+
+def stalled_sandbox(reason: str, detail: str, action: str) -> SandboxStalled:
+    return SandboxStalled(reason=reason, detail=detail, action=action, attempt=1, since=START)
+
+
+NO_SANDBOX = stalled_sandbox("refused", "unknown template", "set E2B_TEMPLATE")
+RESTORE = stalled_sandbox("restore_refused", "no space", "free some")
 IN_TEN_SECONDS = timedelta(seconds=10)
 
 
@@ -79,7 +92,11 @@ def asleep(reason: str, *, for_s: float | None = 7200) -> SleepRequested:
         ((ACCEPTED, asleep("budget", for_s=2)), "its wake is due", "budget service runs"),
         ((ACCEPTED, STARTED, STALLED), "cannot go on: S3 does not answer", "look after S3"),
         ((ACCEPTED, STARTED, STALLED, asleep("person", for_s=None)), "S3 does not answer", "look after S3"),
+        ((ACCEPTED, TOOL_CALL, NO_SANDBOX), "(refused): unknown template", "set E2B_TEMPLATE"),
+        ((ACCEPTED, OPENED, TOOL_CALL, RESTORE), "(restore_refused): no space", "free some"),
+        ((ACCEPTED, TOOL_CALL, NO_SANDBOX, STEERED), "(refused): unknown template", "set E2B_TEMPLATE"),
         ((ACCEPTED, STARTED, TOOL_CALL), "its tool calls have no sandbox", "sandbox-gateway runs"),
+        ((ACCEPTED, TOOL_CALL, SANDBOX_STALLED), "(refused, 3 failures): 404: no", "check E2B_TEMPLATE"),
         ((ACCEPTED, OPENED, CLOSED, TOOL_CALL), "its tool calls have no sandbox", "sandbox-gateway runs"),
     ],
 )
@@ -105,7 +122,9 @@ def test_a_wait_is_named_with_its_action_within_ten_seconds(facts, reason, actio
         (ACCEPTED, asleep("budget"), BuildWoken(reason="refresh")),
         (ACCEPTED, STARTED, STALLED, STARTED),
         (ACCEPTED, OPENED, TOOL_CALL),
+        (ACCEPTED, TOOL_CALL, NO_SANDBOX, OPENED),
         (ACCEPTED, TOOL_CALL, OPENED),
+        (ACCEPTED, TOOL_CALL, SANDBOX_STALLED, OPENED),
         (ACCEPTED, STARTED, failed("server"), BuildCancelled(reason="x", cost_microusd=0, turns=1)),
     ],
 )

@@ -3,8 +3,8 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.support import schema_compat as compat
 
-from nightshift.contracts import compat
 from nightshift.contracts.generate import HISTORY, release_bundle
 from nightshift.contracts.model import Owner
 from nightshift.contracts.registry import CATALOGUE, parse_wire_name

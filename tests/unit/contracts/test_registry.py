@@ -90,8 +90,8 @@ def test_absent_fields_are_left_out_and_inner_nulls_are_kept():
 
 
 def test_wire_names_are_unique():
-    names = {registry.wire_name(*key) for key in registry.REGISTRY}
-    assert len(names) == len(registry.REGISTRY) == len(get_args(AnyEvent))
+    names = {registry.wire_name(*key) for key in registry.CATALOGUE.models}
+    assert len(names) == len(registry.CATALOGUE.models) == len(get_args(AnyEvent))
 
 
 def test_unknown_types_and_unknown_versions_differ():

@@ -15,7 +15,7 @@ from nightshift.contracts.errors import ContractError, InvalidData, TooLarge
 from nightshift.contracts.events.account import AccountBudgetSet, AccountOpened, AccountToppedUp
 from nightshift.contracts.events.build import CheckpointSaved
 from nightshift.contracts.events.requests import BuildRequested, ToolCallApprovalGiven, ToolCallResultGiven
-from nightshift.contracts.limits import Limits
+from nightshift.contracts.limits import RequestLimits
 from nightshift.contracts.registry import encode
 
 
@@ -54,7 +54,7 @@ def test_keys_and_headers_are_limited_too():
 
 def test_a_value_at_the_limit_is_read():
     message = request_message()
-    limits = Limits(value=len(message.value))
+    limits = RequestLimits(value=len(message.value))
     assert decode_request(message.key, message.headers, message.value, limits=limits).event == REQUEST
     with pytest.raises(TooLarge):
         decode_request(message.key, message.headers, message.value + b" ", limits=limits)

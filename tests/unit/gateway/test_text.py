@@ -81,7 +81,7 @@ def _decoded(word: str) -> bytes:
         return b""
 
 
-def test_the_longer_of_two_secrets_is_masked_whole_and_short_ones_are_words() -> None:
+def test_the_longer_of_two_secrets_is_masked_and_short_ones_are_not() -> None:
     mask = Mask({"A": "secret", "B": "secret-and-more", "C": "on"})
     assert mask("secret-and-more secret on") == "[secret B] [secret A] on"
     assert Mask({})("as it was") == "as it was"

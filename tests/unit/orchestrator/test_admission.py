@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from tests.unit.orchestrator.story import NOW, REQUEST, Story
+from tests.unit.orchestrator.build_scenario import NOW, REQUEST, BuildScenario
 
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import Attachment, Check, CustomTool, Source
@@ -27,7 +27,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("field", BAD)
-def test_what_cannot_be_built_is_refused_by_its_field(field):
+def test_a_request_that_cannot_be_built_is_refused_by_field(field):
     with pytest.raises(BadMessage) as refused:
         admit(REQUEST.model_copy(update=BAD[field]), NOW, Policy())
     assert refused.value.field == field
@@ -41,8 +41,8 @@ def test_a_good_request_is_taken():
     )
 
 
-def test_the_same_request_is_known_again_though_our_settings_have_changed():
-    accepted = Story(policy=Policy(default_model="claude-opus-5", turn_limit=3)).last(BuildAccepted)
+def test_the_same_request_is_known_after_settings_changed():
+    accepted = BuildScenario(policy=Policy(default_model="claude-opus-5", turn_limit=3)).last(BuildAccepted)
     assert same_request(accepted, REQUEST)
     assert not same_request(accepted, REQUEST.model_copy(update={"idea_brief": "Something else."}))
     assert not same_request(accepted, REQUEST.model_copy(update={"model": "claude-sonnet-5"}))

@@ -83,7 +83,7 @@ def test_blocks_of_every_kind_and_the_cache_by_its_lifetime():
     )
 
 
-def test_a_tool_without_input_has_an_empty_one_and_a_cut_one_is_kept_as_text():
+def test_a_cut_tool_input_is_kept_as_text():
     assembly = assembled(
         START,
         *block(0, {"type": "tool_use", "id": "t", "name": "x", "input": {}}),
@@ -137,7 +137,7 @@ def call(index: int = 0, *, given: str = "{}", **fields) -> list[dict]:
         [*call(0, id="same"), *call(1, id="same")],
     ],
 )
-def test_a_call_that_could_not_be_handed_back_makes_the_answer_malformed(calls):
+def test_a_call_that_the_api_would_not_take_back_is_malformed(calls):
     with pytest.raises(Malformed):
         assembled(START, *calls, *END)
 
@@ -148,7 +148,7 @@ def test_an_input_that_is_no_object_is_kept_as_text():
 
 
 @pytest.mark.parametrize("tokens", [-5, 10.5, "many"])
-def test_what_is_no_count_is_malformed_and_what_was_told_before_stands(tokens):
+def test_a_bad_count_is_malformed_and_keeps_the_earlier_ones(tokens):
     assembly = assembled(START)
     with pytest.raises(Malformed):
         assembly.take({"type": "message_delta", "delta": {}, "usage": {"output_tokens": tokens}})

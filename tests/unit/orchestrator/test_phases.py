@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nightshift.contracts.events.build import BuildPhaseChanged, Phase
-from nightshift.orchestrator.domain.evolve import foresee
+from nightshift.orchestrator.domain.evolve import evolve_all
 from nightshift.orchestrator.domain.phases import ENDS, MOVES, IllegalMove, mermaid, move
 from nightshift.orchestrator.domain.state import INITIAL
 
@@ -24,13 +24,13 @@ def test_the_whole_way_is_legal():
 
 
 @pytest.mark.parametrize("phase", [phase for phase in Phase if phase not in ENDS])
-def test_whatever_has_not_ended_may_fail_or_be_cancelled(phase):
+def test_a_build_that_has_not_ended_may_fail_or_be_cancelled(phase):
     assert {Phase.FAILED, Phase.CANCELLED} <= MOVES[phase]
 
 
 @pytest.mark.parametrize("here", list(Phase))
 @pytest.mark.parametrize("there", list(Phase))
-def test_only_ready_is_reached_from_the_checks_and_nothing_goes_back_but_from_them(here, there):
+def test_only_the_checks_lead_to_ready_and_back_to_code(here, there):
     order = list(Phase)
     if there is Phase.READY:
         assert (there in MOVES[here]) == (here is Phase.CHECKS)
@@ -41,7 +41,7 @@ def test_only_ready_is_reached_from_the_checks_and_nothing_goes_back_but_from_th
 def test_an_illegal_move_raises_and_leaves_the_state_alone():
     before = INITIAL
     with pytest.raises(IllegalMove, match="queued to ready"):
-        foresee(before, (BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.READY),))
+        evolve_all(before, (BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.READY),))
     assert before.phase is Phase.QUEUED
 
 

@@ -2,7 +2,16 @@
 
 import json
 
-from tests.unit.orchestrator.story import REQUEST, Story, answer, begun, completed, text, tool_use, working
+from tests.unit.orchestrator.build_scenario import (
+    REQUEST,
+    BuildScenario,
+    answer,
+    begun,
+    completed,
+    text,
+    tool_use,
+    working,
+)
 
 from nightshift.contracts.events.requests import Check, QuestionAnswer
 from nightshift.contracts.registry import decode, encode
@@ -11,21 +20,21 @@ from nightshift.orchestrator.domain.evolve import evolve
 from nightshift.orchestrator.domain.state import INITIAL
 
 
-def body(story: Story) -> dict:
-    return json.loads(prompt.request_bytes(story.state, story.policy))
+def body(scenario: BuildScenario) -> dict:
+    return json.loads(prompt.request_bytes(scenario.state, scenario.policy))
 
 
-def refolded(story: Story):
+def refolded(scenario: BuildScenario):
     """The state from the log as it is stored: each event as text, and back."""
     state = INITIAL
-    for one in story.log:
+    for one in scenario.log:
         data = decode(one.data.type, one.data.version, encode(one.data))
         state = evolve(state, one._replace(data=data))
     return state
 
 
 def test_a_state_folded_again_from_stored_events_gives_the_same_bytes():
-    story = begun()
+    scenario = begun()
     odd = {
         "type": "tool_use",
         "id": "t1",
@@ -33,38 +42,38 @@ def test_a_state_folded_again_from_stored_events_gives_the_same_bytes():
         "input": {"z": 1, "a": [1e400, "\x00", "ü"], "command": "x"},
     }
     new = {"type": "something_new", "payload": {"b": None, "a": 1}}
-    story.thinks(text("Hm."), new, odd)
-    story.others(completed("b1/1/0", output="bin \x00 \udc80 \U0001f600"))
-    story.step()
-    assert prompt.request_bytes(refolded(story), story.policy) == prompt.request_bytes(
-        story.state, story.policy
+    scenario.thinks(text("Hm."), new, odd)
+    scenario.others(completed("b1/1/0", output="bin \x00 \udc80 \U0001f600"))
+    scenario.step()
+    assert prompt.request_bytes(refolded(scenario), scenario.policy) == prompt.request_bytes(
+        scenario.state, scenario.policy
     )
-    assert refolded(story) == story.state
+    assert refolded(scenario) == scenario.state
 
 
 def test_what_a_tool_returned_comes_without_half_characters():
-    story = begun()
-    story.thinks(tool_use())
-    story.others(completed("b1/1/0", output="a\udc80b\x00"))
-    (result,) = body(story)["messages"][2]["content"][:1]
+    scenario = begun()
+    scenario.thinks(tool_use())
+    scenario.others(completed("b1/1/0", output="a\udc80b\x00"))
+    (result,) = body(scenario)["messages"][2]["content"][:1]
     assert result["content"] == [{"type": "text", "text": "a\ufffdb\x00"}]
 
 
 def test_the_prefix_of_a_turn_is_the_prefix_of_the_next():
     """Without its cache marks and the standing at its end, each request begins with the whole of the one before."""
-    story = begun()
+    scenario = begun()
     before = None
     for number in range(4):
-        story.thinks(tool_use(given={"command": f"echo {number}"}, id=f"t{number}"))
-        story.results()
-        story.step()
-        now = _unmarked(body(story))
+        scenario.thinks(tool_use(given={"command": f"echo {number}"}, id=f"t{number}"))
+        scenario.results()
+        scenario.step()
+        now = _unmarked(body(scenario))
         if before is not None:
             assert now["messages"][: len(before["messages"])] == before["messages"]
             assert (now["system"], now["tools"]) == (before["system"], before["tools"])
         before = now
-        story.do(answer(tool_use(given={"command": f"ls {number}"}, id=f"u{number}")))
-        story.results()
+        scenario.do(answer(tool_use(given={"command": f"ls {number}"}, id=f"u{number}")))
+        scenario.results()
 
 
 def _unmarked(request: dict) -> dict:
@@ -77,23 +86,23 @@ def _unmarked(request: dict) -> dict:
     return {**request, "messages": messages}
 
 
-def test_three_breakpoints_one_after_tools_and_system_and_none_behind_what_changes():
-    story = working()
-    story.step()
-    marked = json.dumps(body(story)).count('"cache_control"')
+def test_three_cache_marks_and_none_behind_what_changes():
+    scenario = working()
+    scenario.step()
+    marked = json.dumps(body(scenario)).count('"cache_control"')
     assert marked == 3
-    assert "cache_control" in body(story)["system"][-1]
-    assert "cache_control" not in body(story)["messages"][-1]["content"][-1]
+    assert "cache_control" in body(scenario)["system"][-1]
+    assert "cache_control" not in body(scenario)["messages"][-1]["content"][-1]
 
 
 def test_roles_take_turns_and_every_tool_use_has_its_result():
-    story = begun()
-    story.thinks(text("…"), tool_use(id="cut"), stop_reason="max_tokens")
-    story.thinks(tool_use(id="t1"), tool_use("glob", {"pattern": "*"}, id="t2"))
-    story.others(completed("b1/2/1", is_error=True, output=""))
-    story.others(completed("b1/2/0"))
-    story.step()
-    messages = body(story)["messages"]
+    scenario = begun()
+    scenario.thinks(text("…"), tool_use(id="cut"), stop_reason="max_tokens")
+    scenario.thinks(tool_use(id="t1"), tool_use("glob", {"pattern": "*"}, id="t2"))
+    scenario.others(completed("b1/2/1", is_error=True, output=""))
+    scenario.others(completed("b1/2/0"))
+    scenario.step()
+    messages = body(scenario)["messages"]
     assert [message["role"] for message in messages] == ["user", "assistant"] * (len(messages) // 2) + [
         "user"
     ]
@@ -105,14 +114,14 @@ def test_roles_take_turns_and_every_tool_use_has_its_result():
 
 
 def test_empty_texts_and_empty_answers_are_not_sent_back():
-    story = working()
-    story.thinks(text(""), text(" \n"), tool_use(given={"command": "ls"}))
-    story.results()
-    story.thinks()
-    story.results(is_error=True)
-    story.step()
-    story.step()
-    messages = body(story)["messages"]
+    scenario = working()
+    scenario.thinks(text(""), text(" \n"), tool_use(given={"command": "ls"}))
+    scenario.results()
+    scenario.thinks()
+    scenario.results(is_error=True)
+    scenario.step()
+    scenario.step()
+    messages = body(scenario)["messages"]
     assert all(message["content"] for message in messages)
     assert all(block.get("text", "x").strip() for message in messages for block in message["content"])
 
@@ -125,7 +134,7 @@ def test_the_idea_its_answers_and_what_must_be_true_are_told():
             "checks": (Check(name="unit", command="make unit"),),
         }
     )
-    story = begun(request=request)
-    said = json.dumps(body(story))
+    scenario = begun(request=request)
+    said = json.dumps(body(scenario))
     for words in (request.idea_brief, "Which colour?", "Blue.", "It counts visits.", "make unit"):
         assert words in said

@@ -33,8 +33,8 @@ def test_the_file_serves_an_installation_with_another_prefix():
     ("text", "says"),
     [
         ("topics: []", "nightshift.build.v1"),
-        ("topics: 3", "no plan of topics"),
-        ("{", "no plan of topics"),
+        ("topics: 3", "not a plan of topics"),
+        ("{", "not a plan of topics"),
         ("topics: [{name: x.y.v1, partitions: 1, replication: 1, config: {}}]", "x.y.v1"),
     ],
 )

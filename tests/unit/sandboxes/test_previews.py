@@ -15,7 +15,5 @@ from nightshift.sandboxes.adapters.e2b import preview_behind
         ("http://localhost:3002/", "http://localhost:3002/8000-abc/"),
     ],
 )
-def test_the_route_is_in_the_name_where_there_are_names_else_in_the_path(
-    sandbox_url: str, preview: str
-) -> None:
+def test_a_preview_route_is_in_the_host_name_or_else_in_the_path(sandbox_url: str, preview: str) -> None:
     assert preview_behind(sandbox_url, "8000-abc") == preview

@@ -38,7 +38,7 @@ def test_a_service_that_keeps_snapshots_does_not_start_without_a_key(service: st
 
 
 @pytest.mark.parametrize("key", ["", "too short"])
-def test_a_key_that_is_empty_or_can_be_guessed_is_refused_and_not_shown(
+def test_an_empty_or_guessable_key_is_refused_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     monkeypatch.setenv("NIGHTSHIFT_SNAPSHOT_KEY", key)

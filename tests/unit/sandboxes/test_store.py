@@ -75,7 +75,7 @@ async def test_another_project_shares_nothing() -> None:
         await stranger.load(key)
 
 
-async def test_one_flipped_bit_anywhere_in_a_pack_or_manifest_is_never_served() -> None:
+async def test_a_flipped_bit_in_a_pack_or_manifest_is_never_served() -> None:
     objects = MemoryObjectStore()
     files = {f"f{n}": bytes([n]) * 300 for n in range(4)}
     key, _ = await save(new_store(objects), files)

@@ -1,4 +1,4 @@
-"""The process of the `nightshift` command. Loading the command takes a while; who interrupts that sees no stack."""
+"""The entry point of the `nightshift` command. An interrupt while its modules load prints one line, not a stack."""
 
 import sys
 

@@ -29,6 +29,7 @@ from nightshift.contracts.events.sandbox import (
     SandboxClosed,
     SandboxLost,
     SandboxOpened,
+    SandboxStalled,
     ToolCallCompleted,
 )
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
@@ -64,6 +65,7 @@ class BuildStatus:
     completed_snapshot: bool = False  # the snapshot after the end is saved, or was given up
     reason: str | None = None  # why the build failed or was cancelled
     sandbox_open: bool = False
+    has_checks: bool = False  # its request names the checks; otherwise the orchestrator detects its tests
     asked: Mapping[str, ToolCallRequested] = field(default_factory=dict)
     blocked: Wait | None = None  # what the last events say that the build waits for
     unanswered: Owed | None = None
@@ -74,7 +76,7 @@ class BuildStatus:
         return self.state in ("ready", "failed", "cancelled")
 
     def waiting(self, now: datetime) -> Wait | None:
-        """Why the build makes no progress at `now`. Returns None while it does, and after its end."""
+        """Returns why the build makes no progress at `now`. None while it does, and after its end."""
         if self.ended:
             return None
         if self.blocked is None and self.unanswered is not None:
@@ -113,7 +115,7 @@ class BuildStatus:
 
 
 def evolve(status: BuildStatus, event: RecordedEvent) -> BuildStatus:
-    """The status after one more event of the build's stream."""
+    """Returns the status after one more event of the build's stream."""
     status = replace(
         status,
         version=event.version,
@@ -126,7 +128,7 @@ def evolve(status: BuildStatus, event: RecordedEvent) -> BuildStatus:
 
 
 def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
-    """What the build waits for after this event. A later event of the service that waited ends the wait."""
+    """Returns what the build waits for after this event. A later event of the service that waits ends the wait."""
     at = event.recorded_at
     match event.data:
         case ModelCallFailed() as fact:
@@ -136,6 +138,10 @@ def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
         case BuildStalled() as fact:
             detail = short(text_of(fact.detail), 100)
             return Wait(f"the orchestrator cannot go on: {detail}", fact.action, at, fact.owner)
+        case SandboxStalled() as fact:
+            detail = short(text_of(fact.detail), 100)
+            why = fact.reason if fact.attempt < 2 else f"{fact.reason}, {fact.attempt} failures"
+            return Wait(f"its sandbox is not ready ({why}): {detail}", fact.action, fact.since, fact.owner)
         case WakeRequested():
             return None
         case fact if status.blocked is not None and fact.owner is status.blocked.owner:
@@ -145,7 +151,7 @@ def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
 
 
 def _unanswered(status: BuildStatus, event: RecordedEvent) -> Owed | None:
-    """The step that a service owes the build after this event."""
+    """Returns the step that a service owes the build after this event."""
     at = event.recorded_at
     match event.data:
         case BuildAccepted():
@@ -165,7 +171,7 @@ def _unanswered(status: BuildStatus, event: RecordedEvent) -> Owed | None:
 
 
 def _counted(status: BuildStatus, fact: Event) -> BuildStatus:
-    """The status with this event counted: turns, calls, cost, snapshots."""
+    """Returns the status with this event counted: turns, calls, cost, snapshots."""
     match fact:
         case ModelCallResponded():
             return replace(status, turns=max(status.turns, fact.turn), cost=status.cost + fact.cost_microusd)
@@ -191,7 +197,7 @@ def _counted(status: BuildStatus, fact: Event) -> BuildStatus:
 
 
 def _moved(status: BuildStatus, fact: Event) -> BuildStatus:
-    """The status with this event's move: accepted, in another phase, asleep, awake, in a sandbox, ended."""
+    """Returns the status with this event's transition: accepted, another phase, asleep, awake, sandbox, end."""
     match fact:
         case BuildAccepted():
             return replace(
@@ -200,6 +206,7 @@ def _moved(status: BuildStatus, fact: Event) -> BuildStatus:
                 account_id=fact.account_id,
                 brief=fact.idea_brief,
                 model=fact.model,
+                has_checks=bool(fact.checks),
             )
         case BuildPhaseChanged():
             return replace(status, phase=fact.to_phase)

@@ -1,4 +1,4 @@
-"""Which installation a command talks to: the variables of the environment, else the stack that runs on `--home`."""
+"""The settings of the installation that a command uses: from the environment, else of the stack on `--home`."""
 
 import os
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from nightshift.eventlog.settings import ObjectStoreSettings, PostgresSettings
 
 _S = TypeVar("_S", KafkaSettings, ObjectStoreSettings, PostgresSettings)
 
-#: Where `nightshift up` keeps its state, on every command that talks to a stack.
+#: The option for the folder in which `nightshift up` keeps its state.
 Home = Annotated[
     Path,
     cyclopts.Parameter(
@@ -23,12 +23,12 @@ Home = Annotated[
     ),
 ]
 DEFAULT_HOME = Path(".nightshift")
-#: Structured output, on every command.
+#: The option for structured output, which every command has.
 Json = Annotated[bool, cyclopts.Parameter(name="--json", negative=(), help="Print JSON for machines.")]
 
 
 def settings_for(kind: type[_S], home: Path, *, role: str = "nightshift_reader") -> _S:
-    """The settings of an installation, with a database role of our own. A set variable wins over the stack's value.
+    """Returns the settings of an installation, with this database role. A variable wins over the stack's value.
 
     Raises ConfigurationError when a setting is in neither.
     """
@@ -50,7 +50,7 @@ def _of_stack(home: Path, role: str) -> Mapping[str, Any]:
     told: dict[str, Any] = {}
     if "postgres" in stack:
         dsn, ours = stack["postgres"]["dsn"], stack["postgres"]["pid"] is not None
-        # Somebody else's server knows us by the address we were given, with its password if it has one.
+        # A server that the stack did not start is used with the role and password of its own DSN.
         told["postgres_dsn"] = as_role(dsn, role) if ours else dsn
     if "kafka" in stack:
         # The embedded broker has no idempotent producer and does not wake a waiting fetch.
@@ -62,13 +62,13 @@ def _of_stack(home: Path, role: str) -> Mapping[str, Any]:
         }
     if "s3" in stack:
         store = stack["s3"]
-        # Somebody else's may have no keys: those of the vendor's usual chain are used then, not empty ones.
+        # Without keys the vendor's usual chain of credentials is used. Empty keys would prevent that.
         told |= {f"s3_{name}": value for name, value in store.items() if name != "pid" and value}
     return told
 
 
 def on_embedded_broker(home: Path) -> bool:
-    """Whether the broker that commands talk to is the embedded one of the stack on `home`."""
+    """Returns whether commands use the embedded broker of the stack on `home`."""
     if os.environ.get("NIGHTSHIFT_KAFKA_BOOTSTRAP"):
         return False
     kafka = (read_stack(home) or {}).get("kafka")
@@ -76,7 +76,7 @@ def on_embedded_broker(home: Path) -> bool:
 
 
 def as_role(dsn: str, role: str) -> str:
-    """The same database as another role, without the first one's password."""
+    """Returns the DSN of the same database for another role, without a password."""
     parts = urlsplit(dsn)
     address = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{role}@{address}"))

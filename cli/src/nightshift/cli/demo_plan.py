@@ -1,4 +1,4 @@
-"""The demo as data: which model and sandbox are in use, whose money, and what it may spend in a day."""
+"""The plan of a demo: its model, its sandbox, its account and the money of a day."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,19 +8,18 @@ from typing import Any
 from nightshift.contracts.prices import DEFAULT_MODEL, SCRIPTED_MODEL
 from nightshift.eventlog.errors import NotFound
 
-#: Seconds of a day while the model is scripted: long enough for the first half of the build, short enough to watch the
-#: night go by.
+#: Seconds of a day while the model is scripted: enough for the first half of the build, and a short night.
 _DAY_SECONDS = 25
 #: Microdollars of such a day: less than the script costs, so that the build sleeps once.
 _SCRIPTED_DAY = 1_200_000
-#: Microdollars of a real day with Claude. Real days: an unattended demo never spends more than this before midnight.
+#: Microdollars of a day with Claude. Days are real, so a demo never spends more than this before midnight.
 _CLAUDE_DAY = 5_000_000
 _PERIOD_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
-    """What a demo runs on. `day_microusd` is the account's limit of one day."""
+    """The settings of a demo. `day_microusd` is what the account may spend in a day."""
 
     scripted: bool
     e2b: bool
@@ -32,7 +31,7 @@ class DemoPlan:
 
     @property
     def account(self) -> Mapping[str, Any]:
-        """The fields of the account's opening."""
+        """The fields of the request that opens the account."""
         return {
             "account_id": "demo",
             "period_budget_microusd": self.day_microusd * _PERIOD_DAYS,
@@ -42,7 +41,7 @@ class DemoPlan:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What the services need to know."""
+        """The settings of the services."""
         if not self.scripted:
             return {}
         return {
@@ -51,7 +50,7 @@ class DemoPlan:
         }
 
     def banner(self) -> list[str]:
-        """The first lines: which model, which sandbox."""
+        """The first lines of the output: which model, which sandbox, how much money."""
         model = "a scripted model behind the Anthropic SDK (no ANTHROPIC_API_KEY is set)"
         if not self.scripted:
             model = f"Claude ({self.model})"
@@ -68,7 +67,7 @@ class DemoPlan:
 def plan_demo(
     environ: Mapping[str, str], *, idea: Path | None, scenario: Path | None, model: str | None
 ) -> DemoPlan:
-    """What the environment and the flags ask for. Raises NotFound when the examples are not there."""
+    """Makes the plan from the environment and the flags. Raises NotFound when an example is missing."""
     scripted = scenario is not None or not environ.get("ANTHROPIC_API_KEY")
     return DemoPlan(
         scripted=scripted,
@@ -82,7 +81,7 @@ def plan_demo(
 
 
 def _example(kind: str, flag: str) -> Path:
-    """The tool library's file in the examples of the checkout that we run from."""
+    """Returns the example file of the checkout. Raises NotFound."""
     for folder in (Path.cwd(), *Path(__file__).resolve().parents):
         found = folder / "examples" / kind / "tool-library.yaml"
         if found.is_file():

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.connect import on_embedded_broker, settings_for
+from nightshift.cli.consumer_lag import LATE_S, late_partitions
 from nightshift.cli.queries import open_database
 from nightshift.devstack.parts.kafka import EMBEDDED_PARTITIONS
 from nightshift.devstack.stack.home import read_stack
@@ -32,7 +33,7 @@ from nightshift.sandboxes.settings import SandboxSettings, make_driver
 
 Status = Literal["pass", "warn", "fail"]
 
-#: Seconds one check may take.
+#: Seconds that one check may take.
 _LIMIT = 15.0
 #: Seconds that the clocks of this machine and of the database may differ before `doctor` warns.
 _SKEW = 2.0
@@ -132,12 +133,12 @@ async def check_kafka(home: Path) -> Finding:
 async def check_objects(home: Path) -> Finding:
     settings = settings_for(ObjectStoreSettings, home)
     key, body = f"doctor/{uuid4().hex}", b"nightshift doctor"
-    async with S3ObjectStore.from_settings(settings) as store:
+    async with S3ObjectStore(settings) as store:
         await store.put(key, body)
         same = await store.get(key) == body
         await store.delete(key)
     if not same:
-        return Finding("objects", "fail", "the store gives back other bytes than it was given")
+        return Finding("objects", "fail", "the store returned other bytes than were stored")
     return Finding("objects", "pass", f"bucket {settings.s3_bucket}: put, get, delete")
 
 
@@ -201,10 +202,31 @@ async def check_pending(home: Path) -> Finding:
     )
 
 
+async def check_consumers(home: Path) -> Finding:
+    late, stuck = await late_partitions(settings_for(KafkaSettings, home))
+    if not late:
+        return Finding("consumers", "pass", "every consumer group is up to date at each of its partitions")
+    first = max(late, key=lambda one: one.waiting_s or 0.0)
+    count = "1 partition" if len(late) == 1 else f"{len(late)} partitions"
+    where = f"{first.group} at partition {first.partition} of {first.topic}"
+    detail = (
+        f"{count} with records that wait for more than {LATE_S:.0f} s: {where} is at offset"
+        f" {first.committed or 0} of {first.end}, for {first.waiting_s:.0f} s"
+    )
+    if stuck:
+        return Finding(
+            "consumers",
+            "fail",
+            f"{detail}, and makes no progress",
+            "see that the service runs (`nightshift ps`), then read its log",
+        )
+    return Finding("consumers", "warn", f"{detail}, and makes progress", "wait, or start more replicas")
+
+
 async def stale_rows(home: Path) -> Sequence[StalePending]:
     """The pending rows of the event log that outlived their purpose, oldest first."""
     async with open_database(home) as database:
-        return await PostgresEventLog(database, actor="doctor", hint=False).stale_pending()
+        return await PostgresEventLog(database, actor="doctor", notify=False).stale_pending()
 
 
 CHECKS: dict[str, Check] = {
@@ -216,5 +238,6 @@ CHECKS: dict[str, Check] = {
     "objects": check_objects,
     "model": check_model,
     "processes": check_processes,
+    "consumers": check_consumers,
     "pending": check_pending,
 }

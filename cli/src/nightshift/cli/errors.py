@@ -9,4 +9,4 @@ from nightshift.eventlog.errors import Refused
 
 
 class WrongUsage(Refused):
-    """An argument says something that is not understood, or two do not fit together. Told before anything is done."""
+    """An argument is not understood, or contradicts another. Raised before anything is done."""

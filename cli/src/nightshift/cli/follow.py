@@ -13,7 +13,7 @@ from rich.text import Text
 
 from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.exits import Exit
-from nightshift.cli.narration import Line, lines, told_input
+from nightshift.cli.narration import Line, input_in_words, lines
 from nightshift.cli.output import printable, write_json
 from nightshift.cli.text import dollars, short
 from nightshift.contracts.canonical import loads
@@ -27,7 +27,7 @@ Stop = Callable[[BuildStatus], Exit | None]
 
 
 class Renderer(Protocol):
-    """How a followed build is shown: `show` an event, then `idle` when all that happened so far is shown."""
+    """Shows a build: `show` prints an event, `idle` is called when all events so far are shown."""
 
     def show(self, status: BuildStatus, event: RecordedEvent) -> None: ...
 
@@ -73,8 +73,8 @@ class PlainRenderer:
         """Prints why the build waits, once for each reason."""
         self._print(status, self._waits.of(status, datetime.now(UTC)))
 
-    def _print(self, status: BuildStatus, told: Iterable[Line]) -> None:
-        for line in told:
+    def _print(self, status: BuildStatus, narrated: Iterable[Line]) -> None:
+        for line in narrated:
             sys.stdout.write(plain(status, line) + "\n")
         sys.stdout.flush()
 
@@ -103,8 +103,8 @@ class TerminalRenderer:
         self._print(status, self._waits.of(status, datetime.now(UTC)))
         self._live.update(Group(Text(""), self._now(status)))
 
-    def _print(self, status: BuildStatus, told: Iterable[Line]) -> None:
-        for line in told:
+    def _print(self, status: BuildStatus, narrated: Iterable[Line]) -> None:
+        for line in narrated:
             row = Table.grid(padding=(0, 2, 0, 0))  # a long text continues below its own beginning
             row.add_row(
                 Text(elapsed(status, line.at), "dim"),
@@ -119,22 +119,22 @@ class TerminalRenderer:
         money = f"{dollars(status.cost)} spent"
         if status.left_today is not None:
             money += f", {dollars(status.left_today)} left today"
-        told = f"{status.phase} · {money} · {doing(status)}"
+        text = f"{status.phase} · {money} · {doing(status)}"
         if status.preview_url is not None:
-            told = f"{told} · {status.preview_url}"
-        # One line, whatever the width: a second one would leave its remains when it is redrawn.
-        self._spinner.update(text=Text(short(told, max(self._console.width - 3, 20)), style="dim"))
+            text = f"{text} · {status.preview_url}"
+        # Exactly one line: a second one would leave characters behind when the line is redrawn.
+        self._spinner.update(text=Text(short(text, max(self._console.width - 3, 20)), style="dim"))
         return self._spinner
 
 
 class WaitLines:
-    """Turns a wait into a line, and says each one once."""
+    """Makes one line of each wait."""
 
     def __init__(self) -> None:
         self._last: tuple[str, datetime] | None = None
 
     def of(self, status: BuildStatus, now: datetime) -> Iterator[Line]:
-        """The line that says why the build waits, and what to do. Empty when it was printed before."""
+        """Yields the line that says why the build waits and what to do, unless it was yielded before."""
         wait = status.waiting(now)
         if wait is None:
             self._last = None
@@ -144,7 +144,7 @@ class WaitLines:
 
 
 def doing(status: BuildStatus, now: datetime | None = None) -> str:
-    """What a build does right now, in a few words, with the time that is left of a sleep."""
+    """Returns what a build does right now in a few words, or how long it still sleeps."""
     now = now or datetime.now(UTC)
     wait = status.waiting(now)
     if status.asleep_until is not None and now <= status.asleep_until:
@@ -156,18 +156,20 @@ def doing(status: BuildStatus, now: datetime | None = None) -> str:
     if status.asked:
         call = next(iter(status.asked.values()))
         more = f" and {len(status.asked) - 1} more" if len(status.asked) > 1 else ""
-        told = f"{call.tool} {told_input(call)}" if call.purpose == "agent" else "checking that it is ready"
-        return printable(f"{told}{more}")
+        text = (
+            f"{call.tool} {input_in_words(call)}" if call.purpose == "agent" else "checking that it is ready"
+        )
+        return printable(f"{text}{more}")
     return "thinking" if status.phase not in ("queued", "checks") else "waiting"
 
 
 def plain(status: BuildStatus, line: Line) -> str:
-    """A line as text without colour."""
+    """Returns a line as text without colour."""
     return f"{elapsed(status, line.at)}  {line.kind:<9} {printable(line.text)}"
 
 
 def elapsed(status: BuildStatus, at: datetime) -> str:
-    """Time since the build began."""
+    """Returns the time since the build began, as text."""
     return _clock((at - (status.began_at or at)).total_seconds())
 
 
@@ -178,7 +180,7 @@ def _clock(seconds: float) -> str:
 
 
 def outcome(status: BuildStatus) -> Exit | None:
-    """The exit code of a build that has ended. Returns None while it goes on."""
+    """Returns the exit code of a build that has ended. None while it goes on."""
     ends = {"ready": Exit.OK, "failed": Exit.BUILD_FAILED, "cancelled": Exit.CANCELLED}
     return ends.get(status.state)
 

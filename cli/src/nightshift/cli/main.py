@@ -1,6 +1,6 @@
-"""The `nightshift` command: which subcommands there are, and how an error becomes a message and an exit code.
+"""The `nightshift` command: lists its subcommands, and turns an error into a message and an exit code.
 
-Subcommands are named by import string and loaded when used, so that `--help` and completion stay quick.
+Subcommands are named by import string and loaded when they are used, so that `--help` is quick.
 """
 
 import sys
@@ -71,7 +71,7 @@ COMMANDS = (
 
 
 def build_app(used: str | None = None) -> cyclopts.App:
-    """The root command with every subcommand registered; only `used`, the one of this command line, is loaded."""
+    """Makes the root command with every subcommand. Loads only the one that is `used`."""
     app = cyclopts.App(
         name="nightshift",
         help=_HELP,
@@ -95,7 +95,7 @@ def build_app(used: str | None = None) -> cyclopts.App:
 
 
 def _load(command: Command) -> cyclopts.App:
-    """The subcommand as it describes itself: by its docstring, with its examples, not by its line in the overview."""
+    """Loads a subcommand. Its help is its docstring with the examples, not its line in the overview."""
     app: cyclopts.App = import_module(command.module).app
     if app.default_command is not None:
         app.help = None
@@ -103,7 +103,7 @@ def _load(command: Command) -> cyclopts.App:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line (default: this process's) and return its exit code. Every outcome ends here."""
+    """Runs one command line (default: that of this process) and returns its exit code. Never raises."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         app = build_app(next((word for word in words if not word.startswith("-")), None))
@@ -124,10 +124,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         report_error("interrupted")
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output is gone (`nightshift … | head`): stop without a word.
+        # The reader of the output has exited (`nightshift … | head`): stop without a message.
         discard(sys.stdout)
         return Exit.ERROR
-    except Exception as error:  # noqa: BLE001 - the boundary of the process: show the stack, then say it in a line
+    except Exception as error:  # noqa: BLE001 - the boundary of the process: print the stack, then one line
         traceback.print_exc()
         report_error(
             f"{type(error).__name__}: {error}",
@@ -143,7 +143,7 @@ def main() -> None:
 
 
 def _exit_code(result: Any) -> int:
-    """A command returns an exit code, or nothing when all went well."""
+    """Converts what a command returned: an exit code, or None for success."""
     return Exit.OK if result is None else int(result)
 
 

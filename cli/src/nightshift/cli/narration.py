@@ -1,4 +1,4 @@
-"""The story of a build: what each event says to a person, in a line. Pure."""
+"""Describes each event of a build to a person in one line. Pure."""
 
 import re
 from collections.abc import Iterator
@@ -44,17 +44,17 @@ from nightshift.contracts.events.sandbox import (
     SandboxOpened,
     SandboxPaused,
     SandboxRestored,
+    SandboxStalled,
     ToolCallCompleted,
 )
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import BlobRef, Event
 from nightshift.eventlog.port import RecordedEvent
-from nightshift.orchestrator.domain.checks import DETECT
 
-#: What of a tool's input tells a person most, in this order.
+#: The fields of a tool's input that explain it best, in this order.
 _TELLING = ("command", "file_path", "pattern", "port", "message", "action")
 
-#: Before the name of each test run in the output of the tests that the orchestrator detects.
+#: Precedes the name of each test run in the output of detected tests.
 _HEADING = "== "
 _EXIT_CODE = re.compile(r"\[exit code -?\d+\]")
 _NAMES_AN_ERROR = re.compile(r"[\w.]*(Error|Exception|error|fatal|FAILED)\b[^:]*: \S")
@@ -62,7 +62,7 @@ _NAMES_AN_ERROR = re.compile(r"[\w.]*(Error|Exception|error|fatal|FAILED)\b[^:]*
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the story. `kind` is a fixed word per sort of line; `tone` says how to colour it."""
+    """One line. `kind` is a fixed word for the sort of line; `tone` selects its colour."""
 
     at: datetime
     kind: str
@@ -70,8 +70,8 @@ class Line:
     tone: str = "plain"  # plain, dim, good, bad, warn, strong
 
 
-def told_input(call: ToolCallRequested) -> str:
-    """A tool call's input in a few words."""
+def input_in_words(call: ToolCallRequested) -> str:
+    """Returns a tool call's input in a few words."""
     if isinstance(call.input, BlobRef):
         return text_of(call.input)
     for name in _TELLING:
@@ -81,43 +81,43 @@ def told_input(call: ToolCallRequested) -> str:
 
 
 def _flat(command: str) -> str:
-    """A script in one line, without the first words that every script has."""
-    told = [line.strip() for line in command.splitlines() if line.strip()]
-    while len(told) > 1 and told[0].startswith(("set -", "#")):
-        told = told[1:]
-    return "; ".join(told)
+    """Returns a script in one line, without its leading comments and `set` lines."""
+    kept = [line.strip() for line in command.splitlines() if line.strip()]
+    while len(kept) > 1 and kept[0].startswith(("set -", "#")):
+        kept = kept[1:]
+    return "; ".join(kept)
 
 
 def lines(status: BuildStatus, event: RecordedEvent) -> Iterator[Line]:
-    """What an event says to a person, given the status before it. Some say nothing."""
-    for kind, text, tone in _told(status, event.data):
+    """Yields the lines for an event, given the status before it. Some events have none."""
+    for kind, text, tone in _parts(status, event.data):
         yield Line(event.recorded_at, kind, text, tone)
 
 
-def _told(status: BuildStatus, fact: Event) -> Iterator[tuple[str, str, str]]:
+def _parts(status: BuildStatus, fact: Event) -> Iterator[tuple[str, str, str]]:
     if isinstance(fact, BuildEvent):
-        yield from _build_told(fact)
+        yield from _build_lines(fact)
     elif isinstance(fact, SandboxEvent):
-        yield from _sandbox_told(status, fact)
+        yield from _sandbox_lines(status, fact)
     elif isinstance(fact, SnapshotEvent):
-        yield from _snapshot_told(status, fact)
+        yield from _snapshot_lines(status, fact)
     elif isinstance(fact, BudgetEvent):
-        yield from _budget_told(fact)
+        yield from _budget_lines(fact)
 
 
-def _build_told(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
+def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
         case BuildAccepted():
             yield "build", joined(fact.idea_brief), "strong"
         case BuildPhaseChanged():
             yield "phase", f"{fact.from_phase} → {fact.to_phase}", "strong"
         case ModelCallResponded():
-            yield from _answer_told(fact)
+            yield from _answer_lines(fact)
         case ModelCallFailed():
             again = "" if fact.retry_at is None else ", tried again"
             yield "model", f"turn {fact.turn}: {fact.kind}{again}: {short(text_of(fact.detail))}", "warn"
         case AgentSteered():
-            yield "told", f"{fact.reason}: {joined(text_of(fact.message))}", "warn"
+            yield "steer", f"{fact.reason}: {joined(text_of(fact.message))}", "warn"
         case ContextCondensed():
             yield "condense", f"turns up to {fact.through_turn} are a summary now", "dim"
         case SleepRequested():
@@ -152,7 +152,7 @@ def _build_told(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
             assert_never(fact)
 
 
-def _answer_told(fact: ModelCallResponded) -> Iterator[tuple[str, str, str]]:
+def _answer_lines(fact: ModelCallResponded) -> Iterator[tuple[str, str, str]]:
     for block in fact.content if not isinstance(fact.content, BlobRef) else ():
         if block.get("type") == "text" and str(block.get("text", "")).strip():
             yield "agent", joined(str(block["text"])), "plain"
@@ -160,14 +160,14 @@ def _answer_told(fact: ModelCallResponded) -> Iterator[tuple[str, str, str]]:
     read = usage.input_tokens + usage.cache_read_input_tokens
     read += usage.cache_write_5m_input_tokens + usage.cache_write_1h_input_tokens
     seconds = fact.latency_ms / 1000
-    told = f"turn {fact.turn}: {read:,} in, {usage.output_tokens:,} out, {dollars(fact.cost_microusd)}, {seconds:.1f} s"
-    yield "think", told, "dim"
+    text = f"turn {fact.turn}: {read:,} in, {usage.output_tokens:,} out, {dollars(fact.cost_microusd)}, {seconds:.1f} s"
+    yield "think", text, "dim"
 
 
-def _sandbox_told(status: BuildStatus, fact: SandboxEvent) -> Iterator[tuple[str, str, str]]:
+def _sandbox_lines(status: BuildStatus, fact: SandboxEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
         case ToolCallCompleted():
-            yield _result_told(status.asked.get(fact.call_id), fact)
+            yield _result_line(status, fact)
         case SandboxOpened():
             yield "sandbox", f"opened {fact.sandbox_id} ({fact.driver})", "dim"
         case SandboxRestored(lost=(".",)):
@@ -181,6 +181,8 @@ def _sandbox_told(status: BuildStatus, fact: SandboxEvent) -> Iterator[tuple[str
             )
         case SandboxPaused():
             yield "sandbox", f"paused and kept ({fact.reason})", "warn"
+        case SandboxStalled():
+            yield "sandbox", f"waits: {short(text_of(fact.detail))}. {fact.action}", "warn"
         case SandboxLost():
             yield "sandbox", f"lost: {short(text_of(fact.detail))}", "bad"
         case SandboxClosed():
@@ -191,38 +193,41 @@ def _sandbox_told(status: BuildStatus, fact: SandboxEvent) -> Iterator[tuple[str
             assert_never(fact)
 
 
-def _result_told(call: ToolCallRequested | None, fact: ToolCallCompleted) -> tuple[str, str, str]:
+def _result_line(status: BuildStatus, fact: ToolCallCompleted) -> tuple[str, str, str]:
+    call = status.asked.get(fact.call_id)
     name = "call" if call is None else call.tool
     if call is not None and name == "narrate" and not fact.is_error:
-        return "agent", _narrated(call), "strong"
-    kind, what = "tool", f"{name} {fact.call_id if call is None else told_input(call)}"
+        return "agent", _narrated_text(call), "strong"
+    kind, what = "tool", f"{name} {fact.call_id if call is None else input_in_words(call)}"
     if call is not None and call.purpose != "agent":
-        kind, what = "check", _checked(call, fact)
+        kind, what = "check", _what_was_checked(status, call, fact)
     outcome = "ok"
     if fact.is_error:
         outcome = f"exit {fact.exit_code}" if fact.exit_code is not None else fact.error_kind or "error"
-        outcome += _why(fact)
+        outcome += _reason_in_output(fact)
     return kind, f"{what} · {outcome} · {fact.duration_ms / 1000:.1f} s", "bad" if fact.is_error else "plain"
 
 
-def _narrated(call: ToolCallRequested) -> str:
+def _narrated_text(call: ToolCallRequested) -> str:
     given = call.input
     return text_of(given) if isinstance(given, BlobRef) else joined(str(given.get("message", "")))
 
 
-def _checked(call: ToolCallRequested, fact: ToolCallCompleted) -> str:
-    """What the orchestrator itself tried: of the tests that it detected, which (their output's headings say it)."""
+def _what_was_checked(status: BuildStatus, call: ToolCallRequested, fact: ToolCallCompleted) -> str:
+    """Returns what the orchestrator checked. The output of detected tests names each of them in a heading."""
     if call.purpose == "preview":
-        return f"the preview on port {told_input(call)}"
+        return f"the preview on port {input_in_words(call)}"
     headings = [line.removeprefix(_HEADING) for line in _output(fact) if line.startswith(_HEADING)]
-    if not headings and not isinstance(call.input, BlobRef) and call.input.get("command") == DETECT:
-        headings = _output(fact)[:1]  # it says itself that it found no tests
-    return short(", ".join(headings) or told_input(call), 64)
+    if not headings and not status.has_checks:
+        headings = _output(fact)[:1]  # it says that it found no tests
+    return short(", ".join(headings) or input_in_words(call), 64)
 
 
-def _why(fact: ToolCallCompleted) -> str:
-    """Of what a failed call printed, the line that says most: the first that names an error, else the last."""
-    printed = [line for line in _output(fact) if not _EXIT_CODE.fullmatch(line)]  # that is told already
+def _reason_in_output(fact: ToolCallCompleted) -> str:
+    """Returns the line of a failed call's output that explains most: the first that names an error, else the last."""
+    printed = [
+        line for line in _output(fact) if not _EXIT_CODE.fullmatch(line)
+    ]  # the exit code is shown already
     naming = [line for line in printed if _NAMES_AN_ERROR.match(line)]
     return "".join(f" · {short(line, 64)}" for line in (naming or printed[-1:])[:1])
 
@@ -232,7 +237,7 @@ def _output(fact: ToolCallCompleted) -> list[str]:
     return [line.strip() for line in printed.splitlines() if line.strip()]
 
 
-def _snapshot_told(status: BuildStatus, fact: SnapshotEvent) -> Iterator[tuple[str, str, str]]:
+def _snapshot_lines(status: BuildStatus, fact: SnapshotEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
         case SnapshotFailed() if status.sandbox_id is None:
             yield "save", "no sandbox was opened yet, so there are no files to keep", "dim"
@@ -249,18 +254,18 @@ def _snapshot_told(status: BuildStatus, fact: SnapshotEvent) -> Iterator[tuple[s
             assert_never(fact)
 
 
-def _budget_told(fact: BudgetEvent) -> Iterator[tuple[str, str, str]]:
+def _budget_lines(fact: BudgetEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
         case BudgetGranted():
-            told = (
+            text = (
                 f"{dollars(fact.amount_microusd)} set aside, {dollars(fact.left_today_microusd)} left today"
             )
-            yield "money", told, "dim"
+            yield "money", text, "dim"
         case BudgetDenied():
-            told = "the day's money is gone"
+            text = "the day's money is gone"
             if fact.left_today_microusd > 0:
-                told = f"{dollars(fact.left_today_microusd)} left today, and the next call may cost more"
-            yield "money", f"{told}; more at {fact.refresh_at.astimezone():%H:%M:%S}", "warn"
+                text = f"{dollars(fact.left_today_microusd)} left today, and the next call may cost more"
+            yield "money", f"{text}; more at {fact.refresh_at.astimezone():%H:%M:%S}", "warn"
         case BudgetSettled():
             yield (
                 "money",

@@ -1,6 +1,6 @@
-"""How the command talks: data on stdout and nothing else there; progress and errors on stderr.
+"""Prints data to stdout, and progress, notes and errors to stderr.
 
-Data is written plainly and never through a rich console, which would wrap and colour what a script reads.
+Data is never written through a rich console, which would wrap and colour what a script reads.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from rich.cells import cell_len, set_cell_size
 
 # Escape sequences (CSI, OSC and its kin, two-byte ones), then what is left of C0, DEL and C1, and characters
-# that hide or turn text around: a build's text is written by a model or a stranger and must not steer a terminal.
+# that hide or reverse text. Texts of a build come from a model or a stranger and must not control a terminal.
 _UNSAFE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"
     r"|\x1b[\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
@@ -26,10 +26,10 @@ _UNSAFE = re.compile(
 
 
 def ready_streams() -> None:
-    """Make the standard streams fit for use, whatever the shell gave us.
+    """Makes the standard streams usable, also when the shell closed them.
 
-    One that was closed (`>&-`) leads nowhere from now on; its number must not go to the next file that is opened. One
-    of a locale that lacks a character shows `?` in its place.
+    A closed stream (`>&-`) is replaced by the null device, so that its number does not go to the next file that is
+    opened. A stream whose encoding lacks a character writes `?` in its place.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their numbers
         stream = getattr(sys, name)
@@ -40,26 +40,26 @@ def ready_streams() -> None:
 
 
 def printable(text: str) -> str:
-    """The text without what steers a terminal; new lines and tabs stay, lone surrogates become `?`."""
+    """Returns the text without escape sequences. Keeps line breaks and tabs; lone surrogates become `?`."""
     return _UNSAFE.sub("", text).encode("utf-8", "replace").decode("utf-8")
 
 
 def write_json(value: Any) -> None:
-    """One JSON value on one line of stdout, at once: for `--json`. Times are written in ISO 8601."""
+    """Writes one JSON value on one line of stdout and flushes it. Times are in ISO 8601."""
     sys.stdout.write(json.dumps(value, default=_json_default) + "\n")
     sys.stdout.flush()
 
 
 def write_line(text: str = "") -> None:
-    """One line of data for a person, made safe for the terminal."""
+    """Writes one line of data for a person, without escape sequences."""
     sys.stdout.write(printable(text) + "\n")
     sys.stdout.flush()
 
 
 def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Rows under their column names, aligned by the width each character takes on a terminal.
+    """Writes rows under their column names, aligned by the width of characters on a terminal.
 
-    On a terminal a row is one line, cut where it is too long; into a pipe or a file it is written whole.
+    On a terminal a row is cut to one line. In a pipe or a file it is written whole.
     """
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     lines = [list(columns), *([_cell(value) for value in row] for row in rows)]
@@ -70,35 +70,35 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
 
 def write_fields(fields: Mapping[str, object]) -> None:
-    """One thing, a field a line: the name, then its value."""
+    """Writes one field a line: its name, then its value."""
     width = max((len(name) for name in fields), default=0)
     for name, value in fields.items():
         write_line(f"{name + ':':<{width + 1}}  {_cell(value)}".rstrip())
 
 
 def note(text: str) -> None:
-    """Something a person should know beside the data; on stderr. Whether anybody hears it changes nothing."""
+    """Writes a note for a person to stderr. Ignores a stderr that is closed."""
     try:
         sys.stderr.write(printable(text) + "\n")
         sys.stderr.flush()
-    except OSError:  # the terminal was closed, or who read the pipe is gone
+    except OSError:  # the terminal was closed, or the reader of the pipe has exited
         discard(sys.stderr)
 
 
 def discard(stream: TextIO) -> None:
-    """From now on what is written there goes nowhere, and fails no more: also what it still holds."""
+    """Redirects the stream to the null device, so that further writes and its buffer cannot fail."""
     with contextlib.suppress(OSError), open(os.devnull, "w", encoding="utf-8") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def progress(text: str) -> None:
-    """What is going on right now; only where somebody is looking."""
+    """Writes what goes on right now to stderr, only if that is a terminal."""
     if sys.stderr.isatty():
         note(text)
 
 
 def report_error(message: str, hint: str | None = None) -> None:
-    """What was not done and why, then what to do about it, a line each; on stderr."""
+    """Writes two lines to stderr: what was not done and why, then what to do."""
     note(f"error: {_one_line(message)}")
     if hint:
         note(f"hint: {_one_line(hint)}")

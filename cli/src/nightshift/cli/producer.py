@@ -1,4 +1,4 @@
-"""Sending requests to Kafka, like any producer outside: validated here, so that a mistake is told before it is sent."""
+"""Sends requests to Kafka as any producer outside does. Validates them first, to report mistakes at once."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ R = TypeVar("R", bound=Request)
 
 
 def checked(kind: type[R], fields: dict[str, Any]) -> R:
-    """A request of these fields. Raises Refused that names each field that is wrong."""
+    """Makes a request of these fields. Raises Refused that names each wrong field."""
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
@@ -33,10 +33,10 @@ def checked(kind: type[R], fields: dict[str, Any]) -> R:
 
 
 async def send(home: Path, request: Request) -> None:
-    """Produce a request and wait for the broker's word. Raises Refused, Unavailable, ConfigurationError."""
+    """Sends a request and waits for the broker's acknowledgement. Raises Refused, Unavailable, ConfigurationError."""
     try:
         message = encode_request(request, id=str(uuid4()), source=_SOURCE)
-        # What the door would refuse is told here, where somebody hears it.
+        # What a service would refuse is reported here, where a person reads it.
         decode_request(message.key, message.headers, message.value)
     except ContractError as error:
         raise Refused(f"the request cannot be sent: {error}") from error

@@ -1,4 +1,4 @@
-"""Reading builds from the log, as the role that may only read."""
+"""Reads builds from the event log, as the role that may only read."""
 
 import asyncio
 import contextlib
@@ -14,20 +14,20 @@ from nightshift.eventlog.port import RecordedEvent, account_stream, build_stream
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
 from nightshift.eventlog.settings import PostgresSettings
 
-#: Seconds between two looks at a build that is followed. The log is asked, so nothing is missed in between.
+#: Seconds between two reads of a followed build.
 _LOOK = 0.1
 _RECENT = "SELECT stream_id FROM nightshift.recent_builds($1, $2)"
 
 
 class Builds:
-    """Builds as the log has them."""
+    """Queries on the builds and accounts of an installation."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._log = PostgresEventLog(database, actor="cli", hint=False)
+        self._log = PostgresEventLog(database, actor="cli", notify=False)
 
     async def events(self, build_id: str, *, after: int = 0) -> list[RecordedEvent]:
-        """The events of a build with a version over `after`. Raises NotFound when there is no such build."""
+        """Returns the events of a build with a version above `after`. Raises NotFound when the build does not exist."""
         found = [
             event async for event in self._log.read_stream(build_stream(build_id), from_version=after + 1)
         ]
@@ -36,34 +36,33 @@ class Builds:
         return found
 
     async def status(self, build_id: str) -> BuildStatus:
-        """Where a build stands now. Raises NotFound."""
+        """Returns the status of a build. Raises NotFound."""
         status = BuildStatus(build_id)
         for event in await self.events(build_id):
             status = evolve(status, event)
         return status
 
     async def recent(self, limit: int, *, before: datetime | None = None) -> list[BuildStatus]:
-        """The builds that were accepted last, newest first."""
+        """Returns the status of the builds that were accepted last, newest first."""
         rows = await self._database.fetch(_RECENT, limit, before)
         return [await self.status(row["stream_id"].removeprefix("build-")) for row in rows]
 
     async def has_build(self, build_id: str) -> bool:
-        """Whether anything of this build is in the log."""
+        """Returns whether the log has an event of this build."""
         async for _ in self._log.read_stream(build_stream(build_id), limit=1):
             return True
         return False
 
     async def has_account(self, account_id: str) -> bool:
-        """Whether the budget has noted anything of this account."""
+        """Returns whether the log has an event of this account."""
         async for _ in self._log.read_stream(account_stream(account_id), limit=1):
             return True
         return False
 
     async def follow(self, build_id: str, *, patience: float = 0.0) -> AsyncIterator[list[RecordedEvent]]:
-        """Every event from the first on, in batches as they come; an empty batch when a look found nothing.
+        """Yields the events of a build in batches, from the first on. Yields an empty batch when nothing is new.
 
-        Never ends by itself. Waits `patience` seconds for a build that is not there yet, then raises Unavailable: its
-        request was sent.
+        Never ends by itself. Raises Unavailable when the log has no event of the build after `patience` seconds.
         """
         after, deadline = 0, asyncio.get_running_loop().time() + patience
         while True:
@@ -74,8 +73,8 @@ class Builds:
                 after = found[-1].version
             elif not after and asyncio.get_running_loop().time() >= deadline:
                 raise Unavailable(
-                    f"{build_id} was asked for, but is not in the log after {patience:g} s",
-                    hint="is the orchestrator running (`nightshift ps`)? `nightshift dlq list` has what was refused",
+                    f"{build_id} was requested, but is not in the log after {patience:g} s",
+                    hint="is the orchestrator running (`nightshift ps`)? `nightshift dlq list` shows what was refused",
                 )
             yield found
             if not found:
@@ -84,14 +83,14 @@ class Builds:
 
 @contextlib.asynccontextmanager
 async def open_builds(home: Path) -> AsyncIterator[Builds]:
-    """The builds of an installation, while inside. Raises ConfigurationError, Unavailable."""
+    """Opens the builds of an installation. Raises ConfigurationError, Unavailable."""
     async with open_database(home) as database:
         yield Builds(database)
 
 
 @contextlib.asynccontextmanager
 async def open_database(home: Path) -> AsyncIterator[Database]:
-    """The database of an installation as the role that may only read. Raises ConfigurationError, Unavailable."""
+    """Opens the database of an installation as the role that may only read. Raises ConfigurationError, Unavailable."""
     settings = settings_for(PostgresSettings, home)
     dsn = settings.postgres_dsn.get_secret_value()
     database = log_database(

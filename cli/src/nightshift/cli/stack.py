@@ -1,4 +1,4 @@
-"""A stack of our own for one command: `nightshift up` as a child, ended with us unless it is kept."""
+"""Runs a stack for one command: `nightshift up` as a child process, which stops with the command unless it is kept."""
 
 import asyncio
 import contextlib
@@ -13,12 +13,12 @@ from typing import Any
 from nightshift.devstack.child import die_with_parent
 from nightshift.eventlog.errors import NightshiftError
 
-#: Seconds a stack may take to start, and to stop.
+#: Seconds that a stack may take to start, and to stop.
 _START, _STOP = 90.0, 40.0
 
 
 class StackChild:
-    """A running `nightshift up` on a home of its own."""
+    """A running `nightshift up`. `told` is what it printed with --json."""
 
     def __init__(self, process: asyncio.subprocess.Process, told: Mapping[str, Any], log: Path) -> None:
         self.told = told
@@ -27,11 +27,11 @@ class StackChild:
 
     @property
     def pid(self) -> int:
-        """The process to end when the stack was kept."""
+        """The id of the process to end when the stack was kept."""
         return self._process.pid
 
     async def stop(self) -> None:
-        """End it in order; after a while, at once."""
+        """Stops the stack in order, and kills it after 40 s."""
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
@@ -43,9 +43,9 @@ class StackChild:
 async def start_stack(
     home: Path, *, arguments: list[str], environment: Mapping[str, str], outlives_us: bool
 ) -> StackChild:
-    """Start a stack and wait until all of it is ready. Raises NightshiftError with what it said last.
+    """Starts a stack and waits until it is ready. Raises NightshiftError with its last output.
 
-    Unless it `outlives_us`, it stops in order when this process dies, however that happens.
+    It stops in order when this process exits, even when this process is killed, unless it `outlives_us`.
     """
     home.mkdir(parents=True, exist_ok=True)
     log = home / "up.log"
@@ -56,7 +56,7 @@ async def start_stack(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=said,
-            start_new_session=True,  # Ctrl-C is ours: we end it in order
+            start_new_session=True,  # Ctrl-C reaches only this process, which stops the stack in order
             preexec_fn=None if outlives_us else die_with_parent(signal.SIGTERM),
         )
     try:

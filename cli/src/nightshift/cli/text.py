@@ -1,4 +1,4 @@
-"""How numbers and texts of a build are shown to a person: in one line, cut to what fits."""
+"""Formats amounts and texts for a person: in one line, cut to what fits."""
 
 from nightshift.contracts.model import BlobRef
 
@@ -8,22 +8,22 @@ _LONGEST = 480
 
 
 def dollars(microdollars: int) -> str:
-    """`$0.0123`: four digits, because single calls cost fractions of a cent."""
+    """Returns `$0.0123`: four digits, because single calls cost fractions of a cent."""
     return f"${microdollars / 1_000_000:,.4f}"
 
 
 def text_of(value: str | BlobRef) -> str:
-    """The text itself, or its size and digest when the log keeps it by reference."""
+    """Returns the text, or its size and digest when the log keeps it by reference."""
     return value if isinstance(value, str) else f"[{value.bytes:,} bytes, {value.ref[:19]}…]"
 
 
 def short(text: str, width: int = _WIDTH) -> str:
-    """The first line of a text, cut to `width` characters."""
+    """Returns the first line of a text, cut to `width` characters."""
     first = text.strip().partition("\n")[0]
     return first if len(first) <= width else first[: width - 1] + "…"
 
 
 def joined(text: str) -> str:
-    """All lines of a text as one line, cut to 480 characters."""
+    """Returns all lines of a text as one line, cut to 480 characters."""
     flat = " ".join(text.split())
     return flat if len(flat) <= _LONGEST else flat[: _LONGEST - 1] + "…"

@@ -1,4 +1,4 @@
-"""A build that is not in the log: was it asked for a moment ago, or does nobody know it?"""
+"""Finds a build that is in the log, or whose request was sent a moment ago."""
 
 from pathlib import Path
 
@@ -10,30 +10,30 @@ from nightshift.cli.output import note
 from nightshift.cli.queries import Builds
 from nightshift.eventlog.errors import NightshiftError, NotFound
 
-#: Of each partition of the requests, how many of the last ones are looked through.
+#: How many of the newest requests in each partition are searched.
 _NEWEST = 500
-#: Seconds in which a broker that is asked must answer; one that does not is no reason to doubt the name.
+#: Seconds that the broker may take. When it does not answer, the build id is taken to be right.
 _ASKED = 5.0
 
 
 async def known_or_sent(builds: Builds, home: Path, build_id: str) -> None:
-    """Return when the build is in the log, or its request is on its way there. Raises NotFound for neither."""
+    """Returns when the build is in the log or its request is among the newest. Raises NotFound otherwise."""
     if await builds.has_build(build_id):
         return
     sent = await _was_sent(home, build_id)
-    # It may have come into the log while the broker was asked.
+    # The build may have been accepted while the broker was read.
     if await builds.has_build(build_id):
         return
     if sent is False:
         raise NotFound(
-            f"there is no build {build_id}, and nobody has asked for it lately",
+            f"there is no build {build_id}, and no recent request names it",
             hint="`nightshift builds` lists them",
         )
-    note(f"{build_id} is not in the log yet; waiting for the orchestrator to take it")
+    note(f"{build_id} is not in the log yet; waiting until an orchestrator accepts it")
 
 
 async def _was_sent(home: Path, build_id: str) -> bool | None:
-    """Whether a request of this build is among the newest; none when the broker cannot be asked."""
+    """Returns whether a request of this build is among the newest. None when the broker does not answer."""
     try:
         settings = settings_for(KafkaSettings, home)
         reader = KafkaReader(settings, timeout_s=_ASKED)

@@ -39,7 +39,7 @@ class Owed:
     since: datetime
 
     def late(self, now: datetime) -> Wait | None:
-        """The wait for the service. Returns None while the service is not late."""
+        """Returns the wait for the service. None while the service is not late."""
         seconds = (now - self.since).total_seconds()
         if seconds < PROMPT_S:
             return None
@@ -54,7 +54,7 @@ class Owed:
 
 
 def model_wait(fact: ModelCallFailed, build_id: str, at: datetime) -> Wait:
-    """The wait after a model call that failed."""
+    """Returns the wait after a model call that failed."""
     status = "" if fact.status is None else f" (HTTP {fact.status})"
     reason = f"the model provider answered {fact.kind}{status}: {short(text_of(fact.detail), 100)}"
     if fact.kind == "auth":
@@ -69,7 +69,7 @@ def model_wait(fact: ModelCallFailed, build_id: str, at: datetime) -> Wait:
 
 
 def sleep_wait(fact: SleepRequested, build_id: str, at: datetime, before: Wait | None) -> Wait:
-    """The wait of a build that sleeps. `before` is what it waited for when it fell asleep."""
+    """Returns the wait of a build that sleeps. `before` is what it waited for when it fell asleep."""
     until = "" if fact.wake_at is None else f" until {fact.wake_at.astimezone():%H:%M:%S}"
     if fact.reason == "budget":
         reason = f"asleep{until}: account {fact.account_id} has spent its money for today"

@@ -1,1 +1,1 @@
-"""One module per subcommand, each with its cyclopts `app`; nightshift.cli.main loads the one that is used."""
+"""One module for each subcommand, with its cyclopts `app`. nightshift.cli.main loads the one that is used."""

@@ -1,4 +1,4 @@
-"""`nightshift build`: ask for a build, like any producer outside."""
+"""`nightshift build`: requests a build, as any producer outside does."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -16,12 +16,11 @@ from nightshift.cli.output import note, write_json, write_line
 from nightshift.cli.producer import checked, send
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.errors import NotFound, Refused
-from nightshift.orchestrator.domain.admission import admit
-from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.usecases.admission import check_request
 
 app = cyclopts.App(name="build")
 
-#: A request larger than this is no idea brief; it is refused before it is read whole.
+#: The largest request file in bytes. A larger one is refused before it is read.
 _MAX_FILE = 1_000_000
 
 
@@ -38,7 +37,7 @@ def build(
     home: Home = DEFAULT_HOME,
     json: Json = False,
 ) -> int | None:
-    """Send a BuildRequested to Kafka. Prints the build's id; the build goes on without you.
+    """Request a build and print its id. The build runs without you.
 
     Examples:
 
@@ -53,13 +52,13 @@ def build(
     idea
         The idea itself, instead of a file.
     account
-        Who pays. Default: the file's, else `default`.
+        The account that pays. Default: that of the file, else `default`.
     project
-        What it belongs to; versions count per project. Default: the file's, else the build's id.
+        The project of the build. Versions are counted for each project. Default: that of the file, else the build's id.
     build_id
-        A name of your own. The same name with the same content changes nothing.
+        An id of your own. The same id with the same content changes nothing.
     model
-        The model to think with. Default: the orchestrator's setting.
+        The model that the agent uses. Default: the orchestrator's setting.
     watch
         Follow the build to its end; the exit code is the build's.
     """
@@ -69,9 +68,8 @@ def build(
     fields |= {key: value for key, value in given.items() if value is not None}
     fields = {"account_id": "default", "project_id": name, **fields, "build_id": name}
     request = checked(BuildRequested, fields)
-    # What the orchestrator would park as a dead letter is told here, where somebody hears it. Its default model is its
-    # own affair: one that the request names is looked at.
-    admit(request, datetime.now(UTC), Policy())
+    # A request that the orchestrator refuses would become a dead letter. The person learns of it here instead.
+    check_request(request, datetime.now(UTC))
     asyncio.run(send(home, request))
     if watch:
         note(f"build {name}")
@@ -93,7 +91,7 @@ def _fields(file: Path | None, idea: str | None) -> dict[str, Any]:
 
 
 def read_request(file: Path) -> dict[str, Any]:
-    """The fields in a request file. Raises NotFound, Refused that says what is wrong with it."""
+    """Reads the fields of a request file. Raises NotFound, and Refused that says what is wrong with the file."""
     try:
         if file.stat().st_size > _MAX_FILE:
             raise Refused(
@@ -107,6 +105,7 @@ def read_request(file: Path) -> dict[str, Any]:
         raise Refused(f"{file} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
     if not isinstance(fields, dict):
         raise Refused(
-            f"{file} holds no request", hint="its top level is a mapping: idea_brief, understanding_qna, …"
+            f"{file} is not a request",
+            hint="its top level must be a mapping: idea_brief, understanding_qna, …",
         )
     return {str(key): value for key, value in fields.items()}

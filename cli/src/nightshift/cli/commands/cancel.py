@@ -1,4 +1,4 @@
-"""`nightshift cancel`: stop a build."""
+"""`nightshift cancel`: stops a build."""
 
 import asyncio
 from pathlib import Path
@@ -17,7 +17,7 @@ app = cyclopts.App(name="cancel")
 
 @app.default
 def cancel(build: str, *, reason: str | None = None, home: Home = DEFAULT_HOME, json: Json = False) -> None:
-    """Ask a build to stop. The model call and the tool in hand are ended within seconds.
+    """Stop a build. Its model call and its running tool are cancelled within seconds.
 
     Example:
 
@@ -28,7 +28,7 @@ def cancel(build: str, *, reason: str | None = None, home: Home = DEFAULT_HOME, 
     build
         The build's id.
     reason
-        Kept in the log.
+        The reason, which the log keeps.
     """
     request = checked(BuildCancelRequested, {"build_id": build, "reason": reason})
     asyncio.run(_cancel(home, request))

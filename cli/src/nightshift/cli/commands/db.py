@@ -1,4 +1,4 @@
-"""`nightshift db`: prepare the event log's database, and show how it stands."""
+"""`nightshift db`: migrates the event log's database, and shows its migrations."""
 
 import asyncio
 from dataclasses import asdict
@@ -15,15 +15,15 @@ from nightshift.eventlog.migrate import status as database_status
 from nightshift.eventlog.settings import PostgresSettings
 from nightshift.servicekit import logs
 
-app = cyclopts.App(name="db", help="Prepare the event log's database and show how it stands.")
+app = cyclopts.App(name="db", help="Migrate the event log's database, and show its migrations.")
 
 
 @app.command
 def migrate(*, json: Json = False, home: Home = DEFAULT_HOME) -> None:
-    """Bring the database to this release: roles, tables, functions, event types.
+    """Migrate the database to this release: roles, tables, functions, event types.
 
-    Every replica may run it at once, and again. NIGHTSHIFT_POSTGRES_DSN must name a superuser, or a role that may
-    create roles and schemas. A database of a newer release is left as it is.
+    Several replicas may run it at the same time, and again. NIGHTSHIFT_POSTGRES_DSN must name a superuser, or a role
+    that may create roles and schemas. A database of a newer release is not changed.
 
     Example: nightshift db migrate
     """
@@ -33,14 +33,14 @@ def migrate(*, json: Json = False, home: Home = DEFAULT_HOME) -> None:
         return
     for name in applied:
         write_line(name)
-    note(f"{len(applied)} applied" if applied else "nothing was waiting")
+    note(f"{len(applied)} applied" if applied else "nothing to apply")
 
 
 @app.command
 def status(*, json: Json = False, home: Home = DEFAULT_HOME) -> int:
     """Show each migration: applied, waiting, changed since it was applied, or unknown to this release.
 
-    Exits with 4 unless all of this release are applied as they are.
+    Exits with 4 unless all migrations of this release are applied unchanged.
 
     Example: nightshift db status --json
     """

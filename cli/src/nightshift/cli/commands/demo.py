@@ -1,4 +1,4 @@
-"""`nightshift demo`: the main job before your eyes, on a stack of its own."""
+"""`nightshift demo`: shows a whole build, with a sleep, on a stack of its own."""
 
 import asyncio
 import os
@@ -47,7 +47,7 @@ _SUMMARY = (
     "cost_microusd",
     "events",
 )
-#: Seconds after the end in which the last snapshot is waited for.
+#: Seconds to wait for the last snapshot after the build has ended.
 _AFTER_END = 10.0
 #: Seconds the preview may take to answer.
 _PREVIEW = 10.0
@@ -90,7 +90,7 @@ def demo(
         The folder of the stack. Default: a new one, removed at the end.
     """
     planned = plan_demo(os.environ, idea=idea, scenario=scenario, model=model)
-    request = _request(planned)  # what is wrong with the files is told before anything starts
+    request = _request(planned)  # errors in the files are reported before anything starts
     for line in planned.banner():
         (note if json else write_line)(line)
     place = home or Path(tempfile.mkdtemp(prefix="nightshift-demo-"))
@@ -111,7 +111,7 @@ def demo(
 
 
 def _request(planned: DemoPlan) -> BuildRequested:
-    """The request that will be sent. Raises NotFound, Refused, BadScenario."""
+    """Reads the request and checks the scenario. Raises NotFound, Refused, BadScenario."""
     if planned.scenario is not None:
         load_scenario(planned.scenario)
     fields = {"project_id": "demo", **read_request(planned.idea)}
@@ -122,7 +122,7 @@ def _request(planned: DemoPlan) -> BuildRequested:
 async def _demo(
     planned: DemoPlan, request: BuildRequested, home: Path, *, keep: bool, as_json: bool
 ) -> tuple[Exit, bool]:
-    """The exit code, and whether the stack was left running."""
+    """Runs the demo. Returns the exit code, and whether the stack was left running."""
     began = time.monotonic()
     _end_on_signals()
     arguments = [] if planned.scenario is None else ["--scenario", str(planned.scenario)]
@@ -161,14 +161,14 @@ async def _build(
 
 
 async def _account_noted(builds: Builds) -> None:
-    """The two requests have different keys, so their order is nobody's promise: wait for the account first."""
+    """Waits until the account is open: its request and the build's have different keys, so Kafka keeps no order."""
     async with asyncio.timeout(20):
         while not await builds.has_account("demo"):
             await asyncio.sleep(0.05)
 
 
 def _ended() -> Stop:
-    """Stop once the build has ended and its last snapshot is there, or was waited for long enough."""
+    """Returns a rule that stops once the build has ended and its last snapshot is saved, or late."""
     deadline: list[float] = []
 
     def stop(status: BuildStatus) -> Exit | None:
@@ -182,7 +182,7 @@ def _ended() -> Stop:
 
 
 def answers(url: str | None) -> bool:
-    """Whether the preview answers over HTTP."""
+    """Returns whether the preview answers over HTTP."""
     if not url or not url.startswith(("http://", "https://")):
         return False
     try:
@@ -215,7 +215,7 @@ Stop it:
 
 
 def _end_on_signals() -> None:
-    """SIGTERM, and a terminal that is closed, end the demo like Ctrl-C: with everything stopped."""
+    """Makes SIGTERM and a closed terminal end the demo as Ctrl-C does: everything is stopped in order."""
     task = asyncio.current_task()
     if task is None:
         raise NightshiftError("a demo runs in a task")

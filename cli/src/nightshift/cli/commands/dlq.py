@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import cyclopts
 
-from nightshift.bus.dead_letters import DeadLetters, Parked, Wanted, restored
+from nightshift.bus.dead_letter_codec import DeadLetter
+from nightshift.bus.dead_letters import DeadLetterFilter, DeadLetters, ListedDeadLetter, restored
 from nightshift.bus.kafka.producer import KafkaProducer
 from nightshift.bus.kafka.reader import KafkaReader
-from nightshift.bus.letters import Letter
 from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json, settings_for
 from nightshift.cli.errors import WrongUsage
@@ -54,9 +54,9 @@ def list_(
 
     Example: nightshift dlq list --reason invalid_data
     """
-    letters, _ = _open(home)
-    wanted = Wanted(topic=topic, reason=reason, over=all_)
-    found = asyncio.run(letters.list(wanted, bodies=False))
+    dead_letters, _ = _open(home)
+    wanted = DeadLetterFilter(topic=topic, reason=reason, closed=all_)
+    found = asyncio.run(dead_letters.list(wanted, bodies=False))
     shown = found[max(0, len(found) - limit) :]
     if json:
         write_json([_summary(each) for each in shown])
@@ -65,14 +65,14 @@ def list_(
         ("ID", "SINCE", "TOPIC", "REASON", "KEY", "BYTES", "CLOSED", "ERROR"),
         [
             (
-                each.letter.id,
-                each.letter.parked_at[:19],
-                each.letter.source_topic,
-                each.letter.reason,
-                _text(each.letter.key),
-                each.letter.value_bytes,
+                each.dead_letter.id,
+                each.dead_letter.dead_lettered_at[:19],
+                each.dead_letter.source_topic,
+                each.dead_letter.reason,
+                _text(each.dead_letter.key),
+                each.dead_letter.value_bytes,
                 _closed(each),
-                each.letter.error[:80],
+                each.dead_letter.error[:80],
             )
             for each in shown
         ],
@@ -94,26 +94,27 @@ def show(
 
     Example: nightshift dlq show 3f9a
     """
-    letters, _ = _open(home)
+    dead_letters, _ = _open(home)
 
-    async def look() -> tuple[Parked, bytes | None]:
-        parked = await letters.find(id_)
-        found = [letter async for letter in letters.whole([parked.letter.id])]
+    async def look() -> tuple[ListedDeadLetter, bytes | None]:
+        listed = await dead_letters.find(id_)
+        found = [letter async for letter in dead_letters.whole([listed.dead_letter.id])]
         if not found:
             raise NotFound(
-                f"the dead letter {id_[:64]} is gone", hint="the topic keeps dead letters for a limited time"
+                f"the dead letter {id_[:64]} is gone",
+                hint="the topic keeps dead letters for a limited time",
             )
         async with AsyncExitStack() as stack:
             whole = await restored(found[0], await _objects(found[0], stack, home))
-        return replace(parked, letter=whole), whole.value
+        return replace(listed, dead_letter=whole), whole.value
 
-    parked, body = asyncio.run(look())
+    listed, body = asyncio.run(look())
     if json:
-        write_json({**_summary(parked), "headers": _headers(parked), "body": _text(body)})
+        write_json({**_summary(listed), "headers": _headers(listed), "body": _text(body)})
         return Exit.OK
-    write_fields({name: value for name, value in _summary(parked).items() if value is not None})
+    write_fields({name: value for name, value in _summary(listed).items() if value is not None})
     write_line()
-    for name, value in _headers(parked):
+    for name, value in _headers(listed):
         write_line(f"{_escaped(name)}: {_escaped(value or '')}")
     write_line()
     if body is None:
@@ -154,27 +155,29 @@ def redrive(
             "nothing was sent: there is no terminal to ask for a confirmation",
             hint="--yes sends without asking, --dry-run only prints what would be sent",
         )
-    letters, settings = _open(home)
-    chosen = asyncio.run(_choose(letters, ids, Wanted(topic=topic, reason=reason)))
+    dead_letters, settings = _open(home)
+    chosen = asyncio.run(_choose(dead_letters, ids, DeadLetterFilter(topic=topic, reason=reason)))
     if not (yes or dry_run) and chosen and not _agreed(chosen):
         report_error("nothing was sent")
         return Exit.CANCELLED
     outcomes = [_Outcome(each, None) for each in chosen]
     if not dry_run and chosen:
-        outcomes = asyncio.run(_redrive(letters, settings, chosen, home))
+        outcomes = asyncio.run(_redrive(dead_letters, settings, chosen, home))
     failed = [each for each in outcomes if each.error is not None]
     word = "would be sent" if dry_run else "sent"
     if json:
         write_json(
             [
-                {"id": each.parked.letter.id, "topic": each.parked.letter.source_topic,
+                {"id": each.listed.dead_letter.id, "topic": each.listed.dead_letter.source_topic,
                  "driven": not dry_run and each.error is None, "error": each.error}
                 for each in outcomes
             ]
         )  # fmt: skip
     else:
         for each in outcomes:
-            write_line(f"{each.parked.letter.id}  {each.parked.letter.source_topic}  {each.error or word}")
+            write_line(
+                f"{each.listed.dead_letter.id}  {each.listed.dead_letter.source_topic}  {each.error or word}"
+            )
     if failed:
         report_error(
             f"{len(failed)} of {len(outcomes)} dead letters were not sent", "the lines above say why"
@@ -207,28 +210,28 @@ def drop(
         raise cyclopts.ValidationError(exception_message="give ids", command_chain=("dlq", "drop"))
     if not reason.strip() or len(reason) > _REASON:
         raise WrongUsage(f"--reason takes 1 to {_REASON} characters", hint="a sentence that says why")
-    letters, settings = _open(home)
-    dropped = asyncio.run(_drop(letters, settings, ids, reason))
+    dead_letters, settings = _open(home)
+    dropped = asyncio.run(_drop(dead_letters, settings, ids, reason))
     if json:
         write_json([{**_summary(each), "dropped": reason} for each in dropped])
         return
     for each in dropped:
-        write_line(f"{each.letter.id}  {each.letter.source_topic}  dropped")
+        write_line(f"{each.dead_letter.id}  {each.dead_letter.source_topic}  dropped")
 
 
 async def _drop(
-    letters: DeadLetters, settings: KafkaSettings, ids: tuple[str, ...], reason: str
-) -> list[Parked]:
-    chosen = await _choose(letters, ids, Wanted())
+    dead_letters: DeadLetters, settings: KafkaSettings, ids: tuple[str, ...], reason: str
+) -> list[ListedDeadLetter]:
+    chosen = await _choose(dead_letters, ids, DeadLetterFilter())
     async with KafkaProducer(settings, client_id="nightshift-dlq") as producer:
         for each in chosen:
-            await letters.drop(each.letter, reason, producer)
+            await dead_letters.drop(each.dead_letter, reason, producer)
     return chosen
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    parked: Parked
+    listed: ListedDeadLetter
     error: str | None
 
 
@@ -241,35 +244,39 @@ def _open(home: Path) -> tuple[DeadLetters, KafkaSettings]:
     return DeadLetters(KafkaReader(settings), topic=topics.dead_letter, known_topics=known), settings
 
 
-async def _choose(letters: DeadLetters, ids: tuple[str, ...], wanted: Wanted) -> list[Parked]:
+async def _choose(
+    dead_letters: DeadLetters, ids: tuple[str, ...], wanted: DeadLetterFilter
+) -> list[ListedDeadLetter]:
     if not ids:
-        return await letters.list(wanted, bodies=False)
-    return [await letters.find(each) for each in dict.fromkeys(ids)]
+        return await dead_letters.list(wanted, bodies=False)
+    return [await dead_letters.find(each) for each in dict.fromkeys(ids)]
 
 
-def _agreed(chosen: list[Parked]) -> bool:
+def _agreed(chosen: list[ListedDeadLetter]) -> bool:
     note(f"{len(chosen)} dead letters will be sent again. Continue? [y/N]")
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 async def _redrive(
-    letters: DeadLetters, settings: KafkaSettings, chosen: list[Parked], home: Path
+    dead_letters: DeadLetters, settings: KafkaSettings, chosen: list[ListedDeadLetter], home: Path
 ) -> list[_Outcome]:
     """Sends them in the order of the dead-letter topic, with one in memory at a time."""
     outcomes: dict[str, str | None] = {}
     async with AsyncExitStack() as stack:
         producer = await stack.enter_async_context(KafkaProducer(settings, client_id="nightshift-dlq"))
-        async for letter in letters.whole([each.letter.id for each in chosen]):
+        async for letter in dead_letters.whole([each.dead_letter.id for each in chosen]):
             try:
-                await letters.drive(letter, producer, await _objects(letter, stack, home))
+                await dead_letters.redrive(letter, producer, await _objects(letter, stack, home))
             except NightshiftError as error:
                 outcomes[letter.id] = str(error)
             else:
                 outcomes[letter.id] = None
-    return [_Outcome(each, outcomes.get(each.letter.id, "the topic no longer holds it")) for each in chosen]
+    return [
+        _Outcome(each, outcomes.get(each.dead_letter.id, "the topic no longer holds it")) for each in chosen
+    ]
 
 
-async def _objects(letter: Letter, stack: AsyncExitStack, home: Path) -> ObjectStore | None:
+async def _objects(letter: DeadLetter, stack: AsyncExitStack, home: Path) -> ObjectStore | None:
     """The object store, when this dead letter needs it and the settings name one. None otherwise."""
     if letter.value_ref is None and letter.headers_ref is None:
         return None
@@ -277,17 +284,17 @@ async def _objects(letter: Letter, stack: AsyncExitStack, home: Path) -> ObjectS
         settings = settings_for(ObjectStoreSettings, home)
     except ConfigurationError:
         return None
-    return await stack.enter_async_context(S3ObjectStore.from_settings(settings))
+    return await stack.enter_async_context(S3ObjectStore(settings))
 
 
-def _closed(parked: Parked) -> str | None:
-    if parked.dropped is not None:
-        return f"dropped: {parked.dropped[:40]}"
-    return "redriven" if parked.driven else None
+def _closed(listed: ListedDeadLetter) -> str | None:
+    if listed.dropped is not None:
+        return f"dropped: {listed.dropped[:40]}"
+    return "redriven" if listed.redriven else None
 
 
-def _summary(parked: Parked) -> dict[str, Any]:
-    letter = parked.letter
+def _summary(listed: ListedDeadLetter) -> dict[str, Any]:
+    letter = listed.dead_letter
     return {
         "id": letter.id,
         "topic": letter.source_topic,
@@ -301,16 +308,16 @@ def _summary(parked: Parked) -> dict[str, Any]:
         "attempts": letter.attempts,
         "first_failed_at": letter.first_failed_at,
         "last_failed_at": letter.last_failed_at,
-        "parked_at": letter.parked_at,
+        "parked_at": letter.dead_lettered_at,
         "bytes": letter.value_bytes,
         "body_ref": letter.value_ref,
-        "driven": parked.driven,
-        "dropped": parked.dropped,
+        "driven": listed.redriven,
+        "dropped": listed.dropped,
     }
 
 
-def _headers(parked: Parked) -> list[tuple[str, str | None]]:
-    return [(name, _text(value)) for name, value in parked.letter.headers]
+def _headers(listed: ListedDeadLetter) -> list[tuple[str, str | None]]:
+    return [(name, _text(value)) for name, value in listed.dead_letter.headers]
 
 
 def _text(value: bytes | None) -> str | None:

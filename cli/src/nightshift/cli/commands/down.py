@@ -1,4 +1,4 @@
-"""`nightshift down`: stop a stack that runs in the background."""
+"""`nightshift down`: stops a stack that runs in the background."""
 
 import asyncio
 import contextlib
@@ -16,13 +16,13 @@ from nightshift.eventlog.errors import NightshiftError, NotFound
 
 app = cyclopts.App(name="down")
 
-#: Seconds an ordered stop may take.
+#: Seconds that an ordered stop may take.
 _LIMIT = 45.0
 
 
 @app.default
 def down(*, home: Home = DEFAULT_HOME, json: Json = False) -> None:
-    """Stop the stack that runs on a home, in order, and wait until it is gone. What it kept stays.
+    """Stop the stack of a home in order and wait until its processes have exited. Its data is kept.
 
     For example:
 
@@ -53,7 +53,7 @@ async def _gone(home: Path, pid: int) -> None:
 
 
 def _lives(pid: int) -> bool:
-    """It lets go of the home before its very end."""
+    """Returns whether the process runs: it releases the home before it exits."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

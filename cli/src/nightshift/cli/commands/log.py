@@ -1,4 +1,4 @@
-"""`nightshift log`: the events of a build, as they are."""
+"""`nightshift log`: prints the events of a build."""
 
 import asyncio
 from pathlib import Path
@@ -31,7 +31,7 @@ def log(build: str, *, after: int = 0, home: Home = DEFAULT_HOME, json: Json = F
     build
         The build's id.
     after
-        Only events with a version over this.
+        Print only events with a version above this.
     """
     found = asyncio.run(_events(home, build, after))
     if json:

@@ -1,4 +1,4 @@
-"""`nightshift replay`: the story of a build, turn by turn, from the log alone."""
+"""`nightshift replay`: prints what a build did, turn by turn, from its events alone."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ app = cyclopts.App(name="replay")
 
 @app.default
 def replay(build: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
-    """Fold the log again and tell what happened. It costs nothing: no model and no sandbox is asked.
+    """Print what a build did, from its events. It calls no model and no sandbox, so it costs nothing.
 
     For example:
 
@@ -57,7 +57,7 @@ def _fold(build: str, events: list[RecordedEvent]) -> BuildStatus:
 
 
 def told(build: str, events: list[RecordedEvent]) -> list[str]:
-    """The story: a heading per turn, what happened below it, and the sum at the end."""
+    """Returns the lines: a heading for each turn, its events below, and a summary at the end."""
     status, turn, story = BuildStatus(build), 0, []
     for event in events:
         before, status = status, evolve(status, event)

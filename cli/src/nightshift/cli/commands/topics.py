@@ -1,4 +1,4 @@
-"""`nightshift topics`: make the broker's topics what the plan says, or show what would change."""
+"""`nightshift topics`: creates the planned topics on the broker, or shows what would change."""
 
 import asyncio
 from pathlib import Path
@@ -21,21 +21,21 @@ app = cyclopts.App(name="topics", help="Create the topics on the broker, or show
 def apply(
     *,
     file: Annotated[Path | None, cyclopts.Parameter(help="A plan such as deploy/topics.yaml.")] = None,
-    dry_run: Annotated[bool, cyclopts.Parameter(negative=(), help="Only show what would change.")] = False,
+    dry_run: Annotated[bool, cyclopts.Parameter(negative=(), help="Only print what would change.")] = False,
     partitions: Annotated[
-        int | None, cyclopts.Parameter(help="Instead of the plan's, for each topic.")
+        int | None, cyclopts.Parameter(help="Replaces the plan's number for every topic.")
     ] = None,
     replication: Annotated[
-        int | None, cyclopts.Parameter(help="Instead of the plan's, for each topic.")
+        int | None, cyclopts.Parameter(help="Replaces the plan's number for every topic.")
     ] = None,
     json: Json = False,
     home: Home = DEFAULT_HOME,
 ) -> int:
-    """Create the topics that are missing and tell what differs. Topics that exist are never changed.
+    """Create missing topics and print how existing ones differ from the plan. Existing topics are not changed.
 
-    Without --file it is the plan of this release, which deploy/topics.yaml spells out; on the embedded broker of
-    `nightshift up`, one node on which every partition costs, it is that with few partitions. It fails when a topic has
-    another number of partitions than planned, because changing that would move keys.
+    Without --file it uses the plan of this release, which deploy/topics.yaml shows. The embedded broker of
+    `nightshift up` gets fewer partitions. It fails when a topic has another number of partitions than planned,
+    because a change would move keys between partitions.
 
     Example: nightshift topics apply --dry-run
     """
@@ -56,8 +56,8 @@ def apply(
     refused = [report.name for report in reports if report.state is TopicState.REFUSED]
     if refused:
         report_error(
-            f"{', '.join(refused)}: another number of partitions than planned, and nothing was changed there",
-            "plan the number that the topics have, or create new topics under another NIGHTSHIFT_TOPIC_PREFIX",
+            f"{', '.join(refused)}: the number of partitions differs from the plan; these topics were not changed",
+            "plan the number that they have, or create new topics under another NIGHTSHIFT_TOPIC_PREFIX",
         )
         return Exit.ERROR
     return Exit.OK

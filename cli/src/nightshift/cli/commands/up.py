@@ -41,7 +41,7 @@ def up(
 ) -> Exit:
     """Start PostgreSQL, a Kafka-protocol broker, an S3 server, a model and every service; stop all of it on Ctrl-C.
 
-    What the event log and the object store hold is kept in the home folder between runs; the broker's memory is not.
+    The home folder keeps the event log and the object store between runs. The broker's memory is lost.
 
     Examples:
 
@@ -91,7 +91,7 @@ def up(
     except BadPlan as error:
         raise WrongUsage(str(error), hint=error.hint) from None
     if scenario is not None:
-        # What is wrong with it is better told before anything starts; without one, the YAML reader is not loaded.
+        # Errors in the scenario are reported before anything starts. Without a scenario the YAML reader is not loaded.
         from nightshift.devstack.model.scenario import load_scenario  # noqa: PLC0415
 
         load_scenario(scenario)
@@ -129,7 +129,7 @@ async def _run(plan: Plan, *, as_json: bool) -> Exit:
 
 
 def _stop_signals(stack: Stack) -> asyncio.Event:
-    """Set by the first signal; a second one ends everything at once."""
+    """Returns an event that the first signal sets. A second signal kills everything at once."""
     asked, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def on_signal() -> None:
@@ -164,7 +164,7 @@ def _announce(plan: Plan, told: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def addresses(told: Mapping[str, Any]) -> dict[str, object]:
-    """Part → its address, of what `up` told, for a person to see: without passwords."""
+    """Returns the address of each part for a person, without passwords."""
     keys = {"postgres": "dsn", "kafka": "bootstrap", "s3": "endpoint", "model": "base_url"}
     return {part: hide_passwords(told[part][key]) for part, key in keys.items() if part in told}
 
@@ -195,7 +195,7 @@ def _counts(replicas: tuple[str, ...]) -> dict[str, int]:
 
 
 def _load_clients() -> None:
-    """Runs in a thread while the servers boot: with these at the top of the file they would start a second later."""
+    """Imports slow modules in a thread while the servers start. Imported above, they would delay it by a second."""
     from nightshift.eventlog import migrate  # noqa: F401, PLC0415
     from nightshift.relay.adapters import kafka_topics  # noqa: F401, PLC0415
     from nightshift.servicekit import logs  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""`nightshift wait`: wait for a condition of a build, not only for its end."""
+"""`nightshift wait`: waits until a build is ready, asleep, or in a phase."""
 
 import asyncio
 import re
@@ -37,9 +37,9 @@ def wait(
     home: Home = DEFAULT_HOME,
     json: Json = False,
 ) -> int:
-    """Wait, then say where the build stands. A build that ends otherwise ends the wait with its own exit code.
+    """Wait for a condition, then print the build's status. A build that ends first ends the wait with its exit code.
 
-    A phase that the build went through before is one it has reached; a sleep that is over does not count.
+    A phase counts as reached also when the build has left it. A sleep that is over does not count.
 
     Examples:
 
@@ -68,7 +68,7 @@ def wait(
             f"`nightshift watch {build}` shows what it does" if why is None else why.action,
         )
     elif code is Exit.ERROR:
-        report_error(f"{build} has ended as {status.state}: it will not be {for_} any more")
+        report_error(f"{build} has ended as {status.state}: it can no longer be {for_}")
     if json:
         write_json(status.as_json(now))
     else:
@@ -78,7 +78,7 @@ def wait(
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """What is waited for. `passing`: it counts, too, when it was so before the wait began."""
+    """A condition of the status. A `passing` one is met also when it held before the wait began."""
 
     met: Callable[[BuildStatus], bool]
     passing: bool = False
@@ -104,7 +104,7 @@ async def _wait(
 async def waited(
     batches: AsyncIterator[list[RecordedEvent]], build: str, awaited: Awaited
 ) -> AsyncIterator[tuple[BuildStatus, Exit | None]]:
-    """Where the build stands after each batch, with the exit code once the wait is over: met, or it never will be."""
+    """Yields the status after each batch, with the exit code once the condition is met or can no longer be met."""
     status = BuildStatus(build)
     async for batch in batches:
         came_before = status.version == 0
@@ -119,7 +119,7 @@ async def waited(
 def advanced(
     status: BuildStatus, batch: Sequence[RecordedEvent], met: Callable[[BuildStatus], bool]
 ) -> tuple[BuildStatus, bool]:
-    """Where these events leave the build, and whether it was `met` after any of them."""
+    """Returns the status after these events, and whether the condition was met after any of them."""
     passed = False
     for event in batch:
         status = evolve(status, event)
@@ -128,7 +128,7 @@ def advanced(
 
 
 def condition(text: str) -> Awaited:
-    """What `--for` asks. Raises WrongUsage."""
+    """Parses the condition of `--for`. Raises WrongUsage."""
     if text == "end":
         return Awaited(lambda status: status.ended)
     if text in ("ready", "sleeping"):
@@ -140,10 +140,10 @@ def condition(text: str) -> Awaited:
 
 
 def seconds(text: str | None) -> float | None:
-    """`90s`, `15m`, `2h`, or plain seconds. Raises WrongUsage."""
+    """Parses `90s`, `15m`, `2h` or plain seconds. Returns None for None. Raises WrongUsage."""
     if text is None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
     if not found:
-        raise WrongUsage(f"{text!r} is no time", hint="such as 90s, 15m or 2h")
+        raise WrongUsage(f"{text!r} is not a duration", hint="such as 90s, 15m or 2h")
     return float(found[1]) * _UNITS[found[2] or "s"]

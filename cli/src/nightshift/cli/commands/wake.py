@@ -1,4 +1,4 @@
-"""`nightshift wake`: wake a sleeping build before its time."""
+"""`nightshift wake`: wakes a sleeping build before its time."""
 
 import asyncio
 from pathlib import Path
@@ -17,7 +17,7 @@ app = cyclopts.App(name="wake")
 
 @app.default
 def wake(build: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
-    """Wake a build that sleeps. Without money it falls asleep again: `nightshift account top-up` gives it some.
+    """Wake a sleeping build now. It needs money: `nightshift account top-up` adds some.
 
     For example:
 

@@ -1,4 +1,4 @@
-"""`nightshift watch`: follow a build to its end."""
+"""`nightshift watch`: follows a build to its end."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,11 +18,11 @@ from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.errors import Refused
 from nightshift.eventlog.port import RecordedEvent
-from nightshift.orchestrator.domain.admission import same_request
+from nightshift.orchestrator.usecases.admission import same_request
 
 app = cyclopts.App(name="watch")
 
-#: Seconds to wait for a build that was asked for and is not in the log yet.
+#: Seconds to wait for a build whose request was sent and that is not in the log yet.
 PATIENCE = 15.0
 
 
@@ -34,7 +34,7 @@ def watch(
     home: Home = DEFAULT_HOME,
     json: Json = False,
 ) -> int:
-    """Show what happened and what happens, until the build ends. The exit code is the build's.
+    """Print what a build did and does until it ends, and why it waits. The exit code is the build's.
 
     Examples:
 
@@ -55,9 +55,9 @@ def watch(
 def follow_to_the_end(
     home: Path, build: str, *, as_json: bool, fail_on_sleep: bool = False, sent: BuildRequested | None = None
 ) -> int:
-    """Show a build until it ends; its outcome as an exit code. With `as_json` the last line is where it stands.
+    """Shows a build until it ends and returns its exit code. With `as_json` the last line is its status.
 
-    `sent`: the request with which it was asked for just now. Raises Refused when the build is another one.
+    `sent` is the request that was just sent for it. Raises Refused when the log has another build under this id.
     """
 
     def stop(status: BuildStatus) -> Exit | None:
@@ -86,12 +86,12 @@ async def _watch(
 async def _only_of(
     sent: BuildRequested, batches: AsyncIterator[list[RecordedEvent]]
 ) -> AsyncIterator[list[RecordedEvent]]:
-    """The same batches, if they are of the build that was asked for, and not of one that had its name before."""
+    """Yields the same batches. Raises Refused when the build was accepted from another request."""
     async for batch in batches:
         for event in batch:
             if isinstance(event.data, BuildAccepted) and not same_request(event.data, sent):
                 raise Refused(
-                    f"{sent.build_id} was asked for before with other content: this request is refused",
-                    hint="it lies in the dead letters (`nightshift dlq list`); give every build an id of its own",
+                    f"{sent.build_id} was requested before with other content: this request is refused",
+                    hint="it is in the dead letters (`nightshift dlq list`); give every build an id of its own",
                 )
         yield batch

@@ -1,4 +1,4 @@
-"""What one subscription does with one message: skip it by its headers, or decode it and call its handler."""
+"""Dispatches one subscription's messages: skips a message by its headers, or decodes it and calls its handler."""
 
 import re
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ from nightshift.eventlog.errors import BadMessage
 from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.port import RecordedEvent, account_stream, build_stream
 
-#: On a message that `nightshift dlq drive` sent again: the dead letter it comes from. It is never stale.
-DRIVEN_FROM: Final = "dlq_driven_from"
+#: The header of a redriven message with the id of its dead letter. Such a message is never stale.
+REDRIVEN_FROM: Final = "dlq_driven_from"
 
 _VERSION = re.compile(r"\.v[0-9]+$")
 _UNCARED, _STALE = "uncared", "stale"
-#: Why a message may be passed over.
+#: The reasons for skipping a message: no handler for its type; this or a later event of its stream was handled.
 SKIPS: Final = (_UNCARED, _STALE)
 
 
 class Dispatcher:
-    """Knows the handlers of one subscription and what was handled before."""
+    """Calls the handlers of one subscription and remembers which versions of each stream were handled."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Dispatcher:
         seen_subjects: int = 50_000,
         registry: Registry = CATALOGUE,
     ) -> None:
-        """Raises ValueError when the handlers' events belong to more than one topic, or to none."""
+        """Raises ValueError unless the handlers' events all belong to one topic."""
         owners = {event.owner for event in subscription.handlers}
         if len(owners) != 1:
             raise ValueError(
@@ -59,7 +59,7 @@ class Dispatcher:
         }
 
     def skip(self, message: Inbound) -> str | None:
-        """Why this message is passed over without decoding it, or None. What cannot be told is not skipped."""
+        """Return the reason to skip this message undecoded. Returns None when it must be handled or is unclear."""
         peeked = peek(message.headers)
         if peeked.type is None:
             return None
@@ -70,15 +70,15 @@ class Dispatcher:
             and peeked.sequence is not None
             and peeked.subject is not None
             and self._seen.is_stale(peeked.subject, peeked.sequence)
-            and not any(name == DRIVEN_FROM for name, _ in message.headers)
+            and not any(name == REDRIVEN_FROM for name, _ in message.headers)
         ):
             return _STALE
         return None
 
     async def handle(self, message: Inbound) -> None:
-        """Decode and call the handler. Raises what they raise; nothing is remembered then.
+        """Decode the message and call its handler. Raises what they raise; the message then counts as not handled.
 
-        The log's context gets the event's ids: the caller's task is the message's, and clears it for the next.
+        Binds the event's ids to the log context. The caller runs it in a task that clears the context per message.
         """
         if isinstance(message, Undecodable):
             last = message.next_offset - 1
@@ -131,7 +131,7 @@ def _fact(received: Received, message: Inbound) -> RecordedEvent:
 
 
 def _request(received: Received, message: Inbound) -> RecordedEvent:
-    """A request stands in no stream yet: version 0, and its derived cause as its id."""
+    """A request is in no stream yet: its version is 0, and its id is derived from its source and id."""
     envelope = received.envelope
     return RecordedEvent(
         event_id=envelope.cause,
@@ -155,7 +155,7 @@ def _arrival(message: Inbound) -> datetime:
 
 
 def _blob(reference: str) -> str:
-    """A `ce_dataref` names an object under `blobs/` and nothing else of the store."""
+    """Return the object key of a `ce_dataref`. Raises BadMessage unless it names an object under `blobs/`."""
     name = reference.removeprefix("blobs/")
     if name == reference or not name.isalnum():
         raise BadMessage("not a reference to a blob", field="ce_dataref")

@@ -1,6 +1,6 @@
-"""The bus in memory, for tests: topics, groups, members, rebalances, uncommitted messages that come again.
+"""The bus in memory, for tests: topics, groups, members, rebalances, and redelivery of uncommitted messages.
 
-Only the broker is made up: what happens to a message is decided by the same intake as on Kafka.
+Only the broker is simulated; messages go through the same intake as on Kafka.
 """
 
 import asyncio
@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from nightshift.bus.batch_intake import BatchIntake
+from nightshift.bus.dead_letter_publisher import DeadLetterPublisher
 from nightshift.bus.dispatch import Dispatcher
-from nightshift.bus.intake import Intake
-from nightshift.bus.parking import Parking
+from nightshift.bus.message_processor import MessageProcessor
 from nightshift.bus.policy import ConsumerPolicy
-from nightshift.bus.port import GroundProbe, Outgoing, Partition, Sent, Subscription
+from nightshift.bus.port import DependencyProbe, Outgoing, Sent, Subscription, TopicPartition
 from nightshift.bus.restart_guard import Attempts
-from nightshift.bus.settle import Settler
 from nightshift.contracts.registry import CATALOGUE, Registry
 from nightshift.eventlog.objects.port import ObjectStore
 
@@ -37,8 +37,8 @@ class Stored:
 @dataclass(slots=True)
 class _Group:
     members: list["_Member"] = field(default_factory=list)
-    committed: dict[Partition, int] = field(default_factory=dict)
-    attempts: dict[Partition, Attempts] = field(default_factory=dict)
+    committed: dict[TopicPartition, int] = field(default_factory=dict)
+    attempts: dict[TopicPartition, Attempts] = field(default_factory=dict)
 
 
 class MemoryBus:
@@ -46,7 +46,7 @@ class MemoryBus:
 
     def __init__(self, *, partitions: int = 2) -> None:
         self._partitions = partitions
-        self._logs: dict[Partition, list[Stored]] = {}
+        self._logs: dict[TopicPartition, list[Stored]] = {}
         self._groups: dict[str, _Group] = {}
         self._turn = 0
 
@@ -54,7 +54,7 @@ class MemoryBus:
         """See the Producer port."""
         sent = []
         for message in messages:
-            partition = Partition(message.topic, self._place(message))
+            partition = TopicPartition(message.topic, self._place(message))
             log = self._logs.setdefault(partition, [])
             now = int(time.time() * 1000)
             log.append(Stored(*partition, len(log), now, message.key, message.value, message.headers))
@@ -65,22 +65,24 @@ class MemoryBus:
         return tuple(sent)
 
     async def read(self, topic: str) -> AsyncIterator[Stored]:
-        """A topic to its end."""
+        """Yield the messages that the topic has now."""
         for message in self.messages(topic):
             yield message
 
     def messages(self, topic: str) -> list[Stored]:
-        """All messages of a topic, by partition and offset."""
+        """Return all messages of a topic, by partition and offset."""
         return [
-            message for at in range(self._partitions) for message in self._logs.get(Partition(topic, at), [])
+            message
+            for at in range(self._partitions)
+            for message in self._logs.get(TopicPartition(topic, at), [])
         ]
 
-    def committed(self, group: str) -> Mapping[Partition, int]:
-        """The group's committed offsets."""
+    def committed(self, group: str) -> Mapping[TopicPartition, int]:
+        """Return the group's committed offsets."""
         return self._groups[group].committed
 
     def forget_offsets(self, group: str) -> None:
-        """As if the group's offsets had expired; its members begin at the earliest message again."""
+        """Delete the group's offsets, as if they had expired. Its members begin at the earliest message again."""
         self._groups.setdefault(group, _Group()).committed.clear()
 
     def consumers(
@@ -89,14 +91,16 @@ class MemoryBus:
         *,
         dead_letters: str,
         objects: ObjectStore,
-        ground: GroundProbe | None = None,
+        dependencies: DependencyProbe | None = None,
         policy: ConsumerPolicy | None = None,
         registry: Registry = CATALOGUE,
         carry_limit: int = 1_048_576,
     ) -> "MemoryConsumers":
-        """One process's consumers; several of them are several members of their groups."""
+        """Return the consumers of one process. Each call adds a member to the groups."""
         policy = policy or ConsumerPolicy()
-        parking = Parking(self, objects, topic=dead_letters, carry_limit=carry_limit, retry=policy.retry)
+        publisher = DeadLetterPublisher(
+            self, objects, topic=dead_letters, carry_limit=carry_limit, retry=policy.retry
+        )
         members, alone = [], asyncio.Lock()
         for subscription in subscriptions:
             dispatcher = Dispatcher(
@@ -107,9 +111,9 @@ class MemoryBus:
                     self,
                     subscription,
                     policy,
-                    parking=parking,
+                    publisher=publisher,
                     dispatcher=dispatcher,
-                    ground=ground,
+                    dependencies=dependencies,
                     alone=alone,
                 )
             )
@@ -122,25 +126,25 @@ class MemoryBus:
         return None
 
     async def join(self, member: "_Member") -> None:
-        """A member comes; everyone's partitions are dealt anew."""
+        """Add a member and assign the partitions anew."""
         group = self._groups.setdefault(member.group, _Group())
         await self._rebalance(group, [*group.members, member])
 
     async def leave(self, member: "_Member") -> None:
-        """A member goes; the others get its partitions."""
+        """Remove a member and assign its partitions to the others."""
         group = self._groups[member.group]
         await self._rebalance(group, [each for each in group.members if each is not member])
 
-    def fetch(self, partition: Partition, offset: int, limit: int) -> list[Stored]:
-        """Messages of a partition from an offset on."""
+    def fetch(self, partition: TopicPartition, offset: int, limit: int) -> list[Stored]:
+        """Return up to `limit` messages of a partition from an offset on."""
         return self._logs.get(partition, [])[offset : offset + limit]
 
-    def commit(self, group: str, offsets: Mapping[Partition, int]) -> None:
-        """Remember where the group is."""
+    def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Keep committed offsets of the group."""
         self._groups[group].committed.update(offsets)
 
-    def attempts(self, group: str) -> dict[Partition, Attempts]:
-        """The attempts at each partition's next message."""
+    def attempts(self, group: str) -> dict[TopicPartition, Attempts]:
+        """Return the attempts at each partition's next message."""
         return self._groups[group].attempts
 
     async def _rebalance(self, group: _Group, members: list["_Member"]) -> None:
@@ -149,7 +153,9 @@ class MemoryBus:
         group.members = members
         for index, member in enumerate(members):
             mine = [
-                Partition(member.topic, at) for at in range(self._partitions) if at % len(members) == index
+                TopicPartition(member.topic, at)
+                for at in range(self._partitions)
+                if at % len(members) == index
             ]
             member.assign({partition: group.committed.get(partition, 0) for partition in mine})
 
@@ -171,11 +177,11 @@ class MemoryConsumers:
 
     @property
     def assigned(self) -> bool:
-        """Whether every subscription has been dealt its partitions."""
-        return all(member.dealt for member in self._members)
+        """See the Consumers port."""
+        return all(member.assigned for member in self._members)
 
     async def crash(self) -> None:
-        """End as by SIGKILL: nothing is drained, nothing more is committed."""
+        """End as by SIGKILL: drain nothing, commit nothing more."""
         for member in self._members:
             await member.crash()
             await self._bus.leave(member)
@@ -202,43 +208,43 @@ class _Member:
         subscription: Subscription,
         policy: ConsumerPolicy,
         *,
-        parking: Parking,
+        publisher: DeadLetterPublisher,
         dispatcher: Dispatcher,
-        ground: GroundProbe | None,
+        dependencies: DependencyProbe | None,
         alone: asyncio.Lock,
         batch: int = 100,
     ) -> None:
         self.topic, self.group = subscription.topic, subscription.group
         self.arrived = asyncio.Event()
-        self.dealt = False
+        self.assigned = False
         self.crashed = False
         self._bus = bus
         self._batch = batch
-        self._positions: dict[Partition, int] = {}
-        self._paused: set[Partition] = set()
-        settler = Settler(
+        self._positions: dict[TopicPartition, int] = {}
+        self._paused: set[TopicPartition] = set()
+        processor = MessageProcessor(
             dispatcher,
-            parking,
+            publisher,
             policy.retry,
             topic=self.topic,
             group=self.group,
             gate=subscription.gate,
-            ground=ground,
+            dependencies=dependencies,
         )
-        self._intake = Intake(settler, policy, topic=self.topic, group=self.group, alone=alone)
+        self._intake = BatchIntake(processor, policy, topic=self.topic, group=self.group, alone=alone)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._intake.attach(self, self)
         self._task = asyncio.create_task(self._poll(), name=f"member of {self.group}")
 
-    def assign(self, positions: dict[Partition, int]) -> None:
-        self._positions, self._paused, self.dealt = positions, set(), True
+    def assign(self, positions: dict[TopicPartition, int]) -> None:
+        self._positions, self._paused, self.assigned = positions, set(), True
         self.arrived.set()
 
     async def revoke(self) -> None:
         gone, self._positions = list(self._positions), {}
-        self.dealt = False
+        self.assigned = False
         if not self.crashed:
             await self._intake.revoked(gone)
 
@@ -251,21 +257,21 @@ class _Member:
         await self._end()
         await self._intake.abandon()
 
-    def pause(self, partitions: Iterable[Partition]) -> None:
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
         self._paused.update(partitions)
 
-    def resume(self, partitions: Iterable[Partition]) -> None:
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
         self._paused.difference_update(partitions)
         self.arrived.set()
 
-    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         if not self.crashed:
             self._bus.commit(self.group, offsets)
 
-    async def read_attempts(self, partition: Partition) -> Attempts | None:
+    async def read_attempts(self, partition: TopicPartition) -> Attempts | None:
         return self._bus.attempts(self.group).get(partition)
 
-    async def write_attempts(self, partition: Partition, attempts: Attempts) -> None:
+    async def write_attempts(self, partition: TopicPartition, attempts: Attempts) -> None:
         if not self.crashed:
             self._bus.attempts(self.group)[partition] = attempts
             await self.commit({partition: attempts.offset})

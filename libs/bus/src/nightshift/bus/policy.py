@@ -1,12 +1,12 @@
-"""What an error of a handler leads to: the dead letter, another attempt, or waiting until the ground is back."""
+"""Decides what follows an error of a handler: the dead letter, another attempt, or waiting for a dependency."""
 
-import random
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from nightshift.bus.port import UndecodableRecord
 from nightshift.contracts.errors import ContractError
+from nightshift.eventlog.backoff import Backoff
 from nightshift.eventlog.errors import NightshiftError, Refused, Transient, Unavailable
 
 
@@ -19,7 +19,7 @@ class Branch(StrEnum):
 
 
 def branch_of(error: BaseException) -> Branch:
-    """What does not decode is refused; what is outside our tree is a fault."""
+    """Return the branch of an error. A message that does not decode is refused; a foreign exception is a fault."""
     match error:
         case Refused() | ContractError():
             return Branch.REFUSED
@@ -30,10 +30,13 @@ def branch_of(error: BaseException) -> Branch:
 
 
 def reason_of(error: BaseException) -> str:
-    """A word for a metric's label, from a closed set: our own error's name, or the branch for a foreign one."""
+    """Return the class name of our own error in snake case, or the branch of a foreign one.
+
+    The set of reasons is closed, so that it can label a metric.
+    """
     if isinstance(error, NightshiftError | ContractError):
         name = type(error).__name__
-        return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
+        return "".join(f"_{char.lower()}" if char.isupper() else char for char in name).lstrip("_")
     return Branch.FAULT
 
 
@@ -43,49 +46,48 @@ UNDECODABLE: Final = reason_of(UndecodableRecord(""))
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how patiently. Seconds.
+    """How often a message is handled again, and after which delays. Seconds.
 
-    `Unavailable` means that our own ground (database, broker, object store) is away: it is waited for as long as it
-    takes. When the ground answers its probe all that while, the message itself is to blame: `ground_doubt_s` later it
-    is parked. Any other Transient has `attempts` tries.
+    A handler raises `Unavailable` when a dependency (database, broker, object store) does not answer; the message
+    then waits as long as the dependency is unavailable. When the dependency answers its probe all the time, the
+    message itself is the cause: it is dead-lettered after `dependency_doubt_s`. Any other Transient has `attempts`
+    attempts.
     """
 
     attempts: int = 5
     base_s: float = 0.2
     cap_s: float = 10.0
-    ground_cap_s: float = 2.0
-    ground_doubt_s: float = 60.0
-    say_every_s: float = 10.0
+    dependency_cap_s: float = 2.0
+    dependency_doubt_s: float = 60.0
+    log_every_s: float = 10.0
 
-    def delay(self, failures: int) -> float:
-        """The pause after this many failed attempts: exponential, with full jitter above half."""
-        return self._jittered(min(self.cap_s, self.base_s * 2 ** min(failures - 1, 30)))
+    @property
+    def backoff(self) -> Backoff:
+        """The delays between the attempts at a message."""
+        return Backoff(self.base_s, self.cap_s)
 
-    def ground_delay(self, failures: int) -> float:
-        """The pause while the ground is away: short at the end, so that work goes on soon after it is back."""
-        return self._jittered(min(self.ground_cap_s, self.base_s * 2 ** min(failures - 1, 30)))
-
-    def _jittered(self, seconds: float) -> float:
-        return seconds * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+    @property
+    def dependency_backoff(self) -> Backoff:
+        """The delays while a dependency is unavailable: short, so that work continues soon after it is back."""
+        return Backoff(self.base_s, self.dependency_cap_s)
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerPolicy:
-    """How a subscription's messages are taken. Seconds."""
+    """How the messages of a subscription are handled. Seconds.
+
+    `take_grace_s`: how long a poll waits for its batch before it pauses the partitions that are still busy.
+    `commit_every_s`: the shortest time between two commits; after a crash, so much is handled again.
+    `drain_s`: how long a message in hand may take when its partition is revoked or the service stops.
+    """
 
     retry: RetryPolicy = RetryPolicy()
-    take_grace_s: float = (
-        0.2  # how long the poll waits for a batch before it pauses the partitions still at work
-    )
-    commit_every_s: float = (
-        0.25  # the shortest time between two commits: after a crash so much is handled again
-    )
-    drain_s: float = (
-        5.0  # what is in hand may be finished for this long when partitions go or the service stops
-    )
+    take_grace_s: float = 0.2
+    commit_every_s: float = 0.25
+    drain_s: float = 5.0
     seen_subjects: int = 50_000
 
 
-def is_ground_away(error: BaseException) -> bool:
-    """Whether this says that something we stand on cannot be reached."""
+def is_dependency_unavailable(error: BaseException) -> bool:
+    """Whether the error says that a dependency cannot be reached."""
     return isinstance(error, Unavailable)

@@ -1,4 +1,4 @@
-"""The bus as its users see it: what a service says of its consumers, and how a message is sent.
+"""The ports of the bus: subscriptions of consumers, and sending messages.
 
 The Kafka adapter and the in-memory bus pass the same conformance suite.
 """
@@ -12,33 +12,33 @@ from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Refused
 from nightshift.eventlog.port import RecordedEvent
 
-#: Takes note of one event. Raises Refused, Transient or Fault; holds no `try`. Must be short: what is long goes to a
-#: WorkerPool.
+#: Handles one event. Raises Refused, Transient or Fault. Must be short: long work goes to a WorkerPool.
 Handler = Callable[[RecordedEvent], Awaitable[None]]
 
-#: Says whether what the handlers stand on (the database) answers now. Never raises.
-GroundProbe = Callable[[], Awaitable[bool]]
+#: Returns whether the handlers' dependencies (the database) answer now. Never raises.
+DependencyProbe = Callable[[], Awaitable[bool]]
 
 
 class Gate(Protocol):
-    """What a full replica waits at before it takes the next message. A WorkerPool is one."""
+    """Limits how much a replica takes. A WorkerPool is one."""
 
     @property
-    def full(self) -> bool: ...
+    def full(self) -> bool:
+        """Whether no further message may be handled now."""
+        ...
 
     async def room(self) -> None:
-        """Returns when there is room."""
+        """Return when there is room."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One consumer group on one topic. Events of types without a handler are skipped by their header, undecoded.
+    """One consumer group on one topic. Events of types without a handler are skipped by their header.
 
-    While `gate` is full no further message is taken: the partitions are paused, and the backlog is seen as lag.
-    `from_now`: for a group that is new with each process and wants to hear only; what was said before is in the log.
-    `patience_s`: nobody waits for what these handlers do, so under traffic a message may wait so long for others to be
-    taken with it. Each fetch costs this process and the broker the same, whether it brings one message or a hundred.
+    While `gate` is full, partitions are paused and the backlog is seen as lag. With `from_now`, a new group starts at
+    the end of the topic: for groups that are new with each process. Under traffic a message may wait up to
+    `max_fetch_delay_s` for others to be fetched with it, because a fetch of a hundred costs as much as one of one.
     """
 
     topic: str
@@ -46,10 +46,10 @@ class Subscription:
     handlers: Mapping[type[Event], Handler]
     gate: Gate | None = None
     from_now: bool = False
-    patience_s: float = 0.0
+    max_fetch_delay_s: float = 0.0
 
 
-class Partition(NamedTuple):
+class TopicPartition(NamedTuple):
     """A partition of a topic."""
 
     topic: str
@@ -57,7 +57,7 @@ class Partition(NamedTuple):
 
 
 class Inbound(Protocol):
-    """A message as a client hands it over; aiokafka's record is one. `timestamp` is in Unix milliseconds."""
+    """A message as the client returns it, such as aiokafka's record. `timestamp` is in Unix milliseconds."""
 
     @property
     def topic(self) -> str: ...
@@ -114,12 +114,12 @@ class Outgoing:
 
     @classmethod
     def of(cls, topic: str, message: Message) -> Self:
-        """A message of the contracts, on its way to a topic."""
+        """Return a message of the contracts addressed to a topic."""
         return cls(topic, message.key, message.value, message.headers)
 
 
 class Sent(NamedTuple):
-    """Where a message is now."""
+    """The place of a message that was sent."""
 
     topic: str
     partition: int
@@ -127,17 +127,17 @@ class Sent(NamedTuple):
 
 
 class MessageTooLarge(Refused):
-    """A message is larger than the broker carries."""
+    """A message is larger than the broker accepts."""
 
 
 class Producer(Protocol):
     """Sends messages. An async context manager: entering connects, leaving closes within a bound."""
 
     async def send(self, messages: Sequence[Outgoing]) -> tuple[Sent, ...]:
-        """Send in order; returns when every one is acked by all in-sync replicas.
+        """Send in order; return when all in-sync replicas have acknowledged every message.
 
-        Raises Unavailable, after which any of them may be there or not: send again. Raises MessageTooLarge
-        (Refused) when one is larger than the broker carries; then none of this call's batch need be there.
+        Raises Unavailable: each message may have arrived or not, so send all again. Raises MessageTooLarge when one is
+        larger than the broker accepts: any of the others may have arrived.
         """
         ...
 
@@ -151,7 +151,7 @@ class Consumers(Protocol):
 
     @property
     def assigned(self) -> bool:
-        """Whether every subscription has been given its partitions (none is an answer too)."""
+        """Whether the group has assigned every subscription its partitions; the number may be zero."""
         ...
 
     async def __aenter__(self) -> Self: ...

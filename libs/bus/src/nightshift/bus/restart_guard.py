@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from nightshift.bus.port import Inbound, Partition, offset_after
+from nightshift.bus.port import Inbound, TopicPartition, offset_after
 from nightshift.eventlog.errors import Fault, Transient
 
 _log = structlog.get_logger(__name__)
@@ -38,11 +38,11 @@ class Attempts:
 class AttemptStore(Protocol):
     """Where attempts outlive the process: the broker."""
 
-    async def read_attempts(self, partition: Partition) -> Attempts | None:
+    async def read_attempts(self, partition: TopicPartition) -> Attempts | None:
         """Return what was written last, or None. Raises Transient."""
         ...
 
-    async def write_attempts(self, partition: Partition, attempts: Attempts) -> None:
+    async def write_attempts(self, partition: TopicPartition, attempts: Attempts) -> None:
         """Commit `attempts.offset` and keep the attempts. Raises Transient."""
         ...
 
@@ -50,7 +50,7 @@ class AttemptStore(Protocol):
 class RestartGuard:
     """Guards one partition from its assignment until it is `over`: no earlier process ended at its messages."""
 
-    def __init__(self, store: AttemptStore, partition: Partition, alone: asyncio.Lock) -> None:
+    def __init__(self, store: AttemptStore, partition: TopicPartition, alone: asyncio.Lock) -> None:
         """`alone` is held while one message of this process is handled carefully."""
         self._store = store
         self._partition = partition

@@ -1,1 +1,1 @@
-"""What travels between Nightshift's services and yours: events, topics, envelope, prices. Pydantic only, no IO."""
+"""The messages between Nightshift's services and yours: events, topics, envelope, prices. Pydantic only, no IO."""

@@ -1,4 +1,4 @@
-"""The AsyncAPI 3.0 document of the whole: servers, channels, messages with headers and keys, operations with groups."""
+"""Generates the AsyncAPI 3.0 document: servers, channels, messages with headers and keys, operations with groups."""
 
 import re
 from collections.abc import Iterator
@@ -20,17 +20,17 @@ _KEY: Final = {
     "description": "The build id, or the account id; the same as `ce_subject`.",
 }
 _WHAT: Final = {
-    "requests": "What producers outside ask. Binary mode, and structured mode (`application/cloudevents+json`).",
+    "requests": "Requests from outside, in binary mode or structured mode (`application/cloudevents+json`).",
     "build": "The orchestrator's facts: the lifecycle of a build and each step of its loop.",
     "sandbox": "The sandbox-gateway's facts: results of tool calls, the life of sandboxes.",
     "snapshot": "The snapshotter's facts: workspaces saved, or not.",
     "budget": "The budget's facts: grants, denials, settlements, wakes, and the days of accounts.",
-    "dead-letter": "What a consumer could not handle: the original bytes and headers, the reason, where it came from.",
+    "dead-letter": "Records that a consumer could not handle: original bytes and headers, reason, source topic.",
 }
 
 
 def document() -> dict[str, Any]:
-    """The document. References to payload schemas are relative to where it is stored."""
+    """Returns the document. Its references to payload schemas are relative to its own location."""
     return {
         "asyncapi": "3.0.0",
         "id": "urn:nightshift:events",
@@ -149,7 +149,7 @@ def _headers(*, facts: bool) -> dict[str, Any]:
     of_facts = [topics.TIME, topics.SEQUENCE, topics.CORRELATION_ID, topics.CAUSATION_ID]
     return {
         "type": "object",
-        "description": "UTF-8 text each. Further headers are passed over.",
+        "description": "Each header is UTF-8 text. Other headers are ignored.",
         "required": [*always, *of_facts] if facts else always,
         "properties": {
             topics.CONTENT_TYPE: {"const": JSON_TYPE},
@@ -163,14 +163,14 @@ def _headers(*, facts: bool) -> dict[str, Any]:
             topics.SEQUENCE: {
                 "type": "string",
                 "pattern": "^[0-9]{19}$",
-                "description": "The event's version in its stream. Drop what is not above the last one seen for this"
-                " subject and topic.",
+                "description": "The event's version in its stream. Drop a message whose sequence is not above the"
+                " last one that you saw for its subject and topic.",
             },
             topics.CORRELATION_ID: {"type": "string"},
             topics.CAUSATION_ID: {"type": "string", "format": "uuid"},
             topics.PARTITION_KEY: {"$ref": "#/components/schemas/Key"},
-            topics.FLOW_TRACEPARENT: {"type": "string", "description": "Where the flow began."},
-            topics.TRACEPARENT: {"type": "string", "description": "This hop."},
+            topics.FLOW_TRACEPARENT: {"type": "string", "description": "The trace in which the flow began."},
+            topics.TRACEPARENT: {"type": "string", "description": "The trace of this hop."},
             topics.TRACESTATE: {"type": "string"},
             **({topics.DATAREF: {"type": "string", "format": "uri-reference"}} if facts else {}),
         },

@@ -1,4 +1,4 @@
-"""CloudEvents attributes as Kafka headers: written, read with errors that name them, found in a structured value."""
+"""CloudEvents attributes: written as Kafka headers, and read from headers or from a structured value."""
 
 from base64 import b64decode
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from uuid import UUID
 from nightshift.contracts import canonical, topics
 from nightshift.contracts.envelope import Envelope, Headers
 from nightshift.contracts.errors import InvalidData, InvalidEnvelope
-from nightshift.contracts.limits import Limits, check_value
+from nightshift.contracts.limits import RequestLimits, check_value
 from nightshift.contracts.model import RFC_3339
 from nightshift.contracts.topics import schema_uri
 
@@ -36,18 +36,18 @@ _ATTRIBUTES: Final = (
 
 
 class Attributes:
-    """CloudEvents attributes by their header names, wherever they came from."""
+    """The CloudEvents attributes of a message by their header names, from headers or from a structured value."""
 
     def __init__(self, headers: Headers, *, structured: bool = False) -> None:
         self._headers = dict(headers)
         self._structured = structured
 
     def name(self, header: str) -> str:
-        """What the sender calls it: a header's name, or an attribute's in structured mode."""
+        """Returns the name that the sender used: of a header, or of an attribute in structured mode."""
         return header.removeprefix("ce_") if self._structured else header
 
     def optional(self, header: str) -> str | None:
-        """The header's text, if it is there."""
+        """Returns the header's text. None when it is missing. Raises InvalidEnvelope when it is not UTF-8."""
         value = self._headers.get(header)
         try:
             return None if value is None else value.decode()
@@ -55,18 +55,18 @@ class Attributes:
             raise InvalidEnvelope("not UTF-8", header=self.name(header)) from None
 
     def required(self, header: str) -> str:
-        """The header's text, which must be there and not empty."""
+        """Returns the header's text. Raises InvalidEnvelope when it is missing or empty."""
         value = self.optional(header)
         if not value:
             raise InvalidEnvelope("missing" if value is None else "empty", header=self.name(header))
         return value
 
     def media_type(self) -> str:
-        """The content type in lower case, without its parameters; empty when there is none."""
+        """Returns the content type in lower case without its parameters. Empty when it is missing."""
         return _media_type(self.optional(topics.CONTENT_TYPE) or "")
 
     def time(self) -> datetime | None:
-        """When it happened, as RFC 3339 says it."""
+        """Returns the time of the event. None when it is missing. Raises InvalidEnvelope when it is not RFC 3339."""
         text = self.optional(topics.TIME)
         if text is None:
             return None
@@ -79,7 +79,7 @@ class Attributes:
             raise wrong from None
 
     def sequence(self) -> int | None:
-        """The version in the stream, from its 19 digits."""
+        """Returns the version in the stream. None when it is missing. Raises InvalidEnvelope unless 19 digits."""
         text = self.optional(topics.SEQUENCE)
         if text is None:
             return None
@@ -88,7 +88,7 @@ class Attributes:
         return int(text)
 
     def envelope(self, subject: str, *, correlation_id: str | None, causation_id: UUID | None) -> Envelope:
-        """All of them together. Raises InvalidEnvelope for the first that is wrong."""
+        """Returns all attributes as an envelope. Raises InvalidEnvelope for the first that is wrong."""
         if self.required(topics.SPECVERSION) != "1.0":
             raise InvalidEnvelope("must be 1.0", header=self.name(topics.SPECVERSION))
         return Envelope(
@@ -108,7 +108,7 @@ class Attributes:
 
 
 def written(envelope: Envelope) -> tuple[tuple[str, bytes], ...]:
-    """The headers of a message in binary mode, always in the same order."""
+    """Returns the headers of a message in binary mode, always in the same order."""
     sequence = None if envelope.sequence is None else f"{envelope.sequence:0{_SEQUENCE_DIGITS}d}"
     time = None if envelope.time is None else envelope.time.astimezone(UTC).isoformat().replace("+00:00", "Z")
     pairs = (
@@ -131,8 +131,8 @@ def written(envelope: Envelope) -> tuple[tuple[str, bytes], ...]:
     return tuple((name, text.encode()) for name, text in pairs if text is not None)
 
 
-def structured(outer: Attributes, value: bytes, *, limits: Limits) -> tuple[Attributes, Any]:
-    """The attributes and the data inside a structured event. Raises InvalidEnvelope, InvalidData, TooLarge."""
+def structured(outer: Attributes, value: bytes, *, limits: RequestLimits) -> tuple[Attributes, Any]:
+    """Returns the attributes and the data of a structured event. Raises InvalidEnvelope, InvalidData, TooLarge."""
     if outer.media_type().startswith(_BATCH_TYPE):
         raise InvalidEnvelope(
             f"batch mode ({outer.media_type()}) is not supported; send one event per record",
@@ -151,8 +151,8 @@ def structured(outer: Attributes, value: bytes, *, limits: Limits) -> tuple[Attr
     return Attributes(_as_headers(document, outer), structured=True), _data(document, limits)
 
 
-def _data(document: Mapping[str, Any], limits: Limits) -> Any:
-    """The value of `data`, or the JSON text inside `data_base64`, which is limited like any other."""
+def _data(document: Mapping[str, Any], limits: RequestLimits) -> Any:
+    """Returns the value of `data`, or of the JSON text in `data_base64`, to which the same limits apply."""
     if "data_base64" not in document:
         if "data" not in document:
             raise InvalidEnvelope("missing", header="data")
@@ -200,17 +200,17 @@ def check_prefix(headers: Headers) -> None:
 
 
 def check_content_type(attributes: Attributes) -> None:
-    """In binary mode the value is JSON and nothing else. Raises InvalidEnvelope."""
+    """Raises InvalidEnvelope when the content type of a message in binary mode is not JSON."""
     if attributes.media_type() != JSON_TYPE:
         attributes.required(topics.CONTENT_TYPE)
         raise InvalidEnvelope(f"must be {JSON_TYPE}", header=topics.CONTENT_TYPE)
 
 
 def checked_key(key: bytes | None, attributes: Attributes) -> str:
-    """The subject, which the key and the partition key must repeat. Raises InvalidEnvelope."""
+    """Returns the subject. Raises InvalidEnvelope when the key or the partition key differs from it."""
     subject = attributes.required(topics.SUBJECT)
     if key is None:
-        raise InvalidEnvelope("missing; it must be the subject, or the order is lost", header="key")
+        raise InvalidEnvelope("missing; the key must be the subject, to keep the order", header="key")
     if key != subject.encode():
         raise InvalidEnvelope(f"is not the {attributes.name(topics.SUBJECT)}", header="key")
     if attributes.optional(topics.PARTITION_KEY) not in {None, subject}:
@@ -219,7 +219,7 @@ def checked_key(key: bytes | None, attributes: Attributes) -> str:
 
 
 def uuid_of(text: str, header: str) -> UUID:
-    """The UUID in a header's text. Raises InvalidEnvelope."""
+    """Parses a header's text as a UUID. Raises InvalidEnvelope."""
     try:
         return UUID(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""One JSON text per value: sorted keys, ASCII only, no spaces. The same bytes for the log, the digest and the request.
+"""Canonical JSON: sorted keys, ASCII, no spaces. The log, digests and requests hold the same bytes for the same value.
 
-ASCII, so that NUL bytes and lone surrogates live in a text column; an infinite float is written as a number that
-reads back as infinite, because models and tools do write 1e400.
+ASCII lets a text column hold NUL characters and lone surrogates. An infinite float is written as `1e999`, which reads
+back as infinite, because models and tools do write `1e400`.
 """
 
 import json
@@ -19,14 +19,14 @@ _STRING_OR_INFINITY = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|Infinity')
 
 
 def dumps(value: Any) -> str:
-    """The canonical text of a JSON value. Dates, UUIDs and enums of our models are written as their text.
+    """Returns the canonical text of a JSON value. Writes dates, times and UUIDs as text.
 
-    Raises InvalidData for NaN (it has no JSON), for what is not JSON, and for a nesting beyond the interpreter's.
+    Raises InvalidData for NaN, for a value that is not JSON, and for nesting that is too deep for the interpreter.
     """
     try:
         try:
             return _FINITE(value)
-        except ValueError:  # not finite, most likely: rare, so looked at only now
+        except ValueError:  # most likely a float that is not finite, which is rare
             return _with_infinities(value)
     except InvalidData:
         raise
@@ -39,10 +39,9 @@ def dumps(value: Any) -> str:
 
 
 def text(value: str) -> bytes:
-    """The canonical text of a string, as `dumps` writes it, in bytes.
+    """Returns the canonical text of a string, as `dumps` writes it, in bytes.
 
-    What is ASCII is escaped by pydantic's writer in half the time or less. It leaves DEL as it is, which is the one
-    difference.
+    Pydantic's writer takes half the time for ASCII, but does not escape DEL.
     """
     if value.isascii() and "\x7f" not in value:
         return to_json(value)
@@ -50,9 +49,10 @@ def text(value: str) -> bytes:
 
 
 def loads(text: str | bytes, *, refuse_duplicates: bool = False) -> Any:
-    """The value of a JSON text. The words NaN and Infinity are refused; with `refuse_duplicates`, a name given twice.
+    """Returns the value of a JSON text.
 
-    Raises InvalidData.
+    Raises InvalidData for text that is not JSON, for NaN and Infinity, and with `refuse_duplicates` for an object that
+    has a name twice.
     """
     decoder = _STRICT if refuse_duplicates else _LENIENT
     try:
@@ -97,7 +97,7 @@ def _encoder(*, allow_nan: bool) -> Callable[[Any], str]:
             check_circular=False,
             default=_plain,
         ).encode
-    # What JSONEncoder makes anew for every value: a fifth of the time of a small event.
+    # JSONEncoder makes this object anew for every value, which takes a fifth of the time of a small event.
     chunks = make(None, _plain, json.encoder.encode_basestring_ascii, None, ":", ",", True, False, allow_nan)
     return lambda value: "".join(chunks(value, 0))
 

@@ -1,7 +1,7 @@
-"""CloudEvents 1.0 on Kafka, both ways: binary mode for everything, structured mode accepted on requests.
+"""Encodes and decodes CloudEvents 1.0 on Kafka: binary mode for all events, structured mode for requests too.
 
-Facts come from our own log and are read fast. Requests come from anyone: limits before parsing, no duplicate names, no
-number that is infinite, no unknown field.
+Facts come from our own log, so decoding trusts them. Requests come from anyone: decoding checks limits before it
+parses, and refuses duplicate names, infinite numbers and unknown fields.
 """
 
 from datetime import UTC, datetime
@@ -20,13 +20,13 @@ from nightshift.contracts.attributes import (
 )
 from nightshift.contracts.envelope import Envelope, Headers, Message, Received
 from nightshift.contracts.errors import InvalidData, InvalidEnvelope, TooLarge
-from nightshift.contracts.limits import LIMITS, Limits, check_value
+from nightshift.contracts.limits import LIMITS, RequestLimits, check_value
 from nightshift.contracts.model import Event, Owner
 from nightshift.contracts.registry import CATALOGUE, Registry, encode, subject_of
 
 
 def encode_fact(envelope: Envelope, data: str) -> Message:
-    """A fact of the log as a Kafka message. `data` is the text as the log has it, or `{}` beside a `dataref`."""
+    """Returns a fact as a Kafka message. `data` is its text from the log, or `{}` when the envelope has a `dataref`."""
     return Message(envelope.subject.encode(), written(envelope), data.encode())
 
 
@@ -38,10 +38,10 @@ def encode_request(
     time: datetime | None = None,
     traceparent: str | None = None,
 ) -> Message:
-    """A request as a Kafka message for `Topics().requests`.
+    """Returns a request as a Kafka message for the topic `Topics().requests`.
 
-    `id` is yours: the same `source` and `id` again is the same request again. `source` is a URI reference that
-    names the sender, such as `/your-product/web`. `time` defaults to now.
+    You choose `id`: a message with the same `source` and `id` is the same request again. `source` is a URI reference
+    that names the sender, such as `/your-product/web`. `time` defaults to now. Raises InvalidData for a fact.
     """
     subject = subject_of(event)
     if subject is None or event.owner is not Owner.OUTSIDE:
@@ -66,7 +66,7 @@ def decode_fact(
     data: bytes | None = None,
     registry: Registry = CATALOGUE,
 ) -> Received:
-    """The fact in a message. Where the envelope has a `dataref`, `data` is what the object store has there.
+    """Returns the fact in a message. When the envelope has a `dataref`, `data` must be the object that it names.
 
     Raises UnknownType, UnknownVersion, InvalidEnvelope, InvalidData.
     """
@@ -80,12 +80,12 @@ def read_fact(
     data: bytes | None = None,
     registry: Registry = CATALOGUE,
 ) -> Received:
-    """The fact in a message whose envelope was read before, as `decode_fact`."""
+    """Does the same as `decode_fact`, for a message whose envelope was read before."""
     type_, version = registry.parse_wire_name(envelope.type)
     if registry.model(type_).owner is Owner.OUTSIDE:
         raise InvalidEnvelope("a request is no fact", header=topics.TYPE)
     if value is None:
-        raise InvalidEnvelope("null; a tombstone means nothing here", header="value")
+        raise InvalidEnvelope("null; requests and facts have no tombstones", header="value")
     if envelope.dataref is not None:
         if data is None:
             raise InvalidEnvelope("the data must be fetched first", header=topics.DATAREF)
@@ -96,7 +96,7 @@ def read_fact(
 
 
 def fact_envelope(key: bytes | None, headers: Headers) -> Envelope:
-    """The envelope of a fact, without its data. Raises InvalidEnvelope."""
+    """Returns the envelope of a fact without reading its data. Raises InvalidEnvelope."""
     attributes = Attributes(headers)
     check_content_type(attributes)
     envelope = attributes.envelope(
@@ -117,17 +117,17 @@ def decode_request(
     headers: Headers,
     value: bytes | None,
     *,
-    limits: Limits = LIMITS,
+    limits: RequestLimits = LIMITS,
     registry: Registry = CATALOGUE,
 ) -> Received:
-    """The request in a message, in binary or structured mode, with nothing taken on trust.
+    """Returns the request in a message, in binary or structured mode. Checks everything, because anyone may send one.
 
     Raises UnknownType, UnknownVersion, InvalidEnvelope, InvalidData, TooLarge.
     """
     given = tuple((name.lower(), content) for name, content in headers)
     _check_sizes(key, given, limits)
     if value is None:
-        raise InvalidEnvelope("null; a tombstone means nothing here", header="value")
+        raise InvalidEnvelope("null; requests and facts have no tombstones", header="value")
     check_value(value, limits)
     attributes = Attributes(given)
     if attributes.media_type().startswith("application/cloudevents"):
@@ -179,7 +179,9 @@ def _refuse_infinity(data: Any, path: str = "") -> None:
             _refuse_infinity(value, f"{path}.{index}")
 
 
-def _check_sizes(key: bytes | None, headers: tuple[tuple[str, bytes | None], ...], limits: Limits) -> None:
+def _check_sizes(
+    key: bytes | None, headers: tuple[tuple[str, bytes | None], ...], limits: RequestLimits
+) -> None:
     if key is not None and len(key) > limits.key:
         raise TooLarge(f"the key has {len(key)} bytes, {limits.key} are allowed", limit="key")
     seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""What is around an event when it travels, and the little of it that a consumer looks at first."""
+"""The CloudEvents attributes around an event, and a quick look at the three that consumers filter by."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from nightshift.contracts import topics
 from nightshift.contracts.ids import message_cause
 from nightshift.contracts.model import Event
 
-#: Kafka headers as clients give and take them.
+#: Kafka headers as Kafka clients represent them.
 Headers = Iterable[tuple[str, bytes | None]]
 
 _SOURCE_PREFIX: Final = "/nightshift/"
@@ -19,7 +19,7 @@ _SOURCE_PREFIX: Final = "/nightshift/"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A Kafka message: what goes to the producer beside the topic."""
+    """A Kafka message without its topic."""
 
     key: bytes
     headers: tuple[tuple[str, bytes], ...]
@@ -30,9 +30,8 @@ class Message:
 class Envelope:
     """The CloudEvents attributes of one event. `type` is the name on the wire, such as `nightshift.build.ready.v1`.
 
-    A fact has `time`, `sequence`, `correlation_id` and `causation_id`; a request may lack them.
-    `flow_traceparent` is where the flow began, `traceparent` and `tracestate` are this hop's.
-    `dataref` says that the whole data is in the object store, and where.
+    A fact always has `time`, `sequence`, `correlation_id` and `causation_id`. `flow_traceparent` is the trace in which
+    the flow began; `traceparent` and `tracestate` belong to this hop. `dataref` is the object that holds the data.
     """
 
     id: str
@@ -50,25 +49,25 @@ class Envelope:
 
     @property
     def actor(self) -> str:
-        """Who appended this fact, such as `orchestrator/7f3a`."""
+        """The process that appended this fact, such as `orchestrator/7f3a`."""
         return unquote(self.source.removeprefix(_SOURCE_PREFIX))
 
     @property
     def cause(self) -> UUID:
-        """What a request is as the cause of facts. Derived, because its id is the sender's to choose."""
+        """The id that facts name as their cause when this request caused them. Derived from `source` and `id`."""
         return message_cause(self.source, self.id)
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message decoded and validated: `event` is of the newest version."""
+    """A decoded and validated message. `event` has the newest version of its type."""
 
     envelope: Envelope
     event: Event
 
 
 class Peek(NamedTuple):
-    """What decides whether a message is decoded at all. None where the header is missing or malformed."""
+    """The headers by which a consumer decides whether to decode a message. None when one is missing or malformed."""
 
     type: str | None
     sequence: int | None
@@ -76,7 +75,7 @@ class Peek(NamedTuple):
 
 
 def peek(headers: Headers) -> Peek:
-    """Wire type, sequence and subject from the headers alone. Never raises; the decoder says what is wrong."""
+    """Reads wire type, sequence and subject from the headers alone. Never raises: the decoder reports errors."""
     found = dict(headers)
     sequence = found.get(topics.SEQUENCE)
     return Peek(
@@ -87,7 +86,7 @@ def peek(headers: Headers) -> Peek:
 
 
 def fact_source(actor: str) -> str:
-    """The `ce_source` of what this actor appended: a URI reference."""
+    """Returns the `ce_source` of facts that this actor appends: a URI reference."""
     return _SOURCE_PREFIX + quote(actor, safe="/:@")
 
 

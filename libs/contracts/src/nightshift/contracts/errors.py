@@ -1,17 +1,17 @@
-"""What can be wrong with a message or an event. All are refusals: decoding the same bytes again gives the same.
+"""The errors of decoding and encoding. All are refusals: decoding the same bytes again raises the same error.
 
 ContractError
 ├── UnknownType      no event of this name is in the catalogue
 ├── UnknownVersion   the event is known, this version of it is not (perhaps written by a newer release)
 ├── InvalidData      the data does not fit its model, or is not JSON; `field` names the place
-├── InvalidEnvelope  the message around the data is wrong; `header` names the place
+├── InvalidEnvelope  a header, the key or the value is wrong; `header` names it
 ├── TooLarge         over a limit of size, depth or length; `limit` names it
 └── UnknownModel     a model without a price
 """
 
 
 class ContractError(ValueError):
-    """The root. The message never holds a value from the data: that may be a person's text."""
+    """The base class. The message never holds a value from the data, which may be a person's text."""
 
 
 class UnknownType(ContractError):
@@ -23,7 +23,7 @@ class UnknownVersion(ContractError):
 
 
 class InvalidData(ContractError):
-    """The data does not fit. `field` is the dotted path of the first wrong field, "" for the data as a whole."""
+    """The data does not fit its model. `field` is the dotted path of the first wrong field, "" for the whole data."""
 
     def __init__(self, message: str, *, field: str = "") -> None:
         super().__init__(f"{field}: {message}" if field else message)
@@ -31,7 +31,7 @@ class InvalidData(ContractError):
 
 
 class InvalidEnvelope(ContractError):
-    """The envelope is wrong. `header` is a header's name, `key`, `value`, or an attribute's name in structured mode."""
+    """The envelope is wrong. `header` is the name of a header or of an attribute, or `key` or `value`."""
 
     def __init__(self, message: str, *, header: str) -> None:
         super().__init__(f"{header}: {message}")
@@ -39,7 +39,7 @@ class InvalidEnvelope(ContractError):
 
 
 class TooLarge(ContractError):
-    """Over a limit that is checked before parsing. `limit` names it: value, depth, name, number, key, header."""
+    """The message exceeds a limit. `limit` names it: value, depth, name, number, key or header."""
 
     def __init__(self, message: str, *, limit: str) -> None:
         super().__init__(message)
@@ -47,4 +47,4 @@ class TooLarge(ContractError):
 
 
 class UnknownModel(ContractError):
-    """This model, or this version of the price table, has no price. It is never guessed."""
+    """The price table has no price for this model, or does not exist in this version."""

@@ -1,4 +1,4 @@
-"""Writes what is generated from the contracts: JSON Schemas, the AsyncAPI document, the reference page.
+"""Generates the JSON Schemas, the AsyncAPI document and the reference page from the contracts.
 
 Run from the repository's root: `python -m nightshift.contracts.generate [--check] [--release VERSION]`.
 """
@@ -16,14 +16,14 @@ from nightshift.contracts.reference import events_page
 from nightshift.contracts.registry import CATALOGUE, wire_name
 from nightshift.contracts.schemas import consumer_schema, producer_schema
 
-#: Ships in the wheel, so that a consumer can validate without a network.
+#: Part of the wheel, so that a consumer can validate without a network.
 SCHEMAS: Final = Path(__file__).parent / "schemas"
 DOCS: Final = Path("docs/reference")
 HISTORY: Final = Path("libs/contracts/history")
 
 
 def schema_files() -> dict[str, str]:
-    """Path below the schemas' folder → text, for the newest version of every type."""
+    """Returns the text of each schema file by its path, for the newest version of every type."""
     files = {"asyncapi.json": _text(asyncapi.document())}
     for model in CATALOGUE.newest.values():
         name = wire_name(model.type, model.version)
@@ -34,7 +34,7 @@ def schema_files() -> dict[str, str]:
 
 
 def release_bundle() -> str:
-    """All shapes of a release in one text, kept for ever, so that later ones are compared with every earlier one."""
+    """Returns all schemas of this release in one text. Tests compare every later release with it."""
     return _text(
         {
             wire_name(model.type, model.version): (
@@ -56,7 +56,7 @@ def _text(document: Any) -> str:
 
 
 def stale() -> list[Path]:
-    """Which files differ from what the contracts say now."""
+    """Returns the files whose content differs from what the contracts generate now."""
     return [
         path
         for path, text in _wanted().items()
@@ -65,12 +65,10 @@ def stale() -> list[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when all is written, or with --check when nothing differs; 1 when something does."""
+    """Writes all files and returns 0. With --check it writes nothing and returns 1 when a file differs."""
     parser = argparse.ArgumentParser(prog="python -m nightshift.contracts.generate", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, name what differs")
-    parser.add_argument(
-        "--release", metavar="VERSION", help="also keep today's shapes as those of this release"
-    )
+    parser.add_argument("--check", action="store_true", help="write nothing, print the files that differ")
+    parser.add_argument("--release", metavar="VERSION", help="also keep the schemas as those of this release")
     options = parser.parse_args(arguments)
     if options.check:
         for path in (differing := stale()):

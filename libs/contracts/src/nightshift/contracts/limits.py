@@ -1,4 +1,4 @@
-"""What a message from outside may weigh, checked in one pass over the bytes before anything parses them."""
+"""The limits on a message from outside, checked in one pass over its bytes before anything parses them."""
 
 import re
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from nightshift.contracts.errors import InvalidData, TooLarge
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits on a request: bytes of the value, levels of nesting, bytes of a name, characters of a number.
+class RequestLimits:
+    """RequestLimits on a request: bytes of the value, levels of nesting, bytes of a name, characters of a number.
 
-    The value's limit also holds for its canonical text, so that the event made of it fits into a Kafka message of
-    1 MiB, the broker's default.
+    The limit of the value applies to its canonical text too, so that the resulting event fits into a Kafka message of
+    1 MiB, the default of brokers.
     """
 
     value: int = 900_000
@@ -23,17 +23,17 @@ class Limits:
     header: int = 4096
 
 
-LIMITS: Final = Limits()
+LIMITS: Final = RequestLimits()
 
-# The last alternative meets a quote that opens a string without an end. Without it the search would begin again at
-# every escaped quote behind it: quadratic time, for anyone who sends such a text.
+# The last alternative matches a quote that opens a string without an end. Without it the search would restart at every
+# escaped quote behind it, which takes quadratic time.
 _TOKEN = re.compile(
     rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")(\s*+:)?|([\[{])|([\]}])|(-?[0-9][-+.0-9eE]*+)|(")', re.DOTALL
 )
 
 
-def check_value(value: bytes, limits: Limits = LIMITS) -> None:
-    """Raises TooLarge when the JSON text is over a limit, InvalidData when it has a string without an end."""
+def check_value(value: bytes, limits: RequestLimits = LIMITS) -> None:
+    """Raises TooLarge when the JSON text exceeds a limit, InvalidData when a string has no end."""
     if len(value) > limits.value:
         raise TooLarge(f"the value has {len(value)} bytes, {limits.value} are allowed", limit="value")
     depth = 0

@@ -1,4 +1,4 @@
-"""Which fields of an event may be sealed with the project's key, and which kept by reference: read from its types."""
+"""Reads from an event's field types which fields can be sealed and which can be kept by reference."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -12,13 +12,13 @@ from nightshift.contracts.model import BlobRef, Event, Sealed
 
 @cache
 def sealed_fields(model: type[Event]) -> frozenset[str]:
-    """The top-level fields that hold something marked SEALED, at any depth."""
+    """Returns the top-level fields that hold a value marked SEALED, at any depth."""
     return frozenset(name for name, field in model.model_fields.items() if _is_sealed(field))
 
 
 @cache
 def blob_fields(model: type[Event]) -> frozenset[str]:
-    """The top-level fields that may hold a BlobRef in place of their value."""
+    """Returns the top-level fields that may hold a BlobRef in place of their value."""
     return frozenset(
         name for name, field in model.model_fields.items() if BlobRef in _parts(field.annotation)
     )
@@ -37,7 +37,7 @@ def _is_sealed(field: FieldInfo) -> bool:
 
 
 def _parts(annotation: Any) -> Iterator[Any]:
-    """The annotation and all it is made of: members of unions, items of containers, marks of Annotated."""
+    """Yields the annotation and its parts: members of unions, items of containers, marks of Annotated."""
     yield annotation
     for part in (*get_args(annotation), *getattr(annotation, "__metadata__", ())):
         yield from _parts(part)

@@ -1,7 +1,7 @@
-"""The base every event stands on, the field types they share, and the marks the log reads from them."""
+"""The base class of all events, the field types that they share, and the marks that the event log reads."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict
 
 
 class Owner(StrEnum):
-    """Who may append or send an event type; the database enforces it by role, the topic follows from it."""
+    """The service that may append an event type, or `outside` for requests. The database enforces it by role."""
 
     OUTSIDE = "outside"
     ORCHESTRATOR = "orchestrator"
@@ -21,23 +21,28 @@ class Owner(StrEnum):
 
 
 class PendingKind(StrEnum):
-    """What an event can leave open for somebody: the log's inbox is one indexed read per kind."""
+    """The kinds of pending work that an event can open. Each service reads its kinds from the log by an index."""
 
-    BUILD = "build"  # accepted, not ended: needs a live orchestrator
-    TOOL_CALL = "tool_call"  # asked, not answered: the gateway's
-    SNAPSHOT = "snapshot"  # a checkpoint, a sleep or an end without its snapshot: the snapshotter's
-    BUDGET_REQUEST = "budget_request"  # asked, neither granted nor denied: the budget's
-    RESERVATION = "reservation"  # granted, not settled: the budget's
-    SLEEPER = "sleeper"  # asleep: the budget wakes it
-    WAKE = "wake"  # told to wake, not yet woken: the orchestrator's
-    SANDBOX = "sandbox"  # opened, not closed: the gateway's
+    BUILD = "build"  # accepted, not ended: an orchestrator must run it
+    TOOL_CALL = "tool_call"  # requested, not completed: for the gateway
+    SNAPSHOT = "snapshot"  # a checkpoint, a sleep or an end without its snapshot: for the snapshotter
+    BUDGET_REQUEST = "budget_request"  # neither granted nor denied: for the budget service
+    RESERVATION = "reservation"  # granted, not settled: for the budget service
+    SLEEPER = "sleeper"  # asleep: for the budget service, which wakes it
+    WAKE = "wake"  # its wake is requested, it is not awake: for the orchestrator
+    SANDBOX = "sandbox"  # opened, not closed: for the gateway
+
+
+#: A row of the first kind opens only while the stream has an open row of the second: a snapshot needs a sandbox to be
+#: taken from. A sleep or an end without a sandbox waits for nobody.
+OPENS_ONLY_WITH: Final[Mapping[PendingKind, PendingKind]] = {PendingKind.SNAPSHOT: PendingKind.SANDBOX}
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """One change of the pending projection, made in the same transaction as the append.
+    """Opens or closes one row of pending work, in the same transaction as the append.
 
-    `opens` false closes. A close with `through_version` leaves an opening that came after that stream version.
+    A close with `through_version` keeps a row that a later version of the stream opened.
     """
 
     kind: PendingKind
@@ -48,7 +53,7 @@ class Pending:
 
 
 class Sealed:
-    """Marks free text: what a person or a model wrote. It can be encrypted with the project's key and so erased."""
+    """Marks free text that a person or a model wrote. It can be encrypted with the project's key, and so erased."""
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
         schema: dict[str, Any] = handler(core_schema)
@@ -57,12 +62,12 @@ class Sealed:
 
 SEALED = Sealed()
 
-#: A time as text, everywhere in this package.
+#: The format of a time in text.
 RFC_3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
-#: An identifier made outside: a build, a project, an account. It becomes a Kafka key, a stream name and part of a path.
+#: The id of a build, a project or an account. It becomes a Kafka key, a stream name and part of a path.
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-#: `<build>/<turn>/<index>`: a position, never the content and never the provider's id.
+#: `<build>/<turn>/<index>`: the place of a tool call in its build, not derived from its content.
 CallId = Annotated[
     str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[0-9]+/[0-9]+$")
 ]
@@ -70,7 +75,7 @@ CallId = Annotated[
 Microdollars = Annotated[int, Field(ge=0, le=2**53 - 1)]
 #: A count or a size, never negative.
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
-#: On a number or a truth in a request: text, or true for 1, is refused as its schema refuses it, never read as one.
+#: Strict number or boolean: rejects `"1"` and `true` for 1, as the JSON Schema does.
 EXACT = Strict()
 #: Milliseconds.
 Milliseconds = Annotated[int, Field(ge=0, le=2**53 - 1)]
@@ -80,13 +85,13 @@ Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Word = Annotated[str, Field(min_length=1, max_length=128)]
 #: An environment variable's name.
 SecretName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
-#: A path inside the workspace or the sandbox. Bytes that are no UTF-8 are lone surrogates in it, as Python's file
-#: functions give them; any check of its length would refuse those.
+#: A path inside the workspace or the sandbox. Bytes that are not UTF-8 are lone surrogates, as in Python's file
+#: functions. It has no length limit, because a check of the length refuses surrogates.
 SealedPath = Annotated[str, SEALED]
 
 
 class BlobRef(BaseModel):
-    """Stands where a field over 32 KiB was: its bytes (UTF-8 text, or canonical JSON) are in the object store."""
+    """Replaces a field of more than 32 KiB. The object store holds its bytes: UTF-8 text or canonical JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -94,22 +99,22 @@ class BlobRef(BaseModel):
     bytes: Count
 
 
-#: Text a person or a model wrote. Over 32 KiB the log keeps it by reference.
+#: Text that a person or a model wrote. The log keeps more than 32 KiB by reference.
 SealedText = Annotated[str | BlobRef, SEALED]
-#: A JSON object a model wrote, such as a tool's input. One that looks like a BlobRef is always kept by reference.
+#: A JSON object that a model wrote, such as a tool's input. One that looks like a BlobRef is kept by reference.
 SealedObject = Annotated[BlobRef | dict[str, Any], Field(union_mode="left_to_right"), SEALED]
-#: A list of content blocks in the Messages API's shape, kept as they came so that they can be sent again byte for byte.
+#: A list of content blocks in the format of the Messages API, kept unchanged so that requests repeat them exactly.
 SealedBlocks = Annotated[tuple[dict[str, Any], ...] | BlobRef, SEALED]
 
 
 class Event(BaseModel):
-    """One fact or request. Frozen data; `type`, `version` and `owner` are literals of the class, never its name.
+    """A fact or a request: frozen data. `type` is its name on the wire, whatever the class is called.
 
-    `stream` says which stream it belongs to: a build's or an account's. A `terminal` event closes its stream for
-    every type that is not marked `after_close`. No service of this version appends a `planned` event.
+    `stream` says whether it belongs to the stream of a build or of an account. A `terminal` event closes its stream
+    for every type that is not `after_close`. No service of this version appends a `planned` event.
     """
 
-    # An error is logged; what a person wrote is not.
+    # An error is logged, and must not hold what a person wrote.
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     type: ClassVar[str]
@@ -121,7 +126,7 @@ class Event(BaseModel):
     planned: ClassVar[bool] = False
 
     def pending(self, subject: str) -> Sequence[Pending]:
-        """What this event opens and closes, given the build or account it is about."""
+        """The pending work that this event opens and closes. `subject` is the id of its build or account."""
         return ()
 
 

@@ -1,4 +1,4 @@
-"""What a model call costs, in whole microdollars, by a table that is versioned and recorded with every charge.
+"""The cost of a model call in whole microdollars. Each charge records the version of the price table it used.
 
 Source of version 2026-11-22: Anthropic's public list prices (models and pricing pages of platform.claude.com) for the
 first-party API at standard speed, read on 2026-11-22, compared with the data of `genai-prices` 0.2.3. Where they state
@@ -20,7 +20,7 @@ _PER = 1_000_000
 
 
 class TokenUsage(Protocol):
-    """The tokens of a call, as in `events.build.Usage`: `input_tokens` excludes what the cache read or wrote."""
+    """The tokens of a call. `input_tokens` excludes tokens that the cache read or wrote. See `events.build.Usage`."""
 
     @property
     def input_tokens(self) -> int: ...
@@ -46,13 +46,16 @@ class Price:
 
     @property
     def dearest_input(self) -> int:
-        """What a prompt token costs at worst: nobody knows before the call what the cache will do."""
+        """The highest price of a prompt token. The use of the cache is not known before the call."""
         return max(self.input, self.cache_read, self.cache_write_5m, self.cache_write_1h)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPrice:
-    """A model's price. A prompt of over `long_from` tokens, the cached ones counted, is billed whole at `long`."""
+    """A model's price. All tokens of a call are billed at `long` when its prompt has more than `long_from` tokens.
+
+    The prompt includes its cached tokens.
+    """
 
     base: Price
     long_from: int | None = None
@@ -65,7 +68,7 @@ class ModelPrice:
 
 
 def cost(model: str, usage: TokenUsage, *, version: str | None = None) -> int:
-    """Microdollars for these tokens, exact and rounded up to a whole one. `version` none: the newest table.
+    """Returns the cost of these tokens, rounded up to a whole microdollar. Uses the newest table without a `version`.
 
     Raises UnknownModel for a model or a version without prices.
     """
@@ -86,7 +89,7 @@ def cost(model: str, usage: TokenUsage, *, version: str | None = None) -> int:
 
 
 def worst_case(model: str, prompt_tokens: int, max_output_tokens: int, *, version: str | None = None) -> int:
-    """The most microdollars such a call can cost: the whole prompt at its dearest, the whole output used.
+    """Returns the highest cost of a call in microdollars: every prompt token at its highest price, all output used.
 
     Raises UnknownModel, and ValueError for a negative count.
     """
@@ -97,7 +100,7 @@ def worst_case(model: str, prompt_tokens: int, max_output_tokens: int, *, versio
 
 
 def price_of(model: str, *, version: str | None = None) -> ModelPrice:
-    """A model's price by its id or one of its aliases. Never a guess: raises UnknownModel."""
+    """Returns the price of a model by its id or an alias. Raises UnknownModel."""
     version = NEWEST if version is None else version
     table = TABLES.get(version)
     if table is None:
@@ -113,7 +116,7 @@ def _rounded_up(millionths: int) -> int:
 
 
 def _price(input_: int, output: int, *, cache_read: int | None = None) -> Price:
-    """From microdollars per million tokens of input and output: dollars on the page × 1,000,000."""
+    """Makes a price from microdollars per million tokens. Prices of the cache follow from that of the input."""
     return Price(
         input=input_,
         output=output,
@@ -147,15 +150,15 @@ _2026_11_22: Final[Mapping[str, ModelPrice]] = {
         _price(10 * _CENT, 50 * _CENT), long_from=100_000, long=_price(50 * _CENT, 250 * _CENT)
     ),
     "claude-haiku-4-5": ModelPrice(_price(1 * _USD, 5 * _USD)),
-    # The demo's and the tests' model, served by a script; priced like a middle one so that a day's budget can run out.
+    # The scripted model of the demo and the tests. It has a price so that a day's budget can run out.
     SCRIPTED_MODEL: ModelPrice(_price(3 * _USD, 15 * _USD)),
 }
 
-#: Version → model id → price. A table is only ever added: charges in the log name theirs.
+#: Version → model id → price. Tables are only added, because charges in the log name their version.
 TABLES: Final[Mapping[str, Mapping[str, ModelPrice]]] = {"2026-11-22": _2026_11_22}
 #: The table that new charges use.
 NEWEST: Final = "2026-11-22"
-#: Other ids of the same models. A dated id that is not here has no price.
+#: Other ids of the same models. A dated id that is missing here has no price.
 ALIASES: Final[Mapping[str, str]] = {
     "claude-opus-4-5-20251101": "claude-opus-4-5",
     "claude-opus-4-1-20250805": "claude-opus-4-1",

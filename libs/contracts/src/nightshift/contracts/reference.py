@@ -1,4 +1,4 @@
-"""The events as a page for people: docs/reference/events.md, generated so that it cannot lie."""
+"""Generates docs/reference/events.md, the reference of all events, from the contracts."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +14,7 @@ _TOPICS = Topics()
 
 
 def events_page() -> str:
-    """The Markdown text."""
+    """Returns the page as Markdown."""
     return "\n".join(_lines()) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Which model stands for which type and version, under which name on the wire, and the way of data in and out of it."""
+"""The registry of event models: by type and version, by name on the wire; encodes and decodes their data."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -16,13 +16,13 @@ from nightshift.contracts.model import Event, Owner
 from nightshift.contracts.topics import wire_base
 from nightshift.contracts.upcasts import UPCASTS, Upcast
 
-#: An integer that every interpreter writes, whatever its limit of digits.
+#: Integers below this are written quickly, whatever the interpreter's limit of digits.
 _PLAIN = 2**63
 _WIRE_NAME = re.compile(r"(nightshift\.[a-z-]+\.[a-z0-9_]+)\.v([1-9][0-9]{0,8})")
 
 
 def encode(event: Event) -> str:
-    """The canonical text of an event's data. An optional field that is absent is left out, never written as null.
+    """Returns the canonical text of an event's data. Leaves out optional fields that are absent.
 
     Raises InvalidData for a value that has no JSON, such as NaN in a tool's input.
     """
@@ -35,22 +35,22 @@ def encode(event: Event) -> str:
             parts += label, canonical.text(value)
         elif kind is int and -_PLAIN < value < _PLAIN:
             parts += label, b"%d" % value
-        elif value is not None:  # not as flat as most events are
+        elif value is not None:  # a nested value, which few events have
             return canonical.dumps(event.__pydantic_serializer__.to_python(event, exclude_none=True))
     return f"{{{b''.join(parts)[1:].decode()}}}"
 
 
 @cache
 def _labels(model: type[Event]) -> tuple[tuple[str, bytes], ...]:
-    """The names of a model's fields in the order of the canonical text, and how each begins there."""
+    """Returns a model's field names in the order of the canonical text, each with the text before its value."""
     return tuple((name, b"," + canonical.text(name) + b":") for name in sorted(model.model_fields))
 
 
 class Registry:
-    """The newest model per type, and the steps from each older version to it."""
+    """Holds the newest model of each type, and the functions that convert older data to it."""
 
     def __init__(self, events: Iterable[type[Event]], upcasts: Mapping[tuple[str, int], Upcast]) -> None:
-        """Raises ValueError when a type is there twice, or a version between 1 and the newest has no upcast."""
+        """Raises ValueError when a type is present twice, or a version before the newest has no upcast."""
         self._upcasts = upcasts
         self._newest: dict[str, type[Event]] = {}
         self._types: dict[str, str] = {}
@@ -75,29 +75,29 @@ class Registry:
 
     @property
     def models(self) -> Mapping[tuple[str, int], type[Event]]:
-        """(type, version) → the newest model of the type, older versions included."""
+        """(type, version) → the newest model of the type, also for older versions."""
         return MappingProxyType(self._known)
 
     @property
     def newest(self) -> Mapping[str, type[Event]]:
-        """type → its newest model."""
+        """Type → its newest model."""
         return MappingProxyType(self._newest)
 
     def model(self, type: str) -> type[Event]:
-        """The newest model of a type. Raises UnknownType."""
+        """Returns the newest model of a type. Raises UnknownType."""
         try:
             return self._newest[type]
         except KeyError:
             raise UnknownType(f"no event type {type[:128]!r}") from None
 
     def wire_name(self, type: str, version: int) -> str:
-        """The `ce_type` of a type and version. Raises UnknownType, UnknownVersion."""
+        """Returns the `ce_type` of a type and version. Raises UnknownType, UnknownVersion."""
         if (type, version) not in self._known:
             raise self._unknown(type, version)
         return f"{wire_base(self._newest[type].owner, type)}.v{version}"
 
     def parse_wire_name(self, name: str) -> tuple[str, int]:
-        """The type and version that a `ce_type` names. Raises UnknownType, UnknownVersion."""
+        """Returns the type and version that a `ce_type` names. Raises UnknownType, UnknownVersion."""
         known = self._wire_names.get(name)
         if known is not None:
             return known
@@ -107,7 +107,7 @@ class Registry:
         raise self._unknown(self._types[found[1]], int(found[2]))
 
     def decode(self, type: str, version: int, text: str | bytes) -> Event:
-        """The event of the newest version that this text holds. The hot path is one lookup and pydantic.
+        """Decodes JSON text to an event of the newest version.
 
         Raises UnknownType, UnknownVersion, InvalidData.
         """
@@ -122,11 +122,11 @@ class Registry:
                 != "json_invalid"
             ):
                 raise invalid(error) from None
-        # Python reads what pydantic's parser does not: lone surrogates, deep nesting.
+        # Python's parser accepts lone surrogates and deep nesting, pydantic's does not.
         return self.validate(type, version, canonical.loads(text))
 
     def validate(self, type: str, version: int, data: Any) -> Event:
-        """The event of the newest version in this parsed data: upcast first, validated after.
+        """Makes an event of the newest version from parsed data: converts it first, then validates it.
 
         Raises UnknownType, UnknownVersion, InvalidData.
         """
@@ -139,7 +139,7 @@ class Registry:
             try:
                 data = self._upcasts[type, step](data)
             except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-                # Old data that was never validated meets code that expects it to be whole.
+                # The function expects valid data of its version, and this data was not validated.
                 raise InvalidData(f"not version {step} of {type}: {error.__class__.__name__}") from None
         try:
             return model.model_validate(data, extra=_extra(model))
@@ -155,9 +155,9 @@ class Registry:
 
 
 def _extra(model: type[Event]) -> Literal["ignore"] | None:
-    """Facts ignore what they do not know at any depth, also inside the parts they share with requests, which refuse it.
+    """Returns "ignore" for facts, so that they ignore unknown fields at any depth, also in parts shared with requests.
 
-    Not where a BlobRef may stand: that is told from other objects by having no further field.
+    Returns None for requests, and for events with a BlobRef: a BlobRef is recognised by having no other field.
     """
     return None if model.owner is Owner.OUTSIDE or blob_fields(model) else "ignore"
 
@@ -169,7 +169,7 @@ def _json_decoder(model: type[Event]) -> Callable[[str | bytes], Event]:
 
 
 def invalid(error: ValidationError) -> InvalidData:
-    """The first complaint of a validation, without the value that caused it."""
+    """Converts a validation error to InvalidData for its first wrong field, without the value."""
     details = error.errors(include_url=False, include_context=False, include_input=False)
     first = details[0]
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
@@ -177,15 +177,13 @@ def invalid(error: ValidationError) -> InvalidData:
 
 
 def subject_of(event: Event) -> str | None:
-    """The build or account id an event names in its own data; none for the many facts that leave it to their stream."""
-    # Not getattr: on a pydantic model a name that is not there costs more than the whole decoding.
+    """Returns the build or account id in an event's data. None for the many facts that do not hold it."""
+    # Not getattr: on a pydantic model a missing name takes longer than all of the decoding.
     return event.__dict__.get("build_id" if event.stream == "build" else "account_id")
 
 
 #: The catalogue of this release.
 CATALOGUE: Final = Registry(get_args(AnyEvent), UPCASTS)
-#: (type, version) → model.
-REGISTRY: Final = CATALOGUE.models
 
 decode = CATALOGUE.decode
 validate = CATALOGUE.validate

@@ -1,6 +1,6 @@
-"""JSON Schema of an event's data, in two flavours: open for who reads, closed for who sends requests.
+"""JSON Schemas of the events' data: open ones for readers, closed ones for producers of requests.
 
-Open, because a schema that refuses unknown fields would make every added field a breaking change for its readers.
+Readers get an open schema, because a closed one would make every added field a breaking change.
 """
 
 from typing import Any, Final
@@ -15,12 +15,12 @@ Schema = dict[str, Any]
 
 
 def consumer_schema(model: type[Event]) -> Schema:
-    """What a reader may expect of the data. Unknown fields are allowed everywhere, but in a BlobRef."""
+    """Returns the schema for readers. It allows unknown fields everywhere except in a BlobRef."""
     return _opened(_schema(model, schema_uri(wire_name(model.type, model.version))))
 
 
 def producer_schema(model: type[Event]) -> Schema:
-    """What a request must look like to be let in. Unknown fields are refused."""
+    """Returns the schema for producers of a request. It refuses unknown fields."""
     return _schema(model, schema_uri(f"producer/{wire_name(model.type, model.version)}"))
 
 
@@ -31,7 +31,7 @@ def _schema(model: type[Event], uri: str) -> Schema:
 
 
 def _without_titles(node: Any) -> Any:
-    """Pydantic titles every field with its own name, which says nothing and doubles the text."""
+    """Removes the titles that pydantic gives to fields: they repeat the names and double the text."""
     if isinstance(node, list):
         return [_without_titles(item) for item in node]
     if not isinstance(node, dict):

@@ -1,7 +1,7 @@
-"""The tools an agent has: their names, what they take, and how they are told to the model.
+"""The tools of the agent: their names, inputs, and descriptions for the model.
 
-Data only: the orchestrator shows `schemas()` to the model, the sandbox-gateway validates inputs with the same models.
-Names of fields follow Anthropic's published agent tools where these have the tool.
+The orchestrator sends `schemas()` to the model, and the sandbox-gateway validates inputs with the same models. Field
+names follow Anthropic's published agent tools.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ _Path = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 class ToolInput(BaseModel):
-    """What a tool takes. Unknown fields are refused, so that a model hears of its mistake.
+    """The input of a tool. Refuses unknown fields, so that the model learns of its mistake.
 
-    `effect` parts reads, which run side by side, from calls that change something, which run in order.
-    `needs_sandbox` is false for a tool that only tells.
+    Calls with `effect` read run concurrently; calls with `effect` write run in order. `needs_sandbox` is False for a
+    tool that does nothing in the sandbox.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -154,7 +154,7 @@ class Document(ToolInput):
     content: Annotated[str, Field(min_length=1, max_length=1_000_000)]
 
 
-#: name → what it takes.
+#: Name → input model.
 TOOLS: Final[Mapping[str, type[ToolInput]]] = MappingProxyType(
     {
         model.tool: model
@@ -164,7 +164,7 @@ TOOLS: Final[Mapping[str, type[ToolInput]]] = MappingProxyType(
 
 
 def schemas() -> list[dict[str, Any]]:
-    """The tools in the Messages API's shape: `[{name, description, input_schema}]`, always in one order."""
+    """Returns the tools for the Messages API, `[{name, description, input_schema}]`, always in the same order."""
     return [
         {"name": name, "description": model.description, "input_schema": _schema(model)}
         for name, model in TOOLS.items()
@@ -172,7 +172,7 @@ def schemas() -> list[dict[str, Any]]:
 
 
 def _schema(model: type[ToolInput]) -> dict[str, Any]:
-    """The JSON Schema without titles and without the class's own docstring: the model pays for every word."""
+    """Returns the JSON Schema without titles and class docstrings, because each word costs tokens."""
     schema = model.model_json_schema()
     schema.pop("description", None)
     schema.pop("title", None)

@@ -1,4 +1,4 @@
-"""Every topic, group and header name. Nobody writes one of these by hand elsewhere."""
+"""The names of all topics, consumer groups and headers. No other module spells them."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -18,7 +18,7 @@ CORRELATION_ID: Final = "ce_correlationid"
 CAUSATION_ID: Final = "ce_causationid"
 PARTITION_KEY: Final = "ce_partitionkey"
 DATAREF: Final = "ce_dataref"
-#: Where the flow began. The bare `traceparent` beside it is this hop's.
+#: The trace in which the flow began. `traceparent` belongs to this hop.
 FLOW_TRACEPARENT: Final = "ce_traceparent"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
@@ -34,7 +34,7 @@ FAMILIES: Final[dict[Owner, str]] = {
 
 
 def wire_base(owner: Owner, type: str) -> str:
-    """The `ce_type` of an event type without its version: `nightshift.<family>.<name>`.
+    """Returns the `ce_type` of an event type without its version: `nightshift.<family>.<name>`.
 
     `build.accepted` of the orchestrator is `nightshift.build.accepted`, its `tool_call.requested`
     `nightshift.build.tool_call_requested`.
@@ -45,52 +45,53 @@ def wire_base(owner: Owner, type: str) -> str:
 
 
 def schema_uri(wire: str) -> str:
-    """The `ce_dataschema` of a wire name: where its schema is named, not where it is fetched."""
+    """Returns the `ce_dataschema` of a wire name: the identifier of its schema, which need not be reachable."""
     return f"https://nightshift.dev/schemas/{wire}.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The topics under a prefix: an installation has its own, and so has every test."""
+    """The topics with one prefix. Each installation has its own prefix, and so has each test."""
 
     prefix: str = "nightshift"
 
-    def _topic(self, family: str) -> str:
+    def family(self, family: str) -> str:
+        """The topic of a family such as `build`."""
         return f"{self.prefix}.{family}.v1"
 
     @property
     def requests(self) -> str:
-        """What producers outside ask."""
-        return self._topic("requests")
+        """Requests from producers outside."""
+        return self.family("requests")
 
     @property
     def build(self) -> str:
         """The orchestrator's facts."""
-        return self._topic("build")
+        return self.family("build")
 
     @property
     def sandbox(self) -> str:
         """The sandbox-gateway's facts."""
-        return self._topic("sandbox")
+        return self.family("sandbox")
 
     @property
     def snapshot(self) -> str:
         """The snapshotter's facts."""
-        return self._topic("snapshot")
+        return self.family("snapshot")
 
     @property
     def budget(self) -> str:
         """The budget's facts, on builds and on accounts."""
-        return self._topic("budget")
+        return self.family("budget")
 
     @property
     def dead_letter(self) -> str:
-        """What could not be handled, with its reason."""
-        return self._topic("dead-letter")
+        """Records that a consumer could not handle, with the reason."""
+        return self.family("dead-letter")
 
     @property
     def facts(self) -> tuple[str, ...]:
-        """The topics that the relay writes."""
+        """The topics that the relay publishes to."""
         return (self.build, self.sandbox, self.snapshot, self.budget)
 
     @property
@@ -99,17 +100,17 @@ class Topics:
         return (self.requests, *self.facts, self.dead_letter)
 
     def of(self, event: type[Event]) -> str:
-        """The topic an event type travels on: its owner's."""
-        return self._topic(FAMILIES[event.owner])
+        """Returns the topic of an event type, which is that of its owner."""
+        return self.family(FAMILIES[event.owner])
 
     def group(self, service: str, topic: str) -> str:
-        """The consumer group of a service on one topic: `<prefix>.<service>.<family>`.
+        """Returns the consumer group of a service for one topic: `<prefix>.<service>.<family>`.
 
-        One group per topic, so that members with different subscriptions never meet in one rebalance.
+        Each topic has a group of its own, so that all members of a group have the same subscription.
         """
         family = topic.removeprefix(f"{self.prefix}.").removesuffix(".v1")
         return f"{self.prefix}.{service}.{family}"
 
     def replica_group(self, service: str, topic: str, replica_id: str) -> str:
-        """The group of one replica that reads everything on a topic, beside its like."""
+        """Returns the consumer group of one replica that reads the whole topic."""
         return f"{self.group(service, topic)}.{replica_id}"

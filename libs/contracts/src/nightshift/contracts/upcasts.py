@@ -1,4 +1,4 @@
-"""How older data becomes newer: one small pure function per type and version, named like `build_requested_v1_to_v2`.
+"""Functions that convert older data to the next version: one for each type and version, `build_requested_v1_to_v2`.
 
 Each takes the data of its version and returns a new dict of the next. Validation comes after the last step.
 """

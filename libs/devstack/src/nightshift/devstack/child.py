@@ -1,4 +1,4 @@
-"""A child process that cannot outlive us: started, watched and ended by its pid, with its output in a log file."""
+"""A child process that cannot outlive its parent: started and watched by process id, with its output in a file."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """What to run. `death_signal` is what the kernel sends it when we die (Linux only)."""
+    """What to run, and as whom. The kernel sends `death_signal` to the child when its parent dies (Linux only)."""
 
     name: str
     argv: Sequence[str]
@@ -34,7 +34,7 @@ class ChildSpec:
 
 
 class _Process(Protocol):
-    """What a Child needs of `subprocess.Popen`."""
+    """The part of `subprocess.Popen` that `Child` uses."""
 
     @property
     def pid(self) -> int: ...
@@ -43,8 +43,8 @@ class _Process(Protocol):
     def send_signal(self, sig: int) -> None: ...
 
 
-class Adopted:
-    """A child that somebody else forked and the kernel gave to us."""
+class AdoptedProcess:
+    """A process that the fork server forked and that this process has adopted. Offers the same calls as Popen."""
 
     def __init__(self, pid: int) -> None:
         Child.unreaped.add(pid)
@@ -52,16 +52,16 @@ class Adopted:
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        """Its exit code, negative for a signal; none while it runs."""
+        """Return the exit code, negative for a signal, or None while the process runs."""
         return self._take(os.WNOHANG)
 
     def wait(self) -> int:
-        """Its exit code, once it has ended."""
+        """Wait, blocking, until the process ends, and return its exit code."""
         code = self._take(0)
         return 255 if code is None else code
 
     def send_signal(self, sig: int) -> None:
-        """Nothing happens when it has ended."""
+        """Send a signal. Does nothing when the process has ended."""
         if self.poll() is None:
             os.kill(self.pid, sig)
 
@@ -70,16 +70,16 @@ class Adopted:
             try:
                 pid, status = os.waitpid(self.pid, options)
             except ChildProcessError:
-                self._code = 255  # it ended before we knew that it was ours
+                self._code = 255  # it ended before it was adopted
             else:
                 self._code = os.waitstatus_to_exitcode(status) if pid else None
         return self._code
 
 
 class Child:
-    """One running process. Not bound to an event loop: it may be started in one and stopped in another."""
+    """One running process. It may be started in one event loop and stopped in another."""
 
-    #: Process ids of children whose exit code was not taken yet.
+    #: Process ids of children whose exit code nobody has collected yet.
     unreaped: ClassVar[set[int]] = set()
 
     def __init__(self, spec: ChildSpec, process: _Process) -> None:
@@ -88,7 +88,7 @@ class Child:
 
     @classmethod
     def start(cls, spec: ChildSpec) -> "Child":
-        """Start it. Raises BinaryMissing when the program cannot be run."""
+        """Start the process. Raises BinaryMissing when the program cannot be run."""
         spec.log.parent.mkdir(parents=True, exist_ok=True)
         with spec.log.open("ab") as log:
             try:
@@ -102,7 +102,7 @@ class Child:
                     user=spec.user,
                     group=spec.group,
                     extra_groups=None if spec.user is None else [],
-                    # Ctrl-C of a terminal goes to its whole process group; we alone decide in which order children end.
+                    # Ctrl-C of a terminal reaches a whole process group; the supervisor decides in which order children end.
                     start_new_session=True,
                     preexec_fn=die_with_parent(spec.death_signal),  # noqa: PLW1509 - one prctl, no lock is taken
                 )
@@ -116,18 +116,18 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self._process.pid
 
     def poll(self) -> int | None:
-        """Its exit code, negative for a signal; none while it runs."""
+        """Return the exit code, negative for a signal, or None while the process runs."""
         code = self._process.poll()
         if code is not None:
             self.unreaped.discard(self.pid)
         return code
 
     async def wait(self) -> int:
-        """Wait until it has ended, without a thread where the kernel can tell us."""
+        """Wait until the process ends and return its exit code. Uses a process descriptor where the kernel has them."""
         if not hasattr(os, "pidfd_open"):
             while (code := self.poll()) is None:  # noqa: ASYNC110 - nothing sets an event
                 await asyncio.sleep(_POLL_SECONDS)
@@ -147,11 +147,11 @@ class Child:
         return code
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal; nothing happens when it has ended."""
+        """Send a signal. Does nothing when the process has ended."""
         self._process.send_signal(number)
 
     async def stop(self, *, patience: float = 5.0) -> int:
-        """Ask it to end, and kill it when it has not ended after `patience` seconds. Returns the exit code."""
+        """Send the stop signal, and SIGKILL after `patience` seconds. Returns the exit code."""
         if self.poll() is None:
             self.signal(self.spec.stop_signal)
             with contextlib.suppress(TimeoutError):
@@ -160,12 +160,12 @@ class Child:
         return await self.wait()
 
     def log_tail(self, lines: int = 12) -> str:
-        """The last lines it wrote, for an error message."""
+        """Return the last lines of the log, for an error message."""
         return log_tail(self.spec.log, lines)
 
 
 def log_tail(path: Path, lines: int = 12) -> str:
-    """The last lines of a log file; a sentence when there is nothing."""
+    """Return the last lines of a log file, or a sentence when it is missing or empty."""
     try:
         text = path.read_bytes()[-16_384:].decode("utf-8", "replace")
     except OSError:
@@ -174,15 +174,20 @@ def log_tail(path: Path, lines: int = 12) -> str:
 
 
 def die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
-    """A function for the child, between fork and exec, that ties its life to ours; none where the kernel cannot."""
+    """Return a function that the child calls between fork and exec: the kernel then signals it when its parent dies.
+
+    Returns None outside Linux.
+    """
     if not sys.platform.startswith("linux"):
         return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl  # loaded here: after a fork only the call itself is safe
+    prctl = ctypes.CDLL(
+        None, use_errno=True
+    ).prctl  # looked up before the fork: after it only the call itself is safe
     parent = os.getpid()
 
     def tie() -> None:
         prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
-        if os.getppid() != parent:  # we died before the tie held
+        if os.getppid() != parent:  # the parent died before the call
             os._exit(1)
 
     return tie

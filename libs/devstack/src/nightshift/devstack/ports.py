@@ -1,7 +1,7 @@
-"""Which TCP port a server gets: one below the range that outgoing connections draw from.
+"""Chooses TCP ports for servers, below the range that the kernel gives to outgoing connections.
 
-A port from that range could be taken by any outgoing connection between the death of a server and its restart. Nobody
-can reserve a port for another process, so whoever starts a server on a drawn port tries again when it lost the race.
+An outgoing connection could take a port of that range between the death of a server and its restart. No process can
+reserve a port for another, so `start_ready` tries another port when a drawn one was taken meanwhile.
 """
 
 import random
@@ -13,9 +13,9 @@ _TRIES = 200
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on this loopback port now."""
+    """Return whether a server could listen on this loopback port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # Servers set it too: connections of a former server in TIME_WAIT do not keep them from listening.
+        # Servers set it too, so connections of an earlier server in TIME_WAIT do not stop them.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
@@ -25,7 +25,10 @@ def is_free(port: int) -> bool:
 
 
 def draw_port() -> int:
-    """A free loopback port, drawn at random so that stacks which start together do not draw the same one."""
+    """Return a free loopback port, drawn at random so that stacks that start together draw different ones.
+
+    Raises OSError when 200 draws find none.
+    """
     for _ in range(_TRIES):
         port = random.randrange(_LOW, _HIGH)  # noqa: S311 - not a secret
         if is_free(port):

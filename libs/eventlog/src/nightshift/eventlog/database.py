@@ -1,6 +1,6 @@
-"""PostgreSQL for the adapters: one pool, the primary only, each error translated once, and patience while it is away.
+"""Connections to the PostgreSQL primary for the adapters: a pool, retries, and the translation of errors.
 
-The only importer of asyncpg beside what needs a connection of its own (a session lock, LISTEN, migrations).
+Other modules import asyncpg only when they need a connection of their own (session locks, migrations).
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from nightshift.eventlog.errors import ConfigurationError, Fault, NightshiftErro
 
 _log = structlog.get_logger(__name__)
 
-#: What passes by itself: the connection, a restart, a demoted primary, no slot, no room, a lock, a cancelled statement.
+#: Errors that pass: a lost connection, a restart, a demoted primary, no free slot, no space, a lock, a cancellation.
 _TRANSIENT: tuple[type[BaseException], ...] = (
     OSError,
     TimeoutError,
@@ -30,13 +30,13 @@ _TRANSIENT: tuple[type[BaseException], ...] = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.TransactionIntegrityConstraintViolationError,
-    asyncpg.InvalidCachedStatementError,  # a migration changed what a prepared statement stands on
+    asyncpg.InvalidCachedStatementError,  # a migration changed a table of a prepared statement
     asyncpg.exceptions.TargetServerAttributeNotMatched,
 )
 _LISTEN_CHECK_S = 15.0
 _BACKOFF = Backoff(first_s=0.02, cap_s=1.0)
-#: The server answered with an error, or the caller's arguments were wrong: the connection can be used again.
-_GOOD_AS_BEFORE = (asyncpg.PostgresError, asyncpg.DataError)
+#: After these errors the connection can be used again: the server answered, or the arguments were wrong.
+_REUSABLE_AFTER = (asyncpg.PostgresError, asyncpg.DataError)
 _MISCONFIGURED: tuple[type[BaseException], ...] = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
@@ -52,31 +52,29 @@ _NOT_MIGRATED: tuple[type[BaseException], ...] = (
 
 #: The first major version that knows `transaction_timeout`.
 _ENDS_TRANSACTIONS = 17
-#: The UUID that asyncpg reads and writes without a detour. It is the standard library's to everybody else.
+#: asyncpg's own UUID, which it reads and writes without a conversion. A subclass of the standard library's.
 Uuid = asyncpg.pgproto.pgproto.UUID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PgConfig:
-    """Where the primary is, and how long to wait. Seconds."""
+    """The address of the primary and the time limits, in seconds."""
 
     dsn: str = field(repr=False)
     application_name: str = "nightshift"
     max_connections: int = 8
     connect_timeout: float = 5.0
     statement_timeout: float = 30.0
-    transaction_timeout: float = (
-        30.0  # the server ends a session that keeps it waiting in a transaction for so long
-    )
-    patience: float = 60.0  # how long a call waits for a server that is away before it raises Unavailable
+    transaction_timeout: float = 30.0  # the server ends a session that idles in a transaction for so long
+    patience: float = 60.0  # how long a call is retried before it raises Unavailable
 
 
 @dataclass(slots=True)
 class _Session:
     """A connection with its prepared statements.
 
-    asyncpg's own pool takes 60 µs a statement to hand out a connection and to take it back, a third of an append. This
-    is what is left of a pool when nothing ever changes a session.
+    asyncpg's pool takes 60 µs a statement to hand out a connection and to take it back, a third of an append. A pool
+    whose sessions never change needs none of that.
     """
 
     connection: asyncpg.Connection
@@ -84,30 +82,30 @@ class _Session:
 
 
 class Database:
-    """Connections to the primary. A statement is prepared once on each; it is one round trip and commits itself."""
+    """Connections to the primary. Each statement is prepared once per connection and autocommits."""
 
     def __init__(
         self, config: PgConfig, *, refusals: Mapping[str, Callable[[str], NightshiftError]] | None = None
     ) -> None:
-        """`refusals`: what an own SQLSTATE means."""
+        """`refusals` maps an own SQLSTATE to the error that it raises."""
         self._config = config
         self._refusals = refusals or {}
         self._idle: list[_Session] = []
         self._slots = asyncio.Semaphore(config.max_connections)
-        self._away = False
+        self._unavailable = False
 
     async def close(self) -> None:
-        """Close the idle connections. Whoever calls has no call under way."""
+        """Close the idle connections. The caller has no call in flight."""
         while self._idle:
             session = self._idle.pop()
             with contextlib.suppress(*_TRANSIENT, asyncpg.InterfaceError):
                 await session.connection.close(timeout=5)
 
     async def fetch(self, query: str, *args: Any) -> list[Any]:
-        """All rows of one statement, committed when this returns.
+        """Execute one statement and return all rows. The statement is committed when this returns.
 
-        While the server is away it is tried again, so the statement must bear being run twice: after a lost answer it
-        may have been committed. Raises Unavailable when patience ends, and what the SQLSTATE means.
+        Retries while the server does not answer, so executing the statement twice must be harmless: it may have been
+        committed before its answer was lost. Raises Unavailable after `patience`, and the error of an own SQLSTATE.
         """
         try:
             return await self._attempt(query, args)
@@ -115,15 +113,15 @@ class Database:
             return await self._try_again(query, args, error)
 
     async def wait_ready(self) -> None:
-        """Return once the server answers as a primary. Raises Unavailable when patience ends."""
+        """Wait until the server answers as a primary. Raises Unavailable after `patience`."""
         await self.fetch("SELECT 1")
 
     async def answers(self) -> bool:
-        """Whether the server answers now, as a primary. Tries once and never raises; that it is away is said."""
+        """Try once. Returns False and logs `postgres.unavailable` when the server does not answer. Never raises."""
         try:
             await self._attempt("SELECT 1", ())
         except Unavailable as error:
-            self._is_away(error)
+            self._note_unavailable(error)
             return False
         except NightshiftError:
             return False
@@ -131,37 +129,37 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection for several statements, such as a transaction. Nothing is tried again."""
+        """Yield a connection for several statements, such as a transaction. Nothing is retried."""
         try:
             session = await self._take(None)
             try:
                 yield session.connection
             except BaseException as error:
-                self._give_back(session, error)
+                self._release(session, error)
                 raise
-            self._give_back(session)
+            self._release(session)
         except Exception as error:
             raise self._translate(error) from error
 
     async def listen(
-        self, channel: str, hear: Callable[[str], None], *, on_ready: Callable[[], None]
+        self, channel: str, on_payload: Callable[[str], None], *, on_ready: Callable[[], None]
     ) -> None:
-        """Call `hear` with each payload of a NOTIFY, on a connection beside the others, until it breaks.
+        """Call `on_payload` with the payload of each NOTIFY, on an extra connection, until the connection breaks.
 
-        Raises what that means, Unavailable as a rule.
+        Calls `on_ready` once it listens. Raises the translated error, usually Unavailable.
         """
         try:
             connection = await self._connect()
             try:
                 closed = asyncio.Event()
                 connection.add_termination_listener(lambda _: closed.set())
-                await connection.add_listener(channel, lambda _1, _2, _3, payload: hear(str(payload)))
+                await connection.add_listener(channel, lambda _1, _2, _3, payload: on_payload(str(payload)))
                 on_ready()
                 while not closed.is_set():
                     try:
                         async with asyncio.timeout(_LISTEN_CHECK_S):
                             await closed.wait()
-                    except TimeoutError:  # the far end may be gone without a word
+                    except TimeoutError:  # the server may have disappeared silently
                         await connection.fetchval("SELECT 1", timeout=self._config.connect_timeout)
                 raise Unavailable("PostgreSQL: the listening connection was closed")
             finally:
@@ -170,9 +168,9 @@ class Database:
             raise self._translate(error) from error
 
     async def _attempt(self, query: str, args: tuple[Any, ...]) -> list[Any]:
-        # The hot path of every service. The time limit is asyncpg's own: asyncio.timeout and a context manager a
-        # statement would be a sixth of what an append costs its client.
-        limit, was_away = self._config.statement_timeout, self._away
+        # The hot path of every service. Uses asyncpg's time limit: asyncio.timeout and a context manager for each
+        # statement would add a sixth to the client's cost of an append.
+        limit, was_unavailable = self._config.statement_timeout, self._unavailable
         try:
             session = await self._take(limit)
             try:
@@ -182,20 +180,20 @@ class Database:
                     session.statements[query] = statement
                 rows: list[Any] = await statement.fetch(*args, timeout=limit)
             except BaseException as error:
-                self._give_back(session, error)
+                self._release(session, error)
                 raise
-            self._give_back(session)
+            self._release(session)
         except Exception as error:
             raise self._translate(error) from error
-        if was_away and self._away:  # what was asked before it went is no sign of its return
-            self._came_back()
+        if was_unavailable and self._unavailable:  # a call from before the outage proves nothing
+            self._note_recovered()
         return rows
 
     async def _try_again(self, query: str, args: tuple[Any, ...], error: Unavailable) -> list[Any]:
         loop = asyncio.get_running_loop()
         deadline, retry = loop.time() + self._config.patience, RetryDelay(_BACKOFF, random.random)
         while (left := deadline - loop.time()) > 0:
-            self._is_away(error)
+            self._note_unavailable(error)
             await asyncio.sleep(min(left, retry.after_failure()))
             try:
                 return await self._attempt(query, args)
@@ -203,18 +201,17 @@ class Database:
                 error = again
         raise error
 
-    def _is_away(self, error: Unavailable) -> None:
-        if not self._away:
-            self._away = True
-            _log.warning("postgres.away", error=str(error), patience_s=self._config.patience)
+    def _note_unavailable(self, error: Unavailable) -> None:
+        if not self._unavailable:
+            self._unavailable = True
+            _log.warning("postgres.unavailable", error=str(error), patience_s=self._config.patience)
 
-    def _came_back(self) -> None:
-        # Said by whoever is answered first: those who waited may have given up.
-        self._away = False
-        _log.info("postgres.back")
+    def _note_recovered(self) -> None:
+        self._unavailable = False
+        _log.info("postgres.recovered")
 
     async def _take(self, seconds: float | None) -> _Session:
-        """An idle session or a new one. Raises TimeoutError when none is free in time."""
+        """Return an idle session or a new one. Raises TimeoutError when none is free in time."""
         if self._slots.locked():
             async with asyncio.timeout(seconds):
                 await self._slots.acquire()
@@ -229,9 +226,9 @@ class Database:
             self._slots.release()
             raise
 
-    def _give_back(self, session: _Session, error: BaseException | None = None) -> None:
-        # Cut or cancelled in the middle: nobody knows what it will say next.
-        if error is not None and (not isinstance(error, _GOOD_AS_BEFORE) or isinstance(error, _TRANSIENT)):
+    def _release(self, session: _Session, error: BaseException | None = None) -> None:
+        # Interrupted in the middle of a statement: the protocol state is unknown.
+        if error is not None and (not isinstance(error, _REUSABLE_AFTER) or isinstance(error, _TRANSIENT)):
             session.connection.terminate()
         self._keep(session)
         self._slots.release()
@@ -245,12 +242,12 @@ class Database:
         self._idle.append(session)
 
     async def _connect(self) -> asyncpg.Connection:
-        # Whoever is paused in a transaction holds its locks, a shard's among them, and nobody appends there meanwhile.
+        # A session paused in a transaction holds its locks, such as that of a shard, and blocks every other writer.
         limit = f"{int(self._config.transaction_timeout * 1000)}ms"
         connection = await asyncpg.connect(
             self._config.dsn,
             timeout=self._config.connect_timeout,
-            # A standby may lag, or belong to a history that is no more: it is never asked.
+            # A standby may lag or belong to an abandoned timeline, so it is never used.
             target_session_attrs="primary",
             server_settings={
                 "application_name": self._config.application_name,
@@ -259,7 +256,7 @@ class Database:
         )
         if connection.get_server_version().major >= _ENDS_TRANSACTIONS:
             try:
-                # Also between the halves of a statement, where the other limit does not look.
+                # The idle limit does not apply between preparing and executing a statement; this one does.
                 await connection.execute(
                     f"SET transaction_timeout = '{limit}'", timeout=self._config.connect_timeout
                 )
@@ -269,7 +266,7 @@ class Database:
         return connection
 
     def _translate(self, error: Exception) -> Exception:
-        """What an error of asyncpg means; any other is passed through."""
+        """Return the error of ours for one of asyncpg. Returns any other error unchanged."""
         if isinstance(error, asyncpg.PostgresError) and error.sqlstate in self._refusals:
             return self._refusals[error.sqlstate](_line(error))
         if isinstance(error, _TRANSIENT):
@@ -285,7 +282,7 @@ class Database:
         if isinstance(error, asyncpg.PostgresError | asyncpg.DataError):
             return Fault(f"PostgreSQL: {_line(error)}")
         if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
-            # asyncpg says so of a connection that broke between two statements.
+            # asyncpg raises these for a connection that broke between two statements.
             return Unavailable(f"PostgreSQL: {_line(error)}")
         return error
 

@@ -1,19 +1,19 @@
-"""Every error of the ground, in three branches. The branch decides what happens to the message that met it.
+"""All errors of Nightshift, in three branches. The branch decides what happens to the message whose handling failed.
 
 NightshiftError
-├── Refused        what was asked cannot be done; trying again gives the same: dead letter at once
+├── Refused        the request cannot be done, now or later: dead letter at once
 │   ├── VersionConflict, EventIdReused, ForeignEventType, StreamClosed   (the log's own SQLSTATEs)
 │   ├── NotFound, ConfigurationError
 │   └── BadMessage     cannot be decoded or is not allowed here; names the field
-├── Transient      the world's fault, now: tried again with backoff, then dead letter
-└── Fault          ours: dead letter at once, logged with its stack
+├── Transient      a dependency does not answer now: retried with backoff, then dead letter
+└── Fault          a defect in our code or data: dead letter at once, logged with its stack
 
-An exception from outside this tree is a Fault.
+An exception outside this tree counts as a Fault.
 """
 
 
 class NightshiftError(Exception):
-    """The root. `hint` says what a person can do about it."""
+    """The root of all errors. `hint` tells a person what to do."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -21,23 +21,23 @@ class NightshiftError(Exception):
 
 
 class Refused(NightshiftError):
-    """What was asked cannot be done, now or later. Never retried."""
+    """The request cannot be done, now or later. Never retried."""
 
 
 class Transient(NightshiftError):
-    """Something outside is not there or too busy. Retried with backoff."""
+    """A dependency is unreachable or overloaded. Retried with backoff."""
 
 
 class Fault(NightshiftError):
-    """A broken promise of our own code or data. Never retried."""
+    """A defect in our own code or data. Never retried."""
 
 
 class VersionConflict(Refused):
-    """The stream is not at the expected version: somebody else appended. Fold and decide again. SQLSTATE NS001."""
+    """Another writer appended first; fold and decide again. SQLSTATE NS001."""
 
 
 class EventIdReused(Refused):
-    """An event with this id is in the log with other content. SQLSTATE NS002."""
+    """The log has an event with this id and other content. SQLSTATE NS002."""
 
 
 class ForeignEventType(Refused):
@@ -45,11 +45,11 @@ class ForeignEventType(Refused):
 
 
 class StreamClosed(Refused):
-    """The build has ended, and this event type is not one that may follow an end. SQLSTATE NS004."""
+    """The build has ended, and this event type may not follow an end. SQLSTATE NS004."""
 
 
 class BadMessage(Refused):
-    """A message that cannot be decoded, or that must not come this way. `field` names the place."""
+    """A message cannot be decoded or is not allowed on this topic. `field` names the wrong field."""
 
     def __init__(self, message: str, *, field: str | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -57,7 +57,7 @@ class BadMessage(Refused):
 
 
 class NotFound(Refused):
-    """What was named (a build, an object, a dead letter) is not there."""
+    """The named build, object or dead letter does not exist."""
 
 
 class Unavailable(Transient):
@@ -65,4 +65,4 @@ class Unavailable(Transient):
 
 
 class ConfigurationError(Refused):
-    """A setting is missing or wrong; the message names it."""
+    """A setting is missing or wrong. The message names it."""

@@ -1,4 +1,4 @@
-"""Large fields: over the inline limit a field goes to the object store by its digest, and a reference is appended."""
+"""Stores fields over the inline limit in the object store, by digest, and puts a reference into the event."""
 
 import asyncio
 from functools import cache
@@ -15,12 +15,12 @@ from nightshift.eventlog.objects.port import ObjectStore
 
 E = TypeVar("E", bound=Event)
 
-#: Bytes of a field (UTF-8 text, or canonical JSON) that stay in the event. Kafka's limit of 1 MiB is then far.
+#: The largest field that stays in the event, in bytes of UTF-8 or canonical JSON. Keeps messages far below 1 MiB.
 INLINE_LIMIT = 32 * 1024
 
 
 async def externalize(event: E, store: ObjectStore) -> E:
-    """The event with each large field in the store and a BlobRef in its place. Done twice, it gives the same."""
+    """Store each large field and return the event with a BlobRef in its place. Idempotent."""
     changes: dict[str, BlobRef] = {}
     for name in sorted(blob_fields(type(event))):
         value = getattr(event, name)
@@ -35,7 +35,7 @@ async def externalize(event: E, store: ObjectStore) -> E:
 
 
 async def materialize(event: E, store: ObjectStore) -> E:
-    """The event with what its references stand for. Raises NotFound, and Fault when the bytes are not those."""
+    """Return the event with its references replaced. Raises NotFound, and Fault when a digest does not match."""
     changes: dict[str, Any] = {}
     for name in sorted(blob_fields(type(event))):
         value = getattr(event, name)
@@ -46,7 +46,7 @@ async def materialize(event: E, store: ObjectStore) -> E:
 
 
 def blob_key(digest: str) -> str:
-    """Where a blob of this SHA-256 (hex) is kept."""
+    """Return the object key of a blob with this SHA-256 digest (hex)."""
     return f"blobs/{digest}"
 
 
@@ -54,14 +54,16 @@ async def _fetch(reference: BlobRef, store: ObjectStore) -> bytes:
     digest = reference.ref.removeprefix("sha256:")
     body = await store.get(blob_key(digest))
     if len(body) != reference.bytes or await asyncio.to_thread(_digest, body) != digest:
-        raise Fault(f"blob {digest}: what is stored has another digest", hint="the object store changed it")
+        raise Fault(
+            f"blob {digest}: the stored bytes have another digest", hint="the object store changed it"
+        )
     return body
 
 
 def _is_small(value: Any) -> bool:
-    """Whether it may stay, told without making its bytes. False: nobody knows yet.
+    """Whether the value certainly fits inline, without encoding it. False when only encoding it can tell.
 
-    Nearly every event is small, and a thread for each of its fields would cost more than all the rest of its append.
+    Nearly every event is small. Encoding each field in a thread would cost more than the rest of its append.
     """
     if isinstance(value, dict) and "ref" in value:
         return False
@@ -72,9 +74,9 @@ def _is_small(value: Any) -> bool:
 
 
 def _room_left(value: Any, room: int) -> int:
-    """What is left of `room` bytes after this value, written in the widest way JSON has; negative when not enough.
+    """Return the bytes left of `room` after this value in its longest JSON form; negative when it does not fit.
 
-    A character is six bytes at most (`\\u0000`; beyond the basic plane it is a pair, twelve), and a few around it.
+    A character takes six bytes at most (`\\u0000`), or twelve beyond the basic plane (a surrogate pair).
     """
     if room < 0:
         return room
@@ -94,7 +96,7 @@ def _room_left(value: Any, room: int) -> int:
 
 
 def _large_body(value: Any) -> bytes | None:
-    """What is to be stored, or none when the value may stay. Lone surrogates are kept: a tool may print anything."""
+    """Return the bytes to store, or None when the value stays inline. Keeps lone surrogates, which tools may print."""
     if isinstance(value, str):
         body = value.encode(errors="surrogatepass")
         return body if len(body) > INLINE_LIMIT else None
@@ -118,7 +120,7 @@ def _is_text(model: type[Event], name: str) -> bool:
 
 
 def _holds_text(annotation: Any) -> bool:
-    if get_origin(annotation) in (dict, tuple):  # JSON, whatever its keys are
+    if get_origin(annotation) in (dict, tuple):  # stored as JSON
         return False
     return annotation is str or any(map(_holds_text, get_args(annotation)))
 

@@ -1,4 +1,4 @@
-"""The event log in this process, for tests and simulation. It passes the conformance suite of the port."""
+"""An in-memory event log for tests and simulation."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
-from nightshift.contracts.model import Event, Owner, PendingKind
+from nightshift.contracts.model import OPENS_ONLY_WITH, Event, Owner, PendingKind
 from nightshift.contracts.registry import CATALOGUE
 from nightshift.eventlog.errors import (
     EventIdReused,
@@ -51,7 +51,7 @@ class _Stream:
 
 @dataclass(slots=True)
 class MemoryTables:
-    """What a database would hold; several logs over it are several services on one log."""
+    """The tables of the log. Several logs over one instance act as several services on one database."""
 
     streams: dict[str, _Stream] = field(default_factory=dict)
     shards: dict[int, list[Row]] = field(default_factory=lambda: {shard: [] for shard in range(SHARDS)})
@@ -60,7 +60,7 @@ class MemoryTables:
     position: int = 0
 
     def copy(self) -> "MemoryTables":
-        """As it stands now, to be kept when a transaction fails."""
+        """Return a copy, from which a failed transaction can be rolled back."""
         return MemoryTables(
             {name: replace(one, rows=list(one.rows)) for name, one in self.streams.items()},
             {shard: list(rows) for shard, rows in self.shards.items()},
@@ -70,7 +70,7 @@ class MemoryTables:
         )
 
     def restore(self, before: "MemoryTables") -> None:
-        """Back to a copy."""
+        """Restore a copy."""
         self.streams, self.shards = before.streams, before.shards
         self.by_id, self.pending, self.position = before.by_id, before.pending, before.position
 
@@ -80,7 +80,7 @@ def _utc_now() -> datetime:
 
 
 class MemoryEventLog:
-    """The log's port over `tables`. `owner` none is the superuser, who may append every type."""
+    """Implements EventLog over `tables`. With `owner` None it may append every event type."""
 
     def __init__(
         self,
@@ -100,11 +100,11 @@ class MemoryEventLog:
     async def append(
         self, stream_id: str, events: Sequence[NewEvent], *, expected_version: int | None = None
     ) -> Appended:
-        """See the port."""
+        """Implements the port."""
         return (await self.append_all([Append(stream_id, events, expected_version)]))[0]
 
     async def append_all(self, appends: Sequence[Append]) -> tuple[Appended, ...]:
-        """See the port."""
+        """Implements the port."""
         prepared = [prepare(one.stream_id, one.events, actor=self._actor) for one in appends]
         changes = [pending_changes(one.stream_id, one.events) for one in appends]
 
@@ -128,7 +128,7 @@ class MemoryEventLog:
         backwards: bool = False,
         limit: int | None = None,
     ) -> AsyncIterator[RecordedEvent]:
-        """See the port."""
+        """Implements the port."""
 
         def read() -> list[Row]:
             stream = self.tables.streams.get(stream_id)
@@ -139,7 +139,7 @@ class MemoryEventLog:
             yield recorded(row)
 
     async def read_shards(self, cursors: Mapping[int, int], *, limit: int) -> Sequence[Row]:
-        """See the port."""
+        """Implements the port."""
 
         def read() -> list[Row]:
             found: list[Row] = []
@@ -152,7 +152,7 @@ class MemoryEventLog:
     async def read_open_streams(
         self, shards: Sequence[int], *, after: tuple[str, int] = ("", 0), limit: int
     ) -> Sequence[Row]:
-        """See the port."""
+        """Implements the port."""
 
         def read() -> list[Row]:
             waiting = {item.stream_id for item in self.tables.pending.values()}
@@ -167,7 +167,7 @@ class MemoryEventLog:
     async def pending(
         self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
     ) -> Sequence[PendingItem]:
-        """See the port."""
+        """Implements the port."""
 
         def read() -> list[PendingItem]:
             items = [item for item in self.tables.pending.values() if item.kind is kind]
@@ -180,7 +180,7 @@ class MemoryEventLog:
         return await self._call("log.pending", read)
 
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:
-        """See the port."""
+        """Implements the port."""
         now, grace = self._now(), timedelta(seconds=grace_s)
 
         def read() -> list[StalePending]:
@@ -197,7 +197,7 @@ class MemoryEventLog:
         return await self._call("log.stale_pending", read)
 
     def _outlived(self, item: PendingItem, now: datetime, grace: timedelta) -> StaleReason | None:
-        """The rules of the SQL function stale_pending, in its order."""
+        """Judge a row by the rules of the SQL function stale_pending, in its order."""
         closed_at = self.tables.streams[item.stream_id].closed_at
         others = {
             (one.kind, one.key) for one in self.tables.pending.values() if one.stream_id == item.stream_id
@@ -222,7 +222,7 @@ class MemoryEventLog:
     def _append(
         self, append: Append, prepared: Sequence[Prepared], changes: Sequence[PendingChange]
     ) -> Appended:
-        """The rules of the SQL function append_events, in its order."""
+        """Append by the rules of the SQL function append_events, in its order."""
         name = append.stream_id
         models = [self._owned(one.type) for one in prepared]
         known = self.tables.streams.get(name)
@@ -279,20 +279,23 @@ class MemoryEventLog:
         self.tables.by_id[event.event_id] = row
 
     def _change_pending(self, name: str, head: int, now: datetime, changes: Sequence[PendingChange]) -> None:
-        for one in changes:
+        pending = self.tables.pending
+        for one in sorted(changes, key=lambda one: one.change.kind in OPENS_ONLY_WITH):
             place = (one.change.kind, one.change.key, name)
             if one.event is not None:
-                self.tables.pending[place] = PendingItem(
-                    one.change.kind, one.change.key, name, head + one.event, now, one.change.due_at
-                )
+                needs = OPENS_ONLY_WITH.get(one.change.kind)
+                if needs is None or any((kind, of) == (needs, name) for kind, _, of in pending):
+                    pending[place] = PendingItem(
+                        one.change.kind, one.change.key, name, head + one.event, now, one.change.due_at
+                    )
                 continue
-            item, through = self.tables.pending.get(place), one.change.through_version
+            item, through = pending.get(place), one.change.through_version
             if item is not None and (through is None or item.version <= through):
-                del self.tables.pending[place]
+                del pending[place]
 
 
 def _again(name: str, prepared: Sequence[Prepared], there: Sequence[Row]) -> Appended:
-    """The answer to an append whose ids are in the log: what was recorded, or a refusal."""
+    """Return what was recorded for an append whose ids are in the log. Raises EventIdReused for other content."""
     same = [(row.stream_id, row.event_id, row.type, row.schema_version, row.data) for row in there] == [
         (name, one.event_id, one.type, one.schema_version, one.data) for one in prepared
     ]

@@ -1,6 +1,6 @@
-"""Brings a database to this release: roles, migrations that were not applied, all functions, the catalogue's types.
+"""Migrates a database to this release: roles, new migrations, all functions, grants, event types.
 
-Forward only, in one transaction under an advisory lock, so that every replica may do it at once.
+Forward only. Runs in one transaction under an advisory lock, so every replica may run it at the same time.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ ON CONFLICT (type) DO UPDATE
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """A numbered file of `sql/migrations`. Once applied anywhere it never changes."""
+    """A numbered file of a `sql/migrations` folder. It never changes after a release."""
 
     name: str
     sql: str
@@ -70,7 +70,7 @@ class Migration:
 
 @dataclass(frozen=True, slots=True)
 class MigrationState:
-    """How one migration stands. `unknown`: applied by a newer release than this one."""
+    """The state of one migration. `unknown`: a newer release applied it."""
 
     name: str
     state: Literal["applied", "waiting", "changed", "unknown"]
@@ -78,9 +78,9 @@ class MigrationState:
 
 
 async def migrate(dsn: str) -> tuple[str, ...]:
-    """Bring the database to this release; the names of the migrations applied now.
+    """Migrate the database to this release. Returns the names of the migrations that this call applied.
 
-    The role must be a superuser, or may create roles and schemas. A database of a newer release is left as it is.
+    Needs a superuser, or a role that may create roles and schemas. Does nothing to a database of a newer release.
     Raises ConfigurationError, Unavailable, and Fault when an applied file has changed.
     """
     async with _connected(dsn) as connection:
@@ -91,7 +91,7 @@ async def migrate(dsn: str) -> tuple[str, ...]:
 
 
 async def status(dsn: str) -> tuple[MigrationState, ...]:
-    """How each migration stands in this database, in their order. Changes nothing.
+    """Return the state of each migration, in order of the names. Changes nothing.
 
     Raises ConfigurationError, Unavailable.
     """
@@ -100,7 +100,7 @@ async def status(dsn: str) -> tuple[MigrationState, ...]:
 
 
 def known_migrations() -> tuple[Migration, ...]:
-    """The migrations of this release, in the order of their numbers."""
+    """Return the migrations of this release, in the order of their numbers."""
     migrations = [
         Migration(entry.name.removesuffix(".sql"), _text(entry))
         for folder in _sql_folders()
@@ -139,8 +139,8 @@ async def _migrate(connection: asyncpg.Connection) -> tuple[str, ...]:
         )
     newer = [one.name for one in states if one.state == "unknown"]
     if newer:
-        # Ours would put older functions over newer tables.
-        _log.warning("migrate.database_is_newer", unknown=newer)
+        # This release would put older functions over newer tables.
+        _log.warning("migration.database_newer", unknown=newer)
         return ()
 
     folders = _sql_folders()
@@ -160,14 +160,14 @@ async def _migrate(connection: asyncpg.Connection) -> tuple[str, ...]:
                 migration.checksum,
             )
             done.append(migration.name)
-            _log.info("migrate.applied", migration=migration.name)
+            _log.info("migration.applied", migration=migration.name)
     await _replace_functions(connection, folders)
     await _sync_types(connection)
     return tuple(done)
 
 
 async def _replace_functions(connection: asyncpg.Connection, folders: Sequence[Traversable]) -> None:
-    # One function may call another whose file comes later.
+    # A function may call another whose file comes later.
     await connection.execute("SET LOCAL check_function_bodies = off")
     for folder in folders:
         for entry in _sql_files(folder / "functions"):
@@ -178,7 +178,7 @@ async def _replace_functions(connection: asyncpg.Connection, folders: Sequence[T
 
 
 async def _sync_types(connection: asyncpg.Connection) -> None:
-    """Types that only a newer release knows stay."""
+    """Insert or update the event types of this release. Keeps types that only a newer release knows."""
     types: list[type[Event]] = [one for one in CATALOGUE.newest.values() if one.owner is not Owner.OUTSIDE]
     await connection.execute(
         _SYNC_TYPES,
@@ -190,7 +190,7 @@ async def _sync_types(connection: asyncpg.Connection) -> None:
 
 
 def role_of(owner: Owner) -> str:
-    """The database role of an owner of event types."""
+    """Return the database role of an owner of event types."""
     return f"nightshift_{owner.value.replace('-', '_')}"
 
 
@@ -237,7 +237,7 @@ async def _connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
             raise
         raise Unavailable(
             f"PostgreSQL: the connection broke: {str(error) or type(error).__name__}",
-            hint="it is done whole or not at all: try again when the server runs",
+            hint="nothing was changed; run it again when the server answers",
         ) from error
     finally:
         await connection.close()

@@ -1,4 +1,4 @@
-"""The log as its users see it. The PostgreSQL adapter and the in-memory one pass the same conformance suite."""
+"""The port of the event log. The PostgreSQL adapter and the in-memory one pass the same conformance suite."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from uuid import UUID
 
 from nightshift.contracts.model import Event, PendingKind
 
-#: How many shards the log has. Within one, position order is commit order.
+#: The number of shards of the log. Within a shard, position order is commit order.
 SHARDS = 64
 
 
@@ -17,21 +17,21 @@ SHARDS = 64
 class NewEvent:
     """An event to append. Its id is derived from `causation_id`, its type and `index`, never drawn.
 
-    `index` tells apart events of one type with one cause: 0, 1, 2… in the order decided.
+    `index` distinguishes events of one type with one cause: 0, 1, 2… in the order of the decision.
     """
 
     data: Event
     causation_id: UUID
     index: int = 0
-    correlation_id: str | None = None  # none: the build or account id
-    actor: str | None = None  # none: the writer's own name, such as `orchestrator/7f3a`
+    correlation_id: str | None = None  # None: the build or account id
+    actor: str | None = None  # None: the writer's own name, such as `orchestrator/7f3a`
     traceparent: str | None = None
 
 
 class RecordedEvent(NamedTuple):
-    """An event as the log (or a message of the bus) tells it. `data` is validated and of the newest version.
+    """An event as the log or a message holds it. `data` is validated and upcast to the newest schema version.
 
-    A tuple, because a log is read by the hundred thousand: a frozen dataclass takes four times as long to make.
+    A tuple, because a frozen dataclass takes four times as long to make and logs are long.
     """
 
     event_id: UUID
@@ -46,13 +46,13 @@ class RecordedEvent(NamedTuple):
 
     @property
     def subject(self) -> str:
-        """The build or account id: the stream's name without its prefix."""
+        """The build or account id: the stream id without its prefix."""
         return self.stream_id.partition("-")[2]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row as it stands, data undecoded: what the relay moves. Within a shard `position` order is commit order."""
+    """A row of the log with undecoded data, as the relay publishes it."""
 
     shard: int
     position: int
@@ -71,7 +71,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """One stream's part of an append. `expected_version` none: any. 0: the stream must not exist yet."""
+    """One stream's part of an append. `expected_version` None: any version. 0: the stream must not exist."""
 
     stream_id: str
     events: Sequence[NewEvent]
@@ -79,9 +79,9 @@ class Append:
 
 
 class Appended(NamedTuple):
-    """What is in the log now for the events of one append, in their order; also when all of it was there before.
+    """The versions and ids of the events of one append, in order. Also returned when the log had all of them before.
 
-    `version` is the stream's head after the append. `fresh` is false when nothing was written.
+    `version` is that of the stream after the append. `fresh` is False when nothing was written.
     """
 
     stream_id: str
@@ -93,7 +93,7 @@ class Appended(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PendingItem:
-    """Something that waits: opened by the event at (`stream_id`, `version`)."""
+    """A pending row: work that an event at (`stream_id`, `version`) opened and no event has closed yet."""
 
     kind: PendingKind
     key: str
@@ -133,20 +133,20 @@ PENDING_ALLOWED: Mapping[PendingKind, timedelta] = MappingProxyType(
 
 
 class EventLog(Protocol):
-    """Append-only. Every call may raise `Unavailable`; after it an append may have been committed: send it again."""
+    """An append-only log. Every call may raise Unavailable. The append may then have been committed: repeat it."""
 
     async def append(
         self, stream_id: str, events: Sequence[NewEvent], *, expected_version: int | None = None
     ) -> Appended:
         """Append to one stream, atomically.
 
-        The same derived ids with the same content return what is there. Raises VersionConflict, EventIdReused,
+        Repeating an append changes nothing and returns what was recorded. Raises VersionConflict, EventIdReused,
         ForeignEventType, StreamClosed.
         """
         ...
 
     async def append_all(self, appends: Sequence[Append]) -> tuple[Appended, ...]:
-        """Append to several streams in one transaction: all of it or none."""
+        """Append to several streams in one transaction. Raises what `append` raises; nothing is appended then."""
         ...
 
     def read_stream(
@@ -158,7 +158,7 @@ class EventLog(Protocol):
         backwards: bool = False,
         limit: int | None = None,
     ) -> AsyncIterator[RecordedEvent]:
-        """The stream's events in version order (or backwards), both bounds inclusive; none if nobody wrote it."""
+        """Yield the stream's events in version order, or backwards. Both bounds are inclusive."""
         ...
 
     async def read_shards(self, cursors: Mapping[int, int], *, limit: int) -> Sequence[Row]:
@@ -171,16 +171,16 @@ class EventLog(Protocol):
     async def read_open_streams(
         self, shards: Sequence[int], *, after: tuple[str, int] = ("", 0), limit: int
     ) -> Sequence[Row]:
-        """Rows of these shards' unfinished streams: not closed, or closed with something pending.
+        """Return rows of the unfinished streams of these shards: open ones, and closed ones with pending rows.
 
-        By stream and version, from just after (stream, version) `after`: the last row of the page before.
+        Sorted by stream and version. `after` is the (stream, version) of the last row of the page before.
         """
         ...
 
     async def pending(
         self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
     ) -> Sequence[PendingItem]:
-        """What of this kind is open, by key; with `due_before` only what is due by then, soonest first."""
+        """Return pending rows of a kind, by key; with `due_before` those due by then, soonest first."""
         ...
 
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:
@@ -194,10 +194,10 @@ class EventLog(Protocol):
 
 
 def build_stream(build_id: str) -> str:
-    """The stream of a build."""
+    """Return the stream id of a build."""
     return f"build-{build_id}"
 
 
 def account_stream(account_id: str) -> str:
-    """The stream of an account's money."""
+    """Return the stream id of an account."""
     return f"account-{account_id}"

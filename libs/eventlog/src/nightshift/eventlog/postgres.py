@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self
 from nightshift.contracts.errors import ContractError
 from nightshift.contracts.model import PendingKind
 from nightshift.contracts.registry import decode
-from nightshift.eventlog.append_notification import Hint
+from nightshift.eventlog.append_notification import AppendNotifier
 from nightshift.eventlog.database import Database, PgConfig, Uuid
 from nightshift.eventlog.errors import (
     EventIdReused,
@@ -31,15 +31,15 @@ from nightshift.eventlog.port import (
 from nightshift.eventlog.prepare import PendingChange, Prepared, pending_changes, prepare, unreadable
 from nightshift.eventlog.shards import shard_of
 
-#: What the log's own SQLSTATEs mean.
+#: The error for each of the log's own SQLSTATEs.
 REFUSALS: Mapping[str, Callable[[str], NightshiftError]] = {
     "NS001": VersionConflict,
     "NS002": EventIdReused,
     "NS003": ForeignEventType,
     "NS004": StreamClosed,
-    # Only a later id of the batch is known, or another shard committed the same id at the same moment.
+    # Only a later id of the batch is known, or another shard just committed the same id.
     "23505": EventIdReused,
-    # A stream's name, a version, a fence: what a CHECK of the schema refuses is refused for good.
+    # A CHECK of the schema: a wrong stream name, version or fence stays wrong.
     "23514": Refused,
 }
 
@@ -80,19 +80,19 @@ _PENDING_DUE = _select(_PENDING, "nightshift.pending_due($1, $2, $3)")
 _LAST_VERSION = 2**63 - 1
 
 
-class _Hints(Protocol):
-    def tell(self, shard: int) -> None: ...
+class _Notifier(Protocol):
+    def notify(self, shard: int) -> None: ...
 
     async def close(self) -> None: ...
 
 
-class _HeldBack:
-    """Hints of a transaction that is not committed yet."""
+class _DelayedNotifier:
+    """Collects the shards of a transaction until it is committed."""
 
     def __init__(self) -> None:
         self.shards: set[int] = set()
 
-    def tell(self, shard: int) -> None:
+    def notify(self, shard: int) -> None:
         self.shards.add(shard)
 
     async def close(self) -> None:
@@ -100,39 +100,39 @@ class _HeldBack:
 
 
 class PostgresEventLog:
-    """The log's port on PostgreSQL. `actor` is the writer's name where an event names none."""
+    """Implements EventLog on PostgreSQL. `actor` is the writer's name in events that name none."""
 
-    def __init__(self, database: Database, *, actor: str, hint: bool = True, page: int = 1000) -> None:
-        """`database` is one of `log_database`. `hint`: tell the relay after each commit. `page`: events a read."""
+    def __init__(self, database: Database, *, actor: str, notify: bool = True, page: int = 1000) -> None:
+        """`database` comes from `log_database`. `notify`: notify the relay after each commit. `page`: rows per read."""
         self._database = database
         self._actor = actor
-        self._hint: _Hints | None = Hint(database) if hint else None
+        self._notifier: _Notifier | None = AppendNotifier(database) if notify else None
         self._page = page
 
     async def close(self) -> None:
-        """Let the last hint leave. The database belongs to whoever made it."""
-        if self._hint is not None:
-            await self._hint.close()
+        """Wait until the last notification was sent. Leaves the database open."""
+        if self._notifier is not None:
+            await self._notifier.close()
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[tuple[Any, Self]]:
-        """A connection, and this log on it: statements and appends that are committed together when the block ends.
+        """Yield a connection and a log on it. Their statements and appends are committed when the block ends.
 
-        Nothing is tried again inside; an error takes all of it back.
+        Nothing is retried inside. An error rolls everything back.
         """
-        held = _HeldBack()
+        delayed = _DelayedNotifier()
         async with self._database.connection() as connection, connection.transaction():
-            within = type(self)(connection, actor=self._actor, hint=False, page=self._page)
-            within._hint = held
+            within = type(self)(connection, actor=self._actor, notify=False, page=self._page)
+            within._notifier = delayed
             yield connection, within
-        if self._hint is not None:
-            for shard in held.shards:
-                self._hint.tell(shard)
+        if self._notifier is not None:
+            for shard in delayed.shards:
+                self._notifier.notify(shard)
 
     async def append(
         self, stream_id: str, events: Sequence[NewEvent], *, expected_version: int | None = None
     ) -> Appended:
-        """See the port."""
+        """Implements the port."""
         prepared = prepare(stream_id, events, actor=self._actor, uuid=Uuid)
         changes = pending_changes(stream_id, events)
         if len(prepared) == 1 and not changes:
@@ -140,7 +140,7 @@ class PostgresEventLog:
         return await self._append_batch(stream_id, prepared, changes, expected_version)
 
     async def append_all(self, appends: Sequence[Append]) -> tuple[Appended, ...]:
-        """See the port."""
+        """Implements the port."""
         if not appends:
             return ()
         prepared = [prepare(one.stream_id, one.events, actor=self._actor, uuid=Uuid) for one in appends]
@@ -168,7 +168,7 @@ class PostgresEventLog:
         backwards: bool = False,
         limit: int | None = None,
     ) -> AsyncIterator[RecordedEvent]:
-        """See the port."""
+        """Implements the port."""
         first, last = from_version, _LAST_VERSION if to_version is None else to_version
         query = _READ_BACKWARDS if backwards else _READ_STREAM
         left = limit
@@ -187,21 +187,21 @@ class PostgresEventLog:
                 left -= size
 
     async def read_shards(self, cursors: Mapping[int, int], *, limit: int) -> Sequence[Row]:
-        """See the port."""
+        """Implements the port."""
         rows = await self._database.fetch(_READ_SHARDS, list(cursors), list(cursors.values()), limit)
         return [Row(*row) for row in rows]
 
     async def read_open_streams(
         self, shards: Sequence[int], *, after: tuple[str, int] = ("", 0), limit: int
     ) -> Sequence[Row]:
-        """See the port."""
+        """Implements the port."""
         rows = await self._database.fetch(_READ_OPEN, list(shards), *after, limit)
         return [Row(*row) for row in rows]
 
     async def pending(
         self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
     ) -> Sequence[PendingItem]:
-        """See the port."""
+        """Implements the port."""
         if due_before is None:
             rows = await self._database.fetch(_PENDING_BY_KEY, kind.value, after_key, limit)
         else:
@@ -209,7 +209,7 @@ class PostgresEventLog:
         return [PendingItem(PendingKind(row[0]), *row[1:]) for row in rows]
 
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:
-        """See the port."""
+        """Implements the port."""
         kinds = [kind.value for kind in PENDING_ALLOWED]
         rows = await self._database.fetch(
             _STALE, kinds, list(PENDING_ALLOWED.values()), timedelta(seconds=grace_s), limit
@@ -231,18 +231,18 @@ class PostgresEventLog:
         shard = shard_of(stream_id)
         rows = await self._database.fetch(_APPEND_ONE, stream_id, shard, expected_version, *event)
         version = rows[0][0]
-        if version < 0:  # it was there before
+        if version < 0:  # the event was in the log before
             return Appended(stream_id, -version, (-version,), (event.event_id,), fresh=False)
-        if self._hint is not None:
-            self._hint.tell(shard)
+        if self._notifier is not None:
+            self._notifier.notify(shard)
         return Appended(stream_id, version, (version,), (event.event_id,), fresh=True)
 
     def _appended(self, stream_id: str, prepared: Sequence[Prepared], row: Any) -> Appended:
         shard, head, versions, fresh = row
         if fresh:
             versions = range(head - len(prepared) + 1, head + 1)
-            if self._hint is not None:
-                self._hint.tell(shard)
+            if self._notifier is not None:
+                self._notifier.notify(shard)
         return Appended(
             stream_id=stream_id,
             version=head,
@@ -253,7 +253,7 @@ class PostgresEventLog:
 
 
 def log_database(config: PgConfig) -> Database:
-    """A database that knows what the log's SQLSTATEs mean."""
+    """Return a database that raises the log's own errors for its SQLSTATEs."""
     return Database(config, refusals=REFUSALS)
 
 
@@ -262,7 +262,7 @@ def _event_arrays(events: Sequence[Prepared]) -> tuple[tuple[Any, ...], ...]:
 
 
 def _batch_arrays(events: Sequence[Prepared]) -> tuple[tuple[Any, ...], ...]:
-    """As `_event_arrays`, for one stream: what all events have in common is sent once."""
+    """Return the columns for one stream. A column whose values are all equal has one element."""
     ids, types, versions, data, correlations, causes, actors, traces = _event_arrays(events)
     return ids, types, versions, data, _once(correlations), causes, _once(actors), _once(traces)
 

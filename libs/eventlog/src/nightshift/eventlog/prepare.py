@@ -1,6 +1,6 @@
-"""From the events of an append to what is stored: ids, canonical text, and the net change of the pending projection.
+"""Turns the events of an append into what is stored: ids, canonical JSON, and the changes of pending rows.
 
-Both adapters start here, so that they store the same.
+Both adapters use it, so that they store the same.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,9 +18,9 @@ from nightshift.eventlog.port import NewEvent, RecordedEvent, Row
 
 
 class Prepared(NamedTuple):
-    """One event as it will be stored, without what only the log knows. In the order the SQL functions take it.
+    """One event as it will be stored. The fields have the order of the SQL functions' parameters.
 
-    A tuple, because it is made for every event and a batch is turned into its columns by one zip.
+    A tuple, so that one zip turns a batch into columns.
     """
 
     event_id: UUID
@@ -35,7 +35,7 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PendingChange:
-    """The net change of one (kind, key). `event`: the place in the batch (1, 2…) of the opening; none closes."""
+    """The net change of one (kind, key). `event` is the place in the batch (1, 2…) that opens it; None closes it."""
 
     change: Pending
     event: int | None
@@ -45,18 +45,18 @@ def _uuid(octets: bytes) -> UUID:
     return UUID(bytes=octets)
 
 
-_make = partial(tuple.__new__, Prepared)  # the constructor of a NamedTuple binds every argument by name first
+_make = partial(tuple.__new__, Prepared)  # faster than the constructor, which binds arguments by name
 
 
 def prepare(
     stream_id: str, events: Sequence[NewEvent], *, actor: str, uuid: Callable[[bytes], UUID] = _uuid
 ) -> tuple[Prepared, ...]:
-    """Encode each event and derive its id. Raises Refused for an empty batch or data without JSON, EventIdReused.
+    """Encode each event and derive its id. `uuid` makes the store's UUID of 16 bytes.
 
-    `uuid`: how the store makes a UUID of 16 bytes.
+    Raises Refused for an empty batch or data that has no JSON form, and EventIdReused.
     """
     if not events:
-        raise Refused(f"stream {stream_id}: an append of nothing")
+        raise Refused(f"stream {stream_id}: the append has no events")
     subject = stream_id.partition("-")[2]
     prepared, ids = [], []
     try:
@@ -90,7 +90,7 @@ def prepare(
 
 
 def pending_changes(stream_id: str, events: Sequence[NewEvent]) -> tuple[PendingChange, ...]:
-    """What the batch opens and closes in the end: the last word for each kind and key."""
+    """Return the net change of a batch for each kind and key."""
     subject = stream_id.partition("-")[2]
     net: dict[tuple[PendingKind, str], PendingChange] = {}
     for place, event in enumerate(events, start=1):
@@ -105,12 +105,12 @@ def pending_changes(stream_id: str, events: Sequence[NewEvent]) -> tuple[Pending
                 net[change.kind, change.key] = PendingChange(
                     Pending(change.kind, change.key, opens=False, through_version=wider), None
                 )
-            # Else the close reaches only what was there before this batch, and the last word stands.
+            # Otherwise the close covers only rows from before this batch, and the change so far stays.
     return tuple(net.values())
 
 
 def recorded(row: Row) -> RecordedEvent:
-    """The row with its data decoded, of the newest version. Raises Fault when this release cannot read it."""
+    """Return the row with decoded data, upcast to the newest version. Raises Fault when this release cannot read it."""
     try:
         data = decode(row.type, row.schema_version, row.data)
     except ContractError as error:
@@ -129,8 +129,8 @@ def recorded(row: Row) -> RecordedEvent:
 
 
 def unreadable(stream_id: str, version: int, error: ContractError) -> Fault:
-    """What to say of an event that is in the log and that this release does not understand."""
+    """Return the error for an event that this release cannot decode."""
     return Fault(
         f"stream {stream_id}, version {version} cannot be read: {error}",
-        hint="was it written by a newer release?",
+        hint="a newer release may have written it: upgrade this process",
     )

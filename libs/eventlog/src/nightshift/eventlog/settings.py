@@ -13,7 +13,7 @@ PREFIX = "NIGHTSHIFT_"
 
 
 class Environment(BaseSettings):
-    """Reads `NIGHTSHIFT_<FIELD>`. An input is never part of an error: it may be a secret in the wrong place."""
+    """Reads `NIGHTSHIFT_<FIELD>` for each field. Errors never contain the value, which may be a misplaced secret."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True
@@ -21,14 +21,14 @@ class Environment(BaseSettings):
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
-        """Read the environment. Raises ConfigurationError that names every wrong variable."""
+        """Read the environment. Raises ConfigurationError, which names every wrong variable."""
         try:
             return cls(**overrides)
         except ValidationError as error:
             raise _named(error, cls) from None
 
     def secrets(self) -> Iterator[str]:
-        """Every secret value that is set, for the log's masking; of an address also its password by itself."""
+        """Yield every secret that is set, so that the log can mask it, and the password of each address by itself."""
         for value in self.__dict__.values():
             if isinstance(value, SecretStr) and (secret := value.get_secret_value()):
                 yield secret
@@ -36,18 +36,18 @@ class Environment(BaseSettings):
 
 
 class PostgresSettings(Environment):
-    """Where the event log is. The DSN may hold a password, so it is kept as a secret."""
+    """The address of the event log. The DSN may contain a password, so it is a secret."""
 
     postgres_dsn: SecretStr = Field(examples=["postgresql://nightshift_relay@127.0.0.1:5432/nightshift"])
 
 
 class ObjectStoreSettings(Environment):
-    """Where large fields, snapshots and oversized dead letters are. Without an endpoint: the vendor's own."""
+    """The object store of large fields, snapshots and oversized dead letters. Default endpoint: that of AWS."""
 
     s3_bucket: str = Field(min_length=1, examples=["nightshift"])
     s3_endpoint: str | None = None
     s3_region: str = "us-east-1"
-    s3_access_key: str | None = None  # none: the vendor's usual chain of credentials
+    s3_access_key: str | None = None  # none: boto3's default chain of credentials
     s3_secret_key: SecretStr | None = None
 
 
@@ -73,7 +73,7 @@ def _such_as(model: type[BaseModel], field: str, variable: str) -> str:
 
 
 def _variable(model: type[BaseModel], field: str) -> str:
-    """The variable of a field: a vendor's own name when the field says so by its alias."""
+    """Return the variable of a field. A field with an alias has the vendor's own variable name."""
     info = model.model_fields.get(field)
     if info is not None:
         return f"{PREFIX}{field.upper()}"

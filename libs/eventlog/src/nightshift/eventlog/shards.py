@@ -1,4 +1,4 @@
-"""The shard of a stream, the same as the SQL function `shard_of` draws."""
+"""Computes the shard of a stream, as the SQL function `shard_of` does."""
 
 from functools import lru_cache
 from hashlib import sha256
@@ -8,5 +8,5 @@ from nightshift.eventlog.port import SHARDS
 
 @lru_cache(maxsize=4096)
 def shard_of(stream_id: str) -> int:
-    """0 to SHARDS - 1, for ever."""
+    """Return the shard of a stream, 0 to SHARDS - 1. It never changes."""
     return sha256(stream_id.encode()).digest()[0] % SHARDS

@@ -1,4 +1,4 @@
-"""The way from a client to a server that is elsewhere, for adapters in memory that a simulation makes remote."""
+"""The network between an in-memory adapter and its simulated server. Only the simulation has one."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
@@ -7,15 +7,15 @@ T = TypeVar("T")
 
 
 class Wire(Protocol):
-    """Takes its time, and loses a request before or an answer after it was done."""
+    """Delays calls, loses requests before they are executed, and loses answers afterwards."""
 
     async def remote(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Raises Unavailable, whether `call` was made or not."""
+        """Await `call` over the network. Raises Unavailable when it was lost; it may have been executed."""
         ...
 
 
 async def called(wire: Wire | None, what: str, work: Callable[[], T]) -> T:
-    """What `work` answers, over the wire where there is one; without, at once."""
+    """Return the result of `work`: over the wire when there is one, else at once."""
 
     async def call() -> T:
         return work()

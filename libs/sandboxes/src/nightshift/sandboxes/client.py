@@ -1,6 +1,6 @@
-"""A sandbox over a channel to the agent inside it: what all drivers have in common.
+"""A sandbox, seen through a channel to the agent inside. All drivers share this code.
 
-What comes back is not trusted: frames are bounded, shapes are checked, and nothing of it becomes a path out here.
+It does not trust the agent's answers: it bounds frames, checks shapes, and uses nothing of them as a path outside.
 """
 
 import asyncio
@@ -10,7 +10,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Literal, Protocol, cast
 
-from nightshift.sandboxes.errors import AnswerCut, FileProblem, FileRefused, SandboxUnavailable
+from nightshift.sandboxes.errors import (
+    AnswerCut,
+    CallRecordLost,
+    FileProblem,
+    FileRefused,
+    SandboxUnavailable,
+)
 from nightshift.sandboxes.port import CallSpec, CallStatus, Entry, ExportedFile, Match
 
 CHUNK: Final = 256 * 1024
@@ -29,7 +35,7 @@ class ByteSource(Protocol):
 
 
 class Channel(Protocol):
-    """One request and its answer. `body` is framed already. Raises SandboxGone, SandboxUnavailable."""
+    """Sends one request and reads its answer. `body` is framed already. Raises SandboxGone and SandboxUnavailable."""
 
     def exchange(
         self, request: Mapping[str, Any], body: AsyncIterator[bytes] | None
@@ -37,7 +43,7 @@ class Channel(Protocol):
 
 
 class Controls(Protocol):
-    """What only the driver can do with a sandbox."""
+    """The operations that each driver implements in its own way."""
 
     async def open_port(self, port: int) -> str: ...
 
@@ -94,7 +100,7 @@ def _status(value: Mapping[str, Any]) -> CallStatus:
 
 
 class AgentSandbox:
-    """The port's Sandbox."""
+    """Implements Sandbox."""
 
     def __init__(
         self, sandbox_id: str, driver: Literal["local", "e2b"], *, channel: Channel, controls: Controls
@@ -102,7 +108,7 @@ class AgentSandbox:
         self._id = sandbox_id
         self._driver: Literal["local", "e2b"] = driver
         self._channel = channel
-        self._controls = controls
+        self._generation: str | None = None
         self.open_port = controls.open_port
         self.pause = controls.pause
         self.kill = controls.kill
@@ -120,6 +126,7 @@ class AgentSandbox:
     async def _ask(
         self, request: Mapping[str, Any], *, body: AsyncIterator[bytes] | None = None, timeout_s: float = 60
     ) -> AsyncIterator[tuple[dict[str, Any], ByteSource]]:
+        request = {"generation": self._generation, **request}
         try:
             async with asyncio.timeout(timeout_s), self._channel.exchange(request, body) as source:
                 answer = await _read_json(source)
@@ -132,6 +139,8 @@ class AgentSandbox:
     @staticmethod
     def _refusal(answer: Mapping[str, Any]) -> Exception:
         kind, message = str(answer["error"]), str(answer.get("message"))[:2000]
+        if kind == "lost":
+            return CallRecordLost(message)
         if kind in _FILE_PROBLEMS:
             return FileRefused(message, kind=cast(FileProblem, kind))
         return SandboxUnavailable(f"the sandbox's agent failed: {message}")
@@ -143,12 +152,17 @@ class AgentSandbox:
             return answer
 
     async def hello(self, *, generation: str | None = None) -> str | None:
-        """The generation marker inside; with `generation` it is set first when there is none."""
-        marker = (await self._tell({"op": "hello", "generation": generation}))["generation"]
-        return str(marker) if marker is not None else None
+        """Return the generation in the sandbox's journal, or None when there is none. Later requests require the same
+        one.
+
+        With `generation`, a missing journal is created first.
+        """
+        found = (await self._tell({"op": "hello", "generation": generation}))["generation"]
+        self._generation = str(found) if found is not None else None
+        return self._generation
 
     async def pause_all(self) -> None:
-        """Stop every process inside but the agent, for a driver that cannot pause the whole."""
+        """Stop every process inside but the agent. For drivers whose provider cannot pause a sandbox."""
         await self._tell({"op": "pause"})
 
     async def resume_all(self) -> None:

@@ -1,7 +1,8 @@
-"""A sandbox as gateway and snapshotter see it. Every driver passes one conformance suite."""
+"""The Sandbox protocol, as the gateway and the snapshotter use it. Every driver passes one conformance suite."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal, Protocol
 
 from nightshift.contracts.tools import WORKSPACE
@@ -25,10 +26,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class CallSpec:
-    """One command. The same `call_id` is run once for as long as the sandbox lives, however often it is started.
+    """One command. A `call_id` runs once in the life of a sandbox, however often it is started.
 
-    `timeout_s` none: until it ends or is stopped. `output_limit`: bytes kept of each stream: the beginning, and a
-    shorter tail.
+    With `timeout_s` None the command runs until it ends or is stopped. `output_limit` is the number of bytes kept of
+    each stream: the beginning and a shorter end.
     """
 
     call_id: str
@@ -41,10 +42,10 @@ class CallSpec:
 
 @dataclass(frozen=True, slots=True)
 class CallStatus:
-    """What the sandbox knows of a call.
+    """The state of a call.
 
-    unknown: it never began. running. finished: all fields hold. died: it began, and its keeper was killed before the
-    end was written: it must not be run again, its exit code is not known.
+    `unknown`: it never began. `running`: it runs. `finished`: every field is set. `died`: it began, and its supervisor
+    was killed before it recorded the end; it must not be run again, and its exit code is not known.
     """
 
     state: Literal["unknown", "running", "finished", "died"]
@@ -73,7 +74,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class ExportedFile:
-    """A file on its way out or in: the entry, and for a file its content."""
+    """An entry that is exported or imported. `content` is set for a file."""
 
     entry: Entry
     content: bytes = b""
@@ -81,7 +82,7 @@ class ExportedFile:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A line that a search found."""
+    """A line that matches a search."""
 
     path: str
     line: int
@@ -90,18 +91,19 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class SandboxInfo:
-    """What the driver lists. `metadata` holds at least build, generation and owner."""
+    """One listed sandbox. `metadata` holds owner and, unless it is a probe, build and generation."""
 
     sandbox_id: str
     state: Literal["running", "paused"]
     metadata: Mapping[str, str]
+    started_at: datetime
 
 
 class Sandbox(Protocol):
-    """A running sandbox. Every call may raise SandboxGone and SandboxUnavailable; file calls also FileRefused.
+    """A running sandbox. Every method may raise SandboxGone and SandboxUnavailable; file methods also FileRefused.
 
-    Paths are absolute, or relative to the workspace; a path that leads out of the workspace is refused, also over
-    symlinks, and there is no moment between the check and the use.
+    Paths are absolute or relative to the workspace. A path that leads out of the workspace is refused, also through
+    symlinks that change meanwhile.
     """
 
     @property
@@ -111,13 +113,13 @@ class Sandbox(Protocol):
     def driver(self) -> Literal["local", "e2b"]: ...
 
     async def start_call(self, spec: CallSpec) -> CallStatus:
-        """Start the command unless this call id began before. Returns at once with what is so now."""
+        """Start the command unless this call began before. Returns the state now."""
         ...
 
     async def call_status(self, call_id: str) -> CallStatus: ...
 
     async def wait_call(self, call_id: str, *, wait_s: float) -> CallStatus:
-        """Wait until the call is no longer running, or `wait_s` have passed."""
+        """Wait until the call has ended, for at most `wait_s` seconds. Returns its state."""
         ...
 
     async def read_output(
@@ -125,13 +127,13 @@ class Sandbox(Protocol):
     ) -> bytes: ...
 
     async def stop_call(self, call_id: str) -> CallStatus:
-        """End the command and everything it started. Returns when it is over."""
+        """End the command and everything it started. Returns the state afterwards."""
         ...
 
     async def note(self, call_id: str, text: str | None = None) -> str | None:
-        """What was noted for this call before it changed anything; `text` is kept when nothing was noted yet.
+        """Keep `text` for the call unless a text is kept already. Returns the kept text, or None.
 
-        For a call that is no command: whoever comes after a crash finds what the first one was about to do.
+        A call that is no command notes what it is about to do, so that after a crash the next gateway knows.
         """
         ...
 
@@ -140,10 +142,10 @@ class Sandbox(Protocol):
     async def write_file(
         self, path: str, content: bytes, *, mode: int | None = None, once: str | None = None
     ) -> None:
-        """Replace the file whole, by rename. Missing folders are made. `mode` none: as it was, else 0644.
+        """Replace the file atomically; make missing directories. With `mode` None the mode stays, or is 0644.
 
-        `once`: the call this write is of. After it was done it is not done again, so that one who was paused in the
-        middle cannot overwrite what came later.
+        `once` is the id of the call that writes. A second write of the same call does nothing, so a gateway that was
+        paused cannot overwrite later changes.
         """
         ...
 
@@ -152,48 +154,48 @@ class Sandbox(Protocol):
     async def stat(self, path: str) -> Entry | None: ...
 
     async def remove(self, path: str) -> None:
-        """Remove a file, a symlink or a whole folder. What is not there is no error."""
+        """Remove a file, a symlink or a directory with its content. Does nothing when it does not exist."""
         ...
 
     async def list_tree(
         self, path: str = ".", *, digests: bool = True, exclude: Sequence[str] = ()
     ) -> list[Entry]:
-        """Everything below, sorted by path, symlinks not followed. `exclude`: names or patterns, as in snapshots."""
+        """All entries below `path`, sorted by path. Symlinks are not followed. `exclude` has names or glob patterns."""
         ...
 
     async def glob(self, pattern: str, *, path: str = ".", limit: int) -> tuple[list[Entry], int]:
-        """Files that match, newest first, and how many there are in all."""
+        """The newest `limit` files that match, and the number of all that match."""
         ...
 
     async def grep(
         self, pattern: str, *, path: str = ".", glob: str = "**/*", ignore_case: bool = False, limit: int
     ) -> tuple[list[Match], bool]:
-        """Lines that match, by path, and whether there are more. A pattern that is too slow is refused."""
+        """The first `limit` lines that match, and whether there are more. Raises FileRefused for a slow pattern."""
         ...
 
     def export_files(self, paths: Sequence[str]) -> AsyncIterator[ExportedFile]:
-        """The files with their content, in the order asked; one that is gone or no file meanwhile is left out."""
+        """Yields these files with their content, in order. Leaves out what is no regular file or does not exist."""
         ...
 
     async def import_files(self, files: AsyncIterator[ExportedFile]) -> int:
-        """Make these directories, files and symlinks in the workspace, never through a symlink. Returns how many."""
+        """Create these entries in the workspace. Never follows a symlink. Returns how many were created."""
         ...
 
     async def open_port(self, port: int) -> str:
-        """The address under which that port is reached from outside, the same as long as the sandbox lives."""
+        """Return the address of the port from outside. It stays the same while the sandbox lives."""
         ...
 
     async def pause(self) -> None: ...
 
     async def kill(self) -> None:
-        """End it and all it holds. What is gone already is no error."""
+        """End the sandbox with all its data. Does nothing when it has ended."""
         ...
 
     async def alive(self) -> bool: ...
 
 
 class SandboxDriver(Protocol):
-    """Makes and finds sandboxes. Raises SandboxUnavailable when the provider does not answer."""
+    """Creates and finds sandboxes. Raises SandboxUnavailable when the provider does not answer."""
 
     @property
     def name(self) -> Literal["local", "e2b"]: ...
@@ -201,17 +203,20 @@ class SandboxDriver(Protocol):
     async def create(
         self, build_id: str, *, generation: int, metadata: Mapping[str, str] | None = None
     ) -> Sandbox:
-        """A new sandbox for this generation of the build's workspace; the same one when it was made before."""
+        """Create the sandbox of this generation. Returns the existing one when it was created before."""
         ...
 
     async def connect(self, sandbox_id: str) -> Sandbox:
-        """The running sandbox, resumed if it was paused. Raises SandboxGone."""
+        """Return the sandbox, resumed when it was paused. Raises SandboxGone when it has ended."""
         ...
 
     async def list(self) -> list[SandboxInfo]:
-        """All sandboxes of this owner, running or paused, as the provider tells it."""
+        """All sandboxes of this owner, running or paused, as the provider reports them.
+
+        Probes and sandboxes whose creator died half-way are among them.
+        """
         ...
 
     async def kill(self, sandbox_id: str) -> None:
-        """End a sandbox that need not be connected to. What is gone already is no error."""
+        """End a sandbox by its id. Does nothing when it has ended."""
         ...

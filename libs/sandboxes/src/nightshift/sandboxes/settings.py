@@ -1,4 +1,4 @@
-"""Which driver is used and how, from the environment: the same for every service that touches sandboxes."""
+"""The settings of sandboxes and snapshots, and the choice of the driver. Shared by all services that use sandboxes."""
 
 import os
 from pathlib import Path
@@ -9,14 +9,14 @@ from pydantic import AliasChoices, Field, SecretStr
 from nightshift.eventlog.errors import ConfigurationError
 from nightshift.eventlog.settings import ObjectStoreSettings
 from nightshift.sandboxes.local.driver import LocalDriver
-from nightshift.sandboxes.local.settings import Limits, LocalSettings
+from nightshift.sandboxes.local.settings import LocalSettings, SandboxLimits
 from nightshift.sandboxes.port import SandboxDriver
 from nightshift.sandboxes.snapshots.manifest import ProjectKey
 from nightshift.servicekit.settings import ProcessSettings
 
 
 class SandboxSettings(ObjectStoreSettings, ProcessSettings):
-    """`NIGHTSHIFT_SANDBOX_…`, and E2B's own variables."""
+    """Read from `NIGHTSHIFT_SANDBOX_…` and E2B's own variables."""
 
     sandbox_driver: Literal["local", "e2b"] | None = None  # none: e2b when E2B_API_KEY is set
     sandbox_dir: Path | None = None  # of local sandboxes; none: `sandboxes` in the home
@@ -37,15 +37,16 @@ class SandboxSettings(ObjectStoreSettings, ProcessSettings):
         return LocalSettings(
             state_dir=(self.sandbox_dir or self.home / "sandboxes").absolute(),
             owner=self.sandbox_owner,
-            limits=Limits(processes=self.sandbox_processes, memory_bytes=self.sandbox_memory_bytes),
+            limits=SandboxLimits(processes=self.sandbox_processes, memory_bytes=self.sandbox_memory_bytes),
             toolchains=self.sandbox_toolchains,
         )
 
 
 class SnapshotSettings(SandboxSettings):
-    """For whoever saves or restores: the digests of every project hang on one key, the same in all of these services.
+    """For services that save or restore. `snapshot_key` must be the same in all of them.
 
-    Who knows the key can tell whether a project holds a file; with another key no earlier snapshot is found again.
+    The digests of every project depend on this key. With another key no earlier snapshot is found; a person who knows
+    the key can test whether a project has a file.
     """
 
     snapshot_key: SecretStr = Field(min_length=32, examples=["$(openssl rand -hex 32)"])
@@ -55,7 +56,7 @@ class SnapshotSettings(SandboxSettings):
 
 
 async def make_driver(settings: SandboxSettings) -> SandboxDriver:
-    """The driver, proved to work here as far as that is possible. Raises ConfigurationError."""
+    """Create the driver; for the local one, start a probe first. Raises ConfigurationError when it cannot work."""
     if settings.driver_name == "local":
         driver = LocalDriver(settings.local())
         await driver.probe()

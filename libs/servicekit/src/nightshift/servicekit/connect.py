@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from nightshift.bus.kafka.consumers import KafkaConsumers
 from nightshift.bus.kafka.producer import KafkaProducer
 from nightshift.bus.port import Subscription
-from nightshift.bus.publish_notifications import PostgresWakes
 from nightshift.eventlog.database import Database, PgConfig
 from nightshift.eventlog.leases.postgres import PostgresLeases
 from nightshift.eventlog.objects.s3 import S3ObjectStore
@@ -86,15 +85,14 @@ class Connections:
         refuses the credentials.
         """
         running, settings = self._running, self._settings
-        wakes = await running.enter(PostgresWakes(self.database)) if settings.kafka_adaptive_fetch else None
         consumers = await running.enter(
             KafkaConsumers(
                 settings,
                 subscriptions,
                 producer=self.producer,
                 objects=self.objects,
-                ground=self.database.answers,
-                wakes=wakes,
+                dependencies=self.database.answers,
+                database=self.database,
                 client_id=running.name,
             )
         )

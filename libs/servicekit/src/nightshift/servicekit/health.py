@@ -1,6 +1,6 @@
-"""The probes of a service over HTTP: /livez (its loop moves), /readyz (its checks agree), /metrics (Prometheus).
+"""Probes over HTTP: /livez (the event loop runs), /readyz (all checks pass), /metrics (Prometheus).
 
-A few lines on asyncio instead of a web server: that would cost each service a tenth of a second of its start.
+Written on asyncio directly: importing a web server would add a tenth of a second to the start of each service.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from nightshift.eventlog.errors import ConfigurationError
 
-#: Says whether a part is ready. May be slow or raise: both mean no.
+#: Returns whether a part is ready. A check that raises or takes longer than 2 s counts as False.
 ReadyCheck = Callable[[], bool | Awaitable[bool]]
 
 _log = structlog.get_logger(__name__)
@@ -29,7 +29,7 @@ _JSON = "application/json"
 
 
 class Health:
-    """The health server of one process. An async context manager; on port 0 it only keeps the checks."""
+    """The health server of one process. With port 0 it keeps the checks and opens no socket."""
 
     def __init__(self, host: str, port: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.started = False
@@ -44,7 +44,7 @@ class Health:
 
     @property
     def port(self) -> int:
-        """The port it listens on, 0 when it does not."""
+        """The port that the server listens on, 0 when it does not listen."""
         return self._server.sockets[0].getsockname()[1] if self._server is not None else 0
 
     def ready_when(self, name: str, check: ReadyCheck) -> None:
@@ -52,11 +52,11 @@ class Health:
         self._checks[name] = check
 
     def alive(self) -> bool:
-        """Whether the loop has moved lately. Nothing outside the process makes this false."""
+        """Whether the event loop ran in the last 30 s. Depends on nothing outside the process."""
         return self._clock() - self._beaten < _DEAD_AFTER_S
 
     async def ready(self) -> dict[str, bool]:
-        """Each check's answer now."""
+        """Run all checks and return each result by name."""
         names = list(self._checks)
         answers = await asyncio.gather(*(self._ask(self._checks[name]) for name in names))
         return {"started": self.started, "stays": not self.stopping, **dict(zip(names, answers, strict=True))}
@@ -92,8 +92,8 @@ class Health:
             async with asyncio.timeout(_CHECK_S):
                 answer = check()
                 return answer if isinstance(answer, bool) else await answer
-        except Exception as error:  # noqa: BLE001 - a check that fails in any way is a no
-            _log.debug("ready check failed", error=repr(error))
+        except Exception as error:  # noqa: BLE001 - a check that fails counts as False
+            _log.debug("readiness.check_failed", error=repr(error))
             return False
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,6 +1,6 @@
-"""How processes of ours write their log: one JSON object (or one plain line) a record on stderr, secrets masked.
+"""Configures logging: one JSON object (or one plain line) per record on stderr, with secrets masked.
 
-Bound values (build_id, event_id, call_id) come from context variables, so that every record of a handler has them.
+Context variables add build_id, event_id and call_id to every record of a handler.
 """
 
 import logging
@@ -14,20 +14,20 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from nightshift.eventlog.passwords import MASK, hide_passwords
 
-# A field of one of these names is masked whatever it holds.
+# The value of a field with one of these names is always masked.
 _SECRET_NAMES = re.compile(
     r"(?:^|_|-)(?:authorization|api_?key|password|passwd|secret|secret_?key|token|access_?token|private_?key"
     r"|cookie|set-cookie|dsn|credentials?)$",
     re.IGNORECASE,
 )
-# What would begin a new line or steer a terminal: every control character, and the Unicode line ends.
+# Control characters and Unicode line ends: they would begin a new line or control the terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-# Shorter values would mask ordinary words.
+# Masking a shorter value would also mask ordinary words.
 _SHORTEST_SECRET = 6
 
 
 class Masking:
-    """A processor that takes secrets out of a record: known values anywhere, and fields with a secret's name."""
+    """A structlog processor that masks known secret values anywhere, and fields with the name of a secret."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         known = sorted(
@@ -36,13 +36,13 @@ class Masking:
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
     def __call__(self, logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
-        """Mask in place; keys stay."""
+        """Mask the values of a record in place."""
         for key, value in event.items():
             event[key] = self._mask(key, value)
         return event
 
     def text(self, text: str) -> str:
-        """The text without the known secrets and without passwords in addresses."""
+        """Return the text with known secrets and the passwords of addresses masked."""
         if self._known is not None:
             text = self._known.sub(MASK, text)
         return hide_passwords(text)
@@ -71,7 +71,7 @@ def configure(
     bound: Mapping[str, str] | None = None,
     stream: TextIO | None = None,
 ) -> None:
-    """Send every record, ours and the libraries', to `stream` (stderr). `bound` is part of each."""
+    """Send every record, also those of libraries, to `stream` (default stderr). Each contains the values of `bound`."""
     constant = dict(bound or {})
 
     def bind_constant(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
@@ -97,7 +97,7 @@ def configure(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # These tell each heartbeat and each request at info and below.
+    # These libraries log each heartbeat and each request at info and below.
     for chatty in ("aiokafka", "botocore", "boto3", "urllib3", "s3transfer", "httpx", "httpcore"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
     structlog.configure(
@@ -113,7 +113,7 @@ def configure(
 
 
 def _console_line(_logger: WrappedLogger, _name: str, event: MutableMapping[str, Any]) -> str:
-    """One line for a person: time, level, what, then the rest; no text can begin a line of its own."""
+    """Format a record as one line for a person: time, level, event, fields. Escapes control characters."""
     time, level = event.pop("timestamp", ""), event.pop("level", "")
     what, exception = event.pop("event", ""), event.pop("exception", None)
     rest = " ".join(f"{key}={value}" for key, value in event.items())

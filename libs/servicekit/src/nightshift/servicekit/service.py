@@ -1,7 +1,7 @@
-"""The shell every service runs in: logs, signals, probes, an ordered start and a bounded ordered stop.
+"""Runs a service: logs, signals, probes, an ordered start, and an ordered stop within a time limit.
 
-What `start` enters is left in reverse order; what it spawns must not end by itself. Exit codes: 0 after SIGTERM or
-SIGINT, 1 when something failed, 4 when a setting is missing or wrong.
+The service closes what `start` opened in reverse order. A spawned task that ends stops the service. Exit codes: 0 after
+SIGTERM or SIGINT, 1 after a failure, 4 when a setting is missing or wrong.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Service(Generic[S]):
-    """A running service, as its `start` sees it."""
+    """A running service. Its `start` function receives it."""
 
     def __init__(self, name: str, settings: S) -> None:
         self.name = name
@@ -42,19 +42,19 @@ class Service(Generic[S]):
         self._failure: BaseException | None = None
 
     async def enter(self, part: AbstractAsyncContextManager[T]) -> T:
-        """Start a part; it is stopped in reverse order."""
+        """Enter a context and return its value. The service leaves contexts in reverse order when it stops."""
         return await self._stack.enter_async_context(part)
 
     def on_stop(self, callback: Callable[[], Awaitable[None]]) -> None:
-        """Call this at the stop, in its place of the reverse order."""
+        """Call `callback` when the service stops, in reverse order with the contexts."""
         self._stack.push_async_callback(callback)
 
     def ready_when(self, name: str, check: ReadyCheck) -> None:
-        """The service is ready when this and all other checks say so."""
+        """Add a check. /readyz answers 200 only while all checks return True."""
         self.health.ready_when(name, check)
 
     def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
-        """Run this as long as the service runs. When it raises or returns, the service stops and exits with 1."""
+        """Run `work` until the service stops. When it ends before, the service stops and exits with code 1."""
         task = asyncio.create_task(work, name=name)
         self._tasks.append(task)
         task.add_done_callback(self._ended)
@@ -67,7 +67,7 @@ class Service(Generic[S]):
         return task
 
     def fail_when(self, event: asyncio.Event, reason: str) -> None:
-        """Stop with exit code 1 when this event is set."""
+        """Stop the service with exit code 1 and this reason when the event is set."""
 
         async def watch() -> NoReturn:
             await event.wait()
@@ -76,11 +76,11 @@ class Service(Generic[S]):
         self.spawn(watch(), name=f"fail when {reason}")
 
     def stop(self) -> None:
-        """Begin the ordered stop."""
+        """Begin to stop."""
         self.stopping.set()
 
     async def run(self, start: Callable[["Service[S]"], Awaitable[None]]) -> int:
-        """Start, run until told to stop or something fails, stop. Returns the exit code."""
+        """Start, run until a signal or a failure, and stop. Returns the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
@@ -88,10 +88,10 @@ class Service(Generic[S]):
             await self._start(start)
             await self.stopping.wait()
         except NightshiftError as error:
-            _log.error("service cannot start", error=str(error), hint=error.hint)
+            _log.error("service.start_failed", error=str(error), hint=error.hint)
             self._failure = error
         except Exception as error:  # noqa: BLE001 - the boundary of the process
-            _log.error("service cannot start", exc_info=error)
+            _log.error("service.start_failed", exc_info=error)
             self._failure = error
         await self._stop()
         if isinstance(self._failure, ConfigurationError):
@@ -101,21 +101,21 @@ class Service(Generic[S]):
     async def _start(self, start: Callable[["Service[S]"], Awaitable[None]]) -> None:
         await self.enter(self.health)
         starting = asyncio.create_task(self._started(start), name="start")
-        told = asyncio.create_task(self.stopping.wait(), name="told to stop")
+        stop_requested = asyncio.create_task(self.stopping.wait(), name="stop requested")
         try:
-            await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({starting, stop_requested}, return_when=asyncio.FIRST_COMPLETED)
             if not starting.done():
                 starting.cancel()
                 await asyncio.gather(starting, return_exceptions=True)
             else:
                 starting.result()
-                # What is there now stays. Looked through again and again it would stop everything for 70 ms each time.
+                # What exists now stays. Each collection that scans it would stop the process for 70 ms.
                 gc.collect()
                 gc.freeze()
                 self.health.started = True
-                _log.info("service started", service=self.name)
+                _log.info("service.started", service=self.name)
         finally:
-            told.cancel()
+            stop_requested.cancel()
 
     async def _started(self, start: Callable[["Service[S]"], Awaitable[None]]) -> None:
         await start(self)
@@ -127,16 +127,16 @@ class Service(Generic[S]):
             async with asyncio.timeout(self.settings.stop_timeout_s):
                 await self._stack.aclose()
         except TimeoutError:
-            _log.error("service did not stop in time", seconds=self.settings.stop_timeout_s)
+            _log.error("service.stop_timed_out", seconds=self.settings.stop_timeout_s)
             self._failure = self._failure or TimeoutError("stop")
         except Exception as error:  # noqa: BLE001 - the boundary of the process
-            _log.error("service did not stop cleanly", exc_info=error)
+            _log.error("service.stop_failed", exc_info=error)
             self._failure = self._failure or error
-        _log.info("service stopped", service=self.name, failed=self._failure is not None)
+        _log.info("service.stopped", service=self.name, failed=self._failure is not None)
 
     def _signalled(self, number: signal.Signals) -> None:
         if not self.stopping.is_set():
-            _log.info("service stops", service=self.name, signal=number.name)
+            _log.info("service.stop_requested", service=self.name, signal=number.name)
             self.stopping.set()
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
@@ -145,7 +145,7 @@ class Service(Generic[S]):
         error = task.exception()
         expected = error if isinstance(error, NightshiftError) else None
         _log.error(
-            "task ended" if error is None else "task failed",
+            "task.ended" if error is None else "task.failed",
             task=task.get_name(),
             error=str(error) if error else None,
             exc_info=None if expected else error,
@@ -155,12 +155,12 @@ class Service(Generic[S]):
 
 
 def run(name: str, load: Callable[[], S], start: Callable[[Service[S]], Awaitable[None]]) -> NoReturn:
-    """Run a service to its end and exit the process. `load` reads its settings, such as `OrchestratorSettings.load`."""
+    """Run a service and exit the process. `load` reads the settings, such as `OrchestratorSettings.load`."""
     try:
         settings = load()
     except ConfigurationError as error:
         logs.configure()
-        _log.error("settings are wrong", service=name, error=str(error), hint=error.hint)
+        _log.error("settings.refused", service=name, error=str(error), hint=error.hint)
         sys.exit(EXIT_CONFIGURATION)
     logs.configure(
         level=settings.log_level,
@@ -176,9 +176,9 @@ def run(name: str, load: Callable[[], S], start: Callable[[Service[S]], Awaitabl
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run this on the event loop of services, and return what it returns.
+    """Run a coroutine on the event loop of services (uvloop) and return its result.
 
-    A service is sockets and little else: on libuv a statement costs its client less than half of the processor time.
+    On uvloop a database statement costs its client less than half of the processor time.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)

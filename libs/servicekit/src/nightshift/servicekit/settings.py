@@ -16,24 +16,24 @@ def _replica_id() -> str:
 
 
 class ProcessSettings(Environment):
-    """What a process of ours needs whatever it does."""
+    """Settings of every process: its log, its probes, its name, its stop."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
     health_port: int = Field(0, ge=0, le=65535)  # 0: no health server
-    health_host: str = "0.0.0.0"  # noqa: S104 - probes come from outside the pod; it tells no data
+    health_host: str = "0.0.0.0"  # noqa: S104 - probes come from outside the pod, and the answers hold no data
     replica_id: str = Field(default_factory=_replica_id, min_length=1, max_length=128)
-    # A name that outlives the process and that no two processes have at once, such as that of a StatefulSet's pod: one
-    # that starts under it takes back at once what its dead former self held.
+    # A stable name that no two running processes share, such as the name of a StatefulSet's pod. A process that starts
+    # with it releases at once the leases of the dead process that had it before.
     instance: str | None = Field(None, min_length=1, max_length=128)
     home: Path = Path(".nightshift")
-    stop_timeout_s: float = Field(20.0, gt=0)  # for all of an ordered stop
+    stop_timeout_s: float = Field(20.0, gt=0)  # seconds until a stop is cut short
 
     @property
     def lease_owner(self) -> str:
-        """Who holds this process's leases."""
+        """The owner of the leases that this process acquires."""
         return self.instance or self.replica_id
 
 
 class Settings(KafkaSettings, PostgresSettings, ObjectStoreSettings, ProcessSettings):
-    """What every service needs; a service adds its own fields in a subclass."""
+    """Settings of every service. A service adds its own fields in a subclass."""

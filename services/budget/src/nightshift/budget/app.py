@@ -18,7 +18,7 @@ from nightshift.servicekit.connect import connect
 NAME = Owner.BUDGET.value
 
 #: Seconds that a fetch of the build topic may wait for more records. Few of them are requests for money.
-_PATIENCE_S = 0.05
+_MAX_FETCH_DELAY_S = 0.05
 
 
 async def start(running: service.Service[BudgetSettings]) -> None:
@@ -37,7 +37,7 @@ async def start(running: service.Service[BudgetSettings]) -> None:
                 topics.build,
                 topics.group(NAME, topics.build),
                 handlers.on_builds(),
-                patience_s=_PATIENCE_S,
+                max_fetch_delay_s=_MAX_FETCH_DELAY_S,
             ),
         ]
     )

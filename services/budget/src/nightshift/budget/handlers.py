@@ -20,7 +20,7 @@ from nightshift.eventlog.port import RecordedEvent
 
 
 class Handlers:
-    """One method per kind of message. Each may see its message again at any later time, in any order."""
+    """One method per kind of message. A message may be delivered again at any later time, in any order."""
 
     def __init__(self, grants: Grants, accounts: Accounts, wakes: Wakes) -> None:
         self._grants = grants
@@ -46,7 +46,7 @@ class Handlers:
             await self._grants.answer(event, event.data)
 
     async def on_build_at_rest(self, event: RecordedEvent) -> None:
-        """Settle what was granted before the build slept or ended; a later grant is none of this event's business."""
+        """Settle the reservations granted before the build slept or ended. A later one stays as it is."""
         await self._grants.settle_build(event.subject, granted_before=event.version)
         if isinstance(event.data, SleepRequested):
             self._wakes.note_sleep(event.data)

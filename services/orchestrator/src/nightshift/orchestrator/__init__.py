@@ -1,1 +1,1 @@
-"""The Think-Act-Observe-Repeat loop."""
+"""The orchestrator: runs builds with the loop of model calls and tool calls."""

@@ -1,4 +1,4 @@
-"""`python -m nightshift.orchestrator`."""
+"""Runs the service: `python -m nightshift.orchestrator`."""
 
 from nightshift.orchestrator.app import main
 

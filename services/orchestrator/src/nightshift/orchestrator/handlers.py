@@ -1,9 +1,12 @@
-"""From messages to use cases. Facts of others are hints: the runner reads from the log what happened."""
+"""One method per message type that the orchestrator handles, and its subscriptions.
+
+Facts of other services are hints only: the run of the build reads the log to learn what happened.
+"""
 
 from collections.abc import Mapping
 from typing import TypeVar
 
-from nightshift.bus.port import Handler
+from nightshift.bus.port import Handler, Subscription
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, WakeRequested
 from nightshift.contracts.events.build import BuildCancelled
 from nightshift.contracts.events.requests import (
@@ -15,23 +18,46 @@ from nightshift.contracts.events.requests import (
 )
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import Event
+from nightshift.contracts.topics import Topics
 from nightshift.eventlog.errors import Fault, Refused
 from nightshift.eventlog.port import RecordedEvent
+from nightshift.orchestrator.usecases.build_requests import BuildRequests
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
-from nightshift.orchestrator.usecases.requests import Builds
 
 E = TypeVar("E", bound=Event)
 
+#: Seconds that a fetch of the build topic may wait for more records. Only a cancel by another replica matters there.
+_BUILD_TOPIC_DELAY_S = 0.1
+
 
 class Handlers:
-    """One method per message that is listened to."""
+    """Handles requests and facts. Every method may run again for the same message, and then changes nothing."""
 
-    def __init__(self, builds: Builds, scheduler: BuildScheduler) -> None:
-        self._builds = builds
+    def __init__(self, requests: BuildRequests, scheduler: BuildScheduler) -> None:
+        self._requests = requests
         self._scheduler = scheduler
 
+    def subscriptions(self, topics: Topics, service: str, replica_id: str) -> list[Subscription]:
+        """Return the subscriptions of this replica.
+
+        The replicas share the requests. Each replica reads every fact, because any of them may run the build.
+        """
+
+        def facts(
+            topic: str, handlers: Mapping[type[Event], Handler], *, delay_s: float = 0.0
+        ) -> Subscription:
+            group = f"{topics.group(service, topic)}.{replica_id}"
+            return Subscription(topic, group, handlers, from_now=True, max_fetch_delay_s=delay_s)
+
+        return [
+            Subscription(topics.requests, topics.group(service, topics.requests), self.on_requests()),
+            facts(topics.sandbox, self.on_sandboxes()),
+            facts(topics.budget, self.on_budgets()),
+            facts(topics.build, self.on_builds(), delay_s=_BUILD_TOPIC_DELAY_S),
+        ]
+
     def on_requests(self) -> Mapping[type[Event], Handler]:
-        """Of the requests topic. `build.wake_asked` is the budget service's."""
+        """The handlers of the requests topic. The budget service handles `build.wake_asked`."""
         return {
             BuildRequested: self.on_build_requested,
             BuildCancelRequested: self.on_build_cancel_requested,
@@ -41,11 +67,11 @@ class Handlers:
         }
 
     def on_sandboxes(self) -> Mapping[type[Event], Handler]:
-        """Of the sandbox topic."""
+        """The handlers of the sandbox topic."""
         return {ToolCallCompleted: self.on_fact}
 
     def on_budgets(self) -> Mapping[type[Event], Handler]:
-        """Of the budget topic."""
+        """The handlers of the budget topic."""
         return {
             BudgetGranted: self.on_fact,
             BudgetDenied: self.on_fact,
@@ -53,29 +79,29 @@ class Handlers:
         }
 
     def on_builds(self) -> Mapping[type[Event], Handler]:
-        """Of our own topic: what another replica did to a build that runs here."""
+        """The handlers of the build topic: another replica may cancel a build that runs here."""
         return {BuildCancelled: self.on_fact}
 
     async def on_build_requested(self, event: RecordedEvent) -> None:
-        await self._builds.accept(_of(event, BuildRequested))
+        await self._requests.accept(_data(event, BuildRequested))
 
     async def on_build_cancel_requested(self, event: RecordedEvent) -> None:
-        await self._builds.cancel(event, _of(event, BuildCancelRequested))
+        await self._requests.cancel(event, _data(event, BuildCancelRequested))
 
     async def on_build_message_sent(self, event: RecordedEvent) -> None:
-        await self._builds.tell(event, _of(event, BuildMessageSent))
+        await self._requests.add_message(event, _data(event, BuildMessageSent))
 
     async def on_unsupported(self, event: RecordedEvent) -> None:
         raise Refused(f"{event.data.type} is not supported by this version")
 
     async def on_fact(self, event: RecordedEvent) -> None:
-        self._scheduler.hear(event.subject, event.version)
+        self._scheduler.notify(event.subject, event.version)
 
     async def on_wake_requested(self, event: RecordedEvent) -> None:
-        await self._scheduler.offer(event.subject)
+        await self._scheduler.start(event.subject)
 
 
-def _of(event: RecordedEvent, kind: type[E]) -> E:
+def _data(event: RecordedEvent, kind: type[E]) -> E:
     if not isinstance(event.data, kind):
-        raise Fault(f"{event.data.type} came to the handler of {kind.type}")
+        raise Fault(f"the handler of {kind.type} received {event.data.type}")
     return event.data

@@ -1,4 +1,4 @@
-"""What the orchestrator reads from its environment."""
+"""The orchestrator's settings, read from the environment."""
 
 from typing import Self
 from urllib.parse import urlsplit
@@ -12,13 +12,13 @@ from nightshift.servicekit.settings import Settings
 
 
 class OrchestratorSettings(Settings):
-    """Funds in microdollars, times in seconds. The model's address and keys have the vendor's names."""
+    """Money is in microdollars, times are in seconds. The model's address and keys have the vendor's names."""
 
     anthropic_api_key: SecretStr | None = Field(None, validation_alias="ANTHROPIC_API_KEY")
     anthropic_auth_token: SecretStr | None = Field(None, validation_alias="ANTHROPIC_AUTH_TOKEN")
     anthropic_base_url: str | None = Field(None, validation_alias="ANTHROPIC_BASE_URL")
     model: str | None = None  # none: Claude at Anthropic's own address, the scripted model elsewhere
-    model_silence_s: float = Field(120.0, gt=0, le=3_600)  # a stream that says nothing for so long is cut
+    model_silence_s: float = Field(120.0, gt=0, le=3_600)  # a stream without a byte for so long is closed
     max_output_tokens: int = Field(16_000, ge=256, le=128_000)
     grant_microusd: int = Field(1_000_000, ge=1)
     turn_limit: int = Field(200, ge=1)
@@ -38,7 +38,7 @@ class OrchestratorSettings(Settings):
         return self
 
     def policy(self) -> Policy:
-        """The numbers that decisions depend on."""
+        """Return the settings that decisions depend on."""
         return Policy(
             default_model=self.model or self._fitting_model(),
             max_output_tokens=self.max_output_tokens,
@@ -52,7 +52,7 @@ class OrchestratorSettings(Settings):
         )
 
     def scheduler(self) -> SchedulerSettings:
-        """How many builds, and how their leases are kept."""
+        """Return the settings of the build scheduler."""
         return SchedulerSettings(
             owner=self.lease_owner,
             capacity=self.max_builds,

@@ -9,10 +9,11 @@ from typing import NoReturn
 
 from nightshift.eventlog.append_notification import CHANNEL
 from nightshift.eventlog.objects.s3 import S3ObjectStore
-from nightshift.relay.adapters.kafka_broker import KafkaConnector
+from nightshift.relay.adapters.append_listener import PostgresAppendListener
+from nightshift.relay.adapters.kafka_session import KafkaConnector
 from nightshift.relay.adapters.kafka_topics import ensure
-from nightshift.relay.adapters.postgres import PostgresLeaderSessions, PostgresLogReader
-from nightshift.relay.adapters.postgres_hints import PostgresAppendListener
+from nightshift.relay.adapters.leader_session import PostgresLeaderSessions
+from nightshift.relay.adapters.log_reader import PostgresLogReader
 from nightshift.relay.settings import RelaySettings
 from nightshift.relay.usecases.shard_group import GroupPorts, ShardGroup
 from nightshift.servicekit import service

@@ -1,4 +1,4 @@
-"""What the relay needs of the world, as small as it needs it."""
+"""What the relay needs from PostgreSQL and Kafka."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -6,20 +6,22 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from nightshift.bus.port import TopicPartition
 from nightshift.eventlog.port import Row
+from nightshift.relay.domain.data_loss import OffsetRange
 from nightshift.relay.domain.divergence import StreamVersion
-from nightshift.relay.domain.readback import OffsetRange
-from nightshift.relay.domain.records import Lane, LastPublished, Record
+from nightshift.relay.domain.records import LastPublished, Record
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Offsets the broker gave a lane's records: the first and the last; -1 where it did not notify.
+    """The offsets that the broker gave to the records of one send to a topic-partition.
 
-    `batch` is the offset of the last record batch of the send, `record` the first record in it.
+    `first` and `last` are those of the first and the last record, -1 where the broker did not report them. `batch` is
+    the offset of the last record batch, and `record` the first record in it.
     """
 
-    lane: Lane
+    partition: TopicPartition
     first: int
     last: int
     batch: int
@@ -28,16 +30,16 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class BrokerRecord:
-    """A record as the broker holds it: its place and its headers, not its value."""
+    """A record as the broker holds it, without its value."""
 
-    lane: Lane
+    partition: TopicPartition
     offset: int
     headers: Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Cursors:
-    """Where the shards of a group are. `behind` are those not yet published again after `newest_loss`."""
+    """How far each shard of a group is published. `behind`: shards not yet republished after loss `newest_loss`."""
 
     positions: dict[int, int]
     newest_loss: int
@@ -48,82 +50,118 @@ class LeaderSession(Protocol):
     """The database session of one group of shards. Every call raises LeadershipLost when the session is gone."""
 
     async def lead(self) -> bool:
-        """Try to become the leader; true also when it is already."""
+        """Try to become the leader. Returns True also when this session leads already."""
         ...
 
-    async def alive(self) -> int:
-        """Prove that the session lives; answers the newest loss."""
+    async def newest_loss(self) -> int:
+        """Return the number of the newest loss, 0 when there was none. Also proves that the session lives."""
         ...
 
-    async def cursors(self) -> Cursors: ...
+    async def cursors(self) -> Cursors:
+        """Return how far each shard of the group is published."""
+        ...
 
-    async def published(self) -> Sequence[LastPublished]: ...
+    async def last_published(self) -> Sequence[LastPublished]:
+        """Return what the broker acknowledged last, for each topic-partition."""
+        ...
 
     async def move(self, cursors: Mapping[int, int], published: Sequence[LastPublished]) -> None:
-        """Move cursors forward and note what was acknowledged, in one transaction."""
+        """Move cursors forward and store what was acknowledged, in one transaction.
+
+        A position or an offset below the stored one changes nothing.
+        """
         ...
 
-    async def note_loss(self, reason: str, seen: int) -> int: ...
+    async def note_loss(self, reason: str, seen: int) -> int:
+        """Record that the broker lost data, so that every shard is published again. Returns the newest loss.
 
-    async def republished(self, shards: Sequence[int], loss: int) -> None: ...
+        Records nothing when there is a newer loss than `seen`.
+        """
+        ...
+
+    async def republished(self, shards: Sequence[int], loss: int) -> None:
+        """Record that these shards were published again after this loss."""
+        ...
 
 
 class LogReader(Protocol):
-    """The log, read by shards. Raises Unavailable."""
+    """Reads the log by shards. Raises Unavailable."""
 
-    async def read(self, cursors: Mapping[int, int], *, max_events: int, max_bytes: int) -> Sequence[Row]: ...
+    async def read(self, cursors: Mapping[int, int], *, max_events: int, max_bytes: int) -> Sequence[Row]:
+        """Return the next rows after these positions, in commit order within a shard."""
+        ...
 
     async def read_unfinished(
         self, shards: Sequence[int], *, after: tuple[str, int], limit: int
-    ) -> Sequence[Row]: ...
+    ) -> Sequence[Row]:
+        """Return rows of unfinished streams, by stream and version, from just after (stream, version) `after`."""
+        ...
 
-    async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, StreamVersion]: ...
+    async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, StreamVersion]:
+        """Return where the log has these events. An event that the log does not have is missing in the answer."""
+        ...
 
     async def lag(self, shards: Sequence[int]) -> tuple[int, float]:
-        """Events after the cursors, and the age of the oldest in seconds."""
+        """Return the number of events after the cursors, and the age of the oldest in seconds."""
         ...
 
     async def answers(self) -> bool:
-        """Whether the log's server answers now; that it is away is said. Never raises."""
+        """Whether the server answers now. Logs when it stops or starts answering. Never raises."""
         ...
 
 
 class Broker(Protocol):
-    """A session with the broker: one producer and a look at what it holds. Raises Unavailable."""
+    """A session with the broker: a producer, and a reader of what the broker holds. Raises Unavailable."""
 
-    def lane(self, topic: str, key: bytes) -> Lane: ...
+    def partition_of(self, topic: str, key: bytes) -> TopicPartition:
+        """Return where records of this key go."""
+        ...
 
-    def lanes(self) -> Sequence[Lane]: ...
+    def partitions(self) -> Sequence[TopicPartition]:
+        """Return every partition of the topics of facts."""
+        ...
 
-    async def send(self, lanes: Mapping[Lane, Sequence[Record]]) -> Sequence[Ack]: ...
+    async def send(self, records: Mapping[TopicPartition, Sequence[Record]]) -> Sequence[Ack]:
+        """Send records in order within each partition; return when the broker has acknowledged all."""
+        ...
 
-    async def offset_ranges(self, lanes: Sequence[Lane]) -> Mapping[Lane, OffsetRange]: ...
+    async def offset_ranges(
+        self, partitions: Sequence[TopicPartition]
+    ) -> Mapping[TopicPartition, OffsetRange]:
+        """Return the offsets that each partition holds. A partition that does not exist is missing in the answer."""
+        ...
 
-    def held(self, ranges: Mapping[Lane, tuple[int, int]]) -> AsyncIterator[BrokerRecord]:
-        """The records of these offsets, the first inclusive, the second exclusive."""
+    def read(self, ranges: Mapping[TopicPartition, tuple[int, int]]) -> AsyncIterator[BrokerRecord]:
+        """Read the records of these offsets: the first inclusive, the second exclusive."""
         ...
 
 
 class AppendNotifications(Protocol):
-    """Writers' word that something was appended."""
+    """Writers notify the relay after each commit."""
 
     @property
     def listening(self) -> bool:
-        """Whether notifications arrive at all."""
+        """Whether notifications arrive."""
         ...
 
     async def wait(self, seconds: float) -> frozenset[int]:
-        """Until a hint, or for so long; the shards that were notified at since the last wait."""
+        """Wait for a notification, at most so long. Returns the shards with new events since the last wait."""
         ...
 
 
 class BrokerConnector(Protocol):
+    """Opens sessions with the broker."""
+
     def connect(self) -> AbstractAsyncContextManager[Broker]: ...
 
 
 class LeaderSessions(Protocol):
+    """Opens database sessions for a group of shards."""
+
     def open(self, shards: Sequence[int]) -> AbstractAsyncContextManager[LeaderSession]: ...
 
 
 class AppendListener(Protocol):
+    """Listens for the notifications of writers."""
+
     def listen(self, shards: Sequence[int]) -> AbstractAsyncContextManager[AppendNotifications]: ...

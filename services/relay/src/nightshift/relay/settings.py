@@ -1,8 +1,8 @@
-"""What the relay reads from its environment beside what every service reads."""
+"""The relay's own settings, beside those of every service."""
 
 from pydantic import Field
 
-from nightshift.relay.usecases.publish import BatchLimits
+from nightshift.relay.usecases.publisher import BatchLimits
 from nightshift.relay.usecases.shard_group import GroupConfig, Timings
 from nightshift.servicekit.settings import Settings
 
@@ -29,7 +29,7 @@ class RelaySettings(Settings):
     )
 
     def group(self) -> GroupConfig:
-        """Return what all groups of shards have in common."""
+        """Return the configuration of all groups of shards."""
         return GroupConfig(
             topics=self.topics,
             groups=self.relay_groups,

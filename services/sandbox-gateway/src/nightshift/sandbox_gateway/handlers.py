@@ -1,6 +1,8 @@
-"""What the gateway listens to. Each takes note of the build; the work is done in the pool, from the log."""
+"""The facts that the gateway reacts to. A handler only names the build; the worker reads from the log what to do.
 
-import asyncio
+So a fact that is delivered again, at any later time, changes nothing.
+"""
+
 from collections.abc import Mapping
 
 from nightshift.bus.port import Handler
@@ -13,44 +15,16 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
 from nightshift.contracts.model import Event
-from nightshift.eventlog.port import PendingItem, RecordedEvent
-from nightshift.sandbox_gateway.usecases.gateway import Gateway
-from nightshift.servicekit.worker_pool import WorkerPool
-
-
-class Desk:
-    """Hands builds to the pool: now, or in a while."""
-
-    def __init__(self, pool: WorkerPool) -> None:
-        self._pool = pool
-        self._gateway: Gateway | None = None
-
-    def serve(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-
-    def note(self, build_id: str) -> None:
-        gateway = self._gateway
-        if gateway is not None:
-            self._pool.offer(build_id, lambda: gateway.work(build_id))
-
-    def later(self, build_id: str, seconds: float) -> None:
-        asyncio.get_running_loop().call_later(seconds, self.note, build_id)
-
-    def cancel(self, build_id: str) -> None:
-        if self._gateway is not None:
-            self._gateway.cancel(build_id)
-
-    async def take(self, item: PendingItem) -> None:
-        """What the log says waits: a tool call or an open sandbox."""
-        self.note(item.stream_id.partition("-")[2])
+from nightshift.eventlog.port import RecordedEvent
+from nightshift.sandbox_gateway.usecases.call_dispatcher import CallDispatcher
 
 
 class Handlers:
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, dispatcher: CallDispatcher) -> None:
+        self._dispatcher = dispatcher
 
     def on_builds(self) -> Mapping[type[Event], Handler]:
-        """What builds ask, and their sleep and end."""
+        """Event type → handler, for the orchestrator's topic."""
         ends = (BuildFailed, BuildCancelled)
         return {
             **dict.fromkeys((ToolCallRequested, SleepRequested, BuildReady), self.on_build_moved),
@@ -58,16 +32,17 @@ class Handlers:
         }
 
     def on_snapshots(self) -> Mapping[type[Event], Handler]:
+        """Event type → handler, for the snapshotter's topic."""
         return dict.fromkeys((SnapshotSaved, SnapshotFailed), self.on_snapshot)
 
     async def on_build_moved(self, event: RecordedEvent) -> None:
-        self._desk.note(event.subject)
+        self._dispatcher.dispatch(event.subject)
 
     async def on_build_ended(self, event: RecordedEvent) -> None:
-        self._desk.cancel(event.subject)
-        self._desk.note(event.subject)
+        await self._dispatcher.stop_if_ended(event.subject)
+        self._dispatcher.dispatch(event.subject)
 
     async def on_snapshot(self, event: RecordedEvent) -> None:
-        """Only what comes before a sleep or after an end decides over a sandbox."""
+        """Dispatch the build unless the snapshot is a checkpoint's, which decides nothing about a sandbox."""
         if isinstance(event.data, SnapshotSaved | SnapshotFailed) and event.data.reason != "checkpoint":
-            self._desk.note(event.subject)
+            self._dispatcher.dispatch(event.subject)

@@ -1,4 +1,4 @@
-"""What the gateway reads from its environment beside what every service and every user of sandboxes reads."""
+"""The gateway's own settings, beside those of every service and of sandboxes."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from nightshift.servicekit.settings import Settings
 
 
 class GatewaySettings(Settings, SnapshotSettings):
-    """`NIGHTSHIFT_GATEWAY_…`. Times are seconds."""
+    """Read from `NIGHTSHIFT_GATEWAY_…`. Times are in seconds."""
 
     gateway_builds: int = Field(64, ge=1, le=10_000)  # at work at once on this replica
     gateway_lease_s: float = Field(6.0, ge=0.5, le=300)  # how long a dead gateway's builds wait for another
@@ -22,5 +22,5 @@ class GatewaySettings(Settings, SnapshotSettings):
         yield from self.secret_values().values()
 
     def secret_values(self) -> dict[str, str]:
-        """name → value of what builds may ask for by name."""
+        """Name → value of the secrets that builds may name."""
         return {name: value.get_secret_value() for name, value in self.build_secrets.items()}

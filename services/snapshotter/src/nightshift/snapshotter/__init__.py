@@ -1,1 +1,1 @@
-"""Workspaces to S3 and back."""
+"""Saves the workspaces of builds to S3."""

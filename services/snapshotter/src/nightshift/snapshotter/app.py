@@ -1,80 +1,55 @@
-"""The composition root of the snapshotter: the only place that makes its clients."""
+"""Starts the snapshotter: connects, subscribes, and polls for snapshots that wait."""
 
 from functools import lru_cache
 from typing import NoReturn
 
-from nightshift.bus.kafka.consumers import KafkaConsumers
-from nightshift.bus.kafka.producer import KafkaProducer
 from nightshift.bus.port import Subscription
-from nightshift.bus.publish_notifications import PostgresWakes
 from nightshift.contracts.model import Owner, PendingKind
-from nightshift.eventlog.database import PgConfig
-from nightshift.eventlog.objects.s3 import S3ObjectStore
-from nightshift.eventlog.postgres import PostgresEventLog, log_database
 from nightshift.sandboxes.settings import make_driver
 from nightshift.sandboxes.snapshots.store import SnapshotStore
 from nightshift.servicekit import service
+from nightshift.servicekit.connect import connect
 from nightshift.servicekit.pending_poller import PendingPoller
 from nightshift.servicekit.worker_pool import WorkerPool
+from nightshift.snapshotter.adapters.sandbox_capture import SandboxCapture
 from nightshift.snapshotter.handlers import Handlers
 from nightshift.snapshotter.settings import SnapshotterSettings
-from nightshift.snapshotter.usecases import Snapshots
+from nightshift.snapshotter.usecases.snapshots import Snapshots
 
 NAME = Owner.SNAPSHOTTER.value
 
-#: How late a checkpoint may be heard of under traffic: the agent waits for no snapshot, and a snapshot takes longer.
-_PATIENCE_S = 0.1
-#: Projects whose blobs are remembered; those of another are listed again when it is needed.
+#: Seconds that a fetch may wait for more records: no agent waits for a snapshot, and a snapshot takes longer.
+_MAX_FETCH_DELAY_S = 0.1
+#: Projects whose known blobs are kept in memory; those of another project are listed again when they are needed.
 _PROJECTS = 256
 
 
 async def start(running: service.Service[SnapshotterSettings]) -> None:
-    """Connect, listen, take snapshots."""
+    """Connect, subscribe, and take snapshots."""
     settings = running.settings
-    database = log_database(PgConfig(dsn=settings.postgres_dsn.get_secret_value(), application_name=NAME))
-    running.on_stop(database.close)
-    await database.wait_ready()
-    log = PostgresEventLog(database, actor=f"{NAME}/{settings.replica_id}")
-    running.on_stop(log.close)
-    objects = await running.enter(S3ObjectStore.from_settings(settings))
+    services = await connect(running)
 
     @lru_cache(maxsize=_PROJECTS)
     def store_of(project_id: str) -> SnapshotStore:
-        return SnapshotStore(objects, settings.project_key(project_id))
+        return SnapshotStore(services.objects, settings.project_key(project_id))
 
-    driver = await make_driver(settings)
-    snapshots = Snapshots(
-        log, driver, store_of, patience=settings.patience(), exclude=settings.snapshot_exclude
-    )
+    workspaces = SandboxCapture(await make_driver(settings), store_of, exclude=settings.snapshot_exclude)
     pool = await running.enter(WorkerPool(NAME, limit=settings.snapshot_parallel))
-    handlers, topics = Handlers(snapshots, pool), settings.topics
-    producer = await running.enter(KafkaProducer(settings, client_id=NAME))
-    wakes = await running.enter(PostgresWakes(database)) if settings.kafka_adaptive_fetch else None
-    consumers = await running.enter(
-        KafkaConsumers(
-            settings,
-            [
-                Subscription(
-                    topics.build,
-                    topics.group(NAME, topics.build),
-                    handlers.on_builds(),
-                    gate=pool,
-                    patience_s=_PATIENCE_S,
-                )
-            ],
-            producer=producer,
-            objects=objects,
-            ground=database.answers,
-            wakes=wakes,
-            client_id=NAME,
-        )
+    handlers = Handlers(Snapshots(services.log, workspaces, settings.retries()), pool)
+    topic = settings.topics.build
+    await services.consume(
+        [
+            Subscription(
+                topic,
+                settings.topics.group(NAME, topic),
+                handlers.on_builds(),
+                gate=pool,
+                max_fetch_delay_s=_MAX_FETCH_DELAY_S,
+            )
+        ]
     )
-    running.ready_when("consumers", lambda: consumers.assigned)
-    running.ready_when("database", database.answers)
-    running.fail_when(consumers.failed, "a consumer makes no progress")
-    running.spawn(
-        PendingPoller(log, PendingKind.SNAPSHOT, handlers.on_waiting, gate=pool).run(), name="poller"
-    )
+    poller = PendingPoller(services.log, PendingKind.SNAPSHOT, handlers.on_pending, gate=pool)
+    running.spawn(poller.run(), name="pending poller")
 
 
 def main() -> NoReturn:

@@ -1,5 +1,6 @@
-"""What the snapshotter listens to. Each only takes note: the build goes to the pool, the log says what it wants."""
+"""Which messages the snapshotter reads. A message only names a build; the use case reads from the log what it needs."""
 
+import asyncio
 from collections.abc import Mapping
 
 from nightshift.bus.port import Handler
@@ -13,28 +14,36 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.model import Event
 from nightshift.eventlog.port import PendingItem, RecordedEvent
 from nightshift.servicekit.worker_pool import WorkerPool
-from nightshift.snapshotter.usecases import Snapshots
+from nightshift.snapshotter.usecases.snapshots import Snapshots
 
 
 class Handlers:
-    """The handlers over one pool."""
+    """The handlers over one worker pool. A build whose snapshot failed is offered to the pool again after its pause."""
 
     def __init__(self, snapshots: Snapshots, pool: WorkerPool) -> None:
         self._snapshots = snapshots
         self._pool = pool
+        self._again: dict[str, asyncio.TimerHandle] = {}
 
     def on_builds(self) -> Mapping[type[Event], Handler]:
-        """Checkpoints, sleeps and ends."""
+        """Handlers of the build topic: checkpoints, sleeps and ends."""
         kinds = (CheckpointSaved, SleepRequested, BuildReady, BuildFailed, BuildCancelled)
         return dict.fromkeys(kinds, self.on_snapshot_wanted)
 
     async def on_snapshot_wanted(self, event: RecordedEvent) -> None:
-        """A build wants a snapshot."""
         self._offer(event.subject)
 
-    async def on_waiting(self, item: PendingItem) -> None:
-        """The log says that a snapshot waits: its message was lost, or its maker died."""
+    async def on_pending(self, item: PendingItem) -> None:
+        """Take a snapshot that the log says is pending: its message was lost, or the process that made it died."""
         self._offer(item.stream_id.removeprefix("build-"))
 
     def _offer(self, build_id: str) -> None:
-        self._pool.offer(build_id, lambda: self._snapshots.make(build_id))
+        self._pool.offer(build_id, lambda: self._make(build_id))
+
+    async def _make(self, build_id: str) -> None:
+        timer = self._again.pop(build_id, None)
+        if timer is not None:
+            timer.cancel()
+        pause = await self._snapshots.make(build_id)
+        if pause is not None:
+            self._again[build_id] = asyncio.get_running_loop().call_later(pause, self._offer, build_id)

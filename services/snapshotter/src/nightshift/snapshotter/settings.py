@@ -2,21 +2,25 @@
 
 from pydantic import Field
 
+from nightshift.eventlog.backoff import Backoff
 from nightshift.sandboxes.settings import SnapshotSettings
 from nightshift.sandboxes.snapshots.transfer import DEFAULT_EXCLUDE
 from nightshift.servicekit.settings import Settings
-from nightshift.snapshotter.usecases import Patience
+from nightshift.snapshotter.domain.retries import SnapshotRetries
 
 
 class SnapshotterSettings(SnapshotSettings, Settings):
     """Times in seconds."""
 
     snapshot_parallel: int = Field(8, ge=1)  # builds at once
-    snapshot_attempts: int = Field(5, ge=1)  # of a snapshot that a sleep or an end waits for
+    snapshot_attempts: int = Field(
+        5, ge=1
+    )  # of the snapshot before a sleep; then the sandbox is paused with its files
     snapshot_first_pause_s: float = Field(0.5, gt=0)
-    snapshot_longest_pause_s: float = Field(8.0, gt=0)
+    snapshot_longest_pause_s: float = Field(30.0, gt=0)
     snapshot_exclude: tuple[str, ...] = DEFAULT_EXCLUDE  # JSON list; names or patterns of names
 
-    def patience(self) -> Patience:
-        """The use case's part of it."""
-        return Patience(self.snapshot_attempts, self.snapshot_first_pause_s, self.snapshot_longest_pause_s)
+    def retries(self) -> SnapshotRetries:
+        """Return the part that the use case reads."""
+        backoff = Backoff(first_s=self.snapshot_first_pause_s, cap_s=self.snapshot_longest_pause_s)
+        return SnapshotRetries(self.snapshot_attempts, backoff)

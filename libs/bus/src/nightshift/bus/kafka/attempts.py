@@ -4,31 +4,32 @@ import re
 from collections.abc import Mapping
 from typing import Protocol
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import KafkaError
 
 from nightshift.bus.kafka import internals
-from nightshift.bus.port import Partition
+from nightshift.bus.port import TopicPartition
 from nightshift.bus.restart_guard import Attempts
 from nightshift.eventlog.errors import Unavailable
 
 _METADATA = re.compile(r"starts=(\d{1,4}) deaths=(\d{1,4})")
 
-Offsets = Mapping[TopicPartition, tuple[int, str]]
+Offsets = Mapping[KafkaPartition, tuple[int, str]]
 
 
 class PartitionAttempts(Protocol):
     """Where the attempts of one consumer are kept. A strategy, because the embedded broker drops metadata."""
 
-    def metadata(self, partition: Partition, offset: int) -> str:
+    def metadata(self, partition: TopicPartition, offset: int) -> str:
         """Return the metadata for a commit of this offset."""
         ...
 
-    async def read(self, consumer: AIOKafkaConsumer, partition: Partition) -> Attempts | None:
+    async def read(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> Attempts | None:
         """Return what was written last, or None. Raises Unavailable."""
         ...
 
-    async def write(self, consumer: AIOKafkaConsumer, partition: Partition, attempts: Attempts) -> None:
+    async def write(self, consumer: AIOKafkaConsumer, partition: TopicPartition, attempts: Attempts) -> None:
         """Keep the attempts; the caller commits their offset afterwards. Raises Unavailable."""
         ...
 
@@ -37,25 +38,25 @@ class CommittedAttempts:
     """Attempts in the metadata of committed offsets. A commit of a later offset clears them."""
 
     def __init__(self) -> None:
-        self._written: dict[Partition, Attempts] = {}
+        self._written: dict[TopicPartition, Attempts] = {}
 
-    def metadata(self, partition: Partition, offset: int) -> str:
+    def metadata(self, partition: TopicPartition, offset: int) -> str:
         """See PartitionAttempts."""
         written = self._written.get(partition)
         if written is None or written.offset != offset or not (written.starts or written.deaths):
             return ""
         return f"starts={written.starts} deaths={written.deaths}"
 
-    async def read(self, consumer: AIOKafkaConsumer, partition: Partition) -> Attempts | None:
+    async def read(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> Attempts | None:
         """See PartitionAttempts."""
         try:
-            committed = await internals.committed(consumer, TopicPartition(*partition))
+            committed = await internals.committed(consumer, KafkaPartition(*partition))
         except (KafkaError, OSError) as error:
             raise Unavailable(f"the broker does not answer for committed offsets: {error!r}") from error
         if committed is None or (found := _METADATA.fullmatch(committed.metadata)) is None:
             return None
         return Attempts(committed.offset, int(found[1]), int(found[2]))
 
-    async def write(self, consumer: AIOKafkaConsumer, partition: Partition, attempts: Attempts) -> None:
+    async def write(self, consumer: AIOKafkaConsumer, partition: TopicPartition, attempts: Attempts) -> None:
         """See PartitionAttempts."""
         self._written[partition] = attempts

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from aiokafka import TopicPartition
+from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import KafkaError
 
 from nightshift.bus.kafka import internals
 from nightshift.bus.kafka.checked_consumer import CheckedConsumer
 from nightshift.bus.kafka.credentials import connection_arguments
-from nightshift.bus.port import Inbound, Partition
+from nightshift.bus.port import Inbound, TopicPartition
 from nightshift.bus.settings import KafkaSettings
 from nightshift.eventlog.errors import NotFound, Unavailable
 
@@ -49,7 +49,7 @@ class KafkaReader:
                 raise self._unavailable(error) from error
             while left:
                 for record in await self._more(client, left):
-                    each = TopicPartition(record.topic, record.partition)
+                    each = KafkaPartition(record.topic, record.partition)
                     if record.offset < left.get(each, 0):
                         yield record
                 for each, end in list(left.items()):
@@ -57,7 +57,7 @@ class KafkaReader:
                         del left[each]
                         client.pause(each)
 
-    async def end_offsets(self, topic: str) -> dict[Partition, int]:
+    async def end_offsets(self, topic: str) -> dict[TopicPartition, int]:
         """Where a topic ends now. Raises NotFound, Unavailable."""
         async with self._client() as client:
             try:
@@ -65,9 +65,9 @@ class KafkaReader:
                     ends = await client.end_offsets(await self._partitions(client, topic))
             except (KafkaError, TimeoutError, OSError) as error:
                 raise self._unavailable(error) from error
-            return {Partition(each.topic, each.partition): end for each, end in ends.items()}
+            return {TopicPartition(each.topic, each.partition): end for each, end in ends.items()}
 
-    async def _more(self, client: CheckedConsumer, ends: Mapping[TopicPartition, int]) -> list[Inbound]:
+    async def _more(self, client: CheckedConsumer, ends: Mapping[KafkaPartition, int]) -> list[Inbound]:
         """The next records, or none when a partition was read to its end: a transaction ends with no record."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout_s
@@ -80,13 +80,13 @@ class KafkaReader:
                 return [record for records in found.values() for record in records]
         raise self._unavailable(TimeoutError("no more records came"))
 
-    async def _partitions(self, client: CheckedConsumer, topic: str) -> list[TopicPartition]:
+    async def _partitions(self, client: CheckedConsumer, topic: str) -> list[KafkaPartition]:
         partitions = await internals.partitions_of(client, topic)
         if partitions is None:
             raise NotFound(
                 f"the broker has no topic {topic}", hint="`nightshift topics apply` makes the topics"
             )
-        return [TopicPartition(topic, partition) for partition in sorted(partitions)]
+        return [KafkaPartition(topic, partition) for partition in sorted(partitions)]
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[CheckedConsumer]:

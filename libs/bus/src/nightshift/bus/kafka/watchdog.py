@@ -8,8 +8,8 @@ from typing import Final, Protocol
 
 import structlog
 
-from nightshift.bus.intake import Progress
-from nightshift.bus.port import GroundProbe
+from nightshift.bus.batch_intake import Progress
+from nightshift.bus.port import DependencyProbe
 from nightshift.eventlog.errors import Fault, Transient
 
 _log = structlog.get_logger(__name__)
@@ -53,13 +53,13 @@ class Watchdog:
         self,
         watched: Sequence[Watched],
         *,
-        ground: GroundProbe | None = None,
+        dependencies: DependencyProbe | None = None,
         limit_s: float = 60.0,
         look_every_s: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.failed = asyncio.Event()
-        self._ground = ground
+        self._dependencies = dependencies
         self._limit_s = limit_s
         self._look_every_s = look_every_s
         self._clock = clock
@@ -98,7 +98,7 @@ class Watchdog:
     ) -> None:
         """A broker or a dependency that does not answer is no reason to end: nothing could make progress."""
         unread: Mapping[int, int] | None = None
-        if self._ground is None or await self._ground():
+        if self._dependencies is None or await self._dependencies():
             try:
                 unread = await each.unread([partition for partition in quiet if partition != UNASSIGNED])
             except Transient:

@@ -1,4 +1,4 @@
-"""The catalogue: one module per family, each ending in its union."""
+"""The catalogue of events: one module for each family, which ends with the union of its events."""
 
 from nightshift.contracts.events.account import AccountEvent, AccountRequest
 from nightshift.contracts.events.budget import BudgetEvent

@@ -1,4 +1,4 @@
-"""An account's money: what is asked from outside, and the facts the budget service notes of it on `account-<id>`."""
+"""Events about an account: requests from outside, and facts that the budget service appends to `account-<id>`."""
 
 from datetime import date
 from typing import Annotated, ClassVar, Literal
@@ -12,7 +12,7 @@ TimeZone = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class AccountOpened(Request):
-    """Open an account with money for a period, in the time zone in which its midnight is."""
+    """Opens an account with a budget for a period. Its days end at midnight in `time_zone`."""
 
     type: ClassVar[Literal["account.opened"]] = "account.opened"
     version: ClassVar[Literal[1]] = 1
@@ -25,7 +25,7 @@ class AccountOpened(Request):
 
 
 class AccountBudgetSet(Request):
-    """From now on the account has this much for a period."""
+    """Sets the account's budget for a period from now on."""
 
     type: ClassVar[Literal["account.budget_set"]] = "account.budget_set"
     version: ClassVar[Literal[1]] = 1
@@ -37,7 +37,7 @@ class AccountBudgetSet(Request):
 
 
 class AccountToppedUp(Request):
-    """Money for today, over the day's share; wakes what sleeps for want of it."""
+    """Adds money to the account for today. Builds that sleep because money was missing wake."""
 
     type: ClassVar[Literal["account.topped_up"]] = "account.topped_up"
     version: ClassVar[Literal[1]] = 1
@@ -56,7 +56,7 @@ class _AccountFact(Event):
 
 
 class BudgetPeriodSet(_AccountFact):
-    """The account's money for a period, as asked by `account.opened` or `account.budget_set`."""
+    """The account has this budget for a period. Follows `account.opened` and `account.budget_set`."""
 
     type: ClassVar[Literal["budget.period_set"]] = "budget.period_set"
     version: ClassVar[Literal[1]] = 1
@@ -69,7 +69,7 @@ class BudgetPeriodSet(_AccountFact):
 
 
 class BudgetCredited(_AccountFact):
-    """Money added to today by `account.topped_up`."""
+    """Money was added to the account's day. Follows `account.topped_up`."""
 
     type: ClassVar[Literal["budget.credited"]] = "budget.credited"
     version: ClassVar[Literal[1]] = 1
@@ -80,7 +80,10 @@ class BudgetCredited(_AccountFact):
 
 
 class BudgetRefreshed(_AccountFact):
-    """A new day: what may be spent until `refresh_at`. One per account and day, never two."""
+    """The account's new day begins: its builds may spend `limit_microusd` until `refresh_at`.
+
+    Appended once for each account and day on which money moves.
+    """
 
     type: ClassVar[Literal["budget.refreshed"]] = "budget.refreshed"
     version: ClassVar[Literal[1]] = 1

@@ -14,9 +14,9 @@ class _BudgetFact(Event):
 
 
 class BudgetGranted(_BudgetFact):
-    """`amount_microusd` of the account's `day` is reserved for this build until `expires_at`, by the database's clock.
+    """Reserves `amount_microusd` of the account's `day` for this build until `expires_at`, by the database's clock.
 
-    `left_today_microusd` is what the account has left after it, of `day_limit_microusd` (none: not told).
+    The account then has `left_today_microusd` left of `day_limit_microusd`. The limit is absent in older events.
     """
 
     type: ClassVar[Literal["budget.granted"]] = "budget.granted"
@@ -38,8 +38,10 @@ class BudgetGranted(_BudgetFact):
 
 
 class BudgetDenied(_BudgetFact):
-    """Not today. `refresh_at` is when the account's next day begins. May follow the end of a build: it closes what the
-    build asked for while it ended."""
+    """Refuses the money that the build requested. The account's next day begins at `refresh_at`.
+
+    It may follow the end of a build, when the build requested money just before.
+    """
 
     type: ClassVar[Literal["budget.denied"]] = "budget.denied"
     version: ClassVar[Literal[1]] = 1
@@ -56,9 +58,11 @@ class BudgetDenied(_BudgetFact):
 
 
 class BudgetSettled(_BudgetFact):
-    """The end of a reservation, once: what was spent is posted, the rest is free again. `overrun`: more was billed than
-    reserved, all of it is posted, and the next day owes it. `estimated_microusd` is the part of `posted_microusd` that
-    is a worst case and not a bill, because nobody saw the provider's answer (none: nothing)."""
+    """Ends a reservation: `posted_microusd` was spent, `released_microusd` is free again. Appended once.
+
+    `overrun` means that the provider billed more than was reserved: all of it is posted, and the next day owes it.
+    `estimated_microusd` is the part of `posted_microusd` that is a worst case, because nobody received the answer.
+    """
 
     type: ClassVar[Literal["budget.settled"]] = "budget.settled"
     version: ClassVar[Literal[1]] = 1
@@ -78,7 +82,7 @@ class BudgetSettled(_BudgetFact):
 
 
 class WakeRequested(_BudgetFact):
-    """Wake this build: its money is refreshed, or a person or a top-up says so."""
+    """Wakes a sleeping build: its account has money again, its provider may answer, or a person asked for it."""
 
     type: ClassVar[Literal["wake.requested"]] = "wake.requested"
     version: ClassVar[Literal[1]] = 1

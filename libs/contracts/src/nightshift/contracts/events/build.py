@@ -1,34 +1,64 @@
-"""The orchestrator's facts: the lifecycle of a build and each step of its Think-Act-Observe-Repeat loop."""
+"""The orchestrator's facts about the lifecycle of a build, and the union of all its facts."""
 
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
+from nightshift.contracts.events.build_steps import (
+    AgentSteered,
+    BuildFact,
+    CheckpointSaved,
+    ContextCondensed,
+    ModelCallFailed,
+    ModelCallResponded,
+    ModelCallStarted,
+    ToolCallRequested,
+    Usage,
+)
 from nightshift.contracts.events.requests import Attachment, Brief, Check, CustomTool, QuestionAnswer, Source
 from nightshift.contracts.model import (
     SEALED,
-    CallId,
     Count,
-    Event,
     Id,
     Microdollars,
-    Milliseconds,
-    Owner,
     Pending,
     PendingKind,
-    SealedBlocks,
-    SealedObject,
     SealedText,
     SecretName,
     Word,
 )
 
+__all__ = [
+    "AgentSteered",
+    "BudgetRequested",
+    "BuildAccepted",
+    "BuildCancelled",
+    "BuildEvent",
+    "BuildFailed",
+    "BuildForked",
+    "BuildPhaseChanged",
+    "BuildReady",
+    "BuildStalled",
+    "BuildWoken",
+    "CheckpointSaved",
+    "ContextCondensed",
+    "EscalationRaised",
+    "EscalationResolved",
+    "ModelCallFailed",
+    "ModelCallResponded",
+    "ModelCallStarted",
+    "Phase",
+    "SleepRequested",
+    "ToolCallRequested",
+    "Usage",
+]
+
 
 class Phase(StrEnum):
-    """Where a build is on its way."""
+    """The phase of a build. The orchestrator's README shows the legal moves."""
 
     QUEUED = "queued"
     STARTING = "starting"
@@ -41,11 +71,7 @@ class Phase(StrEnum):
     CANCELLED = "cancelled"
 
 
-class _BuildFact(Event):
-    owner: ClassVar[Owner] = Owner.ORCHESTRATOR
-
-
-class _BuildEnd(_BuildFact):
+class _BuildEnd(BuildFact):
     terminal: ClassVar[bool] = True
 
     def pending(self, subject: str) -> Sequence[Pending]:
@@ -59,20 +85,11 @@ class _BuildEnd(_BuildFact):
         )
 
 
-class Usage(BaseModel):
-    """Tokens of one model call, in the Messages API's terms: `input_tokens` excludes what the cache read or wrote."""
+class BuildAccepted(BuildFact):
+    """The orchestrator accepted the request, and the build cannot be lost from here on.
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    input_tokens: Count = 0
-    output_tokens: Count = 0
-    cache_read_input_tokens: Count = 0
-    cache_write_5m_input_tokens: Count = 0
-    cache_write_1h_input_tokens: Count = 0
-
-
-class BuildAccepted(_BuildFact):
-    """The request is in the log: from here on nothing can lose the build. Holds all that the loop needs of it."""
+    The event holds everything that the loop needs.
+    """
 
     type: ClassVar[Literal["build.accepted"]] = "build.accepted"
     version: ClassVar[Literal[1]] = 1
@@ -99,8 +116,8 @@ class BuildAccepted(_BuildFact):
         return (Pending(PendingKind.BUILD, subject, opens=True),)
 
 
-class BuildPhaseChanged(_BuildFact):
-    """One legal move of the phase table."""
+class BuildPhaseChanged(BuildFact):
+    """The build moved from one phase to the next."""
 
     type: ClassVar[Literal["build.phase_changed"]] = "build.phase_changed"
     version: ClassVar[Literal[1]] = 1
@@ -109,131 +126,8 @@ class BuildPhaseChanged(_BuildFact):
     to_phase: Phase
 
 
-class ModelCallStarted(_BuildFact):
-    """Committed before the request leaves: the worst case it may cost is inside the grant `lease_id`."""
-
-    type: ClassVar[Literal["model_call.started"]] = "model_call.started"
-    version: ClassVar[Literal[1]] = 1
-
-    turn: Count
-    attempt: Count
-    model: Word
-    lease_id: UUID
-    reserve_microusd: Microdollars
-
-
-class ModelCallResponded(_BuildFact):
-    """The whole answer. `content` is the provider's blocks, kept so that they can be sent again byte for byte."""
-
-    type: ClassVar[Literal["model_call.responded"]] = "model_call.responded"
-    version: ClassVar[Literal[1]] = 1
-
-    turn: Count
-    attempt: Count
-    model: Word
-    message_id: Annotated[str, Field(max_length=255)]
-    content: SealedBlocks
-    stop_reason: Word
-    usage: Usage
-    price_version: Word
-    cost_microusd: Microdollars
-    latency_ms: Milliseconds
-    first_token_ms: Milliseconds
-
-
-class ModelCallFailed(_BuildFact):
-    """One attempt ended without an answer. `retry_at` absent: not tried again. A billed part is in `cost_microusd`."""
-
-    type: ClassVar[Literal["model_call.failed"]] = "model_call.failed"
-    version: ClassVar[Literal[1]] = 1
-
-    turn: Count
-    attempt: Count
-    kind: Literal[
-        "rate_limited",
-        "overloaded",
-        "server",
-        "connection",
-        "stream_cut",
-        "malformed",
-        "auth",
-        "invalid",
-        "abandoned",  # its owner died: counted at its worst case
-        "cancelled",  # stopped by us: counted at what was seen of it
-        "unknown",
-    ]
-    status: int | None = None
-    detail: SealedText
-    retry_at: AwareDatetime | None = None
-    usage: Usage = Usage()
-    price_version: Word | None = None
-    cost_microusd: Microdollars = 0
-
-
-class ToolCallRequested(_BuildFact):
-    """Please run this. `purpose` check: the orchestrator's own, run after the agent said that it is done."""
-
-    type: ClassVar[Literal["tool_call.requested"]] = "tool_call.requested"
-    version: ClassVar[Literal[1]] = 1
-
-    call_id: CallId
-    turn: Count
-    index: Count
-    tool: Word
-    tool_use_id: Annotated[str, Field(max_length=255)]
-    input: SealedObject
-    timeout_s: Annotated[int, Field(ge=1, le=86_400)] = 120
-    purpose: Literal["agent", "check", "preview"] = "agent"
-
-    def pending(self, subject: str) -> Sequence[Pending]:
-        return (Pending(PendingKind.TOOL_CALL, self.call_id, opens=True),)
-
-
-class CheckpointSaved(_BuildFact):
-    """All results of a turn are in the log: the loop can go on from here anywhere."""
-
-    type: ClassVar[Literal["checkpoint.saved"]] = "checkpoint.saved"
-    version: ClassVar[Literal[1]] = 1
-
-    turn: Count
-
-    def pending(self, subject: str) -> Sequence[Pending]:
-        return (Pending(PendingKind.SNAPSHOT, f"{subject}/checkpoint", opens=True),)
-
-
-class AgentSteered(_BuildFact):
-    """A message the agent did not ask for: a person's, the budget's, a check's, or the loop's own."""
-
-    type: ClassVar[Literal["agent.steered"]] = "agent.steered"
-    version: ClassVar[Literal[1]] = 1
-
-    reason: Literal[
-        "person",
-        "repetition",
-        "budget",
-        "turns",
-        "check_failed",
-        "sandbox_restored",
-        "answer",
-        "no_tool_call",
-        "max_tokens",
-    ]
-    message: SealedText
-
-
-class ContextCondensed(_BuildFact):
-    """The messages up to and with `through_turn` are told to the model as this summary from now on."""
-
-    type: ClassVar[Literal["context.condensed"]] = "context.condensed"
-    version: ClassVar[Literal[1]] = 1
-    planned: ClassVar[bool] = True
-
-    through_turn: Count
-    summary: SealedText
-
-
-class BudgetRequested(_BuildFact):
-    """Please reserve this much of the account's day for this build. `lease_id` names the reservation."""
+class BudgetRequested(BuildFact):
+    """Requests money of the account's day for this build, at least `minimum_microusd`, under the id `lease_id`."""
 
     type: ClassVar[Literal["budget.requested"]] = "budget.requested"
     version: ClassVar[Literal[1]] = 1
@@ -247,8 +141,8 @@ class BudgetRequested(_BuildFact):
         return (Pending(PendingKind.BUDGET_REQUEST, str(self.lease_id), opens=True),)
 
 
-class SleepRequested(_BuildFact):
-    """Nothing more happens until `wake.requested`. Appended after `checkpoint.saved`, before the pre-sleep snapshot."""
+class SleepRequested(BuildFact):
+    """The build sleeps until `wake.requested`. Appended after `checkpoint.saved` and before the pre-sleep snapshot."""
 
     type: ClassVar[Literal["sleep.requested"]] = "sleep.requested"
     version: ClassVar[Literal[1]] = 1
@@ -264,8 +158,8 @@ class SleepRequested(_BuildFact):
         )
 
 
-class BuildWoken(_BuildFact):
-    """The build is awake: the loop goes on at the step where it was."""
+class BuildWoken(BuildFact):
+    """The build is awake. It continues with the step at which it fell asleep."""
 
     type: ClassVar[Literal["build.woken"]] = "build.woken"
     version: ClassVar[Literal[1]] = 1
@@ -280,8 +174,8 @@ class BuildWoken(_BuildFact):
         )
 
 
-class EscalationRaised(_BuildFact):
-    """The build waits for a person to choose one of `options`."""
+class EscalationRaised(BuildFact):
+    """The build waits until a person chooses one of `options`."""
 
     type: ClassVar[Literal["escalation.raised"]] = "escalation.raised"
     version: ClassVar[Literal[1]] = 1
@@ -293,8 +187,8 @@ class EscalationRaised(_BuildFact):
     options: tuple[Word, ...]
 
 
-class EscalationResolved(_BuildFact):
-    """A person chose; the answer reaches the agent."""
+class EscalationResolved(BuildFact):
+    """A person chose `option`. The agent gets the answer."""
 
     type: ClassVar[Literal["escalation.resolved"]] = "escalation.resolved"
     version: ClassVar[Literal[1]] = 1
@@ -305,7 +199,7 @@ class EscalationResolved(_BuildFact):
     comment: SealedText | None = None
 
 
-class BuildStalled(_BuildFact):
+class BuildStalled(BuildFact):
     """The orchestrator cannot go on with this build, and `action` says what a person can do.
 
     Nothing is spent while the build stalls. Any later event of the orchestrator says that the build goes on.
@@ -323,7 +217,7 @@ class BuildStalled(_BuildFact):
 
 
 class BuildReady(_BuildEnd):
-    """The checks passed. `cost_microusd` is the sum over the log."""
+    """The build is done and its checks passed. `cost_microusd` is the sum of its model calls."""
 
     type: ClassVar[Literal["build.ready"]] = "build.ready"
     version: ClassVar[Literal[1]] = 1
@@ -338,7 +232,7 @@ class BuildReady(_BuildEnd):
 
 
 class BuildFailed(_BuildEnd):
-    """The build ended without an app that passes its checks. `detail` is for people."""
+    """The build ended without an app that passes its checks. `detail` explains the reason to a person."""
 
     type: ClassVar[Literal["build.failed"]] = "build.failed"
     version: ClassVar[Literal[1]] = 1
@@ -360,7 +254,7 @@ class BuildFailed(_BuildEnd):
 
 
 class BuildCancelled(_BuildEnd):
-    """Somebody asked for the end."""
+    """The build was cancelled by `build.cancel_requested`."""
 
     type: ClassVar[Literal["build.cancelled"]] = "build.cancelled"
     version: ClassVar[Literal[1]] = 1
@@ -370,8 +264,8 @@ class BuildCancelled(_BuildEnd):
     turns: Count
 
 
-class BuildForked(_BuildFact):
-    """This build began as that one was at `at_version`."""
+class BuildForked(BuildFact):
+    """The build started as a copy of `base_build_id` at its event `at_version`."""
 
     type: ClassVar[Literal["build.forked"]] = "build.forked"
     version: ClassVar[Literal[1]] = 1

@@ -1,4 +1,4 @@
-"""What producers outside ask of a build. Topic `nightshift.requests.v1`; only these are accepted from outside."""
+"""Requests about builds, on the topic `nightshift.requests.v1`. No other events are accepted from outside."""
 
 import re
 from datetime import datetime
@@ -32,10 +32,10 @@ def _readable(text: str) -> str:
 def _instant(value: object) -> object:
     if isinstance(value, datetime) or (isinstance(value, str) and RFC_3339.fullmatch(value)):
         return value
-    raise ValueError("not an RFC 3339 time")  # a number is none: of seconds, of milliseconds?
+    raise ValueError("not an RFC 3339 time")  # nobody can tell whether a number means seconds or milliseconds
 
 
-#: Free text in a request. Longer material goes in as an attachment, by digest.
+#: Free text in a request.
 Brief = Annotated[
     str,
     Field(
@@ -53,14 +53,14 @@ class _Part(BaseModel):
 
 
 class QuestionAnswer(_Part):
-    """One question the product asked its user before the build, and the answer."""
+    """A question that the product asked its user before the build, with the answer."""
 
     question: Brief
     answer: Brief
 
 
 class Attachment(_Part):
-    """A file that was put into the object store before the request was sent."""
+    """A file that the producer stored in the object store before it sent the request."""
 
     name: Annotated[str, Field(min_length=1, max_length=255), SEALED]
     digest: Digest
@@ -69,14 +69,14 @@ class Attachment(_Part):
 
 
 class Source(_Part):
-    """A git repository to start from."""
+    """A git repository from which the build starts."""
 
     repository: Annotated[str, Field(min_length=1, max_length=2048), SEALED]
     ref: Annotated[str, Field(min_length=1, max_length=255), SEALED] = "HEAD"
 
 
 class Check(_Part):
-    """A command that must exit 0 in the workspace before the build is ready."""
+    """A command that must exit with 0 in the workspace before the build is ready."""
 
     name: Annotated[str, Field(min_length=1, max_length=128), SEALED]
     command: Annotated[str, Field(min_length=1, max_length=8192), SEALED]
@@ -84,7 +84,7 @@ class Check(_Part):
 
 
 class CustomTool(_Part):
-    """A tool of the customer's own: any consumer that answers its calls with `tool_call.result_given`."""
+    """A tool that the customer's own consumer provides. It answers calls with `tool_call.result_given`."""
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,63}$")]
     description: Annotated[str, Field(min_length=1, max_length=8192), SEALED]
@@ -92,7 +92,7 @@ class CustomTool(_Part):
 
 
 class BuildRequested(Request):
-    """Please build this. The same `build_id` and content again changes nothing; with other content it is refused."""
+    """Requests a build. Sent again with the same content it changes nothing; other content under the id is refused."""
 
     type: ClassVar[Literal["build.requested"]] = "build.requested"
     version: ClassVar[Literal[1]] = 1
@@ -118,7 +118,7 @@ class BuildRequested(Request):
 
 
 class BuildCancelRequested(Request):
-    """Stop this build, in seconds, and say why."""
+    """Cancels a build within seconds."""
 
     type: ClassVar[Literal["build.cancel_requested"]] = "build.cancel_requested"
     version: ClassVar[Literal[1]] = 1
@@ -128,7 +128,7 @@ class BuildCancelRequested(Request):
 
 
 class BuildMessageSent(Request):
-    """A person steers a running build; delivered at the agent's next turn."""
+    """Sends a message from a person to the agent, which gets it with its next turn."""
 
     type: ClassVar[Literal["build.message_sent"]] = "build.message_sent"
     version: ClassVar[Literal[1]] = 1
@@ -138,7 +138,7 @@ class BuildMessageSent(Request):
 
 
 class ToolCallApprovalGiven(Request):
-    """A person's yes or no to a tool call, or to an escalation's option."""
+    """A person approves or refuses a tool call or an option of an escalation."""
 
     type: ClassVar[Literal["tool_call.approval_given"]] = "tool_call.approval_given"
     version: ClassVar[Literal[1]] = 1
@@ -151,7 +151,7 @@ class ToolCallApprovalGiven(Request):
 
 
 class ToolCallResultGiven(Request):
-    """A customer's service answers a call of its own tool. One answer per call holds there too."""
+    """A customer's service returns the result of a call of its own tool. Each call takes one result."""
 
     type: ClassVar[Literal["tool_call.result_given"]] = "tool_call.result_given"
     version: ClassVar[Literal[1]] = 1
@@ -165,7 +165,7 @@ class ToolCallResultGiven(Request):
 
 
 class BuildWakeAsked(Request):
-    """A person's word: wake this build now."""
+    """A person asks for a sleeping build to wake now."""
 
     type: ClassVar[Literal["build.wake_asked"]] = "build.wake_asked"
     version: ClassVar[Literal[1]] = 1

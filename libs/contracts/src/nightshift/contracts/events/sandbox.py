@@ -1,9 +1,9 @@
-"""The gateway's facts: what came of tool calls, and the life of sandboxes."""
+"""The sandbox-gateway's facts: the results of tool calls, and the lifecycle of sandboxes."""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from nightshift.contracts.model import (
     SEALED,
@@ -29,8 +29,17 @@ class _SandboxFact(Event):
     after_close: ClassVar[bool] = True
 
 
+def _closed(subject: str) -> Sequence[Pending]:
+    """Close the sandbox, and the snapshots that waited for it: nothing is left to save."""
+    snapshots = (f"{subject}/{reason}" for reason in ("checkpoint", "completion", "pre_sleep"))
+    return (
+        Pending(PendingKind.SANDBOX, subject, opens=False),
+        *(Pending(PendingKind.SNAPSHOT, key, opens=False) for key in snapshots),
+    )
+
+
 class SandboxOpened(_SandboxFact):
-    """A sandbox of the build runs. `generation` counts them: 0, 1, 2…"""
+    """A sandbox of the build runs. `generation` numbers the build's sandboxes from 0."""
 
     type: ClassVar[Literal["sandbox.opened"]] = "sandbox.opened"
     version: ClassVar[Literal[1]] = 1
@@ -44,7 +53,10 @@ class SandboxOpened(_SandboxFact):
 
 
 class SandboxRestored(_SandboxFact):
-    """The workspace of `from_snapshot` is in the sandbox, digest compared. What differed was healed or is in `lost`."""
+    """The files of `from_snapshot` are in the sandbox. `lost` names those that could not be restored.
+
+    `healed` counts files that differed at first and were written again.
+    """
 
     type: ClassVar[Literal["sandbox.restored"]] = "sandbox.restored"
     version: ClassVar[Literal[1]] = 1
@@ -58,7 +70,7 @@ class SandboxRestored(_SandboxFact):
 
 
 class ToolCallCompleted(_SandboxFact):
-    """The one result of a call. `output` is what the agent sees; `blocks` instead, where it is more than text."""
+    """The only result of a tool call. The agent gets `blocks` when they are present, and `output` otherwise."""
 
     type: ClassVar[Literal["tool_call.completed"]] = "tool_call.completed"
     version: ClassVar[Literal[1]] = 1
@@ -83,7 +95,7 @@ class ToolCallCompleted(_SandboxFact):
 
 
 class SandboxPaused(_SandboxFact):
-    """Kept asleep by its provider, with all its state: no snapshot could be saved."""
+    """The provider paused the sandbox with all its state, because no snapshot could be saved."""
 
     type: ClassVar[Literal["sandbox.paused"]] = "sandbox.paused"
     version: ClassVar[Literal[1]] = 1
@@ -93,7 +105,7 @@ class SandboxPaused(_SandboxFact):
 
 
 class SandboxLost(_SandboxFact):
-    """The provider no longer has it. The workspace comes back from the newest snapshot into a new one."""
+    """The provider no longer has the sandbox. The newest snapshot is restored into a new one."""
 
     type: ClassVar[Literal["sandbox.lost"]] = "sandbox.lost"
     version: ClassVar[Literal[1]] = 1
@@ -102,11 +114,11 @@ class SandboxLost(_SandboxFact):
     detail: SealedText
 
     def pending(self, subject: str) -> Sequence[Pending]:
-        return (Pending(PendingKind.SANDBOX, subject, opens=False),)
+        return _closed(subject)
 
 
 class SandboxClosed(_SandboxFact):
-    """Given back to its provider; nothing of it costs any more."""
+    """The sandbox was closed and costs nothing any more."""
 
     type: ClassVar[Literal["sandbox.closed"]] = "sandbox.closed"
     version: ClassVar[Literal[1]] = 1
@@ -115,11 +127,36 @@ class SandboxClosed(_SandboxFact):
     reason: Word
 
     def pending(self, subject: str) -> Sequence[Pending]:
-        return (Pending(PendingKind.SANDBOX, subject, opens=False),)
+        return _closed(subject)
+
+
+class SandboxStalled(_SandboxFact):
+    """The build waits for its sandbox, and `action` says what a person can do.
+
+    The gateway keeps trying. It appends this within 10 seconds of the first failure and again when the reason changes,
+    not once per attempt. Any later event of the gateway means that the build goes on. `attempt` counts the failures so
+    far; it is 0 when the provider has not answered yet. `since` is the time of the first failure.
+    """
+
+    type: ClassVar[Literal["sandbox.stalled"]] = "sandbox.stalled"
+    version: ClassVar[Literal[1]] = 1
+
+    reason: Literal[
+        "slow",  # the provider or the restore has not finished yet
+        "unavailable",  # the provider or the sandbox does not answer
+        "refused",  # the provider refuses: a wrong key, an unknown template, a limit of the plan
+        "restore_refused",  # the snapshot cannot be put into the sandbox
+        "dependency",  # another server that the gateway needs, such as the object store, does not answer
+        "fault",  # an error in the gateway itself
+    ]
+    detail: SealedText
+    action: Annotated[str, Field(max_length=1000)]
+    attempt: Count
+    since: AwareDatetime
 
 
 class PreviewOpened(_SandboxFact):
-    """A port of the sandbox answers at this URL."""
+    """A server in the sandbox answers at `url`, from outside."""
 
     type: ClassVar[Literal["preview.opened"]] = "preview.opened"
     version: ClassVar[Literal[1]] = 1
@@ -136,5 +173,6 @@ SandboxEvent = (
     | SandboxPaused
     | SandboxLost
     | SandboxClosed
+    | SandboxStalled
     | PreviewOpened
 )

@@ -1,4 +1,4 @@
-"""The snapshotter's facts: which tree of a build is in the object store, and where."""
+"""The snapshotter's facts: which workspace of a build is in the object store, and under which key."""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
@@ -16,7 +16,7 @@ class _SnapshotFact(Event):
 
 
 class SnapshotSaved(_SnapshotFact):
-    """The tree as of stream version `at_version` is stored whole under `key`, the manifest written last."""
+    """The workspace as of stream version `at_version` is stored under `key`. Its manifest was written last."""
 
     type: ClassVar[Literal["snapshot.saved"]] = "snapshot.saved"
     version: ClassVar[Literal[1]] = 1
@@ -30,7 +30,7 @@ class SnapshotSaved(_SnapshotFact):
     key: Annotated[str, Field(max_length=1024)]
 
     def pending(self, subject: str) -> Sequence[Pending]:
-        # A later snapshot stands for an earlier checkpoint too: after a sleep there is no sandbox to take that from.
+        # A later snapshot covers an earlier checkpoint too: after a sleep no sandbox is left to save that one from.
         covered: set[SnapshotReason] = {self.reason, "checkpoint"}
         return tuple(
             Pending(PendingKind.SNAPSHOT, f"{subject}/{reason}", opens=False, through_version=self.at_version)
@@ -39,7 +39,7 @@ class SnapshotSaved(_SnapshotFact):
 
 
 class SnapshotFailed(_SnapshotFact):
-    """This try ended without a snapshot. `final`: no further try is made for that version."""
+    """An attempt to save a snapshot failed. After a `final` one the snapshotter makes no further attempt."""
 
     type: ClassVar[Literal["snapshot.failed"]] = "snapshot.failed"
     version: ClassVar[Literal[1]] = 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import uvicorn
 
 from nightshift.devstack.errors import BadScenario
-from nightshift.devstack.model.journal import Journal
+from nightshift.devstack.model.request_log import RequestLog
 from nightshift.devstack.model.scenario import Scenario, load_scenario
 from nightshift.devstack.model.server import ModelServer
 from nightshift.devstack.ports import LOOPBACK
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--scenario", type=Path, help="scenario file; default: a small built-in one")
     parser.add_argument("--port", type=int, default=8787)
     parser.add_argument(
-        "--journal", type=Path, help="append every request to this file, one JSON object a line"
+        "--request-log", type=Path, help="append every request to this file, one JSON object a line"
     )
     parser.add_argument(
         "--check", action="store_true", help="only read the scenario, and say what is wrong with it"
@@ -38,7 +38,7 @@ def main() -> None:
         sys.stdout.write(f"{scenario.name}: {len(scenario.turns)} turns\n")
         return
     config = uvicorn.Config(
-        ModelServer(scenario, Journal(args.journal)),
+        ModelServer(scenario, RequestLog(args.request_log)),
         host=LOOPBACK,
         port=args.port,
         loop="asyncio",

@@ -1,4 +1,4 @@
-"""The Messages API over HTTP, as a bare ASGI application: /v1/messages, /v1/messages/count_tokens, /_journal."""
+"""The Messages API over HTTP, as a bare ASGI application: /v1/messages, /v1/messages/count_tokens, /_requests."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from typing import Any
 from nightshift.devstack.model.answer import count_tokens, error_body, message_of, stream_of
 from nightshift.devstack.model.choice import Chooser, NoAnswer
 from nightshift.devstack.model.conversation import Conversation, Invalid, validate
-from nightshift.devstack.model.journal import Journal
+from nightshift.devstack.model.request_log import RequestLog
 from nightshift.devstack.model.scenario import Placed, Scenario, Turn
 
 Message = MutableMapping[str, Any]
@@ -31,9 +31,9 @@ class _Failure(Exception):
 class ModelServer:
     """An ASGI application that answers from one scenario."""
 
-    def __init__(self, scenario: Scenario, journal: Journal) -> None:
+    def __init__(self, scenario: Scenario, request_log: RequestLog) -> None:
         self._chooser = Chooser(scenario)
-        self._journal = journal
+        self._request_log = request_log
         self._requests = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -54,8 +54,8 @@ class ModelServer:
                 conversation = request.conversation(counting=True)
                 self._note(request, 200, None)
                 await request.answer(200, {"input_tokens": count_tokens(conversation)})
-            case "GET", "/_journal":
-                await request.answer(200, self._journal.entries())
+            case "GET", "/_requests":
+                await request.answer(200, self._request_log.entries())
             case _:
                 raise _Failure(404, f"{request.method} {request.path} is not part of the scripted model")
 
@@ -94,7 +94,7 @@ class ModelServer:
 
     def _note(self, request: "_Request", status: int, turn: str | None) -> None:
         if request.method == "POST":
-            self._journal.note(path=request.path, status=status, turn=turn, body=request.body)
+            self._request_log.note(path=request.path, status=status, turn=turn, body=request.body)
 
 
 def _events(message: Message, turn: Turn) -> Iterable[bytes]:

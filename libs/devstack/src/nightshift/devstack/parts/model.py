@@ -25,13 +25,13 @@ class ScriptedModel:
         log_dir: Path,
         *,
         scenario: Path | None = None,
-        journal: Path | None = None,
+        request_log: Path | None = None,
         port: int = 0,
         timeout: float = 15.0,
     ) -> None:
         self._log = log_dir / "model.log"
         self._scenario = scenario
-        self._journal = journal
+        self._request_log = request_log
         self._port = port
         self._timeout = timeout
         self._child: Child | None = None
@@ -69,8 +69,8 @@ class ScriptedModel:
         argv = [sys.executable, "-m", "nightshift.devstack.model", "--port", str(port)]
         if self._scenario is not None:
             argv += ["--scenario", str(self._scenario.absolute())]
-        if self._journal is not None:
-            argv += ["--journal", str(self._journal.absolute())]
+        if self._request_log is not None:
+            argv += ["--request-log", str(self._request_log.absolute())]
         return ChildSpec("model (scripted)", argv, self._log)
 
 

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nightshift.contracts.topics import Topics
 from nightshift.devstack.errors import BadPlan
+from nightshift.devstack.stack.broker_renewal import DEFAULT_LIMIT_MB
 
 PARTS = ("postgres", "kafka", "s3", "model")
 
@@ -33,7 +35,10 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`ports`: part → port asked for by number; others keep the port of the last run, or draw one."""
+    """`ports`: part → port asked for by number; others keep the port of the last run, or draw one.
+
+    `broker_memory_mb` is the resident memory at which the embedded broker is restarted.
+    """
 
     home: Path
     parts: frozenset[str]
@@ -42,6 +47,8 @@ class Plan:
     ports: Mapping[str, int] = field(default_factory=dict)
     scenario: Path | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
+    broker_memory_mb: float = DEFAULT_LIMIT_MB
+    topics: Topics = field(default_factory=Topics)
 
     def starts(self, part: str) -> bool:
         """Whether this part is a child of ours."""
@@ -75,6 +82,8 @@ def make_plan(
         ports={part: port for part, port in (ports or {}).items() if port},
         scenario=scenario,
         environ=environ,
+        broker_memory_mb=_megabytes(environ, "NIGHTSHIFT_BROKER_MEMORY_MB"),
+        topics=Topics(prefix=environ.get("NIGHTSHIFT_TOPIC_PREFIX") or Topics().prefix),
     )
     _check_needs(plan)
     return plan
@@ -91,6 +100,16 @@ def is_installed(service: str) -> bool:
     return importlib.util.find_spec(module) is not None and (
         importlib.util.find_spec(f"{module}.__main__") is not None
     )
+
+
+def _megabytes(environ: Mapping[str, str], name: str) -> float:
+    value = environ.get(name, "").strip() or DEFAULT_LIMIT_MB
+    try:
+        if (number := float(value)) > 0:
+            return number
+    except ValueError:
+        pass
+    raise BadPlan(f"{name}={value} is not a number above 0", hint="give megabytes, such as 64")
 
 
 def _complete(given: Given, environ: Mapping[str, str], scenario: Path | None) -> Given:

@@ -9,17 +9,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nightshift.devstack.errors import PartFailed
+from nightshift.devstack.fork_server import ForkServer
 from nightshift.devstack.orphans import adopt_orphans, end_orphans, end_sandboxes
 from nightshift.devstack.parts import EmbeddedKafka, EmbeddedPostgres, EmbeddedS3, KafkaAddress, ScriptedModel
 from nightshift.devstack.ports import is_free
 from nightshift.devstack.stack import home, steps
 from nightshift.devstack.stack.addresses import given_addresses, needs_snapshot_key, service_environment
+from nightshift.devstack.stack.broker_renewal import read_unreplaceable, resident_mb, write_again
 from nightshift.devstack.stack.plan import PARTS, Plan, service_name
 from nightshift.devstack.stack.restarts import Exit, RestartRecord, last_words
 from nightshift.devstack.stack.units import Part, ServiceReplica
-from nightshift.devstack.warm import Warm
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 10.0
+_MEMORY_LOOK_SECONDS, _REFILL_SECONDS = 5.0, 30.0
 _STEADY_SECONDS = 30.0  # a process that ran this long restarts with the shortest delay
 
 
@@ -51,14 +53,16 @@ class Stack:
         self._keepers: list[asyncio.Task[None]] = []
         self._ready = False
         self._restarts = RestartRecord(plan.home)
+        self._renewed: set[int] = set()  # brokers that we killed for their size, by process id
+        self._kept: list[Any] = []  # what the killed broker held and the next one gets
         modules = [f"nightshift.{name}.app" for name in plan.services]
-        self._warm = Warm(modules, self._log_dir / "warm.log")
+        self._fork_server = ForkServer(modules, self._log_dir / "fork-server.log")
 
     async def start(self) -> None:
         """Start parts, prepare them, start services. Raises DevstackError; call `stop` then too."""
         adopt_orphans()
         if self._plan.services:
-            self._warm.begin()
+            self._fork_server.begin()
         if needs_snapshot_key(self._plan):
             self._found.snapshot_key = home.snapshot_key(self._plan.home)
         self._parts = self._make_parts()
@@ -79,7 +83,7 @@ class Stack:
                     replica,
                     env=service_environment(self._plan, self._found, name),
                     log_dir=self._log_dir,
-                    launch=self._warm.start,
+                    launch=self._fork_server.start,
                 )
                 for replica in range(count)
             ]
@@ -119,7 +123,7 @@ class Stack:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         await asyncio.gather(*(one.stop() for replicas in self._services.values() for one in replicas))
-        self._warm.end()
+        self._fork_server.end()
         await asyncio.to_thread(end_orphans)
         await asyncio.to_thread(end_sandboxes, self._plan.home / "sandboxes")
         await asyncio.gather(*(part.stop() for part in self._parts.values()))
@@ -169,14 +173,44 @@ class Stack:
     async def _start_kafka(self) -> None:
         if "kafka" in self._parts:
             self._found.kafka = await self._launch(
-                "kafka", self._parts["kafka"], restarted=self._apply_topics
+                "kafka", self._parts["kafka"], restarted=self._refill_broker
             )
+            self._keepers.append(asyncio.create_task(self._bound_broker(self._parts["kafka"])))
         await self._apply_topics()
 
     async def _apply_topics(self) -> None:
         if self._found.kafka is not None:
             await self._clients()
             await self._topics(self._found.kafka)
+
+    async def _bound_broker(self, broker: Part) -> None:
+        """Restart the broker when it has grown past the limit; see `broker_renewal` for why and what is copied.
+
+        Unfinished builds may need more than the limit. The next broker may hold twice what it needs at first.
+        """
+        limit = self._plan.broker_memory_mb
+        while True:
+            await asyncio.sleep(_MEMORY_LOOK_SECONDS)
+            child = broker.child
+            size = resident_mb(child.pid)
+            if self._found.kafka is None or size <= limit:
+                continue
+            try:
+                self._kept = await read_unreplaceable(self._found.kafka.bootstrap, self._plan.topics)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the next look tries again
+                self._say(f"{child.spec.name} holds {size:.0f} MiB and cannot be restarted: {error!r}")
+                continue
+            self._renewed.add(child.pid)
+            child.signal(signal.SIGKILL)
+            await asyncio.sleep(_REFILL_SECONDS)
+            limit = max(self._plan.broker_memory_mb, 2 * resident_mb(broker.child.pid))
+
+    async def _refill_broker(self) -> None:
+        """Give an empty broker its topics, and what the one before it held alone."""
+        await self._apply_topics()
+        if self._found.kafka is not None:
+            await write_again(self._found.kafka.bootstrap, self._kept)
+            self._kept = []
 
     async def _start_s3(self) -> None:
         if "s3" in self._parts:
@@ -207,8 +241,14 @@ class Stack:
             code = await child.wait()
             if time.monotonic() - since > _STEADY_SECONDS:
                 delay = _FIRST_DELAY
-            self._restarts.note(name, Exit(datetime.now(UTC), code, last_words(child.log_tail(1))))
-            self._say(f"{child.spec.name} (process {child.pid}) {_how_it_ended(code)}; starting it again")
+            if child.pid in self._renewed:
+                limit = self._plan.broker_memory_mb
+                self._say(
+                    f"{child.spec.name} (process {child.pid}) held more than {limit:g} MiB; starting it again"
+                )
+            else:
+                self._restarts.note(name, Exit(datetime.now(UTC), code, last_words(child.log_tail(1))))
+                self._say(f"{child.spec.name} (process {child.pid}) {_how_it_ended(code)}; starting it again")
             while True:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _LONGEST_DELAY)

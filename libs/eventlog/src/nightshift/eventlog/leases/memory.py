@@ -1,4 +1,4 @@
-"""Leases in this process, for tests and simulation. Time is the event loop's, so that a virtual clock moves it."""
+"""In-memory leases for tests and simulation. They use the event loop's clock, which a simulation controls."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,50 +8,50 @@ from nightshift.eventlog.leases.port import Lease
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _Row:
     owner: str | None
     fence: int
     expires_at: float
 
 
 class MemoryLeases:
-    """The port of leases over a dict."""
+    """Implements Leases over a dict."""
 
     def __init__(self) -> None:
-        self._held: dict[str, _Held] = {}
+        self._rows: dict[str, _Row] = {}
 
     async def acquire(self, name: str, owner: str, *, ttl: float) -> Lease | None:
-        """See the port."""
-        held, now = self._held.get(name), asyncio.get_running_loop().time()
-        if held is not None and held.owner not in (None, owner) and held.expires_at > now:
+        """Implements the port."""
+        row, now = self._rows.get(name), asyncio.get_running_loop().time()
+        if row is not None and row.owner not in (None, owner) and row.expires_at > now:
             return None
-        fence = 1 if held is None else held.fence + 1
-        self._held[name] = _Held(owner, fence, now + ttl)
+        fence = 1 if row is None else row.fence + 1
+        self._rows[name] = _Row(owner, fence, now + ttl)
         return Lease(name, owner, fence)
 
     async def renew(self, lease: Lease, *, ttl: float) -> bool:
-        """See the port."""
+        """Implements the port."""
         now = asyncio.get_running_loop().time()
-        if not self._has(lease) or self._held[lease.name].expires_at <= now:
+        if not self._has(lease) or self._rows[lease.name].expires_at <= now:
             return False
-        self._held[lease.name] = _Held(lease.owner, lease.fence, now + ttl)
+        self._rows[lease.name] = _Row(lease.owner, lease.fence, now + ttl)
         return True
 
     async def renew_all(self, leases: Sequence[Lease], *, ttl: float) -> Sequence[bool]:
-        """See the port."""
+        """Implements the port."""
         return [await self.renew(lease, ttl=ttl) for lease in leases]
 
     async def release(self, lease: Lease) -> None:
-        """See the port."""
+        """Implements the port."""
         if self._has(lease):
-            self._held[lease.name] = _Held(None, lease.fence, 0.0)
+            self._rows[lease.name] = _Row(None, lease.fence, 0.0)
 
     async def release_all(self, owner: str) -> int:
-        """See the port."""
-        names = [name for name, held in self._held.items() if held.owner == owner]
-        self._held |= {name: _Held(None, self._held[name].fence, 0.0) for name in names}
+        """Implements the port."""
+        names = [name for name, row in self._rows.items() if row.owner == owner]
+        self._rows |= {name: _Row(None, self._rows[name].fence, 0.0) for name in names}
         return len(names)
 
     def _has(self, lease: Lease) -> bool:
-        held = self._held.get(lease.name)
-        return held is not None and (held.owner, held.fence) == (lease.owner, lease.fence)
+        row = self._rows.get(lease.name)
+        return row is not None and (row.owner, row.fence) == (lease.owner, lease.fence)

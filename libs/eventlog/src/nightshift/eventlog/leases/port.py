@@ -1,4 +1,4 @@
-"""Leases: who works on what, until when, by one clock. The higher fence is the owner's, whatever others think."""
+"""The port of leases: an owner may work on a name until the lease expires, by the clock of one server."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """`owner` may work on `name` until it expires. Each taking of a name has a higher fence than every one before."""
+    """A lease of `owner` on `name`. Each acquisition of a name has a higher `fence` than all before."""
 
     name: str
     owner: str
@@ -18,29 +18,28 @@ class Leases(Protocol):
     """Every call may raise `Unavailable`."""
 
     async def acquire(self, name: str, owner: str, *, ttl: float) -> Lease | None:
-        """Take a name that is free or expired, for `ttl` seconds; none while another owner has it.
+        """Acquire a free or expired name for `ttl` seconds. Returns None while another owner has it.
 
-        An owner that has it already takes it anew, with a higher fence: after a restart it cannot know what
-        its former self still sends.
+        An owner that has the name gets a new lease with a higher fence, which invalidates what it sent before a
+        restart.
         """
         ...
 
     async def renew(self, lease: Lease, *, ttl: float) -> bool:
-        """`ttl` seconds from now; false when it is lost: taken over, released, or expired."""
+        """Extend the lease to `ttl` seconds from now. Returns False when it expired or was released or taken over."""
         ...
 
     async def renew_all(self, leases: Sequence[Lease], *, ttl: float) -> Sequence[bool]:
-        """The same for each of them, at the price of one."""
+        """Extend many leases in one round trip. Returns the result for each."""
         ...
 
     async def release(self, lease: Lease) -> None:
-        """Free it for the next. A lease that is no longer ours is left alone."""
+        """Release the lease. Does nothing when another owner has the name."""
         ...
 
     async def release_all(self, owner: str) -> int:
-        """Free whatever this owner has, under every fence; how many that were.
+        """Release all leases of this owner and return their number.
 
-        For a process that starts under the name of its former self, which is dead: nobody need wait until what it
-        held expires.
+        A process calls it at its start to free the leases of the dead process that had its name.
         """
         ...

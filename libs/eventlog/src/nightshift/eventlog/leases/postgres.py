@@ -6,7 +6,7 @@ from datetime import timedelta
 from nightshift.eventlog.database import Database
 from nightshift.eventlog.leases.port import Lease
 
-# By name, so that two that renew some of the same rows cannot wait for each other; answered in the order given.
+# Sorted by name, so that two callers that renew the same rows cannot deadlock. Answers in the order of the arguments.
 _RENEW_ALL = """
 SELECT kept FROM (
     SELECT place, nightshift.renew_lease(name, owner, fence, $4) AS kept
@@ -18,13 +18,13 @@ SELECT kept FROM (
 
 
 class PostgresLeases:
-    """The port of leases: calls of the functions in `log/sql/functions`, each one round trip."""
+    """Implements Leases by the functions in `sql/functions`. Each call is one round trip."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def acquire(self, name: str, owner: str, *, ttl: float) -> Lease | None:
-        """See the port."""
+        """Implements the port."""
         rows = await self._database.fetch(
             "SELECT nightshift.acquire_lease($1, $2, $3)", name, owner, timedelta(seconds=ttl)
         )
@@ -32,7 +32,7 @@ class PostgresLeases:
         return None if fence is None else Lease(name, owner, fence)
 
     async def renew(self, lease: Lease, *, ttl: float) -> bool:
-        """See the port."""
+        """Implements the port."""
         rows = await self._database.fetch(
             "SELECT nightshift.renew_lease($1, $2, $3, $4)",
             lease.name,
@@ -43,7 +43,7 @@ class PostgresLeases:
         return bool(rows[0][0])
 
     async def renew_all(self, leases: Sequence[Lease], *, ttl: float) -> Sequence[bool]:
-        """See the port."""
+        """Implements the port."""
         if not leases:
             return ()
         rows = await self._database.fetch(
@@ -56,12 +56,12 @@ class PostgresLeases:
         return [bool(row[0]) for row in rows]
 
     async def release(self, lease: Lease) -> None:
-        """See the port."""
+        """Implements the port."""
         await self._database.fetch(
             "SELECT nightshift.release_lease($1, $2, $3)", lease.name, lease.owner, lease.fence
         )
 
     async def release_all(self, owner: str) -> int:
-        """See the port."""
+        """Implements the port."""
         rows = await self._database.fetch("SELECT nightshift.release_leases($1)", owner)
         return int(rows[0][0])

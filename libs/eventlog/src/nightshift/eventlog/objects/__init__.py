@@ -1,1 +1,1 @@
-"""The object store: blobs by digest, manifests, packs. One adapter, boto3, is the only importer of that SDK."""
+"""The object store: its port, the S3 adapter, and an in-memory store."""

@@ -1,4 +1,4 @@
-"""The object store in this process, for tests and simulation. It passes the conformance suite of the port."""
+"""An in-memory object store for tests and simulation."""
 
 from collections.abc import AsyncIterator
 
@@ -9,19 +9,19 @@ from nightshift.eventlog.wire import Wire, called
 
 
 class MemoryObjectStore:
-    """The port over `bodies`; several stores over one dict are several clients of one store."""
+    """Implements ObjectStore over `bodies`. Several stores over one dict act as several clients."""
 
     def __init__(self, bodies: dict[str, bytes] | None = None, *, wire: Wire | None = None) -> None:
         self.bodies: dict[str, bytes] = {} if bodies is None else bodies
         self._wire = wire
 
     async def put(self, key: str, body: bytes) -> None:
-        """See the port."""
+        """Implements the port."""
         check_key(key)
         await called(self._wire, "objects.put", lambda: self.bodies.update({key: bytes(body)}))
 
     async def put_if_absent(self, key: str, body: bytes) -> bool:
-        """See the port."""
+        """Implements the port."""
         check_key(key)
 
         def put() -> bool:
@@ -33,7 +33,7 @@ class MemoryObjectStore:
         return await called(self._wire, "objects.put_if_absent", put)
 
     async def get(self, key: str) -> bytes:
-        """See the port."""
+        """Implements the port."""
         check_key(key)
         body = await called(self._wire, "objects.get", lambda: self.bodies.get(key))
         if body is None:
@@ -41,16 +41,16 @@ class MemoryObjectStore:
         return body
 
     async def get_range(self, key: str, start: int, length: int) -> bytes:
-        """See the port."""
+        """Implements the port."""
         return (await self.get(key))[start : start + length]
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """See the port."""
+        """Implements the port."""
         for key in await called(self._wire, "objects.list", lambda: sorted(self.bodies)):
             if key.startswith(prefix) and key in self.bodies:
                 yield ObjectInfo(key, len(self.bodies[key]))
 
     async def delete(self, key: str) -> None:
-        """See the port."""
+        """Implements the port."""
         check_key(key)
         await called(self._wire, "objects.delete", lambda: self.bodies.pop(key, None))

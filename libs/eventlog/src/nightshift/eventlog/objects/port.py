@@ -1,4 +1,4 @@
-"""The object store as its users see it; S3 and the in-memory store pass the same conformance suite."""
+"""The port of the object store. S3 and the in-memory store pass the same conformance suite."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -7,17 +7,19 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
+    """The key and the size of an object."""
+
     key: str
     bytes: int
 
 
 class ObjectStore(Protocol):
-    """Keys are `/`-separated and relative. Raises NotFound, and Unavailable after trying again inside."""
+    """Stores bytes under relative, `/`-separated keys. Calls retry and then raise Unavailable; reads raise NotFound."""
 
     async def put(self, key: str, body: bytes) -> None: ...
 
     async def put_if_absent(self, key: str, body: bytes) -> bool:
-        """True when this call wrote it, false when it was there."""
+        """Write the object unless the key exists. Returns True when this call wrote it."""
         ...
 
     async def get(self, key: str) -> bytes: ...
@@ -27,5 +29,5 @@ class ObjectStore(Protocol):
     def list(self, prefix: str) -> AsyncIterator[ObjectInfo]: ...
 
     async def delete(self, key: str) -> None:
-        """Deleting what is not there is no error."""
+        """Delete the object. Does nothing when it does not exist."""
         ...

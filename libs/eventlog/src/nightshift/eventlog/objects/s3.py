@@ -1,4 +1,4 @@
-"""The object store on S3 and its like. The only importer of boto3, which blocks and so lives in threads."""
+"""The object store on S3 and compatible servers. boto3 blocks, so every call runs in a thread."""
 
 import asyncio
 import random
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Calls at the same time, and so threads and connections.
+#: Concurrent calls, and so threads and connections.
 _THREADS = 16
-#: Tries of one call. botocore tries 5xx and connections again by itself; these are for what it does not know.
-_TRIES = 5
-#: Between the tries of a conditional write that met another writer of its key.
+#: Attempts of one call. botocore retries 5xx answers and connections itself; these cover what it does not retry.
+_ATTEMPTS = 5
+#: Between the attempts of a conditional write that met another writer of its key.
 _BACKOFF = Backoff(first_s=0.05, cap_s=1.0)
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
@@ -43,11 +43,11 @@ _MISCONFIGURED = {
 
 
 class _Conflict(Exception):
-    """409: another writer of this key is under way, and nobody knows yet who will have been first."""
+    """409: another writer of this key is in flight, and it is not decided yet who is first."""
 
 
 class S3ObjectStore:
-    """The port on one bucket. Use it with `async with`, or `close` it; its one client is made at the start."""
+    """Implements ObjectStore on one bucket. Use it with `async with`, or call `close`."""
 
     def __init__(self, settings: ObjectStoreSettings) -> None:
         self._settings = settings
@@ -55,11 +55,6 @@ class S3ObjectStore:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="s3")
         self._client: S3Client | None = None
         self._making = asyncio.Lock()
-
-    @classmethod
-    def from_settings(cls, settings: ObjectStoreSettings) -> Self:
-        """The store that the environment names."""
-        return cls(settings)
 
     async def __aenter__(self) -> Self:
         await self._ready()
@@ -71,17 +66,17 @@ class S3ObjectStore:
         await self.close()
 
     async def close(self) -> None:
-        """Wait for the calls under way and end the threads."""
+        """Wait for the calls in flight and end the threads."""
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
         if self._client is not None:
             await asyncio.to_thread(self._client.close)
 
     async def put(self, key: str, body: bytes) -> None:
-        """See the port."""
+        """Implements the port."""
         await self._call(lambda s3: s3.put_object(Bucket=self._bucket, Key=check_key(key), Body=body))
 
     async def put_if_absent(self, key: str, body: bytes) -> bool:
-        """See the port."""
+        """Implements the port."""
         check_key(key)
 
         def write(s3: "S3Client") -> bool:
@@ -98,13 +93,13 @@ class S3ObjectStore:
         return await self._call(write)
 
     async def get(self, key: str) -> bytes:
-        """See the port."""
+        """Implements the port."""
         return await self._call(
             lambda s3: s3.get_object(Bucket=self._bucket, Key=check_key(key))["Body"].read()
         )
 
     async def get_range(self, key: str, start: int, length: int) -> bytes:
-        """See the port. What lies beyond the end is left out."""
+        """Implements the port. Returns only the bytes that exist."""
         check_key(key)
         if length == 0:
             return b""
@@ -121,7 +116,7 @@ class S3ObjectStore:
         return await self._call(read)
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """See the port."""
+        """Implements the port."""
         more: dict[str, Any] = {}
         while True:
             page = await self._call(self._lister(prefix, more))
@@ -132,7 +127,7 @@ class S3ObjectStore:
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
     async def delete(self, key: str) -> None:
-        """See the port."""
+        """Implements the port."""
         await self._call(lambda s3: s3.delete_object(Bucket=self._bucket, Key=check_key(key)))
 
     def _lister(self, prefix: str, more: dict[str, Any]) -> Callable[["S3Client"], Any]:
@@ -146,24 +141,24 @@ class S3ObjectStore:
             return self._client
 
     async def _call(self, work: Callable[["S3Client"], T]) -> T:
-        """Do `work` in a thread; each of its errors leaves as one of ours."""
+        """Run `work` in a thread. Raises our own errors in place of boto3's."""
         client = self._client or await self._ready()
         loop = asyncio.get_running_loop()
         retry = RetryDelay(_BACKOFF, random.random)
-        for _ in range(_TRIES):
+        for _ in range(_ATTEMPTS):
             try:
                 return await loop.run_in_executor(self._threads, work, client)
             except _Conflict:
                 await asyncio.sleep(retry.after_failure())
             except (ClientError, BotoCoreError, OSError) as error:
                 raise _translate(error) from error
-        raise Unavailable(f"S3: {_TRIES} times another writer of the same key was under way")
+        raise Unavailable(f"S3: {_ATTEMPTS} times another writer of the same key was in flight")
 
 
 def _make_client(settings: ObjectStoreSettings) -> "S3Client":
     secret = settings.s3_secret_key
     custom = settings.s3_endpoint is not None
-    # Newer checksums by default end up inside the objects of some stores that are not Amazon's.
+    # The newer default checksums end up inside the objects on some servers other than Amazon's.
     checksums: Any = {
         "request_checksum_calculation": "when_required",
         "response_checksum_validation": "when_required",
@@ -178,7 +173,7 @@ def _make_client(settings: ObjectStoreSettings) -> "S3Client":
             connect_timeout=5,
             read_timeout=60,
             max_pool_connections=_THREADS,
-            retries={"mode": "standard", "total_max_attempts": _TRIES},
+            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
             s3={"addressing_style": "path"} if custom else None,
             **(checksums if custom else {}),
         ),

@@ -1,7 +1,8 @@
-"""Sandboxes at E2B, by its own SDK. The same agent runs inside; here it is one process for each request.
+"""The E2B driver, on E2B's own SDK. The agent inside runs as one process for each request.
 
-What was learnt of the service (its timeouts end only the direct child, unread output is lost, sandboxes vanish, stdout
-is text) is met by the agent's call wrapper, by files for what is large, and by never trusting a cached handle.
+It guards against what the service does: a timeout ends only the direct child, output that nobody reads is lost,
+sandboxes vanish, and stdout is text. So commands run under the agent's supervisor, large data goes through files, and
+every connect checks the sandbox anew.
 """
 
 import asyncio
@@ -26,25 +27,41 @@ from e2b import (
     NotFoundException,
     SandboxException,
     SandboxQuery,
+    TemplateException,
+    TimeoutException,
 )
-from e2b.exceptions import SandboxNotFoundException, SandboxNotRunningException, ServiceBusyException
+from e2b.exceptions import (
+    RateLimitException,
+    SandboxNotFoundException,
+    SandboxNotRunningException,
+    ServiceBusyException,
+)
 from e2b.sandbox.filesystem.filesystem import WriteEntry
 
-from nightshift.eventlog.errors import ConfigurationError
 from nightshift.sandboxes import agent
 from nightshift.sandboxes.client import AgentSandbox, ByteSource
-from nightshift.sandboxes.errors import AnswerCut, SandboxGone, SandboxUnavailable
+from nightshift.sandboxes.errors import (
+    AnswerCut,
+    CallRecordLost,
+    ProviderRefused,
+    SandboxGone,
+    SandboxUnavailable,
+)
 from nightshift.sandboxes.port import HOME, SandboxInfo
 
 _STATE = f"{HOME}/.nightshift"
 _BOOT = f"import sys;sys.path.insert(0,{_STATE!r});from agent.main import main;main(sys.argv[1:])"
 _ARGUMENT_BYTES = 96 * 1024
 _SPOOL_BYTES = 8 * 1024 * 1024
+#: Statuses that refuse a create for good: an unknown template, a lifetime above the plan, no credit.
+_REFUSED = frozenset((400, 402, 403, 404, 422))
+#: Errors of the SDK that pass by themselves.
+_PASSING = (TimeoutException, RateLimitException, ServiceBusyException, httpx.HTTPError)
 
 
 @dataclass(frozen=True, slots=True)
 class E2BOptions:
-    """`lifetime_s`: after this time without use the provider ends a sandbox by itself."""
+    """`lifetime_s`: seconds without use after which E2B ends a sandbox by itself."""
 
     api_key: str
     owner: str = "nightshift"
@@ -60,7 +77,7 @@ class E2BOptions:
 
 
 class E2BDriver:
-    """The port's SandboxDriver. A sandbox needs python3 (3.8 or newer) and bash; E2B's base template has both."""
+    """Implements SandboxDriver. The template needs python3 (3.8 or newer) and bash; E2B's base template has both."""
 
     def __init__(self, options: E2BOptions) -> None:
         self._options = options
@@ -75,22 +92,39 @@ class E2BDriver:
         tags = {"build": build_id, "generation": str(generation), "owner": self._options.owner}
         existing = await self._listed(tags)
         if existing:
-            return await self.connect(existing[0].sandbox_id)
-        # The same key for the same generation: a create whose answer was lost makes no second sandbox.
-        key = uuid5(NAMESPACE_URL, f"nightshift/{self._options.owner}/{build_id}/{generation}")
-        with _errors():
-            box = await AsyncSandbox.create(
-                template=self._options.template,
-                timeout=self._options.lifetime_s,
-                metadata={**(metadata or {}), **tags},
-                allow_internet_access=self._options.internet,
-                idempotency_key=str(key),
-                **self._options.api(),
-            )
+            box = await self._connected(existing[0].sandbox_id)
+        else:
+            box = await self._created(tags, metadata or {})
+            await self._install(box)
         sandbox = self._sandbox(box)
-        await self._install(box)
-        await sandbox.hello(generation=f"{build_id}/{generation}/{box.sandbox_id}")
+        await self._hello(sandbox, box, generation=f"{build_id}/{generation}/{box.sandbox_id}")
         return sandbox
+
+    async def _created(self, tags: Mapping[str, str], metadata: Mapping[str, str]) -> AsyncSandbox:
+        # The same key for the same generation: a create whose answer was lost makes no second sandbox.
+        key = uuid5(NAMESPACE_URL, f"nightshift/{tags['owner']}/{tags['build']}/{tags['generation']}")
+        try:
+            with _errors():
+                return await AsyncSandbox.create(
+                    template=self._options.template,
+                    timeout=self._options.lifetime_s,
+                    metadata={**metadata, **tags},
+                    allow_internet_access=self._options.internet,
+                    idempotency_key=str(key),
+                    **self._options.api(),
+                )
+        except SandboxUnavailable as error:
+            cause = error.__cause__
+            if isinstance(cause, TemplateException | NotFoundException) or (
+                isinstance(cause, SandboxException) and cause.status_code in _REFUSED
+            ):
+                template = self._options.template or "the default template"
+                raise ProviderRefused(
+                    f"E2B refuses to create a sandbox: {cause}",
+                    hint=f"check E2B_TEMPLATE ({template}), NIGHTSHIFT_E2B_LIFETIME_S"
+                    f" ({self._options.lifetime_s} s) and the plan of the account, then restart the gateway",
+                ) from error
+            raise
 
     async def _install(self, box: AsyncSandbox) -> None:
         files: list[WriteEntry] = [
@@ -101,28 +135,50 @@ class E2BDriver:
             await box.files.write_files(files, use_octet_stream=True)
 
     async def connect(self, sandbox_id: str) -> AgentSandbox:
+        box = await self._connected(sandbox_id)
+        sandbox = self._sandbox(box)
+        try:
+            marker = await self._hello(sandbox, box)
+        except _Broken as error:
+            raise CallRecordLost(
+                f"sandbox {sandbox_id}: its agent cannot be started any more: {error}"
+            ) from error
+        if marker is None:
+            raise CallRecordLost(f"sandbox {sandbox_id} has lost its record of the calls that ran in it")
+        if not marker.endswith(f"/{sandbox_id}"):
+            raise CallRecordLost(f"sandbox {sandbox_id} is not the one it was")
+        return sandbox
+
+    async def _connected(self, sandbox_id: str) -> AsyncSandbox:
         with _errors():
             box = await AsyncSandbox.connect(
                 sandbox_id, timeout=self._options.lifetime_s, **self._options.api()
             )
             if not await box.is_running():
                 raise SandboxGone(f"sandbox {sandbox_id} does not run")
-        sandbox = self._sandbox(box)
+        return box
+
+    async def _hello(
+        self, sandbox: AgentSandbox, box: AsyncSandbox, *, generation: str | None = None
+    ) -> str | None:
+        """Return the generation inside the sandbox, or None when its journal is missing.
+
+        When the agent does not answer, installs its files anew, because commands may have removed or changed them.
+        Raises _Broken when that does not help. `generation` is set only while a sandbox is created.
+        """
         try:
-            marker = await sandbox.hello()
+            return await sandbox.hello(generation=generation)
         except AnswerCut:
-            marker = None
-        if marker is None:  # its maker died before it was ready: make it ready
-            with _errors():
-                info = await box.get_info()
+            pass
+        try:
             await self._install(box)
-            tags = info.metadata
-            marker = await sandbox.hello(
-                generation=f"{tags.get('build')}/{tags.get('generation')}/{sandbox_id}"
-            )
-        if marker is None or not marker.endswith(f"/{sandbox_id}"):
-            raise SandboxGone(f"sandbox {sandbox_id} is not the one it was")
-        return sandbox
+            return await sandbox.hello(generation=generation)
+        except AnswerCut as error:
+            raise _Broken(str(error)) from error
+        except SandboxUnavailable as error:
+            if isinstance(error.__cause__, _PASSING):
+                raise
+            raise _Broken(str(error)) from error
 
     def _sandbox(self, box: AsyncSandbox) -> AgentSandbox:
         channel = _Channel(box, self._options.lifetime_s)
@@ -137,7 +193,7 @@ class E2BDriver:
                     state: Literal["running", "paused"] = (
                         "paused" if info.state.value == "paused" else "running"
                     )
-                    found.append(SandboxInfo(info.sandbox_id, state, info.metadata))
+                    found.append(SandboxInfo(info.sandbox_id, state, info.metadata, info.started_at))
         return found
 
     async def kill(self, sandbox_id: str) -> None:
@@ -146,6 +202,10 @@ class E2BDriver:
 
     async def list(self) -> list[SandboxInfo]:
         return await self._listed({"owner": self._options.owner})
+
+
+class _Broken(SandboxUnavailable):
+    """The sandbox runs, but its agent neither answers nor can be installed anew."""
 
 
 class _Controls:
@@ -172,9 +232,10 @@ class _Controls:
 
 
 def preview_behind(sandbox_url: str, route: str) -> str:
-    """The address of a preview behind a proxy of one's own: the route is a part of its name, as at the provider.
+    """The address of a preview behind a proxy of the installation's own. `route` is `<port>-<sandbox id>`.
 
-    An address without names below it (an IP address, localhost) has the route as the first part of the path instead.
+    The route becomes the first part of the host name, as at E2B. For an IP address or localhost, which have no names
+    below them, it becomes the first part of the path.
     """
     parts = urlsplit(sandbox_url)
     host = parts.hostname or ""
@@ -217,14 +278,14 @@ class _Channel:
                 return
             stream = await self._box.files.read(f"{name}.out", format="stream")
             try:
-                yield _Source(stream)
+                yield _ChunkReader(stream)
             finally:
                 await self._box.files.remove(f"{name}.out")
 
     async def _run(self, arguments: list[str]) -> dict[str, str]:
         command = shlex.join(["python3", "-I", "-S", "-c", _BOOT, *arguments])
         try:
-            # timeout=0: the bound is ours, around the whole exchange; theirs would leave grandchildren behind.
+            # timeout=0: the client bounds the whole exchange; E2B's timeout would leave grandchildren behind.
             done = await self._box.commands.run(command, timeout=0)
             answer: dict[str, str] = json.loads(done.stdout)
         except CommandExitException as error:
@@ -244,14 +305,14 @@ class _Channel:
             await self._box.files.write(path, file)
 
     async def _stay_alive(self) -> None:
-        """Push the provider's deadline away while the sandbox is in use."""
+        """Extend the sandbox's lifetime at E2B when a third of it has passed."""
         if time.monotonic() - self._extended > self._lifetime_s / 3:
             await self._box.set_timeout(self._lifetime_s)
             self._extended = time.monotonic()
 
 
-class _Source:
-    """Exact reads from a stream of chunks."""
+class _ChunkReader:
+    """Reads exact numbers of bytes from a stream of chunks."""
 
     def __init__(self, stream: AsyncIterator[bytes]) -> None:
         self._stream = stream
@@ -270,14 +331,16 @@ class _Source:
 
 @contextmanager
 def _errors(*, gone_is_fine: bool = False) -> Any:
-    """The SDK's errors in our words. A sandbox that does not run is gone: connect resumes one that was paused."""
+    """Translates the SDK's errors. A sandbox that does not run counts as gone, because connect resumes a paused one."""
     try:
         yield
     except (SandboxNotFoundException, SandboxNotRunningException) as error:
         if not gone_is_fine:
             raise SandboxGone(f"E2B: {error}") from error
     except AuthenticationException as error:
-        raise ConfigurationError(f"E2B: {error}", hint="look at E2B_API_KEY") from error
+        raise ProviderRefused(
+            f"E2B: {error}", hint="set E2B_API_KEY to a valid key, then restart the gateway"
+        ) from error
     except NotFoundException as error:
         raise SandboxUnavailable(f"E2B: {error}") from error
     except (SandboxException, ServiceBusyException, httpx.HTTPError, OSError) as error:

@@ -1,5 +1,5 @@
-"""What runs inside every sandbox, on Python 3.8 or newer and nothing else: calls, files, search, ports.
+"""The agent: the code that runs inside every sandbox and does calls, file operations, searches and previews.
 
-The same files serve every driver: local as process 1 behind a socket, E2B as one process a request. Nothing of the
-rest of the project is imported here, and whatever it answers is not trusted outside.
+It needs Python 3.8 or newer and nothing else, and imports nothing of the rest of the project. In a local sandbox it is
+process 1 behind a socket; at E2B one process runs for each request. Nobody outside trusts its answers.
 """

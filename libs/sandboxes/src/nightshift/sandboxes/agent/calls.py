@@ -1,19 +1,17 @@
-"""Each call once. A call's directory holds: lock, began, out, err, exit.
+"""Runs each call once. The journal holds what decides; a directory a call holds the output of its command.
 
-`lock` is held by the call's keeper (flock, so the kernel lets go when it dies, however it dies). `began` is written
-before the command starts, `exit` by rename after it ended. So whoever looks knows, without clocks and without pids:
+The supervisor of a command holds the call's lock in the journal, so the kernel frees it when the supervisor dies. The
+record `began` is added before the command starts and `exit` after it ended. So a reader needs no clock and no pid:
 
     exit is there            finished
     lock is held             running
-    lock is free, began      died: it ran, and its keeper was killed before the end was written
-    lock is free, no began   it never started: the one who takes the lock may run it
+    lock is free, began      died: it ran, and its supervisor was killed before it recorded the end
+    lock is free, no began   unknown: it never started, and whoever takes the lock may run it
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
 import re
 import signal
@@ -21,107 +19,93 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from . import keeper
+from . import command_supervisor
+from .confined_paths import require_regular
+from .journal import Journal
 from .wire import CHUNK, Refusal
 
 _CALL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)*")
+_READ_OWN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Calls:
-    def __init__(self, root: str) -> None:
-        self._root = root
+    def __init__(self, outputs: str, journal: Journal) -> None:
+        self._outputs = outputs
+        self._journal = journal
 
-    def _dir(self, call_id: str) -> str:
-        if not _CALL_ID.fullmatch(call_id) or len(call_id) > 220:
-            raise Refusal("bad_request", "not a call id")
-        return os.path.join(self._root, call_id.replace("/", "~"))
+    def _output_dir(self, call_id: str) -> str:
+        return os.path.join(self._outputs, _checked(call_id).replace("/", "~"))
 
     def start(self, spec: dict[str, Any]) -> dict[str, Any]:
-        """Run it unless it began before; the answer is how it stands now."""
-        path = self._dir(spec["call_id"])
-        os.makedirs(path, exist_ok=True)
-        lock = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
+        """Run the command unless the call began before. Returns the call's state now."""
+        call_id = _checked(spec["call_id"])
+        lock = self._journal.lock(call_id, wait=False)
+        if lock is None:
             return {"state": "running"}
         try:
-            if os.path.exists(os.path.join(path, "began")):
-                return _ended(path)
-            keeper.spawn(path, spec, lock)
+            if self._journal.find(call_id, "began") is not None:
+                return self._ended(call_id)
+            self._journal.add(call_id, "began", {"at": time.time()})
+            command_supervisor.spawn(self._output_dir(call_id), spec, lock)
         finally:
-            os.close(lock)  # the keeper holds its own copy of the same lock
+            os.close(lock)  # the supervisor holds the same lock by its own descriptor
         return {"state": "running"}
 
-    def status(self, call_id: str) -> dict[str, Any]:
-        return self.wait(call_id, 0)
-
     def wait(self, call_id: str, wait_s: float) -> dict[str, Any]:
-        path = self._dir(call_id)
-        try:
-            lock = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
+        """Wait until the call has ended, for at most `wait_s` seconds. Returns its state."""
+        if not self._journal.wait_unlocked(_checked(call_id), wait_s):
+            return {"state": "running"}
+        if self._journal.find(call_id, "began") is None:
             return {"state": "unknown"}
-        try:
-            if not _shared(lock, wait_s):
-                return {"state": "running"}
-            return _ended(path) if os.path.exists(os.path.join(path, "began")) else {"state": "unknown"}
-        finally:
-            os.close(lock)
+        return self._ended(call_id)
 
     def stop(self, call_id: str) -> dict[str, Any]:
-        """Tell the keeper to end everything the call started, and wait for it."""
-        path = self._dir(call_id)
+        """Make the supervisor end everything that the call started. Returns the state after at most 10 seconds."""
         give_up = time.monotonic() + 10
         while True:
             status = self.wait(call_id, 0.05)
             if status["state"] != "running" or time.monotonic() > give_up:
                 return status
-            pid = _keeper_pid(path)
+            pid = self._journal.find(call_id, "supervisor")
             if pid is not None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)  # the lock is held, so this pid is the keeper's
+                    os.kill(pid, signal.SIGTERM)  # the lock is held, so this pid is still the supervisor's
+                    os.kill(pid, signal.SIGCONT)  # a command may have stopped it
 
     def note(self, call_id: str, text: str | None) -> str | None:
-        """The first text noted for this call, this one if it is the first."""
-        path = os.path.join(self._dir(call_id), "note")
-        if text is not None and not os.path.exists(path):
-            os.makedirs(self._dir(call_id), exist_ok=True)
-            with open(path + ".new", "w", encoding="utf-8", errors="surrogatepass") as file:
-                file.write(text)
-            os.rename(path + ".new", path)
-        try:
-            with open(path, encoding="utf-8", errors="surrogatepass") as file:
-                return file.read()
-        except FileNotFoundError:
-            return None
+        """Note `text` for the call unless something was noted before. Returns the first note."""
+        if text is not None and self._journal.find(_checked(call_id), "note") is None:
+            self._journal.add(call_id, "note", text)
+        noted = self._journal.find(_checked(call_id), "note")
+        return None if noted is None else str(noted)
 
     @contextlib.contextmanager
     def once(self, call_id: str | None) -> Iterator[bool]:
-        """Whether what follows is to be done; when it is done without an error, not another time."""
+        """Yields True when the caller is to act, False when an earlier act of this call ended without an error."""
         if call_id is None:
             yield True
             return
-        path = self._dir(call_id)
-        os.makedirs(path, exist_ok=True)
-        lock = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = self._journal.lock(_checked(call_id), wait=True)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            done = os.path.exists(os.path.join(path, "done"))
+            done = self._journal.find(call_id, "done") is not None
             yield not done
             if not done:
-                os.close(os.open(os.path.join(path, "done"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                self._journal.add(call_id, "done", True)
         finally:
-            os.close(lock)
+            if lock is not None:
+                os.close(lock)
 
     def output(self, call_id: str, stream: str, offset: int, limit: int) -> Iterator[bytes]:
+        """Yields the kept output from `offset`, at most `limit` bytes. Yields nothing when a command removed it."""
         if stream not in ("out", "err"):
             raise Refusal("bad_request", "no such stream")
-        path = os.path.join(self._dir(call_id), stream)
-        if not os.path.exists(path):
+        path = os.path.join(self._output_dir(call_id), stream)
+        try:
+            handle = os.open(path, _READ_OWN)
+        except OSError:
             return
-        with open(path, "rb") as file:
+        with os.fdopen(handle, "rb") as file:
+            require_regular(handle, path)
             file.seek(offset)
             while limit > 0:
                 chunk = file.read(min(CHUNK, limit))
@@ -130,57 +114,22 @@ class Calls:
                 limit -= len(chunk)
                 yield chunk
 
-
-def _shared(lock: int, wait_s: float) -> bool:
-    """Whether the lock came free within the time. A blocked wait wakes the moment the keeper lets go."""
-    if wait_s <= 0:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    class _Over(Exception):
-        pass
-
-    def over(*_: Any) -> None:
-        raise _Over
-
-    before = signal.signal(signal.SIGALRM, over)
-    try:
-        signal.setitimer(
-            signal.ITIMER_REAL, wait_s, 0.05
-        )  # again and again: one between two calls must not be lost
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    except _Over:
-        return False
-    else:
-        return True
-    finally:
-        with contextlib.suppress(_Over):
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    def _ended(self, call_id: str) -> dict[str, Any]:
+        end = self._journal.find(call_id, "exit")
+        if end is not None:
+            return {"state": "finished", **end}
+        folder = self._output_dir(call_id)
+        return {"state": "died", **{f"{s}_kept": _size(os.path.join(folder, s)) for s in ("out", "err")}}
 
 
-def _ended(path: str) -> dict[str, Any]:
-    try:
-        with open(os.path.join(path, "exit"), "rb") as file:
-            return {"state": "finished", **json.load(file)}
-    except (FileNotFoundError, ValueError):
-        return {"state": "died", **{s + "_kept": _size(os.path.join(path, s)) for s in ("out", "err")}}
+def _checked(call_id: str) -> str:
+    if not _CALL_ID.fullmatch(call_id) or len(call_id) > 220:
+        raise Refusal("bad_request", "not a call id")
+    return call_id
 
 
 def _size(path: str) -> int:
     try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
+        return os.stat(path, follow_symlinks=False).st_size
+    except OSError:
         return 0
-
-
-def _keeper_pid(path: str) -> int | None:
-    try:
-        with open(os.path.join(path, "began"), "rb") as file:
-            return int(json.load(file)["pid"])
-    except (FileNotFoundError, ValueError, KeyError):
-        return None

@@ -1,4 +1,4 @@
-"""Reading, writing, listing, exporting and importing files of the workspace, all through `beneath`."""
+"""File operations in the workspace: read, write, list, export and import. All paths go through `confined_paths`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from .beneath import Root, problem, require_regular
+from .confined_paths import Root, problem, require_regular
 from .wire import CHUNK, Reader, Refusal, Writer, read_chunks, read_json, write_end, write_frame, write_json
 
 
 def describe(path: str, parent: int, name: str) -> dict[str, Any]:
-    """What a name is, itself and not what it points to."""
+    """The entry of a name in the directory `parent`. Does not follow a symlink."""
     found = os.stat(name, dir_fd=parent, follow_symlinks=False)
     entry: dict[str, Any] = {
         "path": path,
@@ -64,7 +64,7 @@ def read(root: Root, path: str, offset: int, limit: int | None) -> Iterator[byte
 
 
 def _regular(handle: int, path: str) -> BinaryIO:
-    """The open file of a handle; refused, and the handle closed, unless it is a regular file."""
+    """Wrap the handle of a regular file. Closes the handle and raises Refusal for any other kind."""
     try:
         require_regular(handle, path)
     except Refusal:
@@ -74,7 +74,7 @@ def _regular(handle: int, path: str) -> BinaryIO:
 
 
 def write(root: Root, path: str, body: Iterator[bytes], mode: int | None) -> None:
-    """Whole or not at all: into a new file beside it, then renamed over it."""
+    """Replace the file atomically: write a new file beside it, then rename it."""
     parent, name = root.open_parent(path, make=True)
     try:
         if mode is None:
@@ -155,7 +155,7 @@ def _remove(parent: int, name: str) -> None:
 
 
 def walk(root: Root, path: str, exclude: list[str]) -> Iterator[tuple[dict[str, Any], int, str]]:
-    """Each entry below `path` with the handle of its directory and its name, by name within a directory."""
+    """Yields each entry below `path`, sorted by name in each directory, with its directory's handle and its name."""
     start = root.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield from _walk(start, "", exclude)
@@ -201,8 +201,7 @@ def list_tree(
 
 
 def _open_own(parent: int, name: str) -> int:
-    """A file's handle, also when its owner, who we are, has taken the right to read it away from himself: it is kept
-    with the others, and has its mode again at once."""
+    """Open a file for reading, even when its owner has no read permission: grants it for the moment of the open."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         return os.open(name, flags, dir_fd=parent)
@@ -235,7 +234,7 @@ def _digest(parent: int, name: str) -> tuple[str, int]:
 
 
 def export(root: Root, paths: list[str], out: Writer, limit: int) -> None:
-    """For each file that is there: a frame with its entry, its chunks, an end. An empty header ends all."""
+    """Write each existing regular file as an entry, its chunks and an end. An empty entry ends the stream."""
     for path in paths:
         try:
             parent, name = root.open_parent(path, follow=False)
@@ -265,7 +264,10 @@ def export(root: Root, paths: list[str], out: Writer, limit: int) -> None:
 
 
 def import_(root: Root, body: Reader) -> int:
-    """The mirror of export, also with directories and symlinks. Never goes through a symlink to make something."""
+    """Create the files, directories and symlinks that the stream describes. Returns how many.
+
+    Never follows a symlink. Directory modes are set last, so that a read-only directory can be filled.
+    """
     count, modes = 0, []
     while True:
         entry = read_json(body)
@@ -317,7 +319,7 @@ def _import_one(root: Root, entry: dict[str, Any], chunks: Iterator[bytes]) -> N
 
 
 def _plain_parent(root: Root, parts: list[str]) -> int:
-    """A handle of the directory above, each part a real directory: a symlink on the way is refused."""
+    """Open the directory above. Raises Refusal when a part of the way is a symlink or missing."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     handle = os.open(root.path, flags)
     try:

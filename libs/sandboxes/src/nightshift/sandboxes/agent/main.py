@@ -1,9 +1,10 @@
-"""The agent's two ways to run: `serve` on an inherited listening socket as process 1, or `once` on two files."""
+"""The entry point of the agent: `serve` runs as process 1 behind a socket, `once` answers one request from files."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import ctypes
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import resource
 import select
 import signal
 import socket
+import stat
 import sys
 import time
 import traceback
@@ -18,31 +20,41 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from . import files, search
-from .beneath import Root
 from .calls import Calls
+from .confined_paths import Root
+from .journal import Journal
 from .wire import Reader, Refusal, Writer, read_chunks, read_json, write_end, write_frame, write_json
 
-#: An answer up to this size comes back on stdout; a longer one is left in a file.
+#: An answer up to this many bytes is printed; a longer one is left in a file.
 INLINE = 192 * 1024
-#: Seconds without room for one more process, after which what the calls have started is ended.
+#: Seconds without room for another process, after which every process that calls have started is killed.
 _CROWDED_S = 5.0
+_PR_SET_DUMPABLE = 4
 
 
 class Agent:
-    """Answers requests. One process answers one request: a crash, a runaway pattern or an alarm ends only that."""
+    """Answers requests. Each runs in a process of its own, so a crash or a runaway pattern ends only that request."""
 
-    def __init__(self, home: str) -> None:
-        self._state = os.path.join(home, ".nightshift")
+    def __init__(self, home: str, state: str, journal: str | None = None) -> None:
+        """`state` is a directory in the home; the journal is a file in it unless its path is given."""
         self._root = Root(os.path.join(home, "workspace"))
-        self._calls = Calls(os.path.join(self._state, "calls"))
+        self._state = (state, os.path.join(state, "calls"), os.path.join(state, "io"))
+        self._journal = Journal(journal or os.path.join(state, "journal"))
+        self._calls = Calls(self._state[1], self._journal)
 
-    def prepare(self) -> None:
-        for path in (self._root.path, os.path.join(self._state, "calls"), os.path.join(self._state, "io")):
-            os.makedirs(path, exist_ok=True)
+    def _prepare(self) -> None:
+        """Make the directories that a command may have removed, closed, or put something else in place of."""
+        with contextlib.suppress(OSError):
+            os.makedirs(self._root.path, exist_ok=True)
+        with contextlib.suppress(OSError):
+            for path in self._state:
+                _make_own(path)
 
     def answer(self, request: dict[str, Any], body: Reader, out: Writer) -> None:
         """Do one request and write its whole answer."""
+        self._prepare()
         try:
+            self._journal.require(request.get("generation") if request["op"] != "hello" else None)
             self._dispatch(request, body, out)
         except Refusal as refusal:
             write_json(out, {"error": refusal.kind, "message": str(refusal)})
@@ -61,7 +73,9 @@ class Agent:
                 os.kill(-1, signal.SIGSTOP if op == "pause" else signal.SIGCONT)
             write_json(out, {})
         elif op == "hello":
-            write_json(out, {"generation": self._generation(ask.get("generation"))})
+            if ask.get("generation") is not None:
+                self._journal.create(ask["generation"])
+            write_json(out, {"generation": self._journal.generation()})
         else:
             self._file(op, ask, body, out)
 
@@ -110,22 +124,18 @@ class Agent:
         else:
             raise Refusal("bad_request", f"no operation {op!r}")
 
-    def _generation(self, new: str | None) -> str | None:
-        """The marker that tells this sandbox from any other, written once."""
-        path = os.path.join(self._state, "generation")
-        if new is not None and not os.path.exists(path):
-            with open(path + ".new", "w", encoding="ascii") as file:
-                file.write(new)
-            os.rename(path + ".new", path)
-        try:
-            with open(path, encoding="ascii") as file:
-                return file.read()
-        except FileNotFoundError:
-            return None
+
+def _make_own(path: str) -> None:
+    """Make the directory, replace what stands in its place, and give its owner access."""
+    if os.path.lexists(path) and not stat.S_ISDIR(os.lstat(path).st_mode):
+        os.unlink(path)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    os.chmod(path, 0o700)
 
 
 def _stream(out: Writer, chunks: Iterator[bytes]) -> None:
-    """An answer with a body. The first chunk is fetched first, so that a refusal is still an answer of its own."""
+    """Write a header and a body. Fetches the first chunk before the header, so that a Refusal is still an answer."""
     first = next(chunks, None)
     write_json(out, {})
     if first is not None:
@@ -136,7 +146,7 @@ def _stream(out: Writer, chunks: Iterator[bytes]) -> None:
 
 
 def serve(home: str, listener: socket.socket, limits: dict[str, int]) -> None:
-    """Process 1 of a local sandbox: a child a connection; the orphans of the whole sandbox end here."""
+    """Run as process 1 of a local sandbox: fork a child for each connection, and reap every orphan."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir("/proc/self/fd"):
             if int(name) > 2 and int(name) != listener.fileno():
@@ -145,8 +155,11 @@ def serve(home: str, listener: socket.socket, limits: dict[str, int]) -> None:
     for name, value in limits.items():
         resource.setrlimit(getattr(resource, name), (value, value))
     os.umask(0o022)
-    agent = Agent(home)
-    agent.prepare()
+    # No command may open this process's files through /proc, nor read or trace it: it holds the journal.
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
+    journal = os.memfd_create("journal", os.MFD_CLOEXEC)
+    agent = Agent(home, os.path.join(home, ".nightshift-output"), f"/proc/self/fd/{journal}")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps for us
     crowded_since: float | None = None
     while True:
@@ -166,9 +179,9 @@ def serve(home: str, listener: socket.socket, limits: dict[str, int]) -> None:
 
 
 def _make_room() -> None:
-    """End every other process: what a command has left behind, a fork bomb say, must not hold up the build for ever.
+    """Kill every other process, so that a fork bomb left by a command does not block the build for ever.
 
-    The kernel lets nobody fork who has this coming. Calls that ran are found to have died.
+    The calls that ran count as died.
     """
     with contextlib.suppress(ProcessLookupError):
         os.kill(-1, signal.SIGKILL)
@@ -180,7 +193,7 @@ def _serve_one(agent: Agent, connection: socket.socket) -> None:
         stream = connection.makefile("rwb")
         request = read_json(stream)
         if request.get("op") == "dial":
-            _relay(connection, int(request["port"]))
+            _copy_to_port(connection, int(request["port"]))
         else:
             agent.answer(request, stream, stream)
             _hear_out(connection)
@@ -191,14 +204,14 @@ def _serve_one(agent: Agent, connection: socket.socket) -> None:
 
 
 def _hear_out(connection: socket.socket) -> None:
-    """Let the asker close first. A refusal leaves a body unread, and closing on that takes the answer away too."""
+    """Wait until the other side closes. Closing with unread data in the socket would discard the answer."""
     connection.shutdown(socket.SHUT_WR)
     while connection.recv(65536):
         pass
 
 
-def _relay(connection: socket.socket, port: int) -> None:
-    """From here on the connection is one to a port inside."""
+def _copy_to_port(connection: socket.socket, port: int) -> None:
+    """Connect to a port inside the sandbox, and copy bytes both ways until both sides have closed."""
     try:
         inner = socket.create_connection(("127.0.0.1", port), timeout=5)
     except OSError:
@@ -219,9 +232,8 @@ def _relay(connection: socket.socket, port: int) -> None:
 
 
 def once(home: str, request: str, body_path: str | None, answer_path: str) -> None:
-    """One request of a driver that can only run commands: the answer on stdout in base64, or in a file."""
-    agent = Agent(home)
-    agent.prepare()
+    """Answer one request for a driver that can only run commands. Prints the answer in base64, or the file it is in."""
+    agent = Agent(home, os.path.join(home, ".nightshift"))
     with contextlib.ExitStack() as stack:
         body: Reader = stack.enter_context(open(body_path, "rb")) if body_path else io.BytesIO()
         out = _Spill(answer_path)
@@ -230,7 +242,7 @@ def once(home: str, request: str, body_path: str | None, answer_path: str) -> No
 
 
 def _request(text: str) -> dict[str, Any]:
-    """Base64 on the command line, or `@file` when it is too long for one."""
+    """Decode a request given as base64, or as `@FILE` when it is too long for a command line."""
     if text.startswith("@"):
         with open(text[1:], "rb") as file:
             value: dict[str, Any] = json.load(file)
@@ -241,7 +253,7 @@ def _request(text: str) -> dict[str, Any]:
 
 
 class _Spill:
-    """Memory up to INLINE bytes, a file beyond."""
+    """Collects an answer: up to INLINE bytes in memory, a longer one in a file."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -268,7 +280,7 @@ class _Spill:
 
 
 def main(argv: list[str]) -> None:
-    """`serve HOME FD LIMITS-JSON TOKEN` or `once HOME REQUEST ANSWER-PATH [BODY-PATH]`."""
+    """Arguments: `serve HOME FD LIMITS-JSON TOKEN`, or `once HOME REQUEST ANSWER-PATH [BODY-PATH]`."""
     if argv[0] == "serve":
         serve(argv[1], socket.socket(fileno=int(argv[2])), json.loads(argv[3]))
     else:

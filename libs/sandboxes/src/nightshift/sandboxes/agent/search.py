@@ -1,4 +1,4 @@
-"""Finding files by name and lines by pattern. A search that takes too long is ended by the alarm of its process."""
+"""Finds files by name and lines by pattern. SIGALRM ends the process of a search that takes too long."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
-from .beneath import Root
+from .confined_paths import Root
 from .files import walk
 from .wire import Refusal
 
@@ -19,7 +19,7 @@ _MAX_FILE = 8 * 1024 * 1024
 
 
 def pattern_to_regex(pattern: str) -> re.Pattern[str]:
-    """A glob in which `**` crosses directories and `*`, `?` and `[…]` do not."""
+    """Compile a glob pattern. `**` crosses directories; `*`, `?` and `[…]` do not. Raises Refusal when it is wrong."""
     out, rest = "", pattern.lstrip("/")
     rest = rest[2:] if rest.startswith("./") else rest
     while rest:
@@ -63,7 +63,7 @@ def find(root: Root, path: str, pattern: str, limit: int) -> dict[str, Any]:
 def grep(
     root: Root, path: str, pattern: str, *, glob: str, ignore_case: bool, limit: int, seconds: int
 ) -> dict[str, Any]:
-    """Lines that match in text files. The process ends by SIGALRM when a pattern runs away."""
+    """Find lines that match in text files. SIGALRM ends the process after `seconds`."""
     try:
         regex = re.compile(pattern, re.IGNORECASE if ignore_case else 0)
     except re.error as error:

@@ -1,4 +1,4 @@
-"""How a request and its answer lie in a byte stream: a JSON header, then chunks, each with its length; 0 ends."""
+"""The encoding of requests and answers: a JSON header, then chunks, each after its length. A length of 0 ends them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Writer(Protocol):
 
 
 class Refusal(Exception):
-    """An answer that is an error. `kind` is one of the port's file problems, or `bad_request`."""
+    """An error answer. `kind` is a file problem of the port, `lost` or `bad_request`."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""The way to the agent of a local sandbox: one connection of its unix socket for each request."""
+"""The channel to a local sandbox: one connection to the agent's unix socket for each request."""
 
 import asyncio
 import os
@@ -8,35 +8,35 @@ from typing import Any
 
 from nightshift.sandboxes.client import ByteSource, json_frame
 from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
-from nightshift.sandboxes.local.state import Place
+from nightshift.sandboxes.local.state import SandboxDirectory
 
 
-async def dial(place: Place) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A fresh connection. Raises SandboxGone when nobody listens any more."""
+async def dial(directory: SandboxDirectory) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to the agent. Raises SandboxGone when nothing listens any more."""
     try:
-        handle = os.open(place.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        handle = os.open(directory.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise SandboxGone(f"no sandbox {place.id} on this machine") from None
+        raise SandboxGone(f"no sandbox {directory.id} on this machine") from None
     try:
-        # Over the handle: a socket's path may have 107 bytes only.
+        # Through the handle, because the path of a socket may have 107 bytes only.
         return await asyncio.open_unix_connection(f"/proc/self/fd/{handle}/agent.sock")
     except (ConnectionRefusedError, FileNotFoundError):
-        raise SandboxGone(f"sandbox {place.id} has ended") from None
+        raise SandboxGone(f"sandbox {directory.id} has ended") from None
     except OSError as error:
-        raise SandboxUnavailable(f"sandbox {place.id}: {error}") from error
+        raise SandboxUnavailable(f"sandbox {directory.id}: {error}") from error
     finally:
         os.close(handle)
 
 
 class LocalChannel:
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, directory: SandboxDirectory) -> None:
+        self._directory = directory
 
     @asynccontextmanager
     async def exchange(
         self, request: Mapping[str, Any], body: AsyncIterator[bytes] | None
     ) -> AsyncIterator[ByteSource]:
-        reader, writer = await dial(self._place)
+        reader, writer = await dial(self._directory)
         try:
             try:
                 writer.write(json_frame(request))
@@ -52,5 +52,5 @@ class LocalChannel:
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
-            if not self._place.pids() and reader.at_eof():
-                raise SandboxGone(f"sandbox {self._place.id} has ended")
+            if not self._directory.pids() and reader.at_eof():
+                raise SandboxGone(f"sandbox {self._directory.id} has ended")

@@ -1,4 +1,4 @@
-"""Sandboxes by bubblewrap: made, found again after a restart of the gateway, ended."""
+"""The local driver: creates sandboxes with bubblewrap, finds them again after a restart, ends them."""
 
 import asyncio
 import os
@@ -18,53 +18,56 @@ from nightshift.eventlog.errors import NightshiftError
 from nightshift.sandboxes.client import AgentSandbox
 from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
 from nightshift.sandboxes.local import launch as launching
-from nightshift.sandboxes.local import relay
+from nightshift.sandboxes.local import preview
 from nightshift.sandboxes.local.channel import LocalChannel
 from nightshift.sandboxes.local.settings import LocalSettings
-from nightshift.sandboxes.local.state import Place, Record, end
+from nightshift.sandboxes.local.state import Record, SandboxDirectory, end
 from nightshift.sandboxes.port import SandboxInfo
 
 _log = structlog.get_logger(__name__)
 _START_S = 20.0
-_UNFINISHED_S = 300.0
+#: Seconds after which a directory whose sandbox never became ready counts as abandoned.
+_UNFINISHED_S = 120.0
 
 
 class LocalDriver:
-    """The port's SandboxDriver. Two of them may share a state directory."""
+    """Implements SandboxDriver with bubblewrap. Several processes may share a state directory."""
 
     def __init__(self, settings: LocalSettings) -> None:
         self._settings = settings
         self._bwrap: Path | None = None
-        self._relays = relay.Relays(settings.preview_host)
+        self._previews = preview.Previews(settings.preview_host)
 
     @property
     def name(self) -> Literal["local"]:
         return "local"
 
     async def probe(self) -> Path:
-        """The bubblewrap that works here, found by starting a sandbox. Raises NoSandboxHere with hints."""
+        """Return a bubblewrap that works here, after starting a sandbox with it. Raises NoSandboxHere with a hint."""
         if self._bwrap is None:
             tried = []
             for bwrap in launching.candidates(self._settings):
-                place = self._new_place("probe")
+                directory = self._new_directory("probe", {"probe": "bubblewrap"})
                 try:
-                    await self._launch(place, bwrap)
+                    await self._launch(directory, bwrap)
                 except SandboxUnavailable as error:
                     tried.append((bwrap, str(error)))
                     continue
                 finally:
-                    await self._destroy(place)
+                    await self._destroy(directory)
                 self._bwrap = bwrap
                 return bwrap
             raise launching.refusal(tried)
         return self._bwrap
 
-    def _new_place(self, kind: str) -> Place:
-        place = Place(self._settings.state_dir / f"{kind}-{secrets.token_hex(8)}")
-        place.path.mkdir(parents=True, mode=0o700)
-        place.home.mkdir()
-        (place.home / "workspace").mkdir()
-        return place
+    def _new_directory(self, kind: str, metadata: Mapping[str, str]) -> SandboxDirectory:
+        """Make a directory and write its record before anything runs, so that `list` finds it if this process dies."""
+        directory = SandboxDirectory(self._settings.state_dir / f"{kind}-{secrets.token_hex(8)}")
+        directory.path.mkdir(parents=True, mode=0o700)
+        directory.write({**metadata, "owner": self._settings.owner})
+        directory.home.mkdir()
+        (directory.home / "workspace").mkdir()
+        return directory
 
     async def create(
         self, build_id: str, *, generation: int, metadata: Mapping[str, str] | None = None
@@ -75,140 +78,154 @@ class LocalDriver:
             "generation": str(generation),
             "owner": self._settings.owner,
         }
-        for place, record in self._records():
-            if dict(record.metadata) == tags and place.pids():
-                return await self.connect(place.id)
+        for directory, record in self._records():
+            if directory.ready and dict(record.metadata) == tags and directory.pids():
+                return await self.connect(directory.id)
         bwrap = await self.probe()
-        place = self._new_place("local")
+        directory = self._new_directory("local", tags)
         try:
-            sandbox = await self._launch(place, bwrap)
-            marker = f"{build_id}/{generation}/{place.id}"
-            await sandbox.hello(generation=marker)
+            sandbox = await self._launch(directory, bwrap)
+            await sandbox.hello(generation=f"{build_id}/{generation}/{directory.id}")
         except BaseException:
-            await asyncio.shield(self._destroy(place))
+            await asyncio.shield(self._destroy(directory))
             raise
-        place.write(Record(place.id, marker, tags))
+        directory.mark_ready()
         return sandbox
 
-    async def _launch(self, place: Place, bwrap: Path) -> AgentSandbox:
+    async def _launch(self, directory: SandboxDirectory, bwrap: Path) -> AgentSandbox:
         if os.geteuid() == 0:
-            owner = launching.unprivileged_id(place.id)
-            for path in (place.home, place.home / "workspace"):
+            owner = launching.unprivileged_id(directory.id)
+            for path in (directory.home, directory.home / "workspace"):
                 os.chown(path, owner, owner)
-        await asyncio.to_thread(self._start, place, bwrap)
-        sandbox = self._sandbox(place)
+        await asyncio.to_thread(self._start, directory, bwrap)
+        sandbox = self._sandbox(directory)
         try:
             async with asyncio.timeout(_START_S):
                 await sandbox.hello()
         except (NightshiftError, TimeoutError) as error:
-            raise SandboxUnavailable(place.log().strip() or f"the sandbox did not start: {error}") from error
+            raise SandboxUnavailable(
+                directory.log().strip() or f"the sandbox did not start: {error}"
+            ) from error
         return sandbox
 
-    def _start(self, place: Place, bwrap: Path) -> None:
+    def _start(self, directory: SandboxDirectory, bwrap: Path) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
-        status = os.open(place.path / "bwrap.json", flags, 0o600)
-        log = os.open(place.path / "log", flags, 0o600)
-        directory = os.open(place.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        status = os.open(directory.path / "bwrap.json", flags, 0o600)
+        log = os.open(directory.path / "log", flags, 0o600)
+        handle = os.open(directory.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            listener.bind(f"/proc/self/fd/{directory}/agent.sock")
+            listener.bind(f"/proc/self/fd/{handle}/agent.sock")
             listener.listen(128)
             launching.start(
-                self._settings, bwrap, launching.Launch(place.id, place.home, listener, status, log)
+                self._settings, bwrap, launching.Launch(directory.id, directory.home, listener, status, log)
             )
         finally:
             listener.close()
-            for handle in (status, log, directory):
-                os.close(handle)
+            for opened in (status, log, handle):
+                os.close(opened)
 
-    def _sandbox(self, place: Place) -> AgentSandbox:
-        return AgentSandbox(place.id, "local", channel=LocalChannel(place), controls=_Controls(self, place))
+    def _sandbox(self, directory: SandboxDirectory) -> AgentSandbox:
+        return AgentSandbox(
+            directory.id, "local", channel=LocalChannel(directory), controls=_Controls(self, directory)
+        )
 
     async def connect(self, sandbox_id: str) -> AgentSandbox:
-        place = self._place(sandbox_id)
-        record = place.read()
-        if not place.pids():
-            await self._destroy(place)
+        directory = self._directory(sandbox_id)
+        record = directory.read()
+        if not directory.pids():
+            await self._destroy(directory)
             raise SandboxGone(f"sandbox {sandbox_id} has ended")
-        sandbox = self._sandbox(place)
-        if place.paused:
+        if not directory.ready:
+            raise SandboxGone(f"sandbox {sandbox_id} was never ready")
+        sandbox = self._sandbox(directory)
+        if directory.paused:
             await sandbox.resume_all()
-            place.mark_paused(False)
-        if await sandbox.hello() != record.generation:
+            directory.mark_paused(False)
+        tags = record.metadata
+        if await sandbox.hello() != f"{tags['build']}/{tags['generation']}/{sandbox_id}":
             raise SandboxGone(f"sandbox {sandbox_id} is not the one it was")
         return sandbox
 
-    def _place(self, sandbox_id: str) -> Place:
-        if not sandbox_id.startswith("local-") or not sandbox_id.removeprefix("local-").isalnum():
+    def _directory(self, sandbox_id: str) -> SandboxDirectory:
+        kind, _, rest = sandbox_id.partition("-")
+        if kind not in ("local", "probe") or not rest.isalnum():
             raise SandboxGone(f"no sandbox {sandbox_id[:100]!r} on this machine")
-        return Place(self._settings.state_dir / sandbox_id)
+        return SandboxDirectory(self._settings.state_dir / sandbox_id)
 
-    def _records(self) -> Iterator[tuple[Place, Record]]:
+    def _directories(self) -> list[SandboxDirectory]:
         if not self._settings.state_dir.is_dir():
-            return
-        for path in sorted(self._settings.state_dir.iterdir()):
+            return []
+        return [SandboxDirectory(path) for path in sorted(self._settings.state_dir.iterdir())]
+
+    def _records(self) -> Iterator[tuple[SandboxDirectory, Record]]:
+        for directory in self._directories():
             with suppress(SandboxGone):
-                place = Place(path)
-                record = place.read()
+                record = directory.read()
                 if record.metadata.get("owner") == self._settings.owner:
-                    yield place, record
+                    yield directory, record
 
     async def list(self) -> list[SandboxInfo]:
+        """See SandboxDriver. Also removes the directories of sandboxes that have ended or never got a record."""
         infos = []
-        for place, record in list(self._records()):
-            if place.pids():
-                infos.append(SandboxInfo(place.id, "paused" if place.paused else "running", record.metadata))
-            else:
-                await self._destroy(place)
+        for directory, record in list(self._records()):
+            if directory.pids():
+                state: Literal["running", "paused"] = "paused" if directory.paused else "running"
+                infos.append(SandboxInfo(directory.id, state, record.metadata, record.started_at))
+            elif directory.ready or directory.age_s() > _UNFINISHED_S:
+                await self._destroy(directory)
+        for directory in self._directories():
+            if not directory.has_record and directory.age_s() > _UNFINISHED_S:
+                await self._destroy(directory)
         return infos
 
     async def kill(self, sandbox_id: str) -> None:
         with suppress(SandboxGone):
-            await self._destroy(self._place(sandbox_id))
+            await self._destroy(self._directory(sandbox_id))
 
-    async def _destroy(self, place: Place) -> None:
-        await asyncio.to_thread(destroy, place)
+    async def _destroy(self, directory: SandboxDirectory) -> None:
+        await asyncio.to_thread(destroy, directory)
 
-    async def open_port(self, place: Place, port: int) -> str:
-        return await self._relays.open(place, port)
+    async def open_port(self, directory: SandboxDirectory, port: int) -> str:
+        return await self._previews.open(directory, port)
 
 
 class _Controls:
-    def __init__(self, driver: LocalDriver, place: Place) -> None:
+    def __init__(self, driver: LocalDriver, directory: SandboxDirectory) -> None:
         self._driver = driver
-        self._place = place
+        self._directory = directory
 
     async def open_port(self, port: int) -> str:
-        if not self._place.pids():
-            raise SandboxGone(f"sandbox {self._place.id} has ended")
-        return await self._driver.open_port(self._place, port)
+        if not self._directory.pids():
+            raise SandboxGone(f"sandbox {self._directory.id} has ended")
+        return await self._driver.open_port(self._directory, port)
 
     async def pause(self) -> None:
-        sandbox = self._driver._sandbox(self._place)
+        sandbox = self._driver._sandbox(self._directory)
         await sandbox.pause_all()
-        self._place.mark_paused(True)
+        self._directory.mark_paused(True)
 
     async def kill(self) -> None:
-        await self._driver.kill(self._place.id)
+        await self._driver.kill(self._directory.id)
 
     async def alive(self) -> bool:
-        return bool(self._place.pids())
+        return bool(self._directory.pids())
 
 
-def destroy(place: Place) -> None:
-    """End the tree and its relays and remove the directory. What is gone already is no error."""
-    for pid in relay.running(place):
-        end(pid, place.id)
+def destroy(directory: SandboxDirectory) -> None:
+    """End the tree and its previews and remove the directory. Does nothing when they are gone already."""
+    for pid in preview.running(directory):
+        end(pid, directory.id)
     deadline = time.monotonic() + 10
-    while (pids := place.pids()) and time.monotonic() < deadline:
+    while (pids := directory.pids()) and time.monotonic() < deadline:
         for pid in pids:
-            end(pid, place.id)
+            end(pid, directory.id)
         time.sleep(0.005)
-    shutil.rmtree(place.path, onerror=_open_up)
+    shutil.rmtree(directory.path, onerror=_open_up)
 
 
 def _open_up(remove: Callable[..., Any], path: str, error: Any) -> None:
-    """A directory without permissions stands in the way of its own removal, also for its owner."""
+    """`rmtree` calls this on an error: grants the owner access to the directory, then removes it again."""
     if isinstance(error[1], FileNotFoundError):
         return
     for directory in (os.path.dirname(path), path):
@@ -223,8 +240,8 @@ def _open_up(remove: Callable[..., Any], path: str, error: Any) -> None:
 
 
 def close_all(state_dir: Path) -> int:
-    """End every local sandbox under this directory, whoever made it. Returns how many were there."""
-    places = [Place(path) for path in state_dir.iterdir()] if state_dir.is_dir() else []
-    for place in places:
-        destroy(place)
-    return len(places)
+    """End every local sandbox and probe under this directory, of every owner. Returns how many there were."""
+    directories = [SandboxDirectory(path) for path in state_dir.iterdir()] if state_dir.is_dir() else []
+    for directory in directories:
+        destroy(directory)
+    return len(directories)

@@ -1,4 +1,4 @@
-"""The bubblewrap command line, and the start of one sandbox's process tree."""
+"""Builds the bubblewrap command line of a sandbox and starts its process tree."""
 
 import json
 import os
@@ -40,7 +40,7 @@ _BOOT = "import sys;sys.path.insert(0,'/opt/nightshift');from agent.main import 
 #: processes of root. The range is free in Debian's and systemd's tables, and below the 65,536 of a container.
 _FIRST_ID, _IDS = 60_600, 500
 
-#: Run by root: in a mount namespace of its own, what the sandbox shows is bound to where an ordinary id may reach.
+#: Root runs this in a new mount namespace: it binds the sandbox's directories to where an ordinary id may reach.
 _AS_ROOT = """
 set -e
 mount -t tmpfs -o mode=755 none /mnt
@@ -53,7 +53,7 @@ exec setpriv --reuid "$id" --regid "$id" --clear-groups "/mnt/bwrap/$bwrap" "$@"
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One start: the token names the tree in /proc, the listener is the agent's socket."""
+    """One start. `token` identifies the tree in /proc; `listener` is the agent's socket."""
 
     token: str
     home: Path
@@ -63,7 +63,7 @@ class Launch:
 
 
 def candidates(settings: LocalSettings) -> list[Path]:
-    """The bubblewraps to try, the system's first: where AppArmor guards user namespaces only that one has a profile."""
+    """The bubblewraps to try. The system's comes first, because AppArmor has a profile only for that one."""
     if settings.bwrap is not None:
         return [settings.bwrap]
     system = shutil.which("bwrap")
@@ -71,7 +71,7 @@ def candidates(settings: LocalSettings) -> list[Path]:
 
 
 def start(settings: LocalSettings, bwrap: Path, launch: Launch) -> None:
-    """Start the tree. It outlives us: own session, and nothing of ours that ends it when we end."""
+    """Start the process tree in a session of its own, so that it outlives this process."""
     data = [_memory("passwd", _PASSWD), _memory("group", _GROUP), _memory("hosts", _HOSTS)]
     filters = (
         _memory("seccomp", seccomp.program(platform.machine()))
@@ -81,7 +81,9 @@ def start(settings: LocalSettings, bwrap: Path, launch: Launch) -> None:
     fds = [*data, launch.listener.fileno(), launch.status, *([filters] if filters is not None else [])]
     as_root = os.geteuid() == 0
     sources = (
-        _Sources.moved() if as_root else _Sources(str(launch.home), str(python_home()), str(_agent_dir()))
+        _BindSources.moved()
+        if as_root
+        else _BindSources(str(launch.home), str(python_home()), str(_agent_dir()))
     )
     arguments = [
         *_isolation(),
@@ -100,18 +102,18 @@ def start(settings: LocalSettings, bwrap: Path, launch: Launch) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sources:
+class _BindSources:
     home: str
     python: str
     agent: str
 
     @classmethod
-    def moved(cls) -> "_Sources":
+    def moved(cls) -> "_BindSources":
         return cls("/mnt/home", "/mnt/python", "/mnt/agent")
 
 
 def _wrapped(bwrap: Path, launch: Launch, arguments: Sequence[str]) -> list[str]:
-    """The command line of root. The wheel's bubblewrap finds its library beside it, so its folder's parent is shown."""
+    """The command line when this process is root. Shows the wheel's bubblewrap together with its library."""
     shown = bwrap.resolve().parents[2] if bwrap.is_relative_to(_wheel_dir()) else bwrap.resolve().parent
     places = [str(launch.home), str(python_home()), str(_agent_dir()), str(shown)]
     inside = str(bwrap.resolve().relative_to(shown))
@@ -140,8 +142,8 @@ def _isolation() -> list[str]:
     ]
 
 
-def _view(settings: LocalSettings, sources: _Sources, data: Sequence[int]) -> list[str]:
-    """What is seen: the system read-only, own /proc, /dev and /tmp, and the home as the one place to write."""
+def _view(settings: LocalSettings, sources: _BindSources, data: Sequence[int]) -> list[str]:
+    """The mounts: the system read-only, own /proc, /dev and /tmp, and the home as the only other writable place."""
     size = str(settings.limits.tmp_bytes)
     arguments = ["--ro-bind", "/usr", "/usr"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):
@@ -168,7 +170,7 @@ def _view(settings: LocalSettings, sources: _Sources, data: Sequence[int]) -> li
 
 
 def _memory(name: str, content: bytes) -> int:
-    """A file that lives in memory, for bubblewrap to read from its start."""
+    """Create a file in memory that bubblewrap reads from its start. Returns its descriptor."""
     fd = os.memfd_create(name)
     os.write(fd, content)
     os.lseek(fd, 0, os.SEEK_SET)
@@ -176,7 +178,7 @@ def _memory(name: str, content: bytes) -> int:
 
 
 def refusal(tried: Sequence[tuple[Path, str]]) -> NoSandboxHere:
-    """Why no sandbox can be started here, with what each bubblewrap said and what usually helps."""
+    """The error that names every bubblewrap tried, its message, and what usually helps."""
     said = "; ".join(f"{path}: {text.strip() or 'ended without a word'}" for path, text in tried)
     hint = "the kernel must allow unprivileged user namespaces: "
     if Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").exists():

@@ -1,11 +1,11 @@
-"""Starting processes that are nobody's children: they outlive us, and whoever is process 1 reaps them."""
+"""Starts processes that outlive this one. Process 1 becomes their parent and reaps them."""
 
 import subprocess
 from collections.abc import Sequence
 
 
 def start(command: Sequence[str], *, fds: Sequence[int] = (), stderr: int = subprocess.DEVNULL) -> None:
-    """Start it in a session of its own, with these file descriptors. Returns at once; how it goes shows elsewhere."""
+    """Start the command in a session of its own with these descriptors. Returns at once, whether it succeeds or not."""
     subprocess.run(
         ["sh", "-c", '"$@" &', "sh", *command],
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""The system call filter of local sandboxes, assembled as classic BPF: some calls answer EPERM, the rest pass.
+"""The system call filter of local sandboxes, as classic BPF. It refuses the listed calls and allows the others.
 
 The numbers are the kernel's ABI (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h).
 """
@@ -95,7 +95,7 @@ def program(machine: str) -> bytes:
         code += [_jump(_JGE, 0x40000000, 0, 1), _return(_ERRNO | _ENOSYS)]  # x32
     for numbers in _DENIED.values():
         code += [_jump(_JEQ, numbers[column], 0, 1), _return(_ERRNO | _EPERM)]
-    # glibc falls back to clone, whose flags can be looked at.
+    # glibc falls back to clone, whose flags the filter can read.
     code += [_jump(_JEQ, _CLONE3, 0, 1), _return(_ERRNO | _ENOSYS)]
     code += [
         _jump(_JEQ, _CLONE[machine], 0, 4),

@@ -1,4 +1,4 @@
-"""What a local sandbox may use, and which parts of the host it sees."""
+"""The limits of local sandboxes, and the parts of the host that they see."""
 
 import os
 import sys
@@ -9,8 +9,10 @@ _GIB = 1024**3
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Ceilings. Memory is private writable memory per process: V8 reserves far more address space than it uses."""
+class SandboxLimits:
+    """`memory_bytes` limits the private writable memory of each process: V8 reserves more address space than it
+    uses.
+    """
 
     processes: int = 512
     memory_bytes: int = 4 * _GIB
@@ -30,30 +32,30 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
-    """`state_dir` holds a directory per sandbox. `owner` tags what is ours.
+    """`state_dir` holds a directory for each sandbox. `owner` tags this installation's sandboxes.
 
-    `toolchains`: host directories shown read-only at the same place, beside /usr and the Python that runs us.
+    `toolchains` are host directories that sandboxes see read-only, at the same path.
     """
 
     state_dir: Path
     owner: str = "nightshift"
-    limits: Limits = field(default_factory=Limits)
+    limits: SandboxLimits = field(default_factory=SandboxLimits)
     toolchains: tuple[Path, ...] = ()
     bwrap: Path | None = None  # none: the system's, else the one of the wheel
     preview_host: str = "127.0.0.1"
 
 
 def python_home() -> Path:
-    """Where the Python that runs us lives, outside any virtual environment: the agent runs on it."""
+    """The installation directory of the running Python, outside any virtual environment."""
     return Path(sys.base_prefix)
 
 
 def python_binary() -> Path:
-    """The interpreter itself, no symlink into a virtual environment."""
+    """The path of the interpreter itself, which is no symlink into a virtual environment."""
     return python_home() / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def search_path() -> str:
-    """PATH inside."""
+    """The PATH of commands inside a sandbox."""
     parts = ["/home/user/.local/bin", str(python_home() / "bin"), "/usr/local/bin", "/usr/bin", "/bin"]
     return os.pathsep.join(dict.fromkeys(parts))

@@ -1,37 +1,41 @@
-"""What the host remembers of a local sandbox: a directory each, so that another gateway finds it again.
+"""The host's record of a local sandbox: one directory each, from which any gateway finds the sandbox again.
 
-<state dir>/<sandbox id>/   sandbox.json  what it is, written last: without it the sandbox was never handed out
+<state dir>/<sandbox id>/   starting.json its metadata, written before anything runs
+                            sandbox.json  the same file, renamed when the sandbox is ready
                             bwrap.json    what bubblewrap said of its pids
                             agent.sock    the agent's socket, outside of what the sandbox sees
                             home/         the sandbox's /home/user
-                            ports/        one file for each preview: where its relay listens
+                            ports/        one file for each preview: where it listens
                             paused, log
 """
 
 import json
 import os
 import signal
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from nightshift.sandboxes.errors import SandboxGone
 
+_STARTING, _READY = "starting.json", "sandbox.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What `sandbox.json` holds."""
+    """The metadata that the sandbox was created with, and when."""
 
-    sandbox_id: str
-    generation: str  # the marker inside
     metadata: Mapping[str, str]
+    started_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A sandbox's directory on the host."""
+class SandboxDirectory:
+    """The directory of one sandbox on the host."""
 
     path: Path
 
@@ -58,24 +62,40 @@ class Place:
         else:
             marker.unlink(missing_ok=True)
 
-    def write(self, record: Record) -> None:
-        body = {
-            "sandbox_id": record.sandbox_id,
-            "generation": record.generation,
-            "metadata": dict(record.metadata),
-        }
-        write_json(self.path / "sandbox.json", body)
+    @property
+    def ready(self) -> bool:
+        """Whether the sandbox started completely."""
+        return (self.path / _READY).exists()
+
+    @property
+    def has_record(self) -> bool:
+        return self.ready or (self.path / _STARTING).exists()
+
+    def age_s(self) -> float:
+        """Seconds since something in the directory was created or removed; 0 when the directory is gone."""
+        try:
+            return time.time() - self.path.stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    def write(self, metadata: Mapping[str, str]) -> None:
+        """Record the metadata of a sandbox that is about to start."""
+        write_json(self.path / _STARTING, {"sandbox_id": self.id, "metadata": dict(metadata)})
+
+    def mark_ready(self) -> None:
+        (self.path / _STARTING).rename(self.path / _READY)
 
     def read(self) -> Record:
-        """Raises SandboxGone."""
-        try:
-            value = json.loads((self.path / "sandbox.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise SandboxGone(f"no sandbox {self.id} on this machine") from None
-        return Record(value["sandbox_id"], value["generation"], value["metadata"])
+        """Raises SandboxGone when there is no record."""
+        for name in (_READY, _STARTING, _READY):  # it may be renamed between the first look and the second
+            with suppress(OSError, ValueError):
+                value = json.loads((self.path / name).read_text(encoding="utf-8"))
+                started = (self.path / name).stat().st_mtime
+                return Record(value["metadata"], datetime.fromtimestamp(started, UTC))
+        raise SandboxGone(f"no sandbox {self.id} on this machine")
 
     def pids(self) -> list[int]:
-        """The living host processes of the tree: its process 1 and bubblewrap's monitor of it."""
+        """The host pids of the living tree: its process 1 and bubblewrap's monitor."""
         found = []
         with suppress(OSError, ValueError):
             for line in (self.path / "bwrap.json").read_text(encoding="utf-8").splitlines():
@@ -90,14 +110,14 @@ class Place:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Whole or not at all."""
+    """Write the file atomically."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     new.write_text(json.dumps(value), encoding="utf-8")
     new.rename(path)
 
 
 def names(pid: int, token: str) -> bool:
-    """Whether this pid lives and its command line has the token: never another that got the number since."""
+    """Whether the process lives and its command line contains the token. A process that reuses the pid does not."""
     try:
         return token.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

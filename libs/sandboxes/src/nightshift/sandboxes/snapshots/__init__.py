@@ -1,1 +1,1 @@
-"""What a workspace looks like in the object store, and the way there and back. Used by snapshotter and gateway."""
+"""Snapshots: how a workspace is stored in the object store, saved and restored. Used by snapshotter and gateway."""

@@ -1,4 +1,4 @@
-"""What must be done to a tree so that it is the one of a manifest. Pure."""
+"""Computes the changes that turn a workspace into the tree of a manifest. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from nightshift.sandboxes.port import Entry
 
 @dataclass(frozen=True, slots=True)
 class HealPlan:
-    """missing: only in the manifest. different: in both, with other content, mode, kind or target. extra: only here."""
+    """`missing`: only in the manifest. `different`: in both, unequal. `extra`: only in the workspace."""
 
     missing: tuple[Entry, ...]
     different: tuple[Entry, ...]
@@ -20,12 +20,12 @@ class HealPlan:
 
     @property
     def wanted(self) -> tuple[Entry, ...]:
-        """What has to be made, parents before children."""
+        """The entries to make, parents before children."""
         return tuple(sorted((*self.missing, *self.different), key=lambda entry: entry.path))
 
 
 def compare(present: Sequence[Entry], wanted: Sequence[Entry]) -> HealPlan:
-    """Both as `manifest.storable` gives them (keyed digests, no times)."""
+    """Compare the entries present with those wanted. Both have keyed digests and no times, as from `storable`."""
     have = {entry.path: entry for entry in present}
     want = {entry.path: entry for entry in wanted}
     return HealPlan(
@@ -36,7 +36,7 @@ def compare(present: Sequence[Entry], wanted: Sequence[Entry]) -> HealPlan:
 
 
 def must_go(plan: HealPlan, present: Sequence[Entry]) -> tuple[str, ...]:
-    """What has to be removed first: extras, and what stands in the way with another kind; topmost only."""
+    """The paths to remove first: extras, and entries of another kind than wanted. Only the topmost of each."""
     kinds = {entry.path: entry.kind for entry in present}
     going = {entry.path for entry in plan.extra}
     going |= {entry.path for entry in plan.different if kinds[entry.path] != entry.kind}

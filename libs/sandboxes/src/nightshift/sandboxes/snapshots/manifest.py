@@ -1,6 +1,6 @@
-"""The list of a workspace's files: what is allowed in it, its bytes, its digest. Pure.
+"""The manifest: the list of a workspace's entries, its rules, its encoding and its digest. Pure.
 
-A manifest is read as if an enemy had written it: everything is checked before anything of it is used.
+A manifest may come from an attacker, so everything is checked before anything is used.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class TreeLimits:
-    """How large a workspace may be. Bytes are of contents, uncompressed."""
+    """The limits of a workspace. Bytes are those of uncompressed contents."""
 
     entries: int = 200_000
     total_bytes: int = 8 * 1024**3
@@ -32,7 +32,7 @@ class TreeLimits:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a blob is: `length` compressed bytes at `offset` of the object `pack`."""
+    """The place of a blob: `length` compressed bytes at `offset` of the object `pack`."""
 
     pack: str
     offset: int
@@ -41,7 +41,7 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A tree, sorted by path, and where its contents are. Digests in it are keyed (see `ProjectKey`)."""
+    """A tree, sorted by path, with the location of each content. Digests are keyed (see ProjectKey)."""
 
     build_id: str
     at_version: int
@@ -50,7 +50,7 @@ class Manifest:
 
     @property
     def tree_digest(self) -> str:
-        """`sha256:<hex>` over the entries alone: the same tree has the same digest wherever its blobs are."""
+        """`sha256:<hex>` over the entries alone, so that it does not depend on where the blobs are."""
         return tree_digest(self.entries)
 
     @property
@@ -64,14 +64,14 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class ProjectKey:
-    """Turns a content's SHA-256 into the project's own digest, so that nobody learns what other projects have."""
+    """Turns the SHA-256 of a content into a digest of this project, so that other projects cannot recognise it."""
 
     project_id: str
     key: bytes
 
     @classmethod
     def derive(cls, master: bytes, project_id: str) -> "ProjectKey":
-        """The project's key from the installation's. The same master key everywhere, or nothing is found again."""
+        """Derive the project's key from the key of the installation."""
         return cls(project_id, hmac.digest(master, b"nightshift/project/" + project_id.encode(), "sha256"))
 
     def digest(self, sha256_hex: str) -> str:
@@ -82,7 +82,7 @@ class ProjectKey:
 
 
 def storable(listed: Iterable[Entry], key: ProjectKey) -> tuple[Entry, ...]:
-    """A sandbox's listing as a manifest has it: keyed digests, no times, no devices, pipes or sockets; sorted."""
+    """Turn a sandbox's listing into manifest entries: keyed digests, no times, no devices, pipes or sockets, sorted."""
     entries = []
     for entry in listed:
         if entry.kind == "other":
@@ -118,7 +118,7 @@ def _row(entry: Entry) -> list[Any]:
 
 
 def dump(manifest: Manifest) -> bytes:
-    """Canonical JSON: the same manifest has the same bytes."""
+    """Encode as canonical JSON: equal manifests have equal bytes."""
     value = {
         "format": FORMAT,
         "build_id": manifest.build_id,
@@ -130,7 +130,7 @@ def dump(manifest: Manifest) -> bytes:
 
 
 def parse(data: bytes, limits: TreeLimits) -> Manifest:
-    """Read and check. Raises HostileTree, naming what is wrong."""
+    """Decode and check a manifest. Raises HostileTree, which names the fault."""
     if len(data) > limits.manifest_bytes:
         raise HostileTree("the manifest is too large")
     try:
@@ -185,7 +185,7 @@ def _whole(value: Any, what: str) -> int:
 
 
 def check(entries: Sequence[Entry], limits: TreeLimits) -> None:
-    """Refuse a tree that could reach outside its root, or that is over a limit. Raises HostileTree."""
+    """Raises HostileTree when a path could lead out of the root, or the tree exceeds a limit."""
     if len(entries) > limits.entries:
         raise HostileTree(f"more than {limits.entries} entries")
     total = 0
@@ -234,7 +234,7 @@ def _check_path(path: str, limits: TreeLimits) -> None:
 
 
 def _check_parents(path: str, kinds: Mapping[str, str]) -> None:
-    """Whatever is above an entry is a directory of this manifest: never a file, never a symlink."""
+    """Raises HostileTree unless the parent of an entry is a directory of the same manifest."""
     parent = path.rpartition("/")[0]
     if parent and kinds.get(parent) != "directory":
         raise HostileTree(f"{path!r} is below {parent!r}, which is not a directory here")

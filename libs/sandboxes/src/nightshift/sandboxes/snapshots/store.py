@@ -27,14 +27,14 @@ else:
     from backports import zstd
 
 _LEVEL = 3
-#: A pack is closed when it holds this much: large enough to be few, small enough to be sent again after an error.
+#: A pack is closed at this size: large enough to make few objects, small enough to send again after an error.
 PACK_BYTES = 16 * 1024**2
 #: Frames closer together than this in a pack are fetched in one range.
 _GAP_BYTES = 256 * 1024
 
 
 class BlobMissing(HostileTree):
-    """A content that a manifest names is not in the store, or is not what its digest says."""
+    """A content that a manifest names is missing in the store, or has another digest."""
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class _Pack:
 
 
 class SnapshotStore:
-    """One project's snapshots. Keeps in memory which blobs the project has; may be shared by its builds."""
+    """The snapshots of one project. Keeps in memory which blobs exist; builds of the project may share it."""
 
     def __init__(self, objects: ObjectStore, key: ProjectKey, *, limits: TreeLimits | None = None) -> None:
         self.key = key
@@ -55,7 +55,7 @@ class SnapshotStore:
         self._indexes: set[str] = set()
 
     async def refresh(self) -> None:
-        """Learn which blobs the project has, from the indexes not read yet."""
+        """Read the indexes that were not read yet, and so learn which blobs exist."""
         async for found in self._objects.list(f"{self._prefix}/packs/"):
             if found.key.endswith(".index") and found.key not in self._indexes:
                 self._learn(found.key, await self._objects.get(found.key))
@@ -70,7 +70,7 @@ class SnapshotStore:
         return digest in self._known
 
     async def put_blobs(self, contents: AsyncIterator[tuple[str, bytes]]) -> int:
-        """Store these (keyed digest, content), packed. Returns how many bytes were sent. Known ones are skipped."""
+        """Store these (keyed digest, content) pairs in packs. Skips existing ones. Returns the bytes sent."""
         sent, pack = 0, _Pack()
         async for digest, content in contents:
             if digest in self._known or digest in pack.index:
@@ -96,7 +96,7 @@ class SnapshotStore:
     async def put_manifest(
         self, build_id: str, *, at_version: int, reason: str, entries: Sequence[Entry]
     ) -> tuple[str, Manifest, int]:
-        """Write the manifest of a tree whose blobs are all stored. Returns key, manifest and bytes sent."""
+        """Write the manifest of a tree whose blobs are stored. Returns key, manifest and bytes sent."""
         manifests.check(entries, self.limits)
         blobs = {entry.digest: self._known[entry.digest] for entry in entries if entry.digest is not None}
         manifest = Manifest(build_id, at_version, tuple(entries), blobs)
@@ -107,7 +107,7 @@ class SnapshotStore:
         return key, manifest, len(body)
 
     async def load(self, key: str) -> Manifest:
-        """The manifest under this key. Raises NotFound, HostileTree."""
+        """Read the manifest with this key. Raises NotFound and HostileTree."""
         if not key.startswith(f"{self._prefix}/builds/"):
             raise NotFound("no such snapshot in this project")
         body = await self._objects.get(key)
@@ -121,9 +121,9 @@ class SnapshotStore:
     async def read(
         self, manifest: Manifest, entries: Iterable[Entry]
     ) -> AsyncIterator[tuple[Entry, bytes | None]]:
-        """The contents of these files of the manifest, digest checked; none for one that is missing or corrupt.
+        """Yields these files with their content, or None for a content that is missing or corrupt.
 
-        Grouped by pack, so not in the order given.
+        The order follows the packs, not the input.
         """
         by_pack: dict[str, dict[Location, list[Entry]]] = {}
         for entry in entries:
@@ -148,7 +148,7 @@ class SnapshotStore:
             return None
 
     async def _content(self, entry: Entry, frame: bytes | None) -> bytes | None:
-        """The blob behind a frame, or none when it is not the one that the entry's digest names."""
+        """Decompress a frame. Returns None when it is not the content that the entry's digest names."""
         if frame is None:
             return None
         try:
@@ -175,7 +175,7 @@ def _ranges(places: Sequence[Location]) -> list[list[Location]]:
 
 
 def inflate(frame: bytes, limit: int) -> bytes:
-    """Decompress at most `limit` bytes; memory stays near it whatever the frame claims. Raises HostileTree."""
+    """Decompress at most `limit` bytes, in memory of about that size. Raises HostileTree when there are more."""
     decompressor = zstd.ZstdDecompressor()
     try:
         data = decompressor.decompress(frame, max_length=limit + 1)

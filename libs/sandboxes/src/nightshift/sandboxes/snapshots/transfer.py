@@ -1,4 +1,4 @@
-"""A workspace out of a sandbox into the store, and back: capture and restore."""
+"""Saves the workspace of a sandbox in a store (`capture`) and puts it into a sandbox (`restore`)."""
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
@@ -14,7 +14,7 @@ from nightshift.sandboxes.snapshots.store import SnapshotStore
 
 _log = structlog.get_logger(__name__)
 
-#: Left out of snapshots unless a project says otherwise: what is made again from the rest. Names or patterns of names.
+#: Names and glob patterns that snapshots leave out by default: tools make them again from the rest.
 DEFAULT_EXCLUDE: tuple[str, ...] = (
     "node_modules",
     "__pycache__",
@@ -32,12 +32,12 @@ DEFAULT_EXCLUDE: tuple[str, ...] = (
 
 
 class TreeMoved(Transient):
-    """The tree changed while it was read, each time. Try again when nothing writes."""
+    """The tree changed at every attempt to read it. Try again when nothing writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """A stored snapshot, in the terms of `snapshot.saved`."""
+    """A stored snapshot, with the fields of `snapshot.saved`."""
 
     key: str
     tree_digest: str
@@ -48,7 +48,7 @@ class Captured:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A restored workspace, in the terms of `sandbox.restored`. `healed`: entries written a second time."""
+    """A restored workspace, with the fields of `sandbox.restored`. `healed` counts entries written twice."""
 
     tree_digest: str
     files: int
@@ -68,9 +68,10 @@ async def capture(
     exact: bool = False,
     tries: int = 3,
 ) -> Captured:
-    """Save the workspace. `exact`: the stored tree is the tree at one moment, proved by a second listing.
+    """Save the workspace. With `exact`, a second listing proves that the stored tree existed at one moment.
 
-    Without `exact` a file that changes meanwhile is stored as it was read. Raises TreeMoved, HostileTree, SandboxGone.
+    Without `exact`, a file that changes meanwhile is stored as it was read. Raises TreeMoved, HostileTree and
+    SandboxGone.
     """
     await store.refresh()
     sent = 0
@@ -94,7 +95,7 @@ async def capture(
 async def _upload(
     sandbox: Sandbox, store: SnapshotStore, listed: Sequence[Entry]
 ) -> tuple[tuple[Entry, ...], int]:
-    """Send what the store does not have. Returns the entries as they were really read, and the bytes sent."""
+    """Upload the unknown contents. Returns the entries as they were read, and the bytes sent."""
     keyed = {entry.path: entry for entry in storable(listed, store.key)}
     unknown = [
         path for path, entry in keyed.items() if entry.kind == "file" and not store.knows(entry.digest or "")
@@ -120,10 +121,10 @@ async def _upload(
 async def restore(
     sandbox: Sandbox, store: SnapshotStore, key: str, *, exclude: Sequence[str] = DEFAULT_EXCLUDE
 ) -> Restored:
-    """Make the workspace the one of the snapshot: what is missing or different is written, what is extra removed.
+    """Make the workspace equal to the snapshot: write what is missing or different, remove what is extra.
 
-    Compared again afterwards; what still differs is healed once more, and what then differs is named as lost.
-    Raises NotFound and HostileTree before anything is touched.
+    Compares again afterwards and heals once more; what still differs is returned as lost. Raises NotFound and
+    HostileTree before anything is changed.
     """
     manifest = await store.load(key)
     written = await _apply(sandbox, store, manifest, await _plan(sandbox, store, manifest, exclude))

@@ -13,13 +13,13 @@ from functools import partial
 from typing import Self
 from uuid import UUID, uuid5
 
+from nightshift.bus.batch_intake import BatchIntake
+from nightshift.bus.dead_letter_publisher import DeadLetterPublisher
 from nightshift.bus.dispatch import Dispatcher
-from nightshift.bus.intake import Intake
 from nightshift.bus.memory import Stored
-from nightshift.bus.parking import Parking
+from nightshift.bus.message_processor import MessageProcessor
 from nightshift.bus.policy import ConsumerPolicy
-from nightshift.bus.port import Outgoing, Partition, Sent, Subscription
-from nightshift.bus.settle import Settler
+from nightshift.bus.port import Outgoing, Sent, Subscription, TopicPartition
 from nightshift.contracts.cloudevents import encode_fact
 from nightshift.contracts.envelope import Envelope, fact_source
 from nightshift.contracts.events.build import ToolCallRequested
@@ -147,12 +147,14 @@ class Replica:
         async with WorkerPool("simulated", limit=2) as self.pool:
             subscription = Subscription(TOPIC, GROUP, {ToolCallRequested: self.on_call}, gate=self.pool)
             objects = MemoryObjectStore(self.store.bodies, wire=self.world)
-            parking = Parking(
+            dead_letters = DeadLetterPublisher(
                 DeadLetterProducer(self.world, self.store), objects, topic="simulated.dead-letter"
             )
             dispatcher = Dispatcher(subscription, objects=objects)
-            settler = Settler(dispatcher, parking, policy.retry, topic=TOPIC, group=GROUP, gate=self.pool)
-            intake = Intake(settler, policy, topic=TOPIC, group=GROUP)
+            processor = MessageProcessor(
+                dispatcher, dead_letters, policy.retry, topic=TOPIC, group=GROUP, gate=self.pool
+            )
+            intake = BatchIntake(processor, policy, topic=TOPIC, group=GROUP)
             intake.attach(self)
             poller = PendingPoller(self.log, PendingKind.TOOL_CALL, self.on_waiting, gate=self.pool)
             asking = asyncio.create_task(asyncio.sleep(0) if self.fixture.no_poller else poller.run())
@@ -160,7 +162,7 @@ class Replica:
             asking.cancel()
             await intake.close()
 
-    async def _poll(self, intake: Intake) -> None:
+    async def _poll(self, intake: BatchIntake) -> None:
         position = await self.world.insist("offset", self._committed)
         while not self.store.done():
             if self.world.strikes(self.world.profile.redeliveries / 4):
@@ -210,13 +212,13 @@ class Replica:
     async def _read(self, position: int) -> list[Stored]:
         return [] if self.paused else self.store.topic[position : position + 3]
 
-    def pause(self, partitions: Iterable[Partition]) -> None:
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
         self.paused = True
 
-    def resume(self, partitions: Iterable[Partition]) -> None:
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
         self.paused = False
 
-    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         for offset in offsets.values():
             await self.world.remote("commit", partial(self._commit, offset))
 

@@ -1,1 +1,1 @@
-"""The vendors' side of the ports."""
+"""Adapters of the ports: PostgreSQL."""

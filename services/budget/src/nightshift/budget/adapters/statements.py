@@ -68,7 +68,7 @@ def statement_of(account: Account, now: datetime) -> AccountStatement:
 
 
 def _ledger(database: Database) -> PostgresLedger:
-    return PostgresLedger(database, PostgresEventLog(database, actor="statements", hint=False))
+    return PostgresLedger(database, PostgresEventLog(database, actor="statements", notify=False))
 
 
 async def _now(database: Database) -> datetime:

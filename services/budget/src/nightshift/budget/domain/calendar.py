@@ -1,5 +1,6 @@
-"""When an account's day begins and ends. A day is from midnight to midnight in the account's time zone; a setting can
-make it a number of seconds instead, so that a night can be lived through in a demo or a test."""
+"""When an account's day begins and ends: from midnight to midnight in its time zone.
+
+A setting makes a day a number of seconds instead, for demos and tests."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -11,7 +12,7 @@ from nightshift.eventlog.errors import BadMessage
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """Money for `days` days from `start` on, an instant: the first day's beginning."""
+    """Money for `days` days. The first of them begins at the instant `start`."""
 
     time_zone: str
     start: datetime
@@ -21,7 +22,7 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """One day of an account. `label` names it for ever: two days never share one. `days_left` includes this day."""
+    """One day of an account. No two days of an account have the same `label`. `days_left` includes this day."""
 
     label: str
     refresh_at: datetime
@@ -30,7 +31,7 @@ class Day:
 
 
 def check_time_zone(name: str) -> None:
-    """Raises BadMessage for a name that is no time zone: no day of such an account would ever begin."""
+    """Raise BadMessage when the name is not an IANA time zone: an account with it would have no days."""
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # unknown, no name at all, a folder of zones
@@ -42,7 +43,7 @@ def check_time_zone(name: str) -> None:
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
-    """The first instant of a local date. Where a clock change skips midnight, the first instant that exists."""
+    """Return the first instant of a local date. When a clock change skips midnight, that is the end of the gap."""
     # fold=0 picks the earlier of two midnights; a round trip through UTC moves a skipped one forward.
     local = datetime.combine(day, clock_time.min, tzinfo=zone)
     return local.astimezone(UTC)
@@ -62,7 +63,7 @@ def _real_day(period: Period, now: datetime) -> Day:
 
 
 def day_at(period: Period, now: datetime) -> Day:
-    """The account's day that `now` (aware) is in."""
+    """Return the day of the account that contains `now` (aware)."""
     if period.day_seconds is None:
         return _real_day(period, now)
     elapsed = max(int((now - period.start).total_seconds() // period.day_seconds), 0)
@@ -77,7 +78,7 @@ def day_at(period: Period, now: datetime) -> Day:
 
 
 def period_start(time_zone: str, now: datetime, day_seconds: float | None) -> datetime:
-    """Where a period that is opened now begins: today's midnight, or this very instant for days of seconds."""
+    """Return where a period that opens now begins: at today's midnight, or at `now` for days of seconds."""
     if day_seconds is not None:
         return now
     zone = ZoneInfo(time_zone)

@@ -57,12 +57,12 @@ class Settlement:
 
 
 def daily_limit(period_budget: int, spent: int, reserved: int, days_left: int) -> int:
-    """What may be spent on one day: the rest of the period's money, divided by its remaining days. Never negative."""
+    """Return what may be spent on one day: the rest of the period's money divided by its remaining days, at least 0."""
     return max(period_budget - spent - reserved, 0) // max(days_left, 1)
 
 
 def open_account(account_id: str, period: Period, period_budget: int, day: Day) -> Account:
-    """A new account on its first day."""
+    """Return a new account on its first day."""
     return Account(
         account_id=account_id,
         period=period,

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 @dataclass(frozen=True, slots=True)
 class BudgetPolicy:
-    """The budget of an account that nobody opened, how long a grant lasts, and how long a day is.
+    """The defaults of an account that nobody opened, how long a grant lasts, and how long a day is.
 
     Money in microdollars. `day_seconds` none: real days.
     """

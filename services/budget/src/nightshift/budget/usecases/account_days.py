@@ -1,4 +1,4 @@
-"""An account on the current day: opened with the default budget when nobody opened it, and refreshed at midnight."""
+"""Brings an account to the current day: opens it with the default budget when it is new, refreshes it at midnight."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -15,7 +15,7 @@ from nightshift.eventlog.port import Append, NewEvent, account_stream
 
 
 class AccountDays:
-    """Finds the account of a ledger snapshot as of the snapshot's clock."""
+    """Moves the account of a ledger snapshot to the day of the snapshot's clock."""
 
     def __init__(self, policy: BudgetPolicy) -> None:
         self.policy = policy

@@ -1,4 +1,4 @@
-"""Accounts: opens them, changes their budgets, and adds money to their day."""
+"""Opens accounts, changes their budgets, and adds money to their day."""
 
 from dataclasses import replace
 
@@ -98,7 +98,7 @@ class Accounts:
     async def _once(
         self, event: RecordedEvent, account_id: str, decide: Decide, kind: type[Event]
     ) -> Event | None:
-        """Make the change, or return the fact by which this very request was noted before."""
+        """Make the change. Returns None, or the recorded fact when this request was applied before."""
         try:
             await self._ledger.transact(account_id, decide)
         except EventIdReused:

@@ -1,4 +1,4 @@
-"""Grants: answers a build's request for money, and settles its reservations when it rests, ends or lets one expire."""
+"""Answers requests for money, and settles reservations when a build sleeps or ends, or when they expire."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
@@ -83,11 +83,11 @@ class Grants:
         return await self._ledger.transact(request.account_id, decide, lease_id=request.lease_id)
 
     async def settle_build(self, build_id: str, *, granted_before: int) -> None:
-        """Settle the build's reservations granted before this version of its stream; the rest of them is free again."""
+        """Settle the build's reservations granted before this version of its stream, and release what was not spent."""
         await self._settle(build_id, lambda: self._bills(build_id, granted_before=granted_before))
 
     async def expire(self, item: PendingItem) -> None:
-        """Settle a reservation whose time is over: post what was started, release the rest."""
+        """Settle a reservation that expired: post the calls started under it, release the rest."""
         held = await self._ledger.find(UUID(item.key))
         if held is not None and not held.settled:
             await self._settle(

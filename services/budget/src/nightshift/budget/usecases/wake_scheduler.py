@@ -1,6 +1,6 @@
-"""Does what time asks for: wakes due sleepers, ends expired grants, and answers requests whose message was lost.
+"""Runs the periodic work: wakes due sleepers, ends expired grants, answers requests whose message was lost.
 
-The log's pending projection is the only memory that counts, so any number of replicas may run this."""
+It reads what is due from the log's pending rows, so any number of replicas may run it."""
 
 import asyncio
 import hashlib
@@ -33,7 +33,7 @@ def _utc_now() -> datetime:
 
 
 class WakeScheduler:
-    """Ticks for as long as the service runs."""
+    """Looks for due work twice a second for as long as the service runs."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class WakeScheduler:
         wake_jitter_s: float,
         clock: Callable[[], datetime] = _utc_now,
     ) -> None:
-        """`wake_jitter_s`: over how many seconds the sleepers of one moment wake."""
+        """`wake_jitter_s` spreads the builds that are due at one moment over so many seconds."""
         self._event_log = log
         self._grants = grants
         self._wakes = wakes
@@ -92,7 +92,7 @@ class WakeScheduler:
                         await self._grants.answer(event, event.data)
 
     def _is_due(self, item: PendingItem, now: datetime) -> bool:
-        """Whether the item's time and its part of the jitter have passed.
+        """Return whether the item's time and its part of the jitter have passed.
 
         The part is a hash of the build id, so that ten thousand builds do not wake in one second.
         """

@@ -1,4 +1,4 @@
-"""Wakes: a sleeping build wakes with the money for its next call reserved, so that no wake ends in a denial."""
+"""Wakes sleeping builds. A wake reserves the money of the next call, so that it does not end in a denial."""
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -67,19 +67,20 @@ class Wakes:
         # What a former process noted died with it, so the first look is at every account.
         self._every_account = True
         self._accounts: set[str] = set()
+        self._unpaid: set[str] = set()  # streams of builds whose time came and that could not be paid
         self._sleeps: dict[tuple[str, int], SleepRequested] = {}  # of the sleepers at the last look
 
     def note_money(self, account_id: str) -> None:
-        """Note that the account may have money for its sleepers: look at them soon."""
+        """Remember that this account may have money for its sleepers. The next look checks them."""
         self._accounts.add(account_id)
 
     def note_sleep(self, slept: SleepRequested) -> None:
-        """Note a new sleeper: money that came back between its denial and its sleep may be enough for it."""
+        """Remember a new sleeper's account: it may have got money back between the denial and the sleep."""
         if slept.reason == "budget":
             self._accounts.add(slept.account_id)
 
     async def wake_for_released_money(self) -> None:
-        """Wake sleepers of the accounts that were noted, the oldest first, as many as the money is enough for."""
+        """Wake sleepers of the remembered accounts, the oldest first, as many as the money is enough for."""
         every, accounts = self._every_account, self._accounts
         if not every and not accounts:
             return
@@ -100,9 +101,10 @@ class Wakes:
     async def wake_due(self, items: Sequence[PendingItem], now: datetime) -> Mapping[str, datetime]:
         """Wake the builds whose time has come.
 
-        Returns, for each that cannot be paid yet, its key and when to try it again without other news.
+        Returns the key of each build that cannot be paid yet, with the time at which to try it again.
         """
         waiting: dict[str, datetime] = {}
+        self._unpaid.difference_update(item.stream_id for item in items)
         accounts: dict[str, list[Sleeper]] = {}
         for item in items:
             sleeper = await self._sleeper(item.stream_id)
@@ -116,6 +118,7 @@ class Wakes:
                 else:
                     again = unpaid.refresh_at if deadline is None else min(unpaid.refresh_at, deadline)
                     waiting[sleeper.slept.subject] = again
+                    self._unpaid.add(sleeper.slept.stream_id)
         return waiting
 
     async def wake_asked(self, asked: RecordedEvent) -> None:
@@ -163,7 +166,7 @@ class Wakes:
     async def _wake(
         self, sleeper: Sleeper, reason: WakeReason, cause: UUID, *, later: Sequence[Need] = ()
     ) -> Unpaid | None:
-        """Reserve the next call's money and wake the build, in one transaction. Returns why not, or None."""
+        """Reserve the next call's money and wake the build in one transaction. Returns why it is not paid, or None."""
         for _ in range(ATTEMPTS):
             if sleeper.need is None:
                 await self._append_wake(sleeper, reason, cause)
@@ -219,7 +222,7 @@ class Wakes:
                 now=snapshot.now,
                 lasts=self._days.policy.grant_lasts,
             )
-            on_build = (*settled.events, NewEvent(granted, cause), NewEvent(wake, cause))
+            on_build = (*settled.events, NewEvent(wake, cause), NewEvent(granted, cause))
             append = Append(sleeper.slept.stream_id, on_build, sleeper.head)
             reservation = Reservation(lease_id, account_id, sleeper.slept.subject, account.day, amount)
             opening = Opening(reservation, event_id(cause, BudgetGranted.type), granted.expires_at)
@@ -231,7 +234,7 @@ class Wakes:
         return unpaid
 
     async def _append_wake(self, sleeper: Sleeper, reason: WakeReason, cause: UUID) -> None:
-        """Wake a build whose next step costs nothing."""
+        """Append `wake.requested` without reserving money, for a build whose next step costs nothing."""
         wake = WakeRequested(reason=reason)
         try:
             await self._event_log.append(
@@ -253,11 +256,13 @@ class Wakes:
                 if sleep is None:
                     continue
                 sleeps[item.stream_id, item.version] = sleep
-                if sleep.reason == "budget" and (accounts is None or sleep.account_id in accounts):
+                for_money = sleep.reason == "budget" or item.stream_id in self._unpaid
+                if for_money and (accounts is None or sleep.account_id in accounts):
                     sleeper = await self._sleeper(item.stream_id)
                     if sleeper is not None:
                         found.setdefault(sleep.account_id, []).append(sleeper)
         self._sleeps = sleeps
+        self._unpaid &= {stream_id for stream_id, _ in sleeps}
         return found
 
     async def _sleep(self, item: PendingItem) -> SleepRequested | None:
@@ -291,7 +296,7 @@ class Wakes:
         return None if slept is None else _sleeper(slept, head, None)
 
     async def _deadline(self, sleeper: Sleeper) -> datetime | None:
-        """The time at which the build fails when it is not ready; a sleeper wakes for that without money."""
+        """Return the time at which the build fails, or None. A sleeper wakes for that without money."""
         async for event in self._event_log.read_stream(sleeper.slept.stream_id, limit=1):
             if isinstance(event.data, BuildAccepted):
                 return event.data.deadline

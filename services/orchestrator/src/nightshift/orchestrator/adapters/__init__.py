@@ -1,1 +1,1 @@
-"""What stands between the loop and the outside: one file per vendor."""
+"""Implementations of the ports, one file per vendor."""

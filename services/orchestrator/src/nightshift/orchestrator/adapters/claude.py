@@ -1,7 +1,7 @@
-"""Claude, through Anthropic's own SDK; its only importer. Retries are facts of the log, so the SDK makes none.
+"""Calls Claude through Anthropic's SDK, which only this file imports. The SDK does not retry: attempts are events.
 
-The body is sent as it was built, and the stream's events are taken as plain JSON: what the SDK's types do not know
-yet comes through, and a long conversation is not walked through once more at each turn.
+Sends the rendered body unchanged and reads the stream's events as plain JSON. So blocks that the SDK's types do not
+know are kept, and the SDK does not serialize a long conversation again at each turn.
 """
 
 import math
@@ -28,7 +28,7 @@ from nightshift.orchestrator.adapters.claude_stream import Assembly, Malformed
 from nightshift.orchestrator.domain.commands import Answer, CallFailed, FailureKind
 from nightshift.orchestrator.ports import CallError, UsageMeter
 
-#: By the type inside an error body; it is told within a stream too, whose status was 200.
+#: By the type inside an error body, which a stream with status 200 can contain, too.
 _BY_TYPE: dict[str, FailureKind] = {
     "rate_limit_error": "rate_limited",
     "overloaded_error": "overloaded",
@@ -59,12 +59,12 @@ _NO_CREDIT = re.compile(r"credit balance", re.IGNORECASE)
 
 
 class ClaudeModel:
-    """The Messages API. An async context manager: leaving closes its connections."""
+    """Implements the port Model over the Messages API. Leaving the context closes its connections."""
 
     def __init__(
         self, *, api_key: str | None = None, base_url: str | None = None, silence_s: float = 120.0
     ) -> None:
-        """What is none is read by the SDK from ANTHROPIC_*. `silence_s`: a stream without a byte for so long is cut."""
+        """Arguments that are None come from ANTHROPIC_*. A stream without a byte for `silence_s` seconds is closed."""
         self._client = AsyncAnthropic(
             api_key=api_key,
             base_url=base_url,
@@ -79,15 +79,15 @@ class ClaudeModel:
         await self.close()
 
     async def close(self) -> None:
-        """See the port."""
+        """Close the connections."""
         await self._client.close()
 
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
-        """See the port."""
+        """Send this request body and read the streamed answer to its end. Raises CallError when there is none."""
         began = time.monotonic()
         assembly = Assembly()
         first: float | None = None
-        async with _told_apart(assembly):
+        async with _call_errors(assembly):
             meter.under_way = True
             stream = await self._open(body)
             async with stream:
@@ -128,8 +128,8 @@ class ClaudeModel:
 
 
 @asynccontextmanager
-async def _told_apart(assembly: Assembly) -> AsyncIterator[None]:
-    """Every way in which a call fails, as one of our kinds."""
+async def _call_errors(assembly: Assembly) -> AsyncIterator[None]:
+    """Turn every error of the SDK and its transport into CallError."""
     try:
         yield
     except APIStatusError as error:
@@ -138,27 +138,27 @@ async def _told_apart(assembly: Assembly) -> AsyncIterator[None]:
         reached = not isinstance(
             error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout
         )
-        raise CallError(CallFailed("connection", _words(error), maybe_billed=reached)) from error
+        raise CallError(CallFailed("connection", _message_of(error), maybe_billed=reached)) from error
     except httpx2.TransportError as error:
-        failure = CallFailed("stream_cut", _words(error), usage=assembly.usage, maybe_billed=True)
+        failure = CallFailed("stream_cut", _message_of(error), usage=assembly.usage, maybe_billed=True)
         raise CallError(failure) from error
     except (Malformed, APIResponseValidationError, ValueError) as error:
-        failure = CallFailed("malformed", _words(error), usage=assembly.usage, maybe_billed=True)
+        failure = CallFailed("malformed", _message_of(error), usage=assembly.usage, maybe_billed=True)
         raise CallError(failure) from error
     except APIError as error:
-        failure = CallFailed("unknown", _words(error), usage=assembly.usage, maybe_billed=True)
+        failure = CallFailed("unknown", _message_of(error), usage=assembly.usage, maybe_billed=True)
         raise CallError(failure) from error
 
 
 def _refused(error: APIStatusError, assembly: Assembly) -> CallFailed:
     body = error.body if isinstance(error.body, dict) else {}
     inner = body.get("error")
-    told = inner if isinstance(inner, dict) else {}
+    inner_error = inner if isinstance(inner, dict) else {}
     in_stream = error.status_code < 400
-    kind = _BY_STATUS.get(error.status_code) or _BY_TYPE.get(str(told.get("type")))
+    kind = _BY_STATUS.get(error.status_code) or _BY_TYPE.get(str(inner_error.get("type")))
     if kind is None:
         kind = "server" if error.status_code >= 500 or in_stream else "invalid"
-    detail = str(told.get("message") or error.message)[:_DETAIL]
+    detail = str(inner_error.get("message") or error.message)[:_DETAIL]
     if kind == "invalid" and _NO_CREDIT.search(detail):
         kind = "auth"
     return CallFailed(
@@ -173,7 +173,7 @@ def _refused(error: APIStatusError, assembly: Assembly) -> CallFailed:
 
 
 def _retry_after(headers: httpx2.Headers) -> float | None:
-    """Seconds, from milliseconds, seconds or a date. Returns None for a value that is none of them or not finite."""
+    """Return seconds, read from milliseconds, seconds or a date. Returns None for anything else and for infinity."""
     try:
         if given := headers.get("retry-after-ms"):
             seconds = float(given) / 1000
@@ -188,7 +188,7 @@ def _retry_after(headers: httpx2.Headers) -> float | None:
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
-def _words(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     return (str(error) or type(error).__name__)[:_DETAIL]
 
 

@@ -1,4 +1,4 @@
-"""Puts a Messages API stream together: blocks as they came, of any type, and the tokens told so far."""
+"""Assembles a Messages API stream: its blocks, of any type, and the usage stated so far."""
 
 import re
 from collections.abc import Mapping
@@ -12,19 +12,19 @@ from nightshift.contracts.events.build import Usage
 
 #: Where the provider states no output: a token of English or code is three bytes or more, as a rule.
 _BYTES_PER_TOKEN = 3
-#: What the API takes back as a tool's name and as a call's id; what it would refuse at every later turn is not kept.
+#: The tool names and call ids that the API accepts in the history of later turns.
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _TOOL_USE_ID = re.compile(r"[A-Za-z0-9_-]{1,255}")
-#: Characters of a message's id, its model and its stop reason.
-_MOST = {"id": 255, "model": 128, "stop_reason": 128}
+#: The most characters of a message's id, model and stop reason.
+_MAX_LENGTH = {"id": 255, "model": 128, "stop_reason": 128}
 
 
 class Malformed(Exception):
-    """The stream holds what the protocol does not have."""
+    """The stream breaks the protocol."""
 
 
 class Assembly:
-    """One message, event by event. Unknown events and unknown deltas are passed over, unknown blocks are kept."""
+    """Assembles one message, event by event. Ignores unknown events and deltas; keeps unknown blocks."""
 
     def __init__(self) -> None:
         self.message_id = ""
@@ -39,7 +39,7 @@ class Assembly:
         self._output_stated = False  # by the end of the message; its start states a first guess
 
     def take(self, event: Any) -> None:
-        """Take in one event. Raises Malformed."""
+        """Add one event. Raises Malformed when it breaks the protocol."""
         try:
             self._take(event)
         except (KeyError, TypeError, AttributeError, ContractError, ValidationError) as error:
@@ -47,21 +47,21 @@ class Assembly:
 
     @property
     def usage(self) -> Usage | None:
-        """The counts stated so far. Returns None when none was stated.
+        """The counts stated so far. None when none was stated.
 
-        Until the end states the output, the output that was received counts as a third of a token a byte.
+        Until the end of the message states the output tokens, every three received bytes count as one.
         """
         if not self._usage:
             return None
-        told = _usage(self._usage)
+        stated = _usage(self._usage)
         if self._output_stated:
-            return told
+            return stated
         seen = -(-self._bytes // _BYTES_PER_TOKEN)
-        return told.model_copy(update={"output_tokens": max(told.output_tokens, seen)})
+        return stated.model_copy(update={"output_tokens": max(stated.output_tokens, seen)})
 
     @property
     def content(self) -> tuple[dict[str, Any], ...]:
-        """The blocks in their order, keys in canonical order, so that they are the same bytes when read back."""
+        """The blocks in order, with canonical key order, so that they serialize to the same bytes later."""
         blocks = [self._blocks[index] for index in sorted(self._blocks)]
         return tuple(canonical.loads(canonical.dumps(blocks)))
 
@@ -70,8 +70,8 @@ class Assembly:
             case "message_start":
                 self.began = True
                 message = event["message"]
-                self.message_id = _word(message, "id")
-                self.model = _word(message, "model")
+                self.message_id = _short_text(message, "id")
+                self.model = _short_text(message, "model")
                 self._count(message.get("usage") or {})
             case "content_block_start":
                 self._blocks[event["index"]] = dict(event["content_block"])
@@ -81,7 +81,7 @@ class Assembly:
                 self._stop(event["index"])
             case "message_delta":
                 if event["delta"].get("stop_reason"):
-                    self.stop_reason = _word(event["delta"], "stop_reason")
+                    self.stop_reason = _short_text(event["delta"], "stop_reason")
                 usage = event.get("usage") or {}
                 self._count(usage)
                 self._output_stated = usage.get("output_tokens") is not None
@@ -115,11 +115,11 @@ class Assembly:
             given = canonical.loads(text)
         except ContractError:
             given = None
-        # Cut off at the output limit, or no object. The form that Anthropic's documentation gives for handing it back.
+        # Cut off at the output limit, or not an object. Anthropic's documentation gives this form for sending it back.
         self._blocks[index]["input"] = given if isinstance(given, dict) else {"INVALID_JSON": text}
 
     def _check_calls(self) -> None:
-        """An answer whose calls cannot be told apart, or not be handed back, is no answer: it is asked for again."""
+        """Raises Malformed when a tool call has a name or id that the API would refuse in later turns."""
         ids: set[str] = set()
         for block in self._blocks.values():
             if block.get("type") != "tool_use":
@@ -132,45 +132,45 @@ class Assembly:
             ids.add(call)
 
     def _count(self, usage: Mapping[str, Any]) -> None:
-        """Cumulative figures replace those before; what is no count is refused, and what was told before stands."""
-        told = {**self._usage, **_told(usage)}
-        _usage(told)
-        self._usage = told
+        """Replace stated counts by newer ones. Raises ValidationError for a bad count, and keeps the earlier ones."""
+        stated = {**self._usage, **_stated(usage)}
+        _usage(stated)
+        self._usage = stated
 
     def _seen(self, text: str) -> str:
         self._bytes += len(text.encode("utf-8", "surrogatepass"))
         return text
 
 
-def _word(told: Mapping[str, Any], name: str) -> str:
-    """A short text of the protocol. Raises Malformed."""
-    word = told[name]
-    if not isinstance(word, str) or not 1 <= len(word) <= _MOST[name]:
-        raise Malformed(f"{name} is {word!r:.80}")
-    return word
+def _short_text(stated: Mapping[str, Any], name: str) -> str:
+    """Return a short text of the protocol. Raises Malformed when it is missing or too long."""
+    text = stated[name]
+    if not isinstance(text, str) or not 1 <= len(text) <= _MAX_LENGTH[name]:
+        raise Malformed(f"{name} is {text!r:.80}")
+    return text
 
 
-def _told(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """The counts that the provider states. Null means that it does not state one, inside `cache_creation` too."""
-    told = {name: value for name, value in usage.items() if value is not None}
-    if isinstance(split := told.get("cache_creation"), Mapping):
-        told["cache_creation"] = {name: value for name, value in split.items() if value is not None}
-    return told
+def _stated(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the counts that the provider states. A null states nothing, inside `cache_creation` too."""
+    stated = {name: value for name, value in usage.items() if value is not None}
+    if isinstance(split := stated.get("cache_creation"), Mapping):
+        stated["cache_creation"] = {name: value for name, value in split.items() if value is not None}
+    return stated
 
 
-def _usage(told: Mapping[str, Any]) -> Usage:
-    """Tokens as they are billed. The total of cache writes may grow after the split by lifetime was stated.
+def _usage(stated: Mapping[str, Any]) -> Usage:
+    """Return the tokens as they are billed. The total of cache writes may grow after its split by lifetime.
 
     Raises ValidationError for a value that is not a count.
     """
-    split = told.get("cache_creation", {})
+    split = stated.get("cache_creation", {})
     usage = Usage(
-        input_tokens=told.get("input_tokens", 0),
-        output_tokens=told.get("output_tokens", 0),
-        cache_read_input_tokens=told.get("cache_read_input_tokens", 0),
+        input_tokens=stated.get("input_tokens", 0),
+        output_tokens=stated.get("output_tokens", 0),
+        cache_read_input_tokens=stated.get("cache_read_input_tokens", 0),
         cache_write_5m_input_tokens=split.get("ephemeral_5m_input_tokens", 0),
         cache_write_1h_input_tokens=split.get("ephemeral_1h_input_tokens", 0),
     )
-    written = Usage(input_tokens=told.get("cache_creation_input_tokens", 0)).input_tokens
+    written = Usage(input_tokens=stated.get("cache_creation_input_tokens", 0)).input_tokens
     five_minutes = max(usage.cache_write_5m_input_tokens, written - usage.cache_write_1h_input_tokens)
     return usage.model_copy(update={"cache_write_5m_input_tokens": five_minutes})

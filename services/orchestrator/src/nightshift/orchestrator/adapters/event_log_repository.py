@@ -1,4 +1,4 @@
-"""The repository of builds over the event log. Large fields go to the object store before an append."""
+"""Loads builds from the event log and appends to it. Large fields go to the object store first."""
 
 from collections import Counter
 from collections.abc import Sequence

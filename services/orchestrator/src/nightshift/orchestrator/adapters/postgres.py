@@ -1,4 +1,4 @@
-"""The orchestrator's own questions to the database: calls of functions in the log's `sql/functions`."""
+"""The orchestrator's queries: calls of its functions in `sql/functions`."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ from nightshift.eventlog.database import Database
 
 
 class PostgresBuildNumbers:
-    """See the port."""
+    """Implements the port BuildNumbers."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def number(self, project_id: str, build_id: str) -> int:
-        """See the port."""
+        """Return the number of this build in its project: 1, 2, 3… The same build gets the same number again."""
         rows = await self._database.fetch(
             "SELECT nightshift.next_build_version($1, $2)", project_id, build_id
         )
@@ -20,12 +20,12 @@ class PostgresBuildNumbers:
 
 
 class PostgresUnownedBuilds:
-    """See the port."""
+    """Implements the port UnownedBuilds."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def unowned(self, *, limit: int) -> Sequence[str]:
-        """See the port."""
+        """Return the ids of builds that have not ended, do not sleep and have no live lease, longest waiting first."""
         rows = await self._database.fetch("SELECT * FROM nightshift.unowned_builds($1)", limit)
         return [row[0] for row in rows]

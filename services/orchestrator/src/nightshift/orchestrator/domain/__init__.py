@@ -1,1 +1,1 @@
-"""What a build is and what it does next: pure functions over its events. No IO, no clock, no randomness."""
+"""The pure core: the state of a build and its decisions, as functions of its events. No IO, clock or randomness."""

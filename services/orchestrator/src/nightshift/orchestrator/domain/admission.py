@@ -1,4 +1,4 @@
-"""Which requests are taken. What is not built yet is refused by its name, never ignored."""
+"""Decides which requests are accepted. A field that this version does not support is refused, never ignored."""
 
 import re
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.errors import BadMessage
 from nightshift.orchestrator.domain.policy import Policy
 
-#: Everything below a space but tab, line feed and carriage return; delete; and the C1 range.
+#: The control characters except tab, line feed and carriage return.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-#: Half of a character beyond the basic plane: no UTF-8 can carry it to the provider.
+#: A lone surrogate, which UTF-8 cannot encode.
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -35,7 +35,7 @@ def admit(request: BuildRequested, now: datetime, policy: Policy) -> None:
 
 
 def same_request(accepted: BuildAccepted, request: BuildRequested) -> bool:
-    """Whether this request is the accepted one again. What it leaves to our settings does not count."""
+    """Return whether this is the accepted request again. A model that the request leaves open does not count."""
     fields = set(BuildRequested.model_fields) - {"model"}
     same = all(getattr(accepted, field) == getattr(request, field) for field in fields)
     return same and request.model in (None, accepted.model)

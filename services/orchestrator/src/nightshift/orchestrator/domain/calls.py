@@ -1,4 +1,4 @@
-"""What an attempt of a model call leads to: tool calls or the checks, another try or a sleep, or an end."""
+"""Decides what follows the end of a model call: tool calls, checks, another try, a sleep, or the end of the build."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,23 +23,23 @@ from nightshift.contracts.tools import Bash, Narrate
 from nightshift.orchestrator.domain import checks
 from nightshift.orchestrator.domain.commands import AbandonCall, Answer, CallFailed, FailReason
 from nightshift.orchestrator.domain.conversation import MAX_TOKENS
-from nightshift.orchestrator.domain.evolve import foresee
+from nightshift.orchestrator.domain.evolve import evolve_all
 from nightshift.orchestrator.domain.failure_counters import WHOLE, backoff
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.state import BuildState, Call
+from nightshift.orchestrator.domain.state import BuildState, OpenCall
 
 Events = tuple[Event, ...]
 
-#: The provider refuses the key or has no credit: the build waits until a person has changed that.
+#: The provider refuses the key, or the account has no credit: the build sleeps and asks again.
 _REFUSED_KEY = "auth"
 _RETRIED = frozenset(
     {"rate_limited", "overloaded", "server", "connection", "stream_cut", "malformed", _REFUSED_KEY}
 )
-#: Phases an agent may tell that it is in. The checks are the orchestrator's own.
-_TOLD = frozenset({Phase.SCAFFOLD, Phase.CODE, Phase.DEPS})
+#: Phases that the agent may set. Only the orchestrator starts the checks.
+_AGENT_PHASES = frozenset({Phase.SCAFFOLD, Phase.CODE, Phase.DEPS})
 _TIMEOUT_S = 120
-#: Beyond a command's own time, so that the gateway, which knows more, ends it first.
+#: Seconds on top of a command's own limit, so that the gateway ends the command before the call times out.
 _GRACE_S = 15
 
 _CONTINUE = "Your answer was cut off at its output limit. Go on, in smaller steps."
@@ -53,12 +53,12 @@ _USE_TOOLS = (
 
 
 def answered(state: BuildState, answer: Answer, policy: Policy) -> Events:
-    """The answer as it came, and what follows from it. Empty when no call is in flight that it could answer."""
+    """Return the answer's event and those that follow from it. Returns none when no call is open."""
     call = state.call
     if call is None:
         return ()
     responded = _responded(state, call, answer)
-    after = foresee(state, (responded,))
+    after = evolve_all(state, (responded,))
     match answer.stop_reason:
         case "refusal":
             return (responded, *fail(after, "refusal", "the model refused to go on"))
@@ -78,13 +78,13 @@ def answered(state: BuildState, answer: Answer, policy: Policy) -> Events:
 
 
 def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy) -> Events:
-    """An attempt failed: the build tries again soon, or after a sleep when the wait is long, or ends."""
+    """Return the events after a failed attempt: the build tries again soon, sleeps when the wait is long, or ends."""
     call = state.call
     if call is None:
         return ()
     if failure.kind not in _RETRIED:
         event = _failed(state, call, failure, retry_at=None)
-        return (event, *fail(foresee(state, (event,)), "model_error", _words(failure)))
+        return (event, *fail(evolve_all(state, (event,)), "model_error", _describe(failure)))
     failures = state.counters.failures + 1
     wait = backoff(failures, call.event_id, policy, retry_after_s=failure.retry_after_s)
     if failures >= policy.attempts or failure.kind == _REFUSED_KEY:
@@ -93,7 +93,7 @@ def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy
 
 
 def abandoned(state: BuildState, command: AbandonCall, now: datetime, policy: Policy) -> Events:
-    """The call's owner died. It may have been billed: it counts at its worst case, and is made again at once."""
+    """Return the end of a call whose owner died, at its worst case unless its usage is known. Tries again at once."""
     if state.call is None:
         return ()
     detail = "the process that made this call ended before the answer was in the log"
@@ -102,25 +102,28 @@ def abandoned(state: BuildState, command: AbandonCall, now: datetime, policy: Po
 
 
 def _retried(
-    state: BuildState, call: Call, failure: CallFailed, *, wait: timedelta, now: datetime, policy: Policy
+    state: BuildState, call: OpenCall, failure: CallFailed, *, wait: timedelta, now: datetime, policy: Policy
 ) -> Events:
-    """After `policy.attempts` calls in a row that cost money and brought no answer, each further one waits long."""
+    """Return the end of a call that is made again after `wait`.
+
+    After `policy.attempts` paid calls in a row without an answer, the build sleeps before each new one.
+    """
     paid = state.counters.paid_failures + (_cost(state, call, failure) > 0)
     if paid >= policy.attempts:
         wait = max(wait, timedelta(seconds=policy.provider_sleep_s))
     event = _failed(state, call, failure, retry_at=now + wait)
     if wait <= timedelta(seconds=policy.longest_wait_s) and paid < policy.attempts:
         return (event,)
-    after = foresee(state, (event,))
+    after = evolve_all(state, (event,))
     if state.counters.provider_sleeps >= policy.provider_sleeps and failure.kind != _REFUSED_KEY:
-        detail = f"given up after {policy.provider_sleeps} sleeps: {_words(failure)}"
+        detail = f"given up after {policy.provider_sleeps} sleeps: {_describe(failure)}"
         return (event, *fail(after, "model_error", detail))
     sleep = SleepRequested(reason="provider", account_id=state.request.account_id, wake_at=now + wait)
     return (event, sleep)
 
 
 def stopped(state: BuildState, seen: Usage | None, detail: str) -> Events:
-    """The end of the call in flight, if there is one, at the cost of `seen`. None: at its worst case."""
+    """Return the end of the open call, if there is one, at the cost of `seen`. None: at its worst case."""
     if state.call is None:
         return ()
     failure = CallFailed("cancelled", detail, usage=seen, maybe_billed=True)
@@ -128,14 +131,14 @@ def stopped(state: BuildState, seen: Usage | None, detail: str) -> Events:
 
 
 def checkpoint(state: BuildState) -> Events:
-    """The checkpoint of the last complete turn, where it is not saved yet."""
+    """Return the checkpoint of the last complete turn. Returns none when it is saved."""
     conversation = state.conversation
     turn = conversation.turn if conversation.answered else conversation.turn - 1
     return (CheckpointSaved(turn=turn),) if turn > conversation.checkpoint else ()
 
 
 def fail(state: BuildState, reason: FailReason, detail: str) -> Events:
-    """The end of a build that is not ready."""
+    """Return the events that end a build without success."""
     return (
         BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.FAILED),
         BuildFailed(
@@ -144,7 +147,7 @@ def fail(state: BuildState, reason: FailReason, detail: str) -> Events:
     )
 
 
-def _responded(state: BuildState, call: Call, answer: Answer) -> ModelCallResponded:
+def _responded(state: BuildState, call: OpenCall, answer: Answer) -> ModelCallResponded:
     return ModelCallResponded(
         turn=call.turn,
         attempt=call.attempt,
@@ -161,7 +164,7 @@ def _responded(state: BuildState, call: Call, answer: Answer) -> ModelCallRespon
 
 
 def _failed(
-    state: BuildState, call: Call, failure: CallFailed, *, retry_at: datetime | None
+    state: BuildState, call: OpenCall, failure: CallFailed, *, retry_at: datetime | None
 ) -> ModelCallFailed:
     return ModelCallFailed(
         turn=call.turn,
@@ -176,8 +179,8 @@ def _failed(
     )
 
 
-def _cost(state: BuildState, call: Call, failure: CallFailed) -> int:
-    """Microdollars: of the usage that was stated, else the worst case, and 0 for a call that was refused."""
+def _cost(state: BuildState, call: OpenCall, failure: CallFailed) -> int:
+    """Return microdollars: of the stated usage, else the worst case, and 0 for a call that was refused."""
     if failure.usage is not None:
         return prices.cost(state.request.model, failure.usage)
     return call.reserve_microusd if failure.maybe_billed else 0
@@ -185,11 +188,11 @@ def _cost(state: BuildState, call: Call, failure: CallFailed) -> int:
 
 def _act(state: BuildState, uses: list[dict[str, Any]]) -> Events:
     requested = tuple(_request(state, index, use) for index, use in enumerate(uses))
-    return (*_told_phases(state, uses), *requested)
+    return (*_phase_moves(state, uses), *requested)
 
 
 def _stopped(state: BuildState, reason: str, policy: Policy) -> Events:
-    """Paused, or ended for a reason that this version does not know: half a work is not taken for a whole one."""
+    """Continue an answer that paused, or that ended for a reason which this version does not know."""
     if state.counters.cuts > policy.max_cuts:
         detail = f"{state.counters.cuts} answers in a row stopped before their end: the last for {reason!r}"
         return fail(state, "model_error", detail)
@@ -198,11 +201,11 @@ def _stopped(state: BuildState, reason: str, policy: Policy) -> Events:
 
 def _done(state: BuildState) -> Events:
     if state.conversation.waiting:
-        return ()  # something was said while the model answered: it is heard before the checks
+        return ()  # the agent reads the messages that arrived meanwhile before the checks run
     if not state.tool_calls_made:
         if "no_tool_call" not in state.counters.steered:
             return (AgentSteered(reason="no_tool_call", message=_USE_TOOLS),)
-        if not state.request.checks:  # those of the request can tell that there was nothing to do
+        if not state.request.checks:  # the request's own checks can prove that nothing was to do
             return fail(state, "checks_failed", _NOTHING)
     return (
         BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.CHECKS),
@@ -234,19 +237,19 @@ def _timeout(tool: str, given: Any) -> int:
     return _TIMEOUT_S if asked is None else asked + _GRACE_S
 
 
-def _told_phases(state: BuildState, uses: list[dict[str, Any]]) -> tuple[BuildPhaseChanged, ...]:
-    """The agent says which phase it is in. What the table does not have is only told, not made."""
+def _phase_moves(state: BuildState, uses: list[dict[str, Any]]) -> tuple[BuildPhaseChanged, ...]:
+    """Return the moves to the phases that the agent names with `narrate`, without those that the table forbids."""
     phase = state.phase
     moves: list[BuildPhaseChanged] = []
     for use in uses:
         given = use.get("input")
-        told = given.get("phase") if use.get("name") == Narrate.tool and isinstance(given, dict) else None
-        if told in _TOLD and may_move(phase, Phase(told)):
-            moves.append(BuildPhaseChanged(from_phase=phase, to_phase=Phase(told)))
-            phase = Phase(told)
+        named = given.get("phase") if use.get("name") == Narrate.tool and isinstance(given, dict) else None
+        if named in _AGENT_PHASES and may_move(phase, Phase(named)):
+            moves.append(BuildPhaseChanged(from_phase=phase, to_phase=Phase(named)))
+            phase = Phase(named)
     return tuple(moves)
 
 
-def _words(failure: CallFailed) -> str:
+def _describe(failure: CallFailed) -> str:
     status = f" (status {failure.status})" if failure.status is not None else ""
     return f"{failure.kind}{status}: {failure.detail}"

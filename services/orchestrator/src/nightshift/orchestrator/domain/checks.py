@@ -1,4 +1,4 @@
-"""Ready means checked: what is run after the agent said that it is done, and what its results say."""
+"""The checks that run after the agent ends its work, and the reports about those that failed."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ from nightshift.contracts.events.build import ToolCallRequested
 from nightshift.contracts.model import BlobRef
 from nightshift.orchestrator.domain.state import BuildState, ToolCall
 
-#: Characters of a failed check's output that go back to the agent: the end of it, where the verdict stands.
+#: The agent gets this many characters from the end of a failed check's output, where test tools print their result.
 _SHOWN = 6_000
 _DETECTED_TIMEOUT_S = 600
 _PREVIEW_TIMEOUT_S = 60
 
-#: Runs the tests that a project has, by the signs that each ecosystem leaves, and prints which. No tests: that is said,
-#: and no failure. Exit code 1: one of them failed.
+#: Finds the tests of a project by its files, prints which it runs, and runs them. Exits with 1 when one fails, and with
+#: 0 when there are none.
 DETECT = r"""
 ran=0; failed=0
 run() { echo "== $*"; "$@"; code=$?; ran=1; if [ "$code" -ne 0 ]; then echo "== exit code $code"; failed=1; fi; }
@@ -39,7 +39,7 @@ exit "$failed"
 
 
 def check_calls(state: BuildState) -> tuple[ToolCallRequested, ...]:
-    """The calls of one round: the request's checks or those detected, and the preview where a port was opened."""
+    """Return the calls of one round: the request's checks or the detected tests, and the preview if a port is open."""
     accepted = state.request
     turn = state.conversation.turn
 
@@ -69,12 +69,12 @@ def check_calls(state: BuildState) -> tuple[ToolCallRequested, ...]:
 
 
 def failed(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
-    """Of a round that is complete, the calls that did not succeed."""
+    """Return the calls of a complete round that did not succeed."""
     return tuple(call for call in calls if call.result is None or call.result.is_error)
 
 
 def report(state: BuildState) -> str:
-    """What the agent is told of the checks that failed."""
+    """Return the message to the agent about the checks that failed."""
     parts = [
         f"{_name(state, call)} failed{_how(call)}. Its output:\n{_tail(call)}"
         for call in failed(state.tool_calls)
@@ -83,7 +83,7 @@ def report(state: BuildState) -> str:
 
 
 def summary(state: BuildState) -> str:
-    """The same in one line, for the end of the build."""
+    """Return one line about the checks that failed, for the end of the build."""
     return "; ".join(f"{_name(state, call)} failed{_how(call)}" for call in failed(state.tool_calls))
 
 

@@ -1,4 +1,4 @@
-"""What the shell may ask of `decide`: steps that `next_step` found, and what came from outside."""
+"""The commands that `decide` takes: the steps that `next_step` returns, and what comes from outside."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,14 +42,14 @@ class AcceptBuild:
 
 @dataclass(frozen=True, slots=True)
 class AskBudget:
-    """More money: `minimum_microusd` is the worst case of the next call."""
+    """Request money. `minimum_microusd` is the worst case of the next call."""
 
     minimum_microusd: int
 
 
 @dataclass(frozen=True, slots=True)
 class StartCall:
-    """Think: the worst case is covered by the grant."""
+    """Start a model call, whose worst case the grant covers."""
 
     lease_id: UUID
     reserve_microusd: int
@@ -57,40 +57,40 @@ class StartCall:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Until the account's next day."""
+    """Sleep until `wake_at`, the account's next day."""
 
     wake_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """The sleeper was called."""
+    """Wake the build: `wake.requested` is in the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendBack:
-    """A check failed and tries are left, or a person has something to say: the agent goes on."""
+    """Send the agent back to work: a check failed and tries are left, or a person sent a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """The build ends without being ready."""
+    """End the build without success."""
 
     reason: FailReason
     detail: str
-    seen: Usage | None = None  # of the call that was stopped for it, when one was
+    seen: Usage | None = None  # of the call that was stopped for it, if there was one
 
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """All checks passed. `build_version` is the project's number for it; none: not drawn yet."""
+    """End the build as ready. `build_version` is its number in the project, None until it is drawn."""
 
     build_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer of the model. `content` in canonical key order."""
+    """A complete answer of the model. The keys of `content` are in canonical order."""
 
     message_id: str
     model: str
@@ -103,9 +103,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class CallFailed:
-    """An attempt without an answer. `usage` is what the provider told before it broke; none: nothing was told.
+    """An attempt without an answer. `usage` is what the provider stated; None when it stated nothing.
 
-    `maybe_billed`: the request was under way, so without a usage its worst case counts.
+    `maybe_billed` is true when the provider may bill the call: without a usage its worst case counts then.
     """
 
     kind: FailureKind
@@ -118,9 +118,9 @@ class CallFailed:
 
 @dataclass(frozen=True, slots=True)
 class AbandonCall:
-    """The owner of the call in flight is gone; nobody will ever hear its answer.
+    """End the open call, because no process waits for its answer any more.
 
-    `seen`: what the owner heard before it was told to go. None: it fell, and the worst case counts.
+    `seen` is the usage that its owner read before it stopped. None: the owner died, and the worst case counts.
     """
 
     seen: Usage | None = None
@@ -128,9 +128,9 @@ class AbandonCall:
 
 @dataclass(frozen=True, slots=True)
 class StopOnFault:
-    """An error of ours ended the call in flight. The build sleeps until a person wakes it, and so makes no more calls.
+    """End the open call after an error of the orchestrator, and sleep until a person wakes the build.
 
-    `seen`: the usage that the provider stated. None: the call counts at its worst case.
+    `seen` is the usage that the provider stated. None: the call counts at its worst case.
     """
 
     detail: str
@@ -139,7 +139,7 @@ class StopOnFault:
 
 @dataclass(frozen=True, slots=True)
 class ReportStall:
-    """The run of a build failed. `cause`: the last event that the build could be folded to, or the one it could not."""
+    """Report that the run of a build failed. `cause` is an id; a second report with the same cause changes nothing."""
 
     reason: Literal["fault", "dependency"]
     detail: str
@@ -148,7 +148,7 @@ class ReportStall:
 
 @dataclass(frozen=True, slots=True)
 class CancelBuild:
-    """A person's word. `cause` is the request's id."""
+    """Cancel the build. `cause` is the id of the request."""
 
     reason: str
     cause: UUID
@@ -156,8 +156,8 @@ class CancelBuild:
 
 
 @dataclass(frozen=True, slots=True)
-class TellAgent:
-    """A person's message. `cause` is the request's id."""
+class MessageAgent:
+    """Send the agent a person's message. `cause` is the id of the request."""
 
     message: str
     cause: UUID
@@ -173,5 +173,5 @@ Command = (
     | StopOnFault
     | ReportStall
     | CancelBuild
-    | TellAgent
+    | MessageAgent
 )

@@ -1,7 +1,7 @@
-"""How events become the conversation: entries in the model's order, one result per tool use, and a bound on tokens.
+"""Folds events into the conversation: its entries in the model's order, and an upper bound on its tokens.
 
-The bound: what the provider counted at the last answer, and one token per byte of what came since. A token is a byte
-at least, so this is never too low, and O(1) a turn.
+The bound is the count of the provider at the last answer plus one token for each later byte. A token has at least one
+byte, so the bound is never too low.
 """
 
 from dataclasses import replace
@@ -15,30 +15,30 @@ from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import OpenPort
 from nightshift.orchestrator.domain.repetition import call_digest
 from nightshift.orchestrator.domain.state import (
-    AssistantSaid,
+    AssistantMessage,
     Blocks,
     BuildState,
     Conversation,
-    Observation,
     PreviewTarget,
     Text,
     ToolCall,
-    ToolsAnswered,
-    UserSaid,
+    ToolResult,
+    ToolResults,
+    UserMessage,
 )
 
-#: What a tool call is answered with when its answer was cut and nothing of it was run.
+#: The result of a tool call in an answer that was cut off. Such calls do not run.
 CUT = "Not run: your answer was cut off at its output limit. Answer in smaller steps."
-#: The model's stop reason for that.
+#: The stop reason of an answer that was cut off at its output limit.
 MAX_TOKENS = "max_tokens"
 #: An image is at most about 4,800 tokens, whatever its bytes (Anthropic's vision page).
 _IMAGE_TOKENS = 5_000
-#: Around each piece of content.
+#: Tokens around each block of content.
 _FRAME_TOKENS = 30
 
 
-def say(conversation: Conversation, message: Text) -> Conversation:
-    """Something to be told with the next model call."""
+def add_message(conversation: Conversation, message: Text) -> Conversation:
+    """Add a message to those that the next model call sends."""
     return replace(
         conversation,
         waiting=(*conversation.waiting, message),
@@ -47,29 +47,29 @@ def say(conversation: Conversation, message: Text) -> Conversation:
 
 
 def started(conversation: Conversation, data: ModelCallStarted) -> Conversation:
-    """What waited is told now."""
-    told = tuple(UserSaid(text) for text in conversation.waiting)
+    """Move the waiting messages into the conversation, because the model call sends them."""
+    sent = tuple(UserMessage(text) for text in conversation.waiting)
     return replace(
         conversation,
         turn=data.turn,
         attempt=data.attempt,
         answered=False,
-        entries=conversation.entries + told,
+        entries=conversation.entries + sent,
         waiting=(),
     )
 
 
 def responded(conversation: Conversation, data: ModelCallResponded) -> Conversation:
-    entries = (*conversation.entries, AssistantSaid(data.turn, data.content))
+    entries = (*conversation.entries, AssistantMessage(data.turn, data.content))
     tokens = _counted(conversation, data)
     if data.stop_reason == MAX_TOKENS and (cut := _cut_calls(data.content)):
-        entries = (*entries, ToolsAnswered(cut))
+        entries = (*entries, ToolResults(cut))
         tokens = _more(tokens, sum(tokens_of(result.output) for result in cut))
     return replace(conversation, answered=True, entries=entries, tokens=tokens)
 
 
 def _counted(conversation: Conversation, data: ModelCallResponded) -> int | None:
-    """The bound after an answer. Where the provider states no prompt tokens, the bound before the call still holds."""
+    """Return the token bound after an answer. Without a stated prompt size, the earlier bound is extended."""
     usage = data.usage
     prompt = (
         usage.input_tokens
@@ -83,7 +83,7 @@ def _counted(conversation: Conversation, data: ModelCallResponded) -> int | None
 
 
 def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
-    """A tool call was asked for. Only the agent's own count towards its limit."""
+    """Add a requested tool call. Only the agent's own calls count towards the limit."""
     call = ToolCall(
         data.call_id,
         data.index,
@@ -108,7 +108,7 @@ def _preview(data: ToolCallRequested) -> PreviewTarget | None:
 
 
 def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
-    """A result is in. With the last one of the agent's calls, all of them join the conversation."""
+    """Add a result. With the last result of the agent's calls, all of them become one entry of the conversation."""
     calls = tuple(
         replace(call, result=data) if call.call_id == data.call_id else call for call in state.tool_calls
     )
@@ -118,14 +118,14 @@ def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
     tokens = sum(tokens_of(result.output) + _blocks_tokens(result.blocks) for result in results)
     conversation = replace(
         state.conversation,
-        entries=(*state.conversation.entries, ToolsAnswered(results)),
+        entries=(*state.conversation.entries, ToolResults(results)),
         tokens=_more(state.conversation.tokens, tokens),
     )
     return replace(state, tool_calls=(), conversation=conversation)
 
 
 def tokens_of(text: Text) -> int:
-    """An upper bound: a token is a byte at least."""
+    """Return an upper bound of the tokens of a text: one for each byte."""
     if isinstance(text, BlobRef):
         return text.bytes + _FRAME_TOKENS
     return len(text.encode("utf-8", "surrogatepass")) + _FRAME_TOKENS
@@ -146,15 +146,15 @@ def _blocks_tokens(blocks: Blocks | None) -> int:
     )
 
 
-def _observation(call: ToolCall, result: ToolCallCompleted) -> Observation:
-    return Observation(call.tool_use_id, result.is_error, result.output, result.blocks)
+def _observation(call: ToolCall, result: ToolCallCompleted) -> ToolResult:
+    return ToolResult(call.tool_use_id, result.is_error, result.output, result.blocks)
 
 
-def _cut_calls(content: Blocks) -> tuple[Observation, ...]:
+def _cut_calls(content: Blocks) -> tuple[ToolResult, ...]:
     if isinstance(content, BlobRef):
         return ()
     return tuple(
-        Observation(str(block["id"]), True, CUT) for block in content if block.get("type") == "tool_use"
+        ToolResult(str(block["id"]), True, CUT) for block in content if block.get("type") == "tool_use"
     )
 
 

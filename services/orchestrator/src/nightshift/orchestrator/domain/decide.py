@@ -1,6 +1,6 @@
-"""`decide(state, command, now)`: the events that a step or something from outside leads to. Pure; none means: nothing.
+"""`decide(state, command, now, policy)` returns the events that a command leads to. Pure.
 
-Every event has a cause (`causes`), from which the shell derives its id.
+`causes` returns the cause of each event, from which the repository derives the event's id.
 """
 
 from datetime import datetime
@@ -37,15 +37,15 @@ from nightshift.orchestrator.domain.commands import (
     Command,
     Complete,
     Fail,
+    MessageAgent,
     ReportStall,
     SendBack,
     Sleep,
     StartCall,
     StopOnFault,
-    TellAgent,
     Wake,
 )
-from nightshift.orchestrator.domain.evolve import foresee
+from nightshift.orchestrator.domain.evolve import evolve_all
 from nightshift.orchestrator.domain.next_step import loop_messages, worst_case
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
@@ -62,7 +62,7 @@ _ACTIONS = {
 
 
 def causes(state: BuildState, command: Command, events: Events) -> tuple[UUID, ...]:
-    """Of each event of a decision, the cause that its id is derived from."""
+    """Return the cause of each event of a decision."""
     cause = _cause(state, command)
     return tuple(
         state.call.event_id
@@ -76,18 +76,18 @@ def _cause(state: BuildState, command: Command) -> UUID:
     match command:
         case AcceptBuild():
             return ids.request_cause(BuildRequested.type, command.request.build_id)
-        case CancelBuild() | TellAgent() | ReportStall():
+        case CancelBuild() | MessageAgent() | ReportStall():
             return command.cause
         case Answer() | CallFailed() | AbandonCall() | StopOnFault() if state.call is not None:
             return state.call.event_id
         case _:
             if state.cause is None:
-                raise Fault("nothing has happened yet that could cause anything")
+                raise Fault("a build without events cannot cause one")
             return state.cause
 
 
 def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -> Events:
-    """The events, in their order. Empty when the command no longer means anything in this state."""
+    """Return the events in order. Returns none when the command has no meaning in this state, such as after the end."""
     if isinstance(command, AcceptBuild):
         return _accept(command.request, policy)
     if state.mode is RunMode.ENDED:
@@ -117,10 +117,10 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
             return _complete(state, command)
         case Fail():
             ended = calls.stopped(state, command.seen, _ENDED)
-            return ended + calls.fail(foresee(state, ended), command.reason, command.detail)
+            return ended + calls.fail(evolve_all(state, ended), command.reason, command.detail)
         case CancelBuild():
             return _cancel(state, command)
-        case TellAgent():
+        case MessageAgent():
             return (AgentSteered(reason="person", message=command.message),)
         case _:
             assert_never(command)
@@ -135,13 +135,13 @@ def _accept(request: BuildRequested, policy: Policy) -> Events:
     )
     starting = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
     cause = ids.request_cause(BuildRequested.type, request.build_id)
-    state = foresee(INITIAL, (accepted, starting))
+    state = evolve_all(INITIAL, (accepted, starting))
     return (accepted, starting, _ask(state, cause, worst_case(state, policy), policy))
 
 
 def _ask(state: BuildState, cause: UUID, minimum: int, policy: Policy) -> BudgetRequested:
     return BudgetRequested(
-        lease_id=ids.event_id(cause, BudgetRequested.type),  # the reservation has the id of the asking
+        lease_id=ids.event_id(cause, BudgetRequested.type),  # the reservation has the id of its request
         account_id=state.request.account_id,
         amount_microusd=max(policy.grant_microusd, minimum),
         minimum_microusd=minimum,
@@ -174,11 +174,11 @@ def _sleep(state: BuildState, wake_at: datetime) -> SleepRequested:
 
 
 def _wake(state: BuildState, now: datetime, policy: Policy) -> Events:
-    """The wake. It asks for money unless the budget service has reserved what the next call needs already."""
+    """Wake, and request money unless the budget service has reserved what the next call needs."""
     if state.wake_reason is None or state.cause is None:
         return ()
     woken = BuildWoken(reason=state.wake_reason)
-    minimum = worst_case(foresee(state, (woken,)), policy)
+    minimum = worst_case(evolve_all(state, (woken,)), policy)
     if funds.covering(state.funds, minimum, now) is not None:
         return (woken,)
     return (woken, _ask(state, state.cause, minimum, policy))
@@ -204,7 +204,7 @@ def _send_back(state: BuildState) -> Events:
 
 def _complete(state: BuildState, command: Complete) -> Events:
     if command.build_version is None:
-        raise Fault("a build is not ready without its number")
+        raise Fault("a build needs its number to be ready")
     accepted = state.request
     ready = BuildReady(
         project_id=accepted.project_id,
@@ -220,7 +220,7 @@ def _complete(state: BuildState, command: Complete) -> Events:
 
 def _cancel(state: BuildState, command: CancelBuild) -> Events:
     stopped = calls.stopped(state, command.seen, _ENDED)
-    after = foresee(state, stopped)
+    after = evolve_all(state, stopped)
     cancelled = BuildCancelled(
         reason=command.reason, cost_microusd=after.funds.spent, turns=state.conversation.turn
     )

@@ -1,4 +1,4 @@
-"""`evolve(state, event)`: what a build is after one more event. Total over every type of a build stream."""
+"""`evolve(state, event)` returns the state of a build after one more event of its stream, of any type."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -42,23 +42,26 @@ from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain import conversation, failure_counters, funds, workspace
 from nightshift.orchestrator.domain.phases import move
-from nightshift.orchestrator.domain.state import BuildState, Call, RunMode
+from nightshift.orchestrator.domain.state import BuildState, OpenCall, RunMode
 
 StreamEvent = BuildEvent | SandboxEvent | SnapshotEvent | BudgetEvent
 
-#: Stands for the id of an event that is decided and not yet recorded.
+#: The id of an event that is decided and not recorded yet.
 _NOT_RECORDED = UUID(int=0)
 
 
 def evolve(state: BuildState, event: RecordedEvent) -> BuildState:
-    """The state after `event`, which must be the next of the stream. Raises Fault for a gap or a type of elsewhere."""
+    """Return the state after `event`, the next one of the stream.
+
+    Raises Fault for a gap in the versions, and for a type that does not belong on a build's stream.
+    """
     if event.version != state.version + 1:
         raise Fault(f"version {event.version} of {event.stream_id} cannot follow version {state.version}")
     return replace(_fold(state, event.data, event.event_id), version=event.version)
 
 
-def foresee(state: BuildState, events: Iterable[Event]) -> BuildState:
-    """The state as it will be after events that are decided and not yet recorded. Its version and ids mean nothing."""
+def evolve_all(state: BuildState, events: Iterable[Event]) -> BuildState:
+    """Return the state after events that are decided and not recorded yet. Its version and ids have no meaning."""
     for event in events:
         state = _fold(state, event, _NOT_RECORDED)
     return state
@@ -66,7 +69,7 @@ def foresee(state: BuildState, events: Iterable[Event]) -> BuildState:
 
 def _fold(state: BuildState, data: Event, event_id: UUID) -> BuildState:
     if isinstance(data, BuildStalled):
-        return state  # it says that nothing moves: the cause of what comes next stays the same
+        return state  # nothing moves, so the cause of the next decision stays the same
     if isinstance(data, BuildEvent):
         return _build_event(replace(state, cause=event_id), data, event_id)
     if isinstance(data, SandboxEvent):
@@ -74,7 +77,7 @@ def _fold(state: BuildState, data: Event, event_id: UUID) -> BuildState:
     if isinstance(data, BudgetEvent):
         return _budget_event(state, data, event_id)
     if isinstance(data, SnapshotEvent):
-        return state  # the snapshotter's; the loop never waits for it
+        return state  # the loop never waits for a snapshot
     raise Fault(f"{data.type} does not belong on a build's stream")
 
 
@@ -111,12 +114,12 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
         case CheckpointSaved():
             return replace(state, conversation=replace(state.conversation, checkpoint=data.turn))
         case AgentSteered():
-            state = replace(state, conversation=conversation.say(state.conversation, data.message))
+            state = replace(state, conversation=conversation.add_message(state.conversation, data.message))
             return replace(
                 state,
                 funds=funds.warned(state.funds, data.reason),
                 counters=failure_counters.steered(state.counters, data.reason),
-                workspace=workspace.told(state.workspace, data.reason),
+                workspace=workspace.news_delivered(state.workspace, data.reason),
             )
         case BudgetRequested():
             return replace(state, funds=replace(state.funds, asked=data.lease_id, refused_until=None))
@@ -139,12 +142,12 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
 
 def _phase_changed(state: BuildState, data: BuildPhaseChanged) -> BuildState:
     phase = move(state.phase, data.to_phase)
-    # Whatever follows the checks, this round of them is over.
+    # A move out of the checks ends the round of checks.
     return replace(state, phase=phase, tool_calls=() if state.phase is Phase.CHECKS else state.tool_calls)
 
 
 def _started(state: BuildState, data: ModelCallStarted, event_id: UUID) -> BuildState:
-    call = Call(data.turn, data.attempt, data.lease_id, data.reserve_microusd, event_id)
+    call = OpenCall(data.turn, data.attempt, data.lease_id, data.reserve_microusd, event_id)
     return replace(
         state,
         call=call,
@@ -174,7 +177,7 @@ def _failed_call(state: BuildState, data: ModelCallFailed) -> BuildState:
 
 
 def _slept(state: BuildState, data: SleepRequested) -> BuildState:
-    # Going to sleep gives the money back: the budget settles what was reserved.
+    # The budget service settles the grants of a build that sleeps.
     return replace(
         state,
         mode=RunMode.SLEEPING,

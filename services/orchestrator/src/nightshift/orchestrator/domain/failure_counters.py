@@ -1,4 +1,4 @@
-"""What is counted of things that go wrong, and how long to wait before a model call is tried again."""
+"""Counts what goes wrong, and computes the wait before a model call is made again."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -6,24 +6,25 @@ from uuid import UUID
 
 from nightshift.contracts.events.build import ModelCallFailed
 from nightshift.contracts.events.sandbox import ToolCallCompleted
+from nightshift.eventlog.backoff import Backoff
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.repetition import is_progress, remember
 from nightshift.orchestrator.domain.state import FailureCounters
 
-#: The stop reasons of an answer that is whole. The others, known or not, are counted: they must not go on for ever.
+#: The stop reasons of a complete answer. Answers with any other reason are counted, so that they end.
 WHOLE = frozenset({"end_turn", "stop_sequence", "tool_use"})
-#: Reasons for which the loop speaks up on its own, once each.
+#: Reasons for which the loop sends a message to the agent only once.
 _ONCE = frozenset({"repetition", "turns", "no_tool_call"})
 
 
 def answered(counters: FailureCounters, stop_reason: str) -> FailureCounters:
-    """The provider answers again."""
+    """Reset the failures of the provider after an answer."""
     cuts = 0 if stop_reason in WHOLE else counters.cuts + 1
     return replace(counters, failures=0, paid_failures=0, retry_at=None, provider_sleeps=0, cuts=cuts)
 
 
 def call_failed(counters: FailureCounters, data: ModelCallFailed) -> FailureCounters:
-    """A call whose owner died is no failure of the provider, but it costs money like one."""
+    """Count a failed call. An abandoned call is no failure of the provider, but it costs money like one."""
     return replace(
         counters,
         failures=counters.failures + (data.kind != "abandoned"),
@@ -45,7 +46,7 @@ def steered(counters: FailureCounters, reason: str) -> FailureCounters:
 
 
 def tool_answered(counters: FailureCounters, call: str, result: ToolCallCompleted) -> FailureCounters:
-    """A result of the agent's call. Progress takes back the warning about repetition."""
+    """Remember a result of the agent's call. Progress takes back the warning about repetition."""
     recent = remember(counters.recent_calls, call, result)
     if recent is counters.recent_calls:
         return counters
@@ -59,18 +60,20 @@ def slept(counters: FailureCounters, reason: str) -> FailureCounters:
 
 
 def backoff(failures: int, cause: UUID, policy: Policy, *, retry_after_s: float | None) -> timedelta:
-    """The wait after the n-th failure in a row: exponential, and at least what the provider asked for.
+    """Return the wait after the n-th failure in a row: exponential, and at least what the provider asked for.
 
-    Half of it is jitter, drawn from the id of the failed call so that a decision made again is the same decision.
+    The jitter comes from the id of the failed call, so that the same decision made again gives the same wait.
     """
-    ceiling = min(policy.first_backoff_s * 2.0 ** min(failures - 1, 30), policy.longest_backoff_s)
-    share = (cause.int % 1_000_003) / 1_000_003
-    wait = ceiling * (0.5 + 0.5 * share)
+    jitter = (cause.int % 1_000_003) / 1_000_003
+    wait = Backoff(policy.first_backoff_s, policy.longest_backoff_s).delay(failures, jitter=jitter)
     return timedelta(seconds=max(wait, _plausible(retry_after_s, policy)))
 
 
 def _plausible(retry_after_s: float | None, policy: Policy) -> float:
-    """Seconds; 0 for a wait that no provider means: not a number, negative, or longer than `longest_retry_after_s`."""
+    """Return the seconds that the provider asked for.
+
+    Returns 0 for a wait that is not a number, is negative, or is longer than `longest_retry_after_s`.
+    """
     if retry_after_s is None or not 0 <= retry_after_s <= policy.longest_retry_after_s:
         return 0.0
     return retry_after_s

@@ -1,4 +1,4 @@
-"""The build's side of its money: grants, what calls take of them, and the worst case a call must be covered for."""
+"""Folds a build's grants and costs, and finds the grant that covers a call's worst case."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -6,19 +6,19 @@ from uuid import UUID
 
 from nightshift.contracts import prices
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, BudgetSettled
-from nightshift.orchestrator.domain.state import Call, Funds, Grant
+from nightshift.orchestrator.domain.state import Funds, Grant, OpenCall
 
-#: A grant that ends sooner than this is not begun: the call it pays for would outlive it.
+#: A grant that expires sooner than this is not used, because the call would outlive it.
 _MARGIN = timedelta(seconds=5)
 
 
 def worst_case(model: str, prompt_tokens: int, max_output_tokens: int) -> int:
-    """Microdollars that a call costs at most."""
+    """Return the most microdollars that a call can cost."""
     return prices.worst_case(model, prompt_tokens, max_output_tokens)
 
 
 def covering(funds: Funds, amount: int, now: datetime) -> Grant | None:
-    """The oldest grant of which this much is left."""
+    """Return the oldest grant with this much left. Returns None when there is none."""
     for grant in funds.grants:
         if grant.left_microusd >= amount and grant.expires_at > now + _MARGIN:
             return grant
@@ -26,14 +26,14 @@ def covering(funds: Funds, amount: int, now: datetime) -> Grant | None:
 
 
 def winding_down(funds: Funds) -> bool:
-    """Whether nine tenths of the account's day are gone and the agent was not told today."""
+    """Return whether nine tenths of the account's day are spent and the agent was not warned today."""
     if funds.day_limit is None or funds.warned_day == funds.day:
         return False
     return (funds.day_left + left(funds)) * 10 <= funds.day_limit
 
 
 def left(funds: Funds) -> int:
-    """What is left of all grants."""
+    """Return the microdollars that are left of all grants."""
     return sum(max(grant.left_microusd, 0) for grant in funds.grants)
 
 
@@ -61,12 +61,12 @@ def settled(funds: Funds, data: BudgetSettled) -> Funds:
 
 
 def taken(funds: Funds, lease_id: UUID, reserve: int) -> Funds:
-    """A call has started: its worst case is no longer free."""
+    """Take the worst case of a call that starts from its grant."""
     return replace(funds, grants=_change(funds, lease_id, -reserve))
 
 
-def spent(funds: Funds, call: Call | None, cost: int) -> Funds:
-    """A call has ended: what it did not cost is free again."""
+def spent(funds: Funds, call: OpenCall | None, cost: int) -> Funds:
+    """Add the cost of a call that ends, and return the rest of its worst case to the grant."""
     if call is None:
         return replace(funds, spent=funds.spent + cost)
     grants = _change(funds, call.lease_id, call.reserve_microusd - cost)

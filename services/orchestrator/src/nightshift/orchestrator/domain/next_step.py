@@ -1,4 +1,4 @@
-"""`next_step(state, now)`: what a build does now, or what it waits for. The second pure half of the loop."""
+"""`next_step(state, now, policy)` returns what a build does now, or what it waits for. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,44 +22,44 @@ from nightshift.orchestrator.domain.state import BuildState, RunMode
 
 @dataclass(frozen=True, slots=True)
 class AwaitModel:
-    """A call is in flight. Whoever started it has its answer; if nobody has, it is abandoned."""
+    """A model call is open. The process that started it gets the answer; any other process abandons the call."""
 
 
 @dataclass(frozen=True, slots=True)
 class AwaitFact:
-    """Somebody else's fact: a tool's result, a grant or a denial."""
+    """Wait for a fact of another service: the result of a tool call, a grant or a denial."""
 
 
 @dataclass(frozen=True, slots=True)
 class AwaitTime:
-    """Nothing but time has to pass."""
+    """Wait until a time."""
 
     until: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Asleep:
-    """Nothing to do and nothing to keep: the budget service wakes it."""
+    """The build sleeps. The budget service wakes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Nothing to do ever again."""
+    """The build has ended."""
 
 
 Wait = AwaitModel | AwaitFact | AwaitTime | Asleep | Ended
 
-#: Tokens for what the estimate does not see: the API's own words around tools, and what is told of money and turns.
+#: Tokens that the bound does not count: the API's own text around tools, and the block with the remaining limits.
 _SLACK = 1_000
-#: Always counted for the loop's own messages. A message that comes up between the grant and the call must not make the
-#: grant too small: at the day's last money that would be a sleep instead of a turn.
-_LOOP_WORDS = 1_500
-#: Of turns and tool calls, the part at whose start the agent is told that they run out.
+#: Tokens that are always counted for the loop's own messages. A message that arises between the grant and the call must
+#: not make the grant too small.
+_LOOP_MESSAGES = 1_500
+#: The agent is warned when a tenth of its turns or tool calls is left.
 _LAST_PART = 10
 
 
 def next_step(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
-    """What to do. Checks need no model and so no money: a finished build is never put to sleep."""
+    """Return the next step or wait. Checks need no money, so a build whose agent is done never sleeps."""
     if state.mode is RunMode.ENDED:
         return Ended()
     accepted = state.request
@@ -82,7 +82,9 @@ def _at_work(state: BuildState) -> bool:
 
 def _judge(state: BuildState, policy: Policy) -> Step:
     if state.conversation.waiting:
-        return SendBack()  # a person said something while the checks ran: it is heard before the build ends
+        return (
+            SendBack()
+        )  # a person sent a message while the checks ran: the agent reads it before the build ends
     if not checks.failed(state.tool_calls):
         return Complete()
     if state.counters.check_rounds + 1 >= policy.check_tries:
@@ -110,17 +112,17 @@ def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Po
 
 
 def worst_case(state: BuildState, policy: Policy) -> int:
-    """Microdollars that the next call costs at most, with all that is said with it."""
+    """Return the most microdollars that the next call can cost, with the messages that it adds."""
     tokens = state.conversation.tokens
     if tokens is None:
         tokens = prompt.size_bound(state, policy)
-    said = sum(conversation.tokens_of(message) for _, message in loop_messages(state))
-    tokens += _SLACK + max(said, _LOOP_WORDS)
+    own = sum(conversation.tokens_of(message) for _, message in loop_messages(state))
+    tokens += _SLACK + max(own, _LOOP_MESSAGES)
     return funds.worst_case(state.request.model, tokens, policy.max_output_tokens)
 
 
 def loop_messages(state: BuildState) -> tuple[tuple[str, str], ...]:
-    """What the loop itself has to say with the next call: (reason, message)."""
+    """Return the loop's own messages for the next call, as pairs of reason and message."""
     accepted = state.request
     messages: list[tuple[str, str]] = []
     if state.workspace.news:
@@ -155,7 +157,10 @@ def _earliest(refresh: datetime, deadline: datetime | None) -> datetime:
 
 
 def due(state: BuildState, step: Wait, now: datetime, longest: timedelta) -> datetime:
-    """When a waiting build is looked at again though nothing was heard: at its time, its deadline, after `longest`."""
+    """Return when a waiting build decides again without a notification.
+
+    That is the time of the step, the deadline, or `longest` from now, whichever comes first.
+    """
     until = now + longest
     if isinstance(step, AwaitTime):
         until = step.until

@@ -1,4 +1,4 @@
-"""The lifecycle of a build: one table of legal moves. The diagram in the docs is made from it."""
+"""The lifecycle of a build as one table of legal moves. The diagram in the README is generated from it."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -11,7 +11,7 @@ ENDS = frozenset({Phase.READY, Phase.FAILED, Phase.CANCELLED})
 _FORWARD: dict[Phase, frozenset[Phase]] = {
     Phase.QUEUED: frozenset({Phase.STARTING}),
     Phase.STARTING: frozenset({Phase.SCAFFOLD}),
-    # An agent that never tells its phase goes straight to the checks.
+    # An agent that never names its phase goes straight to the checks.
     Phase.SCAFFOLD: frozenset({Phase.CODE, Phase.DEPS, Phase.CHECKS}),
     Phase.CODE: frozenset({Phase.DEPS, Phase.CHECKS}),
     Phase.DEPS: frozenset({Phase.CHECKS}),
@@ -27,23 +27,23 @@ MOVES: Mapping[Phase, frozenset[Phase]] = MappingProxyType(
 
 
 class IllegalMove(Fault):
-    """The table has no such move."""
+    """A move that the table does not have."""
 
 
 def may_move(from_phase: Phase, to_phase: Phase) -> bool:
-    """Whether the table has this move."""
+    """Return whether the table has this move."""
     return to_phase in MOVES[from_phase]
 
 
 def move(from_phase: Phase, to_phase: Phase) -> Phase:
-    """The phase after a move. Raises IllegalMove."""
+    """Return the phase after a move. Raises IllegalMove when the table does not have it."""
     if not may_move(from_phase, to_phase):
         raise IllegalMove(f"a build cannot go from {from_phase} to {to_phase}")
     return to_phase
 
 
 def mermaid() -> str:
-    """The table as a mermaid state diagram. The two ends that every phase may go to are drawn once each."""
+    """Return the table as a Mermaid state diagram. Moves to `failed` and `cancelled` are drawn once each."""
     lines = ["stateDiagram-v2", f"    [*] --> {Phase.QUEUED}"]
     for phase in Phase:
         lines += [f"    {phase} --> {to}" for to in Phase if to in _FORWARD.get(phase, ())]

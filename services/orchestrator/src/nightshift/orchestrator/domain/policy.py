@@ -1,4 +1,4 @@
-"""The numbers a decision depends on beside the log: settings, as data."""
+"""The settings that decisions depend on."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from nightshift.contracts.prices import SCRIPTED_MODEL
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Funds in microdollars, times in seconds."""
+    """Money is in microdollars, times are in seconds."""
 
     default_model: str = SCRIPTED_MODEL
     max_output_tokens: int = 16_000

@@ -1,7 +1,7 @@
-"""The Messages API request of a build, from its state alone: the same state gives the same bytes.
+"""Renders the Messages API request of a build from its state alone: the same state gives the same bytes.
 
-What is told of money and turns stands at the very end and is not kept, so that the prefix of one turn is the prefix
-of the next and the provider's cache holds.
+The remaining money and turns are the last block of the request and are not kept in the conversation. So the request of
+one turn is a prefix of the next, and the provider's cache stays valid.
 """
 
 import re
@@ -17,13 +17,13 @@ from nightshift.eventlog.errors import Fault
 from nightshift.orchestrator.domain import funds
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import (
-    AssistantSaid,
+    AssistantMessage,
     BuildState,
     Entry,
-    Observation,
     Text,
-    ToolsAnswered,
-    UserSaid,
+    ToolResult,
+    ToolResults,
+    UserMessage,
 )
 
 _CACHE = {"type": "ephemeral"}
@@ -49,12 +49,15 @@ call. The checks are then run by the system itself; if one fails you get its out
 
 
 def build_request(state: BuildState, policy: Policy) -> dict[str, Any]:
-    """The body of `POST /v1/messages`, streaming. Raises Fault when the state holds text that was not fetched."""
-    return {**_around(state, policy), "messages": _messages(state)}
+    """Return the body of a streaming `POST /v1/messages`.
+
+    Raises Fault when the state refers to content that was not fetched from the object store.
+    """
+    return {**_parameters(state, policy), "messages": _messages(state)}
 
 
-def _around(state: BuildState, policy: Policy) -> dict[str, Any]:
-    """The body but for what was said."""
+def _parameters(state: BuildState, policy: Policy) -> dict[str, Any]:
+    """The body without its messages."""
     accepted = state.request
     return {
         "max_tokens": policy.max_output_tokens,
@@ -67,13 +70,13 @@ def _around(state: BuildState, policy: Policy) -> dict[str, Any]:
 
 @cache
 def _tools() -> list[dict[str, Any]]:
-    """Always the same, and ten milliseconds to make."""
+    """The tool schemas. Cached, because making them takes ten milliseconds."""
     return tools.schemas()
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """One entry as JSON: each block's text, and the last block itself, which may get a cache mark."""
+class _RenderedMessage:
+    """One entry as JSON: the text of each block, and the last block itself, which may get a cache mark."""
 
     role: str
     texts: tuple[str, ...]
@@ -81,53 +84,53 @@ class _Said:
 
 
 class RenderedMessages:
-    """What was said in one build, as text. What was said once never changes, so it is written once."""
+    """The conversation of one build as JSON text. An entry never changes, so each is rendered once."""
 
     def __init__(self) -> None:
-        self._said: list[_Said | None] = []  # by the place of the entry; none: it has nothing to say
+        self._messages: list[_RenderedMessage | None] = []  # one for each entry; None for an empty one
         self._entries: tuple[Entry, ...] = ()
 
-    def of(self, entries: tuple[Entry, ...]) -> Iterator[_Said]:
-        """The entries that say something."""
+    def of(self, entries: tuple[Entry, ...]) -> Iterator[_RenderedMessage]:
+        """Return the rendered entries that are not empty."""
         same = 0
         for known, entry in zip(self._entries, entries, strict=False):
             if known is not entry:
                 break
             same += 1
-        del self._said[same:]
-        self._said.extend(_said(entry) for entry in entries[same:])
+        del self._messages[same:]
+        self._messages.extend(_rendered(entry) for entry in entries[same:])
         self._entries = entries
-        return (said for said in self._said if said is not None)
+        return (message for message in self._messages if message is not None)
 
 
-def _said(entry: Entry) -> _Said | None:
+def _rendered(entry: Entry) -> _RenderedMessage | None:
     role, blocks = _entry(entry)
     if not blocks:
         return None
-    return _Said(role, tuple(map(canonical.dumps, blocks)), blocks[-1])
+    return _RenderedMessage(role, tuple(map(canonical.dumps, blocks)), blocks[-1])
 
 
 def request_bytes(state: BuildState, policy: Policy, rendered: RenderedMessages | None = None) -> bytes:
-    """The same, as the bytes that are sent: canonical JSON. Half characters, which no JSON may carry, are replaced.
+    """Return the body as canonical JSON. Lone surrogates, which JSON cannot hold, are replaced.
 
-    With what was `written` at the turns before, only what is new is rendered.
+    With the `rendered` messages of earlier turns, only the new entries are rendered.
     """
     if rendered is None:
         return canonical.dumps(build_request(state, policy)).encode("ascii")
-    around = _around(state, policy)
-    before = canonical.dumps({"max_tokens": around.pop("max_tokens")})
-    after = canonical.dumps(around)
+    parameters = _parameters(state, policy)
+    before = canonical.dumps({"max_tokens": parameters.pop("max_tokens")})
+    after = canonical.dumps(parameters)
     messages = ",".join(_message_texts(state, rendered))
     return f'{before[:-1]},"messages":[{messages}],{after[1:]}'.encode("ascii")
 
 
 def _message_texts(state: BuildState, rendered: RenderedMessages) -> Iterator[str]:
-    """What `_messages` gives, as the text of each."""
+    """The JSON text of each message that `_messages` returns."""
     roles: list[str] = []
     texts: list[list[str]] = []
     lasts: list[dict[str, Any]] = []
 
-    def say(role: str, more: Iterable[str], last: dict[str, Any]) -> None:
+    def add(role: str, more: Iterable[str], last: dict[str, Any]) -> None:
         if roles and roles[-1] == role:
             texts[-1].extend(more)
             lasts[-1] = last
@@ -136,23 +139,23 @@ def _message_texts(state: BuildState, rendered: RenderedMessages) -> Iterator[st
             texts.append(list(more))
             lasts.append(last)
 
-    first = _text(opening(state.request))
-    say("user", [canonical.dumps(first)], first)
-    for said in rendered.of(state.conversation.entries):
-        say(said.role, said.texts, said.last)
+    first = _text(opening_message(state.request))
+    add("user", [canonical.dumps(first)], first)
+    for message in rendered.of(state.conversation.entries):
+        add(message.role, message.texts, message.last)
     for text in state.conversation.waiting:
         block = _text(_inline(text))
-        say("user", [canonical.dumps(block)], block)
+        add("user", [canonical.dumps(block)], block)
     for index in [index for index, role in enumerate(roles) if role == "user"][-2:]:
         texts[index][-1] = canonical.dumps({**lasts[index], "cache_control": _CACHE})
     if roles[-1] == "user":
-        texts[-1].append(canonical.dumps(_text(standing(state))))
+        texts[-1].append(canonical.dumps(_text(limits_left(state))))
     for role, content in zip(roles, texts, strict=True):
         yield f'{{"content":[{",".join(content)}],"role":"{role}"}}'
 
 
 def system_prompt(accepted: BuildAccepted) -> str:
-    """What stays the same over the whole build, and over all builds in its first part."""
+    """Return the system prompt. It is the same for the whole build, and its first part for all builds."""
     parts = [_SYSTEM.format(workspace=tools.WORKSPACE)]
     if accepted.checks:
         listed = "\n".join(f"- {check.name}: {check.command}" for check in accepted.checks)
@@ -160,8 +163,8 @@ def system_prompt(accepted: BuildAccepted) -> str:
     return "\n".join(parts)
 
 
-def opening(accepted: BuildAccepted) -> str:
-    """The first message: the idea, what was asked and answered, and what must be true at the end."""
+def opening_message(accepted: BuildAccepted) -> str:
+    """Return the first message: the idea, the questions with their answers, and the criteria."""
     parts = [f"Build this:\n\n{accepted.idea_brief}"]
     if accepted.understanding_qna:
         pairs = "\n\n".join(f"Q: {pair.question}\nA: {pair.answer}" for pair in accepted.understanding_qna)
@@ -172,8 +175,8 @@ def opening(accepted: BuildAccepted) -> str:
     return "\n\n".join(parts)
 
 
-def standing(state: BuildState) -> str:
-    """What is left of turns, tool calls and money. Told in the latest message only."""
+def limits_left(state: BuildState) -> str:
+    """Return the remaining turns, tool calls and money. Only the last message contains them."""
     accepted = state.request
     lines = [
         f"Turns left: {max(accepted.turn_limit - state.conversation.turn, 0)}.",
@@ -186,16 +189,16 @@ def standing(state: BuildState) -> str:
 
 
 def size_bound(state: BuildState, policy: Policy) -> int:
-    """Tokens of the request at most, before the provider has counted any: one per byte.
+    """Return an upper bound of the tokens of the first request: one for each byte.
 
-    Without the standing, whose length changes with the money: what was asked for must be enough when it is granted.
+    Leaves out `limits_left`, whose length depends on the money: the bound must be the same before and after a grant.
     """
-    return len(request_bytes(state, policy)) - len(standing(state))
+    return len(request_bytes(state, policy)) - len(limits_left(state))
 
 
 def _messages(state: BuildState) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
-    for role, blocks in _spoken(state):
+    for role, blocks in _roles_and_blocks(state):
         if messages and messages[-1]["role"] == role:
             messages[-1]["content"].extend(blocks)
         else:
@@ -204,12 +207,12 @@ def _messages(state: BuildState) -> list[dict[str, Any]]:
     for message in users[-2:]:
         message["content"][-1] = {**message["content"][-1], "cache_control": _CACHE}
     if messages[-1]["role"] == "user":
-        messages[-1]["content"].append(_text(standing(state)))
+        messages[-1]["content"].append(_text(limits_left(state)))
     return messages
 
 
-def _spoken(state: BuildState) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    yield "user", [_text(opening(state.request))]
+def _roles_and_blocks(state: BuildState) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    yield "user", [_text(opening_message(state.request))]
     for entry in state.conversation.entries:
         role, blocks = _entry(entry)
         if blocks:  # an answer may be empty; the API refuses an empty message
@@ -220,14 +223,14 @@ def _spoken(state: BuildState) -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 def _entry(entry: Entry) -> tuple[str, list[dict[str, Any]]]:
     match entry:
-        case AssistantSaid():
+        case AssistantMessage():
             if isinstance(entry.content, BlobRef):
                 raise Fault("an answer of the model was not fetched from the object store")
             # The API sends texts of nothing but spaces and does not take them back.
             return "assistant", [block for block in entry.content if not _blank(block)]
-        case ToolsAnswered():
+        case ToolResults():
             return "user", [_result(result) for result in entry.results]
-        case UserSaid():
+        case UserMessage():
             return "user", [_text(_inline(entry.text))]
         case _:
             assert_never(entry)
@@ -237,7 +240,7 @@ def _blank(block: dict[str, Any]) -> bool:
     return block.get("type") == "text" and not str(block.get("text", "")).strip()
 
 
-def _result(result: Observation) -> dict[str, Any]:
+def _result(result: ToolResult) -> dict[str, Any]:
     if isinstance(result.blocks, BlobRef):
         raise Fault("a tool's blocks were not fetched from the object store")
     content = [_clean(block) for block in result.blocks or ()]

@@ -1,7 +1,7 @@
 """Detects an agent that repeats itself: the same call with the same result, three times in a window of ten.
 
-A call with a new result is progress: whoever polls a job, or edits and runs the tests, gets new results. So is any
-other new call between the repeated ones.
+A call with a new result is progress: an agent that polls a job, or edits and runs the tests, gets new results. So is
+any other new call between the repeated ones.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ _WAITING = ""
 
 
 def call_digest(tool: str, given: Mapping[str, Any] | BlobRef) -> str:
-    """A digest of tool and input. Empty for a look at what runs in the background: that is to wait, never to repeat."""
+    """Return a digest of tool and input. Returns "" for reading a background command, which never counts."""
     if tool == Bash.tool and not isinstance(given, BlobRef) and given.get("action") == "read":
         return _WAITING
     return _digest(tool, given.ref if isinstance(given, BlobRef) else canonical.dumps(given))
 
 
 def remember(recent: tuple[RecentCall, ...], call: str, result: ToolCallCompleted) -> tuple[RecentCall, ...]:
-    """The window after one more result."""
+    """Return the recent calls after one more result: at most `WINDOW`."""
     if call == _WAITING:
         return recent
     shown = (result.output, result.blocks)
@@ -38,12 +38,12 @@ def remember(recent: tuple[RecentCall, ...], call: str, result: ToolCallComplete
 
 
 def is_progress(newest: RecentCall, earlier: Collection[RecentCall]) -> bool:
-    """Whether this call was made before and has a result that it did not have."""
+    """Return whether this call was made before, with other results only."""
     return any(one.call == newest.call for one in earlier) and newest not in earlier
 
 
 def repeats(recent: tuple[RecentCall, ...]) -> bool:
-    """Whether one call has one result `TIMES` times in the window, and between them is nothing that is there once."""
+    """Return whether a call has the same result `TIMES` times, without a call between them that occurs only once."""
     counts = Counter(recent)
     return any(not _news(recent, one, counts) for one, count in counts.items() if count >= TIMES)
 

@@ -1,4 +1,4 @@
-"""What a build is, folded from its events by `evolve`. Sums and lists are kept, so that no step reads history."""
+"""The state of a build, which `evolve` folds from its events. It holds sums, so that no step reads the history."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +22,7 @@ Blocks = tuple[dict[str, Any], ...] | BlobRef
 
 
 class RunMode(StrEnum):
-    """Whether anything is to be done. Beside the phase, not a phase."""
+    """Whether the build runs. Independent of its phase."""
 
     RUNNING = "running"
     SLEEPING = "sleeping"
@@ -30,8 +30,8 @@ class RunMode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Observation:
-    """What the agent sees of one tool call."""
+class ToolResult:
+    """The result of one tool call, as the agent sees it."""
 
     tool_use_id: str
     is_error: bool
@@ -40,47 +40,47 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
-class AssistantSaid:
-    """One answer of the model, its blocks as they came."""
+class AssistantMessage:
+    """One answer of the model, with its blocks unchanged."""
 
     turn: int
     content: Blocks
 
 
 @dataclass(frozen=True, slots=True)
-class ToolsAnswered:
-    """All results of one answer's tool calls, in the order of the calls."""
+class ToolResults:
+    """The results of all tool calls of one answer, in the order of the calls."""
 
-    results: tuple[Observation, ...]
+    results: tuple[ToolResult, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class UserSaid:
-    """Text put before the agent."""
+class UserMessage:
+    """A text for the agent: from a person, or from the loop itself."""
 
     text: Text
 
 
-Entry = AssistantSaid | ToolsAnswered | UserSaid
+Entry = AssistantMessage | ToolResults | UserMessage
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """The conversation. `waiting` holds what is said to the agent with the next model call."""
+    """The conversation with the model. `waiting` holds the messages that the next model call adds."""
 
     turn: int = 0
     attempt: int = 0
     answered: bool = True  # the present turn has its answer
     entries: tuple[Entry, ...] = ()
     waiting: tuple[Text, ...] = ()
-    #: Tokens of the next request at most, without what the request adds itself. None: nothing is known yet.
+    #: The most tokens that the next request can have, without the messages that it adds. None: not known yet.
     tokens: int | None = None
     checkpoint: int = 0  # the last turn that has one
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """The model call in flight: started, neither answered nor failed."""
+class OpenCall:
+    """A model call that has started and has neither an answer nor a failure."""
 
     turn: int
     attempt: int
@@ -91,7 +91,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class PreviewTarget:
-    """What the agent asked `open_port` to open."""
+    """The port and path of an `open_port` call."""
 
     port: int
     path: str
@@ -99,7 +99,7 @@ class PreviewTarget:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A tool call that was asked for; `result` once it is in."""
+    """A tool call that was requested. `result` is None until its result is in the log."""
 
     call_id: str
     index: int
@@ -113,7 +113,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A reservation of the account's day: what of it no started call has taken."""
+    """A reservation of money. `left_microusd` is the part that no started call has reserved for itself."""
 
     lease_id: UUID
     left_microusd: int
@@ -122,7 +122,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Funds:
-    """Microdollars. `spent` is the sum over the log. `refused_until` is the refresh that a denial named."""
+    """The money of a build, in microdollars. `spent` is the sum of all costs in the log.
+
+    `asked` is the open request for money. `refused_until` is the time that a denial named.
+    """
 
     grants: tuple[Grant, ...] = ()
     asked: UUID | None = None
@@ -130,13 +133,13 @@ class Funds:
     spent: int = 0
     day: str | None = None
     day_limit: int | None = None
-    day_left: int = 0  # of the account, outside of our grants, when last told
+    day_left: int = 0  # of the account, without the grants of this build, at the last grant or denial
     warned_day: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RecentCall:
-    """Digests: of a call's tool and input, and of its result."""
+    """A tool call and its result, each as a digest."""
 
     call: str
     result: str
@@ -144,7 +147,7 @@ class RecentCall:
 
 @dataclass(frozen=True, slots=True)
 class FailureCounters:
-    """What went wrong lately, and how often."""
+    """Counts of what went wrong, so that no failure is repeated for ever."""
 
     failures: int = 0  # of the model, since the last answer or wake
     paid_failures: int = 0  # calls in a row that cost money and brought no answer
@@ -154,12 +157,12 @@ class FailureCounters:
     check_rounds: int = 0  # that failed
     recent_calls: tuple[RecentCall, ...] = ()  # with their results, oldest first
     warned_calls: tuple[RecentCall, ...] = ()  # those before the last warning about repetition
-    steered: frozenset[str] = frozenset()  # reasons the loop itself spoke up for, once each
+    steered: frozenset[str] = frozenset()  # reasons of the messages that the loop sends once only
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Where the agent works. `news` is what happened to its sandbox and was not told yet."""
+    """The sandbox of the agent. `news` holds messages about the sandbox that the agent has not received yet."""
 
     sandbox_id: str | None = None
     preview_port: int | None = None
@@ -173,7 +176,7 @@ End = BuildReady | BuildFailed | BuildCancelled
 
 @dataclass(frozen=True, slots=True)
 class BuildState:
-    """A build at one version of its stream. `cause` is the last event that moved the loop."""
+    """A build at one version of its stream. `cause` is the id of the last event that the loop may react to."""
 
     version: int = 0
     cause: UUID | None = None
@@ -182,7 +185,7 @@ class BuildState:
     mode: RunMode = RunMode.RUNNING
     wake_reason: Literal["refresh", "top_up", "person", "provider"] | None = None
     conversation: Conversation = Conversation()
-    call: Call | None = None
+    call: OpenCall | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_calls_made: int = 0
     funds: Funds = Funds()
@@ -192,9 +195,9 @@ class BuildState:
 
     @property
     def request(self) -> BuildAccepted:
-        """What was accepted. Raises ValueError before that."""
+        """The accepted request. Raises ValueError when there is none."""
         if self.accepted is None:
-            raise ValueError("this build was not accepted yet")
+            raise ValueError("the build is not accepted yet")
         return self.accepted
 
 

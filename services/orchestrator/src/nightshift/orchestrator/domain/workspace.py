@@ -1,4 +1,4 @@
-"""Where the agent works: its sandbox and preview, and what happened to them that the agent must be told."""
+"""Folds the sandbox events: the sandbox, its preview, and the messages about them for the agent."""
 
 from dataclasses import replace
 from typing import assert_never
@@ -13,12 +13,13 @@ from nightshift.contracts.events.sandbox import (
     SandboxOpened,
     SandboxPaused,
     SandboxRestored,
+    SandboxStalled,
     ToolCallCompleted,
 )
 from nightshift.orchestrator.domain import conversation, failure_counters
 from nightshift.orchestrator.domain.state import BuildState, PreviewTarget, Workspace
 
-#: Paths named one by one to the agent.
+#: The most paths that a message to the agent names.
 _NAMED = 20
 
 
@@ -27,7 +28,7 @@ def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> Buil
         case ToolCallCompleted():
             return _completed(replace(state, cause=event_id), data)
         case SandboxOpened():
-            # Another sandbox: what ran in the last one, its preview too, is gone.
+            # Another sandbox: the processes of the last one, and its preview, are gone.
             return replace(state, workspace=Workspace(data.sandbox_id, news=state.workspace.news))
         case SandboxRestored():
             return replace(
@@ -43,7 +44,7 @@ def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> Buil
             return replace(state, workspace=Workspace(news=state.workspace.news))
         case PreviewOpened():
             return replace(state, workspace=_preview_opened(state.workspace, data))
-        case SandboxPaused():
+        case SandboxPaused() | SandboxStalled():
             return state
         case _:
             assert_never(data)
@@ -66,21 +67,21 @@ def _preview_opened(workspace: Workspace, data: PreviewOpened) -> Workspace:
 
 
 def port_opened(workspace: Workspace, target: PreviewTarget, result: ToolCallCompleted) -> Workspace:
-    """The workspace after the agent's `open_port`. A path that answered stays when a later one does not."""
+    """Return the workspace after the agent's `open_port`. A path that answered stays when a later one does not."""
     if workspace.preview_port != target.port or (result.is_error and workspace.preview_path is not None):
         return workspace
     return replace(workspace, preview_path=target.path)
 
 
 def preview_address(workspace: Workspace) -> str:
-    """The URL to show, with the path that the agent opened. Empty without a preview."""
+    """Return the URL of the preview with the path that the agent opened. Returns "" without a preview."""
     url, path = workspace.preview_url or "", workspace.preview_path or "/"
     has_path = urlsplit(url).path not in {"", "/"}
     return url if not url or path == "/" or has_path else url.rstrip("/") + path
 
 
-def told(workspace: Workspace, reason: str) -> Workspace:
-    """The agent was told what happened to its sandbox."""
+def news_delivered(workspace: Workspace, reason: str) -> Workspace:
+    """Drop the messages about the sandbox once the agent has received them."""
     return replace(workspace, news=()) if reason == "sandbox_restored" else workspace
 
 

@@ -1,1 +1,1 @@
-"""When the orchestrator acts: it runs builds, schedules them and takes requests."""
+"""The use cases: run a build, schedule builds, handle requests."""

@@ -1,4 +1,4 @@
-"""The broker's topics: what there is, and making what is missing."""
+"""Lists, describes and creates topics on the broker."""
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -20,19 +20,19 @@ _TOO_FEW_BROKERS = (
 
 
 class KafkaAdmin:
-    """Made by `kafka_admin`."""
+    """A connected client for topics. Made by `kafka_admin`."""
 
     def __init__(self, client: AIOKafkaAdminClient, address: str) -> None:
         self._client = client
         self._address = address
 
     async def names(self) -> frozenset[str]:
-        """The topics there are. Asks for all: some brokers create what they are asked about by name."""
+        """Return all topics. Asking for single names would make some brokers create them."""
         with _translated(self._address):
             return frozenset(await self._client.list_topics())
 
     async def describe(self, names: Sequence[str]) -> dict[str, TopicPlan]:
-        """Those of the topics that exist."""
+        """Return the partitions, replicas and settings of the topics that exist."""
         there = sorted(set(names) & await self.names())
         if not there:
             return {}
@@ -58,7 +58,7 @@ class KafkaAdmin:
         }
 
     async def create(self, plan: Sequence[TopicPlan]) -> frozenset[str]:
-        """Create these; the names of those that we created and nobody else before us. Raises Refused, Unavailable."""
+        """Create topics. Returns those created by this call and not before by others. Raises Refused, Unavailable."""
         new = [
             NewTopic(
                 topic.name,
@@ -78,10 +78,10 @@ class KafkaAdmin:
                 continue
             if error is TopicAlreadyExistsError:
                 continue
-            said = f"the broker does not create {name}: {text[0] if text and text[0] else error.__name__}"
+            message = f"the broker does not create {name}: {text[0] if text and text[0] else error.__name__}"
             if error is InvalidReplicationFactorError:
-                raise Refused(said, hint=_TOO_FEW_BROKERS)
-            raise Unavailable(said) if error.retriable else Refused(said)
+                raise Refused(message, hint=_TOO_FEW_BROKERS)
+            raise Unavailable(message) if error.retriable else Refused(message)
         return frozenset(created)
 
 

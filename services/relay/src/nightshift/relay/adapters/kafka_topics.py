@@ -1,4 +1,4 @@
-"""Makes a broker's topics what the plan says: for the command, the embedded stack, and the relay itself."""
+"""Makes the broker's topics what the plan says: for the command, the embedded stack and the relay."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from nightshift.relay.domain.topics import (
 
 __all__ = ["TopicReport", "TopicState", "apply", "ensure", "load_plan"]
 
-#: Seconds in which a topic that was made must show, and between two looks for it.
+#: Seconds until a created topic must be visible, and between two checks.
 _VISIBLE_WITHIN, _LOOK = 15.0, 0.05
 
 
@@ -35,9 +35,9 @@ async def apply(
     replication: int | None = None,
     dry_run: bool = False,
 ) -> tuple[TopicReport, ...]:
-    """Create what is missing and notify what differs; nothing that exists is changed. The same again changes nothing.
+    """Create the topics that are missing and report how the others differ. Existing topics are never changed.
 
-    Without a plan: the default one under the installation's prefix. Raises Unavailable, Refused.
+    Uses the default plan under the installation's prefix when `plan` is None. Raises Unavailable, Refused.
     """
     wanted = adjusted(plan or default_plan(settings.topics), partitions=partitions, replication=replication)
     async with kafka_admin(settings) as admin:
@@ -58,7 +58,7 @@ async def _compared(admin: KafkaAdmin, wanted: Sequence[TopicPlan]) -> tuple[Top
 
 
 async def _visible(admin: KafkaAdmin, wanted: Sequence[TopicPlan]) -> tuple[TopicReport, ...]:
-    """The reports once the broker tells of every topic: a controller has a topic before the brokers notify of it."""
+    """Wait until the brokers see every topic, and report. A controller knows a new topic before they do."""
     try:
         async with asyncio.timeout(_VISIBLE_WITHIN):
             while True:
@@ -67,13 +67,13 @@ async def _visible(admin: KafkaAdmin, wanted: Sequence[TopicPlan]) -> tuple[Topi
                     return reports
                 await asyncio.sleep(_LOOK)
     except TimeoutError:
-        raise Unavailable("the broker made topics that it does not notify of; look at its log") from None
+        raise Unavailable("the broker created topics that it does not list; look at its log") from None
 
 
 async def ensure(
     settings: KafkaSettings, *, create: bool, partitions: int | None, replication: int | None
 ) -> None:
-    """Raise Unavailable while a topic is missing, after creating it where that is allowed."""
+    """Create missing topics when `create` is true. Raises Unavailable while a topic is missing."""
     if create:
         await apply(settings, partitions=partitions, replication=replication)
         return
@@ -87,7 +87,7 @@ async def ensure(
 
 
 def load_plan(file: Path, topics: Topics) -> tuple[TopicPlan, ...]:
-    """The plan in a file such as `deploy/topics.yaml`, under this installation's prefix. Raises ConfigurationError."""
+    """Read a plan such as `deploy/topics.yaml`, under this installation's prefix. Raises ConfigurationError."""
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
         plan = tuple(_topic(entry, topics) for entry in document["topics"])
@@ -95,7 +95,7 @@ def load_plan(file: Path, topics: Topics) -> tuple[TopicPlan, ...]:
         raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"{file} is no plan of topics: {error!r}", hint="see deploy/topics.yaml for the form"
+            f"{file} is not a plan of topics: {error!r}", hint="see deploy/topics.yaml for the form"
         ) from error
     names = {topic.name for topic in plan}
     if names != set(topics.all):

@@ -1,7 +1,7 @@
-"""What it means that Kafka holds a fact: the log must have it, at the same version of the same stream.
+"""Decides whether Kafka and the log disagree: every fact on a topic must be in the log, at the same stream version.
 
-When a database comes back without its last commits (a replica promoted too early, an old backup), Kafka holds facts
-that the log never had, and the log will give their versions to others. No machine can decide which is true.
+A database that lost its last commits (a replica promoted too early, an old backup) gives their versions to other facts.
+Kafka still holds the lost facts. A machine cannot decide which of the two is true, so a person must.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from uuid import UUID
 
-from nightshift.relay.domain.records import Lane
+from nightshift.bus.port import TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerFact:
-    """A fact as the broker holds it."""
+    """A fact as the broker holds it: `subject` is the build or account id, `version` its `ce_sequence`."""
 
-    lane: Lane
+    partition: TopicPartition
     offset: int
     event_id: UUID
     subject: str
@@ -36,23 +36,23 @@ class StreamVersion:
         return self.stream_id.partition("-")[2]
 
 
-def diverged(told: Iterable[BrokerFact], log: Mapping[UUID, StreamVersion]) -> tuple[BrokerFact, ...]:
-    """The facts that the log does not have, or has elsewhere."""
-    return tuple(fact for fact in told if not _same(fact, log.get(fact.event_id)))
+def diverged(facts: Iterable[BrokerFact], log: Mapping[UUID, StreamVersion]) -> tuple[BrokerFact, ...]:
+    """Return the facts that the log does not have, or has at another stream version."""
+    return tuple(fact for fact in facts if not _same(fact, log.get(fact.event_id)))
 
 
 def token(facts: Iterable[BrokerFact]) -> str:
-    """Names exactly this set of facts, so that a decision on it covers no later divergence."""
+    """Return a word for exactly this set of facts, so that a person's decision covers no later divergence."""
     ids = sorted(f"{fact.event_id}/{fact.version}" for fact in facts)
     return sha256("\n".join(ids).encode()).hexdigest()[:16]
 
 
 def explanation(facts: tuple[BrokerFact, ...]) -> tuple[str, str]:
-    """What a person must know, and what to do: message and hint."""
+    """Return the message and the hint for a person: what is wrong, and what to do."""
     first = facts[0]
     message = (
         f"log.diverged: Kafka holds {len(facts)} facts that the log does not have, such as event {first.event_id} "
-        f"(version {first.version} of {first.subject}) at {first.lane.topic}[{first.lane.partition}] offset "
+        f"(version {first.version} of {first.subject}) at {first.partition.topic}[{first.partition.partition}] offset "
         f"{first.offset}. The database lost commits after they were published; nothing more is published"
     )
     hint = (
@@ -64,5 +64,5 @@ def explanation(facts: tuple[BrokerFact, ...]) -> tuple[str, str]:
     return message, hint
 
 
-def _same(fact: BrokerFact, place: StreamVersion | None) -> bool:
-    return place is not None and (place.subject, place.version) == (fact.subject, fact.version)
+def _same(fact: BrokerFact, found: StreamVersion | None) -> bool:
+    return found is not None and (found.subject, found.version) == (fact.subject, fact.version)

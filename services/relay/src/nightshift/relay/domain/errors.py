@@ -9,7 +9,7 @@ from nightshift.eventlog.errors import Fault, Transient
 
 
 class LeadershipLost(Transient):
-    """The session that made this process the leader is gone; somebody else may lead by now."""
+    """The database session that made this process the leader is gone. Another process may lead by now."""
 
 
 class BrokerLost(Transient):
@@ -17,4 +17,4 @@ class BrokerLost(Transient):
 
 
 class Diverged(Fault):
-    """Kafka holds facts that the log does not have. The relay stops, and stops again until a person has decided."""
+    """Kafka holds facts that the log does not have. The relay exits, at each start, until a person has decided."""

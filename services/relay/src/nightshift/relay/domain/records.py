@@ -1,22 +1,17 @@
-"""What goes to the broker, and in which lanes: within a lane nothing overtakes."""
+"""What goes to the broker, grouped by topic-partition. Within one, the order of the log is kept."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
-
-class Lane(NamedTuple):
-    """A topic-partition. All events of one owner about one build are in one lane."""
-
-    topic: str
-    partition: int
+from nightshift.bus.port import TopicPartition
 
 
 class Record(NamedTuple):
-    """One event ready to be produced, and where the log has it."""
+    """One event ready to be produced, and its place in the log."""
 
-    lane: Lane
+    partition: TopicPartition
     key: bytes
     value: bytes
     headers: list[tuple[str, bytes]]
@@ -29,18 +24,24 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records of one read, by lane in log order. When all are acknowledged, the cursors may move to `cursors`."""
+    """The records of one read, by topic-partition, in log order.
 
-    lanes: Mapping[Lane, list[Record]]
+    When the broker has acknowledged all `count` of them, the cursors may move to `cursors` (shard → position).
+    """
+
+    records: Mapping[TopicPartition, list[Record]]
     cursors: Mapping[int, int]
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class LastPublished:
-    """The last record batch a lane's broker acknowledged, by its first record: a batch is kept or lost as a whole."""
+    """The first record of the last record batch that the broker acknowledged in a topic-partition.
 
-    lane: Lane
+    The broker keeps or loses a record batch as a whole.
+    """
+
+    partition: TopicPartition
     offset: int
     event_id: UUID
     stream_id: str
@@ -49,38 +50,38 @@ class LastPublished:
 
 @dataclass(slots=True)
 class AcknowledgedOffsets:
-    """Per lane, the offsets that a leader was given last: of the last batch, and of the last record in it.
+    """The offsets that the broker gave this leader last, by topic-partition.
 
-    Bounded by the number of lanes.
+    The first is that of the last record batch, the second that of the last record.
     """
 
-    offsets: dict[Lane, tuple[int, int]] = field(default_factory=dict)
+    offsets: dict[TopicPartition, tuple[int, int]] = field(default_factory=dict)
 
-    def take(self, lane: Lane, first: int, batch: int, last: int) -> bool:
-        """Note a send: its first record's offset, its last batch's and its last record's.
+    def take(self, partition: TopicPartition, first: int, batch: int, last: int) -> bool:
+        """Note the offsets of one send: its first record, its last record batch, its last record.
 
-        False when it does not follow what was acknowledged before: a log that gives an offset twice is not the
-        log it was.
+        Returns False when `first` does not follow what was acknowledged before. The broker then lost data: it gave an
+        offset twice.
         """
-        known = self.offsets.get(lane)
-        self.offsets[lane] = (batch, last)
+        known = self.offsets.get(partition)
+        self.offsets[partition] = (batch, last)
         return known is None or first > known[1]
 
 
-def lay_out(records: Iterable[Record]) -> Batch | None:
-    """A batch of records that come in log order per shard; none when there are none."""
-    lanes: dict[Lane, list[Record]] = {}
+def group_by_partition(records: Iterable[Record]) -> Batch | None:
+    """Return a batch of these records, which come in log order per shard. Returns None when there are none."""
+    grouped: dict[TopicPartition, list[Record]] = {}
     cursors: dict[int, int] = {}
     count = 0
     for record in records:
-        lanes.setdefault(record.lane, []).append(record)
+        grouped.setdefault(record.partition, []).append(record)
         cursors[record.shard] = record.position
         count += 1
-    return Batch(lanes, cursors, count) if count else None
+    return Batch(grouped, cursors, count) if count else None
 
 
 def shards_of(group: int, groups: int, shards: int) -> range:
-    """The shards of one group: together the groups have each shard once."""
+    """Return the shards of one group. Each shard is in exactly one group. Raises ValueError for an unknown group."""
     if not 0 <= group < groups <= shards:
         raise ValueError(f"group {group} of {groups}: there are {shards} shards")
     return range(group, shards, groups)

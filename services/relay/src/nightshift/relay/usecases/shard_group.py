@@ -1,4 +1,4 @@
-"""One group of shards in this process: stands by until it can lead, leads until it cannot, and stands by again."""
+"""One group of shards in this process: stands by until it leads, leads until it loses the session, stands by again."""
 
 import asyncio
 import random
@@ -14,7 +14,7 @@ from nightshift.eventlog.errors import Unavailable
 from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.port import SHARDS
 from nightshift.relay.domain.errors import BrokerLost, Diverged, LeadershipLost
-from nightshift.relay.domain.polling import PollInterval
+from nightshift.relay.domain.poll_interval import PollInterval
 from nightshift.relay.domain.records import shards_of
 from nightshift.relay.ports import (
     AppendListener,
@@ -25,9 +25,9 @@ from nightshift.relay.ports import (
     LogReader,
 )
 from nightshift.relay.usecases import metrics
-from nightshift.relay.usecases.check import BrokerCheck, note_loss
-from nightshift.relay.usecases.encode import RecordEncoder
-from nightshift.relay.usecases.publish import BatchLimits, LeaderSignals, Publisher
+from nightshift.relay.usecases.broker_check import BrokerCheck, note_loss
+from nightshift.relay.usecases.publisher import BatchLimits, LeaderSignals, Publisher
+from nightshift.relay.usecases.record_encoder import RecordEncoder
 
 _log = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ _BACKOFF = Backoff(first_s=0.05, cap_s=2.0)
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds. A leader proves itself every `heartbeat`; a stand-by tries every `stand_by`."""
+    """Seconds between the heartbeats of a leader, the attempts of a stand-by, and the measurements of the lag."""
 
     heartbeat: float = 1.0
     stand_by: float = 0.25
@@ -45,7 +45,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupConfig:
-    """What all groups of shards have in common. `groups` is their number."""
+    """The configuration of all groups. `groups` is their number. A message over `inline_bytes` carries a reference."""
 
     topics: Topics
     groups: int
@@ -57,7 +57,7 @@ class GroupConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupPorts:
-    """What a group of shards works with. `ensure_topics` raises Unavailable while a topic is missing."""
+    """The adapters of a group. `ensure_topics` raises Unavailable while a topic is missing."""
 
     sessions: LeaderSessions
     brokers: BrokerConnector
@@ -75,8 +75,8 @@ class ShardGroup:
         self._shards = shards_of(number, config.groups, SHARDS)
         self._sessions = ports.sessions
         self._brokers = ports.brokers
-        self._notifications = ports.notifications
-        self._log_reader = ports.log
+        self._listener = ports.notifications
+        self._log = ports.log
         self._ensure_topics = ports.ensure_topics
         self._timings = config.timings
         self._signals = LeaderSignals()
@@ -84,7 +84,7 @@ class ShardGroup:
         self._check = BrokerCheck(
             ports.log, encoder, group=self.name, accept_divergence=config.accept_divergence
         )
-        self._publish = Publisher(
+        self._publisher = Publisher(
             ports.log,
             encoder,
             self._signals,
@@ -95,16 +95,16 @@ class ShardGroup:
         self.connected = False
 
     def stop(self) -> None:
-        """End after the batch in flight."""
+        """Stop after the batch in flight."""
         self._signals.stopping = True
 
     async def run(self) -> None:
-        """Until told to stop. Raises what waiting cannot mend: Diverged, ConfigurationError, UnknownType."""
+        """Run until stopped. Raises Diverged, ConfigurationError and UnknownType, which need a person."""
         retry = RetryDelay(_BACKOFF, random.random)
         metrics.LEADER.labels(self.name).set(0)
         while not self._signals.stopping:
-            # A stand-by asks the log nothing else: that the server is away, or back, is said here.
-            await self._log_reader.answers()
+            # A stand-by makes no other call to the log, so this one logs that the server stopped or started answering.
+            await self._log.answers()
             try:
                 async with self._sessions.open(self._shards) as session:
                     self.connected = True
@@ -115,7 +115,7 @@ class ShardGroup:
                 _log.error("log.diverged", group=self.name, error=str(error), hint=error.hint)
                 raise
             except (LeadershipLost, Unavailable) as error:
-                _log.warning("relay.stands_by", group=self.name, why=str(error))
+                _log.warning("session.lost", group=self.name, reason=str(error))
                 await asyncio.sleep(retry.after_failure())
             finally:
                 self.connected = False
@@ -123,6 +123,7 @@ class ShardGroup:
                     gauge.labels(self.name).set(0)
 
     async def _stand_by(self, session: LeaderSession) -> bool:
+        """Return True when this session leads, False when the group stops before."""
         while not self._signals.stopping:
             if await session.lead():
                 return True
@@ -130,16 +131,20 @@ class ShardGroup:
         return False
 
     async def _lead(self, session: LeaderSession) -> None:
-        _log.info("relay.leads", group=self.name, shards=len(self._shards))
+        _log.info("leadership.acquired", group=self.name, shards=len(self._shards))
         metrics.LEADER.labels(self.name).set(1)
         self._signals.newest_loss = 0
-        async with self._notifications.listen(self._shards) as notifications:
-            await _first_to_end(
-                self._publish_on(session, notifications), self._heartbeat(session), self._measure()
+        async with self._listener.listen(self._shards) as notifications:
+            await _run_until_one_ends(
+                self._publish(session, notifications), self._heartbeat(session), self._measure_lag()
             )
-        _log.info("relay.stops_leading", group=self.name)
+        _log.info("leadership.released", group=self.name)
 
-    async def _publish_on(self, session: LeaderSession, notifications: AppendNotifications) -> None:
+    async def _publish(self, session: LeaderSession, notifications: AppendNotifications) -> None:
+        """Open broker sessions, check the broker in each, and publish.
+
+        Each session begins at the stored cursors, so no failure lets a later event of a build overtake an earlier one.
+        """
         retry = RetryDelay(_BACKOFF, random.random)
         while not self._signals.stopping:
             try:
@@ -148,36 +153,35 @@ class ShardGroup:
                     cursors, acknowledged = await self._check.run(session, broker)
                     retry.reset()
                     try:
-                        await self._publish.run(session, broker, notifications, cursors, acknowledged)
+                        await self._publisher.run(session, broker, notifications, cursors, acknowledged)
                     except BrokerLost as error:
                         await note_loss(session, str(error), seen=cursors.newest_loss, group=self.name)
             except Unavailable as error:
-                # Whatever failed, the next session begins at the cursor: nothing later of a build has overtaken.
-                _log.warning("relay.waits", group=self.name, why=str(error))
+                _log.warning("publishing.interrupted", group=self.name, reason=str(error))
                 await asyncio.sleep(retry.after_failure())
 
     async def _heartbeat(self, session: LeaderSession) -> None:
         while True:
-            self._signals.newest_loss = await session.alive()
+            self._signals.newest_loss = await session.newest_loss()
             await asyncio.sleep(self._timings.heartbeat)
 
-    async def _measure(self) -> None:
+    async def _measure_lag(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
             try:
-                events, seconds = await self._log_reader.lag(self._shards)
+                events, seconds = await self._log.lag(self._shards)
             except Unavailable:
-                events, seconds = -1, 0.0
-            if events >= 0:
+                pass
+            else:
                 metrics.LAG_EVENTS.labels(self.name).set(events)
                 metrics.LAG_SECONDS.labels(self.name).set(seconds)
-            # Counting a long backlog takes its time: at most a twentieth of ours.
+            # Counting a long backlog is slow: it may take at most a twentieth of the time.
             await asyncio.sleep(max(self._timings.lag, 20 * (loop.time() - began)))
 
 
-async def _first_to_end(*works: Coroutine[Any, Any, None]) -> None:
-    """Run them side by side until one ends, end the others, and raise what it raised."""
+async def _run_until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
+    """Run all until one ends, cancel the others, and raise the error of the one that ended."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

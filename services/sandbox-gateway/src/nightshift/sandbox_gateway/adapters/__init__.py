@@ -1,1 +1,1 @@
-"""One file for each thing outside."""
+"""One module for each vendor library, its only importer."""

@@ -1,1 +1,1 @@
-"""What the gateway decides, without IO."""
+"""The gateway's decisions: pure functions and data, without IO."""

@@ -1,4 +1,4 @@
-"""What of a tool's output the agent and a person's terminal may see: no control codes, no secrets, not too much."""
+"""Cleans the output of tools: removes control codes, masks secrets, and limits the length."""
 
 import base64
 import json
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, quote_plus
 
-#: Characters of a result; a longer one loses its middle. Bytes bound it too, so that an event stays small.
+#: Characters, and bytes, of a result; a longer one loses its middle.
 LIMIT = 30_000
 _SHORTEST_SECRET = 4
 
@@ -28,7 +28,9 @@ _CONTROLS = re.compile(
 
 
 def printable(data: bytes | str) -> str:
-    """Text without escapes and control characters but newline and tab; `\\r` ends a line only before `\\n`."""
+    """Remove escape sequences and control characters except newline and tab. Keeps what follows the last `\\r` of a
+    line.
+    """
     text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
     text = text.replace("\r\n", "\n")
     text = _ESCAPES.sub("", text)
@@ -38,10 +40,10 @@ def printable(data: bytes | str) -> str:
 
 
 class Mask:
-    """Replaces secrets, in the forms in which they leak, by `[secret NAME]`."""
+    """Replaces secrets by `[secret NAME]`, also in encoded forms such as base64, hex and URL quoting."""
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
-        """`secrets`: name → value. Values under four characters are left: they would mask ordinary words."""
+        """`secrets` maps names to values. Values under four characters are not masked: they occur in ordinary words."""
         self._names: dict[str, str] = {}
         for name, value in secrets.items():
             if len(value) >= _SHORTEST_SECRET:
@@ -83,7 +85,7 @@ class Cut:
 
 
 def cut(text: str, *, limit: int = LIMIT, where: str | None = None) -> Cut:
-    """At most about `limit` characters and bytes: the beginning and the end, and a note between. `where`: the whole."""
+    """Shorten to about `limit` characters and bytes: beginning, a note, end. `where` is the key of the whole text."""
     if len(text) <= limit and len(text.encode()) <= limit:
         return Cut(text, False)
     head, tail = _first_bytes(text, limit // 2), _last_bytes(text, limit // 2)

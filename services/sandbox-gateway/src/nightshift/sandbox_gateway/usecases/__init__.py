@@ -1,1 +1,1 @@
-"""When the gateway does what: load, decide, run, append."""
+"""The gateway's use cases: read the log, decide, act on the sandbox, append."""

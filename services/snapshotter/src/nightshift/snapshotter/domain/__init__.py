@@ -1,1 +1,1 @@
-"""What the snapshotter decides, without IO."""
+"""What the snapshotter decides, as pure functions."""

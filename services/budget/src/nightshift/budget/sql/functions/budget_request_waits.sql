@@ -1,5 +1,5 @@
--- Whether a build's request for money has neither been granted nor denied: read under the account's lock, it makes the
--- answer one.
+-- Returns whether a build's request for money is neither granted nor denied yet. The caller holds the account's lock, so
+-- that a request is answered once.
 CREATE OR REPLACE FUNCTION nightshift.budget_request_waits(p_lease_id uuid)
 RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

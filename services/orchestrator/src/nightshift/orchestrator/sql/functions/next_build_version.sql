@@ -1,4 +1,4 @@
--- The number of a build in its project: 1, 2, 3… without a gap. The same build is told the same number again.
+-- Returns the number of a build in its project: 1, 2, 3… without a gap. The same build gets the same number again.
 CREATE OR REPLACE FUNCTION nightshift.next_build_version(p_project_id text, p_build_id text)
 RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -1,1 +1,1 @@
-"""The tools, one function each: a validated input in, an outcome out. Errors of the agent's making are outcomes."""
+"""The tools, one function each. An error that the agent can correct is an outcome, not an exception."""

@@ -1,22 +1,22 @@
-"""bash: in the foreground to its end, or in the background with a handle to read and stop."""
+"""bash: runs a command to its end, or in the background with a handle to read, restart and stop it."""
 
 import asyncio
 
 from nightshift.contracts.tools import Bash
-from nightshift.sandbox_gateway.domain.outcome import Outcome
+from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome
 from nightshift.sandbox_gateway.domain.text import printable
 from nightshift.sandbox_gateway.usecases.tools.context import Context
 from nightshift.sandboxes.port import CallSpec, CallStatus
 
-#: How long our side waits beyond the wrapper's own timeout before it ends the call itself.
+#: Seconds that the gateway waits beyond the supervisor's own timeout before it ends the call itself.
 _GRACE_S = 10.0
 _POLL_S = 30.0
-#: A background command that fails at once should be seen failing.
+#: Seconds to wait, so that a background command that fails at once is seen to fail.
 _SETTLE_S = 0.7
 _OUTPUT_BYTES = 8 * 1024 * 1024 + 512 * 1024
 
 
-async def bash(ctx: Context, ask: Bash) -> Outcome:
+async def bash(ctx: Context, ask: Bash) -> CallOutcome:
     match ask.action:
         case "run" if ask.run_in_background:
             return await _background(ctx, ask.command or "")
@@ -30,25 +30,25 @@ async def bash(ctx: Context, ask: Bash) -> Outcome:
             return await _restart(ctx, ask)
 
 
-async def _foreground(ctx: Context, command: str, timeout_s: float) -> Outcome:
+async def _foreground(ctx: Context, command: str, timeout_s: float) -> CallOutcome:
     timeout_s = min(timeout_s, ctx.timeout_s)
     status = await run_once(ctx, _spec(ctx, command, timeout_s))
     if status.state == "died":
         text = await _text(ctx, ctx.call_id)
-        return Outcome(
-            f"{text}\n[the command's keeper was killed; how the command ended is not known]", "tool"
+        return CallOutcome(
+            f"{text}\n[the command's supervisor was killed; how the command ended is not known]", "tool"
         )
     text = await _text(ctx, ctx.call_id)
     if status.timed_out:
-        return Outcome(f"{text}\n[ended after {timeout_s:g} s, with everything it started]", "timeout")
+        return CallOutcome(f"{text}\n[ended after {timeout_s:g} s, with everything it started]", "timeout")
     if status.stopped:
-        return Outcome(f"{text}\n[stopped]", "cancelled")
+        return CallOutcome(f"{text}\n[stopped]", "cancelled")
     code = status.exit_code or 0
-    return Outcome(f"{text}\n[exit code {code}]".lstrip("\n"), "exit" if code else None, exit_code=code)
+    return CallOutcome(f"{text}\n[exit code {code}]".lstrip("\n"), "exit" if code else None, exit_code=code)
 
 
 async def run_once(ctx: Context, spec: CallSpec) -> CallStatus:
-    """The end of the command, begun here or by another gateway before; it is never begun twice."""
+    """Wait for the end of the command, and start it unless it began before, also under another gateway."""
     deadline = asyncio.get_running_loop().time() + (spec.timeout_s or 0) + _GRACE_S
     ctx.fail.reach("before_run")
     while True:
@@ -66,7 +66,7 @@ async def run_once(ctx: Context, spec: CallSpec) -> CallStatus:
 
 
 async def _wait(ctx: Context, call_id: str, wait_s: float) -> CallStatus:
-    """Until the call ends, the time is over or the build is cancelled."""
+    """Wait until the call ends or the build is cancelled, for at most `wait_s` seconds."""
     waiting = asyncio.create_task(ctx.sandbox.wait_call(call_id, wait_s=wait_s))
     cancelled = asyncio.create_task(ctx.cancelled.wait())
     try:
@@ -78,38 +78,38 @@ async def _wait(ctx: Context, call_id: str, wait_s: float) -> CallStatus:
         await asyncio.gather(waiting, cancelled, return_exceptions=True)
 
 
-async def _background(ctx: Context, command: str) -> Outcome:
+async def _background(ctx: Context, command: str) -> CallOutcome:
     await ctx.sandbox.note(ctx.call_id, command)  # for a restart
     status = await ctx.sandbox.start_call(_spec(ctx, command, None))
     if status.state == "running":
         status = await ctx.sandbox.wait_call(ctx.call_id, wait_s=_SETTLE_S)
     text = await _text(ctx, ctx.call_id)
     if status.state == "running":
-        return Outcome(f"running in the background; handle: {ctx.call_id}\n{text}".rstrip())
+        return CallOutcome(f"running in the background; handle: {ctx.call_id}\n{text}".rstrip())
     code = status.exit_code
-    return Outcome(f"{text}\n[ended at once, exit code {code}]", "exit" if code else None, exit_code=code)
+    return CallOutcome(f"{text}\n[ended at once, exit code {code}]", "exit" if code else None, exit_code=code)
 
 
-async def _read(ctx: Context, handle: str) -> Outcome:
+async def _read(ctx: Context, handle: str) -> CallOutcome:
     if (refused := _foreign(ctx, handle)) is not None:
         return refused
     status = await ctx.sandbox.call_status(handle)
     if status.state == "unknown":
         return _no_such(handle)
-    return Outcome(f"{await _text(ctx, handle)}\n[{_state(status)}]".lstrip("\n"))
+    return CallOutcome(f"{await _text(ctx, handle)}\n[{_state(status)}]".lstrip("\n"))
 
 
-async def _stop(ctx: Context, handle: str) -> Outcome:
+async def _stop(ctx: Context, handle: str) -> CallOutcome:
     if (refused := _foreign(ctx, handle)) is not None:
         return refused
     status = await ctx.sandbox.stop_call(handle)
     if status.state == "unknown":
         return _no_such(handle)
-    return Outcome(f"{await _text(ctx, handle)}\n[{_state(status)}]".lstrip("\n"))
+    return CallOutcome(f"{await _text(ctx, handle)}\n[{_state(status)}]".lstrip("\n"))
 
 
-async def _restart(ctx: Context, ask: Bash) -> Outcome:
-    """Stop the old one; the new one is this call, so that it too begins once."""
+async def _restart(ctx: Context, ask: Bash) -> CallOutcome:
+    """Stop the old command and start it again under this call's id, so that the restart too happens once."""
     handle = ask.handle or ""
     if (refused := _foreign(ctx, handle)) is not None:
         return refused
@@ -124,23 +124,23 @@ def _spec(ctx: Context, command: str, timeout_s: float | None) -> CallSpec:
     return CallSpec(ctx.call_id, ("bash", "-c", command), env=ctx.env, timeout_s=timeout_s)
 
 
-def _foreign(ctx: Context, handle: str) -> Outcome | None:
-    """A handle is a call id of this build, never a name of something else in the call directory."""
+def _foreign(ctx: Context, handle: str) -> CallOutcome | None:
+    """The error for a handle that is no call id of this build. Returns None for one that is."""
     parts = handle.split("/")
     if len(parts) == 3 and parts[0] == ctx.build_id and parts[1].isdigit() and parts[2].isdigit():
         return None
     return _no_such(handle)
 
 
-def _no_such(handle: str) -> Outcome:
-    return Outcome(f"handle: there is no background command {handle!r}", "bad_input")
+def _no_such(handle: str) -> CallOutcome:
+    return CallOutcome(f"handle: there is no background command {handle!r}", "bad_input")
 
 
 def _state(status: CallStatus) -> str:
     if status.state == "running":
         return "still running"
     how = "stopped" if status.stopped else f"ended, exit code {status.exit_code}"
-    return how if status.state == "finished" else "ended; how is not known"
+    return how if status.state == "finished" else "ended; its exit code is not known"
 
 
 async def _text(ctx: Context, call_id: str) -> str:

@@ -1,10 +1,10 @@
-"""What a tool has to work with."""
+"""The parameters that every tool gets beside its input."""
 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nightshift.sandbox_gateway.failpoints import FailPoints
+from nightshift.sandbox_gateway.usecases.failpoints import FailPoints
 from nightshift.sandboxes.port import Sandbox
 
 

@@ -1,0 +1,50 @@
+"""Checks from outside whether every consumer group makes progress at each of its partitions."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from itertools import chain
+
+from nightshift.bus.kafka.progress import PartitionProgress, partition_progress
+from nightshift.bus.settings import KafkaSettings
+from nightshift.contracts.readers import EVERY_REPLICA, subscribed
+
+#: Seconds after which a record that is not handled counts as late.
+LATE_S = 60.0
+#: Seconds between the two reads that tell a partition that is behind from one without progress.
+_BETWEEN_S = 2.0
+
+
+def shared_groups(settings: KafkaSettings) -> Mapping[str, str]:
+    """Returns the consumer groups that the replicas of a service share, each with its topic.
+
+    The groups of single replicas are left out: they begin at the end of a topic, and their names hold process ids.
+    """
+    topics = settings.topics
+    return {
+        topics.group(service, topics.family(family)): topics.family(family)
+        for service, family, _ in subscribed()
+        if (service, family) not in EVERY_REPLICA
+    }
+
+
+async def late_partitions(settings: KafkaSettings) -> tuple[Sequence[PartitionProgress], bool]:
+    """Returns the partitions with a record that waits for more than a minute, and whether one makes no progress.
+
+    Raises Unavailable.
+    """
+    late = _late(await _progress(settings, shared_groups(settings)))
+    if not late:
+        return late, False
+    await asyncio.sleep(_BETWEEN_S)
+    before = {(one.group, one.partition): one.committed for one in late}
+    late = _late(await _progress(settings, {one.group: one.topic for one in late}))
+    return late, any(before.get((one.group, one.partition), -1) == one.committed for one in late)
+
+
+def _late(found: Sequence[PartitionProgress]) -> list[PartitionProgress]:
+    return [one for one in found if one.waiting_s is not None and one.waiting_s > LATE_S]
+
+
+async def _progress(settings: KafkaSettings, groups: Mapping[str, str]) -> list[PartitionProgress]:
+    asked = (partition_progress(settings, {group: topic}) for group, topic in groups.items())
+    return list(chain.from_iterable(await asyncio.gather(*asked)))

@@ -1,0 +1,42 @@
+"""Keeps attempts as committed offsets of a second group: the embedded broker drops the metadata of commits."""
+
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
+
+from nightshift.bus.kafka.embedded import patches
+from nightshift.bus.port import TopicPartition
+from nightshift.bus.restart_guard import Attempts
+from nightshift.eventlog.errors import Unavailable
+
+
+class GroupAttempts:
+    """See PartitionAttempts. The number committed holds the message's offset and two counts of four bits."""
+
+    def __init__(self, group: str) -> None:
+        self._group = f"{group}.attempts"
+
+    def metadata(self, partition: TopicPartition, offset: int) -> str:
+        """See PartitionAttempts."""
+        return ""
+
+    async def read(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> Attempts | None:
+        """See PartitionAttempts."""
+        request = OffsetFetchRequest(self._group, [(partition.topic, [partition.partition])])
+        ((_, ((_, packed, *_),)),) = (await _answer(consumer, request)).topics
+        return Attempts(packed >> 8, packed >> 4 & 15, packed & 15) if packed >= 0 else None
+
+    async def write(self, consumer: AIOKafkaConsumer, partition: TopicPartition, attempts: Attempts) -> None:
+        """See PartitionAttempts."""
+        packed = attempts.offset << 8 | min(attempts.starts, 15) << 4 | min(attempts.deaths, 15)
+        commits = [(partition.topic, [(partition.partition, packed, "")])]
+        await _answer(consumer, OffsetCommitRequest(self._group, -1, "", -1, commits))
+
+
+async def _answer(consumer: AIOKafkaConsumer, request: Any) -> Any:
+    try:
+        return await patches.ask_coordinator(consumer, request)
+    except (KafkaError, OSError) as error:
+        raise Unavailable(f"the broker does not keep attempts: {error!r}") from error

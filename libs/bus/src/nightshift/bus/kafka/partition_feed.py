@@ -1,0 +1,185 @@
+"""Feeds the partitions of one FastStream subscriber to its intake, and pauses, resumes and commits for the intake."""
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping
+
+import structlog
+from aiokafka import ConsumerRebalanceListener, ConsumerRecord
+from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from faststream.kafka.subscriber.usecase import BatchSubscriber
+
+from nightshift.bus.batch_intake import BatchIntake, Progress
+from nightshift.bus.kafka import internals
+from nightshift.bus.kafka.checked_consumer import CheckedConsumer
+from nightshift.bus.kafka.strategy import BrokerStrategy
+from nightshift.bus.port import Subscription, TopicPartition
+from nightshift.bus.restart_guard import Attempts
+from nightshift.eventlog.errors import Fault, Unavailable
+
+_log = structlog.get_logger(__name__)
+
+Records = tuple[ConsumerRecord, ...]
+
+
+class Ends:
+    """The ends of partitions at the last look, to detect a broker that lost its data.
+
+    A position past the end proves nothing: the embedded broker reports the last batch's first offset plus one.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[KafkaPartition, int] = {}
+
+    def shrunk(self, ends: Mapping[KafkaPartition, int]) -> list[KafkaPartition]:
+        """Return the partitions that end before where they ended; remember where they end now."""
+        less = [partition for partition, end in ends.items() if end < self._known.get(partition, 0)]
+        self._known |= ends
+        return less
+
+    def forget(self) -> None:
+        """Forget all: another member may have had the partitions."""
+        self._known.clear()
+
+
+class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Connects one FastStream subscriber with its intake. Set `subscriber` before the start."""
+
+    subscriber: BatchSubscriber
+
+    def __init__(self, subscription: Subscription, intake: BatchIntake, strategy: BrokerStrategy) -> None:
+        self.subscription = subscription
+        self.intake = intake
+        self.assigned = False
+        self._strategy = strategy
+        self._attempts = strategy.attempts(subscription.group)
+        self._attached = False
+        self._taking = True
+        self._ends = Ends()
+
+    async def on_batch(self, records: Records) -> None:
+        """Take a batch; FastStream calls this. Never raises: FastStream would drop the error and the batch."""
+        if not self._taking:
+            return
+        await self.intake.take(records)
+
+    async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
+        """Start after a rebalance. aiokafka has dropped the pauses with the old assignment."""
+        if not self._attached:
+            self._attached = True
+            # A group that starts at the end never meets a message again, so its restarts are not counted.
+            self.intake.attach(self, None if self.subscription.from_now else self)
+        self.assigned = True
+
+    async def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
+        """Finish before a rebalance, while the old assignment still holds."""
+        self.assigned = False
+        self._ends.forget()
+        await self.intake.revoked(TopicPartition(each.topic, each.partition) for each in revoked)
+
+    @property
+    def name(self) -> str:
+        """The consumer group."""
+        return self.subscription.group
+
+    @property
+    def progress(self) -> int:
+        """Messages settled since the start."""
+        return self.intake.settled
+
+    @property
+    def partitions(self) -> Mapping[int, Progress]:
+        """See Watched."""
+        consumer = self.subscriber.consumer
+        if consumer is None or not self.assigned:
+            return {}
+        assigned = (TopicPartition(each.topic, each.partition) for each in consumer.assignment())
+        return {each.partition: self.intake.progress(each) for each in assigned}
+
+    def check(self) -> None:
+        """Take the pending error of the group's coordination. Raises Fault when the coordination has ended."""
+        consumer = self.subscriber.consumer
+        if consumer is None:
+            return
+        try:
+            internals.check_coordination(consumer)
+        except KafkaError as error:
+            if internals.coordination_ended(consumer):
+                raise Fault(f"the consumer of {self.name} has ended: {error}") from error
+            _log.warning("coordination.failed", group=self.name, error=repr(error))
+
+    async def unread(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """See Watched. Reads a partition from its beginning when its end went back: the broker lost its data."""
+        consumer = self.subscriber.consumer
+        if consumer is None:
+            return {}
+        asked = [each for each in consumer.assignment() if each.partition in partitions]
+        try:
+            async with asyncio.timeout(5):
+                ends = await consumer.end_offsets(asked)
+                for partition in self._ends.shrunk(ends):
+                    _log.warning("partition.shrunk", partition=str(partition))
+                    await consumer.seek_to_beginning(partition)
+                return {each.partition: end - await consumer.position(each) for each, end in ends.items()}
+        except (KafkaError, TimeoutError, OSError) as error:
+            raise Unavailable(f"the broker does not say where {self.name} ends: {error!r}") from error
+
+    def commit_positions(self) -> None:
+        """Commit offsets that the client passed over without returning a message."""
+        consumer = self.subscriber.consumer
+        if self.assigned and isinstance(consumer, CheckedConsumer):
+            self.intake.pass_to(
+                {TopicPartition(*each): offset for each, offset in consumer.returned_to.items()}
+            )
+
+    def stop_taking(self) -> None:
+        """Leave all further batches for the next member of the group."""
+        self._taking = False
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        self._each_assigned(partitions, "pause")
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        self._each_assigned(partitions, "resume")
+        self._strategy.resumed(self.subscription.group)
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        consumer = self.subscriber.consumer
+        if consumer is None:
+            return
+        mine = {
+            KafkaPartition(*each): (offset, self._attempts.metadata(each, offset))
+            for each, offset in offsets.items()
+            if self._holds(each)
+        }
+        if not mine:
+            return
+        try:
+            async with asyncio.timeout(10):
+                await consumer.commit(mine)
+        except (CommitFailedError, IllegalStateError) as error:
+            _log.info("commit.refused", group=self.subscription.group, error=str(error))
+        except (KafkaError, TimeoutError, OSError) as error:
+            raise Unavailable(f"offsets not committed: {error!r}") from error
+
+    async def read_attempts(self, partition: TopicPartition) -> Attempts | None:
+        consumer = self.subscriber.consumer
+        return None if consumer is None else await self._attempts.read(consumer, partition)
+
+    async def write_attempts(self, partition: TopicPartition, attempts: Attempts) -> None:
+        consumer = self.subscriber.consumer
+        if consumer is not None and self._holds(partition):
+            await self._attempts.write(consumer, partition, attempts)
+            await self.commit({partition: attempts.offset})
+
+    def _each_assigned(self, partitions: Iterable[TopicPartition], what: str) -> None:
+        consumer = self.subscriber.consumer
+        if consumer is None:
+            return
+        for each in partitions:
+            if self._holds(each):
+                getattr(consumer, what)(KafkaPartition(*each))
+
+    def _holds(self, partition: TopicPartition) -> bool:
+        consumer = self.subscriber.consumer
+        return consumer is not None and KafkaPartition(*partition) in consumer.assignment()

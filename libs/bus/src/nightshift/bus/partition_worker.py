@@ -1,0 +1,70 @@
+"""Processes one partition's messages in order, in a task of its own."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from nightshift.bus.port import Inbound, TopicPartition, offset_after
+from nightshift.bus.restart_guard import RestartGuard
+
+
+class PartitionWorker:
+    """A queue of one partition's messages and the task that processes them. `idle` is set while the queue is done.
+
+    `waiting` is set by the processor while a message waits on purpose.
+    """
+
+    def __init__(
+        self,
+        partition: TopicPartition,
+        *,
+        process: Callable[[Inbound, "PartitionWorker"], Awaitable[None]],
+        on_settled: Callable[[TopicPartition, int], None],
+        on_idle: Callable[["PartitionWorker"], None],
+        guard: RestartGuard | None = None,
+    ) -> None:
+        """`on_settled` gets the offset of the next message after each one."""
+        self.partition = partition
+        self.guard = guard
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.settled = 0  # messages, since the partition was assigned
+        self.next_offset: int | None = None
+        self.paused = False
+        self.waiting = False
+        self.closing = False
+        self._process = process
+        self._on_settled = on_settled
+        self._on_idle = on_idle
+        self._queue: deque[Inbound] = deque()
+        self._arrived = asyncio.Event()
+        self._task = asyncio.create_task(self._run(), name=f"worker {partition.topic}/{partition.partition}")
+
+    def put(self, message: Inbound) -> None:
+        """Add the next message of the partition."""
+        self._queue.append(message)
+        self.idle.clear()
+        self._arrived.set()
+
+    async def close(self, bound_s: float) -> None:
+        """Drop the queue. Let the message in hand finish within `bound_s` seconds, unless it only waits."""
+        self.closing = True
+        self._queue.clear()
+        if not self.waiting and not self.idle.is_set():
+            await asyncio.wait([self._task], timeout=bound_s)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while not self.closing:
+            while self._queue:
+                message = self._queue.popleft()
+                await self._process(message, self)
+                self.settled += 1
+                self.next_offset = offset_after(message)
+                self._on_settled(self.partition, self.next_offset)
+            self._arrived.clear()
+            self.idle.set()
+            self._on_idle(self)
+            if not self.closing:
+                await self._arrived.wait()

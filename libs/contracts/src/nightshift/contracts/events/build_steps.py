@@ -1,0 +1,166 @@
+"""The orchestrator's facts about the steps of a build's loop: model calls, tool calls, checkpoints, messages."""
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from nightshift.contracts.model import (
+    CallId,
+    Count,
+    Event,
+    Microdollars,
+    Milliseconds,
+    Owner,
+    Pending,
+    PendingKind,
+    SealedBlocks,
+    SealedObject,
+    SealedText,
+    Word,
+)
+
+
+class BuildFact(Event):
+    """The base of the orchestrator's facts."""
+
+    owner: ClassVar[Owner] = Owner.ORCHESTRATOR
+
+
+class Usage(BaseModel):
+    """The tokens of one model call, as the Messages API counts them: `input_tokens` excludes tokens of the cache."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    input_tokens: Count = 0
+    output_tokens: Count = 0
+    cache_read_input_tokens: Count = 0
+    cache_write_5m_input_tokens: Count = 0
+    cache_write_1h_input_tokens: Count = 0
+
+
+class ModelCallStarted(BuildFact):
+    """A model call begins. Appended before the request is sent. The grant `lease_id` covers its highest cost."""
+
+    type: ClassVar[Literal["model_call.started"]] = "model_call.started"
+    version: ClassVar[Literal[1]] = 1
+
+    turn: Count
+    attempt: Count
+    model: Word
+    lease_id: UUID
+    reserve_microusd: Microdollars
+
+
+class ModelCallResponded(BuildFact):
+    """The model answered. `content` holds the provider's blocks, so that later requests repeat them byte for byte."""
+
+    type: ClassVar[Literal["model_call.responded"]] = "model_call.responded"
+    version: ClassVar[Literal[1]] = 1
+
+    turn: Count
+    attempt: Count
+    model: Word
+    message_id: Annotated[str, Field(max_length=255)]
+    content: SealedBlocks
+    stop_reason: Word
+    usage: Usage
+    price_version: Word
+    cost_microusd: Microdollars
+    latency_ms: Milliseconds
+    first_token_ms: Milliseconds
+
+
+class ModelCallFailed(BuildFact):
+    """One attempt of a model call ended without an answer. `cost_microusd` is what the provider may have billed.
+
+    The call is tried again at `retry_at`. When `retry_at` is absent, the build sleeps or fails next.
+    """
+
+    type: ClassVar[Literal["model_call.failed"]] = "model_call.failed"
+    version: ClassVar[Literal[1]] = 1
+
+    turn: Count
+    attempt: Count
+    kind: Literal[
+        "rate_limited",
+        "overloaded",
+        "server",
+        "connection",
+        "stream_cut",
+        "malformed",
+        "auth",
+        "invalid",
+        "abandoned",  # its owner died: counted at its worst case
+        "cancelled",  # stopped by us: counted at what was seen of it
+        "unknown",
+    ]
+    status: int | None = None
+    detail: SealedText
+    retry_at: AwareDatetime | None = None
+    usage: Usage = Usage()
+    price_version: Word | None = None
+    cost_microusd: Microdollars = 0
+
+
+class ToolCallRequested(BuildFact):
+    """Requests one tool call. The orchestrator makes those with purpose `check` and `preview` to check the result."""
+
+    type: ClassVar[Literal["tool_call.requested"]] = "tool_call.requested"
+    version: ClassVar[Literal[1]] = 1
+
+    call_id: CallId
+    turn: Count
+    index: Count
+    tool: Word
+    tool_use_id: Annotated[str, Field(max_length=255)]
+    input: SealedObject
+    timeout_s: Annotated[int, Field(ge=1, le=86_400)] = 120
+    purpose: Literal["agent", "check", "preview"] = "agent"
+
+    def pending(self, subject: str) -> Sequence[Pending]:
+        return (Pending(PendingKind.TOOL_CALL, self.call_id, opens=True),)
+
+
+class CheckpointSaved(BuildFact):
+    """All results of a turn are in the log. Any replica can continue the build from here."""
+
+    type: ClassVar[Literal["checkpoint.saved"]] = "checkpoint.saved"
+    version: ClassVar[Literal[1]] = 1
+
+    turn: Count
+
+    def pending(self, subject: str) -> Sequence[Pending]:
+        return (Pending(PendingKind.SNAPSHOT, f"{subject}/checkpoint", opens=True),)
+
+
+class AgentSteered(BuildFact):
+    """Adds a message for the agent that no tool returned: from a person, the budget, a check, or the loop itself."""
+
+    type: ClassVar[Literal["agent.steered"]] = "agent.steered"
+    version: ClassVar[Literal[1]] = 1
+
+    reason: Literal[
+        "person",
+        "repetition",
+        "budget",
+        "turns",
+        "check_failed",
+        "sandbox_restored",
+        "answer",
+        "no_tool_call",
+        "max_tokens",
+    ]
+    message: SealedText
+
+
+class ContextCondensed(BuildFact):
+    """From now on the model gets this summary in place of the messages up to and including `through_turn`."""
+
+    type: ClassVar[Literal["context.condensed"]] = "context.condensed"
+    version: ClassVar[Literal[1]] = 1
+    planned: ClassVar[bool] = True
+
+    through_turn: Count
+    summary: SealedText

@@ -1,0 +1,95 @@
+"""Starts services as forks of one process that has their code loaded, so that five services pay for one import.
+
+Outside Linux, where no process can adopt another's children, each service starts as a process of its own.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from nightshift.devstack.child import AdoptedProcess, Child, ChildSpec
+
+_MODULE = "nightshift.devstack.fork_server_process"
+
+
+class ForkServer:
+    """Starts services by asking a child process to fork. Call `adopt_orphans` in this process first."""
+
+    def __init__(self, modules: Sequence[str], log: Path) -> None:
+        """`modules` are imported in the background as soon as `begin` is called."""
+        self._modules = modules
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._asking = asyncio.Lock()
+
+    def begin(self) -> None:
+        """Start the process that imports the modules. Returns at once; does nothing when it runs already."""
+        if not sys.platform.startswith("linux") or (self._process and self._process.poll() is None):
+            return
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", _MODULE, *self._modules],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        Child.unreaped.add(self._process.pid)
+
+    async def start(self, spec: ChildSpec) -> Child:
+        """Start a service whose command is `python -m MODULE`. The service writes its errors to its own log.
+
+        Starts it without a fork when the fork server has died. Raises BinaryMissing when it cannot be run.
+        """
+        self.begin()
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            return Child.start(spec)
+        request = {
+            "module": spec.argv[-1],
+            "env": dict(spec.env or os.environ),
+            "log": str(spec.log),
+            "parent": os.getpid(),
+            "death_signal": int(spec.death_signal),
+        }
+        async with self._asking:
+            line = await asyncio.to_thread(_ask, process.stdin, process.stdout, json.dumps(request))
+        if not line:
+            self.end()  # it was killed: the next service gets a new fork server
+            return Child.start(spec)
+        return Child(spec, AdoptedProcess(json.loads(line)["pid"]))
+
+    def end(self) -> None:
+        """End the fork server. The services that it started keep running."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        Child.unreaped.discard(process.pid)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                _close(pipe)
+
+
+def _ask(to: IO[bytes], back: IO[bytes], request: str) -> bytes:
+    """Write one request and return the line of its answer; empty when the fork server has died."""
+    try:
+        to.write(request.encode() + b"\n")
+        to.flush()
+        return back.readline()
+    except (OSError, ValueError):
+        return b""
+
+
+def _close(pipe: IO[bytes]) -> None:
+    try:
+        pipe.close()
+    except OSError:
+        return  # the reader of what was not written is dead

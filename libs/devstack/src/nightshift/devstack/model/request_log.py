@@ -1,0 +1,44 @@
+"""Keeps the requests that the scripted model received: the newest in memory, all of them in a file if wanted.
+
+No key is kept.
+"""
+
+import json
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_KEPT_BYTES = 16 * 1024 * 1024
+
+
+class RequestLog:
+    """One entry per request: number, path, status, turn and body, with bytes that are not UTF-8 as surrogates."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._entries: deque[tuple[int, Mapping[str, Any]]] = deque()
+        self._bytes = 0
+        self._count = 0
+
+    def note(self, *, path: str, status: int, turn: str | None, body: bytes) -> None:
+        """Append an entry; the oldest in memory go once all bodies exceed 16 MiB."""
+        self._count += 1
+        entry = {
+            "number": self._count,
+            "path": path,
+            "status": status,
+            "turn": turn,
+            "body": body.decode("utf-8", "surrogateescape"),
+        }
+        self._entries.append((len(body), entry))
+        self._bytes += len(body)
+        while self._bytes > _KEPT_BYTES and len(self._entries) > 1:
+            self._bytes -= self._entries.popleft()[0]
+        if self._path is not None:
+            with self._path.open("a", encoding="ascii") as file:
+                file.write(json.dumps(entry) + "\n")
+
+    def entries(self) -> list[Mapping[str, Any]]:
+        """Return the newest entries, oldest first."""
+        return [entry for _, entry in self._entries]

@@ -1,0 +1,120 @@
+"""Bounds the embedded broker's memory: restarts it when it grew too large, and copies what only the broker holds.
+
+Tansu deletes nothing, and each fetch walks all batches of its partition. Facts need no copy: the relay publishes those
+of unfinished builds again. Requests that a service has not read, and dead letters, exist nowhere else.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import psutil
+
+from nightshift.contracts.readers import subscribed
+from nightshift.contracts.topics import Topics
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+#: Megabytes of resident memory at which the broker is restarted, unless the environment names another number.
+DEFAULT_LIMIT_MB = 64
+#: A fetch that finds nothing returns after this many milliseconds; so many empty polls in a row mean the end.
+_FETCH_WAIT_MS, _POLL_MS, _EMPTY_POLLS = 50, 300, 2
+
+
+def resident_mb(pid: int) -> float:
+    """Return the resident memory of a process in megabytes (2²⁰ bytes); 0 when it does not exist."""
+    try:
+        return float(psutil.Process(pid).memory_info().rss) / 2**20
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
+async def read_unreplaceable(bootstrap: str, topics: Topics) -> "list[ConsumerRecord]":
+    """Return the requests that some service has not read, and all dead letters, oldest first in each partition.
+
+    Returns right after it saw that nothing was added meanwhile. Raises KafkaError, OSError, TimeoutError.
+    """
+    from aiokafka import AIOKafkaConsumer  # noqa: PLC0415 - a quarter of a second that no start has to pay
+
+    first = await _first_unread(bootstrap, topics)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, enable_auto_commit=False, fetch_max_wait_ms=_FETCH_WAIT_MS
+    )
+    await consumer.start()
+    try:
+        partitions = await _partitions(consumer, [topics.requests, topics.dead_letter])
+        consumer.assign(partitions)
+        for partition in partitions:
+            consumer.seek(partition, first.get(partition, 0))
+        records: list[ConsumerRecord] = []
+        ends = None
+        while True:
+            records += await _to_the_end(consumer)
+            # The broker counts an end by the first record of the last batch: it tells that a batch came, not how many.
+            before, ends = ends, await consumer.end_offsets(partitions)
+            if ends == before:
+                return records
+    finally:
+        await consumer.stop()
+
+
+async def write_again(bootstrap: str, records: "Sequence[ConsumerRecord]") -> None:
+    """Send the records to the partitions they were read from. Raises KafkaError, OSError, TimeoutError."""
+    if not records:
+        return
+    from aiokafka import AIOKafkaProducer  # noqa: PLC0415 - see above
+
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all") as producer:
+        for record in records:
+            await producer.send(
+                record.topic,
+                value=record.value,
+                key=record.key,
+                partition=record.partition,
+                timestamp_ms=record.timestamp,
+                headers=list(record.headers),
+            )
+        await producer.flush()
+
+
+async def _first_unread(bootstrap: str, topics: Topics) -> "dict[TopicPartition, int]":
+    """Return for each partition of the requests the lowest offset that some service still has to read."""
+    from aiokafka import AIOKafkaConsumer  # noqa: PLC0415 - see above
+
+    first: dict[TopicPartition, int] = {}
+    for service, family, _ in subscribed():
+        if family != "requests":
+            continue
+        group = topics.group(service, topics.requests)
+        consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False)
+        await consumer.start()
+        try:
+            for partition in await _partitions(consumer, [topics.requests]):
+                read = await consumer.committed(partition) or 0
+                first[partition] = min(first.get(partition, read), read)
+        finally:
+            await consumer.stop()
+    return first
+
+
+async def _partitions(consumer: "AIOKafkaConsumer", topics: Sequence[str]) -> "list[TopicPartition]":
+    from aiokafka import TopicPartition  # noqa: PLC0415 - see above
+
+    await consumer.topics()  # asks for all: some brokers create what they are asked about by name
+    return [
+        TopicPartition(topic, number)
+        for topic in topics
+        for number in sorted(consumer.partitions_for_topic(topic) or ())
+    ]
+
+
+async def _to_the_end(consumer: "AIOKafkaConsumer") -> "list[ConsumerRecord]":
+    found: list[ConsumerRecord] = []
+    empty = 0
+    async with asyncio.timeout(60):
+        while empty < _EMPTY_POLLS:
+            polled = await consumer.getmany(timeout_ms=_POLL_MS)
+            found += [record for records in polled.values() for record in records]
+            empty = 0 if polled else empty + 1
+    return found

@@ -1,0 +1,292 @@
+"""The parent process of one command. It starts the command, keeps a bounded part of its output, and ends it on time."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import selectors
+import signal
+import time
+from typing import Any
+
+from .journal import Journal
+
+_PR_SET_CHILD_SUBREAPER = 36
+_TAIL = 256 * 1024
+_READ = 65536
+_KILL_GRACE_S = 2.0
+
+
+def spawn(outputs: str, spec: dict[str, Any], lock: int) -> None:
+    """Start the supervisor in a session of its own. Returns at once.
+
+    `outputs` is the directory for the command's output. `lock` is an open descriptor of the journal that holds the
+    call's lock; the supervisor keeps it open until the end is recorded.
+    """
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    code = 1
+    try:
+        os.setsid()
+        if os.fork() == 0:
+            _detach(lock)
+            CommandSupervisor(outputs, spec, lock).run()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _detach(lock: int) -> None:
+    """Close every inherited descriptor but the lock, so that the process that asked sees the end of its streams."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir("/proc/self/fd"):
+            handle = int(name)
+            if handle > 2 and handle != lock:
+                with contextlib.suppress(OSError):
+                    os.close(handle)
+    for number in (signal.SIGALRM, signal.SIGPIPE, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGALRM else signal.SIG_IGN)
+    # Orphans of the command become children of this process, which can then find and end all of them.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+class _Kept:
+    """One output stream. Its first `limit` bytes go to the file; of the rest only the end is kept."""
+
+    def __init__(self, folder: str, name: str, limit: int) -> None:
+        self._file = _new_file(folder, name)
+        self._room = limit
+        self._tail = b""
+        self.total = 0
+        self.kept = 0
+
+    def take(self, data: bytes) -> None:
+        self.total += len(data)
+        if self._room > 0:
+            self._write(data[: self._room])
+            self._room, data = self._room - len(data), data[self._room :]
+        if data:
+            self._tail = (self._tail + data)[-_TAIL:]
+
+    def _write(self, data: bytes) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # a full disk must not stop the draining
+                self.kept += os.write(self._file, data)
+
+    def finish(self) -> None:
+        if self._tail:
+            dropped = self.total - self.kept - len(self._tail)
+            note = f"\n[... {dropped} bytes were not kept ...]\n" if dropped > 0 else ""
+            self._write(note.encode() + self._tail)
+        self._tail, self._room = b"", 0
+
+
+def _new_file(folder: str, name: str) -> int | None:
+    """Create the file. Returns None when commands or a full disk prevent it; the output is then not kept."""
+    path = os.path.join(folder, name)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+
+
+class CommandSupervisor:
+    def __init__(self, outputs: str, spec: dict[str, Any], lock: int) -> None:
+        self._outputs = outputs
+        self._spec = spec
+        self._lock = lock
+        self._stopped = False
+        self._timed_out = False
+        self._child = 0
+
+    def run(self) -> None:
+        wakeup_r, wakeup_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wakeup_w, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._on_stop)
+        self._record("supervisor", os.getpid())
+        limit = int(self._spec["output_limit"])
+        streams, selector = {}, selectors.DefaultSelector()
+        pipes = []
+        for name in ("out", "err"):
+            read, write = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(read, False)
+            streams[name] = _Kept(self._outputs, name, limit)
+            selector.register(read, selectors.EVENT_READ, streams[name])
+            pipes.append(write)
+        selector.register(wakeup_r, selectors.EVENT_READ, None)
+        started = time.monotonic()
+        self._child = self._launch(pipes[0], pipes[1])
+        for write in pipes:
+            os.close(write)
+        status = self._watch(selector, started)
+        self._drain(selector)
+        for kept in streams.values():
+            kept.finish()
+        if self._timed_out or self._stopped:
+            self._kill_all()
+        self._finish(status, started, streams)
+        self._outlive(selector)
+
+    def _on_stop(self, *_: Any) -> None:
+        self._stopped = True
+
+    def _launch(self, out: int, err: int) -> int:
+        child = os.fork()
+        if child:
+            return child
+        try:
+            os.setsid()
+            for name in ("SIGPIPE", "SIGINT", "SIGQUIT", "SIGHUP", "SIGTERM", "SIGCHLD"):
+                signal.signal(getattr(signal, name), signal.SIG_DFL)
+            os.dup2(out, 1)
+            os.dup2(err, 2)
+            try:
+                os.chdir(self._spec["cwd"])
+            except OSError as error:
+                os.write(2, ("{}: {}\n".format(self._spec["cwd"], error.strerror)).encode())
+                os._exit(126)
+            argv = self._spec["argv"]
+            os.execvpe(argv[0], argv, {**os.environ, **self._spec["env"]})  # noqa: S606 - the shell is the caller's choice
+        except OSError as error:
+            os.write(2, ("{}: {}\n".format(self._spec["argv"][0], error.strerror)).encode("utf-8", "replace"))
+        finally:
+            os._exit(127)
+
+    def _watch(self, selector: selectors.BaseSelector, started: float) -> int:
+        """Wait until the command has ended or must be ended. Returns its wait status.
+
+        Processes that it left in the background run on.
+        """
+        timeout = self._spec.get("timeout_s")
+        deadline = started + float(timeout) if timeout is not None else None
+        while True:
+            status = self._reap()
+            if status is not None:
+                return status
+            now = time.monotonic()
+            if self._stopped or (deadline is not None and now >= deadline):
+                self._timed_out = not self._stopped
+                return self._end()
+            self._pump(selector, None if deadline is None else deadline - now)
+
+    def _pump(self, selector: selectors.BaseSelector, timeout: float | None) -> bool:
+        """Read once from every stream that has data. Returns False when none had."""
+        found = False
+        for key, _ in selector.select(timeout):
+            with contextlib.suppress(BlockingIOError):
+                data = os.read(key.fd, _READ)
+                if key.data is None:
+                    continue
+                if data:
+                    found = True
+                    key.data.take(data)
+                else:
+                    selector.unregister(key.fd)
+                    os.close(key.fd)
+        return found
+
+    def _drain(self, selector: selectors.BaseSelector) -> None:
+        """Read for at most one second what the command wrote before it ended."""
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until and self._pump(selector, 0):
+            pass
+
+    def _reap(self) -> int | None:
+        """Reap ended children, adopted orphans too. Returns the command's wait status, or None while it runs."""
+        status = None
+        while True:
+            try:
+                pid, got = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return status
+            if pid == 0:
+                return status
+            if pid == self._child:
+                status = got
+
+    def _end(self) -> int:
+        """End the command's process group, with SIGTERM and then SIGKILL. Returns the command's wait status."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._child, signal.SIGTERM)
+        until = time.monotonic() + _KILL_GRACE_S
+        while time.monotonic() < until:
+            status = self._reap()
+            if status is not None:
+                return status
+            time.sleep(0.01)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._child, signal.SIGKILL)
+        while True:
+            status = self._reap()
+            if status is not None:
+                return status
+            time.sleep(0.01)
+
+    def _kill_all(self) -> None:
+        """Kill every descendant, in rounds until none is left, because a killed process may have forked meanwhile."""
+        for _ in range(200):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._child, signal.SIGKILL)
+            alive = descendants(os.getpid())
+            for pid in alive:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            self._reap()
+            if not alive:
+                return
+            time.sleep(0.005)
+
+    def _finish(self, status: int, started: float, streams: dict[str, _Kept]) -> None:
+        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+        self._record(
+            "exit",
+            {
+                "exit_code": code,
+                "timed_out": self._timed_out,
+                "stopped": self._stopped,
+                "duration_ms": int((time.monotonic() - started) * 1000),
+                "out_bytes": streams["out"].total,
+                "err_bytes": streams["err"].total,
+                "out_kept": streams["out"].kept,
+                "err_kept": streams["err"].kept,
+            },
+        )
+        os.close(self._lock)
+
+    def _outlive(self, selector: selectors.BaseSelector) -> None:
+        """Read on while background processes hold the pipes: without a reader their next write would kill them."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        while len(selector.get_map()) > 1:
+            self._reap()
+            self._pump(selector, None)
+
+    def _record(self, kind: str, value: Any) -> None:
+        with contextlib.suppress(OSError):  # a full disk: without the end on record the call counts as died
+            Journal(f"/proc/self/fd/{self._lock}").add(self._spec["call_id"], kind, value)
+
+
+def descendants(ancestor: int) -> list[int]:
+    """The pids of all living descendants of a process, from /proc. Zombies are left out."""
+    parents = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                with open(f"/proc/{name}/stat", encoding="latin-1") as file:
+                    state, parent = file.read().rpartition(")")[2].split()[:2]
+                if state not in ("Z", "X"):
+                    parents[int(name)] = int(parent)
+    found = [pid for pid, parent in parents.items() if parent == ancestor]
+    for pid in found:
+        found.extend(child for child, parent in parents.items() if parent == pid)
+    return found

@@ -1,0 +1,40 @@
+"""A model whose SDK is loaded in the background, so that the service is ready before it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Self
+
+from nightshift.orchestrator.domain.commands import Answer
+from nightshift.orchestrator.ports import ClosingModel, UsageMeter
+
+
+class LazyModel:
+    """Implements the port Model. Entering starts to load the model in a thread; leaving closes it.
+
+    Calls wait until the model is loaded. `failed` is set when `load` raises.
+    """
+
+    def __init__(self, load: Callable[[], ClosingModel]) -> None:
+        self._load = load
+        self._loading: asyncio.Future[ClosingModel] | None = None
+        self.failed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._loading = asyncio.ensure_future(asyncio.to_thread(self._load))
+        self._loading.add_done_callback(self._loaded)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._loading is not None and not self.failed.is_set():
+            await (await self._loading).close()
+
+    async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
+        """Send this request body and read the streamed answer to its end. Raises CallError when there is none."""
+        if self._loading is None:
+            raise RuntimeError("the model was not entered")
+        model = await asyncio.shield(self._loading)
+        return await model.answer(body, meter)
+
+    def _loaded(self, loading: "asyncio.Future[ClosingModel]") -> None:
+        if loading.cancelled() or loading.exception() is not None:
+            self.failed.set()

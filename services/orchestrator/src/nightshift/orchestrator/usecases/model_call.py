@@ -1,0 +1,65 @@
+"""One model call of this process: a task that ends in an answer or a typed failure, and the usage stated so far."""
+
+import asyncio
+from collections.abc import Iterator
+from uuid import UUID
+
+import structlog
+from pydantic import ValidationError
+
+from nightshift.contracts.events.build import Usage
+from nightshift.orchestrator.domain.commands import Answer, CallFailed, Command, StopOnFault
+from nightshift.orchestrator.ports import CallError, Model, UsageMeter
+
+_log = structlog.get_logger(__name__)
+
+#: The most characters of an error that an event holds.
+_DETAIL = 500
+
+
+class ModelCall:
+    """A call that is under way. `call_id` is the id of its `model_call.started`. Must be made in a running loop."""
+
+    def __init__(self, call_id: UUID, model: Model, body: bytes, *, build_id: str) -> None:
+        self.call_id = call_id
+        self._meter = UsageMeter()
+        self.task = asyncio.create_task(self._run(model, body, build_id), name=f"model call of {build_id}")
+
+    async def stop(self) -> Usage | None:
+        """Stop the call. Returns the usage that the provider has stated; None when it has stated none."""
+        self.task.cancel()
+        await asyncio.wait({self.task})
+        return self._meter.usage if self._meter.under_way else Usage()
+
+    async def _run(self, model: Model, body: bytes, build_id: str) -> Answer | CallFailed:
+        try:
+            return await model.answer(body, self._meter)
+        except CallError as error:
+            failure = error.failure
+            _log.warning("model.call_failed", build_id=build_id, kind=failure.kind, status=failure.status)
+            return failure
+        except Exception as error:  # noqa: BLE001 - an error of the adapter must not end the run: the call may be billed
+            _log.exception("model.adapter_failed", build_id=build_id)
+            detail = f"the answer cannot be read: {one_line(error)}"
+            return CallFailed(
+                "malformed", detail, usage=self._meter.usage, maybe_billed=self._meter.under_way
+            )
+
+
+def replacements(outcome: Answer | CallFailed, error: Exception) -> Iterator[Command]:
+    """Yield what to append in place of an outcome that raised `error`; the next one when that raises, too.
+
+    An answer that no event can hold is a failed attempt, which is made again. After any other error the build stops.
+    """
+    detail = f"an answer that cannot be taken in: {one_line(error)}"
+    if isinstance(outcome, Answer) and isinstance(error, ValidationError):
+        yield CallFailed("malformed", detail, usage=outcome.usage, maybe_billed=True)
+        yield CallFailed("malformed", detail, maybe_billed=True)
+    billed = isinstance(outcome, Answer) or outcome.maybe_billed
+    yield StopOnFault(detail, outcome.usage or (None if billed else Usage()))
+    yield StopOnFault(detail, None if billed else Usage())
+
+
+def one_line(error: Exception) -> str:
+    """Return the error's class and message on one line of at most 500 characters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_DETAIL]

@@ -1,0 +1,182 @@
+"""The leader's loop: read a batch, send it, move the cursors after the acknowledgements.
+
+Reads the next batch during the send when the batch is large, else while the cursors move. A send begins only after the
+cursors of the send before it have moved: a leader that lost its session sends at most one batch more.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from nightshift.relay.domain.errors import BrokerLost
+from nightshift.relay.domain.poll_interval import PollInterval
+from nightshift.relay.domain.records import AcknowledgedOffsets, Batch, LastPublished, group_by_partition
+from nightshift.relay.ports import Ack, AppendNotifications, Broker, Cursors, LeaderSession, LogReader
+from nightshift.relay.usecases import metrics
+from nightshift.relay.usecases.broker_check import note_acks
+from nightshift.relay.usecases.record_encoder import RecordEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """How large a batch may be, and how often the broker is asked what it holds (seconds).
+
+    `ends_before_send_s`: after so much quiet the ends of the partitions are compared before a send. `ends_when_idle_s`:
+    the same while nothing is sent. `check_when_idle_s`: after so much quiet the whole check is run again.
+    `read_all_s`: how often all shards are read while notifications name single ones.
+    """
+
+    max_events: int = 2000
+    max_bytes: int = 4 * 1024 * 1024
+    ends_before_send_s: float = 0.25
+    ends_when_idle_s: float = 5.0
+    check_when_idle_s: float = 300.0
+    read_all_s: float = 0.05
+
+
+class LeaderSignals:
+    """What the publishing loop must know from outside: the newest loss that a heartbeat read, and whether to stop."""
+
+    def __init__(self) -> None:
+        self.newest_loss = 0
+        self.stopping = False
+
+
+class Publisher:
+    """Publishes one group of shards through one broker session."""
+
+    def __init__(
+        self,
+        log: LogReader,
+        encoder: RecordEncoder,
+        signals: LeaderSignals,
+        *,
+        group: str,
+        interval: PollInterval,
+        limits: BatchLimits,
+    ) -> None:
+        self._log = log
+        self._encoder = encoder
+        self._signals = signals
+        self._group = group
+        self._interval = interval
+        self._limits = limits
+
+    async def run(
+        self,
+        session: LeaderSession,
+        broker: Broker,
+        notifications: AppendNotifications,
+        cursors: Cursors,
+        acknowledged: AcknowledgedOffsets,
+    ) -> None:
+        """Publish until the group stops or a check is due. Raises BrokerLost, Unavailable, LeadershipLost."""
+        clock = asyncio.get_running_loop().time
+        positions, compared, checked, read_all = dict(cursors.positions), clock(), clock(), clock()
+        wait, following = 0.0, await self._prepare(broker, positions)
+        async with _CursorMove() as move:
+            while not self._signals.stopping:
+                move.check()
+                if self._signals.newest_loss > cursors.newest_loss:
+                    raise BrokerLost("another leader found that the broker lost data")
+                batch = following
+                if batch is None:
+                    if clock() - checked > self._limits.check_when_idle_s:
+                        return
+                    if clock() - compared > self._limits.ends_when_idle_s:
+                        await self._compare_ends(broker, acknowledged)
+                        compared = clock()
+                    shards = await notifications.wait(wait)
+                    if shards and clock() - read_all < self._limits.read_all_s:
+                        # One index probe instead of one for each shard. The next read of all shards finds the rest.
+                        following = await self._prepare(broker, {shard: positions[shard] for shard in shards})
+                    else:
+                        read_all = clock()
+                        following = await self._prepare(broker, positions)
+                    wait = self._interval.following(
+                        wait, found=following is not None, listening=notifications.listening
+                    )
+                    continue
+                await move.finish()
+                if clock() - compared > self._limits.ends_before_send_s:
+                    await self._compare_ends(broker, acknowledged)
+                positions.update(batch.cursors)
+                if batch.count >= self._limits.max_events // 4:
+                    acks, following = await self._send_and_prepare(broker, batch, positions)
+                else:
+                    # Nothing else waits: a read during the send would only slow the send down.
+                    acks, following = await broker.send(batch.records), None
+                compared = clock()
+                published, lost = note_acks(acks, acknowledged)
+                if lost is not None:
+                    raise BrokerLost(lost)
+                move.begin(self._move(session, batch, published))
+
+    async def _move(self, session: LeaderSession, batch: Batch, published: Sequence[LastPublished]) -> None:
+        await session.move(batch.cursors, published)
+        metrics.PUBLISHED.labels(self._group).inc(batch.count)
+
+    async def _send_and_prepare(
+        self, broker: Broker, batch: Batch, positions: Mapping[int, int]
+    ) -> tuple[Sequence[Ack], Batch | None]:
+        sending = asyncio.ensure_future(broker.send(batch.records))
+        preparing = asyncio.ensure_future(self._prepare(broker, positions))
+        try:
+            acks, following = await asyncio.gather(sending, preparing)
+        finally:
+            sending.cancel()
+            preparing.cancel()
+            await asyncio.gather(sending, preparing, return_exceptions=True)
+        return acks, following
+
+    async def _prepare(self, broker: Broker, positions: Mapping[int, int]) -> Batch | None:
+        """Read and encode the next batch. Returns None when nothing is new."""
+        rows = await self._log.read(
+            positions, max_events=self._limits.max_events, max_bytes=self._limits.max_bytes
+        )
+        return group_by_partition(await self._encoder.encode(rows, broker.partition_of)) if rows else None
+
+    async def _compare_ends(self, broker: Broker, acknowledged: AcknowledgedOffsets) -> None:
+        """Raise BrokerLost when a partition ends before what it acknowledged. One round trip for all partitions."""
+        partitions = list(acknowledged.offsets)
+        if not partitions:
+            return
+        held = await broker.offset_ranges(partitions)
+        for partition in partitions:
+            offsets = held.get(partition)
+            if offsets is None or offsets.end <= acknowledged.offsets[partition][0]:
+                raise BrokerLost(
+                    f"{partition.topic}[{partition.partition}] is shorter than what it acknowledged"
+                )
+
+
+class _CursorMove:
+    """The move of the cursors that is under way, at most one. Leaving the block without an error waits for it."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, move: Coroutine[Any, Any, None]) -> None:
+        """Start a move and return at once. The caller has finished the one before."""
+        self._task = asyncio.create_task(move)
+
+    def check(self) -> None:
+        """Raise the error of a move that has ended with one."""
+        if self._task is not None and self._task.done():
+            self._task.result()
+
+    async def finish(self) -> None:
+        """Wait until the move has ended. Raises its error."""
+        if self._task is not None:
+            await self._task
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            await self.finish()
+        elif self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)

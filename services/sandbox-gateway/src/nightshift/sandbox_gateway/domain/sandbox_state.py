@@ -1,0 +1,203 @@
+"""The gateway's state of one build, folded from its stream: its sandbox and its tool calls."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+from uuid import UUID
+
+from nightshift.contracts.events.build import (
+    BuildAccepted,
+    BuildCancelled,
+    BuildFailed,
+    BuildReady,
+    BuildWoken,
+    SleepRequested,
+    ToolCallRequested,
+)
+from nightshift.contracts.events.sandbox import (
+    PreviewOpened,
+    SandboxClosed,
+    SandboxLost,
+    SandboxOpened,
+    SandboxPaused,
+    SandboxRestored,
+    SandboxStalled,
+    ToolCallCompleted,
+)
+from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
+from nightshift.contracts.model import Owner
+from nightshift.eventlog.port import RecordedEvent
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSandbox:
+    """The build's sandbox. `restored` says whether the workspace that it must begin with is in it."""
+
+    sandbox_id: str
+    generation: int
+    opened_id: UUID
+    opened_version: int
+    restored: bool
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PendingCall:
+    event_id: UUID
+    version: int
+    asked: ToolCallRequested
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSnapshot:
+    """The snapshot with the newest workspace."""
+
+    key: str
+    at_version: int
+    tree_digest: str
+    at_rest: bool  # taken before a sleep or after the end, when nothing ran
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxState:
+    """`asleep_since` is the version of the sleep that no wake has followed; `settled` is the end of its snapshot.
+
+    `stalled` is the newest sandbox.stalled that no other fact of the gateway has followed; `stalls` counts all of them.
+    """
+
+    build_id: str
+    version: int = 0
+    project_id: str = ""
+    accepted_id: UUID | None = None
+    secrets: tuple[str, ...] = ()
+    ended: Literal["ready", "failed", "cancelled"] | None = None
+    end_version: int = 0
+    generations: int = 0
+    sandbox: OpenSandbox | None = None
+    snapshot: StoredSnapshot | None = None
+    last_write: int = 0  # version of the newest event that may have changed the workspace
+    asleep_since: int | None = None
+    settled: tuple[Literal["saved", "failed"], UUID] | None = None
+    completion: UUID | None = None  # the event that settled the completion's snapshot
+    stalled: SandboxStalled | None = None
+    stalls: int = 0
+    pending: dict[str, PendingCall] = field(default_factory=dict)
+
+    @property
+    def safe_to_lose(self) -> bool:
+        """Whether the newest snapshot holds the result of every completed call.
+
+        A checkpoint's snapshot never does: the next turn's calls may run while it is taken.
+        """
+        newest = self.snapshot
+        return newest is not None and newest.at_rest and newest.at_version >= self.last_write
+
+    @property
+    def to_close(self) -> tuple[Literal["sleep", "ended"], UUID] | None:
+        """Why the sandbox is to be closed now, and the event that decided it. Returns None when it is not."""
+        if self.sandbox is None:
+            return None
+        if self.asleep_since is not None and self.settled is not None and self.settled[0] == "saved":
+            return "sleep", self.settled[1]
+        if self.ended not in ("failed", "cancelled"):
+            return None
+        if self.sandbox.opened_version > self.end_version:  # no call ran in it, so no snapshot of it is owed
+            return "ended", self.sandbox.opened_id
+        return None if self.completion is None else ("ended", self.completion)
+
+    @property
+    def waits(self) -> UUID | None:
+        """The event that waits: of the oldest call, else of a close or a pause. Returns None when nothing waits."""
+        if self.pending:
+            return min(self.pending.values(), key=lambda call: call.version).event_id
+        return self.to_close[1] if self.to_close is not None else self.to_pause
+
+    @property
+    def to_pause(self) -> UUID | None:
+        """The failed snapshot for which the sandbox is to be paused over the sleep. Returns None without one."""
+        if self.sandbox is None or self.sandbox.paused or self.asleep_since is None:
+            return None
+        return self.settled[1] if self.settled is not None and self.settled[0] == "failed" else None
+
+
+def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
+    """The state after this event. Event types that do not concern sandboxes change only the version."""
+    state = replace(state, version=event.version)
+    if isinstance(event.data, SandboxStalled):
+        return replace(state, stalled=event.data, stalls=state.stalls + 1)
+    if event.data.owner is Owner.SANDBOX_GATEWAY:
+        state = replace(state, stalled=None)
+    match event.data:
+        case BuildAccepted() as data:
+            return replace(
+                state, project_id=data.project_id, secrets=data.secrets, accepted_id=event.event_id
+            )
+        case BuildReady() | BuildFailed() | BuildCancelled() as data:
+            ended: Literal["ready", "failed", "cancelled"] = (
+                "ready"
+                if isinstance(data, BuildReady)
+                else "failed"
+                if isinstance(data, BuildFailed)
+                else "cancelled"
+            )
+            return replace(state, ended=ended, end_version=event.version)
+        case ToolCallRequested() as data:
+            call = PendingCall(event.event_id, event.version, data)
+            return replace(state, pending={**state.pending, data.call_id: call})
+        case ToolCallCompleted() as data:
+            left = {call_id: call for call_id, call in state.pending.items() if call_id != data.call_id}
+            return replace(state, pending=left, last_write=event.version)
+        case SleepRequested():
+            return replace(state, asleep_since=event.version, settled=None)
+        case BuildWoken():
+            # The next call resumes a sandbox that was paused, so the next sleep has to pause it again.
+            sandbox = None if state.sandbox is None else replace(state.sandbox, paused=False)
+            return replace(state, asleep_since=None, settled=None, sandbox=sandbox)
+        case SnapshotSaved() | SnapshotFailed() as data:
+            return _snapshot(state, event, data)
+        case _:
+            return _sandbox(state, event)
+
+
+def _snapshot(
+    state: SandboxState, event: RecordedEvent, data: SnapshotSaved | SnapshotFailed
+) -> SandboxState:
+    if isinstance(data, SnapshotSaved) and (
+        state.snapshot is None or data.at_version >= state.snapshot.at_version
+    ):
+        newest = StoredSnapshot(data.key, data.at_version, data.tree_digest, data.reason != "checkpoint")
+        state = replace(state, snapshot=newest)
+    saved = isinstance(data, SnapshotSaved)
+    if not saved and not (isinstance(data, SnapshotFailed) and data.final):
+        return state
+    if (
+        data.reason == "pre_sleep"
+        and state.asleep_since is not None
+        and data.at_version >= state.asleep_since
+    ):
+        return replace(state, settled=("saved" if saved else "failed", event.event_id))
+    if data.reason == "completion" and state.ended is not None:
+        return replace(state, completion=event.event_id)
+    return state
+
+
+def _sandbox(state: SandboxState, event: RecordedEvent) -> SandboxState:
+    match event.data:
+        case SandboxOpened() as data:
+            sandbox = OpenSandbox(
+                data.sandbox_id,
+                data.generation,
+                event.event_id,
+                event.version,
+                restored=state.snapshot is None,
+            )
+            return replace(state, sandbox=sandbox, generations=max(state.generations, data.generation + 1))
+        case SandboxRestored() if state.sandbox is not None:
+            return replace(state, sandbox=replace(state.sandbox, restored=True, paused=False))
+        case SandboxPaused() if state.sandbox is not None:
+            return replace(state, sandbox=replace(state.sandbox, paused=True))
+        case SandboxLost() | SandboxClosed():
+            return replace(state, sandbox=None)
+        case PreviewOpened() if state.sandbox is not None and state.sandbox.paused:
+            return replace(state, sandbox=replace(state.sandbox, paused=False))
+        case _:
+            return state

@@ -1,0 +1,207 @@
+"""Takes a tool call from its input to its result: parses it, runs it in the sandbox if it needs one, writes the
+result.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from nightshift.contracts.model import BlobRef
+from nightshift.contracts.tools import (
+    TOOLS,
+    Bash,
+    Document,
+    EditFile,
+    Glob,
+    Grep,
+    Narrate,
+    OpenPort,
+    ReadFile,
+    ToolInput,
+    WriteFile,
+)
+from nightshift.eventlog.errors import EventIdReused, Fault, NightshiftError
+from nightshift.eventlog.large import materialize
+from nightshift.sandbox_gateway.domain.call_order import reads
+from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome
+from nightshift.sandbox_gateway.domain.sandbox_state import PendingCall, SandboxState
+from nightshift.sandbox_gateway.ports import PreviewProbe
+from nightshift.sandbox_gateway.usecases.result_writer import ResultWriter
+from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle, StateOutdated
+from nightshift.sandbox_gateway.usecases.tools import files
+from nightshift.sandbox_gateway.usecases.tools.bash import bash
+from nightshift.sandbox_gateway.usecases.tools.context import Context
+from nightshift.sandbox_gateway.usecases.tools.narrate import narrate
+from nightshift.sandbox_gateway.usecases.tools.preview import open_port
+from nightshift.sandboxes.errors import CallRecordLost, FileRefused, SandboxGone
+from nightshift.sandboxes.port import Sandbox
+
+_log = structlog.get_logger(__name__)
+
+_LOST = CallOutcome(
+    "The sandbox was lost while this call waited or ran. It was not run again. The workspace comes back from the newest"
+    " snapshot into a new sandbox; what was written after that snapshot, installed or started is gone. Look at the"
+    " workspace before you go on.",
+    "sandbox_lost",
+)
+_CANCELLED = CallOutcome("The build ended before this call had a result.", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class CallRunner:
+    lifecycle: SandboxLifecycle
+    writer: ResultWriter
+    probe: PreviewProbe
+
+    async def answer_at_once(self, state: SandboxState) -> bool:
+        """Answer the pending calls that need no sandbox. Returns whether other calls are left.
+
+        It needs no lease: whichever gateway answers such a call, the result is the same and is appended once. A call
+        whose input is in the object store is left.
+        """
+        left = False
+        for call in state.pending.values():
+            value = call.asked.input
+            if state.ended is not None or isinstance(value, BlobRef):
+                left = True
+            elif (outcome := _without_sandbox(_parsed(call.asked.tool, value))) is not None:
+                await self.writer.write(state, call, outcome)
+            else:
+                left = True
+        return left
+
+    async def run(self, state: SandboxState, calls: Sequence[PendingCall], cancelled: asyncio.Event) -> None:
+        """Answer these calls, which may run at the same time. Needs the build's lease.
+
+        Raises Transient when they have to wait, and StateOutdated when the log must be read again before the next step.
+        """
+        in_sandbox: list[tuple[PendingCall, ToolInput]] = []
+        for call in calls:
+            ask = _CANCELLED if state.ended is not None else await self._parse(call)
+            outcome = _without_sandbox(ask)
+            if outcome is not None:
+                await self.writer.write(state, call, outcome)
+            elif not isinstance(ask, CallOutcome):
+                in_sandbox.append((call, ask))
+        if in_sandbox:
+            await self._in_sandbox(state, in_sandbox, cancelled)
+
+    async def _parse(self, call: PendingCall) -> ToolInput | CallOutcome:
+        asked = await materialize(call.asked, self.writer.objects)
+        if isinstance(asked.input, BlobRef):
+            raise Fault(f"the input of {asked.call_id} is still a reference")
+        return _parsed(asked.tool, asked.input)
+
+    async def _in_sandbox(
+        self, state: SandboxState, asks: Sequence[tuple[PendingCall, ToolInput]], cancelled: asyncio.Event
+    ) -> None:
+        calls = [call for call, _ in asks]
+        try:
+            sandbox = await self.lifecycle.ready(state)
+        except SandboxGone as error:
+            # Since a snapshot at rest no call has begun in a sandbox that is gone: it runs in the next one.
+            harmless = state.safe_to_lose and not isinstance(error, CallRecordLost)
+            await self._lost(state, error, calls=() if harmless else calls)
+            return
+        results = await asyncio.gather(
+            *(self._one(state, sandbox, call, ask, cancelled) for call, ask in asks), return_exceptions=True
+        )
+        gone = [result for result in results if isinstance(result, SandboxGone)]
+        if gone:
+            await self._lost(state, gone[0], calls=calls)
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, SandboxGone):
+                raise result
+
+    async def _lost(self, state: SandboxState, error: SandboxGone, *, calls: Sequence[PendingCall]) -> None:
+        """Append sandbox.lost and, in the same transaction, a failed result for each call that may have begun."""
+        _log.warning("sandbox.lost", build_id=state.build_id, error=str(error))
+        lost = self.lifecycle.lost(state, error)
+        changing = [call for call in calls if not reads(call)]
+        try:
+            for call in changing:
+                await self.writer.write(state, call, _LOST, with_=[lost])
+            if not changing:
+                await self.lifecycle.append(state, lost)
+        except EventIdReused:
+            raise StateOutdated from None
+        await self.lifecycle.discard(state)
+
+    async def _one(
+        self,
+        state: SandboxState,
+        sandbox: Sandbox,
+        call: PendingCall,
+        ask: ToolInput,
+        cancelled: asyncio.Event,
+    ) -> None:
+        started = time.monotonic()
+        context = Context(
+            build_id=state.build_id,
+            call_id=call.asked.call_id,
+            timeout_s=call.asked.timeout_s,
+            sandbox=sandbox,
+            env=self.writer.env(state),
+            cancelled=cancelled,
+            fail=self.lifecycle.fail,
+        )
+        try:
+            outcome = await _run_tool(context, ask, self.probe)
+        except NightshiftError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the agent must not wait for ever for a fault of ours
+            _log.error("tool.failed", call_id=context.call_id, tool=call.asked.tool, exc_info=error)
+            outcome = CallOutcome(f"the tool itself failed: {type(error).__name__}", "tool")
+        duration = int((time.monotonic() - started) * 1000)
+        await self.writer.write(state, call, outcome, duration_ms=duration)
+
+
+def _parsed(tool: str, value: dict[str, Any]) -> ToolInput | CallOutcome:
+    """Validate the input. Returns its model, or the error for the agent, which names each wrong field."""
+    model = TOOLS.get(tool)
+    if model is None:
+        return CallOutcome(f"there is no tool {tool[:128]!r}; there are: {', '.join(TOOLS)}", "unknown_tool")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        complaints = [
+            f"{'.'.join(map(str, detail['loc'])) or 'input'}: {detail['msg'].removeprefix('Value error, ')}"
+            for detail in error.errors(include_url=False, include_input=False, include_context=False)
+        ]
+        return CallOutcome("; ".join(complaints), "bad_input")
+
+
+def _without_sandbox(ask: ToolInput | CallOutcome) -> CallOutcome | None:
+    """The outcome of a call that needs no sandbox. Returns None when it needs one."""
+    if isinstance(ask, CallOutcome):
+        return ask
+    return narrate(ask) if isinstance(ask, Narrate) else None
+
+
+async def _run_tool(ctx: Context, ask: ToolInput, probe: PreviewProbe) -> CallOutcome:
+    """Raises SandboxGone and SandboxUnavailable; every other failure is in the outcome."""
+    try:
+        match ask:
+            case Bash():
+                return await bash(ctx, ask)
+            case ReadFile():
+                return await files.read_file(ctx, ask)
+            case WriteFile() | Document():
+                return await files.write_file(ctx, ask)
+            case EditFile():
+                return await files.edit_file(ctx, ask)
+            case Glob():
+                return await files.glob(ctx, ask)
+            case Grep():
+                return await files.grep(ctx, ask)
+            case OpenPort():
+                return await open_port(ctx, ask, probe)
+            case _:
+                raise NotImplementedError(ask.tool)
+    except FileRefused as error:
+        return files.refused(error)

@@ -1,0 +1,19 @@
+"""Places where a test kills the process: `NIGHTSHIFT_FAIL_POINT=before_append:3` kills it on the third pass."""
+
+import os
+import signal
+
+
+class FailPoints:
+    """Kills the process at the place that the setting names. Without a setting it does nothing."""
+
+    def __init__(self, setting: str | None = None) -> None:
+        self._name, _, count = (setting or "").partition(":")
+        self._left = int(count or 1)
+
+    def reach(self, name: str) -> None:
+        if name != self._name:
+            return
+        self._left -= 1
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)

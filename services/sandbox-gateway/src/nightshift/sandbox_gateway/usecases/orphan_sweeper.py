@@ -1,0 +1,75 @@
+"""Ends sandboxes that no build has. It compares the driver's own list with the log."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from nightshift.eventlog.errors import NightshiftError
+from nightshift.eventlog.fold_cache import FoldCache
+from nightshift.eventlog.leases.port import Leases
+from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState
+from nightshift.sandboxes.port import SandboxDriver, SandboxInfo
+
+_log = structlog.get_logger(__name__)
+_LEASE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class OrphanSweeper:
+    """Ends abandoned probes, and the sandboxes of gateways that died before they recorded them.
+
+    A sandbox without a build is a probe. It is ended when it is older than `grace_s` seconds.
+    """
+
+    driver: SandboxDriver
+    leases: Leases
+    states: FoldCache[SandboxState]
+    owner: str
+    grace_s: float = 120.0
+
+    async def run(self, every_s: float) -> None:
+        """Sweep now and every `every_s` seconds, for as long as the service runs."""
+        while True:
+            await self.sweep()
+            await asyncio.sleep(every_s)
+
+    async def sweep(self) -> int:
+        """Returns how many sandboxes were ended. Logs an error and leaves the rest to the next sweep."""
+        ended = 0
+        try:
+            for info in await self.driver.list():
+                ended += await self._end_if_orphan(info)
+        except NightshiftError as error:
+            _log.warning("sandboxes.not_swept", error=str(error))
+        return ended
+
+    async def _end_if_orphan(self, info: SandboxInfo) -> bool:
+        build_id = info.metadata.get("build")
+        if build_id is None:
+            if (datetime.now(UTC) - info.started_at).total_seconds() < self.grace_s:
+                return False
+            await self._end(info, build_id)
+            return True
+        if await self._belongs(build_id, info):
+            return False
+        # A sandbox exists before it is recorded. The holder of the build's lease knows that no gateway is about to.
+        lease = await self.leases.acquire(f"sandbox/{build_id}", f"{self.owner}/sweep", ttl=_LEASE_S)
+        if lease is None:
+            return False
+        try:
+            if await self._belongs(build_id, info):
+                return False
+            await self._end(info, build_id)
+            return True
+        finally:
+            await self.leases.release(lease)
+
+    async def _end(self, info: SandboxInfo, build_id: str | None) -> None:
+        await self.driver.kill(info.sandbox_id)
+        _log.warning("sandbox.swept", build_id=build_id, sandbox_id=info.sandbox_id)
+
+    async def _belongs(self, build_id: str, info: SandboxInfo) -> bool:
+        state = await self.states.read(build_id)
+        return state.sandbox is not None and state.sandbox.sandbox_id == info.sandbox_id

@@ -1,0 +1,82 @@
+"""Writes the one `tool_call.completed` of a call. Masks and cuts the output; keeps the whole in the object store."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from nightshift.contracts.events.sandbox import PreviewOpened, ToolCallCompleted
+from nightshift.eventlog.errors import EventIdReused, Transient
+from nightshift.eventlog.objects.port import ObjectStore
+from nightshift.eventlog.port import EventLog, NewEvent, build_stream
+from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome
+from nightshift.sandbox_gateway.domain.sandbox_state import PendingCall, SandboxState
+from nightshift.sandbox_gateway.domain.text import LIMIT, Mask, cut, printable
+from nightshift.sandbox_gateway.usecases.failpoints import FailPoints
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ResultWriter:
+    """`secrets` maps the name of every secret that builds may use to its value. `limit` counts characters."""
+
+    log: EventLog
+    objects: ObjectStore
+    secrets: Mapping[str, str]
+    fail: FailPoints
+    limit: int = LIMIT
+
+    def env(self, state: SandboxState) -> dict[str, str]:
+        """The build's secrets, for the environment of its commands."""
+        return {name: self.secrets[name] for name in state.secrets if name in self.secrets}
+
+    async def write(
+        self,
+        state: SandboxState,
+        call: PendingCall,
+        outcome: CallOutcome,
+        *,
+        duration_ms: int = 0,
+        with_: Iterable[NewEvent] = (),
+    ) -> None:
+        """Append the result and the events of `with_` in one transaction. Changes nothing when the call has a
+        result.
+        """
+        # Every secret of the installation is masked, not only the build's: none of them belongs in a log.
+        text = Mask(self.secrets)(printable(outcome.output))
+        where = None
+        if len(text) > self.limit or len(text.encode()) > self.limit:
+            where = await self._keep_whole(state, call, text)
+        shown = cut(text, limit=self.limit, where=where)
+        completed = ToolCallCompleted(
+            call_id=call.asked.call_id,
+            is_error=outcome.is_error,
+            error_kind=outcome.error_kind,
+            output=shown.text,
+            exit_code=outcome.exit_code,
+            duration_ms=duration_ms,
+            truncated=shown.truncated,
+        )
+        events = [*with_, NewEvent(completed, call.event_id)]
+        if outcome.preview is not None and state.sandbox is not None:
+            port, url = outcome.preview
+            opened = PreviewOpened(sandbox_id=state.sandbox.sandbox_id, port=port, url=url)
+            events.insert(0, NewEvent(opened, call.event_id))
+        self.fail.reach("before_append")
+        try:
+            await self.log.append(build_stream(state.build_id), events)
+        except EventIdReused:
+            _log.info("tool_call.answered_before", build_id=state.build_id, call_id=call.asked.call_id)
+        self.fail.reach("after_append")
+
+    async def _keep_whole(self, state: SandboxState, call: PendingCall, text: str) -> str | None:
+        """Store the whole output in the project, where an erasure finds it. Returns its key, or None on an error."""
+        name = f"{call.asked.turn}-{call.asked.index}.txt"
+        key = f"projects/{state.project_id}/outputs/{state.build_id}/{name}"
+        try:
+            await self.objects.put(key, text.encode())
+        except Transient as error:
+            _log.warning("output.not_kept", build_id=state.build_id, key=key, error=str(error))
+            return None
+        return key

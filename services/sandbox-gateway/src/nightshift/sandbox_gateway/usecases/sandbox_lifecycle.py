@@ -1,0 +1,147 @@
+"""Opens, restores, pauses, closes and replaces a build's sandbox. Every change is a fact with a derived id."""
+
+from dataclasses import dataclass
+
+import structlog
+
+from nightshift.contracts.events.sandbox import (
+    SandboxClosed,
+    SandboxLost,
+    SandboxOpened,
+    SandboxPaused,
+    SandboxRestored,
+)
+from nightshift.eventlog.errors import EventIdReused, Fault, NotFound, Transient
+from nightshift.eventlog.port import EventLog, NewEvent, build_stream
+from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState, StoredSnapshot
+from nightshift.sandbox_gateway.ports import SnapshotStores
+from nightshift.sandbox_gateway.usecases.failpoints import FailPoints
+from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
+from nightshift.sandboxes.errors import HostileTree, SandboxGone
+from nightshift.sandboxes.port import Sandbox, SandboxDriver
+from nightshift.sandboxes.snapshots.manifest import tree_digest
+from nightshift.sandboxes.snapshots.transfer import restore
+
+_log = structlog.get_logger(__name__)
+
+
+class StateOutdated(Exception):
+    """The log went on after the state was folded. The caller must fold again and decide anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxLifecycle:
+    log: EventLog
+    driver: SandboxDriver
+    stores: SnapshotStores
+    stalls: StallReporter
+    fail: FailPoints
+
+    async def ready(self, state: SandboxState) -> Sandbox:
+        """Return the build's sandbox with the workspace that it must begin with. Opens one when there is none.
+
+        Raises SandboxGone when the sandbox no longer exists, and StateOutdated when the log must be read again before
+        the next step.
+        """
+        async with self.stalls.watch(state):
+            if state.sandbox is None:
+                return await self._open(state)
+            sandbox = await self.driver.connect(state.sandbox.sandbox_id)
+            if not state.sandbox.restored and state.snapshot is not None:
+                await self._restore(state, sandbox, state.snapshot)
+            return sandbox
+
+    async def _open(self, state: SandboxState) -> Sandbox:
+        if state.accepted_id is None:
+            raise Fault(f"build {state.build_id} has tool calls but was never accepted")
+        generation = state.generations
+        sandbox = await self.driver.create(
+            state.build_id, generation=generation, metadata={"project": state.project_id}
+        )
+        self.fail.reach("after_create")
+        opened = SandboxOpened(sandbox_id=sandbox.id, driver=sandbox.driver, generation=generation)
+        try:
+            await self.append(state, NewEvent(opened, state.accepted_id, index=generation))
+        except EventIdReused:
+            await sandbox.kill()  # another gateway opened this generation
+            raise StateOutdated from None
+        self.fail.reach("after_open")
+        if state.snapshot is not None:
+            raise StateOutdated  # restored at the next look, as after a crash here
+        return sandbox
+
+    async def _restore(self, state: SandboxState, sandbox: Sandbox, snapshot: StoredSnapshot) -> None:
+        if state.sandbox is None:
+            raise StateOutdated
+        try:
+            done = await restore(sandbox, self.stores(state.project_id), snapshot.key)
+            restored = SandboxRestored(
+                sandbox_id=sandbox.id,
+                from_snapshot=snapshot.key,
+                tree_digest=done.tree_digest,
+                files=done.files,
+                healed=done.healed,
+                lost=done.lost,
+            )
+        except (NotFound, HostileTree) as error:
+            _log.error("snapshot.refused", build_id=state.build_id, key=snapshot.key, error=str(error))
+            restored = SandboxRestored(
+                sandbox_id=sandbox.id,
+                from_snapshot=snapshot.key,
+                tree_digest=tree_digest(()),
+                files=0,
+                healed=0,
+                lost=(".",),
+            )
+        self.fail.reach("after_restore")
+        try:
+            await self.append(state, NewEvent(restored, state.sandbox.opened_id))
+        except EventIdReused:
+            raise StateOutdated from None
+
+    def lost(self, state: SandboxState, error: SandboxGone) -> NewEvent:
+        """The fact that the sandbox in the state is lost. Raises StateOutdated when there is none."""
+        if state.sandbox is None:
+            raise StateOutdated
+        fact = SandboxLost(sandbox_id=state.sandbox.sandbox_id, detail=str(error))
+        return NewEvent(fact, state.sandbox.opened_id)
+
+    async def discard(self, state: SandboxState) -> None:
+        """End the processes that a lost sandbox may still run. If the provider does not answer, the sweeper does it
+        later.
+        """
+        if state.sandbox is None:
+            return
+        try:
+            await self.driver.kill(state.sandbox.sandbox_id)
+        except Transient as error:
+            _log.warning("sandbox.not_ended", sandbox_id=state.sandbox.sandbox_id, error=str(error))
+
+    async def close(self, state: SandboxState) -> None:
+        """End the sandbox and append sandbox.closed. Does nothing when the state has no reason to close it."""
+        if state.sandbox is None or state.to_close is None:
+            return
+        reason, cause = state.to_close
+        async with self.stalls.watch(state):
+            await self.driver.kill(state.sandbox.sandbox_id)
+        self.fail.reach("after_kill")
+        closed = SandboxClosed(sandbox_id=state.sandbox.sandbox_id, reason=reason)
+        await self.append(state, NewEvent(closed, cause))
+
+    async def pause(self, state: SandboxState) -> None:
+        """Pause the sandbox over a sleep whose snapshot failed. Appends sandbox.lost when the sandbox is gone."""
+        if state.sandbox is None or state.to_pause is None:
+            return
+        try:
+            async with self.stalls.watch(state):
+                sandbox = await self.driver.connect(state.sandbox.sandbox_id)
+                await sandbox.pause()
+        except SandboxGone as error:
+            await self.append(state, self.lost(state, error))
+            await self.discard(state)
+            return
+        paused = SandboxPaused(sandbox_id=state.sandbox.sandbox_id, reason="snapshot_failed")
+        await self.append(state, NewEvent(paused, state.to_pause))
+
+    async def append(self, state: SandboxState, *events: NewEvent) -> None:
+        await self.log.append(build_stream(state.build_id), events)

@@ -1,0 +1,1 @@
+"""Adapters of the ports: the sandbox driver and the snapshot store."""

@@ -1,0 +1,37 @@
+"""Captures a workspace through the sandbox driver into the project's snapshot store."""
+
+from collections.abc import Callable
+
+from nightshift.sandboxes.port import SandboxDriver
+from nightshift.sandboxes.snapshots.store import SnapshotStore
+from nightshift.sandboxes.snapshots.transfer import DEFAULT_EXCLUDE, Captured, capture
+from nightshift.snapshotter.domain.workspace import WantedSnapshot
+
+
+class SandboxCapture:
+    """The `WorkspaceCapture` port. `store_of` returns a project's store."""
+
+    def __init__(
+        self,
+        driver: SandboxDriver,
+        store_of: Callable[[str], SnapshotStore],
+        *,
+        exclude: tuple[str, ...] = DEFAULT_EXCLUDE,
+    ) -> None:
+        self._driver = driver
+        self._store_of = store_of
+        self._exclude = exclude
+
+    async def capture(
+        self, build_id: str, wanted: WantedSnapshot, *, project_id: str, sandbox_id: str
+    ) -> Captured:
+        """Store the workspace. Before a sleep, when nothing writes, the stored tree is the tree of one moment."""
+        return await capture(
+            await self._driver.connect(sandbox_id),
+            self._store_of(project_id),
+            build_id,
+            at_version=wanted.at_version,
+            reason=wanted.reason,
+            exclude=self._exclude,
+            exact=wanted.reason == "pre_sleep",
+        )

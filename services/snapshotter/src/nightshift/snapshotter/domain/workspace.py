@@ -1,0 +1,90 @@
+"""Which snapshots a build's workspace needs now, folded from its stream."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+from nightshift.contracts.events.build import BuildAccepted, BuildWoken, CheckpointSaved, SleepRequested
+from nightshift.contracts.events.sandbox import SandboxClosed, SandboxLost, SandboxOpened
+from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotReason, SnapshotSaved
+from nightshift.eventlog.port import RecordedEvent
+
+#: The order in which a build's snapshots are made: those that a sleep or an end waits for come first.
+ORDER: tuple[SnapshotReason, ...] = ("completion", "pre_sleep", "checkpoint")
+
+
+@dataclass(frozen=True, slots=True)
+class WantedSnapshot:
+    """A snapshot that the event `cause` at version `at_version` asks for. `attempts`: failures in the log so far."""
+
+    reason: SnapshotReason
+    at_version: int
+    cause: UUID
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A build's workspace. `sandbox_id` none: no sandbox is open, and nothing can be saved."""
+
+    project_id: str = ""
+    sandbox_id: str | None = None
+    wanted: Mapping[SnapshotReason, WantedSnapshot] = field(default_factory=dict)
+
+    @property
+    def next(self) -> WantedSnapshot | None:
+        """Return the snapshot to make now, or None when nothing is wanted."""
+        return next((self.wanted[reason] for reason in ORDER if reason in self.wanted), None)
+
+
+def evolve(state: Workspace, event: RecordedEvent) -> Workspace:
+    """Return the state after one more event of the build's stream."""
+    match event.data:
+        case BuildAccepted() as fact:
+            return replace(state, project_id=fact.project_id)
+        case SandboxOpened() as fact:
+            return replace(state, sandbox_id=fact.sandbox_id)
+        case SandboxClosed() | SandboxLost():
+            # Nothing is left to save. The log closes the pending rows with the same event.
+            return replace(state, sandbox_id=None, wanted={})
+        case CheckpointSaved():
+            return _want(state, "checkpoint", event)
+        case SleepRequested():
+            return _want(state, "pre_sleep", event)
+        case BuildWoken():
+            return _drop(state, "pre_sleep", through=event.version)
+        case SnapshotSaved() as fact:
+            return _drop(
+                _drop(state, fact.reason, through=fact.at_version), "checkpoint", through=fact.at_version
+            )
+        case SnapshotFailed() as fact if fact.final:
+            return _drop(state, fact.reason, through=fact.at_version)
+        case SnapshotFailed() as fact:
+            return _failed(state, fact)
+        case _ if event.data.terminal:
+            # The snapshot of the end holds what the others would have held.
+            return _want(replace(state, wanted={}), "completion", event)
+        case _:
+            return state
+
+
+def _want(state: Workspace, reason: SnapshotReason, event: RecordedEvent) -> Workspace:
+    if state.sandbox_id is None:
+        return state
+    wanted = WantedSnapshot(reason, event.version, event.event_id)
+    return replace(state, wanted={**state.wanted, reason: wanted})
+
+
+def _drop(state: Workspace, reason: SnapshotReason, *, through: int) -> Workspace:
+    known = state.wanted.get(reason)
+    if known is None or known.at_version > through:
+        return state
+    return replace(state, wanted={name: one for name, one in state.wanted.items() if name != reason})
+
+
+def _failed(state: Workspace, fact: SnapshotFailed) -> Workspace:
+    known = state.wanted.get(fact.reason)
+    if known is None or known.at_version != fact.at_version:
+        return state
+    tried = replace(known, attempts=max(known.attempts, fact.attempt))
+    return replace(state, wanted={**state.wanted, fact.reason: tried})

@@ -1,0 +1,125 @@
+"""One real orchestrator on a virtual clock: its log and leases in memory, money for everything, and a counted model."""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+
+from nightshift.contracts.events.budget import BudgetGranted
+from nightshift.contracts.events.build import BudgetRequested, BuildStalled
+from nightshift.contracts.events.requests import BuildRequested
+from nightshift.contracts.model import Event, Owner, PendingKind
+from nightshift.eventlog.leases.memory import MemoryLeases
+from nightshift.eventlog.memory import MemoryEventLog, MemoryTables
+from nightshift.eventlog.objects.memory import MemoryObjectStore
+from nightshift.eventlog.port import NewEvent, RecordedEvent, build_stream
+from nightshift.eventlog.prepare import recorded
+from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
+from nightshift.orchestrator.domain.commands import Answer
+from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.ports import UsageMeter
+from nightshift.orchestrator.usecases.build_requests import BuildRequests
+from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, SchedulerSettings
+from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
+from nightshift.simulation.loop import SimulatedLoop
+
+POLICY = Policy()
+AN_HOUR = 3_600.0
+BUILD = "b1"
+REQUEST = BuildRequested(build_id=BUILD, project_id="p", account_id="a1", idea_brief="An app.")
+
+
+class LoneOrchestrator:
+    """One orchestrator over a log in memory, a budget that grants what is asked, and a model that is counted."""
+
+    def __init__(self, respond: Callable[[], Answer]) -> None:
+        self.tables = MemoryTables()
+        self.respond = respond
+        self.calls = 0
+        log = MemoryEventLog(self.tables, owner=Owner.ORCHESTRATOR, now=self.now)
+        builds = EventLogBuildRepository(log, MemoryObjectStore(), policy=POLICY, actor="test")
+        dependencies = RunnerDependencies(builds, self, self, POLICY, self.now)
+        settings = SchedulerSettings(owner="me")
+        self.scheduler = BuildScheduler(
+            MemoryLeases(), self, lambda build_id: Runner(build_id, dependencies), settings=settings
+        )
+        self.builds = BuildRequests(builds, self.scheduler, policy=POLICY, clock=self.now)
+
+    def now(self) -> datetime:
+        return datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=asyncio.get_running_loop().time())
+
+    def recorded(self) -> list[RecordedEvent]:
+        return [recorded(row) for row in self.tables.streams[build_stream(BUILD)].rows]
+
+    def events(self) -> list[Event]:
+        return [event.data for event in self.recorded()]
+
+    def stalls(self) -> list[BuildStalled]:
+        return [event for event in self.events() if isinstance(event, BuildStalled)]
+
+    def cost(self) -> int:
+        return sum(getattr(event, "cost_microusd", 0) for event in self.events())
+
+    async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
+        self.calls += 1
+        meter.under_way = True
+        await asyncio.sleep(1)
+        return self.respond()
+
+    async def number(self, project_id: str, build_id: str) -> int:
+        return 1
+
+    async def unowned(self, *, limit: int) -> Sequence[str]:
+        kinds = {item.kind for item in self.tables.pending.values()}
+        return [BUILD] if PendingKind.BUILD in kinds and PendingKind.SLEEPER not in kinds else []
+
+    async def grant(self) -> None:
+        """Grants every request for money, as the budget service does."""
+        log = MemoryEventLog(self.tables, owner=Owner.BUDGET, now=self.now)
+        granted = 0
+        while True:
+            asked = [event for event in self.events() if isinstance(event, BudgetRequested)]
+            for request in asked[granted:]:
+                grant = BudgetGranted(
+                    lease_id=request.lease_id,
+                    account_id="a1",
+                    day="2026-11-22",
+                    amount_microusd=request.amount_microusd,
+                    left_today_microusd=10**9,
+                    expires_at=self.now() + timedelta(days=1),
+                )
+                await log.append(build_stream(BUILD), [NewEvent(grant, request.lease_id)])
+            granted = len(asked)
+            await asyncio.sleep(2)
+
+    async def run(self) -> None:
+        """Accepts the build and lets an hour pass."""
+        await self.builds.accept(REQUEST)
+        tasks = [asyncio.create_task(self.scheduler.run()), asyncio.create_task(self.grant())]
+        await asyncio.sleep(AN_HOUR)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.scheduler.close()
+
+
+def after_an_hour(
+    respond: Callable[[], Answer],
+    then: Callable[[LoneOrchestrator], Coroutine[Any, Any, None]] | None = None,
+) -> LoneOrchestrator:
+    """Runs a build for an hour, and `then` what is given. `respond` is called for each model call."""
+    loop = SimulatedLoop(random.Random(1))
+    asyncio.set_event_loop(loop)
+    try:
+        orchestrator = LoneOrchestrator(respond)
+        with structlog.testing.capture_logs():
+            loop.run_until_complete(orchestrator.run())
+            if then is not None:
+                loop.run_until_complete(then(orchestrator))
+        return orchestrator
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
