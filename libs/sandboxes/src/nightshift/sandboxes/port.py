@@ -10,18 +10,7 @@ from nightshift.contracts.tools import WORKSPACE
 #: The home of the user inside, the parent of the workspace. Writable, not in snapshots.
 HOME = "/home/user"
 
-__all__ = [
-    "HOME",
-    "WORKSPACE",
-    "CallSpec",
-    "CallStatus",
-    "Entry",
-    "ExportedFile",
-    "Match",
-    "Sandbox",
-    "SandboxDriver",
-    "SandboxInfo",
-]
+DriverName = Literal["local", "e2b"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +34,13 @@ class CallStatus:
     """The state of a call.
 
     `unknown`: it never began. `running`: it runs. `finished`: every field is set. `died`: it began, and its supervisor
-    was killed before it recorded the end; it must not be run again, and its exit code is not known.
+    was killed before it recorded the end. Such a call must not run again, and its exit code is not known.
     """
 
     state: Literal["unknown", "running", "finished", "died"]
-    exit_code: int | None = None  # 128 + signal for one that was killed
+    exit_code: int | None = None  # 128 + signal when a signal ended it
     timed_out: bool = False
     stopped: bool = False
-    duration_ms: int = 0
-    out_bytes: int = 0  # written by the command, also what was not kept
-    err_bytes: int = 0
-    out_kept: int = 0  # bytes that `read_output` can give
-    err_kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +94,7 @@ class Sandbox(Protocol):
     def id(self) -> str: ...
 
     @property
-    def driver(self) -> Literal["local", "e2b"]: ...
+    def driver(self) -> DriverName: ...
 
     async def start_call(self, spec: CallSpec) -> CallStatus:
         """Start the command unless this call began before. Returns the state now."""
@@ -123,7 +107,7 @@ class Sandbox(Protocol):
         ...
 
     async def read_output(
-        self, call_id: str, stream: Literal["out", "err"], *, offset: int = 0, limit: int = 1 << 20
+        self, call_id: str, stream: Literal["out", "err"], *, limit: int = 1 << 20
     ) -> bytes: ...
 
     async def stop_call(self, call_id: str) -> CallStatus:
@@ -137,7 +121,7 @@ class Sandbox(Protocol):
         """
         ...
 
-    async def read_file(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes: ...
+    async def read_file(self, path: str, *, offset: int = 0, limit: int = ...) -> bytes: ...
 
     async def write_file(
         self, path: str, content: bytes, *, mode: int | None = None, once: str | None = None
@@ -149,18 +133,14 @@ class Sandbox(Protocol):
         """
         ...
 
-    async def make_dirs(self, path: str) -> None: ...
-
     async def stat(self, path: str) -> Entry | None: ...
 
     async def remove(self, path: str) -> None:
         """Remove a file, a symlink or a directory with its content. Does nothing when it does not exist."""
         ...
 
-    async def list_tree(
-        self, path: str = ".", *, digests: bool = True, exclude: Sequence[str] = ()
-    ) -> list[Entry]:
-        """All entries below `path`, sorted by path. Symlinks are not followed. `exclude` has names or glob patterns."""
+    async def list_tree(self, *, exclude: Sequence[str] = ()) -> list[Entry]:
+        """All entries of the workspace, sorted by path. Does not follow symlinks. `exclude`: names or glob patterns."""
         ...
 
     async def glob(self, pattern: str, *, path: str = ".", limit: int) -> tuple[list[Entry], int]:
@@ -198,7 +178,7 @@ class SandboxDriver(Protocol):
     """Creates and finds sandboxes. Raises SandboxUnavailable when the provider does not answer."""
 
     @property
-    def name(self) -> Literal["local", "e2b"]: ...
+    def name(self) -> DriverName: ...
 
     async def create(
         self, build_id: str, *, generation: int, metadata: Mapping[str, str] | None = None

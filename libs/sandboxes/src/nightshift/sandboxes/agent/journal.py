@@ -42,7 +42,7 @@ class Journal:
     def create(self, generation: str) -> None:
         """Write the first line unless there is one."""
         with self._appending(make=True) as handle:
-            if self._generation(handle) is None:
+            if _generation(handle) is None:
                 head = {"generation": generation, "inode": os.fstat(handle).st_ino}
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, (json.dumps(head) + "\n").encode("ascii").ljust(self._room, b"\0"), 0)
@@ -51,7 +51,7 @@ class Journal:
         """The generation in the first line. Returns None when the journal is missing, cut, or a copy."""
         try:
             with self._open() as handle:
-                return self._generation(handle)
+                return _generation(handle)
         except OSError:
             return None
 
@@ -81,35 +81,29 @@ class Journal:
             start = content.find(prefix, start + 1)
         return None
 
-    def lock(self, call_id: str, *, wait: bool) -> int | None:
-        """Take the call's lock. Returns a file descriptor that holds it.
+    @contextlib.contextmanager
+    def lock(self, call_id: str, *, wait: bool) -> Iterator[int | None]:
+        """Take the call's lock. Yields a file descriptor that holds it.
 
-        The kernel frees the lock when the last process that holds the descriptor closes it or dies. Returns None when
+        The kernel frees the lock when the last process that holds the descriptor closes it or dies. Yields None when
         another process holds the lock and `wait` is false.
         """
-        handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            _lock(handle, fcntl.F_WRLCK, _byte(call_id), wait=wait)
-        except BlockingIOError:
-            os.close(handle)
-            return None
-        except BaseException:
-            os.close(handle)
-            raise
-        return handle
+        with self._open() as handle:
+            held: int | None = handle
+            try:
+                _lock(handle, fcntl.F_WRLCK, _byte(call_id), None if wait else 0)
+            except BlockingIOError:
+                held = None
+            yield held
 
     def wait_unlocked(self, call_id: str, wait_s: float) -> bool:
         """Wait until nobody holds the call's lock. Returns False when somebody still does after `wait_s` seconds."""
         with self._open() as handle:
-            return _shared(handle, _byte(call_id), wait_s)
-
-    def _generation(self, handle: int) -> str | None:
-        try:
-            head = json.loads(_content(handle).split(b"\n")[0])
-            own = head["inode"] == os.fstat(handle).st_ino
-            return str(head["generation"]) if own else None
-        except (ValueError, KeyError, TypeError):
-            return None
+            try:
+                _lock(handle, fcntl.F_RDLCK, _byte(call_id), wait_s)
+            except (BlockingIOError, TimeoutError):
+                return False
+        return True
 
     @contextlib.contextmanager
     def _open(self, make: bool = False) -> Iterator[int]:
@@ -122,58 +116,47 @@ class Journal:
     @contextlib.contextmanager
     def _appending(self, make: bool = False) -> Iterator[int]:
         with self._open(make) as handle:
-            _lock(handle, fcntl.F_WRLCK, _APPEND_LOCK, wait=True)
+            _lock(handle, fcntl.F_WRLCK, _APPEND_LOCK)
             yield handle
+
+
+def _generation(handle: int) -> str | None:
+    try:
+        head = json.loads(os.pread(handle, 4096, 0).split(b"\n")[0])
+        return str(head["generation"]) if head["inode"] == os.fstat(handle).st_ino else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _content(handle: int) -> bytes:
     """All records of the file, without the zero bytes that reserve room behind them."""
-    parts: list[bytes] = []
-    offset = 0
-    while True:
-        part = os.pread(handle, 1 << 20, offset)
-        if not part:
-            return b"".join(parts).rstrip(b"\0")
-        parts.append(part)
-        offset += len(part)
+    size = os.fstat(handle).st_size
+    return os.pread(handle, size, 0).rstrip(b"\0")
 
 
 def _byte(call_id: str) -> int:
     return 1 + int.from_bytes(hashlib.sha256(call_id.encode("ascii")).digest()[:7], "big")
 
 
-def _lock(handle: int, kind: int, byte: int, *, wait: bool) -> None:
-    """Raises BlockingIOError when `wait` is false and another open of the file holds the byte."""
+def _lock(handle: int, kind: int, byte: int, wait_s: float | None = None) -> None:
+    """Lock one byte. With `wait_s` None, waits as long as it takes.
+
+    Raises BlockingIOError when another open of the file holds the byte and `wait_s` is 0, and TimeoutError when it
+    holds the byte for `wait_s` seconds.
+    """
     request = struct.pack("hhqqi4x", kind, os.SEEK_SET, byte, 1, 0)
-    fcntl.fcntl(handle, _SETLKW if wait else _SETLK, request)
-
-
-def _shared(handle: int, byte: int, wait_s: float) -> bool:
-    """Take a shared lock. Returns False when the byte is still locked after `wait_s` seconds."""
-    if wait_s <= 0:
-        try:
-            _lock(handle, fcntl.F_RDLCK, byte, wait=False)
-        except BlockingIOError:
-            return False
-        return True
-
-    class _Over(Exception):
-        pass
-
-    def over(*_: Any) -> None:
-        raise _Over
-
-    before = signal.signal(signal.SIGALRM, over)
+    if wait_s is None or wait_s <= 0:
+        fcntl.fcntl(handle, _SETLKW if wait_s is None else _SETLK, request)
+        return
+    signal.signal(signal.SIGALRM, _expire)
+    # Repeated: an alarm that comes between two system calls must not be the only one.
+    signal.setitimer(signal.ITIMER_REAL, wait_s, 0.05)
     try:
-        # Repeated: an alarm that falls between two system calls must not be the only one.
-        signal.setitimer(signal.ITIMER_REAL, wait_s, 0.05)
-        _lock(handle, fcntl.F_RDLCK, byte, wait=True)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    except _Over:
-        return False
-    else:
-        return True
+        fcntl.fcntl(handle, _SETLKW, request)
     finally:
-        with contextlib.suppress(_Over):
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _expire(*_: Any) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    raise TimeoutError
