@@ -31,7 +31,7 @@ class Outside:
         async def query() -> list[str]:
             pending, now = self.deployment.tables.pending, asyncio.get_running_loop().time()
             asleep = {item.key for item in pending.values() if item.kind is PendingKind.SLEEPER}
-            held = self.deployment.leases._held
+            held = self.deployment.leases._rows
             return [
                 item.key
                 for item in pending.values()
