@@ -96,6 +96,15 @@ async def empty_broker(deployment: SimulatedDeployment, *victims: SimulatedProce
     world.note("the broker comes back empty")
 
 
+async def stop_replica(deployment: SimulatedDeployment, replica: SimulatedProcess, lease_s: float) -> None:
+    """Stops a replica for longer than its leases last, at a drawn time or during the next model call after it."""
+    world = deployment.world
+    await asyncio.sleep(world.draws.uniform(1, world.profile.faults_end_after))
+    if world.draws.random() < 0.5:
+        await _until_a_call_is_in_flight(deployment)
+    world.stop(replica, world.draws.uniform(0.5, 3) * lease_s)
+
+
 async def redeliver(deployment: SimulatedDeployment, *victims: SimulatedProcess) -> None:
     """Publishes some old facts and requests again, at a drawn time or during the next model call after it.
 

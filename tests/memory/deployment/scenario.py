@@ -28,16 +28,16 @@ async def scenario(world: World, **changes: object) -> SimulatedDeployment:
     budgets = [start("budget-1", services.budget, "budget-1")]
     if world.draws.random() < 0.3:
         budgets.append(start("budget-2", services.budget, "budget-2"))
+    orchestrators = [start(name, services.orchestrator, name) for name in ("orch-1", "orch-2")]
     processes = [
         *budgets,
-        start("orch-1", services.orchestrator, "orch-1"),
-        start("orch-2", services.orchestrator, "orch-2"),
+        *orchestrators,
         start("gateway", services.gateway),
         start("snapshotter", services.snapshotter),
     ]
     log = deployment.log(None)
     world.start("relay", lambda: relay(world, log, deployment.broker, deployment.relay, deployment.shards))
-    _outsiders(world, deployment, budgets)
+    _outsiders(world, deployment, budgets, orchestrators)
     await _until_quiet(deployment)
     judge(deployment)
     await _redeliver_everything(deployment, processes)
@@ -50,7 +50,12 @@ def _start(world: World, deployment: SimulatedDeployment, name: str, main, *argu
     return world.start(name, lambda: main(deployment, *arguments))
 
 
-def _outsiders(world: World, deployment: SimulatedDeployment, budgets) -> None:
+def _outsiders(
+    world: World,
+    deployment: SimulatedDeployment,
+    budgets: Sequence[SimulatedProcess],
+    orchestrators: Sequence[SimulatedProcess],
+) -> None:
     plans: list[Coroutine[object, object, None]] = []
     for build_id in deployment.build_ids:
         plans += [people.ask_for_build(deployment, build_id), people.cancel_build(deployment, build_id)]
@@ -60,6 +65,8 @@ def _outsiders(world: World, deployment: SimulatedDeployment, budgets) -> None:
             plans.append(people.ask_for_wake(deployment, build_id))
     plans += [people.top_up(deployment, number) for number in range(world.draws.randrange(3))]
     plans += [people.empty_broker(deployment, *budgets) for _ in range(world.draws.randrange(3))]
+    for replica in world.draws.choices(orchestrators, k=world.draws.randrange(4)):
+        plans.append(people.stop_replica(deployment, replica, services.LEASE_S))
     plans += [people.redeliver(deployment, *budgets) for _ in range(world.draws.randrange(3))]
     for plan in plans:
         deployment.outsiders.add(asyncio.create_task(plan))

@@ -14,11 +14,12 @@ from typing import Any
 class ProcessRun:
     """A simulated process from its start to its crash. After the crash no callback of it runs any more."""
 
-    __slots__ = ("crashed", "name", "over")
+    __slots__ = ("crashed", "name", "over", "stopped_until")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.over = False
+        self.stopped_until = 0.0  # virtual time; until then no callback of the process runs
         self.crashed = asyncio.Event()
 
 
@@ -69,7 +70,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         if (ready := len(self._ready)) > 1:
             self._ready.rotate(-int(self._draws.random() * ready))
         handle = self._ready.popleft()
-        if not _is_void(handle):
+        run = handle._context.get(CURRENT_RUN)
+        if run is not None and run.stopped_until > self._now:
+            self.call_at(run.stopped_until, _run_late, handle, context=handle._context.copy())
+        elif not _is_void(handle):
             handle._run()
 
     def _wake(self) -> None:
@@ -93,6 +97,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """Does nothing: there is no selector to interrupt."""
+
+
+def _run_late(handle: Any) -> None:
+    """Runs a callback of a process that was stopped, unless it was cancelled meanwhile."""
+    if not handle._cancelled:
+        handle._run()
 
 
 def _is_void(handle: Any) -> bool:

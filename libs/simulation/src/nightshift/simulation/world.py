@@ -120,6 +120,13 @@ class World:
             self.faults += 1
             self._crash(process.run, reason)
 
+    def stop(self, process: SimulatedProcess, seconds: float) -> None:
+        """Stops a process for this long, as SIGSTOP does, and counts a fault. Does nothing when it is down."""
+        if process.run is not None and not process.run.over:
+            self.faults += 1
+            process.run.stopped_until = self.loop.time() + seconds
+            self.note(f"{process.name} is stopped for {seconds:.1f} s")
+
     async def finish(self, processes: Sequence[SimulatedProcess], *, within: float) -> None:
         """Waits until every process has returned. Raises what a process raises.
 
