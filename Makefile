@@ -57,18 +57,18 @@ test-long: setup ## the tests that wait for half a minute on purpose: PostgreSQL
 	NIGHTSHIFT_LONG_FAULTS=1 $(python) -m pytest tests/integration/log/test_away.py tests/e2e/main_job/test_postgres_away.py -k thirty -q $(args)
 
 test-kafka: setup ## the broker tests against Apache Kafka (fetched once; needs Java 17 and Maven)
-	$(python) scripts/kafka_lane.py run -- $(python) -m pytest tests/integration tests/e2e/main_job/test_apache_kafka.py -m kafka -q $(args)
+	$(python) scripts/kafka_server.py run -- $(python) -m pytest tests/integration tests/e2e/main_job/test_apache_kafka.py -m kafka -q $(args)
 
 test-postgres: setup ## the tests of the log and of who lives on it, on PostgreSQL 15, 16 and 17 (fetched once; Java 17 and Maven)
-	$(python) scripts/postgres_lane.py run -- $(python) -m pytest $(on_postgres) -n 2 --dist loadscope -q $(args)
+	$(python) scripts/postgres_server.py run -- $(python) -m pytest $(on_postgres) -n 2 --dist loadscope -q $(args)
 
 test-s3: setup ## the tests that keep objects, on an S3 server that checks signatures (built once; needs Go)
-	$(python) scripts/s3_lane.py run -- $(python) -m pytest $(on_s3) -q $(args)
+	$(python) scripts/s3_server.py run -- $(python) -m pytest $(on_s3) -q $(args)
 
 bench: setup ## measure, each figure beside its limit or peer in the same run (Markdown tables)
 	@for script in bench/*.py; do echo; echo "## $$script"; $(python) "$$script"; done
 
 clean: ## remove what these targets made: .venv, caches, local stacks
-	@if [ -d .cache/kafka/standing ]; then python3 scripts/kafka_lane.py stop; fi
+	@if [ -d .cache/kafka/running ]; then python3 scripts/kafka_server.py stop; fi
 	rm -rf .venv .cache .nightshift .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find libs services cli tests bench examples scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,7 +2,7 @@
 first byte, with one tool call that does nothing, on a whole stack of real processes.
 
     python bench/steps.py                                            the embedded broker
-    python scripts/kafka_lane.py run -- python bench/steps.py        and beside it Apache Kafka, one fresh node
+    python scripts/kafka_server.py run -- python bench/steps.py        and beside it Apache Kafka, one fresh node
     python bench/steps.py --without-embedded --kafka HOST:PORT       only a fresh broker of yours
     python bench/steps.py --peers results/
 

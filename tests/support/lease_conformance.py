@@ -1,4 +1,4 @@
-"""What every keeper of leases must do."""
+"""The conformance suite of leases."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ Pass = Callable[[float], Awaitable[None]]
 
 
 class LeaseConformance:
-    """Fixtures to give: `leases`, and `passes`, which lets time pass on the keeper's clock."""
+    """Needs the fixtures `leases`, and `passes`, which lets time pass on their clock."""
 
     async def test_a_lease_has_one_owner_at_a_time(self, leases):
         lease = await leases.acquire("build/a", "one", ttl=60)

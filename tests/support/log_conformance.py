@@ -1,4 +1,4 @@
-"""What every event log must do, whatever it stands on. An adapter's test subclasses it and gives the two fixtures."""
+"""The conformance suite of event logs. An adapter's test subclasses it and defines two fixtures."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +28,7 @@ async def versions(log: EventLog, stream: str, **how) -> list[int]:
 
 
 class LogConformance:
-    """Fixtures to give: `log`, which may append every type, and `writer`, a log of one owner over the same data."""
+    """Needs the fixtures `log`, which may append every type, and `writer`, a log of one owner over the same data."""
 
     @pytest.fixture
     def stream(self) -> str:

@@ -1,4 +1,4 @@
-"""What every object store must do."""
+"""The conformance suite of object stores."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from nightshift.eventlog.objects.port import ObjectInfo
 
 
 class ObjectStoreConformance:
-    """Fixtures to give: `store`, and `prefix`, under which nobody else writes."""
+    """Needs the fixtures `store`, and `prefix`, a key prefix without other writers."""
 
     async def test_an_object_is_read_as_it_was_put(self, store, prefix):
         body = bytes(range(256)) * 10

@@ -1,4 +1,4 @@
-"""What every event log must do with pending rows. An adapter's test subclasses it and gives the three fixtures."""
+"""The conformance suite of pending rows. An adapter's test subclasses it and defines its fixtures."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ LeavePending = Callable[[PendingItem], Awaitable[None]]
 
 
 class PendingConformance:
-    """Fixtures to give: `log`, which may append every type, and `leave_pending`, a LeavePending over the same data."""
+    """Needs the fixtures `log`, which may append every type, and `leave_pending`, a LeavePending over the same data."""
 
     @pytest.fixture
     def stream(self) -> str:

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import SUPERUSER, EmbeddedPostgres, PostgresAddress, S3Address
-from nightshift.devstack.parts.place import find_place
+from nightshift.devstack.parts.part_directory import find_part_directory
 from nightshift.eventlog.settings import ObjectStoreSettings
 
 _PREFIX = "nightshift-test"
@@ -47,7 +47,7 @@ def postgres_tool(near: Path, name: str) -> Path:
 
     Skips the test when that version has no client programs: another version writes dumps that this server cannot read.
     """
-    tool = find_place(near, postgres_programs()).programs / name
+    tool = find_part_directory(near, postgres_programs()).programs / name
     if not tool.is_file():
         pytest.skip(f"there is no {name} in {tool.parent}")
     return tool

@@ -111,6 +111,7 @@ async def test_every_child_that_is_killed_comes_back_and_it_is_said(home: Path, 
             assert f"(process {old}) was ended by SIGKILL; starting it again" in up.stderr()
         now = json.loads(nightshift("ps", "--json", "--home", str(home)).stdout)
         for part in PARTS.split(","):
+            assert now[part].pop("restarts")["exits"] == 1
             assert {**now[part], "pid": 0} == {**told[part], "pid": 0}, "it comes back at the same address"
         assert up.stderr().count("runs again") == 4
         connection = await asyncpg.connect(now["postgres"]["dsn"])

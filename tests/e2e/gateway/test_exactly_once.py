@@ -152,7 +152,8 @@ async def test_no_call_is_run_twice_whenever_the_gateway_dies(world: World, serv
 
 
 def _call(number: int) -> tuple[str, dict[str, Any]]:
-    """A call whose effect shows how often it was done."""
+    """A call whose effect shows how often it was done. Every second command also attacks the record of calls."""
     if number % 2:
-        return "bash", {"command": f"echo {number} >> log; sleep 0.05"}
+        attack = "rm -rf ~/.nightshift*; " if number % 4 == 1 else ""
+        return "bash", {"command": f"echo {number} >> log; {attack}sleep 0.05"}
     return "edit_file", {"file_path": "count", "old_string": "|", "new_string": f"{number},|"}

@@ -32,7 +32,7 @@ def _scenario(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _main_job(home: Path, *arguments: str, env: Mapping[str, str]) -> Iterator[MainJob]:
-    """A stack with this scenario and an account that has plenty."""
+    """A stack with this scenario and an account with a large budget."""
     scenario = str(_scenario(home.parent))
     job = MainJob(lambda: RunningUp(home, "--scenario", scenario, *arguments, env=env))
     try:
@@ -53,14 +53,14 @@ def short_days(stack_folder: Path) -> Iterator[MainJob]:
 
 @pytest.fixture(scope="session")
 def switch(s3: S3Address) -> Iterator[Switch]:
-    """The object store, out of order for every project whose name begins with `unlucky`."""
+    """An object store that fails for every project whose name begins with `unlucky`."""
     with s3_switch(s3.endpoint, broken="/projects/unlucky") as switch:
         yield switch
 
 
 @pytest.fixture(scope="module")
 def job(stack_folder: Path, s3: S3Address, switch: Switch) -> Iterator[MainJob]:
-    """A stack with real days on that object store, which gives up soon on what fails."""
+    """A stack on that object store, with real days and few retries."""
     env = {
         "NIGHTSHIFT_SNAPSHOT_ATTEMPTS": "1",
         "NIGHTSHIFT_MODEL_FIRST_BACKOFF_S": "0.2",
@@ -77,7 +77,7 @@ def job(stack_folder: Path, s3: S3Address, switch: Switch) -> Iterator[MainJob]:
 def job_on_kafka(
     stack_folder: Path, kafka: KafkaAddress, topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[MainJob]:
-    """A stack on a broker that somebody else runs, with this test's own topics there."""
+    """A stack on an external broker, with topics of its own."""
     if kafka.embedded:
         pytest.skip("the embedded broker is that of every other test here; `make test-kafka` runs this")
     home = stack_folder / "kafka" / "home"

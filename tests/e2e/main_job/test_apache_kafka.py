@@ -1,4 +1,4 @@
-"""The main job on a broker that is somebody else's: Apache Kafka, with idempotent producers and its own rebalances."""
+"""The main job on Apache Kafka, with idempotent producers and its rebalances."""
 
 import pytest
 from tests.support.main_job import RICH, SERVICES, MainJob, assert_ready, ended, has

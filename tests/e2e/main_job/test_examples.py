@@ -1,4 +1,4 @@
-"""Both example producers against a whole stack: their builds are accepted and run, and asking again changes nothing."""
+"""Both example producers on a whole stack: their builds run, and the same request again changes nothing."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -37,12 +37,12 @@ async def test_what_an_example_asks_for_is_built(job: MainJob, example: str) -> 
 
 
 def _of_the_build(events: Sequence[RecordedEvent]) -> list[UUID]:
-    """What the orchestrator said of it: its sandbox may still be closed after the end."""
+    """The orchestrator's events of the build. Those of other services may follow its end."""
     return [event.event_id for event in events if event.data.owner is Owner.ORCHESTRATOR]
 
 
 async def _behind(job: MainJob, build_id: str) -> str:
-    """A build whose request stands behind the last of this build's, on its partition."""
+    """A build whose request follows the last request of this build on its partition."""
     ids = (f"after-{build_id}-{number}" for number in range(1000))
     other = next(one for one in ids if _partition(one) == _partition(build_id))
     return await job.ask("a refusal", build_id=other)

@@ -72,7 +72,7 @@ async def test_every_service_has_groups_of_its_own(job: MainJob) -> None:
     await job.until(build_id, ended, what="ended")
 
     async def each_has_one() -> bool:
-        """The embedded broker lists a group once it has committed something."""
+        """Waits until the broker lists the groups: the embedded one does so after their first commit."""
         groups = {name for name, _ in await admin.list_consumer_groups()}
         owners = {group.split(".")[1] for group in groups if group.startswith("nightshift.")}
         assert owners == expected
@@ -175,7 +175,7 @@ async def test_builds_go_on_after_a_restart_of_everything(job: MainJob) -> None:
 
 
 def _assert_ready_but_for_what_was_lost(job: MainJob, build_id: str, events: Sequence[RecordedEvent]) -> None:
-    """A local sandbox ends with the stack: what no snapshot had is gone, and the agent was told. Nothing came twice."""
+    """A local sandbox ends with the stack: unsaved files are lost, the agent knows, and no call ran twice."""
     assert status(build_id, events).state == "ready"
     assert_in_order(events)
     lines = job.steps(build_id, events)
@@ -187,7 +187,7 @@ def _assert_ready_but_for_what_was_lost(job: MainJob, build_id: str, events: Seq
 
 
 def _lost_steps(events: Sequence[RecordedEvent]) -> set[str]:
-    """Those that failed with their sandbox, and those done after the newest snapshot there was when it was lost."""
+    """The calls that failed with their sandbox, and those after the last snapshot before its loss."""
     lost = [event.version for event in events if isinstance(event.data, SandboxLost)]
     saved = [
         (event.version, event.data.at_version) for event in events if isinstance(event.data, SnapshotSaved)
@@ -225,7 +225,7 @@ async def test_a_cancelled_command_ends_in_seconds_and_its_sandbox_with_it(job: 
 
 
 async def _cancel(job: MainJob, build_id: str) -> None:
-    """By the command, while another one watches: that ends with the code of a cancelled build."""
+    """Cancels with the command while another one watches, which then exits with the code of a cancelled build."""
     watch = asyncio.create_task(asyncio.to_thread(job.command, "watch", build_id, code=8))
     await asyncio.to_thread(job.command, "cancel", build_id, "--reason", "changed my mind")
     await job.until(build_id, has(BuildCancelled), 5, what="cancelled", promised=True)
@@ -280,6 +280,6 @@ async def test_the_same_request_again_changes_nothing(job: MainJob) -> None:
 
 
 def _at_rest(events: Sequence[RecordedEvent]) -> bool:
-    """Ready, its last snapshot taken and its money given back: nothing more will come."""
+    """Waits until the build is ready, its last snapshot saved and its grants settled."""
     saved = any(one.reason == "completion" for one in of(events, SnapshotSaved))
     return has(BuildReady)(events) and has(BudgetSettled)(events) and saved

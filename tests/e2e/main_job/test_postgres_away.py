@@ -1,4 +1,4 @@
-"""PostgreSQL goes away in the middle of builds, under a whole stack: services wait, say so, and go on."""
+"""PostgreSQL is down for a while under a whole stack: services wait, log it, and continue."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ _LONG = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def server(stack_folder: Path) -> Iterator[EmbeddedPostgres]:
-    """A durable server that is not the stack's own, so that nobody but the test starts it again."""
+    """A durable server that only the test starts again, because it is not part of the stack."""
     part = postgres_part(stack_folder / "away" / "postgres")
     asyncio.run(_with_database(part))
     try:
@@ -86,7 +86,7 @@ async def test_services_wait_say_so_and_go_on_and_nothing_is_lost(
 
 
 def _said(stack: MainJob) -> dict[str, list[str]]:
-    """Service → what its log tells of the database, in order."""
+    """Returns, by service, the log events about the database in order."""
     logs = {name: (stack.home / "logs" / f"{name}.log").read_text().splitlines() for name in SERVICES}
     return {
         name: [json.loads(line)["event"] for line in lines if '"postgres.' in line]

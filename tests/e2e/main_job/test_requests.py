@@ -1,4 +1,4 @@
-"""Requests that are wrong: told at the command line and not sent; parked with the reason when others send them."""
+"""Wrong requests: the command line refuses to send them; from other producers they go to the dead letters."""
 
 import asyncio
 import json
@@ -90,7 +90,7 @@ async def test_the_command_line_names_what_is_wrong_and_sends_nothing(
 
 
 async def _run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """In a thread, because a command makes an event loop of its own: its exit code and what it said."""
+    """Runs a command in a thread, with an event loop of its own. Returns its exit code and output."""
     code = await asyncio.to_thread(run, arguments)
     told = capsys.readouterr()
     assert told.out == ""
@@ -131,7 +131,7 @@ async def test_bad_messages_are_dead_lettered_and_stop_nothing(job: MainJob) -> 
 
 
 async def _send(producer: AIOKafkaProducer, kind: type[Request], key: str, value: bytes) -> None:
-    """These bytes under the envelope of a good request."""
+    """Returns a message with these bytes and the headers of a good request."""
     fields = {**_GOOD, "build_id": key} if kind is BuildRequested else {"account_id": key, **_ACCOUNT}
     envelope = encode_request(kind.model_validate(fields), id=key, source="/test")
     headers = [(name, text) for name, text in envelope.headers if text is not None]

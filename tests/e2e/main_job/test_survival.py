@@ -1,4 +1,4 @@
-"""Processes die, nights fall, everything is started again: every build becomes ready, and nothing is done twice."""
+"""Processes are killed, builds sleep, stacks restart: every build becomes ready, and no call runs twice."""
 
 import asyncio
 import os
@@ -72,7 +72,7 @@ async def test_thirty_kills_at_any_moment_and_every_build_becomes_ready(short_da
 
 
 def _demo() -> dict[str, Any]:
-    """What the demo asks for."""
+    """The request of the demo."""
     idea = read_request(Path("examples/ideas/tool-library.yaml"))
     rest = {name: value for name, value in idea.items() if name not in ("idea_brief", "project_id")}
     return {"brief": idea["idea_brief"], **rest}
@@ -97,7 +97,7 @@ async def test_a_build_sleeps_and_wakes_three_times_and_is_ready(short_days: Mai
 
 
 async def _kill(job: MainJob, draw: random.Random, over: asyncio.Event) -> list[str]:
-    """Every service often, the broker and the database once; when one is dead already, another."""
+    """Kills every service often, the broker and the database once; another process where one is dead already."""
     plan = [*SERVICES, *draw.choices(SERVICES, k=_KILLS - len(SERVICES) - 2), "kafka", "postgres"]
     draw.shuffle(plan)
     killed = []
@@ -112,7 +112,7 @@ async def _kill(job: MainJob, draw: random.Random, over: asyncio.Event) -> list[
 
 
 def _kill_one(job: MainJob, names: list[str]) -> str | None:
-    """Kill the first of these that lives; nothing when all of them are between two lives."""
+    """Kills the first of these processes that runs. Does nothing when all are being restarted."""
     for name in names:
         process = job.process(name)
         if process is not None:
@@ -122,7 +122,7 @@ def _kill_one(job: MainJob, names: list[str]) -> str | None:
 
 
 async def _lane(job: MainJob, over: asyncio.Event, **asked: Any) -> list[str]:
-    """One build after the other until the killing is over; the ids of all."""
+    """Runs one build after the other until the kills are over. Returns the ids of all."""
     builds = []
     while not over.is_set():
         builds.append(await _accepted(job, **asked))
@@ -131,7 +131,7 @@ async def _lane(job: MainJob, over: asyncio.Event, **asked: Any) -> list[str]:
 
 
 async def _accepted(job: MainJob, **asked: Any) -> str:
-    """Ask for a build until the log has it, as a producer must: a broker that died may have forgotten it."""
+    """Sends a request until the log has it, because a broker that died may have lost it."""
     build_id = f"kill-{uuid4().hex[:10]}"
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The promise of the relay, under what its owner's machine can do to it: killed a hundred times, paused, taken over."""
+"""The relay delivers every event in order while its leaders are killed a hundred times, paused and replaced."""
 
 import asyncio
 import random
@@ -25,7 +25,7 @@ SEED = 20041
 
 @dataclass
 class Progress:
-    """How many kills and pauses were done: writers go on with them, so that each meets traffic."""
+    """Counts kills and pauses. Writers wait for them, so that each happens under traffic."""
 
     done: int = 0
 
@@ -33,13 +33,13 @@ class Progress:
         self.changed = asyncio.Event()
 
     def go_on(self) -> None:
-        """One more."""
+        """Count one more."""
         self.done += 1
         self.changed.set()
         self.changed = asyncio.Event()
 
     async def at(self, share: float) -> None:
-        """Wait until this share of them is done, but for the last one."""
+        """Wait until this share of them is done, without the last one."""
         while self.done < share * (KILLS + len(PAUSES) + 1) - 1:
             await self.changed.wait()
 
@@ -67,7 +67,7 @@ async def _write(log: PostgresEventLog, writer: int, progress: Progress, dice: r
 
 
 async def _next_leader(watch: asyncpg.Connection, old: int | None) -> int:
-    """The leader that comes after this one."""
+    """Wait for the next leader and return its process id."""
 
     async def next_leader() -> int | None:
         found = await leader(watch)

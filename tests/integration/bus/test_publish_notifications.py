@@ -13,13 +13,13 @@ from tests.support.waiting import eventually
 from nightshift.bus.kafka.consumers import KafkaConsumers
 from nightshift.bus.kafka.embedded import fetch_throttle, strategy
 from nightshift.bus.kafka.embedded.publish_notifications import PostgresPublishNotifications
-from nightshift.bus.port import Outgoing, Subscription
+from nightshift.bus.port import Outgoing, Subscription, TopicPartition
 from nightshift.bus.publish_notifications import CHANNEL
 from nightshift.contracts.events.build import CheckpointSaved
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.database import Database, PgConfig
-from nightshift.relay.adapters.postgres import PostgresLeaderSessions
-from nightshift.relay.domain.records import Lane, LastPublished
+from nightshift.relay.adapters.leader_session import PostgresLeaderSessions
+from nightshift.relay.domain.records import LastPublished
 
 
 @asynccontextmanager
@@ -96,10 +96,10 @@ async def test_relay_notifies_each_topic_once_per_acknowledgement(database: Plac
         )
         async with sessions.open([0]) as session:
             assert await session.lead()
-            lanes = [Lane(topic, part) for topic in ("build", "sandbox") for part in (0, 1)]
-            places = [LastPublished(lane, 1, uuid4(), "build-b", 1) for lane in lanes]
+            partitions = [TopicPartition(topic, part) for topic in ("build", "sandbox") for part in (0, 1)]
+            places = [LastPublished(one, 1, uuid4(), "build-b", 1) for one in partitions]
             await session.move({0: 1}, places)
-            await session.move({0: 2}, [LastPublished(Lane("other", 0), 1, uuid4(), "build-b", 2)])
+            await session.move({0: 2}, [LastPublished(TopicPartition("other", 0), 1, uuid4(), "build-b", 2)])
             await eventually(lambda: "other" in notified)
         assert sorted(notified) == ["build", "other", "sandbox"]
 

@@ -12,6 +12,7 @@ from tests.support.waiting import eventually
 
 from nightshift.contracts.events.sandbox import SandboxStalled
 from nightshift.eventlog.errors import Unavailable
+from nightshift.sandboxes.client import AgentSandbox
 from nightshift.sandboxes.errors import FileRefused, ProviderRefused, SandboxUnavailable
 
 BASH = ("bash", {"command": "echo hi"})
@@ -99,6 +100,26 @@ async def test_a_provider_that_does_not_answer_is_told(world: World, monkeypatch
         [stalled] = await eventually(lambda: stalls(world))
         working.cancel()
     assert (stalled.reason, stalled.attempt) == ("slow", 0)
+
+
+@pytest.mark.parametrize(
+    ("call", "hanging"),
+    [(BASH, "start_call"), (("write_file", {"file_path": "f", "content": "x"}), "write_file")],
+)
+async def test_a_sandbox_that_hangs_in_a_call_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch, call: tuple[str, dict[str, Any]], hanging: str
+) -> None:
+    async def hangs(*_: Any, **__: Any) -> Any:
+        await asyncio.Event().wait()
+
+    await world.bash("true")
+    with monkeypatch.context() as patched:
+        patched.setattr(AgentSandbox, hanging, hangs)
+        await world.ask(call)
+        working = asyncio.create_task(world.gateway(slow_s=0.2).work(world.build_id))
+        [stalled] = await eventually(lambda: stalls(world))
+        working.cancel()
+    assert stalled.reason == "slow"
 
 
 async def test_a_sandbox_that_is_quick_is_not_told(world: World) -> None:

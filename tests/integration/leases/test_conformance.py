@@ -1,4 +1,4 @@
-"""Leases in PostgreSQL keep the promises of the port, as a service's role and by the database's clock."""
+"""Leases in PostgreSQL pass the conformance suite, with a service's role and the database's clock."""
 
 from collections.abc import AsyncIterator
 

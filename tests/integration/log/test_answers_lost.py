@@ -1,4 +1,4 @@
-"""The commit happened and its answer was lost; the same append comes from two sides: it is appended once."""
+"""An append is stored once when its answer is lost after the commit, and when two writers send it."""
 
 import asyncio
 from urllib.parse import urlsplit, urlunsplit
@@ -19,7 +19,7 @@ STREAM = "build-b1"
 
 
 def through(dsn: str, port: int) -> str:
-    """The same address by way of a proxy."""
+    """Return the same address through a proxy."""
     parts = urlsplit(dsn)
     return urlunsplit(parts._replace(netloc=f"{parts.username}@127.0.0.1:{port}"))
 
@@ -81,7 +81,7 @@ async def test_ten_concurrent_repeats_append_once(
 
 
 async def test_the_same_call_answered_twice_at_once_has_one_result(database: Place, make_log, eventually):
-    """Two gateways, two results for one call: one is in the log, the other hears that the id is taken."""
+    """Two gateways append two results for one call. One is stored, the other raises EventIdReused."""
     cause = uuid4()
     sides = [make_log(database.dsn(role_of(Owner.SANDBOX_GATEWAY))) for _ in range(2)]
     answers = await asyncio.gather(

@@ -1,4 +1,4 @@
-"""Nobody changes what is in the log, and nobody appends what is not theirs, whatever way they try."""
+"""No role can change the log, and no service can append events of another service."""
 
 from collections.abc import AsyncIterator
 
@@ -109,7 +109,7 @@ async def test_setting_another_role_does_not_allow_the_append(filled: Place):
 
 
 async def test_a_function_of_a_service_cannot_shadow_ours(filled: Place, make_log):
-    """A budget role with a schema of its own cannot make the append call its pg_has_role, nor find its event_types."""
+    """A service with a schema of its own cannot replace the pg_has_role or event_types that an append uses."""
     await attempt(filled.dsn(), "CREATE SCHEMA trick AUTHORIZATION nightshift_budget")
     await attempt(
         filled.dsn("nightshift_budget"),

@@ -1,4 +1,4 @@
-"""PostgreSQL dies in the middle and comes back: the log waits, says so, and goes on; nothing is lost or double."""
+"""PostgreSQL crashes and restarts: the log retries, logs the outage, and loses or doubles nothing."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.fault
 
 @pytest.fixture
 async def server() -> AsyncIterator[EmbeddedPostgres]:
-    """A durable server of its own, which may be killed."""
+    """A durable server for this module, which tests may kill."""
     with session_folder() as folder:
         part = postgres_part(Path(folder) / "postgres", settings={"wal_level": "replica"})
         address = await part.start()
@@ -47,7 +47,7 @@ def children_of(pid: int) -> list[int]:
 
 
 async def kill(server: EmbeddedPostgres) -> None:
-    """The server with its sessions at once: one that lives a moment longer would answer, and be heard as its return."""
+    """Kill the server and its sessions together. A session that survives for a moment would look like a recovery."""
     for pid in (server.pid, *children_of(server.pid)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -222,7 +222,7 @@ async def test_a_standby_is_never_used(postgres_standby):
 
 @pytest.fixture
 async def postgres_standby(server: EmbeddedPostgres, eventually) -> AsyncIterator[str]:
-    """The server, started again as one that recovers for ever."""
+    """The server, restarted as a standby that recovers without end."""
     await server.stop()
     data = next(Path(server._data).parent.glob("**/PG_VERSION")).parent
     (data / "standby.signal").touch()

@@ -1,4 +1,4 @@
-"""The PostgreSQL log keeps the promises of the port, each service under its own role."""
+"""The PostgreSQL log passes the conformance suites, each service with its own role."""
 
 from collections.abc import AsyncIterator
 

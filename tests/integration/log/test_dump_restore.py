@@ -1,4 +1,4 @@
-"""A log that was dumped and restored into a fresh cluster has the same shards and positions, and goes on after them."""
+"""A log restored into a fresh cluster keeps its shards and positions, and appends after them."""
 
 import asyncio
 import subprocess

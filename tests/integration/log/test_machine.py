@@ -1,4 +1,4 @@
-"""The PostgreSQL log against the plain model, under drawn steps."""
+"""Compares the PostgreSQL log with a plain model under random steps."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""`nightshift db migrate` from every replica at once, again, after a changed file, and by one who is no superuser."""
+"""`nightshift db migrate`: concurrent, repeated, after a changed file, over an older release, without a superuser."""
 
 import asyncio
 import contextlib
@@ -48,7 +48,7 @@ SELECT name, checksum, applied_at::text, '', '' FROM nightshift.migrations
 
 @pytest.fixture
 async def empty(postgres) -> AsyncIterator[Place]:
-    """A database nobody has migrated."""
+    """An empty database."""
     place = await create_database(postgres, "test_empty")
     yield place
     await execute(postgres.admin_dsn, 'DROP DATABASE "test_empty" WITH (FORCE)')
@@ -64,7 +64,7 @@ async def execute(dsn: str, *statements: str) -> None:
 
 
 async def nightshift(dsn: str, *arguments: str) -> tuple[int, str, str]:
-    """One run of the command in a process of its own."""
+    """Run the command in a process. Returns its exit code, stdout and stderr."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -111,18 +111,22 @@ def test_released_migrations_keep_their_names_and_checksums():
     assert {name: known.get(name) for name in RELEASED} == RELEASED
 
 
-async def test_a_database_of_the_previous_release_is_left_as_it_is(database: Place):
-    connection = await asyncpg.connect(database.dsn())
+async def test_a_database_of_the_previous_release_keeps_its_ledger(empty: Place, monkeypatch):
+    released = tuple(one for one in known_migrations() if one.name in RELEASED)
+    newer = [one.name for one in known_migrations() if one.name not in RELEASED]
+    with monkeypatch.context() as older:
+        older.setattr(module, "known_migrations", lambda: released)
+        assert [one.name for one in released] == list(await migrate(empty.dsn()))
+    connection = await asyncpg.connect(empty.dsn())
     try:
-        # The ledger of the previous release, which knew one folder of migrations.
-        await connection.execute("DELETE FROM nightshift.migrations")
-        await connection.executemany(
-            "INSERT INTO nightshift.migrations (name, checksum) VALUES ($1, $2)", list(RELEASED.items())
-        )
-        before = {tuple(row) for row in await connection.fetch(_CATALOGUE)}
-        newer = [one.name for one in known_migrations() if one.name not in RELEASED]
-        assert list(await migrate(database.dsn())) == newer
-        assert newer or {tuple(row) for row in await connection.fetch(_CATALOGUE)} == before
+        before = await connection.fetch("SELECT * FROM nightshift.migrations ORDER BY name")
+        assert {row["name"]: row["checksum"] for row in before} == RELEASED
+        assert list(await migrate(empty.dsn())) == newer
+        now = await connection.fetch("SELECT * FROM nightshift.migrations ORDER BY name")
+        assert [row for row in now if row["name"] in RELEASED] == before
+        catalogue = {tuple(row) for row in await connection.fetch(_CATALOGUE)}
+        assert await migrate(empty.dsn()) == ()
+        assert {tuple(row) for row in await connection.fetch(_CATALOGUE)} == catalogue
     finally:
         await connection.close()
 
@@ -198,7 +202,7 @@ async def test_the_database_knows_the_role_of_each_event_type(database: Place):
 
 
 async def test_a_role_without_superuser_rights_can_migrate(postgres, make_log):
-    """It may create roles and owns its database, and that is enough."""
+    """A role that may create roles and owns its database can migrate it."""
     await execute(
         postgres.admin_dsn,
         "CREATE ROLE hosted LOGIN CREATEROLE",

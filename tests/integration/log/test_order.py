@@ -1,4 +1,4 @@
-"""A reader by position misses nothing: positions are drawn under the lock of the shard. Without the lock it would."""
+"""A reader by position misses no event, because positions are drawn under the shard's lock. Without it, one is lost."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ STREAM = "build-same-shard"
 
 
 def same_shard(count: int) -> list[str]:
-    """Streams of one shard."""
+    """Return streams of one shard."""
     names = (f"build-s{number}" for number in range(100_000))
     return [name for name in names if shard_of(name) == shard_of(STREAM)][:count]
 
@@ -40,7 +40,7 @@ async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 async def append_in(
     connection: asyncpg.Connection, stream: str, function: str = "nightshift.append_events"
 ) -> int:
-    """Append one event inside the connection's transaction, and answer its place."""
+    """Append one event in the connection's transaction and return its position."""
     events = [facts.checkpoint()]
     query = _APPEND.replace("nightshift.append_events", function)
     arrays = (
@@ -55,7 +55,7 @@ async def append_in(
 
 
 async def test_without_the_lock_a_position_reader_loses_an_event(database: Place, log: PostgresEventLog):
-    """The same function with its first act taken out, under another name: the later position is committed first."""
+    """A copy of the function without its lock. The later position is committed first."""
     early, late = same_shard(2)
     async with connected(database.dsn()) as one, connected(database.dsn()) as two:
         source = await one.fetchval("SELECT pg_get_functiondef('nightshift.append_events'::regproc)")
@@ -102,7 +102,7 @@ async def _somebody_waits(connection: asyncpg.Connection) -> bool:
 
 @pytest.mark.timeout(120)
 async def test_a_position_reader_misses_no_delayed_transaction(database: Place, log: PostgresEventLog):
-    """Some write another row first, so that they have a transaction id long before they append; some commit late."""
+    """Some writers get a transaction id long before they append, and some commit late."""
     writers, each, shards = 8, 60, range(64)
     async with connected(database.dsn()) as admin:
         await admin.execute("CREATE TABLE other (n integer)")
@@ -170,7 +170,7 @@ async def test_appends_to_the_same_streams_do_not_deadlock(
 
 
 async def test_a_wrong_shard_argument_is_corrected(database: Place, log: PostgresEventLog):
-    """append_one is told the shard by its caller; the stream's own rows know better."""
+    """The caller passes a wrong shard to append_one. The stream's own rows decide."""
     await log.append(STREAM, [facts.note()])
     event = prepare(STREAM, [facts.note()], actor="t")[0]
     async with connected(database.dsn()) as connection:

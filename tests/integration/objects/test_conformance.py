@@ -1,4 +1,4 @@
-"""The object store on S3 keeps the promises of the port, and its errors are ours."""
+"""The S3 object store passes the conformance suite and raises our own errors."""
 
 import asyncio
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from nightshift.eventlog.settings import ObjectStoreSettings
 
 
 def settings(endpoint: str) -> ObjectStoreSettings:
-    """Of a server that looks at no key."""
+    """Settings for a server that checks no credentials."""
     return store_settings(S3Address(endpoint, "nightshift", "k", "s"))
 
 
@@ -24,7 +24,7 @@ class TestS3ObjectStore(ObjectStoreConformance):
     @pytest.fixture(scope="class")
     @classmethod
     def store(cls, s3: S3Address) -> Iterator[S3ObjectStore]:
-        """One for all: a client takes most of a second to make."""
+        """One store for all tests, because making a client takes most of a second."""
         store = S3ObjectStore(store_settings(s3))
         yield store
         asyncio.run(store.close())
@@ -34,7 +34,7 @@ class TestS3ObjectStore(ObjectStoreConformance):
         return f"t{uuid4().hex}"
 
     async def test_the_body_is_stored_unchanged(self, store, prefix, s3):
-        """No checksum trailer of the newer SDKs inside the object, as some stores would keep it."""
+        """The object contains no checksum trailer of newer SDKs, which some servers would store."""
         async with answering(200) as server, S3ObjectStore(settings(server.endpoint)) as other:
             await other.put("a", b"body")
         assert server.requests[0].body == b"body"

@@ -38,6 +38,7 @@ turns:
 - {at: 0, match: {conversation_contains: endless}, say: "abcdefghijklmnopqrstuvwxyz and so on, for a long time",
    chunk: 1, pause: 0.5}
 - {at: 0, match: {conversation_contains: stumbling}, status: 529, times: 1}
+- {at: 0, match: {conversation_contains: refused}, status: 429, retry_after: 99999999999999, times: 2}
 - {at: 0, match: {conversation_contains: stumbling}, say: a text that will not come, cut_after: 4, chunk: 3, once: true}
 - at: 0
   say: I begin.
@@ -52,8 +53,8 @@ turns:
 
 
 @dataclass
-class Town:
-    """The parts of one test, and the processes that it started."""
+class RunningServers:
+    """The servers of one test, and the processes that it started."""
 
     log: PostgresEventLog
     topics: Topics
@@ -89,7 +90,7 @@ class Town:
         await process.wait()
 
     async def send(self, request: Event, *, id: str = "1") -> None:
-        """Like anyone else: over Kafka."""
+        """Sends a request over Kafka, as a producer does."""
         message = encode_request(request, id=id, source="/test")
         await self.send_raw(message.key, message.value, list(message.headers))
 
@@ -105,7 +106,7 @@ class Town:
     async def reached(
         self, build_id: str, type_: str, timeout: float = 60, *, promised: bool = False
     ) -> list[RecordedEvent]:
-        """The log once it holds an event of this type."""
+        """Waits until the log has an event of this type, and returns all events."""
 
         async def there() -> list[RecordedEvent] | None:
             events = await self.recorded(build_id)
@@ -118,7 +119,7 @@ class Town:
             raise AssertionError(f"{error}; log: {await self.types(build_id)}\n{said}") from None
 
     async def serve(self) -> None:
-        """Gateway and budget: what is pending is answered."""
+        """Answers everything that is pending, as gateway and budget do."""
         while True:
             for item in await self.log.pending(PendingKind.BUDGET_REQUEST):
                 await self._append(item, _granted)
@@ -152,9 +153,9 @@ def _completed(call: ToolCallRequested) -> ToolCallCompleted:
 
 
 @pytest.fixture
-async def town(
+async def servers(
     database: Database, kafka: KafkaAddress, topics: Topics, s3: S3Address, tmp_path: Path
-) -> AsyncIterator[Town]:
+) -> AsyncIterator[RunningServers]:
     (tmp_path / "scenario.yaml").write_text(SCENARIO)
     model = ScriptedModel(tmp_path, scenario=tmp_path / "scenario.yaml")
     postgres = log_database(PgConfig(dsn=database.dsn()))
@@ -176,7 +177,7 @@ async def town(
     own = {"NIGHTSHIFT_POSTGRES_DSN": database.dsn("nightshift_orchestrator")}
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
     await producer.start()
-    one = Town(log, topics, kafka, producer, {**environment, **own}, tmp_path)
+    one = RunningServers(log, topics, kafka, producer, {**environment, **own}, tmp_path)
     serving = asyncio.create_task(one.serve())
     try:
         await one.start("relay", "relay", postgres_dsn=database.dsn("nightshift_relay"))

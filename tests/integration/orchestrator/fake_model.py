@@ -1,4 +1,4 @@
-"""A model in this process: answers and fails as it is asked to."""
+"""A model in this process, which answers or fails as the test asks."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ FAILURES = {
 
 
 class FakeModel:
-    """See the port. The last user message says what happens."""
+    """Implements the port Model. The last user message names the outcome."""
 
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
         meter.under_way = True

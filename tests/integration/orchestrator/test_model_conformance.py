@@ -1,4 +1,4 @@
-"""The port of the model, on the real SDK over TCP and on the fake that the memory tests think with."""
+"""The conformance suite of the port Model, on the real SDK over TCP and on the fake."""
 
 import asyncio
 import json
@@ -172,7 +172,7 @@ async def test_a_connection_lost_after_the_request_may_be_billed(reset: bool):
 
 
 async def test_a_connection_that_the_provider_closed_is_not_reused(scripted: str):
-    """Through a door that closes each connection once its answer is out, though it said keep-alive."""
+    """Through a proxy that closes each connection after its answer, in spite of keep-alive."""
     host, _, port = scripted.removeprefix("http://").partition(":")
 
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""What the adapter reads from a provider that refuses: how long to wait, whether anything may be billed, and why."""
+"""What the adapter reads from the answer of a provider that refuses: the wait, the reason and what may be billed."""
 
 import asyncio
 import json

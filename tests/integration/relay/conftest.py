@@ -1,4 +1,4 @@
-"""One relay group inside the test's process, on real servers."""
+"""A group of shards in the test's process, on real servers."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ def settings(database: Database, kafka: KafkaAddress, topics: Topics) -> RelaySe
 
 @pytest.fixture
 def group(settings: RelaySettings) -> Callable[..., Any]:
-    """`async with group(sessions=…, brokers=…, objects=…)`: a running group of all shards."""
+    """Return a context manager that runs a group of all shards: `async with group(sessions=…, brokers=…)`."""
 
     @contextlib.asynccontextmanager
     async def running(

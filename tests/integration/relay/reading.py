@@ -1,4 +1,4 @@
-"""Reads topics as a consumer does, and tells whether what it saw is what the log has."""
+"""Reads topics as a consumer does, and the log, so that a test can compare them."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ Seen = dict[tuple[str, str], list[int]]
 
 
 class Reader:
-    """Follows topics from their beginning, with the drop rule of every consumer.
+    """Reads topics from their beginning and drops stale re-sends, as every consumer does.
 
     `seen` is what a consumer handles, by topic and build; `raw` is everything that came, re-sends included.
     """
@@ -44,13 +44,13 @@ class Reader:
 
     @property
     def count(self) -> int:
-        """How many events were handled."""
+        """The number of handled events."""
         return sum(map(len, self.seen.values()))
 
 
 @contextlib.asynccontextmanager
 async def reading(bootstrap: str, topics: Topics) -> AsyncIterator[Reader]:
-    """A reader that runs as long as the block."""
+    """Run a reader during the block."""
     consumer = AIOKafkaConsumer(
         *topics.facts,
         bootstrap_servers=bootstrap,
@@ -77,7 +77,7 @@ async def reading(bootstrap: str, topics: Topics) -> AsyncIterator[Reader]:
 
 
 async def in_log(connection: asyncpg.Connection, topics: Topics, *, where: str = "true") -> Seen:
-    """What the log says a consumer must see, by topic and build. `where` is on `events e`."""
+    """Return the versions that a consumer must see, by topic and build. `where` filters `events e`."""
     rows = await connection.fetch(
         f"SELECT stream_id, version, type FROM nightshift.events e WHERE {where} ORDER BY stream_id, version"
     )

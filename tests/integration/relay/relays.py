@@ -24,7 +24,7 @@ WHERE l.locktype = 'advisory' AND l.classid = 20042 AND l.objid = 0 AND l.grante
 
 
 def environment(dsn: str, kafka: KafkaAddress, topics: Topics, **more: str) -> dict[str, str]:
-    """What a relay on the test's own servers needs; a paused leader loses its locks after 3 s."""
+    """Return the environment of a relay on the test's servers. A paused leader loses its locks after 3 s."""
     return {
         "NIGHTSHIFT_POSTGRES_DSN": dsn,
         "NIGHTSHIFT_KAFKA_BOOTSTRAP": kafka.bootstrap,
@@ -41,7 +41,7 @@ def environment(dsn: str, kafka: KafkaAddress, topics: Topics, **more: str) -> d
 
 
 class Relays:
-    """The relays of one test. What they log is in `log`."""
+    """The relay processes of one test. They log to the file `log`."""
 
     def __init__(self, zygote: asyncio.subprocess.Process, log: Path, given: Mapping[str, str]) -> None:
         self._zygote = zygote
@@ -50,7 +50,7 @@ class Relays:
         self.alive: set[int] = set()
 
     async def start(self, count: int = 1, **more: str) -> int:
-        """Start relays; the process id of the last."""
+        """Start relays. Returns the process id of the last."""
         pid = 0
         for _ in range(count):
             order = {"environment": {**self._given, **more}, "log": str(self.log)}
@@ -62,36 +62,36 @@ class Relays:
         return pid
 
     def signal(self, pid: int, number: signal.Signals) -> None:
-        """Kill, pause or continue one of ours."""
+        """Send a signal to one of these relays."""
         assert pid in self.alive
         os.kill(pid, number)
         if number == signal.SIGKILL:
             self.alive.discard(pid)
 
     async def ended(self, pid: int, timeout: float = 10.0) -> None:
-        """Wait until it is gone."""
+        """Wait until the process has ended."""
         await eventually(lambda: not _exists(pid), timeout, what=f"the end of {pid}")
         self.alive.discard(pid)
 
     async def kill_all(self) -> None:
-        """SIGKILL every relay of this test, and wait until the server has noticed."""
+        """Kill every relay of this test and wait until they have ended."""
         for pid in list(self.alive):
             self.signal(pid, signal.SIGKILL)
             await self.ended(pid)
 
     def logged(self) -> str:
-        """All they logged so far."""
+        """Return all that they logged so far."""
         return self.log.read_text() if self.log.exists() else ""
 
 
 async def leader(connection: asyncpg.Connection) -> int | None:
-    """The process id of the relay that leads, in this connection's database."""
+    """Return the process id of the leading relay, or None when none leads."""
     row = await connection.fetchrow(_LEADER)
     return None if row is None else int(row["application_name"].rpartition("-")[2])
 
 
 async def published_up_to(connection: asyncpg.Connection) -> int:
-    """Grows with every batch that is acknowledged and noted."""
+    """Return the sum of the cursors. It grows with every acknowledged batch."""
     return int(await connection.fetchval("SELECT sum(position) FROM nightshift.relay_cursors"))
 
 
@@ -99,7 +99,7 @@ async def published_up_to(connection: asyncpg.Connection) -> int:
 async def relays(
     folder: Path, database: Database, kafka: KafkaAddress, topics: Topics, **more: str
 ) -> AsyncIterator[Relays]:
-    """A place to start relays from; all are killed at the end."""
+    """Yield a Relays object. Kills all its relays at the end."""
     given = environment(database.dsn("nightshift_relay"), kafka, topics, **more)
     async with zygote() as process:
         yield Relays(process, folder / "relays.log", given)
@@ -107,7 +107,7 @@ async def relays(
 
 @contextlib.asynccontextmanager
 async def zygote() -> AsyncIterator[asyncio.subprocess.Process]:
-    """The process that relays are forked from. It kills them all when its input ends."""
+    """Run the process that forks relays. It kills all of them when its stdin ends."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(Path(__file__).parent / "zygote.py"),

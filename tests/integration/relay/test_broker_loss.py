@@ -1,4 +1,4 @@
-"""A broker that forgets: killed and back empty, with or without new traffic before anybody looks."""
+"""A broker loses its data: killed and restarted empty, with or without new records before the relay checks it."""
 
 import contextlib
 import signal
@@ -33,23 +33,23 @@ TOPICS = Topics("lost")
 
 
 class Broker:
-    """A broker of this test's own, which can be killed and comes back empty on the same port."""
+    """A broker for one test. It can be killed and restarted empty on the same port."""
 
     def __init__(self, part: EmbeddedKafka, address: KafkaAddress) -> None:
         self._part = part
         self.address = address
 
     async def kill(self) -> None:
-        """SIGKILL; what it held is gone."""
+        """Kill it. Its data is lost."""
         self._part.child.signal(signal.SIGKILL)
         await self._part.child.wait()
 
     async def start(self) -> None:
-        """Start it again, empty."""
+        """Restart it, empty."""
         await self._part.start()
 
     async def create_topics(self) -> None:
-        """Two partitions each."""
+        """Create the topics with two partitions each."""
         settings = KafkaSettings(kafka_bootstrap=self.address.bootstrap, topic_prefix=TOPICS.prefix)
         await apply(settings, partitions=2, replication=1)
 
@@ -96,7 +96,7 @@ async def unfinished(watch: asyncpg.Connection) -> Seen:
 
 
 async def all_published(bootstrap: str, expected: Seen) -> None:
-    """A consumer that begins now gets every one of these events, in order."""
+    """Check that a consumer that starts now reads every one of these events, in order."""
     async with reading(bootstrap, TOPICS) as reader:
         await eventually(
             lambda: all(reader.seen.get(key) == versions for key, versions in expected.items()),
@@ -127,7 +127,7 @@ async def test_an_empty_broker_gets_unfinished_builds_again(
 
 
 async def test_a_session_never_reaches_a_restarted_broker(database: Database, broker: Broker):
-    """However quick the restart and however late the look: what it would send is newer than what was lost."""
+    """A session must not send to a restarted broker: its events are newer than those that were lost."""
     given = environment(database.dsn("nightshift_relay"), broker.address, TOPICS)
     settings = RelaySettings(
         **{name.removeprefix("NIGHTSHIFT_").lower(): value for name, value in given.items()}
@@ -197,7 +197,7 @@ async def test_foreign_records_do_not_hide_a_loss(
 
 
 def _after_strays(versions: list[int]) -> list[int]:
-    """What came from the first version on: the relay's own, behind what strayed in before it."""
+    """Return the versions from version 1 on: those that the relay sent after the stray records."""
     return versions[versions.index(1) :] if 1 in versions else []
 
 

@@ -1,4 +1,4 @@
-"""What a database server does to its readers: long transactions, index builds, restarts, dumps, lost commits."""
+"""The relay under faults of its database: long transactions, index builds, crashes, restores, lost commits."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ _NAME = "nightshift"
 
 
 class Server:
-    """A PostgreSQL of this test's own."""
+    """A PostgreSQL server for one test."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -37,16 +37,16 @@ class Server:
         )
 
     async def start(self) -> Database:
-        """Start it, or start it again on the same port."""
+        """Start or restart it on the same port."""
         return Database(await self.part.start(), _NAME)
 
     async def crash(self) -> None:
-        """Its `immediate` shutdown: as a crash, without a checkpoint."""
+        """Shut it down with `immediate`: like a crash, without a checkpoint."""
         self.part.child.signal(signal.SIGQUIT)
         await self.part.child.wait()
 
     async def run(self, program: str, *arguments: str) -> None:
-        """One of the server's own programs on this server."""
+        """Run one of PostgreSQL's programs against this server."""
         tool = await asyncio.to_thread(postgres_tool, self._folder, program)
         process = await asyncio.create_subprocess_exec(
             str(tool),
@@ -74,12 +74,12 @@ async def server(folder: Path) -> AsyncIterator[tuple[Server, Database]]:
 
 @pytest.fixture
 def folder(stack_folder: Path, request: pytest.FixtureRequest) -> Path:
-    """A data folder that the server's own user can reach."""
+    """A data folder that the server's user can read."""
     return stack_folder / f"pg-{request.node.name[:40]}-{os.getpid()}"
 
 
 async def published_in_time(log, reader, builds: range, *, bound: float) -> float:
-    """Append to these builds one by one, and wait for each at the reader; the longest wait."""
+    """Append to these builds one by one and wait for each at the reader. Returns the longest wait."""
     longest = 0.0
     for build in builds:
         before, began = reader.count, time.monotonic()
@@ -198,7 +198,7 @@ async def test_the_relay_waits_for_a_database_that_crashed(
 
 
 def _say_it_is_away(log: str) -> int:
-    """How many relays said last of the database that it is away."""
+    """Return how many relays logged `postgres.unavailable` last."""
     said = [json.loads(line) for line in log.splitlines() if '"postgres.' in line]
     return list({line["replica"]: line["event"] for line in said}.values()).count("postgres.unavailable")
 
@@ -254,7 +254,7 @@ async def test_a_diverged_log_stops_the_relay_until_accepted(
 async def test_divergence_exits_with_code_1(
     database: Database, kafka: KafkaAddress, topics: Topics, tmp_path: Path
 ):
-    """As its supervisor sees it."""
+    """The exit code, as a supervisor sees it."""
     import sys
 
     from aiokafka import AIOKafkaProducer

@@ -216,7 +216,7 @@ async def test_a_failed_cursor_move_ends_the_leadership(
         await eventually(lambda: slow.steps == ["read", "sent", "moves"])
         slow.gate.set()
         await eventually(lambda: slow.opened == 2 and slow.steps[-1] == "moved", what="the next lead")
-        await eventually(lambda: reader.dropped == 1)  # sent again: nobody knew that it was there
+        await eventually(lambda: reader.dropped == 1)  # sent again: the acknowledgement was not stored
     assert reader.seen == {(topics.build, "b1"): [1]}
 
 
@@ -244,6 +244,11 @@ async def test_cursors_move_only_forward_and_only_for_the_leader(database: Datab
         await session.move({3: 9, 4: 6}, [])
         cursors = await session.cursors()
         assert (cursors.positions[3], cursors.positions[4]) == (10, 6)
+        where = TopicPartition("topic", 0)
+        newest, older = [LastPublished(where, offset, uuid4(), "build-b1", 1) for offset in (7, 6)]
+        await session.move({}, [newest])
+        await session.move({}, [older])  # as from a leader that was paused
+        assert await session.last_published() == [newest]
         await watch.execute(
             "SELECT pg_terminate_backend(l.pid) FROM pg_locks l WHERE l.classid = 20042 AND l.objid = 0"
         )
@@ -272,7 +277,7 @@ async def test_a_paused_leader_loses_its_locks(database: Database):
 
 
 async def test_a_leader_silent_after_any_message_loses_its_locks(database: Database):
-    """Between two statements the server's clock takes the locks back; a leader must never stop within one."""
+    """The server's idle timeout runs only between statements, so a leader must never pause within one."""
     server, asked = database.server, 0
 
     async def lead_until_silent(shard: int) -> None:
@@ -299,7 +304,7 @@ async def test_a_leader_silent_after_any_message_loses_its_locks(database: Datab
 
 
 async def test_a_crash_after_any_answer_is_a_transient_error(database: Database):
-    """Whatever was under way, also while a session is opened, it is a lost session or a server that is away."""
+    """A crash at any moment, also while a session opens, raises LeadershipLost or Unavailable."""
     server, whole = database.server, 0
 
     async def lead_until_crash(answers: int) -> None:
@@ -326,7 +331,7 @@ def _published(offset: int) -> LastPublished:
 
 
 class _Pooled:
-    """A connection through a pooler by transaction: each transaction gets the server process that is free."""
+    """A connection through a transaction pooler: each transaction gets a free server process."""
 
     def __init__(self, servers: list[asyncpg.Connection]) -> None:
         self._servers = servers

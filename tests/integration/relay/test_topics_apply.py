@@ -1,4 +1,4 @@
-"""The plan of topics on a real broker, by function and by command."""
+"""Applies the topic plan to a real broker, by function and by command."""
 
 import json
 import os

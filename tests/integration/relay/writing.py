@@ -1,4 +1,4 @@
-"""Writes to the log as services do: plainly, in slow transactions, and in ones that write another row first."""
+"""Appends to the log as services do."""
 
 import contextlib
 import random
@@ -19,7 +19,7 @@ __all__ = ["AgentSteered", "BuildAccepted", "BuildCancelled", "SandboxClosed", "
 async def log_on(
     dsn: str, *, connections: int = 8, patience: float = 60.0
 ) -> AsyncIterator[PostgresEventLog]:
-    """A log of its own pool, closed at the end. The superuser may append every type."""
+    """A log on a pool of its own, closed at the end. Its superuser may append every type."""
     database = log_database(PgConfig(dsn=dsn, max_connections=connections, patience=patience))
     log = PostgresEventLog(database, actor="test/writer")
     try:
@@ -30,21 +30,21 @@ async def log_on(
 
 
 def new(event: Event, cause: UUID | None = None) -> NewEvent:
-    """An event with a cause of its own."""
+    """Return an event with a cause of its own."""
     return NewEvent(event, causation_id=cause or uuid4())
 
 
 def checkpoint(turn: int = 1) -> NewEvent:
-    """A small fact of the orchestrator's."""
+    """Return a small fact of the orchestrator."""
     return new(CheckpointSaved(turn=turn))
 
 
 async def append_some(log: PostgresEventLog, build: str, count: int) -> None:
-    """Append so many facts to a build, one by one."""
+    """Append `count` facts to a build, one by one."""
     for turn in range(1, count + 1):
         await log.append(build_stream(build), [checkpoint(turn)])
 
 
 def dice(seed: int) -> random.Random:
-    """Chance that can be played again."""
+    """Return a seeded random generator."""
     return random.Random(seed)

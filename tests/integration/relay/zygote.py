@@ -1,4 +1,4 @@
-"""Starts relays fast: imports everything once, then forks one real process for each line of JSON (its environment).
+"""Starts relays fast: imports everything once, then forks a process for each line of JSON (its environment).
 
 A fresh Python needs about a second for the imports; a hundred kills would be spent on nothing else.
 """
@@ -11,7 +11,7 @@ import sys
 from nightshift.relay import app
 
 children: list[int] = []
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel takes the dead away
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps ended children
 for line in sys.stdin:
     order = json.loads(line)
     pid = os.fork()

@@ -1,8 +1,8 @@
-"""Real service processes, watched by what they say."""
+"""Real service processes, observed by their output."""
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -48,7 +48,7 @@ async def start_service(
 ) -> AsyncIterator[StartService]:
     made: list[Running] = []
 
-    async def start(**settings: str) -> Running:
+    async def start(*, command: Sequence[str] = (str(_SCRIPT),), **settings: str) -> Running:
         given = {
             "NIGHTSHIFT_KAFKA_BOOTSTRAP": kafka.bootstrap,
             "NIGHTSHIFT_KAFKA_IDEMPOTENCE": str(kafka.idempotence),
@@ -63,7 +63,7 @@ async def start_service(
         with stderr.open("w") as file:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                str(_SCRIPT),
+                *command,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=file,
                 env=clean_environment(**{name: value for name, value in given.items() if value}),

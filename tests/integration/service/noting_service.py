@@ -1,4 +1,4 @@
-"""A whole small service for the tests: notes each build request in the log, as slowly as it is told.
+"""A small service for tests: appends an event for each build request, after `hold_s` seconds.
 
 It says `begun <build>` and `noted <build>` on stdout.
 """
@@ -15,6 +15,7 @@ from nightshift.eventlog.database import PgConfig
 from nightshift.eventlog.port import NewEvent, RecordedEvent
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
 from nightshift.servicekit import service
+from nightshift.servicekit.application import application
 from nightshift.servicekit.connect import connect
 from nightshift.servicekit.settings import Settings
 
@@ -43,6 +44,8 @@ async def start(running: service.Service[NotingSettings]) -> None:
     handlers = {BuildRequested: on_build_requested}
     await connections.consume([Subscription(settings.topics.requests, settings.group, handlers)])
 
+
+app = application("noting", NotingSettings.load, start)
 
 if __name__ == "__main__":
     sys.exit(service.run("noting", NotingSettings.load, start))

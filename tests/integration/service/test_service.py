@@ -1,8 +1,9 @@
-"""A service as a process: told to stop, killed, misconfigured, probed, and what it tells of its secrets."""
+"""A service as a process: stopped, killed, misconfigured and probed. Its log shows no secrets."""
 
 import asyncio
 import json
 import signal
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -60,6 +61,18 @@ async def test_sigterm_finishes_the_message_and_exits_0(start_service, kafka_set
     await _send(kafka_settings, "b2")
     await eventually(lambda: "noted b2" in second.said, timeout=_PATIENCE)
     assert "begun b1" not in second.said
+
+
+async def test_faststream_run_starts_and_drains_a_service(start_service, kafka_settings, database):
+    folder = str(Path(__file__).parent)
+    command = ("-m", "faststream", "run", "noting_service:app", "--app-dir", folder)
+    running = await start_service(command=command, hold_s="1.0")
+    await _send(kafka_settings, "b1")
+    await eventually(lambda: "begun b1" in running.said, timeout=_PATIENCE)
+    running.process.send_signal(signal.SIGTERM)
+    assert await running.ended() == 0, running.log()
+    assert "noted b1" in running.said
+    assert await _notes(database) == ["build-b1"]
 
 
 @pytest.mark.fault

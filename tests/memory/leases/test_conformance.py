@@ -1,4 +1,4 @@
-"""Leases in memory keep the promises of the port."""
+"""The in-memory leases pass the conformance suite."""
 
 import asyncio
 

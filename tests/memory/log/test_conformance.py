@@ -1,4 +1,4 @@
-"""The in-memory log keeps the promises of the port."""
+"""The in-memory log passes the conformance suites."""
 
 import pytest
 from tests.support.log_conformance import LogConformance, Writer

@@ -1,4 +1,4 @@
-"""Large fields leave the event before the append and come back the same; what the store changed is noticed."""
+"""Large fields are stored before the append and restored unchanged. A changed blob is detected."""
 
 import pytest
 from tests.support import facts

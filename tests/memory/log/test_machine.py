@@ -1,4 +1,4 @@
-"""The in-memory log against the plain model, under drawn steps."""
+"""Compares the in-memory log with a plain model under random steps."""
 
 import asyncio
 

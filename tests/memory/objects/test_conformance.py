@@ -1,4 +1,4 @@
-"""The object store in memory keeps the promises of the port."""
+"""The in-memory object store passes the conformance suite."""
 
 import pytest
 from tests.support.object_conformance import ObjectStoreConformance

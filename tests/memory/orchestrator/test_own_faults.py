@@ -1,4 +1,4 @@
-"""An exception in the orchestrator's own code, wherever: the build shows it, and no call is paid again and again."""
+"""Exceptions in the orchestrator's own code: the build shows them, and no call is paid again without limit."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.memory.orchestrator.lone_orchestrator import (
     POLICY,
+    LoneOrchestrator,
     after_an_hour,
 )
 
@@ -18,7 +19,7 @@ from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.orchestrator.adapters import event_log_repository
 from nightshift.orchestrator.domain import calls, evolve
 from nightshift.orchestrator.domain.commands import Answer, CallFailed
-from nightshift.orchestrator.ports import CallError
+from nightshift.orchestrator.ports import CallError, UsageMeter
 from nightshift.orchestrator.usecases import runner
 
 
@@ -95,6 +96,23 @@ def test_answers_that_nobody_can_read_are_bounded_and_shown(respond: Callable[[]
     failed = [event for event in orchestrator.events() if isinstance(event, ModelCallFailed)]
     assert 1 <= len(failed) == orchestrator.calls <= POLICY.attempts + POLICY.provider_sleeps
     assert "model_call.started" not in [event.type for event in orchestrator.events()[-2:]]
+
+
+def test_a_provider_that_does_not_begin_to_answer_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent(self: LoneOrchestrator, body: bytes, meter: UsageMeter) -> Answer:
+        self.calls += 1
+        await asyncio.sleep(90)
+        return a_tool_call()
+
+    monkeypatch.setattr(LoneOrchestrator, "answer", silent)
+    orchestrator = after_an_hour(a_tool_call)
+    assert orchestrator.calls == 1
+    events = orchestrator.recorded()
+    started = next(event for event in events if event.data.type == "model_call.started")
+    (shown,) = [event for event in events if isinstance(event.data, BuildStalled)]
+    assert shown.recorded_at - started.recorded_at < timedelta(seconds=10)
+    assert "model provider" in str(shown.data.detail)
+    assert events[-1].data.type == "tool_call.requested"
 
 
 def test_an_object_store_that_is_down_is_shown_within_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from nightshift.contracts.events.build import (
     CheckpointSaved,
     SleepRequested,
 )
+from nightshift.contracts.events.sandbox import SandboxOpened
 from nightshift.contracts.model import Event
 from nightshift.eventlog.memory import MemoryEventLog, MemoryTables
 from nightshift.eventlog.port import NewEvent, build_stream
@@ -25,6 +26,7 @@ ACCEPTED = BuildAccepted(
     turn_limit=9,
     tool_call_limit=9,
 )
+OPENED = SandboxOpened(sandbox_id="s", driver="local", generation=0)
 CHECKPOINT = CheckpointSaved(turn=1)
 ASLEEP = SleepRequested(reason="budget", account_id="a1")
 READY = BuildReady(
@@ -35,11 +37,14 @@ CANCELLED = BuildCancelled(reason="enough", cost_microusd=0, turns=1)
 
 
 async def rows(*events: Event) -> set[str]:
-    """What is pending after these events, without the subject."""
+    """What is pending after these events of a build with a sandbox, without the subject and the sandbox itself."""
     tables = MemoryTables()
-    new = [NewEvent(event, ids.request_cause("test", str(number))) for number, event in enumerate(events)]
+    new = [
+        NewEvent(event, ids.request_cause("test", str(number)))
+        for number, event in enumerate((OPENED, *events))
+    ]
     await MemoryEventLog(tables).append(build_stream("b1"), new)
-    return {f"{item.kind} {item.key}".replace(" b1", "") for item in tables.pending.values()}
+    return {f"{item.kind} {item.key}".replace(" b1", "") for item in tables.pending.values()} - {"sandbox"}
 
 
 async def test_a_sleep_opens_its_snapshot():

@@ -1,4 +1,4 @@
-"""Long work: bounded, one per key, newest wins, drained at the stop, found again in the log."""
+"""The worker pool and the pending poller: bounded work, one per key, the newest offer kept, drained at the stop."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from nightshift.servicekit.worker_pool import WorkerPool
 
 
 class Bench:
-    """Works that wait until they are let go, and remember how many ran at once."""
+    """Makes works that wait for `go`, and records how many ran at once."""
 
     def __init__(self) -> None:
         self.now: list[str] = []
@@ -96,7 +96,7 @@ async def test_leaving_waits_for_the_bound_and_cancels_the_rest():
 
 
 class Log:
-    """As many pending items as it is told, page by page."""
+    """A log with these pending items. Its first `away` reads raise Unavailable."""
 
     def __init__(self, keys: list[str]) -> None:
         self.keys, self.asked, self.away = sorted(keys), 0, 0

@@ -1,6 +1,7 @@
 """Malformed messages are dead-lettered unchanged, and can be redriven after a fix."""
 
 import json
+from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any, ClassVar, get_args
 
@@ -22,11 +23,11 @@ from nightshift.eventlog.errors import Refused
 class DeadLetterSuite(BusPromises):
     """Inherited by a test class per adapter."""
 
-    @pytest.mark.parametrize("message", ["binary", "structured"])
+    @pytest.mark.parametrize("message", ["binary", "structured", "structured in base64"])
     async def test_request_is_read_in_both_modes(self, rig: Rig, message: str) -> None:
         seen, made = Seen(), request("b1")
-        if message == "structured":
-            made = _structured(made)
+        if message != "binary":
+            made = _structured(made, in_base64=message.endswith("base64"))
         async with rig.consumers(self.requests(rig, seen)):
             await self.send(rig, rig.topics.requests, made)
             await eventually(lambda: seen.subjects == ["b1"])
@@ -48,6 +49,7 @@ class DeadLetterSuite(BusPromises):
         for index, (name, ((key, value, headers), reason)) in enumerate(poison.items()):
             one = found[index]
             assert one.reason == reason, (name, one.error)
+            assert name != "http-prefix" or "ce_" in one.error, one.error  # the error names the cause
             assert (one.key, one.value, one.headers) == (key, value, tuple(headers)), name
 
         # Driven without a fix, each comes back as a one of its own; its bytes are still the same.
@@ -102,9 +104,12 @@ class DeadLetterSuite(BusPromises):
             await eventually(lambda: seen.subjects == ["b1"])
 
 
-def _structured(message: Message) -> Message:
+def _structured(message: Message, *, in_base64: bool) -> Message:
     document = {name[3:]: value.decode() for name, value in message.headers if name.startswith("ce_")}
-    document["data"] = json.loads(message.value)
+    if in_base64:
+        document["data_base64"] = b64encode(message.value).decode()
+    else:
+        document["data"] = json.loads(message.value)
     return Message(
         message.key,
         (("content-type", b"Application/CloudEvents+json; charset=utf-8"),),
@@ -128,6 +133,10 @@ def _poison() -> dict[str, tuple[Parts, str]]:
     return {
         "malformed": (body(good.value[:-2]), "invalid_data"),
         "missing-header": (header("ce_id", None), "invalid_envelope"),
+        "http-prefix": (
+            (good.key, good.value, tuple((key.replace("ce_", "ce-"), old) for key, old in good.headers)),
+            "invalid_envelope",
+        ),
         "no-headers": ((good.key, good.value, ()), "invalid_envelope"),
         "unknown-type": (header("ce_type", b"nightshift.requests.build_wished.v1"), "unknown_type"),
         "foreign-type": (header("ce_type", b"com.example.order.v1"), "unknown_type"),

@@ -89,7 +89,7 @@ def asleep(reason: str, *, for_s: float | None = 7200) -> SleepRequested:
             "ANTHROPIC_API_KEY",
         ),
         ((ACCEPTED, asleep("person", for_s=None)), "asleep (person)", "nightshift wake b"),
-        ((ACCEPTED, asleep("budget", for_s=2)), "its wake is due", "budget service runs"),
+        ((ACCEPTED, asleep("budget", for_s=2)), "ada has not enough left", "top-up ada AMOUNT"),
         ((ACCEPTED, STARTED, STALLED), "cannot go on: S3 does not answer", "look after S3"),
         ((ACCEPTED, STARTED, STALLED, asleep("person", for_s=None)), "S3 does not answer", "look after S3"),
         ((ACCEPTED, TOOL_CALL, NO_SANDBOX), "(refused): unknown template", "set E2B_TEMPLATE"),
@@ -147,7 +147,9 @@ def test_a_reason_is_printed_once_and_again_when_it_comes_back() -> None:
 def test_the_time_that_is_left_of_a_sleep_is_shown() -> None:
     status = status_after(ACCEPTED, asleep("budget", for_s=90))
     assert doing(status, START + timedelta(seconds=30)) == "asleep, wakes in 01:00.0"
-    assert doing(status, START + timedelta(seconds=120)).startswith("waits: its wake is due for 30 s")
+    assert doing(status, START + timedelta(seconds=120)) == (
+        "waits: account ada has not enough left for its next call"
+    )
 
 
 class Log:

@@ -1,52 +1,56 @@
 """The table of readers against the subscriptions that the services really make."""
 
-import inspect
-from unittest.mock import create_autospec
+from importlib import import_module
+from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 
-from nightshift.budget.handlers import Handlers as BudgetHandlers
 from nightshift.contracts.asyncapi import document
 from nightshift.contracts.model import Owner, Request
 from nightshift.contracts.readers import EVERY_REPLICA, SUBSCRIPTIONS, readers_of, subscribed
 from nightshift.contracts.reference import events_page
 from nightshift.contracts.registry import CATALOGUE, wire_name
-from nightshift.contracts.topics import FAMILIES
-from nightshift.orchestrator.handlers import Handlers as OrchestratorHandlers
-from nightshift.sandbox_gateway.handlers import Handlers as GatewayHandlers
-from nightshift.snapshotter.handlers import Handlers as SnapshotterHandlers
+from nightshift.contracts.topics import FAMILIES, Topics
 
-HANDLERS = {
-    Owner.ORCHESTRATOR: OrchestratorHandlers,
-    Owner.SANDBOX_GATEWAY: GatewayHandlers,
-    Owner.SNAPSHOTTER: SnapshotterHandlers,
-    Owner.BUDGET: BudgetHandlers,
-}
+SERVICES = [owner for owner in Owner if owner is not Owner.OUTSIDE]
 
 
-def handled(kind):
-    """The event types that an instance of this class of handlers subscribes to, per topic family."""
-    needs = list(inspect.signature(kind).parameters)
-    handlers = kind(**{name: create_autospec(object) for name in needs})
-    tables = [
-        method()
-        for name, method in inspect.getmembers(handlers, inspect.ismethod)
-        if name.startswith("on_") and not inspect.signature(method).parameters
-    ]
-    for table in tables:
-        assert len({model.owner for model in table}) == 1, "one subscription, one topic"
-    return [frozenset(table) for table in tables]
+class Subscribed(Exception):
+    """Ends the start of a service once it has subscribed."""
 
 
-@pytest.mark.parametrize("service", HANDLERS)
-def test_the_table_lists_what_each_service_subscribes_to(service):
-    tables = handled(HANDLERS[service])
-    assert frozenset().union(*tables) == SUBSCRIPTIONS[service]
-    assert set(tables) == {models for reader, _, models in subscribed() if reader is service}
+async def subscriptions(service, monkeypatch):
+    """The subscriptions that the service's composition root makes, without any server."""
+    app = import_module(f"nightshift.{service.value.replace('-', '_')}.app")
+    services = MagicMock(leases=AsyncMock(), consume=AsyncMock(side_effect=Subscribed))
+    monkeypatch.setattr(app, "connect", AsyncMock(return_value=services))
+    monkeypatch.setattr(app, "make_driver", AsyncMock(), raising=False)
+    running = MagicMock(enter=AsyncMock())
+    running.settings.configure_mock(
+        topics=Topics("t1"), replica_id="replica-1", fail_point=None, gateway_builds=1, snapshot_parallel=1
+    )
+    with pytest.raises(Subscribed):
+        await app.start(running)
+    [made] = services.consume.await_args.args
+    return made
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_the_table_lists_what_each_service_subscribes_to(service, monkeypatch):
+    made = await subscriptions(service, monkeypatch)
+    topics, expected = Topics("t1"), {}
+    for reader, family, models in subscribed():
+        if reader is service:
+            topic = topics.family(family)
+            own = (reader, family) in EVERY_REPLICA
+            group = topics.replica_group(reader, topic, "replica-1") if own else topics.group(reader, topic)
+            expected[topic] = (group, models)
+    assert {one.topic: (one.group, frozenset(one.handlers)) for one in made} == expected
+    assert len(made) == len(expected)
 
 
 def test_every_service_with_a_topic_of_its_own_is_in_the_table():
-    assert set(SUBSCRIPTIONS) == set(HANDLERS) == set(Owner) - {Owner.OUTSIDE}
+    assert set(SUBSCRIPTIONS) == set(SERVICES)
     assert {(reader, family) for reader, family, _ in subscribed()} >= EVERY_REPLICA
 
 

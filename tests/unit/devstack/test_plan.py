@@ -181,3 +181,11 @@ def test_a_replication_that_is_no_number_is_refused(tmp_path: Path, value: str) 
     environ = {"NIGHTSHIFT_RELAY_TOPIC_REPLICATION": value}
     with pytest.raises(BadPlan, match="NIGHTSHIFT_RELAY_TOPIC_REPLICATION"):
         given_addresses(make_plan(tmp_path, environ=environ, given=Given(kafka="k:1")))
+
+
+def test_the_broker_is_restarted_at_a_size_that_can_be_set(tmp_path: Path) -> None:
+    assert make_plan(tmp_path, environ={}).broker_memory_mb == 64
+    assert make_plan(tmp_path, environ={"NIGHTSHIFT_BROKER_MEMORY_MB": "256"}).broker_memory_mb == 256
+    for value in ("0", "-5", "much", "nan"):
+        with pytest.raises(BadPlan, match="NIGHTSHIFT_BROKER_MEMORY_MB"):
+            make_plan(tmp_path, environ={"NIGHTSHIFT_BROKER_MEMORY_MB": value})

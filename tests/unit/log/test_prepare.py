@@ -1,4 +1,4 @@
-"""What an append becomes before it reaches any store."""
+"""The ids, JSON and pending changes that an append is turned into."""
 
 import subprocess
 import sys
@@ -95,7 +95,7 @@ print(prepare("build-b", [facts.new(data, cause=UUID(int=7))], actor="me")[0].da
 
 @pytest.mark.timeout(120)
 def test_another_process_writes_the_same_bytes():
-    """A request that is folded again after a restart must hit the provider's prompt cache."""
+    """Equal bytes in every process: a request rebuilt after a restart must hit the provider's prompt cache."""
     texts = {
         subprocess.run(
             [sys.executable, "-c", _PROGRAM],

@@ -1,4 +1,4 @@
-"""Given, when, then for the build: a state folded from recorded events, and the others' facts at hand."""
+"""Given, when, then for a build: a state folded from recorded events, and the facts of other services."""
 
 from collections import Counter
 from dataclasses import replace
@@ -82,7 +82,7 @@ class BuildScenario:
         return self.record(causes(self.state, command, events), events) if events else ()
 
     def others(self, *events: Event) -> None:
-        """Facts of other services."""
+        """Record facts of other services."""
         for event in events:
             self._others += 1
             self.record((UUID(int=self._others),), (event,))
@@ -100,7 +100,7 @@ class BuildScenario:
         self.now += timedelta(seconds=seconds)
 
     def granted(self, amount: int | None = None, *, left: int = 10_000_000, limit: int | None = None) -> None:
-        """The budget says yes to what is asked."""
+        """The budget service grants what was requested last."""
         asked = self._asked()
         self.others(
             BudgetGranted(
@@ -129,13 +129,13 @@ class BuildScenario:
         self.others(WakeRequested(reason="refresh"))
 
     def results(self, *, is_error: bool = False, output: str = "ok", exit_code: int | None = 0) -> None:
-        """Every open tool call gets this result."""
+        """Record this result for every open tool call."""
         for call in self.state.tool_calls:
             if call.result is None:
                 self.others(completed(call.call_id, is_error=is_error, output=output, exit_code=exit_code))
 
     def thinks(self, *content: dict, **more) -> tuple[Event, ...]:
-        """One model call from its start to its answer, asking for money where it is needed."""
+        """One model call from its start to its answer, with a request for money if needed."""
         events = self.step()
         if isinstance(events[-1], BudgetRequested):
             self.granted()

@@ -1,6 +1,6 @@
 """Which requests are refused, with the field in the error."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from tests.unit.orchestrator.build_scenario import NOW, REQUEST, BuildScenario
@@ -24,6 +24,13 @@ BAD = {
     "criteria.0": {"criteria": ("half \ud800 of a character",)},
     "checks.0.command": {"checks": (Check.model_construct(name="x", command="rm \x1b[2J", timeout_s=1),)},
 }
+
+
+def test_a_deadline_beyond_the_calendar_is_refused():
+    far = datetime(9999, 12, 31, 23, 59, tzinfo=timezone(-timedelta(hours=23)))
+    with pytest.raises(BadMessage) as refused:
+        admit(REQUEST.model_copy(update={"deadline": far}), NOW, Policy())
+    assert refused.value.field == "deadline"
 
 
 @pytest.mark.parametrize("field", BAD)

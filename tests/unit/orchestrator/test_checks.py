@@ -64,14 +64,14 @@ def test_done_means_checked_and_the_sum_of_the_log_is_the_cost():
 def opened(
     scenario: BuildScenario, path: str, *, port: int = 8000, is_error: bool = False, url: str = "http://h:9"
 ) -> None:
-    """The agent opens a port, and the gateway says what came of it."""
+    """The agent opens a port, and the gateway records the result."""
     scenario.thinks(tool_use("open_port", {"port": port, "path": path}))
     scenario.others(PreviewOpened(sandbox_id="s1", port=port, url=url))
     scenario.results(is_error=is_error)
 
 
 def preview_check(scenario: BuildScenario) -> dict:
-    """What the round of checks asks `open_port`, after the agent says that it is done."""
+    """The input of the `open_port` call in the round of checks, after the agent ends its work."""
     *_, call = requested(scenario.thinks(text()))
     assert (call.tool, call.purpose) == ("open_port", "preview")
     return call.input

@@ -1,4 +1,4 @@
-"""A stream put together: every block as it came, tokens as they were told, and what is cut or wrong."""
+"""The assembly of a stream: its blocks, its usage, and streams that are cut or wrong."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The checks that are found in a project, run for real in a folder."""
+"""The script that finds and runs a project's tests, run in a real folder."""
 
 import subprocess
 

@@ -1,4 +1,4 @@
-"""Calls that fail: what is tried again and when, what sleeps, what ends the build."""
+"""Model calls that fail: which are retried and when, which make the build sleep, which end it."""
 
 import math
 from dataclasses import replace
@@ -37,7 +37,7 @@ def started(**more) -> BuildScenario:
 
 
 def again(scenario: BuildScenario) -> None:
-    """The next attempt, when its time has come."""
+    """Make the next attempt after its wait."""
     scenario.passes(200)
     while not isinstance(scenario.next(), StartCall):
         scenario.step()

@@ -1,4 +1,4 @@
-"""The table of phases: what is legal, what is not, and the diagram made from it."""
+"""The table of phases: legal and illegal moves, and the diagram that is generated from it."""
 
 import re
 from itertools import pairwise

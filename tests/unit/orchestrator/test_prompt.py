@@ -25,7 +25,7 @@ def body(scenario: BuildScenario) -> dict:
 
 
 def refolded(scenario: BuildScenario):
-    """The state from the log as it is stored: each event as text, and back."""
+    """Fold the state from the stored text of each event."""
     state = INITIAL
     for one in scenario.log:
         data = decode(one.data.type, one.data.version, encode(one.data))
@@ -60,7 +60,7 @@ def test_what_a_tool_returned_comes_without_half_characters():
 
 
 def test_the_prefix_of_a_turn_is_the_prefix_of_the_next():
-    """Without its cache marks and the standing at its end, each request begins with the whole of the one before."""
+    """Each request begins with the one before, apart from cache marks and the limits at its end."""
     scenario = begun()
     before = None
     for number in range(4):

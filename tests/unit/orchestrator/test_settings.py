@@ -1,4 +1,4 @@
-"""Settings: which model fits which address, and what must be there; importing the service loads no model SDK."""
+"""Settings: the default model of an address, and required keys. Importing the service loads no model SDK."""
 
 import subprocess
 import sys

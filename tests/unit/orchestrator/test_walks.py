@@ -1,4 +1,4 @@
-"""Random walks through a build's life: whatever is decided can be folded, and the fold of each prefix is one."""
+"""Random walks through the life of a build: every decision can be folded, and each prefix folds to one state."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -98,5 +98,5 @@ def test_no_walk_breaks_the_rules_of_money_and_order(moves):
 
 
 def test_a_walk_reaches_ready():
-    """Else the properties would hold of nothing."""
+    """Otherwise the properties would hold for no event."""
     assert "build.ready" in walk([4, 4, 5, 4, 4, 4, 4, 3, 4, 4, 4]).types()

@@ -11,7 +11,7 @@ README = Path(__file__).parents[3] / "libs" / "devstack" / "README.md"
 def test_the_example_can_be_read() -> None:
     (example,) = re.findall(r"```yaml\n(.+?)```", README.read_text(), re.DOTALL)
     scenario = parse_scenario(example)
-    assert [placed.positions for placed in scenario.placed()] == [
+    assert [turn.positions for turn in scenario.positioned()] == [
         range(0, 1),
         range(1, 2),
         range(1, 2),

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[3]
 
 
 def _positions(text: str) -> list[list[int] | None]:
-    placed = parse_scenario(f"name: t\nturns:\n{text}").placed()
-    return [None if one.positions is None else list(one.positions) for one in placed]
+    positioned = parse_scenario(f"name: t\nturns:\n{text}").positioned()
+    return [None if one.positions is None else list(one.positions) for one in positioned]
 
 
 def test_turns_that_answer_follow_each_other() -> None:

@@ -1,4 +1,4 @@
-"""One record a line, whatever is in it, and no secret in any."""
+"""Each record is one line, whatever it contains, and shows no secret."""
 
 import io
 import json

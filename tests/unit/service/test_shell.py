@@ -1,4 +1,4 @@
-"""The shell that every service runs in, inside the test's process."""
+"""The service shell, in the test's process."""
 
 import gc
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from nightshift.servicekit.settings import ProcessSettings
 
 @pytest.fixture
 def thawed() -> Iterator[None]:
-    """Nothing is kept from the collector before the test and after it."""
+    """Unfreeze the collector's objects before and after the test."""
     gc.unfreeze()
     yield
     gc.unfreeze()

@@ -116,15 +116,15 @@ def test_no_member_depends_on_the_simulation():
 def test_a_cluster_id_never_looks_like_an_option(monkeypatch):
     """An id that begins with `-` would stop the server from starting."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    lane = runpy.run_path(str(ROOT / "scripts/kafka_lane.py"))
-    drawn = {lane["cluster_id"]() for _ in range(2000)}
+    script = runpy.run_path(str(ROOT / "scripts/kafka_server.py"))
+    drawn = {script["cluster_id"]() for _ in range(2000)}
     assert len(drawn) == 2000
     assert not [one for one in drawn if one.startswith("-")]
     assert {len(one) for one in drawn} == {22}
 
 
 @pytest.mark.parametrize(
-    ("lane", "arguments", "complaint"),
+    ("script", "arguments", "complaint"),
     [
         ("kafka", ["run"], "a command after --"),
         ("kafka", ["stop", "--", "true"], "a command after --"),
@@ -134,8 +134,8 @@ def test_a_cluster_id_never_looks_like_an_option(monkeypatch):
         ("postgres", ["run", "14", "15", "--", "true"], "there is no version 14 here, only 15, 16, 17"),
     ],
 )
-def test_a_server_script_rejects_wrong_arguments(lane, arguments, complaint):
-    command = [sys.executable, ROOT / f"scripts/{lane}_lane.py", *arguments]
+def test_a_server_script_rejects_wrong_arguments(script, arguments, complaint):
+    command = [sys.executable, ROOT / f"scripts/{script}_server.py", *arguments]
     ran = subprocess.run(command, check=False, capture_output=True, text=True)
     assert ran.returncode == 2
     assert complaint in ran.stderr

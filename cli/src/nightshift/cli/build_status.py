@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from nightshift.cli.text import short, text_of
-from nightshift.cli.waits import Owed, Wait, model_wait, sleep_wait
+from nightshift.cli.waits import Owed, Wait, model_wait, overslept, sleep_wait
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, WakeRequested
 from nightshift.contracts.events.build import (
     BudgetRequested,
@@ -72,7 +72,7 @@ class BuildStatus:
 
     @property
     def ended(self) -> bool:
-        """Whether the build is ready, failed or cancelled."""
+        """True when the build is ready, failed or cancelled."""
         return self.state in ("ready", "failed", "cancelled")
 
     def waiting(self, now: datetime) -> Wait | None:
@@ -82,7 +82,7 @@ class BuildStatus:
         if self.blocked is None and self.unanswered is not None:
             return self.unanswered.late(now)
         if self.asleep_until is not None and now > self.asleep_until:
-            return Owed("its wake is due", "budget service", self.asleep_until).late(now) or self.blocked
+            return overslept(self.account_id, self.asleep_until, now) or self.blocked
         return self.blocked
 
     def as_json(self, now: datetime) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def _counted(status: BuildStatus, fact: Event) -> BuildStatus:
 
 
 def _moved(status: BuildStatus, fact: Event) -> BuildStatus:
-    """Returns the status with this event's transition: accepted, another phase, asleep, awake, sandbox, end."""
+    """Returns the status after a transition: accepted, phase changed, asleep, awake, sandbox changed, ended."""
     match fact:
         case BuildAccepted():
             return replace(

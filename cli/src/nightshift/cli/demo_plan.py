@@ -41,7 +41,7 @@ class DemoPlan:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The settings of the services."""
+        """The environment variables of the demo's services."""
         if not self.scripted:
             return {}
         return {

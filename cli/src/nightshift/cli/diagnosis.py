@@ -224,7 +224,7 @@ async def check_consumers(home: Path) -> Finding:
 
 
 async def stale_rows(home: Path) -> Sequence[StalePending]:
-    """The pending rows of the event log that outlived their purpose, oldest first."""
+    """Returns the pending rows of the event log that outlived their purpose, oldest first."""
     async with open_database(home) as database:
         return await PostgresEventLog(database, actor="doctor", notify=False).stale_pending()
 

@@ -128,7 +128,7 @@ class TerminalRenderer:
 
 
 class WaitLines:
-    """Makes one line of each wait."""
+    """Makes one line for each wait of a followed build, and none when the same wait goes on."""
 
     def __init__(self) -> None:
         self._last: tuple[str, datetime] | None = None

@@ -92,7 +92,7 @@ def discard(stream: TextIO) -> None:
 
 
 def progress(text: str) -> None:
-    """Writes what goes on right now to stderr, only if that is a terminal."""
+    """Writes a progress message to stderr when stderr is a terminal."""
     if sys.stderr.isatty():
         note(text)
 

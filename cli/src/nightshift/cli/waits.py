@@ -1,4 +1,4 @@
-"""Why a build makes no progress right now, and what a person can do about it. Pure."""
+"""The reasons why a build makes no progress, each with what a person can do about it. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -79,3 +79,19 @@ def sleep_wait(fact: SleepRequested, build_id: str, at: datetime, before: Wait |
     else:
         reason, action = f"asleep{until} ({fact.reason})", f"`nightshift wake {build_id}` wakes it now"
     return Wait(reason, action, at, fact.owner, fact.wake_at)
+
+
+def overslept(account_id: str, wake_at: datetime, now: datetime) -> Wait | None:
+    """Returns the wait of a build that still sleeps after its time. None while the wake is not late.
+
+    The budget service wakes no build whose next call the account cannot pay.
+    """
+    if (now - wake_at).total_seconds() < PROMPT_S:
+        return None
+    return Wait(
+        f"account {account_id} has not enough left for its next call",
+        f"`nightshift account top-up {account_id} AMOUNT` wakes it; if money is left, see that the budget service"
+        " runs: `nightshift ps`",
+        wake_at,
+        Owner.ORCHESTRATOR,
+    )

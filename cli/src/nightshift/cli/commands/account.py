@@ -124,7 +124,7 @@ def show(account: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None
 
 
 def shown(one: AccountStatement) -> dict[str, object]:
-    """The fields of a statement as a person reads them: amounts in dollars, estimates marked."""
+    """Returns the fields of a statement for a person: amounts in dollars, estimates marked."""
     fields = asdict(one)
     amounts = {
         name.removesuffix("_microusd"): dollars(value)

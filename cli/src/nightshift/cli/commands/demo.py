@@ -168,7 +168,7 @@ async def _account_noted(builds: Builds) -> None:
 
 
 def _ended() -> Stop:
-    """Returns a rule that stops once the build has ended and its last snapshot is saved, or late."""
+    """Returns a function that stops following once the build has ended and its last snapshot is saved or late."""
     deadline: list[float] = []
 
     def stop(status: BuildStatus) -> Exit | None:

@@ -260,7 +260,7 @@ def _agreed(chosen: list[ListedDeadLetter]) -> bool:
 async def _redrive(
     dead_letters: DeadLetters, settings: KafkaSettings, chosen: list[ListedDeadLetter], home: Path
 ) -> list[_Outcome]:
-    """Sends them in the order of the dead-letter topic, with one in memory at a time."""
+    """Sends the chosen dead letters again in the order of their topic. Holds one of them in memory at a time."""
     outcomes: dict[str, str | None] = {}
     async with AsyncExitStack() as stack:
         producer = await stack.enter_async_context(KafkaProducer(settings, client_id="nightshift-dlq"))

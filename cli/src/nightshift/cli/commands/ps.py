@@ -65,7 +65,7 @@ def ps(
 
 
 def _processes(stack: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The name of each process, as the supervisor calls it, with its entry in the stack's description."""
+    """Yields each process of the stack: its name, as the supervisor uses it, and its entry in the description."""
     yield from ((part, stack[part]) for part in _ADDRESS if part in stack)
     for service, replicas in stack["services"].items():
         for number, one in enumerate(replicas, start=1):
@@ -73,7 +73,7 @@ def _processes(stack: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def state(one: Mapping[str, Any]) -> str:
-    """What the process does, in words."""
+    """Returns what the process does, in words."""
     if one["pid"] is None:
         return "not started by this stack"
     if one.get("restarts", {}).get("keeps_restarting"):

@@ -40,7 +40,7 @@ def replay(build: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None
             write_json(event_json(event))
         write_json(_fold(build, events).as_json(datetime.now(UTC)))
         return
-    for line in told(build, events):
+    for line in narrated(build, events):
         write_line(line)
 
 
@@ -56,18 +56,18 @@ def _fold(build: str, events: list[RecordedEvent]) -> BuildStatus:
     return status
 
 
-def told(build: str, events: list[RecordedEvent]) -> list[str]:
+def narrated(build: str, events: list[RecordedEvent]) -> list[str]:
     """Returns the lines: a heading for each turn, its events below, and a summary at the end."""
-    status, turn, story = BuildStatus(build), 0, []
+    status, turn, printed = BuildStatus(build), 0, []
     for event in events:
         before, status = status, evolve(status, event)
         if isinstance(event.data, ModelCallStarted) and event.data.turn != turn:
             turn = event.data.turn
-            story += ["", f"Turn {turn}"]
+            printed += ["", f"Turn {turn}"]
         for line in lines(before, event):
-            story.append(f"  {elapsed(status, line.at)}  {line.kind:<9} {line.text}")
-    story += [
+            printed.append(f"  {elapsed(status, line.at)}  {line.kind:<9} {line.text}")
+    printed += [
         "",
         f"{status.state}: {status.turns} turns, {dollars(status.cost)}, {status.version} events",
     ]
-    return story
+    return printed

@@ -10,7 +10,7 @@ from nightshift.eventlog.settings import PREFIX, Environment
 
 
 class KafkaSettings(Environment):
-    """Where the broker is, how to get in, and how to consume from it."""
+    """The broker's address and credentials, and how consumers read from it."""
 
     kafka_bootstrap: str = Field(min_length=1, examples=["127.0.0.1:9092"])
     topic_prefix: str = Field("nightshift", pattern=r"^[A-Za-z0-9._-]{1,100}$")
@@ -25,10 +25,10 @@ class KafkaSettings(Environment):
     kafka_ssl_cert_file: Path | None = None
     kafka_ssl_key_file: Path | None = None
     kafka_ssl_key_password: SecretStr | None = None
-    kafka_max_message_bytes: int = Field(1_048_576, ge=16_384)  # what the broker carries
+    kafka_max_message_bytes: int = Field(1_048_576, ge=16_384)  # the largest message that the broker accepts
     kafka_max_poll_records: int = Field(500, ge=1, le=10_000)
     kafka_max_poll_interval_s: float = Field(60.0, gt=0)
-    kafka_session_timeout_s: float | None = Field(None, gt=0)  # none: 10, or 2 with adaptive fetch
+    kafka_session_timeout_s: float | None = Field(None, gt=0)  # None: 10, or 2 with adaptive fetch
     retry_attempts: int = Field(5, ge=1)  # of a transient error, before the dead letter
     retry_base_s: float = Field(0.2, gt=0)
     retry_cap_s: float = Field(10.0, gt=0)
@@ -40,7 +40,7 @@ class KafkaSettings(Environment):
 
     @property
     def session_timeout_s(self) -> float:
-        """How long a silent consumer keeps its place. The embedded broker holds each join for half of it."""
+        """Seconds that a silent member stays in its group. The embedded broker delays each join by half of them."""
         return self.kafka_session_timeout_s or (2.0 if self.kafka_adaptive_fetch else 10.0)
 
     @model_validator(mode="after")

@@ -30,7 +30,7 @@ _WHAT: Final = {
 
 
 def document() -> dict[str, Any]:
-    """Returns the document. Its references to payload schemas are relative to its own location."""
+    """Returns the AsyncAPI document as a dict. Its references to payload schemas are relative to its own file."""
     return {
         "asyncapi": "3.0.0",
         "id": "urn:nightshift:events",

@@ -9,7 +9,7 @@ from nightshift.contracts.errors import InvalidData, TooLarge
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """RequestLimits on a request: bytes of the value, levels of nesting, bytes of a name, characters of a number.
+    """The limits on a request: bytes of the value, levels of nesting, bytes of a name, characters of a number.
 
     The limit of the value applies to its canonical text too, so that the resulting event fits into a Kafka message of
     1 MiB, the default of brokers.

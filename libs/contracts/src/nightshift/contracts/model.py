@@ -144,7 +144,7 @@ class Request(Event):
     unsupported_fields: ClassVar[frozenset[str]] = frozenset()
 
     def unsupported(self) -> list[str]:
-        """The names of the fields for which this version refuses the request, in alphabetical order."""
+        """Returns the fields because of which this version refuses the request, in alphabetical order."""
         defaults = type(self).model_fields
         return [
             name for name in sorted(self.unsupported_fields) if getattr(self, name) != defaults[name].default

@@ -102,7 +102,7 @@ class Child:
                     user=spec.user,
                     group=spec.group,
                     extra_groups=None if spec.user is None else [],
-                    # Ctrl-C of a terminal reaches a whole process group; the supervisor decides in which order children end.
+                    # Ctrl-C of a terminal reaches a whole process group; the supervisor decides on the order of ends.
                     start_new_session=True,
                     preexec_fn=die_with_parent(spec.death_signal),  # noqa: PLW1509 - one prctl, no lock is taken
                 )

@@ -1,21 +1,21 @@
-"""What can go wrong with the local stack, each with a message for a person.
+"""The errors of the local stack. Each has a message for a person, and a hint that says what to do.
 
 DevstackError
-├── PartFailed      a server ended, or did not answer in time; holds the end of its log
+├── PartFailed             a server exited before it was ready, or did not answer in time
 └── (also ConfigurationError)
-    ├── BinaryMissing   a server's program is not installed
-    ├── PortTaken       a port asked for by number is in use
-    ├── HomeInUse       another stack runs on this home
-    ├── PlaceUnusable   a folder that we or the database's user cannot use
-    ├── BadPlan         what was asked for does not fit together
-    └── BadScenario     a scenario file says something the scripted model does not understand
+    ├── BinaryMissing      a server's program is not installed
+    ├── PortTaken          a port asked for by number is in use
+    ├── HomeInUse          another stack runs on this home
+    ├── DirectoryUnusable  a folder that this user or the database's user cannot use
+    ├── BadPlan            flags or settings that contradict each other
+    └── BadScenario        a scenario file that is not valid
 """
 
 from nightshift.eventlog.errors import ConfigurationError, NightshiftError
 
 
 class DevstackError(NightshiftError):
-    """The root. The message says what happened, `hint` what to do."""
+    """The base class. The message says what happened, `hint` what to do."""
 
 
 class PartFailed(DevstackError):
@@ -37,20 +37,20 @@ class BinaryMissing(DevstackError, ConfigurationError):
 
 
 class PortTaken(DevstackError, ConfigurationError):
-    """The port that was asked for is in use by somebody else."""
+    """The port that was asked for is in use by another program."""
 
 
 class HomeInUse(DevstackError, ConfigurationError):
     """Another stack runs on this home."""
 
 
-class PlaceUnusable(DevstackError, ConfigurationError):
+class DirectoryUnusable(DevstackError, ConfigurationError):
     """A home that cannot be made, or a data folder that the user of PostgreSQL cannot use."""
 
 
 class BadPlan(DevstackError, ConfigurationError):
-    """An unknown part or service, or a service without the parts it needs."""
+    """An unknown part or service, a service without the parts it needs, or a setting that is no number."""
 
 
 class BadScenario(DevstackError, ConfigurationError):
-    """A scenario that cannot be read; names the turn and the field."""
+    """A scenario file that is not valid. The message names the turn, its line and the field."""

@@ -96,6 +96,7 @@ class Connections:
                 client_id=running.name,
             )
         )
+        running.brokers.append(consumers.broker)
         running.ready_when("consumers", lambda: consumers.assigned)
         running.fail_when(consumers.failed, "a consumer makes no progress")
 

@@ -40,6 +40,7 @@ class Service(Generic[S]):
         self._stack = AsyncExitStack()
         self._tasks: list[asyncio.Task[Any]] = []
         self._failure: BaseException | None = None
+        self.brokers: list[Any] = []  # FastStream's, for `application`
 
     async def enter(self, part: AbstractAsyncContextManager[T]) -> T:
         """Enter a context and return its value. The service leaves contexts in reverse order when it stops."""
@@ -85,7 +86,7 @@ class Service(Generic[S]):
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
         try:
-            await self._start(start)
+            await self.start(start)
             await self.stopping.wait()
         except NightshiftError as error:
             _log.error("service.start_failed", error=str(error), hint=error.hint)
@@ -93,12 +94,13 @@ class Service(Generic[S]):
         except Exception as error:  # noqa: BLE001 - the boundary of the process
             _log.error("service.start_failed", exc_info=error)
             self._failure = error
-        await self._stop()
+        await self.close()
         if isinstance(self._failure, ConfigurationError):
             return EXIT_CONFIGURATION
         return EXIT_FAILED if self._failure is not None else 0
 
-    async def _start(self, start: Callable[["Service[S]"], Awaitable[None]]) -> None:
+    async def start(self, start: Callable[["Service[S]"], Awaitable[None]]) -> None:
+        """Serve the probes and run `start`, unless a stop is asked for meanwhile. Raises what `start` raises."""
         await self.enter(self.health)
         starting = asyncio.create_task(self._started(start), name="start")
         stop_requested = asyncio.create_task(self.stopping.wait(), name="stop requested")
@@ -120,7 +122,8 @@ class Service(Generic[S]):
     async def _started(self, start: Callable[["Service[S]"], Awaitable[None]]) -> None:
         await start(self)
 
-    async def _stop(self) -> None:
+    async def close(self) -> None:
+        """Stop everything in reverse order, within the settings' bound. Logs what failed and never raises."""
         self.stopping.set()
         self.health.stopping = True
         try:
@@ -162,17 +165,22 @@ def run(name: str, load: Callable[[], S], start: Callable[[Service[S]], Awaitabl
         logs.configure()
         _log.error("settings.refused", service=name, error=str(error), hint=error.hint)
         sys.exit(EXIT_CONFIGURATION)
+    configure_logs(name, settings)
+
+    async def main() -> int:
+        return await Service(name, settings).run(start)
+
+    sys.exit(run_loop(main()))
+
+
+def configure_logs(name: str, settings: ProcessSettings) -> None:
+    """Set up the logs of a service: level, format, secrets to hide, and the names that every line carries."""
     logs.configure(
         level=settings.log_level,
         format=settings.log_format,
         secrets=settings.secrets(),
         bound={"service": name, "replica": settings.replica_id},
     )
-
-    async def main() -> int:
-        return await Service(name, settings).run(start)
-
-    sys.exit(run_loop(main()))
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:

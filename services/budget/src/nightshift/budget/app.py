@@ -13,6 +13,7 @@ from nightshift.budget.usecases.wakes import Wakes
 from nightshift.bus.port import Subscription
 from nightshift.contracts.model import Owner
 from nightshift.servicekit import service
+from nightshift.servicekit.application import application
 from nightshift.servicekit.connect import connect
 
 NAME = Owner.BUDGET.value
@@ -43,6 +44,10 @@ async def start(running: service.Service[BudgetSettings]) -> None:
     )
     scheduler = WakeScheduler(log, grants, wakes, wake_jitter_s=settings.budget_wake_jitter_s)
     running.spawn(scheduler.run(), name="wake scheduler")
+
+
+#: For `faststream run nightshift.budget.app:app`.
+app = application(NAME, BudgetSettings.load, start)
 
 
 def main() -> NoReturn:

@@ -15,6 +15,7 @@ from nightshift.orchestrator.usecases.build_requests import BuildRequests
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
 from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
 from nightshift.servicekit import service
+from nightshift.servicekit.application import application
 from nightshift.servicekit.connect import actor_of, connect
 
 NAME = Owner.ORCHESTRATOR.value
@@ -55,6 +56,10 @@ def _load_claude(settings: OrchestratorSettings) -> ClosingModel:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+#: For `faststream run nightshift.orchestrator.app:app`.
+app = application(NAME, OrchestratorSettings.load, start)
 
 
 def main() -> NoReturn:

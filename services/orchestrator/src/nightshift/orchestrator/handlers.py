@@ -46,7 +46,7 @@ class Handlers:
         def facts(
             topic: str, handlers: Mapping[type[Event], Handler], *, delay_s: float = 0.0
         ) -> Subscription:
-            group = f"{topics.group(service, topic)}.{replica_id}"
+            group = topics.replica_group(service, topic, replica_id)
             return Subscription(topic, group, handlers, from_now=True, max_fetch_delay_s=delay_s)
 
         return [

@@ -59,5 +59,5 @@ async def _finish(group: ShardGroup, task: asyncio.Task[None]) -> None:
 
 
 def main() -> NoReturn:
-    """Run the service until it is told to stop."""
+    """Run the service and exit the process."""
     service.run(NAME, RelaySettings.load, start)

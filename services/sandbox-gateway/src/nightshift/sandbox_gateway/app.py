@@ -21,6 +21,7 @@ from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
 from nightshift.sandboxes.settings import make_driver
 from nightshift.sandboxes.snapshots.store import SnapshotStore
 from nightshift.servicekit import service
+from nightshift.servicekit.application import application
 from nightshift.servicekit.connect import connect
 from nightshift.servicekit.pending_poller import PendingPoller
 from nightshift.servicekit.worker_pool import WorkerPool
@@ -71,6 +72,10 @@ async def start(running: service.Service[GatewaySettings]) -> None:
         running.spawn(poller.run(), name=f"poller {kind.value}")
     sweeper = OrphanSweeper(driver, leases, states, settings.lease_owner)
     running.spawn(sweeper.run(settings.gateway_look_s), name="sweeper")
+
+
+#: For `faststream run nightshift.sandbox_gateway.app:app`.
+app = application(NAME, GatewaySettings.load, start)
 
 
 def main() -> NoReturn:

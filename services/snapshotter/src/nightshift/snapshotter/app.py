@@ -8,6 +8,7 @@ from nightshift.contracts.model import Owner, PendingKind
 from nightshift.sandboxes.settings import make_driver
 from nightshift.sandboxes.snapshots.store import SnapshotStore
 from nightshift.servicekit import service
+from nightshift.servicekit.application import application
 from nightshift.servicekit.connect import connect
 from nightshift.servicekit.pending_poller import PendingPoller
 from nightshift.servicekit.worker_pool import WorkerPool
@@ -50,6 +51,10 @@ async def start(running: service.Service[SnapshotterSettings]) -> None:
     )
     poller = PendingPoller(services.log, PendingKind.SNAPSHOT, handlers.on_pending, gate=pool)
     running.spawn(poller.run(), name="pending poller")
+
+
+#: For `faststream run nightshift.snapshotter.app:app`.
+app = application(NAME, SnapshotterSettings.load, start)
 
 
 def main() -> NoReturn:

@@ -18,15 +18,14 @@ _FETCHES_OF_DAMAGED = 3
 
 
 class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
-    """Returns an `Undecodable` in the place of records that do not decode, and reads committed transactions only.
+    """Returns an `Undecodable` in the place of records that do not decode.
 
     Uses two private parts of aiokafka 0.14, which a test guards: the client's `send`, to see each answer before the
     fetcher does, and the assignment's positions.
     """
 
     def __init__(self, *topics: str, **arguments: Any) -> None:
-        arguments |= {"isolation_level": "read_committed", "check_crcs": False}
-        super().__init__(*topics, **arguments)
+        super().__init__(*topics, **{**arguments, "check_crcs": False})
         self._undecodable: dict[TopicPartition, dict[int, Undecodable]] = {}
         self._damaged: dict[TopicPartition, tuple[int, int]] = {}  # position, fetches in vain
         self._fetched_from: dict[TopicPartition, int] = {}  # the first position fetched since the poll began

@@ -63,6 +63,24 @@ _CREDENTIALS_REFUSED = (
 )
 
 
+class EventBroker(KafkaBroker):
+    """FastStream's broker, started and stopped by KafkaConsumers.
+
+    A FastStream application starts its brokers after its lifespan has begun, and stops them before it ends. By then
+    the consumers run, and they must drain before their clients stop. So both calls change nothing.
+    """
+
+    async def start(self) -> None:
+        """Do nothing: KafkaConsumers starts the subscribers."""
+
+    async def stop(self, *exc: Any) -> None:
+        """Do nothing: KafkaConsumers drains and then closes the subscribers."""
+
+    async def close(self) -> None:
+        """Stop the subscribers and their clients."""
+        await super().stop()
+
+
 class KafkaConsumers:
     """The running consumers of one service. Entering it starts them, leaving it drains and stops them.
 
@@ -105,7 +123,7 @@ class KafkaConsumers:
         self._registry = registry
         self._dependencies = dependencies
         _framework_log.setLevel(logging.ERROR)
-        self._broker = KafkaBroker(
+        self.broker = EventBroker(
             settings.kafka_bootstrap.split(","),
             client_id=client_id,
             metadata_max_age_ms=_METADATA_MAX_AGE_MS,
@@ -152,15 +170,15 @@ class KafkaConsumers:
 
     async def _start_clients(self) -> bool:
         """Start all at once: the broker delays each join, and FastStream would start one subscriber at a time."""
-        await self._broker.connect()
-        config = self._broker.config.broker_config
+        await self.broker.connect()
+        config = self.broker.config.broker_config
         config.builder = partial(CheckedConsumer, **cast(partial[Any], config.builder).keywords)
         outcomes = await asyncio.gather(
             *(feed.subscriber.start() for feed in self._feeds), return_exceptions=True
         )
         errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if not errors:
-            self._broker.running = True
+            self.broker.running = True
             return True
         await self._stop_clients()
         for error in errors:
@@ -215,7 +233,7 @@ class KafkaConsumers:
         )
         feed = PartitionFeed(subscription, intake, self._strategy)
         wait = self._strategy.fetch_wait(subscription)
-        subscriber = self._broker.subscriber(
+        subscriber = self.broker.subscriber(
             subscription.topic,
             batch=True,
             group_id=subscription.group,
@@ -228,6 +246,7 @@ class KafkaConsumers:
             max_records=self._settings.kafka_max_poll_records,
             fetch_max_wait_ms=wait.wait_ms,
             fetch_min_bytes=wait.min_bytes,
+            isolation_level="read_committed",
             max_partition_fetch_bytes=max(self._settings.kafka_max_message_bytes, 1_048_576)
             + _BATCH_OVERHEAD,
             batch_timeout_ms=_POLL_MS,
@@ -260,7 +279,7 @@ class KafkaConsumers:
                 self._strategy.stopping(feed.subscriber.consumer)
         try:
             async with asyncio.timeout(self._stop_s):
-                await self._broker.stop()
+                await self.broker.close()
         except TimeoutError:
             _log.warning("consumers.close_timed_out", seconds=self._stop_s)
             for feed in self._feeds:

@@ -1,4 +1,4 @@
-"""How to get into the broker, as aiokafka's clients (consumer, producer, admin) take it."""
+"""The broker's address and credentials as arguments of aiokafka's clients (consumer, producer, admin)."""
 
 import ssl
 from typing import Any
@@ -8,7 +8,10 @@ from nightshift.eventlog.errors import ConfigurationError
 
 
 def connection_arguments(settings: KafkaSettings) -> dict[str, Any]:
-    """Keyword arguments for any aiokafka client. Raises ConfigurationError when a certificate file cannot be read."""
+    """Return the keyword arguments of any aiokafka client.
+
+    Raises ConfigurationError when a certificate file cannot be read.
+    """
     arguments: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_bootstrap.split(","),
         "security_protocol": settings.kafka_security_protocol,
@@ -38,6 +41,6 @@ def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(
             f"the broker's certificates cannot be read: {error}",
-            hint="look at NIGHTSHIFT_KAFKA_SSL_CA_FILE, _CERT_FILE and _KEY_FILE",
+            hint="check NIGHTSHIFT_KAFKA_SSL_CA_FILE, _CERT_FILE and _KEY_FILE",
         ) from error
     return context

@@ -1,7 +1,8 @@
 """Feeds the partitions of one FastStream subscriber to its intake, and pauses, resumes and commits for the intake."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager
 
 import structlog
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord
@@ -20,6 +21,8 @@ from nightshift.eventlog.errors import Fault, Unavailable
 _log = structlog.get_logger(__name__)
 
 Records = tuple[ConsumerRecord, ...]
+
+_ANSWER_S = 10.0
 
 
 class Ends:
@@ -155,7 +158,7 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
         if not mine:
             return
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(_ANSWER_S):
                 await consumer.commit(mine)
         except (CommitFailedError, IllegalStateError) as error:
             _log.info("commit.refused", group=self.subscription.group, error=str(error))
@@ -164,12 +167,16 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def read_attempts(self, partition: TopicPartition) -> Attempts | None:
         consumer = self.subscriber.consumer
-        return None if consumer is None else await self._attempts.read(consumer, partition)
+        if consumer is None:
+            return None
+        async with _bounded():
+            return await self._attempts.read(consumer, partition)
 
     async def write_attempts(self, partition: TopicPartition, attempts: Attempts) -> None:
         consumer = self.subscriber.consumer
         if consumer is not None and self._holds(partition):
-            await self._attempts.write(consumer, partition, attempts)
+            async with _bounded():
+                await self._attempts.write(consumer, partition, attempts)
             await self.commit({partition: attempts.offset})
 
     def _each_assigned(self, partitions: Iterable[TopicPartition], what: str) -> None:
@@ -183,3 +190,13 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
     def _holds(self, partition: TopicPartition) -> bool:
         consumer = self.subscriber.consumer
         return consumer is not None and KafkaPartition(*partition) in consumer.assignment()
+
+
+@asynccontextmanager
+async def _bounded() -> AsyncIterator[None]:
+    """Raise Unavailable instead of waiting for a broker that does not answer."""
+    try:
+        async with asyncio.timeout(_ANSWER_S):
+            yield
+    except TimeoutError as error:
+        raise Unavailable("the broker does not answer for attempts") from error

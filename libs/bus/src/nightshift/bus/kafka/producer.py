@@ -1,4 +1,4 @@
-"""Sends messages through aiokafka: acked by all replicas, in order, with a new client after any failure."""
+"""Sends messages through aiokafka: acknowledged by all replicas, in order, with a new client after any failure."""
 
 import asyncio
 import contextlib
@@ -17,15 +17,15 @@ from nightshift.eventlog.errors import Unavailable
 
 _log = structlog.get_logger(__name__)
 
-#: What a request may weigh beside the largest message in it.
+#: The most bytes that a request may have beside the largest message in it.
 _REQUEST_OVERHEAD = 65_536
 
 
 class KafkaProducer:
-    """The producer port on aiokafka. It connects when it first sends, so a service can start before its broker.
+    """The Producer port on aiokafka. Connects at the first send, so a service can start before its broker.
 
-    After any failure the client is thrown away with all it still holds: what it kept could arrive later, behind what
-    was sent again. That also ends an idempotent session that met a fatal error.
+    Discards the client after any failure: messages that it still holds could arrive after the same ones sent again.
+    That also ends an idempotent session after a fatal error.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class KafkaProducer:
         linger_ms: int = 0,
         batch_bytes: int = 262_144,
     ) -> None:
-        """`timeout_s` bounds one `send`; `stop_s` the closing."""
+        """`timeout_s` bounds one `send`, `stop_s` the closing."""
         self._settings = settings
         self._timeout_s = timeout_s
         self._stop_s = stop_s
@@ -56,7 +56,7 @@ class KafkaProducer:
         self._connecting = asyncio.Lock()
 
     async def send(self, messages: Sequence[Outgoing]) -> tuple[Sent, ...]:
-        """See the port."""
+        """See the Producer port."""
         client: AIOKafkaProducer | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -74,19 +74,19 @@ class KafkaProducer:
                 records = await asyncio.gather(*futures)
         except MessageSizeTooLargeError as error:
             await self._discard(client)
-            raise MessageTooLarge(f"the broker does not carry it: {error}") from error
+            raise MessageTooLarge(f"the broker does not accept it: {error}") from error
         except (KafkaError, TimeoutError, OSError) as error:
             await self._discard(client)
             what = (
                 "no answer in time" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
             )
             raise Unavailable(
-                f"the broker at {self._settings.kafka_bootstrap} took no messages: {what}"
+                f"the broker at {self._settings.kafka_bootstrap} accepted no messages: {what}"
             ) from error
         return tuple(Sent(record.topic, record.partition, record.offset) for record in records)
 
     async def partitions(self, topic: str) -> int:
-        """How many partitions the broker says a topic has. Raises Unavailable."""
+        """Return the number of partitions of a topic. Raises Unavailable."""
         client: AIOKafkaProducer | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -99,7 +99,7 @@ class KafkaProducer:
             ) from error
 
     async def close(self) -> None:
-        """Flush and close within the bound; afterwards `send` would connect anew."""
+        """Flush and close within the bound. A later `send` connects again."""
         await self._discard(self._client)
 
     async def __aenter__(self) -> Self:
@@ -128,11 +128,11 @@ class KafkaProducer:
         await self._stop(client)
 
     async def _stop(self, client: AIOKafkaProducer) -> None:
-        """aiokafka flushes when it stops, and waits for a broker that is gone."""
+        """Bounded, because aiokafka's stop waits for a broker that does not answer."""
         with contextlib.suppress(KafkaError, OSError):
             try:
                 async with asyncio.timeout(self._stop_s):
                     await client.stop()
             except TimeoutError:
-                _log.warning("producer did not close in time", seconds=self._stop_s)
+                _log.warning("producer.close_timed_out", seconds=self._stop_s)
                 await internals.close_connections(client)

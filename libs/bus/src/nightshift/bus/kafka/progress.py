@@ -50,6 +50,7 @@ async def partition_progress(
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            isolation_level="read_committed",
             fetch_max_wait_ms=_POLL_MS // 10,
         )
         try:
@@ -59,7 +60,7 @@ async def partition_progress(
         except (KafkaError, TimeoutError, OSError) as error:
             raise Unavailable(
                 f"the broker at {settings.kafka_bootstrap} does not say how far {group} is: {error!r}",
-                hint="look at NIGHTSHIFT_KAFKA_BOOTSTRAP, and whether the broker runs",
+                hint="check NIGHTSHIFT_KAFKA_BOOTSTRAP, and that the broker runs",
             ) from error
         finally:
             await _stop(consumer)

@@ -1,4 +1,4 @@
-"""Reads a topic from its beginning to where it ends now, outside any group: for people's commands."""
+"""Reads a topic from its beginning to its current end, outside any group: for commands of people."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -14,22 +14,23 @@ from nightshift.bus.port import Inbound, TopicPartition
 from nightshift.bus.settings import KafkaSettings
 from nightshift.eventlog.errors import NotFound, Unavailable
 
-# A fetch that finds the end must not wait there: the embedded broker would let each partition wait in full.
+# A fetch at the end of a partition must not wait: the embedded broker would wait in full for each partition.
 _FETCH_WAIT_MS = 50
 _POLL_MS = 500
 
 
 class KafkaReader:
-    """Whole topics, read once. Every wait is bounded by `timeout_s` without progress."""
+    """Reads whole topics. Gives up after `timeout_s` without progress."""
 
     def __init__(self, settings: KafkaSettings, *, timeout_s: float = 15.0) -> None:
         self._settings = settings
         self._timeout_s = timeout_s
 
     async def read(self, topic: str, *, newest: int | None = None) -> AsyncIterator[Inbound]:
-        """Every record up to the ends observed at the start. Raises NotFound, Unavailable.
+        """Yield every record up to the ends that the partitions have at the start.
 
-        `newest`: of each partition only so many of the last ones.
+        With `newest`, only so many of the last offsets of each partition. Raises NotFound when the topic does not
+        exist, and Unavailable.
         """
         async with self._client() as client:
             try:
@@ -58,7 +59,7 @@ class KafkaReader:
                         client.pause(each)
 
     async def end_offsets(self, topic: str) -> dict[TopicPartition, int]:
-        """Where a topic ends now. Raises NotFound, Unavailable."""
+        """Return the current ends of a topic's partitions. Raises NotFound and Unavailable."""
         async with self._client() as client:
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -68,7 +69,7 @@ class KafkaReader:
             return {TopicPartition(each.topic, each.partition): end for each, end in ends.items()}
 
     async def _more(self, client: CheckedConsumer, ends: Mapping[KafkaPartition, int]) -> list[Inbound]:
-        """The next records, or none when a partition was read to its end: a transaction ends with no record."""
+        """Return the next records, or none when a partition is read to its end: a transaction may end it."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout_s
         while loop.time() < until:
@@ -95,6 +96,7 @@ class KafkaReader:
             client_id="nightshift-reader",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            isolation_level="read_committed",
             fetch_max_wait_ms=_FETCH_WAIT_MS,
             request_timeout_ms=int(self._timeout_s * 1000),
         )
@@ -115,5 +117,5 @@ class KafkaReader:
     def _unavailable(self, error: BaseException) -> Unavailable:
         return Unavailable(
             f"the broker at {self._settings.kafka_bootstrap} does not answer: {error or type(error).__name__}",
-            hint="look at NIGHTSHIFT_KAFKA_BOOTSTRAP, and whether the broker runs",
+            hint="check NIGHTSHIFT_KAFKA_BOOTSTRAP, and that the broker runs",
         )

@@ -1,4 +1,4 @@
-"""How to get into the broker: our settings as FastStream's and as aiokafka's arguments."""
+"""The broker's credentials as FastStream's security objects."""
 
 import ssl
 from typing import Any
@@ -12,7 +12,7 @@ _MECHANISMS = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA
 
 
 def faststream_security(settings: KafkaSettings) -> BaseSecurity:
-    """The same credentials in FastStream's words."""
+    """Return the credentials of the settings as FastStream takes them."""
     arguments: dict[str, Any] = connection_arguments(settings)
     context: ssl.SSLContext | None = arguments.get("ssl_context")
     use_ssl = context is not None

@@ -118,7 +118,7 @@ class SandboxLost(_SandboxFact):
 
 
 class SandboxClosed(_SandboxFact):
-    """The sandbox was closed and costs nothing any more."""
+    """The sandbox was closed. It costs nothing from now on."""
 
     type: ClassVar[Literal["sandbox.closed"]] = "sandbox.closed"
     version: ClassVar[Literal[1]] = 1
@@ -142,7 +142,7 @@ class SandboxStalled(_SandboxFact):
     version: ClassVar[Literal[1]] = 1
 
     reason: Literal[
-        "slow",  # the provider or the restore has not finished yet
+        "slow",  # the provider, the restore or the sandbox has not answered yet
         "unavailable",  # the provider or the sandbox does not answer
         "refused",  # the provider refuses: a wrong key, an unknown template, a limit of the plan
         "restore_refused",  # the snapshot cannot be put into the sandbox

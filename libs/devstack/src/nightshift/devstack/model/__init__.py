@@ -1,1 +1,1 @@
-"""A Messages API server that answers from a scenario file instead of a model."""
+"""A server of the Messages API that answers from a scenario file instead of a model."""

@@ -15,16 +15,14 @@ from nightshift.devstack.ports import LOOPBACK
 
 
 def main() -> None:
-    """Read the scenario, then serve until told to stop."""
+    """Read the scenario and serve until a signal arrives."""
     parser = argparse.ArgumentParser(prog="python -m nightshift.devstack.model", description=__doc__)
-    parser.add_argument("--scenario", type=Path, help="scenario file; default: a small built-in one")
+    parser.add_argument("--scenario", type=Path, help="scenario file; default: the built-in scenario")
     parser.add_argument("--port", type=int, default=8787)
     parser.add_argument(
         "--request-log", type=Path, help="append every request to this file, one JSON object a line"
     )
-    parser.add_argument(
-        "--check", action="store_true", help="only read the scenario, and say what is wrong with it"
-    )
+    parser.add_argument("--check", action="store_true", help="only check the scenario and print its mistakes")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of scenario files")
     args = parser.parse_args()
     if args.schema:

@@ -1,4 +1,4 @@
-"""The answer to a request: as one message, and as the stream of events that tells the same."""
+"""Renders the answer to a request: as one message, or as the stream of events with the same content."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ ERROR_TYPES: Mapping[int, str] = {
 
 
 def error_body(status: int, message: str, *, error_type: str | None = None) -> dict[str, Any]:
-    """The body of a failed request; also the data of an `error` event."""
+    """Return the body of a failed request, which is also the data of an `error` event."""
     return {
         "type": "error",
         "error": {"type": error_type or ERROR_TYPES.get(status, "api_error"), "message": message},
@@ -32,7 +32,7 @@ def error_body(status: int, message: str, *, error_type: str | None = None) -> d
 
 
 def message_of(turn: Turn, conversation: Conversation) -> dict[str, Any]:
-    """The whole message. Ids are derived from the conversation: a retry gets the same."""
+    """Return the whole message. Its ids are derived from the conversation, so a retry gets the same ids."""
     content: list[dict[str, Any]] = []
     if turn.think is not None:
         content.append(
@@ -63,7 +63,7 @@ def message_of(turn: Turn, conversation: Conversation) -> dict[str, Any]:
 
 
 def stream_of(message: Mapping[str, Any], *, chunk: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The message as (event name, data), deltas of at most `chunk` characters."""
+    """Yield the message as (event name, data), with deltas of at most `chunk` characters."""
     usage = message["usage"]
     opening = {**message, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
     yield "message_start", {"type": "message_start", "message": opening}
@@ -80,7 +80,7 @@ def stream_of(message: Mapping[str, Any], *, chunk: int) -> Iterator[tuple[str, 
 
 
 def count_tokens(conversation: Conversation) -> int:
-    """An estimate of what the prompt takes."""
+    """Return an estimate of the prompt's tokens: four characters each."""
     prompt = {key: conversation.body.get(key) for key in ("system", "tools", "messages")}
     return _tokens(json.dumps(prompt))
 
@@ -115,7 +115,7 @@ def _tokens(text: str) -> int:
 
 
 def _usage(turn: Turn, conversation: Conversation, content: list[dict[str, Any]]) -> dict[str, Any]:
-    """An estimate, with a cache that behaves: after the first turn the prefix is read, and what is new is written."""
+    """Return the estimated usage. With cache marks, turns after the first read the old prefix and write the rest."""
     whole, body = count_tokens(conversation), conversation.body
     read = written = 0
     if '"cache_control"' in json.dumps(

@@ -1,6 +1,6 @@
-"""Which turn answers a request. All state is in the request, so that a retry, a restart and parallel builds work.
+"""Chooses the turn that answers a request, from the request alone, so retries, restarts and parallel builds work.
 
-Only failures that happen a counted number of times need memory; it is kept by the digest of the conversation.
+Only failures that happen a limited number of times are counted, by the digest of the conversation.
 """
 
 import re
@@ -8,39 +8,42 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nightshift.devstack.model.conversation import Conversation
-from nightshift.devstack.model.scenario import Match, Placed, Scenario, Turn
+from nightshift.devstack.model.scenario import Match, PositionedTurn, Scenario, Turn
 
 _SHOWN = 300
 
 
 class NoAnswer(Exception):
-    """No turn fits; the text says which were looked at and what they missed."""
+    """No turn fits. The text lists the turns that were tried and the condition that each of them failed."""
 
 
 class Chooser:
-    """Picks turns of one scenario."""
+    """Chooses turns of one scenario."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
-        self._placed = tuple(scenario.placed())
+        self._turns = tuple(scenario.positioned())
         self._used: dict[tuple[str, int], int] = {}
 
-    def choose(self, conversation: Conversation) -> Placed:
-        """The first turn of the file whose position and match fit, and which is not used up. Raises NoAnswer."""
+    def choose(self, conversation: Conversation) -> PositionedTurn:
+        """Return the first turn of the file whose position and match fit, and whose limit is not reached.
+
+        Raises NoAnswer when there is none.
+        """
         position, looked_at = conversation.assistant_turns, []
-        for placed in self._placed:
-            if placed.positions is not None and position not in placed.positions:
+        for chosen in self._turns:
+            if chosen.positions is not None and position not in chosen.positions:
                 continue
-            missed = _missed(placed.turn.match, conversation)
+            missed = _missed(chosen.turn.match, conversation)
             if missed is not None:
-                looked_at.append(f"{placed.label} {missed}")
+                looked_at.append(f"{chosen.label} {missed}")
                 continue
-            if not self._take(placed, conversation):
-                looked_at.append(f"{placed.label} was used up by this conversation")
+            if not self._take(chosen, conversation):
+                looked_at.append(f"{chosen.label} was used up by this conversation")
                 continue
-            return placed
+            return chosen
         seen = (
-            "; ".join(looked_at) or f"it has no turn for this position, only {len(self._placed)} turns in all"
+            "; ".join(looked_at) or f"it has no turn for this position, only {len(self._turns)} turns in all"
         )
         raise NoAnswer(
             f"scenario '{self._scenario.name}' has no answer after {position} assistant turns: {seen}. "
@@ -48,7 +51,7 @@ class Chooser:
         )
 
     def fill(self, turn: Turn, conversation: Conversation) -> Turn:
-        """The turn with its placeholders replaced. Raises NoAnswer when one that is used was not found."""
+        """Return the turn with its placeholders replaced. Raises NoAnswer when a pattern matches nothing."""
         patterns = {**self._scenario.capture, **turn.capture}
 
         def replace(found: "re.Match[str]") -> str:
@@ -73,18 +76,18 @@ class Chooser:
         calls = tuple(call.model_copy(update={"input": walk(call.input)}) for call in turn.calls)
         return turn.model_copy(update={"say": walk(turn.say), "think": walk(turn.think), "calls": calls})
 
-    def _take(self, placed: Placed, conversation: Conversation) -> bool:
-        if placed.turn.limit is None:
+    def _take(self, chosen: PositionedTurn, conversation: Conversation) -> bool:
+        if chosen.turn.limit is None:
             return True
-        key = (conversation.digest, placed.number)
-        if self._used.get(key, 0) >= placed.turn.limit:
+        key = (conversation.digest, chosen.number)
+        if self._used.get(key, 0) >= chosen.turn.limit:
             return False
         self._used[key] = self._used.get(key, 0) + 1
         return True
 
 
 def _captured(name: str, pattern: str, conversation: Conversation) -> str:
-    """The newest find: its first group, else the whole of it."""
+    """Return the last match: its first group, or the whole match when it has no group."""
     finds = list(re.finditer(pattern, f"{conversation.system}\n{conversation.text}", re.MULTILINE))
     if not finds:
         raise NoAnswer(f"placeholder {{{{{name}}}}}: nothing in the conversation matches {pattern!r}")
@@ -93,7 +96,7 @@ def _captured(name: str, pattern: str, conversation: Conversation) -> str:
 
 
 def _missed(match: Match | None, seen: Conversation) -> str | None:
-    """What does not hold, in words; none when all holds."""
+    """Return the first condition that fails, in words, or None when all hold."""
     if match is None:
         return None
     for field, value in match.model_dump(exclude_none=True).items():

@@ -1,4 +1,4 @@
-"""A request of the Messages API as the scenario sees it; and what the real API would refuse about it."""
+"""A request of the Messages API as the scenario sees it, and the checks that the real API makes."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ _MAX_BREAKPOINTS = 4
 
 
 class Invalid(Exception):
-    """The request breaks a rule of the API; the text is the message of the 400."""
+    """The request breaks a rule of the API. The text is the message of the 400 response."""
 
 
 @dataclass(frozen=True)
@@ -22,40 +22,40 @@ class Conversation:
 
     @property
     def messages(self) -> Sequence[Mapping[str, Any]]:
-        """The turns so far; the last is the user's."""
+        """The messages so far. The last one is from the user."""
         messages: Sequence[Mapping[str, Any]] = self.body["messages"]
         return messages
 
     @cached_property
     def assistant_turns(self) -> int:
-        """How many times the model has answered."""
+        """The number of messages from the model."""
         return sum(message["role"] == "assistant" for message in self.messages)
 
     @cached_property
     def digest(self) -> str:
-        """Tells one conversation from another, whatever else the request holds."""
+        """A hash of the system prompt and the messages, which identifies the conversation."""
         text = json.dumps([self.body.get("system"), self.messages], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
     def system(self) -> str:
-        """The system prompt's text."""
+        """The text of the system prompt."""
         system = self.body.get("system") or ""
         return system if isinstance(system, str) else "\n".join(_texts(system))
 
     @cached_property
     def text(self) -> str:
-        """Everything said, asked and answered."""
+        """The text of all messages, tool inputs and tool results."""
         return "\n".join(text for message in self.messages for text in _texts(blocks_of(message)))
 
     @cached_property
     def last_user(self) -> str:
-        """The newest user message, results included."""
+        """The text of the last user message, including tool results."""
         return "\n".join(_texts(blocks_of(self.messages[-1])))
 
     @cached_property
     def last_assistant(self) -> str:
-        """What the model answered last; empty at the start."""
+        """The text of the model's last message; empty before the first."""
         for message in reversed(self.messages):
             if message["role"] == "assistant":
                 return "\n".join(_texts(blocks_of(message)))
@@ -63,22 +63,22 @@ class Conversation:
 
     @cached_property
     def last_results(self) -> Sequence[Mapping[str, Any]]:
-        """The tool results of the newest user message."""
+        """The tool results of the last user message."""
         return [block for block in blocks_of(self.messages[-1]) if block.get("type") == "tool_result"]
 
     @cached_property
     def last_result(self) -> str:
-        """Their text, joined."""
+        """The text of the last tool results, joined by newlines."""
         return "\n".join(_texts(self.last_results))
 
     @property
     def tools(self) -> set[str]:
-        """The names of the tools on offer."""
+        """The names of the tools that the request offers."""
         return {str(tool.get("name")) for tool in self.body.get("tools") or ()}
 
 
 def blocks_of(message: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """A message's content as blocks, also when it was given as plain text."""
+    """Return the content of a message as blocks, also when it is plain text."""
     content = message["content"]
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
@@ -96,10 +96,9 @@ def _texts(blocks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def validate(body: Any) -> Conversation:
-    """Check what the real API checks and an agent loop can get wrong. Raises Invalid.
+    """Check a request body by those rules of the API that an agent loop can break. Raises Invalid.
 
-    Stricter than the real API in one thing: it joins neighbouring messages of one role, here they are refused, because
-    our loop never means to send them.
+    One rule is stricter: two neighbouring messages of one role are refused, which the real API joins.
     """
     if not isinstance(body, dict):
         raise Invalid("the body must be a JSON object")

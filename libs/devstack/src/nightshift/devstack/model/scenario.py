@@ -1,7 +1,7 @@
-"""The scenario file: what the scripted model answers, turn by turn, and how it misbehaves.
+"""The scenario file: what the scripted model answers, turn by turn, and which failures it produces.
 
-A turn that answers stands at a position: how many assistant turns the request already holds. A turn that fails
-(`status`, `cut_after`, …) stands before the next one that answers. See the member's README for the whole format.
+The position of a turn is the number of assistant messages that the request already holds. A turn that fails (`status`,
+`cut_after`, …) has the position of the next turn that answers. The README of nightshift-devstack has the whole format.
 """
 
 import json
@@ -79,7 +79,7 @@ class _Part(BaseModel):
 
 
 class Match(_Part):
-    """All that is given must hold. Texts are compared as they are, patterns anywhere and over lines."""
+    """Conditions on a request; all that are given must hold. Patterns may match anywhere, also across lines."""
 
     last_result_contains: str | None = None  # the newest tool results, joined
     last_result_lacks: str | None = None
@@ -116,7 +116,7 @@ class Call(_Part):
 
 
 class UsageOverride(_Part):
-    """Tokens to report in place of the estimate."""
+    """Token counts to report in place of the estimate."""
 
     input_tokens: Count | None = None
     output_tokens: Count | None = None
@@ -157,13 +157,13 @@ class Turn(_Part):
 
     @property
     def fails(self) -> bool:
-        """Whether no whole answer comes of it."""
+        """Whether the turn produces a failure instead of a whole answer."""
         faults = (self.status, self.cut_after, self.malformed_after, self.error_after)
         return any(fault is not None for fault in faults)
 
     @property
     def limit(self) -> int | None:
-        """How many requests with one and the same conversation it answers; none: all."""
+        """How many requests with the same conversation this turn answers; None means all."""
         if self.times is not None:
             return self.times
         return 1 if self.once or (self.once is None and self.fails) else None
@@ -183,7 +183,7 @@ class Turn(_Part):
 
 
 class Scenario(_Part):
-    """The whole file."""
+    """A whole scenario file."""
 
     name: str
     capture: dict[str, Pattern] = {}  # placeholder → pattern over the system prompt and the conversation
@@ -191,21 +191,21 @@ class Scenario(_Part):
 
     _lines: tuple[int, ...] = ()
 
-    def placed(self) -> "Iterator[Placed]":
-        """Every turn with the positions it stands for, in the order of the file."""
+    def positioned(self) -> "Iterator[PositionedTurn]":
+        """Yield every turn with its positions, in the order of the file."""
         position = 0
         for index, turn in enumerate(self.turns):
             line = self._lines[index] if index < len(self._lines) else None
             if turn.at == "any":
-                yield Placed(turn, index + 1, line, None)
+                yield PositionedTurn(turn, index + 1, line, None)
                 continue
             start = position if turn.at is None else turn.at
-            yield Placed(turn, index + 1, line, range(start, start + turn.repeat))
+            yield PositionedTurn(turn, index + 1, line, range(start, start + turn.repeat))
             position = start if turn.fails else start + turn.repeat
 
 
-class Placed:
-    """A turn, its number and line in the file, and its positions (none: any)."""
+class PositionedTurn:
+    """A turn with its number and line in the file, and its positions; None means any position."""
 
     def __init__(self, turn: Turn, number: int, line: int | None, positions: range | None) -> None:
         self.turn = turn
@@ -215,13 +215,13 @@ class Placed:
 
     @property
     def label(self) -> str:
-        """For messages: number, name, line."""
+        """The number, name and line, for messages."""
         name = f" '{self.turn.name}'" if self.turn.name else ""
         return f"turn {self.number}{name}" + (f" (line {self.line})" if self.line else "")
 
 
 def load_scenario(path: Path | None) -> Scenario:
-    """Read a scenario file; none: the small one that is built in. Raises BadScenario."""
+    """Read a scenario file, or the built-in scenario when `path` is None. Raises BadScenario."""
     if path is None:
         return parse_scenario(
             (files(__package__) / "default.yaml").read_text(encoding="utf-8"), source="the built-in scenario"
@@ -237,7 +237,7 @@ def load_scenario(path: Path | None) -> Scenario:
 
 
 def parse_scenario(text: str, *, source: str = "scenario") -> Scenario:
-    """Read a scenario. Raises BadScenario that names turn, line and field of everything wrong."""
+    """Parse a scenario. Raises BadScenario, whose message names turn, line and field of each mistake."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         value = yaml.safe_load(text)
@@ -253,7 +253,7 @@ def parse_scenario(text: str, *, source: str = "scenario") -> Scenario:
     except ValidationError as error:
         faults = "; ".join(_fault(detail["loc"], detail["msg"], lines) for detail in error.errors())
         raise BadScenario(
-            f"{source}: {faults}", hint="the format is told in the README of nightshift-devstack"
+            f"{source}: {faults}", hint="the README of nightshift-devstack describes the format"
         ) from error
     scenario._lines = lines
     return scenario
@@ -267,7 +267,7 @@ def _turn_lines(root: yaml.Node | None) -> Iterator[int]:
 
 
 def _given_twice(root: yaml.Node | None) -> Iterator[tuple[str, int]]:
-    """Names and lines. YAML's reader takes the last one and says nothing."""
+    """Yield keys that a mapping has twice, with their lines. YAML's reader keeps the last one silently."""
     waiting, known = [root], set[int]()
     while waiting:
         node = waiting.pop()

@@ -10,7 +10,7 @@ from nightshift.devstack.model.answer import count_tokens, error_body, message_o
 from nightshift.devstack.model.choice import Chooser, NoAnswer
 from nightshift.devstack.model.conversation import Conversation, Invalid, validate
 from nightshift.devstack.model.request_log import RequestLog
-from nightshift.devstack.model.scenario import Placed, Scenario, Turn
+from nightshift.devstack.model.scenario import PositionedTurn, Scenario, Turn
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -19,7 +19,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 @dataclass
 class _Failure(Exception):
-    """A request that ends with an error status."""
+    """A request that ends with an error status; rendered by `_Request.fail`."""
 
     status: int
     message: str
@@ -37,7 +37,7 @@ class ModelServer:
         self._requests = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one HTTP request."""
         self._requests += 1
         request = _Request(scope, await _read(receive), f"req_{self._requests:012d}", send)
         try:
@@ -61,36 +61,36 @@ class ModelServer:
 
     async def _messages(self, request: "_Request") -> None:
         conversation = request.conversation()
-        placed, turn = self._choose(conversation)
+        chosen, turn = self._choose(conversation)
         await asyncio.sleep(turn.delay)
         if turn.status is not None:
             raise _Failure(
                 turn.status,
-                turn.message or f"the scenario says so ({placed.label})",
+                turn.message or f"the scenario says so ({chosen.label})",
                 turn.error_type,
                 turn.retry_after,
-                placed.label,
+                chosen.label,
             )
         message = message_of(turn, conversation)
-        self._note(request, 200, placed.label)
+        self._note(request, 200, chosen.label)
         if conversation.body.get("stream"):
             await request.stream(_events(message, turn), pause=turn.pause, whole=turn.cut_after is None)
         else:
             await request.answer_with_fault(message, turn)
 
-    def _choose(self, conversation: Conversation) -> tuple[Placed, Turn]:
+    def _choose(self, conversation: Conversation) -> tuple[PositionedTurn, Turn]:
         try:
-            placed = self._chooser.choose(conversation)
-            turn = self._chooser.fill(placed.turn, conversation)
+            chosen = self._chooser.choose(conversation)
+            turn = self._chooser.fill(chosen.turn, conversation)
         except NoAnswer as error:
             raise _Failure(400, str(error)) from None
         unknown = {call.tool for call in turn.calls} - conversation.tools
         if unknown:
             offered = ", ".join(sorted(conversation.tools)) or "none"
             raise _Failure(
-                400, f"{placed.label} calls {', '.join(sorted(unknown))}; tools on offer: {offered}"
+                400, f"{chosen.label} calls {', '.join(sorted(unknown))}; tools on offer: {offered}"
             )
-        return placed, turn
+        return chosen, turn
 
     def _note(self, request: "_Request", status: int, turn: str | None) -> None:
         if request.method == "POST":
@@ -98,7 +98,7 @@ class ModelServer:
 
 
 def _events(message: Message, turn: Turn) -> Iterable[bytes]:
-    """The stream's events as bytes, with the turn's fault in its place."""
+    """Yield the events of the stream as bytes, and the turn's failure where it belongs."""
     for index, (name, data) in enumerate(stream_of(message, chunk=turn.chunk)):
         if index == turn.cut_after:
             return
@@ -117,7 +117,7 @@ def _event(name: str, data: Message) -> bytes:
 
 
 class _Request:
-    """One HTTP request and the way to answer it."""
+    """One HTTP request, and the methods that answer it."""
 
     def __init__(self, scope: Message, body: bytes, number: str, send: Send) -> None:
         self.method: str = scope["method"]
@@ -128,7 +128,7 @@ class _Request:
         self._send = send
 
     def conversation(self, *, counting: bool = False) -> Conversation:
-        """The validated body. Raises _Failure 400 or 401."""
+        """Return the validated body. Raises _Failure with status 400 or 401."""
         if not (
             self._headers.get("x-api-key") or self._headers.get("authorization", "").startswith("Bearer ")
         ):
@@ -146,12 +146,12 @@ class _Request:
             raise _Failure(400, "The request body is not valid JSON") from None
 
     async def answer(self, status: int, value: Any, *, headers: Iterable[tuple[str, str]] = ()) -> None:
-        """A whole JSON answer."""
+        """Send a JSON response."""
         await self._start(status, [("content-type", "application/json"), *headers])
         await self._send({"type": "http.response.body", "body": json.dumps(value).encode()})
 
     async def answer_with_fault(self, message: Message, turn: Turn) -> None:
-        """A JSON answer that may be cut, broken, or an error in place of one."""
+        """Send a JSON response that is cut or malformed as the turn says. Raises _Failure for `error_after`."""
         if turn.error_after is not None:
             raise _Failure(529, turn.message or "Overloaded", turn.error_type)
         body = json.dumps(message).encode()
@@ -166,7 +166,7 @@ class _Request:
         await self._send({"type": "http.response.body", "body": body})
 
     async def stream(self, events: Iterable[bytes], *, pause: float, whole: bool) -> None:
-        """Server-sent events. Not `whole`: the connection is closed in the middle of the body."""
+        """Send server-sent events. Unless `whole`, close the connection in the middle of the body."""
         await self._start(
             200, [("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache")]
         )
@@ -176,7 +176,7 @@ class _Request:
             await self._send({"type": "http.response.body", "body": b""})
 
     async def fail(self, failure: _Failure) -> None:
-        """An error answer in the API's form."""
+        """Send an error response in the format of the API."""
         value = error_body(failure.status, failure.message, error_type=failure.error_type)
         wait = [] if failure.retry_after is None else [("retry-after", f"{failure.retry_after:g}")]
         await self.answer(failure.status, {**value, "request_id": self._number}, headers=wait)

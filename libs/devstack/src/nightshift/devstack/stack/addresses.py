@@ -1,4 +1,4 @@
-"""Where everything answers, ours or somebody else's, and what that means for a service's environment."""
+"""The addresses of all parts, started or given, and the environment variables that services get for them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from nightshift.devstack.parts.postgres import PostgresAddress
 from nightshift.devstack.parts.s3 import DEFAULT_BUCKET, S3Address
 from nightshift.devstack.stack.plan import SERVICES, Plan
 
-#: Who saves or restores snapshots, and so needs their key.
+#: The services that save or restore snapshots, and so need the key.
 _KEEPS_SNAPSHOTS = frozenset({"sandbox_gateway", "snapshotter"})
-#: What the scripted model takes for a key; any would do.
+#: The key sent to the scripted model, which accepts any.
 _SCRIPTED_KEY = "scripted"
 
 
 @dataclass(slots=True)
 class Addresses:
-    """None: neither started nor given."""
+    """The addresses known so far; None for a part that is neither started nor given."""
 
     postgres: PostgresAddress | str | None = None  # a string: a given DSN, the same for every role
     kafka: KafkaAddress | None = None
@@ -26,14 +26,14 @@ class Addresses:
     snapshot_key: str | None = None  # of this home; none: the environment has one
 
     def dsn(self, role: str = "postgres") -> str | None:
-        """The log's address for a role."""
+        """Return the event log's DSN for a role, or None without a database."""
         if isinstance(self.postgres, PostgresAddress):
             return self.postgres.dsn(role)
         return self.postgres
 
 
 def given_addresses(plan: Plan) -> Addresses:
-    """What is somebody else's, from flags and environment."""
+    """Return the given addresses, from flags and environment. Raises BadPlan when a number in them is none."""
     given, environ = plan.given, plan.environ
     found = Addresses(postgres=given.postgres, model=given.model)
     if given.kafka is not None:
@@ -56,12 +56,12 @@ def given_addresses(plan: Plan) -> Addresses:
 
 
 def needs_snapshot_key(plan: Plan) -> bool:
-    """Whether a service of ours needs the key of this home's snapshots: the environment has none."""
+    """Return whether a planned service needs this home's snapshot key, because the environment has none."""
     return bool(_KEEPS_SNAPSHOTS & set(plan.services)) and not plan.environ.get("NIGHTSHIFT_SNAPSHOT_KEY")
 
 
 def service_environment(plan: Plan, found: Addresses, service: str) -> dict[str, str]:
-    """The whole environment of a service's process: ours, with the stack's addresses over it."""
+    """Return the environment of a service's process: this process's own, overridden by the stack's addresses."""
     env = {**plan.environ, **kafka_environment(found), "NIGHTSHIFT_HOME": str(plan.home)}
     dsn = found.dsn(SERVICES[service])
     if dsn is not None:
@@ -80,12 +80,12 @@ def service_environment(plan: Plan, found: Addresses, service: str) -> dict[str,
         env["ANTHROPIC_BASE_URL"] = found.model
         env.setdefault("ANTHROPIC_API_KEY", _SCRIPTED_KEY)
     if plan.starts("model"):
-        env["ANTHROPIC_API_KEY"] = _SCRIPTED_KEY  # a real key has no business with the scripted model
+        env["ANTHROPIC_API_KEY"] = _SCRIPTED_KEY  # never send a real key to the scripted model
     return env
 
 
 def kafka_environment(found: Addresses) -> dict[str, str]:
-    """How to reach the broker, and what it can and cannot do."""
+    """Return the variables for the broker's address and abilities."""
     if found.kafka is None:
         return {}
     env = {
@@ -93,7 +93,7 @@ def kafka_environment(found: Addresses) -> dict[str, str]:
         "NIGHTSHIFT_KAFKA_IDEMPOTENCE": str(found.kafka.idempotence).lower(),
         "NIGHTSHIFT_KAFKA_ADAPTIVE_FETCH": str(found.kafka.adaptive_fetch).lower(),
     }
-    if found.kafka.embedded:  # it forgets its topics when it dies: the relay makes them again too
+    if found.kafka.embedded:  # it loses its topics when it dies: the relay creates them again too
         env |= {
             "NIGHTSHIFT_RELAY_CREATE_TOPICS": "true",
             "NIGHTSHIFT_RELAY_TOPIC_PARTITIONS": str(found.kafka.partitions),

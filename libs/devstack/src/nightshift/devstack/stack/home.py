@@ -1,4 +1,4 @@
-"""The folder of a stack: who holds it, what runs there, and what is remembered between runs."""
+"""The folder of a stack: its lock, the state of what runs, and the ports and keys that are kept between runs."""
 
 import contextlib
 import fcntl
@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import psutil
 
-from nightshift.devstack.errors import HomeInUse, PlaceUnusable
+from nightshift.devstack.errors import DirectoryUnusable, HomeInUse
 
 _LOCK, _STACK, _PORTS = "stack.lock", "stack.json", "ports.json"
 _SNAPSHOT_KEY = "snapshot.key"
@@ -19,7 +19,10 @@ _SNAPSHOT_KEY = "snapshot.key"
 
 @contextlib.contextmanager
 def hold(home: Path) -> Iterator[None]:
-    """Own this home while inside. The kernel drops the lock when we die, so a stale one cannot be."""
+    """Hold the lock of this home. Raises HomeInUse when another process holds it, DirectoryUnusable without access.
+
+    The kernel releases the lock when the process dies, so no stale lock can exist.
+    """
     with _opened(home) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -31,7 +34,7 @@ def hold(home: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
-        (home / _STACK).unlink(missing_ok=True)  # of a stack that was killed
+        (home / _STACK).unlink(missing_ok=True)  # left by a stack that was killed
         try:
             yield
         finally:
@@ -43,14 +46,14 @@ def _opened(home: Path) -> TextIO:
         home.mkdir(parents=True, exist_ok=True)
         return (home / _LOCK).open("a+", encoding="utf-8")
     except OSError as error:
-        raise PlaceUnusable(
+        raise DirectoryUnusable(
             f"{home} cannot be the folder of a stack: {error.strerror}",
             hint="choose another folder with --home",
         ) from error
 
 
 def is_held(home: Path) -> bool:
-    """Whether a stack runs on this home."""
+    """Return whether a process holds the lock of this home."""
     try:
         with (home / _LOCK).open(encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -62,37 +65,37 @@ def is_held(home: Path) -> bool:
 
 
 def write_stack(home: Path, stack: Mapping[str, Any]) -> None:
-    """Tell others what runs here. It may hold a password of a given address: for the owner's eyes only."""
+    """Write the state for `ps` and scripts. Only the owner may read it: a given address may hold a password."""
     write_json(home / _STACK, stack)
 
 
 def read_stack(home: Path) -> dict[str, Any] | None:
-    """What runs here; none when no stack runs, or it is not ready yet."""
+    """Return the state that `write_stack` wrote, or None when no stack runs or it is not ready yet."""
     if not is_held(home):
         return None
     try:
-        told: dict[str, Any] = json.loads((home / _STACK).read_text(encoding="utf-8"))
+        written: dict[str, Any] = json.loads((home / _STACK).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return told
+    return written
 
 
 def remember_ports(home: Path, ports: Mapping[str, int]) -> None:
-    """Keep them for the next run, so that a client's saved address stays right."""
+    """Save the ports for the next run, so that an address that a client saved stays valid."""
     write_json(home / _PORTS, ports)
 
 
 def remembered_ports(home: Path) -> dict[str, int]:
-    """The ports of the last run."""
+    """Return the ports of the last run by part; empty when there was none."""
     try:
-        told = json.loads((home / _PORTS).read_text(encoding="utf-8"))
+        written = json.loads((home / _PORTS).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
-    return {str(part): int(port) for part, port in told.items()}
+    return {str(part): int(port) for part, port in written.items()}
 
 
 def snapshot_key(home: Path) -> str:
-    """The key of this home's snapshots: drawn once, for the owner's eyes only. Call it while holding the home."""
+    """Return the key of this home's snapshots. Creates it at the first call. Call it while holding the home."""
     path = home / _SNAPSHOT_KEY
     with contextlib.suppress(FileNotFoundError):
         if known := path.read_text(encoding="utf-8").strip():
@@ -103,7 +106,7 @@ def snapshot_key(home: Path) -> str:
 
 
 def holder(home: Path) -> int | None:
-    """The process that holds this home, or held it last; none when it cannot be told."""
+    """Return the id of the process that holds this home or held it last, or None when the file has none."""
     try:
         return int((home / _LOCK).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -111,7 +114,7 @@ def holder(home: Path) -> int | None:
 
 
 def lives(pid: int) -> bool:
-    """Whether this process runs; one that ended and was not waited for does not."""
+    """Return whether this process runs. A zombie does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -124,7 +127,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    """Whole or not at all: a reader never sees half of it."""
+    """Write to a new file and rename it, so that a reader never sees half of it."""
     new = path.with_suffix(".new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

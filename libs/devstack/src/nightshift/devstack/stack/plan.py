@@ -1,4 +1,4 @@
-"""What a stack consists of: which parts we start, which are somebody else's, which services and how many of each."""
+"""Decides what a stack consists of: the parts to start, the given ones, and the services with their replicas."""
 
 import importlib.util
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from nightshift.devstack.stack.broker_renewal import DEFAULT_LIMIT_MB
 
 PARTS = ("postgres", "kafka", "s3", "model")
 
-#: Module, and the database role it runs as. In the order they are started and told of.
+#: Module → the database role it runs as, in the order of start and display.
 SERVICES: Mapping[str, str] = {
     "relay": "nightshift_relay",
     "orchestrator": "nightshift_orchestrator",
@@ -21,11 +21,13 @@ SERVICES: Mapping[str, str] = {
 }
 _NEEDED = ("postgres", "kafka", "s3")
 _LAST_PORT = 65_535
+#: The variable with the megabytes at which the embedded broker is restarted.
+_BROKER_MEMORY = "NIGHTSHIFT_BROKER_MEMORY_MB"
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """Addresses of real parts. What is given is used and not started."""
+    """Addresses of parts that run already. The stack uses them and starts none of its own."""
 
     postgres: str | None = None  # a DSN
     kafka: str | None = None  # bootstrap servers
@@ -35,7 +37,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`ports`: part → port asked for by number; others keep the port of the last run, or draw one.
+    """What to start. `ports` holds the ports asked for by number; other parts keep the last run's port or draw one.
 
     `broker_memory_mb` is the resident memory at which the embedded broker is restarted.
     """
@@ -51,7 +53,7 @@ class Plan:
     topics: Topics = field(default_factory=Topics)
 
     def starts(self, part: str) -> bool:
-        """Whether this part is a child of ours."""
+        """Return whether the stack starts this part, rather than using a given one."""
         return part in self.parts and getattr(self.given, part) is None
 
 
@@ -65,7 +67,7 @@ def make_plan(
     ports: Mapping[str, int] | None = None,
     scenario: Path | None = None,
 ) -> Plan:
-    """Put together what the flags and the environment say. Raises BadPlan."""
+    """Combine flags and environment into a plan. Raises BadPlan when they contradict each other."""
     asked = {name.strip().replace("-", "_") for name in only} - {""}
     counts = {name.replace("-", "_"): count for name, count in (replicas or {}).items()}
     _refuse_unknown(asked | set(counts))
@@ -82,7 +84,7 @@ def make_plan(
         ports={part: port for part, port in (ports or {}).items() if port},
         scenario=scenario,
         environ=environ,
-        broker_memory_mb=_megabytes(environ, "NIGHTSHIFT_BROKER_MEMORY_MB"),
+        broker_memory_mb=_megabytes(environ),
         topics=Topics(prefix=environ.get("NIGHTSHIFT_TOPIC_PREFIX") or Topics().prefix),
     )
     _check_needs(plan)
@@ -90,30 +92,30 @@ def make_plan(
 
 
 def service_name(module: str) -> str:
-    """What people and other systems call it: `sandbox-gateway`, whose module is `sandbox_gateway`."""
+    """Return the public name of a service: `sandbox-gateway` for the module `sandbox_gateway`."""
     return module.replace("_", "-")
 
 
 def is_installed(service: str) -> bool:
-    """Whether the service can be run as a module."""
+    """Return whether the service is installed and can be run as a module."""
     module = f"nightshift.{service}"
     return importlib.util.find_spec(module) is not None and (
         importlib.util.find_spec(f"{module}.__main__") is not None
     )
 
 
-def _megabytes(environ: Mapping[str, str], name: str) -> float:
-    value = environ.get(name, "").strip() or DEFAULT_LIMIT_MB
+def _megabytes(environ: Mapping[str, str]) -> float:
+    value = environ.get(_BROKER_MEMORY, "").strip() or DEFAULT_LIMIT_MB
     try:
         if (number := float(value)) > 0:
             return number
     except ValueError:
         pass
-    raise BadPlan(f"{name}={value} is not a number above 0", hint="give megabytes, such as 64")
+    raise BadPlan(f"{_BROKER_MEMORY}={value} is not a number above 0", hint="give megabytes, such as 64")
 
 
 def _complete(given: Given, environ: Mapping[str, str], scenario: Path | None) -> Given:
-    """A flag wins over the environment; a scenario asks for the scripted model, key or not."""
+    """Fill in addresses from the environment. A flag wins; a scenario selects the scripted model, even with a key."""
     model = given.model
     if model is None and scenario is None and environ.get("ANTHROPIC_API_KEY"):
         model = environ.get("ANTHROPIC_BASE_URL") or "https://api.anthropic.com"

@@ -1,13 +1,13 @@
-"""What must be done on a fresh PostgreSQL before a service may start: the log's database and schema.
+"""Prepares a fresh PostgreSQL for the services: the database and schema of the event log.
 
-Clients are imported when used, which is after the servers were started: half a second of a start.
+The clients are imported on use, after the servers were started: the import takes half a second.
 """
 
 from nightshift.devstack.parts.postgres import DATABASE, PostgresAddress
 
 
 async def create_database(server: PostgresAddress) -> None:
-    """Make the log's database on a new cluster."""
+    """Create the event log's database when it does not exist."""
     import asyncpg  # noqa: PLC0415 - see above
 
     connection = await asyncpg.connect(server.admin_dsn)
@@ -20,7 +20,7 @@ async def create_database(server: PostgresAddress) -> None:
 
 
 async def migrate_log(dsn: str) -> None:
-    """Bring the log's schema to this release: the work of `nightshift db migrate`."""
+    """Apply the migrations of this release, as `nightshift db migrate` does."""
     from nightshift.eventlog.migrate import migrate  # noqa: PLC0415 - see above
 
     await migrate(dsn)

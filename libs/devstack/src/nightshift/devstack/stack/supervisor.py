@@ -1,4 +1,4 @@
-"""Starts a planned stack, keeps every child of it alive, and stops all of it in order."""
+"""Starts the parts and services of a plan, restarts those that exit, and stops all of them in order."""
 
 import asyncio
 import contextlib
@@ -19,14 +19,15 @@ from nightshift.devstack.stack.broker_renewal import read_unreplaceable, residen
 from nightshift.devstack.stack.plan import PARTS, Plan, service_name
 from nightshift.devstack.stack.restarts import Exit, RestartRecord, last_words
 from nightshift.devstack.stack.units import Part, ServiceReplica
+from nightshift.eventlog.backoff import Backoff, RetryDelay
 
-_FIRST_DELAY, _LONGEST_DELAY = 0.1, 10.0
-_MEMORY_LOOK_SECONDS, _REFILL_SECONDS = 5.0, 30.0
+_RESTARTS = Backoff(first_s=0.1, cap_s=10.0)
+_MEMORY_LOOK_SECONDS, _REFILL_SECONDS = 2.0, 8.0
 _STEADY_SECONDS = 30.0  # a process that ran this long restarts with the shortest delay
 
 
 class Stack:
-    """One running stack. Use as: `await start()`, `describe()`, and `await stop()` whatever happened."""
+    """One running stack. Call `await start()` first, and `await stop()` in any case, also after an error."""
 
     def __init__(
         self,
@@ -36,10 +37,10 @@ class Stack:
         load_clients: Callable[[], None],
         apply_topics: Callable[[KafkaAddress], Awaitable[None]],
     ) -> None:
-        """`say` takes a line for a person.
+        """`say` shows a line to a person.
 
-        `load_clients` imports what migration and topics need, in a thread while the servers boot. `apply_topics` makes
-        the topics, also on a broker that came back empty.
+        `load_clients` imports the modules that `apply_topics` and the migration need; it runs in a thread while the
+        servers start. `apply_topics` creates the topics, also on a broker that came back empty.
         """
         self._plan = plan
         self._load_clients = load_clients
@@ -59,7 +60,7 @@ class Stack:
         self._fork_server = ForkServer(modules, self._log_dir / "fork-server.log")
 
     async def start(self) -> None:
-        """Start parts, prepare them, start services. Raises DevstackError; call `stop` then too."""
+        """Start the parts, migrate the database, create the topics, and start the services. Raises DevstackError."""
         adopt_orphans()
         if self._plan.services:
             self._fork_server.begin()
@@ -91,17 +92,17 @@ class Stack:
         }
         await _all(*(self._launch(one.name, one) for replicas in self._services.values() for one in replicas))
         self._ready = True
-        self._tell()
+        self._write_state()
 
     def describe(self) -> dict[str, Any]:
-        """What runs where. A part that is somebody else's has no pid."""
-        found, told = self._found, {"home": str(self._plan.home)}  # type: tuple[Any, dict[str, Any]]
+        """Return the addresses and process ids of all parts and services. A given part has the process id None."""
+        found, state = self._found, {"home": str(self._plan.home)}  # type: tuple[Any, dict[str, Any]]
         if found.postgres is not None:
-            told["postgres"] = {"dsn": found.dsn(), "pid": self._pid("postgres")}
+            state["postgres"] = {"dsn": found.dsn(), "pid": self._pid("postgres")}
         if found.kafka is not None:
-            told["kafka"] = {"bootstrap": found.kafka.bootstrap, "pid": self._pid("kafka")}
+            state["kafka"] = {"bootstrap": found.kafka.bootstrap, "pid": self._pid("kafka")}
         if found.s3 is not None:
-            told["s3"] = {
+            state["s3"] = {
                 "endpoint": found.s3.endpoint,
                 "bucket": found.s3.bucket,
                 "access_key": found.s3.access_key,
@@ -110,15 +111,15 @@ class Stack:
                 "pid": self._pid("s3"),
             }
         if found.model is not None:
-            told["model"] = {"base_url": found.model, "pid": self._pid("model")}
-        told["services"] = {
+            state["model"] = {"base_url": found.model, "pid": self._pid("model")}
+        state["services"] = {
             service_name(name): [{"pid": one.pid} for one in replicas]
             for name, replicas in self._services.items()
         }
-        return told
+        return state
 
     async def stop(self) -> None:
-        """End everything: services first, so that they can drain, then what they stand on."""
+        """Stop the services first, so that they can drain, and then the parts."""
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
@@ -129,7 +130,7 @@ class Stack:
         await asyncio.gather(*(part.stop() for part in self._parts.values()))
 
     def kill(self) -> None:
-        """End everything now: for somebody who asked twice."""
+        """Send SIGKILL to every process: a person interrupted a second time."""
         for unit in [*self._parts.values(), *(one for all_ in self._services.values() for one in all_)]:
             with contextlib.suppress(RuntimeError):  # not started yet
                 unit.child.signal(signal.SIGKILL)
@@ -151,7 +152,7 @@ class Stack:
         return {name: makers[name]() for name in PARTS if plan.starts(name)}
 
     async def _clients(self) -> None:
-        """Return once they are loaded; whoever comes first starts that."""
+        """Return once the client modules are loaded. The first call starts loading them."""
         if self._loaded is None:
             self._loaded = asyncio.ensure_future(asyncio.to_thread(self._load_clients))
         await asyncio.shield(self._loaded)
@@ -226,7 +227,7 @@ class Stack:
         *,
         restarted: Callable[[], Awaitable[None]] | None = None,
     ) -> Any:
-        """Start it and keep it alive from now on. `restarted` runs after each later start."""
+        """Start a part or service, and restart it from then on. `restarted` runs after each restart."""
         address = await unit.start()
         self._keepers.append(asyncio.create_task(self._keep(name, unit, restarted)))
         return address
@@ -234,13 +235,13 @@ class Stack:
     async def _keep(
         self, name: str, unit: Part | ServiceReplica, restarted: Callable[[], Awaitable[None]] | None
     ) -> None:
-        """Restart it whenever it exits, with growing delays, and record each exit for `ps` and `doctor`."""
-        delay = _FIRST_DELAY
+        """Restart a part or service whenever it exits, with growing delays, and record each exit."""
+        delay = RetryDelay(_RESTARTS, lambda: 1.0)
         while True:
             child, since = unit.child, time.monotonic()
             code = await child.wait()
             if time.monotonic() - since > _STEADY_SECONDS:
-                delay = _FIRST_DELAY
+                delay.reset()
             if child.pid in self._renewed:
                 limit = self._plan.broker_memory_mb
                 self._say(
@@ -249,23 +250,24 @@ class Stack:
             else:
                 self._restarts.note(name, Exit(datetime.now(UTC), code, last_words(child.log_tail(1))))
                 self._say(f"{child.spec.name} (process {child.pid}) {_how_it_ended(code)}; starting it again")
+            wait_s = delay.after_failure()
             while True:
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, _LONGEST_DELAY)
+                await asyncio.sleep(wait_s)
                 try:
                     if unit.child.poll() is not None:
                         await unit.start()
                     if restarted is not None:
                         await restarted()
-                    self._tell()
+                    self._write_state()
                 except Exception as error:  # noqa: BLE001 - whatever it was, it is reported and tried again
                     self._restarts.note(name, _failed_start(error))
-                    self._say(f"{child.spec.name} cannot be started: {error}; trying again in {delay:g} s")
+                    wait_s = delay.after_failure()
+                    self._say(f"{child.spec.name} cannot be started: {error}; trying again in {wait_s:g} s")
                 else:
                     break
             self._say(f"{child.spec.name} runs again (process {unit.pid})")
 
-    def _tell(self) -> None:
+    def _write_state(self) -> None:
         if self._ready:
             home.write_stack(self._plan.home, self.describe())
 
@@ -289,12 +291,12 @@ def _how_it_ended(code: int) -> str:
 
 
 async def _all(*work: Coroutine[Any, Any, Any]) -> None:
-    """Do it side by side; when one fails the others are cancelled and its error is raised as it is."""
+    """Run the coroutines at once. When one fails, cancel the others and raise its error without a group."""
     try:
         async with asyncio.TaskGroup() as group:
             for one in work:
                 group.create_task(one)
-    # No `except*`: what is raised in one comes out within a group again, on Python before 3.11.4.
+    # No `except*`: before Python 3.11.4 an error raised in one is wrapped in a group again.
     except ExceptionGroup as failed:
         first: Exception = failed
         while isinstance(first, ExceptionGroup):

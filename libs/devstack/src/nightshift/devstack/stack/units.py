@@ -1,4 +1,4 @@
-"""What the supervisor keeps alive: a part, or one replica of a service. Each can be started again and again."""
+"""The units that the supervisor starts and restarts: a part, or one replica of a service."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from nightshift.devstack.parts.ready import start_ready
 from nightshift.devstack.ports import LOOPBACK
 from nightshift.devstack.stack.plan import service_name
 
-#: A service drains first; the stack waits this long, then kills.
+#: Seconds that a service may take to drain before it is killed.
 DRAIN_SECONDS = 8.0
 
 
@@ -32,7 +32,7 @@ class Part(Protocol):
 
 
 class ServiceReplica:
-    """One process of a service, ready when its health server says so. Its health port is drawn anew each time."""
+    """One process of a service. It is ready when its health server answers 200; each start draws a new health port."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class ServiceReplica:
         name = service_name(name)
         self.name = name if replica == 0 else f"{name} #{replica + 1}"
         self._log = log_dir / (f"{name}.log" if replica == 0 else f"{name}-{replica + 1}.log")
-        # It is started again only when it is dead, so nobody else has its name: not on another home either.
+        # The supervisor restarts a replica only after it exited, so instance names are unique, across homes too.
         place = sha256(os.fsencode(f"{socket.gethostname()}:{log_dir.absolute()}")).hexdigest()[:12]
         self._env = {**env, "NIGHTSHIFT_INSTANCE": f"{name}-{replica + 1}@{place}"}
         self._launch = launch
@@ -57,29 +57,29 @@ class ServiceReplica:
 
     @property
     def child(self) -> Child:
-        """The running process."""
+        """The running process. Raises RuntimeError before the first start."""
         if self._child is None:
             raise RuntimeError(f"{self.name} is not started")
         return self._child
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self.child.pid
 
     @property
     def port(self) -> int:
-        """No port that anybody has to know."""
+        """Always 0: no client connects to a service by its port."""
         return 0
 
     async def start(self) -> None:
-        """Start it and wait until it is ready."""
+        """Start the process and wait until it is ready. Raises PartFailed when it exits or takes too long."""
         self._child, _ = await start_ready(
             self._spec, _is_ready, port=0, timeout=self._timeout, launch=self._launch
         )
 
     async def stop(self) -> None:
-        """Let it drain, then end it."""
+        """Send SIGTERM so that it drains, and SIGKILL when it takes too long."""
         if self._child is not None:
             await self._child.stop(patience=DRAIN_SECONDS + 2)
 

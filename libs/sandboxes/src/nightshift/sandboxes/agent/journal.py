@@ -21,7 +21,7 @@ from typing import Any
 
 from .wire import Refusal
 
-#: The file begins with this much room, so that a full disk does not keep a call from being recorded.
+#: Bytes that a journal on a disk reserves, so that a full disk does not keep a call from being recorded.
 _ROOM = 128 * 1024
 #: The byte that is locked while a record is added. Each call has a byte of its own, far beyond it.
 _APPEND_LOCK = 0
@@ -30,10 +30,14 @@ _SETLK, _SETLKW = 37, 38
 
 
 class Journal:
-    """Opens the file anew for each operation. `path` may be `/proc/self/fd/N` of a file without a name."""
+    """Opens the file anew for each operation. `path` may be `/proc/self/fd/N` of a file without a name.
 
-    def __init__(self, path: str) -> None:
+    `room` is the number of bytes that `create` reserves.
+    """
+
+    def __init__(self, path: str, room: int = _ROOM) -> None:
         self._path = path
+        self._room = room
 
     def create(self, generation: str) -> None:
         """Write the first line unless there is one."""
@@ -41,7 +45,7 @@ class Journal:
             if self._generation(handle) is None:
                 head = {"generation": generation, "inode": os.fstat(handle).st_ino}
                 os.ftruncate(handle, 0)
-                os.pwrite(handle, (json.dumps(head) + "\n").encode("ascii").ljust(_ROOM, b"\0"), 0)
+                os.pwrite(handle, (json.dumps(head) + "\n").encode("ascii").ljust(self._room, b"\0"), 0)
 
     def generation(self) -> str | None:
         """The generation in the first line. Returns None when the journal is missing, cut, or a copy."""
@@ -66,12 +70,15 @@ class Journal:
 
     def find(self, call_id: str, kind: str) -> Any:
         """The value of the call's first whole record of this kind. Returns None when there is none."""
-        prefix = f"{call_id} {kind} ".encode("ascii")
+        prefix = f"\n{call_id} {kind} ".encode("ascii")
         with self._open() as handle:
-            for line in _content(handle).split(b"\n"):
-                if line.startswith(prefix):
-                    with contextlib.suppress(ValueError):  # its writer was killed half-way
-                        return json.loads(line[len(prefix) :])
+            content = _content(handle)
+        start = content.find(prefix)
+        while start >= 0:
+            end = content.find(b"\n", start + 1)
+            with contextlib.suppress(ValueError):  # its writer was killed half-way
+                return json.loads(content[start + len(prefix) : end if end >= 0 else None])
+            start = content.find(prefix, start + 1)
         return None
 
     def lock(self, call_id: str, *, wait: bool) -> int | None:

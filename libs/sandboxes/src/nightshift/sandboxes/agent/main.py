@@ -35,11 +35,11 @@ _PR_SET_DUMPABLE = 4
 class Agent:
     """Answers requests. Each runs in a process of its own, so a crash or a runaway pattern ends only that request."""
 
-    def __init__(self, home: str, state: str, journal: str | None = None) -> None:
-        """`state` is a directory in the home; the journal is a file in it unless its path is given."""
+    def __init__(self, home: str, state: str, journal: Journal | None = None) -> None:
+        """`state` is a directory in the home; the journal is a file in it unless one is given."""
         self._root = Root(os.path.join(home, "workspace"))
         self._state = (state, os.path.join(state, "calls"), os.path.join(state, "io"))
-        self._journal = Journal(journal or os.path.join(state, "journal"))
+        self._journal = journal or Journal(os.path.join(state, "journal"))
         self._calls = Calls(self._state[1], self._journal)
 
     def _prepare(self) -> None:
@@ -159,7 +159,7 @@ def serve(home: str, listener: socket.socket, limits: dict[str, int]) -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
     journal = os.memfd_create("journal", os.MFD_CLOEXEC)
-    agent = Agent(home, os.path.join(home, ".nightshift-output"), f"/proc/self/fd/{journal}")
+    agent = Agent(home, os.path.join(home, ".nightshift-output"), Journal(f"/proc/self/fd/{journal}", room=0))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps for us
     crowded_since: float | None = None
     while True:

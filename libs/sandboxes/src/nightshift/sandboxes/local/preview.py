@@ -1,7 +1,7 @@
 """A preview: a listener on the host's loopback whose connections the agent passes on to a port inside.
 
-It runs as a process of its own (`python -m nightshift.sandboxes.local.preview`), so it outlives the gateway and ends when
-its sandbox has ended. The sandbox never holds a socket of the host's network.
+It runs as a process of its own (`python -m nightshift.sandboxes.local.preview`), so it outlives the gateway and ends
+with its sandbox. The sandbox never holds a socket of the host's network.
 """
 
 import asyncio

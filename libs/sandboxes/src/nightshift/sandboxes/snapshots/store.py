@@ -33,10 +33,6 @@ PACK_BYTES = 16 * 1024**2
 _GAP_BYTES = 256 * 1024
 
 
-class BlobMissing(HostileTree):
-    """A content that a manifest names is missing in the store, or has another digest."""
-
-
 @dataclass(slots=True)
 class _Pack:
     body: bytearray = field(default_factory=bytearray)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 
 from nightshift.contracts import prices
 from nightshift.contracts.errors import UnknownModel
@@ -24,10 +24,7 @@ def admit(request: BuildRequested, now: datetime, policy: Policy) -> None:
     for field, text in _texts(request):
         _readable(field, text)
     if request.deadline is not None:
-        if request.deadline.tzinfo is None:
-            raise BadMessage("`deadline` has no time zone", field="deadline")
-        if request.deadline <= now:
-            raise BadMessage("`deadline` is over already", field="deadline")
+        _future("deadline", request.deadline, now)
     try:
         prices.price_of(request.model or policy.default_model)
     except UnknownModel as error:
@@ -51,6 +48,17 @@ def _texts(request: BuildRequested) -> Iterator[tuple[str, str]]:
     for number, check in enumerate(request.checks):
         yield f"checks.{number}.name", check.name
         yield f"checks.{number}.command", check.command
+
+
+def _future(field: str, time: datetime, now: datetime) -> None:
+    if time.tzinfo is None:
+        raise BadMessage(f"`{field}` has no time zone", field=field)
+    try:
+        time.astimezone(UTC)
+    except OverflowError:
+        raise BadMessage(f"`{field}` is beyond the calendar in UTC", field=field) from None
+    if time <= now:
+        raise BadMessage(f"`{field}` is over already", field=field)
 
 
 def _readable(field: str, text: str) -> None:

@@ -8,11 +8,14 @@ import structlog
 from pydantic import ValidationError
 
 from nightshift.contracts.events.build import Usage
+from nightshift.eventlog.errors import Unavailable
 from nightshift.orchestrator.domain.commands import Answer, CallFailed, Command, StopOnFault
 from nightshift.orchestrator.ports import CallError, Model, UsageMeter
 
 _log = structlog.get_logger(__name__)
 
+#: Seconds without the first event of an answer, after which the build says that it waits for the provider.
+_SILENCE_S = 8.0
 #: The most characters of an error that an event holds.
 _DETAIL = 500
 
@@ -23,7 +26,23 @@ class ModelCall:
     def __init__(self, call_id: UUID, model: Model, body: bytes, *, build_id: str) -> None:
         self.call_id = call_id
         self._meter = UsageMeter()
+        self._started_at = asyncio.get_running_loop().time()
+        self._silence_reported = False
         self.task = asyncio.create_task(self._run(model, body, build_id), name=f"model call of {build_id}")
+
+    def silence_left(self) -> float | None:
+        """Return the seconds until the silence of the provider is worth a report, at least 0.
+
+        Returns None when the answer has begun, and after a report.
+        """
+        if self._meter.usage is not None or self._silence_reported:
+            return None
+        return max(self._started_at + _SILENCE_S - asyncio.get_running_loop().time(), 0.0)
+
+    def report_silence(self) -> Unavailable:
+        """Return the error to report. The silence of this call is then reported."""
+        self._silence_reported = True
+        return Unavailable(f"the model provider has not begun to answer within {_SILENCE_S:.0f} s")
 
     async def stop(self) -> Usage | None:
         """Stop the call. Returns the usage that the provider has stated; None when it has stated none."""

@@ -242,16 +242,20 @@ class Runner:
             return
         notified = asyncio.create_task(self._notified.wait())
         now = self._now()
-        longest = due(self._state, step, now, timedelta(seconds=_POLL.cap_s)) - now
+        poll = due(self._state, step, now, timedelta(seconds=_POLL.cap_s)) - now
+        silence = ours.silence_left()
+        longest = poll.total_seconds() if silence is None else min(poll.total_seconds(), silence)
         try:
             await asyncio.wait(
                 {ours.task, notified},
-                timeout=max(longest.total_seconds(), 0.0),
+                timeout=max(longest, 0.0),
                 return_when=asyncio.FIRST_COMPLETED,
             )
         finally:
             notified.cancel()
         if not ours.task.done():
+            if ours.silence_left() == 0.0:
+                await self.report(ours.report_silence())
             await self._catch_up()
             return
         outcome = ours.task.result()

@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka.errors import KafkaError
 
+from nightshift.bus.kafka.checked_consumer import CheckedConsumer
 from nightshift.bus.kafka.credentials import connection_arguments
 from nightshift.bus.port import TopicPartition
 from nightshift.bus.settings import KafkaSettings
@@ -24,7 +24,7 @@ _MAX_RECORDS = 500
 class KafkaSession:
     """Implements Broker on aiokafka."""
 
-    def __init__(self, producer: BatchProducer, reader: AIOKafkaConsumer, *, timeout_s: float) -> None:
+    def __init__(self, producer: BatchProducer, reader: CheckedConsumer, *, timeout_s: float) -> None:
         self._producer = producer
         self._reader = reader
         self._timeout = timeout_s
@@ -77,8 +77,15 @@ class KafkaSession:
                     read = await self._reader.getmany(*left, timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
                     for partition, records in read.items():
                         where = TopicPartition(partition.topic, partition.partition)
-                        found += [BrokerRecord(where, one.offset, dict(one.headers)) for one in records]
-                        if records and records[-1].offset >= left[partition] - 1:
+                        found += [
+                            BrokerRecord(
+                                where, one.offset, {name: value or b"" for name, value in one.headers}
+                            )
+                            for one in records
+                        ]
+                    for partition, end in list(left.items()):
+                        # Not the last record's offset: a transaction of somebody else ends without a record.
+                        if await self._reader.position(partition) >= end:
                             del left[partition]
                             self._reader.pause(partition)
         except (KafkaError, TimeoutError) as error:
@@ -97,7 +104,7 @@ class KafkaConnector:
     async def connect(self) -> AsyncIterator[KafkaSession]:
         """Open a session. It closes within seconds, also when the broker does not answer. Raises Unavailable."""
         producer = BatchProducer(self._settings, ack_timeout_s=self._timeout)
-        reader = AIOKafkaConsumer(
+        reader = CheckedConsumer(
             **connection_arguments(self._settings),
             group_id=None,
             enable_auto_commit=False,

@@ -33,7 +33,6 @@ class OpenSandbox:
     """The build's sandbox. `restored` says whether the workspace that it must begin with is in it."""
 
     sandbox_id: str
-    generation: int
     opened_id: UUID
     opened_version: int
     restored: bool
@@ -53,7 +52,6 @@ class StoredSnapshot:
 
     key: str
     at_version: int
-    tree_digest: str
     at_rest: bool  # taken before a sleep or after the end, when nothing ran
 
 
@@ -65,7 +63,6 @@ class SandboxState:
     """
 
     build_id: str
-    version: int = 0
     project_id: str = ""
     accepted_id: UUID | None = None
     secrets: tuple[str, ...] = ()
@@ -120,8 +117,7 @@ class SandboxState:
 
 
 def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
-    """The state after this event. Event types that do not concern sandboxes change only the version."""
-    state = replace(state, version=event.version)
+    """The state after this event. Event types that do not concern sandboxes change nothing."""
     if isinstance(event.data, SandboxStalled):
         return replace(state, stalled=event.data, stalls=state.stalls + 1)
     if event.data.owner is Owner.SANDBOX_GATEWAY:
@@ -131,15 +127,12 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
             return replace(
                 state, project_id=data.project_id, secrets=data.secrets, accepted_id=event.event_id
             )
-        case BuildReady() | BuildFailed() | BuildCancelled() as data:
-            ended: Literal["ready", "failed", "cancelled"] = (
-                "ready"
-                if isinstance(data, BuildReady)
-                else "failed"
-                if isinstance(data, BuildFailed)
-                else "cancelled"
-            )
-            return replace(state, ended=ended, end_version=event.version)
+        case BuildReady():
+            return replace(state, ended="ready", end_version=event.version)
+        case BuildFailed():
+            return replace(state, ended="failed", end_version=event.version)
+        case BuildCancelled():
+            return replace(state, ended="cancelled", end_version=event.version)
         case ToolCallRequested() as data:
             call = PendingCall(event.event_id, event.version, data)
             return replace(state, pending={**state.pending, data.call_id: call})
@@ -164,7 +157,7 @@ def _snapshot(
     if isinstance(data, SnapshotSaved) and (
         state.snapshot is None or data.at_version >= state.snapshot.at_version
     ):
-        newest = StoredSnapshot(data.key, data.at_version, data.tree_digest, data.reason != "checkpoint")
+        newest = StoredSnapshot(data.key, data.at_version, data.reason != "checkpoint")
         state = replace(state, snapshot=newest)
     saved = isinstance(data, SnapshotSaved)
     if not saved and not (isinstance(data, SnapshotFailed) and data.final):
@@ -184,11 +177,7 @@ def _sandbox(state: SandboxState, event: RecordedEvent) -> SandboxState:
     match event.data:
         case SandboxOpened() as data:
             sandbox = OpenSandbox(
-                data.sandbox_id,
-                data.generation,
-                event.event_id,
-                event.version,
-                restored=state.snapshot is None,
+                data.sandbox_id, event.event_id, event.version, restored=state.snapshot is None
             )
             return replace(state, sandbox=sandbox, generations=max(state.generations, data.generation + 1))
         case SandboxRestored() if state.sandbox is not None:

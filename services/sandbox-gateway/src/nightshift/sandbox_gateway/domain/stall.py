@@ -40,10 +40,10 @@ def stalled_by(error: Exception, *, attempt: int, since: datetime) -> SandboxSta
 
 
 def stalled_slowly(*, seconds: float, attempt: int, since: datetime) -> SandboxStalled:
-    """The fact for a sandbox that is not ready after `seconds` seconds, without an error."""
+    """The fact for a sandbox that has neither answered nor failed after `seconds` seconds."""
     return SandboxStalled(
         reason="slow",
-        detail=f"the sandbox is not ready after {seconds:.0f} s",
+        detail=f"the sandbox has not answered for {seconds:.0f} s",
         action=f"Nothing yet: the provider or the restore of a large workspace may take longer. Wait, {_CANCEL}.",
         attempt=attempt,
         since=since,

@@ -148,6 +148,7 @@ class CallRunner:
             sandbox=sandbox,
             env=self.writer.env(state),
             cancelled=cancelled,
+            watch=lambda: self.lifecycle.stalls.watch(state),
             fail=self.lifecycle.fail,
         )
         try:
@@ -189,19 +190,27 @@ async def _run_tool(ctx: Context, ask: ToolInput, probe: PreviewProbe) -> CallOu
         match ask:
             case Bash():
                 return await bash(ctx, ask)
-            case ReadFile():
-                return await files.read_file(ctx, ask)
-            case WriteFile() | Document():
-                return await files.write_file(ctx, ask)
-            case EditFile():
-                return await files.edit_file(ctx, ask)
-            case Glob():
-                return await files.glob(ctx, ask)
-            case Grep():
-                return await files.grep(ctx, ask)
             case OpenPort():
                 return await open_port(ctx, ask, probe)
+            case Grep():
+                return await files.grep(ctx, ask)
             case _:
-                raise NotImplementedError(ask.tool)
+                async with ctx.watch():
+                    return await _run_quick_tool(ctx, ask)
     except FileRefused as error:
         return files.refused(error)
+
+
+async def _run_quick_tool(ctx: Context, ask: ToolInput) -> CallOutcome:
+    """Run a tool that takes no time of its own: one that is slow waits for its sandbox."""
+    match ask:
+        case ReadFile():
+            return await files.read_file(ctx, ask)
+        case WriteFile() | Document():
+            return await files.write_file(ctx, ask)
+        case EditFile():
+            return await files.edit_file(ctx, ask)
+        case Glob():
+            return await files.glob(ctx, ask)
+        case _:
+            raise NotImplementedError(ask.tool)

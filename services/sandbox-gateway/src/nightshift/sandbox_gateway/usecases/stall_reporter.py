@@ -66,21 +66,22 @@ class StallReporter:
     @asynccontextmanager
     async def watch(self, state: SandboxState) -> AsyncIterator[None]:
         """Report the build when the block takes longer than `slow_s` seconds and no other reason is recorded."""
-        since = datetime.now(UTC)
+        since, reports = datetime.now(UTC), []
 
-        async def notice() -> None:
-            await asyncio.sleep(self.slow_s)
+        def notice() -> None:
             failures = self._failures.get(state.build_id)
             attempt = failures.count if failures else 0
             stalled = stalled_slowly(seconds=self.slow_s, attempt=attempt, since=since)
-            await self._report(state.build_id, stalled)
+            reports.append(asyncio.create_task(self._report(state.build_id, stalled)))
 
-        noticing = asyncio.create_task(notice(), name=f"stall {state.build_id}")
+        timer = asyncio.get_running_loop().call_later(self.slow_s, notice)
         try:
             yield
         finally:
-            noticing.cancel()
-            await asyncio.gather(noticing, return_exceptions=True)
+            timer.cancel()
+            for report in reports:
+                report.cancel()
+            await asyncio.gather(*reports, return_exceptions=True)
 
     async def _report(self, build_id: str, stalled: SandboxStalled) -> None:
         """Append the fact unless nothing waits or the reason is recorded. An error is logged and not raised."""

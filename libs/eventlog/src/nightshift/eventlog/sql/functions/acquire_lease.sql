@@ -1,4 +1,4 @@
--- Takes a name that is free, expired, or the owner's own already, and answers the new fence; null while another has it.
+-- Acquires a name that is free, expired, or already this owner's. Returns the new fence, or null while another owner has it.
 CREATE OR REPLACE FUNCTION nightshift.acquire_lease(p_name text, p_owner text, p_ttl interval) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

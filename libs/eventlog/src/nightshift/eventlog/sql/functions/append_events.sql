@@ -2,9 +2,9 @@
 -- correlation ids, actors or traceparents may hold one element for all. The `pending_` arrays hold the net changes of the
 -- pending projection, `pending_event` being the place in the batch of the event that opens (1, 2…), null for a close.
 --
--- Answers the head after the append; the events have the versions up to it. Where all ids are in the log already with the
--- same content it answers what was recorded then, with each event's version, whatever was expected now: the answer to the
--- first try was lost.
+-- Returns the stream's version after the append; the events have the versions up to it. When the log has all ids with the
+-- same content, it returns what was recorded, with each event's version, and ignores p_expected_version: the answer to the
+-- first attempt was lost.
 --
 -- NS001 the stream is not at expected_version (null: any; 0: it must not exist)
 -- NS002 an id is in the log with other content, or only some of the ids are: the batch is not the one appended before
@@ -48,8 +48,8 @@ DECLARE
     v_after_close boolean;
     v_now timestamptz;
 BEGIN
-    -- First of all: whoever draws a position of this shard has seen every earlier one committed. 20041 is ours alone.
-    -- An expression and not PERFORM, which would be a query with its plan.
+    -- First, so that every earlier position of this shard is committed before a position is drawn. 20041 is the class of the
+    -- shard locks. An expression, because PERFORM would plan a query.
     IF pg_advisory_xact_lock(20041, v_shard) IS NULL THEN
         RETURN;
     END IF;
@@ -62,8 +62,8 @@ BEGIN
         RAISE EXCEPTION '% does not own every type of %', session_user, p_types USING ERRCODE = 'NS003';
     END IF;
 
-    -- A batch that was appended before is known by its first id. One that repeats only a later id fails on the unique
-    -- index (23505), as does one whose id another shard commits at this moment: a probe for each id is an eighth of a batch.
+    -- A batch that was appended before is recognized by its first id. A batch that repeats only a later id fails on the unique
+    -- index (23505), as does one whose id another shard commits now. A probe for each id would cost an eighth of a batch.
     IF EXISTS (SELECT FROM nightshift.events e WHERE e.event_id = p_event_ids[1]) THEN
         versions := nightshift.recorded_versions(p_stream_id, p_event_ids, p_types, p_schema_versions, p_data);
         head := (SELECT max(v) FROM unnest(versions) AS v);

@@ -1,13 +1,12 @@
--- append_events for the most frequent case, one event that changes nothing pending: the same promises at the price of one
--- statement. Where its conditions do not hold (a stream's first event or its end, a conflict, a foreign type, an id that is
--- known) nothing is written here and append_events decides.
+-- append_events for the most frequent case, one event that changes no pending row: the same guarantees in one statement.
+-- Where its conditions do not hold (a stream's first event or its end, a conflict, a foreign type, a known id) it writes
+-- nothing and calls append_events.
 --
--- The caller says which shard the stream is of (shard_of): it can remember, where this would make a SHA-256 each time. It is
--- taken at its word only as far as the stream's last row says the same; so the shard of a stream's first event, which
--- append_events draws, is that of all.
+-- The caller passes the shard of the stream (shard_of), which it can cache; computing it here would cost a SHA-256 each time.
+-- A shard that differs from that of the stream's last row is not used: append_events decides then.
 --
--- Answers the event's version, negative where the event was in the log before. One number and not a row: a function in
--- FROM costs a sixth of the append.
+-- Returns the event's version, negative where the event was in the log before. Returns a number and not a row, because a
+-- function in FROM costs a sixth of the append.
 CREATE OR REPLACE FUNCTION nightshift.append_one(
     p_stream_id text,
     p_shard smallint,

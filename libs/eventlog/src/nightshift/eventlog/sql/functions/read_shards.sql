@@ -1,4 +1,4 @@
--- Up to p_limit rows of each of these shards after its position, in commit order within a shard: one probe a shard.
+-- Returns up to p_limit rows of each shard after its position, in commit order within a shard. One index probe a shard.
 CREATE OR REPLACE FUNCTION nightshift.read_shards(p_shards smallint[], p_after bigint[], p_limit integer)
 RETURNS SETOF nightshift.events
 LANGUAGE plpgsql STABLE SECURITY DEFINER

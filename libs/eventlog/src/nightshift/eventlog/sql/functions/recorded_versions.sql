@@ -1,5 +1,5 @@
--- For append_events: the versions under which all of these events are recorded, in their order.
--- Who wrote them and when does not count, what they say does. NS002 when not all are there, or one says something else.
+-- For append_events: returns the versions under which all of these events are recorded, in their order.
+-- Compares stream, type and data, not the writer or the time. NS002 when one is missing or has other content.
 CREATE OR REPLACE FUNCTION nightshift.recorded_versions(
     p_stream_id text, p_event_ids uuid[], p_types text[], p_schema_versions integer[], p_data text[]
 ) RETURNS bigint[]

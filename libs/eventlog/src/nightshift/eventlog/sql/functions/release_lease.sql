@@ -1,4 +1,4 @@
--- Frees a lease that this owner has under this fence. The row stays: its fence must never be drawn again.
+-- Releases a lease that this owner holds under this fence. The row stays, so that its fence is never used again.
 CREATE OR REPLACE FUNCTION nightshift.release_lease(p_name text, p_owner text, p_fence bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

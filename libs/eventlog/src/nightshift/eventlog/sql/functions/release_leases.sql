@@ -1,5 +1,5 @@
--- Frees every lease of an owner, and answers how many: for one that starts again under the name of its former self. The
--- rows stay: their fences must never be drawn again.
+-- Releases every lease of an owner and returns their number, for a process that restarts under its old name. The rows stay,
+-- so that their fences are never used again.
 CREATE OR REPLACE FUNCTION nightshift.release_leases(p_owner text) RETURNS bigint
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH freed AS (

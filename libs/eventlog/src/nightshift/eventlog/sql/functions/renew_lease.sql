@@ -1,5 +1,5 @@
--- Prolongs a lease that this owner still has under this fence; false when it is lost. An expired one is lost too, even
--- when nobody took it: somebody may have been told that it is expired.
+-- Extends a lease that this owner holds under this fence. Returns false when it is lost. An expired lease is lost too, even
+-- when nobody acquired it: another process may have seen it expired.
 CREATE OR REPLACE FUNCTION nightshift.renew_lease(p_name text, p_owner text, p_fence bigint, p_ttl interval)
 RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

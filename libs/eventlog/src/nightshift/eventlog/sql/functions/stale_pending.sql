@@ -1,4 +1,4 @@
--- Pending rows that outlived their purpose, oldest first, each with the reason:
+-- Returns the pending rows that outlived their purpose, oldest first, each with the reason:
 --
 -- build_ended  the stream was closed more than p_grace ago. Two kinds of row may stay: the snapshot of the end, until it is
 --              stored or given up, and the sandbox, until that snapshot is.

@@ -1,4 +1,4 @@
--- Where the log has these events; one it never had is not in the answer.
+-- Returns where the log has these events. An event that it does not have is missing in the result.
 CREATE OR REPLACE FUNCTION nightshift.relay_known(p_event_ids uuid[])
 RETURNS TABLE (event_id uuid, stream_id text, version bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER

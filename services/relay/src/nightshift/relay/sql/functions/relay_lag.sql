@@ -1,4 +1,4 @@
--- How far these shards are behind: rows after their cursors, and the age of the oldest of them in seconds.
+-- Returns how far these shards are behind: the rows after their cursors, and the age of the oldest in seconds.
 CREATE OR REPLACE FUNCTION nightshift.relay_lag(p_shards smallint[], OUT events bigint, OUT seconds double precision)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off AS $$

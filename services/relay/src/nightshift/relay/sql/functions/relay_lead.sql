@@ -1,5 +1,5 @@
--- Takes the session locks of all these shards, or none: true makes this session their leader until it ends. 20042 is
--- the relay's class of advisory locks. Does not wait: a waiting statement would hold back vacuum and index builds.
+-- Takes the session locks of all these shards, or none. Returns true when this session leads them until it ends. 20042 is
+-- the relay's class of advisory locks. Does not wait: a waiting statement would delay vacuum and index builds.
 CREATE OR REPLACE FUNCTION nightshift.relay_lead(p_shards smallint[]) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

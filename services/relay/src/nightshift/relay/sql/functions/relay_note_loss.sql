@@ -1,5 +1,5 @@
--- Notes that the broker lost acknowledged records: forgets what it held and makes every shard publish again. p_seen
--- is the newest loss the caller knew of; when another leader noted one since then, nothing is added.
+-- Records that the broker lost acknowledged records: deletes relay_published and makes every shard publish again. p_seen is
+-- the newest loss that the caller knows. Adds nothing when another leader recorded one since then.
 CREATE OR REPLACE FUNCTION nightshift.relay_note_loss(p_reason text, p_seen bigint) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

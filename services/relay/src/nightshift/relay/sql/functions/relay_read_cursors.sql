@@ -1,4 +1,4 @@
--- The cursors of these shards, and the newest loss the broker was caught at (0: none).
+-- Returns the cursors of these shards, and the newest loss of the broker's data (0: none).
 CREATE OR REPLACE FUNCTION nightshift.relay_read_cursors(p_shards smallint[])
 RETURNS TABLE (shard smallint, "position" bigint, loss bigint, newest_loss bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

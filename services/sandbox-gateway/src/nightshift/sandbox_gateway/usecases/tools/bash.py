@@ -52,7 +52,8 @@ async def run_once(ctx: Context, spec: CallSpec) -> CallStatus:
     deadline = asyncio.get_running_loop().time() + (spec.timeout_s or 0) + _GRACE_S
     ctx.fail.reach("before_run")
     while True:
-        status = await ctx.sandbox.start_call(spec)
+        async with ctx.watch():
+            status = await ctx.sandbox.start_call(spec)
         ctx.fail.reach("after_start")
         while status.state == "running":
             left = deadline - asyncio.get_running_loop().time()
@@ -79,8 +80,9 @@ async def _wait(ctx: Context, call_id: str, wait_s: float) -> CallStatus:
 
 
 async def _background(ctx: Context, command: str) -> CallOutcome:
-    await ctx.sandbox.note(ctx.call_id, command)  # for a restart
-    status = await ctx.sandbox.start_call(_spec(ctx, command, None))
+    async with ctx.watch():
+        await ctx.sandbox.note(ctx.call_id, command)  # for a restart
+        status = await ctx.sandbox.start_call(_spec(ctx, command, None))
     if status.state == "running":
         status = await ctx.sandbox.wait_call(ctx.call_id, wait_s=_SETTLE_S)
     text = await _text(ctx, ctx.call_id)

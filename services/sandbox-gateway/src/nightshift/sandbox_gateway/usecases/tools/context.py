@@ -1,7 +1,8 @@
 """The parameters that every tool gets beside its input."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from nightshift.sandbox_gateway.usecases.failpoints import FailPoints
@@ -10,7 +11,10 @@ from nightshift.sandboxes.port import Sandbox
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`env` holds the build's secrets by name. `cancelled` is set when the build has ended."""
+    """`env` holds the build's secrets by name. `cancelled` is set when the build has ended.
+
+    `watch()` reports the build when the sandbox does not answer within seconds in its block.
+    """
 
     build_id: str
     call_id: str
@@ -18,4 +22,5 @@ class Context:
     sandbox: Sandbox
     env: Mapping[str, str]
     cancelled: asyncio.Event
+    watch: Callable[[], AbstractAsyncContextManager[None]]
     fail: FailPoints

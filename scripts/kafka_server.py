@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Runs one node of Apache Kafka on this machine, for tests against the real thing.
 
-kafka_lane.py run -- COMMAND…   start a fresh node, run the command with NIGHTSHIFT_KAFKA_BOOTSTRAP set, stop the node
-kafka_lane.py start             start a node that stays; prints its address (stop it with `stop`; its data is removed)
-kafka_lane.py stop              stop the node that `start` left running
-kafka_lane.py fetch             only fetch Apache Kafka into .cache/kafka
+kafka_server.py run -- COMMAND…   start a fresh node, run the command with NIGHTSHIFT_KAFKA_BOOTSTRAP set, stop the node
+kafka_server.py start             start a node that stays; prints its address (stop it with `stop`; its data is removed)
+kafka_server.py stop              stop the node that `start` left running
+kafka_server.py fetch             only fetch Apache Kafka into .cache/kafka
 
-Needs only Python, and Java 17 with Maven, which it installs with apt-get when it is run by root on Debian.
+Needs Python, and Java 17 with Maven. As root on Debian it installs these with apt-get.
 """
 
 import argparse
@@ -23,15 +23,26 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
 
-from lane import CACHE, LOOPBACK, ROOT, LaneError, finish, free_ports, maven, require_java, say, split_command
+from servers import (
+    CACHE,
+    LOOPBACK,
+    ROOT,
+    SetupError,
+    finish,
+    free_ports,
+    maven,
+    require_java,
+    say,
+    split_command,
+)
 
 RECIPE = ROOT / "scripts" / "kafka"
 KEPT = CACHE / "kafka"
-STANDING = KEPT / "standing"  # the node of `start`
+LEFT_RUNNING = KEPT / "running"  # the node of `start`
 
 
 def fetch() -> Path:
-    """The folder with Apache Kafka's jars, fetched once per recipe; Maven compares the checksums."""
+    """Return the folder of Apache Kafka's jars, fetched once per recipe. Maven checks the checksums."""
     recipe = RECIPE / "pom.xml"
     jars = KEPT / hashlib.sha256(recipe.read_bytes()).hexdigest()[:16]
     if jars.is_dir():
@@ -47,7 +58,7 @@ def fetch() -> Path:
 
 
 def cluster_id() -> str:
-    """A random id in the broker's own form; never one with a dash in front, which it would take for an option."""
+    """Return a random id in the broker's form. One that begins with a dash would be read as an option, so none does."""
     while (drawn := urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
         pass
     return drawn
@@ -80,12 +91,12 @@ class Node:
         )
 
     def start(self) -> "subprocess.Popen[bytes]":
-        """Format the storage, start the node and wait until it serves."""
+        """Format the storage, start the node and wait until it serves. Raises SetupError when it does not."""
         formatting = ["kafka.tools.StorageTool", "format", "-t", cluster_id(), "-c", str(self._properties)]
         with self.log.open("wb") as log:
             done = subprocess.run([*self._java, *formatting], check=False, stdout=log, stderr=log)
             if done.returncode != 0:
-                raise LaneError(f"the storage could not be formatted:\n{self._tail()}", f"see {self.log}")
+                raise SetupError(f"the storage could not be formatted:\n{self._tail()}", f"see {self.log}")
             process = subprocess.Popen(
                 [*self._java, "kafka.Kafka", str(self._properties)],
                 stdout=log,
@@ -99,7 +110,7 @@ class Node:
             raise
         if not ready or process.poll() is not None:
             stop(process.pid)
-            raise LaneError(f"Apache Kafka did not start:\n{self._tail()}", f"see {self.log}")
+            raise SetupError(f"Apache Kafka did not start:\n{self._tail()}", f"see {self.log}")
         return process
 
     def _serves(self) -> bool:
@@ -110,7 +121,7 @@ class Node:
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float) -> bool:
-    """Whether the condition came true in time."""
+    """Return whether the condition became true within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -120,7 +131,7 @@ def wait_until(condition: Callable[[], bool], *, seconds: float) -> bool:
 
 
 def gone(pid: int) -> bool:
-    """Whether the process has ended; our own dead child is taken off the process table."""
+    """Return whether the process has ended. Reaps it when it is a child of this script."""
     try:
         if os.waitpid(pid, os.WNOHANG)[0] == pid:
             return True
@@ -134,7 +145,7 @@ def gone(pid: int) -> bool:
 
 
 def stop(pid: int) -> None:
-    """End the process: politely, and after 20 s by force."""
+    """End the process with SIGTERM, and with SIGKILL after 20 s."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if gone(pid):
             return
@@ -160,34 +171,34 @@ def run_command(command: list[str]) -> int:
             stop(process.pid)
 
 
-def start_standing() -> int:
+def start_and_leave() -> int:
     """Start a node that outlives this command, and print its address."""
-    if (STANDING / "pid").exists() and not gone(int((STANDING / "pid").read_text())):
-        raise LaneError("a node is running already", "scripts/kafka_lane.py stop")
+    if (LEFT_RUNNING / "pid").exists() and not gone(int((LEFT_RUNNING / "pid").read_text())):
+        raise SetupError("a node is running already", "scripts/kafka_server.py stop")
     jars = fetch()
-    shutil.rmtree(STANDING, ignore_errors=True)
-    STANDING.mkdir(parents=True)
-    node = Node(jars, STANDING)
+    shutil.rmtree(LEFT_RUNNING, ignore_errors=True)
+    LEFT_RUNNING.mkdir(parents=True)
+    node = Node(jars, LEFT_RUNNING)
     process = node.start()
-    (STANDING / "pid").write_text(str(process.pid))
+    (LEFT_RUNNING / "pid").write_text(str(process.pid))
     say(f"Apache Kafka runs as pid {process.pid}; its log is {node.log.relative_to(ROOT)}")
     print(f"NIGHTSHIFT_KAFKA_BOOTSTRAP={node.bootstrap}")
     return 0
 
 
-def stop_standing() -> int:
+def stop_left_running() -> int:
     """Stop the node of `start` and remove its data. Stopping what does not run is no error."""
-    pid = STANDING / "pid"
+    pid = LEFT_RUNNING / "pid"
     if pid.exists() and is_broker(int(pid.read_text())):
         stop(int(pid.read_text()))
-    shutil.rmtree(STANDING, ignore_errors=True)
+    shutil.rmtree(LEFT_RUNNING, ignore_errors=True)
     return 0
 
 
 def is_broker(pid: int) -> bool:
-    """Whether that process is our standing node: its id may belong to somebody else by now."""
+    """Return whether that process is the node that `start` left running: another process may have its id by now."""
     try:
-        return str(STANDING).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return str(LEFT_RUNNING).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 
@@ -202,13 +213,13 @@ def main() -> int:
     if (action == "run") != bool(command):
         parser.error("`run` takes a command after --, the others take none")
     if action == "stop":
-        return stop_standing()
+        return stop_left_running()
     require_java()
     match action:
         case "run":
             return run_command(command)
         case "start":
-            return start_standing()
+            return start_and_leave()
         case _:
             print(fetch().relative_to(ROOT))
             return 0

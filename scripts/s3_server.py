@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Runs a Versity S3 gateway on this machine, for tests against an S3 server that is not the embedded one.
 
-s3_lane.py run -- COMMAND…   start it on an empty folder, run the command with NIGHTSHIFT_S3_… set, stop it
-s3_lane.py fetch             only build it into .cache/s3
+s3_server.py run -- COMMAND…   start it on an empty folder, run the command with NIGHTSHIFT_S3_… set, stop it
+s3_server.py fetch             only build it into .cache/s3
 
-Needs only Python, and Go, which builds it once from its published module. Unlike the embedded one, it checks
+Needs Python, and Go, which builds it once from its published module. Unlike the embedded server it checks
 signatures.
 """
 
@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from lane import CACHE, LOOPBACK, ROOT, LaneError, finish, free_ports, say, split_command
+from servers import CACHE, LOOPBACK, ROOT, SetupError, finish, free_ports, say, split_command
 
 KEPT = CACHE / "s3"
 VERSION = "v1.8.0"
@@ -28,18 +28,18 @@ REGION, BUCKET = "eu-central-1", "nightshift"  # not the region that a client ta
 
 
 def fetch() -> Path:
-    """The gateway's program, built once per version; Go compares the checksums."""
+    """Return the gateway's program, built once per version. Go checks the checksums. Raises SetupError."""
     program = KEPT / VERSION / "versitygw"
     if program.is_file():
         return program
     if shutil.which("go") is None:
-        raise LaneError("the S3 gateway is built with Go, which is not on this machine", "install Go")
+        raise SetupError("the S3 gateway is built with Go, which is not on this machine", "install Go")
     KEPT.mkdir(parents=True, exist_ok=True)
     say(f"building versitygw {VERSION} (some minutes, once)")
     with tempfile.TemporaryDirectory(dir=KEPT) as unfinished:
         environment = os.environ | {"GOBIN": unfinished}
         if subprocess.run(["go", "install", MODULE], check=False, env=environment).returncode != 0:
-            raise LaneError("the S3 gateway could not be built", "look at Go's messages above")
+            raise SetupError("the S3 gateway could not be built", "look at Go's messages above")
         program.parent.mkdir(exist_ok=True)
         Path(unfinished, program.name).rename(program)
     return program
@@ -78,7 +78,7 @@ def run_command(command: list[str]) -> int:
 
 
 def wait_until_listening(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    """Return once it takes connections; raise LaneError with its last words when it does not."""
+    """Return once the server accepts connections. Raises SetupError with the end of its log when it does not."""
     deadline = time.monotonic() + 30
     while process.poll() is None and time.monotonic() < deadline:
         try:
@@ -88,7 +88,7 @@ def wait_until_listening(process: "subprocess.Popen[bytes]", port: int, log: Pat
         else:
             return
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    raise LaneError(
+    raise SetupError(
         f"the S3 gateway did not start:\n{tail}", "its folder needs extended attributes: look above"
     )
 

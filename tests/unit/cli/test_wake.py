@@ -1,0 +1,61 @@
+"""`wake` refuses at once what the budget service would refuse later, unseen."""
+
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+from tests.unit.cli.events import ACCEPTED, status_after
+from tests.unit.cli.test_account import STATEMENT
+
+from nightshift.cli.commands import wake as command
+from nightshift.contracts.events.build import SleepRequested
+from nightshift.eventlog.errors import Refused
+
+ASLEEP = SleepRequested(reason="budget", account_id="ada", wake_at=None)
+
+
+@pytest.fixture
+def sent(monkeypatch, request):
+    """The requests that were sent, for a build after `facts` whose account has `left` microdollars."""
+    facts, left = request.param
+    requests = []
+
+    @asynccontextmanager
+    async def open_database(home):
+        yield None
+
+    async def status(self, build_id):
+        return status_after(*facts)
+
+    async def statement(database, account_id):
+        return replace(STATEMENT, left_today_microusd=left)
+
+    async def send(home, asked):
+        requests.append(asked.build_id)
+
+    monkeypatch.setattr(command, "open_database", open_database)
+    monkeypatch.setattr(command.Builds, "status", status)
+    monkeypatch.setattr(command, "statement", statement)
+    monkeypatch.setattr(command, "send", send)
+    return requests
+
+
+@pytest.mark.parametrize("sent", [((ACCEPTED, ASLEEP), 1)], indirect=True)
+def test_a_sleeping_build_with_money_is_asked_to_wake(sent):
+    command.wake("b")
+    assert sent == ["b"]
+
+
+@pytest.mark.parametrize("sent", [((ACCEPTED, ASLEEP), 0)], indirect=True)
+def test_a_build_without_money_is_not_asked_and_the_hint_says_top_up(sent):
+    with pytest.raises(Refused, match="account ada has nothing left today") as refused:
+        command.wake("b")
+    assert "account top-up ada AMOUNT" in refused.value.hint
+    assert sent == []
+
+
+@pytest.mark.parametrize("sent", [((ACCEPTED,), 1)], indirect=True)
+def test_a_build_that_is_awake_is_not_asked(sent):
+    with pytest.raises(Refused, match="not asleep"):
+        command.wake("b")
+    assert sent == []
