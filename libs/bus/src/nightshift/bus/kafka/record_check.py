@@ -112,7 +112,7 @@ class _Check:
         return self._found
 
     def _batch(self, batch: bytes, base: int) -> bytes:
-        """Return the batch, or a copy without compression and broken records. Raises _Broken when it does not decode."""
+        """Return the batch, or a copy without compression and broken records. Raises _Broken if it does not decode."""
         magic = batch[_MAGIC_AT] if len(batch) > _MAGIC_AT else -1
         if magic not in _LEAST_BYTES:
             raise _Broken(f"unknown record format {magic}", transit=True)
