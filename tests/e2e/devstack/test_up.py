@@ -175,9 +175,7 @@ def test_a_missing_binary_is_named(home: Path) -> None:
     assert "NIGHTSHIFT_KAFKA_BOOTSTRAP" in answer.stderr
 
 
-def test_a_failing_program_is_shown_with_its_log_and_stops_up(
-    home: Path, tmp_path: Path
-) -> None:
+def test_a_failing_program_is_shown_with_its_log_and_stops_up(home: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broker"
     broken.write_text("#!/bin/sh\necho 'no disk today' >&2\nexit 7\n")
     broken.chmod(0o755)

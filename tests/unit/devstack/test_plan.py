@@ -67,9 +67,7 @@ def test_a_service_that_is_not_installed_is_refused(tmp_path: Path) -> None:
         make_plan(tmp_path, environ={}, only=["budget"])
 
 
-def test_a_service_is_shown_by_one_name_and_found_by_both(
-    tmp_path: Path, monkeypatch
-) -> None:
+def test_a_service_is_shown_by_one_name_and_found_by_both(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(plans, "is_installed", lambda _name: True)
     for asked in ("sandbox-gateway", "sandbox_gateway"):
         plan = make_plan(tmp_path, environ={}, only=["postgres", "kafka", "s3", asked], replicas={asked: 2})
