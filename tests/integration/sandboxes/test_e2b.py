@@ -66,7 +66,7 @@ async def test_another_sandbox_in_its_place_is_not_taken_for_it(
     sandbox = await driver.create("b1", generation=0)
     journal = e2b_server.boxes[sandbox.id].home / ".nightshift" / "journal"
     journal.write_bytes(journal.read_bytes().replace(sandbox.id.encode(), b"another-one"))
-    with pytest.raises(SandboxGone, match="not the one"):
+    with pytest.raises(SandboxGone, match="of another sandbox"):
         await driver.connect(sandbox.id)
 
 
