@@ -9,6 +9,7 @@ import os
 import selectors
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 from .journal import Journal
@@ -19,20 +20,31 @@ _READ = 65536
 _KILL_GRACE_S = 2.0
 
 
-def spawn(outputs: str, spec: dict[str, Any], lock: int) -> None:
-    """Start the supervisor in a session of its own. Returns at once.
+def spawn(outputs: str, spec: dict[str, Any], lock: int, record_start: Callable[[int], None]) -> None:
+    """Start the supervisor in a session of its own. Returns at once. Raises OSError when no process can be started.
 
+    Calls `record_start` with the supervisor's pid. The supervisor starts the command only after this returned.
     `outputs` is the directory for the command's output. `lock` is an open descriptor of the journal that holds the
     call's lock; the supervisor keeps it open until the end is recorded. The caller must be a process that ends with its
     request: process 1 then adopts the supervisor.
     """
-    if os.fork() == 0:
-        try:
-            os.setsid()
-            _detach(lock)
-            CommandSupervisor(outputs, spec, lock).run()
-        finally:
-            os._exit(0)
+    recorded, record = os.pipe()
+    try:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.close(record)
+                if os.read(recorded, 1):  # nothing when the caller ended before it recorded the start
+                    os.setsid()
+                    _detach(lock)
+                    CommandSupervisor(outputs, spec, lock).run()
+            finally:
+                os._exit(0)
+        record_start(pid)
+        os.write(record, b"1")
+    finally:
+        os.close(recorded)
+        os.close(record)
 
 
 def _detach(lock: int) -> None:
@@ -113,7 +125,6 @@ class CommandSupervisor:
         signal.set_wakeup_fd(wakeup_w, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._on_stop)
-        self._record("supervisor", os.getpid())
         selector = selectors.DefaultSelector()
         streams, pipes = [], []
         for name in ("out", "err"):
@@ -134,7 +145,8 @@ class CommandSupervisor:
             self._kill_all()
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
         end = {"exit_code": code, "timed_out": self._timed_out, "stopped": self._stopped}
-        self._record("exit", end)
+        with contextlib.suppress(OSError):  # a full disk: without the end on record the call counts as died
+            Journal(f"/proc/self/fd/{self._lock}").add(self._spec["call_id"], "exit", end)
         os.close(self._lock)
         self._outlive(selector)
 
@@ -247,10 +259,6 @@ class CommandSupervisor:
         while len(selector.get_map()) > 1:
             self._reap()
             self._pump(selector, None)
-
-    def _record(self, kind: str, value: Any) -> None:
-        with contextlib.suppress(OSError):  # a full disk: without the end on record the call counts as died
-            Journal(f"/proc/self/fd/{self._lock}").add(self._spec["call_id"], kind, value)
 
 
 def descendants(ancestor: int) -> list[int]:

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import signal
@@ -41,7 +42,9 @@ class Journal:
 
     def create(self, generation: str) -> None:
         """Write the first line unless there is one."""
-        with self._appending(make=True) as handle:
+        with self._open(make=True) as file:
+            handle = file.fileno()
+            _lock(handle, fcntl.F_WRLCK, _APPEND_LOCK)
             if _generation(handle) is None:
                 head = {"generation": generation, "inode": os.fstat(handle).st_ino}
                 os.ftruncate(handle, 0)
@@ -50,8 +53,8 @@ class Journal:
     def generation(self) -> str | None:
         """The generation in the first line. Returns None when the journal is missing, cut, or a copy."""
         try:
-            with self._open() as handle:
-                return _generation(handle)
+            with self._open() as file:
+                return _generation(file.fileno())
         except OSError:
             return None
 
@@ -63,16 +66,16 @@ class Journal:
     def add(self, call_id: str, kind: str, value: Any) -> None:
         """Add a record. Raises OSError when the disk is full."""
         line = f"\n{call_id} {kind} {json.dumps(value)}\n".encode("ascii")
-        with self._appending() as handle:
-            end = len(_content(handle))
-            if os.pwrite(handle, line, end) != len(line):
+        with self._open() as file:
+            _lock(file.fileno(), fcntl.F_WRLCK, _APPEND_LOCK)
+            if os.pwrite(file.fileno(), line, len(_content(file.fileno()))) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def find(self, call_id: str, kind: str) -> Any:
         """The value of the call's first whole record of this kind. Returns None when there is none."""
         prefix = f"\n{call_id} {kind} ".encode("ascii")
-        with self._open() as handle:
-            content = _content(handle)
+        with self._open() as file:
+            content = _content(file.fileno())
         start = content.find(prefix)
         while start >= 0:
             end = content.find(b"\n", start + 1)
@@ -88,36 +91,26 @@ class Journal:
         The kernel frees the lock when the last process that holds the descriptor closes it or dies. Yields None when
         another process holds the lock and `wait` is false.
         """
-        with self._open() as handle:
-            held: int | None = handle
+        with self._open() as file:
+            held: int | None = file.fileno()
             try:
-                _lock(handle, fcntl.F_WRLCK, _byte(call_id), None if wait else 0)
+                _lock(file.fileno(), fcntl.F_WRLCK, _byte(call_id), None if wait else 0)
             except BlockingIOError:
                 held = None
             yield held
 
     def wait_unlocked(self, call_id: str, wait_s: float) -> bool:
         """Wait until nobody holds the call's lock. Returns False when somebody still does after `wait_s` seconds."""
-        with self._open() as handle:
+        with self._open() as file:
             try:
-                _lock(handle, fcntl.F_RDLCK, _byte(call_id), wait_s)
+                _lock(file.fileno(), fcntl.F_RDLCK, _byte(call_id), wait_s)
             except (BlockingIOError, TimeoutError):
                 return False
         return True
 
-    @contextlib.contextmanager
-    def _open(self, make: bool = False) -> Iterator[int]:
+    def _open(self, make: bool = False) -> io.FileIO:
         handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o600)
-        try:
-            yield handle
-        finally:
-            os.close(handle)
-
-    @contextlib.contextmanager
-    def _appending(self, make: bool = False) -> Iterator[int]:
-        with self._open(make) as handle:
-            _lock(handle, fcntl.F_WRLCK, _APPEND_LOCK)
-            yield handle
+        return io.FileIO(handle, "r+")
 
 
 def _generation(handle: int) -> str | None:
@@ -135,7 +128,7 @@ def _content(handle: int) -> bytes:
 
 
 def _byte(call_id: str) -> int:
-    return 1 + int.from_bytes(hashlib.sha256(call_id.encode("ascii")).digest()[:7], "big")
+    return 1 + int.from_bytes(hashlib.blake2b(call_id.encode("ascii"), digest_size=7).digest(), "big")
 
 
 def _lock(handle: int, kind: int, byte: int, wait_s: float | None = None) -> None:
