@@ -82,7 +82,7 @@ class Calls:
 
     @contextlib.contextmanager
     def once(self, call_id: str | None) -> Iterator[bool]:
-        """Yields whether the caller must act: False when the block ended without an error for this call before."""
+        """Yields False when a block of this call has ended without an error before, else True."""
         if call_id is None:
             yield True
             return
@@ -93,7 +93,7 @@ class Calls:
                 self._journal.add(call_id, "done", True)
 
     def output(self, call_id: str, stream: str, offset: int, limit: int) -> Iterator[bytes]:
-        """Yields the kept output from `offset`, at most `limit` bytes. Yields nothing when a command removed it."""
+        """Yields at most `limit` bytes of the kept output from `offset`; nothing when a command removed the output."""
         if stream not in ("out", "err"):
             raise Refusal("bad_request", "no such stream")
         path = os.path.join(self._output_dir(call_id), stream)

@@ -1,4 +1,6 @@
-"""The parent process of one command. It starts the command, keeps a bounded part of its output, and ends it on time."""
+"""The parent process of one command. It starts the command, keeps a bounded part of its output, and ends it at its
+timeout.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ _KILL_GRACE_S = 2.0
 def spawn(outputs: str, spec: dict[str, Any], lock: int, record_start: Callable[[int], None]) -> None:
     """Start the supervisor in a session of its own. Returns at once. Raises OSError when no process can be started.
 
-    Calls `record_start` with the supervisor's pid. The supervisor starts the command only after this returned.
+    Calls `record_start` with the supervisor's pid. The supervisor starts the command after `record_start` has returned.
     `outputs` is the directory for the command's output. `lock` is an open descriptor of the journal that holds the
     call's lock; the supervisor keeps it open until the end is recorded. The caller must be a process that ends with its
     request: process 1 then adopts the supervisor.
@@ -48,7 +50,7 @@ def spawn(outputs: str, spec: dict[str, Any], lock: int, record_start: Callable[
 
 
 def _detach(lock: int) -> None:
-    """Close every inherited descriptor but the lock: another process may wait for the end of a stream."""
+    """Close every inherited descriptor but the lock, ignore hang-ups, and adopt orphaned descendants."""
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
@@ -69,7 +71,7 @@ def close_others(keep: int) -> None:
 
 
 class _Kept:
-    """One output stream. Its first `limit` bytes go to the file; of the rest only the end is kept."""
+    """One output stream. Writes its first `limit` bytes to a file, and keeps only the end of the rest."""
 
     def __init__(self, folder: str, name: str, limit: int) -> None:
         self._file = _new_file(folder, name)
@@ -100,7 +102,7 @@ class _Kept:
 
 
 def _new_file(folder: str, name: str) -> int | None:
-    """Create the file. Returns None when commands or a full disk prevent it; the output is then not kept."""
+    """Create the output file. Returns None when a command or a full disk prevents that; the output is then lost."""
     path = os.path.join(folder, name)
     try:
         os.makedirs(folder, exist_ok=True)
@@ -209,7 +211,7 @@ class CommandSupervisor:
         return found
 
     def _drain(self, selector: selectors.BaseSelector) -> None:
-        """Read for at most one second what the command wrote before it ended."""
+        """Read the output that the command wrote before it ended, for at most one second."""
         until = time.monotonic() + 1.0
         while time.monotonic() < until and self._pump(selector, 0):
             pass

@@ -2,8 +2,8 @@
 
 A call that has a record is never run again. So commands must not reach the journal, or its loss must be detected. In a
 local sandbox it is a file without a name, in the memory of process 1. At E2B it is a file in the home. Its first line
-names the sandbox's generation and the file's inode, so a journal that was removed, emptied or put back from a copy is
-recognised, and the sandbox counts as lost.
+names the sandbox's generation and the file's inode. So the agent detects a journal that a command removed, emptied or
+replaced by a copy, and the sandbox counts as lost.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _generation(handle: int) -> str | None:
 
 
 def _content(handle: int) -> bytes:
-    """All records of the file, without the zero bytes that reserve room behind them."""
+    """The content of the file without the zero bytes that `create` reserved."""
     size = os.fstat(handle).st_size
     return os.pread(handle, size, 0).rstrip(b"\0")
 

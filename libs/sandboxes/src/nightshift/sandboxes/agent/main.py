@@ -70,7 +70,7 @@ class Agent:
         }
 
     def prepare(self) -> None:
-        """Make the directories that a command may have removed, closed, or put something else in place of."""
+        """Make the state directories again where a command has removed, replaced or locked them."""
         with contextlib.suppress(OSError):
             for path in self._state:
                 _make_own(path)
@@ -123,7 +123,7 @@ def _signal_all(number: int) -> None:
 
 
 def _make_own(path: str) -> None:
-    """Make the directory, replace what stands in its place, and give its owner access."""
+    """Make the directory and give its owner access. Removes another kind of file at this path first."""
     if os.path.lexists(path) and not stat.S_ISDIR(os.lstat(path).st_mode):
         os.unlink(path)
     with contextlib.suppress(FileExistsError):

@@ -1,4 +1,4 @@
-"""The local driver: creates sandboxes with bubblewrap, finds them again after a restart, ends them."""
+"""The local driver: creates sandboxes with bubblewrap, finds them after a restart, and ends them."""
 
 import asyncio
 import os
@@ -219,7 +219,7 @@ class LocalChannel:
 
 
 def destroy(directory: SandboxDirectory) -> None:
-    """End the tree and its previews and remove the directory. Does nothing when they are gone already."""
+    """Kill the sandbox's processes and previews and remove its directory. Does nothing when it has ended."""
     for pid in preview.running(directory):
         end(pid, directory.id)
     deadline = time.monotonic() + 10

@@ -129,7 +129,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def names(pid: int, token: str) -> bool:
-    """Whether the process lives and its command line contains the token, which another process with this pid lacks."""
+    """Whether this process runs and has the token in its command line. A later process with the same pid has not."""
     try:
         return token.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
