@@ -24,6 +24,8 @@ from .wire import Refusal
 
 #: Bytes that a journal on a disk reserves, so that a full disk does not keep a call from being recorded.
 _ROOM = 128 * 1024
+#: Bytes read at once.
+_CHUNK = 16 * 1024
 #: The byte that is locked while a record is added. Each call has a byte of its own, far beyond it.
 _APPEND_LOCK = 0
 # Locks of open file descriptions (Linux 3.15): a forked child shares its parent's, another open does not.
@@ -68,20 +70,18 @@ class Journal:
         line = f"\n{call_id} {kind} {json.dumps(value)}\n".encode("ascii")
         with self._open() as file:
             _lock(file.fileno(), fcntl.F_WRLCK, _APPEND_LOCK)
-            if os.pwrite(file.fileno(), line, len(_content(file.fileno()))) != len(line):
+            if os.pwrite(file.fileno(), line, _end(file.fileno())) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def find(self, call_id: str, kind: str) -> Any:
         """The value of the call's first whole record of this kind. Returns None when there is none."""
         prefix = f"\n{call_id} {kind} ".encode("ascii")
         with self._open() as file:
-            content = _content(file.fileno())
-        start = content.find(prefix)
-        while start >= 0:
-            end = content.find(b"\n", start + 1)
-            with contextlib.suppress(ValueError):  # its writer was killed half-way
-                return json.loads(content[start + len(prefix) : end if end >= 0 else None])
-            start = content.find(prefix, start + 1)
+            at = _search(file.fileno(), prefix, 0)
+            while at >= 0:
+                with contextlib.suppress(ValueError):  # its writer was killed half-way
+                    return json.loads(_line(file.fileno(), at + len(prefix)))
+                at = _search(file.fileno(), prefix, at + 1)
         return None
 
     @contextlib.contextmanager
@@ -121,10 +121,36 @@ def _generation(handle: int) -> str | None:
         return None
 
 
-def _content(handle: int) -> bytes:
-    """The content of the file without the zero bytes that `create` reserved."""
-    size = os.fstat(handle).st_size
-    return os.pread(handle, size, 0).rstrip(b"\0")
+def _end(handle: int) -> int:
+    """The offset behind the last record: zero bytes that `create` reserved may follow it."""
+    end = os.fstat(handle).st_size
+    while end > 0:
+        start = max(0, end - _CHUNK)
+        used = os.pread(handle, end - start, start).rstrip(b"\0")
+        if used:
+            return start + len(used)
+        end = start
+    return 0
+
+
+def _search(handle: int, wanted: bytes, start: int) -> int:
+    """The offset of these bytes at or behind `start`, or -1. Keeps one chunk in memory, however long the file is."""
+    while True:
+        chunk = os.pread(handle, _CHUNK, start)
+        at = chunk.find(wanted)
+        if at >= 0:
+            return start + at
+        if len(chunk) < _CHUNK:
+            return -1
+        start += _CHUNK - len(wanted)
+
+
+def _line(handle: int, start: int) -> bytes:
+    line, chunk = b"", b"-"
+    while chunk and b"\n" not in line:
+        chunk = os.pread(handle, _CHUNK, start + len(line))
+        line += chunk
+    return line.split(b"\n")[0].rstrip(b"\0")
 
 
 def _byte(call_id: str) -> int:
