@@ -9,7 +9,7 @@ from nightshift.sandboxes.agent import journal as journals
 from nightshift.sandboxes.agent.journal import Journal
 
 
-@pytest.mark.parametrize("chunk", [97, 16 * 1024])
+@pytest.mark.parametrize("chunk", [499, 16 * 1024])
 @pytest.mark.parametrize("room", [0, 8192])
 def test_the_first_record_of_a_kind_is_found_at_any_offset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, room: int
