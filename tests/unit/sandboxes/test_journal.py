@@ -1,5 +1,7 @@
-"""The journal of calls: any record is found, wherever it lies in the file."""
+"""The journal of calls and its supervisors, in plain processes without a sandbox."""
 
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 
@@ -35,3 +37,22 @@ def test_a_half_written_record_is_skipped(tmp_path: Path) -> None:
     assert journal.find("b/1/0", "exit") is None
     journal.add("b/1/0", "exit", {"exit_code": 3})
     assert journal.find("b/1/0", "exit") == {"exit_code": 3}
+
+
+def test_a_stop_before_the_supervisor_is_ready_does_not_kill_it(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", _STOPPED_EARLY, str(tmp_path)], check=True, timeout=60)
+    journal = Journal(str(tmp_path / "journal"))
+    assert journal.wait_unlocked("b/1/0", 30)
+    assert journal.find("b/1/0", "exit")["exit_code"] == 0
+
+
+_STOPPED_EARLY = """
+import os, signal, sys
+from nightshift.sandboxes.agent.command_supervisor import spawn
+from nightshift.sandboxes.agent.journal import Journal
+journal = Journal(sys.argv[1] + "/journal")
+journal.create("b/0/s")
+spec = {"call_id": "b/1/0", "argv": ["true"], "cwd": "/", "env": {}, "timeout_s": 20, "output_limit": 100}
+with journal.lock("b/1/0", wait=False) as lock:
+    spawn(sys.argv[1] + "/output", spec, lock, lambda pid: os.kill(pid, signal.SIGTERM))
+"""

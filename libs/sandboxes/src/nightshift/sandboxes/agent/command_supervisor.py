@@ -31,6 +31,9 @@ def spawn(outputs: str, spec: dict[str, Any], lock: int, record_start: Callable[
     request: process 1 then adopts the supervisor.
     """
     recorded, record = os.pipe()
+    signal.signal(
+        signal.SIGTERM, signal.SIG_IGN
+    )  # inherited: a stop has no effect until the supervisor handles it
     try:
         pid = os.fork()
         if pid == 0:
@@ -94,11 +97,12 @@ class _Kept:
                 self.kept += os.write(self._file, data)
 
     def finish(self) -> None:
+        """Write the end of a stream that was longer than the limit, after a note about the bytes between."""
         if self._tail:
             dropped = self.total - self.kept - len(self._tail)
             note = f"\n[... {dropped} bytes were not kept ...]\n" if dropped > 0 else ""
             self._write(note.encode() + self._tail)
-        self._tail, self._room = b"", 0
+        self._tail, self._room = b"", 0  # what processes in the background write from now on is not kept
 
 
 def _new_file(folder: str, name: str) -> int | None:
