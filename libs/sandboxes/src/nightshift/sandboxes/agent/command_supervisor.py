@@ -31,9 +31,8 @@ def spawn(outputs: str, spec: dict[str, Any], lock: int, record_start: Callable[
     request: process 1 then adopts the supervisor.
     """
     recorded, record = os.pipe()
-    signal.signal(
-        signal.SIGTERM, signal.SIG_IGN
-    )  # inherited: a stop has no effect until the supervisor handles it
+    # The supervisor inherits this: a stop has no effect until the supervisor handles the signal.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         pid = os.fork()
         if pid == 0:
