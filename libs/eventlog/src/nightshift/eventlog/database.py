@@ -186,7 +186,8 @@ class Database:
         except Exception as error:
             raise self._translate(error) from error
         if was_unavailable and self._unavailable:  # a call from before the outage proves nothing
-            self._note_recovered()
+            self._unavailable = False
+            _log.info("postgres.recovered")
         return rows
 
     async def _try_again(self, query: str, args: tuple[Any, ...], error: Unavailable) -> list[Any]:
@@ -205,10 +206,6 @@ class Database:
         if not self._unavailable:
             self._unavailable = True
             _log.warning("postgres.unavailable", error=str(error), patience_s=self._config.patience)
-
-    def _note_recovered(self) -> None:
-        self._unavailable = False
-        _log.info("postgres.recovered")
 
     async def _take(self, seconds: float | None) -> _Session:
         """Return an idle session or a new one. Raises TimeoutError when none is free in time."""
@@ -230,16 +227,12 @@ class Database:
         # Interrupted in the middle of a statement: the protocol state is unknown.
         if error is not None and (not isinstance(error, _REUSABLE_AFTER) or isinstance(error, _TRANSIENT)):
             session.connection.terminate()
-        self._keep(session)
+        if not session.connection.is_closed():
+            if session.connection.is_in_transaction():
+                session.connection.terminate()
+            else:
+                self._idle.append(session)
         self._slots.release()
-
-    def _keep(self, session: _Session) -> None:
-        if session.connection.is_closed():
-            return
-        if session.connection.is_in_transaction():
-            session.connection.terminate()
-            return
-        self._idle.append(session)
 
     async def _connect(self) -> asyncpg.Connection:
         # A session paused in a transaction holds its locks, such as that of a shard, and blocks every other writer.
@@ -266,25 +259,41 @@ class Database:
         return connection
 
     def _translate(self, error: Exception) -> Exception:
-        """Return the error of ours for one of asyncpg. Returns any other error unchanged."""
         if isinstance(error, asyncpg.PostgresError) and error.sqlstate in self._refusals:
             return self._refusals[error.sqlstate](_line(error))
-        if isinstance(error, _TRANSIENT):
-            return Unavailable(f"PostgreSQL: {_line(error)}")
-        if isinstance(error, _NOT_MIGRATED):
-            return ConfigurationError(
-                f"PostgreSQL: {_line(error)}", hint="`nightshift db migrate` prepares it"
-            )
-        if isinstance(error, _MISCONFIGURED):
-            return ConfigurationError(
-                f"PostgreSQL: {_line(error)}", hint="check NIGHTSHIFT_POSTGRES_DSN and its role"
-            )
-        if isinstance(error, asyncpg.PostgresError | asyncpg.DataError):
-            return Fault(f"PostgreSQL: {_line(error)}")
-        if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
-            # asyncpg raises these for a connection that broke between two statements.
-            return Unavailable(f"PostgreSQL: {_line(error)}")
-        return error
+        return translate(error)
+
+
+async def open_connection(dsn: str, application_name: str) -> asyncpg.Connection:
+    """Open one connection to the primary, outside of any pool. Raises Unavailable and ConfigurationError."""
+    try:
+        return await asyncpg.connect(
+            dsn,
+            timeout=5,
+            target_session_attrs="primary",
+            server_settings={"application_name": application_name[:63]},
+        )
+    except Exception as error:
+        raise translate(error) from error
+
+
+def translate(error: Exception) -> Exception:
+    """Return our own error for one of asyncpg or of the network. Returns any other error unchanged."""
+    text = f"PostgreSQL: {_line(error)}"
+    if isinstance(error, _TRANSIENT):
+        return Unavailable(
+            text, hint="check NIGHTSHIFT_POSTGRES_DSN, and whether the server runs as a primary"
+        )
+    if isinstance(error, _NOT_MIGRATED):
+        return ConfigurationError(text, hint="`nightshift db migrate` prepares it")
+    if isinstance(error, _MISCONFIGURED):
+        return ConfigurationError(text, hint="check NIGHTSHIFT_POSTGRES_DSN and its role")
+    if isinstance(error, asyncpg.PostgresError | asyncpg.DataError):
+        return Fault(text)
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
+        # asyncpg raises these for a connection that broke between two statements.
+        return Unavailable(text)
+    return error
 
 
 def _line(error: BaseException) -> str:

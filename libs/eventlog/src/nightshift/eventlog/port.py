@@ -50,8 +50,7 @@ class RecordedEvent(NamedTuple):
         return self.stream_id.partition("-")[2]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A row of the log with undecoded data, as the relay publishes it."""
 
     shard: int

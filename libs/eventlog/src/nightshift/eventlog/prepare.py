@@ -114,23 +114,8 @@ def recorded(row: Row) -> RecordedEvent:
     try:
         data = decode(row.type, row.schema_version, row.data)
     except ContractError as error:
-        raise unreadable(row.stream_id, row.version, error) from error
-    return RecordedEvent(
-        event_id=row.event_id,
-        stream_id=row.stream_id,
-        version=row.version,
-        data=data,
-        correlation_id=row.correlation_id,
-        causation_id=row.causation_id,
-        actor=row.actor,
-        traceparent=row.traceparent,
-        recorded_at=row.recorded_at,
-    )
-
-
-def unreadable(stream_id: str, version: int, error: ContractError) -> Fault:
-    """Return the error for an event that this release cannot decode."""
-    return Fault(
-        f"stream {stream_id}, version {version} cannot be read: {error}",
-        hint="a newer release may have written it: upgrade this process",
-    )
+        raise Fault(
+            f"stream {row.stream_id}, version {row.version} cannot be read: {error}",
+            hint="a newer release may have written it: upgrade this process",
+        ) from error
+    return RecordedEvent(row.event_id, row.stream_id, row.version, data, *row[8:])

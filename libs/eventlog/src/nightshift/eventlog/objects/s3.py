@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import boto3
@@ -60,9 +60,7 @@ class S3ObjectStore:
         await self._ready()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -72,11 +70,9 @@ class S3ObjectStore:
             await asyncio.to_thread(self._client.close)
 
     async def put(self, key: str, body: bytes) -> None:
-        """Implements the port."""
         await self._call(lambda s3: s3.put_object(Bucket=self._bucket, Key=check_key(key), Body=body))
 
     async def put_if_absent(self, key: str, body: bytes) -> bool:
-        """Implements the port."""
         check_key(key)
 
         def write(s3: "S3Client") -> bool:
@@ -93,7 +89,6 @@ class S3ObjectStore:
         return await self._call(write)
 
     async def get(self, key: str) -> bytes:
-        """Implements the port."""
         return await self._call(
             lambda s3: s3.get_object(Bucket=self._bucket, Key=check_key(key))["Body"].read()
         )
@@ -116,10 +111,11 @@ class S3ObjectStore:
         return await self._call(read)
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """Implements the port."""
         more: dict[str, Any] = {}
         while True:
-            page = await self._call(self._lister(prefix, more))
+            page = await self._call(
+                methodcaller("list_objects_v2", Bucket=self._bucket, Prefix=prefix, **more)
+            )
             for item in page.get("Contents", ()):
                 yield ObjectInfo(item["Key"], item["Size"])
             if not page.get("IsTruncated"):
@@ -127,11 +123,7 @@ class S3ObjectStore:
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
     async def delete(self, key: str) -> None:
-        """Implements the port."""
         await self._call(lambda s3: s3.delete_object(Bucket=self._bucket, Key=check_key(key)))
-
-    def _lister(self, prefix: str, more: dict[str, Any]) -> Callable[["S3Client"], Any]:
-        return lambda s3: s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **more)
 
     async def _ready(self) -> "S3Client":
         async with self._making:
