@@ -6,7 +6,7 @@ Other modules import asyncpg only when they need a connection of their own (sess
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -266,15 +266,25 @@ class Database:
 
 async def open_connection(dsn: str, application_name: str) -> asyncpg.Connection:
     """Open one connection to the primary, outside of any pool. Raises Unavailable and ConfigurationError."""
-    try:
+    with translated():
         return await asyncpg.connect(
             dsn,
             timeout=5,
             target_session_attrs="primary",
             server_settings={"application_name": application_name[:63]},
         )
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Raise our own error in place of each error of asyncpg or of the network in the block."""
+    try:
+        yield
     except Exception as error:
-        raise translate(error) from error
+        ours = translate(error)
+        if ours is error:
+            raise
+        raise ours from error
 
 
 def translate(error: Exception) -> Exception:

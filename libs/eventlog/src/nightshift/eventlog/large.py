@@ -28,8 +28,7 @@ async def externalize(event: E, store: ObjectStore) -> E:
             continue
         body = await asyncio.to_thread(_large_body, value)
         if body is not None:
-            digest = await asyncio.to_thread(_digest, body)
-            await store.put_if_absent(blob_key(digest), body)
+            digest = await put_blob(body, store)
             changes[name] = BlobRef(ref=f"sha256:{digest}", bytes=len(body))
     return event.model_copy(update=changes) if changes else event
 
@@ -48,6 +47,13 @@ async def materialize(event: E, store: ObjectStore) -> E:
 def blob_key(digest: str) -> str:
     """Return the object key of a blob with this SHA-256 digest (hex)."""
     return f"blobs/{digest}"
+
+
+async def put_blob(body: bytes, store: ObjectStore) -> str:
+    """Store the bytes under their SHA-256 digest, and return it in hex."""
+    digest = await asyncio.to_thread(_digest, body)
+    await store.put_if_absent(blob_key(digest), body)
+    return digest
 
 
 async def _fetch(reference: BlobRef, store: ObjectStore) -> bytes:

@@ -28,14 +28,14 @@ async def start(running: service.Service[RelaySettings]) -> None:
     dsn, name = settings.postgres_dsn.get_secret_value(), f"nightshift-relay {settings.replica_id}"
     database = open_database(running, application_name=name, max_connections=2 * settings.relay_groups)
     ports = GroupPorts(
-        sessions=PostgresLeaderSessions(
+        open_session=PostgresLeaderSessions(
             dsn,
             name=name,
             leader_timeout_s=settings.relay_leader_timeout_s,
             notify=settings.kafka_adaptive_fetch,
-        ),
-        brokers=KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s),
-        notifications=PostgresAppendListener(dsn, name=name, channel=CHANNEL),
+        ).open,
+        connect=KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s).connect,
+        listen=PostgresAppendListener(database, channel=CHANNEL).listen,
         log=PostgresLogReader(database),
         objects=await running.enter(S3ObjectStore(settings)),
         ensure_topics=partial(

@@ -1,7 +1,6 @@
 """What the relay needs from PostgreSQL and Kafka."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -9,7 +8,6 @@ from uuid import UUID
 from nightshift.bus.port import TopicPartition
 from nightshift.eventlog.port import Row
 from nightshift.relay.domain.data_loss import OffsetRange
-from nightshift.relay.domain.divergence import StreamVersion
 from nightshift.relay.domain.records import LastPublished, Record
 
 
@@ -97,8 +95,8 @@ class LogReader(Protocol):
         """Return rows of unfinished streams, by stream and version, from just after (stream, version) `after`."""
         ...
 
-    async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, StreamVersion]:
-        """Return where the log has these events. An event that the log does not have is missing in the answer."""
+    async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, tuple[str, int]]:
+        """Return the subject (build or account id) and the stream version of each of these events in the log."""
         ...
 
     async def lag(self, shards: Sequence[int]) -> tuple[int, float]:
@@ -147,21 +145,3 @@ class AppendNotifications(Protocol):
     async def wait(self, seconds: float) -> frozenset[int]:
         """Wait for a notification, at most so long. Returns the shards with new events since the last wait."""
         ...
-
-
-class BrokerConnector(Protocol):
-    """Opens sessions with the broker."""
-
-    def connect(self) -> AbstractAsyncContextManager[Broker]: ...
-
-
-class LeaderSessions(Protocol):
-    """Opens database sessions for a group of shards."""
-
-    def open(self, shards: Sequence[int]) -> AbstractAsyncContextManager[LeaderSession]: ...
-
-
-class AppendListener(Protocol):
-    """Listens for the notifications of writers."""
-
-    def listen(self, shards: Sequence[int]) -> AbstractAsyncContextManager[AppendNotifications]: ...

@@ -14,8 +14,7 @@ from nightshift.bus.settings import KafkaSettings
 from nightshift.eventlog.errors import Unavailable
 from nightshift.relay.adapters.batch_producer import BatchProducer
 from nightshift.relay.domain.data_loss import OffsetRange
-from nightshift.relay.domain.records import Record
-from nightshift.relay.ports import Ack, BrokerRecord
+from nightshift.relay.ports import BrokerRecord
 
 _POLL_MS = 250
 _MAX_RECORDS = 500
@@ -30,10 +29,7 @@ class KafkaSession:
         self._timeout = timeout_s
         self.partition_of = producer.partition_of
         self.partitions = producer.partitions
-
-    async def send(self, records: Mapping[TopicPartition, Sequence[Record]]) -> Sequence[Ack]:
-        """Send all records, as BatchProducer.send does."""
-        return await self._producer.send(records)
+        self.send = producer.send
 
     async def offset_ranges(
         self, partitions: Sequence[TopicPartition]

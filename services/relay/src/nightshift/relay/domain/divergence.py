@@ -23,22 +23,9 @@ class BrokerFact:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class StreamVersion:
-    """Where the log has an event."""
-
-    stream_id: str
-    version: int
-
-    @property
-    def subject(self) -> str:
-        """The build or account id."""
-        return self.stream_id.partition("-")[2]
-
-
-def diverged(facts: Iterable[BrokerFact], log: Mapping[UUID, StreamVersion]) -> tuple[BrokerFact, ...]:
-    """Return the facts that the log does not have, or has at another stream version."""
-    return tuple(fact for fact in facts if not _same(fact, log.get(fact.event_id)))
+def diverged(facts: Iterable[BrokerFact], log: Mapping[UUID, tuple[str, int]]) -> tuple[BrokerFact, ...]:
+    """Return the facts that differ from the log. `log` has the subject and the stream version of each event id."""
+    return tuple(fact for fact in facts if log.get(fact.event_id) != (fact.subject, fact.version))
 
 
 def token(facts: Iterable[BrokerFact]) -> str:
@@ -62,7 +49,3 @@ def explanation(facts: tuple[BrokerFact, ...]) -> tuple[str, str]:
         "has them, then start the services, so that none remembers the lost facts"
     )
     return message, hint
-
-
-def _same(fact: BrokerFact, found: StreamVersion | None) -> bool:
-    return found is not None and (found.subject, found.version) == (fact.subject, fact.version)

@@ -3,18 +3,10 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from types import MappingProxyType
 
 from nightshift.contracts.topics import Topics
 
 _DAY_MS = 24 * 60 * 60 * 1000
-
-#: As many as the replicas of a service that will ever be wanted: adding partitions later moves keys.
-PARTITIONS = 24
-REPLICATION = 3
-RETENTION_DAYS = MappingProxyType({"requests": 30, "dead-letter": 30})
-FACT_RETENTION_DAYS = 7
-MAX_MESSAGE_BYTES = 1_048_576
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,34 +40,30 @@ class TopicReport:
 
 
 def default_plan(topics: Topics) -> tuple[TopicPlan, ...]:
-    """The plan that `deploy/topics.yaml` spells out."""
-    return tuple(_planned(topics, name) for name in topics.all)
+    """Return the plan that `deploy/topics.yaml` spells out: 24 partitions of 3 replicas, and 7 or 30 days of records.
 
-
-def _planned(topics: Topics, name: str) -> TopicPlan:
-    family = name.removeprefix(f"{topics.prefix}.").removesuffix(".v1")
-    days = RETENTION_DAYS.get(family, FACT_RETENTION_DAYS)
-    config = {
-        "cleanup.policy": "delete",
-        "max.message.bytes": str(MAX_MESSAGE_BYTES),
-        "min.insync.replicas": "2",
-        "retention.ms": str(days * _DAY_MS),
-    }
-    return TopicPlan(name, PARTITIONS, REPLICATION, MappingProxyType(config))
+    There are as many partitions as a service will ever have replicas, because adding one later moves keys.
+    """
+    config = {"cleanup.policy": "delete", "max.message.bytes": "1048576", "min.insync.replicas": "2"}
+    long_kept = (topics.requests, topics.dead_letter)
+    return tuple(
+        TopicPlan(name, 24, 3, config | {"retention.ms": str((30 if name in long_kept else 7) * _DAY_MS)})
+        for name in topics.all
+    )
 
 
 def adjusted(
     plan: Iterable[TopicPlan], *, partitions: int | None = None, replication: int | None = None
 ) -> tuple[TopicPlan, ...]:
-    """The plan for another size of cluster; no more replicas must be in sync than there are."""
-    return tuple(_adjusted(topic, partitions, replication) for topic in plan)
-
-
-def _adjusted(topic: TopicPlan, partitions: int | None, replication: int | None) -> TopicPlan:
-    replicas = replication or topic.replication
-    in_sync = min(int(topic.config.get("min.insync.replicas", "1")), replicas)
-    config = {**topic.config, "min.insync.replicas": str(in_sync)}
-    return replace(topic, partitions=partitions or topic.partitions, replication=replicas, config=config)
+    """Return the plan for another size of cluster. At most as many replicas must be in sync as there are."""
+    topics = []
+    for topic in plan:
+        replicas = replication or topic.replication
+        in_sync = min(int(topic.config.get("min.insync.replicas", "1")), replicas)
+        config = {**topic.config, "min.insync.replicas": str(in_sync)}
+        count = partitions or topic.partitions
+        topics.append(replace(topic, partitions=count, replication=replicas, config=config))
+    return tuple(topics)
 
 
 def compare(plan: TopicPlan, found: TopicPlan | None) -> TopicReport:

@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +17,7 @@ from nightshift.eventlog.port import SHARDS
 from nightshift.relay.domain.errors import BrokerLost, Diverged, LeadershipLost
 from nightshift.relay.domain.poll_interval import PollInterval
 from nightshift.relay.domain.records import shards_of
-from nightshift.relay.ports import (
-    AppendListener,
-    AppendNotifications,
-    BrokerConnector,
-    LeaderSession,
-    LeaderSessions,
-    LogReader,
-)
+from nightshift.relay.ports import AppendNotifications, Broker, LeaderSession, LogReader
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.broker_check import BrokerCheck, note_loss
 from nightshift.relay.usecases.publisher import BatchLimits, LeaderSignals, Publisher
@@ -57,11 +51,14 @@ class GroupConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupPorts:
-    """The adapters of a group. `ensure_topics` raises Unavailable while a topic is missing."""
+    """The adapters of a group. `open_session` and `listen` take its shards.
 
-    sessions: LeaderSessions
-    brokers: BrokerConnector
-    notifications: AppendListener
+    `ensure_topics` raises Unavailable while a topic is missing.
+    """
+
+    open_session: Callable[[Sequence[int]], AbstractAsyncContextManager[LeaderSession]]
+    connect: Callable[[], AbstractAsyncContextManager[Broker]]
+    listen: Callable[[Sequence[int]], AbstractAsyncContextManager[AppendNotifications]]
     log: LogReader
     objects: ObjectStore
     ensure_topics: Callable[[], Awaitable[None]]
@@ -73,11 +70,7 @@ class ShardGroup:
     def __init__(self, number: int, ports: GroupPorts, config: GroupConfig) -> None:
         self.name = str(number)
         self._shards = shards_of(number, config.groups, SHARDS)
-        self._sessions = ports.sessions
-        self._brokers = ports.brokers
-        self._listener = ports.notifications
-        self._log = ports.log
-        self._ensure_topics = ports.ensure_topics
+        self._ports = ports
         self._timings = config.timings
         self._signals = LeaderSignals()
         encoder = RecordEncoder(config.topics, ports.objects, inline_bytes=config.inline_bytes)
@@ -104,9 +97,9 @@ class ShardGroup:
         metrics.LEADER.labels(self.name).set(0)
         while not self._signals.stopping:
             # A stand-by makes no other call to the log, so this one logs that the server stopped or started answering.
-            await self._log.answers()
+            await self._ports.log.answers()
             try:
-                async with self._sessions.open(self._shards) as session:
+                async with self._ports.open_session(self._shards) as session:
                     self.connected = True
                     retry.reset()
                     if await self._stand_by(session):
@@ -134,7 +127,7 @@ class ShardGroup:
         _log.info("leadership.acquired", group=self.name, shards=len(self._shards))
         metrics.LEADER.labels(self.name).set(1)
         self._signals.newest_loss = 0
-        async with self._listener.listen(self._shards) as notifications:
+        async with self._ports.listen(self._shards) as notifications:
             await _run_until_one_ends(
                 self._publish(session, notifications), self._heartbeat(session), self._measure_lag()
             )
@@ -148,8 +141,8 @@ class ShardGroup:
         retry = RetryDelay(_BACKOFF, random.random)
         while not self._signals.stopping:
             try:
-                await self._ensure_topics()
-                async with self._brokers.connect() as broker:
+                await self._ports.ensure_topics()
+                async with self._ports.connect() as broker:
                     cursors, acknowledged = await self._check.run(session, broker)
                     retry.reset()
                     try:
@@ -170,7 +163,7 @@ class ShardGroup:
         while True:
             began = loop.time()
             try:
-                events, seconds = await self._log.lag(self._shards)
+                events, seconds = await self._ports.log.lag(self._shards)
             except Unavailable:
                 pass
             else:
