@@ -49,32 +49,18 @@ def _midnight(day: date, zone: ZoneInfo) -> datetime:
     return local.astimezone(UTC)
 
 
-def _real_day(period: Period, now: datetime) -> Day:
-    zone = ZoneInfo(period.time_zone)
-    today = now.astimezone(zone).date()
-    first = period.start.astimezone(zone).date()
-    elapsed = max((today - first).days, 0)
-    return Day(
-        label=today.isoformat(),
-        refresh_at=_midnight(today + timedelta(days=1), zone),
-        days_left=period.days - elapsed % period.days,
-        period_number=elapsed // period.days,
-    )
-
-
 def day_at(period: Period, now: datetime) -> Day:
     """Return the day of the account that contains `now` (aware)."""
     if period.day_seconds is None:
-        return _real_day(period, now)
-    elapsed = max(int((now - period.start).total_seconds() // period.day_seconds), 0)
-    # Instants are kept to the microsecond; labels carry the start so that two accounts' logs read alike.
-    refresh_at = period.start + timedelta(seconds=(elapsed + 1) * period.day_seconds)
-    return Day(
-        label=f"day-{elapsed + 1}",
-        refresh_at=refresh_at,
-        days_left=period.days - elapsed % period.days,
-        period_number=elapsed // period.days,
-    )
+        zone = ZoneInfo(period.time_zone)
+        today = now.astimezone(zone).date()
+        elapsed = max((today - period.start.astimezone(zone).date()).days, 0)
+        label, refresh_at = today.isoformat(), _midnight(today + timedelta(days=1), zone)
+    else:
+        elapsed = max(int((now - period.start).total_seconds() // period.day_seconds), 0)
+        label = f"day-{elapsed + 1}"
+        refresh_at = period.start + timedelta(seconds=(elapsed + 1) * period.day_seconds)
+    return Day(label, refresh_at, period.days - elapsed % period.days, elapsed // period.days)
 
 
 def period_start(time_zone: str, now: datetime, day_seconds: float | None) -> datetime:

@@ -6,10 +6,11 @@ from uuid import UUID, uuid5
 
 from nightshift.budget.domain import events
 from nightshift.budget.domain.calendar import Day, Period, day_at, period_start
-from nightshift.budget.domain.ledger import Account, open_account, refresh
+from nightshift.budget.domain.ledger import Account, Reservation, open_account, refresh
 from nightshift.budget.domain.policy import BudgetPolicy
-from nightshift.budget.ports import LedgerSnapshot
-from nightshift.contracts.ids import NAMESPACE
+from nightshift.budget.ports import LedgerSnapshot, Opening
+from nightshift.contracts.events.budget import BudgetGranted
+from nightshift.contracts.ids import NAMESPACE, event_id
 from nightshift.contracts.model import Event
 from nightshift.eventlog.port import Append, NewEvent, account_stream
 
@@ -25,7 +26,14 @@ class AccountDays:
         appends: list[Append] = []
         account = snapshot.account
         if account is None:
-            account = self._open(account_id, snapshot.now)
+            policy = self.policy
+            account = self.open(
+                account_id,
+                snapshot.now,
+                budget=policy.default_period_budget,
+                days=policy.default_period_days,
+                time_zone=policy.default_time_zone,
+            )
             cause = uuid5(NAMESPACE, f"period/{account_id}/{snapshot.now.isoformat()}")
             appends.append(on_account(account_id, events.period_set(account), cause))
         day = day_at(account.period, snapshot.now)
@@ -36,12 +44,21 @@ class AccountDays:
             appends.append(on_account(account_id, events.refreshed(account, day), cause))
         return account, day, joined(appends)
 
-    def _open(self, account_id: str, now: datetime) -> Account:
-        policy = self.policy
-        zone = policy.default_time_zone
-        start = period_start(zone, now, policy.day_seconds)
-        period = Period(zone, start, policy.default_period_days, policy.day_seconds)
-        return open_account(account_id, period, policy.default_period_budget, day_at(period, now))
+    def open(self, account_id: str, now: datetime, *, budget: int, days: int, time_zone: str) -> Account:
+        """Return a new account whose first period of `days` days begins today."""
+        day_seconds = self.policy.day_seconds
+        period = Period(time_zone, period_start(time_zone, now, day_seconds), days, day_seconds)
+        return open_account(account_id, period, budget, day_at(period, now))
+
+    def grant(
+        self, account: Account, amount: int, *, lease_id: UUID, build_id: str, cause: UUID, now: datetime
+    ) -> tuple[BudgetGranted, Opening]:
+        """Return the event about `amount` reserved microdollars, and the reservation to store."""
+        granted = events.granted(
+            account, lease_id=lease_id, amount=amount, now=now, lasts=self.policy.grant_lasts
+        )
+        reservation = Reservation(lease_id, account.account_id, build_id, account.day, amount)
+        return granted, Opening(reservation, event_id(cause, granted.type), granted.expires_at)
 
 
 def on_account(account_id: str, fact: Event, cause: UUID) -> Append:

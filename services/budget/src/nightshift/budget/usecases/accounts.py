@@ -5,11 +5,11 @@ from dataclasses import replace
 import structlog
 
 from nightshift.budget.domain import events
-from nightshift.budget.domain.calendar import Period, check_time_zone, day_at, period_start
-from nightshift.budget.domain.ledger import credit, open_account, set_period_budget
+from nightshift.budget.domain.calendar import check_time_zone, day_at
+from nightshift.budget.domain.ledger import credit, set_period_budget
 from nightshift.budget.ports import Decide, Ledger, LedgerChange, LedgerSnapshot
 from nightshift.budget.usecases.account_days import AccountDays, joined, on_account
-from nightshift.budget.usecases.bills import newest_first
+from nightshift.budget.usecases.bills import find_event
 from nightshift.budget.usecases.wakes import Wakes
 from nightshift.contracts.events.account import (
     AccountBudgetSet,
@@ -58,11 +58,8 @@ class Accounts:
             )
             return LedgerChange(account, joined([*appends, on_account(account_id, fact, event.event_id)]))
 
-        def repeats(fact: Event) -> bool:
-            return isinstance(fact, BudgetCredited) and fact.amount_microusd == asked.amount_microusd
-
         noted = await self._once(event, account_id, decide, BudgetCredited)
-        if noted is not None and not repeats(noted):
+        if isinstance(noted, BudgetCredited) and noted.amount_microusd != asked.amount_microusd:
             raise _reused(event)
         await self._wakes.wake_account(account_id)
 
@@ -73,10 +70,8 @@ class Accounts:
             known = snapshot.account
             zone = time_zone or (known.period.time_zone if known else self._days.policy.default_time_zone)
             if known is None:
-                day_seconds = self._days.policy.day_seconds
-                period = Period(zone, period_start(zone, snapshot.now, day_seconds), days, day_seconds)
-                day = day_at(period, snapshot.now)
-                account = open_account(account_id, period, budget, day)
+                account = self._days.open(account_id, snapshot.now, budget=budget, days=days, time_zone=zone)
+                day = day_at(account.period, snapshot.now)
                 facts: tuple[Event, ...] = (events.period_set(account), events.refreshed(account, day))
                 return LedgerChange(
                     account, joined([on_account(account_id, fact, event.event_id) for fact in facts])
@@ -104,11 +99,11 @@ class Accounts:
         except EventIdReused:
             # The fact of a repeat differs when a day has passed since, so the log calls its id reused.
             noted_id = event_id(event.event_id, kind.type)
-            async for recorded in newest_first(self._event_log, account_stream(account_id)):
-                if recorded.event_id == noted_id:
-                    _log.info("account.request_repeated", account_id=account_id, type=event.data.type)
-                    return recorded.data
-            raise
+            recorded = await find_event(self._event_log, account_stream(account_id), noted_id)
+            if recorded is None:
+                raise
+            _log.info("account.request_repeated", account_id=account_id, type=event.data.type)
+            return recorded.data
         return None
 
 

@@ -61,6 +61,14 @@ async def newest_first(log: EventLog, stream_id: str) -> AsyncIterator[RecordedE
             return
 
 
+async def find_event(log: EventLog, stream_id: str, event_id: UUID) -> RecordedEvent | None:
+    """Return the event with this id, or None when the stream does not have it."""
+    async for event in newest_first(log, stream_id):
+        if event.event_id == event_id:
+            return event
+    return None
+
+
 async def read_bills(
     log: EventLog, stream_id: str, held: Sequence[HeldReservation], *, granted_before: int | None = None
 ) -> Bills:

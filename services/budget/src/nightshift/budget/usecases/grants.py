@@ -4,12 +4,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 from nightshift.budget.domain import events
-from nightshift.budget.domain.ledger import Reservation, reserve
+from nightshift.budget.domain.ledger import reserve
 from nightshift.budget.ports import HeldReservation, Ledger, LedgerChange, LedgerSnapshot, Opening
 from nightshift.budget.usecases.account_days import AccountDays
 from nightshift.budget.usecases.bills import Bills, read_bills, settle_bills
 from nightshift.contracts.events.build import BudgetRequested
-from nightshift.contracts.ids import event_id
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import EventIdReused, StreamClosed, Transient, VersionConflict
 from nightshift.eventlog.port import Append, EventLog, NewEvent, PendingItem, RecordedEvent, build_stream
@@ -63,19 +62,16 @@ class Grants:
             if not ended:
                 account, amount = reserve(account, request.amount_microusd, request.minimum_microusd)
             answer: Event = events.denied(account, day, lease_id=request.lease_id)
-            opening = None
+            opening: Opening | None = None
             if amount:
-                answer = granted = events.granted(
+                answer, opening = self._days.grant(
                     account,
+                    amount,
                     lease_id=request.lease_id,
-                    amount=amount,
+                    build_id=event.subject,
+                    cause=event.event_id,
                     now=snapshot.now,
-                    lasts=self._days.policy.grant_lasts,
                 )
-                reservation = Reservation(
-                    request.lease_id, account.account_id, event.subject, account.day, amount
-                )
-                opening = Opening(reservation, event_id(event.event_id, granted.type), granted.expires_at)
             on_build = (*settled.events, NewEvent(answer, event.event_id))
             append = Append(event.stream_id, on_build, bills.version)
             return LedgerChange(account, [*appends, append], opening, settled.ended)

@@ -1,20 +1,19 @@
 """Wakes sleeping builds. A wake reserves the money of the next call, so that it does not end in a denial."""
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
 import structlog
 
-from nightshift.budget.domain import events
-from nightshift.budget.domain.ledger import Reservation, reserve
+from nightshift.budget.domain.ledger import reserve
 from nightshift.budget.domain.sleepers import Need, share
-from nightshift.budget.ports import Ledger, LedgerChange, LedgerSnapshot, Opening
+from nightshift.budget.ports import Ledger, LedgerChange, LedgerSnapshot
 from nightshift.budget.usecases.account_days import AccountDays
-from nightshift.budget.usecases.bills import Bills, newest_first, read_bills, settle_bills
-from nightshift.contracts.events.budget import BudgetGranted, WakeRequested
+from nightshift.budget.usecases.bills import Bills, find_event, newest_first, read_bills, settle_bills
+from nightshift.contracts.events.budget import WakeRequested
 from nightshift.contracts.events.build import (
     BudgetRequested,
     BuildAccepted,
@@ -129,7 +128,8 @@ class Wakes:
         build_id = asked.subject
         sleeper = await self._sleeper(build_stream(build_id))
         if sleeper is None:
-            if await self._woke_before(asked):
+            woken = event_id(asked.event_id, WakeRequested.type)
+            if await find_event(self._event_log, build_stream(build_id), woken) is not None:
                 return
             raise Refused(
                 f"build {build_id} is not asleep", hint="nightshift builds shows what each build does"
@@ -141,13 +141,6 @@ class Wakes:
                 f" the next call of build {build_id} may cost {sleeper.need.minimum}",
                 hint=f"nightshift account top-up {sleeper.sleep.account_id} AMOUNT",
             )
-
-    async def _woke_before(self, asked: RecordedEvent) -> bool:
-        woken = event_id(asked.event_id, WakeRequested.type)
-        async for event in newest_first(self._event_log, build_stream(asked.subject)):
-            if event.event_id == woken:
-                return True
-        return False
 
     async def _wake_in_turn(
         self, sleepers: Sequence[Sleeper], *, reason: WakeReason
@@ -215,17 +208,16 @@ class Wakes:
                 return None
             wake = WakeRequested(reason=reason)
             lease_id = event_id(cause, wake.type)  # the reservation has the id of its wake
-            granted = events.granted(
+            granted, opening = self._days.grant(
                 account,
+                amount,
                 lease_id=lease_id,
-                amount=amount,
+                build_id=sleeper.slept.subject,
+                cause=cause,
                 now=snapshot.now,
-                lasts=self._days.policy.grant_lasts,
             )
             on_build = (*settled.events, NewEvent(wake, cause), NewEvent(granted, cause))
             append = Append(sleeper.slept.stream_id, on_build, sleeper.head)
-            reservation = Reservation(lease_id, account_id, sleeper.slept.subject, account.day, amount)
-            opening = Opening(reservation, event_id(cause, BudgetGranted.type), granted.expires_at)
             return LedgerChange(account, [*appends, append], opening, settled.ended)
 
         change = await self._ledger.transact(account_id, decide)
@@ -276,24 +268,25 @@ class Wakes:
 
     async def _sleeper(self, stream_id: str) -> Sleeper | None:
         """Read what a build sleeps for and what its next call needs. Returns None when it is not asleep."""
-        slept, head, reserved = None, 0, 0
+        sleeper: Sleeper | None = None
+        head = reserved = 0
         async for event in newest_first(self._event_log, stream_id):
             head = max(head, event.version)
             match event.data:
-                case _ if slept is None and isinstance(event.data, _AWAKE):
+                case _ if sleeper is None and isinstance(event.data, _AWAKE):
                     return None
-                case SleepRequested() if slept is None:
-                    slept = event
+                case SleepRequested() as sleep if sleeper is None:
+                    sleeper = Sleeper(event, sleep, head, None)
                 case ModelCallStarted() as call:
                     reserved = max(reserved, call.reserve_microusd)
-                case BudgetRequested() as request if slept is not None:
+                case BudgetRequested() as request if sleeper is not None:
                     minimum = max(request.minimum_microusd, reserved)
-                    return _sleeper(slept, head, Need(max(request.amount_microusd, minimum), minimum))
+                    return replace(sleeper, need=Need(max(request.amount_microusd, minimum), minimum))
                 case data if data.terminal:
                     return None
                 case _:
                     pass
-        return None if slept is None else _sleeper(slept, head, None)
+        return sleeper
 
     async def _deadline(self, sleeper: Sleeper) -> datetime | None:
         """Return the time at which the build fails, or None. A sleeper wakes for that without money."""
@@ -301,9 +294,3 @@ class Wakes:
             if isinstance(event.data, BuildAccepted):
                 return event.data.deadline
         return None
-
-
-def _sleeper(slept: RecordedEvent, head: int, need: Need | None) -> Sleeper:
-    if not isinstance(slept.data, SleepRequested):
-        raise TypeError(f"{slept.stream_id} version {slept.version} is no sleep.requested")
-    return Sleeper(slept, slept.data, head, need)

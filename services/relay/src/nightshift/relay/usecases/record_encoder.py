@@ -56,9 +56,8 @@ class RecordEncoder:
         for row in rows:
             record = self._record(row, row.data, None, partition_of)
             if len(record.value) > self._inline - _AROUND:
-                record = self._record(
-                    row, "{}", blob_key(await put_blob(row.data.encode(), self._objects)), partition_of
-                )
+                digest = await put_blob(row.data.encode(), self._objects)
+                record = self._record(row, "{}", blob_key(digest), partition_of)
             records.append(record)
         return records
 
