@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nightshift.bus.port import TopicPartition
 from nightshift.relay.domain.data_loss import OffsetRange, can_be_read, data_loss
 from nightshift.relay.domain.divergence import BrokerFact, diverged, explanation, token
-from nightshift.relay.domain.poll_interval import PollInterval
+from nightshift.relay.domain.poll_interval import next_wait
 from nightshift.relay.domain.records import (
     AcknowledgedOffsets,
     LastPublished,
@@ -132,18 +132,16 @@ class TestDivergence:
         assert f"NIGHTSHIFT_RELAY_ACCEPT_DIVERGENCE={token(facts)}" in hint
 
 
-class TestPollInterval:
-    interval = PollInterval(alone=(0.002, 0.05), notified=(0.01, 0.25))
-
+class TestNextWait:
     def test_a_read_with_events_is_followed_at_once(self):
-        assert self.interval.following(0.05, found=True, listening=False) == 0.002
-        assert self.interval.following(0.25, found=True, listening=True) == 0.01
+        assert next_wait(0.05, found=True, notified=False) == 0.002
+        assert next_wait(0.25, found=True, notified=True) == 0.01
 
     def test_the_wait_doubles_up_to_its_bound(self):
-        for listening, first, bound in ((False, 0.004, 0.05), (True, 0.02, 0.25)):
+        for notified, first, bound in ((False, 0.004, 0.05), (True, 0.02, 0.25)):
             waits, wait = [], 0.0
             for _ in range(12):
-                wait = self.interval.following(wait, found=False, listening=listening)
+                wait = next_wait(wait, found=False, notified=notified)
                 waits.append(wait)
             assert waits[:2] == [first, 2 * first]
             assert waits[-1] == bound

@@ -8,7 +8,8 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import asyncpg
 import structlog
@@ -50,6 +51,8 @@ _NOT_MIGRATED: tuple[type[BaseException], ...] = (
 )
 
 
+#: For each of our own SQLSTATEs a function that makes its error from the server's message.
+Refusals: TypeAlias = Mapping[str, Callable[[str], NightshiftError]]
 #: The first major version that knows `transaction_timeout`.
 _ENDS_TRANSACTIONS = 17
 #: asyncpg's own UUID, which it reads and writes without a conversion. A subclass of the standard library's.
@@ -84,12 +87,9 @@ class _Session:
 class Database:
     """Connections to the primary. Each statement is prepared once per connection and autocommits."""
 
-    def __init__(
-        self, config: PgConfig, *, refusals: Mapping[str, Callable[[str], NightshiftError]] | None = None
-    ) -> None:
-        """`refusals` maps an own SQLSTATE to the error that it raises."""
+    def __init__(self, config: PgConfig, *, refusals: Refusals = MappingProxyType({})) -> None:
         self._config = config
-        self._refusals = refusals or {}
+        self._refusals = refusals
         self._idle: list[_Session] = []
         self._slots = asyncio.Semaphore(config.max_connections)
         self._unavailable = False
@@ -130,7 +130,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
         """Yield a connection for several statements, such as a transaction. Nothing is retried."""
-        try:
+        with translated(self._refusals):
             session = await self._take(None)
             try:
                 yield session.connection
@@ -138,8 +138,6 @@ class Database:
                 self._release(session, error)
                 raise
             self._release(session)
-        except Exception as error:
-            raise self._translate(error) from error
 
     async def listen(
         self, channel: str, on_payload: Callable[[str], None], *, on_ready: Callable[[], None]
@@ -148,7 +146,7 @@ class Database:
 
         Calls `on_ready` once it listens. Raises the translated error, usually Unavailable.
         """
-        try:
+        with translated():
             connection = await self._connect()
             try:
                 closed = asyncio.Event()
@@ -164,27 +162,24 @@ class Database:
                 raise Unavailable("PostgreSQL: the listening connection was closed")
             finally:
                 connection.terminate()
-        except Exception as error:
-            raise self._translate(error) from error
 
     async def _attempt(self, query: str, args: tuple[Any, ...]) -> list[Any]:
         # The hot path of every service. Uses asyncpg's time limit: asyncio.timeout and a context manager for each
         # statement would add a sixth to the client's cost of an append.
         limit, was_unavailable = self._config.statement_timeout, self._unavailable
+        session = await self._take(limit)
         try:
-            session = await self._take(limit)
-            try:
-                statement = session.statements.get(query)
-                if statement is None:
-                    statement = await session.connection.prepare(query, timeout=limit)
-                    session.statements[query] = statement
-                rows: list[Any] = await statement.fetch(*args, timeout=limit)
-            except BaseException as error:
-                self._release(session, error)
-                raise
-            self._release(session)
-        except Exception as error:
-            raise self._translate(error) from error
+            statement = session.statements.get(query)
+            if statement is None:
+                statement = await session.connection.prepare(query, timeout=limit)
+                session.statements[query] = statement
+            rows: list[Any] = await statement.fetch(*args, timeout=limit)
+        except BaseException as error:
+            self._release(session, error)
+            if isinstance(error, Exception):
+                raise translate(error, self._refusals) from error
+            raise
+        self._release(session)
         if was_unavailable and self._unavailable:  # a call from before the outage proves nothing
             self._unavailable = False
             _log.info("postgres.recovered")
@@ -208,10 +203,11 @@ class Database:
             _log.warning("postgres.unavailable", error=str(error), patience_s=self._config.patience)
 
     async def _take(self, seconds: float | None) -> _Session:
-        """Return an idle session or a new one. Raises TimeoutError when none is free in time."""
+        """Return an idle session or a new one. Raises Unavailable when none is free in time."""
         if self._slots.locked():
-            async with asyncio.timeout(seconds):
-                await self._slots.acquire()
+            with translated():
+                async with asyncio.timeout(seconds):
+                    await self._slots.acquire()
         else:
             await self._slots.acquire()
         session = self._idle.pop() if self._idle else None
@@ -237,59 +233,55 @@ class Database:
     async def _connect(self) -> asyncpg.Connection:
         # A session paused in a transaction holds its locks, such as that of a shard, and blocks every other writer.
         limit = f"{int(self._config.transaction_timeout * 1000)}ms"
-        connection = await asyncpg.connect(
+        connection = await open_connection(
             self._config.dsn,
+            self._config.application_name,
             timeout=self._config.connect_timeout,
-            # A standby may lag or belong to an abandoned timeline, so it is never used.
-            target_session_attrs="primary",
-            server_settings={
-                "application_name": self._config.application_name,
-                "idle_in_transaction_session_timeout": limit,
-            },
+            idle_in_transaction_session_timeout=limit,
         )
         if connection.get_server_version().major >= _ENDS_TRANSACTIONS:
             try:
                 # The idle limit does not apply between preparing and executing a statement; this one does.
-                await connection.execute(
-                    f"SET transaction_timeout = '{limit}'", timeout=self._config.connect_timeout
-                )
+                with translated():
+                    await connection.execute(
+                        f"SET transaction_timeout = '{limit}'", timeout=self._config.connect_timeout
+                    )
             except BaseException:
                 connection.terminate()
                 raise
         return connection
 
-    def _translate(self, error: Exception) -> Exception:
-        if isinstance(error, asyncpg.PostgresError) and error.sqlstate in self._refusals:
-            return self._refusals[error.sqlstate](_line(error))
-        return translate(error)
 
-
-async def open_connection(dsn: str, application_name: str) -> asyncpg.Connection:
+async def open_connection(
+    dsn: str, application_name: str, *, timeout: float = 5.0, **server_settings: str
+) -> asyncpg.Connection:
     """Open one connection to the primary, outside of any pool. Raises Unavailable and ConfigurationError."""
+    server_settings["application_name"] = application_name[:63]
     with translated():
+        # A standby may lag or belong to an abandoned timeline, so it is never used.
         return await asyncpg.connect(
-            dsn,
-            timeout=5,
-            target_session_attrs="primary",
-            server_settings={"application_name": application_name[:63]},
+            dsn, timeout=timeout, target_session_attrs="primary", server_settings=server_settings
         )
 
 
 @contextlib.contextmanager
-def translated() -> Iterator[None]:
+def translated(refusals: Refusals = MappingProxyType({})) -> Iterator[None]:
     """Raise our own error in place of each error of asyncpg or of the network in the block."""
     try:
         yield
     except Exception as error:
-        ours = translate(error)
+        ours = translate(error, refusals)
         if ours is error:
             raise
         raise ours from error
 
 
-def translate(error: Exception) -> Exception:
+def translate(error: Exception, refusals: Refusals) -> Exception:
     """Return our own error for one of asyncpg or of the network. Returns any other error unchanged."""
-    text = f"PostgreSQL: {_line(error)}"
+    line = " ".join(str(error).split()) or type(error).__name__
+    text = f"PostgreSQL: {line}"
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate in refusals:
+        return refusals[error.sqlstate](line)
     if isinstance(error, _TRANSIENT):
         return Unavailable(
             text, hint="check NIGHTSHIFT_POSTGRES_DSN, and whether the server runs as a primary"
@@ -304,7 +296,3 @@ def translate(error: Exception) -> Exception:
         # asyncpg raises these for a connection that broke between two statements.
         return Unavailable(text)
     return error
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

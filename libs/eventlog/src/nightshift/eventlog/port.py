@@ -142,11 +142,9 @@ class EventLog(Protocol):
         Repeating an append changes nothing and returns what was recorded. Raises VersionConflict, EventIdReused,
         ForeignEventType, StreamClosed.
         """
-        ...
 
     async def append_all(self, appends: Sequence[Append]) -> tuple[Appended, ...]:
         """Append to several streams in one transaction. Raises what `append` raises; nothing is appended then."""
-        ...
 
     def read_stream(
         self,
@@ -158,14 +156,12 @@ class EventLog(Protocol):
         limit: int | None = None,
     ) -> AsyncIterator[RecordedEvent]:
         """Yield the stream's events in version order, or backwards. Both bounds are inclusive."""
-        ...
 
     async def read_shards(self, cursors: Mapping[int, int], *, limit: int) -> Sequence[Row]:
         """Read many shards in one round trip: for each shard, up to `limit` rows after its position.
 
         Rows of a shard are in commit order, and none is missing. The shards come in the order of `cursors`.
         """
-        ...
 
     async def read_open_streams(
         self, shards: Sequence[int], *, after: tuple[str, int] = ("", 0), limit: int
@@ -174,13 +170,11 @@ class EventLog(Protocol):
 
         Sorted by stream and version. `after` is the (stream, version) of the last row of the page before.
         """
-        ...
 
     async def pending(
         self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
     ) -> Sequence[PendingItem]:
         """Return pending rows of a kind, by key; with `due_before` those due by then, soonest first."""
-        ...
 
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:
         """Return the pending rows that outlived their purpose, oldest first. A healthy log has none.
@@ -189,7 +183,6 @@ class EventLog(Protocol):
         the sandbox while that snapshot is pending. `build_awake`: a pre-sleep snapshot, `grace_s` seconds old, of a
         build that neither sleeps nor is about to wake. `overdue`: the row is older than PENDING_ALLOWED.
         """
-        ...
 
 
 def build_stream(build_id: str) -> str:

@@ -11,7 +11,6 @@ class Wire(Protocol):
 
     async def remote(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Await `call` over the network. Raises Unavailable when it was lost; it may have been executed."""
-        ...
 
 
 async def called(wire: Wire | None, what: str, work: Callable[[], T]) -> T:

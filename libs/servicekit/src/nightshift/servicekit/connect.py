@@ -73,7 +73,7 @@ class Connections:
 
     async def leases(self) -> PostgresLeases:
         """Return the leases, after releasing those of a dead process that had this one's instance name."""
-        leases, settings = PostgresLeases(self.database), self._settings
+        leases, settings = PostgresLeases(self.database), self._running.settings
         if settings.instance is not None:
             await leases.release_all(settings.lease_owner)
         return leases
@@ -84,10 +84,10 @@ class Connections:
         The process exits with code 1 when a consumer makes no progress. Raises ConfigurationError when the broker
         refuses the credentials.
         """
-        running, settings = self._running, self._settings
+        running = self._running
         consumers = await running.enter(
             KafkaConsumers(
-                settings,
+                running.settings,
                 subscriptions,
                 producer=self.producer,
                 objects=self.objects,
@@ -99,8 +99,3 @@ class Connections:
         running.brokers.append(consumers.broker)
         running.ready_when("consumers", lambda: consumers.assigned)
         running.fail_when(consumers.failed, "a consumer makes no progress")
-
-    @property
-    def _settings(self) -> Settings:
-        settings: Settings = self._running.settings
-        return settings

@@ -75,9 +75,7 @@ def configure(
     constant = dict(bound or {})
 
     def bind_constant(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-        for key, value in constant.items():
-            event.setdefault(key, value)
-        return event
+        return {**constant, **event}
 
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,

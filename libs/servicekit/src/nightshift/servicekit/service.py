@@ -76,10 +76,6 @@ class Service(Generic[S]):
 
         self.spawn(watch(), name=f"fail when {reason}")
 
-    def stop(self) -> None:
-        """Begin to stop."""
-        self.stopping.set()
-
     async def run(self, start: Callable[["Service[S]"], Awaitable[None]]) -> int:
         """Start, run until a signal or a failure, and stop. Returns the exit code."""
         loop = asyncio.get_running_loop()
@@ -102,7 +98,7 @@ class Service(Generic[S]):
     async def start(self, start: Callable[["Service[S]"], Awaitable[None]]) -> None:
         """Serve the probes and run `start`, unless a stop is asked for meanwhile. Raises what `start` raises."""
         await self.enter(self.health)
-        starting = asyncio.create_task(self._started(start), name="start")
+        starting = asyncio.ensure_future(start(self))
         stop_requested = asyncio.create_task(self.stopping.wait(), name="stop requested")
         try:
             await asyncio.wait({starting, stop_requested}, return_when=asyncio.FIRST_COMPLETED)
@@ -118,9 +114,6 @@ class Service(Generic[S]):
                 _log.info("service.started", service=self.name)
         finally:
             stop_requested.cancel()
-
-    async def _started(self, start: Callable[["Service[S]"], Awaitable[None]]) -> None:
-        await start(self)
 
     async def close(self) -> None:
         """Stop everything in reverse order, within the settings' bound. Logs what failed and never raises."""

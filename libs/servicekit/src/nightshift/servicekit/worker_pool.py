@@ -10,13 +10,15 @@ from collections.abc import Awaitable, Callable
 from typing import Self
 
 import structlog
+from prometheus_client import Gauge
 
 from nightshift.eventlog.errors import NightshiftError
-from nightshift.servicekit import metrics
 
 Work = Callable[[], Awaitable[None]]
 
 _log = structlog.get_logger(__name__)
+
+_IN_FLIGHT = Gauge("nightshift_work_in_flight", "Keyed work that runs or waits in a worker pool.", ["pool"])
 
 
 class WorkerPool:
@@ -36,7 +38,7 @@ class WorkerPool:
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._closing = False
-        self._gauge = metrics.IN_FLIGHT.labels(name)
+        self._gauge = _IN_FLIGHT.labels(name)
 
     @property
     def held(self) -> int:
@@ -49,7 +51,7 @@ class WorkerPool:
         return not self._has_room.is_set()
 
     async def room(self) -> None:
-        """Returns when the pool is not full."""
+        """Wait until the pool is not full."""
         await self._has_room.wait()
 
     def holds(self, key: str) -> bool:
@@ -90,11 +92,7 @@ class WorkerPool:
                 break
             if key not in self._running:
                 work = self._waiting.pop(key)
-                task = asyncio.create_task(self._run(key, work), name=f"{self._name} {key}")
-                self._running[key] = task
-        self._update_room()
-
-    def _update_room(self) -> None:
+                self._running[key] = asyncio.create_task(self._run(key, work), name=f"{self._name} {key}")
         self._gauge.set(self.held)
         if self.held < self._limit and not self._closing:
             self._has_room.set()

@@ -69,16 +69,12 @@ class Ledger(Protocol):
 
         Returns None when `decide` returned None, or when the log has all events of the change already.
         """
-        ...
 
     async def unsettled(self, build_id: str) -> Sequence[HeldReservation]:
         """Return the build's reservations that have not ended, oldest first."""
-        ...
 
     async def find(self, lease_id: UUID) -> HeldReservation | None:
         """Return the reservation, or None when nothing was granted under this lease."""
-        ...
 
     async def account(self, account_id: str) -> Account | None:
         """Return the account, on the day on which it last changed, or None when it does not exist."""
-        ...

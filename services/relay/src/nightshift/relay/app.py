@@ -37,6 +37,7 @@ async def start(running: service.Service[RelaySettings]) -> None:
         connect=KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s).connect,
         listen=PostgresAppendListener(database, channel=CHANNEL).listen,
         log=PostgresLogReader(database),
+        database_answers=database.answers,
         objects=await running.enter(S3ObjectStore(settings)),
         ensure_topics=partial(
             ensure,

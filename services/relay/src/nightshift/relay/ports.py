@@ -49,37 +49,30 @@ class LeaderSession(Protocol):
 
     async def lead(self) -> bool:
         """Try to become the leader. Returns True also when this session leads already."""
-        ...
 
     async def newest_loss(self) -> int:
         """Return the number of the newest loss, 0 when there was none. Also proves that the session lives."""
-        ...
 
     async def cursors(self) -> Cursors:
         """Return how far each shard of the group is published."""
-        ...
 
     async def last_published(self) -> Sequence[LastPublished]:
         """Return what the broker acknowledged last, for each topic-partition."""
-        ...
 
     async def move(self, cursors: Mapping[int, int], published: Sequence[LastPublished]) -> None:
         """Move cursors forward and store what was acknowledged, in one transaction.
 
         A position or an offset below the stored one changes nothing.
         """
-        ...
 
     async def note_loss(self, reason: str, seen: int) -> int:
         """Record that the broker lost data, so that every shard is published again. Returns the newest loss.
 
         Records nothing when there is a newer loss than `seen`.
         """
-        ...
 
     async def republished(self, shards: Sequence[int], loss: int) -> None:
         """Record that these shards were published again after this loss."""
-        ...
 
 
 class LogReader(Protocol):
@@ -87,25 +80,17 @@ class LogReader(Protocol):
 
     async def read(self, cursors: Mapping[int, int], *, max_events: int, max_bytes: int) -> Sequence[Row]:
         """Return the next rows after these positions, in commit order within a shard."""
-        ...
 
     async def read_unfinished(
         self, shards: Sequence[int], *, after: tuple[str, int], limit: int
     ) -> Sequence[Row]:
         """Return rows of unfinished streams, by stream and version, from just after (stream, version) `after`."""
-        ...
 
     async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, tuple[str, int]]:
         """Return the subject (build or account id) and the stream version of each of these events in the log."""
-        ...
 
     async def lag(self, shards: Sequence[int]) -> tuple[int, float]:
         """Return the number of events after the cursors, and the age of the oldest in seconds."""
-        ...
-
-    async def answers(self) -> bool:
-        """Whether the server answers now. Logs when it stops or starts answering. Never raises."""
-        ...
 
 
 class Broker(Protocol):
@@ -113,25 +98,20 @@ class Broker(Protocol):
 
     def partition_of(self, topic: str, key: bytes) -> TopicPartition:
         """Return where records of this key go."""
-        ...
 
     def partitions(self) -> Sequence[TopicPartition]:
         """Return every partition of the topics of facts."""
-        ...
 
     async def send(self, records: Mapping[TopicPartition, Sequence[Record]]) -> Sequence[Ack]:
         """Send records in order within each partition; return when the broker has acknowledged all."""
-        ...
 
     async def offset_ranges(
         self, partitions: Sequence[TopicPartition]
     ) -> Mapping[TopicPartition, OffsetRange]:
         """Return the offsets that each partition holds. A partition that does not exist is missing in the answer."""
-        ...
 
     def read(self, ranges: Mapping[TopicPartition, tuple[int, int]]) -> AsyncIterator[BrokerRecord]:
         """Read the records of these offsets: the first inclusive, the second exclusive."""
-        ...
 
 
 class AppendNotifications(Protocol):
@@ -140,8 +120,6 @@ class AppendNotifications(Protocol):
     @property
     def listening(self) -> bool:
         """Whether notifications arrive."""
-        ...
 
     async def wait(self, seconds: float) -> frozenset[int]:
         """Wait for a notification, at most so long. Returns the shards with new events since the last wait."""
-        ...

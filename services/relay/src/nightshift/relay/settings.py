@@ -2,8 +2,7 @@
 
 from pydantic import Field
 
-from nightshift.relay.usecases.publisher import BatchLimits
-from nightshift.relay.usecases.shard_group import GroupConfig, Timings
+from nightshift.relay.usecases.shard_group import GroupConfig
 from nightshift.servicekit.settings import Settings
 
 
@@ -35,6 +34,8 @@ class RelaySettings(Settings):
             groups=self.relay_groups,
             inline_bytes=self.relay_inline_bytes,
             accept_divergence=self.relay_accept_divergence,
-            limits=BatchLimits(max_events=self.relay_batch_events, max_bytes=self.relay_batch_bytes),
-            timings=Timings(heartbeat=self.relay_leader_timeout_s / 5, stand_by=self.relay_stand_by_s),
+            max_events=self.relay_batch_events,
+            max_bytes=self.relay_batch_bytes,
+            heartbeat_s=self.relay_leader_timeout_s / 5,
+            stand_by_s=self.relay_stand_by_s,
         )

@@ -23,23 +23,18 @@ class Leases(Protocol):
         An owner that has the name gets a new lease with a higher fence, which invalidates what it sent before a
         restart.
         """
-        ...
 
     async def renew(self, lease: Lease, *, ttl: float) -> bool:
         """Extend the lease to `ttl` seconds from now. Returns False when it expired or was released or taken over."""
-        ...
 
     async def renew_all(self, leases: Sequence[Lease], *, ttl: float) -> Sequence[bool]:
         """Extend many leases in one round trip. Returns the result for each."""
-        ...
 
     async def release(self, lease: Lease) -> None:
         """Release the lease. Does nothing when another owner has the name."""
-        ...
 
     async def release_all(self, owner: str) -> int:
         """Release all leases of this owner and return their number.
 
         A process calls it at its start to free the leases of the dead process that had its name.
         """
-        ...

@@ -20,7 +20,6 @@ class ObjectStore(Protocol):
 
     async def put_if_absent(self, key: str, body: bytes) -> bool:
         """Write the object unless the key exists. Returns True when this call wrote it."""
-        ...
 
     async def get(self, key: str) -> bytes: ...
 
@@ -30,4 +29,3 @@ class ObjectStore(Protocol):
 
     async def delete(self, key: str) -> None:
         """Delete the object. Does nothing when it does not exist."""
-        ...

@@ -35,6 +35,3 @@ class PostgresLogReader:
     async def lag(self, shards: Sequence[int]) -> tuple[int, float]:
         row = (await self._database.fetch(_LAG, list(shards)))[0]
         return int(row[0]), float(row[1])
-
-    async def answers(self) -> bool:
-        return await self._database.answers()

@@ -10,37 +10,29 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from nightshift.relay.domain.errors import BrokerLost
-from nightshift.relay.domain.poll_interval import PollInterval
+from nightshift.relay.domain.poll_interval import next_wait
 from nightshift.relay.domain.records import AcknowledgedOffsets, Batch, LastPublished, group_by_partition
 from nightshift.relay.ports import Ack, AppendNotifications, Broker, Cursors, LeaderSession, LogReader
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.broker_check import note_acks
 from nightshift.relay.usecases.record_encoder import RecordEncoder
 
-
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """How large a batch may be, and how often the broker is asked what it holds (seconds).
-
-    `ends_before_send_s`: after so much quiet the ends of the partitions are compared before a send. `ends_when_idle_s`:
-    the same while nothing is sent. `check_when_idle_s`: after so much quiet the whole check is run again.
-    `read_all_s`: how often all shards are read while notifications name single ones.
-    """
-
-    max_events: int = 2000
-    max_bytes: int = 4 * 1024 * 1024
-    ends_before_send_s: float = 0.25
-    ends_when_idle_s: float = 5.0
-    check_when_idle_s: float = 300.0
-    read_all_s: float = 0.05
+#: Seconds without a send after which the next send first compares the ends of the partitions.
+_ENDS_BEFORE_SEND_S = 0.25
+#: Seconds between two comparisons of the ends while nothing is sent.
+_ENDS_WHEN_IDLE_S = 5.0
+#: Seconds without an event after which the whole broker check runs again.
+_CHECK_WHEN_IDLE_S = 300.0
+#: Seconds between two reads of all shards while notifications name single ones.
+_READ_ALL_S = 0.05
 
 
+@dataclass(slots=True)
 class LeaderSignals:
-    """What the publishing loop must know from outside: the newest loss that a heartbeat read, and whether to stop."""
+    """What the publishing loop learns from other tasks: the newest loss of the database, and whether to stop."""
 
-    def __init__(self) -> None:
-        self.newest_loss = 0
-        self.stopping = False
+    newest_loss: int = 0
+    stopping: bool = False
 
 
 class Publisher:
@@ -53,15 +45,16 @@ class Publisher:
         signals: LeaderSignals,
         *,
         group: str,
-        interval: PollInterval,
-        limits: BatchLimits,
+        max_events: int,
+        max_bytes: int,
     ) -> None:
+        """`max_events` and `max_bytes` bound a batch."""
         self._log = log
         self._encoder = encoder
         self._signals = signals
         self._group = group
-        self._interval = interval
-        self._limits = limits
+        self._max_events = max_events
+        self._max_bytes = max_bytes
 
     async def run(
         self,
@@ -82,27 +75,26 @@ class Publisher:
                     raise BrokerLost("another leader found that the broker lost data")
                 batch = following
                 if batch is None:
-                    if clock() - checked > self._limits.check_when_idle_s:
+                    if clock() - checked > _CHECK_WHEN_IDLE_S:
                         return
-                    if clock() - compared > self._limits.ends_when_idle_s:
+                    if clock() - compared > _ENDS_WHEN_IDLE_S:
                         await self._compare_ends(broker, acknowledged)
                         compared = clock()
                     shards = await notifications.wait(wait)
-                    if shards and clock() - read_all < self._limits.read_all_s:
+                    if shards and clock() - read_all < _READ_ALL_S:
                         # One index probe instead of one for each shard. The next read of all shards finds the rest.
                         following = await self._prepare(broker, {shard: positions[shard] for shard in shards})
                     else:
                         read_all = clock()
                         following = await self._prepare(broker, positions)
-                    wait = self._interval.following(
-                        wait, found=following is not None, listening=notifications.listening
-                    )
+                    found = following is not None
+                    wait = next_wait(wait, found=found, notified=notifications.listening)
                     continue
                 await move.finish()
-                if clock() - compared > self._limits.ends_before_send_s:
+                if clock() - compared > _ENDS_BEFORE_SEND_S:
                     await self._compare_ends(broker, acknowledged)
                 positions.update(batch.cursors)
-                if batch.count >= self._limits.max_events // 4:
+                if batch.count >= self._max_events // 4:
                     acks, following = await self._send_and_prepare(broker, batch, positions)
                 else:
                     # Nothing else waits: a read during the send would only slow the send down.
@@ -132,9 +124,7 @@ class Publisher:
 
     async def _prepare(self, broker: Broker, positions: Mapping[int, int]) -> Batch | None:
         """Read and encode the next batch. Returns None when nothing is new."""
-        rows = await self._log.read(
-            positions, max_events=self._limits.max_events, max_bytes=self._limits.max_bytes
-        )
+        rows = await self._log.read(positions, max_events=self._max_events, max_bytes=self._max_bytes)
         return group_by_partition(await self._encoder.encode(rows, broker.partition_of)) if rows else None
 
     async def _compare_ends(self, broker: Broker, acknowledged: AcknowledgedOffsets) -> None:

@@ -15,12 +15,11 @@ from nightshift.eventlog.errors import Unavailable
 from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.port import SHARDS
 from nightshift.relay.domain.errors import BrokerLost, Diverged, LeadershipLost
-from nightshift.relay.domain.poll_interval import PollInterval
 from nightshift.relay.domain.records import shards_of
 from nightshift.relay.ports import AppendNotifications, Broker, LeaderSession, LogReader
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.broker_check import BrokerCheck, note_loss
-from nightshift.relay.usecases.publisher import BatchLimits, LeaderSignals, Publisher
+from nightshift.relay.usecases.publisher import LeaderSignals, Publisher
 from nightshift.relay.usecases.record_encoder import RecordEncoder
 
 _log = structlog.get_logger(__name__)
@@ -28,25 +27,22 @@ _log = structlog.get_logger(__name__)
 _BACKOFF = Backoff(first_s=0.05, cap_s=2.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Seconds between the heartbeats of a leader, the attempts of a stand-by, and the measurements of the lag."""
-
-    heartbeat: float = 1.0
-    stand_by: float = 0.25
-    lag: float = 5.0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupConfig:
-    """The configuration of all groups. `groups` is their number. A message over `inline_bytes` carries a reference."""
+    """The configuration of all groups. `groups` is their number; `max_events` and `max_bytes` bound a batch.
+
+    A message over `inline_bytes` carries a reference to its data.
+    """
 
     topics: Topics
     groups: int
     inline_bytes: int
     accept_divergence: str | None
-    limits: BatchLimits
-    timings: Timings
+    max_events: int
+    max_bytes: int
+    heartbeat_s: float  # between the heartbeats of a leader
+    stand_by_s: float  # between the attempts of a stand-by to lead
+    lag_s: float = 5.0  # between the measurements of the lag
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +58,7 @@ class GroupPorts:
     log: LogReader
     objects: ObjectStore
     ensure_topics: Callable[[], Awaitable[None]]
+    database_answers: Callable[[], Awaitable[bool]]
 
 
 class ShardGroup:
@@ -71,7 +68,7 @@ class ShardGroup:
         self.name = str(number)
         self._shards = shards_of(number, config.groups, SHARDS)
         self._ports = ports
-        self._timings = config.timings
+        self._config = config
         self._signals = LeaderSignals()
         encoder = RecordEncoder(config.topics, ports.objects, inline_bytes=config.inline_bytes)
         self._check = BrokerCheck(
@@ -82,8 +79,8 @@ class ShardGroup:
             encoder,
             self._signals,
             group=self.name,
-            interval=PollInterval(),
-            limits=config.limits,
+            max_events=config.max_events,
+            max_bytes=config.max_bytes,
         )
         self.connected = False
 
@@ -97,7 +94,7 @@ class ShardGroup:
         metrics.LEADER.labels(self.name).set(0)
         while not self._signals.stopping:
             # A stand-by makes no other call to the log, so this one logs that the server stopped or started answering.
-            await self._ports.log.answers()
+            await self._ports.database_answers()
             try:
                 async with self._ports.open_session(self._shards) as session:
                     self.connected = True
@@ -120,7 +117,7 @@ class ShardGroup:
         while not self._signals.stopping:
             if await session.lead():
                 return True
-            await asyncio.sleep(self._timings.stand_by)
+            await asyncio.sleep(self._config.stand_by_s)
         return False
 
     async def _lead(self, session: LeaderSession) -> None:
@@ -156,7 +153,7 @@ class ShardGroup:
     async def _heartbeat(self, session: LeaderSession) -> None:
         while True:
             self._signals.newest_loss = await session.newest_loss()
-            await asyncio.sleep(self._timings.heartbeat)
+            await asyncio.sleep(self._config.heartbeat_s)
 
     async def _measure_lag(self) -> None:
         loop = asyncio.get_running_loop()
@@ -170,7 +167,7 @@ class ShardGroup:
                 metrics.LAG_EVENTS.labels(self.name).set(events)
                 metrics.LAG_SECONDS.labels(self.name).set(seconds)
             # Counting a long backlog is slow: it may take at most a twentieth of the time.
-            await asyncio.sleep(max(self._timings.lag, 20 * (loop.time() - began)))
+            await asyncio.sleep(max(self._config.lag_s, 20 * (loop.time() - began)))
 
 
 async def _run_until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
