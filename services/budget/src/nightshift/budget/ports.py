@@ -11,35 +11,17 @@ from nightshift.eventlog.port import Append
 
 
 @dataclass(frozen=True, slots=True)
-class HeldReservation:
-    """A stored reservation. `granted_event` is the id of its `budget.granted`; `settled` is true once it ended."""
-
-    reservation: Reservation
-    granted_event: UUID
-    settled: bool
-
-
-@dataclass(frozen=True, slots=True)
 class LedgerSnapshot:
     """What one transaction reads under the account's lock. `now` is the database's clock.
 
-    `held` and `request_waits` are about the lease that the caller named: its reservation, and whether its request has
+    The last two are about the lease that the caller named: whether it has a reservation, and whether its request has
     neither been granted nor denied.
     """
 
     now: datetime
     account: Account | None
-    held: HeldReservation | None
+    granted: bool
     request_waits: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """A reservation to store. It expires at `expires_at`, by the database's clock."""
-
-    reservation: Reservation
-    granted_event: UUID
-    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +30,7 @@ class LedgerChange:
 
     account: Account
     appends: Sequence[Append]
-    opened: Opening | None = None
+    opened: Reservation | None = None
     ended: Sequence[tuple[UUID, Settlement]] = ()
 
 
@@ -70,11 +52,11 @@ class Ledger(Protocol):
         Returns None when `decide` returned None, or when the log has all events of the change already.
         """
 
-    async def unsettled(self, build_id: str) -> Sequence[HeldReservation]:
+    async def unsettled(self, build_id: str) -> Sequence[Reservation]:
         """Return the build's reservations that have not ended, oldest first."""
 
-    async def find(self, lease_id: UUID) -> HeldReservation | None:
-        """Return the reservation, or None when nothing was granted under this lease."""
+    async def find(self, lease_id: UUID) -> Reservation | None:
+        """Return the reservation under this lease, or None when there is none that has not ended."""
 
     async def account(self, account_id: str) -> Account | None:
         """Return the account, on the day on which it last changed, or None when it does not exist."""

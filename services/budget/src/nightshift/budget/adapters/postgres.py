@@ -8,7 +8,7 @@ from uuid import UUID
 
 from nightshift.budget.domain.calendar import Period
 from nightshift.budget.domain.ledger import Account, Reservation
-from nightshift.budget.ports import Decide, HeldReservation, LedgerChange, LedgerSnapshot
+from nightshift.budget.ports import Decide, LedgerChange, LedgerSnapshot
 from nightshift.eventlog.database import Database
 from nightshift.eventlog.errors import VersionConflict
 from nightshift.eventlog.postgres import PostgresEventLog
@@ -22,16 +22,15 @@ _COLUMNS = _LIST.split(", ")
 _ACCOUNTS = " ".join(("SELECT", _LIST, "FROM nightshift.accounts"))
 _ACCOUNT = f"{_ACCOUNTS} WHERE account_id = $1"
 _PAGE = f"{_ACCOUNTS} WHERE account_id > $1 ORDER BY account_id LIMIT $2"
-_HELD = """
-SELECT lease_id, account_id, build_id, day, amount, granted_event, outcome IS NOT NULL AS settled
-FROM nightshift.reservations WHERE """
+_UNSETTLED = """
+SELECT lease_id, account_id, build_id, day, amount, granted_event, expires_at
+FROM nightshift.reservations WHERE outcome IS NULL AND """
 # An advisory lock, because two first requests of an account must not both create its row. Only this code uses 20045.
 _LOCK = "SELECT pg_advisory_xact_lock(20045, hashtext($1)), clock_timestamp() AS now"
 # Everything that a decision reads. A statement of its own, so that it sees what the lock's former holder wrote.
 _SNAPSHOT = f"""
 SELECT {", ".join(f"a.{column}" for column in _COLUMNS)},
-    r.lease_id, r.account_id, r.build_id, r.day, r.amount, r.granted_event, r.outcome IS NOT NULL AS settled,
-    nightshift.budget_request_waits($2) AS waits
+    r.lease_id IS NOT NULL AS granted, nightshift.budget_request_waits($2) AS waits
 FROM (VALUES (1)) AS one
 LEFT JOIN nightshift.accounts a ON a.account_id = $1
 LEFT JOIN nightshift.reservations r ON r.lease_id = $2"""  # noqa: S608 - column names of this module
@@ -73,15 +72,13 @@ class PostgresLedger:
             await _write(connection, change)
         return change
 
-    async def unsettled(self, build_id: str) -> Sequence[HeldReservation]:
-        rows = await self._database.fetch(
-            _HELD + "build_id = $1 AND outcome IS NULL ORDER BY granted_at", build_id
-        )
-        return [_held(row) for row in rows]
+    async def unsettled(self, build_id: str) -> Sequence[Reservation]:
+        rows = await self._database.fetch(_UNSETTLED + "build_id = $1 ORDER BY granted_at", build_id)
+        return [Reservation(*row) for row in rows]
 
-    async def find(self, lease_id: UUID) -> HeldReservation | None:
-        rows = await self._database.fetch(_HELD + "lease_id = $1", lease_id)
-        return _held(rows[0]) if rows else None
+    async def find(self, lease_id: UUID) -> Reservation | None:
+        rows = await self._database.fetch(_UNSETTLED + "lease_id = $1", lease_id)
+        return Reservation(*rows[0]) if rows else None
 
     async def account(self, account_id: str) -> Account | None:
         rows = await self._database.fetch(_ACCOUNT, account_id)
@@ -98,8 +95,15 @@ async def _write(connection: Any, change: LedgerChange) -> None:
     if change.opened is None:
         await connection.execute(_WRITE, *values)
     else:
-        held, opened = change.opened.reservation, change.opened
-        row = held.lease_id, held.build_id, held.day, held.amount, opened.granted_event, opened.expires_at
+        opened = change.opened
+        row = (
+            opened.lease_id,
+            opened.build_id,
+            opened.day,
+            opened.amount,
+            opened.granted_event,
+            opened.expires_at,
+        )
         await connection.execute(_WRITE_AND_OPEN, *values, *row)
     if change.ended:
         leases, ends = zip(*change.ended, strict=True)
@@ -113,11 +117,6 @@ def _account(row: Any) -> Account:
     return Account(row[0], Period(*row[1:5]), *row[5:15])
 
 
-def _held(row: Any) -> HeldReservation:
-    return HeldReservation(Reservation(*row[:5]), row[5], row[6])
-
-
 def _snapshot(now: datetime, row: Any) -> LedgerSnapshot:
     account = None if row[0] is None else _account(row)
-    held = None if row["lease_id"] is None else _held(row[15:22])
-    return LedgerSnapshot(now, account, held, request_waits=row["waits"])
+    return LedgerSnapshot(now, account, row["granted"], row["waits"])

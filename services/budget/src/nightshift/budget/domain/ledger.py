@@ -4,6 +4,7 @@
 (`overrun`): the rest of the day pays for it, and the days after it, because the period has spent more."""
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
@@ -37,13 +38,18 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Money set aside for one build under `lease_id`. It is settled once."""
+    """Money set aside for one build under `lease_id`. It is settled once: at `expires_at` at the latest.
+
+    `granted_event` is the id of its `budget.granted`.
+    """
 
     lease_id: UUID
     account_id: str
     build_id: str
     day: str
     amount: int
+    granted_event: UUID
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from nightshift.budget.domain import events
 from nightshift.budget.domain.calendar import Day, Period, day_at, period_start
 from nightshift.budget.domain.ledger import Account, Reservation, open_account, refresh
 from nightshift.budget.domain.policy import BudgetPolicy
-from nightshift.budget.ports import LedgerSnapshot, Opening
+from nightshift.budget.ports import LedgerSnapshot
 from nightshift.contracts.events.budget import BudgetGranted
 from nightshift.contracts.ids import NAMESPACE, event_id
 from nightshift.contracts.model import Event
@@ -52,13 +52,15 @@ class AccountDays:
 
     def grant(
         self, account: Account, amount: int, *, lease_id: UUID, build_id: str, cause: UUID, now: datetime
-    ) -> tuple[BudgetGranted, Opening]:
+    ) -> tuple[BudgetGranted, Reservation]:
         """Return the event about `amount` reserved microdollars, and the reservation to store."""
         granted = events.granted(
             account, lease_id=lease_id, amount=amount, now=now, lasts=self.policy.grant_lasts
         )
-        reservation = Reservation(lease_id, account.account_id, build_id, account.day, amount)
-        return granted, Opening(reservation, event_id(cause, granted.type), granted.expires_at)
+        granted_event = event_id(cause, granted.type)
+        return granted, Reservation(
+            lease_id, account.account_id, build_id, account.day, amount, granted_event, granted.expires_at
+        )
 
 
 def on_account(account_id: str, fact: Event, cause: UUID) -> Append:

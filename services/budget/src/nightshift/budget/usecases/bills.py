@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from nightshift.budget.domain import events
-from nightshift.budget.domain.ledger import Account, Settlement, settle
+from nightshift.budget.domain.ledger import Account, Reservation, Settlement, settle
 from nightshift.budget.domain.spending import Spent, spent_under
-from nightshift.budget.ports import HeldReservation
 from nightshift.contracts.events.budget import BudgetSettled
 from nightshift.contracts.model import Event
 from nightshift.eventlog.port import EventLog, NewEvent, RecordedEvent
@@ -20,7 +19,7 @@ _PAGE = 50
 class Bill:
     """A reservation that has not ended, and what was spent under it."""
 
-    held: HeldReservation
+    reservation: Reservation
     spent: Spent
 
 
@@ -70,7 +69,7 @@ async def find_event(log: EventLog, stream_id: str, event_id: UUID) -> RecordedE
 
 
 async def read_bills(
-    log: EventLog, stream_id: str, held: Sequence[HeldReservation], *, granted_before: int | None = None
+    log: EventLog, stream_id: str, held: Sequence[Reservation], *, granted_before: int | None = None
 ) -> Bills:
     """Read what was spent under these reservations of one build.
 
@@ -88,8 +87,8 @@ async def read_bills(
             settled.add(event.data.lease_id)
         found = grants.pop(event.event_id, None)
         old_enough = granted_before is None or event.version < granted_before
-        if found is not None and old_enough and found.reservation.lease_id not in settled:
-            bills.append(Bill(found, spent_under(found.reservation.lease_id, reversed(newer))))
+        if found is not None and old_enough and found.lease_id not in settled:
+            bills.append(Bill(found, spent_under(found.lease_id, reversed(newer))))
         if not grants:
             break
         newer.append(event.data)
@@ -100,8 +99,8 @@ def settle_bills(account: Account, bills: Bills, *, expired: bool = False) -> Se
     """Settle every bill in the account. Pure."""
     appended, ended = [], []
     for bill in bills.bills:
-        reservation = bill.held.reservation
-        account, settlement = settle(account, reservation, bill.spent, expired=expired)
-        appended.append(NewEvent(events.settled(reservation, settlement), bill.held.granted_event))
-        ended.append((reservation.lease_id, settlement))
+        account, settlement = settle(account, bill.reservation, bill.spent, expired=expired)
+        fact = events.settled(bill.reservation, settlement)
+        appended.append(NewEvent(fact, bill.reservation.granted_event))
+        ended.append((bill.reservation.lease_id, settlement))
     return Settled(account, tuple(appended), tuple(ended))

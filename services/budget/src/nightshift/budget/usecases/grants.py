@@ -1,11 +1,11 @@
 """Answers requests for money, and settles reservations when a build sleeps or ends, or when they expire."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from nightshift.budget.domain import events
-from nightshift.budget.domain.ledger import reserve
-from nightshift.budget.ports import HeldReservation, Ledger, LedgerChange, LedgerSnapshot, Opening
+from nightshift.budget.domain.ledger import Reservation, reserve
+from nightshift.budget.ports import Ledger, LedgerChange, LedgerSnapshot
 from nightshift.budget.usecases.account_days import AccountDays
 from nightshift.budget.usecases.bills import Bills, read_bills, settle_bills
 from nightshift.contracts.events.build import BudgetRequested
@@ -54,7 +54,7 @@ class Grants:
     ) -> LedgerChange | None:
         def decide(snapshot: LedgerSnapshot) -> LedgerChange | None:
             # An answer that was a denial yesterday must not become a grant today.
-            if snapshot.held or not snapshot.request_waits:
+            if snapshot.granted or not snapshot.request_waits:
                 return None
             account, day, appends = self._days.today(request.account_id, snapshot)
             settled = settle_bills(account, bills)
@@ -62,7 +62,7 @@ class Grants:
             if not ended:
                 account, amount = reserve(account, request.amount_microusd, request.minimum_microusd)
             answer: Event = events.denied(account, day, lease_id=request.lease_id)
-            opening: Opening | None = None
+            opening: Reservation | None = None
             if amount:
                 answer, opening = self._days.grant(
                     account,
@@ -85,9 +85,9 @@ class Grants:
     async def expire(self, item: PendingItem) -> None:
         """Settle a reservation that expired: post the calls started under it, release the rest."""
         held = await self._ledger.find(UUID(item.key))
-        if held is not None and not held.settled:
+        if held is not None:
             await self._settle(
-                held.reservation.build_id,
+                held.build_id,
                 lambda: read_bills(self._event_log, item.stream_id, [held]),
                 expired=True,
             )
@@ -100,7 +100,7 @@ class Grants:
             bills = await read()
             if not bills.bills:
                 return
-            account_id = bills.bills[0].held.reservation.account_id
+            account_id = bills.bills[0].reservation.account_id
 
             def decide(snapshot: LedgerSnapshot, bills: Bills = bills) -> LedgerChange | None:
                 if snapshot.account is None:
@@ -119,9 +119,7 @@ class Grants:
         raise _overtaken(stream)
 
     async def _bills(self, build_id: str, *, granted_before: int, but: UUID | None = None) -> Bills:
-        held: Sequence[HeldReservation] = [
-            one for one in await self._ledger.unsettled(build_id) if one.reservation.lease_id != but
-        ]
+        held = [one for one in await self._ledger.unsettled(build_id) if one.lease_id != but]
         return await read_bills(self._event_log, build_stream(build_id), held, granted_before=granted_before)
 
 
