@@ -1,7 +1,4 @@
-"""Connections to the PostgreSQL primary for the adapters: a pool, retries, and the translation of errors.
-
-Other modules import asyncpg only when they need a connection of their own (session locks, migrations).
-"""
+"""Connections to the PostgreSQL primary: a pool, retries, and the translation of asyncpg's errors."""
 
 import asyncio
 import contextlib
@@ -76,8 +73,7 @@ class PgConfig:
 class _Session:
     """A connection with its prepared statements.
 
-    asyncpg's pool takes 60 µs a statement to hand out a connection and to take it back, a third of an append. A pool
-    whose sessions never change needs none of that.
+    asyncpg's own pool takes 60 µs a statement to hand out a connection and to take it back: a third of an append.
     """
 
     connection: asyncpg.Connection

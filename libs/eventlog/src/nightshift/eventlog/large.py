@@ -67,9 +67,9 @@ async def _fetch(reference: BlobRef, store: ObjectStore) -> bytes:
 
 
 def _is_small(value: Any) -> bool:
-    """Whether the value certainly fits inline, without encoding it. False when only encoding it can tell.
+    """Whether the value certainly fits inline. False when only encoding it can tell.
 
-    Nearly every event is small. Encoding each field in a thread would cost more than the rest of its append.
+    Nearly every event is small, and encoding each field in a thread would cost more than the rest of its append.
     """
     if isinstance(value, dict) and "ref" in value:
         return False
@@ -82,7 +82,7 @@ def _is_small(value: Any) -> bool:
 def _room_left(value: Any, room: int) -> int:
     """Return the bytes left of `room` after this value in its longest JSON form; negative when it does not fit.
 
-    A character takes six bytes at most (`\\u0000`), or twelve beyond the basic plane (a surrogate pair).
+    A character takes at most 6 bytes (`\\u0000`), or 12 beyond the basic plane (a surrogate pair).
     """
     if room < 0:
         return room

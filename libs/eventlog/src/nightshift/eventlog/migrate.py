@@ -76,7 +76,7 @@ async def migrate(dsn: str) -> tuple[str, ...]:
     """Migrate the database to this release. Returns the names of the migrations that this call applied.
 
     Needs a superuser, or a role that may create roles and schemas. Does nothing to a database of a newer release.
-    Raises ConfigurationError, Unavailable, and Fault when an applied file has changed.
+    Raises ConfigurationError and Unavailable, and Fault when an applied file has changed.
     """
     async with _connected(dsn) as connection:
         _refuse_old(connection)
@@ -86,10 +86,7 @@ async def migrate(dsn: str) -> tuple[str, ...]:
 
 
 async def status(dsn: str) -> tuple[MigrationState, ...]:
-    """Return the state of each migration, in order of the names. Changes nothing.
-
-    Raises ConfigurationError, Unavailable.
-    """
+    """Return the state of each migration, sorted by name. Raises ConfigurationError and Unavailable."""
     async with _connected(dsn) as connection:
         return _compare(known_migrations(), await _applied(connection))
 
@@ -107,8 +104,7 @@ def known_migrations() -> tuple[Migration, ...]:
 def _sql_folders() -> list[Traversable]:
     """Return the `sql` folder of the log, then those of the installed services.
 
-    A service names its package in the entry-point group `nightshift.sql`. Its folder holds roles.sql (its role),
-    access.sql (what the role may do with the log), and `migrations` and `functions` where it has tables of its own.
+    A folder holds roles.sql, access.sql (what the role may do with the log), and optional `migrations` and `functions`.
     """
     services = sorted(entry_points(group=SQL_ENTRY_POINTS), key=lambda point: point.name)
     return [files(__package__) / "sql", *(files(point.value) / "sql" for point in services)]

@@ -29,9 +29,9 @@ class NewEvent:
 
 
 class RecordedEvent(NamedTuple):
-    """An event as the log or a message holds it. `data` is validated and upcast to the newest schema version.
+    """An event as the log or a message holds it, upcast to the newest schema version.
 
-    A tuple, because a frozen dataclass takes four times as long to make and logs are long.
+    A tuple, because a frozen dataclass takes four times as long to make, and logs are long.
     """
 
     event_id: UUID
@@ -78,9 +78,9 @@ class Append:
 
 
 class Appended(NamedTuple):
-    """The versions and ids of the events of one append, in order. Also returned when the log had all of them before.
+    """The versions and ids of the events of one append, in order.
 
-    `version` is that of the stream after the append. `fresh` is False when nothing was written.
+    `version` is that of the stream after the append. `fresh` is False when the log had all of the events before.
     """
 
     stream_id: str
@@ -158,17 +158,14 @@ class EventLog(Protocol):
         """Yield the stream's events in version order, or backwards. Both bounds are inclusive."""
 
     async def read_shards(self, cursors: Mapping[int, int], *, limit: int) -> Sequence[Row]:
-        """Read many shards in one round trip: for each shard, up to `limit` rows after its position.
-
-        Rows of a shard are in commit order, and none is missing. The shards come in the order of `cursors`.
-        """
+        """Return for each shard up to `limit` rows after its position, in commit order and without gaps."""
 
     async def read_open_streams(
         self, shards: Sequence[int], *, after: tuple[str, int] = ("", 0), limit: int
     ) -> Sequence[Row]:
-        """Return rows of the unfinished streams of these shards: open ones, and closed ones with pending rows.
+        """Return rows of the open streams of these shards, and of closed ones with pending rows, by stream and version.
 
-        Sorted by stream and version. `after` is the (stream, version) of the last row of the page before.
+        `after` is the (stream, version) of the last row of the page before.
         """
 
     async def pending(
@@ -179,9 +176,9 @@ class EventLog(Protocol):
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:
         """Return the pending rows that outlived their purpose, oldest first. A healthy log has none.
 
-        `build_ended`: the stream was closed `grace_s` seconds ago. The completion snapshot may stay longer, and so may
-        the sandbox while that snapshot is pending. `build_awake`: a pre-sleep snapshot, `grace_s` seconds old, of a
-        build that neither sleeps nor is about to wake. `overdue`: the row is older than PENDING_ALLOWED.
+        `build_ended`: the stream closed `grace_s` seconds ago, and no completion snapshot needs the row.
+        `build_awake`: a pre-sleep snapshot, `grace_s` seconds old, of a build that neither sleeps nor is about to wake.
+        `overdue`: the row is older than PENDING_ALLOWED.
         """
 
 

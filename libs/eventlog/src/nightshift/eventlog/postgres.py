@@ -93,9 +93,9 @@ class PostgresEventLog:
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[tuple[Any, Self]]:
-        """Yield a connection and a log on it. Their statements and appends are committed when the block ends.
+        """Yield a connection and a log on it. Commits what both write when the block ends; rolls back on an error.
 
-        Nothing is retried inside. An error rolls everything back.
+        Nothing is retried inside.
         """
         shards: set[int] = set()
         async with self._database.connection() as connection, connection.transaction():

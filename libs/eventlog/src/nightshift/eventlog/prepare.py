@@ -1,7 +1,4 @@
-"""Turns the events of an append into what is stored: ids, canonical JSON, and the changes of pending rows.
-
-Both adapters use it, so that they store the same.
-"""
+"""Turns the events of an append into what both adapters store: ids, canonical JSON, and changes of pending rows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,10 +15,7 @@ from nightshift.eventlog.port import NewEvent, RecordedEvent, Row
 
 
 class Prepared(NamedTuple):
-    """One event as it will be stored. The fields have the order of the SQL functions' parameters.
-
-    A tuple, so that one zip turns a batch into columns.
-    """
+    """One event as it will be stored, in the order of the SQL functions' parameters."""
 
     event_id: UUID
     type: str
@@ -53,7 +47,7 @@ def prepare(
 ) -> tuple[Prepared, ...]:
     """Encode each event and derive its id. `uuid` makes the store's UUID of 16 bytes.
 
-    Raises Refused for an empty batch or data that has no JSON form, and EventIdReused.
+    Raises Refused for an empty batch or data without a JSON form, and EventIdReused for two events with one id.
     """
     if not events:
         raise Refused(f"stream {stream_id}: the append has no events")

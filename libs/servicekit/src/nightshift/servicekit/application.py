@@ -16,10 +16,9 @@ S = TypeVar("S", bound=Settings)
 def application(
     name: str, load: Callable[[], S], start: Callable[[Service[S]], Awaitable[None]]
 ) -> FastStream:
-    """Return an application whose lifespan starts and stops the service.
+    """Return an application whose lifespan starts and stops the service, and that exits when the service fails.
 
-    `load` reads the settings when the application starts, so importing the module needs none. Starting raises what
-    `load` and `start` raise. The application exits when the service fails.
+    `load` reads the settings when the application starts. Starting raises what `load` and `start` raise.
     """
 
     @asynccontextmanager

@@ -1,7 +1,4 @@
-"""Configures logging: one JSON object (or one plain line) per record on stderr, with secrets masked.
-
-Context variables add build_id, event_id and call_id to every record of a handler.
-"""
+"""Configures logging: one JSON object or one plain line per record on stderr, with secrets masked."""
 
 import logging
 import re

@@ -177,9 +177,6 @@ def configure_logs(name: str, settings: ProcessSettings) -> None:
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the event loop of services (uvloop) and return its result.
-
-    On uvloop a database statement costs its client less than half of the processor time.
-    """
+    """Run a coroutine on uvloop and return its result. A database statement costs less than half of the time there."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)

@@ -1,7 +1,6 @@
 """Runs long work outside the message handlers: keyed tasks, bounded in number, one at a time per key.
 
-A handler offers work and returns. Consumers wait while the pool is full, so the backlog shows as consumer lag. Work
-that a crash loses is still pending in the log, and a `PendingPoller` finds it again.
+Consumers wait while the pool is full. Work that a crash loses is still pending in the log; PendingPoller finds it.
 """
 
 import asyncio
@@ -61,8 +60,7 @@ class WorkerPool:
     def offer(self, key: str, work: Work) -> bool:
         """Accept this work without waiting. Returns False while the pool closes; the log still holds the work then.
 
-        A full pool accepts work too, because several partitions may have found room at once. So the pool may hold
-        more than `limit` works, by the number of partitions, but never runs more.
+        A full pool accepts work too, because several partitions may find room at once. It never runs more than `limit`.
         """
         if self._closing:
             return False

@@ -39,15 +39,12 @@ Decide = Callable[[LedgerSnapshot], LedgerChange | None]
 
 
 class Ledger(Protocol):
-    """Accounts and reservations, written in the transaction that appends the events about them.
-
-    Raises what the event log raises; then nothing was written.
-    """
+    """Accounts and reservations. Raises what the event log raises; nothing was written then."""
 
     async def transact(
         self, account_id: str, decide: Decide, *, lease_id: UUID | None = None
     ) -> LedgerChange | None:
-        """Lock the account, decide, append and store. Returns the change that was written.
+        """Lock the account, decide, append and store in one transaction. Returns the change that was written.
 
         Returns None when `decide` returned None, or when the log has all events of the change already.
         """

@@ -1,7 +1,4 @@
-"""The composition root of the relay: the only place that makes its clients.
-
-The relay has no handlers.py: it consumes no topic.
-"""
+"""Makes the relay's clients and starts a task for each group of shards. It consumes no topic: no handlers.py."""
 
 import asyncio
 from functools import partial

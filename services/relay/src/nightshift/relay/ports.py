@@ -13,10 +13,9 @@ from nightshift.relay.domain.records import LastPublished, Record
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """The offsets that the broker gave to the records of one send to a topic-partition.
+    """The offsets of one send to a topic-partition: of the first and the last record, -1 where not reported.
 
-    `first` and `last` are those of the first and the last record, -1 where the broker did not report them. `batch` is
-    the offset of the last record batch, and `record` the first record in it.
+    `batch` is the offset of the last record batch, and `record` the first record in it.
     """
 
     partition: TopicPartition

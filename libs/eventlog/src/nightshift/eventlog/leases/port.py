@@ -20,8 +20,7 @@ class Leases(Protocol):
     async def acquire(self, name: str, owner: str, *, ttl: float) -> Lease | None:
         """Acquire a free or expired name for `ttl` seconds. Returns None while another owner has it.
 
-        An owner that has the name gets a new lease with a higher fence, which invalidates what it sent before a
-        restart.
+        An owner that has the name already gets a new lease with a higher fence.
         """
 
     async def renew(self, lease: Lease, *, ttl: float) -> bool:
@@ -34,7 +33,4 @@ class Leases(Protocol):
         """Release the lease. Does nothing when another owner has the name."""
 
     async def release_all(self, owner: str) -> int:
-        """Release all leases of this owner and return their number.
-
-        A process calls it at its start to free the leases of the dead process that had its name.
-        """
+        """Release all leases of this owner and return their number. A process frees those of its dead predecessor."""

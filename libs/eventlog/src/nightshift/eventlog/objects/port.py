@@ -14,7 +14,7 @@ class ObjectInfo:
 
 
 class ObjectStore(Protocol):
-    """Stores bytes under relative, `/`-separated keys. Calls retry and then raise Unavailable; reads raise NotFound."""
+    """Stores bytes under relative, `/`-separated keys. Calls retry, then raise Unavailable; reads raise NotFound."""
 
     async def put(self, key: str, body: bytes) -> None: ...
 

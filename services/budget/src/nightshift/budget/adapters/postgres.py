@@ -95,16 +95,8 @@ async def _write(connection: Any, change: LedgerChange) -> None:
     if change.opened is None:
         await connection.execute(_WRITE, *values)
     else:
-        opened = change.opened
-        row = (
-            opened.lease_id,
-            opened.build_id,
-            opened.day,
-            opened.amount,
-            opened.granted_event,
-            opened.expires_at,
-        )
-        await connection.execute(_WRITE_AND_OPEN, *values, *row)
+        lease_id, _account_id, *opened = astuple(change.opened)
+        await connection.execute(_WRITE_AND_OPEN, *values, lease_id, *opened)
     if change.ended:
         leases, ends = zip(*change.ended, strict=True)
         outcomes = [end.outcome for end in ends]

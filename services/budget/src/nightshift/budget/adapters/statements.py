@@ -17,8 +17,7 @@ __all__ = ["AccountStatement", "check_time_zone", "statement", "statements"]
 class AccountStatement:
     """An account today. Money in microdollars.
 
-    `estimated_microusd` is the part of `spent_in_period_microusd` that is a worst case: those calls were never billed
-    to us, because nobody saw their answers.
+    `estimated_microusd` is the part of `spent_in_period_microusd` that is a worst case, because nobody saw the answers.
     """
 
     account_id: str

@@ -12,7 +12,7 @@ from nightshift.contracts.model import Event
 class Spent:
     """Microdollars. `estimated` is the part of `total` for which the provider gave no final usage.
 
-    `in_flight` is true while a call has no answer yet: its cost will be known later.
+    `in_flight`: a call has no answer yet.
     """
 
     total: int
@@ -23,8 +23,8 @@ class Spent:
 def spent_under(lease_id: UUID, events: Iterable[Event]) -> Spent:
     """Add up the calls that were started under the lease. `events` are in version order.
 
-    A call without an answer counts at its worst case, because the provider may bill it. That part is estimated, and so
-    is the cost of a failed call: only an answer, or a malformed one, carries the provider's final usage.
+    A call without an answer counts at its worst case. Only an answer, or a malformed one, carries the final usage; the
+    rest is estimated.
     """
     costs: dict[tuple[int, int], Spent] = {}
     in_flight: set[tuple[int, int]] = set()

@@ -25,10 +25,9 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class Bills:
-    """The bills of one build. `version` is the stream's head that they were read at; None when there are no bills.
+    """The bills of one build, and the version of its stream that they were read at; None when there are no bills.
 
-    An append that settles them expects this version: a call that starts meanwhile is then a conflict, and is not
-    missing in the sum.
+    An append that settles them expects this version, so that it conflicts with a call that starts meanwhile.
     """
 
     bills: Sequence[Bill] = ()
@@ -73,8 +72,7 @@ async def read_bills(
 ) -> Bills:
     """Read what was spent under these reservations of one build.
 
-    Leaves out reservations that the stream shows as settled, and those granted at version `granted_before` or later:
-    an old message must not end what was granted after it.
+    Leaves out those that the stream shows as settled, and those granted at version `granted_before` or later.
     """
     grants = {one.granted_event: one for one in held}
     if not grants:

@@ -29,10 +29,9 @@ class Grants:
         self._on_released = on_released
 
     async def answer(self, event: RecordedEvent, request: BudgetRequested) -> None:
-        """Grant or deny a request that waits for its answer; one that does not wait changes nothing.
+        """Grant or deny a request that still waits. Denies a request of a build that has ended.
 
-        Older reservations of the build are settled in the same transaction, except those under which a call still runs:
-        what they release counts as left. A request of a build that has ended is denied.
+        The same transaction settles older reservations of the build under which no call runs; what they release counts.
         """
         ended = False
         for _ in range(ATTEMPTS):

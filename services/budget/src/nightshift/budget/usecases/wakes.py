@@ -98,10 +98,7 @@ class Wakes:
             await self._wake_in_turn(sleepers, reason="top_up")
 
     async def wake_due(self, items: Sequence[PendingItem], now: datetime) -> Mapping[str, datetime]:
-        """Wake the builds whose time has come.
-
-        Returns the key of each build that cannot be paid yet, with the time at which to try it again.
-        """
+        """Wake the builds whose time has come. Returns when to try again each that cannot be paid yet, by key."""
         waiting: dict[str, datetime] = {}
         self._unpaid.difference_update(item.stream_id for item in items)
         accounts: dict[str, list[Sleeper]] = {}
@@ -121,7 +118,7 @@ class Wakes:
         return waiting
 
     async def wake_asked(self, asked: RecordedEvent) -> None:
-        """Wake a build because a person asked. A request that woke it before changes nothing.
+        """Wake a build because a person asked. A repeated request changes nothing.
 
         Raises Refused when the build is not asleep, and when its account has not enough money for its next call.
         """

@@ -1,9 +1,7 @@
 """Sends batches: the records of a topic-partition in order, all partitions at once, acknowledged by all replicas.
 
-The client's own retries and reconnects are off. Both could reach a broker that restarted empty, and put new events
-before the old ones. So a producer connects once, before the broker is checked. A broker that restarts drops its
-connections: what is sent on an older connection reaches the broker that was checked, or none. A failed send ends the
-producer.
+The client's own retries and reconnects are off: both could reach a broker that restarted empty, and put new events
+before the old ones. A producer connects once, before the broker is checked, and a failed send ends it.
 """
 
 import asyncio

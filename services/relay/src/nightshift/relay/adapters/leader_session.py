@@ -1,9 +1,8 @@
 """The database session that leads a group of shards.
 
-The leader holds session locks, so its session must be one server process for its whole life, and must end soon after
-its owner does. Keepalives find a dead owner. The server's idle timeout finds a paused one, but runs only between
-statements: while a statement is prepared and not yet executed, the server waits without a limit. So all statements are
-prepared before the locks are taken, and from then on each is one message.
+It holds session locks, so it must end soon after its owner does. Keepalives find a dead owner. The server's idle
+timeout finds a paused one, but only between statements: a prepared statement may wait without a limit to be executed.
+So all statements are prepared before the locks are taken, and from then on each is one message.
 """
 
 import asyncio
@@ -52,9 +51,9 @@ _Statement: TypeAlias = asyncpg.prepared_stmt.PreparedStatement
 
 
 class PostgresLeaderSession:
-    """Implements LeaderSession on one connection. The heartbeat and the work take turns: one statement at a time.
+    """Implements LeaderSession on one connection, one statement at a time.
 
-    `notify` is the prepared statement that notifies consumers; it belongs to a connection of its own.
+    `notify` is the prepared statement that notifies consumers, on a connection of its own.
     """
 
     def __init__(

@@ -8,8 +8,7 @@ from nightshift.eventlog.errors import ConfigurationError
 async def refuse_pooler(first: asyncpg.Connection, second: asyncpg.Connection) -> None:
     """Raise ConfigurationError when the connections go through a pooler that pools by transaction.
 
-    While `second` is in a transaction, such a pooler either gives `first` another server process than before, or had
-    given `second` the process of `first`.
+    Such a pooler gives `first` another server process while `second` is in a transaction, or both the same one.
     """
     before = await _server_process(first)
     async with second.transaction():

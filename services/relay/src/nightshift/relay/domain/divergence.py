@@ -1,7 +1,7 @@
 """Decides whether Kafka and the log disagree: every fact on a topic must be in the log, at the same stream version.
 
-A database that lost its last commits (a replica promoted too early, an old backup) gives their versions to other facts.
-Kafka still holds the lost facts. A machine cannot decide which of the two is true, so a person must.
+A database that lost its last commits gives their versions to other facts, and Kafka still holds the lost ones. Only a
+person can decide which of the two is true.
 """
 
 from collections.abc import Iterable, Mapping

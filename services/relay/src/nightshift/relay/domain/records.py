@@ -24,9 +24,9 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The records of one read, by topic-partition, in log order.
+    """The records of one read, `count` in number, by topic-partition and in log order.
 
-    When the broker has acknowledged all `count` of them, the cursors may move to `cursors` (shard → position).
+    When the broker has acknowledged all, the cursors may move to `cursors` (shard → position).
     """
 
     records: Mapping[TopicPartition, list[Record]]
@@ -36,10 +36,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class LastPublished:
-    """The first record of the last record batch that the broker acknowledged in a topic-partition.
-
-    The broker keeps or loses a record batch as a whole.
-    """
+    """The first record of the last batch acknowledged in a topic-partition. A broker keeps or loses whole batches."""
 
     partition: TopicPartition
     offset: int
@@ -50,18 +47,14 @@ class LastPublished:
 
 @dataclass(slots=True)
 class AcknowledgedOffsets:
-    """The offsets that the broker gave this leader last, by topic-partition.
-
-    The first is that of the last record batch, the second that of the last record.
-    """
+    """The offsets of the last record batch and of the last record that the broker acknowledged, by topic-partition."""
 
     offsets: dict[TopicPartition, tuple[int, int]] = field(default_factory=dict)
 
     def take(self, partition: TopicPartition, first: int, batch: int, last: int) -> bool:
         """Note the offsets of one send: its first record, its last record batch, its last record.
 
-        Returns False when `first` does not follow what was acknowledged before. The broker then lost data: it gave an
-        offset twice.
+        Returns False when the broker gave an offset twice: it lost data.
         """
         known = self.offsets.get(partition)
         self.offsets[partition] = (batch, last)

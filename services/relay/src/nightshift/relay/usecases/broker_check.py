@@ -34,10 +34,7 @@ class BrokerCheck:
         self._accepted = accept_divergence
 
     async def run(self, session: LeaderSession, broker: Broker) -> tuple[Cursors, AcknowledgedOffsets]:
-        """Compare, publish again what was lost, and return where to go on publishing.
-
-        Raises Diverged when a person must decide.
-        """
+        """Compare, publish again what was lost, and return where to continue. Raises Diverged for a person."""
         cursors = await session.cursors()
         published = await session.last_published()
         lost = await self._compare(session, broker, published, cursors.newest_loss)
@@ -134,10 +131,7 @@ async def note_loss(session: LeaderSession, reason: str, *, seen: int, group: st
 def note_acks(
     acks: Sequence[Ack], acknowledged: AcknowledgedOffsets
 ) -> tuple[list[LastPublished], str | None]:
-    """Return what to store of acknowledgements, and why the broker must have lost data.
-
-    The reason is None unless the broker gave an offset a second time.
-    """
+    """Return what to store of these acknowledgements, and why the broker must have lost data, or None."""
     published, lost = [], None
     for ack in acks:
         if ack.last < 0:

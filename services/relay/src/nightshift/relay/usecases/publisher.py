@@ -1,12 +1,12 @@
 """The leader's loop: read a batch, send it, move the cursors after the acknowledgements.
 
-Reads the next batch during the send when the batch is large, else while the cursors move. A send begins only after the
-cursors of the send before it have moved: a leader that lost its session sends at most one batch more.
+A send begins only after the cursors of the former send have moved: a leader that lost its session sends at most one
+batch more. Under load the next batch is read during the send, otherwise while the cursors move.
 """
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 from nightshift.relay.domain.errors import BrokerLost
@@ -35,26 +35,17 @@ class LeaderSignals:
     stopping: bool = False
 
 
+@dataclass(frozen=True, slots=True)
 class Publisher:
-    """Publishes one group of shards through one broker session."""
+    """Publishes one group of shards through one broker session. `max_events` and `max_bytes` bound a batch."""
 
-    def __init__(
-        self,
-        log: LogReader,
-        encoder: RecordEncoder,
-        signals: LeaderSignals,
-        *,
-        group: str,
-        max_events: int,
-        max_bytes: int,
-    ) -> None:
-        """`max_events` and `max_bytes` bound a batch."""
-        self._log = log
-        self._encoder = encoder
-        self._signals = signals
-        self._group = group
-        self._max_events = max_events
-        self._max_bytes = max_bytes
+    log: LogReader
+    encoder: RecordEncoder
+    signals: LeaderSignals
+    _: KW_ONLY
+    group: str
+    max_events: int
+    max_bytes: int
 
     async def run(
         self,
@@ -69,9 +60,9 @@ class Publisher:
         positions, compared, checked, read_all = dict(cursors.positions), clock(), clock(), clock()
         wait, following = 0.0, await self._prepare(broker, positions)
         async with _CursorMove() as move:
-            while not self._signals.stopping:
+            while not self.signals.stopping:
                 move.check()
-                if self._signals.newest_loss > cursors.newest_loss:
+                if self.signals.newest_loss > cursors.newest_loss:
                     raise BrokerLost("another leader found that the broker lost data")
                 batch = following
                 if batch is None:
@@ -94,7 +85,7 @@ class Publisher:
                 if clock() - compared > _ENDS_BEFORE_SEND_S:
                     await self._compare_ends(broker, acknowledged)
                 positions.update(batch.cursors)
-                if batch.count >= self._max_events // 4:
+                if batch.count >= self.max_events // 4:
                     acks, following = await self._send_and_prepare(broker, batch, positions)
                 else:
                     # Nothing else waits: a read during the send would only slow the send down.
@@ -107,7 +98,7 @@ class Publisher:
 
     async def _move(self, session: LeaderSession, batch: Batch, published: Sequence[LastPublished]) -> None:
         await session.move(batch.cursors, published)
-        metrics.PUBLISHED.labels(self._group).inc(batch.count)
+        metrics.PUBLISHED.labels(self.group).inc(batch.count)
 
     async def _send_and_prepare(
         self, broker: Broker, batch: Batch, positions: Mapping[int, int]
@@ -124,8 +115,8 @@ class Publisher:
 
     async def _prepare(self, broker: Broker, positions: Mapping[int, int]) -> Batch | None:
         """Read and encode the next batch. Returns None when nothing is new."""
-        rows = await self._log.read(positions, max_events=self._max_events, max_bytes=self._max_bytes)
-        return group_by_partition(await self._encoder.encode(rows, broker.partition_of)) if rows else None
+        rows = await self.log.read(positions, max_events=self.max_events, max_bytes=self.max_bytes)
+        return group_by_partition(await self.encoder.encode(rows, broker.partition_of)) if rows else None
 
     async def _compare_ends(self, broker: Broker, acknowledged: AcknowledgedOffsets) -> None:
         """Raise BrokerLost when a partition ends before what it acknowledged. One round trip for all partitions."""

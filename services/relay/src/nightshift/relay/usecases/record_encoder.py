@@ -1,7 +1,4 @@
-"""Makes the Kafka record of a row of the log. The data is copied and never decoded.
-
-The result equals that of `encode_fact` in the contracts, which a test compares. Repeated header bytes are made once.
-"""
+"""Makes the Kafka record of a row of the log, equal to `encode_fact` of the contracts, without decoding its data."""
 
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, partial

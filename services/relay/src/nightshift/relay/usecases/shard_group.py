@@ -47,10 +47,7 @@ class GroupConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupPorts:
-    """The adapters of a group. `open_session` and `listen` take its shards.
-
-    `ensure_topics` raises Unavailable while a topic is missing.
-    """
+    """The adapters of a group. `ensure_topics` raises Unavailable while a topic is missing."""
 
     open_session: Callable[[Sequence[int]], AbstractAsyncContextManager[LeaderSession]]
     connect: Callable[[], AbstractAsyncContextManager[Broker]]
@@ -131,9 +128,9 @@ class ShardGroup:
         _log.info("leadership.released", group=self.name)
 
     async def _publish(self, session: LeaderSession, notifications: AppendNotifications) -> None:
-        """Open broker sessions, check the broker in each, and publish.
+        """Open broker sessions, check the broker in each, and publish from the stored cursors.
 
-        Each session begins at the stored cursors, so no failure lets a later event of a build overtake an earlier one.
+        So no failure lets a later event of a build overtake an earlier one.
         """
         retry = RetryDelay(_BACKOFF, random.random)
         while not self._signals.stopping:

@@ -16,8 +16,7 @@ class SnapshotRetries:
     def gives_up(self, reason: SnapshotReason, attempt: int) -> bool:
         """Return whether the failure of this attempt is final.
 
-        A later checkpoint replaces a failed one. Nothing replaces the snapshot of an end: it is tried for as long as
-        its sandbox exists.
+        A later checkpoint replaces a failed one. Nothing replaces the snapshot of an end.
         """
         if reason == "completion":
             return False
