@@ -5,9 +5,8 @@ batch more. Under load the next batch is read during the send, otherwise while t
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Self
 
 from nightshift.relay.domain.errors import BrokerLost
 from nightshift.relay.domain.poll_interval import next_wait
@@ -59,15 +58,17 @@ class Publisher:
         clock = asyncio.get_running_loop().time
         positions, compared, checked, read_all = dict(cursors.positions), clock(), clock(), clock()
         wait, following = 0.0, await self._prepare(broker, positions)
-        async with _CursorMove() as move:
+        moving = asyncio.ensure_future(asyncio.sleep(0))  # the move of the cursors that is under way
+        try:
             while not self.signals.stopping:
-                move.check()
+                if moving.done():
+                    moving.result()
                 if self.signals.newest_loss > cursors.newest_loss:
                     raise BrokerLost("another leader found that the broker lost data")
                 batch = following
                 if batch is None:
                     if clock() - checked > _CHECK_WHEN_IDLE_S:
-                        return
+                        break
                     if clock() - compared > _ENDS_WHEN_IDLE_S:
                         await self._compare_ends(broker, acknowledged)
                         compared = clock()
@@ -81,7 +82,7 @@ class Publisher:
                     found = following is not None
                     wait = next_wait(wait, found=found, notified=notifications.listening)
                     continue
-                await move.finish()
+                await moving
                 if clock() - compared > _ENDS_BEFORE_SEND_S:
                     await self._compare_ends(broker, acknowledged)
                 positions.update(batch.cursors)
@@ -94,7 +95,11 @@ class Publisher:
                 published, lost = note_acks(acks, acknowledged)
                 if lost is not None:
                     raise BrokerLost(lost)
-                move.begin(self._move(session, batch, published))
+                moving = asyncio.ensure_future(self._move(session, batch, published))
+            await moving
+        finally:
+            moving.cancel()
+            await asyncio.gather(moving, return_exceptions=True)
 
     async def _move(self, session: LeaderSession, batch: Batch, published: Sequence[LastPublished]) -> None:
         await session.move(batch.cursors, published)
@@ -130,34 +135,3 @@ class Publisher:
                 raise BrokerLost(
                     f"{partition.topic}[{partition.partition}] is shorter than what it acknowledged"
                 )
-
-
-class _CursorMove:
-    """The move of the cursors that is under way, at most one. Leaving the block without an error waits for it."""
-
-    def __init__(self) -> None:
-        self._task: asyncio.Task[None] | None = None
-
-    def begin(self, move: Coroutine[Any, Any, None]) -> None:
-        """Start a move and return at once. The caller has finished the one before."""
-        self._task = asyncio.create_task(move)
-
-    def check(self) -> None:
-        """Raise the error of a move that has ended with one."""
-        if self._task is not None and self._task.done():
-            self._task.result()
-
-    async def finish(self) -> None:
-        """Wait until the move has ended. Raises its error."""
-        if self._task is not None:
-            await self._task
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            await self.finish()
-        elif self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
