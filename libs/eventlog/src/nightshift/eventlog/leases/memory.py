@@ -21,10 +21,10 @@ class MemoryLeases:
         self._rows: dict[str, _Row] = {}
 
     async def acquire(self, name: str, owner: str, *, ttl: float) -> Lease | None:
-        held, now = self._rows.get(name), asyncio.get_running_loop().time()
-        if held is not None and held.owner not in (None, owner) and held.expires_at > now:
+        row, now = self._rows.get(name), asyncio.get_running_loop().time()
+        if row is not None and row.owner not in (None, owner) and row.expires_at > now:
             return None
-        fence = 1 if held is None else held.fence + 1
+        fence = 1 if row is None else row.fence + 1
         self._rows[name] = _Row(owner, fence, now + ttl)
         return Lease(name, owner, fence)
 

@@ -6,8 +6,9 @@ from uuid import UUID, uuid5
 
 from nightshift.budget.domain import events
 from nightshift.budget.domain.calendar import Day, Period, day_at, period_start
-from nightshift.budget.domain.ledger import Account, Reservation, open_account, refresh
+from nightshift.budget.domain.ledger import Account, Reservation, open_account, refresh, reserve
 from nightshift.budget.domain.policy import BudgetPolicy
+from nightshift.budget.domain.sleepers import Need
 from nightshift.budget.ports import LedgerSnapshot
 from nightshift.contracts.events.budget import BudgetGranted
 from nightshift.contracts.ids import NAMESPACE, event_id
@@ -51,15 +52,22 @@ class AccountDays:
         return open_account(account_id, period, budget, day_at(period, now))
 
     def grant(
-        self, account: Account, amount: int, *, lease_id: UUID, build_id: str, cause: UUID, now: datetime
-    ) -> tuple[BudgetGranted, Reservation]:
-        """Return the event about `amount` reserved microdollars, and the reservation to store."""
-        granted = events.granted(
-            account, lease_id=lease_id, amount=amount, now=now, lasts=self.policy.grant_lasts
+        self, account: Account, need: Need, *, lease_id: UUID, build_id: str, cause: UUID, now: datetime
+    ) -> tuple[Account, BudgetGranted, Reservation] | None:
+        """Reserve money in the account. Returns None when less than `need.minimum` is left."""
+        account, amount = reserve(account, need.amount, need.minimum)
+        if not amount:
+            return None
+        fact = events.granted(
+            account, lease_id=lease_id, amount=amount, expires_at=now + self.policy.grant_lasts
         )
-        granted_event = event_id(cause, granted.type)
-        return granted, Reservation(
-            lease_id, account.account_id, build_id, account.day, amount, granted_event, granted.expires_at
+        granted_event = event_id(cause, fact.type)
+        return (
+            account,
+            fact,
+            Reservation(
+                lease_id, account.account_id, build_id, account.day, amount, granted_event, fact.expires_at
+            ),
         )
 
 

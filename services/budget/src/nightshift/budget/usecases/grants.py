@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from nightshift.budget.domain import events
-from nightshift.budget.domain.ledger import Reservation, reserve
+from nightshift.budget.domain.sleepers import Need
 from nightshift.budget.ports import Ledger, LedgerChange, LedgerSnapshot
 from nightshift.budget.usecases.account_days import AccountDays
 from nightshift.budget.usecases.bills import Bills, read_bills, settle_bills
@@ -57,23 +57,26 @@ class Grants:
                 return None
             account, day, appends = self._days.today(request.account_id, snapshot)
             settled = settle_bills(account, bills)
-            account, amount = settled.account, 0
-            if not ended:
-                account, amount = reserve(account, request.amount_microusd, request.minimum_microusd)
+            account = settled.account
             answer: Event = events.denied(account, day, lease_id=request.lease_id)
-            opening: Reservation | None = None
-            if amount:
-                answer, opening = self._days.grant(
+            opened = None
+            granted = (
+                None
+                if ended
+                else self._days.grant(
                     account,
-                    amount,
+                    Need(request.amount_microusd, request.minimum_microusd),
                     lease_id=request.lease_id,
                     build_id=event.subject,
                     cause=event.event_id,
                     now=snapshot.now,
                 )
+            )
+            if granted is not None:
+                account, answer, opened = granted
             on_build = (*settled.events, NewEvent(answer, event.event_id))
             append = Append(event.stream_id, on_build, bills.version)
-            return LedgerChange(account, [*appends, append], opening, settled.ended)
+            return LedgerChange(account, [*appends, append], opened, settled.ended)
 
         return await self._ledger.transact(request.account_id, decide, lease_id=request.lease_id)
 

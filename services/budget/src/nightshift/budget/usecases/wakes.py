@@ -8,7 +8,6 @@ from uuid import UUID
 
 import structlog
 
-from nightshift.budget.domain.ledger import reserve
 from nightshift.budget.domain.sleepers import Need, share
 from nightshift.budget.ports import Ledger, LedgerChange, LedgerSnapshot
 from nightshift.budget.usecases.account_days import AccountDays
@@ -195,27 +194,27 @@ class Wakes:
             nonlocal unpaid
             account, day, appends = self._days.today(account_id, snapshot)
             settled = settle_bills(account, bills)
-            account = settled.account
-            wanted = share(account.left_today, need, later)
-            amount = 0
-            if wanted is not None:
-                account, amount = reserve(account, wanted.amount, wanted.minimum)
-            if not amount:
-                unpaid = Unpaid(account.left_today, day.refresh_at)
-                return None
+            wanted = share(settled.account.left_today, need, later)
             wake = WakeRequested(reason=reason)
-            lease_id = event_id(cause, wake.type)  # the reservation has the id of its wake
-            granted, opening = self._days.grant(
-                account,
-                amount,
-                lease_id=lease_id,
-                build_id=sleeper.slept.subject,
-                cause=cause,
-                now=snapshot.now,
+            grant = (
+                None
+                if wanted is None
+                else self._days.grant(
+                    settled.account,
+                    wanted,
+                    lease_id=event_id(cause, wake.type),  # the reservation has the id of its wake
+                    build_id=sleeper.slept.subject,
+                    cause=cause,
+                    now=snapshot.now,
+                )
             )
+            if grant is None:
+                unpaid = Unpaid(settled.account.left_today, day.refresh_at)
+                return None
+            account, granted, opened = grant
             on_build = (*settled.events, NewEvent(wake, cause), NewEvent(granted, cause))
             append = Append(sleeper.slept.stream_id, on_build, sleeper.head)
-            return LedgerChange(account, [*appends, append], opening, settled.ended)
+            return LedgerChange(account, [*appends, append], opened, settled.ended)
 
         change = await self._ledger.transact(account_id, decide)
         if change is not None and change.ended:
