@@ -1,5 +1,6 @@
 """The pure decisions of the relay, case by case."""
 
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightshift.bus.port import TopicPartition
+from nightshift.eventlog.port import Row
 from nightshift.relay.domain.data_loss import OffsetRange, can_be_read, data_loss
 from nightshift.relay.domain.divergence import BrokerFact, diverged, explanation, token
 from nightshift.relay.domain.poll_interval import next_wait
@@ -22,7 +24,22 @@ PARTITION = TopicPartition("nightshift.build.v1", 3)
 
 
 def record(shard: int, position: int, partition: TopicPartition = PARTITION) -> Record:
-    return Record(partition, b"b1", b"{}", [], shard, position, "build-b1", position, uuid4())
+    row = Row(
+        shard,
+        position,
+        "build-b1",
+        position,
+        uuid4(),
+        "t",
+        1,
+        "{}",
+        "b1",
+        uuid4(),
+        "relay",
+        None,
+        datetime.now(UTC),
+    )
+    return Record(partition, b"b1", b"{}", [], row)
 
 
 class TestBatches:
@@ -31,8 +48,8 @@ class TestBatches:
         records = [record(1, 1), record(1, 2, other), record(1, 3), record(2, 2), record(2, 9, other)]
         batch = group_by_partition(records)
         assert batch is not None
-        assert [r.position for r in batch.records[PARTITION]] == [1, 3, 2]
-        assert [r.position for r in batch.records[other]] == [2, 9]
+        assert [r.row.position for r in batch.records[PARTITION]] == [1, 3, 2]
+        assert [r.row.position for r in batch.records[other]] == [2, 9]
 
     def test_cursors_point_at_the_last_row_of_each_shard(self):
         batch = group_by_partition([record(1, 1), record(1, 7), record(5, 3)])

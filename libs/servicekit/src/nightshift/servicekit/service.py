@@ -38,7 +38,6 @@ class Service(Generic[S]):
         self.stopping = asyncio.Event()
         self.health = Health(settings.health_host, settings.health_port)
         self._stack = AsyncExitStack()
-        self._tasks: list[asyncio.Task[Any]] = []
         self._failure: BaseException | None = None
         self.brokers: list[Any] = []  # FastStream's, for `application`
 
@@ -57,7 +56,6 @@ class Service(Generic[S]):
     def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
         """Run `work` until the service stops. When it ends before, the service stops and exits with code 1."""
         task = asyncio.create_task(work, name=name)
-        self._tasks.append(task)
         task.add_done_callback(self._ended)
 
         async def cancel() -> None:

@@ -27,8 +27,6 @@ class WorkerPool:
     """
 
     def __init__(self, name: str, *, limit: int, drain_s: float = 10.0) -> None:
-        if limit < 1:
-            raise ValueError("the limit of a worker pool must be at least 1")
         self._name = name
         self._limit = limit
         self._drain_s = drain_s

@@ -150,7 +150,7 @@ class BatchProducer:
             if builders[-1].append(**fields) is None:
                 builders.append(self._producer.create_batch())
                 if builders[-1].append(**fields) is None:
-                    raise Fault(f"event {record.event_id} fits in no record batch")
+                    raise Fault(f"event {record.row.event_id} fits in no record batch")
         for builder in builders:
             builder.close()
         return builders

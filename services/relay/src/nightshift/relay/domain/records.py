@@ -1,25 +1,22 @@
 """What goes to the broker, grouped by topic-partition. Within one, the order of the log is kept."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
 from nightshift.bus.port import TopicPartition
+from nightshift.eventlog.port import Row
 
 
 class Record(NamedTuple):
-    """One event ready to be produced, and its place in the log."""
+    """A row of the log, ready to be produced."""
 
     partition: TopicPartition
     key: bytes
     value: bytes
     headers: list[tuple[str, bytes]]
-    shard: int
-    position: int
-    stream_id: str
-    version: int
-    event_id: UUID
+    row: Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +42,16 @@ class LastPublished:
     version: int
 
 
-@dataclass(slots=True)
-class AcknowledgedOffsets:
+class AcknowledgedOffsets(dict[TopicPartition, tuple[int, int]]):
     """The offsets of the last record batch and of the last record that the broker acknowledged, by topic-partition."""
-
-    offsets: dict[TopicPartition, tuple[int, int]] = field(default_factory=dict)
 
     def take(self, partition: TopicPartition, first: int, batch: int, last: int) -> bool:
         """Note the offsets of one send: its first record, its last record batch, its last record.
 
         Returns False when the broker gave an offset twice: it lost data.
         """
-        known = self.offsets.get(partition)
-        self.offsets[partition] = (batch, last)
+        known = self.get(partition)
+        self[partition] = (batch, last)
         return known is None or first > known[1]
 
 
@@ -68,7 +62,7 @@ def group_by_partition(records: Iterable[Record]) -> Batch | None:
     count = 0
     for record in records:
         grouped.setdefault(record.partition, []).append(record)
-        cursors[record.shard] = record.position
+        cursors[record.row.shard] = record.row.position
         count += 1
     return Batch(grouped, cursors, count) if count else None
 

@@ -40,7 +40,7 @@ class BrokerCheck:
         lost = await self._compare(session, broker, published, cursors.newest_loss)
         acknowledged = AcknowledgedOffsets()
         if lost is None:
-            acknowledged.offsets.update({one.partition: (one.offset, one.offset) for one in published})
+            acknowledged.update({one.partition: (one.offset, one.offset) for one in published})
         else:
             await note_loss(session, lost, seen=cursors.newest_loss, group=self._group)
         cursors = await session.cursors()
@@ -138,10 +138,8 @@ def note_acks(
             continue
         if not acknowledged.take(ack.partition, ack.first, ack.batch, ack.last):
             lost = f"{ack.partition.topic}[{ack.partition.partition}] gave offset {ack.first} again"
-        record = ack.record
-        published.append(
-            LastPublished(ack.partition, ack.batch, record.event_id, record.stream_id, record.version)
-        )
+        row = ack.record.row
+        published.append(LastPublished(ack.partition, ack.batch, row.event_id, row.stream_id, row.version))
     return published, lost
 
 

@@ -125,13 +125,11 @@ class Publisher:
 
     async def _compare_ends(self, broker: Broker, acknowledged: AcknowledgedOffsets) -> None:
         """Raise BrokerLost when a partition ends before what it acknowledged. One round trip for all partitions."""
-        partitions = list(acknowledged.offsets)
-        if not partitions:
-            return
+        partitions = list(acknowledged)
         held = await broker.offset_ranges(partitions)
         for partition in partitions:
             offsets = held.get(partition)
-            if offsets is None or offsets.end <= acknowledged.offsets[partition][0]:
+            if offsets is None or offsets.end <= acknowledged[partition][0]:
                 raise BrokerLost(
                     f"{partition.topic}[{partition.partition}] is shorter than what it acknowledged"
                 )

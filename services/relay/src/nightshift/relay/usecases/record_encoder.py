@@ -78,14 +78,4 @@ class RecordEncoder:
             headers += [(names.FLOW_TRACEPARENT, trace), (names.TRACEPARENT, trace)]
         if dataref is not None:
             headers.append((names.DATAREF, dataref.encode()))
-        return Record(
-            partition_of(topic, subject),
-            subject,
-            data.encode(),
-            headers,
-            row.shard,
-            row.position,
-            row.stream_id,
-            row.version,
-            row.event_id,
-        )
+        return Record(partition_of(topic, subject), subject, data.encode(), headers, row)
