@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt: exponential, capped, and spread so that callers do not come together."""
+"""Computes how long to wait before the next attempt: exponential, capped, and spread by jitter."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -81,7 +81,7 @@ class _Session:
 
 
 class Database:
-    """Connections to the primary. Each statement is prepared once per connection and autocommits."""
+    """Connections to the primary. Each statement is prepared once per connection and is its own transaction."""
 
     def __init__(self, config: PgConfig, *, refusals: Refusals = MappingProxyType({})) -> None:
         self._config = config
@@ -91,17 +91,17 @@ class Database:
         self._unavailable = False
 
     async def close(self) -> None:
-        """Close the idle connections. The caller has no call in flight."""
+        """Close the idle connections. The caller must have no call in flight."""
         while self._idle:
             session = self._idle.pop()
             with contextlib.suppress(*_TRANSIENT, asyncpg.InterfaceError):
                 await session.connection.close(timeout=5)
 
     async def fetch(self, query: str, *args: Any) -> list[Any]:
-        """Execute one statement and return all rows. The statement is committed when this returns.
+        """Execute one statement, commit it, and return all rows.
 
-        Retries while the server does not answer, so executing the statement twice must be harmless: it may have been
-        committed before its answer was lost. Raises Unavailable after `patience`, and the error of an own SQLSTATE.
+        Retries while the server does not answer, so executing the statement twice must be harmless.
+        Raises Unavailable after `patience` seconds, and the error that `refusals` has for the SQLSTATE.
         """
         try:
             return await self._attempt(query, args)
@@ -109,11 +109,11 @@ class Database:
             return await self._try_again(query, args, error)
 
     async def wait_ready(self) -> None:
-        """Wait until the server answers as a primary. Raises Unavailable after `patience`."""
+        """Wait until the server answers as a primary. Raises Unavailable after `patience` seconds."""
         await self.fetch("SELECT 1")
 
     async def answers(self) -> bool:
-        """Try once. Returns False and logs `postgres.unavailable` when the server does not answer. Never raises."""
+        """Return whether the server answers, after one attempt. Logs `postgres.unavailable` when not. Never raises."""
         try:
             await self._attempt("SELECT 1", ())
         except Unavailable as error:
@@ -140,7 +140,7 @@ class Database:
     ) -> None:
         """Call `on_payload` with the payload of each NOTIFY, on an extra connection, until the connection breaks.
 
-        Calls `on_ready` once it listens. Raises the translated error, usually Unavailable.
+        Calls `on_ready` once it listens. Always ends with an error, usually Unavailable.
         """
         with translated():
             connection = await self._connect()

@@ -34,7 +34,7 @@ async def externalize(event: E, store: ObjectStore) -> E:
 
 
 async def materialize(event: E, store: ObjectStore) -> E:
-    """Return the event with its references replaced. Raises NotFound, and Fault when a digest does not match."""
+    """Return the event with stored fields in place of references. Raises NotFound, and Fault for a wrong digest."""
     changes: dict[str, Any] = {}
     for name in sorted(blob_fields(type(event))):
         value = getattr(event, name)
@@ -67,7 +67,7 @@ async def _fetch(reference: BlobRef, store: ObjectStore) -> bytes:
 
 
 def _is_small(value: Any) -> bool:
-    """Whether the value certainly fits inline. False when only encoding it can tell.
+    """Return whether the value certainly fits inline, without encoding it.
 
     Nearly every event is small, and encoding each field in a thread would cost more than the rest of its append.
     """

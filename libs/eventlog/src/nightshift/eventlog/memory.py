@@ -27,9 +27,9 @@ from nightshift.eventlog.port import (
     Row,
     StalePending,
     StaleReason,
+    shard_of,
 )
 from nightshift.eventlog.prepare import PendingChange, Prepared, pending_changes, prepare, recorded
-from nightshift.eventlog.shards import shard_of
 from nightshift.eventlog.wire import Wire, called
 
 _utc_now = partial(datetime.now, UTC)
@@ -54,7 +54,7 @@ class MemoryTables:
     position: int = 0
 
     def copy(self) -> "MemoryTables":
-        """Return a copy, from which a failed transaction can be rolled back."""
+        """Return a copy for rolling back a failed transaction."""
         return MemoryTables(
             {name: replace(one, rows=list(one.rows)) for name, one in self.streams.items()},
             {shard: list(rows) for shard, rows in self.shards.items()},
@@ -64,7 +64,7 @@ class MemoryTables:
         )
 
     def restore(self, before: "MemoryTables") -> None:
-        """Restore a copy."""
+        """Replace the contents by those of a copy."""
         self.streams, self.shards = before.streams, before.shards
         self.by_id, self.pending, self.position = before.by_id, before.pending, before.position
 
@@ -176,7 +176,7 @@ class MemoryEventLog:
         return await called(self._wire, "log.stale_pending", read)
 
     def _outlived(self, item: PendingItem, now: datetime, grace: timedelta) -> StaleReason | None:
-        """Judge a row by the rules of the SQL function stale_pending, in its order."""
+        """Judge a row by the rules of the SQL function stale_pending, in the same order."""
         closed_at = self.tables.streams[item.stream_id].closed_at
         others = {
             (one.kind, one.key) for one in self.tables.pending.values() if one.stream_id == item.stream_id
@@ -198,7 +198,7 @@ class MemoryEventLog:
     def _append(
         self, append: Append, prepared: Sequence[Prepared], changes: Sequence[PendingChange]
     ) -> Appended:
-        """Append by the rules of the SQL function append_events, in its order."""
+        """Append by the rules of the SQL function append_events, in the same order."""
         name = append.stream_id
         models = [self._owned(one.type) for one in prepared]
         known = self.tables.streams.get(name)

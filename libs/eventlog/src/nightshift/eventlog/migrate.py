@@ -204,7 +204,7 @@ async def _applied(connection: asyncpg.Connection) -> dict[str, tuple[str, datet
 
 
 def _sql_files(folder: Traversable) -> list[Traversable]:
-    """Return the SQL files of a folder by name; none when it does not exist."""
+    """Return the SQL files of a folder, sorted by name. Returns none when the folder does not exist."""
     if not folder.is_dir():
         return []
     return sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda e: e.name)

@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 from uuid import UUID
@@ -15,7 +17,7 @@ SHARDS = 64
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event to append. Its id is derived from `causation_id`, its type and `index`, never drawn.
+    """An event to append. Its id is derived from `causation_id`, its type and `index`.
 
     `index` distinguishes events of one type with one cause: 0, 1, 2… in the order of the decision.
     """
@@ -70,7 +72,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """One stream's part of an append. `expected_version` None: any version. 0: the stream must not exist."""
+    """The events to append to one stream. `expected_version` None: any version. 0: the stream must not exist."""
 
     stream_id: str
     events: Sequence[NewEvent]
@@ -107,7 +109,7 @@ StaleReason = Literal["build_ended", "build_awake", "overdue"]
 
 @dataclass(frozen=True, slots=True)
 class StalePending:
-    """A pending row that outlived its purpose. `reason` says by which rule; see `EventLog.stale_pending`."""
+    """A pending row that outlived its purpose. `EventLog.stale_pending` explains the reasons."""
 
     kind: PendingKind
     key: str
@@ -132,7 +134,7 @@ PENDING_ALLOWED: Mapping[PendingKind, timedelta] = MappingProxyType(
 
 
 class EventLog(Protocol):
-    """An append-only log. Every call may raise Unavailable. The append may then have been committed: repeat it."""
+    """An append-only log. Every call may raise Unavailable. Repeat an append then: it may have been committed."""
 
     async def append(
         self, stream_id: str, events: Sequence[NewEvent], *, expected_version: int | None = None
@@ -171,7 +173,7 @@ class EventLog(Protocol):
     async def pending(
         self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
     ) -> Sequence[PendingItem]:
-        """Return pending rows of a kind, by key; with `due_before` those due by then, soonest first."""
+        """Return pending rows of a kind, sorted by key. With `due_before`: those due by then, the soonest due first."""
 
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:
         """Return the pending rows that outlived their purpose, oldest first. A healthy log has none.
@@ -190,3 +192,9 @@ def build_stream(build_id: str) -> str:
 def account_stream(account_id: str) -> str:
     """Return the stream id of an account."""
     return f"account-{account_id}"
+
+
+@lru_cache(maxsize=4096)
+def shard_of(stream_id: str) -> int:
+    """Return the shard of a stream, 0 to SHARDS - 1, as the SQL function `shard_of` does. It never changes."""
+    return sha256(stream_id.encode()).digest()[0] % SHARDS

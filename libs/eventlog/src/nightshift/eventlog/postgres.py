@@ -25,9 +25,9 @@ from nightshift.eventlog.port import (
     RecordedEvent,
     Row,
     StalePending,
+    shard_of,
 )
 from nightshift.eventlog.prepare import PendingChange, Prepared, pending_changes, prepare, recorded
-from nightshift.eventlog.shards import shard_of
 
 #: The error for each of the log's own SQLSTATEs.
 REFUSALS: Mapping[str, Callable[[str], NightshiftError]] = {
@@ -75,10 +75,10 @@ _LAST_VERSION = 2**63 - 1
 
 
 class PostgresEventLog:
-    """Implements EventLog on PostgreSQL. `actor` is the writer's name in events that name none."""
+    """Implements EventLog on PostgreSQL. `actor` is the writer's name in events without an actor."""
 
     def __init__(self, database: Database, *, actor: str, notify: bool = True, page: int = 1000) -> None:
-        """`database` comes from `log_database`. `notify`: notify the relay after each commit. `page`: rows per read."""
+        """`log_database` makes `database`. `notify`: notify the relay after each commit. `page`: rows per read."""
         self._database = database
         self._actor = actor
         self._notifier = AppendNotifier(database) if notify else None
@@ -230,4 +230,4 @@ def _pending_arrays(changes: Sequence[PendingChange]) -> tuple[list[Any], ...]:
 
 
 def _ignore(shard: int) -> None:
-    """Notify nobody."""
+    """Stands in for a notifier."""

@@ -28,7 +28,7 @@ class Environment(BaseSettings):
             raise _named(error, cls) from None
 
     def secrets(self) -> Iterator[str]:
-        """Yield every secret that is set, so that the log can mask it, and the password of each address by itself."""
+        """Yield every secret that is set, and the password of each address, so that the log can mask them."""
         for value in self.__dict__.values():
             if isinstance(value, SecretStr) and (secret := value.get_secret_value()):
                 yield secret
@@ -42,7 +42,7 @@ class PostgresSettings(Environment):
 
 
 class ObjectStoreSettings(Environment):
-    """The object store of large fields, snapshots and oversized dead letters. Default endpoint: that of AWS."""
+    """The object store of large fields, snapshots and oversized dead letters. Without an endpoint: Amazon S3."""
 
     s3_bucket: str = Field(min_length=1, examples=["nightshift"])
     s3_endpoint: str | None = None

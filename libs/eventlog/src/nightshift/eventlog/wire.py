@@ -14,7 +14,7 @@ class Wire(Protocol):
 
 
 async def called(wire: Wire | None, what: str, work: Callable[[], T]) -> T:
-    """Return the result of `work`: over the wire when there is one, else at once."""
+    """Return the result of `work`, over the wire when there is one."""
 
     async def call() -> T:
         return work()

@@ -1,4 +1,4 @@
-"""A service as a FastStream application, so that `faststream run nightshift.budget.app:app` starts it."""
+"""Makes a service a FastStream application: `faststream run nightshift.budget.app:app` starts it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -61,7 +61,7 @@ def actor_of(running: Service[S]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """What a connected service works with. Made by `connect`."""
+    """The connections of one service. Made by `connect`."""
 
     database: Database
     log: PostgresEventLog

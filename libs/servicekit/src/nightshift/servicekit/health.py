@@ -52,7 +52,7 @@ class Health:
         self._checks[name] = check
 
     def alive(self) -> bool:
-        """Whether the event loop ran in the last 30 s. Depends on nothing outside the process."""
+        """Return whether the event loop ran in the last 30 s. Depends on nothing outside the process."""
         return self._clock() - self._beaten < _DEAD_AFTER_S
 
     async def ready(self) -> dict[str, bool]:

@@ -44,7 +44,7 @@ class WorkerPool:
 
     @property
     def full(self) -> bool:
-        """Whether callers should offer nothing more. Also true while the pool closes."""
+        """Whether callers should offer nothing more. True also while the pool closes."""
         return not self._has_room.is_set()
 
     async def room(self) -> None:

@@ -14,8 +14,8 @@ from nightshift.eventlog.port import Append
 class LedgerSnapshot:
     """What one transaction reads under the account's lock. `now` is the database's clock.
 
-    The last two are about the lease that the caller named: whether it has a reservation, and whether its request has
-    neither been granted nor denied.
+    For the lease that the caller named, `granted` says whether it has a reservation, and `request_waits` whether its
+    request has no answer yet.
     """
 
     now: datetime
@@ -26,7 +26,7 @@ class LedgerSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class LedgerChange:
-    """A decision: the changed account, the events to append, a reservation to open, and reservations that end."""
+    """A decision: the changed account, events to append, a reservation to open, and reservations to settle."""
 
     account: Account
     appends: Sequence[Append]
@@ -39,7 +39,7 @@ Decide = Callable[[LedgerSnapshot], LedgerChange | None]
 
 
 class Ledger(Protocol):
-    """Accounts and reservations. Raises what the event log raises; nothing was written then."""
+    """Stores accounts and reservations. Raises what the event log raises; nothing was written then."""
 
     async def transact(
         self, account_id: str, decide: Decide, *, lease_id: UUID | None = None
@@ -53,7 +53,7 @@ class Ledger(Protocol):
         """Return the build's reservations that have not ended, oldest first."""
 
     async def find(self, lease_id: UUID) -> Reservation | None:
-        """Return the reservation under this lease, or None when there is none that has not ended."""
+        """Return the unsettled reservation under this lease, or None."""
 
     async def account(self, account_id: str) -> Account | None:
-        """Return the account, on the day on which it last changed, or None when it does not exist."""
+        """Return the account as of the day on which it last changed, or None when it does not exist."""

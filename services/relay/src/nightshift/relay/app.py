@@ -1,4 +1,4 @@
-"""Makes the relay's clients and starts a task for each group of shards. It consumes no topic: no handlers.py."""
+"""Makes the relay's clients and starts a task for each group of shards. There is no handlers.py: no topic is read."""
 
 import asyncio
 from functools import partial

@@ -47,10 +47,10 @@ class LeaderSession(Protocol):
     """The database session of one group of shards. Every call raises LeadershipLost when the session is gone."""
 
     async def lead(self) -> bool:
-        """Try to become the leader. Returns True also when this session leads already."""
+        """Try to become the leader. Returns True when this session leads, also when it led before."""
 
     async def newest_loss(self) -> int:
-        """Return the number of the newest loss, 0 when there was none. Also proves that the session lives."""
+        """Return the number of the newest loss, 0 when there was none. The answer proves that the session lives."""
 
     async def cursors(self) -> Cursors:
         """Return how far each shard of the group is published."""
@@ -89,36 +89,36 @@ class LogReader(Protocol):
         """Return the subject (build or account id) and the stream version of each of these events in the log."""
 
     async def lag(self, shards: Sequence[int]) -> tuple[int, float]:
-        """Return the number of events after the cursors, and the age of the oldest in seconds."""
+        """Return the number of events that are not published yet, and the age of the oldest in seconds."""
 
 
 class Broker(Protocol):
     """A session with the broker: a producer, and a reader of what the broker holds. Raises Unavailable."""
 
     def partition_of(self, topic: str, key: bytes) -> TopicPartition:
-        """Return where records of this key go."""
+        """Return the partition of records with this key."""
 
     def partitions(self) -> Sequence[TopicPartition]:
         """Return every partition of the topics of facts."""
 
     async def send(self, records: Mapping[TopicPartition, Sequence[Record]]) -> Sequence[Ack]:
-        """Send records in order within each partition; return when the broker has acknowledged all."""
+        """Send records in order within each partition. Returns when the broker has acknowledged all."""
 
     async def offset_ranges(
         self, partitions: Sequence[TopicPartition]
     ) -> Mapping[TopicPartition, OffsetRange]:
-        """Return the offsets that each partition holds. A partition that does not exist is missing in the answer."""
+        """Return the offsets of each partition that exists."""
 
     def read(self, ranges: Mapping[TopicPartition, tuple[int, int]]) -> AsyncIterator[BrokerRecord]:
-        """Read the records of these offsets: the first inclusive, the second exclusive."""
+        """Yield the records in these offset ranges. The end of a range is exclusive."""
 
 
 class AppendNotifications(Protocol):
-    """Writers notify the relay after each commit."""
+    """Receives the notifications that writers send after each commit."""
 
     @property
     def listening(self) -> bool:
-        """Whether notifications arrive."""
+        """Return whether notifications arrive."""
 
     async def wait(self, seconds: float) -> frozenset[int]:
-        """Wait for a notification, at most so long. Returns the shards with new events since the last wait."""
+        """Wait up to `seconds` for a notification. Returns the shards with new events since the last wait."""

@@ -7,7 +7,7 @@ from nightshift.servicekit.settings import Settings
 
 
 class RelaySettings(Settings):
-    """`NIGHTSHIFT_RELAY_…`. Times are in seconds."""
+    """Settings of the relay, from `NIGHTSHIFT_RELAY_…`. Times in seconds."""
 
     relay_groups: int = Field(
         1, ge=1, le=64

@@ -58,5 +58,5 @@ app = application(NAME, SnapshotterSettings.load, start)
 
 
 def main() -> NoReturn:
-    """Run the service until it is told to stop."""
+    """Run the service and exit the process."""
     service.run(NAME, SnapshotterSettings.load, start)

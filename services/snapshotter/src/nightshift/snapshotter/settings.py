@@ -10,7 +10,7 @@ from nightshift.snapshotter.domain.retries import SnapshotRetries
 
 
 class SnapshotterSettings(SnapshotSettings, Settings):
-    """Times in seconds."""
+    """Settings of the snapshotter. Times in seconds."""
 
     snapshot_parallel: int = Field(8, ge=1)  # builds at once
     snapshot_attempts: int = Field(
@@ -21,6 +21,6 @@ class SnapshotterSettings(SnapshotSettings, Settings):
     snapshot_exclude: tuple[str, ...] = DEFAULT_EXCLUDE  # JSON list; names or patterns of names
 
     def retries(self) -> SnapshotRetries:
-        """Return the part that the use case reads."""
+        """Return the settings that decide about retries."""
         backoff = Backoff(first_s=self.snapshot_first_pause_s, cap_s=self.snapshot_longest_pause_s)
         return SnapshotRetries(self.snapshot_attempts, backoff)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A lease of `owner` on `name`. Each acquisition of a name has a higher `fence` than all before."""
+    """A lease of `owner` on `name`. A later lease on the same name has a higher `fence`."""
 
     name: str
     owner: str
@@ -15,7 +15,7 @@ class Lease:
 
 
 class Leases(Protocol):
-    """Every call may raise `Unavailable`."""
+    """Leases by name. Every call may raise Unavailable."""
 
     async def acquire(self, name: str, owner: str, *, ttl: float) -> Lease | None:
         """Acquire a free or expired name for `ttl` seconds. Returns None while another owner has it.
@@ -24,7 +24,7 @@ class Leases(Protocol):
         """
 
     async def renew(self, lease: Lease, *, ttl: float) -> bool:
-        """Extend the lease to `ttl` seconds from now. Returns False when it expired or was released or taken over."""
+        """Extend the lease to `ttl` seconds from now. Returns False when it expired, was released or was taken over."""
 
     async def renew_all(self, leases: Sequence[Lease], *, ttl: float) -> Sequence[bool]:
         """Extend many leases in one round trip. Returns the result for each."""

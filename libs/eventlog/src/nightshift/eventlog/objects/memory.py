@@ -3,8 +3,7 @@
 from collections.abc import AsyncIterator
 
 from nightshift.eventlog.errors import NotFound
-from nightshift.eventlog.objects.keys import check_key
-from nightshift.eventlog.objects.port import ObjectInfo
+from nightshift.eventlog.objects.port import ObjectInfo, check_key
 from nightshift.eventlog.wire import Wire, called
 
 

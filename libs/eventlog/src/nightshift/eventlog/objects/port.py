@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from nightshift.eventlog.errors import Refused
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
@@ -29,3 +31,10 @@ class ObjectStore(Protocol):
 
     async def delete(self, key: str) -> None:
         """Delete the object. Does nothing when it does not exist."""
+
+
+def check_key(key: str) -> str:
+    """Return the key. Raises Refused for a key that is empty, absolute, too long or contains `..`."""
+    if not key or len(key) > 1024 or any(part in ("", ".", "..") for part in key.split("/")) or "\0" in key:
+        raise Refused(f"not an object key: {key[:128]!r}")
+    return key

@@ -13,8 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 from nightshift.eventlog.backoff import Backoff, RetryDelay
 from nightshift.eventlog.errors import ConfigurationError, Fault, NightshiftError, NotFound, Unavailable
-from nightshift.eventlog.objects.keys import check_key
-from nightshift.eventlog.objects.port import ObjectInfo
+from nightshift.eventlog.objects.port import ObjectInfo, check_key
 from nightshift.eventlog.settings import ObjectStoreSettings
 
 if TYPE_CHECKING:
@@ -43,11 +42,11 @@ _MISCONFIGURED = {
 
 
 class _Conflict(Exception):
-    """409: another writer of this key is in flight, and it is not decided yet who is first."""
+    """The server answered 409: another write of the same key is in flight, and its outcome is open."""
 
 
 class S3ObjectStore:
-    """Implements ObjectStore on one bucket. Use it with `async with`, or call `close`."""
+    """Implements ObjectStore on one bucket. Enter it with `async with`, or call `close` at the end."""
 
     def __init__(self, settings: ObjectStoreSettings) -> None:
         self._settings = settings
@@ -94,7 +93,7 @@ class S3ObjectStore:
         )
 
     async def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Implements the port. Returns only the bytes that exist."""
+        """Return only the bytes that exist."""
         check_key(key)
         if length == 0:
             return b""

@@ -51,7 +51,7 @@ WHERE r.lease_id = n.lease_id AND r.outcome IS NULL RETURNING r.lease_id"""
 
 
 class PostgresLedger:
-    """The `Ledger` port. `database` and `log` connect as the role nightshift_budget."""
+    """Implements Ledger. `database` and `log` connect as the role nightshift_budget."""
 
     def __init__(self, database: Database, log: PostgresEventLog) -> None:
         self._database = database
@@ -85,7 +85,7 @@ class PostgresLedger:
         return _account(rows[0]) if rows else None
 
     async def accounts(self, limit: int, *, after: str = "") -> Sequence[Account]:
-        """Return accounts in the order of their ids, those whose id comes after `after`."""
+        """Return up to `limit` accounts whose id comes after `after`, sorted by id."""
         return [_account(row) for row in await self._database.fetch(_PAGE, after, limit)]
 
 

@@ -1,6 +1,4 @@
-"""When an account's day begins and ends: from midnight to midnight in its time zone.
-
-A setting makes a day a number of seconds instead, for demos and tests."""
+"""Computes when an account's day begins and ends: at midnight in its time zone, or after a number of seconds."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -12,7 +10,7 @@ from nightshift.eventlog.errors import BadMessage
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """Money for `days` days. The first of them begins at the instant `start`."""
+    """A period of `days` days that share one budget. The first day begins at the instant `start`."""
 
     time_zone: str
     start: datetime
@@ -31,7 +29,7 @@ class Day:
 
 
 def check_time_zone(name: str) -> None:
-    """Raise BadMessage when the name is not an IANA time zone: an account with it would have no days."""
+    """Raise BadMessage when the name is not an IANA time zone."""
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # unknown, no name at all, a folder of zones
@@ -43,7 +41,7 @@ def check_time_zone(name: str) -> None:
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
-    """Return the first instant of a local date. When a clock change skips midnight, that is the end of the gap."""
+    """Return the first instant of a local date. Returns the end of the gap when a clock change skips midnight."""
     # fold=0 picks the earlier of two midnights; a round trip through UTC moves a skipped one forward.
     local = datetime.combine(day, clock_time.min, tzinfo=zone)
     return local.astimezone(UTC)
@@ -64,7 +62,7 @@ def day_at(period: Period, now: datetime) -> Day:
 
 
 def period_start(time_zone: str, now: datetime, day_seconds: float | None) -> datetime:
-    """Return where a period that opens now begins: at today's midnight, or at `now` for days of seconds."""
+    """Return the start of a period that opens now: today's midnight, or `now` when days are counted in seconds."""
     if day_seconds is not None:
         return now
     zone = ZoneInfo(time_zone)

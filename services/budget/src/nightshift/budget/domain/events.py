@@ -1,4 +1,4 @@
-"""The events that a ledger change leads to. Pure: the same change gives the same events each time."""
+"""Builds the events that a ledger change leads to. Pure: the same change gives the same events each time."""
 
 from datetime import datetime
 from uuid import UUID

@@ -1,7 +1,8 @@
 """The arithmetic of an account: reserve first, spend later. Each function takes an account and returns the changed one.
 
-`limit >= posted + pending` holds at every grant. When a provider bills more than was reserved, the whole bill is posted
-(`overrun`): the rest of the day pays for it, and the days after it, because the period has spent more."""
+`limit >= posted + pending` holds at every grant. A bill above its reservation is posted whole, as an `overrun`: the
+rest of the period pays for it.
+"""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,7 +17,7 @@ Outcome = Literal["posted", "voided", "expired", "overrun"]
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account on one day. Money in microdollars. `pending` is reserved of this day and not settled yet."""
+    """An account on one day. Money in microdollars. `pending` is reserved on this day and not yet settled."""
 
     account_id: str
     period: Period
@@ -38,9 +39,9 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Money set aside for one build under `lease_id`. It is settled once: at `expires_at` at the latest.
+    """Money set aside for one build under `lease_id` until it is settled, or expires at `expires_at`.
 
-    `granted_event` is the id of its `budget.granted`.
+    `granted_event` is the id of its `budget.granted` event.
     """
 
     lease_id: UUID
@@ -54,7 +55,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How a reservation ended. `posted_amount` was spent, `estimated` of it without a bill; `released` is free."""
+    """How a reservation ended: `posted_amount` was spent (`estimated` of it unbilled), and `released` is free again."""
 
     outcome: Outcome
     posted_amount: int

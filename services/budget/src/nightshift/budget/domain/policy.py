@@ -1,4 +1,4 @@
-"""What the settings decide about money."""
+"""The settings that decide about money."""
 
 from dataclasses import dataclass
 from datetime import timedelta

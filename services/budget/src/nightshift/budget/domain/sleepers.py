@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Microdollars: the next call costs at most `minimum`; the build asks for `amount` (not less) at a time."""
+    """Money in microdollars. The next call costs at most `minimum`; the build asks for `amount`, at least that much."""
 
     amount: int
     minimum: int

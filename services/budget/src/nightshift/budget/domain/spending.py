@@ -1,4 +1,4 @@
-"""What a build spent under one reservation. The build's own events are the bill."""
+"""Computes what a build spent under one reservation, from the build's own events."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from nightshift.contracts.model import Event
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Microdollars. `estimated` is the part of `total` for which the provider gave no final usage.
+    """Money in microdollars. `estimated` is the part of `total` for which the provider gave no final usage.
 
-    `in_flight`: a call has no answer yet.
+    `in_flight` is True while a call has no answer.
     """
 
     total: int

@@ -23,7 +23,7 @@ class AccountDays:
         self.policy = policy
 
     def today(self, account_id: str, snapshot: LedgerSnapshot) -> tuple[Account, Day, Sequence[Append]]:
-        """Return the account today, the day, and the events that the log lacks about it."""
+        """Return the account on the day of the snapshot, that day, and the events about it that the log lacks."""
         appends: list[Append] = []
         account = snapshot.account
         if account is None:
@@ -36,13 +36,13 @@ class AccountDays:
                 time_zone=policy.default_time_zone,
             )
             cause = uuid5(NAMESPACE, f"period/{account_id}/{snapshot.now.isoformat()}")
-            appends.append(on_account(account_id, events.period_set(account), cause))
+            appends.append(on_account(account_id, cause, events.period_set(account)))
         day = day_at(account.period, snapshot.now)
         before = account.day
         account = refresh(account, day)
         if account.day != before or snapshot.account is None:
             cause = uuid5(NAMESPACE, f"day/{account_id}/{day.label}")
-            appends.append(on_account(account_id, events.refreshed(account, day), cause))
+            appends.append(on_account(account_id, cause, events.refreshed(account, day)))
         return account, day, joined(appends)
 
     def open(self, account_id: str, now: datetime, *, budget: int, days: int, time_zone: str) -> Account:
@@ -71,13 +71,13 @@ class AccountDays:
         )
 
 
-def on_account(account_id: str, fact: Event, cause: UUID) -> Append:
-    """Append one fact to the account's stream."""
-    return Append(account_stream(account_id), (NewEvent(fact, cause),))
+def on_account(account_id: str, cause: UUID, *facts: Event) -> Append:
+    """Return the append of these facts to the account's stream."""
+    return Append(account_stream(account_id), tuple(NewEvent(fact, cause) for fact in facts))
 
 
 def joined(appends: Sequence[Append]) -> Sequence[Append]:
-    """Join the appends of each stream, because a transaction may name a stream once."""
+    """Join the appends of each stream into one. A transaction may name a stream only once."""
     streams: dict[str, list[NewEvent]] = {}
     for append in appends:
         streams.setdefault(append.stream_id, []).extend(append.events)

@@ -34,7 +34,7 @@ class Bills:
     version: int | None = None
 
     def without_calls_in_flight(self) -> "Bills":
-        """Leave out the reservations under which a call still runs: its real cost is not known yet."""
+        """Return the bills of reservations under which no call runs: the cost of the others is not known yet."""
         return replace(self, bills=[bill for bill in self.bills if not bill.spent.in_flight])
 
 
@@ -48,7 +48,7 @@ class Settled:
 
 
 async def newest_first(log: EventLog, stream_id: str) -> AsyncIterator[RecordedEvent]:
-    """Read a stream backwards in small pages."""
+    """Yield the events of a stream, the newest first. Reads small pages."""
     last: int | None = None
     while last is None or last > 0:
         first = last

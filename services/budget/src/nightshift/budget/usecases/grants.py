@@ -18,7 +18,7 @@ ATTEMPTS = 50
 
 
 class Grants:
-    """The use cases about reservations. `on_released` is called with each account that got money back."""
+    """The use cases about reservations. Calls `on_released` with each account that got money back."""
 
     def __init__(
         self, log: EventLog, ledger: Ledger, days: AccountDays, *, on_released: Callable[[str], None]
@@ -29,9 +29,9 @@ class Grants:
         self._on_released = on_released
 
     async def answer(self, event: RecordedEvent, request: BudgetRequested) -> None:
-        """Grant or deny a request that still waits. Denies a request of a build that has ended.
+        """Grant or deny a request that has no answer yet. Denies a request of a build that has ended.
 
-        The same transaction settles older reservations of the build under which no call runs; what they release counts.
+        Settles older reservations of the build in the same transaction, except those under which a call runs.
         """
         ended = False
         for _ in range(ATTEMPTS):

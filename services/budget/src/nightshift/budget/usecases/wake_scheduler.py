@@ -1,6 +1,7 @@
 """Runs the periodic work: wakes due sleepers, ends expired grants, answers requests whose message was lost.
 
-It reads what is due from the log's pending rows, so any number of replicas may run it."""
+Any number of replicas may run it: the pending rows of the log say what is due.
+"""
 
 import asyncio
 import hashlib
@@ -51,7 +52,7 @@ class WakeScheduler:
     )  # due sleepers that cannot be paid yet
 
     async def run(self) -> None:
-        """Tick until cancelled. While the database does not answer, wait and log it."""
+        """Look for due work until cancelled. Logs when the database does not answer, and tries again."""
         loop = asyncio.get_running_loop()
         sweep_at = released_at = loop.time()
         while True:
@@ -68,7 +69,7 @@ class WakeScheduler:
             await asyncio.sleep(TICK)
 
     async def tick(self, now: datetime) -> None:
-        """Wake the sleepers that are due, the longest due first, and end the grants that expired."""
+        """Wake the sleepers that are due, the longest due first, and settle the reservations that expired."""
         limit = BATCH + len(self._try_again)  # those that cannot be paid must not hide the others
         items = await self.log.pending(PendingKind.SLEEPER, due_before=now, limit=limit)
         waiting = {item.key: self._try_again[item.key] for item in items if item.key in self._try_again}
@@ -78,7 +79,7 @@ class WakeScheduler:
             await self.grants.expire(item)
 
     async def sweep(self) -> None:
-        """Answer the requests for money that wait: their messages may have been lost with the broker."""
+        """Answer the requests for money whose messages were lost with the broker."""
         after = ""
         while items := await self.log.pending(PendingKind.BUDGET_REQUEST, after_key=after):
             after = items[-1].key

@@ -1,4 +1,4 @@
-"""Wakes sleeping builds. A wake reserves the money of the next call, so that it does not end in a denial."""
+"""Wakes sleeping builds. A wake reserves the money of the next call, so that the call is not denied."""
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -39,7 +39,7 @@ ATTEMPTS = 50
 
 @dataclass(frozen=True, slots=True)
 class Sleeper:
-    """A build that is asleep at version `head` of its stream. `need` none: it never asked for money."""
+    """A build that is asleep at version `head` of its stream. `need` is None when it never asked for money."""
 
     slept: RecordedEvent
     sleep: SleepRequested
@@ -56,7 +56,7 @@ class Unpaid:
 
 
 class Wakes:
-    """The use cases about sleepers."""
+    """Wakes sleeping builds, and remembers which accounts may have money for them."""
 
     def __init__(self, log: EventLog, ledger: Ledger, days: AccountDays) -> None:
         self._event_log = log
@@ -78,7 +78,7 @@ class Wakes:
             self._accounts.add(slept.account_id)
 
     async def wake_for_released_money(self) -> None:
-        """Wake sleepers of the remembered accounts, the oldest first, as many as the money is enough for."""
+        """Wake sleepers of the remembered accounts, the longest asleep first, while the money lasts."""
         every, accounts = self._every_account, self._accounts
         if not every and not accounts:
             return
@@ -92,12 +92,12 @@ class Wakes:
             raise
 
     async def wake_account(self, account_id: str) -> None:
-        """Wake the account's builds that sleep for money, the oldest first, as many as its money is enough for."""
+        """Wake the account's builds that sleep for money, the longest asleep first, while its money lasts."""
         for sleepers in (await self._sleepers({account_id})).values():
             await self._wake_in_turn(sleepers, reason="top_up")
 
     async def wake_due(self, items: Sequence[PendingItem], now: datetime) -> Mapping[str, datetime]:
-        """Wake the builds whose time has come. Returns when to try again each that cannot be paid yet, by key."""
+        """Wake the builds whose time has come. Returns when to try again those that cannot be paid, by key."""
         waiting: dict[str, datetime] = {}
         self._unpaid.difference_update(item.stream_id for item in items)
         accounts: dict[str, list[Sleeper]] = {}
@@ -233,7 +233,7 @@ class Wakes:
             _log.info("wake.overtaken", build_id=sleeper.slept.subject, reason=type(error).__name__)
 
     async def _sleepers(self, accounts: Set[str] | None) -> Mapping[str, Sequence[Sleeper]]:
-        """Return the builds that sleep for money of these accounts (None: of all), by account."""
+        """Return the builds that sleep for money, by account: those of `accounts`, or all when it is None."""
         found: dict[str, list[Sleeper]] = {}
         sleeps: dict[tuple[str, int], SleepRequested] = {}
         after = ""
@@ -285,7 +285,7 @@ class Wakes:
         return sleeper
 
     async def _deadline(self, sleeper: Sleeper) -> datetime | None:
-        """Return the time at which the build fails, or None. A sleeper wakes for that without money."""
+        """Return the time at which the build fails, or None when it has no deadline."""
         async for event in self._event_log.read_stream(sleeper.slept.stream_id, limit=1):
             if isinstance(event.data, BuildAccepted):
                 return event.data.deadline

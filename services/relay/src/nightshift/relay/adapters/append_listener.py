@@ -17,7 +17,7 @@ _BACKOFF = Backoff(first_s=0.5, cap_s=2.0)
 
 
 class PostgresAppendListener:
-    """Listens on `channel`, on an extra connection to the database."""
+    """Listens for notifications on `channel`, on an extra connection to the database."""
 
     def __init__(self, database: Database, *, channel: str) -> None:
         self._database = database
@@ -60,7 +60,7 @@ class ReceivedNotifications:
         self._event = asyncio.Event()
 
     def on_ready(self) -> None:
-        """Note that notifications arrive from now on. Ends the wait: events may have been appended before."""
+        """Note that notifications arrive from now on, and end the wait: events may have been appended before."""
         self.listening = True
         self._event.set()
 

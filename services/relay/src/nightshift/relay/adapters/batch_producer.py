@@ -36,7 +36,7 @@ def _hash(key: bytes) -> int:
 
 
 class BatchProducer:
-    """One producer session. After an error close it and open another."""
+    """One producer session. After an error, close it and open another."""
 
     def __init__(self, settings: KafkaSettings, *, ack_timeout_s: float) -> None:
         self._timeout = ack_timeout_s
@@ -93,7 +93,7 @@ class BatchProducer:
         return None
 
     def partition_of(self, topic: str, key: bytes) -> TopicPartition:
-        """Return where records of this key go, by the default partitioner of all Kafka clients."""
+        """Return the partition of this key, by the default partitioner of all Kafka clients."""
         return TopicPartition(topic, _hash(key) % self._partition_counts[topic])
 
     def partitions(self) -> list[TopicPartition]:
@@ -105,7 +105,7 @@ class BatchProducer:
         ]
 
     async def send(self, records: Mapping[TopicPartition, Sequence[Record]]) -> list[Ack]:
-        """Send all records. Raises Unavailable when a partition failed: the rest of that partition was not sent."""
+        """Send all records. Raises Unavailable when a partition failed; the rest of its records was not sent."""
         sending = [asyncio.ensure_future(self._send_to(where, some)) for where, some in records.items()]
         for one in sending:
             one.add_done_callback(_retrieve_error)

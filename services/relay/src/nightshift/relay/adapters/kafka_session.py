@@ -34,7 +34,7 @@ class KafkaSession:
     async def offset_ranges(
         self, partitions: Sequence[TopicPartition]
     ) -> Mapping[TopicPartition, OffsetRange]:
-        """Return the offsets of each partition; one that does not exist is left out. Raises Unavailable."""
+        """Return the offsets of each partition that exists. Raises Unavailable."""
         existing = set(self._producer.partitions())
         asked = [KafkaTopicPartition(*one) for one in partitions if one in existing]
         if not asked:
@@ -65,7 +65,7 @@ class KafkaSession:
             self._reader.unsubscribe()
 
     async def _next(self, left: dict[KafkaTopicPartition, int]) -> list[BrokerRecord]:
-        """Read once. Removes the partitions from `left` whose end (exclusive offset) is reached."""
+        """Read once. Removes each partition from `left` when its end (exclusive offset) is reached."""
         found: list[BrokerRecord] = []
         try:
             async with asyncio.timeout(self._timeout):

@@ -1,4 +1,4 @@
-"""Makes the broker's topics what the plan says: for the command, the embedded stack and the relay."""
+"""Creates the broker's topics as planned: for the command, the embedded stack and the relay."""
 
 import asyncio
 import re

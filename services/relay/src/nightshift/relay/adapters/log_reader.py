@@ -1,4 +1,4 @@
-"""Reads the log for the relay, on the pool of connections."""
+"""Reads the log for the relay, on the connection pool."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID

@@ -29,7 +29,7 @@ def diverged(facts: Iterable[BrokerFact], log: Mapping[UUID, tuple[str, int]]) -
 
 
 def token(facts: Iterable[BrokerFact]) -> str:
-    """Return a word for exactly this set of facts, so that a person's decision covers no later divergence."""
+    """Return a token for exactly this set of facts, so that accepting it covers no later divergence."""
     ids = sorted(f"{fact.event_id}/{fact.version}" for fact in facts)
     return sha256("\n".join(ids).encode()).hexdigest()[:16]
 

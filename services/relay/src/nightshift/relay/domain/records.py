@@ -1,4 +1,4 @@
-"""What goes to the broker, grouped by topic-partition. Within one, the order of the log is kept."""
+"""Records for the broker, grouped by topic-partition. Each group keeps the order of the log."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

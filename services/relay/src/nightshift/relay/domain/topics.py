@@ -1,4 +1,4 @@
-"""Which topics an installation needs, and how a broker's topics differ from that."""
+"""The topics that an installation needs, and how a broker's topics differ from them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ _DAY_MS = 24 * 60 * 60 * 1000
 
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """A topic as it should be. `config` in the broker's own words."""
+    """A topic as it should be. `config` uses the broker's names."""
 
     name: str
     partitions: int
@@ -20,7 +20,7 @@ class TopicPlan:
 
 
 class TopicState(StrEnum):
-    """How a topic of the plan stands."""
+    """The state of a topic of the plan on the broker."""
 
     CREATED = "created"
     MISSING = "missing"  # would be created
@@ -31,7 +31,7 @@ class TopicState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TopicReport:
-    """One topic's state, and each difference in words."""
+    """One topic's state, and each difference as a sentence."""
 
     name: str
     state: TopicState
@@ -67,7 +67,7 @@ def adjusted(
 
 
 def compare(plan: TopicPlan, found: TopicPlan | None) -> TopicReport:
-    """How a topic of the plan stands, given the broker's. What the broker does not notify is not compared."""
+    """Return how the broker's topic differs from the plan. Skips settings that the broker does not report."""
     if found is None:
         return TopicReport(plan.name, TopicState.MISSING, plan.partitions)
     if found.partitions != plan.partitions:

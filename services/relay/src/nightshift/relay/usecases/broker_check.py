@@ -1,4 +1,4 @@
-"""Compares broker and log before anything is published: does each hold what the other says it holds?"""
+"""Compares broker and log before anything is published: each must hold what the other says it holds."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -131,7 +131,7 @@ async def note_loss(session: LeaderSession, reason: str, *, seen: int, group: st
 def note_acks(
     acks: Sequence[Ack], acknowledged: AcknowledgedOffsets
 ) -> tuple[list[LastPublished], str | None]:
-    """Return what to store of these acknowledgements, and why the broker must have lost data, or None."""
+    """Return what to store of these acknowledgements, and the reason when they prove a loss of data."""
     published, lost = [], None
     for ack in acks:
         if ack.last < 0:
@@ -146,7 +146,7 @@ def note_acks(
 def _to_read(
     last: Mapping[TopicPartition, LastPublished], held: Mapping[TopicPartition, OffsetRange]
 ) -> dict[TopicPartition, tuple[int, int]]:
-    """Return the offsets to read back: from the last acknowledged record on, else all, or one where none is known."""
+    """Return the offsets to read: from the last acknowledged record on, all when it is gone, the last when unknown."""
     ranges = {}
     for partition, offsets in held.items():
         one = last.get(partition)

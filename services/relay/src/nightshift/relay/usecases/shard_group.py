@@ -1,4 +1,4 @@
-"""One group of shards in this process: stands by until it leads, leads until it loses the session, stands by again."""
+"""Runs one group of shards: stands by until it leads, leads until it loses the session, stands by again."""
 
 import asyncio
 import random
@@ -86,7 +86,7 @@ class ShardGroup:
         self._signals.stopping = True
 
     async def run(self) -> None:
-        """Run until stopped. Raises Diverged, ConfigurationError and UnknownType, which need a person."""
+        """Run until stopped. Raises Diverged, ConfigurationError and UnknownType: a person must act."""
         retry = RetryDelay(_BACKOFF, random.random)
         metrics.LEADER.labels(self.name).set(0)
         while not self._signals.stopping:
@@ -130,7 +130,7 @@ class ShardGroup:
     async def _publish(self, session: LeaderSession, notifications: AppendNotifications) -> None:
         """Open broker sessions, check the broker in each, and publish from the stored cursors.
 
-        So no failure lets a later event of a build overtake an earlier one.
+        Starting at the stored cursors keeps a build's events in order after any failure.
         """
         retry = RetryDelay(_BACKOFF, random.random)
         while not self._signals.stopping:
@@ -168,7 +168,7 @@ class ShardGroup:
 
 
 async def _run_until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
-    """Run all until one ends, cancel the others, and raise the error of the one that ended."""
+    """Run all until one ends, and cancel the others. Raises the error of the one that ended."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

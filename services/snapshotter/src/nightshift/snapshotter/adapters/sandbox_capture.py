@@ -11,7 +11,7 @@ from nightshift.snapshotter.domain.workspace import WantedSnapshot
 
 @dataclass(frozen=True, slots=True)
 class SandboxCapture:
-    """The `WorkspaceCapture` port. `store_of` returns a project's store."""
+    """Implements WorkspaceCapture. `store_of` returns the snapshot store of a project."""
 
     driver: SandboxDriver
     store_of: Callable[[str], SnapshotStore]
@@ -21,7 +21,7 @@ class SandboxCapture:
     async def capture(
         self, build_id: str, wanted: WantedSnapshot, *, project_id: str, sandbox_id: str
     ) -> Captured:
-        """Store the workspace. Before a sleep, when nothing writes, the stored tree is the tree of one moment."""
+        """Store the workspace. Before a sleep nothing writes, so the stored tree is exact."""
         return await capture(
             await self.driver.connect(sandbox_id),
             self.store_of(project_id),

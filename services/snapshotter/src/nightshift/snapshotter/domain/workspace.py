@@ -25,7 +25,7 @@ class WantedSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A build's workspace. `sandbox_id` none: no sandbox is open, and nothing can be saved."""
+    """A build's workspace. `sandbox_id` is None when no sandbox is open; nothing can be saved then."""
 
     project_id: str = ""
     sandbox_id: str | None = None

@@ -27,7 +27,7 @@ _HOPELESS = (SandboxGone, HostileTree, FileRefused)
 
 @dataclass(eq=False)
 class Snapshots:
-    """The use case. `jitter` draws from 0 to 1 and spreads the attempts of many builds."""
+    """Makes the snapshots of builds. `jitter` returns a number from 0 to 1 that spreads the retries."""
 
     log: EventLog
     workspaces: WorkspaceCapture
