@@ -25,11 +25,11 @@ class Account:
     period_number: int
     day: str
     limit: int
-    posted: int
-    pending: int
-    spent_in_period: int  # posted in this period, today included
-    credited: int  # topped up and not yet used up by an earlier period
-    reserved_before: int  # reservations of earlier days that are not settled yet
+    posted: int = 0
+    pending: int = 0
+    spent_in_period: int = 0  # posted in this period, today included
+    credited: int = 0  # topped up and not yet used up by an earlier period
+    reserved_before: int = 0  # reservations of earlier days that are not settled yet
     estimated: int = 0  # the part of spent_in_period that is a worst case and no bill
 
     @property
@@ -70,19 +70,8 @@ def daily_limit(period_budget: int, spent: int, reserved: int, days_left: int) -
 
 def open_account(account_id: str, period: Period, period_budget: int, day: Day) -> Account:
     """Return a new account on its first day."""
-    return Account(
-        account_id=account_id,
-        period=period,
-        period_budget=period_budget,
-        period_number=day.period_number,
-        day=day.label,
-        limit=daily_limit(period_budget, 0, 0, day.days_left),
-        posted=0,
-        pending=0,
-        spent_in_period=0,
-        credited=0,
-        reserved_before=0,
-    )
+    limit = daily_limit(period_budget, 0, 0, day.days_left)
+    return Account(account_id, period, period_budget, day.period_number, day.label, limit)
 
 
 def refresh(account: Account, day: Day) -> Account:
