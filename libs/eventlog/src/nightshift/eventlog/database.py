@@ -16,7 +16,7 @@ from nightshift.eventlog.errors import ConfigurationError, Fault, NightshiftErro
 
 _log = structlog.get_logger(__name__)
 
-#: Errors that pass: a lost connection, a restart, a demoted primary, no free slot, no space, a lock, a cancellation.
+#: Temporary errors: a lost connection, a restart, a demoted primary, no free slot, no space, a lock, a cancellation.
 _TRANSIENT: tuple[type[BaseException], ...] = (
     OSError,
     TimeoutError,
@@ -176,7 +176,7 @@ class Database:
                 raise translate(error, self._refusals) from error
             raise
         self._release(session)
-        if was_unavailable and self._unavailable:  # a call from before the outage proves nothing
+        if was_unavailable and self._unavailable:  # a call that began before the outage proves nothing
             self._unavailable = False
             _log.info("postgres.recovered")
         return rows

@@ -30,7 +30,9 @@ class FoldCache(Generic[S]):
         async for event in self.log.read_stream(build_stream(build_id), from_version=version + 1):
             version, state = event.version, self.evolve(state, event)
         kept = self._folded.get(build_id)
-        if kept is None or kept[0] <= version:  # else a read that began later has ended before
+        if (
+            kept is None or kept[0] <= version
+        ):  # otherwise a read that began later has already stored a newer state
             self._folded[build_id] = version, state
         self._folded.move_to_end(build_id)
         if len(self._folded) > self.size:

@@ -119,8 +119,8 @@ class StalePending:
     reason: StaleReason
 
 
-#: How long a row of each kind may wait after it was due, or after it was opened when it has no due time. A kind that is
-#: missing here may wait for ever.
+#: How long a row of each kind may wait after its due time, or after it was opened when it has none. Kinds that are not
+#: listed may wait for ever.
 PENDING_ALLOWED: Mapping[PendingKind, timedelta] = MappingProxyType(
     {
         PendingKind.TOOL_CALL: timedelta(days=1),

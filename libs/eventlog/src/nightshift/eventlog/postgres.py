@@ -35,7 +35,7 @@ REFUSALS: Mapping[str, Callable[[str], NightshiftError]] = {
     "NS002": EventIdReused,
     "NS003": ForeignEventType,
     "NS004": StreamClosed,
-    # Only a later id of the batch is known, or another shard just committed the same id.
+    # The log has a later event of the batch, or another shard just committed the same id.
     "23505": EventIdReused,
     # A CHECK of the schema: a wrong stream name, version or fence stays wrong.
     "23514": Refused,

@@ -47,7 +47,7 @@ class ObjectStoreSettings(Environment):
     s3_bucket: str = Field(min_length=1, examples=["nightshift"])
     s3_endpoint: str | None = None
     s3_region: str = "us-east-1"
-    s3_access_key: str | None = None  # none: boto3's default chain of credentials
+    s3_access_key: str | None = None  # None: boto3 looks for credentials itself
     s3_secret_key: SecretStr | None = None
 
 

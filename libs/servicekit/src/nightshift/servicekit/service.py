@@ -105,7 +105,7 @@ class Service(Generic[S]):
                 await asyncio.gather(starting, return_exceptions=True)
             else:
                 starting.result()
-                # What exists now stays. Each collection that scans it would stop the process for 70 ms.
+                # The objects that exist now live on. A garbage collection that scans them stops the process for 70 ms.
                 gc.collect()
                 gc.freeze()
                 self.health.started = True

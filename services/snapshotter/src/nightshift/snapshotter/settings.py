@@ -13,9 +13,8 @@ class SnapshotterSettings(SnapshotSettings, Settings):
     """Settings of the snapshotter. Times in seconds."""
 
     snapshot_parallel: int = Field(8, ge=1)  # builds at once
-    snapshot_attempts: int = Field(
-        5, ge=1
-    )  # of the snapshot before a sleep; then the sandbox is paused with its files
+    # Attempts of the snapshot before a sleep. After the last one the sandbox is paused with its files.
+    snapshot_attempts: int = Field(5, ge=1)
     snapshot_first_pause_s: float = Field(0.5, gt=0)
     snapshot_longest_pause_s: float = Field(30.0, gt=0)
     snapshot_exclude: tuple[str, ...] = DEFAULT_EXCLUDE  # JSON list; names or patterns of names

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Concurrent calls, and so threads and connections.
+#: The most calls at once: each has a thread and a connection.
 _THREADS = 16
-#: Attempts of one call. botocore retries 5xx answers and connections itself; these cover what it does not retry.
+#: Attempts of one call. botocore retries 5xx answers and lost connections; S3ObjectStore retries write conflicts.
 _ATTEMPTS = 5
-#: Between the attempts of a conditional write that met another writer of its key.
+#: The delays between attempts of a conditional write that conflicts with another write of its key.
 _BACKOFF = Backoff(first_s=0.05, cap_s=1.0)
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}

@@ -15,7 +15,7 @@ class Period:
     time_zone: str
     start: datetime
     days: int
-    day_seconds: float | None = None  # none: real days
+    day_seconds: float | None = None  # None: real days
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def check_time_zone(name: str) -> None:
     """Raise BadMessage when the name is not an IANA time zone."""
     try:
         ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # unknown, no name at all, a folder of zones
+    except (KeyError, ValueError, OSError):  # an unknown name, not a name, a folder of zones
         raise BadMessage(
             f"`time_zone` {name!r} is no IANA time zone",
             field="time_zone",

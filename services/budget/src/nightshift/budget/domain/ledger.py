@@ -30,7 +30,7 @@ class Account:
     spent_in_period: int = 0  # posted in this period, today included
     credited: int = 0  # topped up and not yet used up by an earlier period
     reserved_before: int = 0  # reservations of earlier days that are not settled yet
-    estimated: int = 0  # the part of spent_in_period that is a worst case and no bill
+    estimated: int = 0  # the part of spent_in_period that was not billed but counted at its worst case
 
     @property
     def left_today(self) -> int:
@@ -80,7 +80,7 @@ def refresh(account: Account, day: Day) -> Account:
         return account
     spent, credited, estimated = account.spent_in_period, account.credited, account.estimated
     if day.period_number != account.period_number:
-        # A new period owes what the old one spent over its whole budget, and keeps what was paid and not used.
+        # A new period starts with the overspending of the old one, and with the credit that the old one did not use.
         over = account.spent_in_period - account.period_budget
         estimated = 0
         spent, credited = max(over - credited, 0), min(credited, max(credited - over, 0))

@@ -90,7 +90,7 @@ class Accounts:
             return zone_repeats and (fact.period_budget_microusd, fact.period_days) == (budget, days)
 
         await self._once(event, account_id, decide, BudgetPeriodSet, repeats)
-        self._wakes.note_money(account_id)  # the day may have more than before
+        self._wakes.note_money(account_id)  # today's limit may be higher than before
 
     async def _once(
         self,
@@ -104,7 +104,7 @@ class Accounts:
         try:
             await self._ledger.transact(account_id, decide)
         except EventIdReused:
-            # The fact of a repeat differs when a day has passed since, so the log calls its id reused.
+            # A repeat on a later day leads to a different fact under the same id, so the log refuses it.
             noted_id = event_id(event.event_id, kind.type)
             recorded = await find_event(self._event_log, account_stream(account_id), noted_id)
             if recorded is None or not isinstance(recorded.data, kind):

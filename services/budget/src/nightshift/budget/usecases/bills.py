@@ -11,7 +11,7 @@ from nightshift.contracts.events.budget import BudgetSettled
 from nightshift.contracts.model import Event
 from nightshift.eventlog.port import EventLog, NewEvent, RecordedEvent
 
-#: Events per read. What is looked for is nearly always among a stream's last few.
+#: Events per read. The wanted event is nearly always among the stream's last few.
 _PAGE = 50
 
 

@@ -13,7 +13,7 @@ from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import EventIdReused, StreamClosed, Transient, VersionConflict
 from nightshift.eventlog.port import Append, EventLog, NewEvent, PendingItem, RecordedEvent, build_stream
 
-#: A transaction that others overtook on the build's stream is decided again, this many times at most.
+#: The most attempts of a transaction that conflicts with other writers of the build's stream.
 ATTEMPTS = 50
 
 
@@ -52,7 +52,7 @@ class Grants:
         self, event: RecordedEvent, request: BudgetRequested, bills: Bills, *, ended: bool
     ) -> LedgerChange | None:
         def decide(snapshot: LedgerSnapshot) -> LedgerChange | None:
-            # An answer that was a denial yesterday must not become a grant today.
+            # A request that was denied yesterday must not be granted today.
             if snapshot.granted or not snapshot.request_waits:
                 return None
             account, day, appends = self._days.today(request.account_id, snapshot)

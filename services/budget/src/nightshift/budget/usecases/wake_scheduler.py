@@ -27,7 +27,7 @@ TICK = 0.5
 SWEEP = 60.0
 #: Seconds between two looks for sleepers of accounts that got money back. Each look reads every sleeper.
 RELEASED = 2.0
-#: How many due items one look takes.
+#: The most due items that one look takes.
 BATCH = 500
 
 
@@ -70,7 +70,7 @@ class WakeScheduler:
 
     async def tick(self, now: datetime) -> None:
         """Wake the sleepers that are due, the longest due first, and settle the reservations that expired."""
-        limit = BATCH + len(self._try_again)  # those that cannot be paid must not hide the others
+        limit = BATCH + len(self._try_again)  # sleepers that cannot be paid must not crowd out the others
         items = await self.log.pending(PendingKind.SLEEPER, due_before=now, limit=limit)
         waiting = {item.key: self._try_again[item.key] for item in items if item.key in self._try_again}
         due = [item for item in items if self._is_due(item, now) and waiting.get(item.key, now) <= now]

@@ -30,10 +30,10 @@ WakeReason = Literal["refresh", "top_up", "person", "provider"]
 
 _log = structlog.get_logger(__name__)
 
-#: No build that sleeps appends these, and none is appended for one.
+#: A stream that ends in one of these belongs to a build that is awake.
 _AWAKE = (WakeRequested, BuildWoken, ModelCallStarted, BudgetRequested, CheckpointSaved)
 
-#: A wake that others overtook on the build's stream is decided again, this many times at most.
+#: The most attempts of a wake that conflicts with other writers of the build's stream.
 ATTEMPTS = 50
 
 
@@ -62,11 +62,11 @@ class Wakes:
         self._event_log = log
         self._ledger = ledger
         self._days = days
-        # What a former process noted died with it, so the first look is at every account.
+        # The notes of a former process are lost, so the first look covers every account.
         self._every_account = True
         self._accounts: set[str] = set()
-        self._unpaid: set[str] = set()  # streams of builds whose time came and that could not be paid
-        self._sleeps: dict[tuple[str, int], SleepRequested] = {}  # of the sleepers at the last look
+        self._unpaid: set[str] = set()  # streams of builds that are due and could not be paid
+        self._sleeps: dict[tuple[str, int], SleepRequested] = {}  # by stream and version, as of the last look
 
     def note_money(self, account_id: str) -> None:
         """Remember that this account may have money for its sleepers. The next look checks them."""
@@ -170,7 +170,7 @@ class Wakes:
             except VersionConflict:
                 pass
             except (EventIdReused, StreamClosed):
-                return None  # woken for the same cause before, or ended
+                return None  # the build was woken for the same cause, or has ended
             again = await self._sleeper(sleeper.slept.stream_id)
             if again is None or again.slept.event_id != sleeper.slept.event_id:
                 return None
@@ -229,7 +229,7 @@ class Wakes:
                 sleeper.slept.stream_id, [NewEvent(wake, cause)], expected_version=sleeper.head
             )
         except (VersionConflict, EventIdReused, StreamClosed) as error:
-            # Still asleep: the next look finds it again. Else there is nothing to wake.
+            # When the build still sleeps, the next look finds it again.
             _log.info("wake.overtaken", build_id=sleeper.slept.subject, reason=type(error).__name__)
 
     async def _sleepers(self, accounts: Set[str] | None) -> Mapping[str, Sequence[Sleeper]]:

@@ -42,7 +42,7 @@ class PostgresAppendListener:
                     self._channel, notifications.on_payload, on_ready=notifications.on_ready
                 )
             except NightshiftError as error:
-                if notifications.listening:  # it worked until now
+                if notifications.listening:  # the lost connection had worked
                     retry.reset()
                 _log.info("append_notifications.lost", error=str(error))
                 await asyncio.sleep(retry.after_failure())

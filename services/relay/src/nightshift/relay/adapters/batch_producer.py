@@ -164,7 +164,7 @@ class BatchProducer:
         self._disposal = asyncio.ensure_future(self._producer.stop())
         with contextlib.suppress(TimeoutError, KafkaError, OSError, asyncio.CancelledError):
             await asyncio.wait_for(asyncio.shield(self._disposal), 0.2)
-        # The rest ends by itself after the request timeout and the backoff.
+        # The disposal ends by itself after the request timeout and the backoff.
 
 
 def _retrieve_error(sent: asyncio.Future[Any]) -> None:

@@ -80,7 +80,7 @@ class KafkaSession:
                             for one in records
                         ]
                     for partition, end in list(left.items()):
-                        # Not the last record's offset: a transaction of somebody else ends without a record.
+                        # A transaction of another producer ends without a record, so the last record's offset is not enough.
                         if await self._reader.position(partition) >= end:
                             del left[partition]
                             self._reader.pause(partition)
@@ -104,7 +104,7 @@ class KafkaConnector:
             **connection_arguments(self._settings),
             group_id=None,
             enable_auto_commit=False,
-            auto_offset_reset="none",  # an offset that is gone is a finding, not a reason to read elsewhere
+            auto_offset_reset="none",  # a missing offset must raise an error, and not read from elsewhere
             fetch_max_wait_ms=20,
             request_timeout_ms=int(self._timeout * 1000),
         )

@@ -21,8 +21,8 @@ from nightshift.relay.domain.errors import LeadershipLost
 from nightshift.relay.domain.records import LastPublished
 from nightshift.relay.ports import Cursors
 
-# synchronous_commit: a crash of the server may undo the last moves. Their events are then sent again, which consumers
-# drop.
+# synchronous_commit: a crash of the server may undo the last moves. The relay then sends their events again, and
+# consumers drop them.
 _LEADING = """
 SET idle_session_timeout = '{timeout_ms}ms';
 SET idle_in_transaction_session_timeout = '{timeout_ms}ms';
@@ -130,7 +130,7 @@ class PostgresLeaderSession:
     async def _send_notifications(self, notify: _Statement, topics: Collection[str]) -> None:
         try:
             with translated():
-                # Nearly always one topic, and a statement for many would cost three times as much for one.
+                # Nearly always one topic. A statement for many topics costs three times as much for one.
                 for topic in topics:
                     await notify.fetch(CHANNEL, topic, timeout=self._timeout)
         except (Unavailable, Fault) as error:

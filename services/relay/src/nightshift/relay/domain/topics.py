@@ -25,8 +25,8 @@ class TopicState(StrEnum):
     CREATED = "created"
     MISSING = "missing"  # would be created
     PRESENT = "present"
-    DRIFT = "drift"  # there, with other settings; nothing is changed
-    REFUSED = "refused"  # there, with another number of partitions
+    DRIFT = "drift"  # exists with other settings; nothing is changed
+    REFUSED = "refused"  # exists with another number of partitions
 
 
 @dataclass(frozen=True, slots=True)

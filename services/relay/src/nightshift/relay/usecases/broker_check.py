@@ -17,7 +17,7 @@ from nightshift.relay.usecases.record_encoder import RecordEncoder
 
 _log = structlog.get_logger(__name__)
 
-#: Events of one read, and facts of one question to the log.
+#: The most events in one read, and the most ids in one query of the log.
 _PAGE = 500
 
 

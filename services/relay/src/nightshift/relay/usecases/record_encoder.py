@@ -40,7 +40,7 @@ class RecordEncoder:
     def __init__(self, topics: Topics, objects: ObjectStore, *, inline_bytes: int) -> None:
         self._objects = objects
         self._inline = inline_bytes
-        self._kind = cache(partial(_kind, topics))  # bounded by the catalogue
+        self._kind = cache(partial(_kind, topics))  # as many entries as the catalogue has event types
 
     async def encode(
         self, rows: Sequence[Row], partition_of: Callable[[str, bytes], TopicPartition]

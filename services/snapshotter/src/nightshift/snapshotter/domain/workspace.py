@@ -62,7 +62,7 @@ def evolve(state: Workspace, event: RecordedEvent) -> Workspace:
         case SnapshotFailed() as fact:
             return _failed(state, fact)
         case _ if event.data.terminal:
-            # The snapshot of the end holds what the others would have held.
+            # The completion snapshot replaces all others.
             return _want(replace(state, wanted={}), "completion", event)
         case _:
             return state

@@ -34,7 +34,7 @@ class Snapshots:
     retries: SnapshotRetries
     _: KW_ONLY
     jitter: Callable[[], float] = random.random
-    # By build: the cause of its failing snapshot and the attempts, also those that the log does not record.
+    # For each build the cause of its failing snapshot, and all failed attempts; the log records only some.
     _failures: dict[str, tuple[UUID, int]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
