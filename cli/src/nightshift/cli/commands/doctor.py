@@ -25,12 +25,12 @@ async def doctor(*, home: Home = DEFAULT_HOME, json: Json = False) -> Exit:
         nightshift doctor --json
     """
     findings = await diagnose(home)
-    failed = any(one.status == "fail" for one in findings)
+    failed = any(one.status == "fail" for one in findings.values())
     if json:
-        write_json([asdict(one) for one in findings])
+        write_json([{"check": name, **asdict(one)} for name, one in findings.items()])
     else:
-        for one in findings:
-            write_line(f"{_MARKS[one.status]}  {one.check:<11} {one.detail}")
+        for name, one in findings.items():
+            write_line(f"{_MARKS[one.status]}  {name:<11} {one.detail}")
             if one.fix and one.status != "pass":
                 write_line(f"                  fix: {one.fix}")
     return Exit.CONFIGURATION if failed else Exit.OK
