@@ -41,21 +41,21 @@ def sent(monkeypatch, request):
 
 
 @pytest.mark.parametrize("sent", [((ACCEPTED, ASLEEP), 1)], indirect=True)
-def test_a_sleeping_build_with_money_is_asked_to_wake(sent):
-    command.wake("b")
+async def test_a_sleeping_build_with_money_is_asked_to_wake(sent):
+    await command.wake("b")
     assert sent == ["b"]
 
 
 @pytest.mark.parametrize("sent", [((ACCEPTED, ASLEEP), 0)], indirect=True)
-def test_a_build_without_money_is_not_asked_and_the_hint_says_top_up(sent):
+async def test_a_build_without_money_is_not_asked_and_the_hint_says_top_up(sent):
     with pytest.raises(Refused, match="account ada has nothing left today") as refused:
-        command.wake("b")
+        await command.wake("b")
     assert "account top-up ada AMOUNT" in refused.value.hint
     assert sent == []
 
 
 @pytest.mark.parametrize("sent", [((ACCEPTED,), 1)], indirect=True)
-def test_a_build_that_is_awake_is_not_asked(sent):
+async def test_a_build_that_is_awake_is_not_asked(sent):
     with pytest.raises(Refused, match="not asleep"):
-        command.wake("b")
+        await command.wake("b")
     assert sent == []
