@@ -100,12 +100,8 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
         case build.EscalationResolved():
             yield "answer", fact.option, "good"
         case build.BuildReady():
-            cost = dollars(fact.cost_microusd)
-            yield (
-                "ready",
-                f"version {fact.build_version}, {fact.turns} turns, {cost}: {fact.preview_url}",
-                "good",
-            )
+            text = f"version {fact.build_version}, {fact.turns} turns, {dollars(fact.cost_microusd)}"
+            yield "ready", f"{text}: {fact.preview_url}", "good"
         case build.BuildFailed():
             yield "failed", f"{fact.reason}: {short(text_of(fact.detail))}", "bad"
         case build.BuildCancelled():
@@ -144,11 +140,8 @@ def _sandbox_lines(status: BuildStatus, fact: SandboxEvent) -> Iterator[tuple[st
             yield "restore", "the last snapshot could not be read: the workspace is empty", "bad"
         case sandbox.SandboxRestored():
             lost = f", {len(fact.lost)} lost" if fact.lost else ""
-            yield (
-                "restore",
-                f"{fact.files} files are back, {fact.healed} healed{lost}",
-                "bad" if lost else "good",
-            )
+            text = f"{fact.files} files are back, {fact.healed} healed{lost}"
+            yield "restore", text, "bad" if lost else "good"
         case sandbox.SandboxPaused():
             yield "sandbox", f"paused and kept ({fact.reason})", "warn"
         case sandbox.SandboxStalled():
@@ -197,9 +190,7 @@ def _what_was_checked(
 
 def _reason_in_output(fact: sandbox.ToolCallCompleted) -> str:
     """Returns the line of a failed call's output that explains most: the first that names an error, else the last."""
-    printed = [
-        line for line in _output(fact) if not _EXIT_CODE.fullmatch(line)
-    ]  # the exit code is shown already
+    printed = [line for line in _output(fact) if not _EXIT_CODE.fullmatch(line)]  # it is shown already
     naming = [line for line in printed if _NAMES_AN_ERROR.match(line)]
     return "".join(f" · {short(line, 64)}" for line in (naming or printed[-1:])[:1])
 
@@ -214,11 +205,8 @@ def _snapshot_lines(status: BuildStatus, fact: SnapshotEvent) -> Iterator[tuple[
         case snapshot.SnapshotFailed() if status.sandbox_id is None:
             yield "save", "no sandbox was opened yet, so there are no files to keep", "dim"
         case snapshot.SnapshotSaved():
-            yield (
-                "save",
-                f"snapshot ({fact.reason}): {fact.files} files, {fact.uploaded_bytes:,} bytes sent",
-                "dim",
-            )
+            text = f"{fact.files} files, {fact.uploaded_bytes:,} bytes sent"
+            yield "save", f"snapshot ({fact.reason}): {text}", "dim"
         case snapshot.SnapshotFailed():
             end = "" if not fact.final else "; given up"
             yield "save", f"snapshot ({fact.reason}) failed{end}: {short(text_of(fact.detail))}", "warn"
@@ -229,21 +217,20 @@ def _snapshot_lines(status: BuildStatus, fact: SnapshotEvent) -> Iterator[tuple[
 def _budget_lines(fact: BudgetEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
         case budget.BudgetGranted():
-            text = (
-                f"{dollars(fact.amount_microusd)} set aside, {dollars(fact.left_today_microusd)} left today"
+            left = f"{dollars(fact.left_today_microusd)} left today"
+            yield (
+                "money",
+                f"{dollars(fact.amount_microusd)} set aside, {left} for others",
+                "dim",
             )
-            yield "money", text, "dim"
         case budget.BudgetDenied():
             text = "the day's money is gone"
             if fact.left_today_microusd > 0:
                 text = f"{dollars(fact.left_today_microusd)} left today, and the next call may cost more"
             yield "money", f"{text}; more at {fact.refresh_at.astimezone():%H:%M:%S}", "warn"
         case budget.BudgetSettled():
-            yield (
-                "money",
-                f"{dollars(fact.posted_microusd)} spent, {dollars(fact.released_microusd)} given back",
-                "dim",
-            )
+            spent, released = dollars(fact.posted_microusd), dollars(fact.released_microusd)
+            yield "money", f"{spent} spent, {released} given back", "dim"
         case budget.WakeRequested():
             return
         case _:
