@@ -114,33 +114,39 @@ async def send(producer: AIOKafkaProducer, number: int) -> None:
             return
 
 
-async def measure(home: Path, steps: int, rows: int) -> list[tuple[int, float, float, int]]:
-    """Steps so far, milliseconds of broker CPU per step since the row before, megabytes, starts."""
+async def measure(name: str, home: Path, steps: int, rows: int, rate: float) -> None:
+    """Print for each row: steps so far, broker CPU per step since the row before, memory, brokers started."""
     broker = Broker(home)
     bootstrap = broker.told()["bootstrap"]
     readers = [asyncio.ensure_future(read_all(bootstrap, f"bench-{each}")) for each in range(GROUPS)]
-    found = []
+    loop = asyncio.get_running_loop()
     async with AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all") as producer:
         await send(producer, 0)
         before, size = broker.look()
-        found.append((0, 0.0, size, broker.starts))
+        print(f"| {name} | 0 | – | {size:.0f} | {broker.starts} |", flush=True)
+        due = loop.time()
         for row in range(1, rows + 1):
             for number in range(steps * MESSAGES_PER_STEP // rows // BATCH):
                 await send(producer, number)
                 broker.look()
+                due = max(due + BATCH / MESSAGES_PER_STEP / rate, loop.time() - 1)
+                await asyncio.sleep(due - loop.time())
             now, size = broker.look()
-            found.append((steps * row // rows, (now - before) * 1000 / (steps / rows), size, broker.starts))
+            cost = (now - before) * 1000 / (steps / rows)
+            print(
+                f"| {name} | {steps * row // rows} | {cost:.2f} | {size:.0f} | {broker.starts} |", flush=True
+            )
             before = now
     for reader in readers:
         reader.cancel()
     await asyncio.gather(*readers, return_exceptions=True)
-    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=6_000)
     parser.add_argument("--rows", type=int, default=6)
+    parser.add_argument("--rate", type=float, default=100, help="steps per second, at most")
     parser.add_argument("--limit-mb", type=float, default=64)
     parser.add_argument("--bounded-only", action="store_true")
     args = parser.parse_args()
@@ -152,8 +158,7 @@ def main() -> None:
         if name == "unbounded" and args.bounded_only:
             continue
         with running(limit) as home:
-            for row in asyncio.run(measure(home, args.steps, args.rows)):
-                print(f"| {name} | {row[0]} | {row[1]:.2f} | {row[2]:.0f} | {row[3]} |", flush=True)
+            asyncio.run(measure(name, home, args.steps, args.rows, args.rate))
 
 
 if __name__ == "__main__":

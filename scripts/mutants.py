@@ -84,7 +84,9 @@ def main() -> int:
     parser.add_argument("words", nargs="*", help="only the mutants whose names contain one of these")
     parser.add_argument("--list", action="store_true", help="print the names and run nothing")
     options = parser.parse_args()
-    chosen = [one for one in mutants() if not options.words or any(word in one.name for word in options.words)]
+    chosen = [
+        one for one in mutants() if not options.words or any(word in one.name for word in options.words)
+    ]
     if options.list:
         sys.stdout.writelines(f"{mutant.name}\n" for mutant in chosen)
         return 0
@@ -97,7 +99,9 @@ def main() -> int:
             return 2
         for mutant in chosen:
             code = check(copy, mutant)
-            verdict = {PASSED: "SURVIVED", FAILED: "killed"}.get(code, f"could not run (pytest exit code {code})")
+            verdict = {PASSED: "SURVIVED", FAILED: "killed"}.get(
+                code, f"could not run (pytest exit code {code})"
+            )
             sys.stdout.write(f"{mutant.name}: {verdict}\n")
             sys.stdout.flush()
             codes.append(code)

@@ -1,8 +1,4 @@
-<<<<<<<< HEAD:scripts/servers.py
 """Shared by the scripts that run a command against a server which the embedded stack does not have."""
-========
-"""Shared parts of the server scripts. Each script runs a command against a server outside the embedded stack."""
->>>>>>>> h-bus:scripts/server_script.py
 
 import os
 import re
@@ -21,13 +17,8 @@ LOOPBACK = "127.0.0.1"
 MISSING = 4  # the exit code for what is not set up, as everywhere in Nightshift
 
 
-<<<<<<<< HEAD:scripts/servers.py
 class SetupError(Exception):
     """The server cannot be set up or started. `hint` says what to do."""
-========
-class ScriptError(Exception):
-    """What went wrong, and what a person can do about it."""
->>>>>>>> h-bus:scripts/server_script.py
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -47,19 +38,13 @@ def require_java() -> None:
         subprocess.run(install, check=False, stdout=sys.stderr, env=environment)
         missing = [package for command, package in packages.items() if shutil.which(command) is None]
     if missing:
-<<<<<<<< HEAD:scripts/servers.py
         raise SetupError(
             "Java 17 and Maven are needed, and this machine lacks them",
-========
-        raise ScriptError(
-            "this script needs Java 17 and Maven, and they are not on this machine",
->>>>>>>> h-bus:scripts/server_script.py
             f"apt-get install {' '.join(missing)}",
         )
     answer = subprocess.run(["java", "-version"], check=True, capture_output=True, text=True).stderr
     found = re.search(r'version "(\d+)', answer)
     if found is None or int(found.group(1)) < 17:
-<<<<<<<< HEAD:scripts/servers.py
         raise SetupError(f"Java is too old: {answer.splitlines()[0]}", "install Java 17 or newer")
 
 
@@ -68,16 +53,6 @@ def maven(recipe: Path, *goal: str) -> None:
     command = ["mvn", "--batch-mode", "--quiet", "--strict-checksums", "--file", str(recipe), *goal]
     if subprocess.run(command, check=False, stdout=sys.stderr).returncode != 0:
         raise SetupError("Maven could not fetch the server", "look at Maven's messages above")
-========
-        raise ScriptError(f"Java is too old: {answer.splitlines()[0]}", "install Java 17 or newer")
-
-
-def maven(recipe: Path, *goal: str) -> None:
-    """Run a goal of Maven's; it compares the checksums of what it fetches. Raises ScriptError."""
-    command = ["mvn", "--batch-mode", "--quiet", "--strict-checksums", "--file", str(recipe), *goal]
-    if subprocess.run(command, check=False, stdout=sys.stderr).returncode != 0:
-        raise ScriptError("Maven could not fetch what this script runs", "look at Maven's messages above")
->>>>>>>> h-bus:scripts/server_script.py
 
 
 def free_ports(count: int) -> list[int]:
@@ -91,11 +66,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def say(text: str) -> None:
-<<<<<<<< HEAD:scripts/servers.py
     """Print a line to stderr, after the name of the server."""
-========
-    """Write a line to stderr, with the name of the script."""
->>>>>>>> h-bus:scripts/server_script.py
     print(f"{Path(sys.argv[0]).stem.removesuffix('_server')}: {text}", file=sys.stderr, flush=True)
 
 
@@ -108,24 +79,14 @@ def split_command(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def finish(work: Callable[[], int]) -> int:
-<<<<<<<< HEAD:scripts/servers.py
     """Run the script's work and return its exit code. A SetupError is printed with its hint and becomes exit code 4.
 
     SIGTERM raises SystemExit, so that the work can stop its server.
-========
-    """Run `work` and return the exit code. Prints a ScriptError with its hint.
-
-    A signal ends the script as an exception does, so that its server is stopped.
->>>>>>>> h-bus:scripts/server_script.py
     """
     signal.signal(signal.SIGTERM, _leave)
     try:
         return work()
-<<<<<<<< HEAD:scripts/servers.py
     except SetupError as error:
-========
-    except ScriptError as error:
->>>>>>>> h-bus:scripts/server_script.py
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
         return MISSING
     except KeyboardInterrupt:

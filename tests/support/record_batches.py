@@ -1,5 +1,6 @@
 """Record batches made by hand, and a way to send them to a broker as they are."""
 
+import asyncio
 import struct
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 
 _LENGTH_AT, _MAGIC_AT, _CRC_AT, _ATTRIBUTES_AT, _LAST_DELTA_AT, _COUNT_AT = 8, 16, 17, 21, 23, 57
 RECORDS_AT = 61
+_NO_LEADER_YET = {3, 5, 6}  # unknown topic or partition, leader not available, not the leader
 
 
 def batch(
@@ -77,19 +79,28 @@ def values(data: bytes) -> list[bytes | None]:
 
 
 async def produce(bootstrap: str, topic: str, partition: int, data: bytes) -> int:
-    """Send these bytes as a producer sends batches; returns the broker's error code."""
+    """Send these bytes as a producer sends batches, and return the broker's error code.
+
+    Asks again for the leader while the topic is so new that it has none, as every producer does.
+    """
     client = AIOKafkaClient(bootstrap_servers=bootstrap)
     await client.bootstrap()
     try:
         await client.set_topics([topic])
-        node = client.cluster.leader_for_partition(TopicPartition(topic, partition))
         request = ProduceRequest(
             transactional_id=None,
             required_acks=-1,
             timeout=5000,
             topics=[(topic, [(partition, bytes(data))])],
         )
-        answer = await client.send(node, request)
-        return int(answer.topics[0][1][0][1])
+        async with asyncio.timeout(20):
+            while True:
+                node = client.cluster.leader_for_partition(TopicPartition(topic, partition))
+                if node not in (None, -1):
+                    answer = await client.send(node, request)
+                    code = int(answer.topics[0][1][0][1])
+                    if code not in _NO_LEADER_YET:
+                        return code
+                await client.force_metadata_update()
     finally:
         await client.close()

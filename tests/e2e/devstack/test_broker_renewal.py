@@ -62,9 +62,7 @@ def told(home: Path) -> dict[str, Any]:
     return stack["kafka"]
 
 
-async def test_a_grown_broker_is_restarted_with_its_requests_and_dead_letters(
-    stack_folder: Path, eventually
-) -> None:
+async def test_a_renewed_broker_keeps_requests_and_dead_letters(stack_folder: Path, eventually) -> None:
     home = stack_folder / "renewal" / "home"
     with running_up(home, "--only", "kafka", env={"NIGHTSHIFT_BROKER_MEMORY_MB": str(LIMIT_MB)}) as up:
         kafka = up.ready()["kafka"]

@@ -67,9 +67,7 @@ async def test_nobody_who_reads_what_is_said_changes_nothing(home: Path, eventua
         await eventually(lambda: not up.leftovers())
 
 
-async def test_what_cannot_be_started_again_is_tried_less_and_less_often_until_it_can(
-    home: Path, tmp_path: Path, eventually
-) -> None:
+async def test_a_failing_restart_is_tried_with_growing_pauses(home: Path, tmp_path: Path, eventually) -> None:
     broker = tmp_path / "broker"
 
     def be(script: str) -> None:

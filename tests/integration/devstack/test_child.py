@@ -188,7 +188,7 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets us adopt")
-def test_one_that_ends_while_it_is_looked_at_is_no_failure_and_what_it_left_is_ended(
+def test_a_child_that_ends_while_inspected_is_no_failure(
     tmp_path: Path, killed_at_the_end: list[int]
 ) -> None:
     """In a process of its own: pytest itself must not adopt."""
@@ -236,7 +236,7 @@ asyncio.run(main())
     assert (told, done.returncode) == (["ended"], 0), done.stderr
 
 
-def test_what_an_up_that_was_killed_left_of_its_sandboxes_is_ended_with_the_next(tmp_path: Path) -> None:
+def test_the_next_up_ends_the_sandboxes_of_a_killed_one(tmp_path: Path) -> None:
     (tmp_path / "local-0123456789abcdef").mkdir()
     sleeps = [sys.executable, "-c", "import time; time.sleep(600)"]
     theirs = subprocess.Popen([*sleeps, "local-0123456789abcdef"])

@@ -188,7 +188,7 @@ async def test_a_gateway_that_lost_its_lease_gives_up_and_the_next_attaches(worl
     await eventually(lambda: opened(world))
     sandbox = await world.driver.connect(await world.box_id())
     await eventually(lambda: running(sandbox, slow))
-    stolen = world.leases._held  # the lease runs out, as when the process was paused
+    stolen = world.leases._rows  # the lease runs out, as when the process was paused
     stolen[f"sandbox/{world.build_id}"] = stolen[f"sandbox/{world.build_id}"].__class__(None, 99, 0.0)
     taken = asyncio.create_task(second.work(world.build_id))
     with pytest.raises(asyncio.CancelledError):

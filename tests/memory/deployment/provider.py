@@ -31,13 +31,13 @@ class Outside:
         async def query() -> list[str]:
             pending, now = self.deployment.tables.pending, asyncio.get_running_loop().time()
             asleep = {item.key for item in pending.values() if item.kind is PendingKind.SLEEPER}
-            held = self.deployment.leases._held
+            rows = self.deployment.leases._rows
             return [
                 item.key
                 for item in pending.values()
                 if item.kind is PendingKind.BUILD
                 and item.key not in asleep
-                and not ((lease := held.get(f"build/{item.key}")) and lease.owner and lease.expires_at > now)
+                and not ((row := rows.get(f"build/{item.key}")) and row.owner and row.expires_at > now)
             ][:limit]
 
         return await self.deployment.world.remote("unowned", query)

@@ -67,9 +67,7 @@ def test_a_service_that_is_not_installed_is_refused(tmp_path: Path) -> None:
         make_plan(tmp_path, environ={}, only=["budget"])
 
 
-def test_a_service_is_told_of_by_the_name_it_has_everywhere_and_asked_for_by_either(
-    tmp_path: Path, monkeypatch
-) -> None:
+def test_a_service_is_shown_by_one_name_and_found_by_both(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(plans, "is_installed", lambda _name: True)
     for asked in ("sandbox-gateway", "sandbox_gateway"):
         plan = make_plan(tmp_path, environ={}, only=["postgres", "kafka", "s3", asked], replicas={asked: 2})
@@ -115,7 +113,7 @@ def test_a_real_broker_and_a_real_key_are_used_as_they_are(tmp_path: Path) -> No
     assert env["ANTHROPIC_BASE_URL"] == "https://api.anthropic.com"
 
 
-def test_the_key_of_snapshots_is_drawn_once_for_a_home_and_nobody_else_reads_it(tmp_path: Path) -> None:
+def test_a_home_has_one_private_snapshot_key(tmp_path: Path) -> None:
     drawn = homes.snapshot_key(tmp_path)
     assert len(drawn) == 64
     assert homes.snapshot_key(tmp_path) == drawn
@@ -125,7 +123,7 @@ def test_the_key_of_snapshots_is_drawn_once_for_a_home_and_nobody_else_reads_it(
 
 
 @pytest.mark.parametrize(("given", "needed"), [({}, True), ({"NIGHTSHIFT_SNAPSHOT_KEY": "k"}, False)])
-def test_the_key_of_snapshots_goes_to_who_keeps_them_unless_one_is_set(
+def test_the_snapshot_key_goes_to_services_unless_one_is_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], needed: bool
 ) -> None:
     monkeypatch.setattr(plans, "is_installed", lambda _name: True)

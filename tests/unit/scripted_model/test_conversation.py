@@ -94,7 +94,7 @@ def test_a_key_of_that_name_in_a_tools_input_is_no_breakpoint() -> None:
     assert validate(_body(USER, asks, _results("a")))
 
 
-def test_the_digest_tells_conversations_apart_and_not_the_rest_of_the_request() -> None:
+def test_the_digest_depends_on_the_conversation_only() -> None:
     one = validate(_body(USER))
     assert one.digest == validate(_body(USER, stream=True, temperature=0)).digest
     assert one.digest != validate(_body({"role": "user", "content": "hello!"})).digest

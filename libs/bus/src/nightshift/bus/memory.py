@@ -169,7 +169,7 @@ class MemoryBus:
 
 
 class MemoryConsumers:
-    """The Consumers port in memory."""
+    """Implements the Consumers port in memory."""
 
     def __init__(self, bus: MemoryBus, members: Sequence["_Member"]) -> None:
         self._bus = bus

@@ -28,7 +28,7 @@ class ProcessEnded(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """How many processes began at this offset, and how many ended while they handled its message."""
+    """The processes that started at this offset, and those that ended while they handled its message."""
 
     offset: int
     starts: int = 0
@@ -48,10 +48,10 @@ class AttemptStore(Protocol):
 
 
 class RestartGuard:
-    """Guards one partition from its assignment until it is `over`: no earlier process ended at its messages."""
+    """Guards one partition after its assignment. `over` is set when no earlier process ended at its messages."""
 
     def __init__(self, store: AttemptStore, partition: TopicPartition, alone: asyncio.Lock) -> None:
-        """`alone` is held while one message of this process is handled carefully."""
+        """The guards of a process share the lock `alone`, so that it handles one message carefully at a time."""
         self._store = store
         self._partition = partition
         self._alone = alone
@@ -102,7 +102,7 @@ class RestartGuard:
         await self._write(Attempts(offset_after(message)))
 
     async def _write(self, attempts: Attempts) -> None:
-        """A mark that the broker does not take is left out: the next start counts again."""
+        """Write the attempts. When the broker does not accept them, this attempt is not counted."""
         self._known = attempts
         try:
             await self._store.write_attempts(self._partition, attempts)

@@ -1,4 +1,4 @@
-"""Remembers the last handled sequence per subject, so that a repeated message is skipped. Bounded."""
+"""Remembers the last handled sequence per subject, so that a repeated message is skipped."""
 
 from collections import OrderedDict
 

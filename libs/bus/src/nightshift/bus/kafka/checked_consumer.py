@@ -86,7 +86,7 @@ class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         return response
 
     def _checked(self, topic: str, answer: tuple[Any, ...], position: int) -> tuple[Any, ...]:
-        """One partition's part of an answer: number, error, high watermark, …, record batches."""
+        """Check one partition of a fetch answer: a tuple of number, error, high watermark, …, record batches."""
         partition, _, end, *_, data = answer
         if not data:
             return answer
@@ -106,7 +106,7 @@ class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     def _remember_damaged(
         self, key: TopicPartition, position: int, fetches: int, found: CheckedRecords
     ) -> None:
-        """Count a fetch in vain only when nothing in front of the damaged batch can be read."""
+        """Log the damage. Count the fetch only when the damaged batch comes first, so nothing can be read before it."""
         _log.warning(
             "batch.damaged",
             topic=key.topic,
@@ -129,7 +129,7 @@ class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         }
 
     def _set_back(self, assignment: Any, positions: dict[TopicPartition, int]) -> None:
-        """Read again from where the poll began. A partition that got its position later, from its first fetch."""
+        """Set the positions of the partitions that are still assigned."""
         if assignment is not None and assignment.active:
             for partition, position in positions.items():
                 if partition in assignment.tps:

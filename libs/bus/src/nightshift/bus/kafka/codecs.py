@@ -22,7 +22,7 @@ _INTO: Final[dict[int, Callable[[bytes, bytearray], int]]] = {
 
 
 class ExpandsTooFar(ValueError):
-    """The data decompresses to more bytes than the limit."""
+    """The data decompresses to more bytes than the caller's limit."""
 
 
 def decompress(codec: int, data: bytes, *, limit: int) -> bytes:

@@ -30,7 +30,7 @@ _TRANSACTION_MARKERS: Final = (b"\x00\x00\x00\x00", b"\x00\x00\x00\x01")  # abor
 
 
 class _Broken(Exception):
-    """This batch cannot be decoded. `transit`: it may have been damaged on the way, so that a new fetch may help."""
+    """The batch cannot be decoded. `transit`: it may be damaged in transit, so a new fetch may help."""
 
     def __init__(self, problem: str, *, transit: bool = False) -> None:
         super().__init__(problem)
@@ -112,7 +112,7 @@ class _Check:
         return self._found
 
     def _batch(self, batch: bytes, base: int) -> bytes:
-        """Return a batch that decodes: this one, or a copy without compression and broken records. Raises _Broken."""
+        """Return the batch, or a copy without compression and broken records. Raises _Broken if it does not decode."""
         magic = batch[_MAGIC_AT] if len(batch) > _MAGIC_AT else -1
         if magic not in _LEAST_BYTES:
             raise _Broken(f"unknown record format {magic}", transit=True)
@@ -146,7 +146,7 @@ class _Check:
         return batch
 
     def _expanded(self, batch: bytes, codec: int) -> bytes:
-        """The same batch without compression. aiokafka would expand it without a limit."""
+        """Return the batch without compression. aiokafka would decompress it without a limit."""
         records = self._decompressed(codec, batch[_HEADER.size :])
         header = list(_HEADER.unpack_from(batch))
         header[1] = _HEADER.size - _FRAME.size + len(records)
@@ -154,7 +154,10 @@ class _Check:
         return _HEADER.pack(*header) + records
 
     def _decompressed(self, codec: int, data: bytes) -> bytes:
-        """The bytes, counted against the room of this answer. One that was too large has used all of it."""
+        """Decompress and subtract the size from the answer's limit. A batch above the limit uses all of it.
+
+        Raises _Broken.
+        """
         try:
             expanded = codecs.decompress(codec, data, limit=self._limit)
         except codecs.ExpandsTooFar as error:
@@ -166,7 +169,7 @@ class _Check:
         return expanded
 
     def _marker(self, decoder: DefaultRecordBatch) -> None:
-        """A broker ends a transaction with a control batch of one record; anything else was made by a sender."""
+        """Raise _Broken unless this control batch ends a transaction: one record with a marker as its key."""
         try:
             keys = [record.key for record in decoder]
         except Exception as error:  # noqa: BLE001 - whatever the decoder raises on hostile bytes
@@ -175,7 +178,7 @@ class _Check:
             raise _Broken("a control batch that ends no transaction")
 
     def _repaired(self, batch: bytes, base: int, last: int, error: Exception) -> bytes:
-        """The batch with each broken record replaced. Raises _Broken when its records cannot be told apart."""
+        """Return the batch with its broken records replaced. Raises _Broken when their boundaries are unclear."""
         header = list(_HEADER.unpack_from(batch))
         kept, broken = [], []
         next_delta = 0
@@ -198,7 +201,7 @@ class _Check:
         return _HEADER.pack(*header) + records
 
     def _legacy(self, batch: bytes, base: int, magic: int) -> bytes:
-        """Formats 0 and 1, of clients from before 2017: one message, or several compressed into one."""
+        """Return a batch of format 0 or 1 (clients from before 2017). Raises _Broken when it does not decode."""
         if base < self._position:
             return b""
         try:
@@ -218,7 +221,10 @@ class _Check:
         return batch
 
     def _replaced(self, batch: bytes, problem: str, *, intact: bool) -> bytes:
-        """An empty record in place of the whole batch. Without `intact` nothing that the header says is believed."""
+        """Return a batch with one empty record that stands for the whole broken one.
+
+        Without `intact`, the header may be damaged: only plausible offsets of it are used.
+        """
         base, last, producer, transaction, timestamp = self._position, 0, (-1, -1, -1), 0, 0
         if len(batch) >= _HEADER.size and batch[_MAGIC_AT] == 2:
             header = _HEADER.unpack_from(batch)
@@ -266,7 +272,7 @@ def _demand_order(offsets: list[int], first: int, last: int) -> None:
 
 
 def _split(batch: bytes, at: int) -> list[bytes]:
-    """The records of a batch, by the length in front of each; the last is what cannot be told apart."""
+    """Split a batch at the length in front of each record. Bytes without a valid length are the last part."""
     found = []
     while at < len(batch):
         length, body = _varint(batch, at)
@@ -279,7 +285,7 @@ def _split(batch: bytes, at: int) -> list[bytes]:
 
 
 def _delta_of(raw: bytes, header: list[int], base: int) -> int | None:
-    """The offset of a record from the first one, as aiokafka decodes it; None when it does not."""
+    """Return the distance of a record from the first offset. Returns None when aiokafka does not decode it."""
     alone = [*header]
     alone[1], alone[12] = _HEADER.size - _FRAME.size + len(raw), 1
     try:
@@ -299,13 +305,13 @@ def _legacy_value(batch: bytes, magic: int) -> bytes:
 
 
 def _empty_record(delta: int) -> bytes:
-    """A record without key, value and headers: attributes, timestamp, offset, two absent lengths, no headers."""
+    """Return a record without key, value and headers at this distance from the first offset."""
     body = b"\x00\x00" + _unsigned(delta << 1) + b"\x01\x01\x00"
     return _unsigned(len(body) << 1) + body
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number at this place, and where the next thing begins. A number that does not end is -1."""
+    """Return the zigzag varint at this position and the position after it. Returns -1 for one that does not end."""
     value = shift = 0
     for index in range(at, min(at + 5, len(data))):
         value |= (data[index] & 0x7F) << shift

@@ -96,7 +96,7 @@ class Watchdog:
     async def _judge(
         self, each: Watched, states: dict[int, _State], progress: Mapping[int, Progress], quiet: Sequence[int]
     ) -> None:
-        """A broker or a dependency that does not answer is no reason to end: nothing could make progress."""
+        """Set `failed` when a quiet partition is stuck, unless the broker or a dependency does not answer."""
         unread: Mapping[int, int] | None = None
         if self._dependencies is None or await self._dependencies():
             try:

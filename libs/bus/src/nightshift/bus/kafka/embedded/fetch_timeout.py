@@ -12,7 +12,7 @@ _EASE = 0.98  # per fetch that found something and missed nothing: half after 35
 
 
 class FetchTimeout:
-    """The wait of one consumer's fetches in milliseconds: what was asked for, or more while that is too short."""
+    """Sets how long one consumer's fetches wait (milliseconds): as asked for, or longer while that is too short."""
 
     def __init__(self, setter: Callable[[int], None]) -> None:
         """`setter` sets the wait of the consumer's next fetches."""
