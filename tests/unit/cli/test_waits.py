@@ -81,7 +81,11 @@ def asleep(reason: str, *, for_s: float | None = 7200) -> SleepRequested:
         ((ACCEPTED, STARTED, failed("overloaded")), "overloaded (HTTP 529): Overloaded", "asked again at"),
         ((ACCEPTED, STARTED, failed("connection", status=None)), "connection: Over", "nightshift cancel b"),
         ((ACCEPTED, STARTED, failed("auth", status=401)), "auth (HTTP 401)", "ANTHROPIC_API_KEY"),
-        ((ACCEPTED, MONEY_ASKED, DENIED, asleep("budget")), "ada has spent its money", "account top-up ada"),
+        (
+            (ACCEPTED, MONEY_ASKED, DENIED, asleep("budget")),
+            "ada has too little left today",
+            "account top-up ada",
+        ),
         ((ACCEPTED, STARTED, failed("server"), asleep("provider")), "answered server", "asked again at"),
         (
             (ACCEPTED, STARTED, failed("auth"), asleep("person", for_s=None)),

@@ -33,6 +33,7 @@ class BuildStatus:
     sleeps: int = 0
     cost: int = 0
     left_today: int | None = None
+    next_call: int = 0  # the most that its next model call may cost, as its last request for money says
     asleep_until: datetime | None = None
     sandbox_id: str | None = None
     preview_url: str | None = None
@@ -69,7 +70,16 @@ class BuildStatus:
 
 
 #: The fields that `--json` leaves out.
-_NOT_SHOWN = {"brief", "completed_snapshot", "sandbox_open", "has_checks", "asked", "blocked", "unanswered"}
+_NOT_SHOWN = {
+    "brief",
+    "next_call",
+    "completed_snapshot",
+    "sandbox_open",
+    "has_checks",
+    "asked",
+    "blocked",
+    "unanswered",
+}
 _JSON_NAMES = {
     "state": "status",
     "version": "events",
@@ -154,6 +164,8 @@ def _counted(status: BuildStatus, fact: Event) -> BuildStatus:
             return replace(status, snapshots=status.snapshots + 1, completed_snapshot=completed)
         case snapshot.SnapshotFailed(reason="completion", final=True):
             return replace(status, completed_snapshot=True)
+        case build.BudgetRequested():
+            return replace(status, next_call=fact.minimum_microusd)
         case budget.BudgetGranted() | budget.BudgetDenied():
             return replace(status, left_today=fact.left_today_microusd)
         case budget.BudgetSettled():

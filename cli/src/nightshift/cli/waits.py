@@ -72,7 +72,7 @@ def sleep_wait(fact: SleepRequested, build_id: str, at: datetime, before: Wait |
     """Returns the wait of a build that sleeps. `before` is what it waited for when it fell asleep."""
     until = "" if fact.wake_at is None else f" until {fact.wake_at.astimezone():%H:%M:%S}"
     if fact.reason == "budget":
-        reason = f"asleep{until}: account {fact.account_id} has spent its money for today"
+        reason = f"asleep{until}: account {fact.account_id} has too little left today for its next call"
         action = f"`nightshift account top-up {fact.account_id} AMOUNT` wakes it now"
     elif before is not None:
         reason, action = f"asleep{until}: {before.reason}", before.action

@@ -73,7 +73,7 @@ async def wait(
     if json:
         write_json(status.as_json(now))
     else:
-        write_line(f"{build} {status.state} {status.phase}")
+        write_line(f"{build} is {status.state}" + ("" if status.ended else f" in phase {status.phase}"))
     return code
 
 

@@ -7,6 +7,7 @@ from nightshift.cli.connect import DEFAULT_HOME, BuildId, Home, Json
 from nightshift.cli.output import write_result
 from nightshift.cli.producer import checked, send
 from nightshift.cli.queries import Builds, open_database
+from nightshift.cli.text import dollars
 from nightshift.contracts.events.requests import BuildWakeAsked
 from nightshift.eventlog.errors import Refused
 
@@ -27,9 +28,10 @@ async def wake(build: BuildId, *, home: Home = DEFAULT_HOME, json: Json = False)
         money = await statement(database, status.account_id)
     if status.state != "sleeping":
         raise Refused(f"build {build} is not asleep: it is {status.state}")
-    if money is not None and money.left_today_microusd == 0:
+    if money is not None and money.left_today_microusd < max(status.next_call, 1):
+        left, cost = dollars(money.left_today_microusd), dollars(status.next_call)
         raise Refused(
-            f"build {build} cannot wake: account {status.account_id} has nothing left today",
+            f"account {status.account_id} has {left} left today; the next call of build {build} may cost {cost}",
             hint=f"`nightshift account top-up {status.account_id} AMOUNT` wakes it",
         )
     await send(home, request)
