@@ -62,7 +62,7 @@ class BuildStatus:
         return self.blocked
 
     def as_json(self, now: datetime) -> dict[str, Any]:
-        """The status as `--json` prints it."""
+        """Returns the status as `--json` prints it."""
         waiting = self.waiting(now)
         names = (one.name for one in fields(self) if one.name not in _NOT_SHOWN)
         shown = {_JSON_NAMES.get(name, name): getattr(self, name) for name in names}
@@ -124,24 +124,22 @@ def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
             return status.blocked
 
 
+_OWED: dict[type[Event], tuple[str, str]] = {
+    build.BuildAccepted: ("no orchestrator has started it", "orchestrator"),
+    build.BudgetRequested: ("its request for money is not answered", "budget service"),
+    budget.WakeRequested: ("no orchestrator has woken it", "orchestrator"),
+    build.ToolCallRequested: ("its tool calls have no sandbox", "sandbox-gateway"),
+}
+
+
 def _unanswered(status: BuildStatus, event: RecordedEvent) -> Owed | None:
     """Returns the step that a service owes the build after this event."""
-    at = event.recorded_at
-    match event.data:
-        case build.BuildAccepted():
-            return Owed("no orchestrator has started it", "orchestrator", at)
-        case build.BudgetRequested():
-            return Owed("its request for money is not answered", "budget service", at)
-        case budget.WakeRequested():
-            return Owed("no orchestrator has woken it", "orchestrator", at)
-        case build.ToolCallRequested() if not status.sandbox_open:
-            return Owed("its tool calls have no sandbox", "sandbox-gateway", at)
-        case fact if fact.owner in (Owner.ORCHESTRATOR, Owner.SANDBOX_GATEWAY):
-            return None
-        case budget.BudgetGranted() | budget.BudgetDenied():
-            return None
-        case _:
-            return status.unanswered
+    fact = event.data
+    if type(fact) in _OWED and not (isinstance(fact, build.ToolCallRequested) and status.sandbox_open):
+        return Owed(*_OWED[type(fact)], event.recorded_at)
+    if fact.owner in (Owner.ORCHESTRATOR, Owner.SANDBOX_GATEWAY):
+        return None
+    return None if isinstance(fact, budget.BudgetGranted | budget.BudgetDenied) else status.unanswered
 
 
 def _counted(status: BuildStatus, fact: Event) -> BuildStatus:

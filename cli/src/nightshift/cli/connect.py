@@ -27,7 +27,7 @@ Limit = Annotated[int, Parameter(validator=Number(gte=1, lte=1000))]
 
 
 def settings_for(kind: type[_S], home: Path, *, role: str = "nightshift_reader") -> _S:
-    """Returns the settings of an installation, with this database role. A variable wins over the stack's value.
+    """Returns the settings of an installation, with this database role. An environment variable wins.
 
     Raises ConfigurationError when a setting is in neither.
     """

@@ -1,4 +1,4 @@
-"""What `doctor` checks. No check changes anything or spends money; the object store's deletes the one object it writes.
+"""What `doctor` checks. No check spends money or changes anything: that of the object store deletes what it writes.
 
 Each check ends within 15 s and returns one line that says what it found, and one that says how to fix it.
 """

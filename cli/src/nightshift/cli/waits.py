@@ -14,9 +14,9 @@ PROMPT_S = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A build waits since `since` because of `reason`; an event of `owner` ends the wait.
+    """Why a build makes no progress since `since`, and what a person can do. An event of `owner` ends the wait.
 
-    The build goes on by itself at `until`. It needs the action when `until` is None.
+    The build goes on by itself at `until`. When `until` is None, it needs the action.
     """
 
     reason: str
@@ -26,20 +26,20 @@ class Wait:
     until: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The wait as `--json` prints it."""
+        """Returns the wait as `--json` prints it."""
         return {"reason": self.reason, "action": self.action, "since": self.since, "until": self.until}
 
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """The next step of a build that `service` owes it since `since`, such as the answer to its request for money."""
+    """A step that `service` must take next for a build, such as the answer to its request for money."""
 
     what: str
     service: str
     since: datetime
 
     def late(self, now: datetime) -> Wait | None:
-        """Returns the wait for the service. None while the service is not late."""
+        """Returns the wait for the service. None for the first 8 s, while the service is not late."""
         seconds = (now - self.since).total_seconds()
         if seconds < PROMPT_S:
             return None

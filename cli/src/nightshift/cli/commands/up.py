@@ -63,7 +63,7 @@ def up(
         s3: Use this object store (an endpoint) and start none. Also NIGHTSHIFT_S3_ENDPOINT and NIGHTSHIFT_S3_BUCKET.
         model: Use the Messages API at this URL and start no scripted model. With ANTHROPIC_API_KEY Claude is used.
         scenario: What the scripted model answers. It is used then even when ANTHROPIC_API_KEY is set.
-        postgres_port: The port of PostgreSQL. Default, that of the last run, else any free one. So for the others.
+        postgres_port: The port of PostgreSQL. Default, that of the last run, else a free one; likewise below.
         kafka_port: The port of the broker.
         s3_port: The port of the object store.
         model_port: The port of the scripted model.

@@ -79,7 +79,7 @@ async def wait(
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """A condition of the status. A `passing` one is met also when it held before the wait began."""
+    """A condition on a build's status. A `passing` one is also met when it held once before the wait began."""
 
     met: Callable[[BuildStatus], bool]
     passing: bool = False

@@ -76,7 +76,7 @@ class Attributes:
             raise wrong from None
 
     def sequence(self) -> int | None:
-        """Returns the version in the stream. None when it is missing. Raises InvalidEnvelope unless 19 digits."""
+        """Returns the version in the stream, None when it is missing. Raises InvalidEnvelope unless it has 19 digits."""
         text = self.optional(topics.SEQUENCE)
         if text is None:
             return None
@@ -85,7 +85,7 @@ class Attributes:
         return int(text)
 
     def envelope(self, subject: str, *, correlation_id: str | None, causation_id: UUID | None) -> Envelope:
-        """Returns all attributes as an envelope. Raises InvalidEnvelope for the first that is wrong."""
+        """Returns all attributes as an envelope. Raises InvalidEnvelope for the first wrong one."""
         if self.required(topics.SPECVERSION) != "1.0":
             raise InvalidEnvelope("must be 1.0", header=self.name(topics.SPECVERSION))
         return Envelope(

@@ -87,7 +87,7 @@ def _plain(value: object) -> str:
 
 def _encoder(*, allow_nan: bool) -> Callable[[Any], str]:
     make = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:  # an interpreter without it
+    if make is None:  # an interpreter without the C encoder
         return json.JSONEncoder(
             ensure_ascii=True,
             sort_keys=True,

@@ -80,7 +80,7 @@ def read_fact(
     data: bytes | None = None,
     registry: Registry = CATALOGUE,
 ) -> Received:
-    """Does the same as `decode_fact`, for a message whose envelope was read before."""
+    """Returns the fact in a message whose envelope was read before. Raises what `decode_fact` raises."""
     type_, version = registry.parse_wire_name(envelope.type)
     if registry.model(type_).owner is Owner.OUTSIDE:
         raise InvalidEnvelope("a request is no fact", header=topics.TYPE)

@@ -132,7 +132,7 @@ class Event(BaseModel):
             cls.type = type
 
     def pending(self, subject: str) -> Sequence[Pending]:
-        """The pending work that this event opens and closes. `subject` is the id of its build or account."""
+        """Returns the pending work that this event opens and closes. `subject` is the id of its build or account."""
         return ()
 
 

@@ -39,6 +39,6 @@ def _without_titles(node: Any) -> Any:
         return [_without_titles(item) for item in node]
     if not isinstance(node, dict):
         return node
-    # A field that is called `title` has a schema, which is no text.
+    # The `title` of a field that is called so is a schema, not a text.
     titled = isinstance(node.get("title"), str)
     return {name: _without_titles(part) for name, part in node.items() if name != "title" or not titled}
