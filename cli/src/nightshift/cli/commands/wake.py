@@ -24,7 +24,7 @@ async def wake(build: BuildId, *, home: Home = DEFAULT_HOME, json: Json = False)
     """
     request = checked(BuildWakeAsked, {"build_id": build})
     async with open_database(home) as database:
-        status = await Builds(database).status(build)
+        status = await Builds(database).status(request.build_id)
         money = await statement(database, status.account_id)
     if status.state != "sleeping":
         raise Refused(f"build {build} is not asleep: it is {status.state}")

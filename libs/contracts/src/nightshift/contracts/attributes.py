@@ -76,7 +76,7 @@ class Attributes:
             raise wrong from None
 
     def sequence(self) -> int | None:
-        """Returns the version in the stream, None when it is missing. Raises InvalidEnvelope unless it has 19 digits."""
+        """Returns the stream version. None when it is missing. Raises InvalidEnvelope unless it has 19 digits."""
         text = self.optional(topics.SEQUENCE)
         if text is None:
             return None
