@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 import urllib.request
@@ -19,7 +20,7 @@ from nightshift.cli.connect import Json
 from nightshift.cli.demo_plan import DemoPlan, plan_demo
 from nightshift.cli.exits import Exit
 from nightshift.cli.follow import Stop, follow, outcome
-from nightshift.cli.output import note, progress, write_fields, write_json, write_line
+from nightshift.cli.output import note, write_fields, write_json, write_line
 from nightshift.cli.producer import checked, send
 from nightshift.cli.queries import open_builds
 from nightshift.cli.stack import start_stack
@@ -53,6 +54,7 @@ The stack goes on running. Look around:
   nightshift account show demo --home {home}
 Stop it:
   nightshift down --home {home}   (or end process {pid})"""
+_PERIOD_DAYS = 30
 #: Seconds to wait for the last snapshot after the build has ended.
 _AFTER_END = 10.0
 #: Seconds the preview may take to answer.
@@ -125,7 +127,8 @@ async def _demo(
     began = time.monotonic()
     _end_on_signals()
     arguments = [] if planned.scenario is None else ["--scenario", str(planned.scenario)]
-    progress("starting a stack of its own: PostgreSQL, a broker, an object store, a model, five services…")
+    if sys.stderr.isatty():
+        note("starting a stack of its own: PostgreSQL, a broker, an object store, a model, five services…")
     stack = await start_stack(home, arguments=arguments, environment=planned.environment, outlives_us=keep)
     kept = False
     try:
@@ -157,11 +160,12 @@ async def _build(
     planned: DemoPlan, request: BuildRequested, home: Path, *, as_json: bool
 ) -> tuple[BuildStatus, Exit]:
     build_id = request.build_id
-    await send(home, checked(AccountOpened, dict(planned.account)))
+    period = {"period_budget_microusd": planned.day_microusd * _PERIOD_DAYS, "period_days": _PERIOD_DAYS}
+    await send(home, checked(AccountOpened, {"account_id": request.account_id, **period}))
     async with open_builds(home) as builds:
         # The two requests have different keys, so Kafka keeps no order between them.
         async with asyncio.timeout(20):
-            while not await builds.has_account("demo"):
+            while not await builds.has_account(request.account_id):
                 await asyncio.sleep(0.05)
         await send(home, request)
         return await follow(builds.follow(build_id, patience=30.0), build_id, as_json=as_json, stop=_ended())

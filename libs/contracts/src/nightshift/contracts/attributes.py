@@ -9,7 +9,7 @@ from uuid import UUID
 from nightshift.contracts import canonical, topics
 from nightshift.contracts.envelope import Envelope, Headers
 from nightshift.contracts.errors import InvalidData, InvalidEnvelope
-from nightshift.contracts.limits import RequestLimits, check_value
+from nightshift.contracts.limits import check_value
 from nightshift.contracts.model import RFC_3339
 
 JSON_TYPE: Final = "application/json"
@@ -128,7 +128,7 @@ def written(envelope: Envelope) -> tuple[tuple[str, bytes], ...]:
     return tuple((name, text.encode()) for name, text in pairs if text is not None)
 
 
-def structured(outer: Attributes, value: bytes, *, limits: RequestLimits) -> tuple[Attributes, Any]:
+def structured(outer: Attributes, value: bytes) -> tuple[Attributes, Any]:
     """Returns the attributes and the data of a structured event. Raises InvalidEnvelope, InvalidData, TooLarge."""
     if outer.media_type().startswith(_BATCH_TYPE):
         raise InvalidEnvelope(
@@ -144,10 +144,10 @@ def structured(outer: Attributes, value: bytes, *, limits: RequestLimits) -> tup
     data_type = document.get("datacontenttype", JSON_TYPE)
     if not isinstance(data_type, str) or _media_type(data_type) != JSON_TYPE:
         raise InvalidEnvelope(f"must be {JSON_TYPE}", header="datacontenttype")
-    return Attributes(_as_headers(document, outer), structured=True), _data(document, limits)
+    return Attributes(_as_headers(document, outer), structured=True), _data(document)
 
 
-def _data(document: Mapping[str, Any], limits: RequestLimits) -> Any:
+def _data(document: Mapping[str, Any]) -> Any:
     """Returns the value of `data`, or of the JSON text in `data_base64`, to which the same limits apply."""
     if "data_base64" not in document:
         if "data" not in document:
@@ -159,7 +159,7 @@ def _data(document: Mapping[str, Any], limits: RequestLimits) -> Any:
         text = b64decode(document["data_base64"], validate=True)
     except (TypeError, ValueError):
         raise InvalidEnvelope("not base64", header="data_base64") from None
-    check_value(text, limits)
+    check_value(text)
     return canonical.loads(text, refuse_duplicates=True)
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from math import isinf
 from typing import Any
 
-from nightshift.contracts import canonical, topics
+from nightshift.contracts import canonical, limits, topics
 from nightshift.contracts.attributes import (
     Attributes,
     check_content_type,
@@ -20,7 +20,6 @@ from nightshift.contracts.attributes import (
 )
 from nightshift.contracts.envelope import Envelope, Headers, Message, Received
 from nightshift.contracts.errors import InvalidData, InvalidEnvelope, TooLarge
-from nightshift.contracts.limits import LIMITS, RequestLimits, check_value
 from nightshift.contracts.model import Event, Owner
 from nightshift.contracts.registry import CATALOGUE, Registry, encode, subject_of
 
@@ -112,25 +111,20 @@ def fact_envelope(key: bytes | None, headers: Headers) -> Envelope:
 
 
 def decode_request(
-    key: bytes | None,
-    headers: Headers,
-    value: bytes | None,
-    *,
-    limits: RequestLimits = LIMITS,
-    registry: Registry = CATALOGUE,
+    key: bytes | None, headers: Headers, value: bytes | None, *, registry: Registry = CATALOGUE
 ) -> Received:
     """Returns the request in a message, in binary or structured mode. Checks everything, because anyone may send one.
 
     Raises UnknownType, UnknownVersion, InvalidEnvelope, InvalidData, TooLarge.
     """
     given = tuple((name.lower(), content) for name, content in headers)
-    _check_sizes(key, given, limits)
+    _check_sizes(key, given)
     if value is None:
         raise InvalidEnvelope("null; requests and facts have no tombstones", header="value")
-    check_value(value, limits)
+    limits.check_value(value)
     attributes = Attributes(given)
     if attributes.media_type().startswith("application/cloudevents"):
-        attributes, data = structured(attributes, value, limits=limits)
+        attributes, data = structured(attributes, value)
     else:
         check_prefix(given)
         check_content_type(attributes)
@@ -149,8 +143,8 @@ def decode_request(
     event = registry.validate(type_, version, data)
     _check_subject(event, envelope.subject)
     size = len(encode(event))
-    if size > limits.value:
-        raise TooLarge(f"the data has {size} bytes in ASCII, {limits.value} are allowed", limit="value")
+    if size > limits.VALUE:
+        raise TooLarge(f"the data has {size} bytes in ASCII, {limits.VALUE} are allowed", limit="value")
     return Received(envelope, event)
 
 
@@ -175,15 +169,13 @@ def _refuse_infinity(data: Any, path: str = "") -> None:
             _refuse_infinity(value, f"{path}.{index}")
 
 
-def _check_sizes(
-    key: bytes | None, headers: tuple[tuple[str, bytes | None], ...], limits: RequestLimits
-) -> None:
-    if key is not None and len(key) > limits.key:
-        raise TooLarge(f"the key has {len(key)} bytes, {limits.key} are allowed", limit="key")
+def _check_sizes(key: bytes | None, headers: tuple[tuple[str, bytes | None], ...]) -> None:
+    if key is not None and len(key) > limits.KEY:
+        raise TooLarge(f"the key has {len(key)} bytes, {limits.KEY} are allowed", limit="key")
     seen: set[str] = set()
     for name, value in headers:
-        if len(name) + len(value or b"") > limits.header:
-            raise TooLarge(f"{name[:128]}: over {limits.header} bytes", limit="header")
+        if len(name) + len(value or b"") > limits.HEADER:
+            raise TooLarge(f"{name[:128]}: over {limits.HEADER} bytes", limit="header")
         if name in seen and (name.startswith("ce_") or name == topics.CONTENT_TYPE):
             raise InvalidEnvelope("given twice", header=name)
         seen.add(name)
