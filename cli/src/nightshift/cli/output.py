@@ -100,6 +100,12 @@ def discard(stream: TextIO) -> None:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
+def progress(text: str) -> None:
+    """Writes a progress message to stderr when stderr is a terminal."""
+    if sys.stderr.isatty():
+        note(text)
+
+
 def report_error(message: str, hint: str | None = None) -> None:
     """Writes two lines to stderr: what was not done and why, then what to do."""
     note(f"error: {_one_line(message)}")

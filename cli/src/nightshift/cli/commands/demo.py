@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import time
 import urllib.request
@@ -20,7 +19,7 @@ from nightshift.cli.connect import Json
 from nightshift.cli.demo_plan import DemoPlan, plan_demo
 from nightshift.cli.exits import Exit
 from nightshift.cli.follow import Stop, follow, outcome
-from nightshift.cli.output import note, write_fields, write_json, write_line
+from nightshift.cli.output import note, progress, write_fields, write_json, write_line
 from nightshift.cli.producer import checked, send
 from nightshift.cli.queries import open_builds
 from nightshift.cli.stack import start_stack
@@ -127,8 +126,7 @@ async def _demo(
     began = time.monotonic()
     _end_on_signals()
     arguments = [] if planned.scenario is None else ["--scenario", str(planned.scenario)]
-    if sys.stderr.isatty():
-        note("starting a stack of its own: PostgreSQL, a broker, an object store, a model, five services…")
+    progress("starting a stack of its own: PostgreSQL, a broker, an object store, a model, five services…")
     stack = await start_stack(home, arguments=arguments, environment=planned.environment, outlives_us=keep)
     kept = False
     try:
