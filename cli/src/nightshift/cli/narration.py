@@ -220,7 +220,7 @@ def _budget_lines(fact: BudgetEvent) -> Iterator[tuple[str, str, str]]:
             left = f"{dollars(fact.left_today_microusd)} left today"
             yield (
                 "money",
-                f"{dollars(fact.amount_microusd)} set aside, {left} for others",
+                f"{dollars(fact.amount_microusd)} set aside, {left}",
                 "dim",
             )
         case budget.BudgetDenied():
