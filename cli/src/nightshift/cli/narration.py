@@ -217,12 +217,8 @@ def _snapshot_lines(status: BuildStatus, fact: SnapshotEvent) -> Iterator[tuple[
 def _budget_lines(fact: BudgetEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
         case budget.BudgetGranted():
-            left = f"{dollars(fact.left_today_microusd)} left today"
-            yield (
-                "money",
-                f"{dollars(fact.amount_microusd)} set aside, {left}",
-                "dim",
-            )
+            left = dollars(fact.left_today_microusd)
+            yield "money", f"{dollars(fact.amount_microusd)} set aside, {left} left today", "dim"
         case budget.BudgetDenied():
             text = "the day's money is gone"
             if fact.left_today_microusd > 0:
