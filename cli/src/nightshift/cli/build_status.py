@@ -24,6 +24,7 @@ from nightshift.contracts.events.build import (
     SleepRequested,
     ToolCallRequested,
 )
+from nightshift.contracts.events.proof import Proof
 from nightshift.contracts.events.sandbox import (
     PreviewOpened,
     SandboxClosed,
@@ -62,6 +63,7 @@ class BuildStatus:
     sandbox_id: str | None = None
     preview_url: str | None = None
     build_version: int | None = None
+    proof: Proof | None = None
     completed_snapshot: bool = False  # the snapshot after the end is saved, or was given up
     reason: str | None = None  # why the build failed or was cancelled
     sandbox_open: bool = False
@@ -106,6 +108,7 @@ class BuildStatus:
             "sandbox_id": self.sandbox_id,
             "preview_url": self.preview_url,
             "build_version": self.build_version,
+            "proof": None if self.proof is None else self.proof.model_dump(mode="json"),
             "reason": self.reason,
             "waiting": None if waiting is None else waiting.as_json(),
             "events": self.version,
@@ -229,6 +232,7 @@ def _moved(status: BuildStatus, fact: Event) -> BuildStatus:
                 sandbox_id=fact.sandbox_id,
                 preview_url=fact.preview_url,
                 build_version=fact.build_version,
+                proof=fact.proof,
             )
         case BuildFailed():
             reason = f"{fact.reason}: {short(text_of(fact.detail), 200)}"

@@ -18,6 +18,7 @@ from nightshift.contracts.events.build_steps import (
     ToolCallRequested,
     Usage,
 )
+from nightshift.contracts.events.proof import Proof, ProofMode
 from nightshift.contracts.events.requests import Attachment, Brief, Check, CustomTool, QuestionAnswer, Source
 from nightshift.contracts.model import (
     SEALED,
@@ -106,6 +107,7 @@ class BuildAccepted(BuildFact):
     base_build_id: Id | None = None
     criteria: tuple[Brief, ...] = ()
     checks: tuple[Check, ...] = ()
+    proof: ProofMode | None = None
     tools: tuple[CustomTool, ...] = ()
     deadline: AwareDatetime | None = None
     secrets: tuple[SecretName, ...] = ()
@@ -217,7 +219,10 @@ class BuildStalled(BuildFact):
 
 
 class BuildReady(_BuildEnd):
-    """The build is done and its checks passed. `cost_microusd` is the sum of its model calls."""
+    """The build is done, and `proof` shows that it works. `cost_microusd` is the sum of its model calls.
+
+    `proof` is null only in events of versions before it existed.
+    """
 
     type: ClassVar[Literal["build.ready"]] = "build.ready"
     version: ClassVar[Literal[1]] = 1
@@ -229,6 +234,7 @@ class BuildReady(_BuildEnd):
     cost_microusd: Microdollars
     turns: Count
     tool_calls: Count
+    proof: Proof | None = None
 
 
 class BuildFailed(_BuildEnd):
@@ -239,6 +245,7 @@ class BuildFailed(_BuildEnd):
 
     reason: Literal[
         "checks_failed",
+        "unproven",  # nothing shows that it works: no executed test, no preview, no passed check of the request
         "turn_limit",
         "tool_call_limit",
         "repetition",

@@ -147,6 +147,7 @@ class AgentSteered(BuildFact):
         "budget",
         "turns",
         "check_failed",
+        "unproven",
         "sandbox_restored",
         "answer",
         "no_tool_call",

@@ -13,6 +13,8 @@ from nightshift.orchestrator.domain.state import FailureCounters
 
 #: The stop reasons of a complete answer. Answers with any other reason are counted, so that they end.
 WHOLE = frozenset({"end_turn", "stop_sequence", "tool_use"})
+#: Reasons that end a round of checks.
+_ROUNDS = frozenset({"check_failed", "unproven"})
 #: Reasons for which the loop sends a message to the agent only once.
 _ONCE = frozenset({"repetition", "turns", "no_tool_call"})
 
@@ -34,7 +36,7 @@ def call_failed(counters: FailureCounters, data: ModelCallFailed) -> FailureCoun
 
 
 def steered(counters: FailureCounters, reason: str) -> FailureCounters:
-    if reason == "check_failed":
+    if reason in _ROUNDS:
         return replace(counters, check_rounds=counters.check_rounds + 1)
     if reason not in _ONCE:
         return counters

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from nightshift.contracts.events.build import BuildAccepted
-from nightshift.orchestrator.domain import checks, conversation, funds, prompt
+from nightshift.orchestrator.domain import checks, conversation, funds, prompt, proof
 from nightshift.orchestrator.domain.commands import (
     AskBudget,
     Complete,
@@ -85,11 +85,14 @@ def _judge(state: BuildState, policy: Policy) -> Step:
         return (
             SendBack()
         )  # a person sent a message while the checks ran: the agent reads it before the build ends
-    if not checks.failed(state.tool_calls):
+    failed, unproven = checks.failed(state.tool_calls), proof.missing(state)
+    if not failed and unproven is None:
         return Complete()
-    if state.counters.check_rounds + 1 >= policy.check_tries:
+    if state.counters.check_rounds + 1 < policy.check_tries:
+        return SendBack()
+    if failed or unproven is None:
         return Fail("checks_failed", checks.summary(state))
-    return SendBack()
+    return Fail("unproven", unproven)
 
 
 def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Policy) -> Step | Wait:

@@ -154,7 +154,7 @@ class FailureCounters:
     retry_at: datetime | None = None
     provider_sleeps: int = 0  # since the last answer
     cuts: int = 0  # answers in a row that ended at the output limit
-    check_rounds: int = 0  # that failed
+    check_rounds: int = 0  # that failed or proved nothing
     recent_calls: tuple[RecentCall, ...] = ()  # with their results, oldest first
     warned_calls: tuple[RecentCall, ...] = ()  # those before the last warning about repetition
     steered: frozenset[str] = frozenset()  # reasons of the messages that the loop sends once only
@@ -188,6 +188,7 @@ class BuildState:
     call: OpenCall | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_calls_made: int = 0
+    wrote: bool = False  # a call that can write files has succeeded
     funds: Funds = Funds()
     counters: FailureCounters = FailureCounters()
     workspace: Workspace = Workspace()
