@@ -13,7 +13,7 @@ from nightshift.contracts.events.build import ModelCallResponded, ModelCallStart
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import OpenPort
-from nightshift.orchestrator.domain.repetition import call_digest
+from nightshift.orchestrator.domain.repetition import call_digest, call_in_words
 from nightshift.orchestrator.domain.state import (
     AssistantMessage,
     Blocks,
@@ -91,6 +91,7 @@ def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
         data.tool_use_id,
         data.purpose,
         call_digest(data.tool, data.input),
+        call_in_words(data.tool, data.input),
         _preview(data),
     )
     made = state.tool_calls_made + (data.purpose == "agent")

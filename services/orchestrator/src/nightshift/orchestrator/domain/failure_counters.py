@@ -9,7 +9,7 @@ from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.eventlog.backoff import Backoff
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.repetition import is_progress, remember
-from nightshift.orchestrator.domain.state import FailureCounters
+from nightshift.orchestrator.domain.state import FailureCounters, ToolCall
 
 #: The stop reasons of a complete answer. Answers with any other reason are counted, so that they end.
 WHOLE = frozenset({"end_turn", "stop_sequence", "tool_use"})
@@ -47,7 +47,7 @@ def steered(counters: FailureCounters, reason: str) -> FailureCounters:
     return replace(counters, recent_calls=(), warned_calls=counters.recent_calls)
 
 
-def tool_answered(counters: FailureCounters, call: str, result: ToolCallCompleted) -> FailureCounters:
+def tool_answered(counters: FailureCounters, call: ToolCall, result: ToolCallCompleted) -> FailureCounters:
     """Remember a result of the agent's call. Progress takes back the warning about repetition."""
     recent = remember(counters.recent_calls, call, result)
     if recent is counters.recent_calls:

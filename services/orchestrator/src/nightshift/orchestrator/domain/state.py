@@ -1,6 +1,6 @@
 """The state of a build, which `evolve` folds from its events. It holds sums, so that no step reads the history."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
@@ -107,6 +107,7 @@ class ToolCall:
     tool_use_id: str
     purpose: Purpose
     digest: str  # of tool and input
+    words: str = ""  # tool and input for a person
     preview: PreviewTarget | None = None
     result: ToolCallCompleted | None = None
 
@@ -139,10 +140,17 @@ class Funds:
 
 @dataclass(frozen=True, slots=True)
 class RecentCall:
-    """A tool call and its result, each as a digest."""
+    """A tool call and its result, each as a digest. Two with the same digests are equal, whatever the turn.
+
+    `line` is the line of the output that tells most. `error` is that line of a failed call, without what varies.
+    """
 
     call: str
     result: str
+    turn: str = field(default="", compare=False)
+    words: str = field(default="", compare=False)
+    line: str = field(default="", compare=False)
+    error: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
