@@ -162,7 +162,7 @@ async def test_watch_knows_an_unknown_build_from_one_on_its_way(
     for command in ("watch", "wait"):
         code, said = await _run(capsys, command, "nobody-knows-it")
         assert code == 5
-        assert "nobody has asked for it" in said
+        assert "no recent request names it" in said
         assert "nightshift builds" in said
     orchestrator = job.process("orchestrator")
     assert orchestrator is not None

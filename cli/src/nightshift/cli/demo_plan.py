@@ -51,17 +51,12 @@ class DemoPlan:
 
     def banner(self) -> list[str]:
         """The first lines of the output: which model, which sandbox, how much money."""
-        model = "a scripted model behind the Anthropic SDK (no ANTHROPIC_API_KEY is set)"
-        if not self.scripted:
-            model = f"Claude ({self.model})"
+        model, money = f"Claude ({self.model})", f"${self.day_microusd / 1_000_000:.2f} a day"
+        if self.scripted:
+            model = "a scripted model behind the Anthropic SDK (no ANTHROPIC_API_KEY is set)"
+            money += f"; a day lasts {self.day_seconds:g} s here, so that you can watch it sleep"
         sandbox = "E2B" if self.e2b else "a local one in bubblewrap (no E2B_API_KEY is set)"
-        day = f"${self.day_microusd / 1_000_000:.2f} a day"
-        night = (
-            f"; a day lasts {self.day_seconds:g} s here, so that you can watch it sleep"
-            if self.scripted
-            else ""
-        )
-        return [f"model    {model}", f"sandbox  {sandbox}", f"money    {day}{night}"]
+        return [f"model    {model}", f"sandbox  {sandbox}", f"money    {money}"]
 
 
 def plan_demo(
@@ -86,6 +81,5 @@ def _example(kind: str, flag: str) -> Path:
         found = folder / "examples" / kind / "tool-library.yaml"
         if found.is_file():
             return found
-    raise NotFound(
-        f"examples/{kind}/tool-library.yaml is not there", hint=f"run it in a checkout, or give {flag} FILE"
-    )
+    hint = f"run it in a checkout, or give {flag} FILE"
+    raise NotFound(f"examples/{kind}/tool-library.yaml is not there", hint=hint)

@@ -1,6 +1,5 @@
 """`nightshift build`: requests a build, as any producer outside does."""
 
-import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ _MAX_FILE = 1_000_000
 
 
 @app.default
-def build(
+async def build(
     file: Path | None = None,
     *,
     idea: str | None = None,
@@ -41,31 +40,22 @@ def build(
 ) -> int | None:
     """Request a build and print its id. The build runs without you.
 
-    Examples:
+    For example:
 
         nightshift build examples/ideas/tool-library.yaml --watch
 
         nightshift build --idea "A page that counts down to our holidays" --account family
 
-    Parameters
-    ----------
-    file
-        A YAML or JSON file with the fields of the request: idea_brief, understanding_qna, criteria, checks…
-    idea
-        The idea itself, instead of a file.
-    account
-        The account that pays. Default: that of the file, else `default`.
-    project
-        The project of the build. Versions are counted for each project. Default: that of the file, else the build's id.
-    build_id
-        An id of your own. The same id with the same content changes nothing.
-    model
-        The model that the agent uses. Default: the orchestrator's setting.
-    proof
-        What must show that the build works: executed tests, an answer of the preview, passed checks, or none. Default:
-        that of the file, else any of them.
-    watch
-        Follow the build to its end; the exit code is the build's.
+    Args:
+        file: A YAML or JSON file with the fields of the request, such as idea_brief, understanding_qna, checks.
+        idea: The idea itself, instead of a file.
+        account: The account that pays. Default, that of the file, else `default`.
+        project: The project of the build, which numbers its versions. Default, that of the file, else the build's id.
+        build_id: An id of your own. The same id with the same content changes nothing.
+        model: The model that the agent uses. Default, the orchestrator's setting.
+        proof: What must show that the build works. `tests` means executed tests, `preview` an answer of the preview,
+            `checks` passed checks. Default, that of the file, else any of them.
+        watch: Follow the build to its end; the exit code is the build's.
     """
     fields = _fields(file, idea)
     name = build_id or fields.get("build_id") or f"build-{uuid4().hex[:12]}"
@@ -77,10 +67,10 @@ def build(
     check_request(request, datetime.now(UTC))
     if request.proof == "none":
         note("the request demands no proof: the build can be ready although nothing shows that it works")
-    asyncio.run(send(home, request))
+    await send(home, request)
     if watch:
         note(f"build {name}")
-        return follow_to_the_end(home, name, as_json=json, sent=request)
+        return await follow_to_the_end(home, name, as_json=json, sent=request)
     if json:
         write_json({"build_id": name, "project_id": request.project_id, "account_id": request.account_id})
     else:
@@ -92,27 +82,21 @@ def build(
 def _fields(file: Path | None, idea: str | None) -> dict[str, Any]:
     if (file is None) == (idea is None):
         raise WrongUsage("give either a file or --idea", hint="`nightshift build --help` shows both")
-    if file is None:
-        return {"idea_brief": idea}
-    return read_request(file)
+    return {"idea_brief": idea} if file is None else read_request(file)
 
 
 def read_request(file: Path) -> dict[str, Any]:
     """Reads the fields of a request file. Raises NotFound, and Refused that says what is wrong with the file."""
     try:
         if file.stat().st_size > _MAX_FILE:
-            raise Refused(
-                f"{file} is larger than {_MAX_FILE:,} bytes",
-                hint="`idea_brief` holds at most 100,000 characters",
-            )
+            hint = "`idea_brief` holds at most 100,000 characters"
+            raise Refused(f"{file} is larger than {_MAX_FILE:,} bytes", hint=hint)
         fields = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise NotFound(f"{file} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise Refused(f"{file} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
     if not isinstance(fields, dict):
-        raise Refused(
-            f"{file} is not a request",
-            hint="its top level must be a mapping: idea_brief, understanding_qna, …",
-        )
+        hint = "its top level must be a mapping: idea_brief, understanding_qna, …"
+        raise Refused(f"{file} is not a request", hint=hint)
     return {str(key): value for key, value in fields.items()}

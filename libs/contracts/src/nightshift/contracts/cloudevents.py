@@ -80,7 +80,7 @@ def read_fact(
     data: bytes | None = None,
     registry: Registry = CATALOGUE,
 ) -> Received:
-    """Does the same as `decode_fact`, for a message whose envelope was read before."""
+    """Returns the fact in a message whose envelope was read before. Raises what `decode_fact` raises."""
     type_, version = registry.parse_wire_name(envelope.type)
     if registry.model(type_).owner is Owner.OUTSIDE:
         raise InvalidEnvelope("a request is no fact", header=topics.TYPE)
@@ -105,10 +105,9 @@ def fact_envelope(key: bytes | None, headers: Headers) -> Envelope:
         causation_id=uuid_of(attributes.required(topics.CAUSATION_ID), topics.CAUSATION_ID),
     )
     uuid_of(envelope.id, topics.ID)
-    if envelope.time is None:
-        raise InvalidEnvelope("missing", header=topics.TIME)
-    if envelope.sequence is None:
-        raise InvalidEnvelope("missing", header=topics.SEQUENCE)
+    for header, value in ((topics.TIME, envelope.time), (topics.SEQUENCE, envelope.sequence)):
+        if value is None:
+            raise InvalidEnvelope("missing", header=header)
     return envelope
 
 
@@ -149,20 +148,17 @@ def decode_request(
         raise InvalidEnvelope("a fact cannot be sent, only appended", header=attributes.name(topics.TYPE))
     event = registry.validate(type_, version, data)
     _check_subject(event, envelope.subject)
-    canonical_bytes = len(encode(event))
-    if canonical_bytes > limits.value:
-        raise TooLarge(
-            f"the data has {canonical_bytes} bytes in ASCII, {limits.value} are allowed", limit="value"
-        )
+    size = len(encode(event))
+    if size > limits.value:
+        raise TooLarge(f"the data has {size} bytes in ASCII, {limits.value} are allowed", limit="value")
     return Received(envelope, event)
 
 
 def _check_subject(event: Event, subject: str) -> None:
     own = subject_of(event)
     if own is not None and own != subject:
-        raise InvalidData(
-            f"wrong {event.stream} id: it is not the subject of its message", field=f"{event.stream}_id"
-        )
+        wrong = f"wrong {event.stream} id: it is not the subject of its message"
+        raise InvalidData(wrong, field=f"{event.stream}_id")
     call_id: str | None = event.__dict__.get("call_id")
     if call_id is not None and call_id.partition("/")[0] != subject:
         raise InvalidData("wrong build id: not a call of the build it was sent for", field="call_id")
