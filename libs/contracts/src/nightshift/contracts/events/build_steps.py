@@ -54,7 +54,11 @@ class ModelCallStarted(BuildFact):
 
 
 class ModelCallResponded(BuildFact):
-    """The model answered. `content` holds the provider's blocks, so that later requests repeat them byte for byte."""
+    """The model answered. `content` holds the provider's blocks, so that later requests repeat them byte for byte.
+
+    `repaired` names what was changed in them, because the provider would refuse it in the next request.
+    `stop_details` is what the provider said about a refusal.
+    """
 
     type: ClassVar[Literal["model_call.responded"]] = "model_call.responded"
     version: ClassVar[Literal[1]] = 1
@@ -65,6 +69,8 @@ class ModelCallResponded(BuildFact):
     message_id: Annotated[str, Field(max_length=255)]
     content: SealedBlocks
     stop_reason: Word
+    stop_details: SealedObject | None = None
+    repaired: tuple[Word, ...] | None = None
     usage: Usage
     price_version: Word
     cost_microusd: Microdollars
@@ -92,6 +98,7 @@ class ModelCallFailed(BuildFact):
         "malformed",
         "auth",
         "invalid",
+        "too_long",  # the prompt does not fit into the model's context
         "abandoned",  # its owner died: counted at its worst case
         "cancelled",  # stopped by us: counted at what was seen of it
         "unknown",
