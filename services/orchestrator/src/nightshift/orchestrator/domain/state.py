@@ -56,9 +56,13 @@ class ToolResults:
 
 @dataclass(frozen=True, slots=True)
 class UserMessage:
-    """A text for the agent: from a person, or from the loop itself."""
+    """A text for the agent: from a person, or from the loop itself.
+
+    One that `begins` a message of its own follows user content that an earlier request has already sent.
+    """
 
     text: Text
+    begins: bool = False
 
 
 Entry = AssistantMessage | ToolResults | UserMessage
@@ -66,13 +70,18 @@ Entry = AssistantMessage | ToolResults | UserMessage
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """The conversation with the model. `waiting` holds the messages that the next model call adds."""
+    """The conversation with the model. `waiting` holds the messages that the next model call adds.
+
+    Entries are only added. The last request has sent the first `sent` of them.
+    """
 
     turn: int = 0
     attempt: int = 0
     answered: bool = True  # the present turn has its answer
     entries: tuple[Entry, ...] = ()
     waiting: tuple[Text, ...] = ()
+    sent: int = 0
+    limits_told: tuple[int, ...] | None = None  # the levels of the last line about what is left
     #: The most tokens that the next request can have, without the messages that it adds. None: not known yet.
     tokens: int | None = None
     checkpoint: int = 0  # the last turn that has one
