@@ -142,7 +142,7 @@ async def test_a_name_that_was_given_before_is_refused_to_who_watches(
     job: MainJob, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(job.home))
-    build_id = await job.ask("a refusal")
+    build_id = await job.ask("a refusal", checks=[])
     await job.until(build_id, ended, what="ended")
     asked = ("build", "--account", RICH, "--build-id", build_id, "--watch")
     code, said = await _run(capsys, *asked, "--idea", "something else")

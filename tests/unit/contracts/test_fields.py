@@ -23,6 +23,10 @@ EVENTS = {model.__name__ for model in CATALOGUE.newest.values()}
 
 #: Fields of facts that no code of ours reads: why a consumer or an auditor wants them.
 FOR_CONSUMERS = {
+    (
+        "model_call.responded",
+        "repaired",
+    ): "what was changed in an answer that the provider would not take back",
     ("model_call.responded", "price_version"): "which price table the cost was calculated with",
     ("model_call.failed", "price_version"): "which price table the cost was calculated with",
     ("sandbox.restored", "from_snapshot"): "which snapshot the files came from",

@@ -8,6 +8,7 @@ from typing import Any
 from nightshift.cli.text import short, text_of
 from nightshift.cli.waits import Owed, Wait, model_wait, overslept, sleep_wait
 from nightshift.contracts.events import budget, build, sandbox, snapshot
+from nightshift.contracts.events.proof import Proof
 from nightshift.contracts.model import Event, Owner
 from nightshift.eventlog.port import RecordedEvent
 
@@ -38,6 +39,7 @@ class BuildStatus:
     sandbox_id: str | None = None
     preview_url: str | None = None
     build_version: int | None = None
+    proof: Proof | None = None
     completed_snapshot: bool = False  # the snapshot after the end is saved, or was given up
     reason: str | None = None  # why the build failed or was cancelled
     sandbox_open: bool = False
@@ -66,7 +68,8 @@ class BuildStatus:
         waiting = self.waiting(now)
         names = (one.name for one in fields(self) if one.name not in _NOT_SHOWN)
         shown = {_JSON_NAMES.get(name, name): getattr(self, name) for name in names}
-        return {**shown, "waiting": None if waiting is None else waiting.as_json()}
+        proof = None if self.proof is None else self.proof.model_dump(mode="json")
+        return {**shown, "proof": proof, "waiting": None if waiting is None else waiting.as_json()}
 
 
 #: The fields that `--json` leaves out.
@@ -193,7 +196,7 @@ def _moved(status: BuildStatus, fact: Event) -> BuildStatus:
         case build.BuildReady():
             status = replace(status, state="ready", phase=build.Phase.READY, build_version=fact.build_version)
             status = replace(status, sandbox_id=fact.sandbox_id, preview_url=fact.preview_url)
-            return replace(status, cost=fact.cost_microusd)
+            return replace(status, cost=fact.cost_microusd, proof=fact.proof)
         case build.BuildFailed():
             return _ended(status, build.Phase.FAILED, f"{fact.reason}: {short(text_of(fact.detail), 200)}")
         case build.BuildCancelled():

@@ -18,6 +18,7 @@ from nightshift.contracts.events import (
     sandbox,
     snapshot,
 )
+from nightshift.contracts.events.proof import Proof
 from nightshift.contracts.model import BlobRef, Event
 from nightshift.eventlog.port import RecordedEvent
 
@@ -26,6 +27,7 @@ _TELLING = ("command", "file_path", "pattern", "port", "message", "action")
 
 #: Precedes the name of each test run in the output of detected tests.
 _HEADING = "== "
+_EXIT_HEADING = "== exit code "
 _EXIT_CODE = re.compile(r"\[exit code -?\d+\]")
 _NAMES_AN_ERROR = re.compile(r"[\w.]*(Error|Exception|error|fatal|FAILED)\b[^:]*: \S")
 
@@ -100,6 +102,8 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
         case build.EscalationResolved():
             yield "answer", fact.option, "good"
         case build.BuildReady():
+            if fact.proof is not None:
+                yield "proof", "; ".join(proof_in_words(fact.proof)), "good"
             text = f"version {fact.build_version}, {fact.turns} turns, {dollars(fact.cost_microusd)}"
             yield "ready", f"{text}: {fact.preview_url}", "good"
         case build.BuildFailed():
@@ -116,6 +120,19 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
             return
         case _:
             assert_never(fact)
+
+
+def proof_in_words(proof: Proof) -> Iterator[str]:
+    """Yields what shows that a build works, each part in a few words."""
+    if proof.tests_executed:
+        yield f"{proof.tests_executed} test{'s' * (proof.tests_executed != 1)} executed"
+    yield from (
+        f"{short(_flat(one.name), 40)} {'passed' if one.passed else 'failed'}" for one in proof.checks
+    )
+    if proof.preview is not None:
+        yield f"the preview answers {proof.preview.status} on {short(proof.preview.path, 40)}"
+    if proof.mode == "none":
+        yield "the request demanded no proof"
 
 
 def _answer_lines(fact: build.ModelCallResponded) -> Iterator[tuple[str, str, str]]:
@@ -182,7 +199,11 @@ def _what_was_checked(
     """Returns what the orchestrator checked. The output of detected tests names each of them in a heading."""
     if call.purpose == "preview":
         return f"the preview on port {input_in_words(call)}"
-    headings = [line.removeprefix(_HEADING) for line in _output(fact) if line.startswith(_HEADING)]
+    headings = [
+        line.removeprefix(_HEADING)
+        for line in _output(fact)
+        if line.startswith(_HEADING) and not line.startswith(_EXIT_HEADING)
+    ]
     if not headings and not status.has_checks:
         headings = _output(fact)[:1]  # it says that it found no tests
     return short(", ".join(headings) or input_in_words(call), 64)

@@ -13,6 +13,7 @@ from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.errors import WrongUsage
 from nightshift.cli.output import note, write_json, write_line
 from nightshift.cli.producer import checked, send
+from nightshift.contracts.events.proof import ProofMode
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.errors import NotFound, Refused
 from nightshift.orchestrator.usecases.admission import check_request
@@ -32,6 +33,7 @@ async def build(
     project: str | None = None,
     build_id: str | None = None,
     model: str | None = None,
+    proof: ProofMode | None = None,
     watch: bool = False,
     home: Home = DEFAULT_HOME,
     json: Json = False,
@@ -51,16 +53,20 @@ async def build(
         project: The project of the build, which numbers its versions. Default, that of the file, else the build's id.
         build_id: An id of your own. The same id with the same content changes nothing.
         model: The model that the agent uses. Default, the orchestrator's setting.
+        proof: What must show that the build works. `tests` means executed tests, `preview` an answer of the preview,
+            `checks` passed checks. Default, that of the file, else any of them.
         watch: Follow the build to its end; the exit code is the build's.
     """
     fields = _fields(file, idea)
     name = build_id or fields.get("build_id") or f"build-{uuid4().hex[:12]}"
-    given = {"account_id": account, "project_id": project, "model": model}
+    given = {"account_id": account, "project_id": project, "model": model, "proof": proof}
     fields |= {key: value for key, value in given.items() if value is not None}
     fields = {"account_id": "default", "project_id": name, **fields, "build_id": name}
     request = checked(BuildRequested, fields)
     # A request that the orchestrator refuses would become a dead letter. The person learns of it here instead.
     check_request(request, datetime.now(UTC))
+    if request.proof == "none":
+        note("the request demands no proof: the build can be ready although nothing shows that it works")
     await send(home, request)
     if watch:
         note(f"build {name}")

@@ -8,6 +8,7 @@ import cyclopts
 from nightshift.cli.build_status import BuildStatus
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json, Limit
 from nightshift.cli.follow import doing
+from nightshift.cli.narration import proof_in_words
 from nightshift.cli.output import note, write_json, write_table
 from nightshift.cli.queries import open_builds
 from nightshift.cli.text import dollars, short
@@ -15,7 +16,7 @@ from nightshift.cli.text import dollars, short
 app = cyclopts.App(name="builds")
 
 Status = Literal["running", "sleeping", "ready", "failed", "cancelled"]
-_COLUMNS = ("BUILD", "PROJECT", "ACCOUNT", "PHASE", "NOW", "TURNS", "COST", "AGE", "IDEA")
+_COLUMNS = ("BUILD", "PROJECT", "ACCOUNT", "PHASE", "NOW", "PROOF", "TURNS", "COST", "AGE", "IDEA")
 
 
 @app.default
@@ -57,6 +58,7 @@ def _row(one: BuildStatus, now: datetime) -> tuple[object, ...]:
         *whose,
         one.phase,
         short(what, 40),
+        "-" if one.proof is None else short("; ".join(proof_in_words(one.proof)), 40),
         one.turns,
         dollars(one.cost),
         _age(one, now),

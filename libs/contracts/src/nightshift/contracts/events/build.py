@@ -18,6 +18,7 @@ from nightshift.contracts.events.build_steps import (
     ToolCallRequested,
     Usage,
 )
+from nightshift.contracts.events.proof import Proof, ProofMode
 from nightshift.contracts.events.requests import Attachment, Brief, Check, CustomTool, QuestionAnswer, Source
 from nightshift.contracts.model import (
     SEALED,
@@ -103,6 +104,7 @@ class BuildAccepted(BuildFact, type="build.accepted"):
     base_build_id: Id | None = None
     criteria: tuple[Brief, ...] = ()
     checks: tuple[Check, ...] = ()
+    proof: ProofMode | None = None
     tools: tuple[CustomTool, ...] = ()
     deadline: AwareDatetime | None = None
     secrets: tuple[SecretName, ...] = ()
@@ -195,7 +197,10 @@ class BuildStalled(BuildFact, type="build.stalled"):
 
 
 class BuildReady(_BuildEnd, type="build.ready"):
-    """The build is done and its checks passed. `cost_microusd` is the sum of its model calls."""
+    """The build is done, and `proof` shows that it works. `cost_microusd` is the sum of its model calls.
+
+    `proof` is null only in events of versions before it existed.
+    """
 
     project_id: Id
     sandbox_id: Annotated[str, Field(max_length=255)]
@@ -204,6 +209,7 @@ class BuildReady(_BuildEnd, type="build.ready"):
     cost_microusd: Microdollars
     turns: Count
     tool_calls: Count
+    proof: Proof | None = None
 
 
 class BuildFailed(_BuildEnd, type="build.failed"):
@@ -211,6 +217,7 @@ class BuildFailed(_BuildEnd, type="build.failed"):
 
     reason: Literal[
         "checks_failed",
+        "unproven",  # nothing shows that it works: no executed test, no preview, no passed check of the request
         "turn_limit",
         "tool_call_limit",
         "repetition",

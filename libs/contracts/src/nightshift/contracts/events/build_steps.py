@@ -51,7 +51,11 @@ class ModelCallStarted(BuildFact, type="model_call.started"):
 
 
 class ModelCallResponded(BuildFact, type="model_call.responded"):
-    """The model answered. `content` holds the provider's blocks, so that later requests repeat them byte for byte."""
+    """The model answered. `content` holds the provider's blocks, so that later requests repeat them byte for byte.
+
+    `repaired` names what was changed in them, because the provider would refuse it in the next request.
+    `stop_details` is what the provider said about a refusal.
+    """
 
     turn: Count
     attempt: Count
@@ -59,6 +63,8 @@ class ModelCallResponded(BuildFact, type="model_call.responded"):
     message_id: Annotated[str, Field(max_length=255)]
     content: SealedBlocks
     stop_reason: Word
+    stop_details: SealedObject | None = None
+    repaired: tuple[Word, ...] | None = None
     usage: Usage
     price_version: Word
     cost_microusd: Microdollars
@@ -83,6 +89,7 @@ class ModelCallFailed(BuildFact, type="model_call.failed"):
         "malformed",
         "auth",
         "invalid",
+        "too_long",  # the prompt does not fit into the model's context
         "abandoned",  # its owner died: counted at its worst case
         "cancelled",  # stopped by us: counted at what was seen of it
         "unknown",
@@ -129,6 +136,7 @@ class AgentSteered(BuildFact, type="agent.steered"):
         "budget",
         "turns",
         "check_failed",
+        "unproven",
         "sandbox_restored",
         "answer",
         "no_tool_call",

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
+from nightshift.contracts.events.proof import ProofMode
 from nightshift.contracts.model import (
     EXACT,
     RFC_3339,
@@ -110,6 +111,7 @@ class BuildRequested(Request, type="build.requested"):
     base_build_id: Id | None = None
     criteria: Annotated[tuple[Brief, ...], Field(max_length=100)] = ()
     checks: Annotated[tuple[Check, ...], Field(max_length=50)] = ()
+    proof: ProofMode | None = None
     tools: Annotated[tuple[CustomTool, ...], Field(max_length=50)] = ()
     deadline: Annotated[AwareDatetime, BeforeValidator(_instant)] | None = None
     secrets: Annotated[tuple[SecretName, ...], Field(max_length=100)] = ()
