@@ -184,7 +184,8 @@ class MemoryEventLog:
         snapshots = {
             key for kind, key in others if kind is PendingKind.SNAPSHOT and key.endswith("/completion")
         }
-        stays = item.key in snapshots or (item.kind is PendingKind.SANDBOX and bool(snapshots))
+        ready = any(row.type == "build.ready" for row in self.tables.streams[item.stream_id].rows)
+        stays = item.key in snapshots or (item.kind is PendingKind.SANDBOX and (ready or bool(snapshots)))
         if closed_at is not None and closed_at <= now - grace and not stays:
             return "build_ended"
         before_sleep = item.kind is PendingKind.SNAPSHOT and item.key.endswith("/pre_sleep")
