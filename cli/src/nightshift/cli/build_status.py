@@ -24,6 +24,7 @@ from nightshift.contracts.events.build import (
     SleepRequested,
     ToolCallRequested,
 )
+from nightshift.contracts.events.requests import idea_text
 from nightshift.contracts.events.sandbox import (
     PreviewOpened,
     SandboxClosed,
@@ -204,7 +205,7 @@ def _moved(status: BuildStatus, fact: Event) -> BuildStatus:
                 status,
                 project_id=fact.project_id,
                 account_id=fact.account_id,
-                brief=fact.idea_brief,
+                brief=idea_text(fact.idea_brief),
                 model=fact.model,
                 has_checks=bool(fact.checks),
             )

@@ -37,6 +37,7 @@ from nightshift.contracts.events.build import (
     SleepRequested,
     ToolCallRequested,
 )
+from nightshift.contracts.events.requests import idea_text
 from nightshift.contracts.events.sandbox import (
     PreviewOpened,
     SandboxClosed,
@@ -108,7 +109,7 @@ def _parts(status: BuildStatus, fact: Event) -> Iterator[tuple[str, str, str]]:
 def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
         case BuildAccepted():
-            yield "build", joined(fact.idea_brief), "strong"
+            yield "build", joined(idea_text(fact.idea_brief)), "strong"
         case BuildPhaseChanged():
             yield "phase", f"{fact.from_phase} → {fact.to_phase}", "strong"
         case ModelCallResponded():
