@@ -227,8 +227,10 @@ def _done(state: BuildState) -> Events:
     if not state.tool_calls_made:
         if "no_tool_call" not in state.counters.steered:
             return (AgentSteered(reason="no_tool_call", message=_USE_TOOLS),)
-        if not state.request.checks:  # the request's own checks can prove that nothing was to do
-            return fail(state, "checks_failed", _NOTHING)
+        if not state.request.checks and state.request.proof != "none":
+            return fail(
+                state, "unproven", _NOTHING
+            )  # only the request's own checks can prove that nothing was to do
     return (
         BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.CHECKS),
         *checks.check_calls(state),

@@ -25,6 +25,7 @@ FailureKind = Literal[
 ]
 FailReason = Literal[
     "checks_failed",
+    "unproven",
     "turn_limit",
     "tool_call_limit",
     "repetition",

@@ -15,7 +15,7 @@ from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import OpenPort
 from nightshift.orchestrator.domain import limits_left
-from nightshift.orchestrator.domain.repetition import call_digest
+from nightshift.orchestrator.domain.repetition import call_digest, call_in_words
 from nightshift.orchestrator.domain.state import (
     AssistantMessage,
     Blocks,
@@ -120,6 +120,7 @@ def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
         data.tool_use_id,
         data.purpose,
         call_digest(data.tool, data.input),
+        call_in_words(data.tool, data.input),
         _preview(data),
     )
     made = state.tool_calls_made + (data.purpose == "agent")
