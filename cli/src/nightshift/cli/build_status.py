@@ -9,6 +9,7 @@ from nightshift.cli.text import short, text_of
 from nightshift.cli.waits import Owed, Wait, model_wait, overslept, sleep_wait
 from nightshift.contracts.events import budget, build, sandbox, snapshot
 from nightshift.contracts.events.proof import Proof
+from nightshift.contracts.events.requests import idea_text
 from nightshift.contracts.model import Event, Owner
 from nightshift.eventlog.port import RecordedEvent
 
@@ -180,7 +181,7 @@ def _moved(status: BuildStatus, fact: Event) -> BuildStatus:
     match fact:
         case build.BuildAccepted():
             status = replace(status, project_id=fact.project_id, account_id=fact.account_id, model=fact.model)
-            return replace(status, brief=fact.idea_brief, has_checks=bool(fact.checks))
+            return replace(status, brief=idea_text(fact.idea_brief), has_checks=bool(fact.checks))
         case build.BuildPhaseChanged():
             return replace(status, phase=fact.to_phase)
         case build.SleepRequested():

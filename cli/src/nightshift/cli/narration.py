@@ -19,6 +19,7 @@ from nightshift.contracts.events import (
     snapshot,
 )
 from nightshift.contracts.events.proof import Proof
+from nightshift.contracts.events.requests import idea_text
 from nightshift.contracts.model import BlobRef, Event
 from nightshift.eventlog.port import RecordedEvent
 
@@ -80,7 +81,7 @@ def _parts(status: BuildStatus, fact: Event) -> Iterator[tuple[str, str, str]]:
 def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
         case build.BuildAccepted():
-            yield "build", joined(fact.idea_brief), "strong"
+            yield "build", joined(idea_text(fact.idea_brief)), "strong"
         case build.BuildPhaseChanged():
             yield "phase", f"{fact.from_phase} → {fact.to_phase}", "strong"
         case build.ModelCallResponded():

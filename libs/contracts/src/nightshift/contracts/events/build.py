@@ -19,7 +19,15 @@ from nightshift.contracts.events.build_steps import (
     Usage,
 )
 from nightshift.contracts.events.proof import Proof, ProofMode
-from nightshift.contracts.events.requests import Attachment, Brief, Check, CustomTool, QuestionAnswer, Source
+from nightshift.contracts.events.requests import (
+    Attachment,
+    Brief,
+    Check,
+    CustomTool,
+    Idea,
+    QuestionAnswer,
+    Source,
+)
 from nightshift.contracts.model import (
     SEALED,
     Count,
@@ -31,6 +39,7 @@ from nightshift.contracts.model import (
     SecretName,
     Word,
 )
+from nightshift.contracts.models import Role, Tier
 
 __all__ = [
     "AgentSteered",
@@ -89,18 +98,20 @@ class _BuildEnd(BuildFact):
 class BuildAccepted(BuildFact, type="build.accepted"):
     """The orchestrator accepted the request, and the build cannot be lost from here on.
 
-    The event holds everything that the loop needs.
+    The event holds everything that the loop needs. `model` builds; `models` names the model of each role.
     """
 
     build_id: Id
     project_id: Id
     account_id: Id
-    idea_brief: Brief
+    idea_brief: Idea
     understanding_qna: tuple[QuestionAnswer, ...] = ()
     attachments: tuple[Attachment, ...] = ()
     source: Source | None = None
-    tier: Literal["standard", "priority"] = "standard"
+    tier: Tier = "standard"
     model: Word
+    models: dict[Role, Word] | None = None
+    effort: Word | None = None
     base_build_id: Id | None = None
     criteria: tuple[Brief, ...] = ()
     checks: tuple[Check, ...] = ()

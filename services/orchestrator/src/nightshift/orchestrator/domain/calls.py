@@ -25,6 +25,7 @@ from nightshift.orchestrator.domain.commands import AbandonCall, Answer, CallFai
 from nightshift.orchestrator.domain.conversation import MAX_TOKENS
 from nightshift.orchestrator.domain.evolve import evolve_all
 from nightshift.orchestrator.domain.failure_counters import WHOLE, backoff
+from nightshift.orchestrator.domain.model_choice import output_limit
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.repair import repair, used_ids
@@ -71,7 +72,8 @@ def answered(state: BuildState, answer: Answer, policy: Policy) -> Events:
             return (responded, *fail(after, "model_error", "the conversation no longer fits into the model"))
         case _ if answer.stop_reason == MAX_TOKENS:
             if after.counters.cuts > policy.max_cuts:
-                detail = f"{after.counters.cuts} answers in a row ended at {policy.max_output_tokens} tokens"
+                limit = output_limit(state.request, policy)
+                detail = f"{after.counters.cuts} answers in a row ended at {limit} tokens"
                 return (responded, *fail(after, "max_tokens", detail))
             return (responded, AgentSteered(reason="max_tokens", message=_CONTINUE))
     uses = [block for block in content if block.get("type") == "tool_use"]

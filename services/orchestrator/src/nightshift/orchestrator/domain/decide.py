@@ -26,7 +26,7 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain import calls, checks, funds, proof, workspace
+from nightshift.orchestrator.domain import calls, checks, funds, model_choice, proof, workspace
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     AcceptBuild,
@@ -128,8 +128,11 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
 
 def _accept(request: BuildRequested, policy: Policy) -> Events:
     fields = {name: getattr(request, name) for name in BuildRequested.model_fields}
+    models = model_choice.models_of(request, policy)
     accepted = BuildAccepted(
-        **{**fields, "model": request.model or policy.default_model},
+        **{**fields, "model": models["builder"]},
+        models=models,
+        effort=model_choice.effort_of(request, models["builder"]),
         turn_limit=policy.turn_limit,
         tool_call_limit=policy.tool_call_limit,
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from nightshift.contracts.events.build import BuildAccepted
-from nightshift.orchestrator.domain import checks, conversation, funds, prompt, proof
+from nightshift.orchestrator.domain import checks, conversation, funds, model_choice, prompt, proof
 from nightshift.orchestrator.domain.commands import (
     AskBudget,
     Complete,
@@ -127,7 +127,8 @@ def worst_case(state: BuildState, policy: Policy) -> int:
         tokens = prompt.size_bound(state, policy)
     own = sum(conversation.tokens_of(message) for _, message in loop_messages(state))
     tokens += _SLACK + max(own, _LOOP_MESSAGES)
-    return funds.worst_case(state.request.model, tokens, policy.max_output_tokens)
+    limit = model_choice.output_limit(state.request, policy)
+    return funds.worst_case(state.request.model, tokens, limit)
 
 
 def loop_messages(state: BuildState) -> tuple[tuple[str, str], ...]:
