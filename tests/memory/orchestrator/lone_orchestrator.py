@@ -73,8 +73,10 @@ class LoneOrchestrator:
         return 1
 
     async def unowned(self, *, limit: int) -> Sequence[str]:
-        kinds = {item.kind for item in self.tables.pending.values()}
-        return [BUILD] if PendingKind.BUILD in kinds and PendingKind.SLEEPER not in kinds else []
+        items = list(self.tables.pending.values())
+        kinds = {item.kind for item in items if item.due_at is None or item.due_at > self.now()}
+        rests = {PendingKind.SLEEPER, PendingKind.WAITING} & kinds
+        return [BUILD] if PendingKind.BUILD in kinds and not rests else []
 
     async def grant(self) -> None:
         """Grants every request for money, as the budget service does."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from nightshift.cli.questions import Questions, open_questions, person_wait
 from nightshift.cli.text import short, text_of
 from nightshift.cli.waits import Owed, Wait, model_wait, overslept, sleep_wait
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, WakeRequested
@@ -15,7 +16,9 @@ from nightshift.contracts.events.build import (
     BuildFailed,
     BuildPhaseChanged,
     BuildReady,
+    BuildResumed,
     BuildStalled,
+    BuildWaiting,
     BuildWoken,
     CheckpointSaved,
     ModelCallFailed,
@@ -47,7 +50,7 @@ class BuildStatus:
     brief: str = ""
     model: str = ""
     phase: Phase = Phase.QUEUED
-    state: str = "running"  # running, sleeping, ready, failed, cancelled
+    state: str = "running"  # running, sleeping, waiting, ready, failed, cancelled
     began_at: datetime | None = None
     last_at: datetime | None = None
     version: int = 0
@@ -69,6 +72,7 @@ class BuildStatus:
     asked: Mapping[str, ToolCallRequested] = field(default_factory=dict)
     blocked: Wait | None = None  # what the last events say that the build waits for
     unanswered: Owed | None = None
+    questions: Questions = field(default_factory=dict)  # that wait for a person
 
     @property
     def ended(self) -> bool:
@@ -108,6 +112,7 @@ class BuildStatus:
             "build_version": self.build_version,
             "reason": self.reason,
             "waiting": None if waiting is None else waiting.as_json(),
+            "questions": [one.as_json() for one in self.questions.values()],
             "events": self.version,
             "began_at": self.began_at,
             "last_at": self.last_at,
@@ -123,6 +128,7 @@ def evolve(status: BuildStatus, event: RecordedEvent) -> BuildStatus:
         began_at=status.began_at or event.recorded_at,
         blocked=_blocked(status, event),
         unanswered=_unanswered(status, event),
+        questions=open_questions(status.questions, status.build_id, event),
     )
     return _moved(_counted(status, event.data), event.data)
 
@@ -131,6 +137,10 @@ def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
     """Returns what the build waits for after this event. A later event of the service that waits ends the wait."""
     at = event.recorded_at
     match event.data:
+        case BuildWaiting() as fact:
+            return person_wait(fact, status.questions, status.build_id, at)
+        case fact if status.state == "waiting" and not (isinstance(fact, BuildResumed) or fact.terminal):
+            return status.blocked
         case ModelCallFailed() as fact:
             return model_wait(fact, status.build_id, at)
         case SleepRequested() as fact:
@@ -212,8 +222,10 @@ def _moved(status: BuildStatus, fact: Event) -> BuildStatus:
             return replace(status, phase=fact.to_phase)
         case SleepRequested():
             return replace(status, state="sleeping", sleeps=status.sleeps + 1, asleep_until=fact.wake_at)
-        case BuildWoken():
+        case BuildWoken() | BuildResumed():
             return replace(status, state="running", asleep_until=None)
+        case BuildWaiting():
+            return replace(status, state="waiting", asleep_until=None)
         case SandboxOpened():
             return replace(status, sandbox_id=fact.sandbox_id, sandbox_open=True)
         case SandboxClosed() | SandboxLost():

@@ -152,7 +152,7 @@ def doing(status: BuildStatus, now: datetime | None = None) -> str:
     if status.state == "sleeping" and status.asleep_until is None:
         return "asleep until somebody wakes it"
     if wait is not None:
-        return printable(f"waits: {wait.reason}")
+        return printable(str(wait))
     if status.asked:
         call = next(iter(status.asked.values()))
         more = f" and {len(status.asked) - 1} more" if len(status.asked) > 1 else ""

@@ -23,9 +23,12 @@ from nightshift.contracts.events.build import (
     BuildCancelled,
     BuildFailed,
     BuildForked,
+    BuildLimitsChanged,
     BuildPhaseChanged,
     BuildReady,
+    BuildResumed,
     BuildStalled,
+    BuildWaiting,
     BuildWoken,
     CheckpointSaved,
     ContextCondensed,
@@ -34,7 +37,9 @@ from nightshift.contracts.events.build import (
     ModelCallFailed,
     ModelCallResponded,
     ModelCallStarted,
+    QuestionAsked,
     SleepRequested,
+    ToolCallAnswered,
     ToolCallRequested,
 )
 from nightshift.contracts.events.sandbox import (
@@ -125,10 +130,16 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
             yield "sleep", f"asleep{until} ({fact.reason})", "warn"
         case BuildWoken():
             yield "wake", f"awake again ({fact.reason})", "good"
-        case EscalationRaised():
-            yield "ask", f"{fact.kind}: {short(text_of(fact.detail))} [{', '.join(fact.options)}]", "warn"
-        case EscalationResolved():
-            yield "answer", fact.option, "good"
+        case (
+            QuestionAsked()
+            | ToolCallAnswered()
+            | EscalationRaised()
+            | EscalationResolved()
+            | BuildWaiting()
+            | BuildResumed()
+            | BuildLimitsChanged()
+        ):
+            yield _waiting_line(fact)
         case BuildReady():
             cost = dollars(fact.cost_microusd)
             yield (
@@ -148,6 +159,36 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
             yield "save", f"checkpoint of turn {fact.turn}", "dim"
         case ModelCallStarted() | ToolCallRequested() | BudgetRequested():
             return
+        case _:
+            assert_never(fact)
+
+
+def _waiting_line(
+    fact: QuestionAsked
+    | ToolCallAnswered
+    | EscalationRaised
+    | EscalationResolved
+    | BuildWaiting
+    | BuildResumed
+    | BuildLimitsChanged,
+) -> tuple[str, str, str]:
+    match fact:
+        case EscalationRaised():
+            return "ask", f"{fact.kind}: {short(text_of(fact.detail))} [{', '.join(fact.options)}]", "warn"
+        case EscalationResolved():
+            return "answer", joined(f"{fact.option} {text_of(fact.comment or '')}"), "good"
+        case QuestionAsked():
+            options = f" [{', '.join(fact.options)}]" if fact.options else ""
+            return "ask", f"{joined(text_of(fact.question))}{options}", "warn"
+        case ToolCallAnswered():
+            return "answer", f"{joined(text_of(fact.output))} ({fact.by})", "good"
+        case BuildWaiting():
+            until = "" if fact.until is None else f" until {fact.until.astimezone():%H:%M:%S}"
+            return "wait", f"waits{until} ({fact.reason})", "warn"
+        case BuildResumed():
+            return "wait", f"goes on ({fact.reason})", "good"
+        case BuildLimitsChanged():
+            return "limits", f"{fact.turn_limit} turns, {fact.tool_call_limit} tool calls", "strong"
         case _:
             assert_never(fact)
 

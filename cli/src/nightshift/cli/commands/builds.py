@@ -16,7 +16,7 @@ from nightshift.cli.text import dollars, short
 
 app = cyclopts.App(name="builds")
 
-Status = Literal["running", "sleeping", "ready", "failed", "cancelled"]
+Status = Literal["running", "sleeping", "waiting", "ready", "failed", "cancelled"]
 _COLUMNS = ("BUILD", "PROJECT", "ACCOUNT", "PHASE", "NOW", "TURNS", "COST", "AGE", "IDEA")
 
 
@@ -41,7 +41,7 @@ def builds(
     limit
         How many builds to look at.
     status
-        Only those that are running, sleeping, ready, failed or cancelled.
+        Only those that are running, sleeping, waiting, ready, failed or cancelled.
     """
     found, now = asyncio.run(_recent(home, limit)), datetime.now(UTC)
     found = [one for one in found if status in (None, one.state)]
@@ -51,7 +51,7 @@ def builds(
         write_table(_COLUMNS, [_row(one, now) for one in found])
         for one in found:
             if (wait := one.waiting(now)) is not None:
-                note(f"{one.build_id} waits: {wait.reason}; {wait.action}")
+                note(f"{one.build_id} {wait}; {wait.action}")
     else:
         note("no builds; ask for one with `nightshift build --idea …`")
 

@@ -19,6 +19,15 @@ from nightshift.contracts.events.build_steps import (
     Usage,
 )
 from nightshift.contracts.events.requests import Attachment, Brief, Check, CustomTool, QuestionAnswer, Source
+from nightshift.contracts.events.waiting import (
+    BuildLimitsChanged,
+    BuildResumed,
+    BuildWaiting,
+    EscalationRaised,
+    EscalationResolved,
+    QuestionAsked,
+    ToolCallAnswered,
+)
 from nightshift.contracts.model import (
     SEALED,
     Count,
@@ -39,9 +48,12 @@ __all__ = [
     "BuildEvent",
     "BuildFailed",
     "BuildForked",
+    "BuildLimitsChanged",
     "BuildPhaseChanged",
     "BuildReady",
+    "BuildResumed",
     "BuildStalled",
+    "BuildWaiting",
     "BuildWoken",
     "CheckpointSaved",
     "ContextCondensed",
@@ -51,7 +63,9 @@ __all__ = [
     "ModelCallResponded",
     "ModelCallStarted",
     "Phase",
+    "QuestionAsked",
     "SleepRequested",
+    "ToolCallAnswered",
     "ToolCallRequested",
     "Usage",
 ]
@@ -79,6 +93,7 @@ class _BuildEnd(BuildFact):
             Pending(PendingKind.BUILD, subject, opens=False),
             Pending(PendingKind.SLEEPER, subject, opens=False),
             Pending(PendingKind.WAKE, subject, opens=False),
+            Pending(PendingKind.WAITING, subject, opens=False),
             Pending(PendingKind.SNAPSHOT, f"{subject}/checkpoint", opens=False),
             Pending(PendingKind.SNAPSHOT, f"{subject}/pre_sleep", opens=False),
             Pending(PendingKind.SNAPSHOT, f"{subject}/completion", opens=True),
@@ -174,31 +189,6 @@ class BuildWoken(BuildFact):
         )
 
 
-class EscalationRaised(BuildFact):
-    """The build waits until a person chooses one of `options`."""
-
-    type: ClassVar[Literal["escalation.raised"]] = "escalation.raised"
-    version: ClassVar[Literal[1]] = 1
-    planned: ClassVar[bool] = True
-
-    escalation_id: UUID
-    kind: Word
-    detail: SealedText
-    options: tuple[Word, ...]
-
-
-class EscalationResolved(BuildFact):
-    """A person chose `option`. The agent gets the answer."""
-
-    type: ClassVar[Literal["escalation.resolved"]] = "escalation.resolved"
-    version: ClassVar[Literal[1]] = 1
-    planned: ClassVar[bool] = True
-
-    escalation_id: UUID
-    option: Word
-    comment: SealedText | None = None
-
-
 class BuildStalled(BuildFact):
     """The orchestrator cannot go on with this build, and `action` says what a person can do.
 
@@ -289,8 +279,13 @@ BuildEvent = (
     | BudgetRequested
     | SleepRequested
     | BuildWoken
+    | QuestionAsked
+    | ToolCallAnswered
     | EscalationRaised
     | EscalationResolved
+    | BuildWaiting
+    | BuildResumed
+    | BuildLimitsChanged
     | BuildStalled
     | BuildReady
     | BuildFailed

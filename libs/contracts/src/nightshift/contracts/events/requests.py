@@ -137,6 +137,48 @@ class BuildMessageSent(Request):
     message: Brief
 
 
+class BuildAnswerGiven(Request):
+    """A person answers a question of the agent or an escalation. The first answer counts."""
+
+    type: ClassVar[Literal["build.answer_given"]] = "build.answer_given"
+    version: ClassVar[Literal[1]] = 1
+
+    build_id: Id
+    question_id: Annotated[str, Field(min_length=1, max_length=200)]
+    option: Word | None = None
+    text: Brief | None = None
+
+
+class BuildPauseRequested(Request):
+    """A person pauses a build. Its model call stops, and nothing is lost."""
+
+    type: ClassVar[Literal["build.pause_requested"]] = "build.pause_requested"
+    version: ClassVar[Literal[1]] = 1
+
+    build_id: Id
+    reason: Brief | None = None
+
+
+class BuildResumeRequested(Request):
+    """A person lets a paused build go on."""
+
+    type: ClassVar[Literal["build.resume_requested"]] = "build.resume_requested"
+    version: ClassVar[Literal[1]] = 1
+
+    build_id: Id
+
+
+class BuildLimitsSet(Request):
+    """A person sets the limits of a build. A build that waits at a limit goes on when it has room again."""
+
+    type: ClassVar[Literal["build.limits_set"]] = "build.limits_set"
+    version: ClassVar[Literal[1]] = 1
+
+    build_id: Id
+    turn_limit: Annotated[int, EXACT, Field(ge=1, le=100_000)] | None = None
+    tool_call_limit: Annotated[int, EXACT, Field(ge=1, le=100_000)] | None = None
+
+
 class ToolCallApprovalGiven(Request):
     """A person approves or refuses a tool call or an option of an escalation."""
 
@@ -177,6 +219,10 @@ BuildRequest = (
     BuildRequested
     | BuildCancelRequested
     | BuildMessageSent
+    | BuildAnswerGiven
+    | BuildPauseRequested
+    | BuildResumeRequested
+    | BuildLimitsSet
     | ToolCallApprovalGiven
     | ToolCallResultGiven
     | BuildWakeAsked

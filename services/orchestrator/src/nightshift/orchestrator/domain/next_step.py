@@ -6,18 +6,22 @@ from datetime import datetime, timedelta
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.orchestrator.domain import checks, conversation, funds, prompt
 from nightshift.orchestrator.domain.commands import (
+    AnswerQuestion,
     AskBudget,
     Complete,
+    Escalate,
     Fail,
     SendBack,
     Sleep,
     StartCall,
+    StartWaiting,
     Step,
+    StopCall,
     Wake,
 )
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.repetition import TIMES, repeats
-from nightshift.orchestrator.domain.state import BuildState, RunMode
+from nightshift.orchestrator.domain.state import BuildState, EscalationKind, RunMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,16 @@ class Asleep:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """The build waits for a person or a provider. The fact that ends the wait, or its time, starts it again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The build has ended."""
 
 
-Wait = AwaitModel | AwaitFact | AwaitTime | Asleep | Ended
+Wait = AwaitModel | AwaitFact | AwaitTime | Asleep | Waiting | Ended
 
 #: Tokens that the bound does not count: the API's own text around tools, and the block with the remaining limits.
 _SLACK = 1_000
@@ -67,17 +76,39 @@ def next_step(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
         return Fail("deadline", f"the deadline, {accepted.deadline.isoformat()}, has come")
     if state.mode is RunMode.SLEEPING:
         return Wake() if state.wake_reason is not None else Asleep()
+    if state.mode is RunMode.WAITING:
+        return _waiting(state, now)
     if state.call is not None:
         return AwaitModel()
-    if any(call.result is None for call in state.tool_calls):
+    asked = {question.question_id for question in state.questions}
+    if any(call.result is None and call.call_id not in asked for call in state.tool_calls):
         return AwaitFact()
+    if state.questions:
+        return _overdue(state, now) or StartWaiting()
     if state.tool_calls:
         return _judge(state, policy)
     return _think(state, accepted, now, policy)
 
 
 def _at_work(state: BuildState) -> bool:
-    return state.mode is RunMode.RUNNING or state.wake_reason is not None
+    return state.mode is not RunMode.SLEEPING or state.wake_reason is not None
+
+
+def _waiting(state: BuildState, now: datetime) -> Step | Wait:
+    if state.call is not None:
+        return StopCall()
+    if state.waits_for == "paused":
+        return Waiting()
+    return _overdue(state, now) or Waiting()
+
+
+def _overdue(state: BuildState, now: datetime) -> AnswerQuestion | None:
+    """Return the default answer of a question whose deadline has come. Returns None when there is none."""
+    for question in state.questions:
+        if question.deadline is not None and question.deadline <= now:
+            default = question.default if isinstance(question.default, str) else None
+            return AnswerQuestion(question.question_id, None, default)
+    return None
 
 
 def _judge(state: BuildState, policy: Policy) -> Step:
@@ -94,11 +125,12 @@ def _judge(state: BuildState, policy: Policy) -> Step:
 
 def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Policy) -> Step | Wait:
     if state.conversation.answered and state.conversation.turn >= accepted.turn_limit:
-        return Fail("turn_limit", f"the limit of {accepted.turn_limit} turns is reached")
+        return _limit("turn_limit", f"the limit of {accepted.turn_limit} turns is reached")
     if state.tool_calls_made >= accepted.tool_call_limit:
-        return Fail("tool_call_limit", f"the limit of {accepted.tool_call_limit} tool calls is reached")
+        return _limit("tool_call_limit", f"the limit of {accepted.tool_call_limit} tool calls is reached")
     if "repetition" in state.counters.steered and repeats(state.counters.recent_calls):
-        return Fail("repetition", f"the same call with the same result {TIMES} times, again after a warning")
+        detail = f"the agent made the same call with the same result {TIMES} times, again after a warning"
+        return Escalate("repetition", detail, _STEERED, ("continue", "end"))
     if state.counters.retry_at is not None and state.counters.retry_at > now:
         return AwaitTime(state.counters.retry_at)
     reserve = worst_case(state, policy)
@@ -109,6 +141,10 @@ def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Po
     if state.funds.asked is not None:
         return AwaitFact()
     return AskBudget(reserve)
+
+
+def _limit(kind: EscalationKind, detail: str) -> Escalate:
+    return Escalate(kind, detail, _WARNED, ("continue", "finish", "end"))
 
 
 def worst_case(state: BuildState, policy: Policy) -> int:
@@ -145,6 +181,9 @@ _REPETITION = (
     f"You have made the same call {TIMES} times in your last calls, and it returned the same each time. Look at what it"
     " returned and try something else; if it goes on the build is ended."
 )
+#: What was tried before an escalation, for the person who decides.
+_STEERED = "The agent was told what it repeats, and to try something else."
+_WARNED = "The agent was told to finish when a tenth of its turns or tool calls was left."
 _FINISH = "Finish what matters most, leave the project in a working state, and end."
 _WIND_DOWN = (
     "Nine tenths of today's money are spent. Bring what you are doing to a good state soon: when the money is gone"

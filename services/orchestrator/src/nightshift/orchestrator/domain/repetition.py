@@ -17,19 +17,20 @@ from nightshift.orchestrator.domain.state import RecentCall
 
 WINDOW = 10
 TIMES = 3
-_WAITING = ""
+#: The digest of a call that never counts as repeated.
+NEVER_COUNTS = ""
 
 
 def call_digest(tool: str, given: Mapping[str, Any] | BlobRef) -> str:
     """Return a digest of tool and input. Returns "" for reading a background command, which never counts."""
     if tool == Bash.tool and not isinstance(given, BlobRef) and given.get("action") == "read":
-        return _WAITING
+        return NEVER_COUNTS
     return _digest(tool, given.ref if isinstance(given, BlobRef) else canonical.dumps(given))
 
 
 def remember(recent: tuple[RecentCall, ...], call: str, result: ToolCallCompleted) -> tuple[RecentCall, ...]:
     """Return the recent calls after one more result: at most `WINDOW`."""
-    if call == _WAITING:
+    if call == NEVER_COUNTS:
         return recent
     shown = (result.output, result.blocks)
     texts = [part.ref if isinstance(part, BlobRef) else canonical.dumps(part) for part in shown]

@@ -1,0 +1,36 @@
+"""`nightshift tell`: sends a message to the agent of a build."""
+
+import asyncio
+
+import cyclopts
+
+from nightshift.cli.connect import DEFAULT_HOME, Home, Json
+from nightshift.cli.output import note, write_json
+from nightshift.cli.producer import checked
+from nightshift.cli.to_build import send_to_build
+from nightshift.contracts.events.requests import BuildMessageSent
+
+app = cyclopts.App(name="tell")
+
+
+@app.default
+def tell(build: str, message: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
+    """Send a message to the agent, which reads it at its next turn. A build that waits for an answer goes on with it.
+
+    For example:
+
+        nightshift tell build-4f1c2a "Use the blue of our logo."
+
+    Parameters
+    ----------
+    build
+        The build's id.
+    message
+        The message.
+    """
+    request = checked(BuildMessageSent, {"build_id": build, "message": message})
+    asyncio.run(send_to_build(home, build, request))
+    if json:
+        write_json({"build_id": build, "requested": "tell"})
+    else:
+        note(f"sent; `nightshift watch {build}` shows what the agent does")
