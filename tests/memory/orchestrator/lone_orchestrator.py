@@ -81,10 +81,10 @@ class LoneOrchestrator:
     async def grant(self) -> None:
         """Grants every request for money, as the budget service does."""
         log = MemoryEventLog(self.tables, owner=Owner.BUDGET, now=self.now)
-        granted = 0
         while True:
+            granted = {event.lease_id for event in self.events() if isinstance(event, BudgetGranted)}
             asked = [event for event in self.events() if isinstance(event, BudgetRequested)]
-            for request in asked[granted:]:
+            for request in (one for one in asked if one.lease_id not in granted):
                 grant = BudgetGranted(
                     lease_id=request.lease_id,
                     account_id="a1",
@@ -94,7 +94,6 @@ class LoneOrchestrator:
                     expires_at=self.now() + timedelta(days=1),
                 )
                 await log.append(build_stream(BUILD), [NewEvent(grant, request.lease_id)])
-            granted = len(asked)
             await asyncio.sleep(2)
 
     async def run(self) -> None:

@@ -41,10 +41,9 @@ class Handlers:
         """Handlers of the build topic: requests for money, and the events after which a build needs none."""
         ends = (SleepRequested, BuildReady, BuildFailed, BuildCancelled)
         handlers: dict[type[Event], Handler] = dict.fromkeys(ends, self.on_build_at_rest)
-        return handlers | {
-            BudgetRequested: self.on_budget_requested,
-            BuildWaiting: self.on_build_waiting,
-        }
+        handlers[BudgetRequested] = self.on_budget_requested
+        handlers[BuildWaiting] = self.on_build_waiting
+        return handlers
 
     async def on_budget_requested(self, event: RecordedEvent) -> None:
         if isinstance(event.data, BudgetRequested):
