@@ -1,15 +1,13 @@
 """`nightshift answer`: answers a question of a build."""
 
-import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 
 import cyclopts
 
 from nightshift.cli.build_status import BuildStatus
-from nightshift.cli.connect import DEFAULT_HOME, Home, Json
+from nightshift.cli.connect import DEFAULT_HOME, BuildId, Home, Json
 from nightshift.cli.errors import WrongUsage
-from nightshift.cli.output import note, write_json
+from nightshift.cli.output import write_result
 from nightshift.cli.producer import checked, send
 from nightshift.cli.questions import Question
 from nightshift.cli.to_build import status_of_open
@@ -20,34 +18,21 @@ app = cyclopts.App(name="answer")
 
 
 @app.default
-def answer(
-    build: str, *words: str, option: str | None = None, home: Home = DEFAULT_HOME, json: Json = False
+async def answer(
+    build: BuildId, *words: str, option: str | None = None, home: Home = DEFAULT_HOME, json: Json = False
 ) -> None:
     """Answer a question of a build. The build goes on with the answer.
 
-    Examples:
+    For example:
 
         nightshift answer build-4f1c2a "Blue, as in the logo."
 
         nightshift answer build-4f1c2a build-4f1c2a/3/0 --option blue
 
-    Parameters
-    ----------
-    build
-        The build's id.
-    words
-        The question's id, which may be left out when the build asks one question, and the text of the answer.
-    option
-        One of the options of the question.
+    Args:
+        words: The question's id, which may be left out when the build asks one question, and the text of the answer.
+        option: One of the options of the question.
     """
-    request = asyncio.run(_answer(home, build, words, option))
-    if json:
-        write_json({"build_id": build, "requested": "answer", "question_id": request.question_id})
-    else:
-        note(f"answered; `nightshift watch {build}` shows {build} go on")
-
-
-async def _answer(home: Path, build: str, words: Sequence[str], option: str | None) -> BuildAnswerGiven:
     status = await status_of_open(home, build)
     question, text = chosen(status, words)
     if option is None and text is None:
@@ -63,7 +48,8 @@ async def _answer(home: Path, build: str, words: Sequence[str], option: str | No
     }
     request = checked(BuildAnswerGiven, fields)
     await send(home, request)
-    return request
+    result = {"build_id": build, "requested": "answer", "question_id": question.question_id}
+    write_result(result, f"answered; `nightshift watch {build}` shows it go on", as_json=json)
 
 
 def chosen(status: BuildStatus, words: Sequence[str]) -> tuple[Question, str | None]:

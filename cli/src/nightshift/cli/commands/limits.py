@@ -1,12 +1,10 @@
 """`nightshift limits`: raises a build's limits."""
 
-import asyncio
-
 import cyclopts
 
-from nightshift.cli.connect import DEFAULT_HOME, Home, Json
+from nightshift.cli.connect import DEFAULT_HOME, BuildId, Home, Json
 from nightshift.cli.errors import WrongUsage
-from nightshift.cli.output import note, write_json
+from nightshift.cli.output import write_result
 from nightshift.cli.producer import checked
 from nightshift.cli.to_build import send_to_build
 from nightshift.contracts.events.requests import BuildLimitsSet
@@ -15,8 +13,8 @@ app = cyclopts.App(name="limits")
 
 
 @app.default
-def limits(
-    build: str,
+async def limits(
+    build: BuildId,
     *,
     turns: int | None = None,
     tool_calls: int | None = None,
@@ -29,20 +27,13 @@ def limits(
 
         nightshift limits build-4f1c2a --turns 400 --tool-calls 300
 
-    Parameters
-    ----------
-    build
-        The build's id.
-    turns
-        The most turns.
-    tool_calls
-        The most tool calls.
+    Args:
+        turns: The most turns.
+        tool_calls: The most tool calls.
     """
     if turns is None and tool_calls is None:
         raise WrongUsage("no limit is given", hint="`--turns N`, `--tool-calls N`, or both")
     request = checked(BuildLimitsSet, {"build_id": build, "turn_limit": turns, "tool_call_limit": tool_calls})
-    asyncio.run(send_to_build(home, build, request))
-    if json:
-        write_json({"build_id": build, "requested": "limits"})
-    else:
-        note(f"set; `nightshift watch {build}` shows it")
+    await send_to_build(home, build, request)
+    text = f"set; `nightshift watch {build}` shows it"
+    write_result({"build_id": build, "requested": "limits"}, text, as_json=json)

@@ -1,32 +1,29 @@
 """`nightshift questions`: lists what builds ask a person."""
 
-import asyncio
-from pathlib import Path
-
 import cyclopts
 
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.output import note, write_json, write_line
 from nightshift.cli.queries import open_builds
-from nightshift.cli.questions import Question
 
 app = cyclopts.App(name="questions")
 
 
 @app.default
-def questions(build: str | None = None, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
+async def questions(build: str | None = None, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
     """List the open questions and escalations, oldest first, each with the command that answers it.
 
     For example:
 
         nightshift questions
 
-    Parameters
-    ----------
-    build
-        Only those of this build.
+    Args:
+        build: List only those of this build.
     """
-    found = sorted(asyncio.run(_open(home, build)), key=lambda one: one.asked_at)
+    async with open_builds(home) as builds:
+        statuses = [await builds.status(build)] if build is not None else await builds.asking()
+    found = [one for status in statuses for one in status.questions.values()]
+    found.sort(key=lambda one: one.asked_at)
     if json:
         write_json([one.as_json() for one in found])
     elif not found:
@@ -39,9 +36,3 @@ def questions(build: str | None = None, *, home: Home = DEFAULT_HOME, json: Json
         if one.default is not None and one.deadline is not None:
             write_line(f"  Without an answer by {one.deadline.astimezone():%H:%M:%S}: {one.default}")
         write_line(f"  {one.action}")
-
-
-async def _open(home: Path, build: str | None) -> list[Question]:
-    async with open_builds(home) as builds:
-        statuses = [await builds.status(build)] if build is not None else await builds.asking()
-    return [one for status in statuses for one in status.questions.values()]

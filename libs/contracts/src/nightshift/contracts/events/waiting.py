@@ -1,7 +1,7 @@
 """The orchestrator's facts about builds that wait for a person: questions, answers, escalations, pauses."""
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, Field
@@ -20,14 +20,11 @@ from nightshift.contracts.model import (
 Option = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class QuestionAsked(BuildFact):
+class QuestionAsked(BuildFact, type="question.asked"):
     """The agent called `ask_user`. `question_id` is the id of that tool call.
 
     Without an answer by `deadline`, the agent gets `default` as the answer.
     """
-
-    type: ClassVar[Literal["question.asked"]] = "question.asked"
-    version: ClassVar[Literal[1]] = 1
 
     question_id: CallId
     turn: Count
@@ -42,11 +39,8 @@ class QuestionAsked(BuildFact):
         return (Pending(PendingKind.QUESTION, self.question_id, opens=True, due_at=self.deadline),)
 
 
-class ToolCallAnswered(BuildFact):
+class ToolCallAnswered(BuildFact, type="tool_call.answered"):
     """The only result of a tool call that runs in no sandbox, such as `ask_user`. `by` says who decided it."""
-
-    type: ClassVar[Literal["tool_call.answered"]] = "tool_call.answered"
-    version: ClassVar[Literal[1]] = 1
 
     call_id: CallId
     is_error: bool = False
@@ -59,14 +53,11 @@ class ToolCallAnswered(BuildFact):
         return (Pending(PendingKind.QUESTION, self.call_id, opens=False),)
 
 
-class EscalationRaised(BuildFact):
+class EscalationRaised(BuildFact, type="escalation.raised"):
     """The build cannot go on alone. It waits until a person chooses one of `options`.
 
     `detail` is the problem in plain words, `tried` what was done about it.
     """
-
-    type: ClassVar[Literal["escalation.raised"]] = "escalation.raised"
-    version: ClassVar[Literal[1]] = 1
 
     escalation_id: UUID
     kind: Word
@@ -79,11 +70,8 @@ class EscalationRaised(BuildFact):
         return (Pending(PendingKind.QUESTION, str(self.escalation_id), opens=True, due_at=self.deadline),)
 
 
-class EscalationResolved(BuildFact):
+class EscalationResolved(BuildFact, type="escalation.resolved"):
     """The escalation is over: a person chose `option`, or the build ended. The agent gets the answer."""
-
-    type: ClassVar[Literal["escalation.resolved"]] = "escalation.resolved"
-    version: ClassVar[Literal[1]] = 1
 
     escalation_id: UUID
     option: Word
@@ -93,14 +81,11 @@ class EscalationResolved(BuildFact):
         return (Pending(PendingKind.QUESTION, str(self.escalation_id), opens=False),)
 
 
-class BuildWaiting(BuildFact):
+class BuildWaiting(BuildFact, type="build.waiting"):
     """The build waits: no process runs it until `build.resumed`, or until the time `until`.
 
     A second one with the same reason says that the model call which was in flight has ended.
     """
-
-    type: ClassVar[Literal["build.waiting"]] = "build.waiting"
-    version: ClassVar[Literal[1]] = 1
 
     reason: Literal[
         "question",  # of the agent
@@ -119,11 +104,8 @@ class BuildWaiting(BuildFact):
         return (Pending(PendingKind.WAITING, subject, opens=True, due_at=self.until),)
 
 
-class BuildResumed(BuildFact):
+class BuildResumed(BuildFact, type="build.resumed"):
     """The build goes on with the step at which it began to wait."""
-
-    type: ClassVar[Literal["build.resumed"]] = "build.resumed"
-    version: ClassVar[Literal[1]] = 1
 
     reason: Literal["answer", "message", "person", "default", "limits", "provider"]
 
@@ -131,11 +113,8 @@ class BuildResumed(BuildFact):
         return (Pending(PendingKind.WAITING, subject, opens=False),)
 
 
-class BuildLimitsChanged(BuildFact):
+class BuildLimitsChanged(BuildFact, type="build.limits_changed"):
     """The limits of the build are these from now on."""
-
-    type: ClassVar[Literal["build.limits_changed"]] = "build.limits_changed"
-    version: ClassVar[Literal[1]] = 1
 
     turn_limit: Count
     tool_call_limit: Count

@@ -9,8 +9,8 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
-from .confined_paths import Root
-from .files import walk
+from .confined_paths import READ, Root
+from .files import stat_path, walk
 from .wire import Refusal
 
 _SKIP = ["node_modules", ".git", "__pycache__", ".venv"]
@@ -47,6 +47,7 @@ def pattern_to_regex(pattern: str) -> re.Pattern[str]:
 
 
 def find(root: Root, path: str, pattern: str, limit: int) -> dict[str, Any]:
+    """The newest `limit` files and symlinks whose path matches, and the number of all that match."""
     regex, total = pattern_to_regex(pattern), 0
 
     def matching() -> Iterator[dict[str, Any]]:
@@ -82,27 +83,20 @@ def grep(
 
 
 def _texts(root: Root, path: str, names: re.Pattern[str]) -> Iterator[tuple[str, str]]:
-    if root.relative(path) and _is_file(root, path):
+    found = stat_path(root, path)
+    if found is not None and found["kind"] == "file":
         yield path, _text(root.open(path, os.O_RDONLY)) or ""
         return
     for entry, parent, name in walk(root, path, _SKIP):
         if entry["kind"] != "file" or entry["size"] > _MAX_FILE or not names.fullmatch(entry["path"]):
             continue
         try:
-            handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
+            handle = os.open(name, READ, dir_fd=parent)
         except OSError:
             continue
         text = _text(handle)
         if text is not None:
             yield entry["path"], text
-
-
-def _is_file(root: Root, path: str) -> bool:
-    handle = root.open(path, os.O_RDONLY)
-    try:
-        return os.path.isfile(f"/proc/self/fd/{handle}")
-    finally:
-        os.close(handle)
 
 
 def _text(handle: int) -> str | None:
