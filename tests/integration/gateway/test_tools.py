@@ -181,3 +181,15 @@ async def test_escapes_and_secrets_do_not_reach_the_log(world: World) -> None:
     assert "red bell" in result.output.replace("7", "")
     [seen] = await named.run(("read_file", {"file_path": "leak"}))
     assert secret not in seen.output
+
+
+async def test_control_characters_hide_nothing_that_follows(world: World) -> None:
+    printed = await world.bash(
+        "printf 'Ã\\302\\233 \\302\\235 \\033]0;title\\nFAILED test_x\\n' | tee log; printf '10%%\\rdone\\n'"
+    )
+    [read, found] = await world.run(
+        ("read_file", {"file_path": "log"}), ("grep", {"pattern": "FAILED", "path": "."})
+    )
+    assert printed.output.startswith("Ã\\x9b \\x9d \\x1b]0;title\nFAILED test_x\ndone\n")
+    assert read.output == "     1\tÃ\\x9b \\x9d \\x1b]0;title\n     2\tFAILED test_x"
+    assert found.output == "log:2: FAILED test_x"

@@ -5,6 +5,7 @@ import json
 
 from nightshift.contracts.tools import Document, EditFile, Glob, Grep, ReadFile, WriteFile
 from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome
+from nightshift.sandbox_gateway.domain.text import escaped
 from nightshift.sandbox_gateway.usecases.tools.context import Context
 from nightshift.sandboxes.errors import FileRefused
 
@@ -24,7 +25,7 @@ async def read_file(ctx: Context, ask: ReadFile) -> CallOutcome:
     if ask.offset > len(lines):
         return CallOutcome(f"offset: the file has {len(lines)} lines", "bad_input")
     shown = lines[ask.offset - 1 : ask.offset - 1 + ask.limit]
-    text = "\n".join(f"{number:6}\t{line[:_LINE]}" for number, line in enumerate(shown, ask.offset))
+    text = "\n".join(f"{number:6}\t{escaped(line[:_LINE])}" for number, line in enumerate(shown, ask.offset))
     more = len(lines) - (ask.offset - 1 + len(shown))
     return CallOutcome(text + (f"\n[{more} more lines]" if more else ""))
 
@@ -87,7 +88,7 @@ async def grep(ctx: Context, ask: Grep) -> CallOutcome:
     )
     if not matches:
         return CallOutcome("[no line matches]")
-    text = "\n".join(f"{_below(ask.path, match.path)}:{match.line}: {match.text}" for match in matches)
+    text = "\n".join(f"{_below(ask.path, match.path)}:{match.line}: {escaped(match.text)}" for match in matches)
     return CallOutcome(text + ("\n[more lines match]" if more else ""))
 
 
