@@ -200,9 +200,12 @@ class AgentSandbox:
         noted = (await self._tell({"op": "note", "call_id": call_id, "text": text}))["text"]
         return str(noted) if noted is not None else None
 
-    async def read_file(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes:
+    async def read_file(
+        self, path: str, *, offset: int = 0, limit: int | None = None, anywhere: bool = False
+    ) -> bytes:
         limit = _MAX_FILE if limit is None else limit
-        return await self._read({"op": "read", "path": path, "offset": offset, "limit": limit}, limit)
+        request = {"op": "read", "path": path, "offset": offset, "limit": limit, "anywhere": anywhere}
+        return await self._read(request, limit)
 
     async def _read(self, request: Mapping[str, Any], limit: int) -> bytes:
         parts, size = [], 0

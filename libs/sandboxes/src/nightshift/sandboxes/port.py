@@ -137,7 +137,11 @@ class Sandbox(Protocol):
         """
         ...
 
-    async def read_file(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes: ...
+    async def read_file(
+        self, path: str, *, offset: int = 0, limit: int | None = None, anywhere: bool = False
+    ) -> bytes:
+        """Read a regular file. With `anywhere`, also one outside the workspace that commands may read."""
+        ...
 
     async def write_file(
         self, path: str, content: bytes, *, mode: int | None = None, once: str | None = None

@@ -94,7 +94,7 @@ class Agent:
     def _file(self, op: str, ask: dict[str, Any], body: Reader, out: Writer) -> None:
         root = self._root
         if op == "read":
-            _stream(out, files.read(root, ask["path"], ask["offset"], ask["limit"]))
+            _stream(out, files.read(root, ask["path"], ask["offset"], ask["limit"], ask["anywhere"]))
         elif op == "write":
             with self._calls.once(ask["once"]) as first:
                 if first:

@@ -1,7 +1,7 @@
 """The outcome of a tool call, before its text is masked and cut."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 ErrorKind = Literal[
     "exit", "timeout", "bad_input", "unknown_tool", "sandbox_lost", "cancelled", "refused", "tool"
@@ -10,12 +10,18 @@ ErrorKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class CallOutcome:
-    """`preview` is the port and the address that `open_port` opened."""
+    """`preview` is the port and the address that `open_port` opened.
+
+    `blocks` are the content blocks that the agent gets in place of the output. `whole_in` names the files in the
+    sandbox that hold the whole output.
+    """
 
     output: str
     error_kind: ErrorKind | None = None
     exit_code: int | None = None
     preview: tuple[int, str] | None = None
+    blocks: tuple[dict[str, Any], ...] | None = None
+    whole_in: str | None = None
 
     @property
     def is_error(self) -> bool:

@@ -54,6 +54,7 @@ class ResultWriter:
             is_error=outcome.is_error,
             error_kind=outcome.error_kind,
             output=shown.text,
+            blocks=outcome.blocks,
             exit_code=outcome.exit_code,
             duration_ms=duration_ms,
             truncated=shown.truncated,
