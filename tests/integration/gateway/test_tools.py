@@ -82,8 +82,8 @@ async def test_glob_and_grep_find_what_is_there(world: World) -> None:
         ("grep", {"pattern": "needle", "path": "a", "glob": "*.txt"}),
         ("grep", {"pattern": "(unclosed"}),
     )
-    assert found.output == "a/b/x.py"
-    assert lines.output == "a/b/x.py:1: needle 1\na/y.txt:1: needle"
+    assert found.output == "a/b/x.py\n[ignored, not searched: node_modules/]"
+    assert lines.output == ("a/b/x.py:1: needle 1\na/y.txt:1: needle\n[ignored, not searched: node_modules/]")
     assert narrow.output == "a/y.txt:1: needle"
     assert wrong.is_error
 

@@ -5,6 +5,7 @@ names follow Anthropic's published agent tools.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
@@ -168,9 +169,14 @@ class EditFile(ToolInput):
 class Glob(ToolInput):
     tool: ClassVar[str] = "glob"
     effect: ClassVar[Literal["read", "write"]] = "read"
-    description: ClassVar[str] = "Find files by a pattern such as `**/*.py`, newest first."
+    description: ClassVar[str] = (
+        "Find files by a pattern such as `*.py` (at any depth), `src/**/*.{ts,tsx}` or `!*.md`, newest first. Hidden"
+        " files are found; a note names what was ignored (.gitignore in a git repository, .git, node_modules,"
+        " __pycache__, .venv unless the path or pattern names them)."
+    )
+    synonyms: ClassVar[Mapping[str, str]] = MappingProxyType({"head_limit": "limit"})
 
-    pattern: Annotated[str, Field(min_length=1, max_length=1024)]
+    pattern: Annotated[_Path, Field(max_length=1024)]
     path: _Path = "."
     limit: Annotated[int, Field(ge=1, le=2_000)] = 200
 
@@ -179,15 +185,77 @@ class Grep(ToolInput):
     tool: ClassVar[str] = "grep"
     effect: ClassVar[Literal["read", "write"]] = "read"
     description: ClassVar[str] = (
-        "Search file contents by a regular expression (Python's syntax). Gives `path:line: text`. `glob` narrows the"
-        " files."
+        "Search file contents by a regular expression, line by line (`multiline`: across lines). Gives `path:line:"
+        " text`, by `output_mode` only the files, or the number of matching lines of each. `glob` (such as `*.py`,"
+        " `!*.md`) and `type` (such as py) narrow the files. Ignored files are left out as by the tool glob."
+    )
+    synonyms: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"-i": "ignore_case", "-A": "after", "-B": "before", "-C": "context", "head_limit": "limit"}
     )
 
     pattern: Annotated[str, Field(min_length=1, max_length=4096)]
     path: _Path = "."
-    glob: Annotated[str, Field(min_length=1, max_length=1024)] = "**/*"
+    glob: Annotated[_Path, Field(max_length=1024)] | None = None
+    type: Annotated[str, Field(max_length=20)] | None = None
+    output_mode: Literal["content", "files_with_matches", "count"] = "content"
     ignore_case: bool = False
+    multiline: bool = False
+    before: Annotated[int, Field(ge=0, le=1_000, description="Lines shown before each match.")] | None = None
+    after: Annotated[int, Field(ge=0, le=1_000)] | None = None
+    context: Annotated[int, Field(ge=0, le=1_000, description="Lines before and after.")] = 0
+    offset: Annotated[int, Field(ge=0, description="Matches to leave out first.")] = 0
     limit: Annotated[int, Field(ge=1, le=2_000)] = 200
+
+    @classmethod
+    def _translated(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Accepts `-n`, which changes nothing, and a limit of 0 for the most there is."""
+        given = {name: value for name, value in given.items() if name != "-n"}
+        if _number(given.get("limit")) == 0:
+            given["limit"] = 2_000
+        return {name: value for name, value in given.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _knows_the_type(self) -> Self:
+        if self.type is not None and self.type not in FILE_TYPES:
+            raise ValueError(
+                f"there is no type {self.type!r}; there are: {', '.join(FILE_TYPES)}; or use `glob`"
+            )
+        return self
+
+    def globs(self) -> list[str]:
+        """The patterns that narrow the files. Blanks and commas outside braces separate them, as in ripgrep's tools."""
+        kinds = [] if self.type is None else [f"*.{{{FILE_TYPES[self.type]}}}"]
+        return [*re.findall(r"(?:\{[^}]*\}|[^\s,{]|\{)+", self.glob or ""), *kinds]
+
+
+#: The file types of ripgrep that agents name, with their endings.
+FILE_TYPES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "c": "c,h",
+        "cpp": "cpp,cc,cxx,hpp,hh,hxx,h",
+        "cs": "cs",
+        "css": "css,scss,sass,less",
+        "go": "go",
+        "html": "html,htm",
+        "java": "java",
+        "js": "js,jsx,mjs,cjs,vue",
+        "json": "json",
+        "kotlin": "kt,kts",
+        "md": "md,markdown,mdx",
+        "php": "php",
+        "py": "py,pyi",
+        "ruby": "rb",
+        "rust": "rs",
+        "sh": "sh,bash,zsh",
+        "sql": "sql",
+        "swift": "swift",
+        "toml": "toml",
+        "ts": "ts,tsx,mts,cts",
+        "txt": "txt",
+        "xml": "xml",
+        "yaml": "yaml,yml",
+    }
+)
 
 
 class OpenPort(ToolInput):

@@ -4,6 +4,7 @@ It does not trust the agent's answers: it bounds frames, checks shapes, and uses
 """
 
 import asyncio
+import dataclasses
 import json
 import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -17,7 +18,16 @@ from nightshift.sandboxes.errors import (
     FileRefused,
     SandboxUnavailable,
 )
-from nightshift.sandboxes.port import CallSpec, CallStatus, Entry, ExportedFile, Match
+from nightshift.sandboxes.port import (
+    CallSpec,
+    CallStatus,
+    Entry,
+    ExportedFile,
+    FoundFiles,
+    FoundMatches,
+    GrepQuery,
+    Match,
+)
 
 CHUNK: Final = 256 * 1024
 _MAX_FRAME: Final = 16 * 1024**2
@@ -88,6 +98,16 @@ async def _read_json(source: ByteSource) -> dict[str, Any]:
 async def _chunks(source: ByteSource) -> AsyncIterator[bytes]:
     while chunk := await _read_frame(source):
         yield chunk
+
+
+def _match(row: Mapping[str, Any]) -> Match:
+    return Match(
+        str(row["path"]),
+        int(row.get("line", 0)),
+        str(row.get("text", "")),
+        bool(row.get("context", False)),
+        int(row.get("count", 0)),
+    )
 
 
 def _entry(value: Mapping[str, Any]) -> Entry:
@@ -251,29 +271,22 @@ class AgentSandbox:
                 entries.append(_entry(json.loads(row)))
         return sorted(entries, key=lambda entry: entry.path)
 
-    async def glob(self, pattern: str, *, path: str = ".", limit: int) -> tuple[list[Entry], int]:
-        answer = await self._tell({"op": "glob", "path": path, "pattern": pattern, "limit": limit})
-        return [_entry(row) for row in answer["entries"]], int(answer["total"])
+    async def glob(self, pattern: str, *, path: str = ".", limit: int) -> FoundFiles:
+        answer = await self._search({"op": "glob", "path": path, "pattern": pattern, "limit": limit})
+        entries = [_entry(row) for row in answer["entries"]]
+        return FoundFiles(entries, int(answer["total"]), [str(note) for note in answer["notes"]])
 
-    async def grep(
-        self, pattern: str, *, path: str = ".", glob: str = "**/*", ignore_case: bool = False, limit: int
-    ) -> tuple[list[Match], bool]:
-        request = {
-            "op": "grep",
-            "path": path,
-            "pattern": pattern,
-            "glob": glob,
-            "ignore_case": ignore_case,
-            "limit": limit,
-            "seconds": _GREP_S,
-        }
+    async def grep(self, query: GrepQuery) -> FoundMatches:
+        request = {"op": "grep", **dataclasses.asdict(query)}
+        answer = await self._search({**request, "glob": list(query.globs)})
+        rows = [_match(row) for row in answer["rows"]]
+        return FoundMatches(rows, bool(answer["more"]), [str(note) for note in answer["notes"]])
+
+    async def _search(self, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            answer = await self._tell(request)
+            return await self._tell({**request, "seconds": _GREP_S})
         except AnswerCut:
             raise FileRefused(f"the search took more than {_GREP_S} s", kind="invalid") from None
-        return [Match(row["path"], row["line"], row["text"]) for row in answer["matches"]], bool(
-            answer["more"]
-        )
 
     async def export_files(self, paths: Sequence[str]) -> AsyncIterator[ExportedFile]:
         if not paths:

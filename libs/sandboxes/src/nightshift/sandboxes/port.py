@@ -17,6 +17,9 @@ __all__ = [
     "CallStatus",
     "Entry",
     "ExportedFile",
+    "FoundFiles",
+    "FoundMatches",
+    "GrepQuery",
     "Match",
     "Sandbox",
     "SandboxDriver",
@@ -81,12 +84,52 @@ class ExportedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundFiles:
+    """The newest files that match, the number of all that match, and what was not searched."""
+
+    entries: Sequence[Entry]
+    total: int
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class GrepQuery:
+    """A search. `globs` narrow the files; one that begins with `!` excludes. `offset` and `limit` count matches.
+
+    `mode` decides what a row is: a line, a file, or a file with the number of its matching lines. `before` and
+    `after` are lines of context. With `multiline` a match may span lines.
+    """
+
+    pattern: str
+    limit: int
+    path: str = "."
+    globs: Sequence[str] = ()
+    ignore_case: bool = False
+    multiline: bool = False
+    mode: Literal["content", "files_with_matches", "count"] = "content"
+    before: int = 0
+    after: int = 0
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
-    """A line that matches a search."""
+    """A row of a search: a line that matches or is context of one, or a file with its number of matching lines."""
 
     path: str
-    line: int
-    text: str
+    line: int = 0
+    text: str = ""
+    context: bool = False
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FoundMatches:
+    """The rows, whether there are more, and what was not searched."""
+
+    rows: Sequence[Match]
+    more: bool
+    notes: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +210,12 @@ class Sandbox(Protocol):
         """All entries below `path`, sorted by path. Symlinks are not followed. `exclude` has names or glob patterns."""
         ...
 
-    async def glob(self, pattern: str, *, path: str = ".", limit: int) -> tuple[list[Entry], int]:
-        """The newest `limit` files that match, and the number of all that match."""
+    async def glob(self, pattern: str, *, path: str = ".", limit: int) -> FoundFiles:
+        """Find files by the rules of .gitignore's patterns. Raises FileRefused for a search that takes too long."""
         ...
 
-    async def grep(
-        self, pattern: str, *, path: str = ".", glob: str = "**/*", ignore_case: bool = False, limit: int
-    ) -> tuple[list[Match], bool]:
-        """The first `limit` lines that match, and whether there are more. Raises FileRefused for a slow pattern."""
+    async def grep(self, query: GrepQuery) -> FoundMatches:
+        """Find lines in text files. Raises FileRefused for a slow or wrong pattern."""
         ...
 
     def export_files(self, paths: Sequence[str]) -> AsyncIterator[ExportedFile]:

@@ -112,10 +112,9 @@ class Agent:
             listed = files.list_tree(root, ask["path"], ask["digests"], ask["exclude"], ask["limit"])
             _stream(out, (json.dumps(entry).encode("ascii") for entry in listed))
         elif op == "glob":
-            write_json(out, search.find(root, ask["path"], ask["pattern"], ask["limit"]))
+            write_json(out, search.find(root, ask["path"], ask["pattern"], ask["limit"], ask["seconds"]))
         elif op == "grep":
-            options = {name: ask[name] for name in ("glob", "ignore_case", "limit", "seconds")}
-            write_json(out, search.grep(root, ask["path"], ask["pattern"], **options))
+            write_json(out, search.grep(root, ask["path"], ask))
         elif op == "export":
             write_json(out, {})
             files.export(root, ask["paths"], out, ask["limit"])
