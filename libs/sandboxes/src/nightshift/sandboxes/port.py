@@ -60,6 +60,7 @@ class CallStatus:
     err_bytes: int = 0
     out_kept: int = 0  # bytes that `read_output` can give
     err_kept: int = 0
+    folder: str = ""  # in the sandbox, holds the kept output as `out` and `err`
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,11 +115,14 @@ class Calls:
                 yield chunk
 
     def _ended(self, call_id: str) -> dict[str, Any]:
-        end = self._journal.find(call_id, "exit")
+        end, folder = self._journal.find(call_id, "exit"), self._output_dir(call_id)
         if end is not None:
-            return {"state": "finished", **end}
-        folder = self._output_dir(call_id)
-        return {"state": "died", **{f"{s}_kept": _size(os.path.join(folder, s)) for s in ("out", "err")}}
+            return {"state": "finished", "folder": folder, **end}
+        return {
+            "state": "died",
+            "folder": folder,
+            **{f"{s}_kept": _size(os.path.join(folder, s)) for s in ("out", "err")},
+        }
 
 
 def _checked(call_id: str) -> str:

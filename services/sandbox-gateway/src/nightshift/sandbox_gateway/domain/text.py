@@ -136,7 +136,7 @@ class Cut:
 
 
 def cut(text: str, *, limit: int = LIMIT, where: str | None = None) -> Cut:
-    """Shorten to about `limit` characters and bytes: beginning, a note, end. `where` is the key of the whole text."""
+    """Shorten to about `limit` characters and bytes: beginning, a note, end. `where` says where the whole text is."""
     if len(text) <= limit and len(text.encode()) <= limit:
         return Cut(text, False)
     head, tail = _first_bytes(text, limit // 2), _last_bytes(text, limit // 2)
