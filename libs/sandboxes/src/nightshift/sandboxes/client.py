@@ -1,16 +1,16 @@
-"""A sandbox, seen through a channel to the agent inside. All drivers share this code.
+"""A sandbox behind a channel to the agent inside. All drivers share this code.
 
-It does not trust the agent's answers: it bounds frames, checks shapes, and uses nothing of them as a path outside.
+It does not trust the agent's answers: it bounds frames, checks shapes, and uses no answer as a path outside.
 """
 
 import asyncio
-import dataclasses
 import json
-import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final, Literal, Protocol, cast
+from dataclasses import asdict
+from typing import Any, Final, Literal, Protocol, cast, get_args
 
+from nightshift.sandboxes.agent.wire import CHUNK, END, LENGTH, frame, json_frame
 from nightshift.sandboxes.errors import (
     AnswerCut,
     CallRecordLost,
@@ -21,6 +21,7 @@ from nightshift.sandboxes.errors import (
 from nightshift.sandboxes.port import (
     CallSpec,
     CallStatus,
+    DriverName,
     Entry,
     ExportedFile,
     FoundFiles,
@@ -29,15 +30,10 @@ from nightshift.sandboxes.port import (
     Match,
 )
 
-CHUNK: Final = 256 * 1024
 _MAX_FRAME: Final = 16 * 1024**2
 _MAX_ENTRIES: Final = 200_000
 _MAX_FILE: Final = 256 * 1024**2
 _GREP_S: Final = 20
-_LENGTH = struct.Struct(">I")
-_FILE_PROBLEMS: Final = frozenset(
-    ("not_found", "is_directory", "not_directory", "outside", "too_large", "denied", "exists", "invalid")
-)
 
 
 class ByteSource(Protocol):
@@ -45,15 +41,13 @@ class ByteSource(Protocol):
 
 
 class Channel(Protocol):
-    """Sends one request and reads its answer. `body` is framed already. Raises SandboxGone and SandboxUnavailable."""
+    """The connection of one driver to one sandbox, and the operations that each driver does in its own way."""
 
     def exchange(
         self, request: Mapping[str, Any], body: AsyncIterator[bytes] | None
-    ) -> AbstractAsyncContextManager[ByteSource]: ...
-
-
-class Controls(Protocol):
-    """The operations that each driver implements in its own way."""
+    ) -> AbstractAsyncContextManager[ByteSource]:
+        """Send one request with a body of frames. Yields the answer. Raises SandboxGone and SandboxUnavailable."""
+        ...
 
     async def open_port(self, port: int) -> str: ...
 
@@ -64,20 +58,9 @@ class Controls(Protocol):
     async def alive(self) -> bool: ...
 
 
-def frame(data: bytes) -> bytes:
-    return _LENGTH.pack(len(data)) + data
-
-
-def json_frame(value: Mapping[str, Any]) -> bytes:
-    return frame(json.dumps(value, separators=(",", ":")).encode("ascii"))
-
-
-END: Final = frame(b"")
-
-
 async def _read_frame(source: ByteSource) -> bytes:
     try:
-        (size,) = _LENGTH.unpack(await source.readexactly(_LENGTH.size))
+        (size,) = LENGTH.unpack(await source.readexactly(LENGTH.size))
         if size > _MAX_FRAME:
             raise SandboxUnavailable("the sandbox's agent answers nonsense")
         return await source.readexactly(size) if size else b""
@@ -87,12 +70,9 @@ async def _read_frame(source: ByteSource) -> bytes:
 
 async def _read_json(source: ByteSource) -> dict[str, Any]:
     try:
-        value = json.loads(await _read_frame(source))
-    except ValueError as error:
+        return dict(json.loads(await _read_frame(source)))
+    except (ValueError, TypeError) as error:
         raise SandboxUnavailable("the sandbox's agent answers nonsense") from error
-    if not isinstance(value, dict):
-        raise SandboxUnavailable("the sandbox's agent answers nonsense")
-    return value
 
 
 async def _chunks(source: ByteSource) -> AsyncIterator[bytes]:
@@ -116,31 +96,22 @@ def _entry(value: Mapping[str, Any]) -> Entry:
 
 
 def _status(value: Mapping[str, Any]) -> CallStatus:
-    return CallStatus(**value)
+    fields = ("exit_code", "timed_out", "stopped", "folder")
+    return CallStatus(value["state"], **{name: value[name] for name in fields if name in value})
 
 
 class AgentSandbox:
     """Implements Sandbox."""
 
-    def __init__(
-        self, sandbox_id: str, driver: Literal["local", "e2b"], *, channel: Channel, controls: Controls
-    ) -> None:
-        self._id = sandbox_id
-        self._driver: Literal["local", "e2b"] = driver
+    def __init__(self, sandbox_id: str, driver: DriverName, channel: Channel) -> None:
+        self.id = sandbox_id
+        self.driver: DriverName = driver
         self._channel = channel
         self._generation: str | None = None
-        self.open_port = controls.open_port
-        self.pause = controls.pause
-        self.kill = controls.kill
-        self.alive = controls.alive
-
-    @property
-    def id(self) -> str:
-        return self._id
-
-    @property
-    def driver(self) -> Literal["local", "e2b"]:
-        return self._driver
+        self.open_port = channel.open_port
+        self.pause = channel.pause
+        self.kill = channel.kill
+        self.alive = channel.alive
 
     @asynccontextmanager
     async def _ask(
@@ -161,7 +132,7 @@ class AgentSandbox:
         kind, message = str(answer["error"]), str(answer.get("message"))[:2000]
         if kind == "lost":
             return CallRecordLost(message)
-        if kind in _FILE_PROBLEMS:
+        if kind in get_args(FileProblem):
             return FileRefused(message, kind=cast(FileProblem, kind))
         return SandboxUnavailable(f"the sandbox's agent failed: {message}")
 
@@ -172,33 +143,23 @@ class AgentSandbox:
             return answer
 
     async def hello(self, *, generation: str | None = None) -> str | None:
-        """Return the generation in the sandbox's journal, or None when there is none. Later requests require the same
-        one.
+        """Return the generation in the sandbox's journal, or None when the journal is missing.
 
-        With `generation`, a missing journal is created first.
+        With `generation`, creates a missing journal first. Later requests are refused when the journal has another one.
         """
         found = (await self._tell({"op": "hello", "generation": generation}))["generation"]
-        self._generation = str(found) if found is not None else None
+        self._generation = None if found is None else str(found)
         return self._generation
 
     async def pause_all(self) -> None:
-        """Stop every process inside but the agent. For drivers whose provider cannot pause a sandbox."""
+        """Stop every process inside but the agent. Drivers use it whose provider cannot pause a sandbox."""
         await self._tell({"op": "pause"})
 
     async def resume_all(self) -> None:
         await self._tell({"op": "resume"})
 
     async def start_call(self, spec: CallSpec) -> CallStatus:
-        request = {
-            "op": "start",
-            "call_id": spec.call_id,
-            "argv": list(spec.argv),
-            "cwd": spec.cwd,
-            "env": dict(spec.env),
-            "timeout_s": spec.timeout_s,
-            "output_limit": spec.output_limit,
-        }
-        return _status(await self._tell(request))
+        return _status(await self._tell({"op": "start", **asdict(spec)}))
 
     async def call_status(self, call_id: str) -> CallStatus:
         return await self.wait_call(call_id, wait_s=0)
@@ -208,9 +169,9 @@ class AgentSandbox:
         return _status(await self._tell(request, timeout_s=wait_s + 60))
 
     async def read_output(
-        self, call_id: str, stream: Literal["out", "err"], *, offset: int = 0, limit: int = 1 << 20
+        self, call_id: str, stream: Literal["out", "err"], *, limit: int = 1 << 20
     ) -> bytes:
-        request = {"op": "output", "call_id": call_id, "stream": stream, "offset": offset, "limit": limit}
+        request = {"op": "output", "call_id": call_id, "stream": stream, "offset": 0, "limit": limit}
         return await self._read(request, limit)
 
     async def stop_call(self, call_id: str) -> CallStatus:
@@ -221,9 +182,8 @@ class AgentSandbox:
         return str(noted) if noted is not None else None
 
     async def read_file(
-        self, path: str, *, offset: int = 0, limit: int | None = None, anywhere: bool = False
+        self, path: str, *, offset: int = 0, limit: int = _MAX_FILE, anywhere: bool = False
     ) -> bytes:
-        limit = _MAX_FILE if limit is None else limit
         request = {"op": "read", "path": path, "offset": offset, "limit": limit, "anywhere": anywhere}
         return await self._read(request, limit)
 
@@ -243,9 +203,6 @@ class AgentSandbox:
         request = {"op": "write", "path": path, "mode": mode, "once": once}
         await self._tell(request, body=_framed(content), timeout_s=300)
 
-    async def make_dirs(self, path: str) -> None:
-        await self._tell({"op": "make_dirs", "path": path})
-
     async def stat(self, path: str) -> Entry | None:
         found = (await self._tell({"op": "stat", "path": path}))["entry"]
         return None if found is None else _entry(found)
@@ -253,13 +210,11 @@ class AgentSandbox:
     async def remove(self, path: str) -> None:
         await self._tell({"op": "remove", "path": path})
 
-    async def list_tree(
-        self, path: str = ".", *, digests: bool = True, exclude: Sequence[str] = ()
-    ) -> list[Entry]:
+    async def list_tree(self, *, exclude: Sequence[str] = ()) -> list[Entry]:
         request = {
             "op": "list",
-            "path": path,
-            "digests": digests,
+            "path": ".",
+            "digests": True,
             "exclude": list(exclude),
             "limit": _MAX_ENTRIES,
         }
@@ -277,8 +232,7 @@ class AgentSandbox:
         return FoundFiles(entries, int(answer["total"]), [str(note) for note in answer["notes"]])
 
     async def grep(self, query: GrepQuery) -> FoundMatches:
-        request = {"op": "grep", **dataclasses.asdict(query)}
-        answer = await self._search({**request, "glob": list(query.globs)})
+        answer = await self._search({"op": "grep", **asdict(query), "globs": list(query.globs)})
         rows = [_match(row) for row in answer["rows"]]
         return FoundMatches(rows, bool(answer["more"]), [str(note) for note in answer["notes"]])
 

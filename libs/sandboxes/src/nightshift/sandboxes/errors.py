@@ -2,16 +2,16 @@
 
 NightshiftError
 ├── Refused
-│   ├── SandboxGone          the sandbox does not exist any more; a new one gets the files of the snapshot
-│   │   └── CallRecordLost   the sandbox runs, but which calls ran in it is not known any more
-│   ├── FileRefused          a file operation that cannot be done; `kind` says why
-│   ├── HostileTree          a manifest or tree that breaks a rule or a limit; nothing of it is used
+│   ├── SandboxGone
+│   │   └── CallRecordLost
+│   ├── FileRefused
+│   ├── HostileTree
 │   └── ConfigurationError
-│       ├── ProviderRefused  the provider refuses until a person changes a setting or the account
-│       └── NoSandboxHere    this machine cannot run local sandboxes
+│       ├── ProviderRefused
+│       └── NoSandboxHere
 └── Transient
-    └── SandboxUnavailable   the provider or the sandbox does not answer now
-        └── AnswerCut        the agent's process for one request ended before its answer did
+    └── SandboxUnavailable
+        └── AnswerCut
 """
 
 from typing import Literal
@@ -28,14 +28,14 @@ class SandboxGone(Refused):
 
 
 class CallRecordLost(SandboxGone):
-    """The sandbox runs, but commands have destroyed its record of calls. It must not be used any more.
+    """Commands have destroyed the sandbox's record of calls. A call without a result may have run in it.
 
-    A call that has no result yet may have run in it.
+    The sandbox must not be used any more.
     """
 
 
 class FileRefused(Refused):
-    """A file operation that cannot be done. The agent may read the message."""
+    """A file operation that cannot be done. The message is for the model."""
 
     def __init__(self, message: str, *, kind: FileProblem) -> None:
         super().__init__(message)
@@ -55,7 +55,7 @@ class AnswerCut(SandboxUnavailable):
 
 
 class ProviderRefused(ConfigurationError):
-    """The provider refuses, and goes on refusing until a person changes what `hint` says."""
+    """The provider refuses until a person changes what `hint` says."""
 
 
 class NoSandboxHere(ConfigurationError):

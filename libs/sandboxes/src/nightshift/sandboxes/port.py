@@ -10,21 +10,7 @@ from nightshift.contracts.tools import WORKSPACE
 #: The home of the user inside, the parent of the workspace. Writable, not in snapshots.
 HOME = "/home/user"
 
-__all__ = [
-    "HOME",
-    "WORKSPACE",
-    "CallSpec",
-    "CallStatus",
-    "Entry",
-    "ExportedFile",
-    "FoundFiles",
-    "FoundMatches",
-    "GrepQuery",
-    "Match",
-    "Sandbox",
-    "SandboxDriver",
-    "SandboxInfo",
-]
+DriverName = Literal["local", "e2b"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +34,14 @@ class CallStatus:
     """The state of a call.
 
     `unknown`: it never began. `running`: it runs. `finished`: every field is set. `died`: it began, and its supervisor
-    was killed before it recorded the end; it must not be run again, and its exit code is not known.
+    was killed before it recorded the end. Such a call must not run again, and its exit code is not known.
     """
 
     state: Literal["unknown", "running", "finished", "died"]
-    exit_code: int | None = None  # 128 + signal for one that was killed
+    exit_code: int | None = None  # 128 + signal when a signal ended it
     timed_out: bool = False
     stopped: bool = False
-    duration_ms: int = 0
-    out_bytes: int = 0  # written by the command, also what was not kept
-    err_bytes: int = 0
-    out_kept: int = 0  # bytes that `read_output` can give
-    err_kept: int = 0
-    folder: str = ""  # in the sandbox, holds the kept output as `out` and `err`
+    folder: str = ""  # in the sandbox; its files `out` and `err` hold the kept output
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +127,15 @@ class SandboxInfo:
 class Sandbox(Protocol):
     """A running sandbox. Every method may raise SandboxGone and SandboxUnavailable; file methods also FileRefused.
 
-    Paths are absolute or relative to the workspace. A path that leads out of the workspace is refused, also through
-    symlinks that change meanwhile.
+    Paths are absolute or relative to the workspace. Refuses a path that leads out of the workspace, also
+    through symlinks that change meanwhile.
     """
 
     @property
     def id(self) -> str: ...
 
     @property
-    def driver(self) -> Literal["local", "e2b"]: ...
+    def driver(self) -> DriverName: ...
 
     async def start_call(self, spec: CallSpec) -> CallStatus:
         """Start the command unless this call began before. Returns the state now."""
@@ -167,7 +148,7 @@ class Sandbox(Protocol):
         ...
 
     async def read_output(
-        self, call_id: str, stream: Literal["out", "err"], *, offset: int = 0, limit: int = 1 << 20
+        self, call_id: str, stream: Literal["out", "err"], *, limit: int = 1 << 20
     ) -> bytes: ...
 
     async def stop_call(self, call_id: str) -> CallStatus:
@@ -177,12 +158,12 @@ class Sandbox(Protocol):
     async def note(self, call_id: str, text: str | None = None) -> str | None:
         """Keep `text` for the call unless a text is kept already. Returns the kept text, or None.
 
-        A call that is no command notes what it is about to do, so that after a crash the next gateway knows.
+        A call that runs no command notes its intent, so that the next gateway knows it after a crash.
         """
         ...
 
     async def read_file(
-        self, path: str, *, offset: int = 0, limit: int | None = None, anywhere: bool = False
+        self, path: str, *, offset: int = 0, limit: int = ..., anywhere: bool = False
     ) -> bytes:
         """Read a regular file. With `anywhere`, also one outside the workspace that commands may read."""
         ...
@@ -197,18 +178,14 @@ class Sandbox(Protocol):
         """
         ...
 
-    async def make_dirs(self, path: str) -> None: ...
-
     async def stat(self, path: str) -> Entry | None: ...
 
     async def remove(self, path: str) -> None:
         """Remove a file, a symlink or a directory with its content. Does nothing when it does not exist."""
         ...
 
-    async def list_tree(
-        self, path: str = ".", *, digests: bool = True, exclude: Sequence[str] = ()
-    ) -> list[Entry]:
-        """All entries below `path`, sorted by path. Symlinks are not followed. `exclude` has names or glob patterns."""
+    async def list_tree(self, *, exclude: Sequence[str] = ()) -> list[Entry]:
+        """Return all entries below the workspace by path. Does not follow symlinks. `exclude`: names or patterns."""
         ...
 
     async def glob(self, pattern: str, *, path: str = ".", limit: int) -> FoundFiles:
@@ -220,7 +197,7 @@ class Sandbox(Protocol):
         ...
 
     def export_files(self, paths: Sequence[str]) -> AsyncIterator[ExportedFile]:
-        """Yields these files with their content, in order. Leaves out what is no regular file or does not exist."""
+        """Yields these files with their content, in order. Leaves out a path without a regular file."""
         ...
 
     async def import_files(self, files: AsyncIterator[ExportedFile]) -> int:
@@ -244,7 +221,7 @@ class SandboxDriver(Protocol):
     """Creates and finds sandboxes. Raises SandboxUnavailable when the provider does not answer."""
 
     @property
-    def name(self) -> Literal["local", "e2b"]: ...
+    def name(self) -> DriverName: ...
 
     async def create(
         self, build_id: str, *, generation: int, metadata: Mapping[str, str] | None = None
@@ -257,9 +234,9 @@ class SandboxDriver(Protocol):
         ...
 
     async def list(self) -> list[SandboxInfo]:
-        """All sandboxes of this owner, running or paused, as the provider reports them.
+        """Return all sandboxes of this owner, running or paused, as the provider reports them.
 
-        Probes and sandboxes whose creator died half-way are among them.
+        Includes probes, and sandboxes whose creator died before they were ready.
         """
         ...
 

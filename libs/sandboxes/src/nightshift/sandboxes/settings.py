@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Literal
 
 from pydantic import AliasChoices, Field, SecretStr
 
@@ -10,7 +9,7 @@ from nightshift.eventlog.errors import ConfigurationError
 from nightshift.eventlog.settings import ObjectStoreSettings
 from nightshift.sandboxes.local.driver import LocalDriver
 from nightshift.sandboxes.local.settings import LocalSettings, SandboxLimits
-from nightshift.sandboxes.port import SandboxDriver
+from nightshift.sandboxes.port import DriverName, SandboxDriver
 from nightshift.sandboxes.snapshots.manifest import ProjectKey
 from nightshift.servicekit.settings import ProcessSettings
 
@@ -18,7 +17,7 @@ from nightshift.servicekit.settings import ProcessSettings
 class SandboxSettings(ObjectStoreSettings, ProcessSettings):
     """Read from `NIGHTSHIFT_SANDBOX_…` and E2B's own variables."""
 
-    sandbox_driver: Literal["local", "e2b"] | None = None  # none: e2b when E2B_API_KEY is set
+    sandbox_driver: DriverName | None = None  # none: e2b when E2B_API_KEY is set
     sandbox_dir: Path | None = None  # of local sandboxes; none: `sandboxes` in the home
     sandbox_owner: str = Field("nightshift", min_length=1, max_length=64)  # tags what is this installation's
     sandbox_processes: int = Field(512, ge=16)
@@ -30,7 +29,7 @@ class SandboxSettings(ObjectStoreSettings, ProcessSettings):
     e2b_lifetime_s: int = Field(3600, ge=60, le=86_400)  # at the provider, extended while in use
 
     @property
-    def driver_name(self) -> Literal["local", "e2b"]:
+    def driver_name(self) -> DriverName:
         return self.sandbox_driver or ("e2b" if self.e2b_api_key is not None else "local")
 
     def local(self) -> LocalSettings:
@@ -45,8 +44,8 @@ class SandboxSettings(ObjectStoreSettings, ProcessSettings):
 class SnapshotSettings(SandboxSettings):
     """For services that save or restore. `snapshot_key` must be the same in all of them.
 
-    The digests of every project depend on this key. With another key no earlier snapshot is found; a person who knows
-    the key can test whether a project has a file.
+    The digests of every project depend on this key. With another key the services find no earlier snapshot. A person
+    who knows the key can test whether a project has a certain file.
     """
 
     snapshot_key: SecretStr = Field(min_length=32, examples=["$(openssl rand -hex 32)"])
@@ -56,7 +55,7 @@ class SnapshotSettings(SandboxSettings):
 
 
 async def make_driver(settings: SandboxSettings) -> SandboxDriver:
-    """Create the driver; for the local one, start a probe first. Raises ConfigurationError when it cannot work."""
+    """Create the driver, after a probe sandbox for the local one. Raises ConfigurationError when it cannot work."""
     if settings.driver_name == "local":
         driver = LocalDriver(settings.local())
         await driver.probe()

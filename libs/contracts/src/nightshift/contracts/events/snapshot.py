@@ -15,11 +15,8 @@ class _SnapshotFact(Event):
     after_close: ClassVar[bool] = True
 
 
-class SnapshotSaved(_SnapshotFact):
+class SnapshotSaved(_SnapshotFact, type="snapshot.saved"):
     """The workspace as of stream version `at_version` is stored under `key`. Its manifest was written last."""
-
-    type: ClassVar[Literal["snapshot.saved"]] = "snapshot.saved"
-    version: ClassVar[Literal[1]] = 1
 
     reason: SnapshotReason
     at_version: Count
@@ -38,11 +35,8 @@ class SnapshotSaved(_SnapshotFact):
         )
 
 
-class SnapshotFailed(_SnapshotFact):
+class SnapshotFailed(_SnapshotFact, type="snapshot.failed"):
     """An attempt to save a snapshot failed. After a `final` one the snapshotter makes no further attempt."""
-
-    type: ClassVar[Literal["snapshot.failed"]] = "snapshot.failed"
-    version: ClassVar[Literal[1]] = 1
 
     reason: SnapshotReason
     at_version: Count

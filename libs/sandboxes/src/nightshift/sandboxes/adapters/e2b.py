@@ -1,8 +1,7 @@
 """The E2B driver, on E2B's own SDK. The agent inside runs as one process for each request.
 
-It guards against what the service does: a timeout ends only the direct child, output that nobody reads is lost,
-sandboxes vanish, and stdout is text. So commands run under the agent's supervisor, large data goes through files, and
-every connect checks the sandbox anew.
+At E2B a timeout ends only the direct child, output that no client reads is lost, sandboxes vanish, and stdout is text.
+So commands run under the agent's supervisor, large data goes through files, and every connect checks the sandbox anew.
 """
 
 import asyncio
@@ -12,10 +11,10 @@ import shlex
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
@@ -47,13 +46,13 @@ from nightshift.sandboxes.errors import (
     SandboxGone,
     SandboxUnavailable,
 )
-from nightshift.sandboxes.port import HOME, SandboxInfo
+from nightshift.sandboxes.port import HOME, DriverName, SandboxInfo
 
 _STATE = f"{HOME}/.nightshift"
 _BOOT = f"import sys;sys.path.insert(0,{_STATE!r});from agent.main import main;main(sys.argv[1:])"
 _ARGUMENT_BYTES = 96 * 1024
 _SPOOL_BYTES = 8 * 1024 * 1024
-#: Statuses that refuse a create for good: an unknown template, a lifetime above the plan, no credit.
+#: Statuses with which E2B refuses every further create: an unknown template, a lifetime above the plan, no credit.
 _REFUSED = frozenset((400, 402, 403, 404, 422))
 #: Errors of the SDK that pass by themselves.
 _PASSING = (TimeoutException, RateLimitException, ServiceBusyException, httpx.HTTPError)
@@ -79,19 +78,16 @@ class E2BOptions:
 class E2BDriver:
     """Implements SandboxDriver. The template needs python3 (3.8 or newer) and bash; E2B's base template has both."""
 
+    name: DriverName = "e2b"
+
     def __init__(self, options: E2BOptions) -> None:
         self._options = options
-
-    @property
-    def name(self) -> Literal["e2b"]:
-        return "e2b"
 
     async def create(
         self, build_id: str, *, generation: int, metadata: Mapping[str, str] | None = None
     ) -> AgentSandbox:
         tags = {"build": build_id, "generation": str(generation), "owner": self._options.owner}
-        existing = await self._listed(tags)
-        if existing:
+        if existing := await self._listed(tags):
             box = await self._connected(existing[0].sandbox_id)
         else:
             box = await self._created(tags, metadata or {})
@@ -138,15 +134,13 @@ class E2BDriver:
         box = await self._connected(sandbox_id)
         sandbox = self._sandbox(box)
         try:
-            marker = await self._hello(sandbox, box)
+            found = await self._hello(sandbox, box)
         except _Broken as error:
-            raise CallRecordLost(
-                f"sandbox {sandbox_id}: its agent cannot be started any more: {error}"
-            ) from error
-        if marker is None:
+            raise CallRecordLost(f"sandbox {sandbox_id}: its agent cannot be started: {error}") from error
+        if found is None:
             raise CallRecordLost(f"sandbox {sandbox_id} has lost its record of the calls that ran in it")
-        if not marker.endswith(f"/{sandbox_id}"):
-            raise CallRecordLost(f"sandbox {sandbox_id} is not the one it was")
+        if not found.endswith(f"/{sandbox_id}"):
+            raise CallRecordLost(f"sandbox {sandbox_id} has the record of calls of another sandbox")
         return sandbox
 
     async def _connected(self, sandbox_id: str) -> AsyncSandbox:
@@ -166,23 +160,18 @@ class E2BDriver:
         When the agent does not answer, installs its files anew, because commands may have removed or changed them.
         Raises _Broken when that does not help. `generation` is set only while a sandbox is created.
         """
-        try:
+        with suppress(AnswerCut):
             return await sandbox.hello(generation=generation)
-        except AnswerCut:
-            pass
         try:
             await self._install(box)
             return await sandbox.hello(generation=generation)
-        except AnswerCut as error:
-            raise _Broken(str(error)) from error
         except SandboxUnavailable as error:
-            if isinstance(error.__cause__, _PASSING):
+            if not isinstance(error, AnswerCut) and isinstance(error.__cause__, _PASSING):
                 raise
             raise _Broken(str(error)) from error
 
     def _sandbox(self, box: AsyncSandbox) -> AgentSandbox:
-        channel = _Channel(box, self._options.lifetime_s)
-        return AgentSandbox(box.sandbox_id, "e2b", channel=channel, controls=_Controls(box, self._options))
+        return AgentSandbox(box.sandbox_id, "e2b", _Channel(box, self._options))
 
     async def _listed(self, tags: Mapping[str, str]) -> list[SandboxInfo]:
         found: list[SandboxInfo] = []
@@ -190,10 +179,9 @@ class E2BDriver:
             pages = AsyncSandbox.list(query=SandboxQuery(metadata=dict(tags)), **self._options.api())
             while pages.has_next:
                 for info in await pages.next_items():
-                    state: Literal["running", "paused"] = (
-                        "paused" if info.state.value == "paused" else "running"
+                    found.append(
+                        SandboxInfo(info.sandbox_id, info.state.value, info.metadata, info.started_at)
                     )
-                    found.append(SandboxInfo(info.sandbox_id, state, info.metadata, info.started_at))
         return found
 
     async def kill(self, sandbox_id: str) -> None:
@@ -205,37 +193,14 @@ class E2BDriver:
 
 
 class _Broken(SandboxUnavailable):
-    """The sandbox runs, but its agent neither answers nor can be installed anew."""
-
-
-class _Controls:
-    def __init__(self, box: AsyncSandbox, options: E2BOptions) -> None:
-        self._box = box
-        self._options = options
-
-    async def open_port(self, port: int) -> str:
-        if self._options.sandbox_url is None:
-            return f"https://{self._box.get_host(port)}/"
-        return preview_behind(self._options.sandbox_url, f"{port}-{self._box.sandbox_id}")
-
-    async def pause(self) -> None:
-        with _errors():
-            await self._box.pause()
-
-    async def kill(self) -> None:
-        with _errors(gone_is_fine=True):
-            await self._box.kill()
-
-    async def alive(self) -> bool:
-        with _errors():
-            return await self._box.is_running()
+    """The sandbox runs, but its agent does not answer, also after a new installation of its files."""
 
 
 def preview_behind(sandbox_url: str, route: str) -> str:
-    """The address of a preview behind a proxy of the installation's own. `route` is `<port>-<sandbox id>`.
+    """The address of a preview behind the installation's own proxy. `route` is `<port>-<sandbox id>`.
 
-    The route becomes the first part of the host name, as at E2B. For an IP address or localhost, which have no names
-    below them, it becomes the first part of the path.
+    The route becomes the first part of the host name, as at E2B. An IP address and localhost have no subdomains:
+    there it becomes the first part of the path.
     """
     parts = urlsplit(sandbox_url)
     host = parts.hostname or ""
@@ -245,9 +210,11 @@ def preview_behind(sandbox_url: str, route: str) -> str:
 
 
 class _Channel:
-    def __init__(self, box: AsyncSandbox, lifetime_s: int) -> None:
+    """Runs the agent as one process for each request."""
+
+    def __init__(self, box: AsyncSandbox, options: E2BOptions) -> None:
         self._box = box
-        self._lifetime_s = lifetime_s
+        self._options = options
         self._extended = time.monotonic()
 
     @asynccontextmanager
@@ -257,11 +224,10 @@ class _Channel:
         with _errors():
             await self._stay_alive()
             name = f"{_STATE}/io/{uuid4().hex}"
-            asked = base64.b64encode(json.dumps(request).encode()).decode()
+            encoded = json.dumps(request).encode()
+            asked = base64.b64encode(encoded).decode()
             if len(asked) > _ARGUMENT_BYTES:
-                await self._box.files.write(
-                    f"{name}.ask", json.dumps(request).encode(), use_octet_stream=True
-                )
+                await self._box.files.write(f"{name}.ask", encoded, use_octet_stream=True)
                 asked = f"@{name}.ask"
             arguments = ["once", HOME, asked, f"{name}.out"]
             if body is not None:
@@ -306,9 +272,26 @@ class _Channel:
 
     async def _stay_alive(self) -> None:
         """Extend the sandbox's lifetime at E2B when a third of it has passed."""
-        if time.monotonic() - self._extended > self._lifetime_s / 3:
-            await self._box.set_timeout(self._lifetime_s)
+        if time.monotonic() - self._extended > self._options.lifetime_s / 3:
+            await self._box.set_timeout(self._options.lifetime_s)
             self._extended = time.monotonic()
+
+    async def open_port(self, port: int) -> str:
+        if self._options.sandbox_url is None:
+            return f"https://{self._box.get_host(port)}/"
+        return preview_behind(self._options.sandbox_url, f"{port}-{self._box.sandbox_id}")
+
+    async def pause(self) -> None:
+        with _errors():
+            await self._box.pause()
+
+    async def kill(self) -> None:
+        with _errors(gone_is_fine=True):
+            await self._box.kill()
+
+    async def alive(self) -> bool:
+        with _errors():
+            return await self._box.is_running()
 
 
 class _ChunkReader:
@@ -331,7 +314,7 @@ class _ChunkReader:
 
 @contextmanager
 def _errors(*, gone_is_fine: bool = False) -> Any:
-    """Translates the SDK's errors. A sandbox that does not run counts as gone, because connect resumes a paused one."""
+    """Translates the SDK's errors. A sandbox that does not run is gone: connecting would have resumed a paused one."""
     try:
         yield
     except (SandboxNotFoundException, SandboxNotRunningException) as error:

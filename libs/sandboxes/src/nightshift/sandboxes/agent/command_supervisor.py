@@ -1,13 +1,17 @@
-"""The parent process of one command. It starts the command, keeps a bounded part of its output, and ends it on time."""
+"""The parent process of one command. It starts the command, keeps a bounded part of its output, and ends it at its
+timeout.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import selectors
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 from .journal import Journal
@@ -43,47 +47,58 @@ _GIT_CONFIG = """[include]
 """
 
 
-def spawn(outputs: str, spec: dict[str, Any], lock: int) -> None:
-    """Start the supervisor in a session of its own. Returns at once.
+def spawn(outputs: str, spec: dict[str, Any], lock: int, record_start: Callable[[int], None]) -> None:
+    """Start the supervisor in a session of its own. Returns at once. Raises OSError when no process can be started.
 
+    Calls `record_start` with the supervisor's pid. The supervisor starts the command after `record_start` has returned.
     `outputs` is the directory for the command's output. `lock` is an open descriptor of the journal that holds the
-    call's lock; the supervisor keeps it open until the end is recorded.
+    call's lock; the supervisor keeps it open until the end is recorded. The caller must be a process that ends with its
+    request: process 1 then adopts the supervisor.
     """
-    child = os.fork()
-    if child:
-        os.waitpid(child, 0)
-        return
-    code = 1
+    recorded, record = os.pipe()
+    # The supervisor inherits this: a stop has no effect until the supervisor handles the signal.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        os.setsid()
-        if os.fork() == 0:
-            _detach(lock)
-            CommandSupervisor(outputs, spec, lock).run()
-        code = 0
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.close(record)
+                if os.read(recorded, 1):  # nothing when the caller ended before it recorded the start
+                    os.setsid()
+                    _detach(lock)
+                    CommandSupervisor(outputs, spec, lock).run()
+            finally:
+                os._exit(0)
+        record_start(pid)
+        os.write(record, b"1")
     finally:
-        os._exit(code)
+        os.close(recorded)
+        os.close(record)
 
 
 def _detach(lock: int) -> None:
-    """Close every inherited descriptor but the lock, so that the process that asked sees the end of its streams."""
+    """Close every inherited descriptor but the lock, ignore hang-ups, and adopt orphaned descendants."""
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir("/proc/self/fd"):
-            handle = int(name)
-            if handle > 2 and handle != lock:
-                with contextlib.suppress(OSError):
-                    os.close(handle)
-    for number in (signal.SIGALRM, signal.SIGPIPE, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGALRM else signal.SIG_IGN)
+    close_others(lock)
+    for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     # Orphans of the command become children of this process, which can then find and end all of them.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def close_others(keep: int) -> None:
+    """Close every open descriptor but `keep` and the three standard streams."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) != keep:
+            with contextlib.suppress(OSError):  # the one of the listing itself
+                os.close(int(name))
+
+
 class _Kept:
-    """One output stream. Its first `limit` bytes go to the file; of the rest only the end is kept."""
+    """One output stream. Writes its first `limit` bytes to a file, and keeps only the end of the rest."""
 
     def __init__(self, folder: str, name: str, limit: int) -> None:
         self._file = _new_file(folder, name)
@@ -106,15 +121,16 @@ class _Kept:
                 self.kept += os.write(self._file, data)
 
     def finish(self) -> None:
+        """Write the end of a stream that was longer than the limit, after a note about the bytes between."""
         if self._tail:
             dropped = self.total - self.kept - len(self._tail)
             note = f"\n[... {dropped} bytes were not kept ...]\n" if dropped > 0 else ""
             self._write(note.encode() + self._tail)
-        self._tail, self._room = b"", 0
+        self._tail, self._room = b"", 0  # what processes in the background write from now on is not kept
 
 
 def _new_file(folder: str, name: str) -> int | None:
-    """Create the file. Returns None when commands or a full disk prevent it; the output is then not kept."""
+    """Create the output file. Returns None when a command or a full disk prevents that; the output is then lost."""
     path = os.path.join(folder, name)
     try:
         os.makedirs(folder, exist_ok=True)
@@ -139,28 +155,29 @@ class CommandSupervisor:
         signal.set_wakeup_fd(wakeup_w, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._on_stop)
-        self._record("supervisor", os.getpid())
-        limit = int(self._spec["output_limit"])
-        streams, selector = {}, selectors.DefaultSelector()
-        pipes = []
+        selector = selectors.DefaultSelector()
+        streams, pipes = [], []
         for name in ("out", "err"):
             read, write = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(read, False)
-            streams[name] = _Kept(self._outputs, name, limit)
-            selector.register(read, selectors.EVENT_READ, streams[name])
+            streams.append(_Kept(self._outputs, name, int(self._spec["output_limit"])))
+            selector.register(read, selectors.EVENT_READ, streams[-1])
             pipes.append(write)
         selector.register(wakeup_r, selectors.EVENT_READ, None)
-        started = time.monotonic()
         self._child = self._launch(pipes[0], pipes[1])
         for write in pipes:
             os.close(write)
-        status = self._watch(selector, started)
+        status = self._watch(selector)
         self._drain(selector)
-        for kept in streams.values():
+        for kept in streams:
             kept.finish()
         if self._timed_out or self._stopped:
             self._kill_all()
-        self._finish(status, started, streams)
+        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+        end = {"exit_code": code, "timed_out": self._timed_out, "stopped": self._stopped}
+        with contextlib.suppress(OSError):  # a full disk: without the end on record the call counts as died
+            Journal(f"/proc/self/fd/{self._lock}").add(self._spec["call_id"], "exit", end)
+        os.close(self._lock)
         self._outlive(selector)
 
     def _on_stop(self, *_: Any) -> None:
@@ -199,22 +216,22 @@ class CommandSupervisor:
             return {}
         return {"GIT_CONFIG_SYSTEM": path}
 
-    def _watch(self, selector: selectors.BaseSelector, started: float) -> int:
-        """Wait until the command has ended or must be ended. Returns its wait status.
+    def _watch(self, selector: selectors.BaseSelector) -> int:
+        """Wait for the end of the command, or end it after a stop or its timeout. Returns its wait status.
 
-        Processes that it left in the background run on.
+        Does not end processes that the command left in the background.
         """
-        timeout = self._spec.get("timeout_s")
-        deadline = started + float(timeout) if timeout is not None else None
+        timeout = self._spec["timeout_s"]
+        deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             status = self._reap()
             if status is not None:
                 return status
-            now = time.monotonic()
-            if self._stopped or (deadline is not None and now >= deadline):
+            left = None if deadline is None else deadline - time.monotonic()
+            if self._stopped or (left is not None and left <= 0):
                 self._timed_out = not self._stopped
                 return self._end()
-            self._pump(selector, None if deadline is None else deadline - now)
+            self._pump(selector, left)
 
     def _pump(self, selector: selectors.BaseSelector, timeout: float | None) -> bool:
         """Read once from every stream that has data. Returns False when none had."""
@@ -233,7 +250,7 @@ class CommandSupervisor:
         return found
 
     def _drain(self, selector: selectors.BaseSelector) -> None:
-        """Read for at most one second what the command wrote before it ended."""
+        """Read the output that the command wrote before it ended, for at most one second."""
         until = time.monotonic() + 1.0
         while time.monotonic() < until and self._pump(selector, 0):
             pass
@@ -253,21 +270,15 @@ class CommandSupervisor:
 
     def _end(self) -> int:
         """End the command's process group, with SIGTERM and then SIGKILL. Returns the command's wait status."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._child, signal.SIGTERM)
-        until = time.monotonic() + _KILL_GRACE_S
-        while time.monotonic() < until:
-            status = self._reap()
-            if status is not None:
-                return status
-            time.sleep(0.01)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._child, signal.SIGKILL)
-        while True:
-            status = self._reap()
-            if status is not None:
-                return status
-            time.sleep(0.01)
+        status = None
+        for signal_number, seconds in ((signal.SIGTERM, _KILL_GRACE_S), (signal.SIGKILL, math.inf)):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._child, signal_number)
+            until = time.monotonic() + seconds
+            while status is None and time.monotonic() < until:
+                time.sleep(0.01)
+                status = self._reap()
+        return status or 0
 
     def _kill_all(self) -> None:
         """Kill every descendant, in rounds until none is left, because a killed process may have forked meanwhile."""
@@ -283,33 +294,12 @@ class CommandSupervisor:
                 return
             time.sleep(0.005)
 
-    def _finish(self, status: int, started: float, streams: dict[str, _Kept]) -> None:
-        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
-        self._record(
-            "exit",
-            {
-                "exit_code": code,
-                "timed_out": self._timed_out,
-                "stopped": self._stopped,
-                "duration_ms": int((time.monotonic() - started) * 1000),
-                "out_bytes": streams["out"].total,
-                "err_bytes": streams["err"].total,
-                "out_kept": streams["out"].kept,
-                "err_kept": streams["err"].kept,
-            },
-        )
-        os.close(self._lock)
-
     def _outlive(self, selector: selectors.BaseSelector) -> None:
-        """Read on while background processes hold the pipes: without a reader their next write would kill them."""
+        """Read while background processes hold the pipes: without a reader their next write would kill them."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         while len(selector.get_map()) > 1:
             self._reap()
             self._pump(selector, None)
-
-    def _record(self, kind: str, value: Any) -> None:
-        with contextlib.suppress(OSError):  # a full disk: without the end on record the call counts as died
-            Journal(f"/proc/self/fd/{self._lock}").add(self._spec["call_id"], kind, value)
 
 
 def _within_limit(argv: list[str]) -> list[str]:

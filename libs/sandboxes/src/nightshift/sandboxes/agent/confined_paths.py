@@ -1,7 +1,7 @@
 """Opens paths so that they cannot lead out of the workspace.
 
 Each part of a path is opened relative to a directory handle and without following a symlink; a symlink is read, and its
-target is walked by the same rules. So swapping directories and symlinks meanwhile gains nothing.
+target is walked by the same rules. So a command that swaps directories and symlinks meanwhile reaches nothing outside.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 
 from .wire import Refusal
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _MAX_LINKS = 40
 
 
@@ -37,30 +39,25 @@ class Root:
             path = path[len(self.path) :]
         return [part for part in path.split("/") if part not in ("", ".")]
 
-    def open_parent(self, path: str, make: bool = False, follow: bool = True) -> tuple[int, str]:
-        """Open the directory that holds the last part. Returns its handle, which the caller closes, and the part's
-        name.
+    @contextlib.contextmanager
+    def parent(self, path: str, *, make: bool = False, follow: bool = True) -> Iterator[tuple[int, str]]:
+        """Open the directory that holds the last part. Yields its handle and the name of the part.
 
-        With `follow`, a last part that is a symlink is replaced by its target. With `make`, missing directories are
-        made.
+        With `make`, missing directories are made. Without `follow`, only the last part may be a symlink, and it is not
+        followed. An OSError in the block becomes a Refusal.
         """
         walk = _Walk(self, make, follow)
         try:
-            return walk.run(self.relative(path))
+            yield walk.run(self.relative(path))
         except OSError as error:
             raise problem(error, path) from None
         finally:
             walk.close()
 
-    def open(self, path: str, flags: int, mode: int = 0o644) -> int:
-        """Open a file below the root. Raises Refusal."""
-        parent, name = self.open_parent(path)
-        try:
-            return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, mode, dir_fd=parent)
-        except OSError as error:
-            raise problem(error, path) from None
-        finally:
-            os.close(parent)
+    def open(self, path: str, flags: int) -> int:
+        """Open a file below the root and return its descriptor. Raises Refusal."""
+        with self.parent(path) as (parent, name):
+            return os.open(name, flags | READ, dir_fd=parent)
 
 
 class _Walk:
@@ -78,7 +75,7 @@ class _Walk:
             os.close(self._handles.pop())
 
     def run(self, parts: list[str]) -> tuple[int, str]:
-        self._handles.append(os.open(self._root.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        self._handles.append(os.open(self._root.path, DIRECTORY & ~(os.O_NOFOLLOW if self._follow else 0)))
         left = list(reversed(parts))
         while left:
             part = left.pop()
@@ -87,19 +84,17 @@ class _Walk:
                     raise Refusal("outside", "the path leads out of the workspace")
                 os.close(self._handles.pop())
                 continue
-            target = self._link(part) if left or self._follow else None
+            target = self._link(part) if self._follow else None
             if target is not None:
                 if target.startswith("/"):
                     while len(self._handles) > 1:
                         os.close(self._handles.pop())
-                    left.extend(reversed(self._root.relative(target)))
-                else:
-                    left.extend(reversed([p for p in target.split("/") if p not in ("", ".")]))
+                left.extend(reversed(self._root.relative(target)))
             elif left:
                 self._handles.append(self._enter(part))
             else:
-                return self._handles.pop(), part
-        return self._handles.pop(), "."
+                return self._handles[-1], part
+        return self._handles[-1], "."
 
     def _link(self, part: str) -> str | None:
         try:
@@ -115,17 +110,17 @@ class _Walk:
 
     def _enter(self, part: str) -> int:
         try:
-            return os.open(part, _DIRECTORY, dir_fd=self._handles[-1])
+            return os.open(part, DIRECTORY, dir_fd=self._handles[-1])
         except FileNotFoundError:
             if not self._make:
                 raise
         with contextlib.suppress(FileExistsError):
             os.mkdir(part, 0o755, dir_fd=self._handles[-1])
-        return os.open(part, _DIRECTORY, dir_fd=self._handles[-1])
+        return os.open(part, DIRECTORY, dir_fd=self._handles[-1])
 
 
 def problem(error: OSError, path: str) -> Refusal:
-    """The Refusal that stands for an OSError."""
+    """The Refusal for an OSError about this path."""
     kinds = {
         errno.ENOENT: ("not_found", "does not exist"),
         errno.EISDIR: ("is_directory", "is a directory"),
@@ -146,7 +141,7 @@ def problem(error: OSError, path: str) -> Refusal:
 
 
 def require_regular(handle: int, path: str) -> os.stat_result:
-    """The stat of an open file. Raises Refusal unless it is a regular file."""
+    """Return the stat of an open file. Raises Refusal unless it is a regular file."""
     found = os.fstat(handle)
     if stat.S_ISDIR(found.st_mode):
         raise Refusal("is_directory", f"{path}: is a directory")

@@ -12,8 +12,20 @@ import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from .confined_paths import Root, problem, require_regular
-from .wire import CHUNK, Reader, Refusal, Writer, read_chunks, read_json, write_end, write_frame, write_json
+from .confined_paths import DIRECTORY, READ, Root, problem, require_regular
+from .wire import (
+    CHUNK,
+    END,
+    Reader,
+    Refusal,
+    file_chunks,
+    frame,
+    json_frame,
+    read_chunks,
+    read_json,
+)
+
+_MISSING = ("not_found", "not_directory")
 
 
 def describe(path: str, parent: int, name: str) -> dict[str, Any]:
@@ -37,31 +49,18 @@ def describe(path: str, parent: int, name: str) -> dict[str, Any]:
 
 def stat_path(root: Root, path: str) -> dict[str, Any] | None:
     try:
-        parent, name = root.open_parent(path)
+        with root.parent(path) as (parent, name):
+            return describe(path, parent, name)
     except Refusal as refusal:
-        if refusal.kind in ("not_found", "not_directory"):
+        if refusal.kind in _MISSING:
             return None
         raise
-    try:
-        return describe(path, parent, name)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise problem(error, path) from None
-    finally:
-        os.close(parent)
 
 
-def read(root: Root, path: str, offset: int, limit: int | None, anywhere: bool) -> Iterator[bytes]:
+def read(root: Root, path: str, offset: int, limit: int, anywhere: bool) -> Iterator[bytes]:
     with _regular(_open_anywhere(root, path) if anywhere else root.open(path, os.O_RDONLY), path) as file:
         file.seek(offset)
-        left = limit if limit is not None else 1 << 62
-        while left > 0:
-            chunk = file.read(min(CHUNK, left))
-            if not chunk:
-                return
-            left -= len(chunk)
-            yield chunk
+        yield from file_chunks(file, limit)
 
 
 def _open_anywhere(root: Root, path: str) -> int:
@@ -95,16 +94,9 @@ def _regular(handle: int, path: str) -> BinaryIO:
 
 
 def write(root: Root, path: str, body: Iterator[bytes], mode: int | None) -> None:
-    """Replace the file atomically: write a new file beside it, then rename it."""
-    parent, name = root.open_parent(path, make=True)
-    try:
-        if mode is None:
-            mode = _mode_of(parent, name, path)
-        _replace(parent, name, body, mode)
-    except OSError as error:
-        raise problem(error, path) from None
-    finally:
-        os.close(parent)
+    """Replace the file atomically: write a new file beside it, then rename it. Keeps the mode when `mode` is None."""
+    with root.parent(path, make=True) as (parent, name):
+        _replace(parent, name, body, _mode_of(parent, name, path) if mode is None else mode)
 
 
 def _mode_of(parent: int, name: str, path: str) -> int:
@@ -125,8 +117,7 @@ def _replace(parent: int, name: str, body: Iterator[bytes], mode: int) -> None:
     handle = os.open(new, flags, 0o600, dir_fd=parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            for chunk in body:
-                file.write(chunk)
+            file.writelines(body)
             os.fchmod(file.fileno(), mode)
         os.rename(new, name, src_dir_fd=parent, dst_dir_fd=parent)
     except BaseException:
@@ -135,44 +126,19 @@ def _replace(parent: int, name: str, body: Iterator[bytes], mode: int) -> None:
         raise
 
 
-def make_dirs(root: Root, path: str) -> None:
-    parent, name = root.open_parent(path, make=True)
-    try:
-        if name != ".":
-            os.mkdir(name, 0o755, dir_fd=parent)
-    except FileExistsError:
-        if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-            raise Refusal("exists", f"{path}: exists and is not a directory") from None
-    except OSError as error:
-        raise problem(error, path) from None
-    finally:
-        os.close(parent)
-
-
 def remove(root: Root, path: str) -> None:
+    """Remove a file, a symlink or a directory with its content. Does nothing when it does not exist."""
     if not root.relative(path):
         raise Refusal("denied", "the workspace itself cannot be removed")
     try:
-        parent, name = root.open_parent(path, follow=False)
+        with root.parent(path, follow=False) as (parent, name):
+            if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                shutil.rmtree(name, dir_fd=parent)  # relative to a handle: it does not follow symlinks
+            else:
+                os.unlink(name, dir_fd=parent)
     except Refusal as refusal:
-        if refusal.kind in ("not_found", "not_directory"):
-            return
-        raise
-    try:
-        _remove(parent, name)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise problem(error, path) from None
-    finally:
-        os.close(parent)
-
-
-def _remove(parent: int, name: str) -> None:
-    if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-        shutil.rmtree(name, dir_fd=parent)  # relative to a handle: it does not follow symlinks
-    else:
-        os.unlink(name, dir_fd=parent)
+        if refusal.kind not in _MISSING:
+            raise
 
 
 def walk(root: Root, path: str, exclude: list[str]) -> Iterator[tuple[dict[str, Any], int, str]]:
@@ -196,8 +162,8 @@ def _walk(handle: int, prefix: str, exclude: list[str]) -> Iterator[tuple[dict[s
         if entry["kind"] != "directory":
             continue
         try:
-            below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=handle)
-        except OSError:  # gone, swapped or unreadable since: what cannot be opened is not listed
+            below = os.open(name, DIRECTORY, dir_fd=handle)
+        except OSError:  # removed, swapped or unreadable since it was described
             continue
         try:
             yield from _walk(below, prefix + name + "/", exclude)
@@ -222,10 +188,9 @@ def list_tree(
 
 
 def _open_own(parent: int, name: str) -> int:
-    """Open a file for reading, even when its owner has no read permission: grants it for the moment of the open."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    """Open a file for reading. Grants its owner read permission for the moment of the open when it is missing."""
     try:
-        return os.open(name, flags, dir_fd=parent)
+        return os.open(name, READ, dir_fd=parent)
     except PermissionError:
         place = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
@@ -235,7 +200,7 @@ def _open_own(parent: int, name: str) -> int:
         itself, mode = f"/proc/self/fd/{place}", stat.S_IMODE(found.st_mode)
         os.chmod(itself, mode | stat.S_IRUSR)
         try:
-            return os.open(name, flags, dir_fd=parent)
+            return os.open(name, READ, dir_fd=parent)
         finally:
             os.chmod(itself, mode)
     finally:
@@ -243,45 +208,35 @@ def _open_own(parent: int, name: str) -> int:
 
 
 def _digest(parent: int, name: str) -> tuple[str, int]:
-    handle = _open_own(parent, name)
-    with _regular(handle, name) as file:
-        sha, size = hashlib.sha256(), 0
-        while True:
-            chunk = file.read(CHUNK)
-            if not chunk:
-                return sha.hexdigest(), size
+    """Returns the hex SHA-256 and the size in bytes."""
+    with _regular(_open_own(parent, name), name) as file:
+        sha = hashlib.sha256()
+        for chunk in iter(lambda: file.read(CHUNK), b""):
             sha.update(chunk)
-            size += len(chunk)
+        return sha.hexdigest(), file.tell()
 
 
-def export(root: Root, paths: list[str], out: Writer, limit: int) -> None:
-    """Write each existing regular file as an entry, its chunks and an end. An empty entry ends the stream."""
+def export(root: Root, paths: list[str], limit: int) -> Iterator[bytes]:
+    """Yields frames: for each existing regular file an entry, its chunks and an end. An empty entry ends the stream.
+
+    Leaves out a file larger than `limit` bytes.
+    """
     for path in paths:
         try:
-            parent, name = root.open_parent(path, follow=False)
-            try:
+            with root.parent(path, follow=False) as (parent, name):
                 file = _regular(_open_own(parent, name), path)
-            finally:
-                os.close(parent)
-        except (OSError, Refusal):
+        except Refusal:
             continue
         with file:
             found = os.fstat(file.fileno())
             if found.st_size > limit:
                 continue
-            write_json(
-                out,
-                {"path": path, "kind": "file", "mode": stat.S_IMODE(found.st_mode), "size": found.st_size},
-            )
-            left = limit
-            while left > 0:
-                chunk = file.read(min(CHUNK, left))
-                if not chunk:
-                    break
-                left -= len(chunk)
-                write_frame(out, chunk)
-            write_end(out)
-    write_json(out, {})
+            mode = stat.S_IMODE(found.st_mode)
+            yield json_frame({"path": path, "kind": "file", "mode": mode, "size": found.st_size})
+            for chunk in file_chunks(file, limit):
+                yield frame(chunk)
+            yield END
+    yield json_frame({})
 
 
 def import_(root: Root, body: Reader) -> int:
@@ -290,65 +245,35 @@ def import_(root: Root, body: Reader) -> int:
     Never follows a symlink. Directory modes are set last, so that a read-only directory can be filled.
     """
     count, modes = 0, []
-    while True:
-        entry = read_json(body)
-        if not entry:
-            break
+    for entry in iter(lambda: read_json(body), {}):
         _import_one(root, entry, read_chunks(body))
         if entry["kind"] == "directory":
             modes.append((entry["path"], entry["mode"]))
         count += 1
-    for path, mode in reversed(modes):  # last, so that a read-only directory can be filled first
-        parent, name = root.open_parent(path, follow=False)
-        try:
-            handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    for path, mode in reversed(modes):
+        with root.parent(path, follow=False) as (parent, name):
+            handle = os.open(name, DIRECTORY, dir_fd=parent)
             os.fchmod(handle, mode & 0o777)
             os.close(handle)
-        except OSError as error:
-            raise problem(error, path) from None
-        finally:
-            os.close(parent)
     return count
 
 
 def _import_one(root: Root, entry: dict[str, Any], chunks: Iterator[bytes]) -> None:
     path, kind = entry["path"], entry["kind"]
-    parts = root.relative(path)
-    if not parts or ".." in parts or path.startswith("/"):
+    if ".." in path.split("/") or path.startswith("/") or not root.relative(path):
         raise Refusal("outside", f"{path[:200]!r} is not a path of a tree")
-    parent = _plain_parent(root, parts)
-    try:
+    with root.parent(path, follow=False) as (parent, name):
+        if kind == "file":
+            _replace(parent, name, chunks, entry["mode"] & 0o777)
+            return
+        for _ in chunks:  # a directory and a symlink have an empty body
+            pass
         if kind == "directory":
             with contextlib.suppress(FileExistsError):
-                os.mkdir(parts[-1], 0o700, dir_fd=parent)
-            for _ in chunks:
-                pass
-        elif kind == "file":
-            _replace(parent, parts[-1], chunks, entry["mode"] & 0o777)
+                os.mkdir(name, 0o700, dir_fd=parent)
         elif kind == "symlink":
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(parts[-1], dir_fd=parent)
-            os.symlink(entry["target"], parts[-1], dir_fd=parent)
-            for _ in chunks:
-                pass
+                os.unlink(name, dir_fd=parent)
+            os.symlink(entry["target"], name, dir_fd=parent)
         else:
             raise Refusal("invalid", f"an entry of kind {kind!r}")
-    except OSError as error:
-        raise problem(error, path) from None
-    finally:
-        os.close(parent)
-
-
-def _plain_parent(root: Root, parts: list[str]) -> int:
-    """Open the directory above. Raises Refusal when a part of the way is a symlink or missing."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    handle = os.open(root.path, flags)
-    try:
-        for part in parts[:-1]:
-            below = os.open(part, flags, dir_fd=handle)
-            os.close(handle)
-            handle = below
-    except OSError as error:
-        os.close(handle)
-        raise problem(error, "/".join(parts)) from None
-    return handle

@@ -2,8 +2,8 @@
 
 A call that has a record is never run again. So commands must not reach the journal, or its loss must be detected. In a
 local sandbox it is a file without a name, in the memory of process 1. At E2B it is a file in the home. Its first line
-names the sandbox's generation and the file's inode, so a journal that was removed, emptied or put back from a copy is
-recognised, and the sandbox counts as lost.
+names the sandbox's generation and the file's inode. So the agent detects a journal that a command removed, emptied or
+replaced by a copy, and the sandbox counts as lost.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import signal
@@ -23,6 +24,8 @@ from .wire import Refusal
 
 #: Bytes that a journal on a disk reserves, so that a full disk does not keep a call from being recorded.
 _ROOM = 128 * 1024
+#: Bytes read at once.
+_CHUNK = 16 * 1024
 #: The byte that is locked while a record is added. Each call has a byte of its own, far beyond it.
 _APPEND_LOCK = 0
 # Locks of open file descriptions (Linux 3.15): a forked child shares its parent's, another open does not.
@@ -41,8 +44,10 @@ class Journal:
 
     def create(self, generation: str) -> None:
         """Write the first line unless there is one."""
-        with self._appending(make=True) as handle:
-            if self._generation(handle) is None:
+        with self._open(make=True) as file:
+            handle = file.fileno()
+            _lock(handle, fcntl.F_WRLCK, _APPEND_LOCK)
+            if _generation(handle) is None:
                 head = {"generation": generation, "inode": os.fstat(handle).st_ino}
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, (json.dumps(head) + "\n").encode("ascii").ljust(self._room, b"\0"), 0)
@@ -50,8 +55,8 @@ class Journal:
     def generation(self) -> str | None:
         """The generation in the first line. Returns None when the journal is missing, cut, or a copy."""
         try:
-            with self._open() as handle:
-                return self._generation(handle)
+            with self._open() as file:
+                return _generation(file.fileno())
         except OSError:
             return None
 
@@ -63,117 +68,114 @@ class Journal:
     def add(self, call_id: str, kind: str, value: Any) -> None:
         """Add a record. Raises OSError when the disk is full."""
         line = f"\n{call_id} {kind} {json.dumps(value)}\n".encode("ascii")
-        with self._appending() as handle:
-            end = len(_content(handle))
-            if os.pwrite(handle, line, end) != len(line):
+        with self._open() as file:
+            _lock(file.fileno(), fcntl.F_WRLCK, _APPEND_LOCK)
+            if os.pwrite(file.fileno(), line, _end(file.fileno())) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def find(self, call_id: str, kind: str) -> Any:
         """The value of the call's first whole record of this kind. Returns None when there is none."""
         prefix = f"\n{call_id} {kind} ".encode("ascii")
-        with self._open() as handle:
-            content = _content(handle)
-        start = content.find(prefix)
-        while start >= 0:
-            end = content.find(b"\n", start + 1)
-            with contextlib.suppress(ValueError):  # its writer was killed half-way
-                return json.loads(content[start + len(prefix) : end if end >= 0 else None])
-            start = content.find(prefix, start + 1)
+        with self._open() as file:
+            at = _search(file.fileno(), prefix, 0)
+            while at >= 0:
+                with contextlib.suppress(ValueError):  # its writer was killed half-way
+                    return json.loads(_line(file.fileno(), at + len(prefix)))
+                at = _search(file.fileno(), prefix, at + 1)
         return None
 
-    def lock(self, call_id: str, *, wait: bool) -> int | None:
-        """Take the call's lock. Returns a file descriptor that holds it.
+    @contextlib.contextmanager
+    def lock(self, call_id: str, *, wait: bool) -> Iterator[int | None]:
+        """Take the call's lock. Yields a file descriptor that holds it.
 
-        The kernel frees the lock when the last process that holds the descriptor closes it or dies. Returns None when
+        The kernel frees the lock when the last process that holds the descriptor closes it or dies. Yields None when
         another process holds the lock and `wait` is false.
         """
-        handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            _lock(handle, fcntl.F_WRLCK, _byte(call_id), wait=wait)
-        except BlockingIOError:
-            os.close(handle)
-            return None
-        except BaseException:
-            os.close(handle)
-            raise
-        return handle
+        with self._open() as file:
+            held: int | None = file.fileno()
+            try:
+                _lock(file.fileno(), fcntl.F_WRLCK, _byte(call_id), None if wait else 0)
+            except BlockingIOError:
+                held = None
+            yield held
 
     def wait_unlocked(self, call_id: str, wait_s: float) -> bool:
         """Wait until nobody holds the call's lock. Returns False when somebody still does after `wait_s` seconds."""
-        with self._open() as handle:
-            return _shared(handle, _byte(call_id), wait_s)
+        with self._open() as file:
+            try:
+                _lock(file.fileno(), fcntl.F_RDLCK, _byte(call_id), wait_s)
+            except (BlockingIOError, TimeoutError):
+                return False
+        return True
 
-    def _generation(self, handle: int) -> str | None:
-        try:
-            head = json.loads(_content(handle).split(b"\n")[0])
-            own = head["inode"] == os.fstat(handle).st_ino
-            return str(head["generation"]) if own else None
-        except (ValueError, KeyError, TypeError):
-            return None
-
-    @contextlib.contextmanager
-    def _open(self, make: bool = False) -> Iterator[int]:
+    def _open(self, make: bool = False) -> io.FileIO:
         handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o600)
-        try:
-            yield handle
-        finally:
-            os.close(handle)
-
-    @contextlib.contextmanager
-    def _appending(self, make: bool = False) -> Iterator[int]:
-        with self._open(make) as handle:
-            _lock(handle, fcntl.F_WRLCK, _APPEND_LOCK, wait=True)
-            yield handle
+        return io.FileIO(handle, "r+")
 
 
-def _content(handle: int) -> bytes:
-    """All records of the file, without the zero bytes that reserve room behind them."""
-    parts: list[bytes] = []
-    offset = 0
+def _generation(handle: int) -> str | None:
+    try:
+        head = json.loads(os.pread(handle, 4096, 0).split(b"\n")[0])
+        return str(head["generation"]) if head["inode"] == os.fstat(handle).st_ino else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _end(handle: int) -> int:
+    """The offset behind the last record: zero bytes that `create` reserved may follow it."""
+    end = os.fstat(handle).st_size
+    while end > 0:
+        start = max(0, end - _CHUNK)
+        used = os.pread(handle, end - start, start).rstrip(b"\0")
+        if used:
+            return start + len(used)
+        end = start
+    return 0
+
+
+def _search(handle: int, wanted: bytes, start: int) -> int:
+    """The offset of these bytes at or behind `start`, or -1. Keeps one chunk in memory, however long the file is."""
     while True:
-        part = os.pread(handle, 1 << 20, offset)
-        if not part:
-            return b"".join(parts).rstrip(b"\0")
-        parts.append(part)
-        offset += len(part)
+        chunk = os.pread(handle, _CHUNK, start)
+        at = chunk.find(wanted)
+        if at >= 0:
+            return start + at
+        if len(chunk) < _CHUNK:
+            return -1
+        start += _CHUNK - len(wanted)
+
+
+def _line(handle: int, start: int) -> bytes:
+    line, chunk = b"", b"-"
+    while chunk and b"\n" not in line:
+        chunk = os.pread(handle, _CHUNK, start + len(line))
+        line += chunk
+    return line.split(b"\n")[0].rstrip(b"\0")
 
 
 def _byte(call_id: str) -> int:
-    return 1 + int.from_bytes(hashlib.sha256(call_id.encode("ascii")).digest()[:7], "big")
+    return 1 + int.from_bytes(hashlib.blake2b(call_id.encode("ascii"), digest_size=7).digest(), "big")
 
 
-def _lock(handle: int, kind: int, byte: int, *, wait: bool) -> None:
-    """Raises BlockingIOError when `wait` is false and another open of the file holds the byte."""
+def _lock(handle: int, kind: int, byte: int, wait_s: float | None = None) -> None:
+    """Lock one byte. With `wait_s` None, waits as long as it takes.
+
+    Raises BlockingIOError when another open of the file holds the byte and `wait_s` is 0, and TimeoutError when it
+    holds the byte for `wait_s` seconds.
+    """
     request = struct.pack("hhqqi4x", kind, os.SEEK_SET, byte, 1, 0)
-    fcntl.fcntl(handle, _SETLKW if wait else _SETLK, request)
-
-
-def _shared(handle: int, byte: int, wait_s: float) -> bool:
-    """Take a shared lock. Returns False when the byte is still locked after `wait_s` seconds."""
-    if wait_s <= 0:
-        try:
-            _lock(handle, fcntl.F_RDLCK, byte, wait=False)
-        except BlockingIOError:
-            return False
-        return True
-
-    class _Over(Exception):
-        pass
-
-    def over(*_: Any) -> None:
-        raise _Over
-
-    before = signal.signal(signal.SIGALRM, over)
+    if wait_s is None or wait_s <= 0:
+        fcntl.fcntl(handle, _SETLKW if wait_s is None else _SETLK, request)
+        return
+    signal.signal(signal.SIGALRM, _expire)
+    # Repeated: an alarm that comes between two system calls must not be the only one.
+    signal.setitimer(signal.ITIMER_REAL, wait_s, 0.05)
     try:
-        # Repeated: an alarm that falls between two system calls must not be the only one.
-        signal.setitimer(signal.ITIMER_REAL, wait_s, 0.05)
-        _lock(handle, fcntl.F_RDLCK, byte, wait=True)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    except _Over:
-        return False
-    else:
-        return True
+        fcntl.fcntl(handle, _SETLKW, request)
     finally:
-        with contextlib.suppress(_Over):
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _expire(*_: Any) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    raise TimeoutError

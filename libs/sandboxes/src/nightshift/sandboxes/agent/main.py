@@ -16,14 +16,16 @@ import stat
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, BinaryIO
 
 from . import files, search
 from .calls import Calls
+from .command_supervisor import close_others
 from .confined_paths import Root
 from .journal import Journal
-from .wire import Reader, Refusal, Writer, read_chunks, read_json, write_end, write_frame, write_json
+from .wire import END, Reader, Refusal, Writer, frame, json_frame, read_chunks, read_json
 
 #: An answer up to this many bytes is printed; a longer one is left in a file.
 INLINE = 192 * 1024
@@ -40,92 +42,88 @@ class Agent:
         self._root = Root(os.path.join(home, "workspace"))
         self._state = (state, os.path.join(state, "calls"), os.path.join(state, "io"))
         self._journal = journal or Journal(os.path.join(state, "journal"))
-        self._calls = Calls(self._state[1], self._journal)
+        self._calls = calls = Calls(self._state[1], self._journal)
+        self._body: Reader = io.BytesIO()
+        root = self._root
+        # The parameters of an operation are the other fields of the request. It returns the header of the answer, None
+        # for an empty one, or an iterator over the frames that follow an empty one.
+        self._operations: dict[str, Callable[..., Any]] = {
+            "hello": lambda: {"generation": self._journal.generation()},
+            "start": calls.start,
+            "wait": calls.wait,
+            "stop": calls.stop,
+            "note": calls.note,
+            "output": lambda **ask: _framed(calls.output(**ask)),
+            "pause": lambda: _signal_all(signal.SIGSTOP),
+            "resume": lambda: _signal_all(signal.SIGCONT),
+            "read": lambda **ask: _framed(files.read(root, **ask)),
+            "write": self._write,
+            "stat": lambda path: {"entry": files.stat_path(root, path)},
+            "remove": partial(files.remove, root),
+            "list": lambda **ask: _framed(
+                json.dumps(entry).encode() for entry in files.list_tree(root, **ask)
+            ),
+            "glob": partial(search.find, root),
+            "grep": lambda **ask: search.grep(root, ask),
+            "export": partial(files.export, root),
+            "import": lambda: {"count": files.import_(root, self._body)},
+        }
 
-    def _prepare(self) -> None:
-        """Make the directories that a command may have removed, closed, or put something else in place of."""
-        with contextlib.suppress(OSError):
-            os.makedirs(self._root.path, exist_ok=True)
+    def prepare(self) -> None:
+        """Make the state directories again where a command has removed, replaced or locked them."""
         with contextlib.suppress(OSError):
             for path in self._state:
                 _make_own(path)
 
     def answer(self, request: dict[str, Any], body: Reader, out: Writer) -> None:
         """Do one request and write its whole answer."""
-        self._prepare()
         try:
-            self._journal.require(request.get("generation") if request["op"] != "hello" else None)
-            self._dispatch(request, body, out)
+            op, generation = request.pop("op"), request.pop("generation", None)
+            if not os.path.isdir(self._root.path):
+                with contextlib.suppress(OSError):
+                    os.makedirs(self._root.path)
+            if op == "start":
+                self.prepare()
+            if op == "hello" and generation is not None:
+                self._journal.create(generation)
+            self._journal.require(generation)
+            self._body = body
+            answer = self._operations[op](**request) or {}
+            if isinstance(answer, dict):
+                out.write(json_frame(answer))
+            else:
+                first = next(answer)  # computed before the header, so that a Refusal is still an answer
+                out.write(json_frame({}) + first)
+                for following in answer:
+                    out.write(following)
         except Refusal as refusal:
-            write_json(out, {"error": refusal.kind, "message": str(refusal)})
+            out.write(json_frame({"error": refusal.kind, "message": str(refusal)}))
         except OSError as error:
-            write_json(out, {"error": "denied", "message": str(error)})
+            out.write(json_frame({"error": "denied", "message": str(error)}))
         except (KeyError, TypeError, ValueError, EOFError, RecursionError):
-            write_json(out, {"error": "bad_request", "message": traceback.format_exc(limit=-1)})
+            out.write(json_frame({"error": "bad_request", "message": traceback.format_exc(limit=-1)}))
         out.flush()
 
-    def _dispatch(self, ask: dict[str, Any], body: Reader, out: Writer) -> None:
-        op = ask["op"]
-        if op in ("start", "wait", "stop", "output", "note"):
-            self._call(op, ask, out)
-        elif op in ("pause", "resume"):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(-1, signal.SIGSTOP if op == "pause" else signal.SIGCONT)
-            write_json(out, {})
-        elif op == "hello":
-            if ask.get("generation") is not None:
-                self._journal.create(ask["generation"])
-            write_json(out, {"generation": self._journal.generation()})
-        else:
-            self._file(op, ask, body, out)
+    def _write(self, path: str, mode: int | None, once: str | None) -> None:
+        with self._calls.once(once) as first:
+            if first:
+                files.write(self._root, path, read_chunks(self._body), mode)
 
-    def _call(self, op: str, ask: dict[str, Any], out: Writer) -> None:
-        if op == "output":
-            _stream(out, self._calls.output(ask["call_id"], ask["stream"], ask["offset"], ask["limit"]))
-        elif op == "start":
-            write_json(out, self._calls.start(ask))
-        elif op == "note":
-            write_json(out, {"text": self._calls.note(ask["call_id"], ask["text"])})
-        elif op == "wait":
-            write_json(out, self._calls.wait(ask["call_id"], ask["wait_s"]))
-        else:
-            write_json(out, self._calls.stop(ask["call_id"]))
 
-    def _file(self, op: str, ask: dict[str, Any], body: Reader, out: Writer) -> None:
-        root = self._root
-        if op == "read":
-            _stream(out, files.read(root, ask["path"], ask["offset"], ask["limit"], ask["anywhere"]))
-        elif op == "write":
-            with self._calls.once(ask["once"]) as first:
-                if first:
-                    files.write(root, ask["path"], read_chunks(body), ask["mode"])
-            write_json(out, {})
-        elif op == "make_dirs":
-            files.make_dirs(root, ask["path"])
-            write_json(out, {})
-        elif op == "stat":
-            write_json(out, {"entry": files.stat_path(root, ask["path"])})
-        elif op == "remove":
-            files.remove(root, ask["path"])
-            write_json(out, {})
-        elif op == "list":
-            listed = files.list_tree(root, ask["path"], ask["digests"], ask["exclude"], ask["limit"])
-            _stream(out, (json.dumps(entry).encode("ascii") for entry in listed))
-        elif op == "glob":
-            write_json(out, search.find(root, ask["path"], ask["pattern"], ask["limit"], ask["seconds"]))
-        elif op == "grep":
-            write_json(out, search.grep(root, ask["path"], ask))
-        elif op == "export":
-            write_json(out, {})
-            files.export(root, ask["paths"], out, ask["limit"])
-        elif op == "import":
-            write_json(out, {"count": files.import_(root, body)})
-        else:
-            raise Refusal("bad_request", f"no operation {op!r}")
+def _framed(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield frame(chunk)
+    yield END
+
+
+def _signal_all(number: int) -> None:
+    """Send the signal to every process in the sandbox but process 1 and this one."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, number)
 
 
 def _make_own(path: str) -> None:
-    """Make the directory, replace what stands in its place, and give its owner access."""
+    """Make the directory and give its owner access. Removes another kind of file at this path first."""
     if os.path.lexists(path) and not stat.S_ISDIR(os.lstat(path).st_mode):
         os.unlink(path)
     with contextlib.suppress(FileExistsError):
@@ -133,24 +131,9 @@ def _make_own(path: str) -> None:
     os.chmod(path, 0o700)
 
 
-def _stream(out: Writer, chunks: Iterator[bytes]) -> None:
-    """Write a header and a body. Fetches the first chunk before the header, so that a Refusal is still an answer."""
-    first = next(chunks, None)
-    write_json(out, {})
-    if first is not None:
-        write_frame(out, first)
-        for chunk in chunks:
-            write_frame(out, chunk)
-    write_end(out)
-
-
 def serve(home: str, listener: socket.socket, limits: dict[str, int]) -> None:
     """Run as process 1 of a local sandbox: fork a child for each connection, and reap every orphan."""
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir("/proc/self/fd"):
-            if int(name) > 2 and int(name) != listener.fileno():
-                with contextlib.suppress(OSError):
-                    os.close(int(name))
+    close_others(listener.fileno())
     for name, value in limits.items():
         resource.setrlimit(getattr(resource, name), (value, value))
     os.umask(0o022)
@@ -168,22 +151,13 @@ def serve(home: str, listener: socket.socket, limits: dict[str, int]) -> None:
                 listener.close()
                 _serve_one(agent, connection)
             crowded_since = None
-        except OSError:  # no room for another process: the asker sees the cut, tries again
+        except OSError:  # no room for another process: the client sees a closed connection and tries again
             now = time.monotonic()
             crowded_since = crowded_since or now
             if now - crowded_since >= _CROWDED_S:
-                _make_room()
+                _signal_all(signal.SIGKILL)  # as for a fork bomb that a command left; its calls count as died
         finally:
             connection.close()
-
-
-def _make_room() -> None:
-    """Kill every other process, so that a fork bomb left by a command does not block the build for ever.
-
-    The calls that ran count as died.
-    """
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(-1, signal.SIGKILL)
 
 
 def _serve_one(agent: Agent, connection: socket.socket) -> None:
@@ -195,18 +169,14 @@ def _serve_one(agent: Agent, connection: socket.socket) -> None:
             _copy_to_port(connection, int(request["port"]))
         else:
             agent.answer(request, stream, stream)
-            _hear_out(connection)
+            # Wait until the client closes: closing with unread data in the socket would discard the answer.
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):
+                pass
     except (OSError, EOFError, ValueError):
         pass
     finally:
         os._exit(0)
-
-
-def _hear_out(connection: socket.socket) -> None:
-    """Wait until the other side closes. Closing with unread data in the socket would discard the answer."""
-    connection.shutdown(socket.SHUT_WR)
-    while connection.recv(65536):
-        pass
 
 
 def _copy_to_port(connection: socket.socket, port: int) -> None:
@@ -230,25 +200,25 @@ def _copy_to_port(connection: socket.socket, port: int) -> None:
                     other[source].shutdown(socket.SHUT_WR)
 
 
-def once(home: str, request: str, body_path: str | None, answer_path: str) -> None:
-    """Answer one request for a driver that can only run commands. Prints the answer in base64, or the file it is in."""
-    agent = Agent(home, os.path.join(home, ".nightshift"))
+def once(home: str, request: str, answer_path: str, body_path: str | None = None) -> None:
+    """Answer one request for a driver that can only run commands.
+
+    Prints the answer in base64, or the path of a file with the answer when it is longer than INLINE bytes. `request` is
+    base64, or `@FILE` when it is too long for a command line.
+    """
+    if request.startswith("@"):
+        with open(request[1:], "rb") as file:
+            asked = file.read()
+        os.unlink(request[1:])
+    else:
+        asked = base64.b64decode(request)
     with contextlib.ExitStack() as stack:
         body: Reader = stack.enter_context(open(body_path, "rb")) if body_path else io.BytesIO()
         out = _Spill(answer_path)
-        agent.answer(_request(request), body, out)
-        sys.stdout.write(out.finish())
-
-
-def _request(text: str) -> dict[str, Any]:
-    """Decode a request given as base64, or as `@FILE` when it is too long for a command line."""
-    if text.startswith("@"):
-        with open(text[1:], "rb") as file:
-            value: dict[str, Any] = json.load(file)
-        os.unlink(text[1:])
-    else:
-        value = json.loads(base64.b64decode(text))
-    return value
+        agent = Agent(home, os.path.join(home, ".nightshift"))
+        agent.prepare()
+        agent.answer(json.loads(asked), body, out)
+        sys.stdout.write(json.dumps(out.finish()))
 
 
 class _Spill:
@@ -256,26 +226,23 @@ class _Spill:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._memory = b""
+        self._memory = io.BytesIO()
         self._file: BinaryIO | None = None
 
     def flush(self) -> None:
         pass
 
     def write(self, data: bytes) -> None:
-        if self._file is None and len(self._memory) + len(data) > INLINE:
+        if self._file is None and self._memory.tell() + len(data) > INLINE:
             self._file = open(self._path, "wb")  # noqa: SIM115 - closed in finish()
-            self._file.write(self._memory)
-        if self._file is not None:
-            self._file.write(data)
-        else:
-            self._memory += data
+            self._file.write(self._memory.getvalue())
+        (self._file or self._memory).write(data)
 
-    def finish(self) -> str:
+    def finish(self) -> dict[str, str]:
         if self._file is None:
-            return json.dumps({"inline": base64.b64encode(self._memory).decode("ascii")})
+            return {"inline": base64.b64encode(self._memory.getvalue()).decode("ascii")}
         self._file.close()
-        return json.dumps({"file": self._path})
+        return {"file": self._path}
 
 
 def main(argv: list[str]) -> None:
@@ -283,4 +250,4 @@ def main(argv: list[str]) -> None:
     if argv[0] == "serve":
         serve(argv[1], socket.socket(fileno=int(argv[2])), json.loads(argv[3]))
     else:
-        once(argv[1], argv[2], argv[4] if len(argv) > 4 else None, argv[3])
+        once(*argv[1:])

@@ -161,19 +161,19 @@ def _joined(path: str, found: str) -> str:
     return found if base in (".", "") else f"{base}/{found}"
 
 
-def grep(root: Root, path: str, ask: dict[str, Any]) -> dict[str, Any]:
+def grep(root: Root, ask: dict[str, Any]) -> dict[str, Any]:
     """Find lines that match. SIGALRM ends the process after `seconds`.
 
     Answers rows {path, line, text, context}, {path, count} or {path}, by the mode of the query.
     """
     _end_after(ask["seconds"])
-    query = Query(ask)
+    path, query = ask["path"], Query(ask)
     rows: list[dict[str, Any]] = []
     if root.relative(path) and not _is_directory(root, path, "."):
         # A file that is named is searched, whatever the globs and the ignore rules say.
         query.search(root.open(path, os.O_RDONLY), path, rows)
         return {"rows": rows, "more": query.more, "notes": query.notes()}
-    path, wanted, unwanted, patterns = _file_globs(root, path, ask["glob"])
+    path, wanted, unwanted, patterns = _file_globs(root, path, ask["globs"])
     tree = Tree(root, path, patterns)
     for entry, parent, name in tree.walk():
         one = entry["path"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 CHUNK = 256 * 1024
-_LENGTH = struct.Struct(">I")
+LENGTH = struct.Struct(">I")
 
 
 class Reader(Protocol):
@@ -22,14 +22,25 @@ class Writer(Protocol):
 
 
 class Refusal(Exception):
-    """An error answer. `kind` is a file problem of the port, `lost` or `bad_request`."""
+    """An error answer. `kind` is one of the port's `FileProblem` values, `lost` or `bad_request`."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
 
 
-def read_exactly(stream: Reader, size: int) -> bytes:
+def frame(data: bytes) -> bytes:
+    return LENGTH.pack(len(data)) + data
+
+
+def json_frame(value: Any) -> bytes:
+    return frame(json.dumps(value, separators=(",", ":")).encode("ascii"))
+
+
+END = frame(b"")
+
+
+def _read_exactly(stream: Reader, size: int) -> bytes:
     data = b""
     while len(data) < size:
         piece = stream.read(size - len(data))
@@ -39,33 +50,28 @@ def read_exactly(stream: Reader, size: int) -> bytes:
     return data
 
 
-def read_frame(stream: Reader) -> bytes:
-    (size,) = _LENGTH.unpack(read_exactly(stream, _LENGTH.size))
-    return read_exactly(stream, size)
+def _read_frame(stream: Reader) -> bytes:
+    (size,) = LENGTH.unpack(_read_exactly(stream, LENGTH.size))
+    return _read_exactly(stream, size)
 
 
 def read_json(stream: Reader) -> dict[str, Any]:
-    value = json.loads(read_frame(stream))
+    value = json.loads(_read_frame(stream))
     if not isinstance(value, dict):
         raise ValueError("a header is an object")  # noqa: TRY004 - it is malformed data
     return value
 
 
-def write_frame(stream: Writer, data: bytes) -> None:
-    stream.write(_LENGTH.pack(len(data)) + data)
-
-
-def write_json(stream: Writer, value: Any) -> None:
-    write_frame(stream, json.dumps(value, separators=(",", ":")).encode("ascii"))
-
-
-def write_end(stream: Writer) -> None:
-    stream.write(_LENGTH.pack(0))
-
-
 def read_chunks(stream: Reader) -> Iterator[bytes]:
-    while True:
-        chunk = read_frame(stream)
+    """Yields the chunks of a body up to its end."""
+    return iter(lambda: _read_frame(stream), b"")
+
+
+def file_chunks(file: BinaryIO, limit: int) -> Iterator[bytes]:
+    """Yields at most `limit` bytes of an open file, in chunks."""
+    while limit > 0:
+        chunk = file.read(min(CHUNK, limit))
         if not chunk:
             return
+        limit -= len(chunk)
         yield chunk

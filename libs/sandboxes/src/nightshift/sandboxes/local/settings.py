@@ -41,7 +41,7 @@ class LocalSettings:
     owner: str = "nightshift"
     limits: SandboxLimits = field(default_factory=SandboxLimits)
     toolchains: tuple[Path, ...] = ()
-    bwrap: Path | None = None  # none: the system's, else the one of the wheel
+    bwrap: Path | None = None  # None: the system's, else the one of the wheel
     preview_host: str = "127.0.0.1"
 
 

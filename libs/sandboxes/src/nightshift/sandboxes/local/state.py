@@ -1,14 +1,16 @@
-"""The host's record of a local sandbox: one directory each, from which any gateway finds the sandbox again.
+"""The directory of a local sandbox on the host. Any gateway finds the sandbox again from it.
 
 <state dir>/<sandbox id>/   starting.json its metadata, written before anything runs
                             sandbox.json  the same file, renamed when the sandbox is ready
-                            bwrap.json    what bubblewrap said of its pids
-                            agent.sock    the agent's socket, outside of what the sandbox sees
+                            bwrap.json    the pids, as bubblewrap reports them
+                            agent.sock    the agent's socket, which commands in the sandbox cannot see
                             home/         the sandbox's /home/user
-                            ports/        one file for each preview: where it listens
-                            paused, log
+                            ports/        one file for each preview: its pid and port on the host
+                            paused        exists while the sandbox is paused
+                            log           the standard error of bubblewrap and the agent
 """
 
+import asyncio
 import json
 import os
 import signal
@@ -18,19 +20,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from nightshift.sandboxes.errors import SandboxGone
+from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
+from nightshift.sandboxes.port import SandboxInfo
 
 _STARTING, _READY = "starting.json", "sandbox.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """The metadata that the sandbox was created with, and when."""
-
-    metadata: Mapping[str, str]
-    started_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +47,14 @@ class SandboxDirectory:
         return self.path / "ports"
 
     @property
-    def paused(self) -> bool:
-        return (self.path / "paused").exists()
-
-    def mark_paused(self, paused: bool) -> None:
-        marker = self.path / "paused"
-        if paused:
-            marker.touch()
-        else:
-            marker.unlink(missing_ok=True)
+    def paused(self) -> Path:
+        """The file that exists while the sandbox is paused."""
+        return self.path / "paused"
 
     @property
     def ready(self) -> bool:
         """Whether the sandbox started completely."""
         return (self.path / _READY).exists()
-
-    @property
-    def has_record(self) -> bool:
-        return self.ready or (self.path / _STARTING).exists()
 
     def age_s(self) -> float:
         """Seconds since something in the directory was created or removed; 0 when the directory is gone."""
@@ -85,17 +70,22 @@ class SandboxDirectory:
     def mark_ready(self) -> None:
         (self.path / _STARTING).rename(self.path / _READY)
 
-    def read(self) -> Record:
-        """Raises SandboxGone when there is no record."""
-        for name in (_READY, _STARTING, _READY):  # it may be renamed between the first look and the second
+    def read(self) -> SandboxInfo:
+        """Read the record. Raises SandboxGone when there is none."""
+        for name in (
+            _READY,
+            _STARTING,
+            _READY,
+        ):  # twice, because the file may be renamed after the first attempt
             with suppress(OSError, ValueError):
                 value = json.loads((self.path / name).read_text(encoding="utf-8"))
-                started = (self.path / name).stat().st_mtime
-                return Record(value["metadata"], datetime.fromtimestamp(started, UTC))
+                started = datetime.fromtimestamp((self.path / name).stat().st_mtime, UTC)
+                state: Literal["running", "paused"] = "paused" if self.paused.exists() else "running"
+                return SandboxInfo(self.id, state, value["metadata"], started)
         raise SandboxGone(f"no sandbox {self.id} on this machine")
 
     def pids(self) -> list[int]:
-        """The host pids of the living tree: its process 1 and bubblewrap's monitor."""
+        """The host pids of the processes that run: the sandbox's process 1 and bubblewrap's monitor."""
         found = []
         with suppress(OSError, ValueError):
             for line in (self.path / "bwrap.json").read_text(encoding="utf-8").splitlines():
@@ -108,6 +98,22 @@ class SandboxDirectory:
             return (self.path / "log").read_text(encoding="utf-8", errors="replace")[-2000:]
         return ""
 
+    async def dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to the agent. Raises SandboxGone when it does not listen any more."""
+        try:
+            handle = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise SandboxGone(f"no sandbox {self.id} on this machine") from None
+        try:
+            # Through the handle, because the path of a socket is limited to 107 bytes.
+            return await asyncio.open_unix_connection(f"/proc/self/fd/{handle}/agent.sock")
+        except (ConnectionRefusedError, FileNotFoundError):
+            raise SandboxGone(f"sandbox {self.id} has ended") from None
+        except OSError as error:
+            raise SandboxUnavailable(f"sandbox {self.id}: {error}") from error
+        finally:
+            os.close(handle)
+
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write the file atomically."""
@@ -117,7 +123,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def names(pid: int, token: str) -> bool:
-    """Whether the process lives and its command line contains the token. A process that reuses the pid does not."""
+    """Whether this process runs and has the token in its command line. A later process with the same pid has not."""
     try:
         return token.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -125,6 +131,7 @@ def names(pid: int, token: str) -> bool:
 
 
 def end(pid: int, token: str) -> None:
+    """Kill the process unless another one has its pid by now."""
     if names(pid, token):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from nightshift.sandboxes.port import Entry
 
@@ -25,7 +26,7 @@ class HealPlan:
 
 
 def compare(present: Sequence[Entry], wanted: Sequence[Entry]) -> HealPlan:
-    """Compare the entries present with those wanted. Both have keyed digests and no times, as from `storable`."""
+    """Compare the entries that exist with those wanted. Both are as `storable` returns them."""
     have = {entry.path: entry for entry in present}
     want = {entry.path: entry for entry in wanted}
     return HealPlan(
@@ -36,17 +37,9 @@ def compare(present: Sequence[Entry], wanted: Sequence[Entry]) -> HealPlan:
 
 
 def must_go(plan: HealPlan, present: Sequence[Entry]) -> tuple[str, ...]:
-    """The paths to remove first: extras, and entries of another kind than wanted. Only the topmost of each."""
+    """The paths to remove first: extra entries, and entries of the wrong kind. Leaves out those below another one."""
     kinds = {entry.path: entry.kind for entry in present}
     going = {entry.path for entry in plan.extra}
     going |= {entry.path for entry in plan.different if kinds[entry.path] != entry.kind}
-    return tuple(sorted(path for path in going if not _has_parent_in(path, going)))
-
-
-def _has_parent_in(path: str, paths: set[str]) -> bool:
-    parent = path.rpartition("/")[0]
-    while parent:
-        if parent in paths:
-            return True
-        parent = parent.rpartition("/")[0]
-    return False
+    topmost = (path for path in going if not any(str(at) in going for at in PurePosixPath(path).parents))
+    return tuple(sorted(topmost))

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from nightshift.sandboxes.errors import HostileTree
 from nightshift.sandboxes.port import Entry
@@ -64,7 +64,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class ProjectKey:
-    """Turns the SHA-256 of a content into a digest of this project, so that other projects cannot recognise it."""
+    """Turns the SHA-256 of a content into a digest of this project, which other projects cannot compute."""
 
     project_id: str
     key: bytes
@@ -94,12 +94,9 @@ def storable(listed: Iterable[Entry], key: ProjectKey) -> tuple[Entry, ...]:
                 replace(entry, digest=key.digest(entry.digest), mode=entry.mode & 0o777, mtime_ns=0)
             )
         else:
-            entries.append(replace(entry, size=0, mode=_mode(entry), mtime_ns=0, digest=None))
+            mode = entry.mode & 0o777 if entry.kind == "directory" else 0
+            entries.append(replace(entry, size=0, mode=mode, mtime_ns=0, digest=None))
     return tuple(sorted(entries, key=lambda entry: entry.path))
-
-
-def _mode(entry: Entry) -> int:
-    return entry.mode & 0o777 if entry.kind == "directory" else 0
 
 
 def tree_digest(entries: Sequence[Entry]) -> str:
@@ -139,7 +136,7 @@ def parse(data: bytes, limits: TreeLimits) -> Manifest:
             raise HostileTree(f"manifest format {value['format']!r} is not known")
         rows, blobs = value["entries"], value["blobs"]
         if not isinstance(rows, list) or not isinstance(blobs, dict):
-            raise HostileTree("the manifest has not the shape of one")
+            raise HostileTree("a manifest needs a list of entries and an object of blobs")
         if len(rows) > limits.entries:
             raise HostileTree(f"more than {limits.entries} entries")
         entries = tuple(_entry(row) for row in rows)
@@ -155,27 +152,24 @@ def parse(data: bytes, limits: TreeLimits) -> Manifest:
 
 
 def _entry(row: list[Any]) -> Entry:
-    path, kind = row[0], row[1]
-    if not isinstance(path, str) or kind not in ("file", "directory", "symlink"):
-        raise HostileTree(f"an entry of kind {kind!r}")
-    if kind == "symlink":
-        if len(row) != 3 or not isinstance(row[2], str):
-            raise HostileTree(f"{path!r}: a symlink has a target")
-        return Entry(path, "symlink", target=row[2])
-    if len(row) != (5 if kind == "file" else 3):
-        raise HostileTree(f"{path!r}: wrong number of fields")
-    mode = _whole(row[2], f"{path!r}: mode")
-    if kind == "directory":
-        return Entry(path, "directory", mode=mode)
-    if not isinstance(row[4], str) or not _DIGEST.fullmatch(row[4]):
-        raise HostileTree(f"{path!r}: not a digest")
-    return Entry(path, "file", mode=mode, size=_whole(row[3], f"{path!r}: size"), digest=row[4])
+    match row:
+        case [str(path), "symlink", str(target)]:
+            return Entry(path, "symlink", target=target)
+        case [str(path), "directory", mode]:
+            return Entry(path, "directory", mode=_whole(mode, f"{path!r}: mode"))
+        case [str(path), "file", mode, size, str(digest)] if _DIGEST.fullmatch(digest):
+            mode, size = _whole(mode, f"{path!r}: mode"), _whole(size, f"{path!r}: size")
+            return Entry(path, "file", mode=mode, size=size, digest=digest)
+        case _:
+            raise HostileTree(f"a malformed entry: {repr(row)[:200]}")
 
 
 def _location(digest: str, at: list[Any]) -> Location:
-    if not _DIGEST.fullmatch(digest) or len(at) != 3 or not isinstance(at[0], str):
-        raise HostileTree("a blob's place is malformed")
-    return Location(at[0], _whole(at[1], "offset"), _whole(at[2], "length"))
+    match at:
+        case [str(pack), offset, length] if _DIGEST.fullmatch(digest):
+            return Location(pack, _whole(offset, "offset"), _whole(length, "length"))
+        case _:
+            raise HostileTree("a malformed location of a blob")
 
 
 def _whole(value: Any, what: str) -> int:
@@ -189,41 +183,42 @@ def check(entries: Sequence[Entry], limits: TreeLimits) -> None:
     if len(entries) > limits.entries:
         raise HostileTree(f"more than {limits.entries} entries")
     total = 0
-    kinds: dict[str, Literal["file", "directory", "symlink", "other"]] = {}
+    kinds: dict[str, str] = {}
     for entry in entries:
         _check_path(entry.path, limits)
         if entry.path in kinds:
-            raise HostileTree(f"{entry.path!r} is there twice")
+            raise HostileTree(f"{entry.path!r} occurs twice")
         kinds[entry.path] = entry.kind
         if entry.kind == "other":
-            raise HostileTree(f"{entry.path!r} is no file, directory or symlink")
+            raise HostileTree(f"{entry.path!r} is not a file, directory or symlink")
         if entry.mode & ~0o777:
             raise HostileTree(f"{entry.path!r}: mode {entry.mode:o}")
         if entry.size > limits.file_bytes:
             raise HostileTree(f"{entry.path!r} is larger than {limits.file_bytes} bytes")
-        if entry.kind == "symlink" and not _sound_target(entry.target, limits):
+        target = entry.target or ""
+        if entry.kind == "symlink" and (
+            not target or "\0" in target or len(_bytes(target)) >= limits.path_bytes
+        ):
             raise HostileTree(f"{entry.path!r}: malformed symlink")
         total += entry.size
         if total > limits.total_bytes:
             raise HostileTree(f"more than {limits.total_bytes} bytes")
     for path in kinds:
-        _check_parents(path, kinds)
-
-
-def _sound_target(target: str | None, limits: TreeLimits) -> bool:
-    return bool(target) and "\0" not in (target or "") and len(_bytes(target or "")) < limits.path_bytes
+        parent = path.rpartition("/")[0]
+        if parent and kinds.get(parent) != "directory":
+            raise HostileTree(f"{path!r} is below {parent!r}, which is not a directory here")
 
 
 def _bytes(path: str) -> bytes:
     try:
         return path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        raise HostileTree(f"{path!r} is no file name") from None
+        raise HostileTree(f"{path!r} is not a file name") from None
 
 
 def _check_path(path: str, limits: TreeLimits) -> None:
     if not path or path.startswith("/") or "\0" in path:
-        raise HostileTree(f"{path[:200]!r} is no relative path")
+        raise HostileTree(f"{path[:200]!r} is not a relative path")
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts):
         raise HostileTree(f"{path[:200]!r} has an empty, `.` or `..` part")
@@ -231,10 +226,3 @@ def _check_path(path: str, limits: TreeLimits) -> None:
         raise HostileTree(f"{path[:200]!r} is too deep or too long")
     if any(len(_bytes(part)) > 255 for part in parts):
         raise HostileTree(f"{path[:200]!r} has a part over 255 bytes")
-
-
-def _check_parents(path: str, kinds: Mapping[str, str]) -> None:
-    """Raises HostileTree unless the parent of an entry is a directory of the same manifest."""
-    parent = path.rpartition("/")[0]
-    if parent and kinds.get(parent) != "directory":
-        raise HostileTree(f"{path!r} is below {parent!r}, which is not a directory here")

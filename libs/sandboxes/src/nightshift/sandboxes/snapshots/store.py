@@ -1,8 +1,8 @@
 """Snapshots in an object store: packs of compressed blobs, an index beside each pack, and the manifest last.
 
 Keys, all under the project's prefix:
-    projects/<project>/packs/<sha256>.pack      zstd frames one after the other, one a blob
-    projects/<project>/packs/<sha256>.index     which blobs, written after the pack: what it names can be reused
+    projects/<project>/packs/<sha256>.pack      one zstd frame for each blob
+    projects/<project>/packs/<sha256>.index     the blobs of that pack, written after it; later snapshots reuse them
     projects/<project>/builds/<build>/<version>-<reason>-<digest>.manifest
 """
 
@@ -42,16 +42,16 @@ class _Pack:
 class SnapshotStore:
     """The snapshots of one project. Keeps in memory which blobs exist; builds of the project may share it."""
 
-    def __init__(self, objects: ObjectStore, key: ProjectKey, *, limits: TreeLimits | None = None) -> None:
+    def __init__(self, objects: ObjectStore, key: ProjectKey) -> None:
         self.key = key
-        self.limits = limits or TreeLimits()
+        self.limits = TreeLimits()
         self._objects = objects
         self._prefix = f"projects/{key.project_id}"
         self._known: dict[str, Location] = {}
         self._indexes: set[str] = set()
 
     async def refresh(self) -> None:
-        """Read the indexes that were not read yet, and so learn which blobs exist."""
+        """Learn from the indexes which blobs exist. Reads each index once."""
         async for found in self._objects.list(f"{self._prefix}/packs/"):
             if found.key.endswith(".index") and found.key not in self._indexes:
                 self._learn(found.key, await self._objects.get(found.key))
@@ -130,23 +130,18 @@ class SnapshotStore:
                 by_pack.setdefault(at.pack, {}).setdefault(at, []).append(entry)
         for pack, wanted in by_pack.items():
             for group in _ranges(sorted(wanted, key=lambda at: at.offset)):
-                data = await self._range(pack, group)
+                start = group[0].offset
+                try:
+                    data = await self._objects.get_range(pack, start, _end(group[-1]) - start)
+                except NotFound:
+                    data = b""
                 for at in group:
-                    frame = data[at.offset - group[0].offset :][: at.length] if data is not None else None
+                    frame = data[at.offset - start :][: at.length]
                     for entry in wanted[at]:
                         yield entry, await self._content(entry, frame)
 
-    async def _range(self, pack: str, group: Sequence[Location]) -> bytes | None:
-        start = group[0].offset
-        try:
-            return await self._objects.get_range(pack, start, group[-1].offset + group[-1].length - start)
-        except NotFound:
-            return None
-
-    async def _content(self, entry: Entry, frame: bytes | None) -> bytes | None:
+    async def _content(self, entry: Entry, frame: bytes) -> bytes | None:
         """Decompress a frame. Returns None when it is not the content that the entry's digest names."""
-        if frame is None:
-            return None
         try:
             content = await asyncio.to_thread(inflate, frame, entry.size)
         except HostileTree:
@@ -155,15 +150,16 @@ class SnapshotStore:
         return content if sound else None
 
 
+def _end(at: Location) -> int:
+    return at.offset + at.length
+
+
 def _ranges(places: Sequence[Location]) -> list[list[Location]]:
+    """Group the locations of one pack, sorted by offset, into ranges to fetch at once."""
     groups: list[list[Location]] = []
     for at in places:
         last = groups[-1] if groups else None
-        if (
-            last
-            and at.offset - (last[-1].offset + last[-1].length) <= _GAP_BYTES
-            and (at.offset + at.length - last[0].offset <= PACK_BYTES)
-        ):
+        if last and at.offset - _end(last[-1]) <= _GAP_BYTES and _end(at) - last[0].offset <= PACK_BYTES:
             last.append(at)
         else:
             groups.append([at])

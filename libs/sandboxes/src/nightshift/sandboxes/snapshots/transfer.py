@@ -1,6 +1,5 @@
 """Saves the workspace of a sandbox in a store (`capture`) and puts it into a sandbox (`restore`)."""
 
-import hashlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +13,7 @@ from nightshift.sandboxes.snapshots.store import SnapshotStore
 
 _log = structlog.get_logger(__name__)
 
-#: Names and glob patterns that snapshots leave out by default: tools make them again from the rest.
+#: Names and glob patterns that snapshots leave out by default: tools generate these files again.
 DEFAULT_EXCLUDE: tuple[str, ...] = (
     "node_modules",
     "__pycache__",
@@ -29,6 +28,9 @@ DEFAULT_EXCLUDE: tuple[str, ...] = (
     ".parcel-cache",
     ".turbo",
 )
+
+
+_TRIES = 3
 
 
 class TreeMoved(Transient):
@@ -48,12 +50,11 @@ class Captured:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A restored workspace, with the fields of `sandbox.restored`. `healed` counts entries written twice."""
+    """A restored workspace, with the fields of `sandbox.restored`."""
 
     tree_digest: str
     files: int
-    written: int
-    healed: int
+    healed: int  # entries written again, because the first comparison found them different
     lost: tuple[str, ...]
 
 
@@ -66,7 +67,6 @@ async def capture(
     reason: str,
     exclude: Sequence[str] = DEFAULT_EXCLUDE,
     exact: bool = False,
-    tries: int = 3,
 ) -> Captured:
     """Save the workspace. With `exact`, a second listing proves that the stored tree existed at one moment.
 
@@ -76,7 +76,7 @@ async def capture(
     await store.refresh()
     sent = 0
     before = await sandbox.list_tree(exclude=exclude)
-    for _ in range(tries):
+    for _ in range(_TRIES):
         check(storable(before, store.key), store.limits)
         actual, uploaded = await _upload(sandbox, store, before)
         sent += uploaded
@@ -89,7 +89,7 @@ async def capture(
             build_id, at_version=at_version, reason=reason, entries=actual
         )
         return Captured(key, manifest.tree_digest, manifest.files, manifest.bytes, sent + manifest_bytes)
-    raise TreeMoved(f"the workspace changed while it was read, {tries} times")
+    raise TreeMoved(f"the workspace changed while it was read, {_TRIES} times")
 
 
 async def _upload(
@@ -97,14 +97,13 @@ async def _upload(
 ) -> tuple[tuple[Entry, ...], int]:
     """Upload the unknown contents. Returns the entries as they were read, and the bytes sent."""
     keyed = {entry.path: entry for entry in storable(listed, store.key)}
-    unknown = [
+    unread = {
         path for path, entry in keyed.items() if entry.kind == "file" and not store.knows(entry.digest or "")
-    ]
-    unread = set(unknown)
+    }
 
     async def contents() -> AsyncIterator[tuple[str, bytes]]:
-        async for file in sandbox.export_files(unknown):
-            digest = store.key.digest(hashlib.sha256(file.content).hexdigest())
+        async for file in sandbox.export_files(sorted(unread)):
+            digest = store.key.of(file.content)
             was = keyed[file.entry.path]
             keyed[was.path] = replace(
                 was, size=len(file.content), mode=file.entry.mode & 0o777, digest=digest
@@ -113,55 +112,56 @@ async def _upload(
             yield digest, file.content
 
     sent = await store.put_blobs(contents())
-    for path in unread:  # gone between the listing and the reading
+    for path in unread:  # removed between the listing and the reading
         del keyed[path]
     return tuple(keyed.values()), sent
 
 
-async def restore(
-    sandbox: Sandbox, store: SnapshotStore, key: str, *, exclude: Sequence[str] = DEFAULT_EXCLUDE
-) -> Restored:
+async def restore(sandbox: Sandbox, store: SnapshotStore, key: str) -> Restored:
     """Make the workspace equal to the snapshot: write what is missing or different, remove what is extra.
 
-    Compares again afterwards and heals once more; what still differs is returned as lost. Raises NotFound and
-    HostileTree before anything is changed.
+    Compares again afterwards and repairs once more; an entry that still differs is in `lost`. Raises NotFound and
+    HostileTree before it changes anything.
     """
     manifest = await store.load(key)
-    written = await _apply(sandbox, store, manifest, await _plan(sandbox, store, manifest, exclude))
-    plan, healed = await _plan(sandbox, store, manifest, exclude), 0
-    if not plan[0].empty:
-        healed = await _apply(sandbox, store, manifest, plan)
-        plan = await _plan(sandbox, store, manifest, exclude)
-    still, present = plan
-    lost = tuple(entry.path for entry in (*still.missing, *still.different, *still.extra))
-    return Restored(tree_digest(present), manifest.files, written, healed, lost)
+    await _apply(sandbox, store, manifest, *await _plan(sandbox, store, manifest))
+    plan, present = await _plan(sandbox, store, manifest)
+    healed = 0
+    if not plan.empty:
+        healed = await _apply(sandbox, store, manifest, plan, present)
+        plan, present = await _plan(sandbox, store, manifest)
+    lost = tuple(entry.path for entry in (*plan.missing, *plan.different, *plan.extra))
+    return Restored(tree_digest(present), manifest.files, healed, lost)
 
 
 async def _plan(
-    sandbox: Sandbox, store: SnapshotStore, manifest: Manifest, exclude: Sequence[str]
+    sandbox: Sandbox, store: SnapshotStore, manifest: Manifest
 ) -> tuple[HealPlan, tuple[Entry, ...]]:
-    present = storable(await sandbox.list_tree(exclude=exclude), store.key)
+    """Returns the changes to make, and the entries that exist."""
+    present = storable(await sandbox.list_tree(exclude=DEFAULT_EXCLUDE), store.key)
     return compare(present, manifest.entries), present
 
 
 async def _apply(
-    sandbox: Sandbox, store: SnapshotStore, manifest: Manifest, planned: tuple[HealPlan, tuple[Entry, ...]]
+    sandbox: Sandbox, store: SnapshotStore, manifest: Manifest, plan: HealPlan, present: Sequence[Entry]
 ) -> int:
-    plan, present = planned
+    """Returns the number of entries written."""
     for path in must_go(plan, present):
         await sandbox.remove(path)
+    wanted = {
+        kind: [entry for entry in plan.wanted if entry.kind == kind]
+        for kind in ("directory", "file", "symlink")
+    }
 
     async def entries() -> AsyncIterator[ExportedFile]:
-        for entry in plan.wanted:
-            if entry.kind == "directory":
-                yield ExportedFile(entry)
-        async for entry, content in store.read(manifest, (e for e in plan.wanted if e.kind == "file")):
+        for entry in wanted["directory"]:
+            yield ExportedFile(entry)
+        async for entry, content in store.read(manifest, wanted["file"]):
             if content is None:
                 _log.warning("snapshot.blob_missing", build_id=manifest.build_id, digest=entry.digest)
             else:
                 yield ExportedFile(entry, content)
-        for entry in plan.wanted:
-            if entry.kind == "symlink":
-                yield ExportedFile(entry)
+        for entry in wanted["symlink"]:
+            yield ExportedFile(entry)
 
     return await sandbox.import_files(entries()) if plan.wanted else 0

@@ -10,10 +10,9 @@ ErrorKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class CallOutcome:
-    """`preview` is the port and the address that `open_port` opened.
+    """The text for the model and how the call ended. `preview`: the port and the address that `open_port` opened.
 
-    `blocks` are the content blocks that the agent gets in place of the output. `whole_in` names the files in the
-    sandbox that hold the whole output.
+    The agent gets `blocks` in place of the text. `whole_in` names the files in the sandbox that hold the whole output.
     """
 
     output: str

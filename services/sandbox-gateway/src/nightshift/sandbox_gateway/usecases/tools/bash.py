@@ -42,20 +42,23 @@ async def _foreground(ctx: Context, command: str, timeout_s: float) -> CallOutco
     text = await _text(ctx, ctx.call_id)
     if status.timed_out:
         note = f"[ended after {timeout_s:g} s, with everything it started]"
-        return CallOutcome(f"{text}\n{note}", "timeout", whole_in=_kept_in(status))
+        return CallOutcome(f"{text}\n{note}", "timeout", whole_in=_kept_in(status, text))
     if status.stopped:
         return CallOutcome(f"{text}\n[stopped]", "cancelled")
     code = status.exit_code or 0
-    kind: ErrorKind | None = "exit" if is_failure(command, code, errors=status.err_bytes > 0) else None
+    kind: ErrorKind | None = "exit" if is_failure(command, code, errors="[stderr]\n" in text) else None
     return CallOutcome(
-        f"{text}\n[exit code {code}]".lstrip("\n"), kind, exit_code=code, whole_in=_kept_in(status)
+        f"{text}\n[exit code {code}]".lstrip("\n"), kind, exit_code=code, whole_in=_kept_in(status, text)
     )
 
 
-def _kept_in(status: CallStatus) -> str | None:
+def _kept_in(status: CallStatus, text: str) -> str | None:
     """Returns the files in the sandbox that hold the output, for the note of a cut."""
-    sizes = {"out": status.out_kept, "err": status.err_kept}
-    return " and ".join(f"{status.folder}/{name}" for name, size in sizes.items() if size) or None
+    names = [
+        *(() if text.startswith("[stderr]\n") else ("out",)),
+        *(("err",) if "[stderr]\n" in text else ()),
+    ]
+    return " and ".join(f"{status.folder}/{name}" for name in names) if status.folder else None
 
 
 async def run_once(ctx: Context, spec: CallSpec) -> CallStatus:
