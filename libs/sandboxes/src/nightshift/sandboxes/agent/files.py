@@ -6,12 +6,13 @@ import contextlib
 import fnmatch
 import hashlib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from .confined_paths import DIRECTORY, READ, Root, require_regular
+from .confined_paths import DIRECTORY, READ, Root, problem, require_regular
 from .wire import (
     CHUNK,
     END,
@@ -56,10 +57,30 @@ def stat_path(root: Root, path: str) -> dict[str, Any] | None:
         raise
 
 
-def read(root: Root, path: str, offset: int, limit: int) -> Iterator[bytes]:
-    with _regular(root.open(path, os.O_RDONLY), path) as file:
+def read(root: Root, path: str, offset: int, limit: int, anywhere: bool) -> Iterator[bytes]:
+    with _regular(_open_anywhere(root, path) if anywhere else root.open(path, os.O_RDONLY), path) as file:
         file.seek(offset)
         yield from file_chunks(file, limit)
+
+
+def _open_anywhere(root: Root, path: str) -> int:
+    """Open a file for reading, also outside the workspace when the path itself says so.
+
+    Raises Refusal for what describes a process, which would be this one, and for a symlink that leads out of the
+    workspace: its target can be read by its own path.
+    """
+    outside = os.path.normpath(os.path.join(root.path, path))
+    if outside == root.path or outside.startswith(root.path + "/") or "\0" in path:
+        return root.open(path, os.O_RDONLY)
+    try:
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        handle = os.open(outside, flags)
+    except OSError as error:
+        raise problem(error, path) from None
+    if re.match("/proc/[0-9]|/memfd:", os.readlink(f"/proc/self/fd/{handle}")):
+        os.close(handle)
+        raise Refusal("outside", f"{path}: files of a process are read with bash")
+    return handle
 
 
 def _regular(handle: int, path: str) -> BinaryIO:

@@ -64,7 +64,7 @@ class Agent:
                 json.dumps(entry).encode() for entry in files.list_tree(root, **ask)
             ),
             "glob": partial(search.find, root),
-            "grep": partial(search.grep, root),
+            "grep": lambda **ask: search.grep(root, ask),
             "export": partial(files.export, root),
             "import": lambda: {"count": files.import_(root, self._body)},
         }
