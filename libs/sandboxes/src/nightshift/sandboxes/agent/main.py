@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, BinaryIO
 
-from . import files, search
+from . import files, search, tree
 from .calls import Calls
 from .command_supervisor import close_others
 from .confined_paths import Root
@@ -94,14 +94,14 @@ class Agent:
             "read": lambda **ask: _framed(files.read(root, **ask)),
             "write": partial(self._write, body),
             "stat": lambda path: {"entry": files.stat_path(root, path)},
-            "remove": partial(files.remove, root),
+            "remove": partial(tree.remove, root),
             "list": lambda **ask: _framed(
-                json.dumps(entry).encode() for entry in files.list_tree(root, **ask)
+                json.dumps(entry).encode() for entry in tree.list_tree(root, **ask)
             ),
             "glob": partial(search.find, root),
             "grep": partial(search.grep, root),
-            "export": partial(files.export, root),
-            "import": lambda: {"count": files.import_(root, body)},
+            "export": partial(tree.export, root),
+            "import": lambda: tree.import_(root, body),
         }
         return operations[op]
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from nightshift.eventlog.errors import NotFound
 from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.sandboxes.errors import HostileTree
-from nightshift.sandboxes.port import Entry
+from nightshift.sandboxes.port import PIECE, Entry
 from nightshift.sandboxes.snapshots import manifest as manifests
-from nightshift.sandboxes.snapshots.manifest import Location, Manifest, ProjectKey, TreeLimits
+from nightshift.sandboxes.snapshots.manifest import Listing, Location, Manifest, ProjectKey, TreeLimits
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -48,6 +48,7 @@ class SnapshotStore:
         self._objects = objects
         self._prefix = f"projects/{key.project_id}"
         self._known: dict[str, Location] = {}
+        self._pieces: dict[str, tuple[str, ...]] = {}  # of large files that this process stored
         self._indexes: set[str] = set()
 
     async def refresh(self) -> None:
@@ -63,7 +64,12 @@ class SnapshotStore:
         self._indexes.add(key)
 
     def knows(self, digest: str) -> bool:
-        return digest in self._known
+        """Whether this content is stored, as one blob or as the pieces of a large file."""
+        return digest in self._known or digest in self._pieces
+
+    def learn_pieces(self, digest: str, pieces: Sequence[str]) -> None:
+        """Remember the blobs of a large file. They are stored already."""
+        self._pieces[digest] = tuple(pieces)
 
     async def put_blobs(self, contents: AsyncIterator[tuple[str, bytes]]) -> int:
         """Store these (keyed digest, content) pairs in packs. Skips existing ones. Returns the bytes sent."""
@@ -90,17 +96,22 @@ class SnapshotStore:
         return len(body) + len(index)
 
     async def put_manifest(
-        self, build_id: str, *, at_version: int, reason: str, entries: Sequence[Entry]
+        self, build_id: str, *, at_version: int, reason: str, tree: Listing
     ) -> tuple[str, Manifest, int]:
         """Write the manifest of a tree whose blobs are stored. Returns key, manifest and bytes sent."""
-        manifests.check(entries, self.limits)
-        blobs = {entry.digest: self._known[entry.digest] for entry in entries if entry.digest is not None}
-        manifest = Manifest(build_id, at_version, tuple(entries), blobs)
-        body = await asyncio.to_thread(lambda: zstd.compress(manifests.dump(manifest), _LEVEL))
-        short = manifest.tree_digest.removeprefix("sha256:")[:16]
+        manifest, digest, body = await asyncio.to_thread(self._encoded, build_id, at_version, tree)
+        short = digest.removeprefix("sha256:")[:16]
         key = f"{self._prefix}/builds/{build_id}/{at_version:010d}-{reason}-{short}.manifest"
         await self._objects.put(key, body)
         return key, manifest, len(body)
+
+    def _encoded(self, build_id: str, at_version: int, tree: Listing) -> tuple[Manifest, str, bytes]:
+        manifests.check(tree.entries, self.limits)
+        digests = {entry.digest for entry in tree.entries if entry.digest is not None}
+        pieces = {digest: self._pieces[digest] for digest in digests if digest not in self._known}
+        blobs = {one: self._known[one] for whole in digests for one in pieces.get(whole, (whole,))}
+        manifest = Manifest(build_id, at_version, tree.entries, blobs, pieces, tree.skipped)
+        return manifest, manifest.tree_digest, zstd.compress(manifests.dump(manifest), _LEVEL)
 
     async def load(self, key: str) -> Manifest:
         """Read the manifest with this key. Raises NotFound and HostileTree."""
@@ -139,6 +150,21 @@ class SnapshotStore:
                     frame = data[at.offset - start :][: at.length]
                     for entry in wanted[at]:
                         yield entry, await self._content(entry, frame)
+
+    async def read_large(self, manifest: Manifest, entry: Entry) -> AsyncIterator[bytes]:
+        """Yields the pieces of a large file. Stops before one that is missing or corrupt."""
+        for digest in manifest.pieces.get(entry.digest or "", ()):
+            at = manifest.blobs.get(digest)
+            if at is None:
+                return
+            try:
+                frame = await self._objects.get_range(at.pack, at.offset, at.length)
+                piece = await asyncio.to_thread(inflate, frame, PIECE)
+            except (NotFound, HostileTree):
+                return
+            if not hmac.compare_digest(await asyncio.to_thread(self.key.of, piece), digest):
+                return
+            yield piece
 
     async def _content(self, entry: Entry, frame: bytes) -> bytes | None:
         """Decompress a frame. Returns None when it is not the content that the entry's digest names."""
