@@ -72,7 +72,7 @@ async def test_a_name_as_long_as_a_name_can_be_is_restored(work: Workspaces) -> 
     assert await work.run("cat aaa* 日*.md") == "yx"
 
 
-async def test_a_name_that_the_target_refuses_is_named_and_the_rest_restored(work: Workspaces) -> None:
+async def test_a_name_that_the_target_refuses_is_named_as_lost(work: Workspaces) -> None:
     await work.run("echo 1 > first; mkdir d; echo 2 > d/two; echo 3 > third; ln first d/linked")
     saved = await work.save()
     manifest = await work.store.load(saved.key)
