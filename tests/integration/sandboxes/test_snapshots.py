@@ -45,7 +45,7 @@ class Workspaces:
 
     async def save(self, **more: Any) -> Captured:
         return await capture(
-            self.sandbox, self.store, "b1", at_version=1, reason="pre_sleep", **{"exact": True, **more}
+            self.sandbox, self.store, "b1", **{"at_version": 1, "reason": "pre_sleep", "exact": True, **more}
         )
 
     async def sleep(self, **more: Any) -> tuple[Captured, Restored]:
@@ -228,13 +228,55 @@ async def test_an_unreadable_file_is_named_while_the_rest_is_saved(work: Workspa
     listed = await work.sandbox.list_tree()
     problem = Entry("two", "other", problem="permission denied")
 
-    async def list_tree(*, exclude: Any = ()) -> list[Entry]:
+    async def list_tree(**_: Any) -> list[Entry]:
         link = [replace(e, link="two", path="x") for e in listed if e.path == "one"]
         return [*(e for e in listed if e.path == "one"), problem, *link]
 
     work.sandbox.list_tree = list_tree  # type: ignore[method-assign]
     saved = await work.save()
     assert (saved.files, saved.skipped) == (1, {"two": "permission denied", "x": "permission denied"})
+
+
+class CountedObjects(MemoryObjectStore):
+    """Counts what is asked of the store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    async def put(self, key: str, body: bytes) -> None:
+        self.asked.append(f"put {key}")
+        await super().put(key, body)
+
+    def list(self, prefix: str) -> Any:
+        self.asked.append("list")
+        return super().list(prefix)
+
+
+async def test_an_unchanged_tree_sends_nothing_and_lists_nothing(work: Workspaces) -> None:
+    objects = CountedObjects()
+    work.store = SnapshotStore(objects, work.store.key)
+    await work.run("mkdir d; echo 1 > d/one; head -c 9000000 /dev/urandom > large")
+    first = await work.save()
+    objects.asked.clear()
+    again = await work.save(at_version=2)
+    assert (again.key, again.tree_digest, again.uploaded_bytes) == (first.key, first.tree_digest, 0)
+    assert objects.asked == []
+    await work.run("touch -d @5 d/one")
+    assert (await work.save(at_version=3)).key != first.key, "another time is another tree"
+    assert len(objects.asked) == 1
+
+
+async def test_a_remembered_digest_never_hides_a_change(work: Workspaces) -> None:
+    """Content, and time and size put back as they were: the time of the change tells, and a fresh listing reads all."""
+    await work.run("echo one > file; touch -d @1000000000 file; sleep 0.3")
+    before = await work.sandbox.list_tree()
+    assert await work.sandbox.list_tree() == before
+    await work.run("echo two > file; touch -d @1000000000 file")
+    for fresh in (False, True):
+        [after] = await work.sandbox.list_tree(fresh=fresh)
+        assert after.digest == hashlib.sha256(b"two\n").hexdigest()
+        assert (after.size, after.mtime_ns) == (before[0].size, before[0].mtime_ns)
 
 
 def test_the_digest_of_pieces_is_the_digest_of_the_file() -> None:

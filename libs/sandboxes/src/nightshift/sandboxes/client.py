@@ -211,15 +211,16 @@ class AgentSandbox:
     async def remove(self, path: str) -> None:
         await self._tell({"op": "remove", "path": path})
 
-    async def list_tree(self, *, exclude: Sequence[str] = ()) -> list[Entry]:
-        request = {"op": "list", "exclude": list(exclude), "limit": _MAX_ENTRIES}
+    async def list_tree(self, *, exclude: Sequence[str] = (), fresh: bool = False) -> list[Entry]:
+        request = {"op": "list", "fresh": fresh, "exclude": list(exclude), "limit": _MAX_ENTRIES}
         entries: list[Entry] = []
         async with self._ask(request, timeout_s=600) as (_, source):
-            async for row in _chunks(source):
+            async for rows in _chunks(source):
                 if len(entries) > 2 * _MAX_ENTRIES:
                     raise SandboxUnavailable("the sandbox's agent sends more than was asked for")
-                entries.append(_entry(json.loads(row)))
-        return sorted(entries, key=lambda entry: entry.path)
+                entries.extend(map(_entry, json.loads(rows)))
+                await asyncio.sleep(0)  # let other tasks run: the whole answer may be here already
+        return await asyncio.to_thread(sorted, entries, key=lambda entry: entry.path)
 
     async def glob(self, pattern: str, *, path: str = ".", limit: int) -> tuple[list[Entry], int]:
         answer = await self._tell({"op": "glob", "path": path, "pattern": pattern, "limit": limit})

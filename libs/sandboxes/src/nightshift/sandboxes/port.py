@@ -158,11 +158,11 @@ class Sandbox(Protocol):
         """Remove a file, a symlink or a directory with its content. Does nothing when it does not exist."""
         ...
 
-    async def list_tree(self, *, exclude: Sequence[str] = ()) -> list[Entry]:
+    async def list_tree(self, *, exclude: Sequence[str] = (), fresh: bool = False) -> list[Entry]:
         """All entries of the workspace, sorted by path. Does not follow symlinks.
 
         `exclude` has names or glob patterns of directories to leave out. An entry whose `problem` is set cannot be
-        exported; nor can what is below it.
+        exported; nor can what is below it. Unless `fresh`, a file whose stat is as before is not read again.
         """
         ...
 

@@ -24,6 +24,7 @@ from . import files, search, tree
 from .calls import Calls
 from .command_supervisor import close_others
 from .confined_paths import Root
+from .digest_cache import DigestCache
 from .journal import Journal
 from .wire import END, Reader, Refusal, Writer, frame, json_frame, read_chunks, read_json
 
@@ -37,11 +38,14 @@ _PR_SET_DUMPABLE = 4
 class Agent:
     """Answers requests. Each runs in a process of its own, so a crash or a runaway pattern ends only that request."""
 
-    def __init__(self, home: str, state: str, journal: Journal | None = None) -> None:
-        """`state` is a directory in the home; the journal is a file in it unless one is given."""
+    def __init__(
+        self, home: str, state: str, journal: Journal | None = None, digests: str | None = None
+    ) -> None:
+        """`state` is a directory in the home; journal and digests are files in it unless others are given."""
         self._root = Root(os.path.join(home, "workspace"))
         self._state = (state, os.path.join(state, "calls"), os.path.join(state, "io"))
         self._journal = journal or Journal(os.path.join(state, "journal"))
+        self._digests = digests or os.path.join(state, "digests")
         self._calls = Calls(self._state[1], self._journal)
 
     def _prepare(self) -> None:
@@ -95,15 +99,17 @@ class Agent:
             "write": partial(self._write, body),
             "stat": lambda path: {"entry": files.stat_path(root, path)},
             "remove": partial(tree.remove, root),
-            "list": lambda **ask: _framed(
-                json.dumps(entry).encode() for entry in tree.list_tree(root, **ask)
-            ),
+            "list": self._list,
             "glob": partial(search.find, root),
             "grep": partial(search.grep, root),
             "export": partial(tree.export, root),
             "import": lambda: tree.import_(root, body),
         }
         return operations[op]
+
+    def _list(self, fresh: bool, exclude: list[str], limit: int) -> Iterator[bytes]:
+        listed = tree.list_tree(self._root, DigestCache(self._digests, fresh), exclude, limit)
+        return _framed(tree.rows(listed))
 
     def _write(self, body: Reader, path: str, mode: int | None, once: str | None) -> None:
         with self._calls.once(once) as first:
@@ -142,7 +148,13 @@ def serve(home: str, listener: socket.socket, limits: dict[str, int]) -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
     journal = os.memfd_create("journal", os.MFD_CLOEXEC)
-    agent = Agent(home, os.path.join(home, ".nightshift-output"), Journal(f"/proc/self/fd/{journal}", room=0))
+    digests = os.memfd_create("digests", os.MFD_CLOEXEC)
+    agent = Agent(
+        home,
+        os.path.join(home, ".nightshift-output"),
+        Journal(f"/proc/self/fd/{journal}", room=0),
+        f"/proc/self/fd/{digests}",
+    )
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps for us
     crowded_since: float | None = None
     while True:

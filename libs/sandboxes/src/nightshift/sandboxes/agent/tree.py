@@ -8,12 +8,15 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, BinaryIO
 
 from .confined_paths import READ, Root
+from .digest_cache import DigestCache
 from .held_directories import HeldDirectories, reason
 from .wire import CHUNK, END, Reader, Refusal, file_chunks, frame, json_frame, read_chunks, read_json
 
@@ -21,6 +24,8 @@ from .wire import CHUNK, END, Reader, Refusal, file_chunks, frame, json_frame, r
 MAX_DEPTH = 200
 #: The most refused entries that an answer names.
 _NAMED = 1_000
+#: The entries in one frame of a listing.
+_ROWS = 200
 _ZEROS = bytes(CHUNK)
 _SPECIAL = {
     stat.S_IFIFO: "a named pipe",
@@ -30,7 +35,7 @@ _SPECIAL = {
 }
 
 
-def list_tree(root: Root, exclude: list[str], limit: int) -> Iterator[dict[str, Any]]:
+def list_tree(root: Root, digests: DigestCache, exclude: list[str], limit: int) -> Iterator[dict[str, Any]]:
     """Yields an entry for each name, parents first. `exclude` has names or glob patterns of directories to leave out.
 
     An entry with a `problem` cannot be exported; so can what is below a directory with one.
@@ -52,7 +57,7 @@ def list_tree(root: Root, exclude: list[str], limit: int) -> Iterator[dict[str, 
                 continue
             below = []
             for name in names:
-                entry = _describe(prefix + name, handle, name, exclude, links)
+                entry = _describe(prefix + name, handle, name, exclude=exclude, links=links, digests=digests)
                 if entry is None:
                     continue
                 count += 1
@@ -65,8 +70,15 @@ def list_tree(root: Root, exclude: list[str], limit: int) -> Iterator[dict[str, 
                 elif entry["kind"] == "directory":
                     yield _problem(prefix + name, f"its content: deeper than {MAX_DEPTH} directories")
             todo.extend(reversed(below))
+        digests.save()
     finally:
         directories.finish()
+
+
+def rows(entries: Iterator[dict[str, Any]]) -> Iterator[bytes]:
+    """Yields the entries as JSON lists, each small enough to decode at once."""
+    parts = iter(lambda: list(islice(entries, _ROWS)), [])
+    return (json.dumps(part, separators=(",", ":")).encode("ascii") for part in parts)
 
 
 def _problem(path: str, text: str) -> dict[str, Any]:
@@ -74,7 +86,13 @@ def _problem(path: str, text: str) -> dict[str, Any]:
 
 
 def _describe(
-    path: str, parent: int, name: str, exclude: list[str], links: dict[tuple[int, int], str]
+    path: str,
+    parent: int,
+    name: str,
+    *,
+    exclude: list[str],
+    links: dict[tuple[int, int], str],
+    digests: DigestCache,
 ) -> dict[str, Any] | None:
     """The entry of a name. Returns None when it is excluded or was removed meanwhile."""
     try:
@@ -87,7 +105,12 @@ def _describe(
             return {**entry, "kind": "symlink", "target": os.readlink(name, dir_fd=parent)}
         if not stat.S_ISREG(found.st_mode):
             return _problem(path, _SPECIAL.get(stat.S_IFMT(found.st_mode), "no file"))
-        entry["digest"], entry["size"] = _digest(parent, name)
+        digest, size = digests.find(path, found), found.st_size
+        if digest is None:
+            digest, size = _digest(parent, name)
+            after = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            digests.remember(path, found, after, digest)
+        entry.update(kind="file", size=size, digest=digest)
         if found.st_nlink > 1:
             first = links.setdefault((found.st_dev, found.st_ino), path)
             if first != path:
@@ -96,7 +119,7 @@ def _describe(
         return None
     except (OSError, Refusal) as error:
         return _problem(path, reason(error))
-    return {**entry, "kind": "file"}
+    return entry
 
 
 def _open_file(parent: int, name: str) -> BinaryIO:

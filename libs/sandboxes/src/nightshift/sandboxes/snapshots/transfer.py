@@ -13,7 +13,7 @@ from nightshift.sandboxes.errors import FileRefused
 from nightshift.sandboxes.port import Entry, ExportedFile, Sandbox
 from nightshift.sandboxes.snapshots.compare import HealPlan, compare, difference, must_go
 from nightshift.sandboxes.snapshots.manifest import Listing, Manifest, storable, tree_digest
-from nightshift.sandboxes.snapshots.store import SnapshotStore
+from nightshift.sandboxes.snapshots.store import SnapshotStore, heavy
 
 _log = structlog.get_logger(__name__)
 
@@ -82,9 +82,8 @@ async def capture(
     Without `exact`, a file that changes meanwhile is stored as it was read. Raises TreeMoved, HostileTree and
     SandboxGone.
     """
-    await store.refresh()
     sent = 0
-    before = await _listing(sandbox, store, exclude)
+    before = await _listing(sandbox, store, exclude, fresh=exact)
     for _ in range(_TRIES):
         actual, uploaded = await _upload(sandbox, store, before)
         sent += uploaded
@@ -107,8 +106,10 @@ async def capture(
     raise TreeMoved(f"the workspace changed while it was read, {_TRIES} times")
 
 
-async def _listing(sandbox: Sandbox, store: SnapshotStore, exclude: Sequence[str]) -> Listing:
-    listed = await sandbox.list_tree(exclude=exclude)
+async def _listing(
+    sandbox: Sandbox, store: SnapshotStore, exclude: Sequence[str], *, fresh: bool = False
+) -> Listing:
+    listed = await sandbox.list_tree(exclude=exclude, fresh=fresh)
     return await asyncio.to_thread(storable, listed, store.key, store.limits)
 
 
@@ -116,11 +117,11 @@ async def _upload(sandbox: Sandbox, store: SnapshotStore, listed: Listing) -> tu
     """Upload the unknown contents. Returns the tree as it was read, and the bytes sent."""
     tree = {entry.path: entry for entry in listed.entries}
     skipped = dict(listed.skipped)
-    unread = {
-        path
-        for path, entry in tree.items()
-        if entry.kind == "file" and entry.link is None and not store.knows(entry.digest or "")
-    }
+    unread = _unknown(tree, store)
+    if not unread:
+        return listed, 0
+    await store.refresh()
+    unread = _unknown(tree, store)
     large: dict[str, list[str]] = {}
 
     async def contents() -> AsyncIterator[tuple[str, bytes]]:
@@ -131,7 +132,7 @@ async def _upload(sandbox: Sandbox, store: SnapshotStore, listed: Listing) -> tu
             if file.entry.problem is not None:
                 skipped[path] = file.entry.problem
                 continue
-            digest = await asyncio.to_thread(store.key.of, file.content)
+            digest = await heavy(len(file.content), store.key.of, file.content)
             size += len(file.content)
             if file.more or pieces:
                 await asyncio.to_thread(whole.update, file.content)
@@ -154,6 +155,12 @@ async def _upload(sandbox: Sandbox, store: SnapshotStore, listed: Listing) -> tu
     for path in unread:  # removed between the listing and the reading, or skipped
         del tree[path]
     return Listing(_linked(tree, skipped), skipped), sent
+
+
+def _unknown(tree: Mapping[str, Entry], store: SnapshotStore) -> set[str]:
+    """The files whose content is not known to be stored."""
+    files = (entry for entry in tree.values() if entry.kind == "file" and entry.link is None)
+    return {entry.path for entry in files if not store.knows(entry.digest or "")}
 
 
 def _linked(tree: Mapping[str, Entry], skipped: dict[str, str]) -> tuple[Entry, ...]:
@@ -199,7 +206,7 @@ async def _plan(
     sandbox: Sandbox, store: SnapshotStore, manifest: Manifest
 ) -> tuple[HealPlan, tuple[Entry, ...]]:
     """Returns the changes to make, and the entries that exist."""
-    present = (await _listing(sandbox, store, DEFAULT_EXCLUDE)).entries
+    present = (await _listing(sandbox, store, DEFAULT_EXCLUDE, fresh=True)).entries
     return await asyncio.to_thread(compare, present, manifest.entries), present
 
 
