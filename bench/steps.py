@@ -175,6 +175,7 @@ class Stack:
                 account_id="bench",
                 idea_brief=f"[bench {name}] count the steps",
                 model="scripted-1",
+                proof="none",
             )
             for name in names
         ]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from nightshift.contracts.events.budget import BudgetGranted
 from nightshift.contracts.events.build import (
+    BuildAccepted,
     BuildReady,
     BuildWoken,
     CheckpointSaved,
@@ -20,7 +21,35 @@ from nightshift.contracts.model import Event
 
 def violations(events: Sequence[Event]) -> list[str]:
     """Every broken promise in the events of a build that has ended."""
-    return [*calls(events), *money(events), *order(events)]
+    return [*calls(events), *money(events), *order(events), *proof(events)]
+
+
+def proof(events: Sequence[Event]) -> list[str]:
+    """A build is ready only with executed tests, a preview or passed checks, unless its request demanded nothing."""
+    [accepted] = [e for e in events if isinstance(e, BuildAccepted)] or [None]
+    ready = [e for e in events if isinstance(e, BuildReady)]
+    if accepted is None or not ready or accepted.proof == "none":
+        return []
+    shown = ready[0].proof
+    if shown is None or shown.mode != accepted.proof:
+        return ["ready without the proof that the request demanded"]
+    wrote = {
+        e.call_id
+        for e in events
+        if isinstance(e, ToolCallRequested)
+        and e.purpose == "agent"
+        and e.tool in ("bash", "write_file", "edit_file", "document")
+    } & {e.call_id for e in events if isinstance(e, ToolCallCompleted) and not e.is_error}
+    kinds = {
+        "tests": shown.tests_executed > 0,
+        "preview": shown.preview is not None and shown.preview.status < 400,
+        "checks": bool(shown.checks),
+    }
+    anything = kinds["tests"] or kinds["preview"] or bool(accepted.checks and wrote)
+    found = (
+        [] if kinds.get(str(shown.mode), anything) else [f"ready, and nothing shows that it works: {shown}"]
+    )
+    return found + [f"ready with a failed check: {one.name}" for one in shown.checks if not one.passed]
 
 
 def calls(events: Sequence[Event]) -> list[str]:

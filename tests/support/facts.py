@@ -7,6 +7,7 @@ from nightshift.contracts.events.build import (
     BuildAccepted,
     BuildCancelled,
     BuildPhaseChanged,
+    BuildReady,
     CheckpointSaved,
     Phase,
     ToolCallRequested,
@@ -64,6 +65,21 @@ def accepted(build_id: str) -> NewEvent:
 def cancelled() -> NewEvent:
     """Returns an event that closes the stream."""
     return new(BuildCancelled(reason="enough", cost_microusd=0, turns=0))
+
+
+def ready() -> NewEvent:
+    """Returns the end of a build whose preview answers."""
+    return new(
+        BuildReady(
+            project_id="p1",
+            sandbox_id="s1",
+            preview_url="http://h/",
+            build_version=1,
+            cost_microusd=0,
+            turns=1,
+            tool_calls=1,
+        )
+    )
 
 
 def call(call_id: str, text: str = "ls") -> NewEvent:

@@ -50,8 +50,21 @@ class FakeProbe:
 
 
 @dataclass
+class Gateway(BuildWorker):
+    """Collects in `retries` the seconds after which it asks to be called again. A test decides when to call it."""
+
+    retries: list[float] = field(default_factory=list)
+
+    async def work(self, build_id: str) -> float | None:
+        retry_s = await BuildWorker.work(self, build_id)
+        if retry_s is not None:
+            self.retries.append(retry_s)
+        return retry_s
+
+
+@dataclass
 class World:
-    """One build on one driver. `later` only remembers: a test decides when a gateway looks again."""
+    """One build on one driver."""
 
     driver: SandboxDriver
     log: EventLog = field(default_factory=MemoryEventLog)
@@ -79,15 +92,15 @@ class World:
         stalls = StallReporter(self.log, states, slow_s=slow_s)
         lifecycle = SandboxLifecycle(self.log, self.driver, self.store, stalls, fail)
         writer = ResultWriter(self.log, self.objects, self.secrets, fail)
-        return BuildWorker(
+        return Gateway(
             states=states,
             leases=self.leases,
             owner=owner,
             lifecycle=lifecycle,
             calls=CallRunner(lifecycle, writer, self.probe),
             stalls=stalls,
-            later=lambda _build, seconds: self.looked_again.append(seconds),
             lease_s=lease_s,
+            retries=self.looked_again,
         )
 
     def sweeper(self) -> OrphanSweeper:

@@ -9,7 +9,7 @@ import pytest
 
 from nightshift.budget.domain.calendar import Period, day_at
 from nightshift.budget.domain.ledger import Account, Reservation, Settlement, open_account, reserve
-from nightshift.budget.ports import Decide, Ledger, LedgerChange, LedgerSnapshot, Opening
+from nightshift.budget.ports import Decide, Ledger, LedgerChange, LedgerSnapshot
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted
 from nightshift.contracts.events.build import BudgetRequested, BuildCancelled
 from nightshift.contracts.ids import event_id
@@ -40,8 +40,8 @@ def grant(lease: UUID, cause: UUID, *, amount: int = 1_000, expected_version: in
             left_today_microusd=account.left_today,
             expires_at=snapshot.now + timedelta(hours=1),
         )
-        reservation = Reservation(lease, ACCOUNT, BUILD, account.day, granted)
-        opening = Opening(reservation, event_id(cause, fact.type), fact.expires_at)
+        granted_event = event_id(cause, fact.type)
+        opening = Reservation(lease, ACCOUNT, BUILD, account.day, granted, granted_event, fact.expires_at)
         append = Append(build_stream(BUILD), (NewEvent(fact, cause),), expected_version)
         return LedgerChange(account, [append], opening)
 
@@ -59,7 +59,7 @@ class LedgerConformance:
     async def test_a_decision_without_a_change_writes_nothing(self, ledger: Ledger):
         seen: list[LedgerSnapshot] = []
         assert await ledger.transact(ACCOUNT, seen.append) is None
-        assert (seen[0].account, seen[0].held, seen[0].request_waits) == (None, None, False)
+        assert (seen[0].account, seen[0].granted, seen[0].request_waits) == (None, False, False)
         assert seen[0].now.tzinfo is not None
         assert await ledger.account(ACCOUNT) is None
 
@@ -69,8 +69,7 @@ class LedgerConformance:
         assert change is not None
         assert await ledger.account(ACCOUNT) == change.account
         held = await ledger.find(lease)
-        assert held is not None
-        assert (held.reservation.amount, held.settled) == (1_000, False)
+        assert held == change.opened
         assert [event.event_id for event in await events(log)] == [held.granted_event]
 
     async def test_a_repeat_changes_nothing(self, ledger: Ledger, log: EventLog):
@@ -88,11 +87,7 @@ class LedgerConformance:
         seen: list[LedgerSnapshot] = []
         for asked in (lease, other, None):
             await ledger.transact(ACCOUNT, seen.append, lease_id=asked)
-        assert [snapshot.held and snapshot.held.reservation.lease_id for snapshot in seen] == [
-            lease,
-            None,
-            None,
-        ]
+        assert [snapshot.granted for snapshot in seen] == [True, False, False]
 
     async def test_a_request_waits_until_it_is_answered(self, ledger: Ledger, builds: EventLog):
         lease = uuid4()
@@ -111,7 +106,7 @@ class LedgerConformance:
         for lease in leases:
             await ledger.transact(ACCOUNT, grant(lease, uuid4()), lease_id=lease)
         await ledger.transact(ACCOUNT, settle(leases[1]))
-        found = [held.reservation.lease_id for held in await ledger.unsettled(BUILD)]
+        found = [held.lease_id for held in await ledger.unsettled(BUILD)]
         assert found == [leases[0], leases[2]]
         assert list(await ledger.unsettled("b2")) == []
 
@@ -123,9 +118,7 @@ class LedgerConformance:
         with pytest.raises(VersionConflict):
             await ledger.transact(ACCOUNT, settle(lease, posted=999))
         assert await ledger.account(ACCOUNT) == before
-        held = await ledger.find(lease)
-        assert held is not None
-        assert held.settled
+        assert await ledger.find(lease) is None
 
     async def test_a_refused_append_writes_nothing(self, ledger: Ledger, log: EventLog, builds: EventLog):
         await append(builds, BuildCancelled(reason="no", cost_microusd=0, turns=0))

@@ -17,8 +17,7 @@ from nightshift.eventlog.errors import (
     StreamClosed,
     VersionConflict,
 )
-from nightshift.eventlog.port import SHARDS, Append, EventLog
-from nightshift.eventlog.shards import shard_of
+from nightshift.eventlog.port import SHARDS, Append, EventLog, shard_of
 
 Writer = Callable[[Owner], EventLog]
 

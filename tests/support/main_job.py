@@ -46,6 +46,8 @@ DEMO_STEPS = (
     *("install", "start", "try it", "preview", "document"),
 )
 SERVICES = ("relay", "orchestrator", "sandbox-gateway", "snapshotter", "budget")
+#: What shows that the steps of a build were taken: they have neither tests nor a preview.
+STEPS_CHECK = {"name": "steps", "command": "test -s STEPS.md"}
 #: Microdollars a day, more than any build here can spend.
 _PLENTY = 1_000_000_000
 _DAYS = 30
@@ -100,7 +102,13 @@ class MainJob:
     async def ask(self, brief: str, *, account: str = RICH, **fields: Any) -> str:
         """Requests a build over the broker and returns its id."""
         build_id = fields.pop("build_id", None) or f"b-{uuid4().hex[:10]}"
-        given = {"build_id": build_id, "project_id": build_id, "account_id": account, "idea_brief": brief}
+        given: dict[str, Any] = {
+            "build_id": build_id,
+            "project_id": build_id,
+            "account_id": account,
+            "idea_brief": brief,
+        }
+        given["checks"] = [STEPS_CHECK]
         await send(self.home, checked(BuildRequested, given | fields))
         return build_id
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from nightshift.budget.domain.ledger import Account, Reservation, Settlement
-from nightshift.budget.ports import Decide, HeldReservation, LedgerChange, LedgerSnapshot
+from nightshift.budget.ports import Decide, LedgerChange, LedgerSnapshot
 from nightshift.contracts.model import PendingKind
 from nightshift.eventlog.errors import VersionConflict
 from nightshift.eventlog.memory import MemoryEventLog
@@ -20,12 +20,7 @@ class StoredReservation:
     """A row of the table `reservations`. `end` is None until the reservation is settled."""
 
     reservation: Reservation
-    granted_event: UUID
     end: Settlement | None = None
-
-    def held(self) -> HeldReservation:
-        """The row as the port returns it."""
-        return HeldReservation(self.reservation, self.granted_event, settled=self.end is not None)
 
 
 @dataclass(slots=True)
@@ -84,21 +79,26 @@ class MemoryLedger:
             transaction() if self._wire is None else self._wire.remote("ledger.transact", transaction)
         )
 
-    async def unsettled(self, build_id: str) -> Sequence[HeldReservation]:
+    async def unsettled(self, build_id: str) -> Sequence[Reservation]:
         """Return the reservations of the build that have not ended, oldest first."""
         return await called(
             self._wire,
             "ledger.unsettled",
             lambda: [
-                row.held()
+                row.reservation
                 for row in self._tables.reservations.values()
                 if row.reservation.build_id == build_id and row.end is None
             ],
         )
 
-    async def find(self, lease_id: UUID) -> HeldReservation | None:
-        """Return the reservation, or None."""
-        return await called(self._wire, "ledger.find", lambda: self._held(lease_id))
+    async def find(self, lease_id: UUID) -> Reservation | None:
+        """Return the reservation that has not ended, or None."""
+
+        def find() -> Reservation | None:
+            row = self._tables.reservations.get(lease_id)
+            return None if row is None or row.end is not None else row.reservation
+
+        return await called(self._wire, "ledger.find", find)
 
     async def account(self, account_id: str) -> Account | None:
         """Return the account, or None."""
@@ -109,18 +109,13 @@ class MemoryLedger:
             kind is PendingKind.BUDGET_REQUEST and key == str(lease_id)
             for kind, key, _ in self._log.tables.pending
         )
-        held = None if lease_id is None else self._held(lease_id)
+        granted = lease_id in self._tables.reservations
         account = self._tables.accounts.get(account_id)
-        return LedgerSnapshot(self._now(), account, held, request_waits=waits)
-
-    def _held(self, lease_id: UUID) -> HeldReservation | None:
-        row = self._tables.reservations.get(lease_id)
-        return None if row is None else row.held()
+        return LedgerSnapshot(self._now(), account, granted, request_waits=waits)
 
     def _write(self, change: LedgerChange) -> None:
         self._tables.accounts[change.account.account_id] = change.account
         if (opened := change.opened) is not None:
-            row = StoredReservation(opened.reservation, opened.granted_event)
-            self._tables.reservations[opened.reservation.lease_id] = row
+            self._tables.reservations[opened.lease_id] = StoredReservation(opened)
         for lease_id, end in change.ended:
             self._tables.reservations[lease_id].end = end

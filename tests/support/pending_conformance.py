@@ -136,6 +136,14 @@ class PendingConformance:
         )
         assert await log.stale_pending(grace_s=0) == []
 
+    async def test_the_sandbox_of_a_ready_build_may_stay(self, log, leave_pending, stream):
+        """It serves the preview. Without this rule `doctor` failed ten minutes after the first build was ready."""
+        await log.append(stream, [facts.sandbox(), facts.ready()])
+        saved = SnapshotFailed(reason="completion", at_version=2, detail="", attempt=1, final=True)
+        await log.append(stream, [facts.new(saved)])
+        await leave_pending(_item(PendingKind.TOOL_CALL, "b1/1/0", stream))
+        assert [one.kind for one in await log.stale_pending(grace_s=0)] == [PendingKind.TOOL_CALL]
+
     @pytest.mark.parametrize(
         ("beside", "stale"), [(None, True), (PendingKind.SLEEPER, False), (PendingKind.WAKE, False)]
     )

@@ -52,7 +52,7 @@ def workspace_files(home: Path) -> set[str]:
     return set(os.listdir(workspace))
 
 
-async def test_the_first_commands_end_in_a_build_with_files(checkout: Path, eventually) -> None:
+async def test_the_first_commands_end_in_a_proven_build(checkout: Path, eventually) -> None:
     first, *others = printed_commands()
     assert first == f"{COMMAND}up"
     shown = checkout / "up.out"
@@ -69,6 +69,14 @@ async def test_the_first_commands_end_in_a_build_with_files(checkout: Path, even
         assert "no tests found" not in built
         [build] = json.loads(run(f"{COMMAND}builds --json", checkout).stdout)
         assert build["phase"] == "ready"
+        proof = build["proof"]
+        assert proof["tests_executed"] == 3
+        assert (proof["preview"]["path"], proof["preview"]["status"]) == ("/", 200)
+        assert [one["passed"] for one in proof["checks"]] == [True]
+        last_lines = built.splitlines()[-2:]
+        assert "3 tests executed; " in last_lines[0]
+        assert "; the preview answers 200 on /" in last_lines[0]
+        assert "ready" in last_lines[1]
         assert "A habit tracker" in page(build["preview_url"])
         assert {"app.py", "test_app.py", "idea.txt"} <= workspace_files(checkout / ".nightshift")
     finally:

@@ -30,8 +30,7 @@ class InlinePool:
 async def deliver_all_again(world: World, worker: BuildWorker) -> int:
     """Every fact of the log, in order and then in reverse order. Returns how many had a handler."""
     pool: Any = InlinePool()
-    dispatcher = CallDispatcher(pool)
-    dispatcher.serve(worker)
+    dispatcher = CallDispatcher(pool, worker)
     handlers = Handlers(dispatcher)
     table = {**handlers.on_builds(), **handlers.on_snapshots()}
     facts = [fact async for fact in world.log.read_stream(world.stream)]

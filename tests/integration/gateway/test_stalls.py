@@ -145,7 +145,7 @@ def _no_log(*_: Any, **__: Any) -> Any:
     raise Unavailable("PostgreSQL does not answer")
 
 
-async def test_an_unknown_template_is_told_with_its_name(e2b_server: E2BServer) -> None:  # noqa: F811
+async def test_a_stall_names_the_unknown_template(e2b_server: E2BServer) -> None:  # noqa: F811
     world = World(e2b_driver(e2b_server, template="web-2"))
     await world.accept()
     await world.ask(BASH)

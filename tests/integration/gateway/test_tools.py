@@ -47,7 +47,7 @@ async def test_a_background_command_is_controlled_by_its_handle(world: World) ->
     assert (none.is_error, none.error_kind) == (True, "bad_input")
 
 
-async def test_a_failing_background_command_is_seen_failing(world: World) -> None:
+async def test_a_background_command_that_fails_at_once_is_reported(world: World) -> None:
     started = await world.bash("echo no such thing >&2; exit 3", run_in_background=True)
     assert (started.is_error, started.exit_code) == (True, 3)
     assert "no such thing" in started.output

@@ -9,6 +9,7 @@ import pytest
 from tests.support import facts
 from tests.support.stack import Database as Place
 
+from nightshift.eventlog.port import shard_of
 from nightshift.eventlog.postgres import (
     _APPEND,
     _APPEND_ONE,
@@ -17,7 +18,6 @@ from nightshift.eventlog.postgres import (
     _pending_arrays,
 )
 from nightshift.eventlog.prepare import pending_changes, prepare
-from nightshift.eventlog.shards import shard_of
 
 STREAM = "build-same-shard"
 

@@ -14,9 +14,16 @@ from nightshift.orchestrator.ports import CallError, UsageMeter
 
 
 @asynccontextmanager
-async def provider(status: str, body: str, *headers: str) -> AsyncIterator[str]:
-    """A server that answers every request with these bytes. Yields its URL."""
-    lines = [f"HTTP/1.1 {status}", *headers, f"content-length: {len(body)}", "connection: close", "", body]
+async def provider(status: str, body: str, *headers: str, missing: int = 0) -> AsyncIterator[str]:
+    """A server that answers every request with these bytes, and closes `missing` bytes early. Yields its URL."""
+    lines = [
+        f"HTTP/1.1 {status}",
+        *headers,
+        f"content-length: {len(body) + missing}",
+        "connection: close",
+        "",
+        body,
+    ]
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -103,3 +110,31 @@ async def test_an_account_without_credit_is_refused_like_a_key():
     message = "Your credit balance is too low to access the Anthropic API."
     refused = await failure("400 Bad Request", refusal("invalid_request_error", message))
     assert (refused.kind, refused.status) == ("auth", 400)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "prompt is too long: 3333404 tokens > 200000 maximum",
+        "input length and `max_tokens` exceed context limit: 199000 + 16000 > 200000",
+    ],
+)
+async def test_a_prompt_that_is_too_long_has_a_kind_of_its_own(message: str):
+    refused = await failure("400 Bad Request", refusal("invalid_request_error", message))
+    assert (refused.kind, refused.detail, refused.maybe_billed) == ("too_long", message, False)
+
+
+async def test_an_answer_that_lacks_only_its_last_event_is_accepted():
+    body = stream(
+        {"type": "message_start", "message": {"id": "m", "model": "x", "usage": {"input_tokens": 3}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "hi"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
+    )
+    kind = "content-type: text/event-stream"
+    async with (
+        provider("200 OK", body, kind, missing=9) as url,
+        ClaudeModel(api_key="any", base_url=url) as claude,
+    ):
+        answer = await claude.answer(b"{}", UsageMeter())
+    assert answer.content == ({"type": "text", "text": "hi"},)

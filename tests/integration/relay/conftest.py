@@ -22,9 +22,8 @@ from nightshift.relay.adapters.kafka_session import KafkaConnector
 from nightshift.relay.adapters.kafka_topics import ensure
 from nightshift.relay.adapters.leader_session import PostgresLeaderSessions
 from nightshift.relay.adapters.log_reader import PostgresLogReader
-from nightshift.relay.ports import BrokerConnector, LeaderSessions
 from nightshift.relay.settings import RelaySettings
-from nightshift.relay.usecases.shard_group import GroupPorts, ShardGroup, Timings
+from nightshift.relay.usecases.shard_group import GroupPorts, ShardGroup
 
 
 @pytest.fixture
@@ -41,23 +40,25 @@ def group(settings: RelaySettings) -> Callable[..., Any]:
     @contextlib.asynccontextmanager
     async def running(
         *,
-        sessions: LeaderSessions | None = None,
-        brokers: BrokerConnector | None = None,
+        sessions: Any = None,
+        brokers: Any = None,
         objects: MemoryObjectStore | None = None,
-        timings: Timings | None = None,
+        lag_s: float = 5.0,
     ) -> AsyncIterator[asyncio.Task[None]]:
         dsn = settings.postgres_dsn.get_secret_value()
         database = log_database(PgConfig(dsn=dsn, max_connections=3))
         ports = GroupPorts(
-            sessions=sessions or PostgresLeaderSessions(dsn, name="relay-test", leader_timeout_s=5),
-            brokers=brokers or KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s),
-            notifications=PostgresAppendListener(dsn, name="relay-test", channel=CHANNEL),
+            open_session=(
+                sessions or PostgresLeaderSessions(dsn, name="relay-test", leader_timeout_s=5)
+            ).open,
+            connect=(brokers or KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s)).connect,
+            listen=PostgresAppendListener(database, channel=CHANNEL).listen,
             log=PostgresLogReader(database),
+            database_answers=database.answers,
             objects=objects or MemoryObjectStore(),
             ensure_topics=partial(ensure, settings, create=False, partitions=None, replication=None),
         )
-        config = settings.group()
-        one = ShardGroup(0, ports, config if timings is None else replace(config, timings=timings))
+        one = ShardGroup(0, ports, replace(settings.group(), lag_s=lag_s))
         task = asyncio.create_task(one.run())
         try:
             yield task

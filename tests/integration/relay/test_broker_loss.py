@@ -3,6 +3,7 @@
 import contextlib
 import signal
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,7 +20,7 @@ from nightshift.bus.settings import KafkaSettings
 from nightshift.contracts.topics import Topics
 from nightshift.devstack.parts import EmbeddedKafka, KafkaAddress
 from nightshift.eventlog.errors import Unavailable
-from nightshift.eventlog.port import build_stream
+from nightshift.eventlog.port import Row, build_stream
 from nightshift.relay.adapters.kafka_session import KafkaConnector
 from nightshift.relay.adapters.kafka_topics import apply
 from nightshift.relay.domain.data_loss import OffsetRange
@@ -134,7 +135,8 @@ async def test_a_session_never_reaches_a_restarted_broker(database: Database, br
     )
     async with KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s).connect() as session:
         where = session.partition_of(TOPICS.build, b"b1")
-        record = Record(where, b"b1", b"{}", [], 0, 1, "build-b1", 1, uuid4())
+        row = Row(0, 1, "build-b1", 1, uuid4(), "t", 1, "{}", "b1", uuid4(), "relay", None, datetime.now(UTC))
+        record = Record(where, b"b1", b"{}", [], row)
         assert [ack.first for ack in await session.send({where: [record]})] == [0]
         await broker.kill()
         await broker.start()

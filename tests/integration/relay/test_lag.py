@@ -19,7 +19,6 @@ from nightshift.relay.adapters.kafka_session import KafkaConnector, KafkaSession
 from nightshift.relay.domain.records import Record
 from nightshift.relay.ports import Ack
 from nightshift.relay.settings import RelaySettings
-from nightshift.relay.usecases.shard_group import Timings
 
 pytestmark = pytest.mark.kafka
 
@@ -56,7 +55,7 @@ async def test_the_lag_metrics_grow_and_return_to_zero(
     async with (
         log_on(database.dsn()) as log,
         reading(kafka.bootstrap, topics) as reader,
-        group(brokers=brokers, timings=Timings(lag=0.05)),
+        group(brokers=brokers, lag_s=0.05),
     ):
         try:
             await eventually(lambda: metric("leader") == 1, 20)

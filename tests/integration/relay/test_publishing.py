@@ -28,9 +28,9 @@ from nightshift.devstack.parts import KafkaAddress, PostgresAddress
 from nightshift.eventlog.errors import ConfigurationError, Unavailable
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import SHARDS, build_stream
-from nightshift.relay.adapters.connection import refuse_pooler
 from nightshift.relay.adapters.kafka_session import KafkaConnector, KafkaSession
 from nightshift.relay.adapters.leader_session import PostgresLeaderSession, PostgresLeaderSessions
+from nightshift.relay.adapters.pooler_check import refuse_pooler
 from nightshift.relay.domain.errors import LeadershipLost
 from nightshift.relay.domain.records import LastPublished, Record
 from nightshift.relay.ports import Ack

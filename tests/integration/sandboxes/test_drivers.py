@@ -66,7 +66,7 @@ async def test_a_timeout_and_a_stop_end_the_whole_group(sandbox: Sandbox) -> Non
     assert await sandbox.read_output("b1/1/2", "out") == b"0\n"
 
 
-async def test_background_processes_run_on_and_block_nobody(sandbox: Sandbox) -> None:
+async def test_background_processes_run_on_after_the_call_ends(sandbox: Sandbox) -> None:
     await sandbox.start_call(
         sh("b1/1/0", "(while true; do echo x; sleep 0.05; echo x >> ticks; done) & echo back")
     )

@@ -32,7 +32,7 @@ async def test_a_provider_that_is_down_is_transient(e2b_server: E2BServer, drive
     assert e2b_server.creates == 0
 
 
-async def test_a_sandbox_that_vanished_is_gone_in_the_middle_and_afterwards(
+async def test_a_vanished_sandbox_raises_gone_during_and_after_a_call(
     e2b_server: E2BServer, driver: E2BDriver
 ) -> None:
     sandbox = await driver.create("b1", generation=0)
@@ -45,7 +45,7 @@ async def test_a_sandbox_that_vanished_is_gone_in_the_middle_and_afterwards(
     assert (await driver.create("b1", generation=1)).id != sandbox.id
 
 
-async def test_a_sandbox_whose_maker_died_before_it_was_ready_is_made_ready(
+async def test_create_replaces_a_sandbox_that_never_became_ready(
     e2b_server: E2BServer, driver: E2BDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def dies(*_: object) -> None:
@@ -60,13 +60,13 @@ async def test_a_sandbox_whose_maker_died_before_it_was_ready_is_made_ready(
     await sandbox.write_file("works", b"1")
 
 
-async def test_another_sandbox_in_its_place_is_not_taken_for_it(
+async def test_a_sandbox_with_the_record_of_another_is_refused(
     e2b_server: E2BServer, driver: E2BDriver
 ) -> None:
     sandbox = await driver.create("b1", generation=0)
     journal = e2b_server.boxes[sandbox.id].home / ".nightshift" / "journal"
     journal.write_bytes(journal.read_bytes().replace(sandbox.id.encode(), b"another-one"))
-    with pytest.raises(SandboxGone, match="not the one"):
+    with pytest.raises(SandboxGone, match="of another sandbox"):
         await driver.connect(sandbox.id)
 
 

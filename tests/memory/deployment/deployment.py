@@ -18,9 +18,8 @@ from nightshift.contracts.model import Event, Owner, PendingKind
 from nightshift.eventlog.leases.memory import MemoryLeases
 from nightshift.eventlog.leases.port import Lease
 from nightshift.eventlog.memory import MemoryEventLog, MemoryTables
-from nightshift.eventlog.port import PendingItem, RecordedEvent, account_stream, build_stream
+from nightshift.eventlog.port import PendingItem, RecordedEvent, account_stream, build_stream, shard_of
 from nightshift.eventlog.prepare import recorded
-from nightshift.eventlog.shards import shard_of
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.simulation import World
 

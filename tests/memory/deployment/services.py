@@ -29,6 +29,8 @@ from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
 from nightshift.snapshotter.domain.workspace import WantedSnapshot, Workspace, evolve
 
 LEASE_S = 6.0
+#: The output of a check whose tests pass.
+_CHECKED = "== make test\n3 passed in 0.02s\n== exit code 0\n"
 
 E = TypeVar("E", bound=Event)
 
@@ -114,7 +116,7 @@ async def _answer_call(log: MemoryEventLog, item: PendingItem) -> None:
         call_id=asked.data.call_id,
         is_error=ended,
         error_kind="cancelled" if ended else None,
-        output=f"ran {asked.data.index}",
+        output=_CHECKED if asked.data.purpose == "check" else f"ran {asked.data.index}",
         exit_code=None if ended else 0,
         duration_ms=1,
     )

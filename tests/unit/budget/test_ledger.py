@@ -32,7 +32,8 @@ def account(budget: int = 3_000_000) -> Account:
 
 
 def reservation(number: int, amount: int, day: str) -> Reservation:
-    return Reservation(uuid5(NAMESPACE, str(number)), "ada", "shop", day, amount)
+    lease = uuid5(NAMESPACE, str(number))
+    return Reservation(lease, "ada", "shop", day, amount, uuid5(lease, "granted"), START)
 
 
 def test_the_first_day_has_its_share_of_the_period() -> None:

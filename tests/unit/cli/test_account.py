@@ -24,19 +24,17 @@ STATEMENT = AccountStatement(
 
 def test_amounts_are_shown_in_dollars():
     assert shown(STATEMENT) == {
-        "account_id": "ada",
-        "time_zone": "UTC",
-        "day": "2026-11-24",
-        "refresh_at": datetime(2026, 11, 25, tzinfo=UTC),
-        "period_budget": "$30.0000",
-        "spent_in_period": "$2.5000",
-        "limit": "$1.0000",
-        "posted": "$0.2500",
+        "account": "ada",
+        "period": "30 days with $30.0000",
+        "spent in period": "$2.5000",
+        "today": "2026-11-24 (UTC), until 2026-11-25T00:00:00+00:00",
+        "limit today": "$1.0000",
+        "spent today": "$0.2500",
         "reserved": "$0.0000",
-        "left_today": "$0.7500",
+        "left today": "$0.7500",
     }
 
 
 def test_what_is_estimated_is_marked():
     told = shown(replace(STATEMENT, estimated_microusd=55_620))
-    assert told["spent_in_period"] == "$2.5000, of which $0.0556 estimated"
+    assert told["spent in period"] == "$2.5000, of which $0.0556 estimated"

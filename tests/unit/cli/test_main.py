@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 
 import cyclopts
 import pytest
@@ -125,22 +127,31 @@ def test_the_overview_names_every_command_and_loads_none():
         "print([name for name in sys.modules if name in heavy or name.startswith('nightshift.cli.commands.')])\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    for each in entry.COMMANDS:
-        assert f" {each.name} " in done.stdout
+    for name in entry.NAMES:
+        assert f" {name} " in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("name", [each.name for each in entry.COMMANDS])
-def test_the_help_of_every_command_has_an_example_and_json(name, capfd):
-    words = [name] if name not in GROUPS else [name, GROUPS[name]]
+def command_lines() -> Iterator[list[str]]:
+    """Every command, and every subcommand of those that have some."""
+    for name in entry.NAMES:
+        app = import_module(f"nightshift.cli.commands.{name}").app
+        below = [word for word in app if not word.startswith("-") and app[word].show]
+        yield from ([name, word] for word in below) if app.default_command is None else [[name]]
+
+
+@pytest.mark.parametrize("words", list(command_lines()), ids=" ".join)
+def test_every_help_has_an_example_and_explains_each_option(words, capfd):
     assert entry.run([*words, "--help"]) == Exit.OK
     help_text = capfd.readouterr().out
     assert "--json" in help_text
     assert f"nightshift {' '.join(words)}" in help_text.split("Usage:", 1)[1].split("\n", 1)[1]
-
-
-#: A command with subcommands shows its examples there: one of each.
-GROUPS = {"db": "migrate", "dlq": "list", "topics": "apply", "account": "open"}
+    function = import_module(f"nightshift.cli.commands.{words[0]}").app
+    for word in words[1:]:
+        function = function[word]
+    for argument in function.assemble_argument_collection(parse_docstring=True):
+        assert argument.parameter.help, f"{argument.name} has no explanation"
+        assert "empty" not in "".join(argument.negatives)
 
 
 def test_the_version_is_that_of_the_distribution(capfd):

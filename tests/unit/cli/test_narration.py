@@ -24,6 +24,7 @@ from nightshift.contracts.events.build import (
     ToolCallRequested,
     Usage,
 )
+from nightshift.contracts.events.proof import CheckProof, PreviewProof, Proof
 from nightshift.contracts.events.sandbox import SandboxOpened, ToolCallCompleted
 from nightshift.contracts.events.snapshot import SnapshotFailed
 from nightshift.contracts.model import Event
@@ -39,6 +40,15 @@ ACCEPTED = BuildAccepted(
     model="scripted-1",
     turn_limit=9,
     tool_call_limit=9,
+)
+READY = BuildReady(
+    project_id="p",
+    sandbox_id="s",
+    preview_url="http://x/",
+    build_version=3,
+    cost_microusd=1,
+    turns=2,
+    tool_calls=3,
 )
 
 
@@ -178,19 +188,7 @@ def test_a_denial_says_when_the_next_day_begins() -> None:
 @pytest.mark.parametrize(
     ("fact", "state", "code"),
     [
-        (
-            BuildReady(
-                project_id="p",
-                sandbox_id="s",
-                preview_url="http://x/",
-                build_version=3,
-                cost_microusd=1,
-                turns=2,
-                tool_calls=3,
-            ),
-            "ready",
-            Exit.OK,
-        ),
+        (READY, "ready", Exit.OK),
         (
             BuildFailed(reason="checks_failed", detail="one", cost_microusd=1, turns=2),
             "failed",
@@ -237,3 +235,38 @@ def test_a_failed_call_shows_its_last_output_and_exit_code_once():
     )
     line = tell(ACCEPTED, call(command="exit 3"), done)[1][-1]
     assert line.endswith("bash exit 3 · exit 3 · because · 0.0 s")
+
+
+def test_a_build_that_is_ready_shows_its_proof_first() -> None:
+    proof = Proof(
+        checks=(CheckProof(name="make test", command="make test", passed=True, exit_code=0),),
+        tests_executed=1,
+        preview=PreviewProof(url="http://x/app", path="/app", status=200),
+    )
+    status, told = tell(ACCEPTED, READY.model_copy(update={"proof": proof}))
+    assert "proof" in told[-2]
+    assert told[-2].endswith("1 test executed; make test passed; the preview answers 200 on /app")
+    assert "ready" in told[-1]
+    assert status.as_json(START)["proof"] == proof.model_dump(mode="json")
+
+
+def test_a_build_of_an_earlier_version_is_ready_without_proof() -> None:
+    status, told = tell(ACCEPTED, READY)
+    assert "ready" in told[-1]
+    assert not any("proof" in line for line in told)
+    assert status.as_json(START)["proof"] is None
+
+
+def test_a_demand_for_no_proof_is_shown() -> None:
+    _, told = tell(ACCEPTED, READY.model_copy(update={"proof": Proof(mode="none")}))
+    assert told[-2].endswith("the request demanded no proof")
+
+
+def test_the_headings_of_exit_codes_name_no_check() -> None:
+    request = ToolCallRequested(
+        call_id="b/1/0", turn=1, index=0, tool="bash", tool_use_id="c", input={}, purpose="check"
+    )
+    output = "== make test\nok\n== exit code 0\n"
+    result = ToolCallCompleted(call_id="b/1/0", is_error=False, output=output, exit_code=0, duration_ms=1)
+    _, told = tell(ACCEPTED, request, result)
+    assert "make test · ok" in told[-1]

@@ -81,7 +81,11 @@ def asleep(reason: str, *, for_s: float | None = 7200) -> SleepRequested:
         ((ACCEPTED, STARTED, failed("overloaded")), "overloaded (HTTP 529): Overloaded", "asked again at"),
         ((ACCEPTED, STARTED, failed("connection", status=None)), "connection: Over", "nightshift cancel b"),
         ((ACCEPTED, STARTED, failed("auth", status=401)), "auth (HTTP 401)", "ANTHROPIC_API_KEY"),
-        ((ACCEPTED, MONEY_ASKED, DENIED, asleep("budget")), "ada has spent its money", "account top-up ada"),
+        (
+            (ACCEPTED, MONEY_ASKED, DENIED, asleep("budget")),
+            "ada has too little left today",
+            "account top-up ada",
+        ),
         ((ACCEPTED, STARTED, failed("server"), asleep("provider")), "answered server", "asked again at"),
         (
             (ACCEPTED, STARTED, failed("auth"), asleep("person", for_s=None)),
@@ -183,19 +187,19 @@ def stalled(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "open_builds", open_builds)
 
 
-def test_builds_prints_the_reason_and_the_action(stalled, capsys) -> None:
-    builds_command.builds(json=False)
+async def test_builds_prints_the_reason_and_the_action(stalled, capsys) -> None:
+    await builds_command.builds(json=False)
     out, err = capsys.readouterr()
     assert "waits: the model provider answered" in out
     assert "b waits: the model provider answered rate_limited (HTTP 429)" in err
     assert "`nightshift cancel b`" in err
-    builds_command.builds(json=True)
+    await builds_command.builds(json=True)
     [told] = json.loads(capsys.readouterr().out)
     assert "rate_limited" in told["waiting"]["reason"]
 
 
-def test_a_wait_that_times_out_prints_the_reason(stalled, capsys) -> None:
-    assert wait_command.wait("b", timeout="0.1s") == Exit.TIMED_OUT
+async def test_a_wait_that_times_out_prints_the_reason(stalled, capsys) -> None:
+    assert await wait_command.wait("b", timeout="0.1s") == Exit.TIMED_OUT
     err = capsys.readouterr().err
     assert "error: b is not ready after 0.1s: the model provider answered rate_limited (HTTP 429)" in err
     assert "hint: nothing: it is asked again at" in err

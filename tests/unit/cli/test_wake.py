@@ -2,15 +2,19 @@
 
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 from tests.unit.cli.events import ACCEPTED, status_after
 from tests.unit.cli.test_account import STATEMENT
 
 from nightshift.cli.commands import wake as command
-from nightshift.contracts.events.build import SleepRequested
+from nightshift.contracts.events.build import BudgetRequested, SleepRequested
 from nightshift.eventlog.errors import Refused
 
+ASKED = BudgetRequested(
+    lease_id=UUID(int=1), account_id="ada", amount_microusd=900_000, minimum_microusd=291_000
+)
 ASLEEP = SleepRequested(reason="budget", account_id="ada", wake_at=None)
 
 
@@ -41,21 +45,28 @@ def sent(monkeypatch, request):
 
 
 @pytest.mark.parametrize("sent", [((ACCEPTED, ASLEEP), 1)], indirect=True)
-def test_a_sleeping_build_with_money_is_asked_to_wake(sent):
-    command.wake("b")
+async def test_a_sleeping_build_with_money_is_asked_to_wake(sent):
+    await command.wake("b")
     assert sent == ["b"]
 
 
-@pytest.mark.parametrize("sent", [((ACCEPTED, ASLEEP), 0)], indirect=True)
-def test_a_build_without_money_is_not_asked_and_the_hint_says_top_up(sent):
-    with pytest.raises(Refused, match="account ada has nothing left today") as refused:
-        command.wake("b")
+@pytest.mark.parametrize(
+    ("sent", "left", "cost"),
+    [
+        (((ACCEPTED, ASLEEP), 0), "0.0000", "0.0000"),
+        (((ACCEPTED, ASKED, ASLEEP), 289_999), "0.2900", "0.2910"),
+    ],
+    indirect=["sent"],
+)
+async def test_a_build_without_money_is_not_asked_and_the_hint_says_top_up(sent, left, cost):
+    with pytest.raises(Refused, match=rf"ada has \${left} left today; .* may cost \${cost}") as refused:
+        await command.wake("b")
     assert "account top-up ada AMOUNT" in refused.value.hint
     assert sent == []
 
 
 @pytest.mark.parametrize("sent", [((ACCEPTED,), 1)], indirect=True)
-def test_a_build_that_is_awake_is_not_asked(sent):
+async def test_a_build_that_is_awake_is_not_asked(sent):
     with pytest.raises(Refused, match="not asleep"):
-        command.wake("b")
+        await command.wake("b")
     assert sent == []

@@ -19,8 +19,14 @@ REQUEST = BuildRequested(build_id="b", project_id="p", account_id="a", idea_brie
 REQUESTS = [model for model in CATALOGUE.newest.values() if model.owner is Owner.OUTSIDE]
 FACTS = [model for model in CATALOGUE.newest.values() if model.owner is not Owner.OUTSIDE]
 
+EVENTS = {model.__name__ for model in CATALOGUE.newest.values()}
+
 #: Fields of facts that no code of ours reads: why a consumer or an auditor wants them.
 FOR_CONSUMERS = {
+    (
+        "model_call.responded",
+        "repaired",
+    ): "what was changed in an answer that the provider would not take back",
     ("model_call.responded", "price_version"): "which price table the cost was calculated with",
     ("model_call.failed", "price_version"): "which price table the cost was calculated with",
     ("sandbox.restored", "from_snapshot"): "which snapshot the files came from",
@@ -40,6 +46,8 @@ class Module:
         self.reads = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
         self.reads |= {name for node in nodes if isinstance(node, ast.MatchClass) for name in node.kwd_attrs}
         self.names = {node.id for node in nodes if isinstance(node, ast.Name)}
+        # Some modules import the module of a family and name its events as `build.BuildReady`.
+        self.names |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and node.attr in EVENTS}
         self.makes = set(map(made, nodes))
 
 

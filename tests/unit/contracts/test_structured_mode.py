@@ -12,7 +12,7 @@ from tests.unit.contracts.strategies import json_values
 
 from nightshift.contracts.cloudevents import decode_request
 from nightshift.contracts.errors import ContractError, InvalidData, InvalidEnvelope, TooLarge
-from nightshift.contracts.limits import LIMITS
+from nightshift.contracts.limits import NUMBER
 from nightshift.contracts.registry import encode
 
 
@@ -40,7 +40,7 @@ def test_json_data_in_base64_is_read_as_data():
         (b"not json", InvalidData, "not JSON"),
         (b'{"build_id":"night-7","build_id":"night-7"}', InvalidData, "the same name twice"),
         (b'{"a":' + b"[" * 1000, TooLarge, "nested"),
-        (b'{"a":' + b"9" * (LIMITS.number + 1) + b"}", TooLarge, "number"),
+        (b'{"a":' + b"9" * (NUMBER + 1) + b"}", TooLarge, "number"),
         (b'{"a":1e400}', InvalidData, "a number too large"),
     ],
 )

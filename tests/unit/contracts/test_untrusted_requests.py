@@ -15,7 +15,6 @@ from nightshift.contracts.errors import ContractError, InvalidData, TooLarge
 from nightshift.contracts.events.account import AccountBudgetSet, AccountOpened, AccountToppedUp
 from nightshift.contracts.events.build import CheckpointSaved
 from nightshift.contracts.events.requests import BuildRequested, ToolCallApprovalGiven, ToolCallResultGiven
-from nightshift.contracts.limits import RequestLimits
 from nightshift.contracts.registry import encode
 
 
@@ -54,10 +53,10 @@ def test_keys_and_headers_are_limited_too():
 
 def test_a_value_at_the_limit_is_read():
     message = request_message()
-    limits = RequestLimits(value=len(message.value))
-    assert decode_request(message.key, message.headers, message.value, limits=limits).event == REQUEST
-    with pytest.raises(TooLarge):
-        decode_request(message.key, message.headers, message.value + b" ", limits=limits)
+    padded = message.value.ljust(900_000)
+    assert decode_request(message.key, message.headers, padded).event == REQUEST
+    with pytest.raises(TooLarge, match="the value has 900001 bytes"):
+        decode_request(message.key, message.headers, padded + b" ")
 
 
 def test_the_limit_applies_to_the_size_in_ascii():

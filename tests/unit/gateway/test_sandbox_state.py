@@ -106,7 +106,7 @@ def test_only_a_snapshot_at_rest_makes_a_loss_harmless() -> None:
 
 
 @given(st.lists(st.sampled_from(["bash", "read_file", "grep", "write_file", "nonsense"]), max_size=12))
-def test_calls_keep_their_order_and_only_reads_stand_together(tools: list[str]) -> None:
+def test_calls_keep_log_order_and_only_reads_are_grouped(tools: list[str]) -> None:
     calls = [PendingCall(uuid4(), version, asked(version, tool)) for version, tool in enumerate(tools)]
     found = groups(reversed(calls))
     assert [call for group in found for call in group] == calls

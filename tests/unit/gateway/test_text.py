@@ -41,7 +41,7 @@ def test_sequences_are_gone_and_their_text_stays() -> None:
 
 
 @given(st.binary(max_size=300) | st.text(max_size=300))
-def test_nothing_below_a_space_is_left_but_newline_and_tab(raw: bytes | str) -> None:
+def test_control_characters_except_newline_and_tab_are_removed(raw: bytes | str) -> None:
     shown = printable(raw)
     assert not [c for c in shown if (ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0]
     shown.encode()
@@ -88,7 +88,7 @@ def test_the_longer_of_two_secrets_is_masked_and_short_ones_are_not() -> None:
 
 
 @given(st.text(max_size=200), st.integers(20, 100))
-def test_what_is_cut_keeps_both_ends_and_its_bound(text: str, limit: int) -> None:
+def test_cut_text_keeps_both_ends_and_the_limit(text: str, limit: int) -> None:
     short = cut(text, limit=limit, where="key")
     if not short.truncated:
         assert short.text == text

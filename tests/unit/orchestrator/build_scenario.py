@@ -17,12 +17,18 @@ from nightshift.orchestrator.domain.decide import causes, decide
 from nightshift.orchestrator.domain.evolve import evolve
 from nightshift.orchestrator.domain.next_step import Wait, next_step
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.state import INITIAL, BuildState
+from nightshift.orchestrator.domain.state import INITIAL, BuildState, ToolCall
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 REQUEST = BuildRequested(
     build_id="b1", project_id="p1", account_id="a1", idea_brief="A page that says hello."
 )
+#: The output of a successful call, by its purpose.
+RESULTS = {
+    "agent": "ok",
+    "check": "== make test\n3 passed in 0.02s\n== exit code 0\n",
+    "preview": "http://127.0.0.1:9/ answers with status 200",
+}
 
 
 def tool_use(tool: str = "bash", given: dict | None = None, id: str = "toolu_1") -> dict:
@@ -128,11 +134,22 @@ class BuildScenario:
     def woken(self) -> None:
         self.others(WakeRequested(reason="refresh"))
 
-    def results(self, *, is_error: bool = False, output: str = "ok", exit_code: int | None = 0) -> None:
-        """Record this result for every open tool call."""
+    def results(
+        self, *, is_error: bool = False, output: str | None = None, exit_code: int | None = 0
+    ) -> None:
+        """Record this result for every open tool call. By default a check executes tests and a preview answers."""
         for call in self.state.tool_calls:
             if call.result is None:
-                self.others(completed(call.call_id, is_error=is_error, output=output, exit_code=exit_code))
+                shown = RESULTS[call.purpose] if output is None else output
+                self.others(completed(call.call_id, is_error=is_error, output=shown, exit_code=exit_code))
+
+    def result(self, call: ToolCall, output: str) -> None:
+        """Record this result of one tool call."""
+        self.others(completed(call.call_id, output=output))
+
+    def requested_calls(self) -> list[ToolCallRequested]:
+        """Return all tool calls of the log."""
+        return [event.data for event in self.log if isinstance(event.data, ToolCallRequested)]
 
     def thinks(self, *content: dict, **more) -> tuple[Event, ...]:
         """One model call from its start to its answer, with a request for money if needed."""

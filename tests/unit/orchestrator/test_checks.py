@@ -156,7 +156,7 @@ def test_an_end_before_any_work_is_asked_about_once():
     scenario.thinks(text("I cannot."))
     assert scenario.last(AgentSteered).reason == "no_tool_call"
     scenario.thinks(text("I still cannot."))
-    assert scenario.last(BuildFailed).reason == "checks_failed"
+    assert scenario.last(BuildFailed).reason == "unproven"
     assert "nothing was built" in scenario.last(BuildFailed).detail
 
 

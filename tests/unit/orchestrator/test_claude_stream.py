@@ -83,17 +83,18 @@ def test_blocks_of_every_kind_and_the_cache_by_its_lifetime():
     )
 
 
-def test_a_cut_tool_input_is_kept_as_text():
+def test_a_cut_tool_input_is_read_as_the_sdk_reads_it():
     assembly = assembled(
         START,
         *block(0, {"type": "tool_use", "id": "t", "name": "x", "input": {}}),
         *block(
             1,
             {"type": "tool_use", "id": "u", "name": "x", "input": {}},
-            {"type": "input_json_delta", "partial_json": '{"a": "un'},
+            {"type": "input_json_delta", "partial_json": '{"a": 1, "b": "un'},
         ),
     )
-    assert [one["input"] for one in assembly.content] == [{}, {"INVALID_JSON": '{"a": "un'}]
+    assert [one["input"] for one in assembly.content] == [{}, {"a": 1}]
+    assert assembly.invalid_inputs == {1: '{"a": 1, "b": "un'}
     assert not assembly.complete
 
 
@@ -134,7 +135,6 @@ def call(index: int = 0, *, given: str = "{}", **fields) -> list[dict]:
         call(id="t" * 300),
         call(id=""),
         call(id=None),
-        [*call(0, id="same"), *call(1, id="same")],
     ],
 )
 def test_a_call_that_the_api_would_not_take_back_is_malformed(calls):
@@ -142,9 +142,40 @@ def test_a_call_that_the_api_would_not_take_back_is_malformed(calls):
         assembled(START, *calls, *END)
 
 
-def test_an_input_that_is_no_object_is_kept_as_text():
-    assembly = assembled(START, *call(given='["ls"]'), *END)
-    assert assembly.content[0]["input"] == {"INVALID_JSON": '["ls"]'}
+@pytest.mark.parametrize(("given", "read"), [('["ls"]', ["ls"]), ("{]", {}), ("null", None)])
+def test_an_input_that_is_no_object_is_invalid(given, read):
+    assembly = assembled(START, *call(given=given), *END)
+    assert assembly.content[0]["input"] == read
+    assert assembly.invalid_inputs == {0: given}
+
+
+def test_a_message_without_its_last_event_is_complete():
+    said = block(0, {"type": "text", "text": ""}, {"type": "text_delta", "text": "hi"})
+    assert assembled(START, *said, END[0]).complete
+    assert not assembled(START, *said).complete
+    assert not assembled(START, *said[:-1], END[0]).complete
+
+
+def test_what_follows_the_end_is_ignored():
+    assembly = assembled(START, *END, *block(0, {"type": "text", "text": "more"}), {"no": "type"})
+    assert assembly.complete
+    assert assembly.content == ()
+
+
+def test_content_in_the_first_event_is_kept():
+    use = {"type": "tool_use", "id": "t", "name": "bash", "input": {"a": 1}}
+    start = {
+        "type": "message_start",
+        "message": {**START["message"], "content": [use], "stop_reason": "tool_use"},
+    }
+    assembly = assembled(start, {"type": "message_stop"})
+    assert (assembly.content, assembly.complete) == ((use,), True)
+
+
+def test_details_of_a_refusal_are_kept():
+    details = {"type": "refusal", "category": "cyber", "explanation": "no"}
+    end = {"type": "message_delta", "delta": {"stop_reason": "refusal", "stop_details": details}, "usage": {}}
+    assert assembled(START, end).stop_details == details
 
 
 @pytest.mark.parametrize("tokens", [-5, 10.5, "many"])

@@ -105,3 +105,106 @@ def test_the_same_call_now_and_then_is_no_repetition():
         scenario.thinks(tool_use(given={"command": "same" if same else f"echo {number}"}))
         scenario.results()
     assert "agent.steered" not in scenario.types()
+
+
+def fails(scenario, command: str, output: str, exit_code: int = 1) -> None:
+    scenario.thinks(tool_use(given={"command": command}))
+    scenario.results(is_error=True, output=output, exit_code=exit_code)
+
+
+def steered(scenario) -> str | None:
+    """The warning about repetition that the next model call brings. None when it brings none."""
+    scenario.step()
+    warnings = [one.data for one in scenario.log if isinstance(one.data, AgentSteered)]
+    return warnings[-1].message if warnings and warnings[-1].reason == "repetition" else None
+
+
+def test_the_warning_shows_the_call_and_its_result():
+    scenario = begun()
+    for _ in range(3):
+        scenario.thinks(tool_use(given={"command": "cat notes.txt"}))
+        scenario.results(output="nothing new\n[exit code 0]")
+    message = steered(scenario)
+    assert "`bash cat notes.txt` returned the same 3 times: nothing new" in message
+
+
+def test_the_warning_about_alternating_calls_shows_both():
+    scenario = begun()
+    for number in range(5):
+        scenario.thinks(tool_use(given={"command": ("ls", "pwd")[number % 2]}))
+        scenario.results()
+    assert "`bash ls` and `bash pwd` returned the same each time" in steered(scenario)
+
+
+#: Three outputs of different commands that fail for one reason.
+SAME = {
+    "numbers and times": [f"12:0{n}:07 error: timed out after {n * 17} ms" for n in range(3)],
+    "paths": [f"[stderr]\nls: cannot access '/srv/{n}/a-{n}.txt': No such file or directory" for n in "abc"],
+    "addresses": [f"RuntimeError: <Pool object at 0x7f{n}a0c> is closed" for n in range(3)],
+    "ids": [
+        f"fatal: lease 7d3822d1-ecf0-5e3e-8ff2-09e700ef0ad{n} refused by 9f86d08188{n}" for n in range(3)
+    ],
+    "other lines around it": [
+        f"trying {n}\nnpm error network: cannot reach the registry\nsee the log {n}" for n in "xyz"
+    ],
+}
+#: Three outputs of commands that fail for different reasons, or that do not say why.
+DIFFERENT = {
+    "other words": [f"ModuleNotFoundError: No module named '{n}'" for n in ("flask", "yaml", "attr")],
+    "no words": ["", "[exit code 1]", "[exit code 1]"],
+}
+
+
+@pytest.mark.parametrize("outputs", SAME.values(), ids=SAME)
+def test_different_commands_with_one_error_are_repetition(outputs):
+    scenario = begun()
+    for number, output in enumerate(outputs):
+        assert "agent.steered" not in scenario.types()
+        fails(scenario, f"attempt --number {number}", output)
+    message = steered(scenario)
+    assert "`bash attempt --number 0`, `bash attempt --number 1`, `bash attempt --number 2`" in message
+    assert "failed with the same error" in message
+
+
+@pytest.mark.parametrize("outputs", DIFFERENT.values(), ids=DIFFERENT)
+def test_commands_that_fail_for_different_reasons_are_no_repetition(outputs):
+    scenario = begun()
+    for number, output in enumerate(outputs):
+        fails(scenario, f"attempt {number}", output)
+    assert steered(scenario) is None
+
+
+def test_the_same_error_after_a_warning_ends_the_build():
+    scenario = begun()
+    for number in range(6):
+        fails(scenario, f"attempt {number}", f"error: refused after {number} ms")
+    scenario.step()
+    failed = scenario.last(BuildFailed)
+    assert failed.reason == "repetition"
+    assert "refused after 5 ms" in failed.detail
+
+
+def test_an_error_that_is_polled_with_new_results_is_progress():
+    scenario = begun()
+    for number in range(12):
+        fails(scenario, "sleep 2; curl localhost:8000", f"error: connection refused after {number} ms")
+    assert steered(scenario) is None
+
+
+def test_an_edit_between_the_same_errors_is_progress():
+    scenario = begun()
+    for number in range(8):
+        fails(scenario, f"make test{number}", "AssertionError: assert 1 == 2")
+        scenario.thinks(tool_use("edit_file", {"file_path": "a.py", "old_string": f"{number}"}))
+        scenario.results()
+    assert steered(scenario) is None
+
+
+def test_guesses_of_one_turn_count_once():
+    scenario = begun()
+    for turn in range(2):
+        scenario.thinks(
+            *(tool_use("read_file", {"file_path": f"{turn}{n}.py"}, id=f"t{n}") for n in range(4))
+        )
+        scenario.results(is_error=True, output="cannot read it: No such file", exit_code=None)
+    assert steered(scenario) is None

@@ -85,6 +85,7 @@ def test_a_persons_message_comes_after_the_results_of_the_turn():
     scenario.results()
     scenario.step()
     assert [type(entry).__name__ for entry in scenario.state.conversation.entries] == [
+        "UserMessage",  # what is left of the limits
         "AssistantMessage",
         "ToolResults",
         "UserMessage",

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import build_invariants
-from tests.unit.orchestrator.build_scenario import BuildScenario, answer, text, tool_use
+from tests.unit.orchestrator.build_scenario import REQUEST, BuildScenario, answer, text, tool_use
 
 from nightshift.contracts.events.build import Usage
 from nightshift.orchestrator.domain import prompt
@@ -13,11 +13,13 @@ from nightshift.orchestrator.domain.next_step import Ended
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, RunMode
 
+MODES = (None, "tests", "preview", "checks", "none")
 MOVES = st.lists(st.integers(0, 9), min_size=5, max_size=60)
 
 
 def walk(moves: list[int]) -> BuildScenario:
-    scenario = BuildScenario(policy=Policy(grant_microusd=1, attempts=2))
+    request = REQUEST.model_copy(update={"proof": MODES[sum(moves) % len(MODES)]})
+    scenario = BuildScenario(policy=Policy(grant_microusd=1, attempts=2), request=request)
     for number, move in enumerate(moves):
         step = scenario.next()
         if isinstance(step, Ended):
@@ -32,7 +34,7 @@ def walk(moves: list[int]) -> BuildScenario:
         elif scenario.state.call is not None:
             _end_call(scenario, move, number)
         elif scenario.state.tool_calls:
-            scenario.results(is_error=move % 3 == 0)
+            scenario.results(is_error=move % 3 == 0, output="no tests found\n" if move % 4 == 2 else None)
         else:
             scenario.passes(100)
     return scenario
@@ -92,9 +94,13 @@ def test_rendered_messages_give_the_same_bytes(moves):
 
 @given(MOVES)
 @settings(max_examples=60, deadline=None)
-def test_no_walk_breaks_the_rules_of_money_and_order(moves):
+def test_no_walk_breaks_the_rules_of_money_order_and_proof(moves):
     events = [event.data for event in walk(moves).log]
-    assert [*build_invariants.money(events), *build_invariants.order(events)] == []
+    assert [
+        *build_invariants.money(events),
+        *build_invariants.order(events),
+        *build_invariants.proof(events),
+    ] == []
 
 
 def test_a_walk_reaches_ready():

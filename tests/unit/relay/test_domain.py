@@ -1,5 +1,6 @@
 """The pure decisions of the relay, case by case."""
 
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import pytest
@@ -7,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightshift.bus.port import TopicPartition
+from nightshift.eventlog.port import Row
 from nightshift.relay.domain.data_loss import OffsetRange, can_be_read, data_loss
-from nightshift.relay.domain.divergence import BrokerFact, StreamVersion, diverged, explanation, token
-from nightshift.relay.domain.poll_interval import PollInterval
+from nightshift.relay.domain.divergence import BrokerFact, diverged, explanation, token
+from nightshift.relay.domain.poll_interval import next_wait
 from nightshift.relay.domain.records import (
     AcknowledgedOffsets,
     LastPublished,
@@ -22,7 +24,22 @@ PARTITION = TopicPartition("nightshift.build.v1", 3)
 
 
 def record(shard: int, position: int, partition: TopicPartition = PARTITION) -> Record:
-    return Record(partition, b"b1", b"{}", [], shard, position, "build-b1", position, uuid4())
+    row = Row(
+        shard,
+        position,
+        "build-b1",
+        position,
+        uuid4(),
+        "t",
+        1,
+        "{}",
+        "b1",
+        uuid4(),
+        "relay",
+        None,
+        datetime.now(UTC),
+    )
+    return Record(partition, b"b1", b"{}", [], row)
 
 
 class TestBatches:
@@ -31,8 +48,8 @@ class TestBatches:
         records = [record(1, 1), record(1, 2, other), record(1, 3), record(2, 2), record(2, 9, other)]
         batch = group_by_partition(records)
         assert batch is not None
-        assert [r.position for r in batch.records[PARTITION]] == [1, 3, 2]
-        assert [r.position for r in batch.records[other]] == [2, 9]
+        assert [r.row.position for r in batch.records[PARTITION]] == [1, 3, 2]
+        assert [r.row.position for r in batch.records[other]] == [2, 9]
 
     def test_cursors_point_at_the_last_row_of_each_shard(self):
         batch = group_by_partition([record(1, 1), record(1, 7), record(5, 3)])
@@ -107,17 +124,17 @@ class TestDivergence:
 
     def test_a_fact_at_the_same_version_is_no_divergence(self):
         fact = self.fact()
-        assert diverged([fact], {fact.event_id: StreamVersion("build-b1", 3)}) == ()
+        assert diverged([fact], {fact.event_id: ("b1", 3)}) == ()
 
-    @pytest.mark.parametrize("place", [None, StreamVersion("build-b1", 4), StreamVersion("build-b2", 3)])
-    def test_a_missing_or_moved_fact_is_a_divergence(self, place: StreamVersion | None):
+    @pytest.mark.parametrize("place", [None, ("b1", 4), ("b2", 3)])
+    def test_a_missing_or_moved_fact_is_a_divergence(self, place: tuple[str, int] | None):
         fact = self.fact()
         log = {} if place is None else {fact.event_id: place}
         assert diverged([fact], log) == (fact,)
 
     def test_a_fact_of_an_account_is_compared_by_its_account(self):
         fact = self.fact(subject="acme")
-        assert diverged([fact], {fact.event_id: StreamVersion("account-acme", 3)}) == ()
+        assert diverged([fact], {fact.event_id: ("acme", 3)}) == ()
 
     def test_the_token_covers_exactly_these_facts(self):
         facts = [self.fact(1), self.fact(2)]
@@ -132,18 +149,16 @@ class TestDivergence:
         assert f"NIGHTSHIFT_RELAY_ACCEPT_DIVERGENCE={token(facts)}" in hint
 
 
-class TestPollInterval:
-    interval = PollInterval(alone=(0.002, 0.05), notified=(0.01, 0.25))
-
+class TestNextWait:
     def test_a_read_with_events_is_followed_at_once(self):
-        assert self.interval.following(0.05, found=True, listening=False) == 0.002
-        assert self.interval.following(0.25, found=True, listening=True) == 0.01
+        assert next_wait(0.05, found=True, notified=False) == 0.002
+        assert next_wait(0.25, found=True, notified=True) == 0.01
 
     def test_the_wait_doubles_up_to_its_bound(self):
-        for listening, first, bound in ((False, 0.004, 0.05), (True, 0.02, 0.25)):
+        for notified, first, bound in ((False, 0.004, 0.05), (True, 0.02, 0.25)):
             waits, wait = [], 0.0
             for _ in range(12):
-                wait = self.interval.following(wait, found=False, listening=listening)
+                wait = next_wait(wait, found=False, notified=notified)
                 waits.append(wait)
             assert waits[:2] == [first, 2 * first]
             assert waits[-1] == bound

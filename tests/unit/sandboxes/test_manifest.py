@@ -100,7 +100,7 @@ def test_a_hostile_manifest_is_refused(name: str) -> None:
         parse(HOSTILE[name], LIMITS)
 
 
-def test_a_million_entries_are_refused_before_they_are_looked_at() -> None:
+def test_a_million_entries_are_refused_before_they_are_decoded() -> None:
     body = (
         b'{"format":1,"build_id":"b","at_version":1,"blobs":{},"entries":['
         + b",".join([b"0"] * 1_000_000)

@@ -95,7 +95,7 @@ async def test_a_flipped_bit_in_a_pack_or_manifest_is_never_served() -> None:
         objects.bodies[name] = whole
 
 
-async def test_a_missing_or_cut_pack_leaves_holes_that_are_told() -> None:
+async def test_files_of_a_missing_or_cut_pack_are_returned_as_missing() -> None:
     objects = MemoryObjectStore()
     key, _ = await save(new_store(objects), {"a": os.urandom(500), "b": os.urandom(500)})
     [pack] = [name for name in objects.bodies if name.endswith(".pack")]
@@ -106,7 +106,7 @@ async def test_a_missing_or_cut_pack_leaves_holes_that_are_told() -> None:
     assert await load(new_store(objects), key) == {"a": None, "b": None}
 
 
-async def test_without_its_index_a_pack_is_not_counted_on() -> None:
+async def test_a_pack_without_an_index_is_not_reused() -> None:
     objects = MemoryObjectStore()
     await save(new_store(objects), {"a": b"1" * 500})
     for name in [name for name in objects.bodies if name.endswith(".index")]:

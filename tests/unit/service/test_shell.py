@@ -23,7 +23,7 @@ async def test_objects_of_the_start_are_frozen_for_the_collector():
 
     async def start(running: Service[ProcessSettings]) -> None:
         made.append({"client": []})
-        running.stop()
+        running.stopping.set()
 
     assert await Service("one", ProcessSettings(health_port=0)).run(start) == 0
     assert gc.get_freeze_count() > 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nightshift.cli.main import COMMANDS
+from nightshift.cli.main import NAMES
 
 ROOT = Path(__file__).parents[3]
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -57,7 +57,7 @@ def test_named_make_targets_exist(path):
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_in_code_blocks_exist(path):
-    known = {command.name for command in COMMANDS}
+    known = set(NAMES)
     blocks = re.findall(r"```(?:sh|bash|console)\n(.*?)```", path.read_text(), flags=re.DOTALL)
     named = {
         name

@@ -1,38 +1,14 @@
 """The status of a build, folded from the events of its stream: the source of `watch`, `wait` and `builds`. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
 from nightshift.cli.text import short, text_of
 from nightshift.cli.waits import Owed, Wait, model_wait, overslept, sleep_wait
-from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, WakeRequested
-from nightshift.contracts.events.build import (
-    BudgetRequested,
-    BuildAccepted,
-    BuildCancelled,
-    BuildFailed,
-    BuildPhaseChanged,
-    BuildReady,
-    BuildStalled,
-    BuildWoken,
-    CheckpointSaved,
-    ModelCallFailed,
-    ModelCallResponded,
-    Phase,
-    SleepRequested,
-    ToolCallRequested,
-)
-from nightshift.contracts.events.sandbox import (
-    PreviewOpened,
-    SandboxClosed,
-    SandboxLost,
-    SandboxOpened,
-    SandboxStalled,
-    ToolCallCompleted,
-)
-from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
+from nightshift.contracts.events import budget, build, sandbox, snapshot
+from nightshift.contracts.events.proof import Proof
 from nightshift.contracts.model import Event, Owner
 from nightshift.eventlog.port import RecordedEvent
 
@@ -46,7 +22,7 @@ class BuildStatus:
     account_id: str = ""
     brief: str = ""
     model: str = ""
-    phase: Phase = Phase.QUEUED
+    phase: build.Phase = build.Phase.QUEUED
     state: str = "running"  # running, sleeping, ready, failed, cancelled
     began_at: datetime | None = None
     last_at: datetime | None = None
@@ -58,15 +34,17 @@ class BuildStatus:
     sleeps: int = 0
     cost: int = 0
     left_today: int | None = None
+    next_call: int = 0  # the most that its next model call may cost, as its last request for money says
     asleep_until: datetime | None = None
     sandbox_id: str | None = None
     preview_url: str | None = None
     build_version: int | None = None
+    proof: Proof | None = None
     completed_snapshot: bool = False  # the snapshot after the end is saved, or was given up
     reason: str | None = None  # why the build failed or was cancelled
     sandbox_open: bool = False
     has_checks: bool = False  # its request names the checks; otherwise the orchestrator detects its tests
-    asked: Mapping[str, ToolCallRequested] = field(default_factory=dict)
+    asked: Mapping[str, build.ToolCallRequested] = field(default_factory=dict)
     blocked: Wait | None = None  # what the last events say that the build waits for
     unanswered: Owed | None = None
 
@@ -86,32 +64,31 @@ class BuildStatus:
         return self.blocked
 
     def as_json(self, now: datetime) -> dict[str, Any]:
-        """The status as `--json` prints it."""
+        """Returns the status as `--json` prints it."""
         waiting = self.waiting(now)
-        return {
-            "build_id": self.build_id,
-            "project_id": self.project_id,
-            "account_id": self.account_id,
-            "status": self.state,
-            "phase": self.phase.value,
-            "model": self.model,
-            "turns": self.turns,
-            "tool_calls": self.tool_calls,
-            "checkpoints": self.checkpoints,
-            "snapshots": self.snapshots,
-            "sleeps": self.sleeps,
-            "cost_microusd": self.cost,
-            "left_today_microusd": self.left_today,
-            "asleep_until": self.asleep_until,
-            "sandbox_id": self.sandbox_id,
-            "preview_url": self.preview_url,
-            "build_version": self.build_version,
-            "reason": self.reason,
-            "waiting": None if waiting is None else waiting.as_json(),
-            "events": self.version,
-            "began_at": self.began_at,
-            "last_at": self.last_at,
-        }
+        names = (one.name for one in fields(self) if one.name not in _NOT_SHOWN)
+        shown = {_JSON_NAMES.get(name, name): getattr(self, name) for name in names}
+        proof = None if self.proof is None else self.proof.model_dump(mode="json")
+        return {**shown, "proof": proof, "waiting": None if waiting is None else waiting.as_json()}
+
+
+#: The fields that `--json` leaves out.
+_NOT_SHOWN = {
+    "brief",
+    "next_call",
+    "completed_snapshot",
+    "sandbox_open",
+    "has_checks",
+    "asked",
+    "blocked",
+    "unanswered",
+}
+_JSON_NAMES = {
+    "state": "status",
+    "version": "events",
+    "cost": "cost_microusd",
+    "left_today": "left_today_microusd",
+}
 
 
 def evolve(status: BuildStatus, event: RecordedEvent) -> BuildStatus:
@@ -131,18 +108,18 @@ def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
     """Returns what the build waits for after this event. A later event of the service that waits ends the wait."""
     at = event.recorded_at
     match event.data:
-        case ModelCallFailed() as fact:
+        case build.ModelCallFailed() as fact:
             return model_wait(fact, status.build_id, at)
-        case SleepRequested() as fact:
+        case build.SleepRequested() as fact:
             return sleep_wait(fact, status.build_id, at, status.blocked)
-        case BuildStalled() as fact:
+        case build.BuildStalled() as fact:
             detail = short(text_of(fact.detail), 100)
             return Wait(f"the orchestrator cannot go on: {detail}", fact.action, at, fact.owner)
-        case SandboxStalled() as fact:
+        case sandbox.SandboxStalled() as fact:
             detail = short(text_of(fact.detail), 100)
             why = fact.reason if fact.attempt < 2 else f"{fact.reason}, {fact.attempt} failures"
             return Wait(f"its sandbox is not ready ({why}): {detail}", fact.action, fact.since, fact.owner)
-        case WakeRequested():
+        case budget.WakeRequested():
             return None
         case fact if status.blocked is not None and fact.owner is status.blocked.owner:
             return None
@@ -150,48 +127,50 @@ def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
             return status.blocked
 
 
+_OWED: dict[type[Event], tuple[str, str]] = {
+    build.BuildAccepted: ("no orchestrator has started it", "orchestrator"),
+    build.BudgetRequested: ("its request for money is not answered", "budget service"),
+    budget.WakeRequested: ("no orchestrator has woken it", "orchestrator"),
+    build.ToolCallRequested: ("its tool calls have no sandbox", "sandbox-gateway"),
+}
+
+
 def _unanswered(status: BuildStatus, event: RecordedEvent) -> Owed | None:
     """Returns the step that a service owes the build after this event."""
-    at = event.recorded_at
-    match event.data:
-        case BuildAccepted():
-            return Owed("no orchestrator has started it", "orchestrator", at)
-        case BudgetRequested():
-            return Owed("its request for money is not answered", "budget service", at)
-        case WakeRequested():
-            return Owed("no orchestrator has woken it", "orchestrator", at)
-        case ToolCallRequested() if not status.sandbox_open:
-            return Owed("its tool calls have no sandbox", "sandbox-gateway", at)
-        case fact if fact.owner in (Owner.ORCHESTRATOR, Owner.SANDBOX_GATEWAY):
-            return None
-        case BudgetGranted() | BudgetDenied():
-            return None
-        case _:
-            return status.unanswered
+    fact = event.data
+    if type(fact) in _OWED and not (isinstance(fact, build.ToolCallRequested) and status.sandbox_open):
+        return Owed(*_OWED[type(fact)], event.recorded_at)
+    if fact.owner in (Owner.ORCHESTRATOR, Owner.SANDBOX_GATEWAY):
+        return None
+    return None if isinstance(fact, budget.BudgetGranted | budget.BudgetDenied) else status.unanswered
 
 
 def _counted(status: BuildStatus, fact: Event) -> BuildStatus:
     """Returns the status with this event counted: turns, calls, cost, snapshots."""
     match fact:
-        case ModelCallResponded():
+        case build.ModelCallResponded():
             return replace(status, turns=max(status.turns, fact.turn), cost=status.cost + fact.cost_microusd)
-        case ModelCallFailed():
+        case build.ModelCallFailed():
             return replace(status, cost=status.cost + fact.cost_microusd)
-        case ToolCallRequested():
+        case build.ToolCallRequested():
             asked = {**status.asked, fact.call_id: fact}
             return replace(status, tool_calls=status.tool_calls + 1, asked=asked)
-        case ToolCallCompleted():
+        case sandbox.ToolCallCompleted():
             asked = {key: call for key, call in status.asked.items() if key != fact.call_id}
             return replace(status, asked=asked)
-        case CheckpointSaved():
+        case build.CheckpointSaved():
             return replace(status, checkpoints=status.checkpoints + 1)
-        case SnapshotSaved():
+        case snapshot.SnapshotSaved():
             completed = status.completed_snapshot or fact.reason == "completion"
             return replace(status, snapshots=status.snapshots + 1, completed_snapshot=completed)
-        case SnapshotFailed(reason="completion", final=True):
+        case snapshot.SnapshotFailed(reason="completion", final=True):
             return replace(status, completed_snapshot=True)
-        case BudgetGranted() | BudgetDenied():
+        case build.BudgetRequested():
+            return replace(status, next_call=fact.minimum_microusd)
+        case budget.BudgetGranted() | budget.BudgetDenied():
             return replace(status, left_today=fact.left_today_microusd)
+        case budget.BudgetSettled():
+            return replace(status, left_today=None)  # more is left now; the event does not say how much
         case _:
             return status
 
@@ -199,42 +178,32 @@ def _counted(status: BuildStatus, fact: Event) -> BuildStatus:
 def _moved(status: BuildStatus, fact: Event) -> BuildStatus:
     """Returns the status after a transition: accepted, phase changed, asleep, awake, sandbox changed, ended."""
     match fact:
-        case BuildAccepted():
-            return replace(
-                status,
-                project_id=fact.project_id,
-                account_id=fact.account_id,
-                brief=fact.idea_brief,
-                model=fact.model,
-                has_checks=bool(fact.checks),
-            )
-        case BuildPhaseChanged():
+        case build.BuildAccepted():
+            status = replace(status, project_id=fact.project_id, account_id=fact.account_id, model=fact.model)
+            return replace(status, brief=fact.idea_brief, has_checks=bool(fact.checks))
+        case build.BuildPhaseChanged():
             return replace(status, phase=fact.to_phase)
-        case SleepRequested():
+        case build.SleepRequested():
             return replace(status, state="sleeping", sleeps=status.sleeps + 1, asleep_until=fact.wake_at)
-        case BuildWoken():
+        case build.BuildWoken():
             return replace(status, state="running", asleep_until=None)
-        case SandboxOpened():
+        case sandbox.SandboxOpened():
             return replace(status, sandbox_id=fact.sandbox_id, sandbox_open=True)
-        case SandboxClosed() | SandboxLost():
+        case sandbox.SandboxClosed() | sandbox.SandboxLost():
             return replace(status, sandbox_open=False)
-        case PreviewOpened():
+        case sandbox.PreviewOpened():
             return replace(status, preview_url=fact.url)
-        case BuildReady():
-            return replace(
-                status,
-                state="ready",
-                phase=Phase.READY,
-                cost=fact.cost_microusd,
-                sandbox_id=fact.sandbox_id,
-                preview_url=fact.preview_url,
-                build_version=fact.build_version,
-            )
-        case BuildFailed():
-            reason = f"{fact.reason}: {short(text_of(fact.detail), 200)}"
-            return replace(status, state="failed", phase=Phase.FAILED, reason=reason, asleep_until=None)
-        case BuildCancelled():
-            reason = short(text_of(fact.reason), 200)
-            return replace(status, state="cancelled", phase=Phase.CANCELLED, reason=reason, asleep_until=None)
+        case build.BuildReady():
+            status = replace(status, state="ready", phase=build.Phase.READY, build_version=fact.build_version)
+            status = replace(status, sandbox_id=fact.sandbox_id, preview_url=fact.preview_url)
+            return replace(status, cost=fact.cost_microusd, proof=fact.proof)
+        case build.BuildFailed():
+            return _ended(status, build.Phase.FAILED, f"{fact.reason}: {short(text_of(fact.detail), 200)}")
+        case build.BuildCancelled():
+            return _ended(status, build.Phase.CANCELLED, short(text_of(fact.reason), 200))
         case _:
             return status
+
+
+def _ended(status: BuildStatus, phase: build.Phase, reason: str) -> BuildStatus:
+    return replace(status, state=phase.value, phase=phase, reason=reason, asleep_until=None)

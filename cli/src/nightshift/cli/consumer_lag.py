@@ -10,7 +10,7 @@ from nightshift.contracts.readers import EVERY_REPLICA, subscribed
 
 #: Seconds after which a record that is not handled counts as late.
 LATE_S = 60.0
-#: Seconds between the two reads that tell a partition that is behind from one without progress.
+#: Seconds between two reads of the offsets. A late partition whose offset did not move makes no progress.
 _BETWEEN_S = 2.0
 
 

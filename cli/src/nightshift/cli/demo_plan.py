@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nightshift.contracts.prices import DEFAULT_MODEL, SCRIPTED_MODEL
 from nightshift.eventlog.errors import NotFound
@@ -14,7 +13,6 @@ _DAY_SECONDS = 25
 _SCRIPTED_DAY = 1_200_000
 #: Microdollars of a day with Claude. Days are real, so a demo never spends more than this before midnight.
 _CLAUDE_DAY = 5_000_000
-_PERIOD_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,38 +28,22 @@ class DemoPlan:
     scenario: Path | None
 
     @property
-    def account(self) -> Mapping[str, Any]:
-        """The fields of the request that opens the account."""
-        return {
-            "account_id": "demo",
-            "period_budget_microusd": self.day_microusd * _PERIOD_DAYS,
-            "period_days": _PERIOD_DAYS,
-            "time_zone": "UTC",
-        }
-
-    @property
     def environment(self) -> Mapping[str, str]:
         """The environment variables of the demo's services."""
-        if not self.scripted:
-            return {}
-        return {
+        day = {
             "NIGHTSHIFT_BUDGET_DAY_SECONDS": f"{self.day_seconds:g}",
             "NIGHTSHIFT_BUDGET_WAKE_JITTER_S": "0",
         }
+        return day if self.scripted else {}
 
     def banner(self) -> list[str]:
         """The first lines of the output: which model, which sandbox, how much money."""
-        model = "a scripted model behind the Anthropic SDK (no ANTHROPIC_API_KEY is set)"
-        if not self.scripted:
-            model = f"Claude ({self.model})"
+        model, money = f"Claude ({self.model})", f"${self.day_microusd / 1_000_000:.2f} a day"
+        if self.scripted:
+            model = "a scripted model behind the Anthropic SDK (no ANTHROPIC_API_KEY is set)"
+            money += f"; a day lasts {self.day_seconds:g} s here, so that you can watch it sleep"
         sandbox = "E2B" if self.e2b else "a local one in bubblewrap (no E2B_API_KEY is set)"
-        day = f"${self.day_microusd / 1_000_000:.2f} a day"
-        night = (
-            f"; a day lasts {self.day_seconds:g} s here, so that you can watch it sleep"
-            if self.scripted
-            else ""
-        )
-        return [f"model    {model}", f"sandbox  {sandbox}", f"money    {day}{night}"]
+        return [f"model    {model}", f"sandbox  {sandbox}", f"money    {money}"]
 
 
 def plan_demo(
@@ -86,6 +68,5 @@ def _example(kind: str, flag: str) -> Path:
         found = folder / "examples" / kind / "tool-library.yaml"
         if found.is_file():
             return found
-    raise NotFound(
-        f"examples/{kind}/tool-library.yaml is not there", hint=f"run it in a checkout, or give {flag} FILE"
-    )
+    hint = f"run it in a checkout, or give {flag} FILE"
+    raise NotFound(f"examples/{kind}/tool-library.yaml is not there", hint=hint)

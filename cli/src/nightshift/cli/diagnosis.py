@@ -1,11 +1,11 @@
-"""What `doctor` checks. No check changes anything or spends money; the object store's deletes the one object it writes.
+"""What `doctor` checks. No check spends money or changes anything: that of the object store deletes what it writes.
 
 Each check ends within 15 s and returns one line that says what it found, and one that says how to fix it.
 """
 
 import asyncio
 import os
-import sys
+import platform
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from nightshift.cli.queries import open_database
 from nightshift.devstack.parts.kafka import EMBEDDED_PARTITIONS
 from nightshift.devstack.stack.home import read_stack
 from nightshift.devstack.stack.restarts import read_restarts
-from nightshift.eventlog.errors import NightshiftError, Unavailable
+from nightshift.eventlog.errors import NightshiftError
 from nightshift.eventlog.migrate import status as migration_status
 from nightshift.eventlog.objects.s3 import S3ObjectStore
 from nightshift.eventlog.port import StalePending
@@ -43,7 +43,6 @@ _SKEW = 2.0
 class Finding:
     """What a check found. `fix` is what to do about it, None when nothing can be done."""
 
-    check: str
     status: Status
     detail: str
     fix: str | None = None
@@ -52,46 +51,43 @@ class Finding:
 Check = Callable[[Path], Awaitable[Finding]]
 
 
-async def diagnose(home: Path) -> list[Finding]:
-    """Runs all checks at once. Returns their findings in a fixed order."""
-    return list(await asyncio.gather(*(_bounded(name, check, home) for name, check in CHECKS.items())))
+async def diagnose(home: Path) -> dict[str, Finding]:
+    """Runs all checks at once. Returns the finding of each check by its name, in a fixed order."""
+    found = await asyncio.gather(*(_bounded(check, home) for check in CHECKS.values()))
+    return dict(zip(CHECKS, found, strict=True))
 
 
-async def _bounded(name: str, check: Check, home: Path) -> Finding:
+async def _bounded(check: Check, home: Path) -> Finding:
     try:
         async with asyncio.timeout(_LIMIT):
             return await check(home)
     except NightshiftError as error:
-        return Finding(name, "fail", str(error), error.hint)
+        return Finding("fail", str(error), error.hint)
     except TimeoutError:
-        return Finding(name, "fail", f"no answer within {_LIMIT:.0f} s")
+        return Finding("fail", f"no answer within {_LIMIT:.0f} s")
 
 
 async def check_python(_home: Path) -> Finding:
-    told = ".".join(map(str, sys.version_info[:3]))
-    return Finding("python", "pass", f"Python {told}")
+    return Finding("pass", f"Python {platform.python_version()}")
 
 
 async def check_sandbox(home: Path) -> Finding:
     # This checks the driver only: the object store has a check of its own.
-    settings = SandboxSettings.load(s3_bucket="unused", home=home)
-    driver = await make_driver(settings)
+    driver = await make_driver(SandboxSettings.load(s3_bucket="unused", home=home))
     if driver.name == "e2b":
-        return Finding("sandbox", "pass", "E2B (E2B_API_KEY is set; nothing was started)")
+        return Finding("pass", "E2B (E2B_API_KEY is set; nothing was started)")
     shared = "bubblewrap shares this machine's kernel: run only builds of people you trust with it"
-    return Finding("sandbox", "pass", f"local sandboxes work; {shared}")
+    return Finding("pass", f"local sandboxes work; {shared}")
 
 
 async def check_postgres(home: Path) -> Finding:
     async with open_database(home) as database:
         row = (await database.fetch("SELECT version() AS version, clock_timestamp() AS now"))[0]
     skew = abs((datetime.now(UTC) - row["now"]).total_seconds())
-    told = " ".join(row["version"].split()[:2])
+    version = " ".join(row["version"].split()[:2])
     if skew > _SKEW:
-        return Finding(
-            "postgres", "warn", f"{told}; its clock is {skew:.1f} s from ours", "set both clocks by NTP"
-        )
-    return Finding("postgres", "pass", told)
+        return Finding("warn", f"{version}; its clock is {skew:.1f} s from ours", "set both clocks by NTP")
+    return Finding("pass", version)
 
 
 async def check_migrations(home: Path) -> Finding:
@@ -99,35 +95,22 @@ async def check_migrations(home: Path) -> Finding:
     states = await migration_status(settings.postgres_dsn.get_secret_value())
     amiss = [f"{one.name} is {one.state}" for one in states if one.state != "applied"]
     if amiss:
-        return Finding(
-            "migrations", "fail", ", ".join(amiss), "nightshift db status, then nightshift db migrate"
-        )
-    return Finding("migrations", "pass", f"{len(states)} applied")
+        return Finding("fail", ", ".join(amiss), "nightshift db status, then nightshift db migrate")
+    return Finding("pass", f"{len(states)} applied")
 
 
 async def check_kafka(home: Path) -> Finding:
     settings = settings_for(KafkaSettings, home)
-    embedded = on_embedded_broker(home)
-    reports = await apply_topics(
-        settings,
-        partitions=EMBEDDED_PARTITIONS if embedded else None,
-        replication=1 if embedded else None,
-        dry_run=True,
-    )
+    partitions, replication = (EMBEDDED_PARTITIONS, 1) if on_embedded_broker(home) else (None, None)
+    reports = await apply_topics(settings, partitions=partitions, replication=replication, dry_run=True)
     missing = [one.name for one in reports if one.state is TopicState.MISSING]
     if missing:
-        return Finding(
-            "kafka", "fail", f"topics are missing: {', '.join(missing)}", "nightshift topics apply"
-        )
+        return Finding("fail", f"topics are missing: {', '.join(missing)}", "nightshift topics apply")
     differs = [one.name for one in reports if one.differences]
     if differs:
-        return Finding(
-            "kafka",
-            "warn",
-            f"{len(differs)} topics differ from the plan",
-            "nightshift topics apply --dry-run",
-        )
-    return Finding("kafka", "pass", f"{settings.kafka_bootstrap}, {len(reports)} topics as planned")
+        count = f"{len(differs)} topics differ from the plan"
+        return Finding("warn", count, "nightshift topics apply --dry-run")
+    return Finding("pass", f"{settings.kafka_bootstrap}, {len(reports)} topics as planned")
 
 
 async def check_objects(home: Path) -> Finding:
@@ -138,62 +121,50 @@ async def check_objects(home: Path) -> Finding:
         same = await store.get(key) == body
         await store.delete(key)
     if not same:
-        return Finding("objects", "fail", "the store returned other bytes than were stored")
-    return Finding("objects", "pass", f"bucket {settings.s3_bucket}: put, get, delete")
+        return Finding("fail", "the store returned other bytes than were stored")
+    return Finding("pass", f"bucket {settings.s3_bucket}: put, get, delete")
 
 
 async def check_model(home: Path) -> Finding:
-    key, base = os.environ.get("ANTHROPIC_API_KEY"), os.environ.get("ANTHROPIC_BASE_URL")
+    base = os.environ.get("ANTHROPIC_BASE_URL")
     local = (read_stack(home) or {}).get("model")
     scripted = local is not None and local["pid"] is not None
     if local is not None:
         base = local["base_url"]
-    elif not key and not base:
-        return Finding(
-            "model",
-            "warn",
-            "no ANTHROPIC_API_KEY: `up` and `demo` use the scripted model",
-            "export ANTHROPIC_API_KEY",
-        )
+    elif not base and not os.environ.get("ANTHROPIC_API_KEY"):
+        scripts = "no ANTHROPIC_API_KEY: `up` and `demo` use the scripted model"
+        return Finding("warn", scripts, "export ANTHROPIC_API_KEY")
     address = urlsplit(base or "https://api.anthropic.com")
     port = address.port or (443 if address.scheme == "https" else 80)
     try:
         _, writer = await asyncio.open_connection(address.hostname, port)
     except OSError as error:
-        raise Unavailable(
-            f"{address.hostname}:{port} cannot be reached: {error}",
-            hint="restart `nightshift up`"
-            if scripted
-            else "check the network, the proxy and ANTHROPIC_BASE_URL",
-        ) from error
+        remote = "check the network, the proxy and ANTHROPIC_BASE_URL"
+        hint = "restart `nightshift up`" if scripted else remote
+        return Finding("fail", f"{address.hostname}:{port} cannot be reached: {error}", hint)
     writer.close()
     what = "the scripted model of this stack" if scripted else "the Messages API"
-    return Finding(
-        "model", "pass", f"{what} at {address.hostname}:{port} answers; nothing was asked or spent"
-    )
+    return Finding("pass", f"{what} at {address.hostname}:{port} answers; nothing was asked or spent")
 
 
 async def check_processes(home: Path) -> Finding:
     if read_stack(home) is None:
-        return Finding("processes", "pass", f"no stack runs on {home}: nothing to check on this machine")
+        return Finding("pass", f"no stack runs on {home}: nothing to check on this machine")
     reports = read_restarts(home)
     failing = {name: report for name, report in reports.items() if report.keeps_restarting}
-    told = "; ".join(f"{name} exited {report.summary()}" for name, report in (failing or reports).items())
+    exits = "; ".join(f"{name} exited {report.summary()}" for name, report in (failing or reports).items())
     if failing:
-        return Finding(
-            "processes", "fail", told, f"read {home}/logs/{next(iter(failing)).replace(' #', '-')}.log"
-        )
-    return Finding("processes", "pass", told or "no process exited in the last ten minutes")
+        return Finding("fail", exits, f"read {home}/logs/{next(iter(failing)).replace(' #', '-')}.log")
+    return Finding("pass", exits or "no process exited in the last ten minutes")
 
 
 async def check_pending(home: Path) -> Finding:
     stale = await stale_rows(home)
     if not stale:
-        return Finding("pending", "pass", "no work waits longer than it should")
+        return Finding("pass", "no work waits longer than it should")
     first = stale[0]
     count = "1 row" if len(stale) == 1 else f"{len(stale)} rows"
     return Finding(
-        "pending",
         "fail",
         f"{count} of pending work outlived their purpose: {first.kind} {first.key} waits since"
         f" {first.opened_at:%Y-%m-%d %H:%M} ({first.reason})",
@@ -205,22 +176,18 @@ async def check_pending(home: Path) -> Finding:
 async def check_consumers(home: Path) -> Finding:
     late, stuck = await late_partitions(settings_for(KafkaSettings, home))
     if not late:
-        return Finding("consumers", "pass", "every consumer group is up to date at each of its partitions")
+        return Finding("pass", "every consumer group is up to date at each of its partitions")
     first = max(late, key=lambda one: one.waiting_s or 0.0)
     count = "1 partition" if len(late) == 1 else f"{len(late)} partitions"
-    where = f"{first.group} at partition {first.partition} of {first.topic}"
     detail = (
-        f"{count} with records that wait for more than {LATE_S:.0f} s: {where} is at offset"
-        f" {first.committed or 0} of {first.end}, for {first.waiting_s:.0f} s"
+        f"{count} with records that wait for more than {LATE_S:.0f} s: {first.group} at partition"
+        f" {first.partition} of {first.topic} is at offset {first.committed or 0} of {first.end}, for"
+        f" {first.waiting_s:.0f} s"
     )
-    if stuck:
-        return Finding(
-            "consumers",
-            "fail",
-            f"{detail}, and makes no progress",
-            "see that the service runs (`nightshift ps`), then read its log",
-        )
-    return Finding("consumers", "warn", f"{detail}, and makes progress", "wait, or start more replicas")
+    if not stuck:
+        return Finding("warn", f"{detail}, and makes progress", "wait, or start more replicas")
+    fix = "see that the service runs (`nightshift ps`), then read its log"
+    return Finding("fail", f"{detail}, and makes no progress", fix)
 
 
 async def stale_rows(home: Path) -> Sequence[StalePending]:

@@ -13,7 +13,7 @@ class Exit(IntEnum):
     CONFIGURATION = 4  # access is denied, or a setting is missing or wrong
     NOT_FOUND = 5
     TIMED_OUT = 6  # the condition was not met in time
-    ASLEEP = 7  # the day's budget is spent, and --fail-on-sleep was given
+    ASLEEP = 7  # the build fell asleep, and --fail-on-sleep was given
     CANCELLED = 8
     # 9 is reserved: a replay that differs from the log.
     INTERRUPTED = 130

@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,7 +15,7 @@ from rich.text import Text
 from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.exits import Exit
 from nightshift.cli.narration import Line, input_in_words, lines
-from nightshift.cli.output import printable, write_json
+from nightshift.cli.output import printable, write_json, write_line
 from nightshift.cli.text import dollars, short
 from nightshift.contracts.canonical import loads
 from nightshift.contracts.registry import encode
@@ -26,16 +27,8 @@ _TONES = {"plain": "", "dim": "dim", "good": "green", "bad": "red", "warn": "yel
 Stop = Callable[[BuildStatus], Exit | None]
 
 
-class Renderer(Protocol):
-    """Shows a build: `show` prints an event, `idle` is called when all events so far are shown."""
-
-    def show(self, status: BuildStatus, event: RecordedEvent) -> None: ...
-
-    def idle(self, status: BuildStatus) -> None: ...
-
-
 def event_json(event: RecordedEvent) -> dict[str, Any]:
-    """One event as `--json` prints it: its envelope, and its data as the log has them."""
+    """Returns one event as `--json` prints it: its envelope, and its data as the log has them."""
     return {
         "event_id": str(event.event_id),
         "stream_id": event.stream_id,
@@ -75,32 +68,21 @@ class PlainRenderer:
 
     def _print(self, status: BuildStatus, narrated: Iterable[Line]) -> None:
         for line in narrated:
-            sys.stdout.write(plain(status, line) + "\n")
-        sys.stdout.flush()
+            write_line(plain(status, line))
 
 
-class TerminalRenderer:
+class TerminalRenderer(PlainRenderer):
     """Prints lines that scroll, and keeps one line below them that says what goes on right now."""
 
-    def __init__(self, console: Console) -> None:
-        self._waits = WaitLines()
+    def __init__(self, console: Console, live: Live) -> None:
+        super().__init__()
         self._console = console
+        self._live = live
         self._spinner = Spinner("dots")
-        self._live = Live(console=console, refresh_per_second=8, transient=True)
-
-    def __enter__(self) -> "TerminalRenderer":
-        self._live.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._live.stop()
-
-    def show(self, status: BuildStatus, event: RecordedEvent) -> None:
-        self._print(status, lines(status, event))
 
     def idle(self, status: BuildStatus) -> None:
         """Prints why the build waits, once for each reason, and draws the last line again."""
-        self._print(status, self._waits.of(status, datetime.now(UTC)))
+        super().idle(status)
         self._live.update(Group(Text(""), self._now(status)))
 
     def _print(self, status: BuildStatus, narrated: Iterable[Line]) -> None:
@@ -146,21 +128,17 @@ class WaitLines:
 def doing(status: BuildStatus, now: datetime | None = None) -> str:
     """Returns what a build does right now in a few words, or how long it still sleeps."""
     now = now or datetime.now(UTC)
-    wait = status.waiting(now)
     if status.asleep_until is not None and now <= status.asleep_until:
         return f"asleep, wakes in {_clock((status.asleep_until - now).total_seconds())}"
     if status.state == "sleeping" and status.asleep_until is None:
         return "asleep until somebody wakes it"
-    if wait is not None:
+    if (wait := status.waiting(now)) is not None:
         return printable(f"waits: {wait.reason}")
-    if status.asked:
-        call = next(iter(status.asked.values()))
-        more = f" and {len(status.asked) - 1} more" if len(status.asked) > 1 else ""
-        text = (
-            f"{call.tool} {input_in_words(call)}" if call.purpose == "agent" else "checking that it is ready"
-        )
-        return printable(f"{text}{more}")
-    return "thinking" if status.phase not in ("queued", "checks") else "waiting"
+    if not status.asked:
+        return "thinking" if status.phase not in ("queued", "checks") else "waiting"
+    call = next(iter(status.asked.values()))
+    text = f"{call.tool} {input_in_words(call)}" if call.purpose == "agent" else "checking that it is ready"
+    return printable(text + (f" and {len(status.asked) - 1} more" if len(status.asked) > 1 else ""))
 
 
 def plain(status: BuildStatus, line: Line) -> str:
@@ -189,23 +167,19 @@ async def follow(
     batches: AsyncIterator[list[RecordedEvent]], build_id: str, *, as_json: bool, stop: Stop
 ) -> tuple[BuildStatus, Exit]:
     """Shows a build until `stop` returns an exit code. Returns the build's status then, and that code."""
-    if as_json or not sys.stdout.isatty():
-        return await _follow(batches, build_id, JsonRenderer() if as_json else PlainRenderer(), stop)
-    with TerminalRenderer(Console(highlight=False)) as renderer:
-        return await _follow(batches, build_id, renderer, stop)
-
-
-async def _follow(
-    batches: AsyncIterator[list[RecordedEvent]], build_id: str, renderer: Renderer, stop: Stop
-) -> tuple[BuildStatus, Exit]:
+    renderer: JsonRenderer | PlainRenderer = JsonRenderer() if as_json else PlainRenderer()
     status = BuildStatus(build_id)
-    async for batch in batches:
-        for event in batch:
-            before = status
-            status = evolve(status, event)
-            renderer.show(before if before.began_at else status, event)
-        renderer.idle(status)
-        code = stop(status)
-        if code is not None:
-            return status, code
+    with ExitStack() as screen:
+        if not as_json and sys.stdout.isatty():
+            console = Console(highlight=False)
+            live = screen.enter_context(Live(console=console, refresh_per_second=8, transient=True))
+            renderer = TerminalRenderer(console, live)
+        async for batch in batches:
+            for event in batch:
+                before, status = status, evolve(status, event)
+                renderer.show(before if before.began_at else status, event)
+            renderer.idle(status)
+            code = stop(status)
+            if code is not None:
+                return status, code
     raise AssertionError("a followed build never ends by itself")

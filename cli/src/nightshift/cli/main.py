@@ -6,10 +6,8 @@ Subcommands are named by import string and loaded when they are used, so that `-
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
 
 import cyclopts
 
@@ -31,43 +29,37 @@ Exit codes: 0 done, 1 error, 2 usage, 3 build failed, 4 access or configuration,
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A subcommand: `app` of module `nightshift.cli.commands.<name>`, its group and its line in the overview."""
+_CODES = {WrongUsage: Exit.USAGE, ConfigurationError: Exit.CONFIGURATION, NotFound: Exit.NOT_FOUND}
 
-    name: str
-    group: cyclopts.Group
-    help: str
-
-    @property
-    def module(self) -> str:
-        return f"nightshift.cli.commands.{self.name}"
-
-
-_BUILDS = cyclopts.Group("Builds", sort_key=1)
-_ACCOUNTS = cyclopts.Group("Accounts", sort_key=2)
-_LOCAL = cyclopts.Group("Local stack", sort_key=3)
-_OPERATIONS = cyclopts.Group("Operations", sort_key=4)
-
-COMMANDS = (
-    Command("build", _BUILDS, "Ask for a build: from a file with the idea, or from a sentence."),
-    Command("builds", _BUILDS, "List builds, newest first, with what each does or waits for."),
-    Command("watch", _BUILDS, "Follow a build: phases, tool calls, money, sleep, preview."),
-    Command("wait", _BUILDS, "Wait until a build is ready, asleep, or in a phase."),
-    Command("log", _BUILDS, "Print the events of a build."),
-    Command("replay", _BUILDS, "Print what a build did, turn by turn, from its events."),
-    Command("cancel", _BUILDS, "Stop a build; its events and files are kept."),
-    Command("wake", _BUILDS, "Wake a sleeping build now."),
-    Command("account", _ACCOUNTS, "Open accounts, set their budgets, top them up, show them."),
-    Command("demo", _LOCAL, "Watch an agent build an app on a stack of its own, with a sleep."),
-    Command("up", _LOCAL, "Start the whole stack on this machine and keep it running."),
-    Command("ps", _LOCAL, "Show the processes of a stack, their addresses and restarts."),
-    Command("down", _LOCAL, "Stop a stack that runs in the background."),
-    Command("doctor", _OPERATIONS, "Check everything that builds need, and say how to fix what fails."),
-    Command("db", _OPERATIONS, "Migrate the event log's database, and show its migrations."),
-    Command("topics", _OPERATIONS, "Create the topics on the broker, or show what would change."),
-    Command("dlq", _OPERATIONS, "List dead letters, redrive them to their topics, drop them."),
-)
+#: Group of the overview → subcommand → its line there. A subcommand is `app` of nightshift.cli.commands.<name>.
+COMMANDS = {
+    "Builds": {
+        "build": "Ask for a build: from a file with the idea, or from a sentence.",
+        "builds": "List builds, newest first, with what each does or waits for.",
+        "watch": "Follow a build: phases, tool calls, money, sleep, preview.",
+        "wait": "Wait until a build is ready, asleep, or in a phase.",
+        "log": "Print the events of a build.",
+        "replay": "Print what a build did, turn by turn, from its events.",
+        "cancel": "Stop a build; its events and files are kept.",
+        "wake": "Wake a sleeping build now.",
+    },
+    "Accounts": {"account": "Open accounts, set their budgets, top them up, show them."},
+    "Local stack": {
+        "demo": "Watch an agent build an app on a stack of its own, with a sleep.",
+        "up": "Start the whole stack on this machine and keep it running.",
+        "ps": "Show the processes of a stack, their addresses and restarts.",
+        "down": "Stop a stack that runs in the background.",
+    },
+    "Operations": {
+        "doctor": "Check everything that builds need, and say how to fix what fails.",
+        "db": "Migrate the event log's database, and show its migrations.",
+        "topics": "Create the topics on the broker, or show what would change.",
+        "dlq": "List dead letters, redrive them to their topics, drop them.",
+    },
+}
+#: The names of all subcommands, in the order of the overview.
+NAMES = tuple(name for commands in COMMANDS.values() for name in commands)
+_GROUPS = {title: cyclopts.Group(title, sort_key=place) for place, title in enumerate(COMMANDS)}
 
 
 def build_app(used: str | None = None) -> cyclopts.App:
@@ -80,23 +72,21 @@ def build_app(used: str | None = None) -> cyclopts.App:
         version=lambda: version("nightshift-cli"),
         suppress_keyboard_interrupt=False,
     )
-    for place, command in enumerate(COMMANDS):
-        if command.name == used:
-            app.command(_load(command), name=command.name)
-            continue
-        app.command(
-            f"{command.module}:app",
-            name=command.name,
-            help=command.help,
-            group=command.group,
-            sort_key=place,
-        )
+    for title, commands in COMMANDS.items():
+        for name, line in commands.items():
+            module = f"nightshift.cli.commands.{name}"
+            if name == used:
+                app.command(_load(module), name=name)
+            else:
+                app.command(
+                    f"{module}:app", name=name, help=line, group=_GROUPS[title], sort_key=NAMES.index(name)
+                )
     return app
 
 
-def _load(command: Command) -> cyclopts.App:
+def _load(module: str) -> cyclopts.App:
     """Loads a subcommand. Its help is its docstring with the examples, not its line in the overview."""
-    app: cyclopts.App = import_module(command.module).app
+    app: cyclopts.App = import_module(module).app
     if app.default_command is not None:
         app.help = None
     return app
@@ -104,19 +94,20 @@ def _load(command: Command) -> cyclopts.App:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line (default: that of this process) and returns its exit code. Never raises."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        app = build_app(next((word for word in words if not word.startswith("-")), None))
-        result = app(words, print_error=False, exit_on_error=False, result_action="return_value")
+        app = build_app(next((word for word in given if not word.startswith("-")), None))
+        result = app(given, print_error=False, exit_on_error=False, result_action="return_value")
         sys.stdout.flush()
-        return _exit_code(result)
+        return Exit.OK if result is None else int(result)
     except cyclopts.CycloptsError as error:
         error.verbose = False
-        report_error(str(error), f"`{_command_line(error)} --help` shows how to use it, with examples")
+        words = " ".join(["nightshift", *(error.command_chain or ())])
+        report_error(str(error), f"`{words} --help` shows how to use it, with examples")
         return Exit.USAGE
     except NightshiftError as error:
         report_error(str(error), error.hint)
-        return _code_of(error)
+        return next((code for kind, code in _CODES.items() if isinstance(error, kind)), Exit.ERROR)
     except ContractError as error:
         report_error(str(error))
         return Exit.ERROR
@@ -140,24 +131,3 @@ def main() -> None:
     """The entry point of the `nightshift` script."""
     ready_streams()
     sys.exit(run())
-
-
-def _exit_code(result: Any) -> int:
-    """Converts what a command returned: an exit code, or None for success."""
-    return Exit.OK if result is None else int(result)
-
-
-def _code_of(error: NightshiftError) -> Exit:
-    match error:
-        case WrongUsage():
-            return Exit.USAGE
-        case ConfigurationError():
-            return Exit.CONFIGURATION
-        case NotFound():
-            return Exit.NOT_FOUND
-        case _:
-            return Exit.ERROR
-
-
-def _command_line(error: cyclopts.CycloptsError) -> str:
-    return " ".join(["nightshift", *(error.command_chain or ())])

@@ -8,46 +8,17 @@ from typing import assert_never
 
 from nightshift.cli.build_status import BuildStatus
 from nightshift.cli.text import dollars, joined, short, text_of
-from nightshift.contracts.events import BuildEvent, SandboxEvent, SnapshotEvent
-from nightshift.contracts.events.budget import (
-    BudgetDenied,
+from nightshift.contracts.events import (
     BudgetEvent,
-    BudgetGranted,
-    BudgetSettled,
-    WakeRequested,
+    BuildEvent,
+    SandboxEvent,
+    SnapshotEvent,
+    budget,
+    build,
+    sandbox,
+    snapshot,
 )
-from nightshift.contracts.events.build import (
-    AgentSteered,
-    BudgetRequested,
-    BuildAccepted,
-    BuildCancelled,
-    BuildFailed,
-    BuildForked,
-    BuildPhaseChanged,
-    BuildReady,
-    BuildStalled,
-    BuildWoken,
-    CheckpointSaved,
-    ContextCondensed,
-    EscalationRaised,
-    EscalationResolved,
-    ModelCallFailed,
-    ModelCallResponded,
-    ModelCallStarted,
-    SleepRequested,
-    ToolCallRequested,
-)
-from nightshift.contracts.events.sandbox import (
-    PreviewOpened,
-    SandboxClosed,
-    SandboxLost,
-    SandboxOpened,
-    SandboxPaused,
-    SandboxRestored,
-    SandboxStalled,
-    ToolCallCompleted,
-)
-from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
+from nightshift.contracts.events.proof import Proof
 from nightshift.contracts.model import BlobRef, Event
 from nightshift.eventlog.port import RecordedEvent
 
@@ -56,6 +27,7 @@ _TELLING = ("command", "file_path", "pattern", "port", "message", "action")
 
 #: Precedes the name of each test run in the output of detected tests.
 _HEADING = "== "
+_EXIT_HEADING = "== exit code "
 _EXIT_CODE = re.compile(r"\[exit code -?\d+\]")
 _NAMES_AN_ERROR = re.compile(r"[\w.]*(Error|Exception|error|fatal|FAILED)\b[^:]*: \S")
 
@@ -70,7 +42,7 @@ class Line:
     tone: str = "plain"  # plain, dim, good, bad, warn, strong
 
 
-def input_in_words(call: ToolCallRequested) -> str:
+def input_in_words(call: build.ToolCallRequested) -> str:
     """Returns a tool call's input in a few words."""
     if isinstance(call.input, BlobRef):
         return text_of(call.input)
@@ -107,52 +79,63 @@ def _parts(status: BuildStatus, fact: Event) -> Iterator[tuple[str, str, str]]:
 
 def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
-        case BuildAccepted():
+        case build.BuildAccepted():
             yield "build", joined(fact.idea_brief), "strong"
-        case BuildPhaseChanged():
+        case build.BuildPhaseChanged():
             yield "phase", f"{fact.from_phase} → {fact.to_phase}", "strong"
-        case ModelCallResponded():
+        case build.ModelCallResponded():
             yield from _answer_lines(fact)
-        case ModelCallFailed():
+        case build.ModelCallFailed():
             again = "" if fact.retry_at is None else ", tried again"
             yield "model", f"turn {fact.turn}: {fact.kind}{again}: {short(text_of(fact.detail))}", "warn"
-        case AgentSteered():
+        case build.AgentSteered():
             yield "steer", f"{fact.reason}: {joined(text_of(fact.message))}", "warn"
-        case ContextCondensed():
+        case build.ContextCondensed():
             yield "condense", f"turns up to {fact.through_turn} are a summary now", "dim"
-        case SleepRequested():
+        case build.SleepRequested():
             until = "" if fact.wake_at is None else f" until {fact.wake_at.astimezone():%H:%M:%S}"
             yield "sleep", f"asleep{until} ({fact.reason})", "warn"
-        case BuildWoken():
+        case build.BuildWoken():
             yield "wake", f"awake again ({fact.reason})", "good"
-        case EscalationRaised():
+        case build.EscalationRaised():
             yield "ask", f"{fact.kind}: {short(text_of(fact.detail))} [{', '.join(fact.options)}]", "warn"
-        case EscalationResolved():
+        case build.EscalationResolved():
             yield "answer", fact.option, "good"
-        case BuildReady():
-            cost = dollars(fact.cost_microusd)
-            yield (
-                "ready",
-                f"version {fact.build_version}, {fact.turns} turns, {cost}: {fact.preview_url}",
-                "good",
-            )
-        case BuildFailed():
+        case build.BuildReady():
+            if fact.proof is not None:
+                yield "proof", "; ".join(proof_in_words(fact.proof)), "good"
+            text = f"version {fact.build_version}, {fact.turns} turns, {dollars(fact.cost_microusd)}"
+            yield "ready", f"{text}: {fact.preview_url}", "good"
+        case build.BuildFailed():
             yield "failed", f"{fact.reason}: {short(text_of(fact.detail))}", "bad"
-        case BuildCancelled():
+        case build.BuildCancelled():
             yield "cancelled", short(text_of(fact.reason)), "bad"
-        case BuildStalled():
+        case build.BuildStalled():
             yield "stalled", f"{fact.reason}: {short(text_of(fact.detail))}", "bad"
-        case BuildForked():
+        case build.BuildForked():
             yield "fork", f"from {fact.base_build_id} at turn {fact.at_turn}", "strong"
-        case CheckpointSaved():
+        case build.CheckpointSaved():
             yield "save", f"checkpoint of turn {fact.turn}", "dim"
-        case ModelCallStarted() | ToolCallRequested() | BudgetRequested():
+        case build.ModelCallStarted() | build.ToolCallRequested() | build.BudgetRequested():
             return
         case _:
             assert_never(fact)
 
 
-def _answer_lines(fact: ModelCallResponded) -> Iterator[tuple[str, str, str]]:
+def proof_in_words(proof: Proof) -> Iterator[str]:
+    """Yields what shows that a build works, each part in a few words."""
+    if proof.tests_executed:
+        yield f"{proof.tests_executed} test{'s' * (proof.tests_executed != 1)} executed"
+    yield from (
+        f"{short(_flat(one.name), 40)} {'passed' if one.passed else 'failed'}" for one in proof.checks
+    )
+    if proof.preview is not None:
+        yield f"the preview answers {proof.preview.status} on {short(proof.preview.path, 40)}"
+    if proof.mode == "none":
+        yield "the request demanded no proof"
+
+
+def _answer_lines(fact: build.ModelCallResponded) -> Iterator[tuple[str, str, str]]:
     for block in fact.content if not isinstance(fact.content, BlobRef) else ():
         if block.get("type") == "text" and str(block.get("text", "")).strip():
             yield "agent", joined(str(block["text"])), "plain"
@@ -166,34 +149,31 @@ def _answer_lines(fact: ModelCallResponded) -> Iterator[tuple[str, str, str]]:
 
 def _sandbox_lines(status: BuildStatus, fact: SandboxEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
-        case ToolCallCompleted():
+        case sandbox.ToolCallCompleted():
             yield _result_line(status, fact)
-        case SandboxOpened():
+        case sandbox.SandboxOpened():
             yield "sandbox", f"opened {fact.sandbox_id} ({fact.driver})", "dim"
-        case SandboxRestored(lost=(".",)):
+        case sandbox.SandboxRestored(lost=(".",)):
             yield "restore", "the last snapshot could not be read: the workspace is empty", "bad"
-        case SandboxRestored():
+        case sandbox.SandboxRestored():
             lost = f", {fact.lost_count or len(fact.lost)} lost" if fact.lost else ""
-            yield (
-                "restore",
-                f"{fact.files} files are back, {fact.healed} healed{lost}",
-                "bad" if lost else "good",
-            )
-        case SandboxPaused():
+            text = f"{fact.files} files are back, {fact.healed} healed{lost}"
+            yield "restore", text, "bad" if lost else "good"
+        case sandbox.SandboxPaused():
             yield "sandbox", f"paused and kept ({fact.reason})", "warn"
-        case SandboxStalled():
+        case sandbox.SandboxStalled():
             yield "sandbox", f"waits: {short(text_of(fact.detail))}. {fact.action}", "warn"
-        case SandboxLost():
+        case sandbox.SandboxLost():
             yield "sandbox", f"lost: {short(text_of(fact.detail))}", "bad"
-        case SandboxClosed():
+        case sandbox.SandboxClosed():
             yield "sandbox", f"closed ({fact.reason})", "dim"
-        case PreviewOpened():
+        case sandbox.PreviewOpened():
             yield "preview", fact.url, "good"
         case _:
             assert_never(fact)
 
 
-def _result_line(status: BuildStatus, fact: ToolCallCompleted) -> tuple[str, str, str]:
+def _result_line(status: BuildStatus, fact: sandbox.ToolCallCompleted) -> tuple[str, str, str]:
     call = status.asked.get(fact.call_id)
     name = "call" if call is None else call.tool
     if call is not None and name == "narrate" and not fact.is_error:
@@ -208,49 +188,50 @@ def _result_line(status: BuildStatus, fact: ToolCallCompleted) -> tuple[str, str
     return kind, f"{what} · {outcome} · {fact.duration_ms / 1000:.1f} s", "bad" if fact.is_error else "plain"
 
 
-def _narrated_text(call: ToolCallRequested) -> str:
+def _narrated_text(call: build.ToolCallRequested) -> str:
     given = call.input
     return text_of(given) if isinstance(given, BlobRef) else joined(str(given.get("message", "")))
 
 
-def _what_was_checked(status: BuildStatus, call: ToolCallRequested, fact: ToolCallCompleted) -> str:
+def _what_was_checked(
+    status: BuildStatus, call: build.ToolCallRequested, fact: sandbox.ToolCallCompleted
+) -> str:
     """Returns what the orchestrator checked. The output of detected tests names each of them in a heading."""
     if call.purpose == "preview":
         return f"the preview on port {input_in_words(call)}"
-    headings = [line.removeprefix(_HEADING) for line in _output(fact) if line.startswith(_HEADING)]
+    headings = [
+        line.removeprefix(_HEADING)
+        for line in _output(fact)
+        if line.startswith(_HEADING) and not line.startswith(_EXIT_HEADING)
+    ]
     if not headings and not status.has_checks:
         headings = _output(fact)[:1]  # it says that it found no tests
     return short(", ".join(headings) or input_in_words(call), 64)
 
 
-def _reason_in_output(fact: ToolCallCompleted) -> str:
+def _reason_in_output(fact: sandbox.ToolCallCompleted) -> str:
     """Returns the line of a failed call's output that explains most: the first that names an error, else the last."""
-    printed = [
-        line for line in _output(fact) if not _EXIT_CODE.fullmatch(line)
-    ]  # the exit code is shown already
+    printed = [line for line in _output(fact) if not _EXIT_CODE.fullmatch(line)]  # it is shown already
     naming = [line for line in printed if _NAMES_AN_ERROR.match(line)]
     return "".join(f" · {short(line, 64)}" for line in (naming or printed[-1:])[:1])
 
 
-def _output(fact: ToolCallCompleted) -> list[str]:
+def _output(fact: sandbox.ToolCallCompleted) -> list[str]:
     printed = "" if isinstance(fact.output, BlobRef) else fact.output
     return [line.strip() for line in printed.splitlines() if line.strip()]
 
 
 def _snapshot_lines(status: BuildStatus, fact: SnapshotEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
-        case SnapshotFailed() if status.sandbox_id is None:
+        case snapshot.SnapshotFailed() if status.sandbox_id is None:
             yield "save", "no sandbox was opened yet, so there are no files to keep", "dim"
-        case SnapshotSaved():
-            yield (
-                "save",
-                f"snapshot ({fact.reason}): {fact.files} files, {fact.uploaded_bytes:,} bytes sent",
-                "dim",
-            )
+        case snapshot.SnapshotSaved():
+            text = f"{fact.files} files, {fact.uploaded_bytes:,} bytes sent"
+            yield "save", f"snapshot ({fact.reason}): {text}", "dim"
             if fact.skipped:
                 named = ", ".join(f"{one.path} ({one.reason})" for one in fact.skipped)
                 yield "save", f"not saved: {fact.skipped_count or len(fact.skipped)}: {short(named)}", "bad"
-        case SnapshotFailed():
+        case snapshot.SnapshotFailed():
             end = "" if not fact.final else "; given up"
             yield "save", f"snapshot ({fact.reason}) failed{end}: {short(text_of(fact.detail))}", "warn"
         case _:
@@ -259,23 +240,18 @@ def _snapshot_lines(status: BuildStatus, fact: SnapshotEvent) -> Iterator[tuple[
 
 def _budget_lines(fact: BudgetEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
-        case BudgetGranted():
-            text = (
-                f"{dollars(fact.amount_microusd)} set aside, {dollars(fact.left_today_microusd)} left today"
-            )
-            yield "money", text, "dim"
-        case BudgetDenied():
+        case budget.BudgetGranted():
+            left = dollars(fact.left_today_microusd)
+            yield "money", f"{dollars(fact.amount_microusd)} set aside, {left} left today", "dim"
+        case budget.BudgetDenied():
             text = "the day's money is gone"
             if fact.left_today_microusd > 0:
                 text = f"{dollars(fact.left_today_microusd)} left today, and the next call may cost more"
             yield "money", f"{text}; more at {fact.refresh_at.astimezone():%H:%M:%S}", "warn"
-        case BudgetSettled():
-            yield (
-                "money",
-                f"{dollars(fact.posted_microusd)} spent, {dollars(fact.released_microusd)} given back",
-                "dim",
-            )
-        case WakeRequested():
+        case budget.BudgetSettled():
+            spent, released = dollars(fact.posted_microusd), dollars(fact.released_microusd)
+            yield "money", f"{spent} spent, {released} given back", "dim"
+        case budget.WakeRequested():
             return
         case _:
             assert_never(fact)

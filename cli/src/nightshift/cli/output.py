@@ -56,17 +56,26 @@ def write_line(text: str = "") -> None:
     sys.stdout.flush()
 
 
+def write_result(value: Mapping[str, object], text: str, *, as_json: bool) -> None:
+    """Writes the outcome of a command: the value as JSON to stdout, or the text for a person to stderr."""
+    if as_json:
+        write_json(value)
+    else:
+        note(text)
+
+
 def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Writes rows under their column names, aligned by the width of characters on a terminal.
 
     On a terminal a row is cut to one line. In a pipe or a file it is written whole.
     """
-    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     lines = [list(columns), *([_cell(value) for value in row] for row in rows)]
     widths = [max(cell_len(line[index]) for line in lines) for index in range(len(columns))]
     for line in lines:
         padded = (text + " " * (width - cell_len(text)) for text, width in zip(line, widths, strict=True))
-        write_line(_fitting("  ".join(padded).rstrip(), room))
+        whole = "  ".join(padded).rstrip()
+        write_line(whole if cell_len(whole) <= room else set_cell_size(whole, max(room - 1, 0)) + "…")
 
 
 def write_fields(fields: Mapping[str, object]) -> None:
@@ -102,12 +111,6 @@ def report_error(message: str, hint: str | None = None) -> None:
     note(f"error: {_one_line(message)}")
     if hint:
         note(f"hint: {_one_line(hint)}")
-
-
-def _fitting(line: str, room: int | None) -> str:
-    if room is None or cell_len(line) <= room:
-        return line
-    return set_cell_size(line, max(room - 1, 0)) + "…"
 
 
 def _cell(value: object) -> str:

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import datetime
+from functools import reduce
 from pathlib import Path
+from time import monotonic
 
 from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.connect import settings_for
@@ -16,7 +17,7 @@ from nightshift.eventlog.settings import PostgresSettings
 
 #: Seconds between two reads of a followed build.
 _LOOK = 0.1
-_RECENT = "SELECT stream_id FROM nightshift.recent_builds($1, $2)"
+_RECENT = "SELECT stream_id FROM nightshift.recent_builds($1, NULL)"
 
 
 class Builds:
@@ -28,50 +29,39 @@ class Builds:
 
     async def events(self, build_id: str, *, after: int = 0) -> list[RecordedEvent]:
         """Returns the events of a build with a version above `after`. Raises NotFound when the build does not exist."""
-        found = [
-            event async for event in self._log.read_stream(build_stream(build_id), from_version=after + 1)
-        ]
+        found = await self._read(build_id, after)
         if not found and not after:
-            raise _not_found(build_id)
+            raise NotFound(f"there is no build {build_id}", hint="`nightshift builds` lists them")
         return found
 
     async def status(self, build_id: str) -> BuildStatus:
         """Returns the status of a build. Raises NotFound."""
-        status = BuildStatus(build_id)
-        for event in await self.events(build_id):
-            status = evolve(status, event)
-        return status
+        return reduce(evolve, await self.events(build_id), BuildStatus(build_id))
 
-    async def recent(self, limit: int, *, before: datetime | None = None) -> list[BuildStatus]:
+    async def recent(self, limit: int) -> list[BuildStatus]:
         """Returns the status of the builds that were accepted last, newest first."""
-        rows = await self._database.fetch(_RECENT, limit, before)
+        rows = await self._database.fetch(_RECENT, limit)
         return [await self.status(row["stream_id"].removeprefix("build-")) for row in rows]
 
     async def has_build(self, build_id: str) -> bool:
         """Returns whether the log has an event of this build."""
-        async for _ in self._log.read_stream(build_stream(build_id), limit=1):
-            return True
-        return False
+        return await self._has(build_stream(build_id))
 
     async def has_account(self, account_id: str) -> bool:
         """Returns whether the log has an event of this account."""
-        async for _ in self._log.read_stream(account_stream(account_id), limit=1):
-            return True
-        return False
+        return await self._has(account_stream(account_id))
 
     async def follow(self, build_id: str, *, patience: float = 0.0) -> AsyncIterator[list[RecordedEvent]]:
         """Yields the events of a build in batches, from the first on. Yields an empty batch when nothing is new.
 
         Never ends by itself. Raises Unavailable when the log has no event of the build after `patience` seconds.
         """
-        after, deadline = 0, asyncio.get_running_loop().time() + patience
+        after, deadline = 0, monotonic() + patience
         while True:
-            found = [
-                event async for event in self._log.read_stream(build_stream(build_id), from_version=after + 1)
-            ]
+            found = await self._read(build_id, after)
             if found:
                 after = found[-1].version
-            elif not after and asyncio.get_running_loop().time() >= deadline:
+            elif not after and monotonic() >= deadline:
                 raise Unavailable(
                     f"{build_id} was requested, but is not in the log after {patience:g} s",
                     hint="is the orchestrator running (`nightshift ps`)? `nightshift dlq list` shows what was refused",
@@ -79,6 +69,13 @@ class Builds:
             yield found
             if not found:
                 await asyncio.sleep(_LOOK)
+
+    async def _read(self, build_id: str, after: int) -> list[RecordedEvent]:
+        events = self._log.read_stream(build_stream(build_id), from_version=after + 1)
+        return [event async for event in events]
+
+    async def _has(self, stream_id: str) -> bool:
+        return bool([event async for event in self._log.read_stream(stream_id, limit=1)])
 
 
 @contextlib.asynccontextmanager
@@ -91,16 +88,10 @@ async def open_builds(home: Path) -> AsyncIterator[Builds]:
 @contextlib.asynccontextmanager
 async def open_database(home: Path) -> AsyncIterator[Database]:
     """Opens the database of an installation as the role that may only read. Raises ConfigurationError, Unavailable."""
-    settings = settings_for(PostgresSettings, home)
-    dsn = settings.postgres_dsn.get_secret_value()
-    database = log_database(
-        PgConfig(dsn=dsn, application_name="nightshift-cli", max_connections=2, patience=5.0)
-    )
+    dsn = settings_for(PostgresSettings, home).postgres_dsn.get_secret_value()
+    config = PgConfig(dsn=dsn, application_name="nightshift-cli", max_connections=2, patience=5.0)
+    database = log_database(config)
     try:
         yield database
     finally:
         await database.close()
-
-
-def _not_found(build_id: str) -> NotFound:
-    return NotFound(f"there is no build {build_id}", hint="`nightshift builds` lists them")

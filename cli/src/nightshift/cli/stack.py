@@ -12,23 +12,26 @@ from typing import Any
 
 from nightshift.devstack.child import die_with_parent
 from nightshift.eventlog.errors import NightshiftError
+from nightshift.eventlog.passwords import hide_passwords
 
 #: Seconds that a stack may take to start, and to stop.
 _START, _STOP = 90.0, 40.0
 
 
+_ADDRESS_KEYS = {"postgres": "dsn", "kafka": "bootstrap", "s3": "endpoint", "model": "base_url"}
+
+
+def addresses(stack: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the address of each part in a stack's description, without passwords."""
+    return {part: hide_passwords(stack[part][key]) for part, key in _ADDRESS_KEYS.items() if part in stack}
+
+
 class StackChild:
-    """A running `nightshift up`. `told` is what it printed with --json."""
+    """A running `nightshift up`. `pid` is the process to end when the stack was kept."""
 
-    def __init__(self, process: asyncio.subprocess.Process, told: Mapping[str, Any], log: Path) -> None:
-        self.told = told
-        self.log = log
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.pid = process.pid
         self._process = process
-
-    @property
-    def pid(self) -> int:
-        """The id of the process to end when the stack was kept."""
-        return self._process.pid
 
     async def stop(self) -> None:
         """Stops the stack in order, and kills it after 40 s."""
@@ -59,15 +62,15 @@ async def start_stack(
             start_new_session=True,  # Ctrl-C reaches only this process, which stops the stack in order
             preexec_fn=None if outlives_us else die_with_parent(signal.SIGTERM),
         )
+    stack = StackChild(process)
     try:
         async with asyncio.timeout(_START):
-            line = await process.stdout.readline() if process.stdout else b""
-        return StackChild(process, json.loads(line), log)
+            json.loads(await process.stdout.readline() if process.stdout else b"")
     except BaseException as error:
-        await StackChild(process, {}, log).stop()
+        await stack.stop()
         if isinstance(error, ValueError | TimeoutError):
             tail = " ".join(log.read_text(encoding="utf-8", errors="replace").split()[-60:])
-            raise NightshiftError(
-                f"the stack did not start: {tail}", hint=f"its logs are in {home}/logs"
-            ) from error
+            hint = f"its logs are in {home}/logs"
+            raise NightshiftError(f"the stack did not start: {tail}", hint=hint) from error
         raise
+    return stack

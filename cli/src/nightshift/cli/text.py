@@ -8,7 +8,7 @@ _LONGEST = 480
 
 
 def dollars(microdollars: int) -> str:
-    """Returns `$0.0123`: four digits, because single calls cost fractions of a cent."""
+    """Returns an amount such as `$0.0123`: four digits, because a single call may cost fractions of a cent."""
     return f"${microdollars / 1_000_000:,.4f}"
 
 

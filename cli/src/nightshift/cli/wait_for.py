@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from nightshift.bus.kafka.reader import KafkaReader
-from nightshift.bus.port import Inbound
 from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.connect import settings_for
 from nightshift.cli.output import note
@@ -34,16 +33,10 @@ async def known_or_sent(builds: Builds, home: Path, build_id: str) -> None:
 
 async def _was_sent(home: Path, build_id: str) -> bool | None:
     """Returns whether a request of this build is among the newest. None when the broker does not answer."""
+    name = build_id.encode()
     try:
         settings = settings_for(KafkaSettings, home)
-        reader = KafkaReader(settings, timeout_s=_ASKED)
-        return any(
-            [_about(one, build_id) async for one in reader.read(settings.topics.requests, newest=_NEWEST)]
-        )
+        newest = KafkaReader(settings, timeout_s=_ASKED).read(settings.topics.requests, newest=_NEWEST)
+        return any([one.key == name or ("ce_subject", name) in one.headers async for one in newest])
     except NightshiftError:
         return None
-
-
-def _about(record: Inbound, build_id: str) -> bool:
-    name = build_id.encode()
-    return record.key == name or ("ce_subject", name) in record.headers

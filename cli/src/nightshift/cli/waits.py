@@ -14,9 +14,9 @@ PROMPT_S = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A build waits since `since` because of `reason`; an event of `owner` ends the wait.
+    """Why a build makes no progress since `since`, and what a person can do. An event of `owner` ends the wait.
 
-    The build goes on by itself at `until`. It needs the action when `until` is None.
+    The build goes on by itself at `until`. When `until` is None, it needs the action.
     """
 
     reason: str
@@ -26,20 +26,20 @@ class Wait:
     until: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The wait as `--json` prints it."""
+        """Returns the wait as `--json` prints it."""
         return {"reason": self.reason, "action": self.action, "since": self.since, "until": self.until}
 
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """The next step of a build that `service` owes it since `since`, such as the answer to its request for money."""
+    """A step that `service` must take next for a build, such as the answer to its request for money."""
 
     what: str
     service: str
     since: datetime
 
     def late(self, now: datetime) -> Wait | None:
-        """Returns the wait for the service. None while the service is not late."""
+        """Returns the wait for the service. None for the first 8 s, while the service is not late."""
         seconds = (now - self.since).total_seconds()
         if seconds < PROMPT_S:
             return None
@@ -72,7 +72,7 @@ def sleep_wait(fact: SleepRequested, build_id: str, at: datetime, before: Wait |
     """Returns the wait of a build that sleeps. `before` is what it waited for when it fell asleep."""
     until = "" if fact.wake_at is None else f" until {fact.wake_at.astimezone():%H:%M:%S}"
     if fact.reason == "budget":
-        reason = f"asleep{until}: account {fact.account_id} has spent its money for today"
+        reason = f"asleep{until}: account {fact.account_id} has too little left today for its next call"
         action = f"`nightshift account top-up {fact.account_id} AMOUNT` wakes it now"
     elif before is not None:
         reason, action = f"asleep{until}: {before.reason}", before.action

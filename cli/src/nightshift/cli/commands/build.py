@@ -1,6 +1,5 @@
 """`nightshift build`: requests a build, as any producer outside does."""
 
-import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.errors import WrongUsage
 from nightshift.cli.output import note, write_json, write_line
 from nightshift.cli.producer import checked, send
+from nightshift.contracts.events.proof import ProofMode
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.errors import NotFound, Refused
 from nightshift.orchestrator.usecases.admission import check_request
@@ -25,7 +25,7 @@ _MAX_FILE = 1_000_000
 
 
 @app.default
-def build(
+async def build(
     file: Path | None = None,
     *,
     idea: str | None = None,
@@ -33,47 +33,44 @@ def build(
     project: str | None = None,
     build_id: str | None = None,
     model: str | None = None,
+    proof: ProofMode | None = None,
     watch: bool = False,
     home: Home = DEFAULT_HOME,
     json: Json = False,
 ) -> int | None:
     """Request a build and print its id. The build runs without you.
 
-    Examples:
+    For example:
 
         nightshift build examples/ideas/tool-library.yaml --watch
 
         nightshift build --idea "A page that counts down to our holidays" --account family
 
-    Parameters
-    ----------
-    file
-        A YAML or JSON file with the fields of the request: idea_brief, understanding_qna, criteria, checks…
-    idea
-        The idea itself, instead of a file.
-    account
-        The account that pays. Default: that of the file, else `default`.
-    project
-        The project of the build. Versions are counted for each project. Default: that of the file, else the build's id.
-    build_id
-        An id of your own. The same id with the same content changes nothing.
-    model
-        The model that the agent uses. Default: the orchestrator's setting.
-    watch
-        Follow the build to its end; the exit code is the build's.
+    Args:
+        file: A YAML or JSON file with the fields of the request, such as idea_brief, understanding_qna, checks.
+        idea: The idea itself, instead of a file.
+        account: The account that pays. Default, that of the file, else `default`.
+        project: The project of the build, which numbers its versions. Default, that of the file, else the build's id.
+        build_id: An id of your own. The same id with the same content changes nothing.
+        model: The model that the agent uses. Default, the orchestrator's setting.
+        proof: What must show that the build works. `tests` means executed tests, `preview` an answer of the preview,
+            `checks` passed checks. Default, that of the file, else any of them.
+        watch: Follow the build to its end; the exit code is the build's.
     """
     fields = _fields(file, idea)
     name = build_id or fields.get("build_id") or f"build-{uuid4().hex[:12]}"
-    given = {"account_id": account, "project_id": project, "model": model}
+    given = {"account_id": account, "project_id": project, "model": model, "proof": proof}
     fields |= {key: value for key, value in given.items() if value is not None}
     fields = {"account_id": "default", "project_id": name, **fields, "build_id": name}
     request = checked(BuildRequested, fields)
     # A request that the orchestrator refuses would become a dead letter. The person learns of it here instead.
     check_request(request, datetime.now(UTC))
-    asyncio.run(send(home, request))
+    if request.proof == "none":
+        note("the request demands no proof: the build can be ready although nothing shows that it works")
+    await send(home, request)
     if watch:
         note(f"build {name}")
-        return follow_to_the_end(home, name, as_json=json, sent=request)
+        return await follow_to_the_end(home, name, as_json=json, sent=request)
     if json:
         write_json({"build_id": name, "project_id": request.project_id, "account_id": request.account_id})
     else:
@@ -85,27 +82,21 @@ def build(
 def _fields(file: Path | None, idea: str | None) -> dict[str, Any]:
     if (file is None) == (idea is None):
         raise WrongUsage("give either a file or --idea", hint="`nightshift build --help` shows both")
-    if file is None:
-        return {"idea_brief": idea}
-    return read_request(file)
+    return {"idea_brief": idea} if file is None else read_request(file)
 
 
 def read_request(file: Path) -> dict[str, Any]:
     """Reads the fields of a request file. Raises NotFound, and Refused that says what is wrong with the file."""
     try:
         if file.stat().st_size > _MAX_FILE:
-            raise Refused(
-                f"{file} is larger than {_MAX_FILE:,} bytes",
-                hint="`idea_brief` holds at most 100,000 characters",
-            )
+            hint = "`idea_brief` holds at most 100,000 characters"
+            raise Refused(f"{file} is larger than {_MAX_FILE:,} bytes", hint=hint)
         fields = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise NotFound(f"{file} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise Refused(f"{file} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
     if not isinstance(fields, dict):
-        raise Refused(
-            f"{file} is not a request",
-            hint="its top level must be a mapping: idea_brief, understanding_qna, …",
-        )
+        hint = "its top level must be a mapping: idea_brief, understanding_qna, …"
+        raise Refused(f"{file} is not a request", hint=hint)
     return {str(key): value for key, value in fields.items()}

@@ -1,6 +1,5 @@
 """`nightshift db`: migrates the event log's database, and shows its migrations."""
 
-import asyncio
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,15 +18,17 @@ app = cyclopts.App(name="db", help="Migrate the event log's database, and show i
 
 
 @app.command
-def migrate(*, json: Json = False, home: Home = DEFAULT_HOME) -> None:
+async def migrate(*, json: Json = False, home: Home = DEFAULT_HOME) -> None:
     """Migrate the database to this release: roles, tables, functions, event types.
 
     Several replicas may run it at the same time, and again. NIGHTSHIFT_POSTGRES_DSN must name a superuser, or a role
     that may create roles and schemas. A database of a newer release is not changed.
 
-    Example: nightshift db migrate
+    For example:
+
+        nightshift db migrate
     """
-    applied = asyncio.run(migrate_database(_dsn(home)))
+    applied = await migrate_database(_dsn(home))
     if json:
         write_json({"applied": list(applied)})
         return
@@ -37,20 +38,21 @@ def migrate(*, json: Json = False, home: Home = DEFAULT_HOME) -> None:
 
 
 @app.command
-def status(*, json: Json = False, home: Home = DEFAULT_HOME) -> int:
+async def status(*, json: Json = False, home: Home = DEFAULT_HOME) -> int:
     """Show each migration: applied, waiting, changed since it was applied, or unknown to this release.
 
     Exits with 4 unless all migrations of this release are applied unchanged.
 
-    Example: nightshift db status --json
+    For example:
+
+        nightshift db status --json
     """
-    states = asyncio.run(database_status(_dsn(home)))
+    states = await database_status(_dsn(home))
     if json:
         write_json([asdict(one) for one in states])
     else:
-        write_table(
-            ("MIGRATION", "STATE", "APPLIED"), [(one.name, one.state, one.applied_at) for one in states]
-        )
+        rows = [(one.name, one.state, one.applied_at) for one in states]
+        write_table(("MIGRATION", "STATE", "APPLIED"), rows)
     ready = all(one.state in ("applied", "unknown") for one in states)
     return Exit.OK if ready else Exit.CONFIGURATION
 

@@ -7,10 +7,8 @@ import signal
 import tempfile
 import time
 import urllib.request
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import cyclopts
@@ -23,8 +21,8 @@ from nightshift.cli.exits import Exit
 from nightshift.cli.follow import Stop, follow, outcome
 from nightshift.cli.output import note, progress, write_fields, write_json, write_line
 from nightshift.cli.producer import checked, send
-from nightshift.cli.queries import Builds, open_builds
-from nightshift.cli.stack import StackChild, start_stack
+from nightshift.cli.queries import open_builds
+from nightshift.cli.stack import start_stack
 from nightshift.cli.text import dollars
 from nightshift.contracts.events.account import AccountOpened
 from nightshift.contracts.events.requests import BuildRequested
@@ -47,6 +45,15 @@ _SUMMARY = (
     "cost_microusd",
     "events",
 )
+_KEPT = """
+The stack goes on running. Look around:
+  open {preview}
+  nightshift builds --home {home}
+  nightshift replay {build} --home {home}
+  nightshift account show demo --home {home}
+Stop it:
+  nightshift down --home {home}   (or end process {pid})"""
+_PERIOD_DAYS = 30
 #: Seconds to wait for the last snapshot after the build has ended.
 _AFTER_END = 10.0
 #: Seconds the preview may take to answer.
@@ -68,7 +75,7 @@ def demo(
     With ANTHROPIC_API_KEY it thinks with Claude, with E2B_API_KEY it works in E2B; without, with a scripted model and a
     local sandbox, and it says so. Everything is stopped at the end.
 
-    Examples:
+    For example:
 
         nightshift demo
 
@@ -76,18 +83,12 @@ def demo(
 
         nightshift demo --json | tail -1 | jq .preview_url
 
-    Parameters
-    ----------
-    keep
-        Leave the stack running at the end, and say how to look around and how to stop it.
-    idea
-        The request file. Default: the tool library of examples/ideas.
-    scenario
-        The script of the scripted model; it is used then even when ANTHROPIC_API_KEY is set.
-    model
-        The model to think with.
-    home
-        The folder of the stack. Default: a new one, removed at the end.
+    Args:
+        keep: Leave the stack running at the end, and say how to look around and how to stop it.
+        idea: The request file. Default, the tool library of examples/ideas.
+        scenario: The script of the scripted model. It is used then even when ANTHROPIC_API_KEY is set.
+        model: The model to think with.
+        home: The folder of the stack. Default, a new one, removed at the end.
     """
     planned = plan_demo(os.environ, idea=idea, scenario=scenario, model=model)
     request = _request(planned)  # errors in the files are reported before anything starts
@@ -99,15 +100,14 @@ def demo(
         code, stays = asyncio.run(_demo(planned, request, place, keep=keep, as_json=json))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None  # a signal ended it: the same as Ctrl-C
-    else:
-        if code is Exit.OK and not stays and not json:
-            note(
-                "\nEverything is stopped. `nightshift demo --keep` leaves it running, with the preview to look at."
-            )
-        return code
     finally:
         if home is None and not stays:
             shutil.rmtree(place, ignore_errors=True)
+    if code is Exit.OK and not stays and not json:
+        note(
+            "\nEverything is stopped. `nightshift demo --keep` leaves it running, with the preview to look at."
+        )
+    return code
 
 
 def _request(planned: DemoPlan) -> BuildRequested:
@@ -133,16 +133,21 @@ async def _demo(
         if not as_json:
             write_line(f"stack    up after {time.monotonic() - began:.1f} s, in {home}\n")
         status, code = await _build(planned, request, home, as_json=as_json)
-        answered = code is Exit.OK and await asyncio.to_thread(answers, status.preview_url)
-        if code is Exit.OK and not answered:
+        if code is Exit.OK and not await asyncio.to_thread(answers, status.preview_url):
             note(f"error: the build is ready, but its preview {status.preview_url} does not answer")
             code = Exit.ERROR
-        summary = {name: status.as_json(datetime.now(UTC))[name] for name in _SUMMARY}
-        summary["seconds"] = round(time.monotonic() - began, 1)
         kept = keep
         if keep:
-            _tell_kept(stack, home, status)
-        _tell(summary, as_json=as_json)
+            note(_KEPT.format(home=home, build=status.build_id, preview=status.preview_url, pid=stack.pid))
+        found = status.as_json(datetime.now(UTC))
+        summary = {name: found[name] for name in _SUMMARY}
+        summary["seconds"] = round(time.monotonic() - began, 1)
+        if as_json:
+            write_json(summary)
+        else:
+            write_line()
+            cost = {"cost": dollars(summary.pop("cost_microusd"))}
+            write_fields(summary | cost)
         return code, kept
     finally:
         if not kept:
@@ -153,18 +158,15 @@ async def _build(
     planned: DemoPlan, request: BuildRequested, home: Path, *, as_json: bool
 ) -> tuple[BuildStatus, Exit]:
     build_id = request.build_id
-    await send(home, checked(AccountOpened, dict(planned.account)))
+    period = {"period_budget_microusd": planned.day_microusd * _PERIOD_DAYS, "period_days": _PERIOD_DAYS}
+    await send(home, checked(AccountOpened, {"account_id": request.account_id, **period}))
     async with open_builds(home) as builds:
-        await _account_noted(builds)
+        # The two requests have different keys, so Kafka keeps no order between them.
+        async with asyncio.timeout(20):
+            while not await builds.has_account(request.account_id):
+                await asyncio.sleep(0.05)
         await send(home, request)
         return await follow(builds.follow(build_id, patience=30.0), build_id, as_json=as_json, stop=_ended())
-
-
-async def _account_noted(builds: Builds) -> None:
-    """Waits until the account is open: its request and the build's have different keys, so Kafka keeps no order."""
-    async with asyncio.timeout(20):
-        while not await builds.has_account("demo"):
-            await asyncio.sleep(0.05)
 
 
 def _ended() -> Stop:
@@ -190,28 +192,6 @@ def answers(url: str | None) -> bool:
             return bool(answer.status < 400)
     except OSError:
         return False
-
-
-def _tell(summary: Mapping[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        write_json(summary)
-        return
-    write_line()
-    shown = {**summary, "cost": dollars(summary["cost_microusd"])}
-    write_fields({name: value for name, value in shown.items() if name != "cost_microusd"})
-
-
-def _tell_kept(stack: StackChild, home: Path, status: BuildStatus) -> None:
-    note(
-        f"""
-The stack goes on running. Look around:
-  open {status.preview_url}
-  nightshift builds --home {home}
-  nightshift replay {status.build_id} --home {home}
-  nightshift account show demo --home {home}
-Stop it:
-  nightshift down --home {home}   (or end process {stack.pid})"""
-    )
 
 
 def _end_on_signals() -> None:

@@ -1,9 +1,8 @@
 """`nightshift dlq`: list the records that could not be handled, redrive them after the fix, or drop them."""
 
-import asyncio
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,111 +30,98 @@ app = cyclopts.App(name="dlq", help="List dead letters, redrive them to their to
 _SHOWN_BYTES = 16_384
 #: The longest reason of `drop`, in characters.
 _REASON = 500
+_COLUMNS = ("ID", "SINCE", "TOPIC", "REASON", "KEY", "BYTES", "CLOSED", "ERROR")
 
 Topic = Annotated[str | None, cyclopts.Parameter(help="Only dead letters from this topic.")]
 Reason = Annotated[
     str | None, cyclopts.Parameter(help="Only dead letters with this reason, such as invalid_data.")
 ]
+Ids = Annotated[str, cyclopts.Parameter(help="Ids of dead letters, or their beginnings.")]
+All = Annotated[bool, cyclopts.Parameter(name="--all", negative=())]
+Flag = Annotated[bool, cyclopts.Parameter(negative=())]
 
 
 @app.command(name="list")
-def list_(
+async def list_(
     *,
     topic: Topic = None,
     reason: Reason = None,
-    limit: Annotated[int, cyclopts.Parameter(help="At most so many, the newest.")] = 100,
-    all_: Annotated[
-        bool, cyclopts.Parameter(name="--all", negative=(), help="Also those that were redriven or dropped.")
-    ] = False,
+    limit: int = 100,
+    all_: All = False,
     json: Json = False,
     home: Home = DEFAULT_HOME,
-) -> int:
+) -> None:
     """List the dead letters, oldest first.
 
-    Example: nightshift dlq list --reason invalid_data
+    For example:
+
+        nightshift dlq list --reason invalid_data
+
+    Args:
+        limit: At most so many, the newest.
+        all_: Also those that were redriven or dropped.
     """
-    dead_letters, _ = _open(home)
     wanted = DeadLetterFilter(topic=topic, reason=reason, closed=all_)
-    found = asyncio.run(dead_letters.list(wanted, bodies=False))
-    shown = found[max(0, len(found) - limit) :]
+    found = await _open(home)[0].list(wanted, bodies=False)
+    listed = found[max(0, len(found) - limit) :]
     if json:
-        write_json([_summary(each) for each in shown])
-        return Exit.OK
-    write_table(
-        ("ID", "SINCE", "TOPIC", "REASON", "KEY", "BYTES", "CLOSED", "ERROR"),
-        [
-            (
-                each.dead_letter.id,
-                each.dead_letter.dead_lettered_at[:19],
-                each.dead_letter.source_topic,
-                each.dead_letter.reason,
-                _text(each.dead_letter.key),
-                each.dead_letter.value_bytes,
-                _closed(each),
-                each.dead_letter.error[:80],
-            )
-            for each in shown
-        ],
-    )
-    if len(shown) < len(found):
-        note(f"{len(found) - len(shown)} older ones are not shown; --limit shows more")
-    return Exit.OK
+        write_json([_summary(each) for each in listed])
+    elif listed:
+        write_table(_COLUMNS, [_row(each) for each in listed])
+    else:
+        note("no dead letters" if all_ else "no dead letters wait; --all shows those redriven or dropped")
+    if len(listed) < len(found):
+        note(f"{len(found) - len(listed)} older ones are not shown; --limit shows more")
 
 
 @app.command
-def show(
+async def show(
     id_: Annotated[str, cyclopts.Parameter(name="ID", help="The id of a dead letter, or its beginning.")],
     /,
     *,
     json: Json = False,
     home: Home = DEFAULT_HOME,
-) -> int:
+) -> None:
     """Show one dead letter: where it came from, why it was not handled, and the record itself.
 
-    Example: nightshift dlq show 3f9a
+    For example:
+
+        nightshift dlq show 3f9a
     """
     dead_letters, _ = _open(home)
-
-    async def look() -> tuple[ListedDeadLetter, bytes | None]:
-        listed = await dead_letters.find(id_)
-        found = [letter async for letter in dead_letters.whole([listed.dead_letter.id])]
-        if not found:
-            raise NotFound(
-                f"the dead letter {id_[:64]} is gone",
-                hint="the topic keeps dead letters for a limited time",
-            )
-        async with AsyncExitStack() as stack:
-            whole = await restored(found[0], await _objects(found[0], stack, home))
-        return replace(listed, dead_letter=whole), whole.value
-
-    listed, body = asyncio.run(look())
+    listed = await dead_letters.find(id_)
+    found = [letter async for letter in dead_letters.whole([listed.dead_letter.id])]
+    if not found:
+        hint = "the topic keeps dead letters for a limited time"
+        raise NotFound(f"the dead letter {id_[:64]} is gone", hint=hint)
+    async with AsyncExitStack() as stack:
+        letter = await restored(found[0], await _objects(found[0], stack, home))
+    summary = _summary(replace(listed, dead_letter=letter))
+    headers = [(name, _text(value)) for name, value in letter.headers]
     if json:
-        write_json({**_summary(listed), "headers": _headers(listed), "body": _text(body)})
-        return Exit.OK
-    write_fields({name: value for name, value in _summary(listed).items() if value is not None})
+        write_json({**summary, "headers": headers, "body": _text(letter.value)})
+        return
+    write_fields({name: value for name, value in summary.items() if value is not None})
     write_line()
-    for name, value in _headers(listed):
+    for name, value in headers:
         write_line(f"{_escaped(name)}: {_escaped(value or '')}")
     write_line()
-    if body is None:
+    if letter.value is None:
         write_line("(no value)")
-    else:
-        write_line(_escaped(_text(body[:_SHOWN_BYTES]) or ""))
-        if len(body) > _SHOWN_BYTES:
-            note(f"{len(body) - _SHOWN_BYTES} more bytes are not shown; --json prints all")
-    return Exit.OK
+        return
+    write_line(_escaped(_text(letter.value[:_SHOWN_BYTES]) or ""))
+    if len(letter.value) > _SHOWN_BYTES:
+        note(f"{len(letter.value) - _SHOWN_BYTES} more bytes are not shown; --json prints all")
 
 
 @app.command
-def redrive(
-    *ids: Annotated[str, cyclopts.Parameter(help="Ids of dead letters, or their beginnings.")],
-    all_: Annotated[
-        bool, cyclopts.Parameter(name="--all", negative=(), help="Every dead letter that is listed.")
-    ] = False,
+async def redrive(
+    *ids: Ids,
+    all_: All = False,
     topic: Topic = None,
     reason: Reason = None,
-    dry_run: Annotated[bool, cyclopts.Parameter(negative=(), help="Only print what would be sent.")] = False,
-    yes: Annotated[bool, cyclopts.Parameter(negative=(), help="Do not ask.")] = False,
+    dry_run: Flag = False,
+    yes: Flag = False,
     json: Json = False,
     home: Home = DEFAULT_HOME,
 ) -> int:
@@ -144,95 +130,84 @@ def redrive(
     The list hides a dead letter that was redriven. A record that fails again becomes a new dead letter. `--all` leaves
     out those that were dropped; give their ids to redrive them.
 
-    Example: nightshift dlq redrive --all --reason unknown_type
+    For example:
+
+        nightshift dlq redrive --all --reason unknown_type
+
+    Args:
+        all_: Every dead letter that is listed.
+        dry_run: Only print what would be sent.
+        yes: Do not ask.
     """
     if bool(ids) == all_:
-        raise cyclopts.ValidationError(
-            exception_message="give ids, or --all", command_chain=("dlq", "redrive")
-        )
-    if not (yes or dry_run) and not sys.stdin.isatty():
+        raise WrongUsage("give ids, or --all", hint="`nightshift dlq list` shows the ids")
+    asks = not (yes or dry_run)
+    if asks and not sys.stdin.isatty():
         raise Refused(
             "nothing was sent: there is no terminal to ask for a confirmation",
             hint="--yes sends without asking, --dry-run only prints what would be sent",
         )
     dead_letters, settings = _open(home)
-    chosen = asyncio.run(_choose(dead_letters, ids, DeadLetterFilter(topic=topic, reason=reason)))
-    if not (yes or dry_run) and chosen and not _agreed(chosen):
+    chosen = await _choose(dead_letters, ids, DeadLetterFilter(topic=topic, reason=reason))
+    if asks and chosen and not _agreed(len(chosen)):
         report_error("nothing was sent")
         return Exit.CANCELLED
-    outcomes = [_Outcome(each, None) for each in chosen]
+    errors: dict[str, str | None] = {letter.id: None for letter in chosen}
     if not dry_run and chosen:
-        outcomes = asyncio.run(_redrive(dead_letters, settings, chosen, home))
-    failed = [each for each in outcomes if each.error is not None]
-    word = "would be sent" if dry_run else "sent"
+        errors |= await _redrive(dead_letters, settings, chosen, home)
+    failed = sum(error is not None for error in errors.values())
     if json:
         write_json(
             [
-                {"id": each.listed.dead_letter.id, "topic": each.listed.dead_letter.source_topic,
-                 "driven": not dry_run and each.error is None, "error": each.error}
-                for each in outcomes
+                {"id": one.id, "topic": one.source_topic, "driven": not dry_run and not errors[one.id],
+                 "error": errors[one.id]}
+                for one in chosen
             ]
         )  # fmt: skip
     else:
-        for each in outcomes:
-            write_line(
-                f"{each.listed.dead_letter.id}  {each.listed.dead_letter.source_topic}  {each.error or word}"
-            )
+        word = "would be sent" if dry_run else "sent"
+        for one in chosen:
+            write_line(f"{one.id}  {one.source_topic}  {errors[one.id] or word}")
     if failed:
-        report_error(
-            f"{len(failed)} of {len(outcomes)} dead letters were not sent", "the lines above say why"
-        )
+        report_error(f"{failed} of {len(chosen)} dead letters were not sent", "the lines above say why")
     return Exit.ERROR if failed else Exit.OK
 
 
 @app.command(name="drive", show=False)
 @wraps(redrive)
-def _drive(*arguments: Any, **options: Any) -> int:
+async def _drive(*arguments: Any, **options: Any) -> int:
     """The former name of `redrive`."""
     note("`nightshift dlq drive` is deprecated; use `nightshift dlq redrive`")
-    return redrive(*arguments, **options)
+    return await redrive(*arguments, **options)
 
 
 @app.command
-def drop(
-    *ids: Annotated[str, cyclopts.Parameter(help="Ids of dead letters, or their beginnings.")],
-    reason: Annotated[str, cyclopts.Parameter(help="Why they will not be handled; kept with the record.")],
-    json: Json = False,
-    home: Home = DEFAULT_HOME,
-) -> None:
+async def drop(*ids: Ids, reason: str, json: Json = False, home: Home = DEFAULT_HOME) -> None:
     """Drop dead letters that can never be handled. The list hides them; the record and the reason are kept.
 
     `list --all` and `show` still show them. One that was dropped by mistake can be redriven by its id.
 
-    Example: nightshift dlq drop 3f9a --reason "a test of ours, sent to the wrong place"
+    For example:
+
+        nightshift dlq drop 3f9a --reason "a test of ours, sent to the wrong place"
+
+    Args:
+        reason: Why they will not be handled; kept with the record.
     """
     if not ids:
-        raise cyclopts.ValidationError(exception_message="give ids", command_chain=("dlq", "drop"))
+        raise WrongUsage("give ids", hint="`nightshift dlq list` shows them")
     if not reason.strip() or len(reason) > _REASON:
         raise WrongUsage(f"--reason takes 1 to {_REASON} characters", hint="a sentence that says why")
     dead_letters, settings = _open(home)
-    dropped = asyncio.run(_drop(dead_letters, settings, ids, reason))
-    if json:
-        write_json([{**_summary(each), "dropped": reason} for each in dropped])
-        return
-    for each in dropped:
-        write_line(f"{each.dead_letter.id}  {each.dead_letter.source_topic}  dropped")
-
-
-async def _drop(
-    dead_letters: DeadLetters, settings: KafkaSettings, ids: tuple[str, ...], reason: str
-) -> list[ListedDeadLetter]:
-    chosen = await _choose(dead_letters, ids, DeadLetterFilter())
+    chosen = [await dead_letters.find(each) for each in dict.fromkeys(ids)]
     async with KafkaProducer(settings, client_id="nightshift-dlq") as producer:
         for each in chosen:
             await dead_letters.drop(each.dead_letter, reason, producer)
-    return chosen
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    listed: ListedDeadLetter
-    error: str | None
+    if json:
+        write_json([{**_summary(each), "dropped": reason} for each in chosen])
+        return
+    for each in chosen:
+        write_line(f"{each.dead_letter.id}  {each.dead_letter.source_topic}  dropped")
 
 
 def _open(home: Path) -> tuple[DeadLetters, KafkaSettings]:
@@ -246,38 +221,38 @@ def _open(home: Path) -> tuple[DeadLetters, KafkaSettings]:
 
 async def _choose(
     dead_letters: DeadLetters, ids: tuple[str, ...], wanted: DeadLetterFilter
-) -> list[ListedDeadLetter]:
-    if not ids:
-        return await dead_letters.list(wanted, bodies=False)
-    return [await dead_letters.find(each) for each in dict.fromkeys(ids)]
+) -> list[DeadLetter]:
+    if ids:
+        return [(await dead_letters.find(each)).dead_letter for each in dict.fromkeys(ids)]
+    return [each.dead_letter for each in await dead_letters.list(wanted, bodies=False)]
 
 
-def _agreed(chosen: list[ListedDeadLetter]) -> bool:
-    note(f"{len(chosen)} dead letters will be sent again. Continue? [y/N]")
+def _agreed(count: int) -> bool:
+    note(f"{count} dead letters will be sent again. Continue? [y/N]")
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 async def _redrive(
-    dead_letters: DeadLetters, settings: KafkaSettings, chosen: list[ListedDeadLetter], home: Path
-) -> list[_Outcome]:
-    """Sends the chosen dead letters again in the order of their topic. Holds one of them in memory at a time."""
-    outcomes: dict[str, str | None] = {}
+    dead_letters: DeadLetters, settings: KafkaSettings, chosen: list[DeadLetter], home: Path
+) -> dict[str, str | None]:
+    """Sends the chosen dead letters in the order of their topic. Returns the error of each by its id.
+
+    Holds one dead letter in memory at a time.
+    """
+    errors: dict[str, str | None] = {one.id: "the topic no longer holds it" for one in chosen}
     async with AsyncExitStack() as stack:
         producer = await stack.enter_async_context(KafkaProducer(settings, client_id="nightshift-dlq"))
-        async for letter in dead_letters.whole([each.dead_letter.id for each in chosen]):
+        async for letter in dead_letters.whole(list(errors)):
+            errors[letter.id] = None
             try:
                 await dead_letters.redrive(letter, producer, await _objects(letter, stack, home))
             except NightshiftError as error:
-                outcomes[letter.id] = str(error)
-            else:
-                outcomes[letter.id] = None
-    return [
-        _Outcome(each, outcomes.get(each.dead_letter.id, "the topic no longer holds it")) for each in chosen
-    ]
+                errors[letter.id] = str(error)
+    return errors
 
 
 async def _objects(letter: DeadLetter, stack: AsyncExitStack, home: Path) -> ObjectStore | None:
-    """The object store, when this dead letter needs it and the settings name one. None otherwise."""
+    """Returns the object store when this dead letter needs it and the settings name one. None otherwise."""
     if letter.value_ref is None and letter.headers_ref is None:
         return None
     try:
@@ -287,10 +262,12 @@ async def _objects(letter: DeadLetter, stack: AsyncExitStack, home: Path) -> Obj
     return await stack.enter_async_context(S3ObjectStore(settings))
 
 
-def _closed(listed: ListedDeadLetter) -> str | None:
+def _row(listed: ListedDeadLetter) -> tuple[object, ...]:
+    letter, closed = listed.dead_letter, "redriven" if listed.redriven else None
     if listed.dropped is not None:
-        return f"dropped: {listed.dropped[:40]}"
-    return "redriven" if listed.redriven else None
+        closed = f"dropped: {listed.dropped[:40]}"
+    came = letter.id, letter.dead_lettered_at[:19], letter.source_topic, letter.reason
+    return *came, _text(letter.key), letter.value_bytes, closed, letter.error[:80]
 
 
 def _summary(listed: ListedDeadLetter) -> dict[str, Any]:
@@ -316,17 +293,13 @@ def _summary(listed: ListedDeadLetter) -> dict[str, Any]:
     }
 
 
-def _headers(listed: ListedDeadLetter) -> list[tuple[str, str | None]]:
-    return [(name, _text(value)) for name, value in listed.dead_letter.headers]
-
-
 def _text(value: bytes | None) -> str | None:
-    """Bytes as text. A byte that is not UTF-8 is shown as \\xNN."""
+    """Returns bytes as text. A byte that is not UTF-8 becomes \\xNN."""
     return None if value is None else value.decode(errors="backslashreplace")
 
 
 def _escaped(text: str) -> str:
-    """The text with control characters escaped, so that a body cannot control the terminal. Keeps line breaks."""
+    """Escapes control characters, so that a body cannot control the terminal. Keeps line breaks."""
     return "".join(
         char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
         for char in text

@@ -1,6 +1,6 @@
 """`nightshift doctor`: checks everything that builds need."""
 
-import asyncio
+from dataclasses import asdict
 
 import cyclopts
 
@@ -15,25 +15,22 @@ _MARKS = {"pass": "ok  ", "warn": "warn", "fail": "FAIL"}
 
 
 @app.default
-def doctor(*, home: Home = DEFAULT_HOME, json: Json = False) -> Exit:
+async def doctor(*, home: Home = DEFAULT_HOME, json: Json = False) -> Exit:
     """Check everything that builds need, without changing or spending anything, and say how to fix what fails.
 
     The exit code is 4 when something fails; a warning alone is no failure.
 
-    Example: nightshift doctor --json
+    For example:
+
+        nightshift doctor --json
     """
-    findings = asyncio.run(diagnose(home))
-    failed = any(one.status == "fail" for one in findings)
+    findings = await diagnose(home)
+    failed = any(one.status == "fail" for one in findings.values())
     if json:
-        write_json(
-            [
-                {"check": one.check, "status": one.status, "detail": one.detail, "fix": one.fix}
-                for one in findings
-            ]
-        )
+        write_json([{"check": name, **asdict(one)} for name, one in findings.items()])
     else:
-        for one in findings:
-            write_line(f"{_MARKS[one.status]}  {one.check:<11} {one.detail}")
+        for name, one in findings.items():
+            write_line(f"{_MARKS[one.status]}  {name:<11} {one.detail}")
             if one.fix and one.status != "pass":
                 write_line(f"                  fix: {one.fix}")
     return Exit.CONFIGURATION if failed else Exit.OK

@@ -4,14 +4,12 @@ import asyncio
 import contextlib
 import os
 import signal
-from pathlib import Path
 
 import cyclopts
-import psutil
 
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
-from nightshift.cli.output import note, write_json
-from nightshift.devstack.stack.home import holder, is_held
+from nightshift.cli.output import write_result
+from nightshift.devstack.stack.home import holder, is_held, lives
 from nightshift.eventlog.errors import NightshiftError, NotFound
 
 app = cyclopts.App(name="down")
@@ -21,7 +19,7 @@ _LIMIT = 45.0
 
 
 @app.default
-def down(*, home: Home = DEFAULT_HOME, json: Json = False) -> None:
+async def down(*, home: Home = DEFAULT_HOME, json: Json = False) -> None:
     """Stop the stack of a home in order and wait until its processes have exited. Its data is kept.
 
     For example:
@@ -33,28 +31,13 @@ def down(*, home: Home = DEFAULT_HOME, json: Json = False) -> None:
         raise NotFound(f"no stack runs on {home}", hint="`nightshift ps` shows the one on the default folder")
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-    asyncio.run(_gone(home, pid))
-    if json:
-        write_json({"home": str(home), "stopped": pid})
-    else:
-        note(f"the stack on {home} has stopped")
-
-
-async def _gone(home: Path, pid: int) -> None:
     try:
         async with asyncio.timeout(_LIMIT):
-            while is_held(home) or _lives(pid):
+            while is_held(home) or lives(pid):  # it releases the home before it exits
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise NightshiftError(
             f"the stack on {home} (process {pid}) has not stopped after {_LIMIT:.0f} s",
             hint="a second `nightshift down` ends it at once",
         ) from None
-
-
-def _lives(pid: int) -> bool:
-    """Returns whether the process runs: it releases the home before it exits."""
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    write_result({"home": str(home), "stopped": pid}, f"the stack on {home} has stopped", as_json=json)

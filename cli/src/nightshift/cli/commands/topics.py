@@ -1,6 +1,6 @@
 """`nightshift topics`: creates the planned topics on the broker, or shows what would change."""
 
-import asyncio
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,23 +11,19 @@ from nightshift.cli.connect import DEFAULT_HOME, Home, Json, on_embedded_broker,
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import report_error, write_json, write_table
 from nightshift.devstack.parts.kafka import EMBEDDED_PARTITIONS
-from nightshift.relay.adapters.kafka_topics import TopicReport, TopicState, load_plan
+from nightshift.relay.adapters.kafka_topics import TopicState, load_plan
 from nightshift.relay.adapters.kafka_topics import apply as apply_plan
 
 app = cyclopts.App(name="topics", help="Create the topics on the broker, or show what would change.")
 
 
 @app.command
-def apply(
+async def apply(
     *,
-    file: Annotated[Path | None, cyclopts.Parameter(help="A plan such as deploy/topics.yaml.")] = None,
-    dry_run: Annotated[bool, cyclopts.Parameter(negative=(), help="Only print what would change.")] = False,
-    partitions: Annotated[
-        int | None, cyclopts.Parameter(help="Replaces the plan's number for every topic.")
-    ] = None,
-    replication: Annotated[
-        int | None, cyclopts.Parameter(help="Replaces the plan's number for every topic.")
-    ] = None,
+    file: Path | None = None,
+    dry_run: Annotated[bool, cyclopts.Parameter(negative=())] = False,
+    partitions: int | None = None,
+    replication: int | None = None,
     json: Json = False,
     home: Home = DEFAULT_HOME,
 ) -> int:
@@ -37,17 +33,25 @@ def apply(
     `nightshift up` gets fewer partitions. It fails when a topic has another number of partitions than planned,
     because a change would move keys between partitions.
 
-    Example: nightshift topics apply --dry-run
+    For example:
+
+        nightshift topics apply --dry-run
+
+    Args:
+        file: A plan such as deploy/topics.yaml.
+        dry_run: Only print what would change.
+        partitions: Replaces the plan's number of partitions for every topic.
+        replication: Replaces the plan's number of copies for every topic.
     """
     settings = settings_for(KafkaSettings, home)
     plan = load_plan(file, settings.topics) if file is not None else None
     if plan is None and on_embedded_broker(home):
         partitions, replication = partitions or EMBEDDED_PARTITIONS, replication or 1
-    reports = asyncio.run(
-        apply_plan(settings, plan=plan, partitions=partitions, replication=replication, dry_run=dry_run)
+    reports = await apply_plan(
+        settings, plan=plan, partitions=partitions, replication=replication, dry_run=dry_run
     )
     if json:
-        write_json([_as_json(report) for report in reports])
+        write_json([asdict(report) for report in reports])
     else:
         write_table(
             ("TOPIC", "STATE", "PARTITIONS", "DIFFERENCES"),
@@ -61,12 +65,3 @@ def apply(
         )
         return Exit.ERROR
     return Exit.OK
-
-
-def _as_json(report: TopicReport) -> dict[str, object]:
-    return {
-        "name": report.name,
-        "state": report.state.value,
-        "partitions": report.partitions,
-        "differences": list(report.differences),
-    }

@@ -12,71 +12,62 @@ from cyclopts import App, Parameter
 from nightshift.cli.errors import WrongUsage
 from nightshift.cli.exits import Exit
 from nightshift.cli.output import note, write_fields, write_json, write_line
+from nightshift.cli.stack import addresses
 from nightshift.devstack.errors import BadPlan, PartFailed
 from nightshift.devstack.parts import KafkaAddress
 from nightshift.devstack.stack.home import hold
 from nightshift.devstack.stack.plan import SERVICES, Given, Plan, make_plan, service_name
 from nightshift.devstack.stack.supervisor import Stack
-from nightshift.eventlog.passwords import hide_passwords
 
 app = App(name="up")
+
+
+Port = Annotated[int, Parameter(show_default=False)]
 
 
 @app.default
 def up(
     *,
     home: Annotated[Path, Parameter(env_var="NIGHTSHIFT_HOME")] = Path(".nightshift"),
-    only: str = "",
-    replicas: tuple[str, ...] = (),
+    only: Annotated[str, Parameter(show_default=False)] = "",
+    replicas: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
     postgres: str | None = None,
     kafka: str | None = None,
     s3: str | None = None,
     model: str | None = None,
     scenario: Path | None = None,
-    postgres_port: int = 0,
-    kafka_port: int = 0,
-    s3_port: int = 0,
-    model_port: int = 0,
+    postgres_port: Port = 0,
+    kafka_port: Port = 0,
+    s3_port: Port = 0,
+    model_port: Port = 0,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> Exit:
     """Start PostgreSQL, a Kafka-protocol broker, an S3 server, a model and every service; stop all of it on Ctrl-C.
 
     The home folder keeps the event log and the object store between runs. The broker's memory is lost.
 
-    Examples:
+    For example:
 
         nightshift up
+
         nightshift up --only postgres,kafka,s3 --json
+
         nightshift up --replicas orchestrator=2 --home /tmp/second
 
-    Parameters
-    ----------
-    home
-        The folder of this stack; several run side by side on folders of their own.
-    only
-        Start these parts and services only, separated by commas.
-    replicas
-        How many processes of a service, such as orchestrator=2. May be given several times.
-    postgres
-        Use this PostgreSQL (a DSN) and start none. Also NIGHTSHIFT_POSTGRES_DSN.
-    kafka
-        Use this broker (bootstrap servers) and start none. Also NIGHTSHIFT_KAFKA_BOOTSTRAP.
-    s3
-        Use this object store (an endpoint) and start none. Also NIGHTSHIFT_S3_ENDPOINT, with NIGHTSHIFT_S3_BUCKET.
-    model
-        Use the Messages API at this URL and start no scripted model. With ANTHROPIC_API_KEY Claude is used.
-    scenario
-        What the scripted model answers; it is used then even when ANTHROPIC_API_KEY is set.
-    postgres_port
-        The port of PostgreSQL. Default: that of the last run, else any that is free. So for the other ports.
-    kafka_port
-        The port of the broker.
-    s3_port
-        The port of the object store.
-    model_port
-        The port of the scripted model.
-    json
-        Print one JSON object on the first line when all is ready.
+    Args:
+        home: The folder of this stack. Several stacks run side by side on folders of their own.
+        only: Start these parts and services only, separated by commas.
+        replicas: How many processes of a service, such as orchestrator=2. May be given several times.
+        postgres: Use this PostgreSQL (a DSN) and start none. Also NIGHTSHIFT_POSTGRES_DSN.
+        kafka: Use this broker (bootstrap servers) and start none. Also NIGHTSHIFT_KAFKA_BOOTSTRAP.
+        s3: Use this object store (an endpoint) and start none. Also NIGHTSHIFT_S3_ENDPOINT and NIGHTSHIFT_S3_BUCKET.
+        model: Use the Messages API at this URL and start no scripted model. With ANTHROPIC_API_KEY Claude is used.
+        scenario: What the scripted model answers. It is used then even when ANTHROPIC_API_KEY is set.
+        postgres_port: The port of PostgreSQL. Default, that of the last run, else a free one; likewise below.
+        kafka_port: The port of the broker.
+        s3_port: The port of the object store.
+        model_port: The port of the scripted model.
+        json: Print one JSON object on the first line when all is ready.
     """
     try:
         plan = make_plan(
@@ -144,18 +135,19 @@ def _stop_signals(stack: Stack) -> asyncio.Event:
     return asked
 
 
-def _announce(plan: Plan, told: Mapping[str, Any], *, as_json: bool) -> None:
+def _announce(plan: Plan, stack: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
-        write_json(told)
+        write_json(stack)
         return
+    parts = addresses(stack)
+    counts = {name: len(replicas) for name, replicas in stack["services"].items()}
+    services = (name if count == 1 else f"{name} x {count}" for name, count in counts.items())
     write_line("Nightshift is up.")
-    fields = addresses(told)
-    fields["model"] = f"{fields['model']} ({_which_model(plan)})" if "model" in fields else "none"
     write_fields(
         {
-            **fields,
-            "services": ", ".join(_counted(name, len(all_)) for name, all_ in told["services"].items())
-            or "none",
+            **parts,
+            "model": f"{parts['model']} ({_which_model(plan)})" if "model" in parts else "none",
+            "services": ", ".join(services) or "none",
             "data": f"{plan.home} (the log and the objects are kept, the broker's memory is not)",
             "logs": plan.home / "logs",
         }
@@ -163,22 +155,10 @@ def _announce(plan: Plan, told: Mapping[str, Any], *, as_json: bool) -> None:
     write_line("Press Ctrl-C to stop everything.")
 
 
-def addresses(told: Mapping[str, Any]) -> dict[str, object]:
-    """Returns the address of each part for a person, without passwords."""
-    keys = {"postgres": "dsn", "kafka": "bootstrap", "s3": "endpoint", "model": "base_url"}
-    return {part: hide_passwords(told[part][key]) for part, key in keys.items() if part in told}
-
-
 def _which_model(plan: Plan) -> str:
     if not plan.starts("model"):
         return "the Messages API given" if plan.given.model != "https://api.anthropic.com" else "Claude"
-    return (
-        f"scripted: {plan.scenario}" if plan.scenario else "scripted: the built-in scenario, not a real model"
-    )
-
-
-def _counted(name: str, count: int) -> str:
-    return name if count == 1 else f"{name} x {count}"
+    return f"scripted: {plan.scenario or 'the built-in scenario, not a real model'}"
 
 
 def _counts(replicas: tuple[str, ...]) -> dict[str, int]:

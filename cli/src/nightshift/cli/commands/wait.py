@@ -1,18 +1,18 @@
 """`nightshift wait`: waits until a build is ready, asleep, or in a phase."""
 
 import asyncio
+import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import cyclopts
 
 from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.commands.watch import PATIENCE
-from nightshift.cli.connect import DEFAULT_HOME, Home, Json
+from nightshift.cli.connect import DEFAULT_HOME, BuildId, Home, Json
 from nightshift.cli.errors import WrongUsage
 from nightshift.cli.exits import Exit
 from nightshift.cli.follow import outcome
@@ -28,8 +28,8 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @app.default
-def wait(
-    build: str,
+async def wait(
+    build: BuildId,
     *,
     for_: Annotated[str, cyclopts.Parameter(name="--for")] = "ready",
     timeout: str | None = None,
@@ -41,25 +41,26 @@ def wait(
 
     A phase counts as reached also when the build has left it. A sleep that is over does not count.
 
-    Examples:
+    For example:
 
         nightshift wait build-4f1c2a --timeout 8h
 
         nightshift wait build-4f1c2a --for phase=code --json
 
-    Parameters
-    ----------
-    build
-        The build's id.
-    for_
-        ready, sleeping, end, or phase=NAME (queued, starting, scaffold, code, deps, checks).
-    timeout
-        Give up after this long: 90s, 15m, 2h. Exit code 6.
-    fail_on_sleep
-        End with exit code 7 when the build falls asleep first.
+    Args:
+        for_: ready, sleeping, end, or phase=NAME (queued, starting, scaffold, code, deps, checks).
+        timeout: Give up with exit code 6 after this long, such as 90s, 15m or 2h.
+        fail_on_sleep: End with exit code 7 when the build falls asleep first.
     """
-    awaited = condition(for_)
-    status, code = asyncio.run(_wait(home, build, awaited, fail_on_sleep, seconds(timeout)))
+    awaited, limit = condition(for_), seconds(timeout)
+    status, code = BuildStatus(build), Exit.TIMED_OUT
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit), open_builds(home) as builds:
+            await known_or_sent(builds, home, build)
+            async for status, reached in waited(builds.follow(build, patience=PATIENCE), build, awaited):
+                if reached is not None or (fail_on_sleep and status.state == "sleeping"):
+                    code = Exit.ASLEEP if reached is None else reached
+                    break
     now = datetime.now(UTC)
     if code is Exit.TIMED_OUT:
         why = status.waiting(now)
@@ -72,33 +73,16 @@ def wait(
     if json:
         write_json(status.as_json(now))
     else:
-        write_line(f"{build} {status.state} {status.phase}")
+        write_line(f"{build} is {status.state}" + ("" if status.ended else f" in phase {status.phase}"))
     return code
 
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """A condition of the status. A `passing` one is met also when it held before the wait began."""
+    """A condition on a build's status. A `passing` one is also met when it held once before the wait began."""
 
     met: Callable[[BuildStatus], bool]
     passing: bool = False
-
-
-async def _wait(
-    home: Path, build: str, awaited: Awaited, fail_on_sleep: bool, limit: float | None
-) -> tuple[BuildStatus, Exit]:
-    status = BuildStatus(build)
-    try:
-        async with asyncio.timeout(limit), open_builds(home) as builds:
-            await known_or_sent(builds, home, build)
-            async for status, code in waited(builds.follow(build, patience=PATIENCE), build, awaited):
-                if code is not None:
-                    return status, code
-                if fail_on_sleep and status.state == "sleeping":
-                    return status, Exit.ASLEEP
-    except TimeoutError:
-        return status, Exit.TIMED_OUT
-    raise AssertionError("a followed build never ends by itself")
 
 
 async def waited(
@@ -107,24 +91,16 @@ async def waited(
     """Yields the status after each batch, with the exit code once the condition is met or can no longer be met."""
     status = BuildStatus(build)
     async for batch in batches:
-        came_before = status.version == 0
-        status, passed = advanced(status, batch, awaited.met)
-        if awaited.met(status) or (passed and (awaited.passing or not came_before)):
+        counts = awaited.passing or status.version > 0  # the first batch holds what happened before the wait
+        passed = False
+        for event in batch:
+            status = evolve(status, event)
+            passed = passed or (counts and awaited.met(status))
+        if passed or awaited.met(status):
             yield status, Exit.OK
             return
         ended = outcome(status)
         yield status, Exit.ERROR if ended is Exit.OK else ended
-
-
-def advanced(
-    status: BuildStatus, batch: Sequence[RecordedEvent], met: Callable[[BuildStatus], bool]
-) -> tuple[BuildStatus, bool]:
-    """Returns the status after these events, and whether the condition was met after any of them."""
-    passed = False
-    for event in batch:
-        status = evolve(status, event)
-        passed = passed or met(status)
-    return status, passed
 
 
 def condition(text: str) -> Awaited:
@@ -140,7 +116,7 @@ def condition(text: str) -> Awaited:
 
 
 def seconds(text: str | None) -> float | None:
-    """Parses `90s`, `15m`, `2h` or plain seconds. Returns None for None. Raises WrongUsage."""
+    """Returns the seconds that `90s`, `15m`, `2h` or `90` means, and None for None. Raises WrongUsage."""
     if text is None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)

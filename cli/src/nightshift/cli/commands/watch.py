@@ -1,6 +1,5 @@
 """`nightshift watch`: follows a build to its end."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,9 +7,9 @@ from pathlib import Path
 import cyclopts
 
 from nightshift.cli.build_status import BuildStatus
-from nightshift.cli.connect import DEFAULT_HOME, Home, Json
+from nightshift.cli.connect import DEFAULT_HOME, BuildId, Home, Json
 from nightshift.cli.exits import Exit
-from nightshift.cli.follow import Stop, follow, outcome
+from nightshift.cli.follow import follow, outcome
 from nightshift.cli.output import write_json
 from nightshift.cli.queries import open_builds
 from nightshift.cli.wait_for import known_or_sent
@@ -27,32 +26,24 @@ PATIENCE = 15.0
 
 
 @app.default
-def watch(
-    build: str,
-    *,
-    fail_on_sleep: bool = False,
-    home: Home = DEFAULT_HOME,
-    json: Json = False,
+async def watch(
+    build: BuildId, *, fail_on_sleep: bool = False, home: Home = DEFAULT_HOME, json: Json = False
 ) -> int:
     """Print what a build did and does until it ends, and why it waits. The exit code is the build's.
 
-    Examples:
+    For example:
 
         nightshift watch build-4f1c2a
 
         nightshift watch build-4f1c2a --json | jq .type
 
-    Parameters
-    ----------
-    build
-        The build's id.
-    fail_on_sleep
-        End with exit code 7 when the build falls asleep.
+    Args:
+        fail_on_sleep: End with exit code 7 when the build falls asleep.
     """
-    return follow_to_the_end(home, build, as_json=json, fail_on_sleep=fail_on_sleep)
+    return await follow_to_the_end(home, build, as_json=json, fail_on_sleep=fail_on_sleep)
 
 
-def follow_to_the_end(
+async def follow_to_the_end(
     home: Path, build: str, *, as_json: bool, fail_on_sleep: bool = False, sent: BuildRequested | None = None
 ) -> int:
     """Shows a build until it ends and returns its exit code. With `as_json` the last line is its status.
@@ -61,35 +52,25 @@ def follow_to_the_end(
     """
 
     def stop(status: BuildStatus) -> Exit | None:
-        if fail_on_sleep and status.state == "sleeping":
-            return Exit.ASLEEP
-        return outcome(status)
+        return Exit.ASLEEP if fail_on_sleep and status.state == "sleeping" else outcome(status)
 
-    status, code = asyncio.run(_watch(home, build, as_json, stop, sent))
+    async with open_builds(home) as builds:
+        if sent is None:
+            await known_or_sent(builds, home, build)
+        batches = _checked(builds.follow(build, patience=PATIENCE), sent)
+        status, code = await follow(batches, build, as_json=as_json, stop=stop)
     if as_json:
         write_json(status.as_json(datetime.now(UTC)))
     return code
 
 
-async def _watch(
-    home: Path, build: str, as_json: bool, stop: Stop, sent: BuildRequested | None
-) -> tuple[BuildStatus, Exit]:
-    async with open_builds(home) as builds:
-        if sent is None:
-            await known_or_sent(builds, home, build)
-        batches = builds.follow(build, patience=PATIENCE)
-        if sent is not None:
-            batches = _only_of(sent, batches)
-        return await follow(batches, build, as_json=as_json, stop=stop)
-
-
-async def _only_of(
-    sent: BuildRequested, batches: AsyncIterator[list[RecordedEvent]]
+async def _checked(
+    batches: AsyncIterator[list[RecordedEvent]], sent: BuildRequested | None
 ) -> AsyncIterator[list[RecordedEvent]]:
-    """Yields the same batches. Raises Refused when the build was accepted from another request."""
+    """Yields the same batches. Raises Refused when the build was accepted from another request than `sent`."""
     async for batch in batches:
-        for event in batch:
-            if isinstance(event.data, BuildAccepted) and not same_request(event.data, sent):
+        for fact in (event.data for event in batch):
+            if sent is not None and isinstance(fact, BuildAccepted) and not same_request(fact, sent):
                 raise Refused(
                     f"{sent.build_id} was requested before with other content: this request is refused",
                     hint="it is in the dead letters (`nightshift dlq list`); give every build an id of its own",

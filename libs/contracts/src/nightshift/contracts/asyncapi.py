@@ -55,7 +55,7 @@ def document() -> dict[str, Any]:
         "operations": dict(_operations()),
         "components": {
             "messages": {
-                wire_name(model.type, model.version): _message(model) for model in CATALOGUE.newest.values()
+                name: _message(name, model) for family in _WHAT for name, model in _names(family).items()
             },
             "schemas": {
                 "RequestHeaders": _headers(facts=False),
@@ -66,19 +66,24 @@ def document() -> dict[str, Any]:
     }
 
 
-def _family_events(family: str) -> Iterator[type[Event]]:
-    return (model for model in CATALOGUE.newest.values() if FAMILIES[model.owner] == family)
+def _ref(path: str) -> dict[str, str]:
+    return {"$ref": f"#/{path}"}
+
+
+def _names(family: str) -> dict[str, type[Event]]:
+    """Returns the events of a topic family by their names on the wire."""
+    models = (model for model in CATALOGUE.newest.values() if FAMILIES[model.owner] == family)
+    return {wire_name(model.type, model.version): model for model in models}
 
 
 def _channel(family: str) -> dict[str, Any]:
-    address = f"{_TOPICS.prefix}.{family}.v1"
-    names = [wire_name(model.type, model.version) for model in _family_events(family)]
+    address = _TOPICS.family(family)
     return {
         "address": address,
         "title": family,
         "description": _WHAT[family],
-        "servers": [{"$ref": "#/servers/kafka"}],
-        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in names},
+        "servers": [_ref("servers/kafka")],
+        "messages": {name: _ref(f"components/messages/{name}") for name in _names(family)},
         "bindings": {"kafka": {"topic": address, **_KAFKA}},
     }
 
@@ -90,27 +95,27 @@ def _operations() -> Iterator[tuple[str, dict[str, Any]]]:
                 f"relay.send.{family}",
                 {
                     "action": "send",
-                    "channel": {"$ref": f"#/channels/{family}"},
+                    "channel": _ref(f"channels/{family}"),
                     "summary": f"The relay publishes the log's {family} facts, in version order per build.",
                     "bindings": {"kafka": _KAFKA},
                 },
             )
     for reader, family, handled in subscribed():
-        names = [wire_name(model.type, model.version) for model in _family_events(family) if model in handled]
+        names = (name for name, model in _names(family).items() if model in handled)
         yield (
             f"{reader}.receive.{family}",
             {
                 "action": "receive",
-                "channel": {"$ref": f"#/channels/{family}"},
+                "channel": _ref(f"channels/{family}"),
                 "summary": f"The {reader} handles these messages of the topic and skips the others.",
-                "messages": [{"$ref": f"#/channels/{family}/messages/{name}"} for name in names],
+                "messages": [_ref(f"channels/{family}/messages/{name}") for name in names],
                 "bindings": {"kafka": {"groupId": _group(reader, family), **_KAFKA}},
             },
         )
 
 
 def _group(reader: Owner, family: str) -> dict[str, Any]:
-    name = _TOPICS.group(reader, f"{_TOPICS.prefix}.{family}.v1")
+    name = _TOPICS.group(reader, _TOPICS.family(family))
     if (reader, family) in EVERY_REPLICA:
         return {
             "type": "string",
@@ -120,15 +125,14 @@ def _group(reader: Owner, family: str) -> dict[str, Any]:
     return {"type": "string", "enum": [name]}
 
 
-def _message(model: type[Event]) -> dict[str, Any]:
-    name = wire_name(model.type, model.version)
+def _message(name: str, model: type[Event]) -> dict[str, Any]:
     outside = model.owner is Owner.OUTSIDE
     return {
         "name": name,
         "title": model.type,
         "summary": (model.__doc__ or "").strip().partition("\n")[0],
         "contentType": JSON_TYPE,
-        "headers": {"$ref": f"#/components/schemas/{'RequestHeaders' if outside else 'FactHeaders'}"},
+        "headers": _ref(f"components/schemas/{'RequestHeaders' if outside else 'FactHeaders'}"),
         "payload": {"$ref": f"{'producer' if outside else 'consumer'}/{name}.json"},
         "correlationId": {"location": f"$message.header#/{topics.CORRELATION_ID}"},
         "bindings": {"kafka": {"key": _KEY, **_KAFKA}},
@@ -138,7 +142,7 @@ def _message(model: type[Event]) -> dict[str, Any]:
 
 
 def _headers(*, facts: bool) -> dict[str, Any]:
-    always = [
+    required = [
         topics.CONTENT_TYPE,
         topics.SPECVERSION,
         topics.ID,
@@ -146,18 +150,19 @@ def _headers(*, facts: bool) -> dict[str, Any]:
         topics.SOURCE,
         topics.SUBJECT,
     ]
-    of_facts = [topics.TIME, topics.SEQUENCE, topics.CORRELATION_ID, topics.CAUSATION_ID]
+    if facts:
+        required += [topics.TIME, topics.SEQUENCE, topics.CORRELATION_ID, topics.CAUSATION_ID]
     return {
         "type": "object",
         "description": "Each header is UTF-8 text. Other headers are ignored.",
-        "required": [*always, *of_facts] if facts else always,
+        "required": required,
         "properties": {
             topics.CONTENT_TYPE: {"const": JSON_TYPE},
             topics.SPECVERSION: {"const": "1.0"},
             topics.ID: {"type": "string", "format": "uuid"} if facts else {"type": "string", "minLength": 1},
             topics.TYPE: {"type": "string", "description": "The message's name."},
             topics.SOURCE: {"type": "string", "format": "uri-reference"},
-            topics.SUBJECT: {"$ref": "#/components/schemas/Key"},
+            topics.SUBJECT: _ref("components/schemas/Key"),
             topics.TIME: {"type": "string", "format": "date-time"},
             topics.DATASCHEMA: {"type": "string", "format": "uri"},
             topics.SEQUENCE: {
@@ -168,7 +173,7 @@ def _headers(*, facts: bool) -> dict[str, Any]:
             },
             topics.CORRELATION_ID: {"type": "string"},
             topics.CAUSATION_ID: {"type": "string", "format": "uuid"},
-            topics.PARTITION_KEY: {"$ref": "#/components/schemas/Key"},
+            topics.PARTITION_KEY: _ref("components/schemas/Key"),
             topics.FLOW_TRACEPARENT: {"type": "string", "description": "The trace in which the flow began."},
             topics.TRACEPARENT: {"type": "string", "description": "The trace of this hop."},
             topics.TRACESTATE: {"type": "string"},

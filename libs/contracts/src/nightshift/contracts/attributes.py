@@ -9,16 +9,13 @@ from uuid import UUID
 from nightshift.contracts import canonical, topics
 from nightshift.contracts.envelope import Envelope, Headers
 from nightshift.contracts.errors import InvalidData, InvalidEnvelope
-from nightshift.contracts.limits import RequestLimits, check_value
+from nightshift.contracts.limits import check_value
 from nightshift.contracts.model import RFC_3339
-from nightshift.contracts.topics import schema_uri
 
 JSON_TYPE: Final = "application/json"
 STRUCTURED_TYPE: Final = "application/cloudevents+json"
 
 _BATCH_TYPE = "application/cloudevents-batch"
-#: CloudEvents attributes start with it over HTTP. Over Kafka they start with `ce_`.
-_HTTP_PREFIX = "ce-"
 _SEQUENCE_DIGITS = 19
 _ATTRIBUTES: Final = (
     topics.SPECVERSION,
@@ -79,7 +76,7 @@ class Attributes:
             raise wrong from None
 
     def sequence(self) -> int | None:
-        """Returns the version in the stream. None when it is missing. Raises InvalidEnvelope unless 19 digits."""
+        """Returns the stream version. None when it is missing. Raises InvalidEnvelope unless it has 19 digits."""
         text = self.optional(topics.SEQUENCE)
         if text is None:
             return None
@@ -88,7 +85,7 @@ class Attributes:
         return int(text)
 
     def envelope(self, subject: str, *, correlation_id: str | None, causation_id: UUID | None) -> Envelope:
-        """Returns all attributes as an envelope. Raises InvalidEnvelope for the first that is wrong."""
+        """Returns all attributes as an envelope. Raises InvalidEnvelope for the first wrong one."""
         if self.required(topics.SPECVERSION) != "1.0":
             raise InvalidEnvelope("must be 1.0", header=self.name(topics.SPECVERSION))
         return Envelope(
@@ -119,7 +116,7 @@ def written(envelope: Envelope) -> tuple[tuple[str, bytes], ...]:
         (topics.SOURCE, envelope.source),
         (topics.SUBJECT, envelope.subject),
         (topics.TIME, time),
-        (topics.DATASCHEMA, schema_uri(envelope.type)),
+        (topics.DATASCHEMA, topics.schema_uri(envelope.type)),
         (topics.SEQUENCE, sequence),
         (topics.CORRELATION_ID, envelope.correlation_id),
         (topics.CAUSATION_ID, None if envelope.causation_id is None else str(envelope.causation_id)),
@@ -131,7 +128,7 @@ def written(envelope: Envelope) -> tuple[tuple[str, bytes], ...]:
     return tuple((name, text.encode()) for name, text in pairs if text is not None)
 
 
-def structured(outer: Attributes, value: bytes, *, limits: RequestLimits) -> tuple[Attributes, Any]:
+def structured(outer: Attributes, value: bytes) -> tuple[Attributes, Any]:
     """Returns the attributes and the data of a structured event. Raises InvalidEnvelope, InvalidData, TooLarge."""
     if outer.media_type().startswith(_BATCH_TYPE):
         raise InvalidEnvelope(
@@ -139,19 +136,18 @@ def structured(outer: Attributes, value: bytes, *, limits: RequestLimits) -> tup
             header=topics.CONTENT_TYPE,
         )
     if outer.media_type() != STRUCTURED_TYPE:
-        raise InvalidEnvelope(
-            f"only {JSON_TYPE} and {STRUCTURED_TYPE} are supported", header=topics.CONTENT_TYPE
-        )
+        supported = f"only {JSON_TYPE} and {STRUCTURED_TYPE} are supported"
+        raise InvalidEnvelope(supported, header=topics.CONTENT_TYPE)
     document = canonical.loads(value, refuse_duplicates=True)
     if not isinstance(document, dict):
         raise InvalidData("a structured event must be a JSON object")
     data_type = document.get("datacontenttype", JSON_TYPE)
     if not isinstance(data_type, str) or _media_type(data_type) != JSON_TYPE:
         raise InvalidEnvelope(f"must be {JSON_TYPE}", header="datacontenttype")
-    return Attributes(_as_headers(document, outer), structured=True), _data(document, limits)
+    return Attributes(_as_headers(document, outer), structured=True), _data(document)
 
 
-def _data(document: Mapping[str, Any], limits: RequestLimits) -> Any:
+def _data(document: Mapping[str, Any]) -> Any:
     """Returns the value of `data`, or of the JSON text in `data_base64`, to which the same limits apply."""
     if "data_base64" not in document:
         if "data" not in document:
@@ -163,7 +159,7 @@ def _data(document: Mapping[str, Any], limits: RequestLimits) -> Any:
         text = b64decode(document["data_base64"], validate=True)
     except (TypeError, ValueError):
         raise InvalidEnvelope("not base64", header="data_base64") from None
-    check_value(text, limits)
+    check_value(text)
     return canonical.loads(text, refuse_duplicates=True)
 
 
@@ -171,11 +167,10 @@ def _as_headers(document: Mapping[str, Any], outer: Attributes) -> Headers:
     for header in _ATTRIBUTES:
         name = header.removeprefix("ce_")
         value = document.get(name)
-        if value is None:
-            continue
-        if not isinstance(value, str):
+        if isinstance(value, str):
+            yield header, value.encode(errors="surrogatepass")
+        elif value is not None:
             raise InvalidEnvelope("must be a string", header=name)
-        yield header, value.encode(errors="surrogatepass")
     for hop in (topics.TRACEPARENT, topics.TRACESTATE):
         text = outer.optional(hop)
         if text is not None:
@@ -187,16 +182,12 @@ def _media_type(content_type: str) -> str:
 
 
 def check_prefix(headers: Headers) -> None:
-    """Refuses headers with the prefix of CloudEvents over HTTP, whose values nobody would read.
-
-    Raises InvalidEnvelope.
-    """
+    """Raises InvalidEnvelope when a header has the prefix of CloudEvents over HTTP: no consumer would read it."""
     for name, _ in headers:
-        if name.startswith(_HTTP_PREFIX):
-            right = "ce_" + name.removeprefix(_HTTP_PREFIX)
-            raise InvalidEnvelope(
-                f"the prefix `ce-` belongs to HTTP; on Kafka this header is `{right}`", header=name
-            )
+        if name.startswith("ce-"):
+            right = "ce_" + name.removeprefix("ce-")
+            wrong = f"the prefix `ce-` belongs to HTTP; on Kafka this header is `{right}`"
+            raise InvalidEnvelope(wrong, header=name)
 
 
 def check_content_type(attributes: Attributes) -> None:

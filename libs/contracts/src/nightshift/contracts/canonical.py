@@ -6,6 +6,7 @@ back as infinite, because models and tools do write `1e400`.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any, NoReturn
@@ -30,9 +31,7 @@ def dumps(value: Any) -> str:
             return _with_infinities(value)
     except InvalidData:
         raise
-    except ValueError as error:
-        raise InvalidData(f"not a JSON value: {error}") from None
-    except TypeError as error:
+    except (ValueError, TypeError) as error:
         raise InvalidData(f"not a JSON value: {error}") from None
     except RecursionError:
         raise InvalidData("nested too deeply") from None
@@ -88,7 +87,7 @@ def _plain(value: object) -> str:
 
 def _encoder(*, allow_nan: bool) -> Callable[[Any], str]:
     make = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:  # an interpreter without it
+    if make is None:  # an interpreter without the C encoder
         return json.JSONEncoder(
             ensure_ascii=True,
             sort_keys=True,
@@ -121,12 +120,9 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) == len(pairs):
         return value
-    seen: set[str] = set()
-    for name, _ in pairs:
-        if name in seen:
-            raise InvalidData("the same name twice in one object", field=name[:128])
-        seen.add(name)
-    raise AssertionError("unreachable: some name was there twice")
+    counts = Counter(name for name, _ in pairs)
+    twice = next(name for name, count in counts.items() if count > 1)
+    raise InvalidData("the same name twice in one object", field=twice[:128])
 
 
 _LENIENT = json.JSONDecoder(parse_constant=_no_constant)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from math import isinf
 from typing import Any
 
-from nightshift.contracts import canonical, topics
+from nightshift.contracts import canonical, limits, topics
 from nightshift.contracts.attributes import (
     Attributes,
     check_content_type,
@@ -20,7 +20,6 @@ from nightshift.contracts.attributes import (
 )
 from nightshift.contracts.envelope import Envelope, Headers, Message, Received
 from nightshift.contracts.errors import InvalidData, InvalidEnvelope, TooLarge
-from nightshift.contracts.limits import LIMITS, RequestLimits, check_value
 from nightshift.contracts.model import Event, Owner
 from nightshift.contracts.registry import CATALOGUE, Registry, encode, subject_of
 
@@ -80,7 +79,7 @@ def read_fact(
     data: bytes | None = None,
     registry: Registry = CATALOGUE,
 ) -> Received:
-    """Does the same as `decode_fact`, for a message whose envelope was read before."""
+    """Returns the fact in a message whose envelope was read before. Raises what `decode_fact` raises."""
     type_, version = registry.parse_wire_name(envelope.type)
     if registry.model(type_).owner is Owner.OUTSIDE:
         raise InvalidEnvelope("a request is no fact", header=topics.TYPE)
@@ -105,33 +104,27 @@ def fact_envelope(key: bytes | None, headers: Headers) -> Envelope:
         causation_id=uuid_of(attributes.required(topics.CAUSATION_ID), topics.CAUSATION_ID),
     )
     uuid_of(envelope.id, topics.ID)
-    if envelope.time is None:
-        raise InvalidEnvelope("missing", header=topics.TIME)
-    if envelope.sequence is None:
-        raise InvalidEnvelope("missing", header=topics.SEQUENCE)
+    for header, value in ((topics.TIME, envelope.time), (topics.SEQUENCE, envelope.sequence)):
+        if value is None:
+            raise InvalidEnvelope("missing", header=header)
     return envelope
 
 
 def decode_request(
-    key: bytes | None,
-    headers: Headers,
-    value: bytes | None,
-    *,
-    limits: RequestLimits = LIMITS,
-    registry: Registry = CATALOGUE,
+    key: bytes | None, headers: Headers, value: bytes | None, *, registry: Registry = CATALOGUE
 ) -> Received:
     """Returns the request in a message, in binary or structured mode. Checks everything, because anyone may send one.
 
     Raises UnknownType, UnknownVersion, InvalidEnvelope, InvalidData, TooLarge.
     """
     given = tuple((name.lower(), content) for name, content in headers)
-    _check_sizes(key, given, limits)
+    _check_sizes(key, given)
     if value is None:
         raise InvalidEnvelope("null; requests and facts have no tombstones", header="value")
-    check_value(value, limits)
+    limits.check_value(value)
     attributes = Attributes(given)
     if attributes.media_type().startswith("application/cloudevents"):
-        attributes, data = structured(attributes, value, limits=limits)
+        attributes, data = structured(attributes, value)
     else:
         check_prefix(given)
         check_content_type(attributes)
@@ -149,20 +142,17 @@ def decode_request(
         raise InvalidEnvelope("a fact cannot be sent, only appended", header=attributes.name(topics.TYPE))
     event = registry.validate(type_, version, data)
     _check_subject(event, envelope.subject)
-    canonical_bytes = len(encode(event))
-    if canonical_bytes > limits.value:
-        raise TooLarge(
-            f"the data has {canonical_bytes} bytes in ASCII, {limits.value} are allowed", limit="value"
-        )
+    size = len(encode(event))
+    if size > limits.VALUE:
+        raise TooLarge(f"the data has {size} bytes in ASCII, {limits.VALUE} are allowed", limit="value")
     return Received(envelope, event)
 
 
 def _check_subject(event: Event, subject: str) -> None:
     own = subject_of(event)
     if own is not None and own != subject:
-        raise InvalidData(
-            f"wrong {event.stream} id: it is not the subject of its message", field=f"{event.stream}_id"
-        )
+        wrong = f"wrong {event.stream} id: it is not the subject of its message"
+        raise InvalidData(wrong, field=f"{event.stream}_id")
     call_id: str | None = event.__dict__.get("call_id")
     if call_id is not None and call_id.partition("/")[0] != subject:
         raise InvalidData("wrong build id: not a call of the build it was sent for", field="call_id")
@@ -179,15 +169,13 @@ def _refuse_infinity(data: Any, path: str = "") -> None:
             _refuse_infinity(value, f"{path}.{index}")
 
 
-def _check_sizes(
-    key: bytes | None, headers: tuple[tuple[str, bytes | None], ...], limits: RequestLimits
-) -> None:
-    if key is not None and len(key) > limits.key:
-        raise TooLarge(f"the key has {len(key)} bytes, {limits.key} are allowed", limit="key")
+def _check_sizes(key: bytes | None, headers: tuple[tuple[str, bytes | None], ...]) -> None:
+    if key is not None and len(key) > limits.KEY:
+        raise TooLarge(f"the key has {len(key)} bytes, {limits.KEY} are allowed", limit="key")
     seen: set[str] = set()
     for name, value in headers:
-        if len(name) + len(value or b"") > limits.header:
-            raise TooLarge(f"{name[:128]}: over {limits.header} bytes", limit="header")
+        if len(name) + len(value or b"") > limits.HEADER:
+            raise TooLarge(f"{name[:128]}: over {limits.HEADER} bytes", limit="header")
         if name in seen and (name.startswith("ce_") or name == topics.CONTENT_TYPE):
             raise InvalidEnvelope("given twice", header=name)
         seen.add(name)

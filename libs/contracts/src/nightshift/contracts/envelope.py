@@ -1,4 +1,4 @@
-"""The CloudEvents attributes around an event, and a quick look at the three that consumers filter by."""
+"""The CloudEvents attributes of an event, and `peek`, which reads only the three by which consumers filter."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ class Received:
 
 
 class Peek(NamedTuple):
-    """The headers by which a consumer decides whether to decode a message. None when one is missing or malformed."""
+    """The headers by which a consumer decides whether to decode a message. Each is None when missing or malformed."""
 
     type: str | None
     sequence: int | None

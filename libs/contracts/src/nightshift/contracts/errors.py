@@ -47,4 +47,4 @@ class TooLarge(ContractError):
 
 
 class UnknownModel(ContractError):
-    """The price table has no price for this model, or does not exist in this version."""
+    """No price table has this version, or the table has no price for this model."""

@@ -35,20 +35,16 @@ def schema_files() -> dict[str, str]:
 
 def release_bundle() -> str:
     """Returns all schemas of this release in one text. Tests compare every later release with it."""
-    return _text(
-        {
-            wire_name(model.type, model.version): (
-                producer_schema(model) if model.owner is Owner.OUTSIDE else consumer_schema(model)
-            )
-            for model in CATALOGUE.newest.values()
-        }
-    )
+    bundle = {}
+    for model in CATALOGUE.newest.values():
+        schema = producer_schema if model.owner is Owner.OUTSIDE else consumer_schema
+        bundle[wire_name(model.type, model.version)] = schema(model)
+    return _text(bundle)
 
 
 def _wanted() -> dict[Path, str]:
-    wanted = {SCHEMAS / name: text for name, text in schema_files().items()}
-    wanted[DOCS / "events.md"] = events_page()
-    return wanted
+    schemas = {SCHEMAS / name: text for name, text in schema_files().items()}
+    return {**schemas, DOCS / "events.md": events_page()}
 
 
 def _text(document: Any) -> str:
@@ -57,11 +53,8 @@ def _text(document: Any) -> str:
 
 def stale() -> list[Path]:
     """Returns the files whose content differs from what the contracts generate now."""
-    return [
-        path
-        for path, text in _wanted().items()
-        if not path.is_file() or path.read_text(encoding="utf-8") != text
-    ]
+    wanted = _wanted().items()
+    return [path for path, text in wanted if not path.is_file() or path.read_text(encoding="utf-8") != text]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

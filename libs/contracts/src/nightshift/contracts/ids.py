@@ -1,6 +1,6 @@
 """Derives event ids from their cause, so that a message that is handled twice leads to the same ids.
 
-This is all of deduplication: the event log refuses an id that exists.
+The event log refuses an id that exists, so it appends what follows from a message once.
 """
 
 from hashlib import sha1
@@ -16,22 +16,22 @@ _VARIANT = tuple(bytes([octet & 0x3F | 0x80]) for octet in range(256))
 
 
 def event_id(causation_id: UUID, type: str, index: int = 0) -> UUID:
-    """Returns the id of the event with number `index` among those of this type that this cause leads to."""
+    """Returns the id of an event that follows from this cause. `index` numbers its events of the same type from 0."""
     return UUID(bytes=event_id_bytes(causation_id, type, index))
 
 
 def event_id_bytes(causation_id: UUID, type: str, index: int = 0) -> bytes:
-    """Returns the same id as 16 bytes, for callers that make many ids and have a faster UUID type."""
+    """Returns the id as 16 bytes, for callers that make many ids and have a faster UUID type."""
     return _derived(f"{causation_id}/{type}/{index}")
 
 
 def request_cause(type: str, subject: str) -> UUID:
-    """Returns the cause of a request about this subject. The same request sent twice is one cause."""
+    """Returns the causation id of what follows from a request about this subject, also when it is sent twice."""
     return UUID(bytes=_derived(f"request/{type}/{subject}"))
 
 
 def message_cause(source: str, message_id: str) -> UUID:
-    """Returns the cause of a message from outside. CloudEvents makes `source` and `id` together unique."""
+    """Returns the causation id of what follows from a message from outside, which `source` and `id` identify."""
     return UUID(bytes=_derived(f"message/{source}/{message_id}"))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, Strict
 
@@ -108,25 +108,31 @@ SealedBlocks = Annotated[tuple[dict[str, Any], ...] | BlobRef, SEALED]
 
 
 class Event(BaseModel):
-    """A fact or a request: frozen data. `type` is its name on the wire, whatever the class is called.
+    """A fact or a request: frozen data. Each class names its `type`, which is fixed on the wire, unlike the class name.
 
-    `stream` says whether it belongs to the stream of a build or of an account. A `terminal` event closes its stream
-    for every type that is not `after_close`. No service of this version appends a `planned` event.
+    `version` counts the incompatible changes of the type. `stream` says whether the event belongs to the stream of a
+    build or of an account. A `terminal` event closes its stream for every type that is not `after_close`. No service
+    of this version appends a `planned` event.
     """
 
     # An error is logged, and must not hold what a person wrote.
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     type: ClassVar[str]
-    version: ClassVar[int]
+    version: ClassVar[int] = 1
     owner: ClassVar[Owner]
     stream: ClassVar[Literal["build", "account"]] = "build"
     terminal: ClassVar[bool] = False
     after_close: ClassVar[bool] = False
     planned: ClassVar[bool] = False
 
+    def __init_subclass__(cls, *, type: str | None = None, **config: Unpack[ConfigDict]) -> None:
+        super().__init_subclass__(**config)
+        if type is not None:
+            cls.type = type
+
     def pending(self, subject: str) -> Sequence[Pending]:
-        """The pending work that this event opens and closes. `subject` is the id of its build or account."""
+        """Returns the pending work that this event opens and closes. `subject` is the id of its build or account."""
         return ()
 
 

@@ -7,9 +7,10 @@ no price of its own, a cache write costs 1.25 × the input (5 minutes) or 2 × (
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from nightshift.contracts.errors import UnknownModel
+from nightshift.contracts.events.build import Usage
 
 #: The model that thinks when neither the request nor the orchestrator's setting names one.
 DEFAULT_MODEL: Final = "claude-sonnet-5"
@@ -17,21 +18,6 @@ DEFAULT_MODEL: Final = "claude-sonnet-5"
 SCRIPTED_MODEL: Final = "scripted-1"
 
 _PER = 1_000_000
-
-
-class TokenUsage(Protocol):
-    """The tokens of a call. `input_tokens` excludes tokens that the cache read or wrote. See `events.build.Usage`."""
-
-    @property
-    def input_tokens(self) -> int: ...
-    @property
-    def output_tokens(self) -> int: ...
-    @property
-    def cache_read_input_tokens(self) -> int: ...
-    @property
-    def cache_write_5m_input_tokens(self) -> int: ...
-    @property
-    def cache_write_1h_input_tokens(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +53,7 @@ class ModelPrice:
         return self.base
 
 
-def cost(model: str, usage: TokenUsage, *, version: str | None = None) -> int:
+def cost(model: str, usage: Usage, *, version: str | None = None) -> int:
     """Returns the cost of these tokens, rounded up to a whole microdollar. Uses the newest table without a `version`.
 
     Raises UnknownModel for a model or a version without prices.

@@ -3,69 +3,53 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from nightshift.contracts.events.account import AccountBudgetSet, AccountOpened, AccountToppedUp
-from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, WakeRequested
-from nightshift.contracts.events.build import (
-    BudgetRequested,
-    BuildCancelled,
-    BuildFailed,
-    BuildReady,
-    CheckpointSaved,
-    SleepRequested,
-    ToolCallRequested,
-)
-from nightshift.contracts.events.requests import (
-    BuildCancelRequested,
-    BuildMessageSent,
-    BuildRequested,
-    BuildWakeAsked,
-    ToolCallApprovalGiven,
-    ToolCallResultGiven,
-)
-from nightshift.contracts.events.sandbox import ToolCallCompleted
-from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
+from nightshift.contracts.events import account, budget, build, requests, sandbox, snapshot
 from nightshift.contracts.model import Event, Owner
 from nightshift.contracts.topics import FAMILIES
+
+_ENDS: Final[frozenset[type[Event]]] = frozenset({build.BuildReady, build.BuildFailed, build.BuildCancelled})
 
 #: Service → the events it has a handler for. It joins one consumer group for each topic among them.
 SUBSCRIPTIONS: Final[Mapping[Owner, frozenset[type[Event]]]] = {
     Owner.ORCHESTRATOR: frozenset(
         {
-            BuildRequested,
-            BuildCancelRequested,
-            BuildMessageSent,
-            ToolCallApprovalGiven,
-            ToolCallResultGiven,
-            ToolCallCompleted,
-            BudgetGranted,
-            BudgetDenied,
-            WakeRequested,
-            BuildCancelled,
+            requests.BuildRequested,
+            requests.BuildCancelRequested,
+            requests.BuildMessageSent,
+            requests.ToolCallApprovalGiven,
+            requests.ToolCallResultGiven,
+            sandbox.ToolCallCompleted,
+            budget.BudgetGranted,
+            budget.BudgetDenied,
+            budget.WakeRequested,
+            build.BuildCancelled,
         }
     ),
     Owner.SANDBOX_GATEWAY: frozenset(
         {
-            ToolCallRequested,
-            SleepRequested,
-            BuildReady,
-            BuildFailed,
-            BuildCancelled,
-            SnapshotSaved,
-            SnapshotFailed,
+            build.ToolCallRequested,
+            build.SleepRequested,
+            *_ENDS,
+            snapshot.SnapshotSaved,
+            snapshot.SnapshotFailed,
         }
     ),
-    Owner.SNAPSHOTTER: frozenset({CheckpointSaved, SleepRequested, BuildReady, BuildFailed, BuildCancelled}),
+    Owner.SNAPSHOTTER: frozenset(
+        {
+            build.CheckpointSaved,
+            build.SleepRequested,
+            *_ENDS,
+        }
+    ),
     Owner.BUDGET: frozenset(
         {
-            AccountOpened,
-            AccountBudgetSet,
-            AccountToppedUp,
-            BuildWakeAsked,
-            BudgetRequested,
-            SleepRequested,
-            BuildReady,
-            BuildFailed,
-            BuildCancelled,
+            account.AccountOpened,
+            account.AccountBudgetSet,
+            account.AccountToppedUp,
+            requests.BuildWakeAsked,
+            build.BudgetRequested,
+            build.SleepRequested,
+            *_ENDS,
         }
     ),
 }
@@ -78,12 +62,12 @@ EVERY_REPLICA: Final[frozenset[tuple[Owner, str]]] = frozenset(
 
 
 def readers_of(model: type[Event]) -> tuple[Owner, ...]:
-    """The services that handle this event type, in a fixed order."""
+    """Returns the services that handle this event type, in a fixed order."""
     return tuple(service for service, models in SUBSCRIPTIONS.items() if model in models)
 
 
 def subscribed() -> Iterator[tuple[Owner, str, frozenset[type[Event]]]]:
-    """Each service with each topic family that it subscribes to, and the event types it handles there."""
+    """Yields each service with each topic family that it subscribes to, and the event types it handles there."""
     for service, models in SUBSCRIPTIONS.items():
         for owner, family in FAMILIES.items():
             handled = frozenset(model for model in models if model.owner is owner)

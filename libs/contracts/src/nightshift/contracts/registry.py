@@ -3,10 +3,10 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
-from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from nightshift.contracts import canonical
 from nightshift.contracts.errors import InvalidData, UnknownType, UnknownVersion
@@ -47,54 +47,45 @@ def _labels(model: type[Event]) -> tuple[tuple[str, bytes], ...]:
 
 
 class Registry:
-    """Holds the newest model of each type, and the functions that convert older data to it."""
+    """Holds the newest model of each type, and the functions that convert older data to it.
+
+    `newest` holds the models by type, `models` by type and version: an older version has the newest model too.
+    """
 
     def __init__(self, events: Iterable[type[Event]], upcasts: Mapping[tuple[str, int], Upcast]) -> None:
         """Raises ValueError when a type is present twice, or a version before the newest has no upcast."""
         self._upcasts = upcasts
-        self._newest: dict[str, type[Event]] = {}
-        self._types: dict[str, str] = {}
+        self.newest: dict[str, type[Event]] = {}
+        self.models: dict[tuple[str, int], type[Event]] = {}
         self._wire_names: dict[str, tuple[str, int]] = {}
-        self._known: dict[tuple[str, int], type[Event]] = {}
         self._decoders: dict[tuple[str, int], Callable[[str | bytes], Event]] = {}
         for model in events:
             self._add(model)
 
     def _add(self, model: type[Event]) -> None:
-        if model.type in self._newest:
+        if model.type in self.newest:
             raise ValueError(f"{model.type} is in the catalogue twice")
-        self._newest[model.type] = model
+        self.newest[model.type] = model
         base = wire_base(model.owner, model.type)
-        self._types[base] = model.type
         self._decoders[model.type, model.version] = _json_decoder(model)
         for version in range(1, model.version + 1):
             if version < model.version and (model.type, version) not in self._upcasts:
                 raise ValueError(f"{model.type} has no upcast from version {version}")
-            self._known[model.type, version] = model
+            self.models[model.type, version] = model
             self._wire_names[f"{base}.v{version}"] = model.type, version
-
-    @property
-    def models(self) -> Mapping[tuple[str, int], type[Event]]:
-        """(type, version) → the newest model of the type, also for older versions."""
-        return MappingProxyType(self._known)
-
-    @property
-    def newest(self) -> Mapping[str, type[Event]]:
-        """Type → its newest model."""
-        return MappingProxyType(self._newest)
 
     def model(self, type: str) -> type[Event]:
         """Returns the newest model of a type. Raises UnknownType."""
         try:
-            return self._newest[type]
+            return self.newest[type]
         except KeyError:
             raise UnknownType(f"no event type {type[:128]!r}") from None
 
     def wire_name(self, type: str, version: int) -> str:
         """Returns the `ce_type` of a type and version. Raises UnknownType, UnknownVersion."""
-        if (type, version) not in self._known:
+        if (type, version) not in self.models:
             raise self._unknown(type, version)
-        return f"{wire_base(self._newest[type].owner, type)}.v{version}"
+        return f"{wire_base(self.newest[type].owner, type)}.v{version}"
 
     def parse_wire_name(self, name: str) -> tuple[str, int]:
         """Returns the type and version that a `ce_type` names. Raises UnknownType, UnknownVersion."""
@@ -102,9 +93,9 @@ class Registry:
         if known is not None:
             return known
         found = _WIRE_NAME.fullmatch(name)
-        if found is None or found[1] not in self._types:
+        if found is None or f"{found[1]}.v1" not in self._wire_names:
             raise UnknownType(f"no event type {name[:128]!r}")
-        raise self._unknown(self._types[found[1]], int(found[2]))
+        raise self._unknown(self._wire_names[f"{found[1]}.v1"][0], int(found[2]))
 
     def decode(self, type: str, version: int, text: str | bytes) -> Event:
         """Decodes JSON text to an event of the newest version.
@@ -117,10 +108,7 @@ class Registry:
         try:
             return decoder(text)
         except ValidationError as error:
-            if (
-                error.errors(include_url=False, include_context=False, include_input=False)[0]["type"]
-                != "json_invalid"
-            ):
+            if _details(error)[0]["type"] != "json_invalid":
                 raise invalid(error) from None
         # Python's parser accepts lone surrogates and deep nesting, pydantic's does not.
         return self.validate(type, version, canonical.loads(text))
@@ -130,7 +118,7 @@ class Registry:
 
         Raises UnknownType, UnknownVersion, InvalidData.
         """
-        model = self._known.get((type, version))
+        model = self.models.get((type, version))
         if model is None:
             raise self._unknown(type, version)
         if not isinstance(data, dict):
@@ -147,10 +135,10 @@ class Registry:
             raise invalid(error) from None
 
     def _unknown(self, type: str, version: int) -> UnknownType | UnknownVersion:
-        if type not in self._newest:
+        if type not in self.newest:
             return UnknownType(f"no event type {type[:128]!r}")
         return UnknownVersion(
-            f"{type} has no version {version}; the newest known is {self._newest[type].version}"
+            f"{type} has no version {version}; the newest known is {self.newest[type].version}"
         )
 
 
@@ -170,10 +158,13 @@ def _json_decoder(model: type[Event]) -> Callable[[str | bytes], Event]:
 
 def invalid(error: ValidationError) -> InvalidData:
     """Converts a validation error to InvalidData for its first wrong field, without the value."""
-    details = error.errors(include_url=False, include_context=False, include_input=False)
-    first = details[0]
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    first, *others = _details(error)
+    more = f" (and {len(others)} more)" if others else ""
     return InvalidData(first["msg"] + more, field=".".join(str(part)[:128] for part in first["loc"]))
+
+
+def _details(error: ValidationError) -> list[ErrorDetails]:
+    return error.errors(include_url=False, include_context=False, include_input=False)
 
 
 def subject_of(event: Event) -> str | None:

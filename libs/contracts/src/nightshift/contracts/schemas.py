@@ -16,7 +16,11 @@ Schema = dict[str, Any]
 
 def consumer_schema(model: type[Event]) -> Schema:
     """Returns the schema for readers. It allows unknown fields everywhere except in a BlobRef."""
-    return _opened(_schema(model, schema_uri(wire_name(model.type, model.version))))
+    schema = _schema(model, schema_uri(wire_name(model.type, model.version)))
+    for name, part in {"": schema, **schema.get("$defs", {})}.items():
+        if name != BlobRef.__name__:
+            part.pop("additionalProperties", None)
+    return schema
 
 
 def producer_schema(model: type[Event]) -> Schema:
@@ -25,32 +29,16 @@ def producer_schema(model: type[Event]) -> Schema:
 
 
 def _schema(model: type[Event], uri: str) -> Schema:
-    schema = model.model_json_schema(mode="validation")
-    schema = _without_titles(schema)
+    schema = _without_titles(model.model_json_schema(mode="validation"))
     return {"$schema": DIALECT, "$id": uri, "title": wire_name(model.type, model.version), **schema}
 
 
 def _without_titles(node: Any) -> Any:
-    """Removes the titles that pydantic gives to fields: they repeat the names and double the text."""
+    """Returns the schema without the titles that pydantic adds. They only repeat the names of fields and classes."""
     if isinstance(node, list):
         return [_without_titles(item) for item in node]
     if not isinstance(node, dict):
         return node
-    return {
-        name: {field: _without_titles(value) for field, value in part.items()}
-        if name in {"properties", "$defs"}
-        else _without_titles(part)
-        for name, part in node.items()
-        if not (name == "title" and isinstance(part, str))
-    }
-
-
-def _opened(schema: Schema) -> Schema:
-    opened = {name: part for name, part in schema.items() if name != "additionalProperties"}
-    opened["$defs"] = {
-        name: part
-        if name == BlobRef.__name__
-        else {key: value for key, value in part.items() if key != "additionalProperties"}
-        for name, part in schema.get("$defs", {}).items()
-    }
-    return opened if opened["$defs"] else {name: part for name, part in opened.items() if name != "$defs"}
+    # The `title` of a field that is called so is a schema, not a text.
+    titled = isinstance(node.get("title"), str)
+    return {name: _without_titles(part) for name, part in node.items() if name != "title" or not titled}

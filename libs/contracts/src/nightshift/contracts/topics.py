@@ -51,42 +51,40 @@ def schema_uri(wire: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The topics with one prefix. Each installation has its own prefix, and so has each test."""
+    """The topics with one prefix. Each installation has its own prefix, and so has each test.
+
+    `requests` takes requests from outside; `build`, `sandbox`, `snapshot` and `budget` hold the facts of one service
+    each; `dead_letter` holds the records that a consumer could not handle.
+    """
 
     prefix: str = "nightshift"
 
     def family(self, family: str) -> str:
-        """The topic of a family such as `build`."""
+        """Returns the topic of a family such as `build`."""
         return f"{self.prefix}.{family}.v1"
 
     @property
     def requests(self) -> str:
-        """Requests from producers outside."""
         return self.family("requests")
 
     @property
     def build(self) -> str:
-        """The orchestrator's facts."""
         return self.family("build")
 
     @property
     def sandbox(self) -> str:
-        """The sandbox-gateway's facts."""
         return self.family("sandbox")
 
     @property
     def snapshot(self) -> str:
-        """The snapshotter's facts."""
         return self.family("snapshot")
 
     @property
     def budget(self) -> str:
-        """The budget's facts, on builds and on accounts."""
         return self.family("budget")
 
     @property
     def dead_letter(self) -> str:
-        """Records that a consumer could not handle, with the reason."""
         return self.family("dead-letter")
 
     @property

@@ -23,7 +23,7 @@ _BETWEEN_S = 0.004
 
 
 class AppendNotifier:
-    """Sends notifications, one at a time. Shards that arrive while one is in flight are sent together with the next."""
+    """Sends notifications, one at a time. Collects shards while one is in flight and sends them with the next."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

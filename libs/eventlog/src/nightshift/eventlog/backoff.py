@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt: exponential, capped, and spread so that callers do not come together."""
+"""Computes how long to wait before the next attempt: exponential, capped, and spread by jitter."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,28 +9,19 @@ _MOST_DOUBLINGS = 60
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Delays that start at `first_s` seconds and double with each failure in a row, up to `cap_s`.
-
-    Pure: the caller supplies the jitter, so a domain may draw it from an event id and a loop from `random.random`.
-    """
+    """Delays that start at `first_s` seconds and double with each failure in a row, up to `cap_s`."""
 
     first_s: float
     cap_s: float
 
     def delay(self, failures: int, *, jitter: float) -> float:
-        """Return the seconds to wait after `failures` failures in a row (1, 2…).
-
-        `jitter` is between 0 and 1: 0 gives half of the full delay, 1 all of it.
-        """
+        """Return the seconds to wait after the nth failure in a row: between half (jitter 0) and all of the delay."""
         doubled = self.first_s * 2.0 ** min(max(failures, 1) - 1, _MOST_DOUBLINGS)
         return min(self.cap_s, doubled) * (0.5 + 0.5 * jitter)
 
 
 class RetryDelay:
-    """The delays of one retry loop. Counts the failures since the last success.
-
-    Pass `random.random` as `draw`; a test passes a function of its own.
-    """
+    """The delays of one retry loop. `draw` returns the jitter, such as `random.random`."""
 
     def __init__(self, backoff: Backoff, draw: Callable[[], float]) -> None:
         self._backoff = backoff

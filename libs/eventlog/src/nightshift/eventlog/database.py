@@ -1,14 +1,12 @@
-"""Connections to the PostgreSQL primary for the adapters: a pool, retries, and the translation of errors.
-
-Other modules import asyncpg only when they need a connection of their own (session locks, migrations).
-"""
+"""Connections to the PostgreSQL primary: a pool, retries, and the translation of asyncpg's errors."""
 
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import asyncpg
 import structlog
@@ -18,7 +16,7 @@ from nightshift.eventlog.errors import ConfigurationError, Fault, NightshiftErro
 
 _log = structlog.get_logger(__name__)
 
-#: Errors that pass: a lost connection, a restart, a demoted primary, no free slot, no space, a lock, a cancellation.
+#: Temporary errors: a lost connection, a restart, a demoted primary, no free slot, no space, a lock, a cancellation.
 _TRANSIENT: tuple[type[BaseException], ...] = (
     OSError,
     TimeoutError,
@@ -50,6 +48,8 @@ _NOT_MIGRATED: tuple[type[BaseException], ...] = (
 )
 
 
+#: For each of our own SQLSTATEs a function that makes its error from the server's message.
+Refusals: TypeAlias = Mapping[str, Callable[[str], NightshiftError]]
 #: The first major version that knows `transaction_timeout`.
 _ENDS_TRANSACTIONS = 17
 #: asyncpg's own UUID, which it reads and writes without a conversion. A subclass of the standard library's.
@@ -73,8 +73,7 @@ class PgConfig:
 class _Session:
     """A connection with its prepared statements.
 
-    asyncpg's pool takes 60 µs a statement to hand out a connection and to take it back, a third of an append. A pool
-    whose sessions never change needs none of that.
+    asyncpg's own pool takes 60 µs a statement to hand out a connection and to take it back: a third of an append.
     """
 
     connection: asyncpg.Connection
@@ -82,30 +81,27 @@ class _Session:
 
 
 class Database:
-    """Connections to the primary. Each statement is prepared once per connection and autocommits."""
+    """Connections to the primary. Each statement is prepared once per connection and is its own transaction."""
 
-    def __init__(
-        self, config: PgConfig, *, refusals: Mapping[str, Callable[[str], NightshiftError]] | None = None
-    ) -> None:
-        """`refusals` maps an own SQLSTATE to the error that it raises."""
+    def __init__(self, config: PgConfig, *, refusals: Refusals = MappingProxyType({})) -> None:
         self._config = config
-        self._refusals = refusals or {}
+        self._refusals = refusals
         self._idle: list[_Session] = []
         self._slots = asyncio.Semaphore(config.max_connections)
         self._unavailable = False
 
     async def close(self) -> None:
-        """Close the idle connections. The caller has no call in flight."""
+        """Close the idle connections. The caller must have no call in flight."""
         while self._idle:
             session = self._idle.pop()
             with contextlib.suppress(*_TRANSIENT, asyncpg.InterfaceError):
                 await session.connection.close(timeout=5)
 
     async def fetch(self, query: str, *args: Any) -> list[Any]:
-        """Execute one statement and return all rows. The statement is committed when this returns.
+        """Execute one statement, commit it, and return all rows.
 
-        Retries while the server does not answer, so executing the statement twice must be harmless: it may have been
-        committed before its answer was lost. Raises Unavailable after `patience`, and the error of an own SQLSTATE.
+        Retries while the server does not answer, so executing the statement twice must be harmless.
+        Raises Unavailable after `patience` seconds, and the error that `refusals` has for the SQLSTATE.
         """
         try:
             return await self._attempt(query, args)
@@ -113,11 +109,11 @@ class Database:
             return await self._try_again(query, args, error)
 
     async def wait_ready(self) -> None:
-        """Wait until the server answers as a primary. Raises Unavailable after `patience`."""
+        """Wait until the server answers as a primary. Raises Unavailable after `patience` seconds."""
         await self.fetch("SELECT 1")
 
     async def answers(self) -> bool:
-        """Try once. Returns False and logs `postgres.unavailable` when the server does not answer. Never raises."""
+        """Return whether the server answers, after one attempt. Logs `postgres.unavailable` when not. Never raises."""
         try:
             await self._attempt("SELECT 1", ())
         except Unavailable as error:
@@ -130,7 +126,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
         """Yield a connection for several statements, such as a transaction. Nothing is retried."""
-        try:
+        with translated(self._refusals):
             session = await self._take(None)
             try:
                 yield session.connection
@@ -138,17 +134,15 @@ class Database:
                 self._release(session, error)
                 raise
             self._release(session)
-        except Exception as error:
-            raise self._translate(error) from error
 
     async def listen(
         self, channel: str, on_payload: Callable[[str], None], *, on_ready: Callable[[], None]
     ) -> None:
         """Call `on_payload` with the payload of each NOTIFY, on an extra connection, until the connection breaks.
 
-        Calls `on_ready` once it listens. Raises the translated error, usually Unavailable.
+        Calls `on_ready` once it listens. Always ends with an error, usually Unavailable.
         """
-        try:
+        with translated():
             connection = await self._connect()
             try:
                 closed = asyncio.Event()
@@ -164,29 +158,27 @@ class Database:
                 raise Unavailable("PostgreSQL: the listening connection was closed")
             finally:
                 connection.terminate()
-        except Exception as error:
-            raise self._translate(error) from error
 
     async def _attempt(self, query: str, args: tuple[Any, ...]) -> list[Any]:
         # The hot path of every service. Uses asyncpg's time limit: asyncio.timeout and a context manager for each
         # statement would add a sixth to the client's cost of an append.
         limit, was_unavailable = self._config.statement_timeout, self._unavailable
+        session = await self._take(limit)
         try:
-            session = await self._take(limit)
-            try:
-                statement = session.statements.get(query)
-                if statement is None:
-                    statement = await session.connection.prepare(query, timeout=limit)
-                    session.statements[query] = statement
-                rows: list[Any] = await statement.fetch(*args, timeout=limit)
-            except BaseException as error:
-                self._release(session, error)
-                raise
-            self._release(session)
-        except Exception as error:
-            raise self._translate(error) from error
-        if was_unavailable and self._unavailable:  # a call from before the outage proves nothing
-            self._note_recovered()
+            statement = session.statements.get(query)
+            if statement is None:
+                statement = await session.connection.prepare(query, timeout=limit)
+                session.statements[query] = statement
+            rows: list[Any] = await statement.fetch(*args, timeout=limit)
+        except BaseException as error:
+            self._release(session, error)
+            if isinstance(error, Exception):
+                raise translate(error, self._refusals) from error
+            raise
+        self._release(session)
+        if was_unavailable and self._unavailable:  # a call that began before the outage proves nothing
+            self._unavailable = False
+            _log.info("postgres.recovered")
         return rows
 
     async def _try_again(self, query: str, args: tuple[Any, ...], error: Unavailable) -> list[Any]:
@@ -206,15 +198,12 @@ class Database:
             self._unavailable = True
             _log.warning("postgres.unavailable", error=str(error), patience_s=self._config.patience)
 
-    def _note_recovered(self) -> None:
-        self._unavailable = False
-        _log.info("postgres.recovered")
-
     async def _take(self, seconds: float | None) -> _Session:
-        """Return an idle session or a new one. Raises TimeoutError when none is free in time."""
+        """Return an idle session or a new one. Raises Unavailable when none is free in time."""
         if self._slots.locked():
-            async with asyncio.timeout(seconds):
-                await self._slots.acquire()
+            with translated():
+                async with asyncio.timeout(seconds):
+                    await self._slots.acquire()
         else:
             await self._slots.acquire()
         session = self._idle.pop() if self._idle else None
@@ -230,62 +219,76 @@ class Database:
         # Interrupted in the middle of a statement: the protocol state is unknown.
         if error is not None and (not isinstance(error, _REUSABLE_AFTER) or isinstance(error, _TRANSIENT)):
             session.connection.terminate()
-        self._keep(session)
+        if not session.connection.is_closed():
+            if session.connection.is_in_transaction():
+                session.connection.terminate()
+            else:
+                self._idle.append(session)
         self._slots.release()
-
-    def _keep(self, session: _Session) -> None:
-        if session.connection.is_closed():
-            return
-        if session.connection.is_in_transaction():
-            session.connection.terminate()
-            return
-        self._idle.append(session)
 
     async def _connect(self) -> asyncpg.Connection:
         # A session paused in a transaction holds its locks, such as that of a shard, and blocks every other writer.
         limit = f"{int(self._config.transaction_timeout * 1000)}ms"
-        connection = await asyncpg.connect(
+        connection = await open_connection(
             self._config.dsn,
+            self._config.application_name,
             timeout=self._config.connect_timeout,
-            # A standby may lag or belong to an abandoned timeline, so it is never used.
-            target_session_attrs="primary",
-            server_settings={
-                "application_name": self._config.application_name,
-                "idle_in_transaction_session_timeout": limit,
-            },
+            idle_in_transaction_session_timeout=limit,
         )
         if connection.get_server_version().major >= _ENDS_TRANSACTIONS:
             try:
                 # The idle limit does not apply between preparing and executing a statement; this one does.
-                await connection.execute(
-                    f"SET transaction_timeout = '{limit}'", timeout=self._config.connect_timeout
-                )
+                with translated():
+                    await connection.execute(
+                        f"SET transaction_timeout = '{limit}'", timeout=self._config.connect_timeout
+                    )
             except BaseException:
                 connection.terminate()
                 raise
         return connection
 
-    def _translate(self, error: Exception) -> Exception:
-        """Return the error of ours for one of asyncpg. Returns any other error unchanged."""
-        if isinstance(error, asyncpg.PostgresError) and error.sqlstate in self._refusals:
-            return self._refusals[error.sqlstate](_line(error))
-        if isinstance(error, _TRANSIENT):
-            return Unavailable(f"PostgreSQL: {_line(error)}")
-        if isinstance(error, _NOT_MIGRATED):
-            return ConfigurationError(
-                f"PostgreSQL: {_line(error)}", hint="`nightshift db migrate` prepares it"
-            )
-        if isinstance(error, _MISCONFIGURED):
-            return ConfigurationError(
-                f"PostgreSQL: {_line(error)}", hint="check NIGHTSHIFT_POSTGRES_DSN and its role"
-            )
-        if isinstance(error, asyncpg.PostgresError | asyncpg.DataError):
-            return Fault(f"PostgreSQL: {_line(error)}")
-        if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
-            # asyncpg raises these for a connection that broke between two statements.
-            return Unavailable(f"PostgreSQL: {_line(error)}")
-        return error
+
+async def open_connection(
+    dsn: str, application_name: str, *, timeout: float = 5.0, **server_settings: str
+) -> asyncpg.Connection:
+    """Open one connection to the primary, outside of any pool. Raises Unavailable and ConfigurationError."""
+    server_settings["application_name"] = application_name[:63]
+    with translated():
+        # A standby may lag or belong to an abandoned timeline, so it is never used.
+        return await asyncpg.connect(
+            dsn, timeout=timeout, target_session_attrs="primary", server_settings=server_settings
+        )
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+@contextlib.contextmanager
+def translated(refusals: Refusals = MappingProxyType({})) -> Iterator[None]:
+    """Raise our own error in place of each error of asyncpg or of the network in the block."""
+    try:
+        yield
+    except Exception as error:
+        ours = translate(error, refusals)
+        if ours is error:
+            raise
+        raise ours from error
+
+
+def translate(error: Exception, refusals: Refusals) -> Exception:
+    """Return our own error for one of asyncpg or of the network. Returns any other error unchanged."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    text = f"PostgreSQL: {line}"
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate in refusals:
+        return refusals[error.sqlstate](line)
+    if isinstance(error, _TRANSIENT):
+        return Unavailable(
+            text, hint="check NIGHTSHIFT_POSTGRES_DSN, and whether the server runs as a primary"
+        )
+    if isinstance(error, _NOT_MIGRATED):
+        return ConfigurationError(text, hint="`nightshift db migrate` prepares it")
+    if isinstance(error, _MISCONFIGURED):
+        return ConfigurationError(text, hint="check NIGHTSHIFT_POSTGRES_DSN and its role")
+    if isinstance(error, asyncpg.PostgresError | asyncpg.DataError):
+        return Fault(text)
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
+        # asyncpg raises these for a connection that broke between two statements.
+        return Unavailable(text)
+    return error

@@ -33,11 +33,11 @@ class Fault(NightshiftError):
 
 
 class VersionConflict(Refused):
-    """Another writer appended first; fold and decide again. SQLSTATE NS001."""
+    """Another writer appended first. The caller must fold the stream and decide again. SQLSTATE NS001."""
 
 
 class EventIdReused(Refused):
-    """The log has an event with this id and other content. SQLSTATE NS002."""
+    """The log has an event with this id and different content. SQLSTATE NS002."""
 
 
 class ForeignEventType(Refused):

@@ -28,14 +28,13 @@ async def externalize(event: E, store: ObjectStore) -> E:
             continue
         body = await asyncio.to_thread(_large_body, value)
         if body is not None:
-            digest = await asyncio.to_thread(_digest, body)
-            await store.put_if_absent(blob_key(digest), body)
+            digest = await put_blob(body, store)
             changes[name] = BlobRef(ref=f"sha256:{digest}", bytes=len(body))
     return event.model_copy(update=changes) if changes else event
 
 
 async def materialize(event: E, store: ObjectStore) -> E:
-    """Return the event with its references replaced. Raises NotFound, and Fault when a digest does not match."""
+    """Return the event with stored fields in place of references. Raises NotFound, and Fault for a wrong digest."""
     changes: dict[str, Any] = {}
     for name in sorted(blob_fields(type(event))):
         value = getattr(event, name)
@@ -50,6 +49,13 @@ def blob_key(digest: str) -> str:
     return f"blobs/{digest}"
 
 
+async def put_blob(body: bytes, store: ObjectStore) -> str:
+    """Store the bytes under their SHA-256 digest, and return it in hex."""
+    digest = await asyncio.to_thread(_digest, body)
+    await store.put_if_absent(blob_key(digest), body)
+    return digest
+
+
 async def _fetch(reference: BlobRef, store: ObjectStore) -> bytes:
     digest = reference.ref.removeprefix("sha256:")
     body = await store.get(blob_key(digest))
@@ -61,9 +67,9 @@ async def _fetch(reference: BlobRef, store: ObjectStore) -> bytes:
 
 
 def _is_small(value: Any) -> bool:
-    """Whether the value certainly fits inline, without encoding it. False when only encoding it can tell.
+    """Return whether the value certainly fits inline, without encoding it.
 
-    Nearly every event is small. Encoding each field in a thread would cost more than the rest of its append.
+    Nearly every event is small, and encoding each field in a thread would cost more than the rest of its append.
     """
     if isinstance(value, dict) and "ref" in value:
         return False
@@ -76,7 +82,7 @@ def _is_small(value: Any) -> bool:
 def _room_left(value: Any, room: int) -> int:
     """Return the bytes left of `room` after this value in its longest JSON form; negative when it does not fit.
 
-    A character takes six bytes at most (`\\u0000`), or twelve beyond the basic plane (a surrogate pair).
+    A character takes at most 6 bytes (`\\u0000`), or 12 beyond the basic plane (a surrogate pair).
     """
     if room < 0:
         return room

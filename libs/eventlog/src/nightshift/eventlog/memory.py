@@ -4,7 +4,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from functools import partial
 from uuid import UUID
 
 from nightshift.contracts.model import OPENS_ONLY_WITH, Event, Owner, PendingKind
@@ -27,13 +27,12 @@ from nightshift.eventlog.port import (
     Row,
     StalePending,
     StaleReason,
+    shard_of,
 )
 from nightshift.eventlog.prepare import PendingChange, Prepared, pending_changes, prepare, recorded
-from nightshift.eventlog.shards import shard_of
 from nightshift.eventlog.wire import Wire, called
 
-T = TypeVar("T")
-
+_utc_now = partial(datetime.now, UTC)
 _NAME = re.compile(r"(build|account)-[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -42,11 +41,6 @@ class _Stream:
     shard: int
     rows: list[Row] = field(default_factory=list)
     closed_at: datetime | None = None
-
-    @property
-    def closed(self) -> bool:
-        """Whether an end closed the stream."""
-        return self.closed_at is not None
 
 
 @dataclass(slots=True)
@@ -60,7 +54,7 @@ class MemoryTables:
     position: int = 0
 
     def copy(self) -> "MemoryTables":
-        """Return a copy, from which a failed transaction can be rolled back."""
+        """Return a copy for rolling back a failed transaction."""
         return MemoryTables(
             {name: replace(one, rows=list(one.rows)) for name, one in self.streams.items()},
             {shard: list(rows) for shard, rows in self.shards.items()},
@@ -70,13 +64,9 @@ class MemoryTables:
         )
 
     def restore(self, before: "MemoryTables") -> None:
-        """Restore a copy."""
+        """Replace the contents by those of a copy."""
         self.streams, self.shards = before.streams, before.shards
         self.by_id, self.pending, self.position = before.by_id, before.pending, before.position
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class MemoryEventLog:
@@ -100,11 +90,9 @@ class MemoryEventLog:
     async def append(
         self, stream_id: str, events: Sequence[NewEvent], *, expected_version: int | None = None
     ) -> Appended:
-        """Implements the port."""
         return (await self.append_all([Append(stream_id, events, expected_version)]))[0]
 
     async def append_all(self, appends: Sequence[Append]) -> tuple[Appended, ...]:
-        """Implements the port."""
         prepared = [prepare(one.stream_id, one.events, actor=self._actor) for one in appends]
         changes = [pending_changes(one.stream_id, one.events) for one in appends]
 
@@ -117,7 +105,7 @@ class MemoryEventLog:
                     self.tables.restore(before)
                 raise
 
-        return await self._call("log.append", transaction)
+        return await called(self._wire, "log.append", transaction)
 
     async def read_stream(
         self,
@@ -128,47 +116,39 @@ class MemoryEventLog:
         backwards: bool = False,
         limit: int | None = None,
     ) -> AsyncIterator[RecordedEvent]:
-        """Implements the port."""
-
         def read() -> list[Row]:
             stream = self.tables.streams.get(stream_id)
             rows = [] if stream is None else stream.rows[max(from_version, 1) - 1 : to_version]
             return (rows[::-1] if backwards else rows)[:limit]
 
-        for row in await self._call("log.read_stream", read):
+        for row in await called(self._wire, "log.read_stream", read):
             yield recorded(row)
 
     async def read_shards(self, cursors: Mapping[int, int], *, limit: int) -> Sequence[Row]:
-        """Implements the port."""
-
         def read() -> list[Row]:
             found: list[Row] = []
             for shard, after in cursors.items():
                 found += [row for row in self.tables.shards[shard] if row.position > after][:limit]
             return found
 
-        return await self._call("log.read_shards", read)
+        return await called(self._wire, "log.read_shards", read)
 
     async def read_open_streams(
         self, shards: Sequence[int], *, after: tuple[str, int] = ("", 0), limit: int
     ) -> Sequence[Row]:
-        """Implements the port."""
-
         def read() -> list[Row]:
             waiting = {item.stream_id for item in self.tables.pending.values()}
             rows: list[Row] = []
             for name, stream in sorted(self.tables.streams.items()):
-                if stream.shard in shards and (not stream.closed or name in waiting):
+                if stream.shard in shards and (stream.closed_at is None or name in waiting):
                     rows += [row for row in stream.rows if (row.stream_id, row.version) > after]
             return rows[:limit]
 
-        return await self._call("log.read_open_streams", read)
+        return await called(self._wire, "log.read_open_streams", read)
 
     async def pending(
         self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
     ) -> Sequence[PendingItem]:
-        """Implements the port."""
-
         def read() -> list[PendingItem]:
             items = [item for item in self.tables.pending.values() if item.kind is kind]
             if due_before is None:
@@ -177,10 +157,9 @@ class MemoryEventLog:
             due = [(item.due_at, item) for item in items if item.due_at and item.due_at <= due_before]
             return [item for _, item in sorted(due, key=lambda one: (one[0], one[1].key))][:limit]
 
-        return await self._call("log.pending", read)
+        return await called(self._wire, "log.pending", read)
 
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:
-        """Implements the port."""
         now, grace = self._now(), timedelta(seconds=grace_s)
 
         def read() -> list[StalePending]:
@@ -194,10 +173,10 @@ class MemoryEventLog:
                 if reason is not None
             ][:limit]
 
-        return await self._call("log.stale_pending", read)
+        return await called(self._wire, "log.stale_pending", read)
 
     def _outlived(self, item: PendingItem, now: datetime, grace: timedelta) -> StaleReason | None:
-        """Judge a row by the rules of the SQL function stale_pending, in its order."""
+        """Judge a row by the rules of the SQL function stale_pending, in the same order."""
         closed_at = self.tables.streams[item.stream_id].closed_at
         others = {
             (one.kind, one.key) for one in self.tables.pending.values() if one.stream_id == item.stream_id
@@ -205,7 +184,8 @@ class MemoryEventLog:
         snapshots = {
             key for kind, key in others if kind is PendingKind.SNAPSHOT and key.endswith("/completion")
         }
-        stays = item.key in snapshots or (item.kind is PendingKind.SANDBOX and bool(snapshots))
+        ready = any(row.type == "build.ready" for row in self.tables.streams[item.stream_id].rows)
+        stays = item.key in snapshots or (item.kind is PendingKind.SANDBOX and (ready or bool(snapshots)))
         if closed_at is not None and closed_at <= now - grace and not stays:
             return "build_ended"
         before_sleep = item.kind is PendingKind.SNAPSHOT and item.key.endswith("/pre_sleep")
@@ -216,22 +196,19 @@ class MemoryEventLog:
         late = allowed is not None and (item.due_at or item.opened_at) <= now - allowed
         return "overdue" if late else None
 
-    async def _call(self, what: str, work: Callable[[], T]) -> T:
-        return await called(self._wire, what, work)
-
     def _append(
         self, append: Append, prepared: Sequence[Prepared], changes: Sequence[PendingChange]
     ) -> Appended:
-        """Append by the rules of the SQL function append_events, in its order."""
+        """Append by the rules of the SQL function append_events, in the same order."""
         name = append.stream_id
         models = [self._owned(one.type) for one in prepared]
         known = self.tables.streams.get(name)
         head = 0 if known is None else len(known.rows)
-        closed = known is not None and known.closed and not all(model.after_close for model in models)
+        closed = known is not None and known.closed_at is not None
         there = [self.tables.by_id[one.event_id] for one in prepared if one.event_id in self.tables.by_id]
         if there:
             return _again(name, prepared, there)
-        if closed:
+        if closed and not all(model.after_close for model in models):
             raise StreamClosed(f"stream {name} is closed")
         if append.expected_version not in (None, head):
             raise VersionConflict(f"stream {name} is at version {head}, not at {append.expected_version}")
@@ -246,7 +223,11 @@ class MemoryEventLog:
         if ends and known.closed_at is None:
             known.closed_at = now
         for event in prepared:
-            self._write(known, name, event, now)
+            self.tables.position += 1
+            row = Row(known.shard, self.tables.position, name, len(known.rows) + 1, *event, now)
+            known.rows.append(row)
+            self.tables.shards[known.shard].append(row)
+            self.tables.by_id[event.event_id] = row
         self._change_pending(name, head, now, changes)
         versions = tuple(range(head + 1, head + len(prepared) + 1))
         return Appended(name, versions[-1], versions, tuple(one.event_id for one in prepared), fresh=True)
@@ -256,27 +237,6 @@ class MemoryEventLog:
         if model.owner is Owner.OUTSIDE or self._owner not in (None, model.owner):
             raise ForeignEventType(f"{self._owner or 'nobody'} does not own {type_}")
         return model
-
-    def _write(self, stream: _Stream, name: str, event: Prepared, now: datetime) -> None:
-        self.tables.position += 1
-        row = Row(
-            shard=stream.shard,
-            position=self.tables.position,
-            stream_id=name,
-            version=len(stream.rows) + 1,
-            event_id=event.event_id,
-            type=event.type,
-            schema_version=event.schema_version,
-            data=event.data,
-            correlation_id=event.correlation_id,
-            causation_id=event.causation_id,
-            actor=event.actor,
-            traceparent=event.traceparent,
-            recorded_at=now,
-        )
-        stream.rows.append(row)
-        self.tables.shards[stream.shard].append(row)
-        self.tables.by_id[event.event_id] = row
 
     def _change_pending(self, name: str, head: int, now: datetime, changes: Sequence[PendingChange]) -> None:
         pending = self.tables.pending

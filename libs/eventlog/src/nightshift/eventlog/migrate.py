@@ -18,18 +18,13 @@ import structlog
 
 from nightshift.contracts.model import Event, Owner
 from nightshift.contracts.registry import CATALOGUE
+from nightshift.eventlog.database import open_connection
 from nightshift.eventlog.errors import ConfigurationError, Fault, Unavailable
 
 _log = structlog.get_logger(__name__)
 
 #: The oldest major version of PostgreSQL that the SQL is tested on.
 OLDEST_SERVER = 15
-
-_WRONG_ADDRESS = (
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.exceptions.ClientConfigurationError,
-)
 
 #: The entry-point group in which a service names the package that holds its `sql` folder.
 SQL_ENTRY_POINTS = "nightshift.sql"
@@ -81,7 +76,7 @@ async def migrate(dsn: str) -> tuple[str, ...]:
     """Migrate the database to this release. Returns the names of the migrations that this call applied.
 
     Needs a superuser, or a role that may create roles and schemas. Does nothing to a database of a newer release.
-    Raises ConfigurationError, Unavailable, and Fault when an applied file has changed.
+    Raises ConfigurationError and Unavailable, and Fault when an applied file has changed.
     """
     async with _connected(dsn) as connection:
         _refuse_old(connection)
@@ -91,10 +86,7 @@ async def migrate(dsn: str) -> tuple[str, ...]:
 
 
 async def status(dsn: str) -> tuple[MigrationState, ...]:
-    """Return the state of each migration, in order of the names. Changes nothing.
-
-    Raises ConfigurationError, Unavailable.
-    """
+    """Return the state of each migration, sorted by name. Raises ConfigurationError and Unavailable."""
     async with _connected(dsn) as connection:
         return _compare(known_migrations(), await _applied(connection))
 
@@ -112,8 +104,7 @@ def known_migrations() -> tuple[Migration, ...]:
 def _sql_folders() -> list[Traversable]:
     """Return the `sql` folder of the log, then those of the installed services.
 
-    A service names its package in the entry-point group `nightshift.sql`. Its folder holds roles.sql (its role),
-    access.sql (what the role may do with the log), and `migrations` and `functions` where it has tables of its own.
+    A folder holds roles.sql, access.sql (what the role may do with the log), and optional `migrations` and `functions`.
     """
     services = sorted(entry_points(group=SQL_ENTRY_POINTS), key=lambda point: point.name)
     return [files(__package__) / "sql", *(files(point.value) / "sql" for point in services)]
@@ -150,20 +141,16 @@ async def _migrate(connection: asyncpg.Connection) -> tuple[str, ...]:
     await connection.execute("SET LOCAL ROLE nightshift_owner")
     await connection.execute(_LEDGER)
     waiting = {one.name for one in states if one.state == "waiting"}
-    done = []
-    for migration in known_migrations():
-        if migration.name in waiting:
-            await connection.execute(migration.sql)
-            await connection.execute(
-                "INSERT INTO nightshift.migrations (name, checksum) VALUES ($1, $2)",
-                migration.name,
-                migration.checksum,
-            )
-            done.append(migration.name)
-            _log.info("migration.applied", migration=migration.name)
+    migrations = [one for one in known_migrations() if one.name in waiting]
+    for one in migrations:
+        await connection.execute(one.sql)
+        await connection.execute(
+            "INSERT INTO nightshift.migrations (name, checksum) VALUES ($1, $2)", one.name, one.checksum
+        )
+        _log.info("migration.applied", migration=one.name)
     await _replace_functions(connection, folders)
     await _sync_types(connection)
-    return tuple(done)
+    return tuple(one.name for one in migrations)
 
 
 async def _replace_functions(connection: asyncpg.Connection, folders: Sequence[Traversable]) -> None:
@@ -198,12 +185,12 @@ def _compare(
     known: tuple[Migration, ...], applied: dict[str, tuple[str, datetime]]
 ) -> tuple[MigrationState, ...]:
     states = []
-    for migration in known:
-        checksum, at = applied.get(migration.name, (None, None))
-        state: Literal["applied", "waiting", "changed"] = (
-            "waiting" if checksum is None else "applied" if checksum == migration.checksum else "changed"
-        )
-        states.append(MigrationState(migration.name, state, at))
+    for one in known:
+        checksum, at = applied.get(one.name, (None, None))
+        if checksum is None:
+            states.append(MigrationState(one.name, "waiting", None))
+        else:
+            states.append(MigrationState(one.name, "applied" if checksum == one.checksum else "changed", at))
     names = {migration.name for migration in known}
     states += [MigrationState(name, "unknown", at) for name, (_, at) in applied.items() if name not in names]
     return tuple(sorted(states, key=lambda one: one.name))
@@ -217,7 +204,7 @@ async def _applied(connection: asyncpg.Connection) -> dict[str, tuple[str, datet
 
 
 def _sql_files(folder: Traversable) -> list[Traversable]:
-    """Return the SQL files of a folder by name; none when it does not exist."""
+    """Return the SQL files of a folder, sorted by name. Returns none when the folder does not exist."""
     if not folder.is_dir():
         return []
     return sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda e: e.name)
@@ -229,7 +216,7 @@ def _text(file: Traversable) -> str:
 
 @contextlib.asynccontextmanager
 async def _connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await _connect(dsn)
+    connection = await open_connection(dsn, "nightshift-migrate")
     try:
         yield connection
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -241,20 +228,3 @@ async def _connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
         ) from error
     finally:
         await connection.close()
-
-
-async def _connect(dsn: str) -> asyncpg.Connection:
-    try:
-        return await asyncpg.connect(
-            dsn,
-            timeout=10,
-            target_session_attrs="primary",
-            server_settings={"application_name": "nightshift-migrate"},
-        )
-    except _WRONG_ADDRESS as error:
-        raise ConfigurationError(f"PostgreSQL: {error}", hint="check NIGHTSHIFT_POSTGRES_DSN") from error
-    except (OSError, asyncpg.PostgresError, asyncpg.exceptions.TargetServerAttributeNotMatched) as error:
-        raise Unavailable(
-            f"PostgreSQL: {str(error) or type(error).__name__}",
-            hint="look at NIGHTSHIFT_POSTGRES_DSN, and whether the server runs as a primary",
-        ) from error

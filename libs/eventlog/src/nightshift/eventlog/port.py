@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 from uuid import UUID
@@ -15,7 +17,7 @@ SHARDS = 64
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event to append. Its id is derived from `causation_id`, its type and `index`, never drawn.
+    """An event to append. Its id is derived from `causation_id`, its type and `index`.
 
     `index` distinguishes events of one type with one cause: 0, 1, 2… in the order of the decision.
     """
@@ -29,9 +31,9 @@ class NewEvent:
 
 
 class RecordedEvent(NamedTuple):
-    """An event as the log or a message holds it. `data` is validated and upcast to the newest schema version.
+    """An event as the log or a message holds it, upcast to the newest schema version.
 
-    A tuple, because a frozen dataclass takes four times as long to make and logs are long.
+    A tuple, because a frozen dataclass takes four times as long to make, and logs are long.
     """
 
     event_id: UUID
@@ -50,8 +52,7 @@ class RecordedEvent(NamedTuple):
         return self.stream_id.partition("-")[2]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A row of the log with undecoded data, as the relay publishes it."""
 
     shard: int
@@ -71,7 +72,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """One stream's part of an append. `expected_version` None: any version. 0: the stream must not exist."""
+    """The events to append to one stream. `expected_version` None: any version. 0: the stream must not exist."""
 
     stream_id: str
     events: Sequence[NewEvent]
@@ -79,9 +80,9 @@ class Append:
 
 
 class Appended(NamedTuple):
-    """The versions and ids of the events of one append, in order. Also returned when the log had all of them before.
+    """The versions and ids of the events of one append, in order.
 
-    `version` is that of the stream after the append. `fresh` is False when nothing was written.
+    `version` is that of the stream after the append. `fresh` is False when the log had all of the events before.
     """
 
     stream_id: str
@@ -108,7 +109,7 @@ StaleReason = Literal["build_ended", "build_awake", "overdue"]
 
 @dataclass(frozen=True, slots=True)
 class StalePending:
-    """A pending row that outlived its purpose. `reason` says by which rule; see `EventLog.stale_pending`."""
+    """A pending row that outlived its purpose. `EventLog.stale_pending` explains the reasons."""
 
     kind: PendingKind
     key: str
@@ -118,8 +119,8 @@ class StalePending:
     reason: StaleReason
 
 
-#: How long a row of each kind may wait after it was due, or after it was opened when it has no due time. A kind that is
-#: missing here may wait for ever.
+#: How long a row of each kind may wait after its due time, or after it was opened when it has none. Kinds that are not
+#: listed may wait for ever.
 PENDING_ALLOWED: Mapping[PendingKind, timedelta] = MappingProxyType(
     {
         PendingKind.TOOL_CALL: timedelta(days=1),
@@ -133,7 +134,7 @@ PENDING_ALLOWED: Mapping[PendingKind, timedelta] = MappingProxyType(
 
 
 class EventLog(Protocol):
-    """An append-only log. Every call may raise Unavailable. The append may then have been committed: repeat it."""
+    """An append-only log. Every call may raise Unavailable. Repeat an append then: it may have been committed."""
 
     async def append(
         self, stream_id: str, events: Sequence[NewEvent], *, expected_version: int | None = None
@@ -143,11 +144,9 @@ class EventLog(Protocol):
         Repeating an append changes nothing and returns what was recorded. Raises VersionConflict, EventIdReused,
         ForeignEventType, StreamClosed.
         """
-        ...
 
     async def append_all(self, appends: Sequence[Append]) -> tuple[Appended, ...]:
         """Append to several streams in one transaction. Raises what `append` raises; nothing is appended then."""
-        ...
 
     def read_stream(
         self,
@@ -159,38 +158,30 @@ class EventLog(Protocol):
         limit: int | None = None,
     ) -> AsyncIterator[RecordedEvent]:
         """Yield the stream's events in version order, or backwards. Both bounds are inclusive."""
-        ...
 
     async def read_shards(self, cursors: Mapping[int, int], *, limit: int) -> Sequence[Row]:
-        """Read many shards in one round trip: for each shard, up to `limit` rows after its position.
-
-        Rows of a shard are in commit order, and none is missing. The shards come in the order of `cursors`.
-        """
-        ...
+        """Return for each shard up to `limit` rows after its position, in commit order and without gaps."""
 
     async def read_open_streams(
         self, shards: Sequence[int], *, after: tuple[str, int] = ("", 0), limit: int
     ) -> Sequence[Row]:
-        """Return rows of the unfinished streams of these shards: open ones, and closed ones with pending rows.
+        """Return rows of the open streams of these shards, and of closed ones with pending rows, by stream and version.
 
-        Sorted by stream and version. `after` is the (stream, version) of the last row of the page before.
+        `after` is the (stream, version) of the last row of the page before.
         """
-        ...
 
     async def pending(
         self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
     ) -> Sequence[PendingItem]:
-        """Return pending rows of a kind, by key; with `due_before` those due by then, soonest first."""
-        ...
+        """Return pending rows of a kind, sorted by key. With `due_before`: those due by then, the soonest due first."""
 
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:
         """Return the pending rows that outlived their purpose, oldest first. A healthy log has none.
 
-        `build_ended`: the stream was closed `grace_s` seconds ago. The completion snapshot may stay longer, and so may
-        the sandbox while that snapshot is pending. `build_awake`: a pre-sleep snapshot, `grace_s` seconds old, of a
-        build that neither sleeps nor is about to wake. `overdue`: the row is older than PENDING_ALLOWED.
+        `build_ended`: the stream closed `grace_s` seconds ago, and no completion snapshot needs the row.
+        `build_awake`: a pre-sleep snapshot, `grace_s` seconds old, of a build that neither sleeps nor is about to wake.
+        `overdue`: the row is older than PENDING_ALLOWED.
         """
-        ...
 
 
 def build_stream(build_id: str) -> str:
@@ -201,3 +192,9 @@ def build_stream(build_id: str) -> str:
 def account_stream(account_id: str) -> str:
     """Return the stream id of an account."""
     return f"account-{account_id}"
+
+
+@lru_cache(maxsize=4096)
+def shard_of(stream_id: str) -> int:
+    """Return the shard of a stream, 0 to SHARDS - 1, as the SQL function `shard_of` does. It never changes."""
+    return sha256(stream_id.encode()).digest()[0] % SHARDS

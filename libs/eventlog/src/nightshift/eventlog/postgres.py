@@ -3,11 +3,9 @@
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
-from nightshift.contracts.errors import ContractError
 from nightshift.contracts.model import PendingKind
-from nightshift.contracts.registry import decode
 from nightshift.eventlog.append_notification import AppendNotifier
 from nightshift.eventlog.database import Database, PgConfig, Uuid
 from nightshift.eventlog.errors import (
@@ -27,9 +25,9 @@ from nightshift.eventlog.port import (
     RecordedEvent,
     Row,
     StalePending,
+    shard_of,
 )
-from nightshift.eventlog.prepare import PendingChange, Prepared, pending_changes, prepare, unreadable
-from nightshift.eventlog.shards import shard_of
+from nightshift.eventlog.prepare import PendingChange, Prepared, pending_changes, prepare, recorded
 
 #: The error for each of the log's own SQLSTATEs.
 REFUSALS: Mapping[str, Callable[[str], NightshiftError]] = {
@@ -37,7 +35,7 @@ REFUSALS: Mapping[str, Callable[[str], NightshiftError]] = {
     "NS002": EventIdReused,
     "NS003": ForeignEventType,
     "NS004": StreamClosed,
-    # Only a later id of the batch is known, or another shard just committed the same id.
+    # The log has a later event of the batch, or another shard just committed the same id.
     "23505": EventIdReused,
     # A CHECK of the schema: a wrong stream name, version or fence stays wrong.
     "23514": Refused,
@@ -64,12 +62,8 @@ _ROW = (
 )
 _READ_SHARDS = _select(_ROW, "nightshift.read_shards($1, $2, $3)")
 _READ_OPEN = _select(_ROW, "nightshift.read_open_streams($1, $2, $3, $4)")
-_EVENT = (
-    "event_id, stream_id, version, type, schema_version, data,"
-    " correlation_id, causation_id, actor, traceparent, recorded_at"
-)
-_READ_STREAM = _select(_EVENT, "nightshift.read_stream($1, $2, $3, $4)")
-_READ_BACKWARDS = _select(_EVENT, "nightshift.read_stream_backwards($1, $2, $3, $4)")
+_READ_STREAM = _select(_ROW, "nightshift.read_stream($1, $2, $3, $4)")
+_READ_BACKWARDS = _select(_ROW, "nightshift.read_stream_backwards($1, $2, $3, $4)")
 _PENDING = "kind, key, stream_id, version, opened_at, due_at"
 _PENDING_BY_KEY = _select(_PENDING, "nightshift.pending_by_key($1, $2, $3)")
 _STALE = _select(
@@ -80,33 +74,16 @@ _PENDING_DUE = _select(_PENDING, "nightshift.pending_due($1, $2, $3)")
 _LAST_VERSION = 2**63 - 1
 
 
-class _Notifier(Protocol):
-    def notify(self, shard: int) -> None: ...
-
-    async def close(self) -> None: ...
-
-
-class _DelayedNotifier:
-    """Collects the shards of a transaction until it is committed."""
-
-    def __init__(self) -> None:
-        self.shards: set[int] = set()
-
-    def notify(self, shard: int) -> None:
-        self.shards.add(shard)
-
-    async def close(self) -> None:
-        self.shards.clear()
-
-
 class PostgresEventLog:
-    """Implements EventLog on PostgreSQL. `actor` is the writer's name in events that name none."""
+    """Implements EventLog on PostgreSQL. `actor` is the writer's name in events without an actor."""
 
     def __init__(self, database: Database, *, actor: str, notify: bool = True, page: int = 1000) -> None:
-        """`database` comes from `log_database`. `notify`: notify the relay after each commit. `page`: rows per read."""
+        """`log_database` makes `database`. `notify`: notify the relay after each commit. `page`: rows per read."""
         self._database = database
         self._actor = actor
-        self._notifier: _Notifier | None = AppendNotifier(database) if notify else None
+        self._notifier = AppendNotifier(database) if notify else None
+        #: Called with the shard of each append that was committed.
+        self._notify: Callable[[int], None] = self._notifier.notify if self._notifier else _ignore
         self._page = page
 
     async def close(self) -> None:
@@ -116,31 +93,30 @@ class PostgresEventLog:
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[tuple[Any, Self]]:
-        """Yield a connection and a log on it. Their statements and appends are committed when the block ends.
+        """Yield a connection and a log on it. Commits what both write when the block ends; rolls back on an error.
 
-        Nothing is retried inside. An error rolls everything back.
+        Nothing is retried inside.
         """
-        delayed = _DelayedNotifier()
+        shards: set[int] = set()
         async with self._database.connection() as connection, connection.transaction():
             within = type(self)(connection, actor=self._actor, notify=False, page=self._page)
-            within._notifier = delayed
+            within._notify = shards.add
             yield connection, within
-        if self._notifier is not None:
-            for shard in delayed.shards:
-                self._notifier.notify(shard)
+        for shard in shards:
+            self._notify(shard)
 
     async def append(
         self, stream_id: str, events: Sequence[NewEvent], *, expected_version: int | None = None
     ) -> Appended:
-        """Implements the port."""
         prepared = prepare(stream_id, events, actor=self._actor, uuid=Uuid)
         changes = pending_changes(stream_id, events)
         if len(prepared) == 1 and not changes:
             return await self._append_one(stream_id, prepared[0], expected_version)
-        return await self._append_batch(stream_id, prepared, changes, expected_version)
+        arrays = *_batch_arrays(prepared), *_pending_arrays(changes)
+        rows = await self._database.fetch(_APPEND, stream_id, expected_version, *arrays)
+        return self._appended(stream_id, prepared, rows[0])
 
     async def append_all(self, appends: Sequence[Append]) -> tuple[Appended, ...]:
-        """Implements the port."""
         if not appends:
             return ()
         prepared = [prepare(one.stream_id, one.events, actor=self._actor, uuid=Uuid) for one in appends]
@@ -151,7 +127,7 @@ class PostgresEventLog:
             [one.expected_version for one in appends],
             [len(one) for one in prepared],
             [len(one) for one in changes],
-            *_event_arrays([event for one in prepared for event in one]),
+            *zip(*(event for one in prepared for event in one), strict=True),
             *_pending_arrays([change for one in changes for change in one]),
         )
         return tuple(
@@ -168,40 +144,35 @@ class PostgresEventLog:
         backwards: bool = False,
         limit: int | None = None,
     ) -> AsyncIterator[RecordedEvent]:
-        """Implements the port."""
         first, last = from_version, _LAST_VERSION if to_version is None else to_version
         query = _READ_BACKWARDS if backwards else _READ_STREAM
-        left = limit
-        while left is None or left > 0:
-            size = self._page if left is None else min(self._page, left)
+        left = _LAST_VERSION if limit is None else limit
+        while left > 0:
+            size = min(self._page, left)
             rows = await self._database.fetch(query, stream_id, first, last, size)
             for row in rows:
-                yield _recorded(row)
+                yield recorded(Row(*row))
             if len(rows) < size:
                 return
             if backwards:
                 last = rows[-1]["version"] - 1
             else:
                 first = rows[-1]["version"] + 1
-            if left is not None:
-                left -= size
+            left -= size
 
     async def read_shards(self, cursors: Mapping[int, int], *, limit: int) -> Sequence[Row]:
-        """Implements the port."""
         rows = await self._database.fetch(_READ_SHARDS, list(cursors), list(cursors.values()), limit)
         return [Row(*row) for row in rows]
 
     async def read_open_streams(
         self, shards: Sequence[int], *, after: tuple[str, int] = ("", 0), limit: int
     ) -> Sequence[Row]:
-        """Implements the port."""
         rows = await self._database.fetch(_READ_OPEN, list(shards), *after, limit)
         return [Row(*row) for row in rows]
 
     async def pending(
         self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
     ) -> Sequence[PendingItem]:
-        """Implements the port."""
         if due_before is None:
             rows = await self._database.fetch(_PENDING_BY_KEY, kind.value, after_key, limit)
         else:
@@ -209,23 +180,11 @@ class PostgresEventLog:
         return [PendingItem(PendingKind(row[0]), *row[1:]) for row in rows]
 
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:
-        """Implements the port."""
         kinds = [kind.value for kind in PENDING_ALLOWED]
         rows = await self._database.fetch(
             _STALE, kinds, list(PENDING_ALLOWED.values()), timedelta(seconds=grace_s), limit
         )
         return [StalePending(PendingKind(row[0]), *row[1:]) for row in rows]
-
-    async def _append_batch(
-        self,
-        stream_id: str,
-        prepared: Sequence[Prepared],
-        changes: Sequence[PendingChange],
-        expected_version: int | None,
-    ) -> Appended:
-        arrays = *_batch_arrays(prepared), *_pending_arrays(changes)
-        rows = await self._database.fetch(_APPEND, stream_id, expected_version, *arrays)
-        return self._appended(stream_id, prepared, rows[0])
 
     async def _append_one(self, stream_id: str, event: Prepared, expected_version: int | None) -> Appended:
         shard = shard_of(stream_id)
@@ -233,23 +192,16 @@ class PostgresEventLog:
         version = rows[0][0]
         if version < 0:  # the event was in the log before
             return Appended(stream_id, -version, (-version,), (event.event_id,), fresh=False)
-        if self._notifier is not None:
-            self._notifier.notify(shard)
+        self._notify(shard)
         return Appended(stream_id, version, (version,), (event.event_id,), fresh=True)
 
     def _appended(self, stream_id: str, prepared: Sequence[Prepared], row: Any) -> Appended:
         shard, head, versions, fresh = row
         if fresh:
             versions = range(head - len(prepared) + 1, head + 1)
-            if self._notifier is not None:
-                self._notifier.notify(shard)
-        return Appended(
-            stream_id=stream_id,
-            version=head,
-            versions=tuple(versions),
-            event_ids=tuple([one.event_id for one in prepared]),
-            fresh=fresh,
-        )
+            self._notify(shard)
+        event_ids = tuple([one.event_id for one in prepared])
+        return Appended(stream_id, head, tuple(versions), event_ids, fresh)
 
 
 def log_database(config: PgConfig) -> Database:
@@ -257,13 +209,9 @@ def log_database(config: PgConfig) -> Database:
     return Database(config, refusals=REFUSALS)
 
 
-def _event_arrays(events: Sequence[Prepared]) -> tuple[tuple[Any, ...], ...]:
-    return tuple(zip(*events, strict=True))
-
-
 def _batch_arrays(events: Sequence[Prepared]) -> tuple[tuple[Any, ...], ...]:
     """Return the columns for one stream. A column whose values are all equal has one element."""
-    ids, types, versions, data, correlations, causes, actors, traces = _event_arrays(events)
+    ids, types, versions, data, correlations, causes, actors, traces = zip(*events, strict=True)
     return ids, types, versions, data, _once(correlations), causes, _once(actors), _once(traces)
 
 
@@ -281,12 +229,5 @@ def _pending_arrays(changes: Sequence[PendingChange]) -> tuple[list[Any], ...]:
     )
 
 
-def _recorded(row: Any) -> RecordedEvent:
-    (event_id, stream_id, version, type_, schema_version, data, correlation, causation, actor, trace, at) = (
-        row
-    )
-    try:
-        event = decode(type_, schema_version, data)
-    except ContractError as error:
-        raise unreadable(stream_id, version, error) from error
-    return RecordedEvent(event_id, stream_id, version, event, correlation, causation, actor, trace, at)
+def _ignore(shard: int) -> None:
+    """Stands in for a notifier."""

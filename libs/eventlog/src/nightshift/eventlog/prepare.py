@@ -1,7 +1,4 @@
-"""Turns the events of an append into what is stored: ids, canonical JSON, and the changes of pending rows.
-
-Both adapters use it, so that they store the same.
-"""
+"""Turns the events of an append into what both adapters store: ids, canonical JSON, and changes of pending rows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,10 +15,7 @@ from nightshift.eventlog.port import NewEvent, RecordedEvent, Row
 
 
 class Prepared(NamedTuple):
-    """One event as it will be stored. The fields have the order of the SQL functions' parameters.
-
-    A tuple, so that one zip turns a batch into columns.
-    """
+    """One event as it will be stored, in the order of the SQL functions' parameters."""
 
     event_id: UUID
     type: str
@@ -53,7 +47,7 @@ def prepare(
 ) -> tuple[Prepared, ...]:
     """Encode each event and derive its id. `uuid` makes the store's UUID of 16 bytes.
 
-    Raises Refused for an empty batch or data that has no JSON form, and EventIdReused.
+    Raises Refused for an empty batch or data without a JSON form, and EventIdReused for two events with one id.
     """
     if not events:
         raise Refused(f"stream {stream_id}: the append has no events")
@@ -114,23 +108,8 @@ def recorded(row: Row) -> RecordedEvent:
     try:
         data = decode(row.type, row.schema_version, row.data)
     except ContractError as error:
-        raise unreadable(row.stream_id, row.version, error) from error
-    return RecordedEvent(
-        event_id=row.event_id,
-        stream_id=row.stream_id,
-        version=row.version,
-        data=data,
-        correlation_id=row.correlation_id,
-        causation_id=row.causation_id,
-        actor=row.actor,
-        traceparent=row.traceparent,
-        recorded_at=row.recorded_at,
-    )
-
-
-def unreadable(stream_id: str, version: int, error: ContractError) -> Fault:
-    """Return the error for an event that this release cannot decode."""
-    return Fault(
-        f"stream {stream_id}, version {version} cannot be read: {error}",
-        hint="a newer release may have written it: upgrade this process",
-    )
+        raise Fault(
+            f"stream {row.stream_id}, version {row.version} cannot be read: {error}",
+            hint="a newer release may have written it: upgrade this process",
+        ) from error
+    return RecordedEvent(row.event_id, row.stream_id, row.version, data, *row[8:])

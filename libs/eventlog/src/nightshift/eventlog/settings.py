@@ -1,7 +1,7 @@
 """Settings from the environment, read once in `app.py`. An error names the variable and never shows its value."""
 
 from collections.abc import Iterator
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -28,7 +28,7 @@ class Environment(BaseSettings):
             raise _named(error, cls) from None
 
     def secrets(self) -> Iterator[str]:
-        """Yield every secret that is set, so that the log can mask it, and the password of each address by itself."""
+        """Yield every secret that is set, and the password of each address, so that the log can mask them."""
         for value in self.__dict__.values():
             if isinstance(value, SecretStr) and (secret := value.get_secret_value()):
                 yield secret
@@ -42,12 +42,12 @@ class PostgresSettings(Environment):
 
 
 class ObjectStoreSettings(Environment):
-    """The object store of large fields, snapshots and oversized dead letters. Default endpoint: that of AWS."""
+    """The object store of large fields, snapshots and oversized dead letters. Without an endpoint: Amazon S3."""
 
     s3_bucket: str = Field(min_length=1, examples=["nightshift"])
     s3_endpoint: str | None = None
     s3_region: str = "us-east-1"
-    s3_access_key: str | None = None  # none: boto3's default chain of credentials
+    s3_access_key: str | None = None  # None: boto3 looks for credentials itself
     s3_secret_key: SecretStr | None = None
 
 
@@ -58,7 +58,9 @@ def _named(error: ValidationError, model: type[BaseModel]) -> ConfigurationError
         variable = _variable(model, field)
         if detail["type"] == "missing":
             complaints.append(f"{variable} is not set")
-            hint = hint or f"set {variable}{_such_as(model, field, variable)}"
+            info = model.model_fields.get(field)
+            example = f", such as {variable}={info.examples[0]}" if info and info.examples else ""
+            hint = hint or f"set {variable}{example}"
         elif field:
             complaints.append(f"{variable} is wrong: {detail['msg']}")
             hint = hint or f"correct {variable} in the environment of this process"
@@ -67,17 +69,6 @@ def _named(error: ValidationError, model: type[BaseModel]) -> ConfigurationError
     return ConfigurationError("; ".join(complaints), hint=hint)
 
 
-def _such_as(model: type[BaseModel], field: str, variable: str) -> str:
-    info = model.model_fields.get(field)
-    return f", such as {variable}={info.examples[0]}" if info is not None and info.examples else ""
-
-
 def _variable(model: type[BaseModel], field: str) -> str:
-    """Return the variable of a field. A field with an alias has the vendor's own variable name."""
-    info = model.model_fields.get(field)
-    if info is not None:
-        return f"{PREFIX}{field.upper()}"
-    aliased = any(
-        cast("str | None", known.validation_alias) == field for known in model.model_fields.values()
-    )
-    return field if aliased else f"{PREFIX}{field.upper()}"
+    """Return the variable of a field. `field` is the vendor's own variable when the field has an alias."""
+    return f"{PREFIX}{field.upper()}" if field in model.model_fields else field

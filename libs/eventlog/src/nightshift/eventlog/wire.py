@@ -11,11 +11,10 @@ class Wire(Protocol):
 
     async def remote(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Await `call` over the network. Raises Unavailable when it was lost; it may have been executed."""
-        ...
 
 
 async def called(wire: Wire | None, what: str, work: Callable[[], T]) -> T:
-    """Return the result of `work`: over the wire when there is one, else at once."""
+    """Return the result of `work`, over the wire when there is one."""
 
     async def call() -> T:
         return work()

@@ -105,8 +105,8 @@ class SandboxInfo:
 class Sandbox(Protocol):
     """A running sandbox. Every method may raise SandboxGone and SandboxUnavailable; file methods also FileRefused.
 
-    Paths are absolute or relative to the workspace. A path that leads out of the workspace is refused, also through
-    symlinks that change meanwhile.
+    Paths are absolute or relative to the workspace. Refuses a path that leads out of the workspace, also
+    through symlinks that change meanwhile.
     """
 
     @property
@@ -136,7 +136,7 @@ class Sandbox(Protocol):
     async def note(self, call_id: str, text: str | None = None) -> str | None:
         """Keep `text` for the call unless a text is kept already. Returns the kept text, or None.
 
-        A call that is no command notes what it is about to do, so that after a crash the next gateway knows.
+        A call that runs no command notes its intent, so that the next gateway knows it after a crash.
         """
         ...
 
@@ -167,13 +167,13 @@ class Sandbox(Protocol):
         ...
 
     async def glob(self, pattern: str, *, path: str = ".", limit: int) -> tuple[list[Entry], int]:
-        """The newest `limit` files that match, and the number of all that match."""
+        """Return the newest `limit` files that match, and the number of all that match."""
         ...
 
     async def grep(
         self, pattern: str, *, path: str = ".", glob: str = "**/*", ignore_case: bool = False, limit: int
     ) -> tuple[list[Match], bool]:
-        """The first `limit` lines that match, and whether there are more. Raises FileRefused for a slow pattern."""
+        """Return the first `limit` lines that match, and whether more match. Raises FileRefused for a slow pattern."""
         ...
 
     def export_files(self, paths: Sequence[str]) -> AsyncIterator[ExportedFile]:
@@ -220,9 +220,9 @@ class SandboxDriver(Protocol):
         ...
 
     async def list(self) -> list[SandboxInfo]:
-        """All sandboxes of this owner, running or paused, as the provider reports them.
+        """Return all sandboxes of this owner, running or paused, as the provider reports them.
 
-        Probes and sandboxes whose creator died half-way are among them.
+        Includes probes, and sandboxes whose creator died before they were ready.
         """
         ...
 

@@ -44,8 +44,8 @@ class SandboxSettings(ObjectStoreSettings, ProcessSettings):
 class SnapshotSettings(SandboxSettings):
     """For services that save or restore. `snapshot_key` must be the same in all of them.
 
-    The digests of every project depend on this key. With another key no earlier snapshot is found; a person who knows
-    the key can test whether a project has a file.
+    The digests of every project depend on this key. With another key the services find no earlier snapshot. A person
+    who knows the key can test whether a project has a certain file.
     """
 
     snapshot_key: SecretStr = Field(min_length=32, examples=["$(openssl rand -hex 32)"])
@@ -55,7 +55,7 @@ class SnapshotSettings(SandboxSettings):
 
 
 async def make_driver(settings: SandboxSettings) -> SandboxDriver:
-    """Create the driver; for the local one, start a probe first. Raises ConfigurationError when it cannot work."""
+    """Create the driver, after a probe sandbox for the local one. Raises ConfigurationError when it cannot work."""
     if settings.driver_name == "local":
         driver = LocalDriver(settings.local())
         await driver.probe()

@@ -1,4 +1,4 @@
-"""A service as a FastStream application, so that `faststream run nightshift.budget.app:app` starts it."""
+"""Makes a service a FastStream application: `faststream run nightshift.budget.app:app` starts it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,10 +16,9 @@ S = TypeVar("S", bound=Settings)
 def application(
     name: str, load: Callable[[], S], start: Callable[[Service[S]], Awaitable[None]]
 ) -> FastStream:
-    """Return an application whose lifespan starts and stops the service.
+    """Return an application whose lifespan starts and stops the service, and that exits when the service fails.
 
-    `load` reads the settings when the application starts, so importing the module needs none. Starting raises what
-    `load` and `start` raise. The application exits when the service fails.
+    `load` reads the settings when the application starts. Starting raises what `load` and `start` raise.
     """
 
     @asynccontextmanager

@@ -1,6 +1,5 @@
-"""Opens what every service stands on, so that each app.py only builds its own use cases.
+"""Opens what every service needs: PostgreSQL, the event log, the object store, the producer, and its consumers.
 
-`connect` opens PostgreSQL, the event log, the object store and the producer; `Connections.consume` starts consumers.
 The service closes all of it in reverse order, and /readyz reports the database and the consumers.
 """
 
@@ -24,9 +23,9 @@ S = TypeVar("S", bound=Settings)
 def open_database(
     running: Service[S], *, application_name: str | None = None, max_connections: int = 8
 ) -> Database:
-    """Return a database that opens connections when they are needed and that closes when the service stops.
+    """Return a database that connects when it is first used. The service closes it.
 
-    `application_name` is the name in pg_stat_activity; the service's own name when it is None.
+    `application_name` is the name in pg_stat_activity, the service's own by default.
     """
     database = log_database(
         PgConfig(
@@ -40,10 +39,9 @@ def open_database(
 
 
 async def connect(running: Service[S]) -> "Connections":
-    """Open the database, the event log, the object store and the producer.
+    """Open the database, the event log, the object store and the producer, and wait until PostgreSQL answers.
 
-    Waits until PostgreSQL answers; the producer connects when it first sends. Raises Unavailable when PostgreSQL does
-    not answer within its patience, and ConfigurationError when a setting is wrong.
+    Raises Unavailable when PostgreSQL does not answer in time, and ConfigurationError when a setting is wrong.
     """
     settings = running.settings
     database = open_database(running)
@@ -63,7 +61,7 @@ def actor_of(running: Service[S]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """What a connected service works with. Made by `connect`."""
+    """The connections of one service. Made by `connect`."""
 
     database: Database
     log: PostgresEventLog
@@ -72,8 +70,8 @@ class Connections:
     _running: Service[Any]
 
     async def leases(self) -> PostgresLeases:
-        """Return the leases, after releasing those of a dead process that had this one's instance name."""
-        leases, settings = PostgresLeases(self.database), self._settings
+        """Return the leases, after releasing those of the dead process that had this one's instance name."""
+        leases, settings = PostgresLeases(self.database), self._running.settings
         if settings.instance is not None:
             await leases.release_all(settings.lease_owner)
         return leases
@@ -84,10 +82,10 @@ class Connections:
         The process exits with code 1 when a consumer makes no progress. Raises ConfigurationError when the broker
         refuses the credentials.
         """
-        running, settings = self._running, self._settings
+        running = self._running
         consumers = await running.enter(
             KafkaConsumers(
-                settings,
+                running.settings,
                 subscriptions,
                 producer=self.producer,
                 objects=self.objects,
@@ -99,8 +97,3 @@ class Connections:
         running.brokers.append(consumers.broker)
         running.ready_when("consumers", lambda: consumers.assigned)
         running.fail_when(consumers.failed, "a consumer makes no progress")
-
-    @property
-    def _settings(self) -> Settings:
-        settings: Settings = self._running.settings
-        return settings

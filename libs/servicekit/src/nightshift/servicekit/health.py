@@ -25,7 +25,6 @@ _DEAD_AFTER_S = 30.0
 _CHECK_S = 2.0
 _REQUEST_S = 5.0
 _HEAD_LIMIT = 8192
-_JSON = "application/json"
 
 
 class Health:
@@ -52,7 +51,7 @@ class Health:
         self._checks[name] = check
 
     def alive(self) -> bool:
-        """Whether the event loop ran in the last 30 s. Depends on nothing outside the process."""
+        """Return whether the event loop ran in the last 30 s. Depends on nothing outside the process."""
         return self._clock() - self._beaten < _DEAD_AFTER_S
 
     async def ready(self) -> dict[str, bool]:
@@ -114,13 +113,10 @@ class Health:
         if path == b"/metrics":
             return "200 OK", CONTENT_TYPE_LATEST, generate_latest()
         if path == b"/livez":
-            alive = self.alive()
-            return _status(alive), _JSON, json.dumps({"alive": alive}).encode()
-        if path == b"/readyz":
-            answers = await self.ready()
-            return _status(all(answers.values())), _JSON, json.dumps(answers).encode()
-        return "404 Not Found", _JSON, b"{}"
-
-
-def _status(good: bool) -> str:
-    return "200 OK" if good else "503 Service Unavailable"
+            results = {"alive": self.alive()}
+        elif path == b"/readyz":
+            results = await self.ready()
+        else:
+            return "404 Not Found", "application/json", b"{}"
+        status = "200 OK" if all(results.values()) else "503 Service Unavailable"
+        return status, "application/json", json.dumps(results).encode()

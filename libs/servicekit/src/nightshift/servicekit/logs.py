@@ -1,7 +1,4 @@
-"""Configures logging: one JSON object (or one plain line) per record on stderr, with secrets masked.
-
-Context variables add build_id, event_id and call_id to every record of a handler.
-"""
+"""Configures logging: one JSON object or one plain line per record on stderr, with secrets masked."""
 
 import logging
 import re
@@ -75,9 +72,7 @@ def configure(
     constant = dict(bound or {})
 
     def bind_constant(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-        for key, value in constant.items():
-            event.setdefault(key, value)
-        return event
+        return {**constant, **event}
 
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,

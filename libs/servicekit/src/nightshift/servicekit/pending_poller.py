@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import KW_ONLY, dataclass
 
 import structlog
 
@@ -17,43 +18,33 @@ _log = structlog.get_logger(__name__)
 _BACKOFF = Backoff(first_s=1.0, cap_s=10.0)
 
 
+@dataclass(frozen=True, slots=True)
 class PendingPoller:
-    """Reads the pending items of one kind from the log, at the start and every `every_s` seconds.
+    """Reads the pending items of one kind from the log, `page` at a time, at the start and every `every_s` seconds.
 
-    Each item goes to `take`, which decides what to do with it (acquire a lease, offer it to a pool). `take` must
-    return before the work itself is done.
+    Passes each to `take`, which starts the work (acquires a lease, offers it to a pool) and returns before it is done.
+    `backoff` spaces the attempts while the log does not answer.
     """
 
-    def __init__(
-        self,
-        log: EventLog,
-        kind: PendingKind,
-        take: Callable[[PendingItem], Awaitable[None]],
-        *,
-        gate: WorkerPool | None = None,
-        every_s: float = 60.0,
-        backoff: Backoff = _BACKOFF,
-        page: int = 500,
-    ) -> None:
-        """`backoff` spaces the attempts while the log does not answer. `page`: items per read."""
-        self._log = log
-        self._kind = kind
-        self._take = take
-        self._gate = gate
-        self._every_s = every_s
-        self._backoff = backoff
-        self._page = page
+    log: EventLog
+    kind: PendingKind
+    take: Callable[[PendingItem], Awaitable[None]]
+    _: KW_ONLY
+    gate: WorkerPool | None = None
+    every_s: float = 60.0
+    backoff: Backoff = _BACKOFF
+    page: int = 500
 
     async def run(self) -> None:
         """Poll until cancelled."""
-        retry = RetryDelay(self._backoff, random.random)
+        retry = RetryDelay(self.backoff, random.random)
         while True:
-            pause = self._every_s
+            pause = self.every_s
             try:
                 await self.look()
                 retry.reset()
             except Transient as error:
-                _log.warning("pending.read_failed", kind=self._kind.value, error=str(error))
+                _log.warning("pending.read_failed", kind=self.kind.value, error=str(error))
                 pause = min(pause, retry.after_failure())
             await asyncio.sleep(pause)
 
@@ -61,12 +52,12 @@ class PendingPoller:
         """Pass every pending item to `take`, page by page, waiting while `gate` is full. Returns their number."""
         count, after = 0, ""
         while True:
-            items = await self._log.pending(self._kind, limit=self._page, after_key=after)
+            items = await self.log.pending(self.kind, limit=self.page, after_key=after)
             for item in items:
-                if self._gate is not None and self._gate.full:
-                    await self._gate.room()
-                await self._take(item)
+                if self.gate is not None and self.gate.full:
+                    await self.gate.room()
+                await self.take(item)
                 count += 1
-            if len(items) < self._page:
+            if len(items) < self.page:
                 return count
             after = items[-1].key

@@ -1,7 +1,6 @@
 """Runs long work outside the message handlers: keyed tasks, bounded in number, one at a time per key.
 
-A handler offers work and returns. Consumers wait while the pool is full, so the backlog shows as consumer lag. Work
-that a crash loses is still pending in the log, and a `PendingPoller` finds it again.
+Consumers wait while the pool is full. Work that a crash loses is still pending in the log; PendingPoller finds it.
 """
 
 import asyncio
@@ -10,13 +9,15 @@ from collections.abc import Awaitable, Callable
 from typing import Self
 
 import structlog
+from prometheus_client import Gauge
 
 from nightshift.eventlog.errors import NightshiftError
-from nightshift.servicekit import metrics
 
 Work = Callable[[], Awaitable[None]]
 
 _log = structlog.get_logger(__name__)
+
+_IN_FLIGHT = Gauge("nightshift_work_in_flight", "Keyed work that runs or waits in a worker pool.", ["pool"])
 
 
 class WorkerPool:
@@ -26,8 +27,6 @@ class WorkerPool:
     """
 
     def __init__(self, name: str, *, limit: int, drain_s: float = 10.0) -> None:
-        if limit < 1:
-            raise ValueError("the limit of a worker pool must be at least 1")
         self._name = name
         self._limit = limit
         self._drain_s = drain_s
@@ -36,7 +35,7 @@ class WorkerPool:
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._closing = False
-        self._gauge = metrics.IN_FLIGHT.labels(name)
+        self._gauge = _IN_FLIGHT.labels(name)
 
     @property
     def held(self) -> int:
@@ -45,11 +44,11 @@ class WorkerPool:
 
     @property
     def full(self) -> bool:
-        """Whether callers should offer nothing more. Also true while the pool closes."""
+        """Whether callers should offer nothing more. True also while the pool closes."""
         return not self._has_room.is_set()
 
     async def room(self) -> None:
-        """Returns when the pool is not full."""
+        """Wait until the pool is not full."""
         await self._has_room.wait()
 
     def holds(self, key: str) -> bool:
@@ -59,8 +58,7 @@ class WorkerPool:
     def offer(self, key: str, work: Work) -> bool:
         """Accept this work without waiting. Returns False while the pool closes; the log still holds the work then.
 
-        A full pool accepts work too, because several partitions may have found room at once. So the pool may hold
-        more than `limit` works, by the number of partitions, but never runs more.
+        A full pool accepts work too, because several partitions may find room at once. It never runs more than `limit`.
         """
         if self._closing:
             return False
@@ -90,11 +88,7 @@ class WorkerPool:
                 break
             if key not in self._running:
                 work = self._waiting.pop(key)
-                task = asyncio.create_task(self._run(key, work), name=f"{self._name} {key}")
-                self._running[key] = task
-        self._update_room()
-
-    def _update_room(self) -> None:
+                self._running[key] = asyncio.create_task(self._run(key, work), name=f"{self._name} {key}")
         self._gauge.set(self.held)
         if self.held < self._limit and not self._closing:
             self._has_room.set()

@@ -1,1 +1,1 @@
-"""Money per account and day; sleep and wake."""
+"""Decides about money: budgets per account and day, sleep and wake."""

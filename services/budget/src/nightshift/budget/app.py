@@ -51,5 +51,5 @@ app = application(NAME, BudgetSettings.load, start)
 
 
 def main() -> NoReturn:
-    """Run the service until it is told to stop."""
+    """Run the service and exit the process."""
     service.run(NAME, BudgetSettings.load, start)

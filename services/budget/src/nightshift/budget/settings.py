@@ -20,17 +20,17 @@ def _time_zone(name: str) -> str:
 
 
 class BudgetSettings(Settings):
-    """Money in microdollars, times in seconds."""
+    """Settings of the budget service. Money in microdollars, times in seconds."""
 
-    budget_default_period_microusd: int = Field(30_000_000, ge=0)  # of an account that nobody opened
+    budget_default_period_microusd: int = Field(30_000_000, ge=0)  # of an account that no request opened
     budget_default_period_days: int = Field(30, ge=1, le=366)
     budget_default_time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
     budget_grant_lasts_s: float = Field(3600.0, gt=0)
-    budget_day_seconds: float | None = Field(None, gt=0)  # none: real days, to the account's midnight
-    budget_wake_jitter_s: float = Field(30.0, ge=0)  # over how long the sleepers of one midnight wake
+    budget_day_seconds: float | None = Field(None, gt=0)  # None: real days, to the account's midnight
+    budget_wake_jitter_s: float = Field(30.0, ge=0)  # the sleepers of one midnight wake within this time
 
     def policy(self) -> BudgetPolicy:
-        """Return the part that the use cases read."""
+        """Return the settings that the use cases read."""
         return BudgetPolicy(
             default_period_budget=self.budget_default_period_microusd,
             default_period_days=self.budget_default_period_days,

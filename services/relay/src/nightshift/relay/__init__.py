@@ -1,1 +1,1 @@
-"""The event log to Kafka, in order, at least once."""
+"""Publishes the event log to Kafka, in order, at least once."""

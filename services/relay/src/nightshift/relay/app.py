@@ -1,7 +1,4 @@
-"""The composition root of the relay: the only place that makes its clients.
-
-The relay has no handlers.py: it consumes no topic.
-"""
+"""Makes the relay's clients and starts a task for each group of shards. There is no handlers.py: no topic is read."""
 
 import asyncio
 from functools import partial
@@ -28,15 +25,16 @@ async def start(running: service.Service[RelaySettings]) -> None:
     dsn, name = settings.postgres_dsn.get_secret_value(), f"nightshift-relay {settings.replica_id}"
     database = open_database(running, application_name=name, max_connections=2 * settings.relay_groups)
     ports = GroupPorts(
-        sessions=PostgresLeaderSessions(
+        open_session=PostgresLeaderSessions(
             dsn,
             name=name,
             leader_timeout_s=settings.relay_leader_timeout_s,
             notify=settings.kafka_adaptive_fetch,
-        ),
-        brokers=KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s),
-        notifications=PostgresAppendListener(dsn, name=name, channel=CHANNEL),
+        ).open,
+        connect=KafkaConnector(settings, ack_timeout_s=settings.relay_ack_timeout_s).connect,
+        listen=PostgresAppendListener(database, channel=CHANNEL).listen,
         log=PostgresLogReader(database),
+        database_answers=database.answers,
         objects=await running.enter(S3ObjectStore(settings)),
         ensure_topics=partial(
             ensure,

@@ -2,31 +2,28 @@
 
 from pydantic import Field
 
-from nightshift.relay.usecases.publisher import BatchLimits
-from nightshift.relay.usecases.shard_group import GroupConfig, Timings
+from nightshift.relay.usecases.shard_group import GroupConfig
 from nightshift.servicekit.settings import Settings
 
 
 class RelaySettings(Settings):
-    """`NIGHTSHIFT_RELAY_…`. Times are in seconds."""
+    """Settings of the relay, from `NIGHTSHIFT_RELAY_…`. Times in seconds."""
 
-    relay_groups: int = Field(
-        1, ge=1, le=64
-    )  # the same on every replica; more than one lets replicas share the work
-    relay_leader_timeout_s: float = Field(5.0, ge=0.5, le=60)  # a paused leader loses its locks after this
-    relay_stand_by_s: float = Field(0.25, gt=0, le=10)  # how often a stand-by tries
-    relay_ack_timeout_s: float = Field(
-        5.0, ge=0.5, le=60
-    )  # then the session ends, the broker is checked, and the batch sent again
+    # The same on every replica. With more than one, replicas share the work.
+    relay_groups: int = Field(1, ge=1, le=64)
+    relay_leader_timeout_s: float = Field(5.0, ge=0.5, le=60)  # a leader that pauses longer loses its locks
+    relay_stand_by_s: float = Field(0.25, gt=0, le=10)  # between the attempts of a stand-by to lead
+    # A send that takes longer ends the session. The relay then checks the broker and sends the batch again.
+    relay_ack_timeout_s: float = Field(5.0, ge=0.5, le=60)
     relay_inline_bytes: int = Field(262_144, ge=8192)  # a larger message carries its data by reference
     relay_batch_events: int = Field(2000, ge=1, le=20_000)
     relay_batch_bytes: int = Field(4_194_304, ge=65_536)
     relay_create_topics: bool = False  # create missing topics, also after the broker lost its data
-    relay_topic_partitions: int | None = Field(None, ge=1)  # of topics the relay creates; none: the plan's
+    relay_topic_partitions: int | None = Field(
+        None, ge=1
+    )  # of topics that the relay creates; None: as planned
     relay_topic_replication: int | None = Field(None, ge=1)
-    relay_accept_divergence: str | None = (
-        None  # the token that `log.diverged` names, once a person has decided
-    )
+    relay_accept_divergence: str | None = None  # the token that `log.diverged` names, to accept it
 
     def group(self) -> GroupConfig:
         """Return the configuration of all groups of shards."""
@@ -35,6 +32,8 @@ class RelaySettings(Settings):
             groups=self.relay_groups,
             inline_bytes=self.relay_inline_bytes,
             accept_divergence=self.relay_accept_divergence,
-            limits=BatchLimits(max_events=self.relay_batch_events, max_bytes=self.relay_batch_bytes),
-            timings=Timings(heartbeat=self.relay_leader_timeout_s / 5, stand_by=self.relay_stand_by_s),
+            max_events=self.relay_batch_events,
+            max_bytes=self.relay_batch_bytes,
+            heartbeat_s=self.relay_leader_timeout_s / 5,
+            stand_by_s=self.relay_stand_by_s,
         )

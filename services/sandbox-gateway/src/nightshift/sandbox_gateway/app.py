@@ -33,7 +33,7 @@ _SNAPSHOT_DELAY_S = 0.1
 
 
 async def start(running: service.Service[GatewaySettings]) -> None:
-    """Connect, subscribe, and ask the log what waits."""
+    """Connect, subscribe to the topics, and poll the log for pending work."""
     settings = running.settings
     driver = await make_driver(settings)
     services = await connect(running)
@@ -43,7 +43,7 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     probe = await running.enter(HttpPreviewProbe())
     pool = await running.enter(WorkerPool(NAME, limit=settings.gateway_builds))
 
-    dispatcher, states = CallDispatcher(pool), FoldCache(log, SandboxState, evolve)
+    states = FoldCache(log, SandboxState, evolve)
     stalls = StallReporter(log, states)
     lifecycle = SandboxLifecycle(log, driver, stores, stalls, fail)
     writer = ResultWriter(log, objects, settings.secret_values(), fail)
@@ -54,10 +54,9 @@ async def start(running: service.Service[GatewaySettings]) -> None:
         lifecycle=lifecycle,
         calls=CallRunner(lifecycle, writer, probe),
         stalls=stalls,
-        later=dispatcher.dispatch_later,
         lease_s=settings.gateway_lease_s,
     )
-    dispatcher.serve(worker)
+    dispatcher = CallDispatcher(pool, worker)
     handlers, topics = Handlers(dispatcher), settings.topics
     builds = Subscription(topics.build, topics.group(NAME, topics.build), handlers.on_builds(), gate=pool)
     group = topics.group(NAME, topics.snapshot)

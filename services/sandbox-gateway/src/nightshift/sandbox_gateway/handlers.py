@@ -1,4 +1,4 @@
-"""The facts that the gateway reacts to. A handler only names the build; the worker reads from the log what to do.
+"""The facts that the gateway reacts to. A handler only dispatches the build; the worker reads the log and decides.
 
 So a fact that is delivered again, at any later time, changes nothing.
 """
@@ -39,7 +39,7 @@ class Handlers:
         self._dispatcher.dispatch(event.subject)
 
     async def on_build_ended(self, event: RecordedEvent) -> None:
-        await self._dispatcher.stop_if_ended(event.subject)
+        await self._dispatcher.worker.stop_if_ended(event.subject)
         self._dispatcher.dispatch(event.subject)
 
     async def on_snapshot(self, event: RecordedEvent) -> None:

@@ -21,7 +21,7 @@ NAME = Owner.SNAPSHOTTER.value
 
 #: Seconds that a fetch may wait for more records: no agent waits for a snapshot, and a snapshot takes longer.
 _MAX_FETCH_DELAY_S = 0.1
-#: Projects whose known blobs are kept in memory; those of another project are listed again when they are needed.
+#: The most projects whose stored blobs are remembered. The blobs of other projects are listed again.
 _PROJECTS = 256
 
 
@@ -58,5 +58,5 @@ app = application(NAME, SnapshotterSettings.load, start)
 
 
 def main() -> NoReturn:
-    """Run the service until it is told to stop."""
+    """Run the service and exit the process."""
     service.run(NAME, SnapshotterSettings.load, start)

@@ -1,4 +1,4 @@
-"""Which messages the snapshotter reads. A message only names a build; the use case reads from the log what it needs."""
+"""Which messages the snapshotter reads. A message only names a build; the use case reads its stream."""
 
 import asyncio
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from nightshift.snapshotter.usecases.snapshots import Snapshots
 
 
 class Handlers:
-    """The handlers over one worker pool. A build whose snapshot failed is offered to the pool again after its pause."""
+    """The handlers over one worker pool. They offer a build whose snapshot failed to the pool again after a pause."""
 
     def __init__(self, snapshots: Snapshots, pool: WorkerPool) -> None:
         self._snapshots = snapshots

@@ -17,4 +17,3 @@ class WorkspaceCapture(Protocol):
         Raises SandboxGone when the sandbox does not exist any more, HostileTree when its tree breaks a rule, and
         Transient or ConfigurationError when the sandbox or the store does not answer.
         """
-        ...

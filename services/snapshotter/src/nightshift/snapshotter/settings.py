@@ -10,17 +10,16 @@ from nightshift.snapshotter.domain.retries import SnapshotRetries
 
 
 class SnapshotterSettings(SnapshotSettings, Settings):
-    """Times in seconds."""
+    """Settings of the snapshotter. Times in seconds."""
 
     snapshot_parallel: int = Field(8, ge=1)  # builds at once
-    snapshot_attempts: int = Field(
-        5, ge=1
-    )  # of the snapshot before a sleep; then the sandbox is paused with its files
+    # Attempts of the snapshot before a sleep. After the last one the sandbox is paused with its files.
+    snapshot_attempts: int = Field(5, ge=1)
     snapshot_first_pause_s: float = Field(0.5, gt=0)
     snapshot_longest_pause_s: float = Field(30.0, gt=0)
     snapshot_exclude: tuple[str, ...] = DEFAULT_EXCLUDE  # JSON list; names or patterns of names
 
     def retries(self) -> SnapshotRetries:
-        """Return the part that the use case reads."""
+        """Return the settings that decide about retries."""
         backoff = Backoff(first_s=self.snapshot_first_pause_s, cap_s=self.snapshot_longest_pause_s)
         return SnapshotRetries(self.snapshot_attempts, backoff)

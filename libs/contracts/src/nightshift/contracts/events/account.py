@@ -11,11 +11,9 @@ from nightshift.contracts.model import EXACT, Event, Id, Microdollars, Owner, Re
 TimeZone = Annotated[str, Field(min_length=1, max_length=64)]
 
 
-class AccountOpened(Request):
+class AccountOpened(Request, type="account.opened"):
     """Opens an account with a budget for a period. Its days end at midnight in `time_zone`."""
 
-    type: ClassVar[Literal["account.opened"]] = "account.opened"
-    version: ClassVar[Literal[1]] = 1
     stream: ClassVar[Literal["build", "account"]] = "account"
 
     account_id: Id
@@ -24,11 +22,9 @@ class AccountOpened(Request):
     period_days: Annotated[int, Field(ge=1, le=366), EXACT] = 30
 
 
-class AccountBudgetSet(Request):
+class AccountBudgetSet(Request, type="account.budget_set"):
     """Sets the account's budget for a period from now on."""
 
-    type: ClassVar[Literal["account.budget_set"]] = "account.budget_set"
-    version: ClassVar[Literal[1]] = 1
     stream: ClassVar[Literal["build", "account"]] = "account"
 
     account_id: Id
@@ -36,11 +32,9 @@ class AccountBudgetSet(Request):
     period_days: Annotated[int, Field(ge=1, le=366), EXACT] = 30
 
 
-class AccountToppedUp(Request):
+class AccountToppedUp(Request, type="account.topped_up"):
     """Adds money to the account for today. Builds that sleep because money was missing wake."""
 
-    type: ClassVar[Literal["account.topped_up"]] = "account.topped_up"
-    version: ClassVar[Literal[1]] = 1
     stream: ClassVar[Literal["build", "account"]] = "account"
 
     account_id: Id
@@ -55,11 +49,8 @@ class _AccountFact(Event):
     stream: ClassVar[Literal["build", "account"]] = "account"
 
 
-class BudgetPeriodSet(_AccountFact):
+class BudgetPeriodSet(_AccountFact, type="budget.period_set"):
     """The account has this budget for a period. Follows `account.opened` and `account.budget_set`."""
-
-    type: ClassVar[Literal["budget.period_set"]] = "budget.period_set"
-    version: ClassVar[Literal[1]] = 1
 
     account_id: Id
     time_zone: TimeZone
@@ -68,25 +59,19 @@ class BudgetPeriodSet(_AccountFact):
     period_start: date
 
 
-class BudgetCredited(_AccountFact):
+class BudgetCredited(_AccountFact, type="budget.credited"):
     """Money was added to the account's day. Follows `account.topped_up`."""
-
-    type: ClassVar[Literal["budget.credited"]] = "budget.credited"
-    version: ClassVar[Literal[1]] = 1
 
     account_id: Id
     amount_microusd: Microdollars
     day: Word
 
 
-class BudgetRefreshed(_AccountFact):
+class BudgetRefreshed(_AccountFact, type="budget.refreshed"):
     """The account's new day begins: its builds may spend `limit_microusd` until `refresh_at`.
 
     Appended once for each account and day on which money moves.
     """
-
-    type: ClassVar[Literal["budget.refreshed"]] = "budget.refreshed"
-    version: ClassVar[Literal[1]] = 1
 
     account_id: Id
     day: Word

@@ -13,14 +13,11 @@ class _BudgetFact(Event):
     owner: ClassVar[Owner] = Owner.BUDGET
 
 
-class BudgetGranted(_BudgetFact):
+class BudgetGranted(_BudgetFact, type="budget.granted"):
     """Reserves `amount_microusd` of the account's `day` for this build until `expires_at`, by the database's clock.
 
     The account then has `left_today_microusd` left of `day_limit_microusd`. The limit is absent in older events.
     """
-
-    type: ClassVar[Literal["budget.granted"]] = "budget.granted"
-    version: ClassVar[Literal[1]] = 1
 
     lease_id: UUID
     account_id: Id
@@ -37,14 +34,12 @@ class BudgetGranted(_BudgetFact):
         )
 
 
-class BudgetDenied(_BudgetFact):
+class BudgetDenied(_BudgetFact, type="budget.denied"):
     """Refuses the money that the build requested. The account's next day begins at `refresh_at`.
 
     It may follow the end of a build, when the build requested money just before.
     """
 
-    type: ClassVar[Literal["budget.denied"]] = "budget.denied"
-    version: ClassVar[Literal[1]] = 1
     after_close: ClassVar[bool] = True
 
     lease_id: UUID
@@ -57,15 +52,13 @@ class BudgetDenied(_BudgetFact):
         return (Pending(PendingKind.BUDGET_REQUEST, str(self.lease_id), opens=False),)
 
 
-class BudgetSettled(_BudgetFact):
+class BudgetSettled(_BudgetFact, type="budget.settled"):
     """Ends a reservation: `posted_microusd` was spent, `released_microusd` is free again. Appended once.
 
     `overrun` means that the provider billed more than was reserved: all of it is posted, and the next day owes it.
     `estimated_microusd` is the part of `posted_microusd` that is a worst case, because nobody received the answer.
     """
 
-    type: ClassVar[Literal["budget.settled"]] = "budget.settled"
-    version: ClassVar[Literal[1]] = 1
     after_close: ClassVar[bool] = True
 
     lease_id: UUID
@@ -81,11 +74,8 @@ class BudgetSettled(_BudgetFact):
         return (Pending(PendingKind.RESERVATION, str(self.lease_id), opens=False),)
 
 
-class WakeRequested(_BudgetFact):
+class WakeRequested(_BudgetFact, type="wake.requested"):
     """Wakes a sleeping build: its account has money again, its provider may answer, or a person asked for it."""
-
-    type: ClassVar[Literal["wake.requested"]] = "wake.requested"
-    version: ClassVar[Literal[1]] = 1
 
     reason: Literal["refresh", "top_up", "person", "provider"]
 

@@ -18,6 +18,7 @@ from nightshift.contracts.events.build_steps import (
     ToolCallRequested,
     Usage,
 )
+from nightshift.contracts.events.proof import Proof, ProofMode
 from nightshift.contracts.events.requests import Attachment, Brief, Check, CustomTool, QuestionAnswer, Source
 from nightshift.contracts.model import (
     SEALED,
@@ -85,14 +86,11 @@ class _BuildEnd(BuildFact):
         )
 
 
-class BuildAccepted(BuildFact):
+class BuildAccepted(BuildFact, type="build.accepted"):
     """The orchestrator accepted the request, and the build cannot be lost from here on.
 
     The event holds everything that the loop needs.
     """
-
-    type: ClassVar[Literal["build.accepted"]] = "build.accepted"
-    version: ClassVar[Literal[1]] = 1
 
     build_id: Id
     project_id: Id
@@ -106,6 +104,7 @@ class BuildAccepted(BuildFact):
     base_build_id: Id | None = None
     criteria: tuple[Brief, ...] = ()
     checks: tuple[Check, ...] = ()
+    proof: ProofMode | None = None
     tools: tuple[CustomTool, ...] = ()
     deadline: AwareDatetime | None = None
     secrets: tuple[SecretName, ...] = ()
@@ -116,21 +115,15 @@ class BuildAccepted(BuildFact):
         return (Pending(PendingKind.BUILD, subject, opens=True),)
 
 
-class BuildPhaseChanged(BuildFact):
+class BuildPhaseChanged(BuildFact, type="build.phase_changed"):
     """The build moved from one phase to the next."""
-
-    type: ClassVar[Literal["build.phase_changed"]] = "build.phase_changed"
-    version: ClassVar[Literal[1]] = 1
 
     from_phase: Phase
     to_phase: Phase
 
 
-class BudgetRequested(BuildFact):
+class BudgetRequested(BuildFact, type="budget.requested"):
     """Requests money of the account's day for this build, at least `minimum_microusd`, under the id `lease_id`."""
-
-    type: ClassVar[Literal["budget.requested"]] = "budget.requested"
-    version: ClassVar[Literal[1]] = 1
 
     lease_id: UUID
     account_id: Id
@@ -141,11 +134,8 @@ class BudgetRequested(BuildFact):
         return (Pending(PendingKind.BUDGET_REQUEST, str(self.lease_id), opens=True),)
 
 
-class SleepRequested(BuildFact):
+class SleepRequested(BuildFact, type="sleep.requested"):
     """The build sleeps until `wake.requested`. Appended after `checkpoint.saved` and before the pre-sleep snapshot."""
-
-    type: ClassVar[Literal["sleep.requested"]] = "sleep.requested"
-    version: ClassVar[Literal[1]] = 1
 
     reason: Literal["budget", "provider", "person"]
     account_id: Id
@@ -158,11 +148,8 @@ class SleepRequested(BuildFact):
         )
 
 
-class BuildWoken(BuildFact):
+class BuildWoken(BuildFact, type="build.woken"):
     """The build is awake. It continues with the step at which it fell asleep."""
-
-    type: ClassVar[Literal["build.woken"]] = "build.woken"
-    version: ClassVar[Literal[1]] = 1
 
     reason: Literal["refresh", "top_up", "person", "provider"]
 
@@ -174,11 +161,9 @@ class BuildWoken(BuildFact):
         )
 
 
-class EscalationRaised(BuildFact):
+class EscalationRaised(BuildFact, type="escalation.raised"):
     """The build waits until a person chooses one of `options`."""
 
-    type: ClassVar[Literal["escalation.raised"]] = "escalation.raised"
-    version: ClassVar[Literal[1]] = 1
     planned: ClassVar[bool] = True
 
     escalation_id: UUID
@@ -187,11 +172,9 @@ class EscalationRaised(BuildFact):
     options: tuple[Word, ...]
 
 
-class EscalationResolved(BuildFact):
+class EscalationResolved(BuildFact, type="escalation.resolved"):
     """A person chose `option`. The agent gets the answer."""
 
-    type: ClassVar[Literal["escalation.resolved"]] = "escalation.resolved"
-    version: ClassVar[Literal[1]] = 1
     planned: ClassVar[bool] = True
 
     escalation_id: UUID
@@ -199,14 +182,11 @@ class EscalationResolved(BuildFact):
     comment: SealedText | None = None
 
 
-class BuildStalled(BuildFact):
+class BuildStalled(BuildFact, type="build.stalled"):
     """The orchestrator cannot go on with this build, and `action` says what a person can do.
 
     Nothing is spent while the build stalls. Any later event of the orchestrator says that the build goes on.
     """
-
-    type: ClassVar[Literal["build.stalled"]] = "build.stalled"
-    version: ClassVar[Literal[1]] = 1
 
     reason: Literal[
         "fault",  # an error in the orchestrator itself
@@ -216,11 +196,11 @@ class BuildStalled(BuildFact):
     action: Annotated[str, Field(max_length=500)]
 
 
-class BuildReady(_BuildEnd):
-    """The build is done and its checks passed. `cost_microusd` is the sum of its model calls."""
+class BuildReady(_BuildEnd, type="build.ready"):
+    """The build is done, and `proof` shows that it works. `cost_microusd` is the sum of its model calls.
 
-    type: ClassVar[Literal["build.ready"]] = "build.ready"
-    version: ClassVar[Literal[1]] = 1
+    `proof` is null only in events of versions before it existed.
+    """
 
     project_id: Id
     sandbox_id: Annotated[str, Field(max_length=255)]
@@ -229,16 +209,15 @@ class BuildReady(_BuildEnd):
     cost_microusd: Microdollars
     turns: Count
     tool_calls: Count
+    proof: Proof | None = None
 
 
-class BuildFailed(_BuildEnd):
+class BuildFailed(_BuildEnd, type="build.failed"):
     """The build ended without an app that passes its checks. `detail` explains the reason to a person."""
-
-    type: ClassVar[Literal["build.failed"]] = "build.failed"
-    version: ClassVar[Literal[1]] = 1
 
     reason: Literal[
         "checks_failed",
+        "unproven",  # nothing shows that it works: no executed test, no preview, no passed check of the request
         "turn_limit",
         "tool_call_limit",
         "repetition",
@@ -253,22 +232,17 @@ class BuildFailed(_BuildEnd):
     turns: Count
 
 
-class BuildCancelled(_BuildEnd):
+class BuildCancelled(_BuildEnd, type="build.cancelled"):
     """The build was cancelled by `build.cancel_requested`."""
-
-    type: ClassVar[Literal["build.cancelled"]] = "build.cancelled"
-    version: ClassVar[Literal[1]] = 1
 
     reason: SealedText
     cost_microusd: Microdollars
     turns: Count
 
 
-class BuildForked(BuildFact):
+class BuildForked(BuildFact, type="build.forked"):
     """The build started as a copy of `base_build_id` at its event `at_version`."""
 
-    type: ClassVar[Literal["build.forked"]] = "build.forked"
-    version: ClassVar[Literal[1]] = 1
     planned: ClassVar[bool] = True
 
     base_build_id: Id

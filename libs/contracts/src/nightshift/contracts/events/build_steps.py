@@ -40,11 +40,8 @@ class Usage(BaseModel):
     cache_write_1h_input_tokens: Count = 0
 
 
-class ModelCallStarted(BuildFact):
+class ModelCallStarted(BuildFact, type="model_call.started"):
     """A model call begins. Appended before the request is sent. The grant `lease_id` covers its highest cost."""
-
-    type: ClassVar[Literal["model_call.started"]] = "model_call.started"
-    version: ClassVar[Literal[1]] = 1
 
     turn: Count
     attempt: Count
@@ -53,11 +50,12 @@ class ModelCallStarted(BuildFact):
     reserve_microusd: Microdollars
 
 
-class ModelCallResponded(BuildFact):
-    """The model answered. `content` holds the provider's blocks, so that later requests repeat them byte for byte."""
+class ModelCallResponded(BuildFact, type="model_call.responded"):
+    """The model answered. `content` holds the provider's blocks, so that later requests repeat them byte for byte.
 
-    type: ClassVar[Literal["model_call.responded"]] = "model_call.responded"
-    version: ClassVar[Literal[1]] = 1
+    `repaired` names what was changed in them, because the provider would refuse it in the next request.
+    `stop_details` is what the provider said about a refusal.
+    """
 
     turn: Count
     attempt: Count
@@ -65,6 +63,8 @@ class ModelCallResponded(BuildFact):
     message_id: Annotated[str, Field(max_length=255)]
     content: SealedBlocks
     stop_reason: Word
+    stop_details: SealedObject | None = None
+    repaired: tuple[Word, ...] | None = None
     usage: Usage
     price_version: Word
     cost_microusd: Microdollars
@@ -72,14 +72,11 @@ class ModelCallResponded(BuildFact):
     first_token_ms: Milliseconds
 
 
-class ModelCallFailed(BuildFact):
+class ModelCallFailed(BuildFact, type="model_call.failed"):
     """One attempt of a model call ended without an answer. `cost_microusd` is what the provider may have billed.
 
     The call is tried again at `retry_at`. When `retry_at` is absent, the build sleeps or fails next.
     """
-
-    type: ClassVar[Literal["model_call.failed"]] = "model_call.failed"
-    version: ClassVar[Literal[1]] = 1
 
     turn: Count
     attempt: Count
@@ -92,6 +89,7 @@ class ModelCallFailed(BuildFact):
         "malformed",
         "auth",
         "invalid",
+        "too_long",  # the prompt does not fit into the model's context
         "abandoned",  # its owner died: counted at its worst case
         "cancelled",  # stopped by us: counted at what was seen of it
         "unknown",
@@ -104,11 +102,8 @@ class ModelCallFailed(BuildFact):
     cost_microusd: Microdollars = 0
 
 
-class ToolCallRequested(BuildFact):
+class ToolCallRequested(BuildFact, type="tool_call.requested"):
     """Requests one tool call. The orchestrator makes those with purpose `check` and `preview` to check the result."""
-
-    type: ClassVar[Literal["tool_call.requested"]] = "tool_call.requested"
-    version: ClassVar[Literal[1]] = 1
 
     call_id: CallId
     turn: Count
@@ -123,11 +118,8 @@ class ToolCallRequested(BuildFact):
         return (Pending(PendingKind.TOOL_CALL, self.call_id, opens=True),)
 
 
-class CheckpointSaved(BuildFact):
+class CheckpointSaved(BuildFact, type="checkpoint.saved"):
     """All results of a turn are in the log. Any replica can continue the build from here."""
-
-    type: ClassVar[Literal["checkpoint.saved"]] = "checkpoint.saved"
-    version: ClassVar[Literal[1]] = 1
 
     turn: Count
 
@@ -135,11 +127,8 @@ class CheckpointSaved(BuildFact):
         return (Pending(PendingKind.SNAPSHOT, f"{subject}/checkpoint", opens=True),)
 
 
-class AgentSteered(BuildFact):
+class AgentSteered(BuildFact, type="agent.steered"):
     """Adds a message for the agent that no tool returned: from a person, the budget, a check, or the loop itself."""
-
-    type: ClassVar[Literal["agent.steered"]] = "agent.steered"
-    version: ClassVar[Literal[1]] = 1
 
     reason: Literal[
         "person",
@@ -147,6 +136,7 @@ class AgentSteered(BuildFact):
         "budget",
         "turns",
         "check_failed",
+        "unproven",
         "sandbox_restored",
         "answer",
         "no_tool_call",
@@ -155,11 +145,9 @@ class AgentSteered(BuildFact):
     message: SealedText
 
 
-class ContextCondensed(BuildFact):
+class ContextCondensed(BuildFact, type="context.condensed"):
     """From now on the model gets this summary in place of the messages up to and including `through_turn`."""
 
-    type: ClassVar[Literal["context.condensed"]] = "context.condensed"
-    version: ClassVar[Literal[1]] = 1
     planned: ClassVar[bool] = True
 
     through_turn: Count

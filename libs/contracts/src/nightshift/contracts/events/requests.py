@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
+from nightshift.contracts.events.proof import ProofMode
 from nightshift.contracts.model import (
     EXACT,
     RFC_3339,
@@ -91,11 +92,9 @@ class CustomTool(_Part):
     input_schema: dict[str, Any]
 
 
-class BuildRequested(Request):
+class BuildRequested(Request, type="build.requested"):
     """Requests a build. Sent again with the same content it changes nothing; other content under the id is refused."""
 
-    type: ClassVar[Literal["build.requested"]] = "build.requested"
-    version: ClassVar[Literal[1]] = 1
     unsupported_fields: ClassVar[frozenset[str]] = frozenset(
         {"attachments", "source", "tier", "base_build_id", "tools", "secrets"}
     )
@@ -112,36 +111,29 @@ class BuildRequested(Request):
     base_build_id: Id | None = None
     criteria: Annotated[tuple[Brief, ...], Field(max_length=100)] = ()
     checks: Annotated[tuple[Check, ...], Field(max_length=50)] = ()
+    proof: ProofMode | None = None
     tools: Annotated[tuple[CustomTool, ...], Field(max_length=50)] = ()
     deadline: Annotated[AwareDatetime, BeforeValidator(_instant)] | None = None
     secrets: Annotated[tuple[SecretName, ...], Field(max_length=100)] = ()
 
 
-class BuildCancelRequested(Request):
+class BuildCancelRequested(Request, type="build.cancel_requested"):
     """Cancels a build within seconds."""
-
-    type: ClassVar[Literal["build.cancel_requested"]] = "build.cancel_requested"
-    version: ClassVar[Literal[1]] = 1
 
     build_id: Id
     reason: Brief | None = None
 
 
-class BuildMessageSent(Request):
+class BuildMessageSent(Request, type="build.message_sent"):
     """Sends a message from a person to the agent, which gets it with its next turn."""
-
-    type: ClassVar[Literal["build.message_sent"]] = "build.message_sent"
-    version: ClassVar[Literal[1]] = 1
 
     build_id: Id
     message: Brief
 
 
-class ToolCallApprovalGiven(Request):
+class ToolCallApprovalGiven(Request, type="tool_call.approval_given"):
     """A person approves or refuses a tool call or an option of an escalation."""
 
-    type: ClassVar[Literal["tool_call.approval_given"]] = "tool_call.approval_given"
-    version: ClassVar[Literal[1]] = 1
     supported: ClassVar[bool] = False
 
     build_id: Id
@@ -150,11 +142,9 @@ class ToolCallApprovalGiven(Request):
     comment: Brief | None = None
 
 
-class ToolCallResultGiven(Request):
+class ToolCallResultGiven(Request, type="tool_call.result_given"):
     """A customer's service returns the result of a call of its own tool. Each call takes one result."""
 
-    type: ClassVar[Literal["tool_call.result_given"]] = "tool_call.result_given"
-    version: ClassVar[Literal[1]] = 1
     supported: ClassVar[bool] = False
 
     build_id: Id
@@ -164,11 +154,8 @@ class ToolCallResultGiven(Request):
     data: SealedObject | None = None
 
 
-class BuildWakeAsked(Request):
+class BuildWakeAsked(Request, type="build.wake_asked"):
     """A person asks for a sleeping build to wake now."""
-
-    type: ClassVar[Literal["build.wake_asked"]] = "build.wake_asked"
-    version: ClassVar[Literal[1]] = 1
 
     build_id: Id
 

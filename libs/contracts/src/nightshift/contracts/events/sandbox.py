@@ -39,11 +39,8 @@ def _closed(subject: str) -> Sequence[Pending]:
     )
 
 
-class SandboxOpened(_SandboxFact):
+class SandboxOpened(_SandboxFact, type="sandbox.opened"):
     """A sandbox of the build runs. `generation` numbers the build's sandboxes from 0."""
-
-    type: ClassVar[Literal["sandbox.opened"]] = "sandbox.opened"
-    version: ClassVar[Literal[1]] = 1
 
     sandbox_id: SandboxId
     driver: Literal["local", "e2b"]
@@ -53,16 +50,13 @@ class SandboxOpened(_SandboxFact):
         return (Pending(PendingKind.SANDBOX, subject, opens=True),)
 
 
-class SandboxRestored(_SandboxFact):
+class SandboxRestored(_SandboxFact, type="sandbox.restored"):
     """The files of `from_snapshot` are in the sandbox. `lost` names those that could not be restored.
 
     `healed` counts files that differed at first and were written again. `lost_count` counts all lost files when `lost`
     names only the first. `differs` gives the reasons, also for files that have their content but not their mode or
     modification time.
     """
-
-    type: ClassVar[Literal["sandbox.restored"]] = "sandbox.restored"
-    version: ClassVar[Literal[1]] = 1
 
     sandbox_id: SandboxId
     from_snapshot: Annotated[str, Field(max_length=1024)]
@@ -74,11 +68,8 @@ class SandboxRestored(_SandboxFact):
     differs: PathProblems | None = None
 
 
-class ToolCallCompleted(_SandboxFact):
+class ToolCallCompleted(_SandboxFact, type="tool_call.completed"):
     """The only result of a tool call. The agent gets `blocks` when they are present, and `output` otherwise."""
-
-    type: ClassVar[Literal["tool_call.completed"]] = "tool_call.completed"
-    version: ClassVar[Literal[1]] = 1
 
     call_id: CallId
     is_error: bool
@@ -99,21 +90,15 @@ class ToolCallCompleted(_SandboxFact):
         return (Pending(PendingKind.TOOL_CALL, self.call_id, opens=False),)
 
 
-class SandboxPaused(_SandboxFact):
+class SandboxPaused(_SandboxFact, type="sandbox.paused"):
     """The provider paused the sandbox with all its state, because no snapshot could be saved."""
-
-    type: ClassVar[Literal["sandbox.paused"]] = "sandbox.paused"
-    version: ClassVar[Literal[1]] = 1
 
     sandbox_id: SandboxId
     reason: Word
 
 
-class SandboxLost(_SandboxFact):
+class SandboxLost(_SandboxFact, type="sandbox.lost"):
     """The provider no longer has the sandbox. The newest snapshot is restored into a new one."""
-
-    type: ClassVar[Literal["sandbox.lost"]] = "sandbox.lost"
-    version: ClassVar[Literal[1]] = 1
 
     sandbox_id: SandboxId
     detail: SealedText
@@ -122,11 +107,8 @@ class SandboxLost(_SandboxFact):
         return _closed(subject)
 
 
-class SandboxClosed(_SandboxFact):
+class SandboxClosed(_SandboxFact, type="sandbox.closed"):
     """The sandbox was closed. It costs nothing from now on."""
-
-    type: ClassVar[Literal["sandbox.closed"]] = "sandbox.closed"
-    version: ClassVar[Literal[1]] = 1
 
     sandbox_id: SandboxId
     reason: Word
@@ -135,16 +117,13 @@ class SandboxClosed(_SandboxFact):
         return _closed(subject)
 
 
-class SandboxStalled(_SandboxFact):
+class SandboxStalled(_SandboxFact, type="sandbox.stalled"):
     """The build waits for its sandbox, and `action` says what a person can do.
 
     The gateway keeps trying. It appends this within 10 seconds of the first failure and again when the reason changes,
     not once per attempt. Any later event of the gateway means that the build goes on. `attempt` counts the failures so
     far; it is 0 when the provider has not answered yet. `since` is the time of the first failure.
     """
-
-    type: ClassVar[Literal["sandbox.stalled"]] = "sandbox.stalled"
-    version: ClassVar[Literal[1]] = 1
 
     reason: Literal[
         "slow",  # the provider, the restore or the sandbox has not answered yet
@@ -160,11 +139,8 @@ class SandboxStalled(_SandboxFact):
     since: AwareDatetime
 
 
-class PreviewOpened(_SandboxFact):
+class PreviewOpened(_SandboxFact, type="preview.opened"):
     """A server in the sandbox answers at `url`, from outside."""
-
-    type: ClassVar[Literal["preview.opened"]] = "preview.opened"
-    version: ClassVar[Literal[1]] = 1
 
     sandbox_id: SandboxId
     port: Annotated[int, Field(ge=1, le=65_535)]

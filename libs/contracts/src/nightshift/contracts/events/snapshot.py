@@ -38,14 +38,11 @@ class _SnapshotFact(Event):
     after_close: ClassVar[bool] = True
 
 
-class SnapshotSaved(_SnapshotFact):
+class SnapshotSaved(_SnapshotFact, type="snapshot.saved"):
     """The workspace as of stream version `at_version` is stored under `key`. Its manifest was written last.
 
     The snapshot does not hold the paths in `skipped`, nor what is below them. `skipped_count` counts all such paths.
     """
-
-    type: ClassVar[Literal["snapshot.saved"]] = "snapshot.saved"
-    version: ClassVar[Literal[1]] = 1
 
     reason: SnapshotReason
     at_version: Count
@@ -66,11 +63,8 @@ class SnapshotSaved(_SnapshotFact):
         )
 
 
-class SnapshotFailed(_SnapshotFact):
+class SnapshotFailed(_SnapshotFact, type="snapshot.failed"):
     """An attempt to save a snapshot failed. After a `final` one the snapshotter makes no further attempt."""
-
-    type: ClassVar[Literal["snapshot.failed"]] = "snapshot.failed"
-    version: ClassVar[Literal[1]] = 1
 
     reason: SnapshotReason
     at_version: Count

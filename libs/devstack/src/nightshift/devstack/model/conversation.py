@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 _MAX_BREAKPOINTS = 4
@@ -51,7 +52,7 @@ class Conversation:
     @cached_property
     def last_user(self) -> str:
         """The text of the last user message, including tool results."""
-        return "\n".join(_texts(blocks_of(self.messages[-1])))
+        return "\n".join(_texts(self._last_blocks))
 
     @cached_property
     def last_assistant(self) -> str:
@@ -64,7 +65,13 @@ class Conversation:
     @cached_property
     def last_results(self) -> Sequence[Mapping[str, Any]]:
         """The tool results of the last user message."""
-        return [block for block in blocks_of(self.messages[-1]) if block.get("type") == "tool_result"]
+        return [block for block in self._last_blocks if block.get("type") == "tool_result"]
+
+    @cached_property
+    def _last_blocks(self) -> Sequence[Mapping[str, Any]]:
+        """The blocks after the model's last message. The API joins neighbouring messages of one role."""
+        users = list(takewhile(lambda message: message["role"] != "assistant", reversed(self.messages)))
+        return [block for message in reversed(users) for block in blocks_of(message)]
 
     @cached_property
     def last_result(self) -> str:
@@ -96,10 +103,7 @@ def _texts(blocks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def validate(body: Any) -> Conversation:
-    """Check a request body by those rules of the API that an agent loop can break. Raises Invalid.
-
-    One rule is stricter: two neighbouring messages of one role are refused, which the real API joins.
-    """
+    """Check a request body by those rules of the API that an agent loop can break. Raises Invalid."""
     if not isinstance(body, dict):
         raise Invalid("the body must be a JSON object")
     if not isinstance(body.get("model"), str) or not body["model"]:
@@ -125,8 +129,8 @@ def _check_messages(messages: Any) -> None:
         role = message.get("role") if isinstance(message, dict) else None
         if role not in {"user", "assistant"}:
             raise Invalid(f"{place}.role: must be user or assistant")
-        if role != ("user", "assistant")[index % 2]:
-            raise Invalid(f"{place}: roles must alternate between user and assistant, beginning with user")
+        if index == 0 and role != "user":
+            raise Invalid(f"{place}: the first message must be from the user")
         _check_content(message.get("content"), place)
         blocks = blocks_of(message)
         if role == "user":

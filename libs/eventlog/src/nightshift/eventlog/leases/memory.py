@@ -21,7 +21,6 @@ class MemoryLeases:
         self._rows: dict[str, _Row] = {}
 
     async def acquire(self, name: str, owner: str, *, ttl: float) -> Lease | None:
-        """Implements the port."""
         row, now = self._rows.get(name), asyncio.get_running_loop().time()
         if row is not None and row.owner not in (None, owner) and row.expires_at > now:
             return None
@@ -30,7 +29,6 @@ class MemoryLeases:
         return Lease(name, owner, fence)
 
     async def renew(self, lease: Lease, *, ttl: float) -> bool:
-        """Implements the port."""
         now = asyncio.get_running_loop().time()
         if not self._has(lease) or self._rows[lease.name].expires_at <= now:
             return False
@@ -38,16 +36,13 @@ class MemoryLeases:
         return True
 
     async def renew_all(self, leases: Sequence[Lease], *, ttl: float) -> Sequence[bool]:
-        """Implements the port."""
         return [await self.renew(lease, ttl=ttl) for lease in leases]
 
     async def release(self, lease: Lease) -> None:
-        """Implements the port."""
         if self._has(lease):
             self._rows[lease.name] = _Row(None, lease.fence, 0.0)
 
     async def release_all(self, owner: str) -> int:
-        """Implements the port."""
         names = [name for name, row in self._rows.items() if row.owner == owner]
         self._rows |= {name: _Row(None, self._rows[name].fence, 0.0) for name in names}
         return len(names)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A lease of `owner` on `name`. Each acquisition of a name has a higher `fence` than all before."""
+    """A lease of `owner` on `name`. A later lease on the same name has a higher `fence`."""
 
     name: str
     owner: str
@@ -15,31 +15,22 @@ class Lease:
 
 
 class Leases(Protocol):
-    """Every call may raise `Unavailable`."""
+    """Leases by name. Every call may raise Unavailable."""
 
     async def acquire(self, name: str, owner: str, *, ttl: float) -> Lease | None:
         """Acquire a free or expired name for `ttl` seconds. Returns None while another owner has it.
 
-        An owner that has the name gets a new lease with a higher fence, which invalidates what it sent before a
-        restart.
+        An owner that has the name already gets a new lease with a higher fence.
         """
-        ...
 
     async def renew(self, lease: Lease, *, ttl: float) -> bool:
-        """Extend the lease to `ttl` seconds from now. Returns False when it expired or was released or taken over."""
-        ...
+        """Extend the lease to `ttl` seconds from now. Returns False when it expired, was released or was taken over."""
 
     async def renew_all(self, leases: Sequence[Lease], *, ttl: float) -> Sequence[bool]:
         """Extend many leases in one round trip. Returns the result for each."""
-        ...
 
     async def release(self, lease: Lease) -> None:
         """Release the lease. Does nothing when another owner has the name."""
-        ...
 
     async def release_all(self, owner: str) -> int:
-        """Release all leases of this owner and return their number.
-
-        A process calls it at its start to free the leases of the dead process that had its name.
-        """
-        ...
+        """Release all leases of this owner and return their number. A process frees those of its dead predecessor."""

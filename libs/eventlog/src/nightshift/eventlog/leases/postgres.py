@@ -24,7 +24,6 @@ class PostgresLeases:
         self._database = database
 
     async def acquire(self, name: str, owner: str, *, ttl: float) -> Lease | None:
-        """Implements the port."""
         rows = await self._database.fetch(
             "SELECT nightshift.acquire_lease($1, $2, $3)", name, owner, timedelta(seconds=ttl)
         )
@@ -32,18 +31,9 @@ class PostgresLeases:
         return None if fence is None else Lease(name, owner, fence)
 
     async def renew(self, lease: Lease, *, ttl: float) -> bool:
-        """Implements the port."""
-        rows = await self._database.fetch(
-            "SELECT nightshift.renew_lease($1, $2, $3, $4)",
-            lease.name,
-            lease.owner,
-            lease.fence,
-            timedelta(seconds=ttl),
-        )
-        return bool(rows[0][0])
+        return (await self.renew_all([lease], ttl=ttl))[0]
 
     async def renew_all(self, leases: Sequence[Lease], *, ttl: float) -> Sequence[bool]:
-        """Implements the port."""
         if not leases:
             return ()
         rows = await self._database.fetch(
@@ -56,12 +46,10 @@ class PostgresLeases:
         return [bool(row[0]) for row in rows]
 
     async def release(self, lease: Lease) -> None:
-        """Implements the port."""
         await self._database.fetch(
             "SELECT nightshift.release_lease($1, $2, $3)", lease.name, lease.owner, lease.fence
         )
 
     async def release_all(self, owner: str) -> int:
-        """Implements the port."""
         rows = await self._database.fetch("SELECT nightshift.release_leases($1)", owner)
         return int(rows[0][0])

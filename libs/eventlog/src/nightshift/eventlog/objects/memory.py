@@ -3,8 +3,7 @@
 from collections.abc import AsyncIterator
 
 from nightshift.eventlog.errors import NotFound
-from nightshift.eventlog.objects.keys import check_key
-from nightshift.eventlog.objects.port import ObjectInfo
+from nightshift.eventlog.objects.port import ObjectInfo, check_key
 from nightshift.eventlog.wire import Wire, called
 
 
@@ -16,12 +15,10 @@ class MemoryObjectStore:
         self._wire = wire
 
     async def put(self, key: str, body: bytes) -> None:
-        """Implements the port."""
         check_key(key)
         await called(self._wire, "objects.put", lambda: self.bodies.update({key: bytes(body)}))
 
     async def put_if_absent(self, key: str, body: bytes) -> bool:
-        """Implements the port."""
         check_key(key)
 
         def put() -> bool:
@@ -33,7 +30,6 @@ class MemoryObjectStore:
         return await called(self._wire, "objects.put_if_absent", put)
 
     async def get(self, key: str) -> bytes:
-        """Implements the port."""
         check_key(key)
         body = await called(self._wire, "objects.get", lambda: self.bodies.get(key))
         if body is None:
@@ -41,16 +37,13 @@ class MemoryObjectStore:
         return body
 
     async def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Implements the port."""
         return (await self.get(key))[start : start + length]
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """Implements the port."""
         for key in await called(self._wire, "objects.list", lambda: sorted(self.bodies)):
             if key.startswith(prefix) and key in self.bodies:
                 yield ObjectInfo(key, len(self.bodies[key]))
 
     async def delete(self, key: str) -> None:
-        """Implements the port."""
         check_key(key)
         await called(self._wire, "objects.delete", lambda: self.bodies.pop(key, None))

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from nightshift.eventlog.errors import Refused
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
@@ -14,13 +16,12 @@ class ObjectInfo:
 
 
 class ObjectStore(Protocol):
-    """Stores bytes under relative, `/`-separated keys. Calls retry and then raise Unavailable; reads raise NotFound."""
+    """Stores bytes under relative, `/`-separated keys. Calls retry, then raise Unavailable; reads raise NotFound."""
 
     async def put(self, key: str, body: bytes) -> None: ...
 
     async def put_if_absent(self, key: str, body: bytes) -> bool:
         """Write the object unless the key exists. Returns True when this call wrote it."""
-        ...
 
     async def get(self, key: str) -> bytes: ...
 
@@ -30,4 +31,10 @@ class ObjectStore(Protocol):
 
     async def delete(self, key: str) -> None:
         """Delete the object. Does nothing when it does not exist."""
-        ...
+
+
+def check_key(key: str) -> str:
+    """Return the key. Raises Refused for a key that is empty, absolute, too long or contains `..`."""
+    if not key or len(key) > 1024 or any(part in ("", ".", "..") for part in key.split("/")) or "\0" in key:
+        raise Refused(f"not an object key: {key[:128]!r}")
+    return key

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import boto3
@@ -13,8 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 from nightshift.eventlog.backoff import Backoff, RetryDelay
 from nightshift.eventlog.errors import ConfigurationError, Fault, NightshiftError, NotFound, Unavailable
-from nightshift.eventlog.objects.keys import check_key
-from nightshift.eventlog.objects.port import ObjectInfo
+from nightshift.eventlog.objects.port import ObjectInfo, check_key
 from nightshift.eventlog.settings import ObjectStoreSettings
 
 if TYPE_CHECKING:
@@ -22,11 +21,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Concurrent calls, and so threads and connections.
+#: The most calls at once: each has a thread and a connection.
 _THREADS = 16
-#: Attempts of one call. botocore retries 5xx answers and connections itself; these cover what it does not retry.
+#: Attempts of one call. botocore retries 5xx answers and lost connections; S3ObjectStore retries write conflicts.
 _ATTEMPTS = 5
-#: Between the attempts of a conditional write that met another writer of its key.
+#: The delays between attempts of a conditional write that conflicts with another write of its key.
 _BACKOFF = Backoff(first_s=0.05, cap_s=1.0)
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
@@ -43,11 +42,11 @@ _MISCONFIGURED = {
 
 
 class _Conflict(Exception):
-    """409: another writer of this key is in flight, and it is not decided yet who is first."""
+    """The server answered 409: another write of the same key is in flight, and its outcome is open."""
 
 
 class S3ObjectStore:
-    """Implements ObjectStore on one bucket. Use it with `async with`, or call `close`."""
+    """Implements ObjectStore on one bucket. Enter it with `async with`, or call `close` at the end."""
 
     def __init__(self, settings: ObjectStoreSettings) -> None:
         self._settings = settings
@@ -60,9 +59,7 @@ class S3ObjectStore:
         await self._ready()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -72,11 +69,9 @@ class S3ObjectStore:
             await asyncio.to_thread(self._client.close)
 
     async def put(self, key: str, body: bytes) -> None:
-        """Implements the port."""
         await self._call(lambda s3: s3.put_object(Bucket=self._bucket, Key=check_key(key), Body=body))
 
     async def put_if_absent(self, key: str, body: bytes) -> bool:
-        """Implements the port."""
         check_key(key)
 
         def write(s3: "S3Client") -> bool:
@@ -93,13 +88,12 @@ class S3ObjectStore:
         return await self._call(write)
 
     async def get(self, key: str) -> bytes:
-        """Implements the port."""
         return await self._call(
             lambda s3: s3.get_object(Bucket=self._bucket, Key=check_key(key))["Body"].read()
         )
 
     async def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Implements the port. Returns only the bytes that exist."""
+        """Return only the bytes that exist."""
         check_key(key)
         if length == 0:
             return b""
@@ -116,10 +110,11 @@ class S3ObjectStore:
         return await self._call(read)
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """Implements the port."""
         more: dict[str, Any] = {}
         while True:
-            page = await self._call(self._lister(prefix, more))
+            page = await self._call(
+                methodcaller("list_objects_v2", Bucket=self._bucket, Prefix=prefix, **more)
+            )
             for item in page.get("Contents", ()):
                 yield ObjectInfo(item["Key"], item["Size"])
             if not page.get("IsTruncated"):
@@ -127,11 +122,7 @@ class S3ObjectStore:
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
     async def delete(self, key: str) -> None:
-        """Implements the port."""
         await self._call(lambda s3: s3.delete_object(Bucket=self._bucket, Key=check_key(key)))
-
-    def _lister(self, prefix: str, more: dict[str, Any]) -> Callable[["S3Client"], Any]:
-        return lambda s3: s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **more)
 
     async def _ready(self) -> "S3Client":
         async with self._making:

@@ -193,14 +193,14 @@ class E2BDriver:
 
 
 class _Broken(SandboxUnavailable):
-    """The sandbox runs, but its agent neither answers nor can be installed anew."""
+    """The sandbox runs, but its agent does not answer, also after a new installation of its files."""
 
 
 def preview_behind(sandbox_url: str, route: str) -> str:
-    """The address of a preview behind a proxy of the installation's own. `route` is `<port>-<sandbox id>`.
+    """The address of a preview behind the installation's own proxy. `route` is `<port>-<sandbox id>`.
 
-    The route becomes the first part of the host name, as at E2B. For an IP address or localhost, which have no names
-    below them, it becomes the first part of the path.
+    The route becomes the first part of the host name, as at E2B. An IP address and localhost have no subdomains:
+    there it becomes the first part of the path.
     """
     parts = urlsplit(sandbox_url)
     host = parts.hostname or ""
@@ -314,7 +314,7 @@ class _ChunkReader:
 
 @contextmanager
 def _errors(*, gone_is_fine: bool = False) -> Any:
-    """Translates the SDK's errors. A sandbox that does not run counts as gone, because connect resumes a paused one."""
+    """Translates the SDK's errors. A sandbox that does not run is gone: connecting would have resumed a paused one."""
     try:
         yield
     except (SandboxNotFoundException, SandboxNotRunningException) as error:

@@ -44,17 +44,22 @@ class Calls:
                 return {"state": "running"}
             if self._journal.find(call_id, "began") is not None:
                 return self._ended(call_id)
-            self._journal.add(call_id, "began", {"at": time.time()})
-            command_supervisor.spawn(self._output_dir(call_id), spec, lock)
+            command_supervisor.spawn(
+                self._output_dir(call_id),
+                spec,
+                lock,
+                lambda pid: self._journal.add(call_id, "began", {"pid": pid}),
+            )
         return {"state": "running"}
 
     def wait(self, call_id: str, wait_s: float) -> dict[str, Any]:
         """Wait until the call has ended, for at most `wait_s` seconds. Returns its state."""
         if not self._journal.wait_unlocked(_checked(call_id), wait_s):
             return {"state": "running"}
-        if self._journal.find(call_id, "began") is None:
+        ended = self._ended(call_id)
+        if ended["state"] == "died" and self._journal.find(call_id, "began") is None:
             return {"state": "unknown"}
-        return self._ended(call_id)
+        return ended
 
     def stop(self, call_id: str) -> dict[str, Any]:
         """Make the supervisor end everything that the call started. Returns the state after at most 10 seconds."""
@@ -63,11 +68,11 @@ class Calls:
             status = self.wait(call_id, 0.05)
             if status["state"] != "running" or time.monotonic() > give_up:
                 return status
-            pid = self._journal.find(call_id, "supervisor")
-            if pid is not None:
+            began = self._journal.find(call_id, "began")
+            if began is not None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)  # the lock is held, so this pid is still the supervisor's
-                    os.kill(pid, signal.SIGCONT)  # a command may have stopped it
+                    os.kill(began["pid"], signal.SIGTERM)  # the lock is held, so this is the supervisor's pid
+                    os.kill(began["pid"], signal.SIGCONT)  # a command may have stopped it
 
     def note(self, call_id: str, text: str | None) -> dict[str, Any]:
         """Note `text` for the call unless something was noted before. Returns the first note, or None."""
@@ -77,7 +82,7 @@ class Calls:
 
     @contextlib.contextmanager
     def once(self, call_id: str | None) -> Iterator[bool]:
-        """Yields whether the caller must act: False when the block ended without an error for this call before."""
+        """Yields False when a block of this call has ended without an error before, else True."""
         if call_id is None:
             yield True
             return
@@ -88,7 +93,7 @@ class Calls:
                 self._journal.add(call_id, "done", True)
 
     def output(self, call_id: str, stream: str, offset: int, limit: int) -> Iterator[bytes]:
-        """Yields the kept output from `offset`, at most `limit` bytes. Yields nothing when a command removed it."""
+        """Yields at most `limit` bytes of the kept output from `offset`; nothing when a command removed the output."""
         if stream not in ("out", "err"):
             raise Refusal("bad_request", "no such stream")
         path = os.path.join(self._output_dir(call_id), stream)

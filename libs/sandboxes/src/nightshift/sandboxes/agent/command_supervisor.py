@@ -1,4 +1,6 @@
-"""The parent process of one command. It starts the command, keeps a bounded part of its output, and ends it on time."""
+"""The parent process of one command. It starts the command, keeps a bounded part of its output, and ends it at its
+timeout.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import os
 import selectors
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 from .journal import Journal
@@ -19,24 +22,37 @@ _READ = 65536
 _KILL_GRACE_S = 2.0
 
 
-def spawn(outputs: str, spec: dict[str, Any], lock: int) -> None:
-    """Start the supervisor in a session of its own. Returns at once.
+def spawn(outputs: str, spec: dict[str, Any], lock: int, record_start: Callable[[int], None]) -> None:
+    """Start the supervisor in a session of its own. Returns at once. Raises OSError when no process can be started.
 
+    Calls `record_start` with the supervisor's pid. The supervisor starts the command after `record_start` has returned.
     `outputs` is the directory for the command's output. `lock` is an open descriptor of the journal that holds the
     call's lock; the supervisor keeps it open until the end is recorded. The caller must be a process that ends with its
     request: process 1 then adopts the supervisor.
     """
-    if os.fork() == 0:
-        try:
-            os.setsid()
-            _detach(lock)
-            CommandSupervisor(outputs, spec, lock).run()
-        finally:
-            os._exit(0)
+    recorded, record = os.pipe()
+    # The supervisor inherits this: a stop has no effect until the supervisor handles the signal.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.close(record)
+                if os.read(recorded, 1):  # nothing when the caller ended before it recorded the start
+                    os.setsid()
+                    _detach(lock)
+                    CommandSupervisor(outputs, spec, lock).run()
+            finally:
+                os._exit(0)
+        record_start(pid)
+        os.write(record, b"1")
+    finally:
+        os.close(recorded)
+        os.close(record)
 
 
 def _detach(lock: int) -> None:
-    """Close every inherited descriptor but the lock: another process may wait for the end of a stream."""
+    """Close every inherited descriptor but the lock, ignore hang-ups, and adopt orphaned descendants."""
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
@@ -57,7 +73,7 @@ def close_others(keep: int) -> None:
 
 
 class _Kept:
-    """One output stream. Its first `limit` bytes go to the file; of the rest only the end is kept."""
+    """One output stream. Writes its first `limit` bytes to a file, and keeps only the end of the rest."""
 
     def __init__(self, folder: str, name: str, limit: int) -> None:
         self._file = _new_file(folder, name)
@@ -80,15 +96,16 @@ class _Kept:
                 self.kept += os.write(self._file, data)
 
     def finish(self) -> None:
+        """Write the end of a stream that was longer than the limit, after a note about the bytes between."""
         if self._tail:
             dropped = self.total - self.kept - len(self._tail)
             note = f"\n[... {dropped} bytes were not kept ...]\n" if dropped > 0 else ""
             self._write(note.encode() + self._tail)
-        self._tail, self._room = b"", 0
+        self._tail, self._room = b"", 0  # what processes in the background write from now on is not kept
 
 
 def _new_file(folder: str, name: str) -> int | None:
-    """Create the file. Returns None when commands or a full disk prevent it; the output is then not kept."""
+    """Create the output file. Returns None when a command or a full disk prevents that; the output is then lost."""
     path = os.path.join(folder, name)
     try:
         os.makedirs(folder, exist_ok=True)
@@ -113,7 +130,6 @@ class CommandSupervisor:
         signal.set_wakeup_fd(wakeup_w, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._on_stop)
-        self._record("supervisor", os.getpid())
         selector = selectors.DefaultSelector()
         streams, pipes = [], []
         for name in ("out", "err"):
@@ -134,7 +150,8 @@ class CommandSupervisor:
             self._kill_all()
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
         end = {"exit_code": code, "timed_out": self._timed_out, "stopped": self._stopped}
-        self._record("exit", end)
+        with contextlib.suppress(OSError):  # a full disk: without the end on record the call counts as died
+            Journal(f"/proc/self/fd/{self._lock}").add(self._spec["call_id"], "exit", end)
         os.close(self._lock)
         self._outlive(selector)
 
@@ -197,7 +214,7 @@ class CommandSupervisor:
         return found
 
     def _drain(self, selector: selectors.BaseSelector) -> None:
-        """Read for at most one second what the command wrote before it ended."""
+        """Read the output that the command wrote before it ended, for at most one second."""
         until = time.monotonic() + 1.0
         while time.monotonic() < until and self._pump(selector, 0):
             pass
@@ -247,10 +264,6 @@ class CommandSupervisor:
         while len(selector.get_map()) > 1:
             self._reap()
             self._pump(selector, None)
-
-    def _record(self, kind: str, value: Any) -> None:
-        with contextlib.suppress(OSError):  # a full disk: without the end on record the call counts as died
-            Journal(f"/proc/self/fd/{self._lock}").add(self._spec["call_id"], kind, value)
 
 
 def descendants(ancestor: int) -> list[int]:

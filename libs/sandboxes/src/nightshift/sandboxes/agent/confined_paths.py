@@ -1,7 +1,7 @@
 """Opens paths so that they cannot lead out of the workspace.
 
 Each part of a path is opened relative to a directory handle and without following a symlink; a symlink is read, and its
-target is walked by the same rules. So swapping directories and symlinks meanwhile gains nothing.
+target is walked by the same rules. So a command that swaps directories and symlinks meanwhile reaches nothing outside.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Root:
             walk.close()
 
     def open(self, path: str, flags: int) -> int:
-        """Open a file below the root. Raises Refusal."""
+        """Open a file below the root and return its descriptor. Raises Refusal."""
         with self.parent(path) as (parent, name):
             return os.open(name, flags | READ, dir_fd=parent)
 
@@ -141,7 +141,7 @@ def problem(error: OSError, path: str) -> Refusal:
 
 
 def require_regular(handle: int, path: str) -> os.stat_result:
-    """The stat of an open file. Raises Refusal unless it is a regular file."""
+    """Return the stat of an open file. Raises Refusal unless it is a regular file."""
     found = os.fstat(handle)
     if stat.S_ISDIR(found.st_mode):
         raise Refusal("is_directory", f"{path}: is a directory")

@@ -2,8 +2,8 @@
 
 A call that has a record is never run again. So commands must not reach the journal, or its loss must be detected. In a
 local sandbox it is a file without a name, in the memory of process 1. At E2B it is a file in the home. Its first line
-names the sandbox's generation and the file's inode, so a journal that was removed, emptied or put back from a copy is
-recognised, and the sandbox counts as lost.
+names the sandbox's generation and the file's inode. So the agent detects a journal that a command removed, emptied or
+replaced by a copy, and the sandbox counts as lost.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import signal
@@ -23,6 +24,8 @@ from .wire import Refusal
 
 #: Bytes that a journal on a disk reserves, so that a full disk does not keep a call from being recorded.
 _ROOM = 128 * 1024
+#: Bytes read at once.
+_CHUNK = 16 * 1024
 #: The byte that is locked while a record is added. Each call has a byte of its own, far beyond it.
 _APPEND_LOCK = 0
 # Locks of open file descriptions (Linux 3.15): a forked child shares its parent's, another open does not.
@@ -41,7 +44,9 @@ class Journal:
 
     def create(self, generation: str) -> None:
         """Write the first line unless there is one."""
-        with self._appending(make=True) as handle:
+        with self._open(make=True) as file:
+            handle = file.fileno()
+            _lock(handle, fcntl.F_WRLCK, _APPEND_LOCK)
             if _generation(handle) is None:
                 head = {"generation": generation, "inode": os.fstat(handle).st_ino}
                 os.ftruncate(handle, 0)
@@ -50,8 +55,8 @@ class Journal:
     def generation(self) -> str | None:
         """The generation in the first line. Returns None when the journal is missing, cut, or a copy."""
         try:
-            with self._open() as handle:
-                return _generation(handle)
+            with self._open() as file:
+                return _generation(file.fileno())
         except OSError:
             return None
 
@@ -63,22 +68,20 @@ class Journal:
     def add(self, call_id: str, kind: str, value: Any) -> None:
         """Add a record. Raises OSError when the disk is full."""
         line = f"\n{call_id} {kind} {json.dumps(value)}\n".encode("ascii")
-        with self._appending() as handle:
-            end = len(_content(handle))
-            if os.pwrite(handle, line, end) != len(line):
+        with self._open() as file:
+            _lock(file.fileno(), fcntl.F_WRLCK, _APPEND_LOCK)
+            if os.pwrite(file.fileno(), line, _end(file.fileno())) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def find(self, call_id: str, kind: str) -> Any:
         """The value of the call's first whole record of this kind. Returns None when there is none."""
         prefix = f"\n{call_id} {kind} ".encode("ascii")
-        with self._open() as handle:
-            content = _content(handle)
-        start = content.find(prefix)
-        while start >= 0:
-            end = content.find(b"\n", start + 1)
-            with contextlib.suppress(ValueError):  # its writer was killed half-way
-                return json.loads(content[start + len(prefix) : end if end >= 0 else None])
-            start = content.find(prefix, start + 1)
+        with self._open() as file:
+            at = _search(file.fileno(), prefix, 0)
+            while at >= 0:
+                with contextlib.suppress(ValueError):  # its writer was killed half-way
+                    return json.loads(_line(file.fileno(), at + len(prefix)))
+                at = _search(file.fileno(), prefix, at + 1)
         return None
 
     @contextlib.contextmanager
@@ -88,36 +91,26 @@ class Journal:
         The kernel frees the lock when the last process that holds the descriptor closes it or dies. Yields None when
         another process holds the lock and `wait` is false.
         """
-        with self._open() as handle:
-            held: int | None = handle
+        with self._open() as file:
+            held: int | None = file.fileno()
             try:
-                _lock(handle, fcntl.F_WRLCK, _byte(call_id), None if wait else 0)
+                _lock(file.fileno(), fcntl.F_WRLCK, _byte(call_id), None if wait else 0)
             except BlockingIOError:
                 held = None
             yield held
 
     def wait_unlocked(self, call_id: str, wait_s: float) -> bool:
         """Wait until nobody holds the call's lock. Returns False when somebody still does after `wait_s` seconds."""
-        with self._open() as handle:
+        with self._open() as file:
             try:
-                _lock(handle, fcntl.F_RDLCK, _byte(call_id), wait_s)
+                _lock(file.fileno(), fcntl.F_RDLCK, _byte(call_id), wait_s)
             except (BlockingIOError, TimeoutError):
                 return False
         return True
 
-    @contextlib.contextmanager
-    def _open(self, make: bool = False) -> Iterator[int]:
+    def _open(self, make: bool = False) -> io.FileIO:
         handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o600)
-        try:
-            yield handle
-        finally:
-            os.close(handle)
-
-    @contextlib.contextmanager
-    def _appending(self, make: bool = False) -> Iterator[int]:
-        with self._open(make) as handle:
-            _lock(handle, fcntl.F_WRLCK, _APPEND_LOCK)
-            yield handle
+        return io.FileIO(handle, "r+")
 
 
 def _generation(handle: int) -> str | None:
@@ -128,14 +121,40 @@ def _generation(handle: int) -> str | None:
         return None
 
 
-def _content(handle: int) -> bytes:
-    """All records of the file, without the zero bytes that reserve room behind them."""
-    size = os.fstat(handle).st_size
-    return os.pread(handle, size, 0).rstrip(b"\0")
+def _end(handle: int) -> int:
+    """The offset behind the last record: zero bytes that `create` reserved may follow it."""
+    end = os.fstat(handle).st_size
+    while end > 0:
+        start = max(0, end - _CHUNK)
+        used = os.pread(handle, end - start, start).rstrip(b"\0")
+        if used:
+            return start + len(used)
+        end = start
+    return 0
+
+
+def _search(handle: int, wanted: bytes, start: int) -> int:
+    """The offset of these bytes at or behind `start`, or -1. Keeps one chunk in memory, however long the file is."""
+    while True:
+        chunk = os.pread(handle, _CHUNK, start)
+        at = chunk.find(wanted)
+        if at >= 0:
+            return start + at
+        if len(chunk) < _CHUNK:
+            return -1
+        start += _CHUNK - len(wanted)
+
+
+def _line(handle: int, start: int) -> bytes:
+    line, chunk = b"", b"-"
+    while chunk and b"\n" not in line:
+        chunk = os.pread(handle, _CHUNK, start + len(line))
+        line += chunk
+    return line.split(b"\n")[0].rstrip(b"\0")
 
 
 def _byte(call_id: str) -> int:
-    return 1 + int.from_bytes(hashlib.sha256(call_id.encode("ascii")).digest()[:7], "big")
+    return 1 + int.from_bytes(hashlib.blake2b(call_id.encode("ascii"), digest_size=7).digest(), "big")
 
 
 def _lock(handle: int, kind: int, byte: int, wait_s: float | None = None) -> None:

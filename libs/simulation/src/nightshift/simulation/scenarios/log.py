@@ -14,8 +14,7 @@ from nightshift.contracts.events.build import AgentSteered
 from nightshift.contracts.ids import NAMESPACE
 from nightshift.eventlog.errors import EventIdReused, Unavailable, VersionConflict
 from nightshift.eventlog.memory import MemoryEventLog, MemoryTables
-from nightshift.eventlog.port import Append, NewEvent, RecordedEvent, Row, build_stream
-from nightshift.eventlog.shards import shard_of
+from nightshift.eventlog.port import Append, NewEvent, RecordedEvent, Row, build_stream, shard_of
 from nightshift.simulation.world import Violation, World
 
 STREAMS = tuple(build_stream(f"b{number}") for number in range(2))

@@ -17,8 +17,7 @@ __all__ = ["AccountStatement", "check_time_zone", "statement", "statements"]
 class AccountStatement:
     """An account today. Money in microdollars.
 
-    `estimated_microusd` is the part of `spent_in_period_microusd` that is a worst case: those calls were never billed
-    to us, because nobody saw their answers.
+    `estimated_microusd` is the part of `spent_in_period_microusd` that is a worst case, because nobody saw the answers.
     """
 
     account_id: str
@@ -42,13 +41,13 @@ async def statement(database: Database, account_id: str) -> AccountStatement | N
 
 
 async def statements(database: Database, limit: int, *, after: str = "") -> Sequence[AccountStatement]:
-    """Return up to `limit` statements in the order of the account ids, those whose id comes after `after`."""
+    """Return the statements of up to `limit` accounts whose id comes after `after`, sorted by id."""
     now = await _now(database)
     return [statement_of(one, now) for one in await _ledger(database).accounts(limit, after=after)]
 
 
 def statement_of(account: Account, now: datetime) -> AccountStatement:
-    """Return the statement at `now` (aware). The stored account is of the day on which its money last moved."""
+    """Return the account's statement at `now` (aware). The stored account may be of an earlier day."""
     day = day_at(account.period, now)
     account = refresh(account, day)
     return AccountStatement(

@@ -1,6 +1,4 @@
-"""When an account's day begins and ends: from midnight to midnight in its time zone.
-
-A setting makes a day a number of seconds instead, for demos and tests."""
+"""Computes when an account's day begins and ends: at midnight in its time zone, or after a number of seconds."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -12,12 +10,12 @@ from nightshift.eventlog.errors import BadMessage
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """Money for `days` days. The first of them begins at the instant `start`."""
+    """A period of `days` days that share one budget. The first day begins at the instant `start`."""
 
     time_zone: str
     start: datetime
     days: int
-    day_seconds: float | None = None  # none: real days
+    day_seconds: float | None = None  # None: real days
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +29,10 @@ class Day:
 
 
 def check_time_zone(name: str) -> None:
-    """Raise BadMessage when the name is not an IANA time zone: an account with it would have no days."""
+    """Raise BadMessage when the name is not an IANA time zone."""
     try:
         ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # unknown, no name at all, a folder of zones
+    except (KeyError, ValueError, OSError):  # an unknown name, not a name, a folder of zones
         raise BadMessage(
             f"`time_zone` {name!r} is no IANA time zone",
             field="time_zone",
@@ -43,42 +41,28 @@ def check_time_zone(name: str) -> None:
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
-    """Return the first instant of a local date. When a clock change skips midnight, that is the end of the gap."""
+    """Return the first instant of a local date. Returns the end of the gap when a clock change skips midnight."""
     # fold=0 picks the earlier of two midnights; a round trip through UTC moves a skipped one forward.
     local = datetime.combine(day, clock_time.min, tzinfo=zone)
     return local.astimezone(UTC)
 
 
-def _real_day(period: Period, now: datetime) -> Day:
-    zone = ZoneInfo(period.time_zone)
-    today = now.astimezone(zone).date()
-    first = period.start.astimezone(zone).date()
-    elapsed = max((today - first).days, 0)
-    return Day(
-        label=today.isoformat(),
-        refresh_at=_midnight(today + timedelta(days=1), zone),
-        days_left=period.days - elapsed % period.days,
-        period_number=elapsed // period.days,
-    )
-
-
 def day_at(period: Period, now: datetime) -> Day:
     """Return the day of the account that contains `now` (aware)."""
     if period.day_seconds is None:
-        return _real_day(period, now)
-    elapsed = max(int((now - period.start).total_seconds() // period.day_seconds), 0)
-    # Instants are kept to the microsecond; labels carry the start so that two accounts' logs read alike.
-    refresh_at = period.start + timedelta(seconds=(elapsed + 1) * period.day_seconds)
-    return Day(
-        label=f"day-{elapsed + 1}",
-        refresh_at=refresh_at,
-        days_left=period.days - elapsed % period.days,
-        period_number=elapsed // period.days,
-    )
+        zone = ZoneInfo(period.time_zone)
+        today = now.astimezone(zone).date()
+        elapsed = max((today - period.start.astimezone(zone).date()).days, 0)
+        label, refresh_at = today.isoformat(), _midnight(today + timedelta(days=1), zone)
+    else:
+        elapsed = max(int((now - period.start).total_seconds() // period.day_seconds), 0)
+        label = f"day-{elapsed + 1}"
+        refresh_at = period.start + timedelta(seconds=(elapsed + 1) * period.day_seconds)
+    return Day(label, refresh_at, period.days - elapsed % period.days, elapsed // period.days)
 
 
 def period_start(time_zone: str, now: datetime, day_seconds: float | None) -> datetime:
-    """Return where a period that opens now begins: at today's midnight, or at `now` for days of seconds."""
+    """Return the start of a period that opens now: today's midnight, or `now` when days are counted in seconds."""
     if day_seconds is not None:
         return now
     zone = ZoneInfo(time_zone)

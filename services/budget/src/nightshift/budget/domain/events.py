@@ -1,6 +1,6 @@
-"""The events that a ledger change leads to. Pure: the same change gives the same events each time."""
+"""Builds the events that a ledger change leads to. Pure: the same change gives the same events each time."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from nightshift.budget.domain.calendar import Day
@@ -30,9 +30,7 @@ def period_set(account: Account) -> BudgetPeriodSet:
     )
 
 
-def granted(
-    account: Account, *, lease_id: UUID, amount: int, now: datetime, lasts: timedelta
-) -> BudgetGranted:
+def granted(account: Account, *, lease_id: UUID, amount: int, expires_at: datetime) -> BudgetGranted:
     return BudgetGranted(
         lease_id=lease_id,
         account_id=account.account_id,
@@ -40,7 +38,7 @@ def granted(
         amount_microusd=amount,
         left_today_microusd=account.left_today,
         day_limit_microusd=account.limit,
-        expires_at=now + lasts,
+        expires_at=expires_at,
     )
 
 

@@ -1,9 +1,11 @@
 """The arithmetic of an account: reserve first, spend later. Each function takes an account and returns the changed one.
 
-`limit >= posted + pending` holds at every grant. When a provider bills more than was reserved, the whole bill is posted
-(`overrun`): the rest of the day pays for it, and the days after it, because the period has spent more."""
+`limit >= posted + pending` holds at every grant. A bill above its reservation is posted whole, as an `overrun`: the
+rest of the period pays for it.
+"""
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
@@ -15,7 +17,7 @@ Outcome = Literal["posted", "voided", "expired", "overrun"]
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account on one day. Money in microdollars. `pending` is reserved of this day and not settled yet."""
+    """An account on one day. Money in microdollars. `pending` is reserved on this day and not yet settled."""
 
     account_id: str
     period: Period
@@ -23,12 +25,12 @@ class Account:
     period_number: int
     day: str
     limit: int
-    posted: int
-    pending: int
-    spent_in_period: int  # posted in this period, today included
-    credited: int  # topped up and not yet used up by an earlier period
-    reserved_before: int  # reservations of earlier days that are not settled yet
-    estimated: int = 0  # the part of spent_in_period that is a worst case and no bill
+    posted: int = 0
+    pending: int = 0
+    spent_in_period: int = 0  # posted in this period, today included
+    credited: int = 0  # topped up and not yet used up by an earlier period
+    reserved_before: int = 0  # reservations of earlier days that are not settled yet
+    estimated: int = 0  # the part of spent_in_period that was not billed but counted at its worst case
 
     @property
     def left_today(self) -> int:
@@ -37,18 +39,23 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Money set aside for one build under `lease_id`. It is settled once."""
+    """Money set aside for one build under `lease_id` until it is settled, or expires at `expires_at`.
+
+    `granted_event` is the id of its `budget.granted` event.
+    """
 
     lease_id: UUID
     account_id: str
     build_id: str
     day: str
     amount: int
+    granted_event: UUID
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How a reservation ended. `posted_amount` was spent, `estimated` of it without a bill; `released` is free."""
+    """How a reservation ended: `posted_amount` was spent (`estimated` of it unbilled), and `released` is free again."""
 
     outcome: Outcome
     posted_amount: int
@@ -63,19 +70,8 @@ def daily_limit(period_budget: int, spent: int, reserved: int, days_left: int) -
 
 def open_account(account_id: str, period: Period, period_budget: int, day: Day) -> Account:
     """Return a new account on its first day."""
-    return Account(
-        account_id=account_id,
-        period=period,
-        period_budget=period_budget,
-        period_number=day.period_number,
-        day=day.label,
-        limit=daily_limit(period_budget, 0, 0, day.days_left),
-        posted=0,
-        pending=0,
-        spent_in_period=0,
-        credited=0,
-        reserved_before=0,
-    )
+    limit = daily_limit(period_budget, 0, 0, day.days_left)
+    return Account(account_id, period, period_budget, day.period_number, day.label, limit)
 
 
 def refresh(account: Account, day: Day) -> Account:
@@ -84,7 +80,7 @@ def refresh(account: Account, day: Day) -> Account:
         return account
     spent, credited, estimated = account.spent_in_period, account.credited, account.estimated
     if day.period_number != account.period_number:
-        # A new period owes what the old one spent over its whole budget, and keeps what was paid and not used.
+        # A new period starts with the overspending of the old one, and with the credit that the old one did not use.
         over = account.spent_in_period - account.period_budget
         estimated = 0
         spent, credited = max(over - credited, 0), min(credited, max(credited - over, 0))

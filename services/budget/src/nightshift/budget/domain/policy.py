@@ -1,4 +1,4 @@
-"""What the settings decide about money."""
+"""The settings that decide about money."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -6,10 +6,7 @@ from datetime import timedelta
 
 @dataclass(frozen=True, slots=True)
 class BudgetPolicy:
-    """The defaults of an account that nobody opened, how long a grant lasts, and how long a day is.
-
-    Money in microdollars. `day_seconds` none: real days.
-    """
+    """The defaults of new accounts, in microdollars, and how long a grant and a day last (None: real days)."""
 
     default_period_budget: int
     default_period_days: int

@@ -6,17 +6,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Microdollars: the next call costs at most `minimum`; the build asks for `amount` (not less) at a time."""
+    """Money in microdollars. The next call costs at most `minimum`; the build asks for `amount`, at least that much."""
 
     amount: int
     minimum: int
 
 
 def share(left: int, need: Need, later: Sequence[Need]) -> Need | None:
-    """Decide what to reserve for a sleeper. Returns None when `left` is not enough for its next call.
+    """Return what to reserve for a sleeper, or None when `left` is not enough for its next call.
 
-    The sleepers in `later` fell asleep after it. Each whose minimum still fits keeps its minimum; this one gets the
-    rest, up to its amount.
+    Each of the `later` sleepers whose minimum still fits keeps its minimum. This one gets the rest, up to its amount.
     """
     if need.minimum > left:
         return None

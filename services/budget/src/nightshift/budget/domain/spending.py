@@ -1,4 +1,4 @@
-"""What a build spent under one reservation. The build's own events are the bill."""
+"""Computes what a build spent under one reservation, from the build's own events."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from nightshift.contracts.model import Event
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Microdollars. `estimated` is the part of `total` for which the provider gave no final usage.
+    """Money in microdollars. `estimated` is the part of `total` for which the provider gave no final usage.
 
-    `in_flight` is true while a call has no answer yet: its cost will be known later.
+    `in_flight` is True while a call has no answer.
     """
 
     total: int
@@ -23,8 +23,8 @@ class Spent:
 def spent_under(lease_id: UUID, events: Iterable[Event]) -> Spent:
     """Add up the calls that were started under the lease. `events` are in version order.
 
-    A call without an answer counts at its worst case, because the provider may bill it. That part is estimated, and so
-    is the cost of a failed call: only an answer, or a malformed one, carries the provider's final usage.
+    A call without an answer counts at its worst case. Only an answer, or a malformed one, carries the final usage; the
+    rest is estimated.
     """
     costs: dict[tuple[int, int], Spent] = {}
     in_flight: set[tuple[int, int]] = set()

@@ -1,15 +1,17 @@
 """Opens accounts, changes their budgets, and adds money to their day."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import structlog
 
 from nightshift.budget.domain import events
-from nightshift.budget.domain.calendar import Period, check_time_zone, day_at, period_start
-from nightshift.budget.domain.ledger import credit, open_account, set_period_budget
+from nightshift.budget.domain.calendar import check_time_zone, day_at
+from nightshift.budget.domain.ledger import credit, set_period_budget
 from nightshift.budget.ports import Decide, Ledger, LedgerChange, LedgerSnapshot
 from nightshift.budget.usecases.account_days import AccountDays, joined, on_account
-from nightshift.budget.usecases.bills import newest_first
+from nightshift.budget.usecases.bills import find_event
 from nightshift.budget.usecases.wakes import Wakes
 from nightshift.contracts.events.account import (
     AccountBudgetSet,
@@ -22,6 +24,8 @@ from nightshift.contracts.ids import event_id
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import EventIdReused
 from nightshift.eventlog.port import EventLog, RecordedEvent, account_stream
+
+F = TypeVar("F", bound=Event)
 
 _log = structlog.get_logger(__name__)
 
@@ -47,7 +51,7 @@ class Accounts:
         await self._set_period(event, asked.account_id, asked.period_budget_microusd, asked.period_days, None)
 
     async def top_up(self, event: RecordedEvent, asked: AccountToppedUp) -> None:
-        """Add money to the account's day and wake the builds that sleep for want of it."""
+        """Add money to the account's day, and wake its builds that sleep for money."""
         account_id = asked.account_id
 
         def decide(snapshot: LedgerSnapshot) -> LedgerChange:
@@ -56,14 +60,12 @@ class Accounts:
             fact = BudgetCredited(
                 account_id=account_id, amount_microusd=asked.amount_microusd, day=account.day
             )
-            return LedgerChange(account, joined([*appends, on_account(account_id, fact, event.event_id)]))
+            return LedgerChange(account, joined([*appends, on_account(account_id, event.event_id, fact)]))
 
-        def repeats(fact: Event) -> bool:
-            return isinstance(fact, BudgetCredited) and fact.amount_microusd == asked.amount_microusd
+        def repeats(fact: BudgetCredited) -> bool:
+            return fact.amount_microusd == asked.amount_microusd
 
-        noted = await self._once(event, account_id, decide, BudgetCredited)
-        if noted is not None and not repeats(noted):
-            raise _reused(event)
+        await self._once(event, account_id, decide, BudgetCredited, repeats)
         await self._wakes.wake_account(account_id)
 
     async def _set_period(
@@ -73,46 +75,43 @@ class Accounts:
             known = snapshot.account
             zone = time_zone or (known.period.time_zone if known else self._days.policy.default_time_zone)
             if known is None:
-                day_seconds = self._days.policy.day_seconds
-                period = Period(zone, period_start(zone, snapshot.now, day_seconds), days, day_seconds)
-                day = day_at(period, snapshot.now)
-                account = open_account(account_id, period, budget, day)
-                facts: tuple[Event, ...] = (events.period_set(account), events.refreshed(account, day))
-                return LedgerChange(
-                    account, joined([on_account(account_id, fact, event.event_id) for fact in facts])
-                )
+                account = self._days.open(account_id, snapshot.now, budget=budget, days=days, time_zone=zone)
+                day = day_at(account.period, snapshot.now)
+                opened = events.period_set(account), events.refreshed(account, day)
+                return LedgerChange(account, [on_account(account_id, event.event_id, *opened)])
             account, _, appends = self._days.today(account_id, snapshot)
             period = replace(account.period, time_zone=zone, days=days)
             account = set_period_budget(account, budget, period, day_at(period, snapshot.now))
-            noted = on_account(account_id, events.period_set(account), event.event_id)
+            noted = on_account(account_id, event.event_id, events.period_set(account))
             return LedgerChange(account, joined([*appends, noted]))
 
-        noted = await self._once(event, account_id, decide, BudgetPeriodSet)
-        if isinstance(noted, BudgetPeriodSet) and (
-            (noted.period_budget_microusd, noted.period_days) != (budget, days)
-            or (time_zone is not None and noted.time_zone != time_zone)
-        ):
-            raise _reused(event)
-        self._wakes.note_money(account_id)  # the day may have more than before
+        def repeats(fact: BudgetPeriodSet) -> bool:
+            zone_repeats = time_zone in (None, fact.time_zone)
+            return zone_repeats and (fact.period_budget_microusd, fact.period_days) == (budget, days)
+
+        await self._once(event, account_id, decide, BudgetPeriodSet, repeats)
+        self._wakes.note_money(account_id)  # today's limit may be higher than before
 
     async def _once(
-        self, event: RecordedEvent, account_id: str, decide: Decide, kind: type[Event]
-    ) -> Event | None:
-        """Make the change. Returns None, or the recorded fact when this request was applied before."""
+        self,
+        event: RecordedEvent,
+        account_id: str,
+        decide: Decide,
+        kind: type[F],
+        repeats: Callable[[F], bool],
+    ) -> None:
+        """Make the change, unless this request was applied before. Raises EventIdReused when it had other content."""
         try:
             await self._ledger.transact(account_id, decide)
         except EventIdReused:
-            # The fact of a repeat differs when a day has passed since, so the log calls its id reused.
+            # A repeat on a later day leads to a different fact under the same id, so the log refuses it.
             noted_id = event_id(event.event_id, kind.type)
-            async for recorded in newest_first(self._event_log, account_stream(account_id)):
-                if recorded.event_id == noted_id:
-                    _log.info("account.request_repeated", account_id=account_id, type=event.data.type)
-                    return recorded.data
-            raise
-        return None
-
-
-def _reused(event: RecordedEvent) -> EventIdReused:
-    return EventIdReused(
-        f"request {event.event_id} was noted before with other content", hint="give every request its own id"
-    )
+            recorded = await find_event(self._event_log, account_stream(account_id), noted_id)
+            if recorded is None or not isinstance(recorded.data, kind):
+                raise
+            if not repeats(recorded.data):
+                raise EventIdReused(
+                    f"request {event.event_id} was noted before with other content",
+                    hint="give every request its own id",
+                ) from None
+            _log.info("account.request_repeated", account_id=account_id, type=event.data.type)

@@ -5,14 +5,13 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from nightshift.budget.domain import events
-from nightshift.budget.domain.ledger import Account, Settlement, settle
+from nightshift.budget.domain.ledger import Account, Reservation, Settlement, settle
 from nightshift.budget.domain.spending import Spent, spent_under
-from nightshift.budget.ports import HeldReservation
 from nightshift.contracts.events.budget import BudgetSettled
 from nightshift.contracts.model import Event
 from nightshift.eventlog.port import EventLog, NewEvent, RecordedEvent
 
-#: Events per read. What is looked for is nearly always among a stream's last few.
+#: Events per read. The wanted event is nearly always among the stream's last few.
 _PAGE = 50
 
 
@@ -20,23 +19,22 @@ _PAGE = 50
 class Bill:
     """A reservation that has not ended, and what was spent under it."""
 
-    held: HeldReservation
+    reservation: Reservation
     spent: Spent
 
 
 @dataclass(frozen=True, slots=True)
 class Bills:
-    """The bills of one build. `version` is the stream's head that they were read at; None when there are no bills.
+    """The bills of one build, and the version of its stream that they were read at; None when there are no bills.
 
-    An append that settles them expects this version: a call that starts meanwhile is then a conflict, and is not
-    missing in the sum.
+    An append that settles them expects this version, so that it conflicts with a call that starts meanwhile.
     """
 
     bills: Sequence[Bill] = ()
     version: int | None = None
 
     def without_calls_in_flight(self) -> "Bills":
-        """Leave out the reservations under which a call still runs: its real cost is not known yet."""
+        """Return the bills of reservations under which no call runs: the cost of the others is not known yet."""
         return replace(self, bills=[bill for bill in self.bills if not bill.spent.in_flight])
 
 
@@ -50,7 +48,7 @@ class Settled:
 
 
 async def newest_first(log: EventLog, stream_id: str) -> AsyncIterator[RecordedEvent]:
-    """Read a stream backwards in small pages."""
+    """Yield the events of a stream, the newest first. Reads small pages."""
     last: int | None = None
     while last is None or last > 0:
         first = last
@@ -61,13 +59,20 @@ async def newest_first(log: EventLog, stream_id: str) -> AsyncIterator[RecordedE
             return
 
 
+async def find_event(log: EventLog, stream_id: str, event_id: UUID) -> RecordedEvent | None:
+    """Return the event with this id, or None when the stream does not have it."""
+    async for event in newest_first(log, stream_id):
+        if event.event_id == event_id:
+            return event
+    return None
+
+
 async def read_bills(
-    log: EventLog, stream_id: str, held: Sequence[HeldReservation], *, granted_before: int | None = None
+    log: EventLog, stream_id: str, held: Sequence[Reservation], *, granted_before: int | None = None
 ) -> Bills:
     """Read what was spent under these reservations of one build.
 
-    Leaves out reservations that the stream shows as settled, and those granted at version `granted_before` or later:
-    an old message must not end what was granted after it.
+    Leaves out those that the stream shows as settled, and those granted at version `granted_before` or later.
     """
     grants = {one.granted_event: one for one in held}
     if not grants:
@@ -80,8 +85,8 @@ async def read_bills(
             settled.add(event.data.lease_id)
         found = grants.pop(event.event_id, None)
         old_enough = granted_before is None or event.version < granted_before
-        if found is not None and old_enough and found.reservation.lease_id not in settled:
-            bills.append(Bill(found, spent_under(found.reservation.lease_id, reversed(newer))))
+        if found is not None and old_enough and found.lease_id not in settled:
+            bills.append(Bill(found, spent_under(found.lease_id, reversed(newer))))
         if not grants:
             break
         newer.append(event.data)
@@ -92,8 +97,8 @@ def settle_bills(account: Account, bills: Bills, *, expired: bool = False) -> Se
     """Settle every bill in the account. Pure."""
     appended, ended = [], []
     for bill in bills.bills:
-        reservation = bill.held.reservation
-        account, settlement = settle(account, reservation, bill.spent, expired=expired)
-        appended.append(NewEvent(events.settled(reservation, settlement), bill.held.granted_event))
-        ended.append((reservation.lease_id, settlement))
+        account, settlement = settle(account, bill.reservation, bill.spent, expired=expired)
+        fact = events.settled(bill.reservation, settlement)
+        appended.append(NewEvent(fact, bill.reservation.granted_event))
+        ended.append((bill.reservation.lease_id, settlement))
     return Settled(account, tuple(appended), tuple(ended))

@@ -1,25 +1,24 @@
 """Answers requests for money, and settles reservations when a build sleeps or ends, or when they expire."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from nightshift.budget.domain import events
-from nightshift.budget.domain.ledger import Reservation, reserve
-from nightshift.budget.ports import HeldReservation, Ledger, LedgerChange, LedgerSnapshot, Opening
+from nightshift.budget.domain.sleepers import Need
+from nightshift.budget.ports import Ledger, LedgerChange, LedgerSnapshot
 from nightshift.budget.usecases.account_days import AccountDays
 from nightshift.budget.usecases.bills import Bills, read_bills, settle_bills
 from nightshift.contracts.events.build import BudgetRequested
-from nightshift.contracts.ids import event_id
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import EventIdReused, StreamClosed, Transient, VersionConflict
 from nightshift.eventlog.port import Append, EventLog, NewEvent, PendingItem, RecordedEvent, build_stream
 
-#: A transaction that others overtook on the build's stream is decided again, this many times at most.
+#: The most attempts of a transaction that conflicts with other writers of the build's stream.
 ATTEMPTS = 50
 
 
 class Grants:
-    """The use cases about reservations. `on_released` is called with each account that got money back."""
+    """The use cases about reservations. Calls `on_released` with each account that got money back."""
 
     def __init__(
         self, log: EventLog, ledger: Ledger, days: AccountDays, *, on_released: Callable[[str], None]
@@ -30,10 +29,9 @@ class Grants:
         self._on_released = on_released
 
     async def answer(self, event: RecordedEvent, request: BudgetRequested) -> None:
-        """Grant or deny a request that waits for its answer; one that does not wait changes nothing.
+        """Grant or deny a request that has no answer yet. Denies a request of a build that has ended.
 
-        Older reservations of the build are settled in the same transaction, except those under which a call still runs:
-        what they release counts as left. A request of a build that has ended is denied.
+        Settles older reservations of the build in the same transaction, except those under which a call runs.
         """
         ended = False
         for _ in range(ATTEMPTS):
@@ -54,31 +52,31 @@ class Grants:
         self, event: RecordedEvent, request: BudgetRequested, bills: Bills, *, ended: bool
     ) -> LedgerChange | None:
         def decide(snapshot: LedgerSnapshot) -> LedgerChange | None:
-            # An answer that was a denial yesterday must not become a grant today.
-            if snapshot.held or not snapshot.request_waits:
+            # A request that was denied yesterday must not be granted today.
+            if snapshot.granted or not snapshot.request_waits:
                 return None
             account, day, appends = self._days.today(request.account_id, snapshot)
             settled = settle_bills(account, bills)
-            account, amount = settled.account, 0
-            if not ended:
-                account, amount = reserve(account, request.amount_microusd, request.minimum_microusd)
+            account = settled.account
             answer: Event = events.denied(account, day, lease_id=request.lease_id)
-            opening = None
-            if amount:
-                answer = granted = events.granted(
+            opened = None
+            granted = (
+                None
+                if ended
+                else self._days.grant(
                     account,
+                    Need(request.amount_microusd, request.minimum_microusd),
                     lease_id=request.lease_id,
-                    amount=amount,
+                    build_id=event.subject,
+                    cause=event.event_id,
                     now=snapshot.now,
-                    lasts=self._days.policy.grant_lasts,
                 )
-                reservation = Reservation(
-                    request.lease_id, account.account_id, event.subject, account.day, amount
-                )
-                opening = Opening(reservation, event_id(event.event_id, granted.type), granted.expires_at)
+            )
+            if granted is not None:
+                account, answer, opened = granted
             on_build = (*settled.events, NewEvent(answer, event.event_id))
             append = Append(event.stream_id, on_build, bills.version)
-            return LedgerChange(account, [*appends, append], opening, settled.ended)
+            return LedgerChange(account, [*appends, append], opened, settled.ended)
 
         return await self._ledger.transact(request.account_id, decide, lease_id=request.lease_id)
 
@@ -89,9 +87,9 @@ class Grants:
     async def expire(self, item: PendingItem) -> None:
         """Settle a reservation that expired: post the calls started under it, release the rest."""
         held = await self._ledger.find(UUID(item.key))
-        if held is not None and not held.settled:
+        if held is not None:
             await self._settle(
-                held.reservation.build_id,
+                held.build_id,
                 lambda: read_bills(self._event_log, item.stream_id, [held]),
                 expired=True,
             )
@@ -104,7 +102,7 @@ class Grants:
             bills = await read()
             if not bills.bills:
                 return
-            account_id = bills.bills[0].held.reservation.account_id
+            account_id = bills.bills[0].reservation.account_id
 
             def decide(snapshot: LedgerSnapshot, bills: Bills = bills) -> LedgerChange | None:
                 if snapshot.account is None:
@@ -123,9 +121,7 @@ class Grants:
         raise _overtaken(stream)
 
     async def _bills(self, build_id: str, *, granted_before: int, but: UUID | None = None) -> Bills:
-        held: Sequence[HeldReservation] = [
-            one for one in await self._ledger.unsettled(build_id) if one.reservation.lease_id != but
-        ]
+        held = [one for one in await self._ledger.unsettled(build_id) if one.lease_id != but]
         return await read_bills(self._event_log, build_stream(build_id), held, granted_before=granted_before)
 
 

@@ -1,11 +1,14 @@
 """Runs the periodic work: wakes due sleepers, ends expired grants, answers requests whose message was lost.
 
-It reads what is due from the log's pending rows, so any number of replicas may run it."""
+Any number of replicas may run it: the pending rows of the log say what is due.
+"""
 
 import asyncio
 import hashlib
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -24,43 +27,39 @@ TICK = 0.5
 SWEEP = 60.0
 #: Seconds between two looks for sleepers of accounts that got money back. Each look reads every sleeper.
 RELEASED = 2.0
-#: How many due items one look takes.
+#: The most due items that one look takes.
 BATCH = 500
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
+_utc_now = partial(datetime.now, UTC)
 
 
+@dataclass(eq=False, slots=True)
 class WakeScheduler:
-    """Looks for due work twice a second for as long as the service runs."""
+    """Looks for due work twice a second for as long as the service runs.
 
-    def __init__(
-        self,
-        log: EventLog,
-        grants: Grants,
-        wakes: Wakes,
-        *,
-        wake_jitter_s: float,
-        clock: Callable[[], datetime] = _utc_now,
-    ) -> None:
-        """`wake_jitter_s` spreads the builds that are due at one moment over so many seconds."""
-        self._event_log = log
-        self._grants = grants
-        self._wakes = wakes
-        self._jitter = wake_jitter_s
-        self._clock = clock
-        self._try_again: dict[str, datetime] = {}  # due sleepers that cannot be paid yet
+    `wake_jitter_s` spreads the builds that are due at one moment over so many seconds.
+    """
+
+    log: EventLog
+    grants: Grants
+    wakes: Wakes
+    _: KW_ONLY
+    wake_jitter_s: float
+    clock: Callable[[], datetime] = _utc_now
+    _try_again: dict[str, datetime] = field(
+        default_factory=dict, init=False
+    )  # due sleepers that cannot be paid yet
 
     async def run(self) -> None:
-        """Tick until cancelled. While the database does not answer, wait and log it."""
+        """Look for due work until cancelled. Logs when the database does not answer, and tries again."""
         loop = asyncio.get_running_loop()
         sweep_at = released_at = loop.time()
         while True:
             try:
-                await self.tick(self._clock())
+                await self.tick(self.clock())
                 if loop.time() >= released_at:
-                    await self._wakes.wake_for_released_money()
+                    await self.wakes.wake_for_released_money()
                     released_at = loop.time() + RELEASED
                 if loop.time() >= sweep_at:
                     await self.sweep()
@@ -70,31 +69,28 @@ class WakeScheduler:
             await asyncio.sleep(TICK)
 
     async def tick(self, now: datetime) -> None:
-        """Wake the sleepers that are due, the longest due first, and end the grants that expired."""
-        limit = BATCH + len(self._try_again)  # those that cannot be paid must not hide the others
-        items = await self._event_log.pending(PendingKind.SLEEPER, due_before=now, limit=limit)
+        """Wake the sleepers that are due, the longest due first, and settle the reservations that expired."""
+        limit = BATCH + len(self._try_again)  # sleepers that cannot be paid must not crowd out the others
+        items = await self.log.pending(PendingKind.SLEEPER, due_before=now, limit=limit)
         waiting = {item.key: self._try_again[item.key] for item in items if item.key in self._try_again}
         due = [item for item in items if self._is_due(item, now) and waiting.get(item.key, now) <= now]
-        self._try_again = {**waiting, **await self._wakes.wake_due(due, now)}
-        for item in await self._event_log.pending(PendingKind.RESERVATION, due_before=now, limit=BATCH):
-            await self._grants.expire(item)
+        self._try_again = {**waiting, **await self.wakes.wake_due(due, now)}
+        for item in await self.log.pending(PendingKind.RESERVATION, due_before=now, limit=BATCH):
+            await self.grants.expire(item)
 
     async def sweep(self) -> None:
-        """Answer the requests for money that wait: their messages may have been lost with the broker."""
+        """Answer the requests for money whose messages were lost with the broker."""
         after = ""
-        while items := await self._event_log.pending(PendingKind.BUDGET_REQUEST, after_key=after):
+        while items := await self.log.pending(PendingKind.BUDGET_REQUEST, after_key=after):
             after = items[-1].key
             for item in items:
-                async for event in self._event_log.read_stream(
+                async for event in self.log.read_stream(
                     item.stream_id, from_version=item.version, to_version=item.version
                 ):
                     if isinstance(event.data, BudgetRequested):
-                        await self._grants.answer(event, event.data)
+                        await self.grants.answer(event, event.data)
 
     def _is_due(self, item: PendingItem, now: datetime) -> bool:
-        """Return whether the item's time and its part of the jitter have passed.
-
-        The part is a hash of the build id, so that ten thousand builds do not wake in one second.
-        """
+        """Whether the item's time has passed, plus a part of the jitter that the build id decides."""
         draw = int.from_bytes(hashlib.blake2s(item.key.encode(), digest_size=4).digest()) / 2**32
-        return item.due_at is not None and item.due_at + timedelta(seconds=self._jitter * draw) <= now
+        return item.due_at is not None and item.due_at + timedelta(seconds=self.wake_jitter_s * draw) <= now

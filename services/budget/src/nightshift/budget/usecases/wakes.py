@@ -1,20 +1,18 @@
-"""Wakes sleeping builds. A wake reserves the money of the next call, so that it does not end in a denial."""
+"""Wakes sleeping builds. A wake reserves the money of the next call, so that the call is not denied."""
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
 import structlog
 
-from nightshift.budget.domain import events
-from nightshift.budget.domain.ledger import Reservation, reserve
 from nightshift.budget.domain.sleepers import Need, share
-from nightshift.budget.ports import Ledger, LedgerChange, LedgerSnapshot, Opening
+from nightshift.budget.ports import Ledger, LedgerChange, LedgerSnapshot
 from nightshift.budget.usecases.account_days import AccountDays
-from nightshift.budget.usecases.bills import Bills, newest_first, read_bills, settle_bills
-from nightshift.contracts.events.budget import BudgetGranted, WakeRequested
+from nightshift.budget.usecases.bills import Bills, find_event, newest_first, read_bills, settle_bills
+from nightshift.contracts.events.budget import WakeRequested
 from nightshift.contracts.events.build import (
     BudgetRequested,
     BuildAccepted,
@@ -32,16 +30,16 @@ WakeReason = Literal["refresh", "top_up", "person", "provider"]
 
 _log = structlog.get_logger(__name__)
 
-#: No build that sleeps appends these, and none is appended for one.
+#: A stream that ends in one of these belongs to a build that is awake.
 _AWAKE = (WakeRequested, BuildWoken, ModelCallStarted, BudgetRequested, CheckpointSaved)
 
-#: A wake that others overtook on the build's stream is decided again, this many times at most.
+#: The most attempts of a wake that conflicts with other writers of the build's stream.
 ATTEMPTS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Sleeper:
-    """A build that is asleep at version `head` of its stream. `need` none: it never asked for money."""
+    """A build that is asleep at version `head` of its stream. `need` is None when it never asked for money."""
 
     slept: RecordedEvent
     sleep: SleepRequested
@@ -58,17 +56,17 @@ class Unpaid:
 
 
 class Wakes:
-    """The use cases about sleepers."""
+    """Wakes sleeping builds, and remembers which accounts may have money for them."""
 
     def __init__(self, log: EventLog, ledger: Ledger, days: AccountDays) -> None:
         self._event_log = log
         self._ledger = ledger
         self._days = days
-        # What a former process noted died with it, so the first look is at every account.
+        # The notes of a former process are lost, so the first look covers every account.
         self._every_account = True
         self._accounts: set[str] = set()
-        self._unpaid: set[str] = set()  # streams of builds whose time came and that could not be paid
-        self._sleeps: dict[tuple[str, int], SleepRequested] = {}  # of the sleepers at the last look
+        self._unpaid: set[str] = set()  # streams of builds that are due and could not be paid
+        self._sleeps: dict[tuple[str, int], SleepRequested] = {}  # by stream and version, as of the last look
 
     def note_money(self, account_id: str) -> None:
         """Remember that this account may have money for its sleepers. The next look checks them."""
@@ -80,7 +78,7 @@ class Wakes:
             self._accounts.add(slept.account_id)
 
     async def wake_for_released_money(self) -> None:
-        """Wake sleepers of the remembered accounts, the oldest first, as many as the money is enough for."""
+        """Wake sleepers of the remembered accounts, the longest asleep first, while the money lasts."""
         every, accounts = self._every_account, self._accounts
         if not every and not accounts:
             return
@@ -94,15 +92,12 @@ class Wakes:
             raise
 
     async def wake_account(self, account_id: str) -> None:
-        """Wake the account's builds that sleep for money, the oldest first, as many as its money is enough for."""
+        """Wake the account's builds that sleep for money, the longest asleep first, while its money lasts."""
         for sleepers in (await self._sleepers({account_id})).values():
             await self._wake_in_turn(sleepers, reason="top_up")
 
     async def wake_due(self, items: Sequence[PendingItem], now: datetime) -> Mapping[str, datetime]:
-        """Wake the builds whose time has come.
-
-        Returns the key of each build that cannot be paid yet, with the time at which to try it again.
-        """
+        """Wake the builds whose time has come. Returns when to try again those that cannot be paid, by key."""
         waiting: dict[str, datetime] = {}
         self._unpaid.difference_update(item.stream_id for item in items)
         accounts: dict[str, list[Sleeper]] = {}
@@ -122,14 +117,15 @@ class Wakes:
         return waiting
 
     async def wake_asked(self, asked: RecordedEvent) -> None:
-        """Wake a build because a person asked. A request that woke it before changes nothing.
+        """Wake a build because a person asked. A repeated request changes nothing.
 
         Raises Refused when the build is not asleep, and when its account has not enough money for its next call.
         """
         build_id = asked.subject
         sleeper = await self._sleeper(build_stream(build_id))
         if sleeper is None:
-            if await self._woke_before(asked):
+            woken = event_id(asked.event_id, WakeRequested.type)
+            if await find_event(self._event_log, build_stream(build_id), woken) is not None:
                 return
             raise Refused(
                 f"build {build_id} is not asleep", hint="nightshift builds shows what each build does"
@@ -141,13 +137,6 @@ class Wakes:
                 f" the next call of build {build_id} may cost {sleeper.need.minimum}",
                 hint=f"nightshift account top-up {sleeper.sleep.account_id} AMOUNT",
             )
-
-    async def _woke_before(self, asked: RecordedEvent) -> bool:
-        woken = event_id(asked.event_id, WakeRequested.type)
-        async for event in newest_first(self._event_log, build_stream(asked.subject)):
-            if event.event_id == woken:
-                return True
-        return False
 
     async def _wake_in_turn(
         self, sleepers: Sequence[Sleeper], *, reason: WakeReason
@@ -181,7 +170,7 @@ class Wakes:
             except VersionConflict:
                 pass
             except (EventIdReused, StreamClosed):
-                return None  # woken for the same cause before, or ended
+                return None  # the build was woken for the same cause, or has ended
             again = await self._sleeper(sleeper.slept.stream_id)
             if again is None or again.slept.event_id != sleeper.slept.event_id:
                 return None
@@ -205,28 +194,27 @@ class Wakes:
             nonlocal unpaid
             account, day, appends = self._days.today(account_id, snapshot)
             settled = settle_bills(account, bills)
-            account = settled.account
-            wanted = share(account.left_today, need, later)
-            amount = 0
-            if wanted is not None:
-                account, amount = reserve(account, wanted.amount, wanted.minimum)
-            if not amount:
-                unpaid = Unpaid(account.left_today, day.refresh_at)
-                return None
+            wanted = share(settled.account.left_today, need, later)
             wake = WakeRequested(reason=reason)
-            lease_id = event_id(cause, wake.type)  # the reservation has the id of its wake
-            granted = events.granted(
-                account,
-                lease_id=lease_id,
-                amount=amount,
-                now=snapshot.now,
-                lasts=self._days.policy.grant_lasts,
+            grant = (
+                None
+                if wanted is None
+                else self._days.grant(
+                    settled.account,
+                    wanted,
+                    lease_id=event_id(cause, wake.type),  # the reservation has the id of its wake
+                    build_id=sleeper.slept.subject,
+                    cause=cause,
+                    now=snapshot.now,
+                )
             )
+            if grant is None:
+                unpaid = Unpaid(settled.account.left_today, day.refresh_at)
+                return None
+            account, granted, opened = grant
             on_build = (*settled.events, NewEvent(wake, cause), NewEvent(granted, cause))
             append = Append(sleeper.slept.stream_id, on_build, sleeper.head)
-            reservation = Reservation(lease_id, account_id, sleeper.slept.subject, account.day, amount)
-            opening = Opening(reservation, event_id(cause, BudgetGranted.type), granted.expires_at)
-            return LedgerChange(account, [*appends, append], opening, settled.ended)
+            return LedgerChange(account, [*appends, append], opened, settled.ended)
 
         change = await self._ledger.transact(account_id, decide)
         if change is not None and change.ended:
@@ -241,11 +229,11 @@ class Wakes:
                 sleeper.slept.stream_id, [NewEvent(wake, cause)], expected_version=sleeper.head
             )
         except (VersionConflict, EventIdReused, StreamClosed) as error:
-            # Still asleep: the next look finds it again. Else there is nothing to wake.
+            # When the build still sleeps, the next look finds it again.
             _log.info("wake.overtaken", build_id=sleeper.slept.subject, reason=type(error).__name__)
 
     async def _sleepers(self, accounts: Set[str] | None) -> Mapping[str, Sequence[Sleeper]]:
-        """Return the builds that sleep for money of these accounts (None: of all), by account."""
+        """Return the builds that sleep for money, by account: those of `accounts`, or all when it is None."""
         found: dict[str, list[Sleeper]] = {}
         sleeps: dict[tuple[str, int], SleepRequested] = {}
         after = ""
@@ -276,34 +264,29 @@ class Wakes:
 
     async def _sleeper(self, stream_id: str) -> Sleeper | None:
         """Read what a build sleeps for and what its next call needs. Returns None when it is not asleep."""
-        slept, head, reserved = None, 0, 0
+        sleeper: Sleeper | None = None
+        head = reserved = 0
         async for event in newest_first(self._event_log, stream_id):
             head = max(head, event.version)
             match event.data:
-                case _ if slept is None and isinstance(event.data, _AWAKE):
+                case _ if sleeper is None and isinstance(event.data, _AWAKE):
                     return None
-                case SleepRequested() if slept is None:
-                    slept = event
+                case SleepRequested() as sleep if sleeper is None:
+                    sleeper = Sleeper(event, sleep, head, None)
                 case ModelCallStarted() as call:
                     reserved = max(reserved, call.reserve_microusd)
-                case BudgetRequested() as request if slept is not None:
+                case BudgetRequested() as request if sleeper is not None:
                     minimum = max(request.minimum_microusd, reserved)
-                    return _sleeper(slept, head, Need(max(request.amount_microusd, minimum), minimum))
+                    return replace(sleeper, need=Need(max(request.amount_microusd, minimum), minimum))
                 case data if data.terminal:
                     return None
                 case _:
                     pass
-        return None if slept is None else _sleeper(slept, head, None)
+        return sleeper
 
     async def _deadline(self, sleeper: Sleeper) -> datetime | None:
-        """Return the time at which the build fails, or None. A sleeper wakes for that without money."""
+        """Return the time at which the build fails, or None when it has no deadline."""
         async for event in self._event_log.read_stream(sleeper.slept.stream_id, limit=1):
             if isinstance(event.data, BuildAccepted):
                 return event.data.deadline
         return None
-
-
-def _sleeper(slept: RecordedEvent, head: int, need: Need | None) -> Sleeper:
-    if not isinstance(slept.data, SleepRequested):
-        raise TypeError(f"{slept.stream_id} version {slept.version} is no sleep.requested")
-    return Sleeper(slept, slept.data, head, need)

@@ -39,7 +39,7 @@ _BY_TYPE: dict[str, FailureKind] = {
     "billing_error": "auth",
     "invalid_request_error": "invalid",
     "not_found_error": "invalid",
-    "request_too_large": "invalid",
+    "request_too_large": "too_long",
 }
 _BY_STATUS: dict[int, FailureKind] = {
     401: "auth",
@@ -47,6 +47,7 @@ _BY_STATUS: dict[int, FailureKind] = {
     403: "auth",
     408: "server",
     409: "server",
+    413: "too_long",
     429: "rate_limited",
     529: "overloaded",
 }
@@ -56,6 +57,8 @@ _CONNECT_S = 5.0
 _NUMBER = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]*)?\s*")
 #: Anthropic answers 400 `invalid_request_error` when the account has no credit.
 _NO_CREDIT = re.compile(r"credit balance", re.IGNORECASE)
+#: It answers 400 `invalid_request_error`, too, when the prompt, or the prompt with `max_tokens`, exceeds the context.
+_TOO_LONG = re.compile(r"prompt is too long|exceeds? (the )?context (limit|window)", re.IGNORECASE)
 
 
 class ClaudeModel:
@@ -91,10 +94,9 @@ class ClaudeModel:
             meter.under_way = True
             stream = await self._open(body)
             async with stream:
-                async for event in stream:
-                    assembly.take(event)
+                async for event in _whole(stream, assembly):
                     meter.usage = assembly.usage
-                    if first is None and cast(dict[str, Any], event)["type"].startswith("content_block"):
+                    if first is None and event["type"].startswith("content_block"):
                         first = time.monotonic()
         ended = time.monotonic()
         if not assembly.complete:
@@ -114,6 +116,8 @@ class ClaudeModel:
             usage=assembly.usage or Usage(),
             latency_ms=_ms(ended - began),
             first_token_ms=_ms((first or ended) - began),
+            stop_details=assembly.stop_details,
+            invalid_inputs=assembly.invalid_inputs,
         )
 
     async def _open(self, body: bytes) -> AsyncStream[object]:
@@ -125,6 +129,17 @@ class ClaudeModel:
             stream_cls=AsyncStream[object],
             options={"headers": {"content-type": "application/json"}},
         )
+
+
+async def _whole(stream: AsyncStream[object], assembly: Assembly) -> AsyncIterator[dict[str, Any]]:
+    """Yield each event after `assembly` has taken it. A break after the whole message is no error."""
+    try:
+        async for event in stream:
+            assembly.take(event)
+            yield cast(dict[str, Any], event)
+    except (httpx2.TransportError, ValueError):
+        if not assembly.complete:
+            raise
 
 
 @asynccontextmanager
@@ -161,6 +176,8 @@ def _refused(error: APIStatusError, assembly: Assembly) -> CallFailed:
     detail = str(inner_error.get("message") or error.message)[:_DETAIL]
     if kind == "invalid" and _NO_CREDIT.search(detail):
         kind = "auth"
+    if kind == "invalid" and _TOO_LONG.search(detail):
+        kind = "too_long"
     return CallFailed(
         kind,
         detail,

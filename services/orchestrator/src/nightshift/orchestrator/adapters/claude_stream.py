@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from jiter import from_json
 from pydantic import ValidationError
 
 from nightshift.contracts import canonical
@@ -24,17 +25,22 @@ class Malformed(Exception):
 
 
 class Assembly:
-    """Assembles one message, event by event. Ignores unknown events and deltas; keeps unknown blocks."""
+    """Assembles one message as the official SDK does, event by event.
+
+    Ignores unknown events and deltas, a second start, and all that follows the end. Keeps unknown blocks.
+    """
 
     def __init__(self) -> None:
         self.message_id = ""
         self.model = ""
         self.stop_reason: str | None = None
+        self.stop_details: dict[str, Any] | None = None
         self.began = False
-        self.complete = False
+        self._ended = False
         self._usage: dict[str, Any] = {}
-        self._blocks: dict[int, dict[str, Any]] = {}
-        self._json: dict[int, list[str]] = {}
+        self._blocks: list[dict[str, Any]] = []
+        self._open: set[int] = set()
+        self._json: dict[int, str] = {}
         self._bytes = 0
         self._output_stated = False  # by the end of the message; its start states a first guess
 
@@ -42,7 +48,7 @@ class Assembly:
         """Add one event. Raises Malformed when it breaks the protocol."""
         try:
             self._take(event)
-        except (KeyError, TypeError, AttributeError, ContractError, ValidationError) as error:
+        except (LookupError, TypeError, AttributeError, ContractError, ValidationError) as error:
             raise Malformed(f"an event that the Messages API does not have: {error!r}") from error
 
     @property
@@ -60,36 +66,61 @@ class Assembly:
         return stated.model_copy(update={"output_tokens": max(stated.output_tokens, seen)})
 
     @property
+    def complete(self) -> bool:
+        """Whether the whole message is here. It may still lack its last event, which states nothing."""
+        return self.stop_reason is not None and not self._open
+
+    @property
     def content(self) -> tuple[dict[str, Any], ...]:
         """The blocks in order, with canonical key order, so that they serialize to the same bytes later."""
-        blocks = [self._blocks[index] for index in sorted(self._blocks)]
+        blocks = [
+            {**block, "input": _input(self._json[index])} if index in self._json else block
+            for index, block in enumerate(self._blocks)
+        ]
         return tuple(canonical.loads(canonical.dumps(blocks)))
 
+    @property
+    def invalid_inputs(self) -> dict[int, str]:
+        """The texts of tool inputs that are no JSON object or only a part of one, by the index of their block."""
+        return {index: text for index, text in self._json.items() if _object(text) is None}
+
     def _take(self, event: Any) -> None:
+        if self._ended:
+            return
         match event["type"]:
-            case "message_start":
+            case "message_start" if not self.began:
                 self.began = True
-                message = event["message"]
-                self.message_id = _short_text(message, "id")
-                self.model = _short_text(message, "model")
-                self._count(message.get("usage") or {})
+                self._start(event["message"])
             case "content_block_start":
-                self._blocks[event["index"]] = dict(event["content_block"])
+                self._open.add(event["index"])
+                self._blocks.append(dict(event["content_block"]))
             case "content_block_delta":
                 self._delta(event["index"], event["delta"])
             case "content_block_stop":
-                self._stop(event["index"])
+                self._open.discard(event["index"])
             case "message_delta":
-                if event["delta"].get("stop_reason"):
-                    self.stop_reason = _short_text(event["delta"], "stop_reason")
+                self._stopped(event["delta"])
                 usage = event.get("usage") or {}
                 self._count(usage)
                 self._output_stated = usage.get("output_tokens") is not None
             case "message_stop":
-                self._check_calls()
-                self.complete = self.stop_reason is not None
+                self._ended = True
             case _:
                 pass
+
+    def _start(self, message: dict[str, Any]) -> None:
+        self.message_id = _short_text(message, "id")
+        self.model = _short_text(message, "model")
+        self._blocks.extend(dict(block) for block in message.get("content") or ())
+        self._stopped(message)
+        self._count(message.get("usage") or {})
+
+    def _stopped(self, stated: dict[str, Any]) -> None:
+        if isinstance(details := stated.get("stop_details"), dict):
+            self.stop_details = details
+        if stated.get("stop_reason"):
+            self.stop_reason = _short_text(stated, "stop_reason")
+            self._check_calls()
 
     def _delta(self, index: int, delta: dict[str, Any]) -> None:
         block = self._blocks[index]
@@ -97,7 +128,9 @@ class Assembly:
             case "text_delta":
                 block["text"] = block.get("text", "") + self._seen(delta["text"])
             case "input_json_delta":
-                self._json.setdefault(index, []).append(self._seen(delta["partial_json"]))
+                text = self._json.get(index, "") + self._seen(delta["partial_json"])
+                if text:
+                    self._json[index] = text
             case "thinking_delta":
                 block["thinking"] = block.get("thinking", "") + self._seen(delta["thinking"])
             case "signature_delta":
@@ -107,29 +140,16 @@ class Assembly:
             case _:
                 pass
 
-    def _stop(self, index: int) -> None:
-        text = "".join(self._json.pop(index, ()))
-        if not text:
-            return
-        try:
-            given = canonical.loads(text)
-        except ContractError:
-            given = None
-        # Cut off at the output limit, or not an object. Anthropic's documentation gives this form for sending it back.
-        self._blocks[index]["input"] = given if isinstance(given, dict) else {"INVALID_JSON": text}
-
     def _check_calls(self) -> None:
         """Raises Malformed when a tool call has a name or id that the API would refuse in later turns."""
-        ids: set[str] = set()
-        for block in self._blocks.values():
+        for block in self._blocks:
             if block.get("type") != "tool_use":
                 continue
             name, call = block.get("name"), block.get("id")
             if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
                 raise Malformed(f"a tool call with the name {name!r:.80}")
-            if not isinstance(call, str) or not _TOOL_USE_ID.fullmatch(call) or call in ids:
-                raise Malformed(f"a tool call with the id {call!r:.80}, which is none or was used before")
-            ids.add(call)
+            if not isinstance(call, str) or not _TOOL_USE_ID.fullmatch(call):
+                raise Malformed(f"a tool call with the id {call!r:.80}, which is none")
 
     def _count(self, usage: Mapping[str, Any]) -> None:
         """Replace stated counts by newer ones. Raises ValidationError for a bad count, and keeps the earlier ones."""
@@ -140,6 +160,25 @@ class Assembly:
     def _seen(self, text: str) -> str:
         self._bytes += len(text.encode("utf-8", "surrogatepass"))
         return text
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        given = canonical.loads(text)
+    except ContractError:
+        return None
+    return given if isinstance(given, dict) else None
+
+
+def _input(text: str) -> Any:
+    """Return the input of a tool call, read as the SDK reads it: of an incomplete text what is complete."""
+    given = _object(text)
+    if given is not None:
+        return given
+    try:
+        return from_json(text.encode("utf-8", "replace"), partial_mode=True)
+    except ValueError:
+        return {}
 
 
 def _short_text(stated: Mapping[str, Any], name: str) -> str:

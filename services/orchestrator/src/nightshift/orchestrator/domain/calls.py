@@ -27,6 +27,7 @@ from nightshift.orchestrator.domain.evolve import evolve_all
 from nightshift.orchestrator.domain.failure_counters import WHOLE, backoff
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.domain.repair import repair, used_ids
 from nightshift.orchestrator.domain.state import BuildState, OpenCall
 
 Events = tuple[Event, ...]
@@ -41,6 +42,9 @@ _AGENT_PHASES = frozenset({Phase.SCAFFOLD, Phase.CODE, Phase.DEPS})
 _TIMEOUT_S = 120
 #: Seconds on top of a command's own limit, so that the gateway ends the command before the call times out.
 _GRACE_S = 15
+
+#: The most characters of a refusal that the end of a build repeats.
+_DETAIL = 2_000
 
 _CONTINUE = "Your answer was cut off at its output limit. Go on, in smaller steps."
 _STOPPED = (
@@ -57,11 +61,12 @@ def answered(state: BuildState, answer: Answer, policy: Policy) -> Events:
     call = state.call
     if call is None:
         return ()
-    responded = _responded(state, call, answer)
+    content, repaired = repair(answer.content, answer.invalid_inputs, used_ids(state.conversation.entries))
+    responded = _responded(state, call, answer, content, repaired)
     after = evolve_all(state, (responded,))
     match answer.stop_reason:
         case "refusal":
-            return (responded, *fail(after, "refusal", "the model refused to go on"))
+            return (responded, *fail(after, "refusal", _refusal(answer)))
         case "model_context_window_exceeded":
             return (responded, *fail(after, "model_error", "the conversation no longer fits into the model"))
         case _ if answer.stop_reason == MAX_TOKENS:
@@ -69,7 +74,7 @@ def answered(state: BuildState, answer: Answer, policy: Policy) -> Events:
                 detail = f"{after.counters.cuts} answers in a row ended at {policy.max_output_tokens} tokens"
                 return (responded, *fail(after, "max_tokens", detail))
             return (responded, AgentSteered(reason="max_tokens", message=_CONTINUE))
-    uses = [block for block in answer.content if block.get("type") == "tool_use"]
+    uses = [block for block in content if block.get("type") == "tool_use"]
     if uses:
         return (responded, *_act(after, uses))
     if answer.stop_reason not in WHOLE:
@@ -147,14 +152,29 @@ def fail(state: BuildState, reason: FailReason, detail: str) -> Events:
     )
 
 
-def _responded(state: BuildState, call: OpenCall, answer: Answer) -> ModelCallResponded:
+def _refusal(answer: Answer) -> str:
+    """Return why the model refused, as far as the provider says."""
+    details = answer.stop_details or {}
+    told = [str(details[name]) for name in ("category", "explanation") if details.get(name)]
+    return ": ".join(["the model refused to go on", *told])[:_DETAIL]
+
+
+def _responded(
+    state: BuildState,
+    call: OpenCall,
+    answer: Answer,
+    content: tuple[dict[str, Any], ...],
+    repaired: tuple[str, ...],
+) -> ModelCallResponded:
     return ModelCallResponded(
         turn=call.turn,
         attempt=call.attempt,
         model=answer.model,
         message_id=answer.message_id,
-        content=answer.content,
+        content=content,
         stop_reason=answer.stop_reason,
+        stop_details=answer.stop_details,
+        repaired=repaired or None,
         usage=answer.usage,
         price_version=prices.NEWEST,
         cost_microusd=prices.cost(state.request.model, answer.usage),
@@ -205,8 +225,10 @@ def _done(state: BuildState) -> Events:
     if not state.tool_calls_made:
         if "no_tool_call" not in state.counters.steered:
             return (AgentSteered(reason="no_tool_call", message=_USE_TOOLS),)
-        if not state.request.checks:  # the request's own checks can prove that nothing was to do
-            return fail(state, "checks_failed", _NOTHING)
+        if not state.request.checks and state.request.proof != "none":
+            return fail(
+                state, "unproven", _NOTHING
+            )  # only the request's own checks can prove that nothing was to do
     return (
         BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.CHECKS),
         *checks.check_calls(state),

@@ -12,10 +12,11 @@ _DETECTED_TIMEOUT_S = 600
 _PREVIEW_TIMEOUT_S = 60
 
 #: Finds the tests of a project by its files, prints which it runs, and runs them. Exits with 1 when one fails, and with
-#: 0 when there are none.
+#: 0 when there are none. The lines that begin with `==` name each command and its exit code.
 DETECT = r"""
+exec 2>&1
 ran=0; failed=0
-run() { echo "== $*"; "$@"; code=$?; ran=1; if [ "$code" -ne 0 ]; then echo "== exit code $code"; failed=1; fi; }
+run() { echo "== $*"; "$@"; code=$?; ran=1; echo "== exit code $code"; if [ "$code" -ne 0 ]; then failed=1; fi; }
 if [ -f Makefile ] && grep -qE '^test[[:space:]]*:' Makefile; then
   run make test
 else
@@ -30,7 +31,7 @@ else
     elif [ -d tests ]; then run "$python" -m unittest discover -s tests -t .
     else run "$python" -m unittest discover; fi
   fi
-  if [ -f go.mod ]; then run go test ./...; fi
+  if [ -f go.mod ]; then run go test -v ./...; fi
   if [ -f Cargo.toml ]; then run cargo test --quiet; fi
 fi
 if [ "$ran" -eq 0 ]; then echo "no tests found"; fi
@@ -39,7 +40,10 @@ exit "$failed"
 
 
 def check_calls(state: BuildState) -> tuple[ToolCallRequested, ...]:
-    """Return the calls of one round: the request's checks or the detected tests, and the preview if a port is open."""
+    """Return the calls of one round: the request's checks, the detected tests, and the preview if a port is open.
+
+    The tests are detected when the request has no checks, and when it demands tests.
+    """
     accepted = state.request
     turn = state.conversation.turn
 
@@ -58,7 +62,10 @@ def check_calls(state: BuildState) -> tuple[ToolCallRequested, ...]:
     calls = [
         call(index, "bash", {"command": check.command, "timeout_s": check.timeout_s}, check.timeout_s)
         for index, check in enumerate(accepted.checks)
-    ] or [call(0, "bash", {"command": DETECT, "timeout_s": _DETECTED_TIMEOUT_S}, _DETECTED_TIMEOUT_S)]
+    ]
+    if not calls or accepted.proof == "tests":
+        detect: dict[str, object] = {"command": DETECT, "timeout_s": _DETECTED_TIMEOUT_S}
+        calls.append(call(len(calls), "bash", detect, _DETECTED_TIMEOUT_S))
     if state.workspace.preview_port is not None:
         given: dict[str, object] = {
             "port": state.workspace.preview_port,
@@ -106,7 +113,11 @@ def _how(call: ToolCall) -> str:
 
 
 def _tail(call: ToolCall) -> str:
-    output = call.result.output if call.result is not None else ""
-    if isinstance(output, BlobRef):
-        return "(not fetched)"
+    output = output_of(call)
     return output if len(output) <= _SHOWN else f"…{output[-_SHOWN:]}"
+
+
+def output_of(call: ToolCall) -> str:
+    """Return the output of a check. Returns "" before its result."""
+    output = call.result.output if call.result is not None else ""
+    return "(not fetched)" if isinstance(output, BlobRef) else output

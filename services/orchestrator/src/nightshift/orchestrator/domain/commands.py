@@ -1,6 +1,7 @@
 """The commands that `decide` takes: the steps that `next_step` returns, and what comes from outside."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -17,12 +18,14 @@ FailureKind = Literal[
     "malformed",
     "auth",
     "invalid",
+    "too_long",
     "abandoned",
     "cancelled",
     "unknown",
 ]
 FailReason = Literal[
     "checks_failed",
+    "unproven",
     "turn_limit",
     "tool_call_limit",
     "repetition",
@@ -90,7 +93,10 @@ class Complete:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete answer of the model. The keys of `content` are in canonical order."""
+    """A complete answer of the model, as the provider sent it. The keys of `content` are in canonical order.
+
+    `invalid_inputs` holds the text of tool inputs that are no JSON object, by the index of their block.
+    """
 
     message_id: str
     model: str
@@ -99,6 +105,8 @@ class Answer:
     usage: Usage
     latency_ms: int
     first_token_ms: int
+    stop_details: dict[str, Any] | None = None
+    invalid_inputs: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

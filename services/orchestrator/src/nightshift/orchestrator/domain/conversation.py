@@ -5,6 +5,7 @@ byte, so the bound is never too low.
 """
 
 from dataclasses import replace
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -13,12 +14,14 @@ from nightshift.contracts.events.build import ModelCallResponded, ModelCallStart
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import OpenPort
-from nightshift.orchestrator.domain.repetition import call_digest
+from nightshift.orchestrator.domain import limits_left
+from nightshift.orchestrator.domain.repetition import call_digest, call_in_words
 from nightshift.orchestrator.domain.state import (
     AssistantMessage,
     Blocks,
     BuildState,
     Conversation,
+    Entry,
     PreviewTarget,
     Text,
     ToolCall,
@@ -46,17 +49,43 @@ def add_message(conversation: Conversation, message: Text) -> Conversation:
     )
 
 
-def started(conversation: Conversation, data: ModelCallStarted) -> Conversation:
-    """Move the waiting messages into the conversation, because the model call sends them."""
-    sent = tuple(UserMessage(text) for text in conversation.waiting)
+def started(state: BuildState, data: ModelCallStarted) -> Conversation:
+    """Move the waiting messages into the conversation, because the model call sends them.
+
+    A line about the remaining limits follows them when it would say something new.
+    """
+    conversation = state.conversation
+    texts, tokens = conversation.waiting, conversation.tokens
+    levels = limits_left.levels(state, data.turn)
+    if levels != conversation.limits_told:
+        line = limits_left.limits_left(state, data.turn)
+        texts, tokens = (*texts, line), _more(tokens, tokens_of(line))
+    begins = conversation.turn > 0 and not any(map(_is_sent, conversation.entries[conversation.sent :]))
+    messages = tuple(UserMessage(text, begins and index == 0) for index, text in enumerate(texts))
+    entries = conversation.entries + messages
     return replace(
         conversation,
         turn=data.turn,
         attempt=data.attempt,
         answered=False,
-        entries=conversation.entries + sent,
+        entries=entries,
         waiting=(),
+        sent=len(entries),
+        limits_told=levels,
+        tokens=tokens,
     )
+
+
+def _is_sent(entry: Entry) -> bool:
+    """Return whether requests contain the entry. An answer without visible content is left out."""
+    if isinstance(entry, AssistantMessage) and not isinstance(entry.content, BlobRef):
+        return any(map(is_visible, entry.content))
+    return True
+
+
+def is_visible(block: dict[str, Any]) -> bool:
+    """Return whether the API takes the block back. It sends texts of nothing but spaces and refuses them later."""
+    return block.get("type") != "text" or bool(str(block.get("text", "")).strip())
 
 
 def responded(conversation: Conversation, data: ModelCallResponded) -> Conversation:
@@ -91,6 +120,7 @@ def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
         data.tool_use_id,
         data.purpose,
         call_digest(data.tool, data.input),
+        call_in_words(data.tool, data.input),
         _preview(data),
     )
     made = state.tool_calls_made + (data.purpose == "agent")

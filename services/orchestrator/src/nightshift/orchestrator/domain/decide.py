@@ -26,7 +26,7 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain import calls, checks, funds, workspace
+from nightshift.orchestrator.domain import calls, checks, funds, proof, workspace
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     AcceptBuild,
@@ -197,14 +197,18 @@ def _stalled(reason: Literal["fault", "dependency"], detail: str) -> BuildStalle
 
 def _send_back(state: BuildState) -> Events:
     back = BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.CODE)
-    if not checks.failed(state.tool_calls):
-        return (back,)
-    return (AgentSteered(reason="check_failed", message=checks.report(state)), back)
+    if checks.failed(state.tool_calls):
+        return (AgentSteered(reason="check_failed", message=checks.report(state)), back)
+    if (unproven := proof.missing(state)) is not None:
+        return (AgentSteered(reason="unproven", message=proof.report(unproven)), back)
+    return (back,)
 
 
 def _complete(state: BuildState, command: Complete) -> Events:
     if command.build_version is None:
         raise Fault("a build needs its number to be ready")
+    if checks.failed(state.tool_calls) or proof.missing(state) is not None:
+        raise Fault("a build needs its proof to be ready")
     accepted = state.request
     ready = BuildReady(
         project_id=accepted.project_id,
@@ -214,6 +218,7 @@ def _complete(state: BuildState, command: Complete) -> Events:
         cost_microusd=state.funds.spent,
         turns=state.conversation.turn,
         tool_calls=state.tool_calls_made,
+        proof=proof.shown_by(state),
     )
     return (BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.READY), ready)
 

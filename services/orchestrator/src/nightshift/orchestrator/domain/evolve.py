@@ -151,7 +151,7 @@ def _started(state: BuildState, data: ModelCallStarted, event_id: UUID) -> Build
     return replace(
         state,
         call=call,
-        conversation=conversation.started(state.conversation, data),
+        conversation=conversation.started(state, data),
         funds=funds.taken(state.funds, data.lease_id, data.reserve_microusd),
         counters=replace(state.counters, retry_at=None),
     )

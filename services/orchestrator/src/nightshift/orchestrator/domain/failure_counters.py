@@ -9,10 +9,12 @@ from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.eventlog.backoff import Backoff
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.repetition import is_progress, remember
-from nightshift.orchestrator.domain.state import FailureCounters
+from nightshift.orchestrator.domain.state import FailureCounters, ToolCall
 
 #: The stop reasons of a complete answer. Answers with any other reason are counted, so that they end.
 WHOLE = frozenset({"end_turn", "stop_sequence", "tool_use"})
+#: Reasons that end a round of checks.
+_ROUNDS = frozenset({"check_failed", "unproven"})
 #: Reasons for which the loop sends a message to the agent only once.
 _ONCE = frozenset({"repetition", "turns", "no_tool_call"})
 
@@ -34,7 +36,7 @@ def call_failed(counters: FailureCounters, data: ModelCallFailed) -> FailureCoun
 
 
 def steered(counters: FailureCounters, reason: str) -> FailureCounters:
-    if reason == "check_failed":
+    if reason in _ROUNDS:
         return replace(counters, check_rounds=counters.check_rounds + 1)
     if reason not in _ONCE:
         return counters
@@ -45,7 +47,7 @@ def steered(counters: FailureCounters, reason: str) -> FailureCounters:
     return replace(counters, recent_calls=(), warned_calls=counters.recent_calls)
 
 
-def tool_answered(counters: FailureCounters, call: str, result: ToolCallCompleted) -> FailureCounters:
+def tool_answered(counters: FailureCounters, call: ToolCall, result: ToolCallCompleted) -> FailureCounters:
     """Remember a result of the agent's call. Progress takes back the warning about repetition."""
     recent = remember(counters.recent_calls, call, result)
     if recent is counters.recent_calls:

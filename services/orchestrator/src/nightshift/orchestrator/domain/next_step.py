@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from nightshift.contracts.events.build import BuildAccepted
-from nightshift.orchestrator.domain import checks, conversation, funds, prompt
+from nightshift.orchestrator.domain import checks, conversation, funds, prompt, proof
 from nightshift.orchestrator.domain.commands import (
     AskBudget,
     Complete,
@@ -16,7 +16,7 @@ from nightshift.orchestrator.domain.commands import (
     Wake,
 )
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.repetition import TIMES, repeats
+from nightshift.orchestrator.domain.repetition import evidence
 from nightshift.orchestrator.domain.state import BuildState, RunMode
 
 
@@ -85,11 +85,14 @@ def _judge(state: BuildState, policy: Policy) -> Step:
         return (
             SendBack()
         )  # a person sent a message while the checks ran: the agent reads it before the build ends
-    if not checks.failed(state.tool_calls):
+    failed, unproven = checks.failed(state.tool_calls), proof.missing(state)
+    if not failed and unproven is None:
         return Complete()
-    if state.counters.check_rounds + 1 >= policy.check_tries:
+    if state.counters.check_rounds + 1 < policy.check_tries:
+        return SendBack()
+    if failed or unproven is None:
         return Fail("checks_failed", checks.summary(state))
-    return SendBack()
+    return Fail("unproven", unproven)
 
 
 def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Policy) -> Step | Wait:
@@ -97,8 +100,9 @@ def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Po
         return Fail("turn_limit", f"the limit of {accepted.turn_limit} turns is reached")
     if state.tool_calls_made >= accepted.tool_call_limit:
         return Fail("tool_call_limit", f"the limit of {accepted.tool_call_limit} tool calls is reached")
-    if "repetition" in state.counters.steered and repeats(state.counters.recent_calls):
-        return Fail("repetition", f"the same call with the same result {TIMES} times, again after a warning")
+    stuck = evidence(state.counters.recent_calls)
+    if stuck is not None and "repetition" in state.counters.steered:
+        return _give_up(stuck)
     if state.counters.retry_at is not None and state.counters.retry_at > now:
         return AwaitTime(state.counters.retry_at)
     reserve = worst_case(state, policy)
@@ -109,6 +113,11 @@ def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Po
     if state.funds.asked is not None:
         return AwaitFact()
     return AskBudget(reserve)
+
+
+def _give_up(stuck: str) -> Step:
+    """Return the step for an agent that is still stuck after the warning."""
+    return Fail("repetition", f"the agent is stuck, again after a warning: {stuck}")
 
 
 def worst_case(state: BuildState, policy: Policy) -> int:
@@ -129,8 +138,8 @@ def loop_messages(state: BuildState) -> tuple[tuple[str, str], ...]:
         messages.append(("sandbox_restored", " ".join(state.workspace.news)))
     if funds.winding_down(state.funds):
         messages.append(("budget", _WIND_DOWN))
-    if repeats(state.counters.recent_calls):
-        messages.append(("repetition", _REPETITION))
+    if (stuck := evidence(state.counters.recent_calls)) is not None:
+        messages.append(("repetition", _REPETITION.format(evidence=stuck)))
     calls_left = accepted.tool_call_limit - state.tool_calls_made
     turns_left = accepted.turn_limit - state.conversation.turn
     few = (
@@ -142,8 +151,8 @@ def loop_messages(state: BuildState) -> tuple[tuple[str, str], ...]:
 
 
 _REPETITION = (
-    f"You have made the same call {TIMES} times in your last calls, and it returned the same each time. Look at what it"
-    " returned and try something else; if it goes on the build is ended."
+    "You are stuck: {evidence}. Find out why and try something else; if it goes on the build is ended. To wait for"
+    " something that takes long, run it in the background and read its output."
 )
 _FINISH = "Finish what matters most, leave the project in a working state, and end."
 _WIND_DOWN = (

@@ -1,7 +1,7 @@
 """Renders the Messages API request of a build from its state alone: the same state gives the same bytes.
 
-The remaining money and turns are the last block of the request and are not kept in the conversation. So the request of
-one turn is a prefix of the next, and the provider's cache stays valid.
+The messages of a request begin with those of the request before, so that thinking stays valid and the provider's cache
+is read. Only cache marks move. They are no part of a message: the provider's prefix check leaves them out.
 """
 
 import re
@@ -14,7 +14,7 @@ from nightshift.contracts import canonical, tools
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.model import BlobRef
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain import funds
+from nightshift.orchestrator.domain.conversation import is_visible
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import (
     AssistantMessage,
@@ -81,6 +81,7 @@ class _RenderedMessage:
     role: str
     texts: tuple[str, ...]
     last: dict[str, Any]
+    begins: bool
 
 
 class RenderedMessages:
@@ -107,7 +108,11 @@ def _rendered(entry: Entry) -> _RenderedMessage | None:
     role, blocks = _entry(entry)
     if not blocks:
         return None
-    return _RenderedMessage(role, tuple(map(canonical.dumps, blocks)), blocks[-1])
+    return _RenderedMessage(role, tuple(map(canonical.dumps, blocks)), blocks[-1], _begins(entry))
+
+
+def _begins(entry: Entry) -> bool:
+    return isinstance(entry, UserMessage) and entry.begins
 
 
 def request_bytes(state: BuildState, policy: Policy, rendered: RenderedMessages | None = None) -> bytes:
@@ -130,8 +135,8 @@ def _message_texts(state: BuildState, rendered: RenderedMessages) -> Iterator[st
     texts: list[list[str]] = []
     lasts: list[dict[str, Any]] = []
 
-    def add(role: str, more: Iterable[str], last: dict[str, Any]) -> None:
-        if roles and roles[-1] == role:
+    def add(role: str, more: Iterable[str], last: dict[str, Any], *, begins: bool = False) -> None:
+        if roles and roles[-1] == role and not begins:
             texts[-1].extend(more)
             lasts[-1] = last
         else:
@@ -142,14 +147,12 @@ def _message_texts(state: BuildState, rendered: RenderedMessages) -> Iterator[st
     first = _text(opening_message(state.request))
     add("user", [canonical.dumps(first)], first)
     for message in rendered.of(state.conversation.entries):
-        add(message.role, message.texts, message.last)
+        add(message.role, message.texts, message.last, begins=message.begins)
     for text in state.conversation.waiting:
         block = _text(_inline(text))
         add("user", [canonical.dumps(block)], block)
     for index in [index for index, role in enumerate(roles) if role == "user"][-2:]:
         texts[index][-1] = canonical.dumps({**lasts[index], "cache_control": _CACHE})
-    if roles[-1] == "user":
-        texts[-1].append(canonical.dumps(_text(limits_left(state))))
     for role, content in zip(roles, texts, strict=True):
         yield f'{{"content":[{",".join(content)}],"role":"{role}"}}'
 
@@ -175,50 +178,32 @@ def opening_message(accepted: BuildAccepted) -> str:
     return "\n\n".join(parts)
 
 
-def limits_left(state: BuildState) -> str:
-    """Return the remaining turns, tool calls and money. Only the last message contains them."""
-    accepted = state.request
-    lines = [
-        f"Turns left: {max(accepted.turn_limit - state.conversation.turn, 0)}.",
-        f"Tool calls left: {max(accepted.tool_call_limit - state.tool_calls_made, 0)}.",
-    ]
-    if state.funds.day is not None:
-        dollars = (state.funds.day_left + funds.left(state.funds)) / 1_000_000
-        lines.append(f"Money left today: ${dollars:.2f}.")
-    return f"[{' '.join(lines)}]"
-
-
 def size_bound(state: BuildState, policy: Policy) -> int:
-    """Return an upper bound of the tokens of the first request: one for each byte.
-
-    Leaves out `limits_left`, whose length depends on the money: the bound must be the same before and after a grant.
-    """
-    return len(request_bytes(state, policy)) - len(limits_left(state))
+    """Return an upper bound of the tokens of the first request: one for each byte."""
+    return len(request_bytes(state, policy))
 
 
 def _messages(state: BuildState) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
-    for role, blocks in _roles_and_blocks(state):
-        if messages and messages[-1]["role"] == role:
+    for role, blocks, begins in _roles_and_blocks(state):
+        if messages and messages[-1]["role"] == role and not begins:
             messages[-1]["content"].extend(blocks)
         else:
             messages.append({"content": list(blocks), "role": role})
     users = [message for message in messages if message["role"] == "user"]
     for message in users[-2:]:
         message["content"][-1] = {**message["content"][-1], "cache_control": _CACHE}
-    if messages[-1]["role"] == "user":
-        messages[-1]["content"].append(_text(limits_left(state)))
     return messages
 
 
-def _roles_and_blocks(state: BuildState) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    yield "user", [_text(opening_message(state.request))]
+def _roles_and_blocks(state: BuildState) -> Iterator[tuple[str, list[dict[str, Any]], bool]]:
+    yield "user", [_text(opening_message(state.request))], False
     for entry in state.conversation.entries:
         role, blocks = _entry(entry)
         if blocks:  # an answer may be empty; the API refuses an empty message
-            yield role, blocks
+            yield role, blocks, _begins(entry)
     if state.conversation.waiting:
-        yield "user", [_text(_inline(text)) for text in state.conversation.waiting]
+        yield "user", [_text(_inline(text)) for text in state.conversation.waiting], False
 
 
 def _entry(entry: Entry) -> tuple[str, list[dict[str, Any]]]:
@@ -226,18 +211,13 @@ def _entry(entry: Entry) -> tuple[str, list[dict[str, Any]]]:
         case AssistantMessage():
             if isinstance(entry.content, BlobRef):
                 raise Fault("an answer of the model was not fetched from the object store")
-            # The API sends texts of nothing but spaces and does not take them back.
-            return "assistant", [block for block in entry.content if not _blank(block)]
+            return "assistant", list(filter(is_visible, entry.content))
         case ToolResults():
             return "user", [_result(result) for result in entry.results]
         case UserMessage():
             return "user", [_text(_inline(entry.text))]
         case _:
             assert_never(entry)
-
-
-def _blank(block: dict[str, Any]) -> bool:
-    return block.get("type") == "text" and not str(block.get("text", "")).strip()
 
 
 def _result(result: ToolResult) -> dict[str, Any]:

@@ -1,23 +1,44 @@
-"""Detects an agent that repeats itself: the same call with the same result, three times in a window of ten.
+"""Detects an agent that is stuck: the same call with the same result, or different calls with the same error.
 
 A call with a new result is progress: an agent that polls a job, or edits and runs the tests, gets new results. So is
 any other new call between the repeated ones.
 """
 
 import hashlib
+import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from nightshift.contracts import canonical
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import Bash
-from nightshift.orchestrator.domain.state import RecentCall
+from nightshift.orchestrator.domain.state import RecentCall, ToolCall
 
 WINDOW = 10
 TIMES = 3
 _WAITING = ""
+
+#: The fields of a tool's input that identify a call best, in this order.
+_TELLING = ("command", "file_path", "pattern", "port", "path")
+#: The most characters of a call and of an error in a message.
+_SHOWN_CALL = 80
+_SHOWN_ERROR = 240
+_NAMES_AN_ERROR = re.compile(
+    r"error|exception|fatal|failed|denied|refused|not found|no such|cannot|can't|unable|invalid|timed out",
+    re.I,
+)
+_WORD = re.compile(r"[^\W\d_]{3}")
+_EXIT_CODE = re.compile(r"\[(?:ended at once, )?exit code -?\d+\]|\[stderr\]")
+#: What differs between two occurrences of one error, each with its replacement.
+_VARIABLE = (
+    (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "<id>"),
+    (re.compile(r"\b0x[0-9a-f]+\b|\b(?=[a-f]*\d)[0-9a-f]{8,64}\b"), "<id>"),
+    (re.compile(r"[\w.@~+-]*(?:/[\w.@~+-]+)+/?|\B/\B"), "<path>"),
+    (re.compile(r"\b[\w-]+\.(?:[a-z]{1,4}|html|json|toml|yaml)\b(?!\()"), "<path>"),
+    (re.compile(r"\d+(?:[.,:]\d+)*"), "<n>"),
+)
 
 
 def call_digest(tool: str, given: Mapping[str, Any] | BlobRef) -> str:
@@ -27,14 +48,30 @@ def call_digest(tool: str, given: Mapping[str, Any] | BlobRef) -> str:
     return _digest(tool, given.ref if isinstance(given, BlobRef) else canonical.dumps(given))
 
 
-def remember(recent: tuple[RecentCall, ...], call: str, result: ToolCallCompleted) -> tuple[RecentCall, ...]:
+def call_in_words(tool: str, given: Mapping[str, Any] | BlobRef) -> str:
+    """Return tool and input in at most 80 characters, for the messages about repetition."""
+    fields = {} if isinstance(given, BlobRef) else given
+    text = next((str(fields[name]) for name in _TELLING if name in fields), "")
+    return _short(f"{tool} {text}", _SHOWN_CALL)
+
+
+def remember(
+    recent: tuple[RecentCall, ...], call: ToolCall, result: ToolCallCompleted
+) -> tuple[RecentCall, ...]:
     """Return the recent calls after one more result: at most `WINDOW`."""
-    if call == _WAITING:
+    if call.digest == _WAITING:
         return recent
     shown = (result.output, result.blocks)
     texts = [part.ref if isinstance(part, BlobRef) else canonical.dumps(part) for part in shown]
-    outcome = _digest(str(result.is_error), str(result.exit_code), *texts)
-    return (*recent, RecentCall(call, outcome))[-WINDOW:]
+    newest = RecentCall(
+        call.digest,
+        _digest(str(result.is_error), str(result.exit_code), *texts),
+        turn=call.call_id.rpartition("/")[0],
+        words=call.words,
+        line=_telling_line(result),
+        error=_error(result),
+    )
+    return (*recent, newest)[-WINDOW:]
 
 
 def is_progress(newest: RecentCall, earlier: Collection[RecentCall]) -> bool:
@@ -43,14 +80,69 @@ def is_progress(newest: RecentCall, earlier: Collection[RecentCall]) -> bool:
 
 
 def repeats(recent: tuple[RecentCall, ...]) -> bool:
-    """Return whether a call has the same result `TIMES` times, without a call between them that occurs only once."""
+    """Return whether the agent is stuck."""
+    return evidence(recent) is not None
+
+
+def evidence(recent: tuple[RecentCall, ...]) -> str | None:
+    """Return the calls that show that the agent is stuck, and what they returned. Returns None when it is not.
+
+    It is stuck when a call has the same result `TIMES` times, or when different calls of `TIMES` turns have the same
+    error. A call between them that occurs only once, and does not fail in the same way, is progress.
+    """
     counts = Counter(recent)
-    return any(not _news(recent, one, counts) for one, count in counts.items() if count >= TIMES)
+    repeated = [one for one, count in counts.items() if count >= TIMES and not _news(recent, one, counts)]
+    if repeated:
+        calls = dict.fromkeys(f"`{one.words}`" for one in recent if counts[one] > 1)
+        how = f"{TIMES} times" if len(calls) == 1 else "each time, one after the other"
+        return f"{' and '.join(calls)} returned the same {how}: {repeated[0].line or '(no output)'}"
+    if not recent or not recent[-1].error:
+        return None
+    failed = _last_failures(recent, counts)
+    turns, calls_made = {one.turn for one in failed}, {one.call for one in failed}
+    if len(turns) < TIMES or len(calls_made) < TIMES:
+        return None
+    names = ", ".join(dict.fromkeys(f"`{one.words}`" for one in failed[-TIMES:]))
+    return f"{names} failed with the same error: {recent[-1].line}"
+
+
+def _last_failures(recent: Sequence[RecentCall], counts: Counter[RecentCall]) -> list[RecentCall]:
+    """Return the calls that failed as the newest one did, back to the last other call that occurs only once."""
+    found = []
+    for one in reversed(recent):
+        if one.error == recent[-1].error:
+            found.append(one)
+        elif counts[one] == 1:
+            break
+    return found[::-1]
 
 
 def _news(recent: tuple[RecentCall, ...], repeated: RecentCall, counts: Counter[RecentCall]) -> bool:
     indexes = [index for index, other in enumerate(recent) if other == repeated][-TIMES:]
     return any(counts[other] == 1 for other in recent[indexes[0] : indexes[-1]])
+
+
+def _error(result: ToolCallCompleted) -> str:
+    """Return the error without its numbers, paths, times and addresses. Returns "" when nothing says what failed."""
+    text = _telling_line(result).lower() if result.is_error else ""
+    if not _WORD.search(text):
+        return ""
+    for pattern, replacement in _VARIABLE:
+        text = pattern.sub(replacement, text)
+    return f"{result.error_kind}: {text}"
+
+
+def _telling_line(result: ToolCallCompleted) -> str:
+    """Return the last line of the output that names an error, else the last line. Returns "" for no output."""
+    output = "" if isinstance(result.output, BlobRef) else result.output
+    lines = [one.strip() for one in _EXIT_CODE.sub("", output).splitlines() if one.strip()]
+    naming = [one for one in lines if _NAMES_AN_ERROR.search(one)] if result.is_error else []
+    return _short((naming or lines or [""])[-1], _SHOWN_ERROR)
+
+
+def _short(text: str, most: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _digest(*texts: str) -> str:

@@ -1,6 +1,6 @@
 """The state of a build, which `evolve` folds from its events. It holds sums, so that no step reads the history."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
@@ -56,9 +56,13 @@ class ToolResults:
 
 @dataclass(frozen=True, slots=True)
 class UserMessage:
-    """A text for the agent: from a person, or from the loop itself."""
+    """A text for the agent: from a person, or from the loop itself.
+
+    One that `begins` a message of its own follows user content that an earlier request has already sent.
+    """
 
     text: Text
+    begins: bool = False
 
 
 Entry = AssistantMessage | ToolResults | UserMessage
@@ -66,13 +70,18 @@ Entry = AssistantMessage | ToolResults | UserMessage
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """The conversation with the model. `waiting` holds the messages that the next model call adds."""
+    """The conversation with the model. `waiting` holds the messages that the next model call adds.
+
+    Entries are only added. The last request has sent the first `sent` of them.
+    """
 
     turn: int = 0
     attempt: int = 0
     answered: bool = True  # the present turn has its answer
     entries: tuple[Entry, ...] = ()
     waiting: tuple[Text, ...] = ()
+    sent: int = 0
+    limits_told: tuple[int, ...] | None = None  # the levels of the last line about what is left
     #: The most tokens that the next request can have, without the messages that it adds. None: not known yet.
     tokens: int | None = None
     checkpoint: int = 0  # the last turn that has one
@@ -107,6 +116,7 @@ class ToolCall:
     tool_use_id: str
     purpose: Purpose
     digest: str  # of tool and input
+    words: str = ""  # tool and input for a person
     preview: PreviewTarget | None = None
     result: ToolCallCompleted | None = None
 
@@ -139,10 +149,17 @@ class Funds:
 
 @dataclass(frozen=True, slots=True)
 class RecentCall:
-    """A tool call and its result, each as a digest."""
+    """A tool call and its result, each as a digest. Two with the same digests are equal, whatever the turn.
+
+    `line` is the line of the output that tells most. `error` is that line of a failed call, without what varies.
+    """
 
     call: str
     result: str
+    turn: str = field(default="", compare=False)
+    words: str = field(default="", compare=False)
+    line: str = field(default="", compare=False)
+    error: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +171,7 @@ class FailureCounters:
     retry_at: datetime | None = None
     provider_sleeps: int = 0  # since the last answer
     cuts: int = 0  # answers in a row that ended at the output limit
-    check_rounds: int = 0  # that failed
+    check_rounds: int = 0  # that failed or proved nothing
     recent_calls: tuple[RecentCall, ...] = ()  # with their results, oldest first
     warned_calls: tuple[RecentCall, ...] = ()  # those before the last warning about repetition
     steered: frozenset[str] = frozenset()  # reasons of the messages that the loop sends once only
@@ -189,6 +206,7 @@ class BuildState:
     call: OpenCall | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_calls_made: int = 0
+    wrote: bool = False  # a call that can write files has succeeded
     funds: Funds = Funds()
     counters: FailureCounters = FailureCounters()
     workspace: Workspace = Workspace()

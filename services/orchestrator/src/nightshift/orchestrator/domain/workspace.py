@@ -18,9 +18,12 @@ from nightshift.contracts.events.sandbox import (
     ToolCallCompleted,
 )
 from nightshift.contracts.events.snapshot import PathProblem, SnapshotEvent, SnapshotSaved
+from nightshift.contracts.tools import Bash, Document, EditFile, WriteFile
 from nightshift.orchestrator.domain import conversation, failure_counters
 from nightshift.orchestrator.domain.state import BuildState, PreviewTarget, Workspace
 
+#: The tools that can write files of the workspace.
+_WRITING = frozenset({Bash.tool, WriteFile.tool, EditFile.tool, Document.tool})
 #: The most paths that a message to the agent names.
 _NAMED = 20
 
@@ -63,7 +66,8 @@ def _completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
     if call.preview is not None:
         state = replace(state, workspace=port_opened(state.workspace, call.preview, data))
     if call.purpose == "agent":
-        state = replace(state, counters=failure_counters.tool_answered(state.counters, call.digest, data))
+        state = replace(state, wrote=state.wrote or (call.tool in _WRITING and not data.is_error))
+        state = replace(state, counters=failure_counters.tool_answered(state.counters, call, data))
     return conversation.completed(state, data)
 
 

@@ -8,21 +8,19 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import structlog
 
 from nightshift.eventlog.backoff import Backoff, RetryDelay
-from nightshift.eventlog.errors import Unavailable
-from nightshift.relay.adapters.connection import BROKEN, connect, one_line
+from nightshift.eventlog.database import Database
+from nightshift.eventlog.errors import NightshiftError
 
 _log = structlog.get_logger(__name__)
 
-_RECONNECT_EVERY_S, _CHECK_EVERY_S = 3600, 15
 _BACKOFF = Backoff(first_s=0.5, cap_s=2.0)
 
 
 class PostgresAppendListener:
-    """Implements AppendListener on a connection of its own, which is checked often and replaced every hour."""
+    """Listens for notifications on `channel`, on an extra connection to the database."""
 
-    def __init__(self, dsn: str, *, name: str, channel: str) -> None:
-        self._dsn = dsn
-        self._name = name
+    def __init__(self, database: Database, *, channel: str) -> None:
+        self._database = database
         self._channel = channel
 
     @contextlib.asynccontextmanager
@@ -40,26 +38,16 @@ class PostgresAppendListener:
         retry = RetryDelay(_BACKOFF, random.random)
         while True:
             try:
-                await self._receive_for_an_hour(notifications)
-            except (Unavailable, *BROKEN) as error:
-                if notifications.listening:  # it worked until now
+                await self._database.listen(
+                    self._channel, notifications.on_payload, on_ready=notifications.on_ready
+                )
+            except NightshiftError as error:
+                if notifications.listening:  # the lost connection had worked
                     retry.reset()
-                _log.info("append_notifications.lost", error=one_line(error))
+                _log.info("append_notifications.lost", error=str(error))
                 await asyncio.sleep(retry.after_failure())
             finally:
                 notifications.listening = False
-
-    async def _receive_for_an_hour(self, notifications: "ReceivedNotifications") -> None:
-        connection = await connect(self._dsn, f"{self._name} notifications")
-        try:
-            await connection.add_listener(self._channel, notifications.on_notify)
-            notifications.listening = True
-            notifications.wake()  # for what was appended before
-            for _ in range(_RECONNECT_EVERY_S // _CHECK_EVERY_S):
-                await asyncio.sleep(_CHECK_EVERY_S)
-                await connection.fetchval("SELECT 1", timeout=5)
-        finally:
-            connection.terminate()
 
 
 class ReceivedNotifications:
@@ -71,19 +59,19 @@ class ReceivedNotifications:
         self._notified: set[int] = set()
         self._event = asyncio.Event()
 
-    def on_notify(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+    def on_ready(self) -> None:
+        """Note that notifications arrive from now on, and end the wait: events may have been appended before."""
+        self.listening = True
+        self._event.set()
+
+    def on_payload(self, payload: str) -> None:
         """Note the shard that a writer appended to. Its number is the payload."""
-        shard = self._shards.get(str(payload))
+        shard = self._shards.get(payload)
         if shard is not None:
             self._notified.add(shard)
             self._event.set()
 
-    def wake(self) -> None:
-        """End the current wait, or the next one."""
-        self._event.set()
-
     async def wait(self, seconds: float) -> frozenset[int]:
-        """Wait for a notification, at most so long. Returns the shards with new events since the last wait."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._event.wait()

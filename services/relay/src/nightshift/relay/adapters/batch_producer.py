@@ -1,9 +1,7 @@
 """Sends batches: the records of a topic-partition in order, all partitions at once, acknowledged by all replicas.
 
-The client's own retries and reconnects are off. Both could reach a broker that restarted empty, and put new events
-before the old ones. So a producer connects once, before the broker is checked. A broker that restarts drops its
-connections: what is sent on an older connection reaches the broker that was checked, or none. A failed send ends the
-producer.
+The client's own retries and reconnects are off: both could reach a broker that restarted empty, and put new events
+before the old ones. A producer connects once, before the broker is checked, and a failed send ends it.
 """
 
 import asyncio
@@ -38,7 +36,7 @@ def _hash(key: bytes) -> int:
 
 
 class BatchProducer:
-    """One producer session. After an error close it and open another."""
+    """One producer session. After an error, close it and open another."""
 
     def __init__(self, settings: KafkaSettings, *, ack_timeout_s: float) -> None:
         self._timeout = ack_timeout_s
@@ -95,7 +93,7 @@ class BatchProducer:
         return None
 
     def partition_of(self, topic: str, key: bytes) -> TopicPartition:
-        """Return where records of this key go, by the default partitioner of all Kafka clients."""
+        """Return the partition of this key, by the default partitioner of all Kafka clients."""
         return TopicPartition(topic, _hash(key) % self._partition_counts[topic])
 
     def partitions(self) -> list[TopicPartition]:
@@ -107,7 +105,7 @@ class BatchProducer:
         ]
 
     async def send(self, records: Mapping[TopicPartition, Sequence[Record]]) -> list[Ack]:
-        """Send all records. Raises Unavailable when a partition failed: the rest of that partition was not sent."""
+        """Send all records. Raises Unavailable when a partition failed; the rest of its records was not sent."""
         sending = [asyncio.ensure_future(self._send_to(where, some)) for where, some in records.items()]
         for one in sending:
             one.add_done_callback(_retrieve_error)
@@ -152,7 +150,7 @@ class BatchProducer:
             if builders[-1].append(**fields) is None:
                 builders.append(self._producer.create_batch())
                 if builders[-1].append(**fields) is None:
-                    raise Fault(f"event {record.event_id} fits in no record batch")
+                    raise Fault(f"event {record.row.event_id} fits in no record batch")
         for builder in builders:
             builder.close()
         return builders
@@ -166,7 +164,7 @@ class BatchProducer:
         self._disposal = asyncio.ensure_future(self._producer.stop())
         with contextlib.suppress(TimeoutError, KafkaError, OSError, asyncio.CancelledError):
             await asyncio.wait_for(asyncio.shield(self._disposal), 0.2)
-        # The rest ends by itself after the request timeout and the backoff.
+        # The disposal ends by itself after the request timeout and the backoff.
 
 
 def _retrieve_error(sent: asyncio.Future[Any]) -> None:

@@ -27,7 +27,7 @@ class KafkaAdmin:
         self._address = address
 
     async def names(self) -> frozenset[str]:
-        """Return all topics. Asking for single names would make some brokers create them."""
+        """Return all topics. Asking for single names would make some brokers create the topics."""
         with _translated(self._address):
             return frozenset(await self._client.list_topics())
 
@@ -58,7 +58,7 @@ class KafkaAdmin:
         }
 
     async def create(self, plan: Sequence[TopicPlan]) -> frozenset[str]:
-        """Create topics. Returns those created by this call and not before by others. Raises Refused, Unavailable."""
+        """Create topics. Returns those that this call created. Raises Refused and Unavailable."""
         new = [
             NewTopic(
                 topic.name,

@@ -14,8 +14,7 @@ from nightshift.bus.settings import KafkaSettings
 from nightshift.eventlog.errors import Unavailable
 from nightshift.relay.adapters.batch_producer import BatchProducer
 from nightshift.relay.domain.data_loss import OffsetRange
-from nightshift.relay.domain.records import Record
-from nightshift.relay.ports import Ack, BrokerRecord
+from nightshift.relay.ports import BrokerRecord
 
 _POLL_MS = 250
 _MAX_RECORDS = 500
@@ -30,15 +29,12 @@ class KafkaSession:
         self._timeout = timeout_s
         self.partition_of = producer.partition_of
         self.partitions = producer.partitions
-
-    async def send(self, records: Mapping[TopicPartition, Sequence[Record]]) -> Sequence[Ack]:
-        """Send all records, as BatchProducer.send does."""
-        return await self._producer.send(records)
+        self.send = producer.send
 
     async def offset_ranges(
         self, partitions: Sequence[TopicPartition]
     ) -> Mapping[TopicPartition, OffsetRange]:
-        """Return the offsets of each partition; one that does not exist is left out. Raises Unavailable."""
+        """Return the offsets of each partition that exists. Raises Unavailable."""
         existing = set(self._producer.partitions())
         asked = [KafkaTopicPartition(*one) for one in partitions if one in existing]
         if not asked:
@@ -69,7 +65,7 @@ class KafkaSession:
             self._reader.unsubscribe()
 
     async def _next(self, left: dict[KafkaTopicPartition, int]) -> list[BrokerRecord]:
-        """Read once. Removes the partitions from `left` whose end (exclusive offset) is reached."""
+        """Read once. Removes each partition from `left` when its end (exclusive offset) is reached."""
         found: list[BrokerRecord] = []
         try:
             async with asyncio.timeout(self._timeout):
@@ -84,7 +80,7 @@ class KafkaSession:
                             for one in records
                         ]
                     for partition, end in list(left.items()):
-                        # Not the last record's offset: a transaction of somebody else ends without a record.
+                        # A transaction of another producer ends without a record, so the last record's offset is not enough.
                         if await self._reader.position(partition) >= end:
                             del left[partition]
                             self._reader.pause(partition)
@@ -108,7 +104,7 @@ class KafkaConnector:
             **connection_arguments(self._settings),
             group_id=None,
             enable_auto_commit=False,
-            auto_offset_reset="none",  # an offset that is gone is a finding, not a reason to read elsewhere
+            auto_offset_reset="none",  # a missing offset must raise an error, and not read from elsewhere
             fetch_max_wait_ms=20,
             request_timeout_ms=int(self._timeout * 1000),
         )

@@ -1,6 +1,7 @@
-"""Makes the broker's topics what the plan says: for the command, the embedded stack and the relay."""
+"""Creates the broker's topics as planned: for the command, the embedded stack and the relay."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -105,10 +106,7 @@ def load_plan(file: Path, topics: Topics) -> tuple[TopicPlan, ...]:
 
 
 def _topic(entry: dict[str, Any], topics: Topics) -> TopicPlan:
-    standard = Topics().prefix
-    name = str(entry["name"])
-    if name.startswith(f"{standard}."):
-        name = topics.prefix + name.removeprefix(standard)
+    name = re.sub(rf"^{re.escape(Topics().prefix)}(?=\.)", topics.prefix, str(entry["name"]))
     return TopicPlan(
         name,
         int(entry["partitions"]),

@@ -1,37 +1,28 @@
 """The database session that leads a group of shards.
 
-The leader holds session locks, so its session must be one server process for its whole life, and must end soon after
-its owner does. Keepalives find a dead owner. The server's idle timeout finds a paused one, but runs only between
-statements: while a statement is prepared and not yet executed, the server waits without a limit. So all statements are
-prepared before the locks are taken, and from then on each is one message.
+It holds session locks, so it must end soon after its owner does. Keepalives find a dead owner. The server's idle
+timeout finds a paused one, but only between statements: a prepared statement may wait without a limit to be executed.
+So all statements are prepared before the locks are taken, and from then on each is one message.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, TypeAlias
 
 import asyncpg
 
 from nightshift.bus.port import TopicPartition
 from nightshift.bus.publish_notifications import CHANNEL
-from nightshift.eventlog.errors import ConfigurationError, Unavailable
-from nightshift.relay.adapters.connection import (
-    BROKEN,
-    NOT_ALLOWED,
-    connect,
-    misconfigured,
-    one_line,
-    refuse_pooler,
-)
+from nightshift.eventlog.database import open_connection, translated
+from nightshift.eventlog.errors import Fault, Unavailable
+from nightshift.relay.adapters.pooler_check import refuse_pooler
 from nightshift.relay.domain.errors import LeadershipLost
 from nightshift.relay.domain.records import LastPublished
 from nightshift.relay.ports import Cursors
 
-_NOT_MIGRATED = (asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError)
-
-# synchronous_commit: a crash of the server may undo the last moves. Their events are then sent again, which consumers
-# drop.
+# synchronous_commit: a crash of the server may undo the last moves. The relay then sends their events again, and
+# consumers drop them.
 _LEADING = """
 SET idle_session_timeout = '{timeout_ms}ms';
 SET idle_in_transaction_session_timeout = '{timeout_ms}ms';
@@ -56,37 +47,37 @@ _REPUBLISHED = "SELECT nightshift.relay_republished($1, $2)"
 _ALL = (_LEAD, _NEWEST_LOSS, _CURSORS, _LAST_PUBLISHED, _MOVE, _NOTE_LOSS, _REPUBLISHED)
 _NOTIFY = "SELECT pg_notify($1, $2)"
 
-_Statements = Mapping[str, asyncpg.prepared_stmt.PreparedStatement]
+_Statement: TypeAlias = asyncpg.prepared_stmt.PreparedStatement
 
 
 class PostgresLeaderSession:
-    """Implements LeaderSession on one connection. The heartbeat and the work take turns: one statement at a time."""
+    """Implements LeaderSession on one connection, one statement at a time.
+
+    `notify` is the prepared statement that notifies consumers, on a connection of its own.
+    """
 
     def __init__(
         self,
-        statements: _Statements,
+        statements: Mapping[str, _Statement],
         shards: Sequence[int],
         *,
         timeout_s: float,
-        notifier: "_PublishNotifier | None" = None,
+        notify: _Statement | None,
     ) -> None:
         self._statements = statements
         self._shards = list(shards)
         self._timeout = timeout_s
         self._turn = asyncio.Lock()
         self._broken = False
-        self._notifier = notifier
+        self._notify = notify
 
     async def lead(self) -> bool:
-        """Take the locks of all shards, or none."""
         return bool((await self._call(_LEAD, self._shards))[0][0])
 
     async def newest_loss(self) -> int:
-        """Return the number of the newest loss, 0 when there was none."""
         return int((await self._call(_NEWEST_LOSS))[0][0])
 
     async def cursors(self) -> Cursors:
-        """Return how far the shards are published."""
         rows = await self._call(_CURSORS, self._shards)
         newest = rows[0]["newest_loss"]
         return Cursors(
@@ -96,12 +87,10 @@ class PostgresLeaderSession:
         )
 
     async def last_published(self) -> Sequence[LastPublished]:
-        """Return what the broker acknowledged last, by topic-partition."""
         rows = await self._call(_LAST_PUBLISHED)
         return [LastPublished(TopicPartition(row[0], row[1]), *row[2:]) for row in rows]
 
     async def move(self, cursors: Mapping[int, int], published: Sequence[LastPublished]) -> None:
-        """Move cursors and store the last records, on the connection that holds the locks."""
         moving = self._call(
             _MOVE,
             list(cursors),
@@ -113,67 +102,45 @@ class PostgresLeaderSession:
             [one.stream_id for one in published],
             [one.version for one in published],
         )
-        if self._notifier is None:
+        if self._notify is None:
             await moving
-            return
-        try:
+        else:
             # Both at once, the notification first: consumers wait for it, and nobody waits for the cursor.
-            await asyncio.gather(self._notifier.notify({one.partition.topic for one in published}), moving)
-        except BROKEN as error:
-            raise LeadershipLost(f"the notifying connection is gone: {one_line(error)}") from error
+            topics = {one.partition.topic for one in published}
+            await asyncio.gather(self._send_notifications(self._notify, topics), moving)
 
     async def note_loss(self, reason: str, seen: int) -> int:
-        """Make all shards publish again. Returns the newest loss."""
         return int((await self._call(_NOTE_LOSS, reason, seen))[0][0])
 
     async def republished(self, shards: Sequence[int], loss: int) -> None:
-        """Record that these shards were published again after this loss."""
         await self._call(_REPUBLISHED, list(shards), loss)
 
     async def _call(self, statement: str, *args: Any) -> list[Any]:
         try:
-            async with asyncio.timeout(self._timeout), self._turn:
-                if self._broken:
-                    raise LeadershipLost("the leading session is gone")
-                rows: list[Any] = await self._statements[statement].fetch(*args)
-                return rows
-        except NOT_ALLOWED as error:
-            raise misconfigured(error) from error
-        except BROKEN as error:
+            with translated():
+                async with asyncio.timeout(self._timeout), self._turn:
+                    if not self._broken:
+                        rows: list[Any] = await self._statements[statement].fetch(*args)
+                        return rows
+        except (Unavailable, Fault) as error:
             self._broken = True
-            raise LeadershipLost(f"the leading session is gone: {one_line(error)}") from error
+            raise LeadershipLost(f"the leading session is gone: {error}") from error
+        raise LeadershipLost("the leading session is gone")
 
-
-class _PublishNotifier:
-    """Notifies consumers of topics with new records, for a broker that does not wake a waiting fetch.
-
-    Uses a connection of its own whose commits do not wait for the disk: NOTIFY holds a lock of the whole cluster.
-    """
-
-    def __init__(self, statement: asyncpg.prepared_stmt.PreparedStatement, *, timeout_s: float) -> None:
-        self._statement = statement
-        self._timeout = timeout_s
-
-    @classmethod
-    async def prepare(cls, connection: asyncpg.Connection, *, timeout_s: float) -> Self:
-        """Return a notifier on this connection. Raises Unavailable."""
+    async def _send_notifications(self, notify: _Statement, topics: Collection[str]) -> None:
         try:
-            await connection.execute("SET synchronous_commit = off")
-            return cls(await connection.prepare(_NOTIFY), timeout_s=timeout_s)
-        except BROKEN as error:
-            raise Unavailable(f"PostgreSQL: {one_line(error)}") from error
-
-    async def notify(self, topics: Collection[str]) -> None:
-        """Notify once for each topic. Raises one of BROKEN."""
-        # Nearly always one topic, and a statement for many would cost three times as much for one.
-        for topic in topics:
-            await self._statement.fetch(CHANNEL, topic, timeout=self._timeout)
+            with translated():
+                # Nearly always one topic. A statement for many topics costs three times as much for one.
+                for topic in topics:
+                    await notify.fetch(CHANNEL, topic, timeout=self._timeout)
+        except (Unavailable, Fault) as error:
+            raise LeadershipLost(f"the notifying connection is gone: {error}") from error
 
 
 class PostgresLeaderSessions:
-    """Opens sessions for leading. A paused leader loses its locks after `leader_timeout_s`.
+    """Opens sessions for leading. A paused leader loses its locks after `leader_timeout_s` seconds.
 
-    `notify`: notify consumers after each acknowledgement (nightshift.bus.publish_notifications).
+    `notify`: notify consumers after each acknowledgement, for a broker that does not wake a waiting fetch.
     """
 
     def __init__(self, dsn: str, *, name: str, leader_timeout_s: float, notify: bool = False) -> None:
@@ -186,48 +153,29 @@ class PostgresLeaderSessions:
     @contextlib.asynccontextmanager
     async def open(self, shards: Sequence[int]) -> AsyncIterator[PostgresLeaderSession]:
         """Open a session for these shards. Raises Unavailable, and ConfigurationError behind a transaction pooler."""
-        connection = await connect(self._dsn, self._name)
-        try:
-            await self._check_pooler(connection)
-            statements = await self._prepare(connection)
-            async with self._open_notifier() as notifier:
-                yield PostgresLeaderSession(statements, shards, timeout_s=self._timeout, notifier=notifier)
-        finally:
-            connection.terminate()  # whatever its state: the server drops the locks with it
+        async with contextlib.AsyncExitStack() as stack:
+            connection = await stack.enter_async_context(self._connected())
+            if not self._checked:
+                async with self._connected() as second:
+                    with translated():
+                        await refuse_pooler(connection, second)
+                self._checked = True
+            with translated():
+                await connection.execute(_LEADING.format(timeout_ms=int(self._timeout * 1000)))
+                statements = {query: await connection.prepare(query) for query in _ALL}
+            notify = None
+            if self._notify:
+                notifier = await stack.enter_async_context(self._connected(" notifier"))
+                with translated():
+                    # NOTIFY holds a lock of the whole cluster, so its commit must not wait for the disk.
+                    await notifier.execute("SET synchronous_commit = off")
+                    notify = await notifier.prepare(_NOTIFY)
+            yield PostgresLeaderSession(statements, shards, timeout_s=self._timeout, notify=notify)
 
     @contextlib.asynccontextmanager
-    async def _open_notifier(self) -> AsyncIterator[_PublishNotifier | None]:
-        if not self._notify:
-            yield None
-            return
-        connection = await connect(self._dsn, f"{self._name} notifier")
+    async def _connected(self, suffix: str = "") -> AsyncIterator[asyncpg.Connection]:
+        connection = await open_connection(self._dsn, self._name + suffix)
         try:
-            yield await _PublishNotifier.prepare(connection, timeout_s=self._timeout)
+            yield connection
         finally:
-            connection.terminate()
-
-    async def _prepare(self, connection: asyncpg.Connection) -> _Statements:
-        try:
-            await connection.execute(_LEADING.format(timeout_ms=int(self._timeout * 1000)))
-            return {query: await connection.prepare(query) for query in _ALL}
-        except _NOT_MIGRATED as error:
-            raise ConfigurationError(
-                f"PostgreSQL: {error}", hint="`nightshift db migrate` prepares it"
-            ) from error
-        except NOT_ALLOWED as error:
-            raise misconfigured(error) from error
-        except BROKEN as error:
-            raise Unavailable(f"PostgreSQL: {one_line(error)}") from error
-
-    async def _check_pooler(self, connection: asyncpg.Connection) -> None:
-        """Refuse a transaction pooler, once in the life of this object."""
-        if self._checked:
-            return
-        second = await connect(self._dsn, self._name)
-        try:
-            await refuse_pooler(connection, second)
-        except BROKEN as error:
-            raise Unavailable(f"PostgreSQL: {one_line(error)}") from error
-        finally:
-            second.terminate()
-        self._checked = True
+            connection.terminate()  # whatever its state: the server drops the locks with it

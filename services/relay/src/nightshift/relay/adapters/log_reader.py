@@ -1,4 +1,4 @@
-"""Reads the log for the relay, on the pool of connections."""
+"""Reads the log for the relay, on the connection pool."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -6,7 +6,6 @@ from uuid import UUID
 from nightshift.eventlog.database import Database
 from nightshift.eventlog.port import Row
 from nightshift.eventlog.postgres import PostgresEventLog
-from nightshift.relay.domain.divergence import StreamVersion
 
 _READ = "SELECT * FROM nightshift.relay_read($1, $2, $3, $4)"
 _KNOWN = "SELECT event_id, stream_id, version FROM nightshift.relay_known($1)"
@@ -21,26 +20,18 @@ class PostgresLogReader:
         self._events = PostgresEventLog(database, actor="relay", notify=False)
 
     async def read(self, cursors: Mapping[int, int], *, max_events: int, max_bytes: int) -> Sequence[Row]:
-        """Return the next rows of these shards, as relay_read.sql describes."""
         rows = await self._database.fetch(_READ, list(cursors), list(cursors.values()), max_events, max_bytes)
         return [Row(*row) for row in rows]
 
     async def read_unfinished(
         self, shards: Sequence[int], *, after: tuple[str, int], limit: int
     ) -> Sequence[Row]:
-        """Return rows of unfinished streams, by stream and version."""
         return await self._events.read_open_streams(shards, after=after, limit=limit)
 
-    async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, StreamVersion]:
-        """Return where the log has these events."""
+    async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, tuple[str, int]]:
         rows = await self._database.fetch(_KNOWN, event_ids)
-        return {row[0]: StreamVersion(row[1], row[2]) for row in rows}
+        return {row[0]: (row[1].partition("-")[2], row[2]) for row in rows}
 
     async def lag(self, shards: Sequence[int]) -> tuple[int, float]:
-        """Return the number of events after the cursors, and the age of the oldest in seconds."""
         row = (await self._database.fetch(_LAG, list(shards)))[0]
         return int(row[0]), float(row[1])
-
-    async def answers(self) -> bool:
-        """Whether the server answers now."""
-        return await self._database.answers()

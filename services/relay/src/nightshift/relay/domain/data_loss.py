@@ -1,8 +1,7 @@
 """Decides whether the broker still holds what it acknowledged.
 
-The first record of the last acknowledged record batch of each topic-partition is compared. Retention and DeleteRecords
-remove records from the front, and the end of a partition never moves back. So an end before that record, or another
-record at its offset, means that the broker lost data.
+Retention removes records only from the front, and the end of a partition never moves back. So an end before the last
+acknowledged record batch, or another record at its offset, means that the broker lost data.
 """
 
 from collections.abc import Mapping
@@ -31,7 +30,7 @@ def data_loss(
 ) -> str | None:
     """Return why the broker must have lost acknowledged records, or None when it holds them.
 
-    `found` is the `ce_id` of the record at the offset: None when nothing could be read there, or without that header.
+    `found` is the `ce_id` of the record at the offset, None when there is none.
     """
     partition, offsets = last.partition, ranges.get(last.partition)
     where = f"{partition.topic}[{partition.partition}]"

@@ -1,7 +1,7 @@
 """Decides whether Kafka and the log disagree: every fact on a topic must be in the log, at the same stream version.
 
-A database that lost its last commits (a replica promoted too early, an old backup) gives their versions to other facts.
-Kafka still holds the lost facts. A machine cannot decide which of the two is true, so a person must.
+A database that lost its last commits gives their versions to other facts, and Kafka still holds the lost ones. Only a
+person can decide which of the two is true.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,26 +23,13 @@ class BrokerFact:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class StreamVersion:
-    """Where the log has an event."""
-
-    stream_id: str
-    version: int
-
-    @property
-    def subject(self) -> str:
-        """The build or account id."""
-        return self.stream_id.partition("-")[2]
-
-
-def diverged(facts: Iterable[BrokerFact], log: Mapping[UUID, StreamVersion]) -> tuple[BrokerFact, ...]:
-    """Return the facts that the log does not have, or has at another stream version."""
-    return tuple(fact for fact in facts if not _same(fact, log.get(fact.event_id)))
+def diverged(facts: Iterable[BrokerFact], log: Mapping[UUID, tuple[str, int]]) -> tuple[BrokerFact, ...]:
+    """Return the facts that differ from the log. `log` has the subject and the stream version of each event id."""
+    return tuple(fact for fact in facts if log.get(fact.event_id) != (fact.subject, fact.version))
 
 
 def token(facts: Iterable[BrokerFact]) -> str:
-    """Return a word for exactly this set of facts, so that a person's decision covers no later divergence."""
+    """Return a token for exactly this set of facts, so that accepting it covers no later divergence."""
     ids = sorted(f"{fact.event_id}/{fact.version}" for fact in facts)
     return sha256("\n".join(ids).encode()).hexdigest()[:16]
 
@@ -62,7 +49,3 @@ def explanation(facts: tuple[BrokerFact, ...]) -> tuple[str, str]:
         "has them, then start the services, so that none remembers the lost facts"
     )
     return message, hint
-
-
-def _same(fact: BrokerFact, found: StreamVersion | None) -> bool:
-    return found is not None and (found.subject, found.version) == (fact.subject, fact.version)

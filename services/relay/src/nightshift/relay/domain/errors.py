@@ -1,9 +1,4 @@
-"""The relay's own errors.
-
-LeadershipLost (Transient)   the database session that holds the group's locks is gone: stand by again
-BrokerLost (Transient)       the broker does not hold what it acknowledged: publish again
-Diverged (Fault)             Kafka holds facts that the log does not have: a person must decide
-"""
+"""The relay's own errors."""
 
 from nightshift.eventlog.errors import Fault, Transient
 

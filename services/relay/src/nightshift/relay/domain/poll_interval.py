@@ -1,23 +1,15 @@
 """Decides how long the relay waits before it reads the log again."""
 
-from dataclasses import dataclass
+#: The shortest and the longest wait, in seconds.
+_WITHOUT_NOTIFICATIONS = (0.002, 0.05)
+#: While notifications arrive, polling only finds what was appended without one.
+_WITH_NOTIFICATIONS = (0.01, 0.25)
 
 
-@dataclass(frozen=True, slots=True)
-class PollInterval:
-    """Seconds between reads: the shortest after a read that found events, then doubling up to the longest.
+def next_wait(wait: float, *, found: bool, notified: bool) -> float:
+    """Return the wait after one of `wait` seconds: the shortest when the read found events, else twice as long.
 
-    `alone` is (shortest, longest) while no notification arrives. `notified` applies while notifications arrive: polling
-    then only finds what was appended without one.
+    `notified`: notifications arrive.
     """
-
-    alone: tuple[float, float] = (0.002, 0.05)
-    notified: tuple[float, float] = (0.01, 0.25)
-
-    def following(self, wait: float, *, found: bool, listening: bool) -> float:
-        """Return the next wait after one of `wait` seconds.
-
-        `found`: the read found events. `listening`: notifications arrive.
-        """
-        shortest, longest = self.notified if listening else self.alone
-        return shortest if found else min(max(wait, shortest) * 2, longest)
+    shortest, longest = _WITH_NOTIFICATIONS if notified else _WITHOUT_NOTIFICATIONS
+    return shortest if found else min(max(wait, shortest) * 2, longest)

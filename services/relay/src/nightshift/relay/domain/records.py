@@ -1,32 +1,29 @@
-"""What goes to the broker, grouped by topic-partition. Within one, the order of the log is kept."""
+"""Records for the broker, grouped by topic-partition. Each group keeps the order of the log."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
 from nightshift.bus.port import TopicPartition
+from nightshift.eventlog.port import Row
 
 
 class Record(NamedTuple):
-    """One event ready to be produced, and its place in the log."""
+    """A row of the log, ready to be produced."""
 
     partition: TopicPartition
     key: bytes
     value: bytes
     headers: list[tuple[str, bytes]]
-    shard: int
-    position: int
-    stream_id: str
-    version: int
-    event_id: UUID
+    row: Row
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The records of one read, by topic-partition, in log order.
+    """The records of one read, `count` in number, by topic-partition and in log order.
 
-    When the broker has acknowledged all `count` of them, the cursors may move to `cursors` (shard → position).
+    When the broker has acknowledged all, the cursors may move to `cursors` (shard → position).
     """
 
     records: Mapping[TopicPartition, list[Record]]
@@ -36,10 +33,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class LastPublished:
-    """The first record of the last record batch that the broker acknowledged in a topic-partition.
-
-    The broker keeps or loses a record batch as a whole.
-    """
+    """The first record of the last batch acknowledged in a topic-partition. A broker keeps or loses whole batches."""
 
     partition: TopicPartition
     offset: int
@@ -48,23 +42,16 @@ class LastPublished:
     version: int
 
 
-@dataclass(slots=True)
-class AcknowledgedOffsets:
-    """The offsets that the broker gave this leader last, by topic-partition.
-
-    The first is that of the last record batch, the second that of the last record.
-    """
-
-    offsets: dict[TopicPartition, tuple[int, int]] = field(default_factory=dict)
+class AcknowledgedOffsets(dict[TopicPartition, tuple[int, int]]):
+    """The offsets of the last record batch and of the last record that the broker acknowledged, by topic-partition."""
 
     def take(self, partition: TopicPartition, first: int, batch: int, last: int) -> bool:
         """Note the offsets of one send: its first record, its last record batch, its last record.
 
-        Returns False when `first` does not follow what was acknowledged before. The broker then lost data: it gave an
-        offset twice.
+        Returns False when the broker gave an offset twice: it lost data.
         """
-        known = self.offsets.get(partition)
-        self.offsets[partition] = (batch, last)
+        known = self.get(partition)
+        self[partition] = (batch, last)
         return known is None or first > known[1]
 
 
@@ -75,7 +62,7 @@ def group_by_partition(records: Iterable[Record]) -> Batch | None:
     count = 0
     for record in records:
         grouped.setdefault(record.partition, []).append(record)
-        cursors[record.shard] = record.position
+        cursors[record.row.shard] = record.row.position
         count += 1
     return Batch(grouped, cursors, count) if count else None
 

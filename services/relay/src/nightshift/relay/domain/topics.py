@@ -1,25 +1,17 @@
-"""Which topics an installation needs, and how a broker's topics differ from that."""
+"""The topics that an installation needs, and how a broker's topics differ from them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from types import MappingProxyType
 
 from nightshift.contracts.topics import Topics
 
 _DAY_MS = 24 * 60 * 60 * 1000
 
-#: As many as the replicas of a service that will ever be wanted: adding partitions later moves keys.
-PARTITIONS = 24
-REPLICATION = 3
-RETENTION_DAYS = MappingProxyType({"requests": 30, "dead-letter": 30})
-FACT_RETENTION_DAYS = 7
-MAX_MESSAGE_BYTES = 1_048_576
-
 
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """A topic as it should be. `config` in the broker's own words."""
+    """A topic as it should be. `config` uses the broker's names."""
 
     name: str
     partitions: int
@@ -28,18 +20,18 @@ class TopicPlan:
 
 
 class TopicState(StrEnum):
-    """How a topic of the plan stands."""
+    """The state of a topic of the plan on the broker."""
 
     CREATED = "created"
     MISSING = "missing"  # would be created
     PRESENT = "present"
-    DRIFT = "drift"  # there, with other settings; nothing is changed
-    REFUSED = "refused"  # there, with another number of partitions
+    DRIFT = "drift"  # exists with other settings; nothing is changed
+    REFUSED = "refused"  # exists with another number of partitions
 
 
 @dataclass(frozen=True, slots=True)
 class TopicReport:
-    """One topic's state, and each difference in words."""
+    """One topic's state, and each difference as a sentence."""
 
     name: str
     state: TopicState
@@ -48,38 +40,34 @@ class TopicReport:
 
 
 def default_plan(topics: Topics) -> tuple[TopicPlan, ...]:
-    """The plan that `deploy/topics.yaml` spells out."""
-    return tuple(_planned(topics, name) for name in topics.all)
+    """Return the plan that `deploy/topics.yaml` spells out: 24 partitions of 3 replicas, and 7 or 30 days of records.
 
-
-def _planned(topics: Topics, name: str) -> TopicPlan:
-    family = name.removeprefix(f"{topics.prefix}.").removesuffix(".v1")
-    days = RETENTION_DAYS.get(family, FACT_RETENTION_DAYS)
-    config = {
-        "cleanup.policy": "delete",
-        "max.message.bytes": str(MAX_MESSAGE_BYTES),
-        "min.insync.replicas": "2",
-        "retention.ms": str(days * _DAY_MS),
-    }
-    return TopicPlan(name, PARTITIONS, REPLICATION, MappingProxyType(config))
+    There are as many partitions as a service will ever have replicas, because adding one later moves keys.
+    """
+    config = {"cleanup.policy": "delete", "max.message.bytes": "1048576", "min.insync.replicas": "2"}
+    long_kept = (topics.requests, topics.dead_letter)
+    return tuple(
+        TopicPlan(name, 24, 3, config | {"retention.ms": str((30 if name in long_kept else 7) * _DAY_MS)})
+        for name in topics.all
+    )
 
 
 def adjusted(
     plan: Iterable[TopicPlan], *, partitions: int | None = None, replication: int | None = None
 ) -> tuple[TopicPlan, ...]:
-    """The plan for another size of cluster; no more replicas must be in sync than there are."""
-    return tuple(_adjusted(topic, partitions, replication) for topic in plan)
-
-
-def _adjusted(topic: TopicPlan, partitions: int | None, replication: int | None) -> TopicPlan:
-    replicas = replication or topic.replication
-    in_sync = min(int(topic.config.get("min.insync.replicas", "1")), replicas)
-    config = {**topic.config, "min.insync.replicas": str(in_sync)}
-    return replace(topic, partitions=partitions or topic.partitions, replication=replicas, config=config)
+    """Return the plan for another size of cluster. At most as many replicas must be in sync as there are."""
+    topics = []
+    for topic in plan:
+        replicas = replication or topic.replication
+        in_sync = min(int(topic.config.get("min.insync.replicas", "1")), replicas)
+        config = {**topic.config, "min.insync.replicas": str(in_sync)}
+        count = partitions or topic.partitions
+        topics.append(replace(topic, partitions=count, replication=replicas, config=config))
+    return tuple(topics)
 
 
 def compare(plan: TopicPlan, found: TopicPlan | None) -> TopicReport:
-    """How a topic of the plan stands, given the broker's. What the broker does not notify is not compared."""
+    """Return how the broker's topic differs from the plan. Skips settings that the broker does not report."""
     if found is None:
         return TopicReport(plan.name, TopicState.MISSING, plan.partitions)
     if found.partitions != plan.partitions:

@@ -1,4 +1,4 @@
-"""Compares broker and log before anything is published: does each hold what the other says it holds?"""
+"""Compares broker and log before anything is published: each must hold what the other says it holds."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -17,7 +17,7 @@ from nightshift.relay.usecases.record_encoder import RecordEncoder
 
 _log = structlog.get_logger(__name__)
 
-#: Events of one read, and facts of one question to the log.
+#: The most events in one read, and the most ids in one query of the log.
 _PAGE = 500
 
 
@@ -34,16 +34,13 @@ class BrokerCheck:
         self._accepted = accept_divergence
 
     async def run(self, session: LeaderSession, broker: Broker) -> tuple[Cursors, AcknowledgedOffsets]:
-        """Compare, publish again what was lost, and return where to go on publishing.
-
-        Raises Diverged when a person must decide.
-        """
+        """Compare, publish again what was lost, and return where to continue. Raises Diverged for a person."""
         cursors = await session.cursors()
         published = await session.last_published()
         lost = await self._compare(session, broker, published, cursors.newest_loss)
         acknowledged = AcknowledgedOffsets()
         if lost is None:
-            acknowledged.offsets.update({one.partition: (one.offset, one.offset) for one in published})
+            acknowledged.update({one.partition: (one.offset, one.offset) for one in published})
         else:
             await note_loss(session, lost, seen=cursors.newest_loss, group=self._group)
         cursors = await session.cursors()
@@ -134,27 +131,22 @@ async def note_loss(session: LeaderSession, reason: str, *, seen: int, group: st
 def note_acks(
     acks: Sequence[Ack], acknowledged: AcknowledgedOffsets
 ) -> tuple[list[LastPublished], str | None]:
-    """Return what to store of acknowledgements, and why the broker must have lost data.
-
-    The reason is None unless the broker gave an offset a second time.
-    """
+    """Return what to store of these acknowledgements, and the reason when they prove a loss of data."""
     published, lost = [], None
     for ack in acks:
         if ack.last < 0:
             continue
         if not acknowledged.take(ack.partition, ack.first, ack.batch, ack.last):
             lost = f"{ack.partition.topic}[{ack.partition.partition}] gave offset {ack.first} again"
-        record = ack.record
-        published.append(
-            LastPublished(ack.partition, ack.batch, record.event_id, record.stream_id, record.version)
-        )
+        row = ack.record.row
+        published.append(LastPublished(ack.partition, ack.batch, row.event_id, row.stream_id, row.version))
     return published, lost
 
 
 def _to_read(
     last: Mapping[TopicPartition, LastPublished], held: Mapping[TopicPartition, OffsetRange]
 ) -> dict[TopicPartition, tuple[int, int]]:
-    """Return the offsets to read back: from the last acknowledged record on, else all, or one where none is known."""
+    """Return the offsets to read: from the last acknowledged record on, all when it is gone, the last when unknown."""
     ranges = {}
     for partition, offsets in held.items():
         one = last.get(partition)

@@ -1,67 +1,50 @@
 """The leader's loop: read a batch, send it, move the cursors after the acknowledgements.
 
-Reads the next batch during the send when the batch is large, else while the cursors move. A send begins only after the
-cursors of the send before it have moved: a leader that lost its session sends at most one batch more.
+A send begins only after the cursors of the former send have moved: a leader that lost its session sends at most one
+batch more. Under load the next batch is read during the send, otherwise while the cursors move.
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 
 from nightshift.relay.domain.errors import BrokerLost
-from nightshift.relay.domain.poll_interval import PollInterval
+from nightshift.relay.domain.poll_interval import next_wait
 from nightshift.relay.domain.records import AcknowledgedOffsets, Batch, LastPublished, group_by_partition
 from nightshift.relay.ports import Ack, AppendNotifications, Broker, Cursors, LeaderSession, LogReader
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.broker_check import note_acks
 from nightshift.relay.usecases.record_encoder import RecordEncoder
 
+#: Seconds without a send after which the next send first compares the ends of the partitions.
+_ENDS_BEFORE_SEND_S = 0.25
+#: Seconds between two comparisons of the ends while nothing is sent.
+_ENDS_WHEN_IDLE_S = 5.0
+#: Seconds without an event after which the whole broker check runs again.
+_CHECK_WHEN_IDLE_S = 300.0
+#: Seconds between two reads of all shards while notifications name single ones.
+_READ_ALL_S = 0.05
+
+
+@dataclass(slots=True)
+class LeaderSignals:
+    """What the publishing loop learns from other tasks: the newest loss of the database, and whether to stop."""
+
+    newest_loss: int = 0
+    stopping: bool = False
+
 
 @dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """How large a batch may be, and how often the broker is asked what it holds (seconds).
-
-    `ends_before_send_s`: after so much quiet the ends of the partitions are compared before a send. `ends_when_idle_s`:
-    the same while nothing is sent. `check_when_idle_s`: after so much quiet the whole check is run again.
-    `read_all_s`: how often all shards are read while notifications name single ones.
-    """
-
-    max_events: int = 2000
-    max_bytes: int = 4 * 1024 * 1024
-    ends_before_send_s: float = 0.25
-    ends_when_idle_s: float = 5.0
-    check_when_idle_s: float = 300.0
-    read_all_s: float = 0.05
-
-
-class LeaderSignals:
-    """What the publishing loop must know from outside: the newest loss that a heartbeat read, and whether to stop."""
-
-    def __init__(self) -> None:
-        self.newest_loss = 0
-        self.stopping = False
-
-
 class Publisher:
-    """Publishes one group of shards through one broker session."""
+    """Publishes one group of shards through one broker session. `max_events` and `max_bytes` bound a batch."""
 
-    def __init__(
-        self,
-        log: LogReader,
-        encoder: RecordEncoder,
-        signals: LeaderSignals,
-        *,
-        group: str,
-        interval: PollInterval,
-        limits: BatchLimits,
-    ) -> None:
-        self._log = log
-        self._encoder = encoder
-        self._signals = signals
-        self._group = group
-        self._interval = interval
-        self._limits = limits
+    log: LogReader
+    encoder: RecordEncoder
+    signals: LeaderSignals
+    _: KW_ONLY
+    group: str
+    max_events: int
+    max_bytes: int
 
     async def run(
         self,
@@ -75,34 +58,35 @@ class Publisher:
         clock = asyncio.get_running_loop().time
         positions, compared, checked, read_all = dict(cursors.positions), clock(), clock(), clock()
         wait, following = 0.0, await self._prepare(broker, positions)
-        async with _CursorMove() as move:
-            while not self._signals.stopping:
-                move.check()
-                if self._signals.newest_loss > cursors.newest_loss:
+        moving = asyncio.ensure_future(asyncio.sleep(0))  # the move of the cursors that is under way
+        try:
+            while not self.signals.stopping:
+                if moving.done():
+                    moving.result()
+                if self.signals.newest_loss > cursors.newest_loss:
                     raise BrokerLost("another leader found that the broker lost data")
                 batch = following
                 if batch is None:
-                    if clock() - checked > self._limits.check_when_idle_s:
-                        return
-                    if clock() - compared > self._limits.ends_when_idle_s:
+                    if clock() - checked > _CHECK_WHEN_IDLE_S:
+                        break
+                    if clock() - compared > _ENDS_WHEN_IDLE_S:
                         await self._compare_ends(broker, acknowledged)
                         compared = clock()
                     shards = await notifications.wait(wait)
-                    if shards and clock() - read_all < self._limits.read_all_s:
+                    if shards and clock() - read_all < _READ_ALL_S:
                         # One index probe instead of one for each shard. The next read of all shards finds the rest.
                         following = await self._prepare(broker, {shard: positions[shard] for shard in shards})
                     else:
                         read_all = clock()
                         following = await self._prepare(broker, positions)
-                    wait = self._interval.following(
-                        wait, found=following is not None, listening=notifications.listening
-                    )
+                    found = following is not None
+                    wait = next_wait(wait, found=found, notified=notifications.listening)
                     continue
-                await move.finish()
-                if clock() - compared > self._limits.ends_before_send_s:
+                await moving
+                if clock() - compared > _ENDS_BEFORE_SEND_S:
                     await self._compare_ends(broker, acknowledged)
                 positions.update(batch.cursors)
-                if batch.count >= self._limits.max_events // 4:
+                if batch.count >= self.max_events // 4:
                     acks, following = await self._send_and_prepare(broker, batch, positions)
                 else:
                     # Nothing else waits: a read during the send would only slow the send down.
@@ -111,11 +95,15 @@ class Publisher:
                 published, lost = note_acks(acks, acknowledged)
                 if lost is not None:
                     raise BrokerLost(lost)
-                move.begin(self._move(session, batch, published))
+                moving = asyncio.ensure_future(self._move(session, batch, published))
+            await moving
+        finally:
+            moving.cancel()
+            await asyncio.gather(moving, return_exceptions=True)
 
     async def _move(self, session: LeaderSession, batch: Batch, published: Sequence[LastPublished]) -> None:
         await session.move(batch.cursors, published)
-        metrics.PUBLISHED.labels(self._group).inc(batch.count)
+        metrics.PUBLISHED.labels(self.group).inc(batch.count)
 
     async def _send_and_prepare(
         self, broker: Broker, batch: Batch, positions: Mapping[int, int]
@@ -132,51 +120,16 @@ class Publisher:
 
     async def _prepare(self, broker: Broker, positions: Mapping[int, int]) -> Batch | None:
         """Read and encode the next batch. Returns None when nothing is new."""
-        rows = await self._log.read(
-            positions, max_events=self._limits.max_events, max_bytes=self._limits.max_bytes
-        )
-        return group_by_partition(await self._encoder.encode(rows, broker.partition_of)) if rows else None
+        rows = await self.log.read(positions, max_events=self.max_events, max_bytes=self.max_bytes)
+        return group_by_partition(await self.encoder.encode(rows, broker.partition_of)) if rows else None
 
     async def _compare_ends(self, broker: Broker, acknowledged: AcknowledgedOffsets) -> None:
         """Raise BrokerLost when a partition ends before what it acknowledged. One round trip for all partitions."""
-        partitions = list(acknowledged.offsets)
-        if not partitions:
-            return
+        partitions = list(acknowledged)
         held = await broker.offset_ranges(partitions)
         for partition in partitions:
             offsets = held.get(partition)
-            if offsets is None or offsets.end <= acknowledged.offsets[partition][0]:
+            if offsets is None or offsets.end <= acknowledged[partition][0]:
                 raise BrokerLost(
                     f"{partition.topic}[{partition.partition}] is shorter than what it acknowledged"
                 )
-
-
-class _CursorMove:
-    """The move of the cursors that is under way, at most one. Leaving the block without an error waits for it."""
-
-    def __init__(self) -> None:
-        self._task: asyncio.Task[None] | None = None
-
-    def begin(self, move: Coroutine[Any, Any, None]) -> None:
-        """Start a move and return at once. The caller has finished the one before."""
-        self._task = asyncio.create_task(move)
-
-    def check(self) -> None:
-        """Raise the error of a move that has ended with one."""
-        if self._task is not None and self._task.done():
-            self._task.result()
-
-    async def finish(self) -> None:
-        """Wait until the move has ended. Raises its error."""
-        if self._task is not None:
-            await self._task
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            await self.finish()
-        elif self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)

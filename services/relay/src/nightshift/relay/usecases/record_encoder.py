@@ -1,13 +1,7 @@
-"""Makes the Kafka record of a row of the log. The data is copied and never decoded.
+"""Makes the Kafka record of a row of the log, equal to `encode_fact` of the contracts, without decoding its data."""
 
-The result equals that of `encode_fact` in the contracts, which a test compares. Repeated header bytes are made once.
-"""
-
-import asyncio
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from hashlib import sha256
-from typing import NamedTuple
+from functools import cache, lru_cache, partial
 
 from nightshift.bus.port import TopicPartition
 from nightshift.contracts import topics as names
@@ -15,12 +9,11 @@ from nightshift.contracts.attributes import JSON_TYPE
 from nightshift.contracts.envelope import fact_source
 from nightshift.contracts.registry import model, wire_name
 from nightshift.contracts.topics import Topics
+from nightshift.eventlog.large import blob_key, put_blob
 from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.port import Row
 from nightshift.relay.domain.records import Record
 
-#: The prefix of keys in the object store for data that is too large for a message. Consumers accept no other.
-BLOBS = "blobs/"
 #: The most bytes that the key and the headers of a message take.
 _AROUND = 4096
 
@@ -30,14 +23,24 @@ def _source(actor: str) -> bytes:
     return fact_source(actor).encode()
 
 
+def _kind(topics: Topics, type_: str, version: int) -> tuple[str, tuple[tuple[str, bytes], ...]]:
+    """Return the topic and the headers that all records of an event type and version have in common."""
+    name = wire_name(type_, version)
+    return topics.of(model(type_)), (
+        (names.CONTENT_TYPE, JSON_TYPE.encode()),
+        (names.SPECVERSION, b"1.0"),
+        (names.TYPE, name.encode()),
+        (names.DATASCHEMA, names.schema_uri(name).encode()),
+    )
+
+
 class RecordEncoder:
     """Makes records. A message over `inline_bytes` stores its data in the object store and carries a reference."""
 
     def __init__(self, topics: Topics, objects: ObjectStore, *, inline_bytes: int) -> None:
-        self._topics = topics
         self._objects = objects
         self._inline = inline_bytes
-        self._kinds: dict[tuple[str, int], _Kind] = {}  # bounded by the catalogue
+        self._kind = cache(partial(_kind, topics))  # as many entries as the catalogue has event types
 
     async def encode(
         self, rows: Sequence[Row], partition_of: Callable[[str, bytes], TopicPartition]
@@ -50,17 +53,18 @@ class RecordEncoder:
         for row in rows:
             record = self._record(row, row.data, None, partition_of)
             if len(record.value) > self._inline - _AROUND:
-                record = self._record(row, "{}", await self._put(row.data), partition_of)
+                digest = await put_blob(row.data.encode(), self._objects)
+                record = self._record(row, "{}", blob_key(digest), partition_of)
             records.append(record)
         return records
 
     def _record(
         self, row: Row, data: str, dataref: str | None, partition_of: Callable[[str, bytes], TopicPartition]
     ) -> Record:
-        kind = self._kinds.get((row.type, row.schema_version)) or self._kind(row.type, row.schema_version)
+        topic, headers_of_kind = self._kind(row.type, row.schema_version)
         subject = row.stream_id.partition("-")[2].encode()
         headers = [
-            *kind.headers,
+            *headers_of_kind,
             (names.ID, str(row.event_id).encode()),
             (names.SOURCE, _source(row.actor)),
             (names.SUBJECT, subject),
@@ -74,42 +78,4 @@ class RecordEncoder:
             headers += [(names.FLOW_TRACEPARENT, trace), (names.TRACEPARENT, trace)]
         if dataref is not None:
             headers.append((names.DATAREF, dataref.encode()))
-        return Record(
-            partition_of(kind.topic, subject),
-            subject,
-            data.encode(),
-            headers,
-            row.shard,
-            row.position,
-            row.stream_id,
-            row.version,
-            row.event_id,
-        )
-
-    def _kind(self, type_: str, version: int) -> "_Kind":
-        name = wire_name(type_, version)
-        kind = _Kind(
-            self._topics.of(model(type_)),
-            (
-                (names.CONTENT_TYPE, JSON_TYPE.encode()),
-                (names.SPECVERSION, b"1.0"),
-                (names.TYPE, name.encode()),
-                (names.DATASCHEMA, names.schema_uri(name).encode()),
-            ),
-        )
-        self._kinds[type_, version] = kind
-        return kind
-
-    async def _put(self, data: str) -> str:
-        body = data.encode()
-        digest = await asyncio.to_thread(lambda: sha256(body).hexdigest())
-        key = f"{BLOBS}{digest}"
-        await self._objects.put_if_absent(key, body)
-        return key
-
-
-class _Kind(NamedTuple):
-    """What all records of an event type and version have in common."""
-
-    topic: str
-    headers: tuple[tuple[str, bytes], ...]
+        return Record(partition_of(topic, subject), subject, data.encode(), headers, row)

@@ -1,8 +1,9 @@
-"""One group of shards in this process: stands by until it leads, leads until it loses the session, stands by again."""
+"""Runs one group of shards: stands by until it leads, leads until it loses the session, stands by again."""
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,19 +15,11 @@ from nightshift.eventlog.errors import Unavailable
 from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.port import SHARDS
 from nightshift.relay.domain.errors import BrokerLost, Diverged, LeadershipLost
-from nightshift.relay.domain.poll_interval import PollInterval
 from nightshift.relay.domain.records import shards_of
-from nightshift.relay.ports import (
-    AppendListener,
-    AppendNotifications,
-    BrokerConnector,
-    LeaderSession,
-    LeaderSessions,
-    LogReader,
-)
+from nightshift.relay.ports import AppendNotifications, Broker, LeaderSession, LogReader
 from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.broker_check import BrokerCheck, note_loss
-from nightshift.relay.usecases.publisher import BatchLimits, LeaderSignals, Publisher
+from nightshift.relay.usecases.publisher import LeaderSignals, Publisher
 from nightshift.relay.usecases.record_encoder import RecordEncoder
 
 _log = structlog.get_logger(__name__)
@@ -34,37 +27,35 @@ _log = structlog.get_logger(__name__)
 _BACKOFF = Backoff(first_s=0.05, cap_s=2.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Seconds between the heartbeats of a leader, the attempts of a stand-by, and the measurements of the lag."""
-
-    heartbeat: float = 1.0
-    stand_by: float = 0.25
-    lag: float = 5.0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupConfig:
-    """The configuration of all groups. `groups` is their number. A message over `inline_bytes` carries a reference."""
+    """The configuration of all groups. `groups` is their number; `max_events` and `max_bytes` bound a batch.
+
+    A message over `inline_bytes` carries a reference to its data.
+    """
 
     topics: Topics
     groups: int
     inline_bytes: int
     accept_divergence: str | None
-    limits: BatchLimits
-    timings: Timings
+    max_events: int
+    max_bytes: int
+    heartbeat_s: float  # between the heartbeats of a leader
+    stand_by_s: float  # between the attempts of a stand-by to lead
+    lag_s: float = 5.0  # between the measurements of the lag
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupPorts:
     """The adapters of a group. `ensure_topics` raises Unavailable while a topic is missing."""
 
-    sessions: LeaderSessions
-    brokers: BrokerConnector
-    notifications: AppendListener
+    open_session: Callable[[Sequence[int]], AbstractAsyncContextManager[LeaderSession]]
+    connect: Callable[[], AbstractAsyncContextManager[Broker]]
+    listen: Callable[[Sequence[int]], AbstractAsyncContextManager[AppendNotifications]]
     log: LogReader
     objects: ObjectStore
     ensure_topics: Callable[[], Awaitable[None]]
+    database_answers: Callable[[], Awaitable[bool]]
 
 
 class ShardGroup:
@@ -73,12 +64,8 @@ class ShardGroup:
     def __init__(self, number: int, ports: GroupPorts, config: GroupConfig) -> None:
         self.name = str(number)
         self._shards = shards_of(number, config.groups, SHARDS)
-        self._sessions = ports.sessions
-        self._brokers = ports.brokers
-        self._listener = ports.notifications
-        self._log = ports.log
-        self._ensure_topics = ports.ensure_topics
-        self._timings = config.timings
+        self._ports = ports
+        self._config = config
         self._signals = LeaderSignals()
         encoder = RecordEncoder(config.topics, ports.objects, inline_bytes=config.inline_bytes)
         self._check = BrokerCheck(
@@ -89,8 +76,8 @@ class ShardGroup:
             encoder,
             self._signals,
             group=self.name,
-            interval=PollInterval(),
-            limits=config.limits,
+            max_events=config.max_events,
+            max_bytes=config.max_bytes,
         )
         self.connected = False
 
@@ -99,14 +86,14 @@ class ShardGroup:
         self._signals.stopping = True
 
     async def run(self) -> None:
-        """Run until stopped. Raises Diverged, ConfigurationError and UnknownType, which need a person."""
+        """Run until stopped. Raises Diverged, ConfigurationError and UnknownType: a person must act."""
         retry = RetryDelay(_BACKOFF, random.random)
         metrics.LEADER.labels(self.name).set(0)
         while not self._signals.stopping:
             # A stand-by makes no other call to the log, so this one logs that the server stopped or started answering.
-            await self._log.answers()
+            await self._ports.database_answers()
             try:
-                async with self._sessions.open(self._shards) as session:
+                async with self._ports.open_session(self._shards) as session:
                     self.connected = True
                     retry.reset()
                     if await self._stand_by(session):
@@ -127,29 +114,29 @@ class ShardGroup:
         while not self._signals.stopping:
             if await session.lead():
                 return True
-            await asyncio.sleep(self._timings.stand_by)
+            await asyncio.sleep(self._config.stand_by_s)
         return False
 
     async def _lead(self, session: LeaderSession) -> None:
         _log.info("leadership.acquired", group=self.name, shards=len(self._shards))
         metrics.LEADER.labels(self.name).set(1)
         self._signals.newest_loss = 0
-        async with self._listener.listen(self._shards) as notifications:
+        async with self._ports.listen(self._shards) as notifications:
             await _run_until_one_ends(
                 self._publish(session, notifications), self._heartbeat(session), self._measure_lag()
             )
         _log.info("leadership.released", group=self.name)
 
     async def _publish(self, session: LeaderSession, notifications: AppendNotifications) -> None:
-        """Open broker sessions, check the broker in each, and publish.
+        """Open broker sessions, check the broker in each, and publish from the stored cursors.
 
-        Each session begins at the stored cursors, so no failure lets a later event of a build overtake an earlier one.
+        Starting at the stored cursors keeps a build's events in order after any failure.
         """
         retry = RetryDelay(_BACKOFF, random.random)
         while not self._signals.stopping:
             try:
-                await self._ensure_topics()
-                async with self._brokers.connect() as broker:
+                await self._ports.ensure_topics()
+                async with self._ports.connect() as broker:
                     cursors, acknowledged = await self._check.run(session, broker)
                     retry.reset()
                     try:
@@ -163,25 +150,25 @@ class ShardGroup:
     async def _heartbeat(self, session: LeaderSession) -> None:
         while True:
             self._signals.newest_loss = await session.newest_loss()
-            await asyncio.sleep(self._timings.heartbeat)
+            await asyncio.sleep(self._config.heartbeat_s)
 
     async def _measure_lag(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
             try:
-                events, seconds = await self._log.lag(self._shards)
+                events, seconds = await self._ports.log.lag(self._shards)
             except Unavailable:
                 pass
             else:
                 metrics.LAG_EVENTS.labels(self.name).set(events)
                 metrics.LAG_SECONDS.labels(self.name).set(seconds)
             # Counting a long backlog is slow: it may take at most a twentieth of the time.
-            await asyncio.sleep(max(self._timings.lag, 20 * (loop.time() - began)))
+            await asyncio.sleep(max(self._config.lag_s, 20 * (loop.time() - began)))
 
 
 async def _run_until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
-    """Run all until one ends, cancel the others, and raise the error of the one that ended."""
+    """Run all until one ends, and cancel the others. Raises the error of the one that ended."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

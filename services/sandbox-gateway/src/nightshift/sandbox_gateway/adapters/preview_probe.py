@@ -23,7 +23,7 @@ class HttpPreviewProbe:
         await self._client.aclose()
 
     async def status(self, url: str) -> int | None:
-        """See PreviewProbe. Does not read the body, which hostile code wrote."""
+        """Implements PreviewProbe. Does not read the body, which hostile code wrote."""
         try:
             async with self._client.stream("GET", url) as response:
                 return response.status_code

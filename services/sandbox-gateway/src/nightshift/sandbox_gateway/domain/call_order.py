@@ -1,4 +1,4 @@
-"""The order in which a build's waiting calls run: reads side by side, every other call alone, in log order."""
+"""The order in which a build's waiting calls run: reads run together, every other call alone, in log order."""
 
 from collections.abc import Iterable
 

@@ -10,7 +10,7 @@ ErrorKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class CallOutcome:
-    """`preview` is the port and the address that `open_port` opened."""
+    """The text for the model and how the call ended. `preview`: the port and the address that `open_port` opened."""
 
     output: str
     error_kind: ErrorKind | None = None

@@ -24,13 +24,16 @@ from nightshift.contracts.events.sandbox import (
     ToolCallCompleted,
 )
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
-from nightshift.contracts.model import Owner
+from nightshift.contracts.model import Event, Owner
 from nightshift.eventlog.port import RecordedEvent
+
+Ending = Literal["ready", "failed", "cancelled"]
+_ENDS: dict[type[Event], Ending] = {BuildReady: "ready", BuildFailed: "failed", BuildCancelled: "cancelled"}
 
 
 @dataclass(frozen=True, slots=True)
 class OpenSandbox:
-    """The build's sandbox. `restored` says whether the workspace that it must begin with is in it."""
+    """The build's sandbox. `restored`: it holds the workspace of the newest snapshot, or the build has none."""
 
     sandbox_id: str
     opened_id: UUID
@@ -57,26 +60,23 @@ class StoredSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SandboxState:
-    """`asleep_since` is the version of the sleep that no wake has followed; `settled` is the end of its snapshot.
-
-    `stalled` is the newest sandbox.stalled that no other fact of the gateway has followed; `stalls` counts all of them.
-    """
+    """The state of one build, as the gateway needs it."""
 
     build_id: str
     project_id: str = ""
     accepted_id: UUID | None = None
     secrets: tuple[str, ...] = ()
-    ended: Literal["ready", "failed", "cancelled"] | None = None
+    ended: Ending | None = None
     end_version: int = 0
     generations: int = 0
     sandbox: OpenSandbox | None = None
     snapshot: StoredSnapshot | None = None
     last_write: int = 0  # version of the newest event that may have changed the workspace
-    asleep_since: int | None = None
-    settled: tuple[Literal["saved", "failed"], UUID] | None = None
-    completion: UUID | None = None  # the event that settled the completion's snapshot
-    stalled: SandboxStalled | None = None
-    stalls: int = 0
+    asleep_since: int | None = None  # version of the sleep that no wake has followed
+    settled: tuple[Literal["saved", "failed"], UUID] | None = None  # the end of that sleep's snapshot
+    completion: UUID | None = None  # the event that ended the completion's snapshot, saved or failed
+    stalled: SandboxStalled | None = None  # the newest one that no other fact of the gateway has followed
+    stalls: int = 0  # all sandbox.stalled of the build
     pending: dict[str, PendingCall] = field(default_factory=dict)
 
     @property
@@ -90,7 +90,7 @@ class SandboxState:
 
     @property
     def to_close(self) -> tuple[Literal["sleep", "ended"], UUID] | None:
-        """Why the sandbox is to be closed now, and the event that decided it. Returns None when it is not."""
+        """Why to close the sandbox now, and the event that decided it. Returns None when it must stay."""
         if self.sandbox is None:
             return None
         if self.asleep_since is not None and self.settled is not None and self.settled[0] == "saved":
@@ -103,21 +103,21 @@ class SandboxState:
 
     @property
     def waits(self) -> UUID | None:
-        """The event that waits: of the oldest call, else of a close or a pause. Returns None when nothing waits."""
+        """The event that asks for the next step: the oldest call, else a close or a pause. Returns None without one."""
         if self.pending:
             return min(self.pending.values(), key=lambda call: call.version).event_id
         return self.to_close[1] if self.to_close is not None else self.to_pause
 
     @property
     def to_pause(self) -> UUID | None:
-        """The failed snapshot for which the sandbox is to be paused over the sleep. Returns None without one."""
+        """The failed snapshot because of which to pause the sandbox over the sleep. Returns None without one."""
         if self.sandbox is None or self.sandbox.paused or self.asleep_since is None:
             return None
         return self.settled[1] if self.settled is not None and self.settled[0] == "failed" else None
 
 
 def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
-    """The state after this event. Event types that do not concern sandboxes change nothing."""
+    """The state after this event. Ignores event types that do not concern sandboxes."""
     if isinstance(event.data, SandboxStalled):
         return replace(state, stalled=event.data, stalls=state.stalls + 1)
     if event.data.owner is Owner.SANDBOX_GATEWAY:
@@ -127,12 +127,8 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
             return replace(
                 state, project_id=data.project_id, secrets=data.secrets, accepted_id=event.event_id
             )
-        case BuildReady():
-            return replace(state, ended="ready", end_version=event.version)
-        case BuildFailed():
-            return replace(state, ended="failed", end_version=event.version)
-        case BuildCancelled():
-            return replace(state, ended="cancelled", end_version=event.version)
+        case BuildReady() | BuildFailed() | BuildCancelled() as data:
+            return replace(state, ended=_ENDS[type(data)], end_version=event.version)
         case ToolCallRequested() as data:
             call = PendingCall(event.event_id, event.version, data)
             return replace(state, pending={**state.pending, data.call_id: call})
@@ -154,39 +150,36 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
 def _snapshot(
     state: SandboxState, event: RecordedEvent, data: SnapshotSaved | SnapshotFailed
 ) -> SandboxState:
-    if isinstance(data, SnapshotSaved) and (
-        state.snapshot is None or data.at_version >= state.snapshot.at_version
-    ):
-        newest = StoredSnapshot(data.key, data.at_version, data.reason != "checkpoint")
-        state = replace(state, snapshot=newest)
-    saved = isinstance(data, SnapshotSaved)
-    if not saved and not (isinstance(data, SnapshotFailed) and data.final):
+    if isinstance(data, SnapshotSaved):
+        if state.snapshot is None or data.at_version >= state.snapshot.at_version:
+            newest = StoredSnapshot(data.key, data.at_version, data.reason != "checkpoint")
+            state = replace(state, snapshot=newest)
+    elif not data.final:
         return state
-    if (
-        data.reason == "pre_sleep"
-        and state.asleep_since is not None
-        and data.at_version >= state.asleep_since
-    ):
-        return replace(state, settled=("saved" if saved else "failed", event.event_id))
+    asleep_since = state.asleep_since
+    if data.reason == "pre_sleep" and asleep_since is not None and data.at_version >= asleep_since:
+        return replace(
+            state, settled=("saved" if isinstance(data, SnapshotSaved) else "failed", event.event_id)
+        )
     if data.reason == "completion" and state.ended is not None:
         return replace(state, completion=event.event_id)
     return state
 
 
 def _sandbox(state: SandboxState, event: RecordedEvent) -> SandboxState:
-    match event.data:
-        case SandboxOpened() as data:
-            sandbox = OpenSandbox(
-                data.sandbox_id, event.event_id, event.version, restored=state.snapshot is None
-            )
-            return replace(state, sandbox=sandbox, generations=max(state.generations, data.generation + 1))
-        case SandboxRestored() if state.sandbox is not None:
-            return replace(state, sandbox=replace(state.sandbox, restored=True, paused=False))
-        case SandboxPaused() if state.sandbox is not None:
-            return replace(state, sandbox=replace(state.sandbox, paused=True))
-        case SandboxLost() | SandboxClosed():
-            return replace(state, sandbox=None)
-        case PreviewOpened() if state.sandbox is not None and state.sandbox.paused:
-            return replace(state, sandbox=replace(state.sandbox, paused=False))
-        case _:
-            return state
+    if isinstance(data := event.data, SandboxOpened):
+        restored = state.snapshot is None
+        opened = OpenSandbox(data.sandbox_id, event.event_id, event.version, restored=restored)
+        return replace(state, sandbox=opened, generations=max(state.generations, data.generation + 1))
+    sandbox = state.sandbox
+    if sandbox is not None:
+        match data:
+            case SandboxRestored():
+                sandbox = replace(sandbox, restored=True, paused=False)
+            case SandboxPaused():
+                sandbox = replace(sandbox, paused=True)
+            case PreviewOpened():
+                sandbox = replace(sandbox, paused=False)
+            case SandboxLost() | SandboxClosed():
+                sandbox = None
+    return replace(state, sandbox=sandbox)

@@ -14,7 +14,7 @@ _PASSING_ATTEMPTS = 2
 
 
 def stalled_by(error: Exception, *, attempt: int, since: datetime) -> SandboxStalled | None:
-    """The fact for a failure. `attempt` counts the failures in a row, `since` is the time of the first.
+    """Return the event about a failure. `attempt` counts the failures in a row, `since` is the time of the first.
 
     Returns None for the first failure of a kind that usually passes by itself.
     """
@@ -40,7 +40,7 @@ def stalled_by(error: Exception, *, attempt: int, since: datetime) -> SandboxSta
 
 
 def stalled_slowly(*, seconds: float, attempt: int, since: datetime) -> SandboxStalled:
-    """The fact for a sandbox that has neither answered nor failed after `seconds` seconds."""
+    """Return the event about a sandbox that has neither answered nor failed after `seconds` seconds."""
     return SandboxStalled(
         reason="slow",
         detail=f"the sandbox has not answered for {seconds:.0f} s",

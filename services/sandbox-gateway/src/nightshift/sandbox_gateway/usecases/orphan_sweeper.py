@@ -1,4 +1,4 @@
-"""Ends sandboxes that no build has. It compares the driver's own list with the log."""
+"""Ends sandboxes that belong to no build: compares the driver's list with the log."""
 
 import asyncio
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ _LEASE_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class OrphanSweeper:
-    """Ends abandoned probes, and the sandboxes of gateways that died before they recorded them.
+    """Ends sandboxes whose gateway died before it recorded them, and probes older than `grace_s` seconds.
 
-    A sandbox without a build is a probe. It is ended when it is older than `grace_s` seconds.
+    A sandbox without a build is a probe.
     """
 
     driver: SandboxDriver
@@ -36,7 +36,7 @@ class OrphanSweeper:
             await asyncio.sleep(every_s)
 
     async def sweep(self) -> int:
-        """Returns how many sandboxes were ended. Logs an error and leaves the rest to the next sweep."""
+        """Sweep once. Returns how many sandboxes it ended. After an error, leaves the rest to the next sweep."""
         ended = 0
         try:
             for info in await self.driver.list():
@@ -54,7 +54,7 @@ class OrphanSweeper:
             return True
         if await self._belongs(build_id, info):
             return False
-        # A sandbox exists before it is recorded. The holder of the build's lease knows that no gateway is about to.
+        # A gateway creates a sandbox before it records it, and holds the build's lease meanwhile.
         lease = await self.leases.acquire(f"sandbox/{build_id}", f"{self.owner}/sweep", ttl=_LEASE_S)
         if lease is None:
             return False

@@ -40,9 +40,7 @@ class ResultWriter:
         duration_ms: int = 0,
         with_: Iterable[NewEvent] = (),
     ) -> None:
-        """Append the result and the events of `with_` in one transaction. Changes nothing when the call has a
-        result.
-        """
+        """Append the result and the events of `with_` in one transaction. Does nothing when the call has a result."""
         # Every secret of the installation is masked, not only the build's: none of them belongs in a log.
         text = Mask(self.secrets)(printable(outcome.output))
         where = None

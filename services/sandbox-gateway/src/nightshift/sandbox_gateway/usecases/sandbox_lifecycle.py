@@ -1,4 +1,4 @@
-"""Opens, restores, pauses, closes and replaces a build's sandbox. Every change is a fact with a derived id."""
+"""Opens, restores, pauses, closes and replaces a build's sandbox. Appends an event for every change."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 class StateOutdated(Exception):
-    """The log went on after the state was folded. The caller must fold again and decide anew."""
+    """The log has newer events than the state. The caller must read the state again and decide anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class SandboxLifecycle:
             raise StateOutdated from None
         self.fail.reach("after_open")
         if state.snapshot is not None:
-            raise StateOutdated  # restored at the next look, as after a crash here
+            raise StateOutdated  # the next step restores it, as after a crash here
         return sandbox
 
     async def _restore(self, state: SandboxState, sandbox: Sandbox, snapshot: StoredSnapshot) -> None:
@@ -103,16 +103,14 @@ class SandboxLifecycle:
             raise StateOutdated from None
 
     def lost(self, state: SandboxState, error: SandboxGone) -> NewEvent:
-        """The fact that the sandbox in the state is lost. Raises StateOutdated when there is none."""
+        """Return sandbox.lost for the sandbox in the state. Raises StateOutdated when the state has no sandbox."""
         if state.sandbox is None:
             raise StateOutdated
         fact = SandboxLost(sandbox_id=state.sandbox.sandbox_id, detail=str(error))
         return NewEvent(fact, state.sandbox.opened_id)
 
     async def discard(self, state: SandboxState) -> None:
-        """End the processes that a lost sandbox may still run. If the provider does not answer, the sweeper does it
-        later.
-        """
+        """Kill a lost sandbox, which may still run processes. The sweeper does it when the provider does not answer."""
         if state.sandbox is None:
             return
         try:

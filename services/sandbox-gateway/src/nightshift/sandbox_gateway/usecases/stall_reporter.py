@@ -1,4 +1,4 @@
-"""Appends why a build waits for its sandbox, once per reason, and counts the failures in a row of each build."""
+"""Appends why a build waits for its sandbox, once for each reason. Counts the failures in a row of each build."""
 
 import asyncio
 import random
@@ -30,7 +30,7 @@ class _Failures:
 
 @dataclass(slots=True)
 class StallReporter:
-    """After `slow_s` seconds a build is also reported when its sandbox is not ready but no error came."""
+    """Reports failures, and a sandbox that has neither answered nor failed after `slow_s` seconds."""
 
     log: EventLog
     states: FoldCache[SandboxState]

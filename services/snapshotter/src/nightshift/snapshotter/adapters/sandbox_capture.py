@@ -1,6 +1,7 @@
 """Captures a workspace through the sandbox driver into the project's snapshot store."""
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 
 from nightshift.sandboxes.port import SandboxDriver
 from nightshift.sandboxes.snapshots.store import SnapshotStore
@@ -8,30 +9,25 @@ from nightshift.sandboxes.snapshots.transfer import DEFAULT_EXCLUDE, Captured, c
 from nightshift.snapshotter.domain.workspace import WantedSnapshot
 
 
+@dataclass(frozen=True, slots=True)
 class SandboxCapture:
-    """The `WorkspaceCapture` port. `store_of` returns a project's store."""
+    """Implements WorkspaceCapture. `store_of` returns the snapshot store of a project."""
 
-    def __init__(
-        self,
-        driver: SandboxDriver,
-        store_of: Callable[[str], SnapshotStore],
-        *,
-        exclude: tuple[str, ...] = DEFAULT_EXCLUDE,
-    ) -> None:
-        self._driver = driver
-        self._store_of = store_of
-        self._exclude = exclude
+    driver: SandboxDriver
+    store_of: Callable[[str], SnapshotStore]
+    _: KW_ONLY
+    exclude: tuple[str, ...] = DEFAULT_EXCLUDE
 
     async def capture(
         self, build_id: str, wanted: WantedSnapshot, *, project_id: str, sandbox_id: str
     ) -> Captured:
-        """Store the workspace. Before a sleep, when nothing writes, the stored tree is the tree of one moment."""
+        """Store the workspace. Before a sleep nothing writes, so the stored tree is exact."""
         return await capture(
-            await self._driver.connect(sandbox_id),
-            self._store_of(project_id),
+            await self.driver.connect(sandbox_id),
+            self.store_of(project_id),
             build_id,
             at_version=wanted.at_version,
             reason=wanted.reason,
-            exclude=self._exclude,
+            exclude=self.exclude,
             exact=wanted.reason == "pre_sleep",
         )

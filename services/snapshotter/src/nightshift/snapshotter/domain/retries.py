@@ -1,4 +1,4 @@
-"""When a failed snapshot is retried, when its failure is final, and which failures the log records."""
+"""Decides when a failed snapshot is retried, when its failure is final, and which failures the log records."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from nightshift.eventlog.backoff import Backoff
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRetries:
-    """When to retry. After `pre_sleep_attempts` failures before a sleep the gateway pauses the sandbox instead."""
+    """Decides about retries. After `pre_sleep_attempts` failures before a sleep, the gateway pauses the sandbox."""
 
     pre_sleep_attempts: int = 5
     backoff: Backoff = field(default_factory=lambda: Backoff(first_s=0.5, cap_s=30.0))
@@ -16,8 +16,7 @@ class SnapshotRetries:
     def gives_up(self, reason: SnapshotReason, attempt: int) -> bool:
         """Return whether the failure of this attempt is final.
 
-        A later checkpoint replaces a failed one. Nothing replaces the snapshot of an end: it is tried for as long as
-        its sandbox exists.
+        A later checkpoint replaces a failed one. Nothing replaces the snapshot of an end.
         """
         if reason == "completion":
             return False

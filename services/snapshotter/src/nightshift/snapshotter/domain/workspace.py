@@ -25,7 +25,7 @@ class WantedSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A build's workspace. `sandbox_id` none: no sandbox is open, and nothing can be saved."""
+    """A build's workspace. `sandbox_id` is None when no sandbox is open; nothing can be saved then."""
 
     project_id: str = ""
     sandbox_id: str | None = None
@@ -62,7 +62,7 @@ def evolve(state: Workspace, event: RecordedEvent) -> Workspace:
         case SnapshotFailed() as fact:
             return _failed(state, fact)
         case _ if event.data.terminal:
-            # The snapshot of the end holds what the others would have held.
+            # The completion snapshot replaces all others.
             return _want(replace(state, wanted={}), "completion", event)
         case _:
             return state

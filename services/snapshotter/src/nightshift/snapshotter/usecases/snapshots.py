@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 from uuid import UUID
 
 import structlog
@@ -25,30 +26,25 @@ _DETAIL = 2_000
 _HOPELESS = (SandboxGone, HostileTree, FileRefused)
 
 
+@dataclass(eq=False)
 class Snapshots:
-    """The use case. `jitter` draws from 0 to 1 and spreads the attempts of many builds."""
+    """Makes the snapshots of builds. `jitter` returns a number from 0 to 1 that spreads the retries."""
 
-    def __init__(
-        self,
-        log: EventLog,
-        workspaces: WorkspaceCapture,
-        retries: SnapshotRetries,
-        *,
-        jitter: Callable[[], float] = random.random,
-    ) -> None:
-        self._event_log = log
-        self._workspaces = workspaces
-        self._retries = retries
-        self._jitter = jitter
-        self._builds = FoldCache(log, lambda _: Workspace(), evolve)
-        # By build: the cause of its failing snapshot and the attempts, also those that the log does not record.
-        self._failures: dict[str, tuple[UUID, int]] = {}
+    log: EventLog
+    workspaces: WorkspaceCapture
+    retries: SnapshotRetries
+    _: KW_ONLY
+    jitter: Callable[[], float] = random.random
+    # For each build the cause of its failing snapshot, and all failed attempts; the log records only some.
+    _failures: dict[str, tuple[UUID, int]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._builds = FoldCache(self.log, lambda _: Workspace(), evolve)
 
     async def make(self, build_id: str) -> float | None:
-        """Make the snapshots that the build needs now, the newest of each kind.
+        """Make the snapshots that the build needs now. Returns the seconds after which to call it again, or None.
 
-        Returns None when nothing is needed any more, else the seconds after which to call it again. Only one call per
-        build may run in a process. When two processes make the same snapshot, the log keeps one fact.
+        Only one call per build may run in a process. When two processes make the same snapshot, the log keeps one fact.
         """
         while True:
             state = await self._builds.read(build_id)
@@ -65,7 +61,7 @@ class Snapshots:
     ) -> float | None:
         """Try once and append the result. Returns the seconds until the next attempt, or None when there is none."""
         try:
-            captured = await self._workspaces.capture(
+            captured = await self.workspaces.capture(
                 build_id, wanted, project_id=state.project_id, sandbox_id=sandbox_id
             )
         except NightshiftError as error:
@@ -89,7 +85,7 @@ class Snapshots:
     ) -> float | None:
         cause, failures = self._failures.get(build_id, (wanted.cause, 0))
         attempt = max(failures if cause == wanted.cause else 0, wanted.attempts) + 1
-        final = isinstance(error, _HOPELESS) or self._retries.gives_up(wanted.reason, attempt)
+        final = isinstance(error, _HOPELESS) or self.retries.gives_up(wanted.reason, attempt)
         _log.warning(
             "snapshot.failed",
             build_id=build_id,
@@ -98,7 +94,7 @@ class Snapshots:
             final=final,
             error=str(error),
         )
-        if final or self._retries.is_recorded(attempt):
+        if final or self.retries.is_recorded(attempt):
             fact = SnapshotFailed(
                 reason=wanted.reason,
                 at_version=wanted.at_version,
@@ -110,10 +106,10 @@ class Snapshots:
         if final:
             return None
         self._failures[build_id] = wanted.cause, attempt
-        return self._retries.backoff.delay(attempt, jitter=self._jitter())
+        return self.retries.backoff.delay(attempt, jitter=self.jitter())
 
     async def _append(self, build_id: str, wanted: WantedSnapshot, fact: Event, *, index: int = 0) -> None:
         try:
-            await self._event_log.append(build_stream(build_id), [NewEvent(fact, wanted.cause, index)])
+            await self.log.append(build_stream(build_id), [NewEvent(fact, wanted.cause, index)])
         except EventIdReused:
             _log.info("snapshot.made_by_another_replica", build_id=build_id, reason=wanted.reason)

@@ -1,7 +1,8 @@
 -- Returns the pending rows that outlived their purpose, oldest first, each with the reason:
 --
 -- build_ended  the stream was closed more than p_grace ago. Two kinds of row may stay: the snapshot of the end, until it is
---              stored or given up, and the sandbox, until that snapshot is.
+--              stored or given up, and the sandbox, until that snapshot is. The sandbox of a ready build serves its
+--              preview and may always stay.
 -- build_awake  the snapshot before a sleep, and for p_grace the build neither sleeps nor is about to wake.
 -- overdue      the row is older than its kind allows, counted from due_at where it has one. p_kinds and p_allowed run in
 --              step; a kind that is not in p_kinds may wait for ever.
@@ -18,6 +19,10 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
                     SELECT FROM nightshift.pending c
                     WHERE c.stream_id = p.stream_id AND c.kind = 'snapshot' AND c.key LIKE '%/completion'
                         AND (p.kind = 'sandbox' OR p.key = c.key)
+                )
+            ) AND NOT (
+                p.kind = 'sandbox' AND EXISTS (
+                    SELECT FROM nightshift.events e WHERE e.stream_id = p.stream_id AND e.type = 'build.ready'
                 )
             ) THEN 'build_ended'
             WHEN p.kind = 'snapshot' AND p.key LIKE '%/pre_sleep' AND p.opened_at <= clock_timestamp() - p_grace

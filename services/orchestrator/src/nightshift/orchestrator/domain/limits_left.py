@@ -1,0 +1,46 @@
+"""Tells the agent how many turns and tool calls and how much money are left.
+
+A line stays in the conversation for good, because each request must begin with the one before. So a new line is added
+only when a tenth of something is gone, when it comes to an end, or when there is more of it than before.
+"""
+
+from nightshift.orchestrator.domain import funds
+from nightshift.orchestrator.domain.state import BuildState
+
+#: The last turns and tool calls are each told.
+_LAST = 5
+_PARTS = 10
+
+
+def limits_left(state: BuildState, turn: int) -> str:
+    """Return the remaining turns after `turn`, tool calls and money as a line of text."""
+    turns, calls, money = _left(state, turn)
+    parts = [f"Turns left: {turns}.", f"Tool calls left: {calls}."]
+    if money is not None:
+        parts.append(f"Money left today: ${money / 1_000_000:.2f}.")
+    return f"[{' '.join(parts)}]"
+
+
+def levels(state: BuildState, turn: int) -> tuple[int, ...]:
+    """Return coarse numbers of what is left. They differ when the agent should be told again."""
+    turns, calls, money = _left(state, turn)
+    found = [_level(turns, state.request.turn_limit), _level(calls, state.request.tool_call_limit)]
+    if money is not None:
+        day = state.funds.day_limit
+        found.append(money.bit_length() if not day else -(-_PARTS * money // day))
+    return tuple(found)
+
+
+def _left(state: BuildState, turn: int) -> tuple[int, int, int | None]:
+    accepted = state.request
+    money = None if state.funds.day is None else state.funds.day_left + funds.left(state.funds)
+    return (
+        max(accepted.turn_limit - turn, 0),
+        max(accepted.tool_call_limit - state.tool_calls_made, 0),
+        money,
+    )
+
+
+def _level(left: int, limit: int) -> int:
+    """Return 1 to 10 for the tenths that are left, and less for each of the last few."""
+    return left - _LAST if left <= _LAST else -(-_PARTS * left // max(limit, 1))

@@ -1,0 +1,71 @@
+"""Repairs an answer before it is recorded: the API refuses to take back some of what it sends.
+
+Everything else goes back exactly as it came. A repair is named in `model_call.responded`.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from nightshift.orchestrator.domain.conversation import is_visible
+from nightshift.orchestrator.domain.state import Entry, ToolResults
+
+Block = dict[str, Any]
+
+#: The field that proves a block of thinking. One that was cut off has none.
+_PROOF = {"thinking": "signature", "redacted_thinking": "data"}
+
+
+def repair(
+    content: tuple[Block, ...], invalid_inputs: Mapping[int, str], used_ids: Collection[str]
+) -> tuple[tuple[Block, ...], tuple[str, ...]]:
+    """Return the blocks that the API takes back, and the names of the repairs in the order they were made."""
+    repaired: dict[str, None] = {}
+    blocks: list[Block] = []
+    ids = set(used_ids)
+    unsigned = False
+    for index, block in enumerate(content):
+        # Thinking after a block that is left out is invalid, too.
+        unsigned = unsigned or _is_unsigned(block)
+        if unsigned and block.get("type") in _PROOF:
+            repaired["unsigned_thinking"] = None
+        elif not is_visible(block):
+            repaired["blank_text"] = None
+        elif block.get("type") == "tool_use":
+            blocks.append(_call(block, invalid_inputs.get(index), ids, repaired))
+        else:
+            blocks.append(block)
+    while blocks and blocks[-1].get("type") in _PROOF:
+        blocks.pop()
+        repaired["final_thinking"] = None
+    return tuple(blocks), tuple(repaired)
+
+
+def used_ids(entries: tuple[Entry, ...]) -> set[str]:
+    """Return the ids of the tool calls that have a result."""
+    return {
+        result.tool_use_id for entry in entries if isinstance(entry, ToolResults) for result in entry.results
+    }
+
+
+def _is_unsigned(block: Block) -> bool:
+    proof = _PROOF.get(str(block.get("type")))
+    return proof is not None and not block.get(proof)
+
+
+def _call(block: Block, invalid: str | None, ids: set[str], repaired: dict[str, None]) -> Block:
+    """Return a tool call with an input that is an object and an id that no other call has. Adds the id to `ids`."""
+    given, call_id = block.get("input"), str(block.get("id"))
+    if invalid is not None:
+        # Anthropic's documentation gives this form for sending it back.
+        given = {"INVALID_JSON": invalid}
+        repaired["invalid_input"] = None
+    elif not isinstance(given, dict):
+        given = {}
+        repaired["null_input"] = None
+    if call_id in ids:
+        call_id = next(
+            new for number in range(2, len(ids) + 3) if (new := f"{call_id[:240]}-{number}") not in ids
+        )
+        repaired["repeated_id"] = None
+    ids.add(call_id)
+    return {**block, "id": call_id, "input": given}
