@@ -294,11 +294,37 @@ class Document(ToolInput):
     content: Annotated[str, Field(min_length=1, max_length=1_000_000)]
 
 
+class AskUser(ToolInput):
+    tool: ClassVar[str] = "ask_user"
+    effect: ClassVar[Literal["read", "write"]] = "read"
+    needs_sandbox: ClassVar[bool] = False
+    description: ClassVar[str] = (
+        "Ask the person who asked for the build, when a decision is theirs and guessing wrong would cost much work. The"
+        " build waits, for hours if need be, so ask rarely and all at once. Offer `options` when there are few. With"
+        " `deadline_s` and `default` you get `default` when nobody answers in time. The answer is the result."
+    )
+
+    question: Annotated[str, Field(min_length=1, max_length=4000)]
+    options: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=10)
+    ] = ()
+    deadline_s: (
+        Annotated[int, Field(ge=1, le=604_800, description="Seconds to wait for an answer.")] | None
+    ) = None
+    default: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
+
+    @model_validator(mode="after")
+    def _default_has_its_deadline(self) -> Self:
+        if (self.deadline_s is None) != (self.default is None):
+            raise ValueError("`deadline_s` and `default` come together")
+        return self
+
+
 #: Name → input model.
 TOOLS: Final[Mapping[str, type[ToolInput]]] = MappingProxyType(
     {
         model.tool: model
-        for model in (Bash, ReadFile, WriteFile, EditFile, Glob, Grep, OpenPort, Narrate, Document)
+        for model in (Bash, ReadFile, WriteFile, EditFile, Glob, Grep, OpenPort, Narrate, Document, AskUser)
     }
 )
 
