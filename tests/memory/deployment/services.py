@@ -116,13 +116,21 @@ async def _answer_call(log: MemoryEventLog, item: PendingItem) -> None:
         call_id=asked.data.call_id,
         is_error=ended,
         error_kind="cancelled" if ended else None,
-        output=_CHECKED if asked.data.purpose == "check" else f"ran {asked.data.index}",
+        output=_output(asked.data, events),
         exit_code=None if ended else 0,
         duration_ms=1,
     )
     await log.append(
         item.stream_id, [*new, NewEvent(result, asked.event_id)], expected_version=events[-1].version
     )
+
+
+def _output(asked: ToolCallRequested, events: Sequence[RecordedEvent]) -> str:
+    """The first checks of the build b2 find no tests; all other checks execute some."""
+    if asked.purpose == "agent":
+        return f"ran {asked.index}"
+    checks = [one.data.call_id for one in events if getattr(one.data, "purpose", None) == "check"]
+    return "no tests found\n" if events[0].subject == "b2" and checks[0] == asked.call_id else _CHECKED
 
 
 async def _close_sandbox(log: MemoryEventLog, item: PendingItem) -> None:
