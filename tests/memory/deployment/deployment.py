@@ -98,7 +98,7 @@ class SimulatedDeployment:
     def ended(self, build_id: str) -> bool:
         """Whether the build's stream is closed."""
         stream = self.tables.streams.get(build_stream(build_id))
-        return stream is not None and stream.closed
+        return stream is not None and stream.closed_at is not None
 
     @property
     def all_ended(self) -> bool:
