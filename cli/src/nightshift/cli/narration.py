@@ -193,7 +193,7 @@ def _sandbox_lines(status: BuildStatus, fact: SandboxEvent) -> Iterator[tuple[st
         case sandbox.SandboxRestored(lost=(".",)):
             yield "restore", "the last snapshot could not be read: the workspace is empty", "bad"
         case sandbox.SandboxRestored():
-            lost = f", {len(fact.lost)} lost" if fact.lost else ""
+            lost = f", {fact.lost_count or len(fact.lost)} lost" if fact.lost else ""
             text = f"{fact.files} files are back, {fact.healed} healed{lost}"
             yield "restore", text, "bad" if lost else "good"
         case sandbox.SandboxPaused():
@@ -265,6 +265,9 @@ def _snapshot_lines(status: BuildStatus, fact: SnapshotEvent) -> Iterator[tuple[
         case snapshot.SnapshotSaved():
             text = f"{fact.files} files, {fact.uploaded_bytes:,} bytes sent"
             yield "save", f"snapshot ({fact.reason}): {text}", "dim"
+            if fact.skipped:
+                named = ", ".join(f"{one.path} ({one.reason})" for one in fact.skipped)
+                yield "save", f"not saved: {fact.skipped_count or len(fact.skipped)}: {short(named)}", "bad"
         case snapshot.SnapshotFailed():
             end = "" if not fact.final else "; given up"
             yield "save", f"snapshot ({fact.reason}) failed{end}: {short(text_of(fact.detail))}", "warn"

@@ -19,6 +19,7 @@ from nightshift.sandboxes.errors import (
     SandboxUnavailable,
 )
 from nightshift.sandboxes.port import (
+    PIECE,
     CallSpec,
     CallStatus,
     DriverName,
@@ -27,13 +28,17 @@ from nightshift.sandboxes.port import (
     FoundFiles,
     FoundMatches,
     GrepQuery,
+    Imported,
     Match,
 )
 
 _MAX_FRAME: Final = 16 * 1024**2
 _MAX_ENTRIES: Final = 200_000
 _MAX_FILE: Final = 256 * 1024**2
+#: Bytes of files that one answer holds: at E2B it is a file on the sandbox's disk.
+_EXPORT: Final = 8 * PIECE
 _GREP_S: Final = 20
+_ENTRY: Final = ("path", "kind", "mode", "size", "mtime_ns", "digest", "target", "link", "problem")
 
 
 class ByteSource(Protocol):
@@ -90,9 +95,21 @@ def _match(row: Mapping[str, Any]) -> Match:
     )
 
 
+async def _pieces(source: ByteSource) -> AsyncIterator[bytes]:
+    """The chunks of one file, joined to pieces."""
+    piece, size = list[bytes](), 0
+    async for chunk in _chunks(source):
+        piece.append(chunk)
+        size += len(chunk)
+        if size >= PIECE:
+            yield b"".join(piece)
+            piece, size = [], 0
+    if piece:
+        yield b"".join(piece)
+
+
 def _entry(value: Mapping[str, Any]) -> Entry:
-    fields = ("path", "kind", "mode", "size", "mtime_ns", "digest", "target")
-    return Entry(**{name: value[name] for name in fields if name in value})
+    return Entry(**{name: value[name] for name in _ENTRY if name in value})
 
 
 def _status(value: Mapping[str, Any]) -> CallStatus:
@@ -210,21 +227,16 @@ class AgentSandbox:
     async def remove(self, path: str) -> None:
         await self._tell({"op": "remove", "path": path})
 
-    async def list_tree(self, *, exclude: Sequence[str] = ()) -> list[Entry]:
-        request = {
-            "op": "list",
-            "path": ".",
-            "digests": True,
-            "exclude": list(exclude),
-            "limit": _MAX_ENTRIES,
-        }
+    async def list_tree(self, *, exclude: Sequence[str] = (), fresh: bool = False) -> list[Entry]:
+        request = {"op": "list", "fresh": fresh, "exclude": list(exclude), "limit": _MAX_ENTRIES}
         entries: list[Entry] = []
         async with self._ask(request, timeout_s=600) as (_, source):
-            async for row in _chunks(source):
-                if len(entries) >= _MAX_ENTRIES:
-                    raise FileRefused("too many files", kind="too_large")
-                entries.append(_entry(json.loads(row)))
-        return sorted(entries, key=lambda entry: entry.path)
+            async for rows in _chunks(source):
+                if len(entries) > 2 * _MAX_ENTRIES:
+                    raise SandboxUnavailable("the sandbox's agent sends more than was asked for")
+                entries.extend(map(_entry, json.loads(rows)))
+                await asyncio.sleep(0)  # let other tasks run: the whole answer may be here already
+        return await asyncio.to_thread(sorted, entries, key=lambda entry: entry.path)
 
     async def glob(self, pattern: str, *, path: str = ".", limit: int) -> FoundFiles:
         answer = await self._search({"op": "glob", "path": path, "pattern": pattern, "limit": limit})
@@ -243,17 +255,26 @@ class AgentSandbox:
             raise FileRefused(f"the search took more than {_GREP_S} s", kind="invalid") from None
 
     async def export_files(self, paths: Sequence[str]) -> AsyncIterator[ExportedFile]:
-        if not paths:
-            return
-        request = {"op": "export", "paths": list(paths), "limit": _MAX_FILE}
-        async with self._ask(request, timeout_s=1800) as (_, source):
-            while header := await _read_json(source):
-                content = b"".join([chunk async for chunk in _chunks(source)])
-                yield ExportedFile(_entry(header), content)
+        left, offset = list(paths), 0
+        while left:
+            request = {"op": "export", "paths": left, "offset": offset, "limit": _EXPORT}
+            last: dict[str, Any] = {}
+            async with self._ask(request, timeout_s=1800) as (_, source):
+                while "path" in (last := await _read_json(source)):
+                    entry = _entry(last)
+                    async for piece in _pieces(source):
+                        offset += len(piece)
+                        yield ExportedFile(entry, piece, more=offset < entry.size)
+                    if not entry.size or entry.problem:
+                        yield ExportedFile(entry)
+                    offset = 0
+            left, offset = left[last.get("next", len(left)) :], int(last.get("offset", 0))
+            if left and last and offset >= entry.size:
+                left, offset = left[1:], 0
 
-    async def import_files(self, files: AsyncIterator[ExportedFile]) -> int:
+    async def import_files(self, files: AsyncIterator[ExportedFile]) -> Imported:
         answer = await self._tell({"op": "import"}, body=_import_body(files), timeout_s=1800)
-        return int(answer["count"])
+        return Imported(int(answer["count"]), {str(path): str(text) for path, text in answer["refused"]})
 
 
 async def _framed(content: bytes) -> AsyncIterator[bytes]:
@@ -263,9 +284,15 @@ async def _framed(content: bytes) -> AsyncIterator[bytes]:
 
 
 async def _import_body(files: AsyncIterator[ExportedFile]) -> AsyncIterator[bytes]:
+    begun = False
     async for file in files:
         entry = file.entry
-        yield json_frame({"path": entry.path, "kind": entry.kind, "mode": entry.mode, "target": entry.target})
-        async for part in _framed(file.content):
-            yield part
+        if not begun:
+            fields = ("path", "kind", "mode", "size", "mtime_ns", "target", "link")
+            yield json_frame({**{name: getattr(entry, name) for name in fields}, "keep": file.keep})
+        for start in range(0, len(file.content), CHUNK):
+            yield frame(file.content[start : start + CHUNK])
+        begun = file.more
+        if not begun:
+            yield END
     yield json_frame({})

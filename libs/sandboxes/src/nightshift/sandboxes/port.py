@@ -10,6 +10,9 @@ from nightshift.contracts.tools import WORKSPACE
 #: The home of the user inside, the parent of the workspace. Writable, not in snapshots.
 HOME = "/home/user"
 
+#: The most bytes of a file that are exported or stored as one piece.
+PIECE = 8 * 1024**2
+
 DriverName = Literal["local", "e2b"]
 
 
@@ -52,17 +55,33 @@ class Entry:
     kind: Literal["file", "directory", "symlink", "other"]
     mode: int = 0  # permission bits
     size: int = 0
-    mtime_ns: int = 0
+    mtime_ns: int | None = None  # of the content, since 1970; None: not known
     digest: str | None = None
     target: str | None = None  # of a symlink
+    link: str | None = None  # the path of a file that this one is a hard link of
+    problem: str | None = None  # why the entry, or what is below it, cannot be exported
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedFile:
-    """An entry that is exported or imported. `content` is set for a file."""
+    """An entry that is exported or imported. `content` is set for a file.
+
+    A large file is a series of these: `more` says that the next one continues this file. With `keep`, an import sets
+    mode and time of an existing file and leaves its content.
+    """
 
     entry: Entry
     content: bytes = b""
+    more: bool = False
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The result of an import. `refused`: path and reason of entries that could not be created, at most 1,000."""
+
+    count: int
+    refused: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +203,12 @@ class Sandbox(Protocol):
         """Remove a file, a symlink or a directory with its content. Does nothing when it does not exist."""
         ...
 
-    async def list_tree(self, *, exclude: Sequence[str] = ()) -> list[Entry]:
-        """Return all entries below the workspace by path. Does not follow symlinks. `exclude`: names or patterns."""
+    async def list_tree(self, *, exclude: Sequence[str] = (), fresh: bool = False) -> list[Entry]:
+        """All entries of the workspace, sorted by path. Does not follow symlinks.
+
+        `exclude` has names or glob patterns of directories to leave out. An entry whose `problem` is set cannot be
+        exported; nor can what is below it. Unless `fresh`, a file whose stat is as before is not read again.
+        """
         ...
 
     async def glob(self, pattern: str, *, path: str = ".", limit: int) -> FoundFiles:
@@ -197,11 +220,17 @@ class Sandbox(Protocol):
         ...
 
     def export_files(self, paths: Sequence[str]) -> AsyncIterator[ExportedFile]:
-        """Yields these files with their content, in order. Leaves out a path without a regular file."""
+        """Yields these files with their content, in order and in pieces of at most PIECE bytes.
+
+        Leaves out files that do not exist. A file that cannot be read has a `problem` and no content.
+        """
         ...
 
-    async def import_files(self, files: AsyncIterator[ExportedFile]) -> int:
-        """Create these entries in the workspace. Never follows a symlink. Returns how many were created."""
+    async def import_files(self, files: AsyncIterator[ExportedFile]) -> Imported:
+        """Create these entries in the workspace, with their modes and times. Never follows a symlink.
+
+        An entry that cannot be created does not stop the others.
+        """
         ...
 
     async def open_port(self, port: int) -> str:

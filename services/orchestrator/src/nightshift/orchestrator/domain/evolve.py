@@ -82,7 +82,7 @@ def _fold(state: BuildState, data: Event, event_id: UUID) -> BuildState:
     if isinstance(data, BudgetEvent):
         return _budget_event(state, data, event_id)
     if isinstance(data, SnapshotEvent):
-        return state  # the loop never waits for a snapshot
+        return workspace.snapshot_event(state, data)
     raise Fault(f"{data.type} does not belong on a build's stream")
 
 

@@ -200,6 +200,7 @@ class Workspace:
     preview_url: str | None = None  # as the gateway stated it
     preview_path: str | None = None  # that the agent opened on that port
     news: tuple[str, ...] = ()
+    unsaved: frozenset[str] = frozenset()  # paths of which the agent was told that snapshots do not hold them
 
 
 End = BuildReady | BuildFailed | BuildCancelled
