@@ -6,6 +6,9 @@ import zlib
 
 from tests.support.gateway_world import World
 
+from nightshift.contracts.model import BlobRef
+from nightshift.eventlog.large import materialize
+
 CASES = {
     "crlf.txt": b"one\r\ntwo\r\nthree\r\n",
     "cr.txt": b"one\rtwo\rthree\r",
@@ -161,6 +164,24 @@ async def test_images_come_as_image_blocks(world: World) -> None:
         assert cut.is_error, name
         assert "damaged or incomplete" in cut.output
         assert cut.blocks is None
+
+
+async def test_a_large_image_is_kept_outside_its_event(world: World) -> None:
+    await world.bash(
+        "python3 - <<'END'\nimport os, struct, zlib\n"
+        "def chunk(kind, data):\n"
+        "    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))\n"
+        "rows = b''.join(b'\\0' + os.urandom(300) for _ in range(300))\n"
+        "head = struct.pack('>IIBBBBB', 300, 300, 8, 0, 0, 0, 0)\n"
+        "open('big.png', 'wb').write(b'\\x89PNG\\r\\n\\x1a\\n' + chunk(b'IHDR', head)"
+        " + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))\nEND"
+    )
+    [shown] = await world.run(("read_file", {"file_path": "big.png"}))
+    assert isinstance(shown.blocks, BlobRef), shown.output
+    assert shown.blocks.bytes > 100_000
+    whole = await materialize(shown, world.objects)
+    assert isinstance(whole.blocks, tuple)
+    assert whole.blocks[1]["source"]["media_type"] == "image/png"
 
 
 async def test_files_outside_the_workspace_are_read_not_written(world: World) -> None:

@@ -128,7 +128,7 @@ def test_the_results_keep_the_order_of_the_calls():
     assert results(scenario) == [("q1", "blue"), ("t1", "ok"), ("q2", "green")]
 
 
-def test_a_question_without_an_answer_gets_its_default_at_its_deadline():
+def test_an_unanswered_question_gets_its_default_at_its_deadline():
     scenario = asked(deadline_s=600, default="green")
     assert scenario.last(BuildWaiting).until == NOW + timedelta(seconds=600)
     scenario.passes(599)

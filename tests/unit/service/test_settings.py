@@ -55,7 +55,11 @@ def test_an_encoded_password_in_an_address_is_a_secret(env):
 #: Every service's settings: what each may hold is kept as a secret there, or is no secret.
 SERVICES = (OrchestratorSettings, GatewaySettings, SnapshotterSettings, BudgetSettings, RelaySettings)
 _SECRET = re.compile(r"(?:^|_)(?:dsn|passwords?|secrets?|tokens?|keys?|credentials?)$")
-_NO_SECRET = {"s3_access_key": "a name, as the vendor has it", "max_output_tokens": "a number"}
+_NO_SECRET = {
+    "s3_access_key": "a name, as the vendor has it",
+    "max_output_tokens": "a number",
+    "thinking_tokens": "a number",
+}
 
 
 @pytest.mark.parametrize("kind", SERVICES, ids=lambda kind: kind.__name__)

@@ -7,6 +7,7 @@ import structlog
 
 from nightshift.contracts.events.sandbox import PreviewOpened, ToolCallCompleted
 from nightshift.eventlog.errors import EventIdReused, Transient
+from nightshift.eventlog.large import externalize
 from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.port import EventLog, NewEvent, build_stream
 from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome
@@ -58,6 +59,7 @@ class ResultWriter:
             duration_ms=duration_ms,
             truncated=shown.truncated,
         )
+        completed = await externalize(completed, self.objects)  # an image does not fit into an event
         events = [*with_, NewEvent(completed, call.event_id)]
         if outcome.preview is not None and state.sandbox is not None:
             port, url = outcome.preview
