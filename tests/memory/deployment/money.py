@@ -11,6 +11,7 @@ from nightshift.contracts.events.build import (
     BuildCancelled,
     BuildFailed,
     BuildReady,
+    BuildWaiting,
     ModelCallFailed,
     ModelCallResponded,
     ModelCallStarted,
@@ -65,14 +66,21 @@ def reservations(history: Iterable[RecordedEvent]) -> Iterable[str]:
 
 
 def live_settlements(history: Iterable[RecordedEvent]) -> Iterable[str]:
-    """A reservation is settled after its build asked for another, slept or ended, or when it has expired."""
+    """A reservation is settled after its build asked for another, slept, waited or ended, or when it has expired."""
     live: dict[UUID, str] = {}
     calls: dict[tuple[str, int, int], UUID] = {}
     for event in history:
         match event.data:
             case BudgetGranted(lease_id=lease):
                 live[lease] = event.stream_id
-            case BudgetRequested() | SleepRequested() | BuildReady() | BuildFailed() | BuildCancelled():
+            case (
+                BudgetRequested()
+                | SleepRequested()
+                | BuildWaiting()
+                | BuildReady()
+                | BuildFailed()
+                | BuildCancelled()
+            ):
                 for lease in [one for one, stream in live.items() if stream == event.stream_id]:
                     del live[lease]
             case ModelCallStarted() as fact:
@@ -116,7 +124,14 @@ def denied_wakes(history: Iterable[RecordedEvent]) -> Iterable[str]:
                 woken[event.stream_id] = reason
             case BudgetDenied() if event.stream_id in woken:
                 yield f"{event.stream_id} {event.version}: a wake ({woken[event.stream_id]}) ended in a denial"
-            case ModelCallStarted() | SleepRequested() | BuildReady() | BuildFailed() | BuildCancelled():
+            case (
+                ModelCallStarted()
+                | SleepRequested()
+                | BuildWaiting()
+                | BuildReady()
+                | BuildFailed()
+                | BuildCancelled()
+            ):
                 woken.pop(event.stream_id, None)
             case _:
                 pass

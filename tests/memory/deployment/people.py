@@ -10,9 +10,12 @@ from tests.memory.deployment.deployment import ACCOUNT, SimulatedDeployment
 from nightshift.contracts.events.account import AccountToppedUp
 from nightshift.contracts.events.build import ModelCallStarted
 from nightshift.contracts.events.requests import (
+    BuildAnswerGiven,
     BuildCancelRequested,
     BuildMessageSent,
+    BuildPauseRequested,
     BuildRequested,
+    BuildResumeRequested,
     BuildWakeAsked,
 )
 from nightshift.contracts.model import PendingKind
@@ -82,6 +85,38 @@ async def send_message(deployment: SimulatedDeployment, build_id: str) -> None:
     await asyncio.sleep(deployment.world.draws.uniform(1, 60))
     request = BuildMessageSent(build_id=build_id, message="Make it blue. " * 20)
     await deployment.request(request, name=f"message/{build_id}", subject=build_id)
+
+
+async def answer_questions(deployment: SimulatedDeployment, build_id: str) -> None:
+    """Answers every question of the build after a drawn time, and again until the log has the answer."""
+    world = deployment.world
+    while not deployment.ended(build_id):
+        await deployment.beat()
+        if not _pending(deployment, PendingKind.QUESTION, build_id):
+            continue
+        await asyncio.sleep(world.draws.uniform(0, 10))
+        for item in list(deployment.tables.pending.values()):
+            if item.kind is PendingKind.QUESTION and item.stream_id == f"build-{build_id}":
+                request = BuildAnswerGiven(
+                    build_id=build_id, question_id=item.key, option=world.draws.choice(("blue", "green"))
+                )
+                await deployment.request(
+                    request, name=f"answer/{item.key}/{world.draws.getrandbits(32)}", subject=build_id
+                )
+
+
+async def pause_build(deployment: SimulatedDeployment, build_id: str) -> None:
+    """Pauses the build at a drawn time, and lets it go on until it has ended."""
+    world = deployment.world
+    await asyncio.sleep(world.draws.uniform(1, 40))
+    request = BuildPauseRequested(build_id=build_id, reason="a look")
+    await deployment.request(request, name=f"pause/{build_id}", subject=build_id)
+    number = 0
+    while not deployment.ended(build_id):
+        await asyncio.sleep(world.draws.uniform(1, 15))
+        resume = BuildResumeRequested(build_id=build_id)
+        await deployment.request(resume, name=f"resume/{build_id}/{number}", subject=build_id)
+        number += 1
 
 
 async def empty_broker(deployment: SimulatedDeployment, *victims: SimulatedProcess) -> None:

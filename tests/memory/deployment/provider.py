@@ -69,7 +69,7 @@ class Outside:
 
 
 def scripted_answer(answered: int, turns: int) -> Answer:
-    """Two tool calls a turn, and the end of the work at the turn after the last."""
+    """Two tool calls a turn, a question in the second, and the end of the work at the turn after the last."""
     done = answered >= turns
     uses = (
         ()
@@ -84,6 +84,9 @@ def scripted_answer(answered: int, turns: int) -> Answer:
             for index in range(2)
         )
     )
+    if answered == 1 and not done:
+        question = {"question": "Which colour?", "options": ["blue", "green"]}
+        uses += ({"type": "tool_use", "id": "toolu_ask", "name": "ask_user", "input": question},)
     return Answer(
         message_id=f"msg_{answered}",
         model="scripted-1",

@@ -59,6 +59,9 @@ def _outsiders(
     plans: list[Coroutine[object, object, None]] = []
     for build_id in deployment.build_ids:
         plans += [people.ask_for_build(deployment, build_id), people.cancel_build(deployment, build_id)]
+        plans.append(people.answer_questions(deployment, build_id))
+        if world.draws.random() < 0.3:
+            plans.append(people.pause_build(deployment, build_id))
         if world.draws.random() < 0.3:
             plans.append(people.send_message(deployment, build_id))
         if world.draws.random() < 0.3:

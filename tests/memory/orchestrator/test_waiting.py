@@ -23,7 +23,7 @@ from nightshift.contracts.events.requests import (
     BuildResumeRequested,
 )
 from nightshift.contracts.model import Event, PendingKind
-from nightshift.eventlog.errors import BadMessage, NotFound
+from nightshift.eventlog.errors import BadMessage, EventIdReused, NotFound
 from nightshift.orchestrator.domain.commands import Answer
 from nightshift.orchestrator.handlers import Handlers
 
@@ -90,6 +90,17 @@ def test_a_waiting_build_goes_on_once_with_what_a_person_says(request_: Event) -
     orchestrator = waiting_then(say)
     assert orchestrator.calls == 2
     assert [event.type for event in orchestrator.events()].count("tool_call.answered") == 1
+
+
+def test_another_message_under_a_used_id_is_refused() -> None:
+    async def say(orchestrator: LoneOrchestrator) -> None:
+        await handle(orchestrator, BuildMessageSent(build_id=BUILD, message="Use blue."))
+        await asyncio.sleep(60)
+        await handle(orchestrator, BuildMessageSent(build_id=BUILD, message="Use blue."))
+        with pytest.raises(EventIdReused):
+            await handle(orchestrator, BuildMessageSent(build_id=BUILD, message="Use green."))
+
+    waiting_then(say)
 
 
 def test_a_pause_ends_the_call_in_flight_and_a_resume_repeats_it() -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 from nightshift.contracts.events.build import Usage
 from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
-from nightshift.orchestrator.domain.commands import Answer, CallFailed, Command
+from nightshift.orchestrator.domain.commands import Answer, CallFailed, Command, RequestCommand
 from nightshift.orchestrator.domain.state import BuildState
 
 
@@ -85,6 +85,10 @@ class BuildRepository(Protocol):
 
         Raises StreamClosed when the build has ended, and EventIdReused when the id exists with other content.
         """
+        ...
+
+    async def has_recorded(self, build_id: str, command: RequestCommand) -> bool:
+        """Return whether the log has what this command leads to. False when its id was used for something else."""
         ...
 
     async def exists(self, build_id: str) -> bool:

@@ -11,7 +11,7 @@ from nightshift.eventlog.errors import VersionConflict
 from nightshift.eventlog.large import externalize, materialize
 from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.port import Appended, EventLog, NewEvent, RecordedEvent, build_stream
-from nightshift.orchestrator.domain.commands import Command
+from nightshift.orchestrator.domain.commands import Command, RequestCommand
 from nightshift.orchestrator.domain.decide import causes, decide
 from nightshift.orchestrator.domain.evolve import evolve
 from nightshift.orchestrator.domain.policy import Policy
@@ -77,6 +77,16 @@ class EventLogBuildRepository:
         await self._append(
             build_id, _new_events(causes(INITIAL, command, events), events), expected_version=None
         )
+
+    async def has_recorded(self, build_id: str, command: RequestCommand) -> bool:
+        """Return whether the log has this command's decision, made again from the state before it."""
+        state = INITIAL
+        async for event in self._log.read_stream(build_stream(build_id)):
+            data = await materialize(event.data, self._objects)
+            if event.causation_id == command.cause:
+                return decide(state, command, event.recorded_at, self._policy)[:1] == (data,)
+            state = _evolved(state, event if data is event.data else event._replace(data=data))
+        return False
 
     async def exists(self, build_id: str) -> bool:
         """Return whether the log has an event of this build."""

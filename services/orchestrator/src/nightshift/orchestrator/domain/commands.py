@@ -259,3 +259,5 @@ Command = (
     | ResumeBuild
     | SetLimits
 )
+#: The commands that requests of people lead to. `cause` is the id of the request.
+RequestCommand = AnswerQuestion | MessageAgent | PauseBuild | ResumeBuild | SetLimits

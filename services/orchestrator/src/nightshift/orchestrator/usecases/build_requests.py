@@ -18,9 +18,9 @@ from nightshift.orchestrator.domain.commands import (
     AcceptBuild,
     AnswerQuestion,
     CancelBuild,
-    Command,
     MessageAgent,
     PauseBuild,
+    RequestCommand,
     ResumeBuild,
     SetLimits,
 )
@@ -124,8 +124,11 @@ class BuildRequests:
             raise NotFound(f"there is no build {build_id}")
         return state
 
-    async def _commit(self, build_id: str, state: BuildState, command: Command) -> None:
-        """Append what the request leads to, once, and run the build or wake its run here."""
+    async def _commit(self, build_id: str, state: BuildState, command: RequestCommand) -> None:
+        """Append what the request leads to, once, and run the build or wake its run here.
+
+        Raises EventIdReused when another request had the id of this one.
+        """
         while True:
             before = state.version
             try:
@@ -133,8 +136,14 @@ class BuildRequests:
                 break
             except (VersionConflict, EventIdReused, StreamClosed):
                 state = await self._repository.catch_up(build_id, state)
-                if state.version == before:
-                    break  # the request was handled before
+                if state.version > before:
+                    continue
+                if await self._repository.has_recorded(build_id, command):
+                    break
+                raise EventIdReused(
+                    f"build {build_id}: the id of this request was used before",
+                    hint="give every request an id of its own",
+                ) from None
         if state.mode is RunMode.RUNNING:
             await self._scheduler.start(build_id)
         else:
