@@ -9,7 +9,7 @@ import pytest
 from tests.support.waiting import eventually
 
 from nightshift.sandboxes.errors import FileRefused, SandboxGone
-from nightshift.sandboxes.port import CallSpec, Entry, ExportedFile, Sandbox, SandboxDriver
+from nightshift.sandboxes.port import CallSpec, Entry, ExportedFile, GrepQuery, Sandbox, SandboxDriver
 
 
 @pytest.fixture
@@ -247,3 +247,39 @@ async def test_a_killed_sandbox_is_gone_for_every_process(driver: SandboxDriver,
         await sandbox.read_file("x")
     with pytest.raises(SandboxGone):
         await driver.connect("no-such-sandbox")
+
+
+async def test_searches_give_files_lines_and_notes(sandbox: Sandbox) -> None:
+    await sandbox.write_file("app/[id]/page.tsx", b"import a\nimport b\n")
+    await sandbox.write_file("node_modules/m.tsx", b"import c\n")
+    files = await sandbox.glob("app/[id]/*.tsx", limit=5)
+    assert ([one.path for one in files.entries], files.total) == (["app/[id]/page.tsx"], 1)
+    lines = await sandbox.grep(GrepQuery("import a", 1, globs=["*.tsx"], after=1))
+    assert [(one.line, one.text, one.context) for one in lines.rows] == [
+        (1, "import a", False),
+        (2, "import b", True),
+    ]
+    assert not lines.more
+    assert lines.notes == ["ignored, not searched: node_modules/"]
+    assert (await sandbox.grep(GrepQuery("import", 1))).more
+    with pytest.raises(FileRefused, match="not a regular expression"):
+        await sandbox.grep(GrepQuery("(", 1))
+
+
+async def test_files_outside_the_workspace_are_read_when_asked(sandbox: Sandbox) -> None:
+    await sandbox.write_file("inside", b"1")
+    assert await sandbox.read_file("inside", anywhere=True) == b"1"
+    assert b"root" in await sandbox.read_file("/etc/passwd", anywhere=True)
+    for path in ("/proc/self/environ", "/proc/thread-self/mem", "/dev/zero", "/etc", "/none"):
+        with pytest.raises(FileRefused):
+            await sandbox.read_file(path, anywhere=True)
+
+
+async def test_a_long_command_runs_and_git_has_an_identity(sandbox: Sandbox) -> None:
+    long = f"#{'x' * 150_000}\necho ran; git init -q; git commit -q --allow-empty -m 1; git log --format='%an %D'"
+    await sandbox.start_call(sh("b1/1/0", long))
+    status = await sandbox.wait_call("b1/1/0", wait_s=20)
+    assert await sandbox.read_output("b1/1/0", "out") == b"ran\nNightshift HEAD -> main\n"
+    await sandbox.start_call(sh("b1/1/1", f"cat {status.folder}/out"))
+    await sandbox.wait_call("b1/1/1", wait_s=20)
+    assert await sandbox.read_output("b1/1/1", "out") == b"ran\nNightshift HEAD -> main\n"

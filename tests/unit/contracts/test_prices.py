@@ -128,7 +128,7 @@ def test_negative_tokens_are_refused():
         Usage(input_tokens=-1)
 
 
-def test_only_the_price_table_names_models():
+def test_only_the_tables_of_prices_and_models_name_models():
     """So that there is one default model: whoever needs its name imports it."""
     modules = [
         *ROOT.glob("libs/*/src/**/*.py"),
@@ -141,7 +141,8 @@ def test_only_the_price_table_names_models():
         for path in modules
         if re.search(r"""["'](claude|scripted)-[a-z0-9-]+["']""", path.read_text(encoding="utf-8"))
     }
-    assert named == {"libs/contracts/src/nightshift/contracts/prices.py"}
+    folder = "libs/contracts/src/nightshift/contracts"
+    assert named == {f"{folder}/prices.py", f"{folder}/models.py"}
 
 
 def test_the_default_models_have_prices():

@@ -1,6 +1,6 @@
 """Which requests are refused, with the field in the error."""
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from tests.unit.orchestrator.build_scenario import NOW, REQUEST, BuildScenario
@@ -18,7 +18,6 @@ BAD = {
     "base_build_id": {"base_build_id": "b0"},
     "tools": {"tools": (CustomTool(name="pay", description="Pays.", input_schema={}),)},
     "secrets": {"secrets": ("TOKEN",)},
-    "tier": {"tier": "priority"},
     "deadline": {"deadline": NOW - timedelta(seconds=1)},
     "idea_brief": {"idea_brief": "  \n "},
     "criteria.0": {"criteria": ("half \ud800 of a character",)},
@@ -38,6 +37,33 @@ def test_a_request_that_cannot_be_built_is_refused_by_field(field):
     with pytest.raises(BadMessage) as refused:
         admit(REQUEST.model_copy(update=BAD[field]), NOW, Policy())
     assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("claude-opus-4-1", "was retired on 2026-08-05"),
+        ("claude-sonnet-4-0", "was retired on 2026-06-15"),
+        ("claude-opus-9", "no model 'claude-opus-9'"),
+    ],
+)
+def test_a_retired_or_unknown_model_is_refused_by_name(model, said):
+    with pytest.raises(BadMessage, match=said):
+        admit(REQUEST.model_copy(update={"model": model}), NOW, Policy())
+
+
+def test_a_model_is_refused_from_the_day_of_its_retirement():
+    request = REQUEST.model_copy(update={"model": "claude-sonnet-4-5"})
+    admit(request, datetime(2026, 11, 29, tzinfo=UTC), Policy())
+    with pytest.raises(BadMessage, match="was retired on 2026-11-30"):
+        admit(request, datetime(2026, 11, 30, tzinfo=UTC), Policy())
+
+
+@pytest.mark.parametrize("idea", [{}, {"name": "half \ud800"}, {"name": "x" * 300_000}])
+def test_an_idea_that_no_agent_can_read_is_refused(idea):
+    with pytest.raises(BadMessage) as refused:
+        admit(REQUEST.model_copy(update={"idea_brief": idea}), NOW, Policy())
+    assert refused.value.field == "idea_brief"
 
 
 def test_a_good_request_is_taken():

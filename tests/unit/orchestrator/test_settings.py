@@ -27,8 +27,8 @@ def environment(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("address", "model"),
     [
-        (None, "claude-sonnet-5"),
-        ("https://api.anthropic.com", "claude-sonnet-5"),
+        (None, "claude-sonnet-5-5"),
+        ("https://api.anthropic.com", "claude-sonnet-5-5"),
         ("http://127.0.0.1:8080", "scripted-1"),
         ("https://anthropic.com.evil.example", "scripted-1"),
     ],

@@ -19,6 +19,7 @@ from nightshift.contracts.events import (
     snapshot,
 )
 from nightshift.contracts.events.proof import Proof
+from nightshift.contracts.events.requests import idea_text
 from nightshift.contracts.model import BlobRef, Event
 from nightshift.eventlog.port import RecordedEvent
 
@@ -80,7 +81,7 @@ def _parts(status: BuildStatus, fact: Event) -> Iterator[tuple[str, str, str]]:
 def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
     match fact:
         case build.BuildAccepted():
-            yield "build", joined(fact.idea_brief), "strong"
+            yield "build", joined(idea_text(fact.idea_brief)), "strong"
         case build.BuildPhaseChanged():
             yield "phase", f"{fact.from_phase} → {fact.to_phase}", "strong"
         case build.ModelCallResponded():
@@ -97,10 +98,16 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
             yield "sleep", f"asleep{until} ({fact.reason})", "warn"
         case build.BuildWoken():
             yield "wake", f"awake again ({fact.reason})", "good"
-        case build.EscalationRaised():
-            yield "ask", f"{fact.kind}: {short(text_of(fact.detail))} [{', '.join(fact.options)}]", "warn"
-        case build.EscalationResolved():
-            yield "answer", fact.option, "good"
+        case (
+            build.QuestionAsked()
+            | build.ToolCallAnswered()
+            | build.EscalationRaised()
+            | build.EscalationResolved()
+            | build.BuildWaiting()
+            | build.BuildResumed()
+            | build.BuildLimitsChanged()
+        ):
+            yield _waiting_line(fact)
         case build.BuildReady():
             if fact.proof is not None:
                 yield "proof", "; ".join(proof_in_words(fact.proof)), "good"
@@ -118,6 +125,36 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
             yield "save", f"checkpoint of turn {fact.turn}", "dim"
         case build.ModelCallStarted() | build.ToolCallRequested() | build.BudgetRequested():
             return
+        case _:
+            assert_never(fact)
+
+
+def _waiting_line(
+    fact: build.QuestionAsked
+    | build.ToolCallAnswered
+    | build.EscalationRaised
+    | build.EscalationResolved
+    | build.BuildWaiting
+    | build.BuildResumed
+    | build.BuildLimitsChanged,
+) -> tuple[str, str, str]:
+    match fact:
+        case build.EscalationRaised():
+            return "ask", f"{fact.kind}: {short(text_of(fact.detail))} [{', '.join(fact.options)}]", "warn"
+        case build.EscalationResolved():
+            return "answer", joined(f"{fact.option} {text_of(fact.comment or '')}"), "good"
+        case build.QuestionAsked():
+            options = f" [{', '.join(fact.options)}]" if fact.options else ""
+            return "ask", f"{joined(text_of(fact.question))}{options}", "warn"
+        case build.ToolCallAnswered():
+            return "answer", f"{joined(text_of(fact.output))} ({fact.by})", "good"
+        case build.BuildWaiting():
+            until = "" if fact.until is None else f" until {fact.until.astimezone():%H:%M:%S}"
+            return "wait", f"waits{until} ({fact.reason})", "warn"
+        case build.BuildResumed():
+            return "wait", f"goes on ({fact.reason})", "good"
+        case build.BuildLimitsChanged():
+            return "limits", f"{fact.turn_limit} turns, {fact.tool_call_limit} tool calls", "strong"
         case _:
             assert_never(fact)
 

@@ -1,8 +1,9 @@
 """The cost of a model call in whole microdollars. Each charge records the version of the price table it used.
 
 Source of version 2026-11-22: Anthropic's public list prices (models and pricing pages of platform.claude.com) for the
-first-party API at standard speed, read on 2026-11-22, compared with the data of `genai-prices` 0.2.3. Where they state
-no price of its own, a cache write costs 1.25 × the input (5 minutes) or 2 × (1 hour), a cache read 0.1 ×.
+first-party API at standard speed, read on 2026-11-22 and, unchanged, on 2026-11-27, compared with the data of
+`genai-prices` 0.2.3. Where they state no price of its own, a cache write costs 1.25 × the input (5 minutes) or
+2 × (1 hour), a cache read 0.1 ×.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from nightshift.contracts.errors import UnknownModel
 from nightshift.contracts.events.build import Usage
 
 #: The model that thinks when neither the request nor the orchestrator's setting names one.
-DEFAULT_MODEL: Final = "claude-sonnet-5"
+DEFAULT_MODEL: Final = "claude-sonnet-5-5"
 #: The same where the Messages API is the local scripted model.
 SCRIPTED_MODEL: Final = "scripted-1"
 

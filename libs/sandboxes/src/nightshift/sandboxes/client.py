@@ -25,6 +25,9 @@ from nightshift.sandboxes.port import (
     DriverName,
     Entry,
     ExportedFile,
+    FoundFiles,
+    FoundMatches,
+    GrepQuery,
     Imported,
     Match,
 )
@@ -95,12 +98,22 @@ async def _pieces(source: ByteSource) -> AsyncIterator[bytes]:
         yield b"".join(piece)
 
 
+def _match(row: Mapping[str, Any]) -> Match:
+    return Match(
+        str(row["path"]),
+        int(row.get("line", 0)),
+        str(row.get("text", "")),
+        bool(row.get("context", False)),
+        int(row.get("count", 0)),
+    )
+
+
 def _entry(value: Mapping[str, Any]) -> Entry:
     return Entry(**{name: value[name] for name in _ENTRY if name in value})
 
 
 def _status(value: Mapping[str, Any]) -> CallStatus:
-    fields = ("exit_code", "timed_out", "stopped")
+    fields = ("exit_code", "timed_out", "stopped", "folder")
     return CallStatus(value["state"], **{name: value[name] for name in fields if name in value})
 
 
@@ -185,8 +198,11 @@ class AgentSandbox:
         noted = (await self._tell({"op": "note", "call_id": call_id, "text": text}))["text"]
         return str(noted) if noted is not None else None
 
-    async def read_file(self, path: str, *, offset: int = 0, limit: int = _MAX_FILE) -> bytes:
-        return await self._read({"op": "read", "path": path, "offset": offset, "limit": limit}, limit)
+    async def read_file(
+        self, path: str, *, offset: int = 0, limit: int = _MAX_FILE, anywhere: bool = False
+    ) -> bytes:
+        request = {"op": "read", "path": path, "offset": offset, "limit": limit, "anywhere": anywhere}
+        return await self._read(request, limit)
 
     async def _read(self, request: Mapping[str, Any], limit: int) -> bytes:
         parts, size = [], 0
@@ -222,20 +238,21 @@ class AgentSandbox:
                 await asyncio.sleep(0)  # let other tasks run: the whole answer may be here already
         return await asyncio.to_thread(sorted, entries, key=lambda entry: entry.path)
 
-    async def glob(self, pattern: str, *, path: str = ".", limit: int) -> tuple[list[Entry], int]:
-        answer = await self._tell({"op": "glob", "path": path, "pattern": pattern, "limit": limit})
-        return [_entry(row) for row in answer["entries"]], int(answer["total"])
+    async def glob(self, pattern: str, *, path: str = ".", limit: int) -> FoundFiles:
+        answer = await self._search({"op": "glob", "path": path, "pattern": pattern, "limit": limit})
+        entries = [_entry(row) for row in answer["entries"]]
+        return FoundFiles(entries, int(answer["total"]), [str(note) for note in answer["notes"]])
 
-    async def grep(
-        self, pattern: str, *, path: str = ".", glob: str = "**/*", ignore_case: bool = False, limit: int
-    ) -> tuple[list[Match], bool]:
-        where = {"path": path, "pattern": pattern, "glob": glob, "ignore_case": ignore_case}
+    async def grep(self, query: GrepQuery) -> FoundMatches:
+        answer = await self._search({"op": "grep", **asdict(query), "globs": list(query.globs)})
+        rows = [_match(row) for row in answer["rows"]]
+        return FoundMatches(rows, bool(answer["more"]), [str(note) for note in answer["notes"]])
+
+    async def _search(self, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            answer = await self._tell({"op": "grep", **where, "limit": limit, "seconds": _GREP_S})
+            return await self._tell({**request, "seconds": _GREP_S})
         except AnswerCut:
             raise FileRefused(f"the search took more than {_GREP_S} s", kind="invalid") from None
-        matches = [Match(row["path"], row["line"], row["text"]) for row in answer["matches"]]
-        return matches, bool(answer["more"])
 
     async def export_files(self, paths: Sequence[str]) -> AsyncIterator[ExportedFile]:
         left, offset = list(paths), 0

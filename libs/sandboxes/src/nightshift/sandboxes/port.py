@@ -44,6 +44,7 @@ class CallStatus:
     exit_code: int | None = None  # 128 + signal when a signal ended it
     timed_out: bool = False
     stopped: bool = False
+    folder: str = ""  # in the sandbox; its files `out` and `err` hold the kept output
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +85,52 @@ class Imported:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundFiles:
+    """The newest files that match, the number of all that match, and what was not searched."""
+
+    entries: Sequence[Entry]
+    total: int
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class GrepQuery:
+    """A search. `globs` narrow the files; one that begins with `!` excludes. `offset` and `limit` count matches.
+
+    `mode` decides what a row is: a line, a file, or a file with the number of its matching lines. `before` and
+    `after` are lines of context. With `multiline` a match may span lines.
+    """
+
+    pattern: str
+    limit: int
+    path: str = "."
+    globs: Sequence[str] = ()
+    ignore_case: bool = False
+    multiline: bool = False
+    mode: Literal["content", "files_with_matches", "count"] = "content"
+    before: int = 0
+    after: int = 0
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
-    """A line that matches a search."""
+    """A row of a search: a line that matches or is context of one, or a file with its number of matching lines."""
 
     path: str
-    line: int
-    text: str
+    line: int = 0
+    text: str = ""
+    context: bool = False
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FoundMatches:
+    """The rows, whether there are more, and what was not searched."""
+
+    rows: Sequence[Match]
+    more: bool
+    notes: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +181,11 @@ class Sandbox(Protocol):
         """
         ...
 
-    async def read_file(self, path: str, *, offset: int = 0, limit: int = ...) -> bytes: ...
+    async def read_file(
+        self, path: str, *, offset: int = 0, limit: int = ..., anywhere: bool = False
+    ) -> bytes:
+        """Read a regular file. With `anywhere`, also one outside the workspace that commands may read."""
+        ...
 
     async def write_file(
         self, path: str, content: bytes, *, mode: int | None = None, once: str | None = None
@@ -166,14 +211,12 @@ class Sandbox(Protocol):
         """
         ...
 
-    async def glob(self, pattern: str, *, path: str = ".", limit: int) -> tuple[list[Entry], int]:
-        """Return the newest `limit` files that match, and the number of all that match."""
+    async def glob(self, pattern: str, *, path: str = ".", limit: int) -> FoundFiles:
+        """Find files by the rules of .gitignore's patterns. Raises FileRefused for a search that takes too long."""
         ...
 
-    async def grep(
-        self, pattern: str, *, path: str = ".", glob: str = "**/*", ignore_case: bool = False, limit: int
-    ) -> tuple[list[Match], bool]:
-        """Return the first `limit` lines that match, and whether more match. Raises FileRefused for a slow pattern."""
+    async def grep(self, query: GrepQuery) -> FoundMatches:
+        """Find lines in text files. Raises FileRefused for a slow or wrong pattern."""
         ...
 
     def export_files(self, paths: Sequence[str]) -> AsyncIterator[ExportedFile]:

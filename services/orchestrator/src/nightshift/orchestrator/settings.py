@@ -17,9 +17,10 @@ class OrchestratorSettings(Settings):
     anthropic_api_key: SecretStr | None = Field(None, validation_alias="ANTHROPIC_API_KEY")
     anthropic_auth_token: SecretStr | None = Field(None, validation_alias="ANTHROPIC_AUTH_TOKEN")
     anthropic_base_url: str | None = Field(None, validation_alias="ANTHROPIC_BASE_URL")
-    model: str | None = None  # none: Claude at Anthropic's own address, the scripted model elsewhere
+    model: str | None = None  # none: by the tier at Anthropic's own address, the scripted model elsewhere
     model_silence_s: float = Field(120.0, gt=0, le=3_600)  # a stream without a byte for so long is closed
     max_output_tokens: int = Field(16_000, ge=256, le=128_000)
+    thinking_tokens: int = Field(16_000, ge=0, le=128_000)  # on top, for a model that thinks
     grant_microusd: int = Field(1_000_000, ge=1)
     turn_limit: int = Field(200, ge=1)
     tool_call_limit: int = Field(150, ge=1)
@@ -41,7 +42,9 @@ class OrchestratorSettings(Settings):
         """Return the settings that decisions depend on."""
         return Policy(
             default_model=self.model or self._fitting_model(),
+            model_by_tier=self.model is None and self._at_anthropic(),
             max_output_tokens=self.max_output_tokens,
+            thinking_tokens=self.thinking_tokens,
             grant_microusd=self.grant_microusd,
             turn_limit=self.turn_limit,
             tool_call_limit=self.tool_call_limit,

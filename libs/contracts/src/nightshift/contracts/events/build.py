@@ -19,7 +19,24 @@ from nightshift.contracts.events.build_steps import (
     Usage,
 )
 from nightshift.contracts.events.proof import Proof, ProofMode
-from nightshift.contracts.events.requests import Attachment, Brief, Check, CustomTool, QuestionAnswer, Source
+from nightshift.contracts.events.requests import (
+    Attachment,
+    Brief,
+    Check,
+    CustomTool,
+    Idea,
+    QuestionAnswer,
+    Source,
+)
+from nightshift.contracts.events.waiting import (
+    BuildLimitsChanged,
+    BuildResumed,
+    BuildWaiting,
+    EscalationRaised,
+    EscalationResolved,
+    QuestionAsked,
+    ToolCallAnswered,
+)
 from nightshift.contracts.model import (
     SEALED,
     Count,
@@ -31,6 +48,7 @@ from nightshift.contracts.model import (
     SecretName,
     Word,
 )
+from nightshift.contracts.models import Role, Tier
 
 __all__ = [
     "AgentSteered",
@@ -40,9 +58,12 @@ __all__ = [
     "BuildEvent",
     "BuildFailed",
     "BuildForked",
+    "BuildLimitsChanged",
     "BuildPhaseChanged",
     "BuildReady",
+    "BuildResumed",
     "BuildStalled",
+    "BuildWaiting",
     "BuildWoken",
     "CheckpointSaved",
     "ContextCondensed",
@@ -52,7 +73,9 @@ __all__ = [
     "ModelCallResponded",
     "ModelCallStarted",
     "Phase",
+    "QuestionAsked",
     "SleepRequested",
+    "ToolCallAnswered",
     "ToolCallRequested",
     "Usage",
 ]
@@ -80,6 +103,7 @@ class _BuildEnd(BuildFact):
             Pending(PendingKind.BUILD, subject, opens=False),
             Pending(PendingKind.SLEEPER, subject, opens=False),
             Pending(PendingKind.WAKE, subject, opens=False),
+            Pending(PendingKind.WAITING, subject, opens=False),
             Pending(PendingKind.SNAPSHOT, f"{subject}/checkpoint", opens=False),
             Pending(PendingKind.SNAPSHOT, f"{subject}/pre_sleep", opens=False),
             Pending(PendingKind.SNAPSHOT, f"{subject}/completion", opens=True),
@@ -89,18 +113,20 @@ class _BuildEnd(BuildFact):
 class BuildAccepted(BuildFact, type="build.accepted"):
     """The orchestrator accepted the request, and the build cannot be lost from here on.
 
-    The event holds everything that the loop needs.
+    The event holds everything that the loop needs. `model` builds; `models` names the model of each role.
     """
 
     build_id: Id
     project_id: Id
     account_id: Id
-    idea_brief: Brief
+    idea_brief: Idea
     understanding_qna: tuple[QuestionAnswer, ...] = ()
     attachments: tuple[Attachment, ...] = ()
     source: Source | None = None
-    tier: Literal["standard", "priority"] = "standard"
+    tier: Tier = "standard"
     model: Word
+    models: dict[Role, Word] | None = None
+    effort: Word | None = None
     base_build_id: Id | None = None
     criteria: tuple[Brief, ...] = ()
     checks: tuple[Check, ...] = ()
@@ -159,27 +185,6 @@ class BuildWoken(BuildFact, type="build.woken"):
             Pending(PendingKind.WAKE, subject, opens=False),
             Pending(PendingKind.SNAPSHOT, f"{subject}/pre_sleep", opens=False),
         )
-
-
-class EscalationRaised(BuildFact, type="escalation.raised"):
-    """The build waits until a person chooses one of `options`."""
-
-    planned: ClassVar[bool] = True
-
-    escalation_id: UUID
-    kind: Word
-    detail: SealedText
-    options: tuple[Word, ...]
-
-
-class EscalationResolved(BuildFact, type="escalation.resolved"):
-    """A person chose `option`. The agent gets the answer."""
-
-    planned: ClassVar[bool] = True
-
-    escalation_id: UUID
-    option: Word
-    comment: SealedText | None = None
 
 
 class BuildStalled(BuildFact, type="build.stalled"):
@@ -263,8 +268,13 @@ BuildEvent = (
     | BudgetRequested
     | SleepRequested
     | BuildWoken
+    | QuestionAsked
+    | ToolCallAnswered
     | EscalationRaised
     | EscalationResolved
+    | BuildWaiting
+    | BuildResumed
+    | BuildLimitsChanged
     | BuildStalled
     | BuildReady
     | BuildFailed

@@ -1,10 +1,19 @@
 """Requests about builds, on the topic `nightshift.requests.v1`. No other events are accepted from outside."""
 
+import json
 import re
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+)
 
 from nightshift.contracts.events.proof import ProofMode
 from nightshift.contracts.model import (
@@ -20,8 +29,11 @@ from nightshift.contracts.model import (
     SecretName,
     Word,
 )
+from nightshift.contracts.models import Tier
 
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def _readable(text: str) -> str:
@@ -36,17 +48,46 @@ def _instant(value: object) -> object:
     raise ValueError("not an RFC 3339 time")  # nobody can tell whether a number means seconds or milliseconds
 
 
+_LONGEST_BRIEF = 100_000
+_TEXT_PATTERN = f"^[^{_CONTROL_CHARACTER.pattern[1:]}*$"
 #: Free text in a request.
 Brief = Annotated[
     str,
-    Field(
-        min_length=1,
-        max_length=100_000,
-        json_schema_extra={"pattern": f"^[^{_CONTROL_CHARACTER.pattern[1:]}*$"},
-    ),
+    Field(min_length=1, max_length=_LONGEST_BRIEF, json_schema_extra={"pattern": _TEXT_PATTERN}),
     AfterValidator(_readable),
     SEALED,
 ]
+
+
+def _idea(value: str | dict[str, Any]) -> str | dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    if not 1 <= len(value) <= _LONGEST_BRIEF:
+        raise ValueError(f"a text of 1 to {_LONGEST_BRIEF} characters, or an object")
+    if _SURROGATE.search(value):
+        raise ValueError("half a character (a lone surrogate) is not allowed")
+    return _readable(value)
+
+
+#: What to build: text like `Brief`, or a JSON object that the agent gets as indented JSON.
+Idea = Annotated[
+    str | dict[str, Any],
+    AfterValidator(_idea),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1, "maxLength": _LONGEST_BRIEF, "pattern": _TEXT_PATTERN},
+                {"type": "object", "additionalProperties": True},
+            ]
+        }
+    ),
+    SEALED,
+]
+
+
+def idea_text(idea: str | dict[str, Any]) -> str:
+    """Returns the idea as a person and the agent read it: an object as indented JSON."""
+    return idea if isinstance(idea, str) else json.dumps(idea, indent=2, ensure_ascii=False, sort_keys=True)
 
 
 class _Part(BaseModel):
@@ -96,17 +137,17 @@ class BuildRequested(Request, type="build.requested"):
     """Requests a build. Sent again with the same content it changes nothing; other content under the id is refused."""
 
     unsupported_fields: ClassVar[frozenset[str]] = frozenset(
-        {"attachments", "source", "tier", "base_build_id", "tools", "secrets"}
+        {"attachments", "source", "base_build_id", "tools", "secrets"}
     )
 
     build_id: Id
     project_id: Id
     account_id: Id
-    idea_brief: Brief
+    idea_brief: Idea
     understanding_qna: Annotated[tuple[QuestionAnswer, ...], Field(max_length=200)] = ()
     attachments: Annotated[tuple[Attachment, ...], Field(max_length=100)] = ()
     source: Source | None = None
-    tier: Literal["standard", "priority"] = "standard"
+    tier: Tier = "standard"
     model: Word | None = None
     base_build_id: Id | None = None
     criteria: Annotated[tuple[Brief, ...], Field(max_length=100)] = ()
@@ -129,6 +170,36 @@ class BuildMessageSent(Request, type="build.message_sent"):
 
     build_id: Id
     message: Brief
+
+
+class BuildAnswerGiven(Request, type="build.answer_given"):
+    """A person answers a question of the agent or an escalation. The first answer counts."""
+
+    build_id: Id
+    question_id: Annotated[str, Field(min_length=1, max_length=200)]
+    option: Word | None = None
+    text: Brief | None = None
+
+
+class BuildPauseRequested(Request, type="build.pause_requested"):
+    """A person pauses a build. Its model call stops, and nothing is lost."""
+
+    build_id: Id
+    reason: Brief | None = None
+
+
+class BuildResumeRequested(Request, type="build.resume_requested"):
+    """A person lets a paused build go on."""
+
+    build_id: Id
+
+
+class BuildLimitsSet(Request, type="build.limits_set"):
+    """A person sets the limits of a build. A build that waits at a limit goes on when it has room again."""
+
+    build_id: Id
+    turn_limit: Annotated[int, EXACT, Field(ge=1, le=100_000)] | None = None
+    tool_call_limit: Annotated[int, EXACT, Field(ge=1, le=100_000)] | None = None
 
 
 class ToolCallApprovalGiven(Request, type="tool_call.approval_given"):
@@ -164,6 +235,10 @@ BuildRequest = (
     BuildRequested
     | BuildCancelRequested
     | BuildMessageSent
+    | BuildAnswerGiven
+    | BuildPauseRequested
+    | BuildResumeRequested
+    | BuildLimitsSet
     | ToolCallApprovalGiven
     | ToolCallResultGiven
     | BuildWakeAsked

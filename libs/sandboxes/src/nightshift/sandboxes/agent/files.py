@@ -1,15 +1,15 @@
-"""File operations in the workspace: stat, read, write, walk. All paths go through `confined_paths`."""
+"""File operations in the workspace: stat, read and write. All paths go through `confined_paths`."""
 
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import os
+import re
 import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from .confined_paths import DIRECTORY, Root, require_regular
+from .confined_paths import Root, problem, require_regular
 from .wire import Refusal, file_chunks
 
 _MISSING = ("not_found", "not_directory")
@@ -44,10 +44,30 @@ def stat_path(root: Root, path: str) -> dict[str, Any] | None:
         raise
 
 
-def read(root: Root, path: str, offset: int, limit: int) -> Iterator[bytes]:
-    with _regular(root.open(path, os.O_RDONLY), path) as file:
+def read(root: Root, path: str, offset: int, limit: int, anywhere: bool) -> Iterator[bytes]:
+    with _regular(_open_anywhere(root, path) if anywhere else root.open(path, os.O_RDONLY), path) as file:
         file.seek(offset)
         yield from file_chunks(file, limit)
+
+
+def _open_anywhere(root: Root, path: str) -> int:
+    """Open a file for reading, also outside the workspace when the path itself says so.
+
+    Raises Refusal for what describes a process, which would be this one, and for a symlink that leads out of the
+    workspace: its target can be read by its own path.
+    """
+    outside = os.path.normpath(os.path.join(root.path, path))
+    if outside == root.path or outside.startswith(root.path + "/") or "\0" in path:
+        return root.open(path, os.O_RDONLY)
+    try:
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        handle = os.open(outside, flags)
+    except OSError as error:
+        raise problem(error, path) from None
+    if re.match("/proc/[0-9]|/memfd:", os.readlink(f"/proc/self/fd/{handle}")):
+        os.close(handle)
+        raise Refusal("outside", f"{path}: files of a process are read with bash")
+    return handle
 
 
 def _regular(handle: int, path: str) -> BinaryIO:
@@ -91,33 +111,3 @@ def _replace(parent: int, name: str, body: Iterator[bytes], mode: int) -> None:
         with contextlib.suppress(OSError):
             os.unlink(new, dir_fd=parent)
         raise
-
-
-def walk(root: Root, path: str, exclude: list[str]) -> Iterator[tuple[dict[str, Any], int, str]]:
-    """Yields each entry below `path`, sorted by name in each directory, with its directory's handle and its name."""
-    start = root.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield from _walk(start, "", exclude)
-    finally:
-        os.close(start)
-
-
-def _walk(handle: int, prefix: str, exclude: list[str]) -> Iterator[tuple[dict[str, Any], int, str]]:
-    for name in sorted(os.listdir(handle)):
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in exclude):
-            continue
-        try:
-            entry = describe(prefix + name, handle, name)
-        except FileNotFoundError:
-            continue
-        yield entry, handle, name
-        if entry["kind"] != "directory":
-            continue
-        try:
-            below = os.open(name, DIRECTORY, dir_fd=handle)
-        except OSError:  # removed, swapped or unreadable since it was described
-            continue
-        try:
-            yield from _walk(below, prefix + name + "/", exclude)
-        finally:
-            os.close(below)

@@ -66,7 +66,7 @@ class Agent:
             "remove": partial(tree.remove, root),
             "list": self._list,
             "glob": partial(search.find, root),
-            "grep": partial(search.grep, root),
+            "grep": lambda **ask: search.grep(root, ask),
             "export": partial(tree.export, root),
             "import": lambda: tree.import_(root, self._body),
         }

@@ -1,20 +1,25 @@
 """Decides which requests are accepted. A field that this version does not support is refused, never ignored."""
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
-from nightshift.contracts import prices
+from nightshift.contracts import canonical, models, prices
 from nightshift.contracts.errors import UnknownModel
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.errors import BadMessage
+from nightshift.orchestrator.domain.model_choice import models_of
 from nightshift.orchestrator.domain.policy import Policy
 
 #: The control characters except tab, line feed and carriage return.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 #: A lone surrogate, which UTF-8 cannot encode.
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+#: The most bytes of an idea that is an object, as canonical JSON.
+_IDEA_BYTES = 200_000
 
 
 def admit(request: BuildRequested, now: datetime, policy: Policy) -> None:
@@ -26,7 +31,9 @@ def admit(request: BuildRequested, now: datetime, policy: Policy) -> None:
     if request.deadline is not None:
         _future("deadline", request.deadline, now)
     try:
-        prices.price_of(request.model or policy.default_model)
+        for model in models_of(request, policy).values():
+            models.check_usable(model, now.date())
+            prices.price_of(model)
     except UnknownModel as error:
         raise BadMessage(str(error), field="model") from None
 
@@ -39,7 +46,7 @@ def same_request(accepted: BuildAccepted, request: BuildRequested) -> bool:
 
 
 def _texts(request: BuildRequested) -> Iterator[tuple[str, str]]:
-    yield "idea_brief", request.idea_brief
+    yield from _strings("idea_brief", request.idea_brief)
     for number, pair in enumerate(request.understanding_qna):
         yield f"understanding_qna.{number}.question", pair.question
         yield f"understanding_qna.{number}.answer", pair.answer
@@ -48,6 +55,22 @@ def _texts(request: BuildRequested) -> Iterator[tuple[str, str]]:
     for number, check in enumerate(request.checks):
         yield f"checks.{number}.name", check.name
         yield f"checks.{number}.command", check.command
+
+
+def _strings(field: str, value: str | dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield a text. Raises BadMessage for an object that is too large or holds half a character."""
+    if isinstance(value, str):
+        yield field, value
+        return
+    if not value:
+        raise BadMessage(f"`{field}` is empty", field=field)
+    size = len(canonical.dumps(value))
+    if size > _IDEA_BYTES:
+        raise BadMessage(f"`{field}` has {size} bytes as JSON, {_IDEA_BYTES} are allowed", field=field)
+    if found := _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+        raise BadMessage(
+            f"`{field}` holds the character U+{ord(found[0]):04X}, which is not text", field=field
+        )
 
 
 def _future(field: str, time: datetime, now: datetime) -> None:

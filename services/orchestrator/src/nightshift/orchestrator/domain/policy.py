@@ -10,7 +10,9 @@ class Policy:
     """Money is in microdollars, times are in seconds."""
 
     default_model: str = SCRIPTED_MODEL
+    model_by_tier: bool = False  # instead of `default_model`
     max_output_tokens: int = 16_000
+    thinking_tokens: int = 16_000  # on top, for a model that thinks
     grant_microusd: int = 1_000_000
     turn_limit: int = 200
     tool_call_limit: int = 150

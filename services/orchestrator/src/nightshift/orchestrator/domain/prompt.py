@@ -12,9 +12,11 @@ from typing import Any, assert_never
 
 from nightshift.contracts import canonical, tools
 from nightshift.contracts.events.build import BuildAccepted
+from nightshift.contracts.events.requests import idea_text
 from nightshift.contracts.model import BlobRef
 from nightshift.eventlog.errors import Fault
 from nightshift.orchestrator.domain.conversation import is_visible
+from nightshift.orchestrator.domain.model_choice import output_limit, thinking_parameters
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import (
     AssistantMessage,
@@ -27,6 +29,8 @@ from nightshift.orchestrator.domain.state import (
 )
 
 _CACHE = {"type": "ephemeral"}
+#: For the tools and the system prompt, which a build reads again after a wait.
+_LONG_CACHE = {"ttl": "1h", "type": "ephemeral"}
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 _SYSTEM = """\
@@ -60,10 +64,11 @@ def _parameters(state: BuildState, policy: Policy) -> dict[str, Any]:
     """The body without its messages."""
     accepted = state.request
     return {
-        "max_tokens": policy.max_output_tokens,
+        **thinking_parameters(accepted),
+        "max_tokens": output_limit(accepted, policy),
         "model": accepted.model,
         "stream": True,
-        "system": [{"cache_control": _CACHE, "text": system_prompt(accepted), "type": "text"}],
+        "system": [{"cache_control": _LONG_CACHE, "text": system_prompt(accepted), "type": "text"}],
         "tools": _tools(),
     }
 
@@ -168,7 +173,7 @@ def system_prompt(accepted: BuildAccepted) -> str:
 
 def opening_message(accepted: BuildAccepted) -> str:
     """Return the first message: the idea, the questions with their answers, and the criteria."""
-    parts = [f"Build this:\n\n{accepted.idea_brief}"]
+    parts = [f"Build this:\n\n{idea_text(accepted.idea_brief)}"]
     if accepted.understanding_qna:
         pairs = "\n\n".join(f"Q: {pair.question}\nA: {pair.answer}" for pair in accepted.understanding_qna)
         parts.append(f"Questions that were asked before, and their answers:\n\n{pairs}")

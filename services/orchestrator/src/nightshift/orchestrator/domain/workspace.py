@@ -31,7 +31,7 @@ _NAMED = 20
 def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> BuildState:
     match data:
         case ToolCallCompleted():
-            return _completed(replace(state, cause=event_id), data)
+            return completed(replace(state, cause=event_id), data)
         case SandboxOpened():
             # Another sandbox: the processes of the last one, and its preview, are gone.
             return replace(state, workspace=_fresh(state, data.sandbox_id))
@@ -59,7 +59,8 @@ def _fresh(state: BuildState, sandbox_id: str | None = None) -> Workspace:
     return Workspace(sandbox_id, news=state.workspace.news, unsaved=state.workspace.unsaved)
 
 
-def _completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
+def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
+    """Add the result of an open tool call, with what it means for the preview and for repetition."""
     call = next((call for call in state.tool_calls if call.call_id == data.call_id), None)
     if call is None or call.result is not None:
         return state  # not asked for, or answered before: the first result stands

@@ -1,0 +1,110 @@
+"""The models that a build can use: their limits, how they think, and which one a tier gives to each role.
+
+Source: the vendor's model, effort and deprecation pages at platform.claude.com and the types of its Python SDK 2.12,
+read on 2026-11-27. Prices are in `prices`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Final, Literal
+
+from nightshift.contracts.errors import UnknownModel
+from nightshift.contracts.prices import ALIASES, SCRIPTED_MODEL
+
+Tier = Literal["economy", "standard", "priority"]
+#: What a model does for a build: it builds, judges the criteria, or shortens the conversation.
+Role = Literal["builder", "judge", "condenser"]
+#: `always`: adaptive and cannot be turned off. `adaptive`: can be turned off. `either`: adaptive, or with a budget.
+#: `budget`: only with a budget. `none`: takes no thinking parameter.
+Thinking = Literal["always", "adaptive", "either", "budget", "none"]
+
+_ALL: Final = ("low", "medium", "high", "xhigh", "max")
+_NO_XHIGH: Final = ("low", "medium", "high", "max")
+_NO_MAX: Final = ("low", "medium", "high")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """The limits of a model in tokens, its thinking, its effort levels, and the day of its retirement if one is set."""
+
+    context: int = 1_000_000
+    max_output: int = 128_000
+    thinking: Thinking = "adaptive"
+    efforts: tuple[str, ...] = _ALL
+    retires: date | None = None
+
+
+CARDS: Final[Mapping[str, ModelCard]] = {
+    "claude-fable-5-2": ModelCard(thinking="always"),
+    "claude-fable-5-1": ModelCard(thinking="always"),
+    "claude-fable-5": ModelCard(thinking="always"),
+    "claude-opus-5-5": ModelCard(thinking="always"),
+    "claude-opus-5": ModelCard(),
+    "claude-opus-4-8": ModelCard(),
+    "claude-opus-4-7": ModelCard(),
+    "claude-opus-4-6": ModelCard(thinking="either", efforts=_NO_XHIGH),
+    "claude-opus-4-5": ModelCard(200_000, 64_000, "budget", _NO_MAX),
+    "claude-opus-4-1": ModelCard(200_000, 32_000, "budget", (), date(2026, 8, 5)),
+    "claude-sonnet-5-5": ModelCard(),
+    "claude-sonnet-5": ModelCard(),
+    "claude-sonnet-4-6": ModelCard(max_output=64_000, thinking="either", efforts=_NO_XHIGH),
+    "claude-sonnet-4-5": ModelCard(200_000, 64_000, "budget", (), date(2026, 11, 30)),
+    "claude-haiku-5-5": ModelCard(),
+    "claude-haiku-4-5": ModelCard(200_000, 64_000, "budget", ()),
+    SCRIPTED_MODEL: ModelCard(thinking="none", efforts=()),
+}
+
+#: Models without a price that the vendor has retired, so that a refusal can say so.
+_RETIRED: Final[Mapping[str, date]] = {
+    "claude-3-opus-20240229": date(2026, 1, 5),
+    "claude-3-7-sonnet-20250219": date(2026, 2, 19),
+    "claude-3-7-sonnet-latest": date(2026, 2, 19),
+    "claude-3-5-haiku-20241022": date(2026, 2, 19),
+    "claude-3-5-haiku-latest": date(2026, 2, 19),
+    "claude-opus-4-0": date(2026, 6, 15),
+    "claude-opus-4-20250514": date(2026, 6, 15),
+    "claude-sonnet-4-0": date(2026, 6, 15),
+    "claude-sonnet-4-20250514": date(2026, 6, 15),
+    "claude-mythos-preview": date(2026, 6, 30),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TierModels:
+    """The model of each role in a tier, and the effort of its builder."""
+
+    models: Mapping[Role, str]
+    effort: str
+
+
+TIERS: Final[Mapping[Tier, TierModels]] = {
+    "economy": TierModels(
+        {"builder": "claude-haiku-5-5", "judge": "claude-haiku-5-5", "condenser": "claude-haiku-5-5"},
+        "medium",
+    ),
+    "standard": TierModels(
+        {"builder": "claude-sonnet-5-5", "judge": "claude-sonnet-5-5", "condenser": "claude-haiku-5-5"},
+        "high",
+    ),
+    "priority": TierModels(
+        {"builder": "claude-opus-5-5", "judge": "claude-sonnet-5-5", "condenser": "claude-haiku-5-5"}, "high"
+    ),
+}
+
+
+def card_of(model: str) -> ModelCard:
+    """Returns the card of a model by its id or an alias, also of a retired one. Raises UnknownModel."""
+    card = CARDS.get(ALIASES.get(model, model))
+    if card is None:
+        raise UnknownModel(f"no model {model[:128]!r}; there are {', '.join(CARDS)}")
+    return card
+
+
+def check_usable(model: str, today: date) -> None:
+    """Raises UnknownModel for a model that does not exist or that the vendor has retired by `today`."""
+    retired = _RETIRED.get(model) or card_of(model).retires
+    if retired is not None and retired <= today:
+        raise UnknownModel(
+            f"the model {model!r} was retired on {retired}; the default is {TIERS['standard'].models['builder']}"
+        )

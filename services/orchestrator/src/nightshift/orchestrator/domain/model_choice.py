@@ -1,0 +1,49 @@
+"""Chooses the model of each role for a build, and the parameters of its requests that depend on the model."""
+
+from typing import Any
+
+from nightshift.contracts import models
+from nightshift.contracts.events.build import BuildAccepted
+from nightshift.contracts.events.requests import BuildRequested
+from nightshift.contracts.models import Role
+from nightshift.orchestrator.domain.policy import Policy
+
+
+def models_of(request: BuildRequested, policy: Policy) -> dict[Role, str]:
+    """Return the model of each role: by the tier of the request. Its own `model` builds."""
+    chosen = dict(models.TIERS[request.tier].models)
+    if not policy.model_by_tier:
+        chosen = dict.fromkeys(chosen, policy.default_model)
+    if request.model is not None:
+        chosen["builder"] = request.model
+    return chosen
+
+
+def effort_of(request: BuildRequested, model: str) -> str | None:
+    """Return the effort of the tier. Returns None when the model has no such level."""
+    effort = models.TIERS[request.tier].effort
+    return effort if effort in models.card_of(model).efforts else None
+
+
+def output_limit(accepted: BuildAccepted, policy: Policy) -> int:
+    """Return the most tokens of one answer, with room for thinking when the model thinks."""
+    limit = policy.max_output_tokens + (policy.thinking_tokens if _thinks(accepted) else 0)
+    return min(limit, models.card_of(accepted.model).max_output)
+
+
+def thinking_parameters(accepted: BuildAccepted) -> dict[str, Any]:
+    """Return the parameters for thinking and effort. They are the same for the whole build.
+
+    A build of an earlier version has none, because its conversation began without them.
+    """
+    parameters: dict[str, Any] = {}
+    if _thinks(accepted):
+        parameters["thinking"] = {"type": "adaptive"}
+    if accepted.effort is not None:
+        parameters["output_config"] = {"effort": accepted.effort}
+    return parameters
+
+
+def _thinks(accepted: BuildAccepted) -> bool:
+    adaptive = models.card_of(accepted.model).thinking in ("always", "adaptive", "either")
+    return adaptive and accepted.models is not None

@@ -1,0 +1,87 @@
+"""The tier chooses the models of a build, and the model the parameters of its requests."""
+
+import json
+
+import pytest
+from tests.unit.orchestrator.build_scenario import REQUEST, begun, with_
+
+from nightshift.contracts import models, prices
+from nightshift.contracts.events.build import BuildAccepted
+from nightshift.orchestrator.domain import prompt
+from nightshift.orchestrator.domain.model_choice import output_limit
+from nightshift.orchestrator.domain.next_step import worst_case
+
+BY_TIER = with_(model_by_tier=True, default_model="claude-sonnet-5-5")
+
+
+def accepted(**fields) -> BuildAccepted:
+    return begun(policy=BY_TIER, request=REQUEST.model_copy(update=fields)).last(BuildAccepted)
+
+
+def request(scenario) -> dict:
+    return json.loads(prompt.request_bytes(scenario.state, scenario.policy))
+
+
+@pytest.mark.parametrize(
+    ("tier", "builder", "effort"),
+    [
+        ("economy", "claude-haiku-5-5", "medium"),
+        ("standard", "claude-sonnet-5-5", "high"),
+        ("priority", "claude-opus-5-5", "high"),
+    ],
+)
+def test_the_tier_chooses_model_and_effort(tier, builder, effort):
+    fact = accepted(tier=tier)
+    assert (fact.model, fact.models["builder"], fact.effort) == (builder, builder, effort)
+    assert set(fact.models) == {"builder", "judge", "condenser"}
+
+
+def test_the_model_of_a_request_builds_and_nothing_else():
+    fact = accepted(model="claude-haiku-4-5")
+    assert (fact.model, fact.effort) == ("claude-haiku-4-5", None)
+    assert fact.models["judge"] == "claude-sonnet-5-5"
+
+
+def test_a_model_that_thinks_is_told_to_and_has_room_for_it():
+    scenario = begun(policy=BY_TIER)
+    body = request(scenario)
+    assert body["thinking"] == {"type": "adaptive"}
+    assert body["output_config"] == {"effort": "high"}
+    assert body["max_tokens"] == 32_000
+    assert worst_case(scenario.state, scenario.policy) > 32_000 * 10
+
+
+@pytest.mark.parametrize("model", ["claude-haiku-4-5", "scripted-1"])
+def test_a_model_that_takes_no_adaptive_thinking_gets_none(model):
+    body = request(begun(policy=BY_TIER, request=REQUEST.model_copy(update={"model": model})))
+    assert not {"thinking", "output_config"} & set(body)
+    assert body["max_tokens"] == 16_000
+
+
+def test_a_build_of_an_earlier_version_keeps_its_parameters():
+    scenario = begun(policy=BY_TIER)
+    old = scenario.state.request.model_copy(update={"models": None, "effort": None})
+    assert output_limit(old, BY_TIER) == 16_000
+
+
+def test_the_output_limit_never_exceeds_that_of_the_model():
+    fact = accepted(model="claude-sonnet-4-6")
+    assert output_limit(fact, with_(max_output_tokens=60_000)) == 64_000
+
+
+def test_the_stable_prefix_is_kept_for_an_hour():
+    body = request(begun())
+    assert body["system"][-1]["cache_control"] == {"ttl": "1h", "type": "ephemeral"}
+
+
+def test_an_idea_may_be_an_object():
+    scenario = begun(request=REQUEST.model_copy(update={"idea_brief": {"name": "Tidy", "pages": ["home"]}}))
+    assert '"pages": [\n    "home"\n  ]' in request(scenario)["messages"][0]["content"][0]["text"]
+
+
+def test_every_model_has_a_card_and_a_price():
+    assert set(models.CARDS) == set(prices.TABLES[prices.NEWEST])
+    for tier in models.TIERS.values():
+        for model in tier.models.values():
+            assert models.card_of(model).retires is None
+        assert tier.effort in models.card_of(tier.models["builder"]).efforts
