@@ -85,6 +85,16 @@ async def _chunks(source: ByteSource) -> AsyncIterator[bytes]:
         yield chunk
 
 
+def _match(row: Mapping[str, Any]) -> Match:
+    return Match(
+        str(row["path"]),
+        int(row.get("line", 0)),
+        str(row.get("text", "")),
+        bool(row.get("context", False)),
+        int(row.get("count", 0)),
+    )
+
+
 async def _pieces(source: ByteSource) -> AsyncIterator[bytes]:
     """The chunks of one file, joined to pieces."""
     piece, size = list[bytes](), 0
@@ -96,16 +106,6 @@ async def _pieces(source: ByteSource) -> AsyncIterator[bytes]:
             piece, size = [], 0
     if piece:
         yield b"".join(piece)
-
-
-def _match(row: Mapping[str, Any]) -> Match:
-    return Match(
-        str(row["path"]),
-        int(row.get("line", 0)),
-        str(row.get("text", "")),
-        bool(row.get("context", False)),
-        int(row.get("count", 0)),
-    )
 
 
 def _entry(value: Mapping[str, Any]) -> Entry:
