@@ -1,20 +1,16 @@
-"""File operations in the workspace: stat, read, write, walk. All paths go through `confined_paths`."""
+"""File operations in the workspace: stat, read and write. All paths go through `confined_paths`."""
 
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import os
 import re
 import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from .confined_paths import DIRECTORY, Root, problem, require_regular
-from .wire import (
-    Refusal,
-    file_chunks,
-)
+from .confined_paths import Root, problem, require_regular
+from .wire import Refusal, file_chunks
 
 _MISSING = ("not_found", "not_directory")
 
@@ -115,33 +111,3 @@ def _replace(parent: int, name: str, body: Iterator[bytes], mode: int) -> None:
         with contextlib.suppress(OSError):
             os.unlink(new, dir_fd=parent)
         raise
-
-
-def walk(root: Root, path: str, exclude: list[str]) -> Iterator[tuple[dict[str, Any], int, str]]:
-    """Yields each entry below `path`, sorted by name in each directory, with its directory's handle and its name."""
-    start = root.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield from _walk(start, "", exclude)
-    finally:
-        os.close(start)
-
-
-def _walk(handle: int, prefix: str, exclude: list[str]) -> Iterator[tuple[dict[str, Any], int, str]]:
-    for name in sorted(os.listdir(handle)):
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in exclude):
-            continue
-        try:
-            entry = describe(prefix + name, handle, name)
-        except FileNotFoundError:
-            continue
-        yield entry, handle, name
-        if entry["kind"] != "directory":
-            continue
-        try:
-            below = os.open(name, DIRECTORY, dir_fd=handle)
-        except OSError:  # removed, swapped or unreadable since it was described
-            continue
-        try:
-            yield from _walk(below, prefix + name + "/", exclude)
-        finally:
-            os.close(below)
