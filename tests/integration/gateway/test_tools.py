@@ -82,8 +82,8 @@ async def test_glob_and_grep_find_what_is_there(world: World) -> None:
         ("grep", {"pattern": "needle", "path": "a", "glob": "*.txt"}),
         ("grep", {"pattern": "(unclosed"}),
     )
-    assert found.output == "a/b/x.py"
-    assert lines.output == "a/b/x.py:1: needle 1\na/y.txt:1: needle"
+    assert found.output == "a/b/x.py\n[ignored, not searched: node_modules/]"
+    assert lines.output == ("a/b/x.py:1: needle 1\na/y.txt:1: needle\n[ignored, not searched: node_modules/]")
     assert narrow.output == "a/y.txt:1: needle"
     assert wrong.is_error
 
@@ -181,3 +181,85 @@ async def test_escapes_and_secrets_do_not_reach_the_log(world: World) -> None:
     assert "red bell" in result.output.replace("7", "")
     [seen] = await named.run(("read_file", {"file_path": "leak"}))
     assert secret not in seen.output
+
+
+async def test_control_characters_hide_nothing_that_follows(world: World) -> None:
+    printed = await world.bash(
+        "printf 'Ã\\302\\233 \\302\\235 \\033]0;title\\nFAILED test_x\\n' | tee log; printf '10%%\\rdone\\n'"
+    )
+    [read, found] = await world.run(
+        ("read_file", {"file_path": "log"}), ("grep", {"pattern": "FAILED", "path": "."})
+    )
+    assert printed.output.startswith("Ã\\x9b \\x9d \\x1b]0;title\nFAILED test_x\ndone\n")
+    assert read.output == "     1\tÃ\\x9b \\x9d \\x1b]0;title\n     2\tFAILED test_x"
+    assert found.output == "log:2: FAILED test_x"
+
+
+async def test_a_command_of_200_000_characters_runs(world: World) -> None:
+    filler = "# é" + "x" * 96 + "\n"
+    body = f"cat <<'END' | tail -c 4\n{'y' * 90_000}\nfin\nEND\n"
+    command = f"{filler * 1000}{body}echo $0; ls /proc/self/fd | wc -l; exit 3"
+    result = await world.bash(command + " " * (200_000 - len(command)))
+    short = await world.bash("ls /proc/self/fd | wc -l")
+    assert result.exit_code == 3
+    assert result.output.split("\n")[:3] == ["fin", "bash", short.output.split("\n")[0]]
+    background = await world.bash(command.replace("exit 3", "sleep 5"), run_in_background=True)
+    assert "running in the background" in background.output
+
+
+async def test_exit_code_1_that_answers_no_is_no_error(world: World) -> None:
+    await world.bash("echo a > a; echo b > b")
+    for command in (
+        "grep x a",
+        "cd /tmp && grep -r x .",
+        "diff a b",
+        "[ -f none ]",
+        "cat a | grep x",
+        "X=1 test 1 = 2",
+    ):
+        result = await world.bash(command)
+        assert (result.is_error, result.exit_code) == (False, 1), command
+    for command in (
+        "grep x none",
+        "false",
+        "false && grep x a",
+        "grep x a && make",
+        "set -e; false; grep x a",
+        "exit 1",
+    ):
+        result = await world.bash(command)
+        assert (result.is_error, result.error_kind) == (True, "exit"), command
+
+
+async def test_cut_output_is_whole_in_a_file_of_the_sandbox(world: World) -> None:
+    long = await world.bash("echo first; seq 100000; echo wrong >&2")
+    note = next(line for line in long.output.split("\n") if "the whole is in" in line)
+    out = note.split("the whole is in ")[1].split(" and ")[0]
+    [tail] = await world.run(("read_file", {"file_path": out, "offset": 50001, "limit": 1}))
+    assert tail.output.split("\n")[0].strip() == "50001\t50000"
+    same = await world.bash(f"tail -1 {out}; cat {out[:-3]}err")
+    assert same.output.startswith("100000\nwrong\n")
+
+
+async def test_git_commits_in_a_fresh_sandbox(world: World) -> None:
+    result = await world.bash(
+        "git init -q . && echo 1 > a && git add -A && git commit -qm one && git log --format='%an %D' && git diff"
+        " HEAD --stat; git config user.name Own && git commit --allow-empty -qm two && git log -1 --format=%an;"
+        " mkdir -p ~/.npm/x ~/.cache/pip/x && touch ~/t && locale 2>/dev/null | head -1; read -r x; echo read $?"
+    )
+    assert result.output.split("\n")[:5] == [
+        "Nightshift HEAD -> main",
+        "Own",
+        "LANG=C.UTF-8",
+        "read 1",
+        "[exit code 0]",
+    ]
+
+
+@pytest.mark.timeout(120)
+async def test_an_install_without_network_fails_with_its_reason(world: World) -> None:
+    npm = await world.bash(
+        "which npm >/dev/null || { echo EAI_AGAIN; exit 1; }; npm install left-pad", timeout_s=60
+    )
+    assert (npm.is_error, npm.error_kind) == (True, "exit"), npm.output
+    assert any(reason in npm.output for reason in ("EAI_AGAIN", "ENOTFOUND", "ECONNREFUSED", "ENETUNREACH"))

@@ -41,6 +41,14 @@ turns:
 - {at: 0, match: {conversation_contains: refused}, status: 429, retry_after: 99999999999999, times: 2}
 - {at: 0, match: {conversation_contains: stumbling}, say: a text that will not come, cut_after: 4, chunk: 3, once: true}
 - at: 0
+  match: {conversation_contains: curious}
+  calls:
+  - {tool: ask_user, input: {question: "Which colour?", options: [blue, green]}}
+- at: 0
+  match: {conversation_contains: patient}
+  calls:
+  - {tool: ask_user, input: {question: "Which colour?", deadline_s: 1, default: green}}
+- at: 0
   say: I begin.
   calls:
   - {tool: narrate, input: {phase: code, message: Now the code.}}

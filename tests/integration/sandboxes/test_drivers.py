@@ -9,7 +9,7 @@ import pytest
 from tests.support.waiting import eventually
 
 from nightshift.sandboxes.errors import FileRefused, SandboxGone
-from nightshift.sandboxes.port import CallSpec, Entry, ExportedFile, Sandbox, SandboxDriver
+from nightshift.sandboxes.port import CallSpec, Entry, ExportedFile, GrepQuery, Sandbox, SandboxDriver
 
 
 @pytest.fixture
@@ -144,16 +144,19 @@ async def test_a_tree_is_listed_exported_and_imported(sandbox: Sandbox, driver: 
     assert listed["d/one"].digest is not None
 
     exported = [file async for file in sandbox.export_files(["d/one", "gone", "pipe", "d"])]
-    assert [(file.entry.path, file.content) for file in exported] == [("d/one", b"1\n")]
+    assert [(file.entry.path, file.content) for file in exported if not file.entry.problem] == [
+        ("d/one", b"1\n")
+    ]
+    assert [file.entry.path for file in exported if file.entry.problem] == ["pipe", "d"]
 
     other = await driver.create("b2", generation=0)
 
     async def files() -> AsyncIterator[ExportedFile]:
         yield ExportedFile(Entry("d", "directory", mode=0o555))
-        yield ExportedFile(Entry("d/one", "file", mode=0o640), b"1\n" * 300_000)
+        yield ExportedFile(Entry("d/one", "file", mode=0o640, size=600_000), b"1\n" * 300_000)
         yield ExportedFile(Entry("d/link", "symlink", target="/nowhere"))
 
-    assert await other.import_files(files()) == 3
+    assert (await other.import_files(files())).count == 3
     assert {
         (e.path, e.kind, e.mode & 0o777 if e.kind != "symlink" else 0) for e in await other.list_tree()
     } == {
@@ -186,10 +189,9 @@ async def test_a_file_without_read_permission_is_exported_too(
 async def test_an_import_never_goes_through_a_symlink(sandbox: Sandbox) -> None:
     async def through() -> AsyncIterator[ExportedFile]:
         yield ExportedFile(Entry("out", "symlink", target="/home/user"))
-        yield ExportedFile(Entry("out/escaped", "file", mode=0o644), b"1")
+        yield ExportedFile(Entry("out/escaped", "file", mode=0o644, size=1), b"1")
 
-    with pytest.raises(FileRefused):
-        await sandbox.import_files(through())
+    assert list((await sandbox.import_files(through())).refused) == ["out/escaped"]
     await sandbox.start_call(sh("b1/1/0", "ls /home/user"))
     await sandbox.wait_call("b1/1/0", wait_s=20)
     assert b"escaped" not in await sandbox.read_output("b1/1/0", "out")
@@ -245,3 +247,39 @@ async def test_a_killed_sandbox_is_gone_for_every_process(driver: SandboxDriver,
         await sandbox.read_file("x")
     with pytest.raises(SandboxGone):
         await driver.connect("no-such-sandbox")
+
+
+async def test_searches_give_files_lines_and_notes(sandbox: Sandbox) -> None:
+    await sandbox.write_file("app/[id]/page.tsx", b"import a\nimport b\n")
+    await sandbox.write_file("node_modules/m.tsx", b"import c\n")
+    files = await sandbox.glob("app/[id]/*.tsx", limit=5)
+    assert ([one.path for one in files.entries], files.total) == (["app/[id]/page.tsx"], 1)
+    lines = await sandbox.grep(GrepQuery("import a", 1, globs=["*.tsx"], after=1))
+    assert [(one.line, one.text, one.context) for one in lines.rows] == [
+        (1, "import a", False),
+        (2, "import b", True),
+    ]
+    assert not lines.more
+    assert lines.notes == ["ignored, not searched: node_modules/"]
+    assert (await sandbox.grep(GrepQuery("import", 1))).more
+    with pytest.raises(FileRefused, match="not a regular expression"):
+        await sandbox.grep(GrepQuery("(", 1))
+
+
+async def test_files_outside_the_workspace_are_read_when_asked(sandbox: Sandbox) -> None:
+    await sandbox.write_file("inside", b"1")
+    assert await sandbox.read_file("inside", anywhere=True) == b"1"
+    assert b"root" in await sandbox.read_file("/etc/passwd", anywhere=True)
+    for path in ("/proc/self/environ", "/proc/thread-self/mem", "/dev/zero", "/etc", "/none"):
+        with pytest.raises(FileRefused):
+            await sandbox.read_file(path, anywhere=True)
+
+
+async def test_a_long_command_runs_and_git_has_an_identity(sandbox: Sandbox) -> None:
+    long = f"#{'x' * 150_000}\necho ran; git init -q; git commit -q --allow-empty -m 1; git log --format='%an %D'"
+    await sandbox.start_call(sh("b1/1/0", long))
+    status = await sandbox.wait_call("b1/1/0", wait_s=20)
+    assert await sandbox.read_output("b1/1/0", "out") == b"ran\nNightshift HEAD -> main\n"
+    await sandbox.start_call(sh("b1/1/1", f"cat {status.folder}/out"))
+    await sandbox.wait_call("b1/1/1", wait_s=20)
+    assert await sandbox.read_output("b1/1/1", "out") == b"ran\nNightshift HEAD -> main\n"

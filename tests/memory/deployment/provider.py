@@ -31,6 +31,12 @@ class Outside:
         async def query() -> list[str]:
             pending, now = self.deployment.tables.pending, asyncio.get_running_loop().time()
             asleep = {item.key for item in pending.values() if item.kind is PendingKind.SLEEPER}
+            clock = self.deployment.world.now()
+            asleep |= {
+                item.key
+                for item in pending.values()
+                if item.kind is PendingKind.WAITING and (item.due_at is None or item.due_at > clock)
+            }
             rows = self.deployment.leases._rows
             return [
                 item.key

@@ -73,16 +73,18 @@ class LoneOrchestrator:
         return 1
 
     async def unowned(self, *, limit: int) -> Sequence[str]:
-        kinds = {item.kind for item in self.tables.pending.values()}
-        return [BUILD] if PendingKind.BUILD in kinds and PendingKind.SLEEPER not in kinds else []
+        items = list(self.tables.pending.values())
+        kinds = {item.kind for item in items if item.due_at is None or item.due_at > self.now()}
+        rests = {PendingKind.SLEEPER, PendingKind.WAITING} & kinds
+        return [BUILD] if PendingKind.BUILD in kinds and not rests else []
 
     async def grant(self) -> None:
         """Grants every request for money, as the budget service does."""
         log = MemoryEventLog(self.tables, owner=Owner.BUDGET, now=self.now)
-        granted = 0
         while True:
+            granted = {event.lease_id for event in self.events() if isinstance(event, BudgetGranted)}
             asked = [event for event in self.events() if isinstance(event, BudgetRequested)]
-            for request in asked[granted:]:
+            for request in (one for one in asked if one.lease_id not in granted):
                 grant = BudgetGranted(
                     lease_id=request.lease_id,
                     account_id="a1",
@@ -92,7 +94,6 @@ class LoneOrchestrator:
                     expires_at=self.now() + timedelta(days=1),
                 )
                 await log.append(build_stream(BUILD), [NewEvent(grant, request.lease_id)])
-            granted = len(asked)
             await asyncio.sleep(2)
 
     async def run(self) -> None:

@@ -300,7 +300,8 @@ def test_marks_are_read_from_the_types():
     assert sealed_fields(AgentSteered) == blob_fields(AgentSteered) == {"message"}
     completed = CATALOGUE.model("tool_call.completed")
     assert sealed_fields(completed) == blob_fields(completed) == {"output", "blocks"}
-    assert sealed_fields(CATALOGUE.model("sandbox.restored")) == {"lost"}
+    assert sealed_fields(CATALOGUE.model("sandbox.restored")) == {"lost", "differs"}
+    assert sealed_fields(CATALOGUE.model("snapshot.saved")) == {"skipped"}
     assert sealed_fields(CATALOGUE.model("budget.granted")) == frozenset()
     for model in CATALOGUE.newest.values():
         assert blob_fields(model) <= sealed_fields(model)

@@ -5,10 +5,11 @@ import json
 import string
 from urllib.parse import quote
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightshift.sandbox_gateway.domain.text import LIMIT, Mask, cut, printable
+from nightshift.sandbox_gateway.domain.text import LIMIT, Mask, cut, escaped, printable
 
 SEQUENCES = {
     "\x1b[31mred\x1b[0m": "red",
@@ -24,7 +25,13 @@ SEQUENCES = {
     "\x9d0;title\x9cx": "x",
     "\x1b(Bx": "x",
     "\x1b=x\x1b>": "x",
-    "\x1b]never ended": "",
+    "\x1b[31m10%\x1b[K\r\x1b[32m100%\x1b[0m": "100%",
+    "long text\r\x1b[Kok": "ok",
+    "long text\r\x1b[2Kok": "ok",
+    "long text\x1b[2K\x1b[1Gok": "ok",
+    "Downloading\rDone": "Doneloading",
+    "N\bNA\bAM\bME\bE": "NAME",
+    "_\bu_\bn": "un",
     "10%\r50%\r100%\ndone": "100%\ndone",
     "line\r\nnext": "line\nnext",
     "bell\x07 back\x08space": "bell backspace",
@@ -32,12 +39,52 @@ SEQUENCES = {
     "a\u2066b\u2069": "ab",
     "tag\U000e0041\U000e0042": "tag",
     "tab\tkept\n": "tab\tkept\n",
-    "nul\x00\x85c1": "nulc1",
+    "nul\x00\x85c1": "nul\\x85c1",
 }
 
 
 def test_sequences_are_gone_and_their_text_stays() -> None:
     assert {raw: printable(raw) for raw in SEQUENCES} == SEQUENCES
+
+
+NO_SEQUENCES = [
+    "Ã\x9bFAILED test_x",
+    "\x9dFAILED test_x\nnext\x07",
+    "\x90FAILED\x9d test_x",
+    "\x98\x9e\x9fFAILED test_x",
+    "\x1b]0;title\nFAILED test_x\n\x07",
+    "\x1bPFAILED test_x",
+    "\x1b_FAILED test_x",
+    "\x1bFAILED test_x",
+    "\x1b(FAILED test_x",
+    "\x1b FAILED test_x",
+    "\x1b[31 FAILED test_x",
+    "\x1b[3\nFAILED test_x",
+    "\x1b]8;;\x1b[0mFAILED test_x",
+    "\x0e\x7fFAILED test_x",
+    "FAILED test_x\x1b",
+    "FAILED test_x\x1b[",
+    "FAILED test_x\r",
+    "FAILED test_x\r\n",
+    "FAILED test_x\b\b",
+]
+
+
+def test_text_outside_complete_sequences_stays_visible() -> None:
+    for raw in NO_SEQUENCES:
+        assert "FAILED" in printable(raw), raw
+        assert "test_x" in printable(raw), raw
+        assert "FAILED test_x" in escaped(raw).replace("\\x9d", ""), raw
+    assert printable("Ã\x9d FAILED") == "Ã\\x9d FAILED"
+    assert escaped("a\r\x1b[0m\u202e\U000e0041") == "a\\r\\x1b[0m\\u202e\\U000e0041"
+
+
+@pytest.mark.timeout(20)
+def test_long_progress_output_is_cleaned_in_linear_time() -> None:
+    bar = "x" * 1_000_000 + "\r" * 10 + "\x1b[2K\rab" * 300_000
+    assert printable(bar) == "ab"
+    assert len(printable("\x1b]" * 200_000)) == 1_000_000
+    assert len(printable("\x1b[" * 200_000)) == 1_000_000
 
 
 @given(st.binary(max_size=300) | st.text(max_size=300))

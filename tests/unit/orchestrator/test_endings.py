@@ -18,6 +18,7 @@ from nightshift.contracts.events.build import (
     AgentSteered,
     BuildCancelled,
     BuildFailed,
+    EscalationRaised,
     ModelCallFailed,
     ModelCallStarted,
     Phase,
@@ -26,7 +27,7 @@ from nightshift.contracts.events.build import (
 from nightshift.orchestrator.domain.commands import (
     CancelBuild,
 )
-from nightshift.orchestrator.domain.next_step import Ended
+from nightshift.orchestrator.domain.next_step import Ended, Waiting
 from nightshift.orchestrator.domain.policy import Policy
 
 NOW_CAUSE = UUID(int=77)
@@ -65,23 +66,25 @@ def test_what_the_model_will_not_go_on_with_ends_the_build(stop_reason, reason):
     assert scenario.state.phase is Phase.FAILED
 
 
-def test_the_limit_of_tool_calls_is_told_before_it_ends_the_build():
+def test_the_limit_of_tool_calls_is_told_before_it_escalates():
     scenario = begun(policy=Policy(tool_call_limit=10))
     for number in range(10):
         scenario.thinks(tool_use(given={"command": f"echo {number}"}))
         scenario.results()
     assert [event.data.reason for event in scenario.log if isinstance(event.data, AgentSteered)] == ["turns"]
     scenario.step()
-    assert scenario.last(BuildFailed).reason == "tool_call_limit"
+    assert scenario.last(EscalationRaised).kind == "tool_call_limit"
+    assert scenario.next() == Waiting()
 
 
-def test_the_limit_of_turns_ends_the_build():
+def test_the_limit_of_turns_asks_a_person():
     scenario = begun(policy=Policy(turn_limit=2))
     for number in range(2):
         scenario.thinks(tool_use(given={"command": f"echo {number}"}))
         scenario.results()
     scenario.step()
-    assert scenario.last(BuildFailed).reason == "turn_limit"
+    assert scenario.last(EscalationRaised).kind == "turn_limit"
+    assert scenario.next() == Waiting()
 
 
 def test_the_deadline_ends_a_build_whatever_it_does():

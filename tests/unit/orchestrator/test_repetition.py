@@ -9,15 +9,16 @@ from tests.unit.orchestrator.build_scenario import (
 
 from nightshift.contracts.events.build import (
     AgentSteered,
-    BuildFailed,
+    EscalationRaised,
 )
 from nightshift.orchestrator.domain.commands import (
-    Fail,
+    Escalate,
 )
+from nightshift.orchestrator.domain.next_step import Waiting
 from nightshift.orchestrator.domain.state import RunMode
 
 
-def test_repetition_is_warned_once_and_then_ends_the_build():
+def test_repetition_is_warned_once_and_then_asks_a_person():
     scenario = begun()
     for _ in range(3):
         assert "agent.steered" not in scenario.types()
@@ -31,7 +32,8 @@ def test_repetition_is_warned_once_and_then_ends_the_build():
         scenario.thinks(tool_use())
         scenario.results()
     scenario.step()
-    assert scenario.last(BuildFailed).reason == "repetition"
+    assert scenario.last(EscalationRaised).kind == "repetition"
+    assert scenario.next() == Waiting()
 
 
 def test_a_repeated_call_with_new_results_is_progress():
@@ -53,7 +55,7 @@ def test_any_part_of_a_result_that_changes_is_progress(result):
     assert ("agent.steered" in scenario.types()) == (result == {})
 
 
-def test_a_slow_job_that_moves_on_is_warned_and_never_ended():
+def test_a_slow_job_that_moves_on_is_warned_before_it_stops():
     scenario = begun()
     for number in range(18):
         scenario.thinks(tool_use(given={"command": "sleep 60; tail -1 job.log"}))
@@ -64,9 +66,9 @@ def test_a_slow_job_that_moves_on_is_warned_and_never_ended():
         if scenario.state.mode is RunMode.RUNNING:
             scenario.thinks(tool_use(given={"command": "sleep 60; tail -1 job.log"}))
             scenario.results(output="step 5")
-            if isinstance(scenario.next(), Fail):
+            if isinstance(scenario.next(), Escalate):
                 scenario.step()
-    assert scenario.last(BuildFailed).reason == "repetition"
+    assert scenario.last(EscalationRaised).kind == "repetition"
 
 
 def test_editing_and_running_the_tests_is_no_repetition():
@@ -179,8 +181,8 @@ def test_the_same_error_after_a_warning_ends_the_build():
     for number in range(6):
         fails(scenario, f"attempt {number}", f"error: refused after {number} ms")
     scenario.step()
-    failed = scenario.last(BuildFailed)
-    assert failed.reason == "repetition"
+    failed = scenario.last(EscalationRaised)
+    assert failed.kind == "repetition"
     assert "refused after 5 ms" in failed.detail
 
 

@@ -15,6 +15,9 @@ from nightshift.contracts.events.sandbox import (
     SandboxOpened,
     SandboxRestored,
 )
+from nightshift.contracts.events.snapshot import PathProblem, SnapshotSaved
+
+DIGEST = "sha256:" + "0" * 64
 
 
 def test_a_restored_sandbox_is_told_with_its_lost_files():
@@ -58,3 +61,29 @@ def test_a_restore_without_files_is_told():
     scenario.results()
     scenario.step()
     assert "its workspace is empty" in scenario.last(AgentSteered).message
+
+
+def test_what_differs_after_a_restore_is_told_with_its_reason():
+    scenario = working()
+    scenario.thinks(tool_use(given={"command": "ls"}))
+    scenario.others(SandboxOpened(sandbox_id="s2", driver="local", generation=2))
+    differs = (PathProblem(path="a.txt", reason="file name too long"),)
+    restored = {"sandbox_id": "s2", "from_snapshot": "k", "files": 3, "healed": 0, "tree_digest": DIGEST}
+    scenario.others(SandboxRestored(**restored, lost=("a.txt",), lost_count=7, differs=differs))
+    scenario.results()
+    scenario.step()
+    assert "a.txt (file name too long) and 6 more" in scenario.last(AgentSteered).message
+
+
+def test_what_a_snapshot_cannot_hold_is_told_once():
+    scenario = working()
+    skipped = (PathProblem(path="db.sock", reason="a socket"),)
+    saved = {"reason": "checkpoint", "at_version": 3, "tree_digest": DIGEST, "files": 1, "bytes": 1}
+    for turn in range(2):
+        scenario.others(SnapshotSaved(**saved, uploaded_bytes=1, key="k", skipped=skipped, skipped_count=1))
+        scenario.step()
+        scenario.do(answer(tool_use(given={"command": f"ls {turn}"})))
+        scenario.results()
+    told = [event.data.message for event in scenario.log if isinstance(event.data, AgentSteered)]
+    assert [text for text in told if "db.sock (a socket)" in text] == told[:1]
+    assert len(told) == 1

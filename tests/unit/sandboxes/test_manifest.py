@@ -77,7 +77,15 @@ HOSTILE = {
     "fields missing": manifest(["a", "file"]),
     "fields too many": manifest(["a", "directory", 0o755, 1]),
     "entries is an object": json.dumps({"format": 1, "entries": {}, "blobs": {}}).encode(),
-    "unknown format": manifest(format=2),
+    "unknown format": manifest(format=3),
+    "rows of format 1 under format 2": manifest(["a", "directory", 0o755], format=2)
+    + b'\n{"entries":[["a","directory",493]]}',
+    "time as text": manifest(format=2) + b'\n{"entries":[["a","directory",493,"5"]]}',
+    "link to nothing": manifest(format=2)
+    + json.dumps({"entries": [["a", "link", 0o644, 1, D, "b", 5]]}).encode(),
+    "link to a directory": manifest(format=2)
+    + b"\n"
+    + json.dumps({"entries": [["a", "directory", 0o755, 5], ["b", "link", 0o644, 1, D, "a", 5]]}).encode(),
     "blob out of range": manifest(blobs={D: ["p", -1, 5]}),
     "blob without a digest": manifest(blobs={"x": ["p", 0, 5]}),
     "not json": b"\x00\x01",
@@ -117,16 +125,21 @@ def trees(draw: st.DrawFn) -> tuple[Entry, ...]:
     def fill(prefix: str, depth: int) -> None:
         for name in draw(st.sets(names, max_size=4)):
             kind = draw(st.sampled_from(["file", "directory", "symlink"]))
-            mode = draw(st.integers(0, 0o777))
+            mode, time = draw(st.integers(0, 0o777)), draw(st.integers(-(2**62), 2**62))
             if kind == "file":
                 digest = draw(st.sampled_from([f"{n:064x}" for n in range(5)]))
                 entries[prefix + name] = Entry(
-                    prefix + name, "file", mode=mode, size=draw(st.integers(0, 99)), digest=digest
+                    prefix + name,
+                    "file",
+                    mode=mode,
+                    size=draw(st.integers(0, 99)),
+                    digest=digest,
+                    mtime_ns=time,
                 )
             elif kind == "symlink":
-                entries[prefix + name] = Entry(prefix + name, "symlink", target=draw(names))
+                entries[prefix + name] = Entry(prefix + name, "symlink", target=draw(names), mtime_ns=time)
             else:
-                entries[prefix + name] = Entry(prefix + name, "directory", mode=mode)
+                entries[prefix + name] = Entry(prefix + name, "directory", mode=mode, mtime_ns=time)
                 if depth < 3:
                     fill(f"{prefix}{name}/", depth + 1)
 
@@ -161,19 +174,43 @@ def test_healing_a_tree_gives_the_wanted_one(present: tuple[Entry, ...], wanted:
 def test_a_tree_has_one_digest_and_another_tree_another(
     one: tuple[Entry, ...], other: tuple[Entry, ...]
 ) -> None:
-    assert (tree_digest(one) == tree_digest(other)) == (one == other)
+    """Times are not in it: the same work at another time gives the same digest."""
+    timeless = [tuple(replace(entry, mtime_ns=None) for entry in tree) for tree in (one, other)]
+    assert (tree_digest(one) == tree_digest(other)) == (timeless[0] == timeless[1])
 
 
-def test_a_listing_becomes_storable_without_what_cannot_be_stored() -> None:
+def test_a_listing_becomes_storable_and_the_rest_is_named() -> None:
     key = ProjectKey.derive(b"master", "p")
     listed = [
-        Entry("pipe", "other"),
+        Entry("pipe", "other", problem="a named pipe"),
         Entry("b", "file", mode=0o4755, size=1, mtime_ns=5, digest=D),
-        Entry("a", "directory", mode=0o1777, size=4096, mtime_ns=5),
+        Entry("a", "directory", mode=0o1777, size=4096, mtime_ns=6),
+        Entry("large", "file", size=5_001, digest=D),
+        Entry("/".join("abcdefghi"), "file", size=1, digest=D),
     ]
-    stored = storable(listed, key)
-    assert [(e.path, e.mode, e.mtime_ns) for e in stored] == [("a", 0o777, 0), ("b", 0o755, 0)]
-    assert stored[1].digest not in (D, storable(listed, ProjectKey.derive(b"master", "q"))[1].digest)
-    check(stored, TreeLimits())
+    stored = storable(listed, key, LIMITS)
+    assert [(e.path, e.mode, e.mtime_ns) for e in stored.entries] == [("a", 0o777, 6), ("b", 0o755, 5)]
+    assert list(stored.skipped) == ["a/b/c/d/e/f/g/h/i", "large", "pipe"]
+    assert stored.skipped["pipe"] == "a named pipe"
+    other = storable(listed, ProjectKey.derive(b"master", "q")).entries[1]
+    assert stored.entries[1].digest not in (D, other.digest)
+    check(stored.entries, TreeLimits())
     with pytest.raises(HostileTree):
         storable([Entry("x", "file", digest=None)], key)
+
+
+def test_a_tree_above_its_size_keeps_what_fits_and_names_the_rest() -> None:
+    listed = [Entry(f"f{n}", "file", size=4_000, digest=D) for n in range(3)]
+    stored = storable(listed, ProjectKey.derive(b"master", "p"), LIMITS)
+    assert [entry.path for entry in stored.entries] == ["f0", "f1"]
+    assert list(stored.skipped) == ["f2"]
+    check(stored.entries, LIMITS)
+
+
+def test_a_manifest_of_format_1_is_still_read() -> None:
+    read = parse(
+        manifest(["d", "directory", 0o755], ["d/f", "file", 0o644, 3, D], ["l", "symlink", "x"]), LIMITS
+    )
+    assert [(e.path, e.mtime_ns) for e in read.entries] == [("d", None), ("d/f", None), ("l", None)]
+    now = (Entry("d", "directory", mode=0o755, mtime_ns=9), *read.entries[1:])
+    assert compare(now, read.entries).empty

@@ -12,7 +12,7 @@ from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.sandboxes.errors import HostileTree
 from nightshift.sandboxes.port import Entry
 from nightshift.sandboxes.snapshots import store as stores
-from nightshift.sandboxes.snapshots.manifest import Location, Manifest, ProjectKey
+from nightshift.sandboxes.snapshots.manifest import Listing, Location, Manifest, ProjectKey
 from nightshift.sandboxes.snapshots.store import SnapshotStore, inflate
 
 KEY = ProjectKey.derive(b"master", "p1")
@@ -36,7 +36,9 @@ async def save(
         Entry(path, "file", mode=0o644, size=len(body), digest=store.key.of(body))
         for path, body in sorted(files.items())
     ]
-    key, _, _ = await store.put_manifest(build, at_version=version, reason="checkpoint", entries=entries)
+    key, _, _ = await store.put_manifest(
+        build, at_version=version, reason="checkpoint", tree=Listing(tuple(entries), {})
+    )
     return key, sent
 
 
@@ -120,7 +122,9 @@ async def test_a_blob_in_another_project_s_pack_is_refused() -> None:
     manifest = await store.load(key)
     stolen = {digest: replace(at, pack="projects/p2/packs/x.pack") for digest, at in manifest.blobs.items()}
     store._known.update(stolen)
-    key, _, _ = await store.put_manifest("b1", at_version=2, reason="checkpoint", entries=manifest.entries)
+    key, _, _ = await store.put_manifest(
+        "b1", at_version=2, reason="checkpoint", tree=Listing(manifest.entries, {})
+    )
     with pytest.raises(HostileTree, match="outside the project"):
         await store.load(key)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
+from nightshift.cli.questions import Questions, open_questions, person_wait
 from nightshift.cli.text import short, text_of
 from nightshift.cli.waits import Owed, Wait, model_wait, overslept, sleep_wait
 from nightshift.contracts.events import budget, build, sandbox, snapshot
@@ -24,7 +25,7 @@ class BuildStatus:
     brief: str = ""
     model: str = ""
     phase: build.Phase = build.Phase.QUEUED
-    state: str = "running"  # running, sleeping, ready, failed, cancelled
+    state: str = "running"  # running, sleeping, waiting, ready, failed, cancelled
     began_at: datetime | None = None
     last_at: datetime | None = None
     version: int = 0
@@ -48,6 +49,7 @@ class BuildStatus:
     asked: Mapping[str, build.ToolCallRequested] = field(default_factory=dict)
     blocked: Wait | None = None  # what the last events say that the build waits for
     unanswered: Owed | None = None
+    questions: Questions = field(default_factory=dict)  # that wait for a person
 
     @property
     def ended(self) -> bool:
@@ -70,6 +72,7 @@ class BuildStatus:
         names = (one.name for one in fields(self) if one.name not in _NOT_SHOWN)
         shown = {_JSON_NAMES.get(name, name): getattr(self, name) for name in names}
         proof = None if self.proof is None else self.proof.model_dump(mode="json")
+        shown["questions"] = [one.as_json() for one in self.questions.values()]
         return {**shown, "proof": proof, "waiting": None if waiting is None else waiting.as_json()}
 
 
@@ -101,6 +104,7 @@ def evolve(status: BuildStatus, event: RecordedEvent) -> BuildStatus:
         began_at=status.began_at or event.recorded_at,
         blocked=_blocked(status, event),
         unanswered=_unanswered(status, event),
+        questions=open_questions(status.questions, status.build_id, event),
     )
     return _moved(_counted(status, event.data), event.data)
 
@@ -109,6 +113,12 @@ def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
     """Returns what the build waits for after this event. A later event of the service that waits ends the wait."""
     at = event.recorded_at
     match event.data:
+        case build.BuildWaiting() as fact:
+            return person_wait(fact, status.questions, status.build_id, at)
+        case fact if status.state == "waiting" and not (
+            isinstance(fact, build.BuildResumed) or fact.terminal
+        ):
+            return status.blocked
         case build.ModelCallFailed() as fact:
             return model_wait(fact, status.build_id, at)
         case build.SleepRequested() as fact:
@@ -186,8 +196,10 @@ def _moved(status: BuildStatus, fact: Event) -> BuildStatus:
             return replace(status, phase=fact.to_phase)
         case build.SleepRequested():
             return replace(status, state="sleeping", sleeps=status.sleeps + 1, asleep_until=fact.wake_at)
-        case build.BuildWoken():
+        case build.BuildWoken() | build.BuildResumed():
             return replace(status, state="running", asleep_until=None)
+        case build.BuildWaiting():
+            return replace(status, state="waiting", asleep_until=None)
         case sandbox.SandboxOpened():
             return replace(status, sandbox_id=fact.sandbox_id, sandbox_open=True)
         case sandbox.SandboxClosed() | sandbox.SandboxLost():

@@ -133,7 +133,7 @@ def doing(status: BuildStatus, now: datetime | None = None) -> str:
     if status.state == "sleeping" and status.asleep_until is None:
         return "asleep until somebody wakes it"
     if (wait := status.waiting(now)) is not None:
-        return printable(f"waits: {wait.reason}")
+        return printable(str(wait))
     if not status.asked:
         return "thinking" if status.phase not in ("queued", "checks") else "waiting"
     call = next(iter(status.asked.values()))

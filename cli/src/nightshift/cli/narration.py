@@ -98,10 +98,16 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
             yield "sleep", f"asleep{until} ({fact.reason})", "warn"
         case build.BuildWoken():
             yield "wake", f"awake again ({fact.reason})", "good"
-        case build.EscalationRaised():
-            yield "ask", f"{fact.kind}: {short(text_of(fact.detail))} [{', '.join(fact.options)}]", "warn"
-        case build.EscalationResolved():
-            yield "answer", fact.option, "good"
+        case (
+            build.QuestionAsked()
+            | build.ToolCallAnswered()
+            | build.EscalationRaised()
+            | build.EscalationResolved()
+            | build.BuildWaiting()
+            | build.BuildResumed()
+            | build.BuildLimitsChanged()
+        ):
+            yield _waiting_line(fact)
         case build.BuildReady():
             if fact.proof is not None:
                 yield "proof", "; ".join(proof_in_words(fact.proof)), "good"
@@ -119,6 +125,36 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
             yield "save", f"checkpoint of turn {fact.turn}", "dim"
         case build.ModelCallStarted() | build.ToolCallRequested() | build.BudgetRequested():
             return
+        case _:
+            assert_never(fact)
+
+
+def _waiting_line(
+    fact: build.QuestionAsked
+    | build.ToolCallAnswered
+    | build.EscalationRaised
+    | build.EscalationResolved
+    | build.BuildWaiting
+    | build.BuildResumed
+    | build.BuildLimitsChanged,
+) -> tuple[str, str, str]:
+    match fact:
+        case build.EscalationRaised():
+            return "ask", f"{fact.kind}: {short(text_of(fact.detail))} [{', '.join(fact.options)}]", "warn"
+        case build.EscalationResolved():
+            return "answer", joined(f"{fact.option} {text_of(fact.comment or '')}"), "good"
+        case build.QuestionAsked():
+            options = f" [{', '.join(fact.options)}]" if fact.options else ""
+            return "ask", f"{joined(text_of(fact.question))}{options}", "warn"
+        case build.ToolCallAnswered():
+            return "answer", f"{joined(text_of(fact.output))} ({fact.by})", "good"
+        case build.BuildWaiting():
+            until = "" if fact.until is None else f" until {fact.until.astimezone():%H:%M:%S}"
+            return "wait", f"waits{until} ({fact.reason})", "warn"
+        case build.BuildResumed():
+            return "wait", f"goes on ({fact.reason})", "good"
+        case build.BuildLimitsChanged():
+            return "limits", f"{fact.turn_limit} turns, {fact.tool_call_limit} tool calls", "strong"
         case _:
             assert_never(fact)
 
@@ -157,7 +193,7 @@ def _sandbox_lines(status: BuildStatus, fact: SandboxEvent) -> Iterator[tuple[st
         case sandbox.SandboxRestored(lost=(".",)):
             yield "restore", "the last snapshot could not be read: the workspace is empty", "bad"
         case sandbox.SandboxRestored():
-            lost = f", {len(fact.lost)} lost" if fact.lost else ""
+            lost = f", {fact.lost_count or len(fact.lost)} lost" if fact.lost else ""
             text = f"{fact.files} files are back, {fact.healed} healed{lost}"
             yield "restore", text, "bad" if lost else "good"
         case sandbox.SandboxPaused():
@@ -229,6 +265,9 @@ def _snapshot_lines(status: BuildStatus, fact: SnapshotEvent) -> Iterator[tuple[
         case snapshot.SnapshotSaved():
             text = f"{fact.files} files, {fact.uploaded_bytes:,} bytes sent"
             yield "save", f"snapshot ({fact.reason}): {text}", "dim"
+            if fact.skipped:
+                named = ", ".join(f"{one.path} ({one.reason})" for one in fact.skipped)
+                yield "save", f"not saved: {fact.skipped_count or len(fact.skipped)}: {short(named)}", "bad"
         case snapshot.SnapshotFailed():
             end = "" if not fact.final else "; given up"
             yield "save", f"snapshot ({fact.reason}) failed{end}: {short(text_of(fact.detail))}", "warn"

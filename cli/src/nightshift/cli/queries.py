@@ -9,6 +9,7 @@ from time import monotonic
 
 from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.connect import settings_for
+from nightshift.contracts.model import PendingKind
 from nightshift.eventlog.database import Database, PgConfig
 from nightshift.eventlog.errors import NotFound, Unavailable
 from nightshift.eventlog.port import RecordedEvent, account_stream, build_stream
@@ -42,6 +43,12 @@ class Builds:
         """Returns the status of the builds that were accepted last, newest first."""
         rows = await self._database.fetch(_RECENT, limit)
         return [await self.status(row["stream_id"].removeprefix("build-")) for row in rows]
+
+    async def asking(self) -> list[BuildStatus]:
+        """Returns the status of every build that has an open question."""
+        items = await self._log.pending(PendingKind.QUESTION)
+        builds = dict.fromkeys(item.stream_id.removeprefix("build-") for item in items)
+        return [await self.status(build_id) for build_id in builds]
 
     async def has_build(self, build_id: str) -> bool:
         """Returns whether the log has an event of this build."""

@@ -25,6 +25,10 @@ class Wait:
     owner: Owner
     until: datetime | None = None
 
+    def __str__(self) -> str:
+        separator = " " if self.reason.startswith("for ") else ": "
+        return f"waits{separator}{self.reason}"
+
     def as_json(self) -> dict[str, Any]:
         """Returns the wait as `--json` prints it."""
         return {"reason": self.reason, "action": self.action, "since": self.since, "until": self.until}

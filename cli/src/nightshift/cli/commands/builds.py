@@ -15,7 +15,7 @@ from nightshift.cli.text import dollars, short
 
 app = cyclopts.App(name="builds")
 
-Status = Literal["running", "sleeping", "ready", "failed", "cancelled"]
+Status = Literal["running", "sleeping", "waiting", "ready", "failed", "cancelled"]
 _COLUMNS = ("BUILD", "PROJECT", "ACCOUNT", "PHASE", "NOW", "PROOF", "TURNS", "COST", "AGE", "IDEA")
 
 
@@ -44,7 +44,7 @@ async def builds(
         write_table(_COLUMNS, [_row(one, now) for one in found])
         for one in found:
             if (wait := one.waiting(now)) is not None:
-                note(f"{one.build_id} waits: {wait.reason}; {wait.action}")
+                note(f"{one.build_id} {wait}; {wait.action}")
     elif status is not None:
         note(f"none of the newest {limit} builds is {status}; --limit looks at more")
     else:

@@ -31,6 +31,10 @@ class PendingKind(StrEnum):
     SLEEPER = "sleeper"  # asleep: for the budget service, which wakes it
     WAKE = "wake"  # its wake is requested, it is not awake: for the orchestrator
     SANDBOX = "sandbox"  # opened, not closed: for the gateway
+    WAITING = (
+        "waiting"  # for a person or a provider: no orchestrator runs the build until it is due or closed
+    )
+    QUESTION = "question"  # a question or an escalation without an answer: for a person
 
 
 #: A row of the first kind opens only while the stream has an open row of the second: a snapshot needs a sandbox to be

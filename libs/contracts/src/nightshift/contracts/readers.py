@@ -16,6 +16,10 @@ SUBSCRIPTIONS: Final[Mapping[Owner, frozenset[type[Event]]]] = {
             requests.BuildRequested,
             requests.BuildCancelRequested,
             requests.BuildMessageSent,
+            requests.BuildAnswerGiven,
+            requests.BuildPauseRequested,
+            requests.BuildResumeRequested,
+            requests.BuildLimitsSet,
             requests.ToolCallApprovalGiven,
             requests.ToolCallResultGiven,
             sandbox.ToolCallCompleted,
@@ -23,6 +27,7 @@ SUBSCRIPTIONS: Final[Mapping[Owner, frozenset[type[Event]]]] = {
             budget.BudgetDenied,
             budget.WakeRequested,
             build.BuildCancelled,
+            build.BuildWaiting,
         }
     ),
     Owner.SANDBOX_GATEWAY: frozenset(
@@ -49,6 +54,7 @@ SUBSCRIPTIONS: Final[Mapping[Owner, frozenset[type[Event]]]] = {
             requests.BuildWakeAsked,
             build.BudgetRequested,
             build.SleepRequested,
+            build.BuildWaiting,
             *_ENDS,
         }
     ),

@@ -4,21 +4,31 @@ The orchestrator sends `schemas()` to the model, and the sandbox-gateway validat
 names follow Anthropic's published agent tools.
 """
 
+import math
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 #: Where the agent works, in every sandbox. Relative paths start here.
 WORKSPACE: Final = "/home/user/workspace"
 
-_Path = Annotated[str, Field(min_length=1, max_length=4096)]
+_HOME: Final = "/home/user"
+
+
+def _at_home(path: str) -> str:
+    return _HOME + path[1:] if path == "~" or path.startswith("~/") else path
+
+
+_Path = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_at_home)]
 
 
 class ToolInput(BaseModel):
     """The input of a tool. Refuses unknown fields, so that the model learns of its mistake.
 
+    `synonyms` maps names that models use for a field to its own name; they are accepted, but not in the schema.
     Calls with `effect` read run concurrently; calls with `effect` write run in order. `needs_sandbox` is False for a
     tool that does nothing in the sandbox.
     """
@@ -29,14 +39,42 @@ class ToolInput(BaseModel):
     description: ClassVar[str]
     effect: ClassVar[Literal["read", "write"]]
     needs_sandbox: ClassVar[bool] = True
+    synonyms: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_synonyms(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        for name in given:
+            if cls.synonyms.get(name) in given:
+                raise ValueError(f"`{name}` and `{cls.synonyms[name]}` are the same; give one of them")
+        return cls._translated({cls.synonyms.get(name, name): value for name, value in given.items()})
+
+    @classmethod
+    def _translated(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the input with forms of other tools' inputs, such as milliseconds, turned into this tool's."""
+        return given
+
+
+def _number(value: Any) -> float | None:
+    """Read a JSON number, or a string that holds one. Returns None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 class Bash(ToolInput):
     tool: ClassVar[str] = "bash"
     effect: ClassVar[Literal["read", "write"]] = "write"
     description: ClassVar[str] = (
-        "Run a command with bash in the workspace. stdout, stderr and the exit code come back; a non-zero exit is an"
-        " error. Each call is a new shell: directory and variables do not carry over. With `run_in_background` the call"
+        "Run a command with bash in the workspace, without a terminal or input. stdout, stderr and the exit code come"
+        " back; a non-zero exit is an error, except 1 of grep, diff, find and test. Each call is a new shell: directory"
+        " and variables do not carry over. With `run_in_background` the call"
         " returns at once with a handle; then `action` read (its output so far), stop (ends the whole process group) or"
         " restart, with that `handle`. Servers must be started in the background."
     )
@@ -48,6 +86,19 @@ class Bash(ToolInput):
     ) = None
     action: Literal["run", "read", "stop", "restart"] = "run"
     handle: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+
+    @classmethod
+    def _translated(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Accepts `timeout` in milliseconds, `description`, and `restart`, which has no meaning for a new shell."""
+        given = dict(given)
+        given.pop("description", None)
+        if given.get("restart") in (True, False) and given.pop("restart") and "command" not in given:
+            given["command"] = ":"
+        milliseconds = _number(given.get("timeout"))
+        if milliseconds is not None and given.get("timeout_s") is None:
+            del given["timeout"]
+            given["timeout_s"] = max(1, math.ceil(milliseconds / 1000))
+        return given
 
     @model_validator(mode="after")
     def _fits_its_action(self) -> Self:
@@ -62,18 +113,39 @@ class ReadFile(ToolInput):
     tool: ClassVar[str] = "read_file"
     effect: ClassVar[Literal["read", "write"]] = "read"
     description: ClassVar[str] = (
-        "Read a text file with numbered lines. `offset` is the first line (1 is the first), `limit` how many lines."
+        "Read a text file with numbered lines, or an image (png, jpeg, gif, webp). `offset` is the first line (1 is"
+        " the first), `limit` how many lines. Line endings are not shown; a note at the end names the encoding and the"
+        " line endings where they are not UTF-8 and LF. Control characters are shown as \\x1b."
     )
 
     file_path: _Path
-    offset: Annotated[int, Field(ge=1)] = 1
+    offset: Annotated[int, Field(ge=0)] = 1
     limit: Annotated[int, Field(ge=1, le=10_000)] = 2_000
+
+    @classmethod
+    def _translated(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Accepts `view_range` [first, last], where a last line of -1 is the end of the file."""
+        lines = given.get("view_range")
+        if not (isinstance(lines, list) and len(lines) == 2 and all(type(line) is int for line in lines)):
+            return given
+        first, last = lines
+        given = {name: value for name, value in given.items() if name != "view_range"}
+        if first < 0 or (last != -1 and last < first):
+            raise ValueError("`view_range` is [first line, last line], or [first line, -1]")
+        return {
+            **given,
+            "offset": first,
+            "limit": 10_000 if last == -1 else min(last - max(first, 1) + 1, 10_000),
+        }
 
 
 class WriteFile(ToolInput):
     tool: ClassVar[str] = "write_file"
     effect: ClassVar[Literal["read", "write"]] = "write"
-    description: ClassVar[str] = "Write a whole file, replacing what is there. Missing folders are made."
+    description: ClassVar[str] = (
+        "Write a whole file, replacing what is there. Missing folders are made. A file that exists keeps its encoding"
+        " and line endings."
+    )
 
     file_path: _Path
     content: Annotated[str, Field(max_length=5_000_000)]
@@ -84,11 +156,12 @@ class EditFile(ToolInput):
     effect: ClassVar[Literal["read", "write"]] = "write"
     description: ClassVar[str] = (
         "Replace `old_string` by `new_string` in a file. `old_string` must be there exactly, and once unless"
-        " `replace_all` is set; otherwise nothing is changed and the error says how often it is there."
+        " `replace_all` is set; otherwise nothing is changed and the error says how often it is there. The file keeps"
+        " its encoding and line endings. An empty `old_string` creates a new file."
     )
 
     file_path: _Path
-    old_string: Annotated[str, Field(min_length=1, max_length=1_000_000)]
+    old_string: Annotated[str, Field(max_length=1_000_000)]
     new_string: Annotated[str, Field(max_length=1_000_000)]
     replace_all: bool = False
 
@@ -96,9 +169,14 @@ class EditFile(ToolInput):
 class Glob(ToolInput):
     tool: ClassVar[str] = "glob"
     effect: ClassVar[Literal["read", "write"]] = "read"
-    description: ClassVar[str] = "Find files by a pattern such as `**/*.py`, newest first."
+    description: ClassVar[str] = (
+        "Find files by a pattern such as `*.py` (at any depth), `src/**/*.{ts,tsx}` or `!*.md`, newest first. Hidden"
+        " files are found; a note names what was ignored (.gitignore in a git repository, .git, node_modules,"
+        " __pycache__, .venv unless the path or pattern names them)."
+    )
+    synonyms: ClassVar[Mapping[str, str]] = MappingProxyType({"head_limit": "limit"})
 
-    pattern: Annotated[str, Field(min_length=1, max_length=1024)]
+    pattern: Annotated[_Path, Field(max_length=1024)]
     path: _Path = "."
     limit: Annotated[int, Field(ge=1, le=2_000)] = 200
 
@@ -107,15 +185,77 @@ class Grep(ToolInput):
     tool: ClassVar[str] = "grep"
     effect: ClassVar[Literal["read", "write"]] = "read"
     description: ClassVar[str] = (
-        "Search file contents by a regular expression (Python's syntax). Gives `path:line: text`. `glob` narrows the"
-        " files."
+        "Search file contents by a regular expression, line by line (`multiline`: across lines). Gives `path:line:"
+        " text`, by `output_mode` only the files, or the number of matching lines of each. `glob` (such as `*.py`,"
+        " `!*.md`) and `type` (such as py) narrow the files. Ignored files are left out as by the tool glob."
+    )
+    synonyms: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"-i": "ignore_case", "-A": "after", "-B": "before", "-C": "context", "head_limit": "limit"}
     )
 
     pattern: Annotated[str, Field(min_length=1, max_length=4096)]
     path: _Path = "."
-    glob: Annotated[str, Field(min_length=1, max_length=1024)] = "**/*"
+    glob: Annotated[_Path, Field(max_length=1024)] | None = None
+    type: Annotated[str, Field(max_length=20)] | None = None
+    output_mode: Literal["content", "files_with_matches", "count"] = "content"
     ignore_case: bool = False
+    multiline: bool = False
+    before: Annotated[int, Field(ge=0, le=1_000, description="Lines shown before each match.")] | None = None
+    after: Annotated[int, Field(ge=0, le=1_000)] | None = None
+    context: Annotated[int, Field(ge=0, le=1_000, description="Lines before and after.")] = 0
+    offset: Annotated[int, Field(ge=0, description="Matches to leave out first.")] = 0
     limit: Annotated[int, Field(ge=1, le=2_000)] = 200
+
+    @classmethod
+    def _translated(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Accepts `-n`, which changes nothing, and a limit of 0 for the most there is."""
+        given = {name: value for name, value in given.items() if name != "-n"}
+        if _number(given.get("limit")) == 0:
+            given["limit"] = 2_000
+        return {name: value for name, value in given.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _knows_the_type(self) -> Self:
+        if self.type is not None and self.type not in FILE_TYPES:
+            raise ValueError(
+                f"there is no type {self.type!r}; there are: {', '.join(FILE_TYPES)}; or use `glob`"
+            )
+        return self
+
+    def globs(self) -> list[str]:
+        """The patterns that narrow the files. Blanks and commas outside braces separate them, as in ripgrep's tools."""
+        kinds = [] if self.type is None else [f"*.{{{FILE_TYPES[self.type]}}}"]
+        return [*re.findall(r"(?:\{[^}]*\}|[^\s,{]|\{)+", self.glob or ""), *kinds]
+
+
+#: The file types of ripgrep that agents name, with their endings.
+FILE_TYPES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "c": "c,h",
+        "cpp": "cpp,cc,cxx,hpp,hh,hxx,h",
+        "cs": "cs",
+        "css": "css,scss,sass,less",
+        "go": "go",
+        "html": "html,htm",
+        "java": "java",
+        "js": "js,jsx,mjs,cjs,vue",
+        "json": "json",
+        "kotlin": "kt,kts",
+        "md": "md,markdown,mdx",
+        "php": "php",
+        "py": "py,pyi",
+        "ruby": "rb",
+        "rust": "rs",
+        "sh": "sh,bash,zsh",
+        "sql": "sql",
+        "swift": "swift",
+        "toml": "toml",
+        "ts": "ts,tsx,mts,cts",
+        "txt": "txt",
+        "xml": "xml",
+        "yaml": "yaml,yml",
+    }
+)
 
 
 class OpenPort(ToolInput):
@@ -150,15 +290,41 @@ class Document(ToolInput):
         "Write a document for the person who asked for the build, in Markdown, into the workspace (README.md, docs/…)."
     )
 
-    file_path: Annotated[str, Field(max_length=4096, pattern=r"\.md$")]
+    file_path: Annotated[_Path, Field(pattern=r"\.md$")]
     content: Annotated[str, Field(min_length=1, max_length=1_000_000)]
+
+
+class AskUser(ToolInput):
+    tool: ClassVar[str] = "ask_user"
+    effect: ClassVar[Literal["read", "write"]] = "read"
+    needs_sandbox: ClassVar[bool] = False
+    description: ClassVar[str] = (
+        "Ask the person who asked for the build, when a decision is theirs and guessing wrong would cost much work. The"
+        " build waits, for hours if need be, so ask rarely and all at once. Offer `options` when there are few. With"
+        " `deadline_s` and `default` you get `default` when nobody answers in time. The answer is the result."
+    )
+
+    question: Annotated[str, Field(min_length=1, max_length=4000)]
+    options: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=10)
+    ] = ()
+    deadline_s: (
+        Annotated[int, Field(ge=1, le=604_800, description="Seconds to wait for an answer.")] | None
+    ) = None
+    default: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
+
+    @model_validator(mode="after")
+    def _default_has_its_deadline(self) -> Self:
+        if (self.deadline_s is None) != (self.default is None):
+            raise ValueError("`deadline_s` and `default` come together")
+        return self
 
 
 #: Name → input model.
 TOOLS: Final[Mapping[str, type[ToolInput]]] = MappingProxyType(
     {
         model.tool: model
-        for model in (Bash, ReadFile, WriteFile, EditFile, Glob, Grep, OpenPort, Narrate, Document)
+        for model in (Bash, ReadFile, WriteFile, EditFile, Glob, Grep, OpenPort, Narrate, Document, AskUser)
     }
 )
 

@@ -18,12 +18,27 @@ from nightshift.sandboxes.errors import (
     FileRefused,
     SandboxUnavailable,
 )
-from nightshift.sandboxes.port import CallSpec, CallStatus, DriverName, Entry, ExportedFile, Match
+from nightshift.sandboxes.port import (
+    PIECE,
+    CallSpec,
+    CallStatus,
+    DriverName,
+    Entry,
+    ExportedFile,
+    FoundFiles,
+    FoundMatches,
+    GrepQuery,
+    Imported,
+    Match,
+)
 
 _MAX_FRAME: Final = 16 * 1024**2
 _MAX_ENTRIES: Final = 200_000
 _MAX_FILE: Final = 256 * 1024**2
+#: Bytes of files that one answer holds: at E2B it is a file on the sandbox's disk.
+_EXPORT: Final = 8 * PIECE
 _GREP_S: Final = 20
+_ENTRY: Final = ("path", "kind", "mode", "size", "mtime_ns", "digest", "target", "link", "problem")
 
 
 class ByteSource(Protocol):
@@ -70,13 +85,35 @@ async def _chunks(source: ByteSource) -> AsyncIterator[bytes]:
         yield chunk
 
 
+def _match(row: Mapping[str, Any]) -> Match:
+    return Match(
+        str(row["path"]),
+        int(row.get("line", 0)),
+        str(row.get("text", "")),
+        bool(row.get("context", False)),
+        int(row.get("count", 0)),
+    )
+
+
+async def _pieces(source: ByteSource) -> AsyncIterator[bytes]:
+    """The chunks of one file, joined to pieces."""
+    piece, size = list[bytes](), 0
+    async for chunk in _chunks(source):
+        piece.append(chunk)
+        size += len(chunk)
+        if size >= PIECE:
+            yield b"".join(piece)
+            piece, size = [], 0
+    if piece:
+        yield b"".join(piece)
+
+
 def _entry(value: Mapping[str, Any]) -> Entry:
-    fields = ("path", "kind", "mode", "size", "mtime_ns", "digest", "target")
-    return Entry(**{name: value[name] for name in fields if name in value})
+    return Entry(**{name: value[name] for name in _ENTRY if name in value})
 
 
 def _status(value: Mapping[str, Any]) -> CallStatus:
-    fields = ("exit_code", "timed_out", "stopped")
+    fields = ("exit_code", "timed_out", "stopped", "folder")
     return CallStatus(value["state"], **{name: value[name] for name in fields if name in value})
 
 
@@ -161,8 +198,11 @@ class AgentSandbox:
         noted = (await self._tell({"op": "note", "call_id": call_id, "text": text}))["text"]
         return str(noted) if noted is not None else None
 
-    async def read_file(self, path: str, *, offset: int = 0, limit: int = _MAX_FILE) -> bytes:
-        return await self._read({"op": "read", "path": path, "offset": offset, "limit": limit}, limit)
+    async def read_file(
+        self, path: str, *, offset: int = 0, limit: int = _MAX_FILE, anywhere: bool = False
+    ) -> bytes:
+        request = {"op": "read", "path": path, "offset": offset, "limit": limit, "anywhere": anywhere}
+        return await self._read(request, limit)
 
     async def _read(self, request: Mapping[str, Any], limit: int) -> bytes:
         parts, size = [], 0
@@ -187,49 +227,54 @@ class AgentSandbox:
     async def remove(self, path: str) -> None:
         await self._tell({"op": "remove", "path": path})
 
-    async def list_tree(self, *, exclude: Sequence[str] = ()) -> list[Entry]:
-        request = {
-            "op": "list",
-            "path": ".",
-            "digests": True,
-            "exclude": list(exclude),
-            "limit": _MAX_ENTRIES,
-        }
+    async def list_tree(self, *, exclude: Sequence[str] = (), fresh: bool = False) -> list[Entry]:
+        request = {"op": "list", "fresh": fresh, "exclude": list(exclude), "limit": _MAX_ENTRIES}
         entries: list[Entry] = []
         async with self._ask(request, timeout_s=600) as (_, source):
-            async for row in _chunks(source):
-                if len(entries) >= _MAX_ENTRIES:
-                    raise FileRefused("too many files", kind="too_large")
-                entries.append(_entry(json.loads(row)))
-        return sorted(entries, key=lambda entry: entry.path)
+            async for rows in _chunks(source):
+                if len(entries) > 2 * _MAX_ENTRIES:
+                    raise SandboxUnavailable("the sandbox's agent sends more than was asked for")
+                entries.extend(map(_entry, json.loads(rows)))
+                await asyncio.sleep(0)  # let other tasks run: the whole answer may be here already
+        return await asyncio.to_thread(sorted, entries, key=lambda entry: entry.path)
 
-    async def glob(self, pattern: str, *, path: str = ".", limit: int) -> tuple[list[Entry], int]:
-        answer = await self._tell({"op": "glob", "path": path, "pattern": pattern, "limit": limit})
-        return [_entry(row) for row in answer["entries"]], int(answer["total"])
+    async def glob(self, pattern: str, *, path: str = ".", limit: int) -> FoundFiles:
+        answer = await self._search({"op": "glob", "path": path, "pattern": pattern, "limit": limit})
+        entries = [_entry(row) for row in answer["entries"]]
+        return FoundFiles(entries, int(answer["total"]), [str(note) for note in answer["notes"]])
 
-    async def grep(
-        self, pattern: str, *, path: str = ".", glob: str = "**/*", ignore_case: bool = False, limit: int
-    ) -> tuple[list[Match], bool]:
-        where = {"path": path, "pattern": pattern, "glob": glob, "ignore_case": ignore_case}
+    async def grep(self, query: GrepQuery) -> FoundMatches:
+        answer = await self._search({"op": "grep", **asdict(query), "globs": list(query.globs)})
+        rows = [_match(row) for row in answer["rows"]]
+        return FoundMatches(rows, bool(answer["more"]), [str(note) for note in answer["notes"]])
+
+    async def _search(self, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            answer = await self._tell({"op": "grep", **where, "limit": limit, "seconds": _GREP_S})
+            return await self._tell({**request, "seconds": _GREP_S})
         except AnswerCut:
             raise FileRefused(f"the search took more than {_GREP_S} s", kind="invalid") from None
-        matches = [Match(row["path"], row["line"], row["text"]) for row in answer["matches"]]
-        return matches, bool(answer["more"])
 
     async def export_files(self, paths: Sequence[str]) -> AsyncIterator[ExportedFile]:
-        if not paths:
-            return
-        request = {"op": "export", "paths": list(paths), "limit": _MAX_FILE}
-        async with self._ask(request, timeout_s=1800) as (_, source):
-            while header := await _read_json(source):
-                content = b"".join([chunk async for chunk in _chunks(source)])
-                yield ExportedFile(_entry(header), content)
+        left, offset = list(paths), 0
+        while left:
+            request = {"op": "export", "paths": left, "offset": offset, "limit": _EXPORT}
+            last: dict[str, Any] = {}
+            async with self._ask(request, timeout_s=1800) as (_, source):
+                while "path" in (last := await _read_json(source)):
+                    entry = _entry(last)
+                    async for piece in _pieces(source):
+                        offset += len(piece)
+                        yield ExportedFile(entry, piece, more=offset < entry.size)
+                    if not entry.size or entry.problem:
+                        yield ExportedFile(entry)
+                    offset = 0
+            left, offset = left[last.get("next", len(left)) :], int(last.get("offset", 0))
+            if left and last and offset >= entry.size:
+                left, offset = left[1:], 0
 
-    async def import_files(self, files: AsyncIterator[ExportedFile]) -> int:
+    async def import_files(self, files: AsyncIterator[ExportedFile]) -> Imported:
         answer = await self._tell({"op": "import"}, body=_import_body(files), timeout_s=1800)
-        return int(answer["count"])
+        return Imported(int(answer["count"]), {str(path): str(text) for path, text in answer["refused"]})
 
 
 async def _framed(content: bytes) -> AsyncIterator[bytes]:
@@ -239,9 +284,15 @@ async def _framed(content: bytes) -> AsyncIterator[bytes]:
 
 
 async def _import_body(files: AsyncIterator[ExportedFile]) -> AsyncIterator[bytes]:
+    begun = False
     async for file in files:
         entry = file.entry
-        yield json_frame({"path": entry.path, "kind": entry.kind, "mode": entry.mode, "target": entry.target})
-        async for part in _framed(file.content):
-            yield part
+        if not begun:
+            fields = ("path", "kind", "mode", "size", "mtime_ns", "target", "link")
+            yield json_frame({**{name: getattr(entry, name) for name in fields}, "keep": file.keep})
+        for start in range(0, len(file.content), CHUNK):
+            yield frame(file.content[start : start + CHUNK])
+        begun = file.more
+        if not begun:
+            yield END
     yield json_frame({})

@@ -10,6 +10,9 @@ from nightshift.contracts.tools import WORKSPACE
 #: The home of the user inside, the parent of the workspace. Writable, not in snapshots.
 HOME = "/home/user"
 
+#: The most bytes of a file that are exported or stored as one piece.
+PIECE = 8 * 1024**2
+
 DriverName = Literal["local", "e2b"]
 
 
@@ -41,6 +44,7 @@ class CallStatus:
     exit_code: int | None = None  # 128 + signal when a signal ended it
     timed_out: bool = False
     stopped: bool = False
+    folder: str = ""  # in the sandbox; its files `out` and `err` hold the kept output
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +55,82 @@ class Entry:
     kind: Literal["file", "directory", "symlink", "other"]
     mode: int = 0  # permission bits
     size: int = 0
-    mtime_ns: int = 0
+    mtime_ns: int | None = None  # of the content, since 1970; None: not known
     digest: str | None = None
     target: str | None = None  # of a symlink
+    link: str | None = None  # the path of a file that this one is a hard link of
+    problem: str | None = None  # why the entry, or what is below it, cannot be exported
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedFile:
-    """An entry that is exported or imported. `content` is set for a file."""
+    """An entry that is exported or imported. `content` is set for a file.
+
+    A large file is a series of these: `more` says that the next one continues this file. With `keep`, an import sets
+    mode and time of an existing file and leaves its content.
+    """
 
     entry: Entry
     content: bytes = b""
+    more: bool = False
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The result of an import. `refused`: path and reason of entries that could not be created, at most 1,000."""
+
+    count: int
+    refused: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFiles:
+    """The newest files that match, the number of all that match, and what was not searched."""
+
+    entries: Sequence[Entry]
+    total: int
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class GrepQuery:
+    """A search. `globs` narrow the files; one that begins with `!` excludes. `offset` and `limit` count matches.
+
+    `mode` decides what a row is: a line, a file, or a file with the number of its matching lines. `before` and
+    `after` are lines of context. With `multiline` a match may span lines.
+    """
+
+    pattern: str
+    limit: int
+    path: str = "."
+    globs: Sequence[str] = ()
+    ignore_case: bool = False
+    multiline: bool = False
+    mode: Literal["content", "files_with_matches", "count"] = "content"
+    before: int = 0
+    after: int = 0
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A line that matches a search."""
+    """A row of a search: a line that matches or is context of one, or a file with its number of matching lines."""
 
     path: str
-    line: int
-    text: str
+    line: int = 0
+    text: str = ""
+    context: bool = False
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FoundMatches:
+    """The rows, whether there are more, and what was not searched."""
+
+    rows: Sequence[Match]
+    more: bool
+    notes: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +181,11 @@ class Sandbox(Protocol):
         """
         ...
 
-    async def read_file(self, path: str, *, offset: int = 0, limit: int = ...) -> bytes: ...
+    async def read_file(
+        self, path: str, *, offset: int = 0, limit: int = ..., anywhere: bool = False
+    ) -> bytes:
+        """Read a regular file. With `anywhere`, also one outside the workspace that commands may read."""
+        ...
 
     async def write_file(
         self, path: str, content: bytes, *, mode: int | None = None, once: str | None = None
@@ -139,26 +203,34 @@ class Sandbox(Protocol):
         """Remove a file, a symlink or a directory with its content. Does nothing when it does not exist."""
         ...
 
-    async def list_tree(self, *, exclude: Sequence[str] = ()) -> list[Entry]:
-        """Return all entries below the workspace by path. Does not follow symlinks. `exclude`: names or patterns."""
+    async def list_tree(self, *, exclude: Sequence[str] = (), fresh: bool = False) -> list[Entry]:
+        """All entries of the workspace, sorted by path. Does not follow symlinks.
+
+        `exclude` has names or glob patterns of directories to leave out. An entry whose `problem` is set cannot be
+        exported; nor can what is below it. Unless `fresh`, a file whose stat is as before is not read again.
+        """
         ...
 
-    async def glob(self, pattern: str, *, path: str = ".", limit: int) -> tuple[list[Entry], int]:
-        """Return the newest `limit` files that match, and the number of all that match."""
+    async def glob(self, pattern: str, *, path: str = ".", limit: int) -> FoundFiles:
+        """Find files by the rules of .gitignore's patterns. Raises FileRefused for a search that takes too long."""
         ...
 
-    async def grep(
-        self, pattern: str, *, path: str = ".", glob: str = "**/*", ignore_case: bool = False, limit: int
-    ) -> tuple[list[Match], bool]:
-        """Return the first `limit` lines that match, and whether more match. Raises FileRefused for a slow pattern."""
+    async def grep(self, query: GrepQuery) -> FoundMatches:
+        """Find lines in text files. Raises FileRefused for a slow or wrong pattern."""
         ...
 
     def export_files(self, paths: Sequence[str]) -> AsyncIterator[ExportedFile]:
-        """Yields these files with their content, in order. Leaves out a path without a regular file."""
+        """Yields these files with their content, in order and in pieces of at most PIECE bytes.
+
+        Leaves out files that do not exist. A file that cannot be read has a `problem` and no content.
+        """
         ...
 
-    async def import_files(self, files: AsyncIterator[ExportedFile]) -> int:
-        """Create these entries in the workspace. Never follows a symlink. Returns how many were created."""
+    async def import_files(self, files: AsyncIterator[ExportedFile]) -> Imported:
+        """Create these entries in the workspace, with their modes and times. Never follows a symlink.
+
+        An entry that cannot be created does not stop the others.
+        """
         ...
 
     async def open_port(self, port: int) -> str:

@@ -12,6 +12,7 @@ from nightshift.contracts.events.build import (
     BuildCancelled,
     BuildFailed,
     BuildReady,
+    BuildWaiting,
     SleepRequested,
 )
 from nightshift.contracts.events.requests import BuildWakeAsked
@@ -39,7 +40,10 @@ class Handlers:
     def on_builds(self) -> Mapping[type[Event], Handler]:
         """Handlers of the build topic: requests for money, and the events after which a build needs none."""
         ends = (SleepRequested, BuildReady, BuildFailed, BuildCancelled)
-        return {BudgetRequested: self.on_budget_requested} | dict.fromkeys(ends, self.on_build_at_rest)
+        handlers: dict[type[Event], Handler] = dict.fromkeys(ends, self.on_build_at_rest)
+        handlers[BudgetRequested] = self.on_budget_requested
+        handlers[BuildWaiting] = self.on_build_waiting
+        return handlers
 
     async def on_budget_requested(self, event: RecordedEvent) -> None:
         if isinstance(event.data, BudgetRequested):
@@ -50,6 +54,13 @@ class Handlers:
         await self._grants.settle_build(event.subject, granted_before=event.version)
         if isinstance(event.data, SleepRequested):
             self._wakes.note_sleep(event.data)
+
+    async def on_build_waiting(self, event: RecordedEvent) -> None:
+        """Settle the reservations of a build that waits, without one whose call still runs: its cost is unknown.
+
+        The orchestrator stops that call and appends a second `build.waiting`.
+        """
+        await self._grants.settle_build(event.subject, granted_before=event.version, in_flight=False)
 
     async def on_account_opened(self, event: RecordedEvent) -> None:
         if isinstance(event.data, AccountOpened):

@@ -8,11 +8,15 @@ from typing import TypeVar
 
 from nightshift.bus.port import Handler, Subscription
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, WakeRequested
-from nightshift.contracts.events.build import BuildCancelled
+from nightshift.contracts.events.build import BuildCancelled, BuildWaiting
 from nightshift.contracts.events.requests import (
+    BuildAnswerGiven,
     BuildCancelRequested,
+    BuildLimitsSet,
     BuildMessageSent,
+    BuildPauseRequested,
     BuildRequested,
+    BuildResumeRequested,
     ToolCallApprovalGiven,
     ToolCallResultGiven,
 )
@@ -26,7 +30,8 @@ from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
 
 E = TypeVar("E", bound=Event)
 
-#: Seconds that a fetch of the build topic may wait for more records. Only a cancel by another replica matters there.
+#: Seconds that a fetch of the build topic may wait for more records. Only a cancel or a pause by another replica
+#: matters there.
 _BUILD_TOPIC_DELAY_S = 0.1
 
 
@@ -62,6 +67,10 @@ class Handlers:
             BuildRequested: self.on_build_requested,
             BuildCancelRequested: self.on_build_cancel_requested,
             BuildMessageSent: self.on_build_message_sent,
+            BuildAnswerGiven: self.on_build_answer_given,
+            BuildPauseRequested: self.on_build_pause_requested,
+            BuildResumeRequested: self.on_build_resume_requested,
+            BuildLimitsSet: self.on_build_limits_set,
             ToolCallApprovalGiven: self.on_unsupported,
             ToolCallResultGiven: self.on_unsupported,
         }
@@ -79,8 +88,8 @@ class Handlers:
         }
 
     def on_builds(self) -> Mapping[type[Event], Handler]:
-        """The handlers of the build topic: another replica may cancel a build that runs here."""
-        return {BuildCancelled: self.on_fact}
+        """The handlers of the build topic: another replica may cancel or pause a build that runs here."""
+        return {BuildCancelled: self.on_fact, BuildWaiting: self.on_fact}
 
     async def on_build_requested(self, event: RecordedEvent) -> None:
         await self._requests.accept(_data(event, BuildRequested))
@@ -90,6 +99,18 @@ class Handlers:
 
     async def on_build_message_sent(self, event: RecordedEvent) -> None:
         await self._requests.add_message(event, _data(event, BuildMessageSent))
+
+    async def on_build_answer_given(self, event: RecordedEvent) -> None:
+        await self._requests.answer(event, _data(event, BuildAnswerGiven))
+
+    async def on_build_pause_requested(self, event: RecordedEvent) -> None:
+        await self._requests.pause(event, _data(event, BuildPauseRequested))
+
+    async def on_build_resume_requested(self, event: RecordedEvent) -> None:
+        await self._requests.resume(event, _data(event, BuildResumeRequested))
+
+    async def on_build_limits_set(self, event: RecordedEvent) -> None:
+        await self._requests.set_limits(event, _data(event, BuildLimitsSet))
 
     async def on_unsupported(self, event: RecordedEvent) -> None:
         raise Refused(f"{event.data.type} is not supported by this version")

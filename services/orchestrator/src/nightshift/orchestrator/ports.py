@@ -104,5 +104,8 @@ class UnownedBuilds(Protocol):
     """Finds builds that no orchestrator runs."""
 
     async def unowned(self, *, limit: int) -> Sequence[str]:
-        """Return the ids of builds that have not ended, do not sleep and have no live lease, longest waiting first."""
+        """Return the ids of builds that have not ended, do not sleep and have no live lease, oldest first.
+
+        A build that waits for a person or a provider is among them only when its wait is due.
+        """
         ...

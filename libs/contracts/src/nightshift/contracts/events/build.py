@@ -28,6 +28,15 @@ from nightshift.contracts.events.requests import (
     QuestionAnswer,
     Source,
 )
+from nightshift.contracts.events.waiting import (
+    BuildLimitsChanged,
+    BuildResumed,
+    BuildWaiting,
+    EscalationRaised,
+    EscalationResolved,
+    QuestionAsked,
+    ToolCallAnswered,
+)
 from nightshift.contracts.model import (
     SEALED,
     Count,
@@ -49,9 +58,12 @@ __all__ = [
     "BuildEvent",
     "BuildFailed",
     "BuildForked",
+    "BuildLimitsChanged",
     "BuildPhaseChanged",
     "BuildReady",
+    "BuildResumed",
     "BuildStalled",
+    "BuildWaiting",
     "BuildWoken",
     "CheckpointSaved",
     "ContextCondensed",
@@ -61,7 +73,9 @@ __all__ = [
     "ModelCallResponded",
     "ModelCallStarted",
     "Phase",
+    "QuestionAsked",
     "SleepRequested",
+    "ToolCallAnswered",
     "ToolCallRequested",
     "Usage",
 ]
@@ -89,6 +103,7 @@ class _BuildEnd(BuildFact):
             Pending(PendingKind.BUILD, subject, opens=False),
             Pending(PendingKind.SLEEPER, subject, opens=False),
             Pending(PendingKind.WAKE, subject, opens=False),
+            Pending(PendingKind.WAITING, subject, opens=False),
             Pending(PendingKind.SNAPSHOT, f"{subject}/checkpoint", opens=False),
             Pending(PendingKind.SNAPSHOT, f"{subject}/pre_sleep", opens=False),
             Pending(PendingKind.SNAPSHOT, f"{subject}/completion", opens=True),
@@ -172,27 +187,6 @@ class BuildWoken(BuildFact, type="build.woken"):
         )
 
 
-class EscalationRaised(BuildFact, type="escalation.raised"):
-    """The build waits until a person chooses one of `options`."""
-
-    planned: ClassVar[bool] = True
-
-    escalation_id: UUID
-    kind: Word
-    detail: SealedText
-    options: tuple[Word, ...]
-
-
-class EscalationResolved(BuildFact, type="escalation.resolved"):
-    """A person chose `option`. The agent gets the answer."""
-
-    planned: ClassVar[bool] = True
-
-    escalation_id: UUID
-    option: Word
-    comment: SealedText | None = None
-
-
 class BuildStalled(BuildFact, type="build.stalled"):
     """The orchestrator cannot go on with this build, and `action` says what a person can do.
 
@@ -274,8 +268,13 @@ BuildEvent = (
     | BudgetRequested
     | SleepRequested
     | BuildWoken
+    | QuestionAsked
+    | ToolCallAnswered
     | EscalationRaised
     | EscalationResolved
+    | BuildWaiting
+    | BuildResumed
+    | BuildLimitsChanged
     | BuildStalled
     | BuildReady
     | BuildFailed

@@ -172,6 +172,36 @@ class BuildMessageSent(Request, type="build.message_sent"):
     message: Brief
 
 
+class BuildAnswerGiven(Request, type="build.answer_given"):
+    """A person answers a question of the agent or an escalation. The first answer counts."""
+
+    build_id: Id
+    question_id: Annotated[str, Field(min_length=1, max_length=200)]
+    option: Word | None = None
+    text: Brief | None = None
+
+
+class BuildPauseRequested(Request, type="build.pause_requested"):
+    """A person pauses a build. Its model call stops, and nothing is lost."""
+
+    build_id: Id
+    reason: Brief | None = None
+
+
+class BuildResumeRequested(Request, type="build.resume_requested"):
+    """A person lets a paused build go on."""
+
+    build_id: Id
+
+
+class BuildLimitsSet(Request, type="build.limits_set"):
+    """A person sets the limits of a build. A build that waits at a limit goes on when it has room again."""
+
+    build_id: Id
+    turn_limit: Annotated[int, EXACT, Field(ge=1, le=100_000)] | None = None
+    tool_call_limit: Annotated[int, EXACT, Field(ge=1, le=100_000)] | None = None
+
+
 class ToolCallApprovalGiven(Request, type="tool_call.approval_given"):
     """A person approves or refuses a tool call or an option of an escalation."""
 
@@ -205,6 +235,10 @@ BuildRequest = (
     BuildRequested
     | BuildCancelRequested
     | BuildMessageSent
+    | BuildAnswerGiven
+    | BuildPauseRequested
+    | BuildResumeRequested
+    | BuildLimitsSet
     | ToolCallApprovalGiven
     | ToolCallResultGiven
     | BuildWakeAsked

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AwareDatetime, Field
 
+from nightshift.contracts.events.snapshot import PathProblems
 from nightshift.contracts.model import (
     SEALED,
     CallId,
@@ -52,7 +53,9 @@ class SandboxOpened(_SandboxFact, type="sandbox.opened"):
 class SandboxRestored(_SandboxFact, type="sandbox.restored"):
     """The files of `from_snapshot` are in the sandbox. `lost` names those that could not be restored.
 
-    `healed` counts files that differed at first and were written again.
+    `healed` counts files that differed at first and were written again. `lost_count` counts all lost files when `lost`
+    names only the first. `differs` gives the reasons, also for files that have their content but not their mode or
+    modification time.
     """
 
     sandbox_id: SandboxId
@@ -61,6 +64,8 @@ class SandboxRestored(_SandboxFact, type="sandbox.restored"):
     files: Count
     healed: Count
     lost: tuple[SealedPath, ...] = ()
+    lost_count: Count | None = None
+    differs: PathProblems | None = None
 
 
 class ToolCallCompleted(_SandboxFact, type="tool_call.completed"):

@@ -3,11 +3,34 @@
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from nightshift.contracts.model import Count, Digest, Event, Owner, Pending, PendingKind, SealedText
+from nightshift.contracts.model import (
+    SEALED,
+    Count,
+    Digest,
+    Event,
+    Owner,
+    Pending,
+    PendingKind,
+    SealedPath,
+    SealedText,
+)
 
 SnapshotReason = Literal["checkpoint", "pre_sleep", "completion"]
+
+
+class PathProblem(BaseModel):
+    """A path of the workspace, and why it could not be saved or restored as it was."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    path: SealedPath
+    reason: Annotated[str, Field(max_length=200)]
+
+
+#: Path problems that an event names: the first of them only, when there are many.
+PathProblems = Annotated[tuple[PathProblem, ...], SEALED]
 
 
 class _SnapshotFact(Event):
@@ -16,7 +39,10 @@ class _SnapshotFact(Event):
 
 
 class SnapshotSaved(_SnapshotFact, type="snapshot.saved"):
-    """The workspace as of stream version `at_version` is stored under `key`. Its manifest was written last."""
+    """The workspace as of stream version `at_version` is stored under `key`. Its manifest was written last.
+
+    The snapshot does not hold the paths in `skipped`, nor what is below them. `skipped_count` counts all such paths.
+    """
 
     reason: SnapshotReason
     at_version: Count
@@ -25,6 +51,8 @@ class SnapshotSaved(_SnapshotFact, type="snapshot.saved"):
     bytes: Count
     uploaded_bytes: Count
     key: Annotated[str, Field(max_length=1024)]
+    skipped: PathProblems | None = None
+    skipped_count: Count | None = None
 
     def pending(self, subject: str) -> Sequence[Pending]:
         # A later snapshot covers an earlier checkpoint too: after a sleep no sandbox is left to save that one from.

@@ -107,8 +107,8 @@ class Calls:
             yield from file_chunks(file, limit)
 
     def _ended(self, call_id: str) -> dict[str, Any]:
-        end = self._journal.find(call_id, "exit")
-        return {"state": "died"} if end is None else {"state": "finished", **end}
+        end, folder = self._journal.find(call_id, "exit"), self._output_dir(call_id)
+        return {"state": "died" if end is None else "finished", "folder": folder, **(end or {})}
 
 
 def _checked(call_id: str) -> str:

@@ -20,6 +20,31 @@ _PR_SET_CHILD_SUBREAPER = 36
 _TAIL = 256 * 1024
 _READ = 65536
 _KILL_GRACE_S = 2.0
+#: The kernel takes 128 KiB for one argument.
+_LONGEST_ARGUMENT = 100_000
+#: Nothing may wait for a person, and git can commit at once. A command's own settings win.
+_ENVIRONMENT = {
+    "LANG": "C.UTF-8",
+    "PAGER": "cat",
+    "GIT_PAGER": "cat",
+    "GIT_TERMINAL_PROMPT": "0",
+    "DEBIAN_FRONTEND": "noninteractive",
+    "PIP_NO_INPUT": "1",
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "npm_config_yes": "true",
+    "npm_config_fund": "false",
+    "npm_config_update_notifier": "false",
+}
+_GIT_CONFIG = """[include]
+	path = /etc/gitconfig
+[user]
+	name = Nightshift
+	email = agent@nightshift.invalid
+[init]
+	defaultBranch = main
+[safe]
+	directory = *
+"""
 
 
 def spawn(outputs: str, spec: dict[str, Any], lock: int, record_start: Callable[[int], None]) -> None:
@@ -173,12 +198,23 @@ class CommandSupervisor:
             except OSError as error:
                 os.write(2, ("{}: {}\n".format(self._spec["cwd"], error.strerror)).encode())
                 os._exit(126)
-            argv = self._spec["argv"]
-            os.execvpe(argv[0], argv, {**os.environ, **self._spec["env"]})  # noqa: S606 - the shell is the caller's choice
+            argv = _within_limit(self._spec["argv"])
+            environment = {**_ENVIRONMENT, **self._git(), **os.environ, **self._spec["env"]}
+            os.execvpe(argv[0], argv, environment)  # noqa: S606 - the shell is the caller's choice
         except OSError as error:
             os.write(2, ("{}: {}\n".format(self._spec["argv"][0], error.strerror)).encode("utf-8", "replace"))
         finally:
             os._exit(127)
+
+    def _git(self) -> dict[str, str]:
+        """Write the lowest of git's settings beside the output. Returns the variable that names the file."""
+        path = os.path.join(self._outputs, "gitconfig")
+        try:
+            with open(path, "w", encoding="ascii") as file:
+                file.write(_GIT_CONFIG)
+        except OSError:
+            return {}
+        return {"GIT_CONFIG_SYSTEM": path}
 
     def _watch(self, selector: selectors.BaseSelector) -> int:
         """Wait for the end of the command, or end it after a stop or its timeout. Returns its wait status.
@@ -264,6 +300,17 @@ class CommandSupervisor:
         while len(selector.get_map()) > 1:
             self._reap()
             self._pump(selector, None)
+
+
+def _within_limit(argv: list[str]) -> list[str]:
+    """Give a long shell command in an open file, because it is too long for an argument."""
+    if argv[:2] != ["bash", "-c"] or len(argv[2].encode("utf-8", "surrogatepass")) <= _LONGEST_ARGUMENT:
+        return argv
+    handle = os.memfd_create("command", 0)
+    with os.fdopen(os.dup(handle), "wb") as file:
+        file.write(argv[2].encode("utf-8", "surrogatepass"))
+    os.lseek(handle, 0, os.SEEK_SET)
+    return ["bash", "-c", f'eval "$(cat <&{handle})" {handle}<&-', *argv[3:]]
 
 
 def descendants(ancestor: int) -> list[int]:

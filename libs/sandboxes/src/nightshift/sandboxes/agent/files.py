@@ -1,27 +1,19 @@
-"""File operations in the workspace: read, write, list, export and import. All paths go through `confined_paths`."""
+"""File operations in the workspace: stat, read, write, walk. All paths go through `confined_paths`."""
 
 from __future__ import annotations
 
 import contextlib
 import fnmatch
-import hashlib
 import os
-import shutil
+import re
 import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from .confined_paths import DIRECTORY, READ, Root, require_regular
+from .confined_paths import DIRECTORY, Root, problem, require_regular
 from .wire import (
-    CHUNK,
-    END,
-    Reader,
     Refusal,
     file_chunks,
-    frame,
-    json_frame,
-    read_chunks,
-    read_json,
 )
 
 _MISSING = ("not_found", "not_directory")
@@ -56,10 +48,30 @@ def stat_path(root: Root, path: str) -> dict[str, Any] | None:
         raise
 
 
-def read(root: Root, path: str, offset: int, limit: int) -> Iterator[bytes]:
-    with _regular(root.open(path, os.O_RDONLY), path) as file:
+def read(root: Root, path: str, offset: int, limit: int, anywhere: bool) -> Iterator[bytes]:
+    with _regular(_open_anywhere(root, path) if anywhere else root.open(path, os.O_RDONLY), path) as file:
         file.seek(offset)
         yield from file_chunks(file, limit)
+
+
+def _open_anywhere(root: Root, path: str) -> int:
+    """Open a file for reading, also outside the workspace when the path itself says so.
+
+    Raises Refusal for what describes a process, which would be this one, and for a symlink that leads out of the
+    workspace: its target can be read by its own path.
+    """
+    outside = os.path.normpath(os.path.join(root.path, path))
+    if outside == root.path or outside.startswith(root.path + "/") or "\0" in path:
+        return root.open(path, os.O_RDONLY)
+    try:
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        handle = os.open(outside, flags)
+    except OSError as error:
+        raise problem(error, path) from None
+    if re.match("/proc/[0-9]|/memfd:", os.readlink(f"/proc/self/fd/{handle}")):
+        os.close(handle)
+        raise Refusal("outside", f"{path}: files of a process are read with bash")
+    return handle
 
 
 def _regular(handle: int, path: str) -> BinaryIO:
@@ -89,7 +101,7 @@ def _mode_of(parent: int, name: str, path: str) -> int:
 
 
 def _replace(parent: int, name: str, body: Iterator[bytes], mode: int) -> None:
-    new = f".nightshift-{os.getpid()}-{name}"[:255]
+    new = f".nightshift-{os.getpid()}"  # without `name`, which may be as long as a name can be
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with contextlib.suppress(FileNotFoundError):
         os.unlink(new, dir_fd=parent)
@@ -103,21 +115,6 @@ def _replace(parent: int, name: str, body: Iterator[bytes], mode: int) -> None:
         with contextlib.suppress(OSError):
             os.unlink(new, dir_fd=parent)
         raise
-
-
-def remove(root: Root, path: str) -> None:
-    """Remove a file, a symlink or a directory with its content. Does nothing when it does not exist."""
-    if not root.relative(path):
-        raise Refusal("denied", "the workspace itself cannot be removed")
-    try:
-        with root.parent(path, follow=False) as (parent, name):
-            if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                shutil.rmtree(name, dir_fd=parent)  # relative to a handle: it does not follow symlinks
-            else:
-                os.unlink(name, dir_fd=parent)
-    except Refusal as refusal:
-        if refusal.kind not in _MISSING:
-            raise
 
 
 def walk(root: Root, path: str, exclude: list[str]) -> Iterator[tuple[dict[str, Any], int, str]]:
@@ -148,111 +145,3 @@ def _walk(handle: int, prefix: str, exclude: list[str]) -> Iterator[tuple[dict[s
             yield from _walk(below, prefix + name + "/", exclude)
         finally:
             os.close(below)
-
-
-def list_tree(
-    root: Root, path: str, digests: bool, exclude: list[str], limit: int
-) -> Iterator[dict[str, Any]]:
-    count = 0
-    for entry, parent, name in walk(root, path, exclude):
-        count += 1
-        if count > limit:
-            raise Refusal("too_large", f"more than {limit} entries")
-        if digests and entry["kind"] == "file":
-            try:
-                entry["digest"], entry["size"] = _digest(parent, name)
-            except (OSError, Refusal):
-                continue
-        yield entry
-
-
-def _open_own(parent: int, name: str) -> int:
-    """Open a file for reading. Grants its owner read permission for the moment of the open when it is missing."""
-    try:
-        return os.open(name, READ, dir_fd=parent)
-    except PermissionError:
-        place = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
-        found = os.fstat(place)
-        if not stat.S_ISREG(found.st_mode):
-            raise Refusal("invalid", f"{name}: is not a regular file")
-        itself, mode = f"/proc/self/fd/{place}", stat.S_IMODE(found.st_mode)
-        os.chmod(itself, mode | stat.S_IRUSR)
-        try:
-            return os.open(name, READ, dir_fd=parent)
-        finally:
-            os.chmod(itself, mode)
-    finally:
-        os.close(place)
-
-
-def _digest(parent: int, name: str) -> tuple[str, int]:
-    """Returns the hex SHA-256 and the size in bytes."""
-    with _regular(_open_own(parent, name), name) as file:
-        sha = hashlib.sha256()
-        for chunk in iter(lambda: file.read(CHUNK), b""):
-            sha.update(chunk)
-        return sha.hexdigest(), file.tell()
-
-
-def export(root: Root, paths: list[str], limit: int) -> Iterator[bytes]:
-    """Yields frames: for each existing regular file an entry, its chunks and an end. An empty entry ends the stream.
-
-    Leaves out a file larger than `limit` bytes.
-    """
-    for path in paths:
-        try:
-            with root.parent(path, follow=False) as (parent, name):
-                file = _regular(_open_own(parent, name), path)
-        except Refusal:
-            continue
-        with file:
-            found = os.fstat(file.fileno())
-            if found.st_size > limit:
-                continue
-            mode = stat.S_IMODE(found.st_mode)
-            yield json_frame({"path": path, "kind": "file", "mode": mode, "size": found.st_size})
-            for chunk in file_chunks(file, limit):
-                yield frame(chunk)
-            yield END
-    yield json_frame({})
-
-
-def import_(root: Root, body: Reader) -> int:
-    """Create the files, directories and symlinks that the stream describes. Returns how many.
-
-    Never follows a symlink. Directory modes are set last, so that a read-only directory can be filled.
-    """
-    count, modes = 0, []
-    for entry in iter(lambda: read_json(body), {}):
-        _import_one(root, entry, read_chunks(body))
-        if entry["kind"] == "directory":
-            modes.append((entry["path"], entry["mode"]))
-        count += 1
-    for path, mode in reversed(modes):
-        with root.parent(path, follow=False) as (parent, name):
-            handle = os.open(name, DIRECTORY, dir_fd=parent)
-            os.fchmod(handle, mode & 0o777)
-            os.close(handle)
-    return count
-
-
-def _import_one(root: Root, entry: dict[str, Any], chunks: Iterator[bytes]) -> None:
-    path, kind = entry["path"], entry["kind"]
-    if ".." in path.split("/") or path.startswith("/") or not root.relative(path):
-        raise Refusal("outside", f"{path[:200]!r} is not a path of a tree")
-    with root.parent(path, follow=False) as (parent, name):
-        if kind == "file":
-            _replace(parent, name, chunks, entry["mode"] & 0o777)
-            return
-        for _ in chunks:  # a directory and a symlink have an empty body
-            pass
-        if kind == "directory":
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(name, 0o700, dir_fd=parent)
-        elif kind == "symlink":
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=parent)
-            os.symlink(entry["target"], name, dir_fd=parent)
-        else:
-            raise Refusal("invalid", f"an entry of kind {kind!r}")

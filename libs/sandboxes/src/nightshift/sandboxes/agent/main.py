@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, BinaryIO
 
-from . import files, search
+from . import files, search, tree
 from .calls import Calls
 from .command_supervisor import close_others
 from .confined_paths import Root
+from .digest_cache import DigestCache
 from .journal import Journal
 from .wire import END, Reader, Refusal, Writer, frame, json_frame, read_chunks, read_json
 
@@ -37,11 +38,14 @@ _PR_SET_DUMPABLE = 4
 class Agent:
     """Answers requests. Each runs in a process of its own, so a crash or a runaway pattern ends only that request."""
 
-    def __init__(self, home: str, state: str, journal: Journal | None = None) -> None:
-        """`state` is a directory in the home; the journal is a file in it unless one is given."""
+    def __init__(
+        self, home: str, state: str, journal: Journal | None = None, digests: str | None = None
+    ) -> None:
+        """`state` is a directory in the home; journal and digests are files in it unless others are given."""
         self._root = Root(os.path.join(home, "workspace"))
         self._state = (state, os.path.join(state, "calls"), os.path.join(state, "io"))
         self._journal = journal or Journal(os.path.join(state, "journal"))
+        self._digests = digests or os.path.join(state, "digests")
         self._calls = calls = Calls(self._state[1], self._journal)
         self._body: Reader = io.BytesIO()
         root = self._root
@@ -59,14 +63,12 @@ class Agent:
             "read": lambda **ask: _framed(files.read(root, **ask)),
             "write": self._write,
             "stat": lambda path: {"entry": files.stat_path(root, path)},
-            "remove": partial(files.remove, root),
-            "list": lambda **ask: _framed(
-                json.dumps(entry).encode() for entry in files.list_tree(root, **ask)
-            ),
+            "remove": partial(tree.remove, root),
+            "list": self._list,
             "glob": partial(search.find, root),
-            "grep": partial(search.grep, root),
-            "export": partial(files.export, root),
-            "import": lambda: {"count": files.import_(root, self._body)},
+            "grep": lambda **ask: search.grep(root, ask),
+            "export": partial(tree.export, root),
+            "import": lambda: tree.import_(root, self._body),
         }
 
     def prepare(self) -> None:
@@ -103,6 +105,10 @@ class Agent:
         except (KeyError, TypeError, ValueError, EOFError, RecursionError):
             out.write(json_frame({"error": "bad_request", "message": traceback.format_exc(limit=-1)}))
         out.flush()
+
+    def _list(self, fresh: bool, exclude: list[str], limit: int) -> Iterator[bytes]:
+        listed = tree.list_tree(self._root, DigestCache(self._digests, fresh), exclude, limit)
+        return _framed(tree.rows(listed))
 
     def _write(self, path: str, mode: int | None, once: str | None) -> None:
         with self._calls.once(once) as first:
@@ -141,7 +147,13 @@ def serve(home: str, listener: socket.socket, limits: dict[str, int]) -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
     journal = os.memfd_create("journal", os.MFD_CLOEXEC)
-    agent = Agent(home, os.path.join(home, ".nightshift-output"), Journal(f"/proc/self/fd/{journal}", room=0))
+    digests = os.memfd_create("digests", os.MFD_CLOEXEC)
+    agent = Agent(
+        home,
+        os.path.join(home, ".nightshift-output"),
+        Journal(f"/proc/self/fd/{journal}", room=0),
+        f"/proc/self/fd/{digests}",
+    )
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps for us
     crowded_since: float | None = None
     while True:

@@ -2,104 +2,213 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
-import re
 import signal
 from collections.abc import Iterator
 from typing import Any
 
-from .confined_paths import READ, Root
-from .files import stat_path, walk
+from .confined_paths import Root, problem
+from .files import describe
+from .globs import Glob, compile_glob, has_class
+from .ignore_rules import TOOL_DIRECTORIES, IgnoreRules
+from .lines import Query
 from .wire import Refusal
 
-_SKIP = ["node_modules", ".git", "__pycache__", ".venv"]
-_MAX_LINE = 1000
-_MAX_FILE = 8 * 1024 * 1024
+_NAMED = 5
 
 
-def pattern_to_regex(pattern: str) -> re.Pattern[str]:
-    """Compile a glob pattern. `**` crosses directories; `*`, `?` and `[…]` do not. Raises Refusal when it is wrong."""
-    out, rest = "", pattern.lstrip("/")
-    rest = rest[2:] if rest.startswith("./") else rest
-    while rest:
-        if rest.startswith("**/"):
-            out, rest = out + "(?:[^/]+/)*", rest[3:]
-        elif rest.startswith("**"):
-            out, rest = out + ".*", rest[2:]
-        elif rest[0] == "*":
-            out, rest = out + "[^/]*", rest[1:]
-        elif rest[0] == "?":
-            out, rest = out + "[^/]", rest[1:]
-        elif rest[0] == "[" and "]" in rest[2:]:
-            end = rest.index("]", 2)
-            inside = rest[1:end].replace("\\", "\\\\")
-            out, rest = out + "[" + ("^" + inside[1:] if inside[0] in "!^" else inside) + "]", rest[end + 1 :]
-        elif rest[0] == "{" and "}" in rest:
-            end = rest.index("}")
-            out, rest = out + "(?:" + "|".join(map(re.escape, rest[1:end].split(","))) + ")", rest[end + 1 :]
+class Tree:
+    """One walk over a directory of the workspace that keeps what it left out, for a note."""
+
+    def __init__(self, root: Root, path: str, patterns: list[str]) -> None:
+        self._root = root
+        self._path = path
+        parts = root.relative(path)
+        self._prefix = "/".join(parts) + "/" if parts else ""
+        named = set(parts).union(*(pattern.split("/") for pattern in patterns))
+        self._skipped = TOOL_DIRECTORIES - named
+        self._globs = [compile_glob(pattern) for pattern in patterns]
+        self._ignored: list[str] = []
+        self._unreadable: list[str] = []
+
+    def walk(self) -> Iterator[tuple[dict[str, Any], int, str]]:
+        """Yields each file and symlink, sorted by name in each directory, with its directory's handle and its name."""
+        start = self._root.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
+        stack = [(start, "", iter(sorted(os.listdir(start))), self._rules(start))]
+        try:
+            while stack:
+                handle, prefix, names, rules = stack[-1]
+                name = next(names, None)
+                if name is None:
+                    os.close(stack.pop()[0])
+                    continue
+                try:
+                    entry = describe(prefix + name, handle, name)
+                except OSError:
+                    continue
+                if entry["kind"] != "directory":
+                    if not self._ignores(rules, entry["path"], False):
+                        yield entry, handle, name
+                elif not self._ignores(rules, entry["path"], True):
+                    below = self._enter(handle, name, entry["path"])
+                    if below is not None:
+                        inner = IgnoreRules.of(below, self._prefix + entry["path"] + "/", rules)
+                        stack.append((below, entry["path"] + "/", iter(sorted(os.listdir(below))), inner))
+        finally:
+            for handle, *_ in stack:
+                os.close(handle)
+
+    def _enter(self, handle: int, name: str, path: str) -> int | None:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            return os.open(name, flags, dir_fd=handle)
+        except OSError:
+            self._unreadable.append(path + "/")
+            return None
+
+    def _rules(self, start: int) -> IgnoreRules:
+        """The rules of the directory where the walk starts, with those of the directories above it."""
+        rules, parts = None, self._prefix.split("/")[:-1]
+        for depth in range(len(parts)):
+            with contextlib.suppress(Refusal):
+                handle = self._root.open("/".join(parts[:depth]) or ".", os.O_RDONLY | os.O_DIRECTORY)
+                rules = IgnoreRules.of(handle, "".join(f"{part}/" for part in parts[:depth]), rules)
+                os.close(handle)
+        return IgnoreRules.of(start, self._prefix, rules)
+
+    def _ignores(self, rules: IgnoreRules, path: str, directory: bool) -> bool:
+        if directory and path.rpartition("/")[2] in self._skipped:
+            left_out = True
+        elif any(glob.match(path) for glob in self._globs):
+            return False  # a pattern that names it overrides the rules
         else:
-            out, rest = out + re.escape(rest[0]), rest[1:]
-    try:
-        return re.compile(out, re.DOTALL)
-    except re.error as error:
-        raise Refusal("invalid", f"not a glob pattern: {error}") from None
+            left_out = rules.ignore(self._prefix + path, directory)
+        if left_out:
+            self._ignored.append(path + ("/" if directory else ""))
+        return left_out
+
+    def notes(self) -> list[str]:
+        notes = []
+        for what, paths in (("ignored, not searched", self._ignored), ("cannot be read", self._unreadable)):
+            if paths:
+                more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+                notes.append(f"{what}: {', '.join(paths[:_NAMED])}{more}")
+        return notes
 
 
-def find(root: Root, path: str, pattern: str, limit: int) -> dict[str, Any]:
-    """The newest `limit` files and symlinks whose path matches, and the number of all that match."""
-    regex, total = pattern_to_regex(pattern), 0
-
-    def matching() -> Iterator[dict[str, Any]]:
-        nonlocal total
-        for entry, _, _ in walk(root, path, [] if ".git" in pattern or "node_modules" in pattern else _SKIP):
-            if entry["kind"] in ("file", "symlink") and regex.fullmatch(entry["path"]):
-                total += 1
-                yield entry
-
-    newest = heapq.nlargest(limit, matching(), key=lambda entry: entry["mtime_ns"])
-    return {"entries": newest, "total": total}
-
-
-def grep(
-    root: Root, path: str, pattern: str, *, glob: str, ignore_case: bool, limit: int, seconds: int
-) -> dict[str, Any]:
-    """Find lines that match in text files. SIGALRM ends the process after `seconds`."""
-    try:
-        regex = re.compile(pattern, re.IGNORECASE if ignore_case else 0)
-    except re.error as error:
-        raise Refusal("invalid", f"not a regular expression: {error}") from None
-    names = pattern_to_regex(glob)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(seconds)
-    matches: list[dict[str, Any]] = []
-    for name, text in _texts(root, path, names):
-        for number, line in enumerate(text.split("\n"), 1):
-            if regex.search(line):
-                if len(matches) == limit:
-                    return {"matches": matches, "more": True}
-                matches.append({"path": name, "line": number, "text": line[:_MAX_LINE]})
-    return {"matches": matches, "more": False}
+def find(root: Root, path: str, pattern: str, limit: int, seconds: int) -> dict[str, Any]:
+    """Find files by a glob pattern, newest first. A path that is named exactly wins over a class in brackets."""
+    _end_after(seconds)
+    path, pattern = _rebased(root, path, pattern)
+    negated = pattern.startswith("!")
+    pattern = pattern[1:] if negated else pattern
+    wanted, plain = compile_glob(pattern), compile_glob(pattern, brackets=False)
+    tree = Tree(root, path, [] if negated else [pattern])
+    exact: list[dict[str, Any]] = []
+    matching: list[dict[str, Any]] = []
+    for entry, _, _ in tree.walk():
+        if entry["kind"] == "other":
+            continue
+        if not negated and has_class(pattern) and plain.match(entry["path"]):
+            exact.append(entry)
+        elif wanted.match(entry["path"]) != negated:
+            matching.append(entry)
+    found = exact or matching
+    newest = heapq.nlargest(limit, found, key=lambda entry: entry["mtime_ns"])
+    for entry in newest:
+        entry["path"] = _joined(path, entry["path"])
+    notes = tree.notes()
+    if not found and not negated and _is_directory(root, path, pattern):
+        notes.append(f"{pattern} is a directory; {pattern.rstrip('/')}/** finds its files")
+    return {"entries": newest, "total": len(found), "notes": notes}
 
 
-def _texts(root: Root, path: str, names: re.Pattern[str]) -> Iterator[tuple[str, str]]:
-    found = stat_path(root, path)
-    if found is not None and found["kind"] == "file":
-        yield path, _text(root.open(path, os.O_RDONLY)) or ""
-        return
-    for entry, parent, name in walk(root, path, _SKIP):
-        if entry["kind"] != "file" or entry["size"] > _MAX_FILE or not names.fullmatch(entry["path"]):
+def _rebased(root: Root, path: str, pattern: str) -> tuple[str, str]:
+    """Make an absolute pattern relative to the workspace. Raises Refusal when it leads out of it."""
+    sign = "!" if pattern.startswith("!") else ""
+    body = pattern[len(sign) :]
+    if ".." in body.split("/"):
+        raise Refusal("outside", f"{pattern}: a pattern cannot go up; give the directory as `path`")
+    if body.startswith(root.path + "/"):
+        return ".", sign + body[len(root.path) :]
+    if body.startswith("/"):
+        top = body[1:].split("/")[0]
+        if not any(character in top for character in "*?[{") and not _is_there(root, path, top):
+            raise Refusal("outside", f"{pattern} is outside the workspace {root.path}; look there with bash")
+    return path, pattern
+
+
+def _is_there(root: Root, path: str, name: str) -> bool:
+    with contextlib.suppress(Refusal):
+        os.close(root.open(f"{path}/{name}", os.O_RDONLY))
+        return True
+    return False
+
+
+def _is_directory(root: Root, path: str, pattern: str) -> bool:
+    with contextlib.suppress(Refusal):
+        handle = root.open(_joined(path, pattern.lstrip("/")), os.O_RDONLY | os.O_DIRECTORY)
+        os.close(handle)
+        return True
+    return False
+
+
+def _joined(path: str, found: str) -> str:
+    """A found path in the form in which the asker can use it again."""
+    base = path.rstrip("/").removesuffix("/.")
+    return found if base in (".", "") else f"{base}/{found}"
+
+
+def grep(root: Root, ask: dict[str, Any]) -> dict[str, Any]:
+    """Find lines that match. SIGALRM ends the process after `seconds`.
+
+    Answers rows {path, line, text, context}, {path, count} or {path}, by the mode of the query.
+    """
+    _end_after(ask["seconds"])
+    path, query = ask["path"], Query(ask)
+    rows: list[dict[str, Any]] = []
+    if root.relative(path) and not _is_directory(root, path, "."):
+        # A file that is named is searched, whatever the globs and the ignore rules say.
+        query.search(root.open(path, os.O_RDONLY), path, rows)
+        return {"rows": rows, "more": query.more, "notes": query.notes()}
+    path, wanted, unwanted, patterns = _file_globs(root, path, ask["globs"])
+    tree = Tree(root, path, patterns)
+    for entry, parent, name in tree.walk():
+        one = entry["path"]
+        if entry["kind"] != "file" or any(glob.match(one) for glob in unwanted):
+            continue
+        if wanted and not any(glob.match(one) for glob in wanted):
             continue
         try:
-            handle = os.open(name, READ, dir_fd=parent)
-        except OSError:
+            handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
+        except OSError as error:
+            query.unreadable.append(str(problem(error, one)))
             continue
-        text = _text(handle)
-        if text is not None:
-            yield entry["path"], text
+        query.search(handle, _joined(path, one), rows)
+        if query.more:
+            break
+    return {"rows": rows, "more": query.more, "notes": [*tree.notes(), *query.notes()]}
 
 
-def _text(handle: int) -> str | None:
-    with os.fdopen(handle, "rb") as file:
-        data = file.read(_MAX_FILE)
-    return None if b"\0" in data[:8192] else data.decode("utf-8", "replace")
+def _file_globs(root: Root, path: str, globs: list[str]) -> tuple[str, list[Glob], list[Glob], list[str]]:
+    """Compile the globs that narrow a search. Returns where to start, the wanted, the unwanted, the wanted patterns."""
+    wanted, unwanted, patterns = [], [], []
+    start = path
+    for given in globs:
+        start, pattern = _rebased(root, path, given)
+        if pattern.startswith("!"):
+            unwanted.append(compile_glob(pattern[1:]))
+            continue
+        wanted.append(compile_glob(pattern))
+        if has_class(pattern):
+            wanted.append(compile_glob(pattern, brackets=False))
+        if pattern not in ("**/*", "*", "**"):
+            patterns.append(pattern)
+    return start, wanted, unwanted, patterns
+
+
+def _end_after(seconds: int) -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(seconds)

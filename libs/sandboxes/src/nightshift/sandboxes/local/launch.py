@@ -124,6 +124,9 @@ def _isolation() -> list[str]:
         *["--new-session", "--clearenv", "--uid", "1000", "--gid", "1000", "--hostname", "sandbox"],
         *["--setenv", "HOME", HOME, "--setenv", "USER", "user", "--setenv", "LOGNAME", "user"],
         *["--setenv", "PATH", search_path(), "--setenv", "LANG", "C.UTF-8", "--setenv", "TERM", "dumb"],
+        # There is no network, so that trying again would only make an installation fail minutes later.
+        *["--setenv", "npm_config_fetch_retries", "0", "--setenv", "PIP_RETRIES", "0"],
+        *["--setenv", "npm_config_prefix", f"{HOME}/.local"],
     ]
 
 

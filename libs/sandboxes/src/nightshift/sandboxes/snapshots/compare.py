@@ -9,31 +9,59 @@ from nightshift.sandboxes.port import Entry
 
 @dataclass(frozen=True, slots=True)
 class HealPlan:
-    """`missing`: only in the manifest. `different`: in both, unequal. `extra`: only in the workspace."""
+    """`missing`: only in the manifest. `different`: in both, unequal. `extra`: only in the workspace.
+
+    `touched`: in both with the same content, but with another mode, modification time or hard link.
+    """
 
     missing: tuple[Entry, ...]
     different: tuple[Entry, ...]
     extra: tuple[Entry, ...]
+    touched: tuple[Entry, ...] = ()
 
     @property
     def empty(self) -> bool:
-        return not (self.missing or self.different or self.extra)
+        return not (self.missing or self.different or self.extra or self.touched)
 
     @property
     def wanted(self) -> tuple[Entry, ...]:
         """The entries to make, parents before children."""
-        return tuple(sorted((*self.missing, *self.different), key=lambda entry: entry.path))
+        return tuple(sorted((*self.missing, *self.different, *self.touched), key=lambda entry: entry.path))
 
 
 def compare(present: Sequence[Entry], wanted: Sequence[Entry]) -> HealPlan:
-    """Compare the entries that exist with those wanted. Both are as `storable` returns them."""
+    """Compare the entries that exist with those wanted. Both are as `storable` returns them.
+
+    A wanted entry without a modification time, from a manifest of format 1, goes with any time.
+    """
     have = {entry.path: entry for entry in present}
     want = {entry.path: entry for entry in wanted}
+    both = [(have[path], entry) for path, entry in want.items() if path in have]
     return HealPlan(
         missing=tuple(entry for path, entry in want.items() if path not in have),
-        different=tuple(entry for path, entry in want.items() if path in have and have[path] != entry),
+        different=tuple(entry for there, entry in both if _content(there) != _content(entry)),
         extra=tuple(entry for path, entry in have.items() if path not in want),
+        touched=tuple(
+            entry for there, entry in both if _content(there) == _content(entry) and _touched(there, entry)
+        ),
     )
+
+
+def _content(entry: Entry) -> tuple[object, ...]:
+    return entry.kind, entry.size, entry.digest, entry.target
+
+
+def _touched(there: Entry, wanted: Entry) -> bool:
+    if wanted.mtime_ns is None:
+        return there.mode != wanted.mode
+    return (there.mode, there.mtime_ns, there.link) != (wanted.mode, wanted.mtime_ns, wanted.link)
+
+
+def difference(there: Entry, wanted: Entry) -> str:
+    """What of a touched entry is not as wanted, for a person."""
+    if there.mode != wanted.mode:
+        return f"has the mode {there.mode:o} and not {wanted.mode:o}"
+    return "is no hard link" if there.link != wanted.link else "has another modification time"
 
 
 def must_go(plan: HealPlan, present: Sequence[Entry]) -> tuple[str, ...]:

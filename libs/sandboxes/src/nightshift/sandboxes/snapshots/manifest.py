@@ -7,14 +7,17 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nightshift.sandboxes.errors import HostileTree
 from nightshift.sandboxes.port import Entry
 
-FORMAT = 1
+#: Format 2 adds times, hard links, large files and skipped paths to format 1, which is still read.
+FORMAT = 2
+#: Rows in one line of an encoded manifest: few enough to decode without holding up other threads.
+_LINE = 500
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -23,9 +26,9 @@ class TreeLimits:
     """The limits of a workspace. Bytes are those of uncompressed contents."""
 
     entries: int = 200_000
-    total_bytes: int = 8 * 1024**3
-    file_bytes: int = 256 * 1024**2
-    depth: int = 64
+    total_bytes: int = 32 * 1024**3
+    file_bytes: int = 8 * 1024**3
+    depth: int = 201
     path_bytes: int = 4096
     manifest_bytes: int = 256 * 1024**2
 
@@ -41,12 +44,18 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A tree, sorted by path, with the location of each content. Digests are keyed (see ProjectKey)."""
+    """A tree, sorted by path, with the location of each content. Digests are keyed (see ProjectKey).
+
+    `pieces` has, by the digest of a large file, the digests of its blobs in order. `skipped`: path and reason of what
+    the workspace had and the snapshot has not.
+    """
 
     build_id: str
     at_version: int
     entries: tuple[Entry, ...]
     blobs: Mapping[str, Location]
+    pieces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tree_digest(self) -> str:
@@ -81,22 +90,55 @@ class ProjectKey:
         return self.digest(hashlib.sha256(content).hexdigest())
 
 
-def storable(listed: Iterable[Entry], key: ProjectKey) -> tuple[Entry, ...]:
-    """Turn a sandbox's listing into manifest entries: keyed digests, no times, no devices, pipes or sockets, sorted."""
-    entries = []
-    for entry in listed:
-        if entry.kind == "other":
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A sandbox's listing as a snapshot keeps it, sorted by path. `skipped`: path and reason of what it leaves out."""
+
+    entries: tuple[Entry, ...]
+    skipped: Mapping[str, str]
+
+
+def storable(listed: Iterable[Entry], key: ProjectKey, limits: TreeLimits | None = None) -> Listing:
+    """Turn a sandbox's listing into manifest entries with keyed digests.
+
+    Skips what cannot be exported and what exceeds a limit.
+    """
+    limits, total = limits or TreeLimits(), 0
+    entries: dict[str, Entry] = {}
+    skipped: dict[str, str] = {}
+    for entry in sorted(listed, key=lambda entry: entry.path):
+        problem = entry.problem or _excess(entry, limits)
+        above = entry.path.rpartition("/")[0]
+        if problem is None and total + entry.size > limits.total_bytes:
+            problem = f"the workspace is larger than {limits.total_bytes} bytes"
+        if problem is None and (above in skipped or entry.link in skipped) and above not in entries:
+            problem = skipped.get(above) or skipped.get(entry.link or "")
+        if problem is not None or entry.kind == "other":
+            skipped[entry.path] = problem or "no file, directory or symlink"
             continue
-        if entry.kind == "file":
-            if entry.digest is None or not _DIGEST.fullmatch(entry.digest):
-                raise HostileTree("a listed file has no digest")
-            entries.append(
-                replace(entry, digest=key.digest(entry.digest), mode=entry.mode & 0o777, mtime_ns=0)
-            )
-        else:
-            mode = entry.mode & 0o777 if entry.kind == "directory" else 0
-            entries.append(replace(entry, size=0, mode=mode, mtime_ns=0, digest=None))
-    return tuple(sorted(entries, key=lambda entry: entry.path))
+        entries[entry.path] = _kept(entry, key)
+        total += 0 if entry.link else entry.size
+    return Listing(tuple(entries.values()), skipped)
+
+
+def _kept(entry: Entry, key: ProjectKey) -> Entry:
+    if entry.kind == "file":
+        if entry.digest is None or not _DIGEST.fullmatch(entry.digest):
+            raise HostileTree("a listed file has no digest")
+        return replace(entry, digest=key.digest(entry.digest), mode=entry.mode & 0o777)
+    mode = entry.mode & 0o777 if entry.kind == "directory" else 0
+    return replace(entry, size=0, mode=mode, digest=None)
+
+
+def _excess(entry: Entry, limits: TreeLimits) -> str | None:
+    """Why this entry alone cannot be kept, or None."""
+    if entry.size > limits.file_bytes:
+        return f"larger than {limits.file_bytes} bytes"
+    try:
+        _check_path(entry.path, limits)
+    except HostileTree as error:
+        return str(error).rpartition("' ")[2]
+    return None
 
 
 def tree_digest(entries: Sequence[Entry]) -> str:
@@ -115,15 +157,33 @@ def _row(entry: Entry) -> list[Any]:
 
 
 def dump(manifest: Manifest) -> bytes:
-    """Encode as canonical JSON: equal manifests have equal bytes."""
-    value = {
-        "format": FORMAT,
-        "build_id": manifest.build_id,
-        "at_version": manifest.at_version,
-        "entries": [_row(entry) for entry in manifest.entries],
-        "blobs": {digest: [at.pack, at.offset, at.length] for digest, at in manifest.blobs.items()},
-    }
-    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=True).encode("ascii")
+    """Encode as lines of canonical JSON: equal manifests have equal bytes."""
+    return b"".join(_lines(manifest))
+
+
+def _lines(manifest: Manifest) -> Iterator[bytes]:
+    head = {"format": FORMAT, "build_id": manifest.build_id, "at_version": manifest.at_version}
+    yield _line({**head, "skipped": dict(manifest.skipped), "pieces": dict(manifest.pieces)})
+    for part in _parts(manifest.entries):
+        yield _line({"entries": [_timed_row(entry) for entry in part]})
+    for blobs in _parts(sorted(manifest.blobs)):
+        at = manifest.blobs
+        yield _line({"blobs": {one: [at[one].pack, at[one].offset, at[one].length] for one in blobs}})
+
+
+def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (values[start : start + _LINE] for start in range(0, len(values), _LINE))
+
+
+def _line(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=True).encode("ascii") + b"\n"
+
+
+def _timed_row(entry: Entry) -> list[Any]:
+    row = _row(entry)
+    if entry.link is not None:
+        row = [row[0], "link", *row[2:], entry.link]
+    return [*row, entry.mtime_ns]
 
 
 def parse(data: bytes, limits: TreeLimits) -> Manifest:
@@ -131,24 +191,42 @@ def parse(data: bytes, limits: TreeLimits) -> Manifest:
     if len(data) > limits.manifest_bytes:
         raise HostileTree("the manifest is too large")
     try:
-        value = json.loads(data)
-        if value["format"] != FORMAT:
-            raise HostileTree(f"manifest format {value['format']!r} is not known")
-        rows, blobs = value["entries"], value["blobs"]
-        if not isinstance(rows, list) or not isinstance(blobs, dict):
-            raise HostileTree("a manifest needs a list of entries and an object of blobs")
-        if len(rows) > limits.entries:
-            raise HostileTree(f"more than {limits.entries} entries")
-        entries = tuple(_entry(row) for row in rows)
+        head, *lines = (json.loads(line) for line in data.splitlines())
+        if head["format"] not in (1, FORMAT):
+            raise HostileTree(f"manifest format {head['format']!r} is not known")
+        timed = head["format"] == FORMAT
+        rows: list[Any] = []
+        blobs: dict[str, Any] = {}
+        for part in lines if timed else [head]:
+            if not isinstance(part.get("entries", []), list) or not isinstance(part.get("blobs", {}), dict):
+                raise HostileTree("a manifest needs a list of entries and an object of blobs")
+            rows += part.get("entries", [])
+            blobs |= part.get("blobs", {})
+            if len(rows) > limits.entries:
+                raise HostileTree(f"more than {limits.entries} entries")
+        entries = tuple(_timed_entry(row) if timed else _entry(row) for row in rows)
         check(entries, limits)
         return Manifest(
-            str(value["build_id"]),
-            int(value["at_version"]),
+            str(head["build_id"]),
+            int(head["at_version"]),
             entries,
             {d: _location(d, at) for d, at in blobs.items()},
+            {str(one): tuple(map(str, digests)) for one, digests in head.get("pieces", {}).items()},
+            {str(path): str(text) for path, text in head.get("skipped", {}).items()},
         )
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise HostileTree(f"the manifest cannot be read: {type(error).__name__}") from None
+
+
+def _timed_entry(row: list[Any]) -> Entry:
+    *rest, mtime_ns = row
+    if mtime_ns is not None and (type(mtime_ns) is not int or abs(mtime_ns) >= 2**63):
+        raise HostileTree(f"a malformed time: {repr(row)[:200]}")
+    match rest:
+        case [str(path), "link", mode, size, digest, str(link)]:
+            return replace(_entry([path, "file", mode, size, digest]), mtime_ns=mtime_ns, link=link)
+        case _:
+            return replace(_entry(rest), mtime_ns=mtime_ns)
 
 
 def _entry(row: list[Any]) -> Entry:
@@ -200,9 +278,14 @@ def check(entries: Sequence[Entry], limits: TreeLimits) -> None:
             not target or "\0" in target or len(_bytes(target)) >= limits.path_bytes
         ):
             raise HostileTree(f"{entry.path!r}: malformed symlink")
-        total += entry.size
+        total += 0 if entry.link else entry.size
         if total > limits.total_bytes:
             raise HostileTree(f"more than {limits.total_bytes} bytes")
+    by_path = {entry.path: entry for entry in entries if entry.link is None}
+    for entry in entries:
+        first = by_path.get(entry.link) if entry.link is not None else entry
+        if first is None or (first.kind, first.digest) != (entry.kind, entry.digest):
+            raise HostileTree(f"{entry.path!r}: malformed hard link")
     for path in kinds:
         parent = path.rpartition("/")[0]
         if parent and kinds.get(parent) != "directory":

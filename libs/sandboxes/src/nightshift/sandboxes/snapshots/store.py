@@ -11,22 +11,26 @@ import hashlib
 import hmac
 import json
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from nightshift.eventlog.errors import NotFound
 from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.sandboxes.errors import HostileTree
-from nightshift.sandboxes.port import Entry
+from nightshift.sandboxes.port import PIECE, Entry
 from nightshift.sandboxes.snapshots import manifest as manifests
-from nightshift.sandboxes.snapshots.manifest import Location, Manifest, ProjectKey, TreeLimits
+from nightshift.sandboxes.snapshots.manifest import Listing, Location, Manifest, ProjectKey, TreeLimits
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
+_T = TypeVar("_T")
 _LEVEL = 3
+#: Hashing and compressing more than this is done in a thread.
+_INLINE_BYTES = 64 * 1024
 #: A pack is closed at this size: large enough to make few objects, small enough to send again after an error.
 PACK_BYTES = 16 * 1024**2
 #: Frames closer together than this in a pack are fetched in one range.
@@ -48,6 +52,8 @@ class SnapshotStore:
         self._objects = objects
         self._prefix = f"projects/{key.project_id}"
         self._known: dict[str, Location] = {}
+        self._pieces: dict[str, tuple[str, ...]] = {}  # of large files that this process stored
+        self._last: dict[str, tuple[int, str]] = {}  # by build: the tree of its last manifest, and the key
         self._indexes: set[str] = set()
 
     async def refresh(self) -> None:
@@ -63,7 +69,12 @@ class SnapshotStore:
         self._indexes.add(key)
 
     def knows(self, digest: str) -> bool:
-        return digest in self._known
+        """Whether this content is stored, as one blob or as the pieces of a large file."""
+        return digest in self._known or digest in self._pieces
+
+    def learn_pieces(self, digest: str, pieces: Sequence[str]) -> None:
+        """Remember the blobs of a large file. They are stored already."""
+        self._pieces[digest] = tuple(pieces)
 
     async def put_blobs(self, contents: AsyncIterator[tuple[str, bytes]]) -> int:
         """Store these (keyed digest, content) pairs in packs. Skips existing ones. Returns the bytes sent."""
@@ -71,7 +82,7 @@ class SnapshotStore:
         async for digest, content in contents:
             if digest in self._known or digest in pack.index:
                 continue
-            frame = await asyncio.to_thread(zstd.compress, content, _LEVEL)
+            frame = await heavy(len(content), zstd.compress, content, _LEVEL)
             pack.index[digest] = (len(pack.body), len(frame))
             pack.body += frame
             if len(pack.body) >= PACK_BYTES:
@@ -90,17 +101,31 @@ class SnapshotStore:
         return len(body) + len(index)
 
     async def put_manifest(
-        self, build_id: str, *, at_version: int, reason: str, entries: Sequence[Entry]
+        self, build_id: str, *, at_version: int, reason: str, tree: Listing
     ) -> tuple[str, Manifest, int]:
-        """Write the manifest of a tree whose blobs are stored. Returns key, manifest and bytes sent."""
-        manifests.check(entries, self.limits)
-        blobs = {entry.digest: self._known[entry.digest] for entry in entries if entry.digest is not None}
-        manifest = Manifest(build_id, at_version, tuple(entries), blobs)
-        body = await asyncio.to_thread(lambda: zstd.compress(manifests.dump(manifest), _LEVEL))
-        short = manifest.tree_digest.removeprefix("sha256:")[:16]
+        """Write the manifest of a tree whose blobs are stored. Returns key, manifest and bytes sent.
+
+        Writes nothing when the build's last manifest, of this process, holds the same tree.
+        """
+        manifest, digest, body, same = await asyncio.to_thread(self._encoded, build_id, at_version, tree)
+        last = self._last.get(build_id)
+        if last is not None and last[0] == same:
+            return last[1], manifest, 0
+        short = digest.removeprefix("sha256:")[:16]
         key = f"{self._prefix}/builds/{build_id}/{at_version:010d}-{reason}-{short}.manifest"
         await self._objects.put(key, body)
+        self._last[build_id] = same, key
         return key, manifest, len(body)
+
+    def _encoded(self, build_id: str, at_version: int, tree: Listing) -> tuple[Manifest, str, bytes, int]:
+        """Returns the manifest, its tree's digest, its compressed form, and a hash of the tree with times."""
+        manifests.check(tree.entries, self.limits)
+        digests = {entry.digest for entry in tree.entries if entry.digest is not None}
+        pieces = {digest: self._pieces[digest] for digest in digests if digest not in self._known}
+        blobs = {one: self._known[one] for whole in digests for one in pieces.get(whole, (whole,))}
+        manifest = Manifest(build_id, at_version, tree.entries, blobs, pieces, tree.skipped)
+        same = hash((tree.entries, tuple(tree.skipped.items()), frozenset(blobs.items())))
+        return manifest, manifest.tree_digest, zstd.compress(manifests.dump(manifest), _LEVEL), same
 
     async def load(self, key: str) -> Manifest:
         """Read the manifest with this key. Raises NotFound and HostileTree."""
@@ -136,18 +161,41 @@ class SnapshotStore:
                 except NotFound:
                     data = b""
                 for at in group:
-                    frame = data[at.offset - start :][: at.length]
+                    frame = data[at.offset - start : _end(at) - start]
+                    await asyncio.sleep(0)  # let other tasks run between the files of a pack
                     for entry in wanted[at]:
                         yield entry, await self._content(entry, frame)
+
+    async def read_large(self, manifest: Manifest, entry: Entry) -> AsyncIterator[bytes]:
+        """Yields the pieces of a large file. Stops before one that is missing or corrupt."""
+        for digest in manifest.pieces.get(entry.digest or "", ()):
+            at = manifest.blobs.get(digest)
+            if at is None:
+                return
+            try:
+                frame = await self._objects.get_range(at.pack, at.offset, at.length)
+                piece = await asyncio.to_thread(inflate, frame, PIECE)
+            except (NotFound, HostileTree):
+                return
+            if not hmac.compare_digest(await asyncio.to_thread(self.key.of, piece), digest):
+                return
+            yield piece
 
     async def _content(self, entry: Entry, frame: bytes) -> bytes | None:
         """Decompress a frame. Returns None when it is not the content that the entry's digest names."""
         try:
-            content = await asyncio.to_thread(inflate, frame, entry.size)
+            content = await heavy(entry.size, inflate, frame, entry.size)
         except HostileTree:
             return None
-        sound = len(content) == entry.size and hmac.compare_digest(self.key.of(content), entry.digest or "")
-        return content if sound else None
+        digest = await heavy(len(content), self.key.of, content)
+        return content if hmac.compare_digest(digest, entry.digest or "") else None
+
+
+async def heavy(size: int, function: Callable[..., _T], *arguments: object) -> _T:
+    """Call the function: in a thread when `size` bytes take it long, else here, which costs no change of threads."""
+    if size > _INLINE_BYTES:
+        return await asyncio.to_thread(function, *arguments)
+    return function(*arguments)
 
 
 def _end(at: Location) -> int:

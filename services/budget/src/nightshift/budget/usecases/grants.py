@@ -80,9 +80,17 @@ class Grants:
 
         return await self._ledger.transact(request.account_id, decide, lease_id=request.lease_id)
 
-    async def settle_build(self, build_id: str, *, granted_before: int) -> None:
-        """Settle the build's reservations granted before this version of its stream, and release what was not spent."""
-        await self._settle(build_id, lambda: self._bills(build_id, granted_before=granted_before))
+    async def settle_build(self, build_id: str, *, granted_before: int, in_flight: bool = True) -> None:
+        """Settle the build's reservations granted before this version of its stream, and release what was not spent.
+
+        Without `in_flight`, a reservation under which a call still runs stays.
+        """
+
+        async def read() -> Bills:
+            bills = await self._bills(build_id, granted_before=granted_before)
+            return bills if in_flight else bills.without_calls_in_flight()
+
+        await self._settle(build_id, read)
 
     async def expire(self, item: PendingItem) -> None:
         """Settle a reservation that expired: post the calls started under it, release the rest."""

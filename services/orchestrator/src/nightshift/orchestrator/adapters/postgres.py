@@ -26,6 +26,9 @@ class PostgresUnownedBuilds:
         self._database = database
 
     async def unowned(self, *, limit: int) -> Sequence[str]:
-        """Return the ids of builds that have not ended, do not sleep and have no live lease, longest waiting first."""
+        """Return the ids of builds that have not ended, do not sleep and have no live lease, oldest first.
+
+        A build that waits for a person or a provider is among them only when its wait is due.
+        """
         rows = await self._database.fetch("SELECT * FROM nightshift.unowned_builds($1)", limit)
         return [row[0] for row in rows]

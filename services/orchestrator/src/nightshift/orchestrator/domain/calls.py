@@ -14,13 +14,14 @@ from nightshift.contracts.events.build import (
     ModelCallFailed,
     ModelCallResponded,
     Phase,
+    QuestionAsked,
     SleepRequested,
     ToolCallRequested,
     Usage,
 )
 from nightshift.contracts.model import Event
 from nightshift.contracts.tools import Bash, Narrate
-from nightshift.orchestrator.domain import checks
+from nightshift.orchestrator.domain import checks, questions
 from nightshift.orchestrator.domain.commands import AbandonCall, Answer, CallFailed, FailReason
 from nightshift.orchestrator.domain.conversation import MAX_TOKENS
 from nightshift.orchestrator.domain.evolve import evolve_all
@@ -57,7 +58,7 @@ _USE_TOOLS = (
 )
 
 
-def answered(state: BuildState, answer: Answer, policy: Policy) -> Events:
+def answered(state: BuildState, answer: Answer, policy: Policy, now: datetime) -> Events:
     """Return the answer's event and those that follow from it. Returns none when no call is open."""
     call = state.call
     if call is None:
@@ -78,7 +79,7 @@ def answered(state: BuildState, answer: Answer, policy: Policy) -> Events:
             return (responded, AgentSteered(reason="max_tokens", message=_CONTINUE))
     uses = [block for block in content if block.get("type") == "tool_use"]
     if uses:
-        return (responded, *_act(after, uses))
+        return (responded, *_act(after, uses, now))
     if answer.stop_reason not in WHOLE:
         return (responded, *_stopped(after, answer.stop_reason, policy))
     return (responded, *_done(after))
@@ -208,8 +209,8 @@ def _cost(state: BuildState, call: OpenCall, failure: CallFailed) -> int:
     return call.reserve_microusd if failure.maybe_billed else 0
 
 
-def _act(state: BuildState, uses: list[dict[str, Any]]) -> Events:
-    requested = tuple(_request(state, index, use) for index, use in enumerate(uses))
+def _act(state: BuildState, uses: list[dict[str, Any]], now: datetime) -> Events:
+    requested = tuple(_request(state, index, use, now) for index, use in enumerate(uses))
     return (*_phase_moves(state, uses), *requested)
 
 
@@ -237,11 +238,15 @@ def _done(state: BuildState) -> Events:
     )
 
 
-def _request(state: BuildState, index: int, use: dict[str, Any]) -> ToolCallRequested:
+def _request(
+    state: BuildState, index: int, use: dict[str, Any], now: datetime
+) -> ToolCallRequested | QuestionAsked:
     turn = state.conversation.turn
     given = use.get("input")
-    return ToolCallRequested(
-        call_id=f"{state.request.build_id}/{turn}/{index}",
+    call_id = f"{state.request.build_id}/{turn}/{index}"
+    question = questions.asked_by(use, call_id=call_id, turn=turn, index=index, now=now)
+    return question or ToolCallRequested(
+        call_id=call_id,
         turn=turn,
         index=index,
         tool=str(use["name"]),

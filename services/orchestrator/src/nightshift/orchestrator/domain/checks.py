@@ -76,8 +76,10 @@ def check_calls(state: BuildState) -> tuple[ToolCallRequested, ...]:
 
 
 def failed(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
-    """Return the calls of a complete round that did not succeed."""
-    return tuple(call for call in calls if call.result is None or call.result.is_error)
+    """Return the calls of a complete round that did not succeed. Exit code 1 of grep is no error of bash, but here."""
+    return tuple(
+        call for call in calls if call.result is None or call.result.is_error or call.result.exit_code
+    )
 
 
 def report(state: BuildState) -> str:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from nightshift.contracts.events.build import Usage
 from nightshift.contracts.events.requests import BuildRequested
+from nightshift.orchestrator.domain.state import EscalationKind
 
 FailureKind = Literal[
     "rate_limited",
@@ -164,6 +165,66 @@ class CancelBuild:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerQuestion:
+    """Answer a question or an escalation. `cause` is the id of the request, and None for the agent's own default."""
+
+    question_id: str
+    option: str | None
+    text: str | None
+    cause: UUID | None = None
+
+    @property
+    def by_default(self) -> bool:
+        return self.cause is None
+
+
+@dataclass(frozen=True, slots=True)
+class PauseBuild:
+    """Pause the build. `cause` is the id of the request."""
+
+    reason: str | None
+    cause: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeBuild:
+    """Let a paused build go on. `cause` is the id of the request."""
+
+    cause: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class SetLimits:
+    """Set limits; None leaves one as it is. `cause` is the id of the request."""
+
+    turn_limit: int | None
+    tool_call_limit: int | None
+    cause: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class StartWaiting:
+    """Begin to wait for the answer to an open question."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopCall:
+    """End the model call of a build that was paused. `seen` is the usage so far; None counts the worst case."""
+
+    seen: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Escalate:
+    """Ask a person how to go on. `tried` says what was done about the problem; `options` are the possible answers."""
+
+    kind: EscalationKind
+    detail: str
+    tried: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MessageAgent:
     """Send the agent a person's message. `cause` is the id of the request."""
 
@@ -171,7 +232,19 @@ class MessageAgent:
     cause: UUID
 
 
-Step = AskBudget | StartCall | Sleep | Wake | SendBack | Fail | Complete
+Step = (
+    AskBudget
+    | StartCall
+    | Sleep
+    | Wake
+    | SendBack
+    | Fail
+    | Complete
+    | StartWaiting
+    | StopCall
+    | Escalate
+    | AnswerQuestion
+)
 Command = (
     AcceptBuild
     | Step
@@ -182,4 +255,7 @@ Command = (
     | ReportStall
     | CancelBuild
     | MessageAgent
+    | PauseBuild
+    | ResumeBuild
+    | SetLimits
 )

@@ -17,6 +17,7 @@ from nightshift.contracts.events.build import (
     BuildReady,
     BuildStalled,
     BuildWoken,
+    EscalationRaised,
     ModelCallFailed,
     ModelCallResponded,
     ModelCallStarted,
@@ -26,22 +27,29 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain import calls, checks, funds, model_choice, proof, workspace
+from nightshift.orchestrator.domain import calls, checks, funds, model_choice, proof, waiting, workspace
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     AcceptBuild,
     Answer,
+    AnswerQuestion,
     AskBudget,
     CallFailed,
     CancelBuild,
     Command,
     Complete,
+    Escalate,
     Fail,
     MessageAgent,
+    PauseBuild,
     ReportStall,
+    ResumeBuild,
     SendBack,
+    SetLimits,
     Sleep,
     StartCall,
+    StartWaiting,
+    StopCall,
     StopOnFault,
     Wake,
 )
@@ -54,6 +62,7 @@ from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 Events = tuple[Event, ...]
 
 _ENDED = "stopped, because the build ended"
+_PAUSED = "stopped, because a person paused the build"
 _ACTIONS = {
     "fault": "Read `build.run_failed` in the log of the orchestrator and update Nightshift. `nightshift wake` wakes a"
     " build that sleeps for it; one that does not sleep is tried again by itself.",
@@ -76,7 +85,9 @@ def _cause(state: BuildState, command: Command) -> UUID:
     match command:
         case AcceptBuild():
             return ids.request_cause(BuildRequested.type, command.request.build_id)
-        case CancelBuild() | MessageAgent() | ReportStall():
+        case CancelBuild() | MessageAgent() | ReportStall() | PauseBuild() | ResumeBuild() | SetLimits():
+            return command.cause
+        case AnswerQuestion() if command.cause is not None:
             return command.cause
         case Answer() | CallFailed() | AbandonCall() | StopOnFault() if state.call is not None:
             return state.call.event_id
@@ -98,7 +109,7 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
         case StartCall():
             return _start(state, command)
         case Answer():
-            return calls.answered(state, command, policy)
+            return calls.answered(state, command, policy, now)
         case CallFailed():
             return calls.failed(state, command, now, policy)
         case AbandonCall():
@@ -116,12 +127,28 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
         case Complete():
             return _complete(state, command)
         case Fail():
-            ended = calls.stopped(state, command.seen, _ENDED)
+            ended = (*calls.stopped(state, command.seen, _ENDED), *waiting.closed(state))
             return ended + calls.fail(evolve_all(state, ended), command.reason, command.detail)
         case CancelBuild():
             return _cancel(state, command)
         case MessageAgent():
-            return (AgentSteered(reason="person", message=command.message),)
+            return _resumed(state, waiting.message(state, command), command, now, policy)
+        case AnswerQuestion():
+            return _resumed(state, waiting.answer(state, command), command, now, policy)
+        case SetLimits():
+            return _resumed(state, waiting.set_limits(state, command), command, now, policy)
+        case ResumeBuild():
+            return _resumed(state, waiting.resume_paused(state), command, now, policy)
+        case PauseBuild():
+            return waiting.pause(state, command.reason)
+        case StartWaiting():
+            return (waiting.wait(state),)
+        case StopCall():
+            return (*calls.stopped(state, command.seen, _PAUSED), waiting.paused(state))
+        case Escalate():
+            return waiting.escalate(
+                state, command, ids.event_id(_cause(state, command), EscalationRaised.type)
+            )
         case _:
             assert_never(command)
 
@@ -187,6 +214,19 @@ def _wake(state: BuildState, now: datetime, policy: Policy) -> Events:
     return (woken, _ask(state, state.cause, minimum, policy))
 
 
+def _resumed(state: BuildState, events: Events, command: Command, now: datetime, policy: Policy) -> Events:
+    """Return the events, with a request for money when they end a wait, so that the next call starts at once."""
+    after = evolve_all(state, events)
+    if state.mode is not RunMode.WAITING or after.mode is not RunMode.RUNNING or after.call is not None:
+        return events
+    if after.questions or after.tool_calls or after.funds.asked is not None:
+        return events
+    minimum = worst_case(after, policy)
+    if funds.covering(after.funds, minimum, now) is not None:
+        return events
+    return (*events, _ask(after, _cause(state, command), minimum, policy))
+
+
 def _stop_on_fault(state: BuildState, command: StopOnFault) -> Events:
     stopped = calls.stopped(state, command.seen, command.detail)
     sleep = SleepRequested(reason="person", account_id=state.request.account_id)
@@ -227,7 +267,7 @@ def _complete(state: BuildState, command: Complete) -> Events:
 
 
 def _cancel(state: BuildState, command: CancelBuild) -> Events:
-    stopped = calls.stopped(state, command.seen, _ENDED)
+    stopped = (*calls.stopped(state, command.seen, _ENDED), *waiting.closed(state))
     after = evolve_all(state, stopped)
     cancelled = BuildCancelled(
         reason=command.reason, cost_microusd=after.funds.spent, turns=state.conversation.turn

@@ -20,9 +20,12 @@ from nightshift.contracts.events.build import (
     BuildEvent,
     BuildFailed,
     BuildForked,
+    BuildLimitsChanged,
     BuildPhaseChanged,
     BuildReady,
+    BuildResumed,
     BuildStalled,
+    BuildWaiting,
     BuildWoken,
     CheckpointSaved,
     ContextCondensed,
@@ -32,7 +35,9 @@ from nightshift.contracts.events.build import (
     ModelCallResponded,
     ModelCallStarted,
     Phase,
+    QuestionAsked,
     SleepRequested,
+    ToolCallAnswered,
     ToolCallRequested,
 )
 from nightshift.contracts.events.sandbox import SandboxEvent
@@ -40,7 +45,7 @@ from nightshift.contracts.events.snapshot import SnapshotEvent
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
-from nightshift.orchestrator.domain import conversation, failure_counters, funds, workspace
+from nightshift.orchestrator.domain import conversation, failure_counters, funds, questions, workspace
 from nightshift.orchestrator.domain.phases import move
 from nightshift.orchestrator.domain.state import BuildState, OpenCall, RunMode
 
@@ -77,7 +82,7 @@ def _fold(state: BuildState, data: Event, event_id: UUID) -> BuildState:
     if isinstance(data, BudgetEvent):
         return _budget_event(state, data, event_id)
     if isinstance(data, SnapshotEvent):
-        return state  # the loop never waits for a snapshot
+        return workspace.snapshot_event(state, data)
     raise Fault(f"{data.type} does not belong on a build's stream")
 
 
@@ -134,7 +139,21 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
             )
         case BuildReady() | BuildFailed() | BuildCancelled():
             return replace(state, mode=RunMode.ENDED, end=data)
-        case ContextCondensed() | EscalationRaised() | EscalationResolved() | BuildForked() | BuildStalled():
+        case QuestionAsked():
+            return questions.asked(state, data)
+        case ToolCallAnswered():
+            return questions.answered(workspace.completed(state, questions.as_result(data)), data.call_id)
+        case EscalationRaised():
+            return questions.raised(state, data)
+        case EscalationResolved():
+            return questions.resolved(state, data)
+        case BuildWaiting():
+            return questions.waiting(state, data)
+        case BuildResumed():
+            return questions.resumed(state)
+        case BuildLimitsChanged():
+            return questions.limits_changed(state, data)
+        case ContextCondensed() | BuildForked() | BuildStalled():
             return state  # written by no version of this service so far
         case _:
             assert_never(data)

@@ -26,7 +26,12 @@ def answered(counters: FailureCounters, stop_reason: str) -> FailureCounters:
 
 
 def call_failed(counters: FailureCounters, data: ModelCallFailed) -> FailureCounters:
-    """Count a failed call. An abandoned call is no failure of the provider, but it costs money like one."""
+    """Count a failed call. An abandoned call is no failure of the provider, but it costs money like one.
+
+    A call that a person stopped does not count.
+    """
+    if data.kind == "cancelled":
+        return replace(counters, retry_at=None)
     return replace(
         counters,
         failures=counters.failures + (data.kind != "abandoned"),

@@ -6,18 +6,22 @@ from datetime import datetime, timedelta
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.orchestrator.domain import checks, conversation, funds, model_choice, prompt, proof
 from nightshift.orchestrator.domain.commands import (
+    AnswerQuestion,
     AskBudget,
     Complete,
+    Escalate,
     Fail,
     SendBack,
     Sleep,
     StartCall,
+    StartWaiting,
     Step,
+    StopCall,
     Wake,
 )
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.repetition import evidence
-from nightshift.orchestrator.domain.state import BuildState, RunMode
+from nightshift.orchestrator.domain.state import BuildState, EscalationKind, RunMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,16 @@ class Asleep:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """The build waits for a person or a provider. The fact that ends the wait, or its time, starts it again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The build has ended."""
 
 
-Wait = AwaitModel | AwaitFact | AwaitTime | Asleep | Ended
+Wait = AwaitModel | AwaitFact | AwaitTime | Asleep | Waiting | Ended
 
 #: Tokens that the bound does not count: the API's own text around tools, and the block with the remaining limits.
 _SLACK = 1_000
@@ -67,17 +76,39 @@ def next_step(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
         return Fail("deadline", f"the deadline, {accepted.deadline.isoformat()}, has come")
     if state.mode is RunMode.SLEEPING:
         return Wake() if state.wake_reason is not None else Asleep()
+    if state.mode is RunMode.WAITING:
+        return _waiting(state, now)
     if state.call is not None:
         return AwaitModel()
-    if any(call.result is None for call in state.tool_calls):
+    asked = {question.question_id for question in state.questions}
+    if any(call.result is None and call.call_id not in asked for call in state.tool_calls):
         return AwaitFact()
+    if state.questions:
+        return _overdue(state, now) or StartWaiting()
     if state.tool_calls:
         return _judge(state, policy)
     return _think(state, accepted, now, policy)
 
 
 def _at_work(state: BuildState) -> bool:
-    return state.mode is RunMode.RUNNING or state.wake_reason is not None
+    return state.mode is not RunMode.SLEEPING or state.wake_reason is not None
+
+
+def _waiting(state: BuildState, now: datetime) -> Step | Wait:
+    if state.call is not None:
+        return StopCall()
+    if state.waits_for == "paused":
+        return Waiting()
+    return _overdue(state, now) or Waiting()
+
+
+def _overdue(state: BuildState, now: datetime) -> AnswerQuestion | None:
+    """Return the default answer of a question whose deadline has come. Returns None when there is none."""
+    for question in state.questions:
+        if question.deadline is not None and question.deadline <= now:
+            default = question.default if isinstance(question.default, str) else None
+            return AnswerQuestion(question.question_id, None, default)
+    return None
 
 
 def _judge(state: BuildState, policy: Policy) -> Step:
@@ -97,9 +128,9 @@ def _judge(state: BuildState, policy: Policy) -> Step:
 
 def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Policy) -> Step | Wait:
     if state.conversation.answered and state.conversation.turn >= accepted.turn_limit:
-        return Fail("turn_limit", f"the limit of {accepted.turn_limit} turns is reached")
+        return _limit("turn_limit", f"the limit of {accepted.turn_limit} turns is reached")
     if state.tool_calls_made >= accepted.tool_call_limit:
-        return Fail("tool_call_limit", f"the limit of {accepted.tool_call_limit} tool calls is reached")
+        return _limit("tool_call_limit", f"the limit of {accepted.tool_call_limit} tool calls is reached")
     stuck = evidence(state.counters.recent_calls)
     if stuck is not None and "repetition" in state.counters.steered:
         return _give_up(stuck)
@@ -115,9 +146,14 @@ def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Po
     return AskBudget(reserve)
 
 
+def _limit(kind: EscalationKind, detail: str) -> Escalate:
+    return Escalate(kind, detail, _WARNED, ("continue", "finish", "end"))
+
+
 def _give_up(stuck: str) -> Step:
     """Return the step for an agent that is still stuck after the warning."""
-    return Fail("repetition", f"the agent is stuck, again after a warning: {stuck}")
+    detail = f"the agent is stuck, again after a warning: {stuck}"
+    return Escalate("repetition", detail, _STEERED, ("continue", "end"))
 
 
 def worst_case(state: BuildState, policy: Policy) -> int:
@@ -152,9 +188,12 @@ def loop_messages(state: BuildState) -> tuple[tuple[str, str], ...]:
 
 
 _REPETITION = (
-    "You are stuck: {evidence}. Find out why and try something else; if it goes on the build is ended. To wait for"
+    "You are stuck: {evidence}. Find out why and try something else; if it goes on the build is stopped. To wait for"
     " something that takes long, run it in the background and read its output."
 )
+#: What was tried before an escalation, for the person who decides.
+_STEERED = "The agent was told what it repeats, and to try something else."
+_WARNED = "The agent was told to finish when a tenth of its turns or tool calls was left."
 _FINISH = "Finish what matters most, leave the project in a working state, and end."
 _WIND_DOWN = (
     "Nine tenths of today's money are spent. Bring what you are doing to a good state soon: when the money is gone"

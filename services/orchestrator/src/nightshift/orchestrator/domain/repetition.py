@@ -18,7 +18,8 @@ from nightshift.orchestrator.domain.state import RecentCall, ToolCall
 
 WINDOW = 10
 TIMES = 3
-_WAITING = ""
+#: The digest of a call that never counts as repeated.
+NEVER_COUNTS = ""
 
 #: The fields of a tool's input that identify a call best, in this order.
 _TELLING = ("command", "file_path", "pattern", "port", "path")
@@ -44,7 +45,7 @@ _VARIABLE = (
 def call_digest(tool: str, given: Mapping[str, Any] | BlobRef) -> str:
     """Return a digest of tool and input. Returns "" for reading a background command, which never counts."""
     if tool == Bash.tool and not isinstance(given, BlobRef) and given.get("action") == "read":
-        return _WAITING
+        return NEVER_COUNTS
     return _digest(tool, given.ref if isinstance(given, BlobRef) else canonical.dumps(given))
 
 
@@ -59,7 +60,7 @@ def remember(
     recent: tuple[RecentCall, ...], call: ToolCall, result: ToolCallCompleted
 ) -> tuple[RecentCall, ...]:
     """Return the recent calls after one more result: at most `WINDOW`."""
-    if call.digest == _WAITING:
+    if call.digest == NEVER_COUNTS:
         return recent
     shown = (result.output, result.blocks)
     texts = [part.ref if isinstance(part, BlobRef) else canonical.dumps(part) for part in shown]

@@ -17,6 +17,8 @@ from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import BlobRef
 
 Purpose = Literal["agent", "check", "preview"]
+#: Problems that a person decides. When the person ends the build, the kind is the reason of its failure.
+EscalationKind = Literal["turn_limit", "tool_call_limit", "repetition"]
 Text = str | BlobRef
 Blocks = tuple[dict[str, Any], ...] | BlobRef
 
@@ -26,6 +28,7 @@ class RunMode(StrEnum):
 
     RUNNING = "running"
     SLEEPING = "sleeping"
+    WAITING = "waiting"
     ENDED = "ended"
 
 
@@ -178,6 +181,17 @@ class FailureCounters:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenQuestion:
+    """A question without an answer. `kind` is that of an escalation, and None for a question of the agent."""
+
+    question_id: str
+    kind: EscalationKind | None
+    options: tuple[str, ...]
+    deadline: datetime | None = None
+    default: Text | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Workspace:
     """The sandbox of the agent. `news` holds messages about the sandbox that the agent has not received yet."""
 
@@ -186,6 +200,7 @@ class Workspace:
     preview_url: str | None = None  # as the gateway stated it
     preview_path: str | None = None  # that the agent opened on that port
     news: tuple[str, ...] = ()
+    unsaved: frozenset[str] = frozenset()  # paths of which the agent was told that snapshots do not hold them
 
 
 End = BuildReady | BuildFailed | BuildCancelled
@@ -209,6 +224,9 @@ class BuildState:
     funds: Funds = Funds()
     counters: FailureCounters = FailureCounters()
     workspace: Workspace = Workspace()
+    questions: tuple[OpenQuestion, ...] = ()
+    waits_for: str | None = None  # the reason of the wait, in the mode WAITING
+    waits_until: datetime | None = None
     end: End | None = None
 
     @property

@@ -1,5 +1,6 @@
 """Folds the sandbox events: the sandbox, its preview, and the messages about them for the agent."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from nightshift.contracts.events.sandbox import (
     SandboxStalled,
     ToolCallCompleted,
 )
+from nightshift.contracts.events.snapshot import PathProblem, SnapshotEvent, SnapshotSaved
 from nightshift.contracts.tools import Bash, Document, EditFile, WriteFile
 from nightshift.orchestrator.domain import conversation, failure_counters
 from nightshift.orchestrator.domain.state import BuildState, PreviewTarget, Workspace
@@ -29,10 +31,10 @@ _NAMED = 20
 def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> BuildState:
     match data:
         case ToolCallCompleted():
-            return _completed(replace(state, cause=event_id), data)
+            return completed(replace(state, cause=event_id), data)
         case SandboxOpened():
             # Another sandbox: the processes of the last one, and its preview, are gone.
-            return replace(state, workspace=Workspace(data.sandbox_id, news=state.workspace.news))
+            return replace(state, workspace=_fresh(state, data.sandbox_id))
         case SandboxRestored():
             return replace(
                 state, workspace=replace(state.workspace, news=(*state.workspace.news, _restored(data)))
@@ -42,9 +44,9 @@ def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> Buil
                 "Your sandbox was lost. You go on in a fresh one with the workspace of the last snapshot: what was"
                 " written after it, installed or started is gone. Look at the workspace before you go on."
             )
-            return replace(state, workspace=Workspace(news=(*state.workspace.news, news)))
+            return replace(state, workspace=replace(_fresh(state), news=(*state.workspace.news, news)))
         case SandboxClosed():
-            return replace(state, workspace=Workspace(news=state.workspace.news))
+            return replace(state, workspace=_fresh(state))
         case PreviewOpened():
             return replace(state, workspace=_preview_opened(state.workspace, data))
         case SandboxPaused() | SandboxStalled():
@@ -53,7 +55,12 @@ def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> Buil
             assert_never(data)
 
 
-def _completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
+def _fresh(state: BuildState, sandbox_id: str | None = None) -> Workspace:
+    return Workspace(sandbox_id, news=state.workspace.news, unsaved=state.workspace.unsaved)
+
+
+def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
+    """Add the result of an open tool call, with what it means for the preview and for repetition."""
     call = next((call for call in state.tool_calls if call.call_id == data.call_id), None)
     if call is None or call.result is not None:
         return state  # not asked for, or answered before: the first result stands
@@ -100,8 +107,28 @@ def _restored(data: SandboxRestored) -> str:
         " Processes that you had started, servers too, no longer run; what you installed outside of the workspace"
         " is gone."
     )
+    if data.differs:
+        return f"{text} These are not as you left them: {_listed(data.differs, data.lost_count)}."
     if not data.lost:
         return text
-    names = data.lost[:_NAMED]
-    more = f" and {len(data.lost) - len(names)} more" if len(data.lost) > len(names) else ""
-    return f"{text} These files could not be restored: {', '.join(names)}{more}."
+    return f"{text} These files could not be restored: {_listed(data.lost, data.lost_count)}."
+
+
+def snapshot_event(state: BuildState, data: SnapshotEvent) -> BuildState:
+    """Tell the agent once about each path that snapshots do not hold. The loop never waits for a snapshot."""
+    if not isinstance(data, SnapshotSaved) or not data.skipped:
+        return state
+    workspace = state.workspace
+    new = tuple(one for one in data.skipped if one.path not in workspace.unsaved)
+    if not new:
+        return state
+    news = f"A snapshot of your workspace cannot hold these: {_listed(new)}. They are lost when you get a new sandbox."
+    unsaved = workspace.unsaved | {one.path for one in new}
+    return replace(state, workspace=replace(workspace, news=(*workspace.news, news), unsaved=unsaved))
+
+
+def _listed(paths: Sequence[str | PathProblem], count: int | None = None) -> str:
+    """The first paths, with their reasons when they have some, and the number of the others."""
+    texts = [one if isinstance(one, str) else f"{one.path} ({one.reason})" for one in paths[:_NAMED]]
+    more = max(count or 0, len(paths)) - len(texts)
+    return ", ".join(texts) + (f" and {more} more" if more else "")

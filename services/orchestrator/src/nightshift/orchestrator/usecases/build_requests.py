@@ -1,15 +1,37 @@
-"""Handles the requests about builds: accept one, cancel it, add a message for its agent."""
+"""Handles the requests about builds: accept, cancel, pause and resume one, answer it, message it, set its limits."""
 
-from nightshift.contracts.events.requests import BuildCancelRequested, BuildMessageSent, BuildRequested
-from nightshift.eventlog.errors import EventIdReused, NotFound, StreamClosed, VersionConflict
+import structlog
+
+from nightshift.contracts.events.requests import (
+    BuildAnswerGiven,
+    BuildCancelRequested,
+    BuildLimitsSet,
+    BuildMessageSent,
+    BuildPauseRequested,
+    BuildRequested,
+    BuildResumeRequested,
+)
+from nightshift.eventlog.errors import BadMessage, EventIdReused, NotFound, StreamClosed, VersionConflict
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.admission import admit, same_request
-from nightshift.orchestrator.domain.commands import AcceptBuild, CancelBuild, MessageAgent
+from nightshift.orchestrator.domain.commands import (
+    AcceptBuild,
+    AnswerQuestion,
+    CancelBuild,
+    Command,
+    MessageAgent,
+    PauseBuild,
+    ResumeBuild,
+    SetLimits,
+)
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.state import INITIAL, RunMode
+from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
+from nightshift.orchestrator.domain.waiting import open_question
 from nightshift.orchestrator.ports import BuildRepository
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
 from nightshift.orchestrator.usecases.runner import Clock
+
+_log = structlog.get_logger(__name__)
 
 
 class BuildRequests:
@@ -43,9 +65,7 @@ class BuildRequests:
         """End the build, whichever replica runs it. Changes nothing after its end. Raises NotFound."""
         command = CancelBuild(request.reason or "cancelled by request", cause=event.event_id)
         await self._scheduler.cancel(request.build_id, command)
-        state = await self._repository.load(request.build_id)
-        if state.version == 0:
-            raise NotFound(f"there is no build {request.build_id}")
+        state = await self._load(request.build_id)
         while state.mode is not RunMode.ENDED:
             try:
                 state = await self._repository.commit(request.build_id, state, command, self._clock())
@@ -53,15 +73,72 @@ class BuildRequests:
                 state = await self._repository.catch_up(request.build_id, state)
 
     async def add_message(self, event: RecordedEvent, request: BuildMessageSent) -> None:
-        """Append a person's message, which the agent reads at its next turn.
+        """Append a person's message, which the agent reads at its next turn. A waiting build goes on with it.
 
         Raises NotFound when the build does not exist, and StreamClosed when it has ended.
         """
-        if not await self._repository.exists(request.build_id):
-            raise NotFound(f"there is no build {request.build_id}")
-        await self._repository.commit_at_any_version(
-            request.build_id, MessageAgent(request.message, cause=event.event_id), self._clock()
-        )
+        command = MessageAgent(request.message, cause=event.event_id)
+        state = await self._load(request.build_id)
+        if state.mode is RunMode.ENDED:
+            # Raises StreamClosed, unless the message was recorded before the end.
+            await self._repository.commit_at_any_version(request.build_id, command, self._clock())
+        else:
+            await self._commit(request.build_id, state, command)
+
+    async def answer(self, event: RecordedEvent, request: BuildAnswerGiven) -> None:
+        """Answer a question or an escalation. Changes nothing when it is not open: the first answer counts.
+
+        Raises NotFound when the build does not exist, and BadMessage for an empty answer or an unknown option.
+        """
+        if request.option is None and request.text is None:
+            raise BadMessage("an answer needs `option` or `text`", field="text")
+        state = await self._load(request.build_id)
+        question = open_question(state, request.question_id)
+        if question is None:
+            _log.info("question.not_open", build_id=request.build_id, question_id=request.question_id)
+            return
+        if request.option is not None and request.option not in question.options:
+            options = ", ".join(question.options) or "none"
+            raise BadMessage(f"{request.option!r} is not among the options: {options}", field="option")
+        command = AnswerQuestion(request.question_id, request.option, request.text, cause=event.event_id)
+        await self._commit(request.build_id, state, command)
+
+    async def pause(self, event: RecordedEvent, request: BuildPauseRequested) -> None:
+        """Pause the build, whichever replica runs it. The run stops its model call. Raises NotFound."""
+        state = await self._load(request.build_id)
+        await self._commit(request.build_id, state, PauseBuild(request.reason, cause=event.event_id))
+
+    async def resume(self, event: RecordedEvent, request: BuildResumeRequested) -> None:
+        """Let a paused build go on. Changes nothing when it is not paused. Raises NotFound."""
+        state = await self._load(request.build_id)
+        await self._commit(request.build_id, state, ResumeBuild(cause=event.event_id))
+
+    async def set_limits(self, event: RecordedEvent, request: BuildLimitsSet) -> None:
+        """Set limits of the build. One that waits at a limit goes on when it has room again. Raises NotFound."""
+        command = SetLimits(request.turn_limit, request.tool_call_limit, cause=event.event_id)
+        await self._commit(request.build_id, await self._load(request.build_id), command)
+
+    async def _load(self, build_id: str) -> BuildState:
+        state = await self._repository.load(build_id)
+        if state.version == 0:
+            raise NotFound(f"there is no build {build_id}")
+        return state
+
+    async def _commit(self, build_id: str, state: BuildState, command: Command) -> None:
+        """Append what the request leads to, once, and run the build or wake its run here."""
+        while True:
+            before = state.version
+            try:
+                state = await self._repository.commit(build_id, state, command, self._clock())
+                break
+            except (VersionConflict, EventIdReused, StreamClosed):
+                state = await self._repository.catch_up(build_id, state)
+                if state.version == before:
+                    break  # the request was handled before
+        if state.mode is RunMode.RUNNING:
+            await self._scheduler.start(build_id)
+        else:
+            self._scheduler.notify(build_id, state.version)
 
     async def _check_same(self, request: BuildRequested) -> None:
         known = (await self._repository.load(request.build_id)).accepted

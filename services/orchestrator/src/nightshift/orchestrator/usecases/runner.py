@@ -22,17 +22,21 @@ from nightshift.eventlog.errors import (
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     Answer,
+    AnswerQuestion,
     AskBudget,
     CallFailed,
     CancelBuild,
     Command,
     Complete,
+    Escalate,
     Fail,
     ReportStall,
     SendBack,
     Sleep,
     StartCall,
+    StartWaiting,
     Step,
+    StopCall,
     StopOnFault,
     Wake,
 )
@@ -43,6 +47,7 @@ from nightshift.orchestrator.domain.next_step import (
     AwaitTime,
     Ended,
     Wait,
+    Waiting,
     due,
     next_step,
 )
@@ -76,7 +81,7 @@ class RunnerDependencies:
 
 
 class Runner:
-    """The run of one build, until it ends or sleeps. Continues from any state that the log holds."""
+    """The run of one build, until it ends, sleeps or waits. Continues from any state that the log holds."""
 
     def __init__(self, build_id: str, dependencies: RunnerDependencies) -> None:
         self.build_id = build_id
@@ -104,7 +109,7 @@ class Runner:
         self._notified.set()
 
     async def run(self) -> None:
-        """Run the build. Returns when it has ended or sleeps. Raises what the repository and the pure core raise."""
+        """Run the build until it has ended, sleeps or waits. Raises what the repository and the pure core raise."""
         try:
             self._state = await self._repository.load(self.build_id)
             while True:
@@ -112,7 +117,7 @@ class Runner:
                     await self._commit(replace(self._cancel, seen=await self._stop_call()))
                     continue
                 step = next_step(self._state, self._now(), self._policy)
-                if isinstance(step, Ended | Asleep):
+                if isinstance(step, Ended | Asleep | Waiting):
                     return
                 await self._execute(step)
         except (asyncio.CancelledError, Exception):
@@ -159,14 +164,14 @@ class Runner:
             case StartCall():
                 if await self._commit(step):
                     await self._start_call()
-            case Fail():
+            case Fail() | StopCall():
                 await self._commit(replace(step, seen=await self._stop_call()))
             case Complete():
                 number = await self._numbers.number(self._state.request.project_id, self.build_id)
                 await self._commit(Complete(number))
-            case AskBudget() | Sleep() | Wake() | SendBack():
+            case AskBudget() | Sleep() | Wake() | SendBack() | StartWaiting() | Escalate() | AnswerQuestion():
                 await self._commit(step)
-            case Asleep() | Ended():
+            case Asleep() | Waiting() | Ended():
                 raise AssertionError("the run ends before it executes these")
             case _:
                 assert_never(step)

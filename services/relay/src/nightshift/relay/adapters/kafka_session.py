@@ -80,7 +80,7 @@ class KafkaSession:
                             for one in records
                         ]
                     for partition, end in list(left.items()):
-                        # A transaction of another producer ends without a record, so the last record's offset is not enough.
+                        # Not the last record's offset: a transaction of another producer ends without a record.
                         if await self._reader.position(partition) >= end:
                             del left[partition]
                             self._reader.pause(partition)

@@ -1,7 +1,7 @@
 """The outcome of a tool call, before its text is masked and cut."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 ErrorKind = Literal[
     "exit", "timeout", "bad_input", "unknown_tool", "sandbox_lost", "cancelled", "refused", "tool"
@@ -10,12 +10,17 @@ ErrorKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class CallOutcome:
-    """The text for the model and how the call ended. `preview`: the port and the address that `open_port` opened."""
+    """The text for the model and how the call ended. `preview`: the port and the address that `open_port` opened.
+
+    The agent gets `blocks` in place of the text. `whole_in` names the files in the sandbox that hold the whole output.
+    """
 
     output: str
     error_kind: ErrorKind | None = None
     exit_code: int | None = None
     preview: tuple[int, str] | None = None
+    blocks: tuple[dict[str, Any], ...] | None = None
+    whole_in: str | None = None
 
     @property
     def is_error(self) -> bool:

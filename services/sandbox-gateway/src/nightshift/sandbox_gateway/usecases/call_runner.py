@@ -6,14 +6,11 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
-from pydantic import ValidationError
 
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import (
-    TOOLS,
     Bash,
     Document,
     EditFile,
@@ -29,11 +26,12 @@ from nightshift.eventlog.errors import EventIdReused, Fault, NightshiftError
 from nightshift.eventlog.large import materialize
 from nightshift.sandbox_gateway.domain.call_order import reads
 from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome
+from nightshift.sandbox_gateway.domain.parse_input import parse_input
 from nightshift.sandbox_gateway.domain.sandbox_state import PendingCall, SandboxState
 from nightshift.sandbox_gateway.ports import PreviewProbe
 from nightshift.sandbox_gateway.usecases.result_writer import ResultWriter
 from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle, StateOutdated
-from nightshift.sandbox_gateway.usecases.tools import files
+from nightshift.sandbox_gateway.usecases.tools import files, search
 from nightshift.sandbox_gateway.usecases.tools.bash import bash
 from nightshift.sandbox_gateway.usecases.tools.context import Context
 from nightshift.sandbox_gateway.usecases.tools.narrate import narrate
@@ -69,7 +67,7 @@ class CallRunner:
             value = call.asked.input
             if state.ended is not None or isinstance(value, BlobRef):
                 left = True
-            elif (outcome := _without_sandbox(_parsed(call.asked.tool, value))) is not None:
+            elif (outcome := _without_sandbox(parse_input(call.asked.tool, value))) is not None:
                 await self.writer.write(state, call, outcome)
             else:
                 left = True
@@ -95,7 +93,7 @@ class CallRunner:
         asked = await materialize(call.asked, self.writer.objects)
         if isinstance(asked.input, BlobRef):
             raise Fault(f"the input of {asked.call_id} is still a reference")
-        return _parsed(asked.tool, asked.input)
+        return parse_input(asked.tool, asked.input)
 
     async def _in_sandbox(
         self, state: SandboxState, asks: Sequence[tuple[PendingCall, ToolInput]], cancelled: asyncio.Event
@@ -162,21 +160,6 @@ class CallRunner:
         await self.writer.write(state, call, outcome, duration_ms=duration)
 
 
-def _parsed(tool: str, value: dict[str, Any]) -> ToolInput | CallOutcome:
-    """Validate the input. Returns its model, or the error for the agent, which names each wrong field."""
-    model = TOOLS.get(tool)
-    if model is None:
-        return CallOutcome(f"there is no tool {tool[:128]!r}; there are: {', '.join(TOOLS)}", "unknown_tool")
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        complaints = [
-            f"{'.'.join(map(str, detail['loc'])) or 'input'}: {detail['msg'].removeprefix('Value error, ')}"
-            for detail in error.errors(include_url=False, include_input=False, include_context=False)
-        ]
-        return CallOutcome("; ".join(complaints), "bad_input")
-
-
 def _without_sandbox(ask: ToolInput | CallOutcome) -> CallOutcome | None:
     """The outcome of a call that needs no sandbox. Returns None when it needs one."""
     if isinstance(ask, CallOutcome):
@@ -193,7 +176,7 @@ async def _run_tool(ctx: Context, ask: ToolInput, probe: PreviewProbe) -> CallOu
             case OpenPort():
                 return await open_port(ctx, ask, probe)
             case Grep():
-                return await files.grep(ctx, ask)
+                return await search.grep(ctx, ask)
             case _:
                 async with ctx.watch():
                     return await _run_quick_tool(ctx, ask)
@@ -211,6 +194,6 @@ async def _run_quick_tool(ctx: Context, ask: ToolInput) -> CallOutcome:
         case EditFile():
             return await files.edit_file(ctx, ask)
         case Glob():
-            return await files.glob(ctx, ask)
+            return await search.glob(ctx, ask)
         case _:
             raise NotImplementedError(ask.tool)

@@ -46,12 +46,14 @@ class ResultWriter:
         where = None
         if len(text) > self.limit or len(text.encode()) > self.limit:
             where = await self._keep_whole(state, call, text)
-        shown = cut(text, limit=self.limit, where=where)
+        kept = " and ".join(place for place in (outcome.whole_in, where) if place)
+        shown = cut(text, limit=self.limit, where=kept or None)
         completed = ToolCallCompleted(
             call_id=call.asked.call_id,
             is_error=outcome.is_error,
             error_kind=outcome.error_kind,
             output=shown.text,
+            blocks=outcome.blocks,
             exit_code=outcome.exit_code,
             duration_ms=duration_ms,
             truncated=shown.truncated,

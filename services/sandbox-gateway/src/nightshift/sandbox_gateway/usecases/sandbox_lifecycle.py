@@ -20,7 +20,7 @@ from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
 from nightshift.sandboxes.errors import HostileTree, SandboxGone
 from nightshift.sandboxes.port import Sandbox, SandboxDriver
 from nightshift.sandboxes.snapshots.manifest import tree_digest
-from nightshift.sandboxes.snapshots.transfer import restore
+from nightshift.sandboxes.snapshots.transfer import named, restore
 
 _log = structlog.get_logger(__name__)
 
@@ -75,13 +75,16 @@ class SandboxLifecycle:
             raise StateOutdated
         try:
             done = await restore(sandbox, self.stores(state.project_id), snapshot.key)
+            lost, differs = set(done.lost), named(done.differs)
             restored = SandboxRestored(
                 sandbox_id=sandbox.id,
                 from_snapshot=snapshot.key,
                 tree_digest=done.tree_digest,
                 files=done.files,
                 healed=done.healed,
-                lost=done.lost,
+                lost=tuple(one.path for one in differs if one.path in lost),
+                lost_count=len(lost) or None,
+                differs=differs or None,
             )
         except (NotFound, HostileTree) as error:
             _log.error("snapshot.refused", build_id=state.build_id, key=snapshot.key, error=str(error))

@@ -13,6 +13,7 @@ from nightshift.eventlog.errors import EventIdReused, NightshiftError
 from nightshift.eventlog.fold_cache import FoldCache
 from nightshift.eventlog.port import EventLog, NewEvent, build_stream
 from nightshift.sandboxes.errors import FileRefused, HostileTree, SandboxGone
+from nightshift.sandboxes.snapshots.transfer import named
 from nightshift.snapshotter.domain.retries import SnapshotRetries
 from nightshift.snapshotter.domain.workspace import WantedSnapshot, Workspace, evolve
 from nightshift.snapshotter.ports import WorkspaceCapture
@@ -73,6 +74,8 @@ class Snapshots:
             bytes=captured.bytes,
             uploaded_bytes=captured.uploaded_bytes,
             key=captured.key,
+            skipped=named(captured.skipped) or None,
+            skipped_count=len(captured.skipped) or None,
         )
         await self._append(build_id, wanted, saved)
         return None

@@ -3,7 +3,8 @@
 import asyncio
 
 from nightshift.contracts.tools import Bash
-from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome
+from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome, ErrorKind
+from nightshift.sandbox_gateway.domain.exit_status import is_failure
 from nightshift.sandbox_gateway.domain.text import printable
 from nightshift.sandbox_gateway.usecases.tools.context import Context
 from nightshift.sandboxes.port import CallSpec, CallStatus
@@ -40,11 +41,24 @@ async def _foreground(ctx: Context, command: str, timeout_s: float) -> CallOutco
         )
     text = await _text(ctx, ctx.call_id)
     if status.timed_out:
-        return CallOutcome(f"{text}\n[ended after {timeout_s:g} s, with everything it started]", "timeout")
+        note = f"[ended after {timeout_s:g} s, with everything it started]"
+        return CallOutcome(f"{text}\n{note}", "timeout", whole_in=_kept_in(status, text))
     if status.stopped:
         return CallOutcome(f"{text}\n[stopped]", "cancelled")
     code = status.exit_code or 0
-    return CallOutcome(f"{text}\n[exit code {code}]".lstrip("\n"), "exit" if code else None, exit_code=code)
+    kind: ErrorKind | None = "exit" if is_failure(command, code, errors="[stderr]\n" in text) else None
+    return CallOutcome(
+        f"{text}\n[exit code {code}]".lstrip("\n"), kind, exit_code=code, whole_in=_kept_in(status, text)
+    )
+
+
+def _kept_in(status: CallStatus, text: str) -> str | None:
+    """Returns the files in the sandbox that hold the output, for the note of a cut."""
+    names = [
+        *(() if text.startswith("[stderr]\n") else ("out",)),
+        *(("err",) if "[stderr]\n" in text else ()),
+    ]
+    return " and ".join(f"{status.folder}/{name}" for name in names) if status.folder else None
 
 
 async def run_once(ctx: Context, spec: CallSpec) -> CallStatus:

@@ -1,10 +1,14 @@
-"""The file tools: read_file, write_file, edit_file, document, glob and grep."""
+"""The file tools: read_file, write_file, edit_file and document."""
 
+import base64
 import hashlib
 import json
 
-from nightshift.contracts.tools import Document, EditFile, Glob, Grep, ReadFile, WriteFile
+from nightshift.contracts.tools import Document, EditFile, ReadFile, WriteFile
+from nightshift.sandbox_gateway.domain import file_text, images
 from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome
+from nightshift.sandbox_gateway.domain.file_text import FileText
+from nightshift.sandbox_gateway.domain.text import escaped
 from nightshift.sandbox_gateway.usecases.tools.context import Context
 from nightshift.sandboxes.errors import FileRefused
 
@@ -13,45 +17,103 @@ _LINE = 2000
 
 
 async def read_file(ctx: Context, ask: ReadFile) -> CallOutcome:
-    data = await ctx.sandbox.read_file(ask.file_path, limit=_READ_BYTES)
-    if b"\0" in data[:8192]:
-        return CallOutcome(f"{ask.file_path}: a binary file of {len(data)} bytes or more", "tool")
-    lines = data.decode("utf-8", "replace").split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    if not lines:
-        return CallOutcome("[the file is empty]")
-    if ask.offset > len(lines):
-        return CallOutcome(f"offset: the file has {len(lines)} lines", "bad_input")
-    shown = lines[ask.offset - 1 : ask.offset - 1 + ask.limit]
-    text = "\n".join(f"{number:6}\t{line[:_LINE]}" for number, line in enumerate(shown, ask.offset))
-    more = len(lines) - (ask.offset - 1 + len(shown))
-    return CallOutcome(text + (f"\n[{more} more lines]" if more else ""))
+    data = await ctx.sandbox.read_file(ask.file_path, limit=_READ_BYTES + 1, anywhere=True)
+    image = images.recognise(data, len(data))
+    if image is not None:
+        return _image(ask.file_path, data, image)
+    file = file_text.decode(data if len(data) <= _READ_BYTES else _beginning(data))
+    if file is None:
+        size = f"{len(data)} bytes" if len(data) <= _READ_BYTES else f"more than {_READ_BYTES} bytes"
+        return CallOutcome(f"{ask.file_path}: a binary file of {size}; look at it with bash", "tool")
+    lines, notes = file.lines(), file.notes()
+    if not file.text:
+        return CallOutcome("; ".join(["[the file is empty", *notes]) + "]")
+    if len(data) > _READ_BYTES:
+        notes = [note for note in notes if not note.startswith("no newline")]
+        notes.append(f"only the first {_READ_BYTES} bytes of the file were read; see the rest with bash")
+    first = max(ask.offset, 1)
+    if first > len(lines):
+        return CallOutcome("; ".join([f"offset: the file has {len(lines)} lines", *notes]), "bad_input")
+    shown = lines[first - 1 : first - 1 + ask.limit]
+    text = "\n".join(f"{number:6}\t{_shown(line)}" for number, line in enumerate(shown, first))
+    more = len(lines) - (first - 1 + len(shown))
+    notes = ([f"{more} more lines"] if more else []) + notes
+    return CallOutcome(text + (f"\n[{'; '.join(notes)}]" if notes else ""))
+
+
+def _shown(line: str) -> str:
+    if len(line) <= _LINE:
+        return escaped(line)
+    return f"{escaped(line[:_LINE])} [... {len(line) - _LINE} more characters in this line]"
+
+
+def _beginning(data: bytes) -> bytes:
+    """The beginning of a large file, without a character that the limit would split."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[:4] == b"\0\0\xfe\xff":
+        return data[:_READ_BYTES]
+    for size in range(_READ_BYTES, _READ_BYTES - 4, -1):
+        if data[size] & 0xC0 != 0x80:  # not the inner byte of a UTF-8 character
+            return data[:size]
+    return data[:_READ_BYTES]
+
+
+def _image(path: str, data: bytes, image: images.Image) -> CallOutcome:
+    if image.problem is not None:
+        return CallOutcome(f"{path}: {image.media_type}, cannot be shown: {image.problem}", "tool")
+    text = f"{path}: {image.media_type}, {image.width}×{image.height} pixels, {len(data)} bytes"
+    encoded = base64.b64encode(data).decode("ascii")
+    source = {"type": "base64", "media_type": image.media_type, "data": encoded}
+    return CallOutcome(text, blocks=({"type": "text", "text": text}, {"type": "image", "source": source}))
 
 
 async def write_file(ctx: Context, ask: WriteFile | Document) -> CallOutcome:
-    """Write the whole file. After a crash the call is done again, which changes nothing."""
-    body = ask.content.encode("utf-8", "replace")
+    """Write the whole file. After a crash the call is done again, which changes nothing.
+
+    A file that exists keeps its encoding, byte order mark and line endings.
+    """
+    before = await _existing(ctx, ask.file_path)
+    content, notes = ask.content, []
+    if before is not None and list(before.endings) in (["\r\n"], ["\r"]) and "\r" not in content:
+        content = file_text.with_endings(content, before.ending)
+    try:
+        body = content.encode("utf-8", "replace") if before is None else before.encode(content)
+        notes = (
+            [] if before is None else [note for note in before.notes() if not note.startswith("no newline")]
+        )
+    except UnicodeEncodeError:
+        body = content.encode("utf-8", "replace")
+        notes = ["now in UTF-8"]
     await ctx.sandbox.write_file(ask.file_path, body, once=ctx.call_id)
     lines = ask.content.count("\n") + (not ask.content.endswith("\n"))
-    return CallOutcome(f"wrote {ask.file_path} ({lines} lines, {len(body)} bytes)")
+    kept = "".join(f"; {note}" for note in notes if "mixed" not in note)
+    return CallOutcome(f"wrote {ask.file_path} ({lines} lines, {len(body)} bytes{kept})")
+
+
+async def _existing(ctx: Context, path: str) -> FileText | None:
+    """Returns the text that stands in the file, or None for a new, binary, large or unreadable one."""
+    try:
+        data = await ctx.sandbox.read_file(path, limit=_READ_BYTES + 1)
+    except FileRefused:
+        return None
+    return file_text.decode(data) if 0 < len(data) <= _READ_BYTES else None
 
 
 async def edit_file(ctx: Context, ask: EditFile) -> CallOutcome:
     """Replace text. Notes the new digest first, so that after a crash a finished edit is not applied to its own
     result.
     """
+    if not ask.old_string:
+        return await _create(ctx, ask)
     before = await ctx.sandbox.read_file(ask.file_path, limit=_READ_BYTES + 1)
     if len(before) > _READ_BYTES:
         return CallOutcome(f"{ask.file_path}: larger than {_READ_BYTES} bytes; edit it with bash", "tool")
     noted = await ctx.sandbox.note(ctx.call_id)
     if noted is not None and (done := json.loads(noted))["after"] == _digest(before):
         return CallOutcome(done["output"])
-    try:
-        text = before.decode("utf-8")
-    except UnicodeDecodeError:
-        return CallOutcome(f"{ask.file_path}: not UTF-8 text; edit it with bash", "tool")
-    count = text.count(ask.old_string)
+    file = file_text.decode(before)
+    if file is None:
+        return CallOutcome(f"{ask.file_path}: a binary file; edit it with bash", "tool")
+    text, count = file_text.replace(file, ask.old_string, ask.new_string, everywhere=ask.replace_all)
     if count == 0:
         return CallOutcome(f"old_string is not in {ask.file_path}: 0 matches; nothing was changed", "tool")
     if count > 1 and not ask.replace_all:
@@ -60,7 +122,13 @@ async def edit_file(ctx: Context, ask: EditFile) -> CallOutcome:
             " or set replace_all",
             "tool",
         )
-    after = text.replace(ask.old_string, ask.new_string).encode("utf-8", "replace")
+    try:
+        after = file.encode(text)
+    except UnicodeEncodeError as error:
+        wrong = escaped(error.object[error.start : error.end])
+        return CallOutcome(
+            f"{ask.file_path} is in {file.encoding}, which has no {wrong!r}; nothing was changed", "tool"
+        )
     output = f"edited {ask.file_path}: {count} replacement{'s' if count > 1 else ''}"
     await ctx.sandbox.note(ctx.call_id, json.dumps({"after": _digest(after), "output": output}))
     ctx.fail.reach("after_note")
@@ -69,32 +137,26 @@ async def edit_file(ctx: Context, ask: EditFile) -> CallOutcome:
     return CallOutcome(output)
 
 
+async def _create(ctx: Context, ask: EditFile) -> CallOutcome:
+    """Create the file that an edit with an empty `old_string` asks for, unless it exists with other content."""
+    body = ask.new_string.encode("utf-8", "replace")
+    try:
+        before = await ctx.sandbox.read_file(ask.file_path, limit=len(body) + 1)
+    except FileRefused as error:
+        if error.kind != "not_found":
+            raise
+        before = b""
+    if before not in (b"", body):
+        return CallOutcome(
+            f"{ask.file_path} exists and is not empty; give the text to replace as old_string, or use write_file",
+            "tool",
+        )
+    await ctx.sandbox.write_file(ask.file_path, body, once=ctx.call_id)
+    return CallOutcome(f"created {ask.file_path} ({len(body)} bytes)")
+
+
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-async def glob(ctx: Context, ask: Glob) -> CallOutcome:
-    entries, total = await ctx.sandbox.glob(ask.pattern, path=ask.path, limit=ask.limit)
-    if not entries:
-        return CallOutcome("[no file matches]")
-    text = "\n".join(_below(ask.path, entry.path) for entry in entries)
-    return CallOutcome(text + (f"\n[{total - len(entries)} more]" if total > len(entries) else ""))
-
-
-async def grep(ctx: Context, ask: Grep) -> CallOutcome:
-    matches, more = await ctx.sandbox.grep(
-        ask.pattern, path=ask.path, glob=ask.glob, ignore_case=ask.ignore_case, limit=ask.limit
-    )
-    if not matches:
-        return CallOutcome("[no line matches]")
-    text = "\n".join(f"{_below(ask.path, match.path)}:{match.line}: {match.text}" for match in matches)
-    return CallOutcome(text + ("\n[more lines match]" if more else ""))
-
-
-def _below(path: str, found: str) -> str:
-    """A found path in the form in which the agent can use it again."""
-    base = path.rstrip("/").removesuffix("/.")
-    return found if base in (".", "") or found == path else f"{base}/{found}"
 
 
 def refused(error: FileRefused) -> CallOutcome:

@@ -1,0 +1,118 @@
+"""The open questions of a build: folded from its events, and the command that answers each. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from nightshift.cli.text import short, text_of
+from nightshift.cli.waits import Wait
+from nightshift.contracts.events.build import (
+    BuildWaiting,
+    EscalationRaised,
+    EscalationResolved,
+    QuestionAsked,
+    ToolCallAnswered,
+)
+from nightshift.contracts.model import Event
+from nightshift.eventlog.port import RecordedEvent
+
+_LIMITS = frozenset({"turn_limit", "tool_call_limit"})
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question or an escalation that waits for a person. `kind` is `question`, or that of the escalation."""
+
+    build_id: str
+    question_id: str
+    kind: str
+    text: str
+    options: tuple[str, ...]
+    asked_at: datetime
+    tried: str | None = None
+    deadline: datetime | None = None
+    default: str | None = None
+
+    @property
+    def action(self) -> str:
+        """What a person can type."""
+        words = f"--option {'|'.join(self.options)}" if self.options else '"TEXT"'
+        answer = f"`nightshift answer {self.build_id} {words}`"
+        if self.kind in _LIMITS:
+            return f"{answer}, or `nightshift limits {self.build_id} --turns N --tool-calls N`"
+        return answer
+
+    def as_json(self) -> dict[str, Any]:
+        """The question as `--json` prints it."""
+        return {
+            "build_id": self.build_id,
+            "question_id": self.question_id,
+            "kind": self.kind,
+            "question": self.text,
+            "tried": self.tried,
+            "options": list(self.options),
+            "asked_at": self.asked_at,
+            "deadline": self.deadline,
+            "default": self.default,
+        }
+
+
+Questions = Mapping[str, Question]
+
+
+def open_questions(questions: Questions, build_id: str, event: RecordedEvent) -> Questions:
+    """Returns the open questions after one more event of the build's stream."""
+    match event.data:
+        case QuestionAsked() | EscalationRaised() as fact:
+            one = _question(build_id, fact, event.recorded_at)
+            return {**questions, one.question_id: one}
+        case ToolCallAnswered() as fact:
+            return {key: one for key, one in questions.items() if key != fact.call_id}
+        case EscalationResolved() as fact:
+            return {key: one for key, one in questions.items() if key != str(fact.escalation_id)}
+        case _:
+            return questions
+
+
+def _question(build_id: str, fact: QuestionAsked | EscalationRaised, at: datetime) -> Question:
+    if isinstance(fact, EscalationRaised):
+        return Question(
+            build_id,
+            str(fact.escalation_id),
+            fact.kind,
+            text_of(fact.detail),
+            fact.options,
+            at,
+            tried=None if fact.tried is None else text_of(fact.tried),
+            deadline=fact.deadline,
+        )
+    return Question(
+        build_id,
+        fact.question_id,
+        "question",
+        text_of(fact.question),
+        fact.options,
+        at,
+        deadline=fact.deadline,
+        default=None if fact.default is None else text_of(fact.default),
+    )
+
+
+def person_wait(fact: Event, questions: Questions, build_id: str, at: datetime) -> Wait | None:
+    """Returns the wait that a `build.waiting` begins."""
+    if not isinstance(fact, BuildWaiting):
+        return None
+    question = questions.get(fact.question_id or "")
+    if question is not None:
+        options = f" [{', '.join(question.options)}]" if question.options else ""
+        reason = f"for you: {short(question.text, 200)}{options}"
+        return Wait(reason, question.action, at, fact.owner, fact.until)
+    if fact.reason == "paused":
+        said = "" if fact.detail is None else f": {short(text_of(fact.detail), 100)}"
+        return Wait(
+            f"a person paused it{said}", f"`nightshift resume {build_id}` lets it go on", at, fact.owner
+        )
+    return Wait(
+        f"for its {fact.reason}", f"`nightshift log {build_id}` shows more", at, fact.owner, fact.until
+    )

@@ -1,0 +1,120 @@
+"""The orchestrator's facts about builds that wait for a person: questions, answers, escalations, pauses."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, Field
+
+from nightshift.contracts.events.build_steps import BuildFact
+from nightshift.contracts.model import (
+    CallId,
+    Count,
+    Pending,
+    PendingKind,
+    SealedBlocks,
+    SealedText,
+    Word,
+)
+
+Option = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class QuestionAsked(BuildFact, type="question.asked"):
+    """The agent called `ask_user`. `question_id` is the id of that tool call.
+
+    Without an answer by `deadline`, the agent gets `default` as the answer.
+    """
+
+    question_id: CallId
+    turn: Count
+    index: Count
+    tool_use_id: Annotated[str, Field(max_length=255)]
+    question: SealedText
+    options: tuple[Option, ...] = ()
+    deadline: AwareDatetime | None = None
+    default: SealedText | None = None
+
+    def pending(self, subject: str) -> Sequence[Pending]:
+        return (Pending(PendingKind.QUESTION, self.question_id, opens=True, due_at=self.deadline),)
+
+
+class ToolCallAnswered(BuildFact, type="tool_call.answered"):
+    """The only result of a tool call that runs in no sandbox, such as `ask_user`. `by` says who decided it."""
+
+    call_id: CallId
+    is_error: bool = False
+    output: SealedText
+    blocks: SealedBlocks | None = None
+    option: Option | None = None
+    by: Literal["person", "default", "customer", "policy", "cancelled"]
+
+    def pending(self, subject: str) -> Sequence[Pending]:
+        return (Pending(PendingKind.QUESTION, self.call_id, opens=False),)
+
+
+class EscalationRaised(BuildFact, type="escalation.raised"):
+    """The build cannot go on alone. It waits until a person chooses one of `options`.
+
+    `detail` is the problem in plain words, `tried` what was done about it.
+    """
+
+    escalation_id: UUID
+    kind: Word
+    detail: SealedText
+    tried: SealedText | None = None
+    options: tuple[Word, ...]
+    deadline: AwareDatetime | None = None
+
+    def pending(self, subject: str) -> Sequence[Pending]:
+        return (Pending(PendingKind.QUESTION, str(self.escalation_id), opens=True, due_at=self.deadline),)
+
+
+class EscalationResolved(BuildFact, type="escalation.resolved"):
+    """The escalation is over: a person chose `option`, or the build ended. The agent gets the answer."""
+
+    escalation_id: UUID
+    option: Word
+    comment: SealedText | None = None
+
+    def pending(self, subject: str) -> Sequence[Pending]:
+        return (Pending(PendingKind.QUESTION, str(self.escalation_id), opens=False),)
+
+
+class BuildWaiting(BuildFact, type="build.waiting"):
+    """The build waits: no process runs it until `build.resumed`, or until the time `until`.
+
+    A second one with the same reason says that the model call which was in flight has ended.
+    """
+
+    reason: Literal[
+        "question",  # of the agent
+        "approval",
+        "escalation",
+        "customer_tool",
+        "provider",  # it refuses the key, or has no credit
+        "paused",  # a person paused the build
+        "limit",  # of turns or tool calls
+    ]
+    question_id: Annotated[str, Field(max_length=200)] | None = None
+    detail: SealedText | None = None  # what the person who paused it said
+    until: AwareDatetime | None = None
+
+    def pending(self, subject: str) -> Sequence[Pending]:
+        return (Pending(PendingKind.WAITING, subject, opens=True, due_at=self.until),)
+
+
+class BuildResumed(BuildFact, type="build.resumed"):
+    """The build goes on with the step at which it began to wait."""
+
+    reason: Literal["answer", "message", "person", "default", "limits", "provider"]
+
+    def pending(self, subject: str) -> Sequence[Pending]:
+        return (Pending(PendingKind.WAITING, subject, opens=False),)
+
+
+class BuildLimitsChanged(BuildFact, type="build.limits_changed"):
+    """The limits of the build are these from now on."""
+
+    turn_limit: Count
+    tool_call_limit: Count

@@ -1,0 +1,49 @@
+"""Remembers the digests of files by their stat, so that an unchanged file is not read again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+
+#: Nanoseconds that a change must be old: a later change within the clock's tick would leave the same stat.
+_SETTLED_NS = 100_000_000
+
+
+class DigestCache:
+    """A cache in one file. A missing or damaged file counts as an empty cache.
+
+    With `fresh`, no remembered digest is used, but new ones are still remembered.
+    """
+
+    def __init__(self, path: str, fresh: bool = False) -> None:
+        self._path = path
+        self._fresh = fresh
+        self._before: dict[str, list[object]] = {}
+        self._now: dict[str, list[object]] = {}
+        with contextlib.suppress(OSError, ValueError, AttributeError), open(path, "rb") as file:
+            self._before = dict(json.load(file).items())
+
+    def find(self, path: str, found: os.stat_result) -> str | None:
+        """The digest of the file with this stat. Returns None when it must be read."""
+        known = self._before.get(path)
+        if self._fresh or not isinstance(known, list) or known[:-1] != _key(found):
+            return None
+        self._now[path] = known
+        return str(known[-1])
+
+    def remember(self, path: str, before: os.stat_result, after: os.stat_result, digest: str) -> None:
+        """Keep the digest when the file did not change while it was read, nor shortly before."""
+        if _key(before) == _key(after) and time.time_ns() - after.st_ctime_ns > _SETTLED_NS:
+            self._now[path] = [*_key(after), digest]
+
+    def save(self) -> None:
+        """Write the file unless nothing changed. A full disk only means that files are read again."""
+        if self._now != self._before:
+            with contextlib.suppress(OSError), open(self._path, "wb") as file:
+                file.write(json.dumps(self._now, separators=(",", ":")).encode("ascii"))
+
+
+def _key(found: os.stat_result) -> list[object]:
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_mode]

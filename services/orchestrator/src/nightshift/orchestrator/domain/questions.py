@@ -1,0 +1,106 @@
+"""Folds questions, answers, escalations and waits, and reads a question from the agent's call of `ask_user`."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from nightshift.contracts.events.build import (
+    BuildLimitsChanged,
+    BuildWaiting,
+    EscalationRaised,
+    EscalationResolved,
+    QuestionAsked,
+    ToolCallAnswered,
+)
+from nightshift.contracts.events.sandbox import ToolCallCompleted
+from nightshift.contracts.tools import AskUser
+from nightshift.orchestrator.domain.repetition import NEVER_COUNTS
+from nightshift.orchestrator.domain.state import BuildState, EscalationKind, OpenQuestion, RunMode, ToolCall
+
+_KINDS: Mapping[str, EscalationKind] = {kind: kind for kind in get_args(EscalationKind)}
+
+
+def asked_by(
+    use: dict[str, Any], *, call_id: str, turn: int, index: int, now: datetime
+) -> QuestionAsked | None:
+    """Return the question of a `tool_use` block. Returns None for another tool, and for an input that is not valid."""
+    if use.get("name") != AskUser.tool:
+        return None
+    try:
+        given = AskUser.model_validate(use.get("input"))
+    except ValidationError:
+        return None  # the gateway refuses it like the wrong input of any other tool
+    return QuestionAsked(
+        question_id=call_id,
+        turn=turn,
+        index=index,
+        tool_use_id=str(use["id"]),
+        question=given.question,
+        options=given.options,
+        deadline=None if given.deadline_s is None else now + timedelta(seconds=given.deadline_s),
+        default=given.default,
+    )
+
+
+def asked(state: BuildState, data: QuestionAsked) -> BuildState:
+    """Add the question as an open tool call, which counts towards the limit."""
+    question = OpenQuestion(data.question_id, None, data.options, data.deadline, data.default)
+    call = ToolCall(data.question_id, data.index, AskUser.tool, data.tool_use_id, "agent", NEVER_COUNTS)
+    return replace(
+        state,
+        questions=(*state.questions, question),
+        tool_calls=(*state.tool_calls, call),
+        tool_calls_made=state.tool_calls_made + 1,
+    )
+
+
+def as_result(data: ToolCallAnswered) -> ToolCallCompleted:
+    """Return the answer in the form of a tool's result."""
+    return ToolCallCompleted(
+        call_id=data.call_id, is_error=data.is_error, output=data.output, blocks=data.blocks, duration_ms=0
+    )
+
+
+def answered(state: BuildState, question_id: str) -> BuildState:
+    return replace(state, questions=tuple(one for one in state.questions if one.question_id != question_id))
+
+
+def raised(state: BuildState, data: EscalationRaised) -> BuildState:
+    question = OpenQuestion(str(data.escalation_id), _KINDS[data.kind], data.options, data.deadline)
+    return replace(state, questions=(*state.questions, question))
+
+
+def resolved(state: BuildState, data: EscalationResolved) -> BuildState:
+    """Close the escalation. Calls made before it no longer count as repeated."""
+    counters = replace(
+        state.counters, recent_calls=(), warned_calls=(), steered=state.counters.steered - {"repetition"}
+    )
+    return answered(replace(state, counters=counters), str(data.escalation_id))
+
+
+def waiting(state: BuildState, data: BuildWaiting) -> BuildState:
+    """Begin to wait. The budget service settles the grants of a build that waits."""
+    return replace(
+        state,
+        mode=RunMode.WAITING,
+        waits_for=data.reason,
+        waits_until=data.until,
+        funds=replace(state.funds, grants=(), refused_until=None),
+    )
+
+
+def resumed(state: BuildState) -> BuildState:
+    return replace(state, mode=RunMode.RUNNING, waits_for=None, waits_until=None)
+
+
+def limits_changed(state: BuildState, data: BuildLimitsChanged) -> BuildState:
+    """Take over the limits. The agent is warned again when they come near."""
+    limits = {"turn_limit": data.turn_limit, "tool_call_limit": data.tool_call_limit}
+    return replace(
+        state,
+        accepted=state.request.model_copy(update=limits),
+        counters=replace(state.counters, steered=state.counters.steered - {"turns"}),
+    )

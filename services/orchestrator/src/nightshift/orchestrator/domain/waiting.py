@@ -1,0 +1,183 @@
+"""Decides when a build waits for a person, what an answer leads to, and folds the facts about it."""
+
+from typing import Literal
+from uuid import UUID
+
+from nightshift.contracts.events.build import (
+    AgentSteered,
+    BuildLimitsChanged,
+    BuildResumed,
+    BuildWaiting,
+    BuildWoken,
+    EscalationRaised,
+    EscalationResolved,
+    ToolCallAnswered,
+)
+from nightshift.contracts.model import Event
+from nightshift.orchestrator.domain.calls import checkpoint, fail
+from nightshift.orchestrator.domain.commands import (
+    AnswerQuestion,
+    Escalate,
+    FailReason,
+    MessageAgent,
+    SetLimits,
+)
+from nightshift.orchestrator.domain.evolve import evolve_all
+from nightshift.orchestrator.domain.state import BuildState, OpenQuestion, RunMode
+
+Events = tuple[Event, ...]
+ResumeReason = Literal["answer", "message", "person", "default", "limits", "provider"]
+
+LIMITS = frozenset({"turn_limit", "tool_call_limit"})
+#: The options of an escalation. An answer may add a text to each.
+CONTINUE, FINISH, END = "continue", "finish", "end"
+#: Turns and tool calls that `finish` adds to a limit.
+_TO_FINISH = 10
+
+_FINISH_NOW = (
+    "You have a few more turns: finish what matters most, leave the project in a working state, and end."
+)
+_MESSAGE_INSTEAD = "The person did not answer this question, and sent a message instead. It follows."
+_ENDED = "Not answered: the build ended."
+
+
+def wait(state: BuildState) -> BuildWaiting:
+    """Return the event with which a running build begins to wait for its oldest open question."""
+    question = state.questions[0]
+    reason: Literal["question", "limit", "escalation"] = "question"
+    if question.kind is not None:
+        reason = "limit" if question.kind in LIMITS else "escalation"
+    times = [one.deadline for one in state.questions] + [state.request.deadline]
+    return BuildWaiting(
+        reason=reason,
+        question_id=question.question_id,
+        until=min((time for time in times if time is not None), default=None),
+    )
+
+
+def escalate(state: BuildState, command: Escalate, escalation_id: UUID) -> Events:
+    """Return the escalation and the wait for its answer."""
+    raised = EscalationRaised(
+        escalation_id=escalation_id,
+        kind=command.kind,
+        detail=command.detail,
+        tried=command.tried,
+        options=command.options,
+    )
+    events = (*checkpoint(state), raised)
+    return (*events, wait(evolve_all(state, events)))
+
+
+def answer(state: BuildState, command: AnswerQuestion) -> Events:
+    """Return the answer to an open question or escalation. Returns none when it is not open."""
+    question = open_question(state, command.question_id)
+    if question is None:
+        return ()
+    text = "\n".join(part for part in (command.option, command.text) if part)
+    if question.kind is None:
+        by: Literal["person", "default"] = "default" if command.by_default else "person"
+        answered = ToolCallAnswered(call_id=question.question_id, output=text, option=command.option, by=by)
+        return (
+            answered,
+            *resume(evolve_all(state, (answered,)), "default" if command.by_default else "answer"),
+        )
+    option = command.option or CONTINUE
+    resolved = EscalationResolved(
+        escalation_id=UUID(question.question_id), option=option, comment=command.text
+    )
+    if option == END:
+        reason: FailReason = question.kind
+        after = evolve_all(state, (resolved,))
+        return (resolved, *closed(after), *fail(after, reason, "a person ended the build at its escalation"))
+    events: Events = (
+        resolved,
+        AgentSteered(reason="answer", message=_told(question.kind, option, command.text)),
+    )
+    if question.kind in LIMITS:
+        events = (*events, _more(state, few=option == FINISH))
+    return (*events, *resume(evolve_all(state, events), "answer"))
+
+
+def _told(kind: str, option: str, text: str | None) -> str:
+    parts = [f"The build was stopped ({kind}), and a person answered: {option}."]
+    parts += [_FINISH_NOW] if option == FINISH else []
+    parts += [text] if text else []
+    return " ".join(parts)
+
+
+def _more(state: BuildState, *, few: bool) -> BuildLimitsChanged:
+    """Return limits with room for `_TO_FINISH` turns and calls, or for as many as the build has had."""
+    turns, calls = state.conversation.turn, state.tool_calls_made
+    return BuildLimitsChanged(
+        turn_limit=max(state.request.turn_limit, turns + (_TO_FINISH if few else max(turns, _TO_FINISH))),
+        tool_call_limit=max(
+            state.request.tool_call_limit, calls + (_TO_FINISH if few else max(calls, _TO_FINISH))
+        ),
+    )
+
+
+def message(state: BuildState, command: MessageAgent) -> Events:
+    """Return a person's message. It answers what a waiting build waits for, except a limit and a pause."""
+    events: Events = (AgentSteered(reason="person", message=command.message),)
+    if state.mode is not RunMode.WAITING:
+        return events
+    for question in state.questions:
+        if question.kind is None:
+            events += (ToolCallAnswered(call_id=question.question_id, output=_MESSAGE_INSTEAD, by="person"),)
+        elif question.kind not in LIMITS:
+            events += (EscalationResolved(escalation_id=UUID(question.question_id), option=CONTINUE),)
+    return (*events, *resume(evolve_all(state, events), "message"))
+
+
+def set_limits(state: BuildState, command: SetLimits) -> Events:
+    """Return the new limits. A build that waits at a limit which has room again goes on."""
+    changed = BuildLimitsChanged(
+        turn_limit=command.turn_limit or state.request.turn_limit,
+        tool_call_limit=command.tool_call_limit or state.request.tool_call_limit,
+    )
+    room = changed.turn_limit > state.conversation.turn and changed.tool_call_limit > state.tool_calls_made
+    events: Events = (changed,)
+    events += tuple(
+        EscalationResolved(escalation_id=UUID(question.question_id), option=CONTINUE)
+        for question in state.questions
+        if room and question.kind in LIMITS
+    )
+    return (*events, *resume(evolve_all(state, events), "limits"))
+
+
+def pause(state: BuildState, reason: str | None) -> Events:
+    """Return the pause of a build. One that sleeps wakes for it, so that money does not wake it later."""
+    if state.waits_for == "paused":
+        return ()
+    woken = (BuildWoken(reason="person"),) if state.mode is RunMode.SLEEPING else ()
+    return (*woken, paused(state, reason))
+
+
+def paused(state: BuildState, detail: str | None = None) -> BuildWaiting:
+    return BuildWaiting(reason="paused", detail=detail, until=state.request.deadline)
+
+
+def resume(state: BuildState, reason: ResumeReason) -> Events:
+    """Return the end of a wait whose questions are all answered. A pause ends by `resume_paused` only."""
+    if state.mode is not RunMode.WAITING or state.waits_for == "paused" or state.questions:
+        return ()
+    return (BuildResumed(reason=reason),)
+
+
+def resume_paused(state: BuildState) -> Events:
+    return (BuildResumed(reason="person"),) if state.waits_for == "paused" else ()
+
+
+def closed(state: BuildState) -> Events:
+    """Return the end of every open question of a build that ends."""
+    return tuple(
+        ToolCallAnswered(call_id=one.question_id, is_error=True, output=_ENDED, by="cancelled")
+        if one.kind is None
+        else EscalationResolved(escalation_id=UUID(one.question_id), option=END)
+        for one in state.questions
+    )
+
+
+def open_question(state: BuildState, question_id: str) -> OpenQuestion | None:
+    """Return the open question or escalation with this id, or None."""
+    return next((one for one in state.questions if one.question_id == question_id), None)
