@@ -73,7 +73,7 @@ async def claude(model: str) -> AsyncIterator[AsyncAnthropic]:
 
 def _request(text: str, **more: Any) -> dict[str, Any]:
     return {
-        "model": "claude-of-tests",
+        "model": "scripted-1",
         "max_tokens": 1000,
         "messages": [{"role": "user", "content": text}],
         "tools": TOOLS,
@@ -264,16 +264,22 @@ async def test_a_slow_stream_comes_piece_by_piece(claude: AsyncAnthropic) -> Non
 
 
 async def test_tokens_are_counted(claude: AsyncAnthropic) -> None:
-    few = await claude.messages.count_tokens(model="m", messages=[{"role": "user", "content": "a" * 40}])
-    many = await claude.messages.count_tokens(model="m", messages=[{"role": "user", "content": "a" * 4000}])
+    few = await claude.messages.count_tokens(
+        model="scripted-1", messages=[{"role": "user", "content": "a" * 40}]
+    )
+    many = await claude.messages.count_tokens(
+        model="scripted-1", messages=[{"role": "user", "content": "a" * 4000}]
+    )
     assert 10 <= few.input_tokens < many.input_tokens
 
 
 async def test_what_the_api_refuses_is_refused(claude: AsyncAnthropic, model: str) -> None:
     request = _request("hello")
-    request["messages"] *= 2
-    with pytest.raises(anthropic.BadRequestError, match="must alternate"):
+    request["messages"][0]["role"] = "assistant"
+    with pytest.raises(anthropic.BadRequestError, match="first message must be from the user"):
         await claude.messages.create(**request)
+    with pytest.raises(anthropic.NotFoundError, match="model: claude-imaginary"):
+        await claude.messages.create(**{**_request("hello"), "model": "claude-imaginary"})
     with pytest.raises(anthropic.NotFoundError):
         await claude.models.list()
     async with httpx.AsyncClient(base_url=model) as plain:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from nightshift.contracts import prices
 from nightshift.contracts.errors import UnknownModel
 from nightshift.contracts.events.build import Usage
-from nightshift.contracts.prices import DEFAULT_MODEL, SCRIPTED_MODEL, cost
+from nightshift.contracts.models import DEFAULT_MODEL, SCRIPTED_MODEL
+from nightshift.contracts.prices import cost
 
 ROOT = Path(__file__).parents[3]
 

@@ -22,7 +22,7 @@ def _conversation(
         call = {"type": "tool_use", "id": f"c{index}", "name": "bash", "input": {"command": f"step {index}"}}
         answer = {"type": "tool_result", "tool_use_id": f"c{index}", "content": result, "is_error": is_error}
         messages += [{"role": "assistant", "content": [call]}, {"role": "user", "content": [answer]}]
-    return validate({"model": "m", "max_tokens": 9, "messages": messages, "system": system})
+    return validate({"model": "scripted-1", "max_tokens": 9, "messages": messages, "system": system})
 
 
 def _say(chooser: Chooser, conversation: Conversation) -> str | None:

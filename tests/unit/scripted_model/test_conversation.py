@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 
-from nightshift.devstack.model.conversation import Invalid, validate
+from nightshift.devstack.model.conversation import validate
+from nightshift.devstack.model.rules import Invalid
 
 USER = {"role": "user", "content": "hello"}
 
 
 def _body(*messages: Any, **more: Any) -> dict[str, Any]:
-    return {"model": "claude-x", "max_tokens": 100, "messages": list(messages), **more}
+    return {"model": "scripted-1", "max_tokens": 100, "messages": list(messages), **more}
 
 
 def _asks(*ids: str) -> dict[str, Any]:
@@ -50,9 +51,9 @@ def test_neighbouring_user_messages_are_read_as_one() -> None:
     [
         ([], "JSON object"),
         ({"max_tokens": 1, "messages": [USER]}, "model: Field required"),
-        ({"model": "m", "messages": [USER]}, "max_tokens: Field required"),
-        ({"model": "m", "max_tokens": 0, "messages": [USER]}, "max_tokens"),
-        ({"model": "m", "max_tokens": True, "messages": [USER]}, "max_tokens"),
+        ({"model": "scripted-1", "messages": [USER]}, "max_tokens: Field required"),
+        ({"model": "scripted-1", "max_tokens": 0, "messages": [USER]}, "max_tokens"),
+        ({"model": "scripted-1", "max_tokens": True, "messages": [USER]}, "max_tokens"),
         (_body(), "at least one message"),
         (_body({"role": "system", "content": "x"}), "messages.0.role"),
         (_body({"role": "assistant", "content": "x"}), "first message must be from the user"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nightshift.contracts.prices import DEFAULT_MODEL, SCRIPTED_MODEL
+from nightshift.contracts.models import DEFAULT_MODEL, SCRIPTED_MODEL
 from nightshift.eventlog.errors import NotFound
 
 #: Seconds of a day while the model is scripted: enough for the first half of the build, and a short night.

@@ -10,7 +10,18 @@ from datetime import date
 from typing import Final, Literal
 
 from nightshift.contracts.errors import UnknownModel
-from nightshift.contracts.prices import ALIASES, SCRIPTED_MODEL
+
+#: The model that thinks when neither the request nor the orchestrator's setting names one.
+DEFAULT_MODEL: Final = "claude-sonnet-5-5"
+#: The same where the Messages API is the local scripted model.
+SCRIPTED_MODEL: Final = "scripted-1"
+#: Other ids of the same models. A dated id that is missing here has no price.
+ALIASES: Final[Mapping[str, str]] = {
+    "claude-opus-4-5-20251101": "claude-opus-4-5",
+    "claude-opus-4-1-20250805": "claude-opus-4-1",
+    "claude-sonnet-4-5-20250929": "claude-sonnet-4-5",
+    "claude-haiku-4-5-20251001": "claude-haiku-4-5",
+}
 
 Tier = Literal["economy", "standard", "priority"]
 #: What a model does for a build: it builds, judges the criteria, or shortens the conversation.

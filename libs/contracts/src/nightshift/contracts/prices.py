@@ -12,11 +12,7 @@ from typing import Final
 
 from nightshift.contracts.errors import UnknownModel
 from nightshift.contracts.events.build import Usage
-
-#: The model that thinks when neither the request nor the orchestrator's setting names one.
-DEFAULT_MODEL: Final = "claude-sonnet-5-5"
-#: The same where the Messages API is the local scripted model.
-SCRIPTED_MODEL: Final = "scripted-1"
+from nightshift.contracts.models import ALIASES, SCRIPTED_MODEL
 
 _PER = 1_000_000
 
@@ -145,10 +141,3 @@ _2026_11_22: Final[Mapping[str, ModelPrice]] = {
 TABLES: Final[Mapping[str, Mapping[str, ModelPrice]]] = {"2026-11-22": _2026_11_22}
 #: The table that new charges use.
 NEWEST: Final = "2026-11-22"
-#: Other ids of the same models. A dated id that is missing here has no price.
-ALIASES: Final[Mapping[str, str]] = {
-    "claude-opus-4-5-20251101": "claude-opus-4-5",
-    "claude-opus-4-1-20250805": "claude-opus-4-1",
-    "claude-sonnet-4-5-20250929": "claude-sonnet-4-5",
-    "claude-haiku-4-5-20251001": "claude-haiku-4-5",
-}

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
-from nightshift.contracts.prices import DEFAULT_MODEL, SCRIPTED_MODEL
+from nightshift.contracts.models import DEFAULT_MODEL, SCRIPTED_MODEL
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.usecases.build_scheduler import SchedulerSettings
 from nightshift.servicekit.settings import Settings

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nightshift.devstack.model.conversation import Conversation
+from nightshift.devstack.model.rules import signature
 from nightshift.devstack.model.scenario import Turn
 
 _CHARACTERS_PER_TOKEN = 4  # a rough but steady estimate
@@ -36,7 +37,11 @@ def message_of(turn: Turn, conversation: Conversation) -> dict[str, Any]:
     content: list[dict[str, Any]] = []
     if turn.think is not None:
         content.append(
-            {"type": "thinking", "thinking": turn.think, "signature": f"sig_{conversation.digest[:32]}"}
+            {
+                "type": "thinking",
+                "thinking": turn.think,
+                "signature": signature(conversation.body, len(conversation.messages)),
+            }
         )
     if turn.say is not None:
         content.append({"type": "text", "text": turn.say})

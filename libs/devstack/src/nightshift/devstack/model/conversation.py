@@ -8,11 +8,10 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
+from nightshift.devstack.model import rules
+from nightshift.devstack.model.rules import Invalid
+
 _MAX_BREAKPOINTS = 4
-
-
-class Invalid(Exception):
-    """The request breaks a rule of the API. The text is the message of the 400 response."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,9 @@ def validate(body: Any) -> Conversation:
     tokens = body.get("max_tokens")
     if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:
         raise Invalid("max_tokens: Field required, an integer of at least 1")
+    rules.check_parameters(body)
     _check_messages(body.get("messages"))
+    rules.check_thinking_blocks(body)
     found = _count_breakpoints(body)
     if found > _MAX_BREAKPOINTS:
         raise Invalid(
@@ -124,6 +125,7 @@ def _check_messages(messages: Any) -> None:
     if not isinstance(messages, list) or not messages:
         raise Invalid("messages: at least one message is required")
     asked: list[str] = []
+    used: set[str] = set()
     for index, message in enumerate(messages):
         place = f"messages.{index}"
         role = message.get("role") if isinstance(message, dict) else None
@@ -131,6 +133,8 @@ def _check_messages(messages: Any) -> None:
             raise Invalid(f"{place}.role: must be user or assistant")
         if index == 0 and role != "user":
             raise Invalid(f"{place}: the first message must be from the user")
+        for name in set(message) - {"role", "content"}:
+            raise Invalid(f"{place}.{name}: Extra inputs are not permitted")
         _check_content(message.get("content"), place)
         blocks = blocks_of(message)
         if role == "user":
@@ -138,8 +142,9 @@ def _check_messages(messages: Any) -> None:
             asked = []
         else:
             asked = [str(block.get("id")) for block in blocks if block.get("type") == "tool_use"]
-            if len(set(asked)) != len(asked):
+            if len(set(asked)) != len(asked) or used & set(asked):
                 raise Invalid(f"{place}: `tool_use` ids must be unique")
+            used.update(asked)
     if messages[-1]["role"] != "user":
         raise Invalid("the conversation must end with a user message: prefilled answers are not supported")
 
@@ -152,8 +157,7 @@ def _check_content(content: Any, place: str) -> None:
     for index, block in enumerate(content):
         if not isinstance(block, dict) or "type" not in block:
             raise Invalid(f"{place}.content.{index}.type: Field required")
-        if block["type"] == "text" and not block.get("text"):
-            raise Invalid(f"{place}.content.{index}: text content blocks must be non-empty")
+        rules.check_block(block, f"{place}.content.{index}")
 
 
 def _check_results(blocks: Sequence[Mapping[str, Any]], asked: Sequence[str], place: str) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 from nightshift.devstack.model.answer import count_tokens, error_body, message_of, stream_of
 from nightshift.devstack.model.choice import Chooser, NoAnswer
-from nightshift.devstack.model.conversation import Conversation, Invalid, validate
+from nightshift.devstack.model.conversation import Conversation, validate
 from nightshift.devstack.model.request_log import RequestLog
+from nightshift.devstack.model.rules import Invalid
 from nightshift.devstack.model.scenario import PositionedTurn, Scenario, Turn
 
 Message = MutableMapping[str, Any]
@@ -141,7 +142,7 @@ class _Request:
                 body = {**body, "max_tokens": 1}  # counting needs none
             return validate(body)
         except Invalid as error:
-            raise _Failure(400, str(error)) from None
+            raise _Failure(error.status, str(error)) from None
         except (ValueError, RecursionError):
             raise _Failure(400, "The request body is not valid JSON") from None
 

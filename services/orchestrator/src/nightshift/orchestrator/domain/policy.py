@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nightshift.contracts.prices import SCRIPTED_MODEL
+from nightshift.contracts.models import SCRIPTED_MODEL
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,159 @@
+"""The rules of the Messages API about models, parameters, fields and thinking, with the vendor's words where known."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any
+
+from nightshift.contracts import models
+from nightshift.contracts.errors import UnknownModel
+
+_PARAMETERS = frozenset(
+    {
+        "cache_control",
+        "container",
+        "context_management",
+        "inference_geo",
+        "max_tokens",
+        "mcp_servers",
+        "messages",
+        "metadata",
+        "model",
+        "output_config",
+        "service_tier",
+        "stop_sequences",
+        "stream",
+        "system",
+        "temperature",
+        "thinking",
+        "tool_choice",
+        "tools",
+        "top_k",
+        "top_p",
+    }
+)
+_BLOCKS: Mapping[str, frozenset[str]] = {
+    "text": frozenset({"type", "text", "citations", "cache_control"}),
+    "thinking": frozenset({"type", "thinking", "signature"}),
+    "redacted_thinking": frozenset({"type", "data"}),
+    "tool_use": frozenset({"type", "id", "name", "input", "caller", "toolset_name", "cache_control"}),
+    "tool_result": frozenset({"type", "tool_use_id", "content", "is_error", "toolset_name", "cache_control"}),
+    "image": frozenset({"type", "source", "transformations", "cache_control"}),
+}
+_THINKING = ("thinking", "redacted_thinking")
+_SMALLEST_BUDGET = 1_024
+
+
+class Invalid(Exception):
+    """The request breaks a rule of the API. The text is the message of the response, which has this status."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def check_parameters(body: Mapping[str, Any], today: date | None = None) -> None:
+    """Raises Invalid for an unknown field, an unknown or retired model, and a value that the model does not take."""
+    for name in body:
+        if name not in _PARAMETERS:
+            raise Invalid(f"{name}: Extra inputs are not permitted")
+    model = body["model"]
+    try:
+        models.check_usable(model, today or datetime.now(UTC).date())
+    except UnknownModel:
+        raise Invalid(f"model: {model}", 404) from None
+    card = models.card_of(model)
+    if body["max_tokens"] > card.max_output:
+        raise Invalid(
+            f"max_tokens: {body['max_tokens']} > {card.max_output}, which is the maximum allowed number of output "
+            f"tokens for {model}"
+        )
+    _check_thinking(body.get("thinking"), card, body["max_tokens"])
+    effort = (body.get("output_config") or {}).get("effort")
+    if effort is not None and effort not in card.efforts:
+        raise Invalid(f"output_config.effort: {effort!r} is not supported by {model}")
+
+
+def _check_thinking(thinking: Any, card: models.ModelCard, max_tokens: int) -> None:
+    if thinking is None:
+        return
+    match thinking.get("type"):
+        case "adaptive" if card.thinking in ("budget", "none"):
+            raise Invalid("adaptive thinking is not supported on this model")
+        case "enabled" if card.thinking not in ("budget", "either"):
+            raise Invalid(
+                '"thinking.type.enabled" is not supported for this model. Use "thinking.type.adaptive" and '
+                '"output_config.effort" to control thinking behavior.'
+            )
+        case "disabled" if card.thinking == "always":
+            raise Invalid('"thinking.type.disabled" is not supported for this model')
+        case "enabled":
+            budget = thinking.get("budget_tokens")
+            if not isinstance(budget, int) or budget < _SMALLEST_BUDGET:
+                raise Invalid(
+                    f"thinking.enabled.budget_tokens: Input should be greater than or equal to {_SMALLEST_BUDGET}"
+                )
+            if budget >= max_tokens:
+                raise Invalid("`max_tokens` must be greater than `thinking.budget_tokens`")
+        case "adaptive" | "disabled" | "between_tools":
+            pass
+        case other:
+            raise Invalid(
+                f"thinking.type: Input should be 'adaptive', 'disabled' or 'enabled', not {other!r}"
+            )
+
+
+def check_block(block: Mapping[str, Any], place: str) -> None:
+    """Raises Invalid for an unknown field of a block, a blank text, and a tool input that is no object."""
+    known = _BLOCKS.get(str(block["type"]))
+    for name in block:
+        if known is not None and name not in known:
+            raise Invalid(f"{place}.{block['type']}.{name}: Extra inputs are not permitted")
+    if block["type"] == "text" and not str(block.get("text") or "").strip():
+        raise Invalid(f"{place}: text content blocks must be non-empty and contain non-whitespace text")
+    if block["type"] == "tool_use" and not isinstance(block.get("input"), dict):
+        raise Invalid(f"{place}.tool_use.input: Input should be a valid dictionary")
+    if block["type"] == "thinking" and not block.get("signature"):
+        raise Invalid(f"{place}.thinking.signature: Field required")
+
+
+def check_thinking_blocks(body: Mapping[str, Any]) -> None:
+    """Raises Invalid when an answer ends in thinking, or when something before a thinking block has changed."""
+    for index, message in enumerate(body["messages"]):
+        content = message["content"]
+        if message["role"] != "assistant" or isinstance(content, str):
+            continue
+        if content[-1]["type"] in _THINKING:
+            raise Invalid(f"messages.{index}: The final block in an assistant message cannot be `thinking`.")
+        for number, block in enumerate(content):
+            if block["type"] == "thinking" and block["signature"] != signature(body, index, content[:number]):
+                raise Invalid(
+                    f"messages.{index}.content.{number}: Invalid `signature` in `thinking` block. The block is bound "
+                    "to a different conversation. Remove the block, or set "
+                    '`thinking.block_binding.prefix_mismatch_behavior` to "drop_block".'
+                )
+
+
+def signature(body: Mapping[str, Any], messages: int, before: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Return the signature of a thinking block after this many messages and these blocks of its own answer.
+
+    It depends on all that precedes the block, without cache marks.
+    """
+    prefix = [body.get("system"), body.get("tools"), body["messages"][:messages], list(before)]
+    text = json.dumps(_unmarked(prefix), sort_keys=True)
+    return f"sig_{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _unmarked(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_unmarked(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _unmarked(one) for key, one in _fields(value)}
+    return value
+
+
+def _fields(value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The fields of an object without its cache mark. A mark is on a block or a tool, which has a type or a schema."""
+    marked = "type" in value or "input_schema" in value
+    return ((key, one) for key, one in value.items() if not (marked and key == "cache_control"))
