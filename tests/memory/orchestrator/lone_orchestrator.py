@@ -73,10 +73,14 @@ class LoneOrchestrator:
         return 1
 
     async def unowned(self, *, limit: int) -> Sequence[str]:
+        """As the function `unowned_builds`: a build that sleeps is left to the budget service, due or not."""
         items = list(self.tables.pending.values())
-        kinds = {item.kind for item in items if item.due_at is None or item.due_at > self.now()}
-        rests = {PendingKind.SLEEPER, PendingKind.WAITING} & kinds
-        return [BUILD] if PendingKind.BUILD in kinds and not rests else []
+        rests = any(
+            item.kind is PendingKind.SLEEPER
+            or (item.kind is PendingKind.WAITING and (item.due_at is None or item.due_at > self.now()))
+            for item in items
+        )
+        return [BUILD] if any(item.kind is PendingKind.BUILD for item in items) and not rests else []
 
     async def grant(self) -> None:
         """Grants every request for money, as the budget service does."""
