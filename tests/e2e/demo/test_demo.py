@@ -188,6 +188,9 @@ def test_every_command_speaks_json(demo: Demo, asked_again: tuple[int, list[Any]
     commands: tuple[tuple[str, ...], ...] = (
         ("build", *asked),
         ("wait", "asked-in-json", "--for", "sleeping", "--timeout", "30s"),
+        ("questions",),
+        ("tell", "asked-in-json", "Make it blue."),
+        ("limits", "asked-in-json", "--turns", "5000"),
         ("cancel", "asked-in-json"),
         ("builds",),
         ("watch", build),
@@ -205,8 +208,10 @@ def test_every_command_speaks_json(demo: Demo, asked_again: tuple[int, list[Any]
         ("dlq", "show", letter["id"]),
         ("dlq", "redrive", letter["id"], "--dry-run"),
     )
-    # `account open` is above, `wake` below; `up`, `demo`, `down`: in the fixture and in the stack's own tests.
-    assert set(NAMES) == {one[0] for one in commands} | {"wake", "up", "demo", "down"}
+    # `account open` is above, `wake`, `answer`, `pause` and `resume` below; `up`, `demo`, `down`: in the fixture and in
+    # the stack's own tests.
+    below = {"wake", "answer", "pause", "resume"}
+    assert set(NAMES) == {one[0] for one in commands} | below | {"up", "demo", "down"}
     for words in commands:
         ran = demo.run(*words, "--json")
         assert "\x1b" not in ran.stdout, words
@@ -215,3 +220,7 @@ def test_every_command_speaks_json(demo: Demo, asked_again: tuple[int, list[Any]
     refused = demo.run("wake", build, "--json")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "not asleep" in refused.stderr
+    for words in (("answer", build, "yes"), ("pause", build), ("resume", build)):
+        late = demo.run(*words, "--json")
+        assert (late.returncode, late.stdout) == (1, ""), words
+        assert "has ended" in late.stderr or "is ready" in late.stderr, (words, late.stderr)
