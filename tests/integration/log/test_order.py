@@ -14,7 +14,7 @@ from nightshift.eventlog.postgres import (
     _APPEND,
     _APPEND_ONE,
     PostgresEventLog,
-    _event_arrays,
+    _batch_arrays,
     _pending_arrays,
 )
 from nightshift.eventlog.prepare import pending_changes, prepare
@@ -44,7 +44,7 @@ async def append_in(
     events = [facts.checkpoint()]
     query = _APPEND.replace("nightshift.append_events", function)
     arrays = (
-        *_event_arrays(prepare(stream, events, actor="t")),
+        *_batch_arrays(prepare(stream, events, actor="t")),
         *_pending_arrays(pending_changes(stream, events)),
     )
     await connection.fetch(query, stream, None, *arrays)
