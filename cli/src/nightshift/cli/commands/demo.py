@@ -72,8 +72,8 @@ def demo(
 ) -> int:
     """Build a small web app from an idea: think, act, observe, checkpoint, run out of money, sleep, wake, be ready.
 
-    With ANTHROPIC_API_KEY it thinks with Claude, with E2B_API_KEY it works in E2B; without, with a scripted model and a
-    local sandbox, and it says so. Everything is stopped at the end.
+    Uses Claude when ANTHROPIC_API_KEY is set, else a scripted model. Uses E2B when E2B_API_KEY is set, else a local
+    sandbox. The first lines say which. Stops everything at the end unless `--keep` is given.
 
     For example:
 

@@ -163,7 +163,7 @@ def write(
 
 
 def read(message: Inbound) -> DeadLetter:
-    """Return the dead letter in a record of the dead-letter topic. Raises BadMessage when the record is none."""
+    """Return the dead letter in a record of the dead-letter topic. Raises BadMessage for any other record."""
     headers = tuple(message.headers)
     names = [name for name, _ in headers]
     if SOURCE_TOPIC not in names:

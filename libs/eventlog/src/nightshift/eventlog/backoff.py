@@ -15,7 +15,10 @@ class Backoff:
     cap_s: float
 
     def delay(self, failures: int, *, jitter: float) -> float:
-        """Return the seconds to wait after the nth failure in a row: between half (jitter 0) and all of the delay."""
+        """Return the seconds to wait after `failures` failures in a row.
+
+        `jitter` scales the doubled and capped delay: 0 gives half of it, 1 gives all of it.
+        """
         doubled = self.first_s * 2.0 ** min(max(failures, 1) - 1, _MOST_DOUBLINGS)
         return min(self.cap_s, doubled) * (0.5 + 0.5 * jitter)
 

@@ -73,7 +73,10 @@ class Wakes:
         self._accounts.add(account_id)
 
     def note_sleep(self, slept: SleepRequested) -> None:
-        """Remember a new sleeper's account: it may have got money back between the denial and the sleep."""
+        """Mark the account of a build that fell asleep, so that the next check for released money looks at it.
+
+        Otherwise money that was released between the denial and the sleep would not wake the build.
+        """
         if slept.reason == "budget":
             self._accounts.add(slept.account_id)
 

@@ -171,7 +171,7 @@ def _object(text: str) -> dict[str, Any] | None:
 
 
 def _input(text: str) -> Any:
-    """Return the input of a tool call, read as the SDK reads it: of an incomplete text what is complete."""
+    """Parse the JSON text of a tool call's input, as the SDK does. A text that is cut off gives its complete part."""
     given = _object(text)
     if given is not None:
         return given

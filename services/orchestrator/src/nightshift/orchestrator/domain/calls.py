@@ -101,7 +101,10 @@ def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy
 
 
 def abandoned(state: BuildState, command: AbandonCall, now: datetime, policy: Policy) -> Events:
-    """Return the end of a call whose owner died, at its worst case unless its usage is known. Tries again at once."""
+    """Return the events that end a call whose owner died and let it be retried without a delay.
+
+    The call costs its reserved worst case unless its usage is known.
+    """
     if state.call is None:
         return ()
     detail = "the process that made this call ended before the answer was in the log"

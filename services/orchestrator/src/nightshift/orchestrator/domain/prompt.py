@@ -163,7 +163,7 @@ def _message_texts(state: BuildState, rendered: RenderedMessages) -> Iterator[st
 
 
 def system_prompt(accepted: BuildAccepted) -> str:
-    """Return the system prompt. It is the same for the whole build, and its first part for all builds."""
+    """Return the build's system prompt. It never changes during a build, and all builds share its first part."""
     parts = [_SYSTEM.format(workspace=tools.WORKSPACE)]
     if accepted.checks:
         listed = "\n".join(f"- {check.name}: {check.command}" for check in accepted.checks)

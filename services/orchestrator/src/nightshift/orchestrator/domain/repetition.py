@@ -76,7 +76,7 @@ def remember(
 
 
 def is_progress(newest: RecentCall, earlier: Collection[RecentCall]) -> bool:
-    """Return whether this call was made before, with other results only."""
+    """Return True when the newest call was made before and each earlier result differs from its newest result."""
     return any(one.call == newest.call for one in earlier) and newest not in earlier
 
 

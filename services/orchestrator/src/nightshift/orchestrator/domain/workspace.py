@@ -78,7 +78,10 @@ def _preview_opened(workspace: Workspace, data: PreviewOpened) -> Workspace:
 
 
 def port_opened(workspace: Workspace, target: PreviewTarget, result: ToolCallCompleted) -> Workspace:
-    """Return the workspace after the agent's `open_port`. A path that answered stays when a later one does not."""
+    """Return the workspace after the agent's `open_port` call.
+
+    When the URL path of this call did not answer, the path of an earlier call that answered is kept.
+    """
     if workspace.preview_port != target.port or (result.is_error and workspace.preview_path is not None):
         return workspace
     return replace(workspace, preview_path=target.path)

@@ -110,7 +110,10 @@ class SandboxState:
 
     @property
     def to_pause(self) -> UUID | None:
-        """The failed snapshot because of which to pause the sandbox over the sleep. Returns None without one."""
+        """Return the id of the failed snapshot for which the sandbox is paused, not closed, during the sleep.
+
+        Returns None when no snapshot failed.
+        """
         if self.sandbox is None or self.sandbox.paused or self.asleep_since is None:
             return None
         return self.settled[1] if self.settled is not None and self.settled[0] == "failed" else None
