@@ -62,6 +62,7 @@ class BuildScenario:
         self.log: list[RecordedEvent] = []
         self._others = 0
         self.do(AcceptBuild(request))
+        self.step()
 
     def record(self, causes: tuple[UUID, ...], events: tuple[Event, ...]) -> tuple[Event, ...]:
         seen: Counter = Counter()

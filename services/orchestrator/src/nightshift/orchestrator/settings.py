@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, model_validator
 
 from nightshift.contracts.models import DEFAULT_MODEL, SCRIPTED_MODEL
+from nightshift.orchestrator.adapters.provider_key import key_id_of
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.usecases.build_scheduler import SchedulerSettings
 from nightshift.servicekit.settings import Settings
@@ -28,7 +29,12 @@ class OrchestratorSettings(Settings):
     model_attempts: int = Field(6, ge=1)
     model_first_backoff_s: float = Field(1.0, gt=0, le=3_600)
     provider_sleep_s: float = Field(900.0, gt=0, le=86_400)
+    provider_probe_s: float = Field(30.0, gt=0, le=86_400)  # until a refused key is tried again; doubles
+    longest_provider_probe_s: float = Field(900.0, gt=0, le=86_400)
     max_builds: int = Field(200, ge=1)  # at once, in one process
+    max_account_builds: int = Field(
+        100, ge=1
+    )  # of one account that are active, unless its policy says how many
     build_lease_s: float = Field(10.0, ge=0.5, le=3_600)
     build_look_every_s: float = Field(2.0, gt=0, le=3_600)  # for builds that nobody runs
 
@@ -37,6 +43,12 @@ class OrchestratorSettings(Settings):
         if self._at_anthropic() and not (self.anthropic_api_key or self.anthropic_auth_token):
             raise ValueError("ANTHROPIC_API_KEY is not set, nor ANTHROPIC_BASE_URL to another server")
         return self
+
+    @property
+    def provider_key(self) -> str:
+        """The name of the key in the log, in metrics and for people: a hash."""
+        secret = self.anthropic_api_key or self.anthropic_auth_token
+        return key_id_of(secret.get_secret_value() if secret else "", self.anthropic_base_url)
 
     def policy(self) -> Policy:
         """Return the settings that decisions depend on."""
@@ -59,6 +71,7 @@ class OrchestratorSettings(Settings):
         return SchedulerSettings(
             owner=self.lease_owner,
             capacity=self.max_builds,
+            per_account=self.max_account_builds,
             lease_s=self.build_lease_s,
             look_every_s=self.build_look_every_s,
         )

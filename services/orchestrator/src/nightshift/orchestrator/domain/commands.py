@@ -18,6 +18,8 @@ FailureKind = Literal[
     "stream_cut",
     "malformed",
     "auth",
+    "credit",
+    "usage_limit",
     "invalid",
     "too_long",
     "abandoned",
@@ -42,6 +44,11 @@ class AcceptBuild:
     """A request that passed `admit`."""
 
     request: BuildRequested
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Start a queued build: request the money of its first call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +210,18 @@ class SetLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitForProvider:
+    """Begin to wait for the provider, which refuses the key. `detail` names the key and the reason."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeFromProvider:
+    """Go on after a wait for the provider."""
+
+
+@dataclass(frozen=True, slots=True)
 class StartWaiting:
     """Begin to wait for the answer to an open question."""
 
@@ -233,7 +252,8 @@ class MessageAgent:
 
 
 Step = (
-    AskBudget
+    Begin
+    | AskBudget
     | StartCall
     | Sleep
     | Wake
@@ -248,6 +268,8 @@ Step = (
 Command = (
     AcceptBuild
     | Step
+    | WaitForProvider
+    | ResumeFromProvider
     | Answer
     | CallFailed
     | AbandonCall

@@ -27,13 +27,23 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain import calls, checks, funds, model_choice, proof, waiting, workspace
+from nightshift.orchestrator.domain import (
+    calls,
+    checks,
+    funds,
+    model_choice,
+    proof,
+    provider_waits,
+    waiting,
+    workspace,
+)
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     AcceptBuild,
     Answer,
     AnswerQuestion,
     AskBudget,
+    Begin,
     CallFailed,
     CancelBuild,
     Command,
@@ -44,6 +54,7 @@ from nightshift.orchestrator.domain.commands import (
     PauseBuild,
     ReportStall,
     ResumeBuild,
+    ResumeFromProvider,
     SendBack,
     SetLimits,
     Sleep,
@@ -51,13 +62,14 @@ from nightshift.orchestrator.domain.commands import (
     StartWaiting,
     StopCall,
     StopOnFault,
+    WaitForProvider,
     Wake,
 )
 from nightshift.orchestrator.domain.evolve import evolve_all
 from nightshift.orchestrator.domain.next_step import loop_messages, worst_case
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
+from nightshift.orchestrator.domain.state import BuildState, RunMode
 
 Events = tuple[Event, ...]
 
@@ -104,6 +116,8 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
     if state.mode is RunMode.ENDED:
         return ()
     match command:
+        case Begin():
+            return _begin(state, policy)
         case AskBudget():
             return (_ask(state, _cause(state, command), command.minimum_microusd, policy),)
         case StartCall():
@@ -143,6 +157,10 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
             return waiting.pause(state, command.reason)
         case StartWaiting():
             return (waiting.wait(state),)
+        case WaitForProvider():
+            return provider_waits.wait(state, command.detail)
+        case ResumeFromProvider():
+            return _resumed(state, provider_waits.resume(state), command, now, policy)
         case StopCall():
             return (*calls.stopped(state, command.seen, _PAUSED), waiting.paused(state))
         case Escalate():
@@ -163,10 +181,15 @@ def _accept(request: BuildRequested, policy: Policy) -> Events:
         turn_limit=policy.turn_limit,
         tool_call_limit=policy.tool_call_limit,
     )
-    starting = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
-    cause = ids.request_cause(BuildRequested.type, request.build_id)
-    state = evolve_all(INITIAL, (accepted, starting))
-    return (accepted, starting, _ask(state, cause, worst_case(state, policy), policy))
+    return (accepted,)
+
+
+def _begin(state: BuildState, policy: Policy) -> Events:
+    starting = BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.STARTING)
+    if state.cause is None:
+        raise Fault("a build without events cannot begin")
+    after = evolve_all(state, (starting,))
+    return (starting, _ask(after, state.cause, worst_case(after, policy), policy))
 
 
 def _ask(state: BuildState, cause: UUID, minimum: int, policy: Policy) -> BudgetRequested:

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from nightshift.contracts.events.build import BuildAccepted
+from nightshift.contracts.events.build import BuildAccepted, Phase
 from nightshift.orchestrator.domain import checks, conversation, funds, model_choice, prompt, proof
 from nightshift.orchestrator.domain.commands import (
     AnswerQuestion,
     AskBudget,
+    Begin,
     Complete,
     Escalate,
     Fail,
@@ -52,11 +53,16 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitProvider:
+    """The build waits for the provider. It goes on when the replica that runs it may call the provider."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The build has ended."""
 
 
-Wait = AwaitModel | AwaitFact | AwaitTime | Asleep | Waiting | Ended
+Wait = AwaitModel | AwaitFact | AwaitTime | AwaitProvider | Asleep | Waiting | Ended
 
 #: Tokens that the bound does not count: the API's own text around tools, and the block with the remaining limits.
 _SLACK = 1_000
@@ -78,6 +84,8 @@ def next_step(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
         return Wake() if state.wake_reason is not None else Asleep()
     if state.mode is RunMode.WAITING:
         return _waiting(state, now)
+    if state.phase is Phase.QUEUED:
+        return Begin()
     if state.call is not None:
         return AwaitModel()
     asked = {question.question_id for question in state.questions}
@@ -99,6 +107,8 @@ def _waiting(state: BuildState, now: datetime) -> Step | Wait:
         return StopCall()
     if state.waits_for == "paused":
         return Waiting()
+    if state.waits_for == "provider":
+        return AwaitProvider()
     return _overdue(state, now) or Waiting()
 
 

@@ -46,7 +46,7 @@ class BuildRequests:
         self._clock = clock
 
     async def accept(self, request: BuildRequested) -> None:
-        """Append `build.accepted` and start the build. The same request again changes nothing.
+        """Append `build.accepted`. The build starts when it is its turn. The same request again changes nothing.
 
         Raises BadMessage for a request that cannot be built, and EventIdReused when another request had this build id.
         """
@@ -59,7 +59,7 @@ class BuildRequests:
                 await self._repository.commit(request.build_id, INITIAL, AcceptBuild(request), now)
             except (EventIdReused, VersionConflict, StreamClosed):
                 await self._check_same(request)  # another replica accepted it first
-        await self._scheduler.start(request.build_id)
+        self._scheduler.look()
 
     async def cancel(self, event: RecordedEvent, request: BuildCancelRequested) -> None:
         """End the build, whichever replica runs it. Changes nothing after its end. Raises NotFound."""

@@ -24,6 +24,7 @@ from nightshift.orchestrator.domain.commands import (
     Answer,
     AnswerQuestion,
     AskBudget,
+    Begin,
     CallFailed,
     CancelBuild,
     Command,
@@ -31,6 +32,7 @@ from nightshift.orchestrator.domain.commands import (
     Escalate,
     Fail,
     ReportStall,
+    ResumeFromProvider,
     SendBack,
     Sleep,
     StartCall,
@@ -38,12 +40,14 @@ from nightshift.orchestrator.domain.commands import (
     Step,
     StopCall,
     StopOnFault,
+    WaitForProvider,
     Wake,
 )
 from nightshift.orchestrator.domain.next_step import (
     Asleep,
     AwaitFact,
     AwaitModel,
+    AwaitProvider,
     AwaitTime,
     Ended,
     Wait,
@@ -56,6 +60,7 @@ from nightshift.orchestrator.domain.prompt import RenderedMessages, request_byte
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 from nightshift.orchestrator.ports import BuildNumbers, BuildRepository, CannotFold, Model
 from nightshift.orchestrator.usecases.model_call import ModelCall, one_line, replacements
+from nightshift.orchestrator.usecases.provider_access import ProviderAccess
 
 _log = structlog.get_logger(__name__)
 
@@ -65,6 +70,8 @@ Clock = Callable[[], datetime]
 _LAST_APPEND_S = 2.0
 #: Seconds between two tries of an append, and the number of tries after which `build.stalled` is appended.
 _RETRY_S, _REPORTED_TRY = 0.5, 8
+#: Seconds between two looks at a call that tries a refused key: the other builds wait for its first byte.
+_PROBE_POLL_S = 0.5
 #: The log is read after these waits when no notification comes.
 _POLL = Backoff(1.0, 15.0)
 
@@ -78,6 +85,7 @@ class RunnerDependencies:
     numbers: BuildNumbers
     policy: Policy
     clock: Clock
+    provider: ProviderAccess
 
 
 class Runner:
@@ -90,10 +98,13 @@ class Runner:
         self._numbers = dependencies.numbers
         self._policy = dependencies.policy
         self._now = dependencies.clock
+        self._provider = dependencies.provider
         self._state: BuildState = INITIAL
         self._rendered = RenderedMessages()
         self._notified = asyncio.Event()
         self._call: ModelCall | None = None
+        self._called_at = self._now()  # the start of the last model call of this run
+        self._slot: datetime | None = None  # from when the next model call may start
         self._stopped_usage: Usage | None = None  # of a call that was stopped and that the log holds as open
         self._cancel: CancelBuild | None = None
         self._quiet_polls = 0
@@ -118,6 +129,8 @@ class Runner:
                     continue
                 step = next_step(self._state, self._now(), self._policy)
                 if isinstance(step, Ended | Asleep | Waiting):
+                    return
+                if isinstance(step, AwaitProvider) and not self._provider.may_call(self.build_id):
                     return
                 await self._execute(step)
         except (asyncio.CancelledError, Exception):
@@ -161,15 +174,25 @@ class Runner:
                 await self._await_model(step)
             case AwaitFact() | AwaitTime():
                 await self._wait(step)
+            case AwaitProvider():
+                await self._commit(ResumeFromProvider())
             case StartCall():
-                if await self._commit(step):
-                    await self._start_call()
+                await self._start_call_in_turn(step)
             case Fail() | StopCall():
                 await self._commit(replace(step, seen=await self._stop_call()))
             case Complete():
                 number = await self._numbers.number(self._state.request.project_id, self.build_id)
                 await self._commit(Complete(number))
-            case AskBudget() | Sleep() | Wake() | SendBack() | StartWaiting() | Escalate() | AnswerQuestion():
+            case (
+                Begin()
+                | AskBudget()
+                | Sleep()
+                | Wake()
+                | SendBack()
+                | StartWaiting()
+                | Escalate()
+                | AnswerQuestion()
+            ):
                 await self._commit(step)
             case Asleep() | Waiting() | Ended():
                 raise AssertionError("the run ends before it executes these")
@@ -224,6 +247,19 @@ class Runner:
         if self._notified.is_set() or not isinstance(step, AwaitTime):
             await self._catch_up()
 
+    async def _start_call_in_turn(self, step: StartCall) -> None:
+        """Start the call when the provider takes calls. Begins to wait while it refuses the key."""
+        if (refused := self._provider.refused) is not None and not self._provider.may_call(self.build_id):
+            await self._commit(WaitForProvider(refused.in_words()))
+            return
+        now = self._now()
+        self._slot = self._provider.slot(now, self._slot)
+        if self._slot > now:
+            await self._wait(AwaitTime(self._slot))
+        elif await self._commit(step):
+            self._slot, self._called_at = None, now
+            await self._start_call()
+
     async def _start_call(self) -> None:
         """Call the model. Its reservation is in the log already."""
         call = self._state.call
@@ -250,6 +286,8 @@ class Runner:
         poll = due(self._state, step, now, timedelta(seconds=_POLL.cap_s)) - now
         silence = ours.silence_left()
         longest = poll.total_seconds() if silence is None else min(poll.total_seconds(), silence)
+        if self._provider.is_probe(self.build_id):
+            longest = min(longest, _PROBE_POLL_S)
         try:
             await asyncio.wait(
                 {ours.task, notified},
@@ -259,11 +297,15 @@ class Runner:
         finally:
             notified.cancel()
         if not ours.task.done():
+            if ours.has_begun and self._provider.is_probe(self.build_id):
+                await self._provider.note_begun(self.build_id, self._called_at)
             if ours.silence_left() == 0.0:
                 await self.report(ours.report_silence())
             await self._catch_up()
             return
-        outcome = ours.task.result()
+        outcome = await self._provider.note(
+            self.build_id, ours.task.result(), ours.meter, started_at=self._called_at, now=self._now()
+        )
         while self._state.call is not None and self._state.call.event_id == ours.call_id:
             if await self._append_outcome(outcome):
                 break
