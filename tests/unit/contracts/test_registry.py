@@ -266,9 +266,10 @@ def test_every_event_lists_the_pending_rows_it_changes(event):
 def test_every_pending_kind_is_opened_and_closed():
     opened, closed = set(), set()
     for model in CATALOGUE.newest.values():
-        source = _example(model)
-        for change in source.pending("b"):
-            (opened if change.opens else closed).add(change.kind)
+        for reason in ("x", "provider"):
+            source = _example(model).model_copy(update={"reason": reason})
+            for change in source.pending("b"):
+                (opened if change.opens else closed).add(change.kind)
     assert opened == closed == set(PendingKind)
 
 

@@ -22,7 +22,7 @@ class OrchestratorSettings(Settings):
     model_silence_s: float = Field(120.0, gt=0, le=3_600)  # a stream without a byte for so long is closed
     max_output_tokens: int = Field(16_000, ge=256, le=128_000)
     thinking_tokens: int = Field(16_000, ge=0, le=128_000)  # on top, for a model that thinks
-    grant_microusd: int = Field(1_000_000, ge=1)
+    grant_turns: int = Field(4, ge=1, le=100)  # turns that one request for money should cover
     turn_limit: int = Field(200, ge=1)
     tool_call_limit: int = Field(150, ge=1)
     check_tries: int = Field(3, ge=1)
@@ -57,7 +57,7 @@ class OrchestratorSettings(Settings):
             model_by_tier=self.model is None and self._at_anthropic(),
             max_output_tokens=self.max_output_tokens,
             thinking_tokens=self.thinking_tokens,
-            grant_microusd=self.grant_microusd,
+            grant_turns=self.grant_turns,
             turn_limit=self.turn_limit,
             tool_call_limit=self.tool_call_limit,
             check_tries=self.check_tries,

@@ -25,8 +25,8 @@ class PostgresProviderKey:
     ) -> None:
         self._database = database
         self.key_id = key_id
-        self._first = timedelta(seconds=first_probe_s)
-        self._longest = timedelta(seconds=longest_probe_s)
+        self._first_s = first_probe_s
+        self._longest_s = longest_probe_s
 
     async def refused(self) -> RefusedKey | None:
         """Return why the provider refuses the key. Returns None while it does not."""
@@ -35,9 +35,10 @@ class PostgresProviderKey:
 
     async def refuse(self, refused: RefusedKey) -> bool:
         """Note that the provider refuses the key. Returns True for the first note of the incident only."""
+        first, longest = timedelta(seconds=self._first_s), timedelta(seconds=self._longest_s)
         return await self._ask(
             "SELECT nightshift.refuse_provider_key($1, $2, $3, $4, $5, $6)",
-            *(refused.kind, refused.status, refused.detail, self._first, self._longest),
+            *(refused.kind, refused.status, refused.detail, first, longest),
         )
 
     async def take_probe(self) -> bool:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from nightshift.contracts.events.build import Usage
 from nightshift.contracts.events.requests import BuildRequested
+from nightshift.contracts.models import Role
 from nightshift.orchestrator.domain.state import EscalationKind
 
 FailureKind = Literal[
@@ -31,6 +32,8 @@ FailReason = Literal[
     "unproven",
     "turn_limit",
     "tool_call_limit",
+    "cost_limit",
+    "day_limit",
     "repetition",
     "refusal",
     "model_error",
@@ -60,10 +63,11 @@ class AskBudget:
 
 @dataclass(frozen=True, slots=True)
 class StartCall:
-    """Start a model call, whose worst case the grant covers."""
+    """Start a model call of a role, whose worst case the grant covers."""
 
     lease_id: UUID
     reserve_microusd: int
+    role: Role = "builder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +211,7 @@ class SetLimits:
     turn_limit: int | None
     tool_call_limit: int | None
     cause: UUID
+    cost_limit_microusd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

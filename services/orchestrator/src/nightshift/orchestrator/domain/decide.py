@@ -34,6 +34,7 @@ from nightshift.orchestrator.domain import (
     model_choice,
     proof,
     provider_waits,
+    side_calls,
     waiting,
     workspace,
 )
@@ -196,12 +197,21 @@ def _ask(state: BuildState, cause: UUID, minimum: int, policy: Policy) -> Budget
     return BudgetRequested(
         lease_id=ids.event_id(cause, BudgetRequested.type),  # the reservation has the id of its request
         account_id=state.request.account_id,
-        amount_microusd=max(policy.grant_microusd, minimum),
+        amount_microusd=funds.grant_amount(
+            state.funds,
+            minimum,
+            turns=state.conversation.turn,
+            grant_turns=policy.grant_turns,
+            cost_limit=state.request.cost_limit_microusd,
+        ),
         minimum_microusd=minimum,
+        tier=state.request.tier,
     )
 
 
 def _start(state: BuildState, command: StartCall) -> Events:
+    if command.role != "builder":
+        return (side_calls.start(state, command),)
     events: list[Event] = []
     if may_move(state.phase, Phase.SCAFFOLD):
         events.append(BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.SCAFFOLD))

@@ -1,6 +1,5 @@
 """Counts what goes wrong, and computes the wait before a model call is made again."""
 
-from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -10,6 +9,7 @@ from nightshift.eventlog.backoff import Backoff
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.provider_waits import REFUSED_KEY
 from nightshift.orchestrator.domain.repetition import is_progress, remember
+from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import FailureCounters, ToolCall
 
 #: The stop reasons of a complete answer. Answers with any other reason are counted, so that they end.

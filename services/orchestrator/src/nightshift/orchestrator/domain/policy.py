@@ -13,7 +13,7 @@ class Policy:
     model_by_tier: bool = False  # instead of `default_model`
     max_output_tokens: int = 16_000
     thinking_tokens: int = 16_000  # on top, for a model that thinks
-    grant_microusd: int = 1_000_000
+    grant_turns: int = 4  # turns that one grant should cover
     turn_limit: int = 200
     tool_call_limit: int = 150
     check_tries: int = 3

@@ -1,7 +1,6 @@
 """Folds questions, answers, escalations and waits, and reads a question from the agent's call of `ask_user`."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
@@ -18,6 +17,7 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.tools import AskUser
 from nightshift.orchestrator.domain.repetition import NEVER_COUNTS
+from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import BuildState, EscalationKind, OpenQuestion, RunMode, ToolCall
 
 _KINDS: Mapping[str, EscalationKind] = {kind: kind for kind in get_args(EscalationKind)}
@@ -98,7 +98,11 @@ def resumed(state: BuildState) -> BuildState:
 
 def limits_changed(state: BuildState, data: BuildLimitsChanged) -> BuildState:
     """Take over the limits. The agent is warned again when they come near."""
-    limits = {"turn_limit": data.turn_limit, "tool_call_limit": data.tool_call_limit}
+    limits = {
+        "turn_limit": data.turn_limit,
+        "tool_call_limit": data.tool_call_limit,
+        "cost_limit_microusd": data.cost_limit_microusd,
+    }
     return replace(
         state,
         accepted=state.request.model_copy(update=limits),

@@ -115,7 +115,12 @@ class BuildRequests:
 
     async def set_limits(self, event: RecordedEvent, request: BuildLimitsSet) -> None:
         """Set limits of the build. One that waits at a limit goes on when it has room again. Raises NotFound."""
-        command = SetLimits(request.turn_limit, request.tool_call_limit, cause=event.event_id)
+        command = SetLimits(
+            request.turn_limit,
+            request.tool_call_limit,
+            cause=event.event_id,
+            cost_limit_microusd=request.cost_limit_microusd,
+        )
         await self._commit(request.build_id, await self._load(request.build_id), command)
 
     async def _load(self, build_id: str) -> BuildState:
