@@ -14,10 +14,11 @@ def s(seconds: float) -> timedelta:
 
 def test_calls_start_at_once_until_the_provider_refuses_one():
     pace = CallPace()
-    assert [pace.slot(NOW) for _ in range(5)] == [NOW] * 5
+    assert [pace.turn(NOW) for _ in range(5)] == [NOW] * 5
     pace.refused(NOW, NOW, retry_after_s=7.0)
-    slots = [pace.slot(NOW) for _ in range(3)]
-    assert slots == [NOW + s(7), NOW + s(7.25), NOW + s(7.5)]
+    assert [pace.turn(NOW) for _ in range(3)] == [NOW + s(7)] * 3
+    assert pace.turn(NOW + s(7)) == NOW + s(7)
+    assert [pace.turn(NOW + s(7)) for _ in range(3)] == [NOW + s(7.25)] * 3
 
 
 def test_calls_that_were_in_flight_together_slow_down_once():
@@ -33,19 +34,10 @@ def test_calls_that_were_in_flight_together_slow_down_once():
 def test_a_pause_of_all_builds_is_bounded(asked):
     pace = CallPace()
     pace.refused(NOW, NOW, retry_after_s=asked)
-    assert pace.slot(NOW) == NOW + s(300)
+    assert pace.turn(NOW) == NOW + s(300)
     pace = CallPace()
     pace.pause_until(NOW + timedelta(days=30), NOW)
-    assert pace.slot(NOW) == NOW + s(300)
-
-
-def test_a_slot_stays_until_a_pause_reaches_beyond_it():
-    pace = CallPace()
-    pace.refused(NOW, NOW, retry_after_s=2.0)
-    held = pace.slot(NOW)
-    assert pace.slot(NOW + s(2), held) == held
-    pace.refused(NOW + s(1), NOW + s(2), retry_after_s=60.0)
-    assert pace.slot(NOW + s(2), held) >= NOW + s(62)
+    assert pace.turn(NOW) == NOW + s(300)
 
 
 def test_answers_make_the_calls_fast_again():
@@ -54,4 +46,4 @@ def test_answers_make_the_calls_fast_again():
     for _ in range(40):
         pace.answered()
     assert pace.interval_s == 0.0
-    assert pace.slot(NOW + s(1)) == NOW + s(1)
+    assert pace.turn(NOW + s(1)) == NOW + s(1)

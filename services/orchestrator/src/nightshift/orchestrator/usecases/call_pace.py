@@ -9,7 +9,7 @@ class PaceSettings:
     """Times in seconds. The provider may ask for a longer pause than `longest_pause_s`; then one call asks again."""
 
     first_interval_s: float = 0.25
-    longest_interval_s: float = 15.0
+    longest_interval_s: float = 10.0
     shortest_interval_s: float = 0.05  # below it calls are not spaced
     longest_pause_s: float = 300.0
     default_pause_s: float = 1.0  # after a refusal that names no time
@@ -17,7 +17,7 @@ class PaceSettings:
 
 @dataclass(slots=True)
 class CallPace:
-    """The time of the next call. Refusals double the interval between calls, answers shorten it by a tenth.
+    """The time of the next call. Refusals double the interval between calls, answers shorten it by a fifth.
 
     A refused call that started before the last change of the interval changes nothing: calls that were in flight
     together are refused together, for one reason.
@@ -29,19 +29,12 @@ class CallPace:
     _next: datetime | None = None
     _slowed_at: datetime | None = None
 
-    def slot(self, now: datetime, held: datetime | None = None) -> datetime:
-        """Return when the next call may start: at once, or later when calls are spaced or paused.
-
-        `held` is the slot that the caller drew before. It stays valid unless a pause reaches beyond it.
-        """
-        paused = self.paused_until or now
-        if held is not None and (held >= paused or paused <= now):
-            return held
-        slot = max(now, paused)
-        if self.interval_s:
-            slot = max(slot, self._next or slot)
-            self._next = slot + timedelta(seconds=self.interval_s)
-        return slot
+    def turn(self, now: datetime) -> datetime:
+        """Return `now` when a call may start; the caller must then start it. Else return when to ask again."""
+        at = max(now, self.paused_until or now, self._next or now)
+        if at <= now:
+            self._next = now + timedelta(seconds=self.interval_s)
+        return at
 
     def refused(self, started_at: datetime, now: datetime, *, retry_after_s: float | None) -> None:
         """Pause all calls for as long as the provider asked, and double the interval between calls after that."""
@@ -55,7 +48,7 @@ class CallPace:
 
     def answered(self) -> None:
         """Shorten the interval between calls."""
-        self.interval_s *= 0.9
+        self.interval_s *= 0.8
         if self.interval_s < self.settings.shortest_interval_s:
             self.interval_s = 0.0
 

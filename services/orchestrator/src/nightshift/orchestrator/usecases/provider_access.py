@@ -62,9 +62,9 @@ class ProviderAccess:
         """Return whether this is the build that tries again while the others wait."""
         return self.refused is not None and build_id == self._probe
 
-    def slot(self, now: datetime, held: datetime | None) -> datetime:
-        """Return when the next call may start. `held` is the time that the caller got before."""
-        return self._pace.slot(now, held)
+    def turn(self, now: datetime) -> datetime:
+        """Return `now` when a call may start; the caller must then start it. Else return when to ask again."""
+        return self._pace.turn(now)
 
     async def note_begun(self, build_id: str, started_at: datetime) -> None:
         """Let all builds of the key go on, because the provider begins to answer a call of this build.

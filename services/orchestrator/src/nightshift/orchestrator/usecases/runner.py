@@ -105,7 +105,6 @@ class Runner:
         self._notified = asyncio.Event()
         self._call: ModelCall | None = None
         self._called_at = self._now()  # the start of the last model call of this run
-        self._slot: datetime | None = None  # from when the next model call may start
         self._stopped_usage: Usage | None = None  # of a call that was stopped and that the log holds as open
         self._cancel: CancelBuild | None = None
         self._quiet_polls = 0
@@ -254,11 +253,10 @@ class Runner:
             await self._commit(WaitForProvider(refused.in_words()))
             return
         now = self._now()
-        self._slot = self._provider.slot(now, self._slot)
-        if self._slot > now:
-            await self._wait(AwaitTime(self._slot))
+        if (turn := self._provider.turn(now)) > now:
+            await self._wait(AwaitTime(turn))
         elif await self._commit(step):
-            self._slot, self._called_at = None, now
+            self._called_at = now
             await self._start_call()
 
     async def _start_call(self) -> None:
