@@ -44,7 +44,7 @@ class Box:
 
     id: str
     home: Path
-    socket: Path
+    socket: str
     process: asyncio.subprocess.Process
     metadata: dict[str, str]
     token: str
@@ -80,7 +80,7 @@ class Box:
 
     async def http(self, ex: Exchange) -> None:
         """Pass a request to envd inside."""
-        reader, writer = await asyncio.open_unix_connection(str(self.socket))
+        reader, writer = await asyncio.open_unix_connection(self.socket)
         try:
             writer.write(b"HTTP\n")
             await forward(ex, reader, writer)
@@ -89,7 +89,7 @@ class Box:
 
     async def port(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         """Connect to a port inside. Returns None when nothing listens on it."""
-        reader, writer = await asyncio.open_unix_connection(str(self.socket))
+        reader, writer = await asyncio.open_unix_connection(self.socket)
         writer.write(f"PORT {port}\n".encode())
         if await reader.readline() == b"open\n":
             return reader, writer
@@ -134,10 +134,11 @@ async def start(
     """Start a sandbox and wait until its envd answers. `disk_bytes`: the size of the home, None for the host's disk."""
     sandbox_id = "i" + secrets.token_hex(10)
     directory = state_dir / sandbox_id
-    home, address = directory / "home", directory / "envd.sock"
+    # An abstract socket: no path limits its length, and commands, in a network of their own, cannot reach it.
+    home, address = directory / "home", f"\0{sandbox_id}"
     home.mkdir(parents=True)
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(address))
+    listener.bind(address)
     if os.geteuid() == 0:
         os.chown(home, _ID, _ID)
     memory = [_memory(_PASSWD), _memory(_GROUP)]
@@ -154,7 +155,7 @@ async def start(
     box = Box(sandbox_id, home, address, process, metadata, token, lifetime_s)
     listener.listen()
     listener.close()
-    reader, writer = await asyncio.open_unix_connection(str(address))
+    reader, writer = await asyncio.open_unix_connection(address)
     body = json.dumps({"token": token, "env": env}).encode()
     writer.write(
         b"HTTP\nPOST /init HTTP/1.1\r\nHost: envd\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
