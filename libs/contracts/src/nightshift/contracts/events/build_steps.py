@@ -146,9 +146,13 @@ class AgentSteered(BuildFact, type="agent.steered"):
 
 
 class ContextCondensed(BuildFact, type="context.condensed"):
-    """From now on the model gets this summary in place of the messages up to and including `through_turn`."""
+    """From now on the model gets this summary in place of the messages up to and including `through_turn`.
 
-    planned: ClassVar[bool] = True
+    The later turns stay without their thinking, and with long results cut. A `model_call.responded` of the role
+    `condenser` precedes the event and holds what the summary cost. When no model could write it, the loop listed the
+    turns.
+    """
 
     through_turn: Count
     summary: SealedText
+    written_by: Literal["model", "loop"] = "model"
