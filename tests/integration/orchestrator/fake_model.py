@@ -26,6 +26,12 @@ FAILURES = {
 class FakeModel:
     """Implements the port Model. The last user message names the outcome."""
 
+    async def count(self, body: bytes) -> int:
+        words = json.loads(body)["messages"][-1]["content"]
+        if words in FAILURES:
+            raise CallError(FAILURES[words])
+        return len(body) // 4
+
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
         meter.under_way = True
         words = json.loads(body)["messages"][-1]["content"]

@@ -120,6 +120,20 @@ class ClaudeModel:
             invalid_inputs=assembly.invalid_inputs,
         )
 
+    async def count(self, body: bytes) -> int:
+        """Return the tokens of the prompt in this request body. Raises CallError when there is none."""
+        async with _call_errors(Assembly()):
+            counted = await self._client.post(
+                "/v1/messages/count_tokens",
+                content=body,
+                cast_to=object,
+                options={"headers": {"content-type": "application/json"}},
+            )
+            tokens = counted.get("input_tokens") if isinstance(counted, dict) else None
+            if not isinstance(tokens, int) or tokens < 1:
+                raise Malformed(f"the count of tokens is {tokens!r:.80}")
+            return tokens
+
     async def _open(self, body: bytes) -> AsyncStream[object]:
         return await self._client.post(
             "/v1/messages",

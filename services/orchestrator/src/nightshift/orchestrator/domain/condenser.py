@@ -13,7 +13,7 @@ from nightshift.orchestrator.domain import context
 from nightshift.orchestrator.domain.model_choice import model_of
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.prompt import opening_message
-from nightshift.orchestrator.domain.state import BuildState, Text
+from nightshift.orchestrator.domain.state import BuildState, PastWork, Text
 from nightshift.orchestrator.domain.transcript import shortened, transcript
 
 #: The most bytes of a transcript. Those of a model with a small context are half its tokens, so that it always fits.
@@ -97,14 +97,15 @@ def _boundary(state: BuildState, policy: Policy, written: str) -> ContextCondens
     parts = [
         _INTRODUCTION.format(turn=through),
         body,
-        _list("People told you, in their words (questions of yours are before an arrow)", _statements(state, past)),
+        _list(
+            "People told you, in their words (questions of yours are before an arrow)",
+            _statements(state, past),
+        ),
         _list("Files that you wrote or changed", past.files),
         _list("Long outputs, and what holds the whole", past.outputs),
     ]
     summary = "\n\n".join(part for part in parts if part)
-    return ContextCondensed(
-        through_turn=through, summary=summary, written_by="model" if written else "loop"
-    )
+    return ContextCondensed(through_turn=through, summary=summary, written_by="model" if written else "loop")
 
 
 def _record(state: BuildState, policy: Policy, most: int) -> str:
@@ -123,7 +124,7 @@ def _through(state: BuildState, policy: Policy) -> int:
     return state.conversation.turn - 1 if through is None else through
 
 
-def _statements(state: BuildState, past: "context.PastWork") -> tuple[str, ...]:
+def _statements(state: BuildState, past: PastWork) -> tuple[str, ...]:
     """Return the newest statements of people, and the answers to the agent's questions."""
     texts = [shortened(text, _STATEMENT) for text in (*past.answers, *map(_inline, state.conversation.said))]
     kept: list[str] = []

@@ -17,6 +17,7 @@ from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import AskUser, Document, EditFile, WriteFile
 from nightshift.orchestrator.domain import conversation, model_choice, prompt
 from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.domain.repetition import call_in_words
 from nightshift.orchestrator.domain.state import (
     AssistantMessage,
     Blocks,
@@ -62,9 +63,15 @@ def is_guess(state: BuildState, policy: Policy) -> bool:
     return size(state, policy) - (state.conversation.counted or 0) > _WORTH_COUNTING
 
 
-def counted(state: BuildState, tokens: int | None) -> BuildState:
+def guess_decides(state: BuildState, policy: Policy) -> bool:
+    """Return whether a guess says that the next request is over the limit."""
+    over = size(state, policy) > limit(state, policy)
+    return over and not state.conversation.too_long and is_guess(state, policy)
+
+
+def counted(state: BuildState, policy: Policy, tokens: int | None) -> BuildState:
     """Return the state with the provider's count of the next request. None: it cannot count, and the bound stands."""
-    known = state.conversation.tokens if tokens is None else tokens
+    known = size(state, policy) if tokens is None else tokens
     return replace(state, conversation=replace(state.conversation, tokens=known, counted=known))
 
 
@@ -81,6 +88,9 @@ def through_turn(state: BuildState, policy: Policy) -> int | None:
     if not pairs:
         return None
     most = limit(state, policy) // _KEPT_PART
+    if talk.too_long:
+        # The context is smaller than we think.
+        most = min(most, _tokens(talk.entries) // _KEPT_PART)
     if talk.condensed_at == talk.turn:
         most = 0  # the boundary before this one, at the same turn, did not suffice
     through, kept = pairs[-1].turn, 0
@@ -90,9 +100,7 @@ def through_turn(state: BuildState, policy: Policy) -> int | None:
         if kept > most:
             break
         through = pair.turn - 1
-    dropped = sum(
-        conversation.entry_tokens(entry) for entry in talk.entries[: _dropped(talk.entries, through)]
-    )
+    dropped = _tokens(dropped_entries(state, through))
     if dropped == 0 or (not talk.too_long and dropped < most // 2):
         return None
     return through
@@ -147,10 +155,8 @@ def past_work(past: PastWork, dropped: tuple[Entry, ...]) -> PastWork:
             if use.get("name") == AskUser.tool and fields.get("question"):
                 answers[f"{fields['question']} → {text}"] = None
             if kept := _WHOLE_IN.search(text):
-                outputs[f"{conversation.call_in_words(str(use.get('name')), fields)}: {kept[1]}"] = None
-    return PastWork(
-        tuple(files)[-_REMEMBERED:], tuple(outputs)[-_REMEMBERED:], tuple(answers)[-_REMEMBERED:]
-    )
+                outputs[f"{call_in_words(str(use.get('name')), fields)}: {kept[1]}"] = None
+    return PastWork(tuple(files)[-_REMEMBERED:], tuple(outputs)[-_REMEMBERED:], tuple(answers)[-_REMEMBERED:])
 
 
 @dataclass(frozen=True, slots=True)

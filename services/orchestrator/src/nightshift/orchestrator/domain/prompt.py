@@ -1,11 +1,12 @@
 """Renders the Messages API request of a build from its state alone: the same state gives the same bytes.
 
 The messages of a request begin with those of the request before, so that thinking stays valid and the provider's cache
-is read. Only cache marks move. They are no part of a message: the provider's prefix check leaves them out.
+is read. `context.condensed` begins a new conversation. Only cache marks move. They are no part of a message: the
+provider's prefix check leaves them out.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, assert_never
@@ -15,7 +16,7 @@ from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import idea_text
 from nightshift.contracts.model import BlobRef
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain.conversation import is_visible
+from nightshift.orchestrator.domain.conversation import blocks_tokens, entry_tokens, is_visible, tokens_of
 from nightshift.orchestrator.domain.model_choice import output_limit, thinking_parameters
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import (
@@ -129,9 +130,19 @@ def request_bytes(state: BuildState, policy: Policy, rendered: RenderedMessages 
         return canonical.dumps(build_request(state, policy)).encode("ascii")
     parameters = _parameters(state, policy)
     before = canonical.dumps({"max_tokens": parameters.pop("max_tokens")})
-    after = canonical.dumps(parameters)
+    return f"{before[:-1]},{_body(state, parameters, rendered)}".encode("ascii")
+
+
+def count_bytes(state: BuildState, policy: Policy, rendered: RenderedMessages) -> bytes:
+    """Return the body that counts the tokens of the same request: without the fields that only an answer needs."""
+    parameters = _parameters(state, policy)
+    del parameters["max_tokens"], parameters["stream"]
+    return f"{{{_body(state, parameters, rendered)}".encode("ascii")
+
+
+def _body(state: BuildState, parameters: dict[str, Any], rendered: RenderedMessages) -> str:
     messages = ",".join(_message_texts(state, rendered))
-    return f'{before[:-1]},"messages":[{messages}],{after[1:]}'.encode("ascii")
+    return f'"messages":[{messages}],{canonical.dumps(parameters)[1:]}'
 
 
 def _message_texts(state: BuildState, rendered: RenderedMessages) -> Iterator[str]:
@@ -149,8 +160,8 @@ def _message_texts(state: BuildState, rendered: RenderedMessages) -> Iterator[st
             texts.append(list(more))
             lasts.append(last)
 
-    first = _text(opening_message(state.request))
-    add("user", [canonical.dumps(first)], first)
+    opening = _opening(state)
+    add("user", map(canonical.dumps, opening), opening[-1])
     for message in rendered.of(state.conversation.entries):
         add(message.role, message.texts, message.last, begins=message.begins)
     for text in state.conversation.waiting:
@@ -184,8 +195,17 @@ def opening_message(accepted: BuildAccepted) -> str:
 
 
 def size_bound(state: BuildState, policy: Policy) -> int:
-    """Return an upper bound of the tokens of the first request: one for each byte."""
-    return len(request_bytes(state, policy))
+    """Return an upper bound of the tokens of the next request: one for each byte, and a fixed number for an image."""
+    texts = sum(map(tokens_of, state.conversation.waiting))
+    entries = sum(map(entry_tokens, state.conversation.entries))
+    return len(canonical.dumps(_parameters(state, policy))) + blocks_tokens(_opening(state)) + entries + texts
+
+
+def _opening(state: BuildState) -> tuple[dict[str, Any], ...]:
+    """Return the blocks of the first message: what the build is, and the summary of the turns before the entries."""
+    summary = state.conversation.summary
+    condensed = () if summary is None else (_text(_inline(summary)),)
+    return (_text(opening_message(state.request)), *condensed)
 
 
 def _messages(state: BuildState) -> list[dict[str, Any]]:
@@ -201,8 +221,8 @@ def _messages(state: BuildState) -> list[dict[str, Any]]:
     return messages
 
 
-def _roles_and_blocks(state: BuildState) -> Iterator[tuple[str, list[dict[str, Any]], bool]]:
-    yield "user", [_text(opening_message(state.request))], False
+def _roles_and_blocks(state: BuildState) -> Iterator[tuple[str, Sequence[dict[str, Any]], bool]]:
+    yield "user", _opening(state), False
     for entry in state.conversation.entries:
         role, blocks = _entry(entry)
         if blocks:  # an answer may be empty; the API refuses an empty message
