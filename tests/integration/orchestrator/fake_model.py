@@ -27,9 +27,9 @@ class FakeModel:
     """Implements the port Model. The last user message names the outcome."""
 
     async def count(self, body: bytes) -> int:
-        words = json.loads(body)["messages"][-1]["content"]
-        if words in FAILURES:
-            raise CallError(FAILURES[words])
+        if "max_tokens" in json.loads(body):
+            detail = "max_tokens: Extra inputs are not permitted"
+            raise CallError(CallFailed("invalid", detail, status=400))
         return len(body) // 4
 
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:

@@ -160,6 +160,20 @@ def test_a_prompt_that_is_too_long_is_condensed_and_sent_again():
     assert scenario.types()[-1] == "tool_call.requested"
 
 
+def test_thinking_that_is_refused_is_left_out_and_the_build_goes_on():
+    scenario = begun(policy=Policy())
+    for number in range(3):
+        turn(scenario, number)
+    start(scenario)
+    scenario.do(CallFailed("thinking", "The block is bound to a different conversation.", status=400))
+    start(scenario)
+    assert scenario.state.call.role == "builder"
+    assert "thinking" not in {b["type"] for m in request(scenario)["messages"] for b in m["content"]}
+    assert len(request(scenario)["messages"]) == 7
+    scenario.do(CallFailed("thinking", "The block is bound to a different conversation.", status=400))
+    assert scenario.last(BuildFailed).reason == "model_error"
+
+
 def test_a_brief_that_is_too_long_by_itself_ends_the_build():
     scenario = begun(policy=Policy())
     scenario.step()

@@ -11,6 +11,7 @@ from nightshift.contracts.events.build import (
     BuildFailed,
     BuildPhaseChanged,
     CheckpointSaved,
+    ContextCondensed,
     ModelCallFailed,
     ModelCallResponded,
     Phase,
@@ -103,6 +104,8 @@ def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy
     if failure.kind not in _RETRIED and call.role == "condenser":
         event = _failed(call, failure, retry_at=now)
         return (event, condenser.listed(evolve_all(state, (event,)), policy))
+    if failure.kind == "thinking" and call.role == "builder" and context.has_thinking(state):
+        return (_failed(call, failure, retry_at=now), ContextCondensed(through_turn=0, written_by="loop"))
     if failure.kind == "too_long" and call.role == "builder":
         event = _failed(call, failure, retry_at=now)
         after = evolve_all(state, (event,))

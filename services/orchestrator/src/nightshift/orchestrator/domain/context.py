@@ -6,7 +6,7 @@ because the provider binds it to everything that preceded it.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -16,6 +16,7 @@ from nightshift.contracts.events.build import ContextCondensed
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import AskUser, Document, EditFile, WriteFile
 from nightshift.orchestrator.domain import conversation, model_choice, prompt
+from nightshift.orchestrator.domain.entries import Entries
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.repetition import call_in_words
 from nightshift.orchestrator.domain.state import (
@@ -81,6 +82,16 @@ def is_over(state: BuildState, policy: Policy) -> bool:
     return (state.conversation.too_long or over) and through_turn(state, policy) is not None
 
 
+def has_thinking(state: BuildState) -> bool:
+    """Return whether a turn of the conversation holds thinking."""
+    return any(
+        block.get("type") in _THINKING
+        for entry in state.conversation.entries
+        if isinstance(entry, AssistantMessage) and not isinstance(entry.content, BlobRef)
+        for block in entry.content
+    )
+
+
 def through_turn(state: BuildState, policy: Policy) -> int | None:
     """Return the last turn that a summary replaces now. Returns None when nothing would be gained."""
     talk = state.conversation
@@ -117,13 +128,13 @@ def condensed(state: BuildState, data: ContextCondensed) -> BuildState:
     dropped = dropped_entries(state, data.through_turn)
     rest = talk.entries[len(dropped) :]
     last = max((index for index, entry in enumerate(rest) if isinstance(entry, ToolResults)), default=-1)
-    entries = tuple(
+    entries = Entries(
         short for index, entry in enumerate(rest) for short in _shortened((entry,), images=index == last)
     )
     fresh = replace(
         talk,
         entries=entries,
-        summary=data.summary,
+        summary=talk.summary if data.summary is None else data.summary,
         past=past_work(talk.past, dropped),
         condensed_at=talk.turn,
         sent=0,
@@ -168,23 +179,23 @@ class _Pair:
     end: int
 
 
-def _pairs(entries: tuple[Entry, ...]) -> Iterator[_Pair]:
+def _pairs(entries: Sequence[Entry]) -> Iterator[_Pair]:
     for index, entry in enumerate(entries):
         if isinstance(entry, AssistantMessage):
             has_results = index + 1 < len(entries) and isinstance(entries[index + 1], ToolResults)
             yield _Pair(entry.turn, index, index + 1 + has_results)
 
 
-def _dropped(entries: tuple[Entry, ...], through: int) -> int:
+def _dropped(entries: Sequence[Entry], through: int) -> int:
     """Return the number of entries up to the results of turn `through`."""
     return max((pair.end for pair in _pairs(entries) if pair.turn <= through), default=0)
 
 
-def _tokens(entries: tuple[Entry, ...]) -> int:
+def _tokens(entries: Sequence[Entry]) -> int:
     return sum(map(conversation.entry_tokens, entries))
 
 
-def _shortened(entries: tuple[Entry, ...], *, images: bool) -> tuple[Entry, ...]:
+def _shortened(entries: Sequence[Entry], *, images: bool) -> tuple[Entry, ...]:
     """Return the entries without thinking and with long results cut. Without `images`, a note replaces each image."""
     return tuple(_short(entry, images=images) for entry in entries)
 

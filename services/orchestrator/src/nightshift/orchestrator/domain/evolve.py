@@ -1,7 +1,6 @@
 """`evolve(state, event)` returns the state of a build after one more event of its stream, of any type."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import assert_never
 from uuid import UUID
 
@@ -55,6 +54,7 @@ from nightshift.orchestrator.domain import (
     workspace,
 )
 from nightshift.orchestrator.domain.phases import move
+from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import BuildState, OpenCall, RunMode
 
 StreamEvent = BuildEvent | SandboxEvent | SnapshotEvent | BudgetEvent

@@ -6,13 +6,14 @@ provider's prefix check leaves them out.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, assert_never
 
 from nightshift.contracts import canonical, tools
 from nightshift.contracts.events.build import BuildAccepted
+from nightshift.contracts.events.proof import ProofMode
 from nightshift.contracts.events.requests import idea_text
 from nightshift.contracts.model import BlobRef
 from nightshift.eventlog.errors import Fault
@@ -51,6 +52,17 @@ that the person finds a running preview.
 - When everything is built, tested and running, say in a few sentences what you made and how to use it, without a tool \
 call. The checks are then run by the system itself; if one fails you get its output back.
 """
+
+#: What the system demands before the build is ready, by the `proof` of the request.
+_PROOFS: Mapping[ProofMode | None, str] = {
+    None: "The build is ready only when something proves that it works: tests that were executed, a preview that"
+    " answers, or the commands of the request. Files alone prove nothing.",
+    "tests": "The build is ready only when tests were executed and passed. A preview does not replace them.",
+    "preview": "The build is ready only when its preview answers: a server runs, and you opened its port with"
+    " `open_port`.",
+    "checks": "The build is ready only when the commands that check it succeed.",
+    "none": "No proof is demanded, but leave the project in a working state.",
+}
 
 
 def build_request(state: BuildState, policy: Policy) -> dict[str, Any]:
@@ -95,9 +107,9 @@ class RenderedMessages:
 
     def __init__(self) -> None:
         self._messages: list[_RenderedMessage | None] = []  # one for each entry; None for an empty one
-        self._entries: tuple[Entry, ...] = ()
+        self._entries: Sequence[Entry] = ()
 
-    def of(self, entries: tuple[Entry, ...]) -> Iterator[_RenderedMessage]:
+    def of(self, entries: Sequence[Entry]) -> Iterator[_RenderedMessage]:
         """Return the rendered entries that are not empty."""
         same = 0
         for known, entry in zip(self._entries, entries, strict=False):
@@ -179,6 +191,7 @@ def system_prompt(accepted: BuildAccepted) -> str:
     if accepted.checks:
         listed = "\n".join(f"- {check.name}: {check.command}" for check in accepted.checks)
         parts.append(f"These commands must succeed at the end, run in the workspace:\n{listed}\n")
+    parts.append(f"{_PROOFS[accepted.proof]}\n")
     return "\n".join(parts)
 
 

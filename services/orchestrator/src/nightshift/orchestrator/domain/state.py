@@ -16,6 +16,7 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.models import Role
+from nightshift.orchestrator.domain.entries import Entries
 
 Purpose = Literal["agent", "check", "preview"]
 #: Problems that a person decides. When the person ends the build, the kind is the reason of its failure.
@@ -84,7 +85,7 @@ class PastWork:
     answers: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Conversation:
     """The conversation with the model. `waiting` holds the messages that the next model call adds.
 
@@ -94,7 +95,7 @@ class Conversation:
     turn: int = 0
     attempt: int = 0
     answered: bool = True  # the present turn has its answer
-    entries: tuple[Entry, ...] = ()
+    entries: Entries[Entry] = field(default_factory=Entries)
     waiting: tuple[Text, ...] = ()
     sent: int = 0
     limits_told: tuple[int, ...] | None = None  # the levels of the last line about what is left
@@ -133,7 +134,7 @@ class PreviewTarget:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ToolCall:
     """A tool call that was requested. `result` is None until its result is in the log."""
 
@@ -148,7 +149,7 @@ class ToolCall:
     result: ToolCallCompleted | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Grant:
     """A reservation of money. `left_microusd` is the part that no started call has reserved for itself."""
 
@@ -157,7 +158,7 @@ class Grant:
     expires_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Funds:
     """The money of a build, in microdollars. `spent` is the sum of all costs in the log.
 
@@ -176,20 +177,20 @@ class Funds:
 
 @dataclass(frozen=True, slots=True)
 class RecentCall:
-    """A tool call and its result, each as a digest. Two with the same digests are equal, whatever the turn.
+    """A tool call, as a digest, and its result. Two with the same call and result are equal, whatever the turn.
 
     `line` is the line of the output that tells most. `error` is that line of a failed call, without what varies.
     """
 
     call: str
-    result: str
+    result: tuple[bool, int | None, Text, str]  # is_error, exit_code, output, blocks
     turn: str = field(default="", compare=False)
     words: str = field(default="", compare=False)
     line: str = field(default="", compare=False)
     error: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FailureCounters:
     """Counts of what went wrong, so that no failure is repeated for ever."""
 
@@ -215,7 +216,7 @@ class OpenQuestion:
     default: Text | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Workspace:
     """The sandbox of the agent. `news` holds messages about the sandbox that the agent has not received yet."""
 
@@ -230,7 +231,7 @@ class Workspace:
 End = BuildReady | BuildFailed | BuildCancelled
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BuildState:
     """A build at one version of its stream. `cause` is the id of the last event that the loop may react to."""
 
