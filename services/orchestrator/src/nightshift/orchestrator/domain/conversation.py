@@ -196,10 +196,17 @@ def blocks_tokens(blocks: Blocks | None) -> int:
         return 0
     if isinstance(blocks, BlobRef):
         return blocks.bytes
-    return sum(
-        _IMAGE_TOKENS if block.get("type") == "image" else tokens_of(str(block.get("text", block)))
-        for block in blocks
-    )
+    return sum(map(_block_tokens, blocks))
+
+
+def _block_tokens(block: dict[str, Any]) -> int:
+    match block.get("type"):
+        case "image":
+            return _IMAGE_TOKENS
+        case "document":
+            return len(block["source"]["data"]) * 3 // 4
+        case _:
+            return tokens_of(str(block.get("text", block)))
 
 
 def _observation(call: ToolCall, result: ToolCallCompleted) -> ToolResult:

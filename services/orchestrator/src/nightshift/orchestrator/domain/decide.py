@@ -174,6 +174,8 @@ def _accept(request: BuildRequested, policy: Policy) -> Events:
         tool_call_limit=policy.tool_call_limit or tier.tool_calls,
     )
     starting = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
+    if request.attachments:
+        return (accepted, starting)  # the provider counts their tokens before money is asked for
     cause = ids.request_cause(BuildRequested.type, request.build_id)
     state = evolve_all(INITIAL, (accepted, starting))
     return (accepted, starting, _ask(state, cause, worst_case(state, policy), policy))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from nightshift.contracts.events.build import BuildAccepted
+from nightshift.contracts.models import card_of
 from nightshift.orchestrator.domain import (
     checks,
     context,
@@ -185,6 +186,9 @@ def worst_case(state: BuildState, policy: Policy) -> int:
         return side_calls.worst_case(state, policy, role)
     own = sum(conversation.tokens_of(message) for _, message in loop_messages(state))
     tokens = context.size(state, policy) + _SLACK + max(own, _LOOP_MESSAGES)
+    tokens = min(
+        tokens, card_of(state.request.model).context
+    )  # a longer prompt is refused, and costs nothing
     limit = model_choice.output_limit(state.request, policy)
     return funds.worst_case(state.request.model, tokens, limit)
 

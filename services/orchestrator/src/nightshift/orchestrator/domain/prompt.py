@@ -108,6 +108,14 @@ class RenderedMessages:
     def __init__(self) -> None:
         self._messages: list[_RenderedMessage | None] = []  # one for each entry; None for an empty one
         self._entries: Sequence[Entry] = ()
+        self._opening: tuple[tuple[dict[str, Any], ...], tuple[str, ...]] = ((), ())
+
+    def opening(self, state: BuildState) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
+        """Return the blocks of the first message, and each as JSON text. Attachments may have megabytes."""
+        blocks = _opening(state)
+        if blocks != self._opening[0]:
+            self._opening = blocks, tuple(map(canonical.dumps, blocks))
+        return self._opening
 
     def of(self, entries: Sequence[Entry]) -> Iterator[_RenderedMessage]:
         """Return the rendered entries that are not empty."""
@@ -172,8 +180,8 @@ def _message_texts(state: BuildState, rendered: RenderedMessages) -> Iterator[st
             texts.append(list(more))
             lasts.append(last)
 
-    opening = _opening(state)
-    add("user", map(canonical.dumps, opening), opening[-1])
+    opening, opening_texts = rendered.opening(state)
+    add("user", opening_texts, opening[-1])
     for message in rendered.of(state.conversation.entries):
         add(message.role, message.texts, message.last, begins=message.begins)
     for text in state.conversation.waiting:
@@ -218,7 +226,9 @@ def _opening(state: BuildState) -> tuple[dict[str, Any], ...]:
     """Return the blocks of the first message: what the build is, and the summary of the turns before the entries."""
     summary = state.conversation.summary
     condensed = () if summary is None else (_text(_inline(summary)),)
-    return (_text(opening_message(state.request)), *condensed)
+    if state.request.attachments and not state.attached:
+        raise Fault("the attachments were not fetched from the object store")
+    return (*map(_clean, state.attached), _text(opening_message(state.request)), *condensed)
 
 
 def _messages(state: BuildState) -> list[dict[str, Any]]:
