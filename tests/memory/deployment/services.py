@@ -51,7 +51,7 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
         lambda build_id: Runner(build_id, dependencies),
         settings=SchedulerSettings(owner=actor, capacity=2, lease_s=LEASE_S, look_every_s=1.0),
     )
-    builds = BuildRequests(repository, scheduler, policy=deployment.policy, clock=world.now)
+    builds = BuildRequests(repository, scheduler, objects, policy=deployment.policy, clock=world.now)
     handlers = Handlers(builds, scheduler)
     subscriptions = (
         handlers.on_requests(),

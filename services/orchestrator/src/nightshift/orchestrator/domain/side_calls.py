@@ -12,7 +12,7 @@ from nightshift.contracts.events.build import ModelCallResponded, ModelCallStart
 from nightshift.contracts.model import Event
 from nightshift.contracts.models import Role
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain import funds
+from nightshift.orchestrator.domain import condenser, context, funds
 from nightshift.orchestrator.domain.commands import StartCall
 from nightshift.orchestrator.domain.model_choice import model_of
 from nightshift.orchestrator.domain.policy import Policy
@@ -23,6 +23,8 @@ Events = tuple[Event, ...]
 
 def next_role(state: BuildState, policy: Policy) -> Role:
     """Return the role that makes the next model call."""
+    if context.is_over(state, policy):
+        return "condenser"
     return "builder"
 
 
@@ -52,6 +54,8 @@ def request_bytes(state: BuildState, policy: Policy, role: Role) -> bytes:
 
 def request(state: BuildState, policy: Policy, role: Role) -> dict[str, Any]:
     """Return the body of the role's next call. Raises Fault for a role that makes no calls."""
+    if role == "condenser":
+        return condenser.request(state, policy)
     raise Fault(f"the role {role} makes no model calls in this version")
 
 
@@ -72,4 +76,6 @@ def responded(state: BuildState, data: ModelCallResponded) -> BuildState:
 
 def following(state: BuildState, data: ModelCallResponded, policy: Policy, now: datetime) -> Events:
     """Return the events that follow this answer of another role. `state` is the one after it."""
+    if data.role == "condenser":
+        return (condenser.condensed(state, data, policy),)
     return ()
