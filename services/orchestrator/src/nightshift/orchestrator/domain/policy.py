@@ -17,6 +17,8 @@ class Policy:
     turn_limit: int = 200
     tool_call_limit: int = 150
     check_tries: int = 3
+    judge_rounds: int = 3  # of judging the criteria, before a person is asked
+    judge_answers: int = 20  # of the judge in one round
     max_cuts: int = 3  # answers in a row that ended at the output limit
     attempts: int = 6  # of one model call, before the build sleeps on its provider
     first_backoff_s: float = 1.0
