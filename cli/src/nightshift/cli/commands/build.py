@@ -37,6 +37,7 @@ async def build(
     model: str | None = None,
     proof: ProofMode | None = None,
     attach: Annotated[tuple[Path, ...], Parameter(negative=())] = (),
+    criterion: Annotated[tuple[str, ...], cyclopts.Parameter(negative=())] = (),
     watch: bool = False,
     home: Home = DEFAULT_HOME,
     json: Json = False,
@@ -61,11 +62,14 @@ async def build(
         proof: What must show that the build works. `tests` means executed tests, `preview` an answer of the preview,
             `checks` passed checks. Default, that of the file, else any of them.
         attach: A file that the agent gets with the idea: text, JPEG, PNG, GIF, WebP or PDF. Repeat it for more files.
+        criterion: What must be true at the end; give it once for each criterion. A judge that did not build it says
+            whether it is. Default, those of the file.
         watch: Follow the build to its end; the exit code is the build's.
     """
     fields = _fields(file, idea)
     name = build_id or fields.get("build_id") or f"build-{uuid4().hex[:12]}"
     given = {"account_id": account, "project_id": project, "model": model, "proof": proof}
+    fields |= {"criteria": list(criterion)} if criterion else {}
     fields |= {key: value for key, value in given.items() if value is not None}
     fields = {"account_id": "default", "project_id": name, **fields, "build_id": name}
     attached = attachments.read(attach)

@@ -26,6 +26,7 @@ class OrchestratorSettings(Settings):
     turn_limit: int | None = Field(None, ge=1)  # none: by the tier
     tool_call_limit: int | None = Field(None, ge=1)
     check_tries: int = Field(3, ge=1)
+    judge_rounds: int = Field(3, ge=1)  # of judging the criteria, before a person is asked
     model_attempts: int = Field(6, ge=1)
     model_first_backoff_s: float = Field(1.0, gt=0, le=3_600)
     provider_sleep_s: float = Field(900.0, gt=0, le=86_400)
@@ -51,6 +52,7 @@ class OrchestratorSettings(Settings):
             turn_limit=self.turn_limit,
             tool_call_limit=self.tool_call_limit,
             check_tries=self.check_tries,
+            judge_rounds=self.judge_rounds,
             attempts=self.model_attempts,
             first_backoff_s=self.model_first_backoff_s,
             provider_sleep_s=self.provider_sleep_s,

@@ -8,6 +8,8 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
+from nightshift.contracts.models import Role
+from nightshift.contracts.tools import ReportVerdicts
 from nightshift.devstack.model import rules
 from nightshift.devstack.model.rules import Invalid
 
@@ -76,6 +78,11 @@ class Conversation:
     def last_result(self) -> str:
         """The text of the last tool results, joined by newlines."""
         return "\n".join(_texts(self.last_results))
+
+    @property
+    def role(self) -> Role:
+        """Who asks. Only the judge is offered the tool that reports verdicts."""
+        return "judge" if ReportVerdicts.tool in self.tools else "builder"
 
     @property
     def tools(self) -> set[str]:

@@ -154,16 +154,20 @@ def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
     calls = tuple(
         replace(call, result=data) if call.call_id == data.call_id else call for call in state.tool_calls
     )
-    results = tuple(_observation(call, call.result) for call in calls if call.result is not None)
+    results = tuple(observation(call) for call in calls if call.result is not None)
     if len(results) < len(calls) or any(call.purpose != "agent" for call in calls):
         return replace(state, tool_calls=calls)
+    return replace(state, tool_calls=(), conversation=with_results(state.conversation, results))
+
+
+def with_results(conversation: Conversation, results: tuple[ToolResult, ...]) -> Conversation:
+    """Return the conversation with the results of an answer's tool calls as its last entry."""
     tokens = sum(tokens_of(result.output) + blocks_tokens(result.blocks) for result in results)
-    conversation = replace(
-        state.conversation,
-        entries=state.conversation.entries.plus(ToolResults(results)),
-        tokens=_more(state.conversation.tokens, tokens),
+    return replace(
+        conversation,
+        entries=conversation.entries.plus(ToolResults(results)),
+        tokens=_more(conversation.tokens, tokens),
     )
-    return replace(state, tool_calls=(), conversation=conversation)
 
 
 def tokens_of(text: Text) -> int:
@@ -209,8 +213,11 @@ def _block_tokens(block: dict[str, Any]) -> int:
             return tokens_of(str(block.get("text", block)))
 
 
-def _observation(call: ToolCall, result: ToolCallCompleted) -> ToolResult:
-    return ToolResult(call.tool_use_id, result.is_error, result.output, result.blocks)
+def observation(call: ToolCall) -> ToolResult:
+    """Return the result of a call in the form of the conversation. Raises ValueError when it has none."""
+    if call.result is None:
+        raise ValueError(f"the call {call.call_id} has no result")
+    return ToolResult(call.tool_use_id, call.result.is_error, call.result.output, call.result.blocks)
 
 
 def _cut_calls(content: Blocks) -> tuple[ToolResult, ...]:

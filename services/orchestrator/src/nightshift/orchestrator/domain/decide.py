@@ -35,6 +35,7 @@ from nightshift.orchestrator.domain import (
     model_choice,
     proof,
     side_calls,
+    verdicts,
     waiting,
     workspace,
 )
@@ -71,6 +72,10 @@ from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 
 Events = tuple[Event, ...]
 
+_REPLACED = (
+    "The sandbox in which your work was checked is gone, and so is what ran in it. Start again what must run, open its"
+    " port, and end."
+)
 _ENDED = "stopped, because the build ended"
 _PAUSED = "stopped, because a person paused the build"
 _ACTIONS = {
@@ -256,15 +261,20 @@ def _send_back(state: BuildState) -> Events:
     back = BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.CODE)
     if checks.failed(state.tool_calls):
         return (AgentSteered(reason="check_failed", message=checks.report(state)), back)
+    if state.workspace.replaced:
+        news = " ".join((*state.workspace.news, _REPLACED))
+        return (AgentSteered(reason="sandbox_restored", message=news), back)
     if (unproven := proof.missing(state)) is not None:
         return (AgentSteered(reason="unproven", message=proof.report(unproven)), back)
+    if state.judging is not None and state.judging.verdicts is not None and verdicts.unmet(state):
+        return (AgentSteered(reason="criteria_not_met", message=verdicts.report(state)), back)
     return (back,)
 
 
 def _complete(state: BuildState, command: Complete) -> Events:
     if command.build_version is None:
         raise Fault("a build needs its number to be ready")
-    if checks.failed(state.tool_calls) or proof.missing(state) is not None:
+    if checks.failed(state.tool_calls) or proof.missing(state) is not None or verdicts.unmet(state):
         raise Fault("a build needs its proof to be ready")
     accepted = state.request
     ready = BuildReady(
@@ -275,7 +285,7 @@ def _complete(state: BuildState, command: Complete) -> Events:
         cost_microusd=state.funds.spent,
         turns=state.conversation.turn,
         tool_calls=state.tool_calls_made,
-        proof=proof.shown_by(state),
+        proof=proof.shown_by(state).model_copy(update={"criteria": verdicts.shown(state)}),
     )
     return (BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.READY), ready)
 

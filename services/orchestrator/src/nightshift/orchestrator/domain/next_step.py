@@ -10,9 +10,11 @@ from nightshift.orchestrator.domain import (
     context,
     conversation,
     funds,
+    judging,
     model_choice,
     proof,
     side_calls,
+    verdicts,
 )
 from nightshift.orchestrator.domain.commands import (
     AnswerQuestion,
@@ -82,7 +84,7 @@ _LAST_PART = 10
 
 
 def next_step(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
-    """Return the next step or wait. Checks need no money, so a build whose agent is done never sleeps."""
+    """Return the next step or wait. Checks need no money. Only judging can let a build sleep whose agent is done."""
     if state.mode is RunMode.ENDED:
         return Ended()
     accepted = state.request
@@ -99,8 +101,10 @@ def next_step(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
         return AwaitFact()
     if state.questions:
         return _overdue(state, now) or StartWaiting()
+    if judging.open_calls(state):
+        return AwaitFact()
     if state.tool_calls:
-        return _judge(state, policy)
+        return _after_checks(state, now, policy)
     return _think(state, accepted, now, policy)
 
 
@@ -125,19 +129,31 @@ def _overdue(state: BuildState, now: datetime) -> AnswerQuestion | None:
     return None
 
 
-def _judge(state: BuildState, policy: Policy) -> Step:
-    if state.conversation.waiting:
-        return (
-            SendBack()
-        )  # a person sent a message while the checks ran: the agent reads it before the build ends
+def _after_checks(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
+    if state.conversation.waiting or state.workspace.replaced:
+        # A person sent a message while the checks ran, or their sandbox is gone: the agent hears of it first.
+        return SendBack()
     failed, unproven = checks.failed(state.tool_calls), proof.missing(state)
     if not failed and unproven is None:
-        return Complete()
+        return _call(state, now, policy) if verdicts.due(state) else _after_verdicts(state, policy)
     if state.counters.check_rounds + 1 < policy.check_tries:
         return SendBack()
     if failed or unproven is None:
         return Fail("checks_failed", checks.summary(state))
     return Fail("unproven", unproven)
+
+
+def _after_verdicts(state: BuildState, policy: Policy) -> Step:
+    unmet = verdicts.unmet(state)
+    if not unmet:
+        return Complete()
+    if state.judgement.rounds_in_row < policy.judge_rounds:
+        return SendBack()
+    numbers = ", ".join(str(verdict.index + 1) for verdict in unmet)
+    detail = f"after {state.judgement.rounds} rounds of judging, criteria {numbers} are not met:"
+    return Escalate(
+        "unproven", f"{detail}\n{verdicts.summary(state)}", _JUDGED, ("continue", "accept", "end")
+    )
 
 
 def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Policy) -> Step | Wait:
@@ -219,6 +235,7 @@ _REPETITION = (
 )
 #: What was tried before an escalation, for the person who decides.
 _STEERED = "The agent was told what it repeats, and to try something else."
+_JUDGED = "The agent was told after each round what the judge found missing."
 _WARNED = "The agent was told to finish when a tenth of its turns or tool calls was left."
 _FINISH = "Finish what matters most, leave the project in a working state, and end."
 _WIND_DOWN = (

@@ -19,6 +19,8 @@ class Policy:
     turn_limit: int | None = None  # none: by the tier
     tool_call_limit: int | None = None
     check_tries: int = 3
+    judge_rounds: int = 3  # of judging the criteria, before a person is asked
+    judge_answers: int = 20  # of the judge in one round
     max_cuts: int = 3  # answers in a row that ended at the output limit
     attempts: int = 6  # of one model call, before the build sleeps on its provider
     first_backoff_s: float = 1.0

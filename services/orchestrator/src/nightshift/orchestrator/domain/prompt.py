@@ -254,6 +254,18 @@ def _roles_and_blocks(state: BuildState) -> Iterator[tuple[str, Sequence[dict[st
         yield "user", [_text(_inline(text)) for text in state.conversation.waiting], False
 
 
+def side_messages(opening: str, entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return the messages of another role's conversation, with a cache mark at the end."""
+    messages: list[dict[str, Any]] = [{"content": [_text(opening)], "role": "user"}]
+    for role, blocks in map(_entry, entries):
+        if blocks and messages[-1]["role"] == role:
+            messages[-1]["content"].extend(blocks)
+        elif blocks:
+            messages.append({"content": list(blocks), "role": role})
+    messages[-1]["content"][-1] = {**messages[-1]["content"][-1], "cache_control": _CACHE}
+    return messages
+
+
 def _entry(entry: Entry) -> tuple[str, list[dict[str, Any]]]:
     match entry:
         case AssistantMessage():

@@ -12,15 +12,17 @@ from nightshift.contracts.events.build import (
     BuildFailed,
     BuildReady,
     Phase,
+    Usage,
 )
+from nightshift.contracts.events.proof import CriterionVerdict
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.models import Role
 from nightshift.orchestrator.domain.entries import Entries
 
-Purpose = Literal["agent", "check", "preview"]
+Purpose = Literal["agent", "check", "preview", "judge"]
 #: Problems that a person decides. When the person ends the build, the kind is the reason of its failure.
-EscalationKind = Literal["turn_limit", "tool_call_limit", "repetition"]
+EscalationKind = Literal["turn_limit", "tool_call_limit", "repetition", "unproven"]
 Text = str | BlobRef
 Blocks = tuple[dict[str, Any], ...] | BlobRef
 
@@ -226,6 +228,36 @@ class Workspace:
     preview_path: str | None = None  # that the agent opened on that port
     news: tuple[str, ...] = ()
     unsaved: frozenset[str] = frozenset()  # paths of which the agent was told that snapshots do not hold them
+    replaced: bool = False  # the sandbox of the last round of checks is gone, and what ran in it
+
+
+@dataclass(frozen=True)
+class Judging:
+    """A round of judging: the judge's conversation, the tool calls of its last answer, and what the round has cost.
+
+    `verdicts` end the round.
+    """
+
+    conversation: Conversation = Conversation()
+    tool_calls: tuple[ToolCall, ...] = ()
+    calls_made: int = 0
+    answers: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost: int = 0
+    verdicts: tuple[CriterionVerdict, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What all rounds of judging have led to. `rounds_in_row` counts those since a person last answered about them.
+
+    `accepted` is true once a person has accepted the build as it is.
+    """
+
+    rounds: int = 0
+    rounds_in_row: int = 0
+    verdicts: tuple[CriterionVerdict, ...] = ()
+    accepted: bool = False
 
 
 End = BuildReady | BuildFailed | BuildCancelled
@@ -251,6 +283,8 @@ class BuildState:
     funds: Funds = Funds()
     counters: FailureCounters = FailureCounters()
     workspace: Workspace = Workspace()
+    judging: Judging | None = None  # from the first call of a round to the end of the checks
+    judgement: Judgement = Judgement()
     questions: tuple[OpenQuestion, ...] = ()
     waits_for: str | None = None  # the reason of the wait, in the mode WAITING
     waits_until: datetime | None = None
