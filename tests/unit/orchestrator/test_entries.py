@@ -37,5 +37,5 @@ def test_a_copy_shares_what_does_not_change():
     assert (before.turn, after.turn, type(after)) == (1, 2, Conversation)
     assert after.waiting is before.waiting
     with pytest.raises(AttributeError):
-        replace(OpenCall(1, 1, None, 0, None), turn=2)  # it has slots
+        replace(OpenCall(1, 1, "claude-sonnet-5", None, 0, None), turn=2)  # it has slots
     assert Grant.__dataclass_params__.frozen

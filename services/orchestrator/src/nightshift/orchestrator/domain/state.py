@@ -15,6 +15,7 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import BlobRef
+from nightshift.contracts.models import Role
 from nightshift.orchestrator.domain.entries import Entries
 
 Purpose = Literal["agent", "check", "preview"]
@@ -93,13 +94,15 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class OpenCall:
-    """A model call that has started and has neither an answer nor a failure."""
+    """A model call that has started and has neither an answer nor a failure. `model` decides its price."""
 
     turn: int
     attempt: int
     lease_id: UUID
     reserve_microusd: int
     event_id: UUID
+    model: str
+    role: Role = "builder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +222,7 @@ class BuildState:
     wake_reason: Literal["refresh", "top_up", "person", "provider"] | None = None
     conversation: Conversation = Conversation()
     call: OpenCall | None = None
+    side_calls: int = 0  # model calls of other roles than the builder since the turn began
     tool_calls: tuple[ToolCall, ...] = ()
     tool_calls_made: int = 0
     wrote: bool = False  # a call that can write files has succeeded
