@@ -90,7 +90,7 @@ def _verified(found: Verification, state: Any) -> Verified:
         found.version,
         found.decisions,
         None if found.difference is None else difference_json(found.difference),
-        dict(found.tolerated),
+        {str(kind): count for kind, count in found.tolerated.items()},
         dict(found.unchecked),
     )
 

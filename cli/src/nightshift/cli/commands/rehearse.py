@@ -41,12 +41,10 @@ async def rehearse(*, home: Home = DEFAULT_HOME, json: Json = False) -> int:
 
 
 def _row(one: Verified) -> tuple[object, ...]:
-    difference = one.difference or {}
-    what = (
-        one.error
-        or f"{difference.get('command')}: {_side(difference.get('recorded'))} → {_side(difference.get('decided'))}"
-    )
-    return one.build_id, one.mode, one.turn, one.events, difference.get("version"), what
+    found = one.difference or {}
+    sides = f"{_side(found.get('recorded'))} → {_side(found.get('decided'))}"
+    what = one.error or f"{found.get('command')}: {sides}"
+    return one.build_id, one.mode, one.turn, one.events, found.get("version"), what
 
 
 def _side(side: dict[str, object] | None) -> object:

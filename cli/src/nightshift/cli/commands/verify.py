@@ -1,5 +1,7 @@
 """`nightshift verify`: makes the recorded decisions of builds again with the present code."""
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -73,19 +75,14 @@ def report(found: list[Verified], *, as_json: bool) -> int:
             write_line(f"  {line}")
     decisions, events = sum(one.decisions for one in found), sum(one.events for one in found)
     note(f"{len(found)} builds, {events:,} events, {decisions:,} decisions: {len(differing)} differ")
-    for name in ("tolerated", "unchecked"):
-        counts = {
-            key: sum((getattr(one, name) or {}).get(key, 0) for one in found) for key in _keys(found, name)
-        }
-        if counts:
-            what = (
-                "differences that were not asked for"
-                if name == "tolerated"
-                else "events whose cause is not in the log"
-            )
-            note(f"{what}: {', '.join(f'{count} {key}' for key, count in counts.items())}")
+    _note_counts("differences of other kinds, which --strict reports", [one.tolerated or {} for one in found])
+    _note_counts(
+        "events whose command is not in the log, not checked", [one.unchecked or {} for one in found]
+    )
     return Exit.DIFFERS if differing else Exit.OK
 
 
-def _keys(found: list[Verified], name: str) -> list[str]:
-    return sorted({key for one in found for key in getattr(one, name) or {}})
+def _note_counts(what: str, counts: Iterable[Mapping[str, int]]) -> None:
+    total = sum(map(Counter, counts), Counter[str]())
+    if total:
+        note(f"{what}: {', '.join(f'{count} {name}' for name, count in sorted(total.items()))}")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
+from uuid import UUID
 
 from nightshift.contracts import ids
 from nightshift.contracts.events.build import (
@@ -118,6 +119,7 @@ class _Check:
         self.difference: Difference | None = None
         self.tolerated: Counter[Kind] = Counter()
         self.unchecked: Counter[str] = Counter()
+        self._cause: UUID | None = None  # of the last decision
 
     def decision(self, state: BuildState, recorded: Sequence[RecordedEvent]) -> int:
         """Check the decision with which `recorded` begins. Returns the number of its events, at least 1."""
@@ -135,11 +137,14 @@ class _Check:
             if not attempt.differences:
                 break
         if best is None or (best.broken and self._is_from_outside(state, recorded[0])):
-            if best is None and not self._is_from_outside(state, recorded[0]):
-                self.difference = Difference(recorded[0].version, "decision", "waits", recorded[0].data, None)
-            else:
+            # An event with the cause of the decision before it was a part of that decision.
+            if self._is_from_outside(state, recorded[0]) and recorded[0].causation_id != self._cause:
                 self.unchecked[recorded[0].data.type] += 1
+            else:
+                waits = Difference(recorded[0].version, "decision", "waits", recorded[0].data, None)
+                self.difference = waits if best is None else best.differences[0]
             return 1
+        self._cause = best.cause
         self.decisions += 1
         for difference in best.differences:
             if difference.kind in self.kinds:
@@ -169,6 +174,7 @@ class _Check:
 class _Attempt:
     differences: tuple[Difference, ...]
     events: int
+    cause: UUID | None = None
 
     @property
     def broken(self) -> bool:
@@ -193,7 +199,8 @@ def _attempt(
     differences = list(_compared(recorded, decided, name))
     if not any(one.kind == "decision" for one in differences):
         differences += _ids_compared(state, command, recorded, decided)
-    return _Attempt(tuple(differences), min(len(decided), len(recorded)))
+    cause = causes(state, command, decided)[-1]
+    return _Attempt(tuple(differences), min(len(decided), len(recorded)), cause)
 
 
 def _compared(
