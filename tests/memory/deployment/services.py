@@ -7,6 +7,7 @@ from typing import TypeVar
 from tests.memory.deployment.broker import Consumer
 from tests.memory.deployment.deployment import RemoteLeases, SimulatedDeployment
 from tests.memory.deployment.provider import Outside
+from tests.memory.deployment.replays import ObservedRepository
 from tests.support.memory_ledger import MemoryLedger
 
 from nightshift.budget.handlers import Handlers as BudgetHandlers
@@ -21,7 +22,6 @@ from nightshift.eventlog.errors import Refused, Unavailable
 from nightshift.eventlog.memory import MemoryEventLog
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import NewEvent, PendingItem, RecordedEvent
-from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
 from nightshift.orchestrator.handlers import Handlers
 from nightshift.orchestrator.usecases.build_requests import BuildRequests
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, SchedulerSettings
@@ -40,9 +40,10 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
     world = deployment.world
     actor = f"{name}-{world.draws.getrandbits(32)}"
     objects = MemoryObjectStore(deployment.bodies, wire=world)
-    repository = EventLogBuildRepository(
+    repository = ObservedRepository(
         deployment.log(Owner.ORCHESTRATOR), objects, policy=deployment.policy, actor=actor
     )
+    repository.live = deployment.live
     outside = Outside(deployment)
     dependencies = RunnerDependencies(repository, outside, outside, deployment.policy, world.now)
     scheduler = BuildScheduler(

@@ -24,9 +24,9 @@ Events = tuple[Event, ...]
 
 def next_role(state: BuildState, policy: Policy) -> Role:
     """Return the role that makes the next model call."""
-    if context.is_over(state, policy):
-        return "condenser"
-    return "judge" if verdicts.due(state) else "builder"
+    if verdicts.due(state):
+        return "judge"
+    return "condenser" if context.is_over(state, policy) else "builder"
 
 
 def start(state: BuildState, command: StartCall) -> ModelCallStarted:
