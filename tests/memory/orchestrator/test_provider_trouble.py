@@ -34,7 +34,7 @@ def test_thirty_builds_wait_for_a_key_and_all_go_on_with_the_next():
         calls, probes = one.calls, one.keys.probes
         await asyncio.sleep(TWO_HOURS)
         assert one.calls - calls == one.keys.probes - probes < 15  # the only calls in two hours
-        assert len(one.pending(PendingKind.PROVIDER)) == len(BUILDS)
+        assert len(one.pending(PendingKind.PROVIDER)) >= len(BUILDS) - 1  # one may try right now
         expired.clear()
         await asyncio.sleep(1_200)
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from time import monotonic
@@ -18,7 +19,21 @@ from nightshift.eventlog.settings import PostgresSettings
 
 #: Seconds between two reads of a followed build.
 _LOOK = 0.1
+_QUEUE = """
+SELECT build_id, account_id,
+    row_number() OVER (ORDER BY place, opened_at, build_id) AS position,
+    row_number() OVER (PARTITION BY account_id ORDER BY place) AS of_account
+FROM nightshift.build_queue(2147483647) WHERE queued AND place > 0"""
 _RECENT = "SELECT stream_id FROM nightshift.recent_builds($1, NULL)"
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePlace:
+    """The place of a queued build among all builds, and among those of its account. 1 starts next."""
+
+    account_id: str
+    position: int
+    of_account: int
 
 
 class Builds:
@@ -43,6 +58,23 @@ class Builds:
         """Returns the status of the builds that were accepted last, newest first."""
         rows = await self._database.fetch(_RECENT, limit)
         return [await self.status(row["stream_id"].removeprefix("build-")) for row in rows]
+
+    async def all_ids(self) -> list[str]:
+        """Returns the ids of all builds, newest first."""
+        rows = await self._database.fetch(_RECENT, 2**31 - 1)
+        return [row["stream_id"].removeprefix("build-") for row in rows]
+
+    async def unfinished_ids(self) -> list[str]:
+        """Returns the ids of all builds that have not ended, by id."""
+        found: list[str] = []
+        while items := await self._log.pending(PendingKind.BUILD, after_key=found[-1] if found else ""):
+            found += [item.key for item in items]
+        return found
+
+    async def queue(self) -> dict[str, QueuePlace]:
+        """Returns the places of the builds that are accepted and not started, by build id."""
+        rows = await self._database.fetch(_QUEUE)
+        return {row["build_id"]: QueuePlace(*row[1:]) for row in rows}
 
     async def asking(self) -> list[BuildStatus]:
         """Returns the status of every build that has an open question."""

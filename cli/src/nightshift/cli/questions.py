@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from nightshift.cli.text import short, text_of
-from nightshift.cli.waits import Wait
+from nightshift.cli.waits import Wait, key_wait
 from nightshift.contracts.events.build import (
     BuildWaiting,
     EscalationRaised,
@@ -39,6 +39,8 @@ class Question:
         """What a person can type."""
         words = f"--option {'|'.join(self.options)}" if self.options else '"TEXT"'
         answer = f"`nightshift answer {self.build_id} {words}`"
+        if self.kind == "cost_limit":
+            return f"{answer}, or `nightshift limits {self.build_id} --cost AMOUNT`"
         if self.kind in _LIMITS:
             return f"{answer}, or `nightshift limits {self.build_id} --turns N --tool-calls N`"
         return answer
@@ -113,6 +115,8 @@ def person_wait(fact: Event, questions: Questions, build_id: str, at: datetime) 
         return Wait(
             f"a person paused it{said}", f"`nightshift resume {build_id}` lets it go on", at, fact.owner
         )
+    if fact.reason == "provider":
+        return key_wait(fact, at)
     return Wait(
         f"for its {fact.reason}", f"`nightshift log {build_id}` shows more", at, fact.owner, fact.until
     )

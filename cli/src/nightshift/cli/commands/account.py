@@ -1,16 +1,23 @@
 """`nightshift account`: opens accounts, sets their budgets, tops them up and shows their statements."""
 
 from dataclasses import asdict
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated
 
 import cyclopts
 
-from nightshift.budget.adapters.statements import AccountStatement, check_time_zone, statement, statements
+from nightshift.budget.adapters.statements import (
+    AccountStatement,
+    BuildForecast,
+    Forecast,
+    check_time_zone,
+    forecast_of,
+    statement,
+    statements,
+)
+from nightshift.cli.amounts import microdollars
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json, Limit
-from nightshift.cli.errors import WrongUsage
-from nightshift.cli.output import note, write_fields, write_json, write_result, write_table
+from nightshift.cli.output import note, write_fields, write_json, write_line, write_result, write_table
 from nightshift.cli.producer import checked, send
 from nightshift.cli.queries import open_database
 from nightshift.cli.text import dollars
@@ -29,6 +36,7 @@ Budget = Annotated[str, cyclopts.Parameter(help="US dollars for the period.")]
 Days = Annotated[int, cyclopts.Parameter(help="Length of the period in days.")]
 
 _COLUMNS = ("ACCOUNT", "DAY", "LIMIT", "SPENT", "RESERVED", "LEFT", "REFRESH", "ESTIMATED")
+_FORECAST_COLUMNS = ("BUILD", "SPENT", "LIKELY MORE", "LIKELY READY ON", "NOW")
 _NONE_YET = "`nightshift account open` opens one, and so does a build"
 
 
@@ -123,6 +131,57 @@ def shown(one: AccountStatement) -> dict[str, object]:
     }
 
 
+@app.command
+async def forecast(account: Account, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
+    """Say when the account's builds are likely to be ready, what they still cost, and what the night can cost at most.
+
+    What is likely follows from the builds that got ready before. The worst case of the night is a limit that is never
+    passed: what is left of today, and the limit of the account's next day.
+
+    For example:
+
+        nightshift account forecast family
+    """
+    async with open_database(home) as database:
+        found = await forecast_of(database, account)
+    if found is None:
+        raise NotFound(f"there is no account {account}", hint=_NONE_YET)
+    if json:
+        write_json({**asdict(found), "worst_night_microusd": found.worst_night_microusd})
+        return
+    write_line(forecast_in_words(found))
+    if found.builds:
+        write_table(_FORECAST_COLUMNS, [_forecast_row(one) for one in found.builds])
+    until, after = dollars(found.until_midnight_microusd), dollars(found.next_day_microusd)
+    write_line(
+        f"The coming night costs at most {dollars(found.worst_night_microusd)}: {until} until the account's"
+        f" midnight, {after} on the day after."
+    )
+
+
+def forecast_in_words(found: Forecast) -> str:
+    """Returns the forecast of all builds as one sentence."""
+    if not found.builds:
+        return "No build of this account wants money."
+    if found.more_microusd is None:
+        return "No build got ready so far, so nothing is known about what builds usually cost."
+    more = f"{dollars(found.more_microusd)} more, as {found.samples} builds before cost"
+    if found.ready_on is None:
+        return f"Not ready within a year at this pace: {more}."
+    return f"All ready on {found.ready_on} at this pace, {more}."
+
+
+def _forecast_row(one: BuildForecast) -> tuple[object, ...]:
+    waits = "waits for money" if one.waits else None
+    return (
+        one.build_id,
+        dollars(one.spent_microusd),
+        dollars(one.expected_microusd),
+        one.ready_on or "-",
+        waits,
+    )
+
+
 @app.command(name="list")
 async def list_(
     *, limit: Limit = 100, after: str = "", home: Home = DEFAULT_HOME, json: Json = False
@@ -154,19 +213,6 @@ def _row(one: AccountStatement) -> tuple[object, ...]:
     today = (one.limit_microusd, one.posted_microusd, one.reserved_microusd, one.left_today_microusd)
     estimated = dollars(one.estimated_microusd) if one.estimated_microusd else None
     return one.account_id, one.day, *map(dollars, today), one.refresh_at, estimated
-
-
-def microdollars(text: str) -> int:
-    """Converts US dollars as a person writes them to whole microdollars. Raises WrongUsage."""
-    try:
-        amount = Decimal(text.removeprefix("$")) * 1_000_000
-    except InvalidOperation:
-        raise WrongUsage(f"{text!r} is not an amount in dollars", hint="write it as 20 or 0.50") from None
-    if not amount.is_finite() or amount != amount.to_integral_value() or amount <= 0:
-        raise WrongUsage(
-            f"{text!r} cannot be a budget", hint="give more than 0, with at most six digits after the point"
-        )
-    return int(amount)
 
 
 async def _ask(home: Path, request: AccountRequest, *, json: bool) -> None:

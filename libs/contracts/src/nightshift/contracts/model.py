@@ -32,10 +32,10 @@ class PendingKind(StrEnum):
     SLEEPER = "sleeper"  # asleep: for the budget service, which wakes it
     WAKE = "wake"  # its wake is requested, it is not awake: for the orchestrator
     SANDBOX = "sandbox"  # opened, not closed: for the gateway
-    WAITING = (
-        "waiting"  # for a person: no orchestrator runs the build until it is due or closed
+    WAITING = "waiting"  # for a person: no orchestrator runs the build until it is due or closed
+    PROVIDER = (
+        "provider"  # for the model provider, which refuses the key: no orchestrator runs the build until then
     )
-    PROVIDER = "provider"  # for the model provider, which refuses the key: no orchestrator runs the build until then
     QUESTION = "question"  # a question or an escalation without an answer: for a person
 
 

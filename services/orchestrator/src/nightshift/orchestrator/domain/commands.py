@@ -23,6 +23,7 @@ FailureKind = Literal[
     "usage_limit",
     "invalid",
     "too_long",
+    "thinking",
     "abandoned",
     "cancelled",
     "unknown",

@@ -16,6 +16,8 @@ _log = structlog.get_logger(__name__)
 
 #: Seconds without the first event of an answer, after which the build says that it waits for the provider.
 _SILENCE_S = 8.0
+#: Seconds for the count of a prompt's tokens, which the build can do without.
+_COUNT_S = 10.0
 #: The most characters of an error that an event holds.
 _DETAIL = 500
 
@@ -66,6 +68,16 @@ class ModelCall:
             _log.exception("model.adapter_failed", build_id=build_id)
             detail = f"the answer cannot be read: {one_line(error)}"
             return CallFailed("malformed", detail, usage=self.meter.usage, maybe_billed=self.meter.under_way)
+
+
+async def count_tokens(model: Model, body: bytes, *, build_id: str) -> int | None:
+    """Return the provider's count of a prompt. Returns None when it cannot count, or does not within `_COUNT_S`."""
+    try:
+        async with asyncio.timeout(_COUNT_S):
+            return await model.count(body)
+    except (CallError, TimeoutError) as error:
+        _log.warning("model.tokens_not_counted", build_id=build_id, error=one_line(error))
+        return None
 
 
 def replacements(outcome: Answer | CallFailed, error: Exception) -> Iterator[Command]:

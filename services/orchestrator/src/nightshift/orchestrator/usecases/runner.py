@@ -19,7 +19,7 @@ from nightshift.eventlog.errors import (
     Transient,
     VersionConflict,
 )
-from nightshift.orchestrator.domain import side_calls
+from nightshift.orchestrator.domain import context, side_calls
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     Answer,
@@ -50,6 +50,7 @@ from nightshift.orchestrator.domain.next_step import (
     AwaitModel,
     AwaitProvider,
     AwaitTime,
+    CountPrompt,
     Ended,
     Wait,
     Waiting,
@@ -57,10 +58,10 @@ from nightshift.orchestrator.domain.next_step import (
     next_step,
 )
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.prompt import RenderedMessages, request_bytes
+from nightshift.orchestrator.domain.prompt import RenderedMessages, count_bytes, request_bytes
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 from nightshift.orchestrator.ports import BuildNumbers, BuildRepository, CannotFold, Model
-from nightshift.orchestrator.usecases.model_call import ModelCall, one_line, replacements
+from nightshift.orchestrator.usecases.model_call import ModelCall, count_tokens, one_line, replacements
 from nightshift.orchestrator.usecases.provider_access import ProviderAccess
 
 _log = structlog.get_logger(__name__)
@@ -176,6 +177,8 @@ class Runner:
                 await self._wait(step)
             case AwaitProvider():
                 await self._commit(ResumeFromProvider())
+            case CountPrompt():
+                await self._count_prompt()
             case StartCall():
                 await self._start_call_in_turn(step)
             case Fail() | StopCall():
@@ -258,6 +261,12 @@ class Runner:
         elif await self._commit(step):
             self._called_at = now
             await self._start_call()
+
+    async def _count_prompt(self) -> None:
+        """Take over the provider's count of the next request. Without one the bound of the state stands."""
+        body = count_bytes(self._state, self._policy, self._rendered)
+        tokens = await count_tokens(self._model, body, build_id=self.build_id)
+        self._state = context.counted(self._state, self._policy, tokens)
 
     async def _start_call(self) -> None:
         """Call the model. Its reservation is in the log already."""
