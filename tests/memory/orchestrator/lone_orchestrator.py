@@ -17,6 +17,7 @@ from nightshift.eventlog.memory import MemoryEventLog, MemoryTables
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import NewEvent, RecordedEvent, build_stream
 from nightshift.eventlog.prepare import recorded
+from nightshift.orchestrator.adapters.event_log_policies import EventLogAccountPolicies
 from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
 from nightshift.orchestrator.domain.commands import Answer
 from nightshift.orchestrator.domain.policy import Policy
@@ -46,7 +47,9 @@ class LoneOrchestrator:
         self.scheduler = BuildScheduler(
             MemoryLeases(), self, lambda build_id: Runner(build_id, dependencies), settings=settings
         )
-        self.builds = BuildRequests(builds, self.scheduler, policy=POLICY, clock=self.now)
+        self.builds = BuildRequests(
+            builds, self.scheduler, EventLogAccountPolicies(log), policy=POLICY, clock=self.now
+        )
 
     def now(self) -> datetime:
         return datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=asyncio.get_running_loop().time())
