@@ -48,6 +48,12 @@ class Outside:
 
         return await self.deployment.world.remote("unowned", query)
 
+    async def count(self, body: bytes) -> int:
+        await asyncio.sleep(self.deployment.world.draws.uniform(0.01, 0.2))
+        if self.deployment.world.strikes(0.1):
+            raise CallError(CallFailed("overloaded", "busy", status=529))
+        return len(body) // 4
+
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
         meter.under_way = True
         deployment, world = self.deployment, self.deployment.world

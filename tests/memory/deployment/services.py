@@ -7,6 +7,7 @@ from typing import TypeVar
 from tests.memory.deployment.broker import Consumer
 from tests.memory.deployment.deployment import RemoteLeases, SimulatedDeployment
 from tests.memory.deployment.provider import Outside
+from tests.memory.deployment.replays import ObservedRepository
 from tests.support.memory_ledger import MemoryLedger
 
 from nightshift.budget.handlers import Handlers as BudgetHandlers
@@ -22,7 +23,6 @@ from nightshift.eventlog.memory import MemoryEventLog
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import NewEvent, PendingItem, RecordedEvent
 from nightshift.orchestrator.adapters.event_log_policies import EventLogAccountPolicies
-from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
 from nightshift.orchestrator.handlers import Handlers
 from nightshift.orchestrator.usecases.build_requests import BuildRequests
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, SchedulerSettings
@@ -42,7 +42,8 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
     actor = f"{name}-{world.draws.getrandbits(32)}"
     objects = MemoryObjectStore(deployment.bodies, wire=world)
     log = deployment.log(Owner.ORCHESTRATOR)
-    repository = EventLogBuildRepository(log, objects, policy=deployment.policy, actor=actor)
+    repository = ObservedRepository(log, objects, policy=deployment.policy, actor=actor)
+    repository.live = deployment.live
     outside = Outside(deployment)
     dependencies = RunnerDependencies(repository, outside, outside, deployment.policy, world.now)
     scheduler = BuildScheduler(
@@ -52,7 +53,9 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
         settings=SchedulerSettings(owner=actor, capacity=2, lease_s=LEASE_S, look_every_s=1.0),
     )
     accounts = EventLogAccountPolicies(log)
-    builds = BuildRequests(repository, scheduler, accounts, policy=deployment.policy, clock=world.now)
+    builds = BuildRequests(
+        repository, scheduler, objects, accounts, policy=deployment.policy, clock=world.now
+    )
     handlers = Handlers(builds, scheduler)
     subscriptions = (
         handlers.on_requests(),

@@ -92,7 +92,8 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
         case build.AgentSteered():
             yield "steer", f"{fact.reason}: {joined(text_of(fact.message))}", "warn"
         case build.ContextCondensed():
-            yield "condense", f"turns up to {fact.through_turn} are a summary now", "dim"
+            form = "summary" if fact.written_by == "model" else "list"
+            yield "condense", f"turns up to {fact.through_turn} are a {form} now", "dim"
         case build.CriteriaJudged():
             yield from _verdict_lines(fact)
         case build.SleepRequested():

@@ -42,8 +42,14 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
         settings=settings.scheduler(),
     )
     running.on_stop(scheduler.close)
-    accounts = EventLogAccountPolicies(services.log)
-    requests = BuildRequests(repository, scheduler, accounts, policy=policy, clock=_now)
+    requests = BuildRequests(
+        repository,
+        scheduler,
+        services.objects,
+        EventLogAccountPolicies(services.log),
+        policy=policy,
+        clock=_now,
+    )
     handlers = Handlers(requests, scheduler)
     await services.consume(handlers.subscriptions(settings.topics, NAME, settings.replica_id))
     running.spawn(scheduler.run(), name="build scheduler")

@@ -99,6 +99,7 @@ class ModelCallFailed(BuildFact, type="model_call.failed"):
         "auth",
         "invalid",
         "too_long",  # the prompt does not fit into the model's context
+        "thinking",  # the provider no longer takes the thinking of earlier turns
         "abandoned",  # its owner died: counted at its worst case
         "cancelled",  # stopped by us: counted at what was seen of it
         "unknown",
@@ -159,9 +160,13 @@ class AgentSteered(BuildFact, type="agent.steered"):
 
 
 class ContextCondensed(BuildFact, type="context.condensed"):
-    """From now on the model gets this summary in place of the messages up to and including `through_turn`."""
+    """From now on the model gets this summary in place of the messages up to and including `through_turn`.
 
-    planned: ClassVar[bool] = True
+    The later turns stay without their thinking, and with long results cut. A `model_call.responded` of the role
+    `condenser` precedes the event and holds what the summary cost. When no model could write it, the loop listed the
+    turns. Without a summary only thinking and long results are gone.
+    """
 
     through_turn: Count
-    summary: SealedText
+    summary: SealedText | None = None
+    written_by: Literal["model", "loop"] = "model"

@@ -108,16 +108,19 @@ def _texts(blocks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 yield from [content] if isinstance(content, str) else _texts(content)
 
 
-def validate(body: Any) -> Conversation:
-    """Check a request body by those rules of the API that an agent loop can break. Raises Invalid."""
+def validate(body: Any, *, counting: bool = False) -> Conversation:
+    """Check a request body by those rules of the API that an agent loop can break. Raises Invalid.
+
+    `counting` says that the body only asks for the number of its tokens.
+    """
     if not isinstance(body, dict):
         raise Invalid("the body must be a JSON object")
     if not isinstance(body.get("model"), str) or not body["model"]:
         raise Invalid("model: Field required")
     tokens = body.get("max_tokens")
-    if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:
+    if not counting and (not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1):
         raise Invalid("max_tokens: Field required, an integer of at least 1")
-    rules.check_parameters(body)
+    rules.check_parameters(body, counting=counting)
     _check_messages(body.get("messages"))
     rules.check_thinking_blocks(body)
     found = _count_breakpoints(body)

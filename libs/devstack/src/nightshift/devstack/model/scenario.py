@@ -188,6 +188,7 @@ class Scenario(_Part):
     """A whole scenario file."""
 
     name: str
+    context_tokens: PositiveInt | None = None  # a smaller context than the model's own
     capture: dict[str, Pattern] = {}  # placeholder → pattern over the system prompt and the conversation
     turns: Annotated[tuple[Turn, ...], Field(min_length=1)]
 

@@ -13,6 +13,7 @@ from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.models import Role
 from nightshift.eventlog.errors import BadMessage
+from nightshift.orchestrator.domain import attachments
 from nightshift.orchestrator.domain.account_policy import resolved
 from nightshift.orchestrator.domain.model_choice import models_of
 from nightshift.orchestrator.domain.policy import Policy
@@ -33,6 +34,7 @@ def admit(
         raise BadMessage(f"`{field}` is not supported by this version", field=field)
     for field, text in _texts(request):
         _readable(field, text)
+    attachments.check(request.attachments)
     if request.deadline is not None:
         _future("deadline", request.deadline, now)
     if request.model is not None and (request.models or {}).get("builder", request.model) != request.model:
@@ -74,6 +76,8 @@ def _texts(request: BuildRequested) -> Iterator[tuple[str, str]]:
     for number, pair in enumerate(request.understanding_qna):
         yield f"understanding_qna.{number}.question", pair.question
         yield f"understanding_qna.{number}.answer", pair.answer
+    for number, attachment in enumerate(request.attachments):
+        yield f"attachments.{number}.name", attachment.name
     for number, criterion in enumerate(request.criteria):
         yield f"criteria.{number}", criterion
     for number, check in enumerate(request.checks):

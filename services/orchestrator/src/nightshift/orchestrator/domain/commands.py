@@ -22,6 +22,7 @@ FailureKind = Literal[
     "auth",
     "invalid",
     "too_long",
+    "thinking",
     "abandoned",
     "cancelled",
     "unknown",

@@ -26,6 +26,7 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Event
+from nightshift.contracts.models import TIERS
 from nightshift.eventlog.errors import Fault
 from nightshift.orchestrator.domain import (
     calls,
@@ -170,14 +171,16 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
 
 def _accept(request: BuildRequested, policy: Policy) -> Events:
     fields = {name: getattr(request, name) for name in BuildRequested.model_fields}
-    models = model_choice.models_of(request, policy)
+    models, tier = model_choice.models_of(request, policy), TIERS[request.tier]
     accepted = BuildAccepted(
         **{**fields, "model": models["builder"], "models": models},
         effort=model_choice.effort_of(request, models["builder"]),
-        turn_limit=policy.turn_limit,
-        tool_call_limit=policy.tool_call_limit,
+        turn_limit=policy.turn_limit or tier.turns,
+        tool_call_limit=policy.tool_call_limit or tier.tool_calls,
     )
     starting = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
+    if request.attachments:
+        return (accepted, starting)  # the provider counts their tokens before money is asked for
     cause = ids.request_cause(BuildRequested.type, request.build_id)
     state = evolve_all(INITIAL, (accepted, starting))
     return (accepted, starting, _ask(state, cause, worst_case(state, policy), policy))

@@ -46,6 +46,7 @@ from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain import (
+    context,
     conversation,
     failure_counters,
     funds,
@@ -130,7 +131,9 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
         case CheckpointSaved():
             return replace(state, conversation=replace(state.conversation, checkpoint=data.turn))
         case AgentSteered():
-            state = replace(state, conversation=conversation.add_message(state.conversation, data.message))
+            state = replace(
+                state, conversation=conversation.add_message(state.conversation, data.message, data.reason)
+            )
             return replace(
                 state,
                 funds=funds.warned(state.funds, data.reason),
@@ -164,9 +167,11 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
             return questions.resumed(state)
         case BuildLimitsChanged():
             return questions.limits_changed(state, data)
+        case ContextCondensed():
+            return context.condensed(state, data)
         case CriteriaJudged():
             return judging.judged(state, data)
-        case ContextCondensed() | BuildForked() | BuildStalled():
+        case BuildForked() | BuildStalled():
             return state  # written by no version of this service so far
         case _:
             assert_never(data)
@@ -206,9 +211,11 @@ def _responded(state: BuildState, data: ModelCallResponded) -> BuildState:
 
 
 def _failed_call(state: BuildState, data: ModelCallFailed) -> BuildState:
+    too_long = data.kind == "too_long" and data.role in (None, "builder")
     paid = replace(
         state,
         call=None,
+        conversation=replace(state.conversation, too_long=state.conversation.too_long or too_long),
         funds=funds.spent(state.funds, state.call, data.cost_microusd),
         counters=failure_counters.call_failed(state.counters, data),
     )

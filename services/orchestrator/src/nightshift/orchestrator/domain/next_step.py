@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from nightshift.contracts.events.build import BuildAccepted
+from nightshift.contracts.models import card_of
 from nightshift.orchestrator.domain import (
     checks,
+    context,
     conversation,
     funds,
     judging,
     model_choice,
-    prompt,
     proof,
     side_calls,
     verdicts,
@@ -40,6 +41,11 @@ class AwaitModel:
 
 
 @dataclass(frozen=True, slots=True)
+class CountPrompt:
+    """Let the provider count the tokens of the next request, because a guess would decide. Then decide again."""
+
+
+@dataclass(frozen=True, slots=True)
 class AwaitFact:
     """Wait for a fact of another service: the result of a tool call, a grant or a denial."""
 
@@ -66,7 +72,7 @@ class Ended:
     """The build has ended."""
 
 
-Wait = AwaitModel | AwaitFact | AwaitTime | Asleep | Waiting | Ended
+Wait = AwaitModel | CountPrompt | AwaitFact | AwaitTime | Asleep | Waiting | Ended
 
 #: Tokens that the bound does not count: the API's own text around tools, and the block with the remaining limits.
 _SLACK = 1_000
@@ -165,6 +171,8 @@ def _call(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
     """Return the step to the next model call: the call, or the wait for its time or its money."""
     if state.counters.retry_at is not None and state.counters.retry_at > now:
         return AwaitTime(state.counters.retry_at)
+    if context.guess_decides(state, policy):
+        return CountPrompt()
     reserve = worst_case(state, policy)
     if grant := funds.covering(state.funds, reserve, now):
         return StartCall(grant.lease_id, reserve, side_calls.next_role(state, policy))
@@ -172,6 +180,8 @@ def _call(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
         return Sleep(_earliest(state.funds.refused_until, state.request.deadline))
     if state.funds.asked is not None:
         return AwaitFact()
+    if context.is_guess(state, policy) and side_calls.next_role(state, policy) == "builder":
+        return CountPrompt()
     return AskBudget(reserve)
 
 
@@ -190,11 +200,11 @@ def worst_case(state: BuildState, policy: Policy) -> int:
     role = side_calls.next_role(state, policy)
     if role != "builder":
         return side_calls.worst_case(state, policy, role)
-    tokens = state.conversation.tokens
-    if tokens is None:
-        tokens = prompt.size_bound(state, policy)
     own = sum(conversation.tokens_of(message) for _, message in loop_messages(state))
-    tokens += _SLACK + max(own, _LOOP_MESSAGES)
+    tokens = context.size(state, policy) + _SLACK + max(own, _LOOP_MESSAGES)
+    tokens = min(
+        tokens, card_of(state.request.model).context
+    )  # a longer prompt is refused, and costs nothing
     limit = model_choice.output_limit(state.request, policy)
     return funds.worst_case(state.request.model, tokens, limit)
 
@@ -220,8 +230,8 @@ def loop_messages(state: BuildState) -> tuple[tuple[str, str], ...]:
 
 
 _REPETITION = (
-    "You are stuck: {evidence}. Find out why and try something else; if it goes on the build is stopped. To wait for"
-    " something that takes long, run it in the background and read its output."
+    "You are stuck: {evidence}. Find out why and try something else; if it goes on, the build stops and asks a person"
+    " what to do. To wait for something that takes long, run it in the background and read its output."
 )
 #: What was tried before an escalation, for the person who decides.
 _STEERED = "The agent was told what it repeats, and to try something else."

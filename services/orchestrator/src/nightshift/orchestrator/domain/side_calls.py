@@ -13,7 +13,7 @@ from nightshift.contracts.events.build import ModelCallFailed, ModelCallResponde
 from nightshift.contracts.model import Event
 from nightshift.contracts.models import Role
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain import funds, judge_prompt, judging, verdicts
+from nightshift.orchestrator.domain import condenser, context, funds, judge_prompt, judging, verdicts
 from nightshift.orchestrator.domain.commands import StartCall
 from nightshift.orchestrator.domain.model_choice import model_of
 from nightshift.orchestrator.domain.policy import Policy
@@ -24,7 +24,9 @@ Events = tuple[Event, ...]
 
 def next_role(state: BuildState, policy: Policy) -> Role:
     """Return the role that makes the next model call."""
-    return "judge" if verdicts.due(state) else "builder"
+    if verdicts.due(state):
+        return "judge"
+    return "condenser" if context.is_over(state, policy) else "builder"
 
 
 def start(state: BuildState, command: StartCall) -> ModelCallStarted:
@@ -55,6 +57,8 @@ def request_bytes(state: BuildState, policy: Policy, role: Role) -> bytes:
 
 def request(state: BuildState, policy: Policy, role: Role) -> dict[str, Any]:
     """Return the body of the role's next call. Raises Fault for a role that makes no calls."""
+    if role == "condenser":
+        return condenser.request(state, policy)
     if role == "judge":
         return judge_prompt.judge_request(state, policy)
     raise Fault(f"the role {role} makes no model calls in this version")
@@ -82,4 +86,6 @@ def failed(state: BuildState, data: ModelCallFailed) -> BuildState:
 
 def following(state: BuildState, data: ModelCallResponded, policy: Policy, now: datetime) -> Events:
     """Return the events that follow this answer of another role. `state` is the one after it."""
+    if data.role == "condenser":
+        return (condenser.condensed(state, data, policy),)
     return verdicts.following(state, policy) if data.role == "judge" else ()

@@ -75,11 +75,23 @@ class UserMessage:
 Entry = AssistantMessage | ToolResults | UserMessage
 
 
+@dataclass(frozen=True, slots=True)
+class PastWork:
+    """What is remembered word for word of the turns that a summary replaced.
+
+    `outputs` pairs calls with the files that hold their long outputs, `answers` the agent's questions with the answers.
+    """
+
+    files: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Conversation:
     """The conversation with the model. `waiting` holds the messages that the next model call adds.
 
-    Entries are only added. The last request has sent the first `sent` of them.
+    Entries are only added, until `summary` replaces the oldest. The last request has sent the first `sent` of them.
     """
 
     turn: int = 0
@@ -91,7 +103,16 @@ class Conversation:
     limits_told: tuple[int, ...] | None = None  # the levels of the last line about what is left
     #: The most tokens that the next request can have, without the messages that it adds. None: not known yet.
     tokens: int | None = None
+    #: The part of `tokens` that the provider has counted. The rest is a bound.
+    counted: int | None = None
     checkpoint: int = 0  # the last turn that has one
+    too_long: bool = (
+        False  # the provider refused the last request for its length, or had no room for the answer
+    )
+    summary: Text | None = None  # in place of the turns before the entries
+    condensed_at: int | None = None  # the turn at which it was written
+    past: PastWork = PastWork()
+    said: tuple[Text, ...] = ()  # by people, since the build began
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +270,7 @@ class BuildState:
     version: int = 0
     cause: UUID | None = None
     accepted: BuildAccepted | None = None
+    attached: tuple[dict[str, Any], ...] = ()  # the attachments as content blocks, from the object store
     phase: Phase = Phase.QUEUED
     mode: RunMode = RunMode.RUNNING
     wake_reason: Literal["refresh", "top_up", "person", "provider"] | None = None

@@ -12,6 +12,7 @@ from nightshift.contracts.events.requests import (
     BuildResumeRequested,
 )
 from nightshift.eventlog.errors import BadMessage, EventIdReused, NotFound, StreamClosed, VersionConflict
+from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.admission import admit, same_request
 from nightshift.orchestrator.domain.commands import (
@@ -28,6 +29,7 @@ from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 from nightshift.orchestrator.domain.waiting import open_question
 from nightshift.orchestrator.ports import AccountPolicies, BuildRepository
+from nightshift.orchestrator.usecases import attachments
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
 from nightshift.orchestrator.usecases.runner import Clock
 
@@ -41,14 +43,17 @@ class BuildRequests:
         self,
         repository: BuildRepository,
         scheduler: BuildScheduler,
+        objects: ObjectStore,
         accounts: AccountPolicies,
         *,
         policy: Policy,
         clock: Clock,
     ) -> None:
+        """`objects` holds the attachments of requests."""
         self._repository = repository
         self._accounts = accounts
         self._scheduler = scheduler
+        self._objects = objects
         self._policy = policy
         self._clock = clock
 
@@ -62,6 +67,7 @@ class BuildRequests:
         else:
             now, account = self._clock(), await self._accounts.newest(request.account_id)
             admit(request, now, self._policy, account)
+            await attachments.fetch(request.attachments, self._objects)
             try:
                 await self._repository.commit(request.build_id, INITIAL, AcceptBuild(request, account), now)
             except (EventIdReused, VersionConflict, StreamClosed):
