@@ -29,7 +29,7 @@ from nightshift.contracts.model import (
     SecretName,
     Word,
 )
-from nightshift.contracts.models import Tier
+from nightshift.contracts.models import Role, Tier
 
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -137,7 +137,11 @@ class CustomTool(_Part):
 
 
 class BuildRequested(Request, type="build.requested"):
-    """Requests a build. Sent again with the same content it changes nothing; other content under the id is refused."""
+    """Requests a build. Sent again with the same content it changes nothing; other content under the id is refused.
+
+    `tier` chooses the model of each role, the account's policy may name others, and `models` goes before both. `model`
+    is short for the builder's.
+    """
 
     unsupported_fields: ClassVar[frozenset[str]] = frozenset({"source", "base_build_id", "tools", "secrets"})
 
@@ -150,6 +154,7 @@ class BuildRequested(Request, type="build.requested"):
     source: Source | None = None
     tier: Tier = "standard"
     model: Word | None = None
+    models: dict[Role, Word] | None = None
     base_build_id: Id | None = None
     criteria: Annotated[tuple[Brief, ...], Field(max_length=100)] = ()
     checks: Annotated[tuple[Check, ...], Field(max_length=50)] = ()

@@ -170,6 +170,15 @@ def with_results(conversation: Conversation, results: tuple[ToolResult, ...]) ->
     )
 
 
+def with_message(conversation: Conversation, text: str) -> Conversation:
+    """Return the conversation with a message of the loop as its last entry."""
+    return replace(
+        conversation,
+        entries=conversation.entries.plus(UserMessage(text)),
+        tokens=_more(conversation.tokens, tokens_of(text)),
+    )
+
+
 def tokens_of(text: Text) -> int:
     """Return an upper bound of the tokens of a text: one for each byte."""
     if isinstance(text, BlobRef):

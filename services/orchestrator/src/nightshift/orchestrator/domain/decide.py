@@ -39,6 +39,7 @@ from nightshift.orchestrator.domain import (
     waiting,
     workspace,
 )
+from nightshift.orchestrator.domain.account_policy import resolved
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     AcceptBuild,
@@ -115,7 +116,7 @@ def _cause(state: BuildState, command: Command) -> UUID:
 def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -> Events:
     """Return the events in order. Returns none when the command has no meaning in this state, such as after the end."""
     if isinstance(command, AcceptBuild):
-        return _accept(command.request, policy)
+        return _accept(resolved(command.request, command.account), policy)
     if state.mode is RunMode.ENDED:
         return ()
     match command:
@@ -172,8 +173,7 @@ def _accept(request: BuildRequested, policy: Policy) -> Events:
     fields = {name: getattr(request, name) for name in BuildRequested.model_fields}
     models, tier = model_choice.models_of(request, policy), TIERS[request.tier]
     accepted = BuildAccepted(
-        **{**fields, "model": models["builder"]},
-        models=models,
+        **{**fields, "model": models["builder"], "models": models},
         effort=model_choice.effort_of(request, models["builder"]),
         turn_limit=policy.turn_limit or tier.turns,
         tool_call_limit=policy.tool_call_limit or tier.tool_calls,
