@@ -55,11 +55,9 @@ def proof(events: Sequence[Event]) -> list[str]:
 def calls(events: Sequence[Event]) -> list[str]:
     """Every attempt starts and ends once, every turn has one answer, every tool call one result."""
     found = []
-    started = Counter((e.turn, e.attempt) for e in events if isinstance(e, ModelCallStarted))
-    ended = Counter(
-        (e.turn, e.attempt) for e in events if isinstance(e, ModelCallResponded | ModelCallFailed)
-    )
-    answered = Counter(e.turn for e in events if isinstance(e, ModelCallResponded))
+    started = Counter(_call(e) for e in events if isinstance(e, ModelCallStarted))
+    ended = Counter(_call(e) for e in events if isinstance(e, ModelCallResponded | ModelCallFailed))
+    answered = Counter(e.turn for e in events if isinstance(e, ModelCallResponded) and _builds(e))
     if max(started.values(), default=1) > 1 or max(ended.values(), default=1) > 1:
         found.append("an attempt was started or ended twice")
     if started != ended:
@@ -75,6 +73,14 @@ def calls(events: Sequence[Event]) -> list[str]:
     return found
 
 
+def _call(event: ModelCallStarted | ModelCallResponded | ModelCallFailed) -> tuple[str, int, int]:
+    return event.role or "builder", event.turn, event.attempt
+
+
+def _builds(event: ModelCallStarted | ModelCallResponded) -> bool:
+    return event.role in (None, "builder")
+
+
 def money(events: Sequence[Event]) -> list[str]:
     """Every call is covered by its grant, costs at most its worst case, and is part of the bill."""
     found, free, costs, total = [], {}, {}, 0
@@ -84,11 +90,11 @@ def money(events: Sequence[Event]) -> list[str]:
                 free[event.lease_id] = event.amount_microusd
             case ModelCallStarted():
                 free[event.lease_id] = free.get(event.lease_id, 0) - event.reserve_microusd
-                costs[event.turn, event.attempt] = (event.lease_id, event.reserve_microusd)
+                costs[_call(event)] = (event.lease_id, event.reserve_microusd)
                 if free[event.lease_id] < 0:
                     found.append(f"turn {event.turn} was started without the money for its worst case")
             case ModelCallResponded() | ModelCallFailed():
-                lease, reserve = costs[event.turn, event.attempt]
+                lease, reserve = costs[_call(event)]
                 free[lease] += reserve - event.cost_microusd
                 total += event.cost_microusd
                 if event.cost_microusd > reserve:
@@ -116,9 +122,9 @@ def order(events: Sequence[Event]) -> list[str]:
             case ModelCallStarted():
                 if asleep:
                     found.append(f"turn {event.turn} was begun asleep")
-                if event.turn > 1 and checkpoint < event.turn - 1:
+                if _builds(event) and event.turn > 1 and checkpoint < event.turn - 1:
                     found.append(f"turn {event.turn} was begun without the checkpoint before it")
-            case ModelCallResponded():
+            case ModelCallResponded() if _builds(event):
                 answered = event.turn
             case SleepRequested():
                 asleep = True

@@ -88,7 +88,7 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
             yield from _answer_lines(fact)
         case build.ModelCallFailed():
             again = "" if fact.retry_at is None else ", tried again"
-            yield "model", f"turn {fact.turn}: {fact.kind}{again}: {short(text_of(fact.detail))}", "warn"
+            yield "model", f"{_caller(fact)}: {fact.kind}{again}: {short(text_of(fact.detail))}", "warn"
         case build.AgentSteered():
             yield "steer", f"{fact.reason}: {joined(text_of(fact.message))}", "warn"
         case build.ContextCondensed():
@@ -173,15 +173,21 @@ def proof_in_words(proof: Proof) -> Iterator[str]:
 
 
 def _answer_lines(fact: build.ModelCallResponded) -> Iterator[tuple[str, str, str]]:
+    role = fact.role or "builder"
+    speaker = "agent" if role == "builder" else role
     for block in fact.content if not isinstance(fact.content, BlobRef) else ():
         if block.get("type") == "text" and str(block.get("text", "")).strip():
-            yield "agent", joined(str(block["text"])), "plain"
+            yield speaker, joined(str(block["text"])), "plain"
     usage = fact.usage
     read = usage.input_tokens + usage.cache_read_input_tokens
     read += usage.cache_write_5m_input_tokens + usage.cache_write_1h_input_tokens
     seconds = fact.latency_ms / 1000
-    text = f"turn {fact.turn}: {read:,} in, {usage.output_tokens:,} out, {dollars(fact.cost_microusd)}, {seconds:.1f} s"
-    yield "think", text, "dim"
+    counted = f"{read:,} in, {usage.output_tokens:,} out, {dollars(fact.cost_microusd)}, {seconds:.1f} s"
+    yield "think", f"{_caller(fact)}: {counted}", "dim"
+
+
+def _caller(fact: build.ModelCallResponded | build.ModelCallFailed) -> str:
+    return f"turn {fact.turn}" if fact.role in (None, "builder") else f"{fact.role}, turn {fact.turn}"
 
 
 def _sandbox_lines(status: BuildStatus, fact: SandboxEvent) -> Iterator[tuple[str, str, str]]:

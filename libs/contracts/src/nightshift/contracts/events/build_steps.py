@@ -20,6 +20,7 @@ from nightshift.contracts.model import (
     SealedText,
     Word,
 )
+from nightshift.contracts.models import Role
 
 
 class BuildFact(Event):
@@ -41,11 +42,16 @@ class Usage(BaseModel):
 
 
 class ModelCallStarted(BuildFact, type="model_call.started"):
-    """A model call begins. Appended before the request is sent. The grant `lease_id` covers its highest cost."""
+    """A model call begins. Appended before the request is sent. The grant `lease_id` covers its highest cost.
+
+    `role` says who calls; absent, the builder. A call of another role has the turn of the builder's last call, and
+    `attempt` counts the calls of other roles since that turn began.
+    """
 
     turn: Count
     attempt: Count
     model: Word
+    role: Role | None = None
     lease_id: UUID
     reserve_microusd: Microdollars
 
@@ -54,11 +60,12 @@ class ModelCallResponded(BuildFact, type="model_call.responded"):
     """The model answered. `content` holds the provider's blocks, so that later requests repeat them byte for byte.
 
     `repaired` names what was changed in them, because the provider would refuse it in the next request.
-    `stop_details` is what the provider said about a refusal.
+    `stop_details` is what the provider said about a refusal. `role`, `turn` and `attempt` are those of the call.
     """
 
     turn: Count
     attempt: Count
+    role: Role | None = None
     model: Word
     message_id: Annotated[str, Field(max_length=255)]
     content: SealedBlocks
@@ -75,11 +82,13 @@ class ModelCallResponded(BuildFact, type="model_call.responded"):
 class ModelCallFailed(BuildFact, type="model_call.failed"):
     """One attempt of a model call ended without an answer. `cost_microusd` is what the provider may have billed.
 
-    The call is tried again at `retry_at`. When `retry_at` is absent, the build sleeps or fails next.
+    The call is tried again at `retry_at`. When `retry_at` is absent, the build sleeps or fails next. `role`, `turn` and
+    `attempt` are those of the call.
     """
 
     turn: Count
     attempt: Count
+    role: Role | None = None
     kind: Literal[
         "rate_limited",
         "overloaded",

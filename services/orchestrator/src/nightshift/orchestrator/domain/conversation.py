@@ -4,7 +4,6 @@ The bound is the count of the provider at the last answer plus one token for eac
 byte, so the bound is never too low.
 """
 
-from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,6 +15,7 @@ from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import OpenPort
 from nightshift.orchestrator.domain import limits_left
 from nightshift.orchestrator.domain.repetition import call_digest, call_in_words
+from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import (
     AssistantMessage,
     Blocks,
@@ -62,7 +62,7 @@ def started(state: BuildState, data: ModelCallStarted) -> Conversation:
         texts, tokens = (*texts, line), _more(tokens, tokens_of(line))
     begins = conversation.turn > 0 and not any(map(_is_sent, conversation.entries[conversation.sent :]))
     messages = tuple(UserMessage(text, begins and index == 0) for index, text in enumerate(texts))
-    entries = conversation.entries + messages
+    entries = conversation.entries.plus(*messages)
     return replace(
         conversation,
         turn=data.turn,
@@ -89,10 +89,10 @@ def is_visible(block: dict[str, Any]) -> bool:
 
 
 def responded(conversation: Conversation, data: ModelCallResponded) -> Conversation:
-    entries = (*conversation.entries, AssistantMessage(data.turn, data.content))
+    entries = conversation.entries.plus(AssistantMessage(data.turn, data.content))
     tokens = _counted(conversation, data)
     if data.stop_reason == MAX_TOKENS and (cut := _cut_calls(data.content)):
-        entries = (*entries, ToolResults(cut))
+        entries = entries.plus(ToolResults(cut))
         tokens = _more(tokens, sum(tokens_of(result.output) for result in cut))
     return replace(conversation, answered=True, entries=entries, tokens=tokens)
 
@@ -148,7 +148,7 @@ def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
     tokens = sum(tokens_of(result.output) + _blocks_tokens(result.blocks) for result in results)
     conversation = replace(
         state.conversation,
-        entries=(*state.conversation.entries, ToolResults(results)),
+        entries=state.conversation.entries.plus(ToolResults(results)),
         tokens=_more(state.conversation.tokens, tokens),
     )
     return replace(state, tool_calls=(), conversation=conversation)

@@ -27,7 +27,16 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain import calls, checks, funds, model_choice, proof, waiting, workspace
+from nightshift.orchestrator.domain import (
+    calls,
+    checks,
+    funds,
+    model_choice,
+    proof,
+    side_calls,
+    waiting,
+    workspace,
+)
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     AcceptBuild,
@@ -179,6 +188,8 @@ def _ask(state: BuildState, cause: UUID, minimum: int, policy: Policy) -> Budget
 
 
 def _start(state: BuildState, command: StartCall) -> Events:
+    if command.role != "builder":
+        return (side_calls.start(state, command),)
     events: list[Event] = []
     if may_move(state.phase, Phase.SCAFFOLD):
         events.append(BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.SCAFFOLD))

@@ -1,7 +1,6 @@
 """`evolve(state, event)` returns the state of a build after one more event of its stream, of any type."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import assert_never
 from uuid import UUID
 
@@ -45,8 +44,16 @@ from nightshift.contracts.events.snapshot import SnapshotEvent
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
-from nightshift.orchestrator.domain import conversation, failure_counters, funds, questions, workspace
+from nightshift.orchestrator.domain import (
+    conversation,
+    failure_counters,
+    funds,
+    questions,
+    side_calls,
+    workspace,
+)
 from nightshift.orchestrator.domain.phases import move
+from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import BuildState, OpenCall, RunMode
 
 StreamEvent = BuildEvent | SandboxEvent | SnapshotEvent | BudgetEvent
@@ -166,24 +173,27 @@ def _phase_changed(state: BuildState, data: BuildPhaseChanged) -> BuildState:
 
 
 def _started(state: BuildState, data: ModelCallStarted, event_id: UUID) -> BuildState:
-    call = OpenCall(data.turn, data.attempt, data.lease_id, data.reserve_microusd, event_id)
-    return replace(
+    role = data.role or "builder"
+    call = OpenCall(data.turn, data.attempt, data.lease_id, data.reserve_microusd, event_id, data.model, role)
+    paid = replace(
         state,
         call=call,
-        conversation=conversation.started(state, data),
         funds=funds.taken(state.funds, data.lease_id, data.reserve_microusd),
         counters=replace(state.counters, retry_at=None),
     )
+    if role != "builder":
+        return side_calls.started(replace(paid, side_calls=state.side_calls + 1), data)
+    count = state.side_calls if data.turn == state.conversation.turn else 0
+    return replace(paid, conversation=conversation.started(state, data), side_calls=count)
 
 
 def _responded(state: BuildState, data: ModelCallResponded) -> BuildState:
-    return replace(
-        state,
-        call=None,
-        conversation=conversation.responded(state.conversation, data),
-        funds=funds.spent(state.funds, state.call, data.cost_microusd),
-        counters=failure_counters.answered(state.counters, data.stop_reason),
-    )
+    paid = replace(state, call=None, funds=funds.spent(state.funds, state.call, data.cost_microusd))
+    counters = failure_counters.answered(state.counters, data.stop_reason)
+    if data.role not in (None, "builder"):
+        # Whether the builder's answers were cut off says nothing about those of another role.
+        return side_calls.responded(replace(paid, counters=replace(counters, cuts=state.counters.cuts)), data)
+    return replace(paid, conversation=conversation.responded(state.conversation, data), counters=counters)
 
 
 def _failed_call(state: BuildState, data: ModelCallFailed) -> BuildState:

@@ -25,6 +25,11 @@ def effort_of(request: BuildRequested, model: str) -> str | None:
     return effort if effort in models.card_of(model).efforts else None
 
 
+def model_of(accepted: BuildAccepted, role: Role) -> str:
+    """Return the model of a role. In a build of an earlier version the builder's model has every role."""
+    return accepted.model if role == "builder" else (accepted.models or {}).get(role, accepted.model)
+
+
 def output_limit(accepted: BuildAccepted, policy: Policy) -> int:
     """Return the most tokens of one answer, with room for thinking when the model thinks."""
     limit = policy.max_output_tokens + (policy.thinking_tokens if _thinks(accepted) else 0)

@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from nightshift.contracts.events.build import BuildAccepted
-from nightshift.orchestrator.domain import checks, conversation, funds, model_choice, prompt, proof
+from nightshift.orchestrator.domain import (
+    checks,
+    conversation,
+    funds,
+    model_choice,
+    prompt,
+    proof,
+    side_calls,
+)
 from nightshift.orchestrator.domain.commands import (
     AnswerQuestion,
     AskBudget,
@@ -134,13 +142,18 @@ def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Po
     stuck = evidence(state.counters.recent_calls)
     if stuck is not None and "repetition" in state.counters.steered:
         return _give_up(stuck)
+    return _call(state, now, policy)
+
+
+def _call(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
+    """Return the step to the next model call: the call, or the wait for its time or its money."""
     if state.counters.retry_at is not None and state.counters.retry_at > now:
         return AwaitTime(state.counters.retry_at)
     reserve = worst_case(state, policy)
     if grant := funds.covering(state.funds, reserve, now):
-        return StartCall(grant.lease_id, reserve)
+        return StartCall(grant.lease_id, reserve, side_calls.next_role(state, policy))
     if state.funds.refused_until is not None and state.funds.refused_until > now:
-        return Sleep(_earliest(state.funds.refused_until, accepted.deadline))
+        return Sleep(_earliest(state.funds.refused_until, state.request.deadline))
     if state.funds.asked is not None:
         return AwaitFact()
     return AskBudget(reserve)
@@ -158,6 +171,9 @@ def _give_up(stuck: str) -> Step:
 
 def worst_case(state: BuildState, policy: Policy) -> int:
     """Return the most microdollars that the next call can cost, with the messages that it adds."""
+    role = side_calls.next_role(state, policy)
+    if role != "builder":
+        return side_calls.worst_case(state, policy, role)
     tokens = state.conversation.tokens
     if tokens is None:
         tokens = prompt.size_bound(state, policy)

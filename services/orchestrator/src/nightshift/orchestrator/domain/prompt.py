@@ -5,7 +5,7 @@ is read. Only cache marks move. They are no part of a message: the provider's pr
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, assert_never
@@ -94,9 +94,9 @@ class RenderedMessages:
 
     def __init__(self) -> None:
         self._messages: list[_RenderedMessage | None] = []  # one for each entry; None for an empty one
-        self._entries: tuple[Entry, ...] = ()
+        self._entries: Sequence[Entry] = ()
 
-    def of(self, entries: tuple[Entry, ...]) -> Iterator[_RenderedMessage]:
+    def of(self, entries: Sequence[Entry]) -> Iterator[_RenderedMessage]:
         """Return the rendered entries that are not empty."""
         same = 0
         for known, entry in zip(self._entries, entries, strict=False):

@@ -1,7 +1,6 @@
 """Folds questions, answers, escalations and waits, and reads a question from the agent's call of `ask_user`."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
@@ -18,6 +17,7 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.tools import AskUser
 from nightshift.orchestrator.domain.repetition import NEVER_COUNTS
+from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import BuildState, EscalationKind, OpenQuestion, RunMode, ToolCall
 
 _KINDS: Mapping[str, EscalationKind] = {kind: kind for kind in get_args(EscalationKind)}

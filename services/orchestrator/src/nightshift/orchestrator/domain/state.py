@@ -15,6 +15,8 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import BlobRef
+from nightshift.contracts.models import Role
+from nightshift.orchestrator.domain.entries import Entries
 
 Purpose = Literal["agent", "check", "preview"]
 #: Problems that a person decides. When the person ends the build, the kind is the reason of its failure.
@@ -71,7 +73,7 @@ class UserMessage:
 Entry = AssistantMessage | ToolResults | UserMessage
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Conversation:
     """The conversation with the model. `waiting` holds the messages that the next model call adds.
 
@@ -81,7 +83,7 @@ class Conversation:
     turn: int = 0
     attempt: int = 0
     answered: bool = True  # the present turn has its answer
-    entries: tuple[Entry, ...] = ()
+    entries: Entries[Entry] = field(default_factory=Entries)
     waiting: tuple[Text, ...] = ()
     sent: int = 0
     limits_told: tuple[int, ...] | None = None  # the levels of the last line about what is left
@@ -92,13 +94,15 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class OpenCall:
-    """A model call that has started and has neither an answer nor a failure."""
+    """A model call that has started and has neither an answer nor a failure. `model` decides its price."""
 
     turn: int
     attempt: int
     lease_id: UUID
     reserve_microusd: int
     event_id: UUID
+    model: str
+    role: Role = "builder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ class PreviewTarget:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ToolCall:
     """A tool call that was requested. `result` is None until its result is in the log."""
 
@@ -124,7 +128,7 @@ class ToolCall:
     result: ToolCallCompleted | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Grant:
     """A reservation of money. `left_microusd` is the part that no started call has reserved for itself."""
 
@@ -133,7 +137,7 @@ class Grant:
     expires_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Funds:
     """The money of a build, in microdollars. `spent` is the sum of all costs in the log.
 
@@ -152,20 +156,20 @@ class Funds:
 
 @dataclass(frozen=True, slots=True)
 class RecentCall:
-    """A tool call and its result, each as a digest. Two with the same digests are equal, whatever the turn.
+    """A tool call, as a digest, and its result. Two with the same call and result are equal, whatever the turn.
 
     `line` is the line of the output that tells most. `error` is that line of a failed call, without what varies.
     """
 
     call: str
-    result: str
+    result: tuple[bool, int | None, Text, str]  # is_error, exit_code, output, blocks
     turn: str = field(default="", compare=False)
     words: str = field(default="", compare=False)
     line: str = field(default="", compare=False)
     error: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FailureCounters:
     """Counts of what went wrong, so that no failure is repeated for ever."""
 
@@ -191,7 +195,7 @@ class OpenQuestion:
     default: Text | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Workspace:
     """The sandbox of the agent. `news` holds messages about the sandbox that the agent has not received yet."""
 
@@ -206,7 +210,7 @@ class Workspace:
 End = BuildReady | BuildFailed | BuildCancelled
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BuildState:
     """A build at one version of its stream. `cause` is the id of the last event that the loop may react to."""
 
@@ -218,6 +222,7 @@ class BuildState:
     wake_reason: Literal["refresh", "top_up", "person", "provider"] | None = None
     conversation: Conversation = Conversation()
     call: OpenCall | None = None
+    side_calls: int = 0  # model calls of other roles than the builder since the turn began
     tool_calls: tuple[ToolCall, ...] = ()
     tool_calls_made: int = 0
     wrote: bool = False  # a call that can write files has succeeded

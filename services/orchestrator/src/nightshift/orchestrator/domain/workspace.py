@@ -1,7 +1,6 @@
 """Folds the sandbox events: the sandbox, its preview, and the messages about them for the agent."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import assert_never
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -20,6 +19,7 @@ from nightshift.contracts.events.sandbox import (
 from nightshift.contracts.events.snapshot import PathProblem, SnapshotEvent, SnapshotSaved
 from nightshift.contracts.tools import Bash, Document, EditFile, WriteFile
 from nightshift.orchestrator.domain import conversation, failure_counters
+from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import BuildState, PreviewTarget, Workspace
 
 #: The tools that can write files of the workspace.

@@ -19,6 +19,7 @@ from nightshift.eventlog.errors import (
     Transient,
     VersionConflict,
 )
+from nightshift.orchestrator.domain import side_calls
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     Answer,
@@ -230,7 +231,11 @@ class Runner:
         if call is None:
             return
         try:
-            body = request_bytes(self._state, self._policy, self._rendered)
+            body = (
+                request_bytes(self._state, self._policy, self._rendered)
+                if call.role == "builder"
+                else side_calls.request_bytes(self._state, self._policy, call.role)
+            )
         except Exception as error:  # noqa: BLE001 - else the call, never made, would be charged at its worst case
             _log.exception("build.request_not_rendered", build_id=self.build_id)
             await self._commit(StopOnFault(f"the request cannot be rendered: {one_line(error)}", Usage()))
