@@ -20,7 +20,8 @@ def server_name(received: bytes) -> str | None:
     rest = received
     while True:
         if len(rest) < 5:
-            return _need_more(received)
+            _require_room(received)
+            return None
         if rest[0] != _HANDSHAKE or rest[1] != 3:
             raise HostRefused("only TLS is carried to port 443")
         size = int.from_bytes(rest[3:5])
@@ -30,10 +31,11 @@ def server_name(received: bytes) -> str | None:
         if len(message) >= 4 and len(message) >= 4 + int.from_bytes(message[1:4]):
             return _named(message[4 : 4 + int.from_bytes(message[1:4])])
         if not rest:
-            return _need_more(received)
+            _require_room(received)
+            return None
 
 
-def _need_more(received: bytes) -> None:
+def _require_room(received: bytes) -> None:
     if received and received[0] != _HANDSHAKE:
         raise HostRefused("only TLS is carried to port 443")
     if len(received) > _LONGEST:

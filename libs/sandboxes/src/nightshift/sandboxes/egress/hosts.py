@@ -1,29 +1,12 @@
-"""Host names: the public package registries, the hosts that are never reachable, and one strict reading of a name."""
+"""One strict reading of host names."""
 
 import re
 from collections.abc import Iterable
-from typing import Final
 
+from nightshift.contracts.hosts import LABEL, MODEL_HOSTS
 from nightshift.eventlog.errors import Refused
 
-#: The hosts that builds may reach unless a setting says otherwise: those of the public package registries.
-PUBLIC_REGISTRIES: Final = frozenset(
-    {
-        *("pypi.org", "files.pythonhosted.org"),
-        *("registry.npmjs.org", "registry.yarnpkg.com"),
-        *("crates.io", "index.crates.io", "static.crates.io"),
-        *("proxy.golang.org", "sum.golang.org"),
-        *("repo.maven.apache.org", "repo1.maven.org", "plugins.gradle.org"),
-        *("rubygems.org", "index.rubygems.org"),
-        *("api.nuget.org", "repo.packagist.org"),
-    }
-)
-
-#: Never reachable, also when a setting, an account or a request names them: agents must not call the model.
-MODEL_HOSTS: Final = frozenset({"api.anthropic.com"})
-
-_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_HOST = re.compile(rf"(?:{_LABEL}\.)+{_LABEL}")
+_HOST = re.compile(rf"({LABEL}\.)+{LABEL}")
 _LONGEST = 253
 
 

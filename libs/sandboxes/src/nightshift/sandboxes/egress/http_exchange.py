@@ -114,8 +114,8 @@ class HttpExchange:
             headers = [item for item in headers if item[0] != b"content-length"]
             headers.append((b"transfer-encoding", b"chunked"))
         headers.insert(0, (b"host", host.encode()))
-        await _to_host(upstream, 
-            out.send(h11.Request(method=request.method, target=target, headers=headers)) or b""
+        await _to_host(
+            upstream, out.send(h11.Request(method=request.method, target=target, headers=headers)) or b""
         )
         if body is not None:
             await _to_host(upstream, out.send(h11.Data(data=body)) or b"")

@@ -198,9 +198,7 @@ class LocalDriver:
 class LocalChannel:
     """Opens one connection to the agent's unix socket for each request."""
 
-    def __init__(
-        self, directory: SandboxDirectory, preview_host: str, egress: EgressProcess | None
-    ) -> None:
+    def __init__(self, directory: SandboxDirectory, preview_host: str, egress: EgressProcess | None) -> None:
         self._directory = directory
         self._egress = egress
         self._preview_host = preview_host

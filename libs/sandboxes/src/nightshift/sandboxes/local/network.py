@@ -74,7 +74,9 @@ def open_listeners(directory: SandboxDirectory) -> list[int]:
             connection.settimeout(10)
             handle = os.open(directory.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                connection.connect(f"/proc/self/fd/{handle}/agent.sock")  # a socket's path has 107 bytes at most
+                connection.connect(
+                    f"/proc/self/fd/{handle}/agent.sock"
+                )  # a socket's path has 107 bytes at most
             finally:
                 os.close(handle)
             connection.sendall(json_frame({"op": "egress"}))

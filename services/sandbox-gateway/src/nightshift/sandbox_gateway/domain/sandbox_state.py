@@ -64,8 +64,10 @@ class SandboxState:
 
     build_id: str
     project_id: str = ""
+    account_id: str = ""
     accepted_id: UUID | None = None
     secrets: tuple[str, ...] = ()
+    egress_hosts: tuple[str, ...] = ()
     ended: Ending | None = None
     end_version: int = 0
     generations: int = 0
@@ -128,7 +130,12 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
     match event.data:
         case BuildAccepted() as data:
             return replace(
-                state, project_id=data.project_id, secrets=data.secrets, accepted_id=event.event_id
+                state,
+                project_id=data.project_id,
+                account_id=data.account_id,
+                secrets=data.secrets,
+                egress_hosts=data.egress_hosts,
+                accepted_id=event.event_id,
             )
         case BuildReady() | BuildFailed() | BuildCancelled() as data:
             return replace(state, ended=_ENDS[type(data)], end_version=event.version)

@@ -5,7 +5,7 @@ result.
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -144,7 +144,7 @@ class CallRunner:
             call_id=call.asked.call_id,
             timeout_s=call.asked.timeout_s,
             sandbox=sandbox,
-            env=self.writer.env(state),
+            env=self.lifecycle.network.variables(state),
             cancelled=cancelled,
             watch=lambda: self.lifecycle.stalls.watch(state),
             fail=self.lifecycle.fail,
@@ -157,6 +157,10 @@ class CallRunner:
             _log.error("tool.failed", call_id=context.call_id, tool=call.asked.tool, exc_info=error)
             outcome = CallOutcome(f"the tool itself failed: {type(error).__name__}", "tool")
         duration = int((time.monotonic() - started) * 1000)
+        if isinstance(ask, Bash):
+            network = await self.lifecycle.network.used(sandbox)
+            note = self.lifecycle.network.note(state, network)
+            outcome = replace(outcome, output=outcome.output + note, network=network)
         await self.writer.write(state, call, outcome, duration_ms=duration)
 
 
