@@ -94,7 +94,7 @@ class World:
         """A gateway of its own: no state is shared with another but the log and the leases."""
         fail, states = FailPoints(), self.states()
         stalls = StallReporter(self.log, states, slow_s=slow_s)
-        network = NetworkPolicy(self.hosts, self.secrets, self.driver.name)
+        network = NetworkPolicy(self.hosts, self.secrets, "local")
         lifecycle = SandboxLifecycle(self.log, self.driver, self.store, stalls, fail, network)
         writer = ResultWriter(self.log, self.objects, self.secrets.values, fail)
         return Gateway(

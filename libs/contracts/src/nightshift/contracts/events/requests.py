@@ -103,7 +103,10 @@ class QuestionAnswer(_Part):
 
 
 class Attachment(_Part):
-    """A file that the producer stored in the object store before it sent the request."""
+    """A file that the producer stored in the object store, as `blobs/<hex of the digest>`, before it sent the request.
+
+    The agent gets text, images (JPEG, PNG, GIF, WebP) and PDF as content of its first message.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=255), SEALED]
     digest: Digest
@@ -149,9 +152,7 @@ class BuildRequested(Request, type="build.requested"):
     workspace. `environment` holds variables for all commands.
     """
 
-    unsupported_fields: ClassVar[frozenset[str]] = frozenset(
-        {"attachments", "base_build_id", "tools"}
-    )
+    unsupported_fields: ClassVar[frozenset[str]] = frozenset({"base_build_id", "tools"})
 
     build_id: Id
     project_id: Id

@@ -110,8 +110,7 @@ class ProxyConnection:
                 if not (data := await self._client.recv()):
                     return
                 hello += data
-            if named != host:
-                raise HostRefused(f"the connection is for {host}, but its TLS asks for {named[:253]!r}")
+            _require_same(host, named)
         except HostRefused as error:
             self._refused(str(error))
             await self._client.send(UNRECOGNIZED_NAME)
@@ -211,6 +210,11 @@ class ProxyConnection:
             received=upstream.received,
             seconds=round(time.monotonic() - started, 3),
         )
+
+
+def _require_same(host: str, named: str) -> None:
+    if named != host:
+        raise HostRefused(f"the connection is for {host}, but its TLS asks for {named[:253]!r}")
 
 
 def _without_port(value: bytes) -> str:

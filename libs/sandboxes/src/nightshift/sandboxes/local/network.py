@@ -68,29 +68,30 @@ def open_listeners(directory: SandboxDirectory) -> list[int]:
     try:
         with suppress(ProcessLookupError):
             fds += [os.pidfd_open(pid) for pid in directory.pids()[:1]]
-        if not fds or not directory.pids():
-            raise SandboxGone(f"sandbox {directory.id} has ended")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(10)
-            handle = os.open(directory.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                connection.connect(
-                    f"/proc/self/fd/{handle}/agent.sock"
-                )  # a socket's path has 107 bytes at most
-            finally:
-                os.close(handle)
-            connection.sendall(json_frame({"op": "egress"}))
-            _, passed, _, _ = socket.recv_fds(connection, 1, 8, socket.MSG_CMSG_CLOEXEC)
-        fds += passed
-        if len(fds) < 2:
-            raise SandboxUnavailable(f"sandbox {directory.id} has no listener for the network")
+        alive = bool(directory.pids())
+        passed = _passed(directory) if fds and alive else []
     except OSError as error:
         _close(fds)
         raise SandboxUnavailable(f"sandbox {directory.id}: {error}") from error
-    except BaseException:
-        _close(fds)
-        raise
-    return fds
+    if passed:
+        return fds + passed
+    _close(fds)
+    if fds and alive:
+        raise SandboxUnavailable(f"sandbox {directory.id} has no listener for the network")
+    raise SandboxGone(f"sandbox {directory.id} has ended")
+
+
+def _passed(directory: SandboxDirectory) -> list[int]:
+    """Ask the agent for the listeners."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(10)
+        handle = os.open(directory.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            connection.connect(f"/proc/self/fd/{handle}/agent.sock")  # a socket's path has 107 bytes at most
+        finally:
+            os.close(handle)
+        connection.sendall(json_frame({"op": "egress"}))
+        return list(socket.recv_fds(connection, 1, 8, socket.MSG_CMSG_CLOEXEC)[1])
 
 
 def _close(fds: list[int]) -> None:

@@ -21,6 +21,7 @@ FailureKind = Literal[
     "auth",
     "invalid",
     "too_long",
+    "thinking",
     "abandoned",
     "cancelled",
     "unknown",
@@ -35,6 +36,7 @@ FailReason = Literal[
     "model_error",
     "max_tokens",
     "deadline",
+    "setup_failed",
 ]
 
 

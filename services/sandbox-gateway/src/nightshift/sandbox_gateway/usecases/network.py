@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import structlog
 from prometheus_client import Counter
@@ -42,7 +43,8 @@ class NetworkPolicy:
         secrets = tuple(
             SecretUse(state.account_id, name, _placeholder(state, name)) for name in state.secrets
         )
-        return NetworkRules(reachable(self.hosts | set(state.egress_hosts)), secrets)
+        source = {urlsplit(state.source.repository).hostname or ""} if state.source is not None else set()
+        return NetworkRules(reachable(self.hosts | set(state.egress_hosts) | source), secrets)
 
     def _require_secrets(self, state: SandboxState) -> None:
         if state.secrets and (self.driver != "local" or self.hosts is None):
@@ -60,6 +62,22 @@ class NetworkPolicy:
     def variables(self, state: SandboxState) -> dict[str, str]:
         """Return the placeholders of the build's secrets by name, for the environment of its commands."""
         return {name: _placeholder(state, name) for name in state.secrets}
+
+    def described(self, state: SandboxState) -> str:
+        """Return what the agent must know of its network and its secrets, as sentences."""
+        rules = self.rules(state)
+        if rules is None:
+            return "There is no network."
+        parts = [
+            f"Of the network only these hosts can be reached: {', '.join(sorted(rules.hosts)) or 'none'}."
+        ]
+        for use in rules.secrets:
+            stored = self.store.get(use.account_id, use.name)
+            hosts = ", ".join(sorted(stored.hosts)) if stored is not None else "none"
+            parts.append(
+                f"The variable {use.name} holds a placeholder; requests over https to {hosts} carry the secret instead."
+            )
+        return " ".join(parts)
 
     async def used(self, sandbox: Sandbox) -> tuple[NetworkUse, ...]:
         """Return the sandbox's traffic since the last time. Empty when the proxy does not answer."""
