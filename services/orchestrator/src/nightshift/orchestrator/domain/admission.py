@@ -13,7 +13,7 @@ from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.models import Role
 from nightshift.eventlog.errors import BadMessage
-from nightshift.orchestrator.domain import attachments
+from nightshift.orchestrator.domain import attachments, setup
 from nightshift.orchestrator.domain.account_policy import resolved
 from nightshift.orchestrator.domain.model_choice import models_of
 from nightshift.orchestrator.domain.policy import Policy
@@ -35,6 +35,7 @@ def admit(
     for field, text in _texts(request):
         _readable(field, text)
     attachments.check(request.attachments)
+    setup.check(request)
     if request.deadline is not None:
         _future("deadline", request.deadline, now)
     if request.model is not None and (request.models or {}).get("builder", request.model) != request.model:

@@ -37,6 +37,7 @@ FailReason = Literal[
     "model_error",
     "max_tokens",
     "deadline",
+    "setup_failed",
 ]
 
 

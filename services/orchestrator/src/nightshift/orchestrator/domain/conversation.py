@@ -125,6 +125,8 @@ def _counted(conversation: Conversation, data: ModelCallResponded) -> int | None
 
 def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
     """Add a requested tool call. Only the agent's own calls count towards the limit."""
+    if data.purpose == "setup":
+        return replace(state, workspace=replace(state.workspace, preparing=data.call_id))
     call = ToolCall(
         data.call_id,
         data.index,

@@ -69,6 +69,7 @@ from nightshift.orchestrator.domain.evolve import evolve_all
 from nightshift.orchestrator.domain.next_step import loop_messages, worst_case
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.domain.setup import setup_calls
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 
 Events = tuple[Event, ...]
@@ -179,11 +180,12 @@ def _accept(request: BuildRequested, policy: Policy) -> Events:
         tool_call_limit=policy.tool_call_limit or tier.tool_calls,
     )
     starting = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
+    begun = (accepted, starting, *setup_calls(accepted))
     if request.attachments:
-        return (accepted, starting)  # the provider counts their tokens before money is asked for
+        return begun  # the provider counts their tokens before money is asked for
     cause = ids.request_cause(BuildRequested.type, request.build_id)
-    state = evolve_all(INITIAL, (accepted, starting))
-    return (accepted, starting, _ask(state, cause, worst_case(state, policy), policy))
+    state = evolve_all(INITIAL, begun)
+    return (*begun, _ask(state, cause, worst_case(state, policy), policy))
 
 
 def _ask(state: BuildState, cause: UUID, minimum: int, policy: Policy) -> BudgetRequested:
