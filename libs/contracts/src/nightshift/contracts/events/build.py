@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field
 
+from nightshift.contracts.events.approvals import ApprovalPolicy, ApprovalRequested, ApprovalResolved
 from nightshift.contracts.events.build_steps import (
     AgentSteered,
     BuildFact,
@@ -52,6 +53,8 @@ from nightshift.contracts.models import Role, Tier
 
 __all__ = [
     "AgentSteered",
+    "ApprovalRequested",
+    "ApprovalResolved",
     "BudgetRequested",
     "BuildAccepted",
     "BuildCancelled",
@@ -132,6 +135,7 @@ class BuildAccepted(BuildFact, type="build.accepted"):
     checks: tuple[Check, ...] = ()
     proof: ProofMode | None = None
     tools: tuple[CustomTool, ...] = ()
+    approvals: ApprovalPolicy | None = None
     deadline: AwareDatetime | None = None
     secrets: tuple[SecretName, ...] = ()
     turn_limit: int
@@ -270,6 +274,8 @@ BuildEvent = (
     | BuildWoken
     | QuestionAsked
     | ToolCallAnswered
+    | ApprovalRequested
+    | ApprovalResolved
     | EscalationRaised
     | EscalationResolved
     | BuildWaiting

@@ -103,7 +103,11 @@ class ModelCallFailed(BuildFact, type="model_call.failed"):
 
 
 class ToolCallRequested(BuildFact, type="tool_call.requested"):
-    """Requests one tool call. The orchestrator makes those with purpose `check` and `preview` to check the result."""
+    """Requests one tool call. The orchestrator makes those with purpose `check` and `preview` to check the result.
+
+    A call with purpose `customer` is of a tool that the build's request brought: a consumer of the customer answers it
+    with `tool_call.result_given` before `deadline`, and the sandbox-gateway leaves it alone.
+    """
 
     call_id: CallId
     turn: Count
@@ -111,10 +115,13 @@ class ToolCallRequested(BuildFact, type="tool_call.requested"):
     tool: Word
     tool_use_id: Annotated[str, Field(max_length=255)]
     input: SealedObject
-    timeout_s: Annotated[int, Field(ge=1, le=86_400)] = 120
-    purpose: Literal["agent", "check", "preview"] = "agent"
+    timeout_s: Annotated[int, Field(ge=1, le=604_800)] = 120
+    purpose: Literal["agent", "check", "preview", "customer"] = "agent"
+    deadline: AwareDatetime | None = None  # of a customer's call
 
     def pending(self, subject: str) -> Sequence[Pending]:
+        if self.purpose == "customer":
+            return (Pending(PendingKind.CUSTOMER_CALL, self.call_id, opens=True, due_at=self.deadline),)
         return (Pending(PendingKind.TOOL_CALL, self.call_id, opens=True),)
 
 

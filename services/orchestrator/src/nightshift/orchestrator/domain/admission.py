@@ -2,15 +2,18 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from nightshift.contracts import canonical, models, prices
+from nightshift.contracts.approval_rules import mistake_in
 from nightshift.contracts.errors import UnknownModel
+from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.errors import BadMessage
+from nightshift.orchestrator.domain import customer_tools
 from nightshift.orchestrator.domain.model_choice import models_of
 from nightshift.orchestrator.domain.policy import Policy
 
@@ -28,6 +31,9 @@ def admit(request: BuildRequested, now: datetime, policy: Policy) -> None:
         raise BadMessage(f"`{field}` is not supported by this version", field=field)
     for field, text in _texts(request):
         _readable(field, text)
+    customer_tools.check_tools(request.tools)
+    if request.approvals is not None:
+        _approvals(request.approvals, {tool.name for tool in request.tools})
     if request.deadline is not None:
         _future("deadline", request.deadline, now)
     try:
@@ -38,11 +44,19 @@ def admit(request: BuildRequested, now: datetime, policy: Policy) -> None:
         raise BadMessage(str(error), field="model") from None
 
 
+def _approvals(policy: ApprovalPolicy, customer_tools: Collection[str]) -> None:
+    if (mistake := mistake_in(policy, customer_tools)) is not None:
+        field, why = mistake
+        raise BadMessage(f"`approvals.{field}`: {why}", field=f"approvals.{field}")
+
+
 def same_request(accepted: BuildAccepted, request: BuildRequested) -> bool:
-    """Return whether this is the accepted request again. A model that the request leaves open does not count."""
-    fields = set(BuildRequested.model_fields) - {"model"}
+    """Return whether this is the accepted request again. A model and approvals that it leaves open do not count."""
+    fields = set(BuildRequested.model_fields) - {"model", "approvals"}
     same = all(getattr(accepted, field) == getattr(request, field) for field in fields)
-    return same and request.model in (None, accepted.model)
+    return (
+        same and request.model in (None, accepted.model) and request.approvals in (None, accepted.approvals)
+    )
 
 
 def _texts(request: BuildRequested) -> Iterator[tuple[str, str]]:
@@ -52,6 +66,8 @@ def _texts(request: BuildRequested) -> Iterator[tuple[str, str]]:
         yield f"understanding_qna.{number}.answer", pair.answer
     for number, criterion in enumerate(request.criteria):
         yield f"criteria.{number}", criterion
+    for number, tool in enumerate(request.tools):
+        yield f"tools.{number}.description", tool.description
     for number, check in enumerate(request.checks):
         yield f"checks.{number}.name", check.name
         yield f"checks.{number}.command", check.command

@@ -112,7 +112,9 @@ def _counted(conversation: Conversation, data: ModelCallResponded) -> int | None
 
 
 def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
-    """Add a requested tool call. Only the agent's own calls count towards the limit."""
+    """Add a requested tool call, unless it is known from its approval. Only the agent's calls count to the limit."""
+    if any(call.call_id == data.call_id for call in state.tool_calls):
+        return state
     call = ToolCall(
         data.call_id,
         data.index,
@@ -123,7 +125,7 @@ def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
         call_in_words(data.tool, data.input),
         _preview(data),
     )
-    made = state.tool_calls_made + (data.purpose == "agent")
+    made = state.tool_calls_made + call.by_agent
     return replace(state, tool_calls=(*state.tool_calls, call), tool_calls_made=made)
 
 
@@ -138,12 +140,13 @@ def _preview(data: ToolCallRequested) -> PreviewTarget | None:
 
 
 def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
-    """Add a result. With the last result of the agent's calls, all of them become one entry of the conversation."""
+    """Add a result. With the last result of an answer's calls, all of them become one entry of the conversation."""
     calls = tuple(
         replace(call, result=data) if call.call_id == data.call_id else call for call in state.tool_calls
     )
     results = tuple(_observation(call, call.result) for call in calls if call.result is not None)
-    if len(results) < len(calls) or any(call.purpose != "agent" for call in calls):
+    wanted = max(len(calls), _calls_of(state.conversation.entries[-1:]))
+    if len(results) < wanted or not all(call.by_agent for call in calls):
         return replace(state, tool_calls=calls)
     tokens = sum(tokens_of(result.output) + _blocks_tokens(result.blocks) for result in results)
     conversation = replace(
@@ -152,6 +155,14 @@ def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
         tokens=_more(state.conversation.tokens, tokens),
     )
     return replace(state, tool_calls=(), conversation=conversation)
+
+
+def _calls_of(newest: tuple[Entry, ...]) -> int:
+    """Return how many tools the newest entry calls. Some of them may not be requested yet."""
+    [entry] = newest or (None,)
+    if not isinstance(entry, AssistantMessage) or isinstance(entry.content, BlobRef):
+        return 0
+    return sum(block.get("type") == "tool_use" for block in entry.content)
 
 
 def tokens_of(text: Text) -> int:

@@ -14,6 +14,8 @@ from nightshift.contracts.events.budget import (
 )
 from nightshift.contracts.events.build import (
     AgentSteered,
+    ApprovalRequested,
+    ApprovalResolved,
     BudgetRequested,
     BuildAccepted,
     BuildCancelled,
@@ -45,7 +47,15 @@ from nightshift.contracts.events.snapshot import SnapshotEvent
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
-from nightshift.orchestrator.domain import conversation, failure_counters, funds, questions, workspace
+from nightshift.orchestrator.domain import (
+    approvals,
+    conversation,
+    customer_tools,
+    failure_counters,
+    funds,
+    questions,
+    workspace,
+)
 from nightshift.orchestrator.domain.phases import move
 from nightshift.orchestrator.domain.state import BuildState, OpenCall, RunMode
 
@@ -115,7 +125,7 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
         case ModelCallFailed():
             return _failed_call(state, data)
         case ToolCallRequested():
-            return conversation.requested(state, data)
+            return _call_requested(state, data)
         case CheckpointSaved():
             return replace(state, conversation=replace(state.conversation, checkpoint=data.turn))
         case AgentSteered():
@@ -142,7 +152,11 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
         case QuestionAsked():
             return questions.asked(state, data)
         case ToolCallAnswered():
-            return questions.answered(workspace.completed(state, questions.as_result(data)), data.call_id)
+            return questions.call_answered(state, data)
+        case ApprovalRequested():
+            return approvals.requested(state, data)
+        case ApprovalResolved():
+            return approvals.resolved(state, data)
         case EscalationRaised():
             return questions.raised(state, data)
         case EscalationResolved():
@@ -163,6 +177,12 @@ def _phase_changed(state: BuildState, data: BuildPhaseChanged) -> BuildState:
     phase = move(state.phase, data.to_phase)
     # A move out of the checks ends the round of checks.
     return replace(state, phase=phase, tool_calls=() if state.phase is Phase.CHECKS else state.tool_calls)
+
+
+def _call_requested(state: BuildState, data: ToolCallRequested) -> BuildState:
+    left = tuple(one for one in state.approved_calls if one.call_id != data.call_id)
+    state = conversation.requested(replace(state, approved_calls=left), data)
+    return customer_tools.requested(state, data) if data.purpose == "customer" else state
 
 
 def _started(state: BuildState, data: ModelCallStarted, event_id: UUID) -> BuildState:

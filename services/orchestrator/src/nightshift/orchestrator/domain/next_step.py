@@ -4,13 +4,23 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from nightshift.contracts.events.build import BuildAccepted
-from nightshift.orchestrator.domain import checks, conversation, funds, model_choice, prompt, proof
+from nightshift.orchestrator.domain import (
+    checks,
+    conversation,
+    customer_tools,
+    funds,
+    model_choice,
+    prompt,
+    proof,
+)
 from nightshift.orchestrator.domain.commands import (
     AnswerQuestion,
     AskBudget,
     Complete,
     Escalate,
     Fail,
+    GiveApproval,
+    GiveResult,
     SendBack,
     Sleep,
     StartCall,
@@ -80,10 +90,10 @@ def next_step(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
         return _waiting(state, now)
     if state.call is not None:
         return AwaitModel()
-    asked = {question.question_id for question in state.questions}
-    if any(call.result is None and call.call_id not in asked for call in state.tool_calls):
+    outside = state.open_outside
+    if any(call.result is None and call.call_id not in outside for call in state.tool_calls):
         return AwaitFact()
-    if state.questions:
+    if outside:
         return _overdue(state, now) or StartWaiting()
     if state.tool_calls:
         return _judge(state, policy)
@@ -102,12 +112,18 @@ def _waiting(state: BuildState, now: datetime) -> Step | Wait:
     return _overdue(state, now) or Waiting()
 
 
-def _overdue(state: BuildState, now: datetime) -> AnswerQuestion | None:
-    """Return the default answer of a question whose deadline has come. Returns None when there is none."""
+def _overdue(state: BuildState, now: datetime) -> AnswerQuestion | GiveApproval | GiveResult | None:
+    """Return what takes the place of an answer whose deadline has come. Returns None when there is none."""
     for question in state.questions:
         if question.deadline is not None and question.deadline <= now:
             default = question.default if isinstance(question.default, str) else None
             return AnswerQuestion(question.question_id, None, default)
+    for approval in state.approvals:
+        if approval.deadline is not None and approval.deadline <= now:
+            return GiveApproval(approval.call.call_id, approved=False)
+    for call in state.customer_calls:
+        if call.deadline is not None and call.deadline <= now:
+            return customer_tools.overdue(call)
     return None
 
 

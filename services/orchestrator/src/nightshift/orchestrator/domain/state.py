@@ -12,11 +12,12 @@ from nightshift.contracts.events.build import (
     BuildFailed,
     BuildReady,
     Phase,
+    ToolCallRequested,
 )
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import BlobRef
 
-Purpose = Literal["agent", "check", "preview"]
+Purpose = Literal["agent", "check", "preview", "customer"]
 #: Problems that a person decides. When the person ends the build, the kind is the reason of its failure.
 EscalationKind = Literal["turn_limit", "tool_call_limit", "repetition"]
 Text = str | BlobRef
@@ -123,6 +124,11 @@ class ToolCall:
     preview: PreviewTarget | None = None
     result: ToolCallCompleted | None = None
 
+    @property
+    def by_agent(self) -> bool:
+        """Whether the agent made the call, and gets its result."""
+        return self.purpose in {"agent", "customer"}
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:
@@ -192,6 +198,24 @@ class OpenQuestion:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenApproval:
+    """A tool call that waits for a person's approval. `call` is its request, which an approval lets out."""
+
+    call: ToolCallRequested
+    deadline: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerCall:
+    """A call of a customer's tool without a result. At `deadline` its result is `default`, or an error."""
+
+    call_id: str
+    timeout_s: int
+    deadline: datetime | None
+    default: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Workspace:
     """The sandbox of the agent. `news` holds messages about the sandbox that the agent has not received yet."""
 
@@ -225,7 +249,11 @@ class BuildState:
     counters: FailureCounters = FailureCounters()
     workspace: Workspace = Workspace()
     questions: tuple[OpenQuestion, ...] = ()
+    approvals: tuple[OpenApproval, ...] = ()
+    approved_calls: tuple[ToolCallRequested, ...] = ()  # approved during a pause, and requested after it
+    customer_calls: tuple[CustomerCall, ...] = ()
     waits_for: str | None = None  # the reason of the wait, in the mode WAITING
+    waits_on: str | None = None  # the id of the question or call that `build.waiting` named
     waits_until: datetime | None = None
     end: End | None = None
 
@@ -235,6 +263,17 @@ class BuildState:
         if self.accepted is None:
             raise ValueError("the build is not accepted yet")
         return self.accepted
+
+    @property
+    def open_outside(self) -> frozenset[str]:
+        """The ids of the questions and calls that a person or a customer's consumer must answer."""
+        return frozenset(
+            (
+                *(one.question_id for one in self.questions),
+                *(one.call.call_id for one in self.approvals),
+                *(one.call_id for one in self.customer_calls),
+            )
+        )
 
 
 INITIAL = BuildState()
