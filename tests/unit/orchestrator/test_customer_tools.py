@@ -161,7 +161,7 @@ def test_results_keep_the_order_of_the_calls_whoever_answers_first():
     assert [use for use, _ in results(scenario)] == ["t0", "t1", "t2", "q", "t4"]
 
 
-def test_a_question_can_be_answered_while_a_tool_waits_and_the_wait_moves_on():
+def test_a_question_can_be_answered_while_a_tool_waits():
     scenario = calling(tool_use("ask_user", {"question": "?"}, id="q"), pay(id="t1"))
     scenario.step()
     scenario.do(AnswerQuestion(CALL, None, "yes", A))

@@ -13,7 +13,7 @@ from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.errors import BadMessage
-from nightshift.orchestrator.domain import customer_tools
+from nightshift.orchestrator.domain import attachments, customer_tools
 from nightshift.orchestrator.domain.model_choice import models_of
 from nightshift.orchestrator.domain.policy import Policy
 
@@ -34,6 +34,7 @@ def admit(request: BuildRequested, now: datetime, policy: Policy) -> None:
     customer_tools.check_tools(request.tools)
     if request.approvals is not None:
         _approvals(request.approvals, {tool.name for tool in request.tools})
+    attachments.check(request.attachments)
     if request.deadline is not None:
         _future("deadline", request.deadline, now)
     try:
@@ -64,6 +65,8 @@ def _texts(request: BuildRequested) -> Iterator[tuple[str, str]]:
     for number, pair in enumerate(request.understanding_qna):
         yield f"understanding_qna.{number}.question", pair.question
         yield f"understanding_qna.{number}.answer", pair.answer
+    for number, attachment in enumerate(request.attachments):
+        yield f"attachments.{number}.name", attachment.name
     for number, criterion in enumerate(request.criteria):
         yield f"criteria.{number}", criterion
     for number, tool in enumerate(request.tools):

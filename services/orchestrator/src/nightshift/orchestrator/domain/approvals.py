@@ -1,6 +1,5 @@
 """Folds approvals, and decides which calls of an answer wait for one and what a person's answer leads to."""
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from nightshift.contracts.events.build import (
@@ -14,6 +13,7 @@ from nightshift.contracts.model import BlobRef, Event
 from nightshift.orchestrator.domain import conversation
 from nightshift.orchestrator.domain.approval_policy import reason_to_ask
 from nightshift.orchestrator.domain.commands import GiveApproval
+from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import BuildState, OpenApproval
 
 Events = tuple[Event, ...]

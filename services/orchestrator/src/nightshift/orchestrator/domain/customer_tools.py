@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +14,7 @@ from nightshift.contracts.model import Event
 from nightshift.contracts.tools import TOOLS
 from nightshift.eventlog.errors import BadMessage
 from nightshift.orchestrator.domain.commands import GiveResult
+from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import BuildState, CustomerCall
 
 Events = tuple[Event, ...]
