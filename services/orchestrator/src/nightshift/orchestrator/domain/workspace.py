@@ -79,7 +79,7 @@ def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
         return state  # answered before: the first result stands
     if call.preview is not None:
         state = replace(state, workspace=port_opened(state.workspace, call.preview, data))
-    if call.purpose == "agent":
+    if call.by_agent:
         state = replace(state, wrote=state.wrote or (call.tool in _WRITING and not data.is_error))
         state = replace(state, counters=failure_counters.tool_answered(state.counters, call, data))
     return conversation.completed(state, data)
