@@ -22,7 +22,7 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.model import Event
 from nightshift.contracts.tools import Bash, Narrate
-from nightshift.orchestrator.domain import checks, condenser, context, questions, side_calls
+from nightshift.orchestrator.domain import checks, condenser, context, instructions, questions, side_calls
 from nightshift.orchestrator.domain.commands import AbandonCall, Answer, CallFailed, FailReason
 from nightshift.orchestrator.domain.conversation import MAX_TOKENS, NO_ROOM
 from nightshift.orchestrator.domain.evolve import evolve_all
@@ -234,7 +234,11 @@ def _cost(call: OpenCall, failure: CallFailed) -> int:
 
 def _act(state: BuildState, uses: list[dict[str, Any]], now: datetime) -> Events:
     requested = tuple(_request(state, index, use, now) for index, use in enumerate(uses))
-    return (*_phase_moves(state, uses), *requested)
+    return (
+        *_phase_moves(state, uses),
+        *requested,
+        *instructions.reading(state, uses, state.conversation.turn),
+    )
 
 
 def _stopped(state: BuildState, reason: str, policy: Policy) -> Events:

@@ -154,9 +154,10 @@ def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
     calls = tuple(
         replace(call, result=data) if call.call_id == data.call_id else call for call in state.tool_calls
     )
-    results = tuple(observation(call) for call in calls if call.result is not None)
-    if len(results) < len(calls) or any(call.purpose != "agent" for call in calls):
+    asked = tuple(call for call in calls if call.purpose != "instructions")
+    if any(call.result is None for call in calls) or any(call.purpose != "agent" for call in asked):
         return replace(state, tool_calls=calls)
+    results = tuple(map(observation, asked))
     return replace(state, tool_calls=(), conversation=with_results(state.conversation, results))
 
 

@@ -10,6 +10,7 @@ from nightshift.orchestrator.domain import (
     context,
     conversation,
     funds,
+    instructions,
     judging,
     model_choice,
     proof,
@@ -215,6 +216,8 @@ def loop_messages(state: BuildState) -> tuple[tuple[str, str], ...]:
     messages: list[tuple[str, str]] = []
     if state.workspace.news:
         messages.append(("sandbox_restored", " ".join(state.workspace.news)))
+    if (told := instructions.message(state.workspace)) is not None:
+        messages.append(("instructions", told))
     if funds.winding_down(state.funds):
         messages.append(("budget", _WIND_DOWN))
     if (stuck := evidence(state.counters.recent_calls)) is not None:

@@ -20,7 +20,7 @@ from nightshift.contracts.model import BlobRef
 from nightshift.contracts.models import Role
 from nightshift.orchestrator.domain.entries import Entries
 
-Purpose = Literal["agent", "check", "preview", "judge"]
+Purpose = Literal["agent", "check", "preview", "judge", "instructions"]
 #: Problems that a person decides. When the person ends the build, the kind is the reason of its failure.
 EscalationKind = Literal["turn_limit", "tool_call_limit", "repetition", "unproven"]
 Text = str | BlobRef
@@ -227,6 +227,8 @@ class Workspace:
     preview_url: str | None = None  # as the gateway stated it
     preview_path: str | None = None  # that the agent opened on that port
     news: tuple[str, ...] = ()
+    instructions: str = ""  # AGENTS.md and the heads of skills, as they were read last
+    instructions_new: bool = False  # the agent does not know them yet
     unsaved: frozenset[str] = frozenset()  # paths of which the agent was told that snapshots do not hold them
     replaced: bool = False  # the sandbox of the last round of checks is gone, and what ran in it
 
