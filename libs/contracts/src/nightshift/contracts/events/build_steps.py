@@ -45,7 +45,8 @@ class ModelCallStarted(BuildFact, type="model_call.started"):
     """A model call begins. Appended before the request is sent. The grant `lease_id` covers its highest cost.
 
     `role` says who calls; absent, the builder. A call of another role has the turn of the builder's last call, and
-    `attempt` counts the calls of other roles since that turn began.
+    `attempt` counts the calls of other roles since that turn began. `counted_tokens` is what the provider counted for
+    the builder's next request, when a guess would have decided about money or about condensing.
     """
 
     turn: Count
@@ -54,6 +55,7 @@ class ModelCallStarted(BuildFact, type="model_call.started"):
     role: Role | None = None
     lease_id: UUID
     reserve_microusd: Microdollars
+    counted_tokens: Count | None = None
 
 
 class ModelCallResponded(BuildFact, type="model_call.responded"):

@@ -37,7 +37,7 @@ MAX_TOKENS = "max_tokens"
 #: The stop reason of an answer that the model's context had no more room for.
 NO_ROOM = "model_context_window_exceeded"
 #: An image is at most about 4,800 tokens, whatever its bytes (Anthropic's vision page).
-_IMAGE_TOKENS = 5_000
+IMAGE_TOKENS = 5_000
 #: Reasons of messages that people wrote.
 _PEOPLE = frozenset({"person", "answer"})
 #: Tokens around each block of content.
@@ -207,9 +207,7 @@ def blocks_tokens(blocks: Blocks | None) -> int:
 def _block_tokens(block: dict[str, Any]) -> int:
     match block.get("type"):
         case "image":
-            return _IMAGE_TOKENS
-        case "document":
-            return len(block["source"]["data"]) * 3 // 4
+            return IMAGE_TOKENS
         case _:
             return tokens_of(str(block.get("text", block)))
 

@@ -272,7 +272,6 @@ class BuildState:
     version: int = 0
     cause: UUID | None = None
     accepted: BuildAccepted | None = None
-    attached: tuple[dict[str, Any], ...] = ()  # the attachments as content blocks, from the object store
     phase: Phase = Phase.QUEUED
     mode: RunMode = RunMode.RUNNING
     wake_reason: Literal["refresh", "top_up", "person", "provider"] | None = None
