@@ -117,8 +117,7 @@ class ModelCallFailed(BuildFact, type="model_call.failed"):
 class ToolCallRequested(BuildFact, type="tool_call.requested"):
     """Requests one tool call. The orchestrator makes those with purpose `check` and `preview` to check the result.
 
-    One with purpose `judge` is the judge's: the gateway runs it only when its tool reads. One with purpose
-    `instructions` reads AGENTS.md and skills of the workspace for the agent.
+    purpose: Literal["agent", "check", "preview", "judge", "instructions", "setup"] = "agent"
     """
 
     call_id: CallId
@@ -128,7 +127,7 @@ class ToolCallRequested(BuildFact, type="tool_call.requested"):
     tool_use_id: Annotated[str, Field(max_length=255)]
     input: SealedObject
     timeout_s: Annotated[int, Field(ge=1, le=86_400)] = 120
-    purpose: Literal["agent", "check", "preview", "judge", "instructions"] = "agent"
+    purpose: Literal["agent", "check", "preview", "judge", "instructions", "setup"] = "agent"
 
     def pending(self, subject: str) -> Sequence[Pending]:
         return (Pending(PendingKind.TOOL_CALL, self.call_id, opens=True),)

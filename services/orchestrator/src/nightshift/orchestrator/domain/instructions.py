@@ -50,8 +50,12 @@ _TOLD = (
 
 
 def reading(state: BuildState, uses: Sequence[dict[str, Any]], turn: int) -> tuple[ToolCallRequested, ...]:
-    """Return the call that reads the instructions after these calls of the agent. Returns none when they bring none."""
-    if not any(map(_may_bring, uses)):
+    """Return the call that reads the instructions after these calls of the agent.
+
+    Returns none when they bring none and the build did not begin with files.
+    """
+    began_with_files = state.request.source is not None or state.request.base_build_id is not None
+    if not (began_with_files and not state.tool_calls_made) and not any(map(_may_bring, uses)):
         return ()
     return (
         ToolCallRequested(
