@@ -172,7 +172,7 @@ class Log:
         return [status_after(*self._facts)]
 
     async def queue(self) -> dict[str, QueuePlace]:
-        return {"b": QueuePlace("ada", 37, 12)}
+        return {"b": QueuePlace("ada", 37, 12)} if self._facts == (ACCEPTED,) else {}
 
     async def has_build(self, build_id: str) -> bool:
         return True

@@ -29,8 +29,10 @@ from nightshift.contracts.model import Event
 from nightshift.contracts.models import TIERS
 from nightshift.eventlog.errors import Fault
 from nightshift.orchestrator.domain import (
+    approvals,
     calls,
     checks,
+    customer_tools,
     funds,
     model_choice,
     proof,
@@ -40,6 +42,7 @@ from nightshift.orchestrator.domain import (
     waiting,
     workspace,
 )
+from nightshift.orchestrator.domain.account_policy import max_active_builds, resolved
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     AcceptBuild,
@@ -53,6 +56,8 @@ from nightshift.orchestrator.domain.commands import (
     Complete,
     Escalate,
     Fail,
+    GiveApproval,
+    GiveResult,
     MessageAgent,
     PauseBuild,
     ReportStall,
@@ -72,6 +77,7 @@ from nightshift.orchestrator.domain.evolve import evolve_all
 from nightshift.orchestrator.domain.next_step import loop_messages, worst_case
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.domain.setup import setup_calls
 from nightshift.orchestrator.domain.state import BuildState, RunMode
 
 Events = tuple[Event, ...]
@@ -106,7 +112,7 @@ def _cause(state: BuildState, command: Command) -> UUID:
             return ids.request_cause(BuildRequested.type, command.request.build_id)
         case CancelBuild() | MessageAgent() | ReportStall() | PauseBuild() | ResumeBuild() | SetLimits():
             return command.cause
-        case AnswerQuestion() if command.cause is not None:
+        case AnswerQuestion() | GiveApproval() | GiveResult() if command.cause is not None:
             return command.cause
         case Answer() | CallFailed() | AbandonCall() | StopOnFault() if state.call is not None:
             return state.call.event_id
@@ -119,7 +125,8 @@ def _cause(state: BuildState, command: Command) -> UUID:
 def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -> Events:
     """Return the events in order. Returns none when the command has no meaning in this state, such as after the end."""
     if isinstance(command, AcceptBuild):
-        return _accept(command.request, policy)
+        request = resolved(command.request, command.account)
+        return _accept(request, policy, max_active_builds(command.account))
     if state.mode is RunMode.ENDED:
         return ()
     match command:
@@ -156,10 +163,18 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
             return _resumed(state, waiting.message(state, command), command, now, policy)
         case AnswerQuestion():
             return _resumed(state, waiting.answer(state, command), command, now, policy)
+        case GiveApproval():
+            reason: waiting.ResumeReason = "default" if command.cause is None else "approval"
+            events = waiting.then_resume(state, approvals.give(state, command, now), reason)
+            return _resumed(state, events, command, now, policy)
+        case GiveResult():
+            reason = "default" if command.cause is None else "customer_tool"
+            events = waiting.then_resume(state, customer_tools.give(state, command), reason)
+            return _resumed(state, events, command, now, policy)
         case SetLimits():
             return _resumed(state, waiting.set_limits(state, command), command, now, policy)
         case ResumeBuild():
-            return _resumed(state, waiting.resume_paused(state), command, now, policy)
+            return _resumed(state, waiting.resume_paused(state, now), command, now, policy)
         case PauseBuild():
             return waiting.pause(state, command.reason)
         case StartWaiting():
@@ -178,15 +193,15 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
             assert_never(command)
 
 
-def _accept(request: BuildRequested, policy: Policy) -> Events:
+def _accept(request: BuildRequested, policy: Policy, max_active: int | None) -> Events:
     fields = {name: getattr(request, name) for name in BuildRequested.model_fields}
     models, tier = model_choice.models_of(request, policy), TIERS[request.tier]
     accepted = BuildAccepted(
-        **{**fields, "model": models["builder"]},
-        models=models,
+        **{**fields, "model": models["builder"], "models": models},
         effort=model_choice.effort_of(request, models["builder"]),
         turn_limit=policy.turn_limit or tier.turns,
         tool_call_limit=policy.tool_call_limit or tier.tool_calls,
+        max_active_builds=max_active,
     )
     return (accepted,)
 
@@ -195,10 +210,11 @@ def _begin(state: BuildState, policy: Policy) -> Events:
     starting = BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.STARTING)
     if state.cause is None:
         raise Fault("a build without events cannot begin")
+    begun = (starting, *setup_calls(state.request))
     if state.request.attachments:
-        return (starting,)  # the provider counts their tokens before money is asked for
-    after = evolve_all(state, (starting,))
-    return (starting, _ask(after, state.cause, worst_case(after, policy), policy))
+        return begun  # the provider counts their tokens before money is asked for
+    after = evolve_all(state, begun)
+    return (*begun, _ask(after, state.cause, worst_case(after, policy), policy))
 
 
 def _ask(state: BuildState, cause: UUID, minimum: int, policy: Policy) -> BudgetRequested:
@@ -235,6 +251,7 @@ def _start(state: BuildState, command: StartCall) -> Events:
             model=state.request.model,
             lease_id=command.lease_id,
             reserve_microusd=command.reserve_microusd,
+            counted_tokens=command.counted_tokens,
         )
     )
     return tuple(events)
@@ -260,7 +277,7 @@ def _resumed(state: BuildState, events: Events, command: Command, now: datetime,
     after = evolve_all(state, events)
     if state.mode is not RunMode.WAITING or after.mode is not RunMode.RUNNING or after.call is not None:
         return events
-    if after.questions or after.tool_calls or after.funds.asked is not None:
+    if after.open_outside or after.tool_calls or after.funds.asked is not None:
         return events
     minimum = worst_case(after, policy)
     if funds.covering(after.funds, minimum, now) is not None:

@@ -1,0 +1,21 @@
+"""What the policy of an account adds to a request that leaves it open."""
+
+from nightshift.contracts.events.account import AccountPolicyChanged
+from nightshift.contracts.events.requests import BuildRequested
+from nightshift.contracts.models import Role
+
+
+def resolved(request: BuildRequested, account: AccountPolicyChanged | None) -> BuildRequested:
+    """Return the request with what the account's policy sets and the request does not."""
+    models: dict[Role, str] = dict(account.models or {}) if account is not None else {}
+    models |= {"builder": request.model} if request.model is not None else {}
+    models |= request.models or {}
+    limit = request.cost_limit_microusd
+    if limit is None and account is not None:
+        limit = account.build_cost_limit_microusd
+    return request.model_copy(update={"models": models or None, "cost_limit_microusd": limit})
+
+
+def max_active_builds(account: AccountPolicyChanged | None) -> int | None:
+    """Return how many builds of the account may be active at once. Returns None when its policy does not say."""
+    return None if account is None else account.max_active_builds
