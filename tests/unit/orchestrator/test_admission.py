@@ -6,7 +6,7 @@ import pytest
 from tests.unit.orchestrator.build_scenario import NOW, REQUEST, BuildScenario
 
 from nightshift.contracts.events.build import BuildAccepted
-from nightshift.contracts.events.requests import Attachment, Check, CustomTool, Source
+from nightshift.contracts.events.requests import Attachment, Check, CustomTool, ForkPoint, Source
 from nightshift.eventlog.errors import BadMessage
 from nightshift.orchestrator.domain.admission import admit, same_request
 from nightshift.orchestrator.domain.policy import Policy
@@ -15,7 +15,9 @@ BAD = {
     "model": {"model": "gpt-imaginary"},
     "attachments": {"attachments": (Attachment(name="a", digest="sha256:" + "0" * 64, bytes=1),)},
     "source": {"source": Source(repository="https://example.org/x.git")},
-    "base_build_id": {"base_build_id": "b0"},
+    "at": {"base_build_id": "b0"},
+    "base_build_id": {"base_build_id": "b1", "at": ForkPoint(turn=1)},
+    "message": {"message": "Go on."},
     "tools": {"tools": (CustomTool(name="pay", description="Pays.", input_schema={}),)},
     "secrets": {"secrets": ("TOKEN",)},
     "deadline": {"deadline": NOW - timedelta(seconds=1)},

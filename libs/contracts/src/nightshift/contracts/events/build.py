@@ -24,6 +24,7 @@ from nightshift.contracts.events.requests import (
     Brief,
     Check,
     CustomTool,
+    ForkPoint,
     Idea,
     QuestionAnswer,
     Source,
@@ -40,10 +41,12 @@ from nightshift.contracts.events.waiting import (
 from nightshift.contracts.model import (
     SEALED,
     Count,
+    Digest,
     Id,
     Microdollars,
     Pending,
     PendingKind,
+    SealedObject,
     SealedText,
     SecretName,
     Word,
@@ -128,6 +131,8 @@ class BuildAccepted(BuildFact, type="build.accepted"):
     models: dict[Role, Word] | None = None
     effort: Word | None = None
     base_build_id: Id | None = None
+    at: ForkPoint | None = None
+    message: Brief | None = None
     criteria: tuple[Brief, ...] = ()
     checks: tuple[Check, ...] = ()
     proof: ProofMode | None = None
@@ -246,13 +251,20 @@ class BuildCancelled(_BuildEnd, type="build.cancelled"):
 
 
 class BuildForked(BuildFact, type="build.forked"):
-    """The build started as a copy of `base_build_id` at its event `at_version`."""
+    """The build starts as a copy of `base_build_id` as it was at its event `at_version`, the end of `at_turn`.
 
-    planned: ClassVar[bool] = True
+    `conversation` holds what was said up to there, so that the fork can be folded without the other build's log.
+    `snapshot_key` names the snapshot with the files of that moment; it is null when there were none.
+    """
 
     base_build_id: Id
     at_version: Count
     at_turn: Count
+    conversation: SealedObject | None = None
+    tool_calls: Count = 0
+    wrote: bool = False
+    snapshot_key: Annotated[str, Field(max_length=1024)] | None = None
+    tree_digest: Digest | None = None
 
 
 BuildEvent = (

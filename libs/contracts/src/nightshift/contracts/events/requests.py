@@ -133,12 +133,20 @@ class CustomTool(_Part):
     input_schema: dict[str, Any]
 
 
-class BuildRequested(Request, type="build.requested"):
-    """Requests a build. Sent again with the same content it changes nothing; other content under the id is refused."""
+class ForkPoint(_Part):
+    """The moment of a build from which a fork starts: the end of a turn, with its thoughts and its files."""
 
-    unsupported_fields: ClassVar[frozenset[str]] = frozenset(
-        {"attachments", "source", "base_build_id", "tools", "secrets"}
-    )
+    turn: Annotated[int, Field(ge=1, le=100_000), EXACT]
+
+
+class BuildRequested(Request, type="build.requested"):
+    """Requests a build. Sent again with the same content it changes nothing; other content under the id is refused.
+
+    With `base_build_id` and `at` the build is a fork: it continues the other build from there, on its own money.
+    `message` is what a person tells the agent of a fork. All other fields about the work must be those of the base.
+    """
+
+    unsupported_fields: ClassVar[frozenset[str]] = frozenset({"attachments", "source", "tools", "secrets"})
 
     build_id: Id
     project_id: Id
@@ -150,6 +158,8 @@ class BuildRequested(Request, type="build.requested"):
     tier: Tier = "standard"
     model: Word | None = None
     base_build_id: Id | None = None
+    at: ForkPoint | None = None
+    message: Brief | None = None
     criteria: Annotated[tuple[Brief, ...], Field(max_length=100)] = ()
     checks: Annotated[tuple[Check, ...], Field(max_length=50)] = ()
     proof: ProofMode | None = None

@@ -28,6 +28,7 @@ def admit(request: BuildRequested, now: datetime, policy: Policy) -> None:
         raise BadMessage(f"`{field}` is not supported by this version", field=field)
     for field, text in _texts(request):
         _readable(field, text)
+    _fork(request)
     if request.deadline is not None:
         _future("deadline", request.deadline, now)
     try:
@@ -45,8 +46,21 @@ def same_request(accepted: BuildAccepted, request: BuildRequested) -> bool:
     return same and request.model in (None, accepted.model)
 
 
+def _fork(request: BuildRequested) -> None:
+    """The fields of a fork come together, and only then."""
+    if (request.base_build_id is None) != (request.at is None):
+        missing = "at" if request.at is None else "base_build_id"
+        raise BadMessage(f"a fork needs `base_build_id` and `at`; `{missing}` is missing", field=missing)
+    if request.base_build_id is None and request.message is not None:
+        raise BadMessage("`message` is for a fork; write it into `idea_brief`", field="message")
+    if request.base_build_id == request.build_id:
+        raise BadMessage("a build cannot be a fork of itself", field="base_build_id")
+
+
 def _texts(request: BuildRequested) -> Iterator[tuple[str, str]]:
     yield from _strings("idea_brief", request.idea_brief)
+    if request.message is not None:
+        yield "message", request.message
     for number, pair in enumerate(request.understanding_qna):
         yield f"understanding_qna.{number}.question", pair.question
         yield f"understanding_qna.{number}.answer", pair.answer

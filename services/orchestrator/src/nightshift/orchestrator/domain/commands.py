@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from nightshift.contracts.events.build import Usage
+from nightshift.contracts.events.build import BuildAccepted, Usage
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.models import Role
 from nightshift.orchestrator.domain.state import EscalationKind
@@ -39,10 +39,28 @@ FailReason = Literal[
 
 
 @dataclass(frozen=True, slots=True)
+class ForkBase:
+    """A build at the end of a turn, as a fork continues it. `accepted` is its request, `conversation` its plain form.
+
+    `snapshot_key` and `tree_digest` name its files at that moment; None when it had no sandbox yet.
+    """
+
+    accepted: BuildAccepted
+    at_version: int
+    at_turn: int
+    conversation: dict[str, Any]
+    tool_calls: int = 0
+    wrote: bool = False
+    snapshot_key: str | None = None
+    tree_digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AcceptBuild:
-    """A request that passed `admit`."""
+    """A request that passed `admit`. `base` is what a fork starts from."""
 
     request: BuildRequested
+    base: ForkBase | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from nightshift.eventlog.errors import Fault
 from nightshift.orchestrator.domain import (
     calls,
     checks,
+    forks,
     funds,
     model_choice,
     proof,
@@ -109,7 +110,7 @@ def _cause(state: BuildState, command: Command) -> UUID:
 def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -> Events:
     """Return the events in order. Returns none when the command has no meaning in this state, such as after the end."""
     if isinstance(command, AcceptBuild):
-        return _accept(command.request, policy)
+        return _accept(command, policy)
     if state.mode is RunMode.ENDED:
         return ()
     match command:
@@ -162,7 +163,8 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
             assert_never(command)
 
 
-def _accept(request: BuildRequested, policy: Policy) -> Events:
+def _accept(command: AcceptBuild, policy: Policy) -> Events:
+    request, base = command.request, command.base
     fields = {name: getattr(request, name) for name in BuildRequested.model_fields}
     models = model_choice.models_of(request, policy)
     accepted = BuildAccepted(
@@ -172,10 +174,14 @@ def _accept(request: BuildRequested, policy: Policy) -> Events:
         turn_limit=policy.turn_limit,
         tool_call_limit=policy.tool_call_limit,
     )
+    forked: Events = ()
+    if base is not None:
+        accepted = forks.accepted(accepted, request, base)
+        forked = forks.events(request, base)
     starting = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
     cause = ids.request_cause(BuildRequested.type, request.build_id)
-    state = evolve_all(INITIAL, (accepted, starting))
-    return (accepted, starting, _ask(state, cause, worst_case(state, policy), policy))
+    state = evolve_all(INITIAL, (accepted, starting, *forked))
+    return (accepted, starting, *forked, _ask(state, cause, worst_case(state, policy), policy))
 
 
 def _ask(state: BuildState, cause: UUID, minimum: int, policy: Policy) -> BudgetRequested:

@@ -47,6 +47,7 @@ from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain import (
     conversation,
     failure_counters,
+    forks,
     funds,
     questions,
     side_calls,
@@ -160,7 +161,9 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
             return questions.resumed(state)
         case BuildLimitsChanged():
             return questions.limits_changed(state, data)
-        case ContextCondensed() | BuildForked() | BuildStalled():
+        case BuildForked():
+            return forks.forked(state, data)
+        case ContextCondensed() | BuildStalled():
             return state  # written by no version of this service so far
         case _:
             assert_never(data)

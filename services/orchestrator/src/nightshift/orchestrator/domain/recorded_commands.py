@@ -12,6 +12,7 @@ from nightshift.contracts.events.build import (
     BuildAccepted,
     BuildCancelled,
     BuildFailed,
+    BuildForked,
     BuildLimitsChanged,
     BuildPhaseChanged,
     BuildReady,
@@ -39,6 +40,7 @@ from nightshift.orchestrator.domain.commands import (
     Command,
     Complete,
     Fail,
+    ForkBase,
     MessageAgent,
     PauseBuild,
     ReportStall,
@@ -75,7 +77,21 @@ def recorded_command(
 def _accepted(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
     fact = events[0].data
     given = {name: getattr(fact, name) for name in BuildRequested.model_fields if hasattr(fact, name)}
-    return AcceptBuild(BuildRequested.model_construct(**given))
+    forked = next((one.data for one in events if isinstance(one.data, BuildForked)), None)
+    if forked is None or not isinstance(fact, BuildAccepted):
+        return AcceptBuild(BuildRequested.model_construct(**given))
+    # What was left out for another model was left out before: as if the base had the model of its fork.
+    base = ForkBase(
+        accepted=fact.model_copy(update={"build_id": forked.base_build_id}),
+        at_version=forked.at_version,
+        at_turn=forked.at_turn,
+        conversation=forked.conversation if isinstance(forked.conversation, dict) else {},
+        tool_calls=forked.tool_calls,
+        wrote=forked.wrote,
+        snapshot_key=forked.snapshot_key,
+        tree_digest=forked.tree_digest,
+    )
+    return AcceptBuild(BuildRequested.model_construct(**given), base)
 
 
 def _responded(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:

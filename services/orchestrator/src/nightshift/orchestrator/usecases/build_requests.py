@@ -1,5 +1,7 @@
 """Handles the requests about builds: accept, cancel, pause and resume one, answer it, message it, set its limits."""
 
+from datetime import datetime
+
 import structlog
 
 from nightshift.contracts.events.requests import (
@@ -18,12 +20,14 @@ from nightshift.orchestrator.domain.commands import (
     AcceptBuild,
     AnswerQuestion,
     CancelBuild,
+    ForkBase,
     MessageAgent,
     PauseBuild,
     RequestCommand,
     ResumeBuild,
     SetLimits,
 )
+from nightshift.orchestrator.domain.forks import check_fork
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 from nightshift.orchestrator.domain.waiting import open_question
@@ -55,11 +59,22 @@ class BuildRequests:
         else:
             now = self._clock()
             admit(request, now, self._policy)
+            base = await self._fork_base(request, now)
             try:
-                await self._repository.commit(request.build_id, INITIAL, AcceptBuild(request), now)
+                await self._repository.commit(request.build_id, INITIAL, AcceptBuild(request, base), now)
             except (EventIdReused, VersionConflict, StreamClosed):
                 await self._check_same(request)  # another replica accepted it first
         await self._scheduler.start(request.build_id)
+
+    async def _fork_base(self, request: BuildRequested, now: datetime) -> ForkBase | None:
+        """Return what a fork starts from. Returns None for another request. Raises NotFound and BadMessage."""
+        if request.base_build_id is None or request.at is None:
+            return None
+        base = await self._repository.fork_base(request.base_build_id, request.at.turn)
+        check_fork(request, base.accepted)
+        model = request.model or base.accepted.model  # it may have retired since the base build began
+        admit(request.model_copy(update={"model": model}), now, self._policy)
+        return base
 
     async def cancel(self, event: RecordedEvent, request: BuildCancelRequested) -> None:
         """End the build, whichever replica runs it. Changes nothing after its end. Raises NotFound."""

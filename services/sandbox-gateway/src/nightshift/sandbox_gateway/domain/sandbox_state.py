@@ -8,6 +8,7 @@ from nightshift.contracts.events.build import (
     BuildAccepted,
     BuildCancelled,
     BuildFailed,
+    BuildForked,
     BuildReady,
     BuildWoken,
     SleepRequested,
@@ -130,6 +131,8 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
             return replace(
                 state, project_id=data.project_id, secrets=data.secrets, accepted_id=event.event_id
             )
+        case BuildForked(snapshot_key=str(key)):
+            return replace(state, snapshot=StoredSnapshot(key, 0, at_rest=True))
         case BuildReady() | BuildFailed() | BuildCancelled() as data:
             return replace(state, ended=_ENDS[type(data)], end_version=event.version)
         case ToolCallRequested() as data:
