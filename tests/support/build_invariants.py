@@ -9,12 +9,15 @@ from nightshift.contracts.events.build import (
     BuildReady,
     BuildWoken,
     CheckpointSaved,
+    CriteriaJudged,
+    EscalationResolved,
     ModelCallFailed,
     ModelCallResponded,
     ModelCallStarted,
     SleepRequested,
     ToolCallRequested,
 )
+from nightshift.contracts.events.proof import Proof
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import Event
 
@@ -28,11 +31,34 @@ def proof(events: Sequence[Event]) -> list[str]:
     """A build is ready only with executed tests, a preview or passed checks, unless its request demanded nothing."""
     [accepted] = [e for e in events if isinstance(e, BuildAccepted)] or [None]
     ready = [e for e in events if isinstance(e, BuildReady)]
-    if accepted is None or not ready or accepted.proof == "none":
+    if accepted is None or not ready:
         return []
     shown = ready[0].proof
     if shown is None or shown.mode != accepted.proof:
         return ["ready without the proof that the request demanded"]
+    return [*criteria(accepted, events, shown), *_shown(accepted, events, shown)]
+
+
+def criteria(accepted: BuildAccepted, events: Sequence[Event], shown: Proof) -> list[str]:
+    """Every criterion of a build that is ready was found met by the last round of judging, or a person accepted it."""
+    judged = [e for e in events if isinstance(e, CriteriaJudged)]
+    if not accepted.criteria:
+        return ["criteria were judged that nobody gave"] if judged or shown.criteria else []
+    if not judged or [one.met for one in judged[-1].verdicts] != [one.met for one in shown.criteria or ()]:
+        return [f"the proof does not hold the last verdicts: {shown.criteria}"]
+    taken = any(e.option == "accept" for e in events if isinstance(e, EscalationResolved))
+    if [one.index for one in shown.criteria or ()] != list(range(len(accepted.criteria))):
+        return [f"not one verdict for each criterion: {shown.criteria}"]
+    return [
+        f"ready, and a criterion is not met: {one}"
+        for one in shown.criteria or ()
+        if not one.met and not (taken and one.accepted)
+    ]
+
+
+def _shown(accepted: BuildAccepted, events: Sequence[Event], shown: Proof) -> list[str]:
+    if accepted.proof == "none":
+        return []
     wrote = {
         e.call_id
         for e in events

@@ -52,7 +52,7 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
         lambda build_id: Runner(build_id, dependencies),
         settings=SchedulerSettings(owner=actor, capacity=2, lease_s=LEASE_S, look_every_s=1.0),
     )
-    builds = BuildRequests(repository, scheduler, policy=deployment.policy, clock=world.now)
+    builds = BuildRequests(repository, scheduler, objects, policy=deployment.policy, clock=world.now)
     handlers = Handlers(builds, scheduler)
     subscriptions = (
         handlers.on_requests(),
@@ -128,7 +128,7 @@ async def _answer_call(log: MemoryEventLog, item: PendingItem) -> None:
 
 def _output(asked: ToolCallRequested, events: Sequence[RecordedEvent]) -> str:
     """The first checks of the build b2 find no tests; all other checks execute some."""
-    if asked.purpose == "agent":
+    if asked.purpose in ("agent", "judge"):
         return f"ran {asked.index}"
     checks = [one.data.call_id for one in events if getattr(one.data, "purpose", None) == "check"]
     return "no tests found\n" if events[0].subject == "b2" and checks[0] == asked.call_id else _CHECKED

@@ -169,8 +169,10 @@ def test_a_fork_has_money_limits_and_failures_of_its_own(base: BuildScenario):
     assert (state.funds.spent, state.funds.grants, state.funds.day) == (0, (), None)
     assert (state.workspace.sandbox_id, state.workspace.preview_url, state.questions) == (None, None, ())
     assert state.tool_calls_made == 2
-    assert state.request.turn_limit == POLICY.turn_limit + 2
-    assert state.request.tool_call_limit == POLICY.tool_call_limit + 2
+    first = base.log[0].data
+    assert isinstance(first, BuildAccepted)
+    assert state.request.turn_limit == first.turn_limit + 2
+    assert state.request.tool_call_limit == first.tool_call_limit + 2
     base_leases = {one.data.lease_id for one in base.log if isinstance(one.data, BudgetRequested)}
     assert fork.last(BudgetRequested).lease_id not in base_leases
 

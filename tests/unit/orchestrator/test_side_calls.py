@@ -7,6 +7,7 @@ from tests.unit.orchestrator.build_scenario import REQUEST, BuildScenario, answe
 from nightshift.budget.domain.spending import spent_under
 from nightshift.contracts import prices
 from nightshift.contracts.events.build import ModelCallFailed, ModelCallResponded, ModelCallStarted, Usage
+from nightshift.contracts.models import Role
 from nightshift.orchestrator.domain import prompt
 from nightshift.orchestrator.domain.commands import AbandonCall, CallFailed, StartCall
 from nightshift.orchestrator.domain.policy import Policy
@@ -16,11 +17,11 @@ USAGE = Usage(input_tokens=1_000, output_tokens=100)
 DEAR = REQUEST.model_copy(update={"tier": "priority"})
 
 
-def condensing() -> BuildScenario:
-    """A build with an open call of the condenser after its first turn."""
+def condensing(role: Role = "condenser") -> BuildScenario:
+    """A build with an open call of the condenser, or of another role, after its first turn."""
     scenario = working(request=DEAR, policy=Policy(model_by_tier=True, grant_microusd=20_000_000))
     (grant,) = scenario.state.funds.grants
-    scenario.do(StartCall(grant.lease_id, 50_000, "condenser"))
+    scenario.do(StartCall(grant.lease_id, 50_000, role))
     return scenario
 
 
@@ -36,7 +37,7 @@ def test_a_call_of_another_role_has_its_own_model_and_price():
 
 
 def test_the_builders_conversation_never_holds_another_roles_answer():
-    scenario = condensing()
+    scenario = condensing("judge")
     before = prompt.request_bytes(scenario.state, scenario.policy)
     conversation = scenario.state.conversation
     scenario.do(answer(text("A summary."), stop_reason="max_tokens", usage=USAGE))

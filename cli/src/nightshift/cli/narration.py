@@ -92,7 +92,10 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
         case build.AgentSteered():
             yield "steer", f"{fact.reason}: {joined(text_of(fact.message))}", "warn"
         case build.ContextCondensed():
-            yield "condense", f"turns up to {fact.through_turn} are a summary now", "dim"
+            form = "summary" if fact.written_by == "model" else "list"
+            yield "condense", f"turns up to {fact.through_turn} are a {form} now", "dim"
+        case build.CriteriaJudged():
+            yield from _verdict_lines(fact)
         case build.SleepRequested():
             until = "" if fact.wake_at is None else f" until {fact.wake_at.astimezone():%H:%M:%S}"
             yield "sleep", f"asleep{until} ({fact.reason})", "warn"
@@ -168,8 +171,22 @@ def proof_in_words(proof: Proof) -> Iterator[str]:
     )
     if proof.preview is not None:
         yield f"the preview answers {proof.preview.status} on {short(proof.preview.path, 40)}"
+    if proof.criteria:
+        met = sum(one.met for one in proof.criteria)
+        taken = ", the rest accepted by a person" if any(one.accepted for one in proof.criteria) else ""
+        yield f"{met} of {len(proof.criteria)} criteria met{taken}"
     if proof.mode == "none":
         yield "the request demanded no proof"
+
+
+def _verdict_lines(fact: build.CriteriaJudged) -> Iterator[tuple[str, str, str]]:
+    met = sum(one.met for one in fact.verdicts)
+    tone = "good" if met == len(fact.verdicts) else "warn"
+    text = f"{met} of {len(fact.verdicts)} criteria met, {dollars(fact.cost_microusd)}"
+    yield "judge", f"round {fact.round}: {text}", tone
+    for one in fact.verdicts:
+        if not one.met:
+            yield "judge", f"criterion {one.index + 1} is not met: {short(_flat(one.evidence))}", "warn"
 
 
 def _answer_lines(fact: build.ModelCallResponded) -> Iterator[tuple[str, str, str]]:
@@ -222,7 +239,9 @@ def _result_line(status: BuildStatus, fact: sandbox.ToolCallCompleted) -> tuple[
     if call is not None and name == "narrate" and not fact.is_error:
         return "agent", _narrated_text(call), "strong"
     kind, what = "tool", f"{name} {fact.call_id if call is None else input_in_words(call)}"
-    if call is not None and call.purpose != "agent":
+    if call is not None and call.purpose == "judge":
+        kind = "judge"
+    elif call is not None and call.purpose != "agent":
         kind, what = "check", _what_was_checked(status, call, fact)
     outcome = "ok"
     if fact.is_error:

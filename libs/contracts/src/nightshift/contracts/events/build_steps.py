@@ -99,6 +99,7 @@ class ModelCallFailed(BuildFact, type="model_call.failed"):
         "auth",
         "invalid",
         "too_long",  # the prompt does not fit into the model's context
+        "thinking",  # the provider no longer takes the thinking of earlier turns
         "abandoned",  # its owner died: counted at its worst case
         "cancelled",  # stopped by us: counted at what was seen of it
         "unknown",
@@ -112,7 +113,10 @@ class ModelCallFailed(BuildFact, type="model_call.failed"):
 
 
 class ToolCallRequested(BuildFact, type="tool_call.requested"):
-    """Requests one tool call. The orchestrator makes those with purpose `check` and `preview` to check the result."""
+    """Requests one tool call. The orchestrator makes those with purpose `check` and `preview` to check the result.
+
+    One with purpose `judge` is the judge's: the gateway runs it only when its tool reads.
+    """
 
     call_id: CallId
     turn: Count
@@ -121,7 +125,7 @@ class ToolCallRequested(BuildFact, type="tool_call.requested"):
     tool_use_id: Annotated[str, Field(max_length=255)]
     input: SealedObject
     timeout_s: Annotated[int, Field(ge=1, le=86_400)] = 120
-    purpose: Literal["agent", "check", "preview"] = "agent"
+    purpose: Literal["agent", "check", "preview", "judge"] = "agent"
 
     def pending(self, subject: str) -> Sequence[Pending]:
         return (Pending(PendingKind.TOOL_CALL, self.call_id, opens=True),)
@@ -146,6 +150,7 @@ class AgentSteered(BuildFact, type="agent.steered"):
         "turns",
         "check_failed",
         "unproven",
+        "criteria_not_met",
         "sandbox_restored",
         "answer",
         "no_tool_call",
@@ -155,9 +160,13 @@ class AgentSteered(BuildFact, type="agent.steered"):
 
 
 class ContextCondensed(BuildFact, type="context.condensed"):
-    """From now on the model gets this summary in place of the messages up to and including `through_turn`."""
+    """From now on the model gets this summary in place of the messages up to and including `through_turn`.
 
-    planned: ClassVar[bool] = True
+    The later turns stay without their thinking, and with long results cut. A `model_call.responded` of the role
+    `condenser` precedes the event and holds what the summary cost. When no model could write it, the loop listed the
+    turns. Without a summary only thinking and long results are gone.
+    """
 
     through_turn: Count
-    summary: SealedText
+    summary: SealedText | None = None
+    written_by: Literal["model", "loop"] = "model"

@@ -102,7 +102,10 @@ class QuestionAnswer(_Part):
 
 
 class Attachment(_Part):
-    """A file that the producer stored in the object store before it sent the request."""
+    """A file that the producer stored in the object store, as `blobs/<hex of the digest>`, before it sent the request.
+
+    The agent gets text, images (JPEG, PNG, GIF, WebP) and PDF as content of its first message.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=255), SEALED]
     digest: Digest
@@ -146,7 +149,7 @@ class BuildRequested(Request, type="build.requested"):
     `message` is what a person tells the agent of a fork. All other fields about the work must be those of the base.
     """
 
-    unsupported_fields: ClassVar[frozenset[str]] = frozenset({"attachments", "source", "tools", "secrets"})
+    unsupported_fields: ClassVar[frozenset[str]] = frozenset({"source", "tools", "secrets"})
 
     build_id: Id
     project_id: Id

@@ -11,6 +11,7 @@ from nightshift.contracts.events.build import (
     BuildFailed,
     BuildPhaseChanged,
     CheckpointSaved,
+    ContextCondensed,
     ModelCallFailed,
     ModelCallResponded,
     Phase,
@@ -21,9 +22,9 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.model import Event
 from nightshift.contracts.tools import Bash, Narrate
-from nightshift.orchestrator.domain import checks, questions, side_calls
+from nightshift.orchestrator.domain import checks, condenser, context, questions, side_calls
 from nightshift.orchestrator.domain.commands import AbandonCall, Answer, CallFailed, FailReason
-from nightshift.orchestrator.domain.conversation import MAX_TOKENS
+from nightshift.orchestrator.domain.conversation import MAX_TOKENS, NO_ROOM
 from nightshift.orchestrator.domain.evolve import evolve_all
 from nightshift.orchestrator.domain.failure_counters import WHOLE, backoff
 from nightshift.orchestrator.domain.model_choice import output_limit
@@ -71,9 +72,7 @@ def answered(state: BuildState, answer: Answer, policy: Policy, now: datetime) -
     match answer.stop_reason:
         case "refusal":
             return (responded, *fail(after, "refusal", _refusal(answer)))
-        case "model_context_window_exceeded":
-            return (responded, *fail(after, "model_error", "the conversation no longer fits into the model"))
-        case _ if answer.stop_reason == MAX_TOKENS:
+        case _ if answer.stop_reason in (MAX_TOKENS, NO_ROOM):
             if after.counters.cuts > policy.max_cuts:
                 limit = output_limit(state.request, policy)
                 detail = f"{after.counters.cuts} answers in a row ended at {limit} tokens"
@@ -102,6 +101,18 @@ def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy
     call = state.call
     if call is None:
         return ()
+    if failure.kind not in _RETRIED and call.role == "condenser":
+        event = _failed(call, failure, retry_at=now)
+        return (event, condenser.listed(evolve_all(state, (event,)), policy))
+    if failure.kind == "thinking" and call.role == "builder" and context.has_thinking(state):
+        return (_failed(call, failure, retry_at=now), ContextCondensed(through_turn=0, written_by="loop"))
+    if failure.kind == "too_long" and call.role == "builder":
+        event = _failed(call, failure, retry_at=now)
+        after = evolve_all(state, (event,))
+        if context.is_over(after, policy):
+            return (event,)
+        detail = f"the request is too long for the model, and nothing is left to condense: {failure.detail}"
+        return (event, *fail(after, "model_error", detail))
     if failure.kind not in _RETRIED:
         event = _failed(call, failure, retry_at=None)
         return (event, *fail(evolve_all(state, (event,)), "model_error", _describe(failure)))

@@ -21,6 +21,7 @@ FailureKind = Literal[
     "auth",
     "invalid",
     "too_long",
+    "thinking",
     "abandoned",
     "cancelled",
     "unknown",

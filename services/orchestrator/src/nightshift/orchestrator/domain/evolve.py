@@ -28,6 +28,7 @@ from nightshift.contracts.events.build import (
     BuildWoken,
     CheckpointSaved,
     ContextCondensed,
+    CriteriaJudged,
     EscalationRaised,
     EscalationResolved,
     ModelCallFailed,
@@ -45,10 +46,12 @@ from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain import (
+    context,
     conversation,
     failure_counters,
     forks,
     funds,
+    judging,
     questions,
     side_calls,
     workspace,
@@ -123,11 +126,15 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
         case ModelCallFailed():
             return _failed_call(state, data)
         case ToolCallRequested():
+            if data.purpose == "judge":
+                return judging.requested(state, data)
             return conversation.requested(state, data)
         case CheckpointSaved():
             return replace(state, conversation=replace(state.conversation, checkpoint=data.turn))
         case AgentSteered():
-            state = replace(state, conversation=conversation.add_message(state.conversation, data.message))
+            state = replace(
+                state, conversation=conversation.add_message(state.conversation, data.message, data.reason)
+            )
             return replace(
                 state,
                 funds=funds.warned(state.funds, data.reason),
@@ -161,9 +168,13 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
             return questions.resumed(state)
         case BuildLimitsChanged():
             return questions.limits_changed(state, data)
+        case ContextCondensed():
+            return context.condensed(state, data)
+        case CriteriaJudged():
+            return judging.judged(state, data)
         case BuildForked():
             return forks.forked(state, data)
-        case ContextCondensed() | BuildStalled():
+        case BuildStalled():
             return state  # written by no version of this service so far
         case _:
             assert_never(data)
@@ -171,8 +182,11 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
 
 def _phase_changed(state: BuildState, data: BuildPhaseChanged) -> BuildState:
     phase = move(state.phase, data.to_phase)
-    # A move out of the checks ends the round of checks.
-    return replace(state, phase=phase, tool_calls=() if state.phase is Phase.CHECKS else state.tool_calls)
+    if state.phase is not Phase.CHECKS:
+        return replace(state, phase=phase)
+    # A move out of the checks ends their round, and the judge's.
+    seen = replace(state.workspace, replaced=False)
+    return replace(state, phase=phase, tool_calls=(), judging=None, workspace=seen)
 
 
 def _started(state: BuildState, data: ModelCallStarted, event_id: UUID) -> BuildState:
@@ -200,12 +214,15 @@ def _responded(state: BuildState, data: ModelCallResponded) -> BuildState:
 
 
 def _failed_call(state: BuildState, data: ModelCallFailed) -> BuildState:
-    return replace(
+    too_long = data.kind == "too_long" and data.role in (None, "builder")
+    paid = replace(
         state,
         call=None,
+        conversation=replace(state.conversation, too_long=state.conversation.too_long or too_long),
         funds=funds.spent(state.funds, state.call, data.cost_microusd),
         counters=failure_counters.call_failed(state.counters, data),
     )
+    return paid if data.role in (None, "builder") else side_calls.failed(paid, data)
 
 
 def _slept(state: BuildState, data: SleepRequested) -> BuildState:

@@ -12,15 +12,17 @@ from nightshift.contracts.events.build import (
     BuildFailed,
     BuildReady,
     Phase,
+    Usage,
 )
+from nightshift.contracts.events.proof import CriterionVerdict
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.models import Role
 from nightshift.orchestrator.domain.entries import Entries
 
-Purpose = Literal["agent", "check", "preview"]
+Purpose = Literal["agent", "check", "preview", "judge"]
 #: Problems that a person decides. When the person ends the build, the kind is the reason of its failure.
-EscalationKind = Literal["turn_limit", "tool_call_limit", "repetition"]
+EscalationKind = Literal["turn_limit", "tool_call_limit", "repetition", "unproven"]
 Text = str | BlobRef
 Blocks = tuple[dict[str, Any], ...] | BlobRef
 
@@ -73,11 +75,23 @@ class UserMessage:
 Entry = AssistantMessage | ToolResults | UserMessage
 
 
+@dataclass(frozen=True, slots=True)
+class PastWork:
+    """What is remembered word for word of the turns that a summary replaced.
+
+    `outputs` pairs calls with the files that hold their long outputs, `answers` the agent's questions with the answers.
+    """
+
+    files: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Conversation:
     """The conversation with the model. `waiting` holds the messages that the next model call adds.
 
-    Entries are only added. The last request has sent the first `sent` of them.
+    Entries are only added, until `summary` replaces the oldest. The last request has sent the first `sent` of them.
     """
 
     turn: int = 0
@@ -89,7 +103,16 @@ class Conversation:
     limits_told: tuple[int, ...] | None = None  # the levels of the last line about what is left
     #: The most tokens that the next request can have, without the messages that it adds. None: not known yet.
     tokens: int | None = None
+    #: The part of `tokens` that the provider has counted. The rest is a bound.
+    counted: int | None = None
     checkpoint: int = 0  # the last turn that has one
+    too_long: bool = (
+        False  # the provider refused the last request for its length, or had no room for the answer
+    )
+    summary: Text | None = None  # in place of the turns before the entries
+    condensed_at: int | None = None  # the turn at which it was written
+    past: PastWork = PastWork()
+    said: tuple[Text, ...] = ()  # by people, since the build began
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +228,36 @@ class Workspace:
     preview_path: str | None = None  # that the agent opened on that port
     news: tuple[str, ...] = ()
     unsaved: frozenset[str] = frozenset()  # paths of which the agent was told that snapshots do not hold them
+    replaced: bool = False  # the sandbox of the last round of checks is gone, and what ran in it
+
+
+@dataclass(frozen=True)
+class Judging:
+    """A round of judging: the judge's conversation, the tool calls of its last answer, and what the round has cost.
+
+    `verdicts` end the round.
+    """
+
+    conversation: Conversation = Conversation()
+    tool_calls: tuple[ToolCall, ...] = ()
+    calls_made: int = 0
+    answers: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost: int = 0
+    verdicts: tuple[CriterionVerdict, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What all rounds of judging have led to. `rounds_in_row` counts those since a person last answered about them.
+
+    `accepted` is true once a person has accepted the build as it is.
+    """
+
+    rounds: int = 0
+    rounds_in_row: int = 0
+    verdicts: tuple[CriterionVerdict, ...] = ()
+    accepted: bool = False
 
 
 End = BuildReady | BuildFailed | BuildCancelled
@@ -217,6 +270,7 @@ class BuildState:
     version: int = 0
     cause: UUID | None = None
     accepted: BuildAccepted | None = None
+    attached: tuple[dict[str, Any], ...] = ()  # the attachments as content blocks, from the object store
     phase: Phase = Phase.QUEUED
     mode: RunMode = RunMode.RUNNING
     wake_reason: Literal["refresh", "top_up", "person", "provider"] | None = None
@@ -229,6 +283,8 @@ class BuildState:
     funds: Funds = Funds()
     counters: FailureCounters = FailureCounters()
     workspace: Workspace = Workspace()
+    judging: Judging | None = None  # from the first call of a round to the end of the checks
+    judgement: Judgement = Judgement()
     questions: tuple[OpenQuestion, ...] = ()
     waits_for: str | None = None  # the reason of the wait, in the mode WAITING
     waits_until: datetime | None = None

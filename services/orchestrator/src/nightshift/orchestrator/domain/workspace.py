@@ -18,7 +18,7 @@ from nightshift.contracts.events.sandbox import (
 )
 from nightshift.contracts.events.snapshot import PathProblem, SnapshotEvent, SnapshotSaved
 from nightshift.contracts.tools import Bash, Document, EditFile, WriteFile
-from nightshift.orchestrator.domain import conversation, failure_counters
+from nightshift.orchestrator.domain import conversation, failure_counters, judging
 from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import BuildState, PreviewTarget, Workspace
 
@@ -56,14 +56,18 @@ def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> Buil
 
 
 def _fresh(state: BuildState, sandbox_id: str | None = None) -> Workspace:
-    return Workspace(sandbox_id, news=state.workspace.news, unsaved=state.workspace.unsaved)
+    checked = any(call.result is not None for call in state.tool_calls if call.purpose != "agent")
+    kept = state.workspace
+    return Workspace(sandbox_id, news=kept.news, unsaved=kept.unsaved, replaced=kept.replaced or checked)
 
 
 def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
     """Add the result of an open tool call, with what it means for the preview and for repetition."""
     call = next((call for call in state.tool_calls if call.call_id == data.call_id), None)
-    if call is None or call.result is not None:
-        return state  # not asked for, or answered before: the first result stands
+    if call is None:
+        return judging.completed(state, data)
+    if call.result is not None:
+        return state  # answered before: the first result stands
     if call.preview is not None:
         state = replace(state, workspace=port_opened(state.workspace, call.preview, data))
     if call.purpose == "agent":
