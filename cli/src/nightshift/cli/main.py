@@ -40,6 +40,8 @@ COMMANDS = {
         "wait": "Wait until a build is ready, asleep, or in a phase.",
         "log": "Print the events of a build.",
         "replay": "Play what a build did, show any moment of it, or write it as a page.",
+        "fork": "Start new builds from the end of a turn of another one.",
+        "compare": "Set builds side by side: outcome, cost, turns, files.",
         "questions": "List what builds ask you, with the command that answers.",
         "answer": "Answer a question of a build.",
         "tell": "Send a message to the agent of a build.",
