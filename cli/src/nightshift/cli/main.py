@@ -41,6 +41,7 @@ COMMANDS = {
         "log": "Print the events of a build.",
         "replay": "Play what a build did, show any moment of it, or write it as a page.",
         "fork": "Start new builds from the end of a turn of another one.",
+        "rewind": "Set a stopped build back to the end of an earlier turn.",
         "compare": "Set builds side by side: outcome, cost, turns, files.",
         "questions": "List what builds ask you, with the command that answers.",
         "answer": "Answer a question of a build.",

@@ -56,7 +56,7 @@ async def fork(
     """
     async with open_builds(home) as builds:
         events = await builds.events(build)
-    fields = forked_fields(events, _turn(events, at))
+    fields = forked_fields(events, ended_turn(events, at))
     given = {"message": message, "model": model, "account_id": account}
     fields |= {name: value for name, value in given.items() if value is not None}
     first = build_id or f"build-{uuid4().hex[:12]}"
@@ -85,7 +85,7 @@ def forked_fields(events: list[RecordedEvent], turn: int) -> dict[str, object]:
     return {**inherited, "base_build_id": accepted.build_id, "at": ForkPoint(turn=turn)}
 
 
-def _turn(events: list[RecordedEvent], at: str) -> int:
+def ended_turn(events: list[RecordedEvent], at: str) -> int:
     """Returns the last turn that had ended at this moment. The end of a build ends its last turn."""
     version = version_at(events, at)
     ended = [one.data.turn for one in events[:version] if isinstance(one.data, CheckpointSaved)]

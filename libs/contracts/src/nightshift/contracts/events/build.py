@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field
 
+from nightshift.contracts.events.branches import BuildForked, BuildRewound
 from nightshift.contracts.events.build_steps import (
     AgentSteered,
     BuildFact,
@@ -42,12 +43,10 @@ from nightshift.contracts.events.waiting import (
 from nightshift.contracts.model import (
     SEALED,
     Count,
-    Digest,
     Id,
     Microdollars,
     Pending,
     PendingKind,
-    SealedObject,
     SealedText,
     SecretName,
     Word,
@@ -66,6 +65,7 @@ __all__ = [
     "BuildPhaseChanged",
     "BuildReady",
     "BuildResumed",
+    "BuildRewound",
     "BuildStalled",
     "BuildWaiting",
     "BuildWoken",
@@ -252,23 +252,6 @@ class BuildCancelled(_BuildEnd, type="build.cancelled"):
     turns: Count
 
 
-class BuildForked(BuildFact, type="build.forked"):
-    """The build starts as a copy of `base_build_id` as it was at its event `at_version`, the end of `at_turn`.
-
-    `conversation` holds what was said up to there, so that the fork can be folded without the other build's log.
-    `snapshot_key` names the snapshot with the files of that moment; it is null when there were none.
-    """
-
-    base_build_id: Id
-    at_version: Count
-    at_turn: Count
-    conversation: SealedObject | None = None
-    tool_calls: Count = 0
-    wrote: bool = False
-    snapshot_key: Annotated[str, Field(max_length=1024)] | None = None
-    tree_digest: Digest | None = None
-
-
 BuildEvent = (
     BuildAccepted
     | BuildPhaseChanged
@@ -295,4 +278,5 @@ BuildEvent = (
     | BuildFailed
     | BuildCancelled
     | BuildForked
+    | BuildRewound
 )

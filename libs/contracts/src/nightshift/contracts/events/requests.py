@@ -207,6 +207,14 @@ class BuildResumeRequested(Request, type="build.resume_requested"):
     build_id: Id
 
 
+class BuildRewindRequested(Request, type="build.rewind_requested"):
+    """A person sets a stopped build back to the end of a turn, and tells its agent `message`."""
+
+    build_id: Id
+    at: ForkPoint
+    message: Brief | None = None
+
+
 class BuildLimitsSet(Request, type="build.limits_set"):
     """A person sets the limits of a build. A build that waits at a limit goes on when it has room again."""
 
@@ -251,6 +259,7 @@ BuildRequest = (
     | BuildAnswerGiven
     | BuildPauseRequested
     | BuildResumeRequested
+    | BuildRewindRequested
     | BuildLimitsSet
     | ToolCallApprovalGiven
     | ToolCallResultGiven

@@ -215,6 +215,15 @@ class ResumeBuild:
 
 
 @dataclass(frozen=True, slots=True)
+class RewindBuild:
+    """Set a stopped build back to `base`, the end of one of its turns. `cause` is the id of the request."""
+
+    base: ForkBase
+    message: str | None
+    cause: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class SetLimits:
     """Set limits; None leaves one as it is. `cause` is the id of the request."""
 
@@ -278,7 +287,8 @@ Command = (
     | MessageAgent
     | PauseBuild
     | ResumeBuild
+    | RewindBuild
     | SetLimits
 )
 #: The commands that requests of people lead to. `cause` is the id of the request.
-RequestCommand = AnswerQuestion | MessageAgent | PauseBuild | ResumeBuild | SetLimits
+RequestCommand = AnswerQuestion | MessageAgent | PauseBuild | ResumeBuild | RewindBuild | SetLimits

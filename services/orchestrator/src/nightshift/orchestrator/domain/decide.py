@@ -56,6 +56,7 @@ from nightshift.orchestrator.domain.commands import (
     PauseBuild,
     ReportStall,
     ResumeBuild,
+    RewindBuild,
     SendBack,
     SetLimits,
     Sleep,
@@ -101,7 +102,15 @@ def _cause(state: BuildState, command: Command) -> UUID:
     match command:
         case AcceptBuild():
             return ids.request_cause(BuildRequested.type, command.request.build_id)
-        case CancelBuild() | MessageAgent() | ReportStall() | PauseBuild() | ResumeBuild() | SetLimits():
+        case (
+            CancelBuild()
+            | MessageAgent()
+            | ReportStall()
+            | PauseBuild()
+            | ResumeBuild()
+            | RewindBuild()
+            | SetLimits()
+        ):
             return command.cause
         case AnswerQuestion() if command.cause is not None:
             return command.cause
@@ -153,6 +162,8 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
             return _resumed(state, waiting.answer(state, command), command, now, policy)
         case SetLimits():
             return _resumed(state, waiting.set_limits(state, command), command, now, policy)
+        case RewindBuild():
+            return _resumed(state, waiting.rewind(state, command), command, now, policy)
         case ResumeBuild():
             return _resumed(state, waiting.resume_paused(state), command, now, policy)
         case PauseBuild():

@@ -23,6 +23,7 @@ from nightshift.contracts.events.build import (
     BuildPhaseChanged,
     BuildReady,
     BuildResumed,
+    BuildRewound,
     BuildStalled,
     BuildWaiting,
     BuildWoken,
@@ -174,6 +175,8 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
             return judging.judged(state, data)
         case BuildForked():
             return forks.forked(state, data)
+        case BuildRewound():
+            return forks.rewound(state, data)
         case BuildStalled():
             return state  # written by no version of this service so far
         case _:

@@ -12,7 +12,13 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter
 
 from nightshift.contracts import canonical, models
-from nightshift.contracts.events.build import AgentSteered, BuildAccepted, BuildForked, CheckpointSaved
+from nightshift.contracts.events.build import (
+    AgentSteered,
+    BuildAccepted,
+    BuildForked,
+    BuildRewound,
+    CheckpointSaved,
+)
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.events.snapshot import SnapshotSaved
 from nightshift.contracts.model import BlobRef, Event
@@ -21,7 +27,15 @@ from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.commands import ForkBase
 from nightshift.orchestrator.domain.entries import Entries
 from nightshift.orchestrator.domain.replace import replace
-from nightshift.orchestrator.domain.state import AssistantMessage, BuildState, Conversation, Entry
+from nightshift.orchestrator.domain.state import (
+    AssistantMessage,
+    BuildState,
+    Conversation,
+    Entry,
+    FailureCounters,
+    RunMode,
+    Workspace,
+)
 
 #: The fields that a fork may choose for itself. All others must be those of the base build, because its conversation
 #: and its files belong to them.
@@ -132,6 +146,32 @@ def forked(state: BuildState, data: BuildForked) -> BuildState:
     else:
         conversation = conversation_of(given)
     return replace(state, conversation=conversation, tool_calls_made=data.tool_calls, wrote=data.wrote)
+
+
+def may_rewind(state: BuildState) -> bool:
+    """Return whether the build is stopped, and neither its model nor a tool works."""
+    asked = {one.question_id for one in state.questions}
+    working = any(call.result is None and call.call_id not in asked for call in state.tool_calls)
+    return state.mode in (RunMode.WAITING, RunMode.SLEEPING) and state.call is None and not working
+
+
+def rewound(state: BuildState, data: BuildRewound) -> BuildState:
+    """Go back to the conversation of an earlier turn. Its sandbox is given up; money and counted turns stay."""
+    now = state.conversation
+    given = data.conversation
+    then = (
+        Conversation() if given is None or isinstance(given, BlobRef) else conversation_of(given)
+    )  # a reader without the object store knows the turn only
+    conversation = replace(
+        then, turn=now.turn, attempt=now.attempt, answered=True, checkpoint=max(now.checkpoint, now.turn)
+    )
+    return replace(
+        state,
+        conversation=conversation,
+        tool_calls=(),
+        counters=FailureCounters(),
+        workspace=Workspace(unsaved=state.workspace.unsaved),
+    )
 
 
 def plain(conversation: Conversation) -> dict[str, Any]:

@@ -12,8 +12,16 @@ from nightshift.contracts.events.requests import (
     BuildPauseRequested,
     BuildRequested,
     BuildResumeRequested,
+    BuildRewindRequested,
 )
-from nightshift.eventlog.errors import BadMessage, EventIdReused, NotFound, StreamClosed, VersionConflict
+from nightshift.eventlog.errors import (
+    BadMessage,
+    EventIdReused,
+    NotFound,
+    Refused,
+    StreamClosed,
+    VersionConflict,
+)
 from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.admission import admit, same_request
@@ -26,9 +34,10 @@ from nightshift.orchestrator.domain.commands import (
     PauseBuild,
     RequestCommand,
     ResumeBuild,
+    RewindBuild,
     SetLimits,
 )
-from nightshift.orchestrator.domain.forks import check_fork
+from nightshift.orchestrator.domain.forks import check_fork, may_rewind
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 from nightshift.orchestrator.domain.waiting import open_question
@@ -138,6 +147,21 @@ class BuildRequests:
         """Let a paused build go on. Changes nothing when it is not paused. Raises NotFound."""
         state = await self._load(request.build_id)
         await self._commit(request.build_id, state, ResumeBuild(cause=event.event_id))
+
+    async def rewind(self, event: RecordedEvent, request: BuildRewindRequested) -> None:
+        """Set a stopped build back to the end of a turn.
+
+        Raises NotFound, BadMessage when the turn has not ended or has no snapshot, and Refused when the build works.
+        """
+        state = await self._load(request.build_id)
+        base = await self._repository.fork_base(request.build_id, request.at.turn)
+        command = RewindBuild(base, request.message, cause=event.event_id)
+        if not may_rewind(state) and not await self._repository.has_recorded(request.build_id, command):
+            raise Refused(
+                f"build {request.build_id} is not stopped, or a call of it has no result yet",
+                hint="pause it with `nightshift pause` first; a build that has ended can be forked",
+            )
+        await self._commit(request.build_id, state, command)
 
     async def set_limits(self, event: RecordedEvent, request: BuildLimitsSet) -> None:
         """Set limits of the build. One that waits at a limit goes on when it has room again. Raises NotFound."""

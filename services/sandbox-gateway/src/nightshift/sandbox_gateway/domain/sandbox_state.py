@@ -10,6 +10,7 @@ from nightshift.contracts.events.build import (
     BuildFailed,
     BuildForked,
     BuildReady,
+    BuildRewound,
     BuildWoken,
     SleepRequested,
     ToolCallRequested,
@@ -133,6 +134,11 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
             )
         case BuildForked(snapshot_key=str(key)):
             return replace(state, snapshot=StoredSnapshot(key, 0, at_rest=True))
+        case BuildRewound() as data:
+            # The sandbox holds the files of the abandoned branch: the sweeper ends it, and the next call opens another.
+            saved = data.snapshot_key
+            back = None if saved is None else StoredSnapshot(saved, event.version, at_rest=True)
+            return replace(state, sandbox=None, snapshot=back, last_write=event.version)
         case BuildReady() | BuildFailed() | BuildCancelled() as data:
             return replace(state, ended=_ENDS[type(data)], end_version=event.version)
         case ToolCallRequested() as data:
