@@ -116,7 +116,7 @@ class Fork(BuildScenario):
 
     def do(self, command):
         return super().do(
-            AcceptBuild(command.request, self.base) if isinstance(command, AcceptBuild) else command
+            AcceptBuild(command.request, base=self.base) if isinstance(command, AcceptBuild) else command
         )
 
     def record(self, causes, events):

@@ -100,7 +100,7 @@ def test_the_abandoned_branch_stays_a_place_to_fork_from(paused: BuildScenario):
     assert [one.data.to_turn for one in paused.log if isinstance(one.data, BuildRewound)] == [1]
 
 
-def test_a_rewind_ends_the_wait_for_a_question_of_the_abandoned_branch():
+def test_a_rewind_ends_the_wait_of_the_abandoned_branch():
     scenario = begun(policy=Policy(turn_limit=2))
     scenario.thinks(tool_use("narrate", {"message": "I begin."}))
     scenario.results()

@@ -19,7 +19,7 @@ from nightshift.eventlog.port import RecordedEvent
 app = cyclopts.App(name="fork")
 
 #: What a fork does not inherit from the request of its base.
-_OWN = frozenset({"build_id", "model", "base_build_id", "at", "message", "deadline"})
+_OWN = frozenset({"build_id", "model", "models", "base_build_id", "at", "message", "deadline"})
 
 
 @app.default

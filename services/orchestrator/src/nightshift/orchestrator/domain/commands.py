@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from nightshift.contracts.events.account import AccountPolicyChanged
 from nightshift.contracts.events.build import BuildAccepted, Usage
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.models import Role
@@ -36,6 +37,7 @@ FailReason = Literal[
     "model_error",
     "max_tokens",
     "deadline",
+    "setup_failed",
 ]
 
 
@@ -58,9 +60,10 @@ class ForkBase:
 
 @dataclass(frozen=True, slots=True)
 class AcceptBuild:
-    """A request that passed `admit`. `base` is what a fork starts from."""
+    """A request that passed `admit`, with the newest policy of its account. `base` is what a fork starts from."""
 
     request: BuildRequested
+    account: AccountPolicyChanged | None = None
     base: ForkBase | None = None
 
 

@@ -39,7 +39,10 @@ from nightshift.orchestrator.domain.state import (
 
 #: The fields that a fork may choose for itself. All others must be those of the base build, because its conversation
 #: and its files belong to them.
-_OWN = frozenset({"build_id", "account_id", "model", "base_build_id", "at", "message", "deadline"})
+_OWN = frozenset(
+    {"build_id", "account_id", "model", "models", "base_build_id", "at", "message", "deadline"}
+    | {"egress_hosts", "approvals", "cost_limit_microusd"}
+)
 _THINKING = frozenset({"thinking", "redacted_thinking"})
 #: Without a message of a person. A request to the model must not end with the model's own answer.
 _GO_ON = "Go on from here."
@@ -107,14 +110,13 @@ def check_fork(request: BuildRequested, base: BuildAccepted) -> None:
 
 def accepted(fresh: BuildAccepted, request: BuildRequested, base: ForkBase) -> BuildAccepted:
     """Return the acceptance of a fork: with the models of its base, and limits that count from its beginning."""
-    model, effort = base.accepted.model, base.accepted.effort
-    if request.model is not None and request.model != model:
-        model = request.model
+    model, effort = builder(request, base), base.accepted.effort
+    if model != base.accepted.model:
         effort = effort if effort in models.card_of(model).efforts else None
     known = base.accepted.models
     changes = {
         "model": model,
-        "models": None if known is None else {**known, "builder": model},
+        "models": None if known is None else {**known, **(request.models or {}), "builder": model},
         "effort": effort,
         "turn_limit": fresh.turn_limit + base.at_turn,
         "tool_call_limit": fresh.tool_call_limit + base.tool_calls,
@@ -122,9 +124,14 @@ def accepted(fresh: BuildAccepted, request: BuildRequested, base: ForkBase) -> B
     return fresh.model_copy(update=changes)
 
 
+def builder(request: BuildRequested, base: ForkBase) -> str:
+    """Return the model of a fork's agent: its own choice, else that of the base."""
+    return request.model or (request.models or {}).get("builder") or base.accepted.model
+
+
 def events(request: BuildRequested, base: ForkBase) -> tuple[Event, ...]:
     """Return the beginning of a fork: the conversation of its base, and what a person says to it."""
-    other_model = request.model is not None and request.model != base.accepted.model
+    other_model = builder(request, base) != base.accepted.model
     forked = BuildForked(
         base_build_id=base.accepted.build_id,
         at_version=base.at_version,

@@ -93,7 +93,7 @@ def _accepted(state: BuildState, events: Sequence[RecordedEvent]) -> Command | N
         snapshot_key=forked.snapshot_key,
         tree_digest=forked.tree_digest,
     )
-    return AcceptBuild(BuildRequested.model_construct(**given), base)
+    return AcceptBuild(BuildRequested.model_construct(**given), base=base)
 
 
 def _responded(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:

@@ -37,11 +37,11 @@ from nightshift.orchestrator.domain.commands import (
     RewindBuild,
     SetLimits,
 )
-from nightshift.orchestrator.domain.forks import check_fork, may_rewind
+from nightshift.orchestrator.domain.forks import builder, check_fork, may_rewind
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 from nightshift.orchestrator.domain.waiting import open_question
-from nightshift.orchestrator.ports import BuildRepository
+from nightshift.orchestrator.ports import AccountPolicies, BuildRepository
 from nightshift.orchestrator.usecases import attachments
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
 from nightshift.orchestrator.usecases.runner import Clock
@@ -57,12 +57,14 @@ class BuildRequests:
         repository: BuildRepository,
         scheduler: BuildScheduler,
         objects: ObjectStore,
+        accounts: AccountPolicies,
         *,
         policy: Policy,
         clock: Clock,
     ) -> None:
         """`objects` holds the attachments of requests."""
         self._repository = repository
+        self._accounts = accounts
         self._scheduler = scheduler
         self._objects = objects
         self._policy = policy
@@ -76,12 +78,14 @@ class BuildRequests:
         if await self._repository.exists(request.build_id):
             await self._check_same(request)
         else:
-            now = self._clock()
-            admit(request, now, self._policy)
+            now, account = self._clock(), await self._accounts.newest(request.account_id)
+            admit(request, now, self._policy, account)
             base = await self._fork_base(request, now)
             await attachments.fetch(request.attachments, self._objects)
             try:
-                await self._repository.commit(request.build_id, INITIAL, AcceptBuild(request, base), now)
+                await self._repository.commit(
+                    request.build_id, INITIAL, AcceptBuild(request, account, base), now
+                )
             except (EventIdReused, VersionConflict, StreamClosed):
                 await self._check_same(request)  # another replica accepted it first
         await self._scheduler.start(request.build_id)
@@ -92,7 +96,7 @@ class BuildRequests:
             return None
         base = await self._repository.fork_base(request.base_build_id, request.at.turn)
         check_fork(request, base.accepted)
-        model = request.model or base.accepted.model  # it may have retired since the base build began
+        model = builder(request, base)  # it may have retired since the base build began
         admit(request.model_copy(update={"model": model}), now, self._policy)
         return base
 
