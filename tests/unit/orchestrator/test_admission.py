@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from tests.unit.orchestrator.build_scenario import NOW, REQUEST, BuildScenario
 
+from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import Attachment, Check, CustomTool, ForkPoint, Source
 from nightshift.eventlog.errors import BadMessage
@@ -31,7 +32,8 @@ BAD = {
     "at": {"base_build_id": "b0"},
     "base_build_id": {"base_build_id": "b1", "at": ForkPoint(turn=1)},
     "message": {"message": "Go on."},
-    "tools": {"tools": (CustomTool(name="pay", description="Pays.", input_schema={}),)},
+    "tools.0.input_schema": {"tools": (CustomTool(name="pay", description="Pays.", input_schema={}),)},
+    "approvals.ask.0": {"approvals": ApprovalPolicy(ask=("pay",))},
     "deadline": {"deadline": NOW - timedelta(seconds=1)},
     "idea_brief": {"idea_brief": "  \n "},
     "criteria.0": {"criteria": ("half \ud800 of a character",)},

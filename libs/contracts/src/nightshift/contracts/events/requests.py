@@ -3,7 +3,7 @@
 import json
 import re
 from datetime import datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +15,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.events.proof import ProofMode
 from nightshift.contracts.hosts import HostName
 from nightshift.contracts.model import (
@@ -137,11 +138,16 @@ class Check(_Part):
 
 
 class CustomTool(_Part):
-    """A tool that the customer's own consumer provides. It answers calls with `tool_call.result_given`."""
+    """A tool that the customer's own consumer provides. It answers calls with `tool_call.result_given`.
+
+    A call without a result after `timeout_s` seconds gets `default_output`, or an error when there is none.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,63}$")]
     description: Annotated[str, Field(min_length=1, max_length=8192), SEALED]
     input_schema: dict[str, Any]
+    timeout_s: Annotated[int, EXACT, Field(ge=1, le=604_800)] = 3_600
+    default_output: Annotated[str, Field(max_length=100_000), SEALED] | None = None
 
 
 class ForkPoint(_Part):
@@ -164,8 +170,6 @@ class BuildRequested(Request, type="build.requested"):
     `message` is what a person tells the agent of a fork. All other fields about the work must be those of the base.
     """
 
-    unsupported_fields: ClassVar[frozenset[str]] = frozenset({"tools"})
-
     build_id: Id
     project_id: Id
     account_id: Id
@@ -183,6 +187,7 @@ class BuildRequested(Request, type="build.requested"):
     checks: Annotated[tuple[Check, ...], Field(max_length=50)] = ()
     proof: ProofMode | None = None
     tools: Annotated[tuple[CustomTool, ...], Field(max_length=50)] = ()
+    approvals: ApprovalPolicy | None = None
     deadline: Annotated[AwareDatetime, BeforeValidator(_instant)] | None = None
     secrets: Annotated[tuple[SecretName, ...], Field(max_length=100)] = ()
     egress_hosts: Annotated[tuple[HostName, ...], Field(max_length=100)] = ()
@@ -243,9 +248,7 @@ class BuildLimitsSet(Request, type="build.limits_set"):
 
 
 class ToolCallApprovalGiven(Request, type="tool_call.approval_given"):
-    """A person approves or refuses a tool call or an option of an escalation."""
-
-    supported: ClassVar[bool] = False
+    """A person approves or denies a tool call that waits for it. The agent gets the comment."""
 
     build_id: Id
     call_id: CallId
@@ -254,9 +257,10 @@ class ToolCallApprovalGiven(Request, type="tool_call.approval_given"):
 
 
 class ToolCallResultGiven(Request, type="tool_call.result_given"):
-    """A customer's service returns the result of a call of its own tool. Each call takes one result."""
+    """A customer's service returns the result of a call of its own tool. Each call takes one result.
 
-    supported: ClassVar[bool] = False
+    The same result again changes nothing, and another one is refused. The agent gets `output`, then `data` as JSON.
+    """
 
     build_id: Id
     call_id: CallId

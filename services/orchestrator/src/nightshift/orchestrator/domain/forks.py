@@ -157,8 +157,8 @@ def forked(state: BuildState, data: BuildForked) -> BuildState:
 
 def may_rewind(state: BuildState) -> bool:
     """Return whether the build is stopped, and neither its model nor a tool works."""
-    asked = {one.question_id for one in state.questions}
-    working = any(call.result is None and call.call_id not in asked for call in state.tool_calls)
+    outside = state.open_outside
+    working = any(call.result is None and call.call_id not in outside for call in state.tool_calls)
     return state.mode in (RunMode.WAITING, RunMode.SLEEPING) and state.call is None and not working
 
 
