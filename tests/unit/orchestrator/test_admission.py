@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from tests.unit.orchestrator.build_scenario import NOW, REQUEST, BuildScenario
 
+from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import Attachment, Check, CustomTool, Source
 from nightshift.eventlog.errors import BadMessage
@@ -24,10 +25,13 @@ BAD = {
     "attachments.0.bytes": {"attachments": (file(bytes=5_000_000, media_type="image/png"),)},
     "attachments.0.name": {"attachments": (file(name="half \ud800"),)},
     "attachments": {"attachments": (file(bytes=14_000_000, media_type="application/pdf"),) * 2},
-    "source": {"source": Source(repository="https://example.org/x.git")},
+    "source.repository": {"source": Source(repository="https://10.0.0.1/x.git")},
+    "source.ref": {"source": Source(repository="https://example.org/x.git", ref="--upload-pack=x")},
+    "source.secret": {"source": Source(repository="https://example.org/x.git", secret="TOKEN")},
+    "environment": {"environment": {"A": "1"}, "secrets": ("A",)},
     "base_build_id": {"base_build_id": "b0"},
-    "tools": {"tools": (CustomTool(name="pay", description="Pays.", input_schema={}),)},
-    "secrets": {"secrets": ("TOKEN",)},
+    "tools.0.input_schema": {"tools": (CustomTool(name="pay", description="Pays.", input_schema={}),)},
+    "approvals.ask.0": {"approvals": ApprovalPolicy(ask=("pay",))},
     "deadline": {"deadline": NOW - timedelta(seconds=1)},
     "idea_brief": {"idea_brief": "  \n "},
     "criteria.0": {"criteria": ("half \ud800 of a character",)},

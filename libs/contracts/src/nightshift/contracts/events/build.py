@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field
 
+from nightshift.contracts.events.approvals import ApprovalPolicy, ApprovalRequested, ApprovalResolved
 from nightshift.contracts.events.build_steps import (
     AgentSteered,
     BuildFact,
@@ -24,10 +25,12 @@ from nightshift.contracts.events.requests import (
     Attachment,
     Brief,
     Check,
+    Command,
     CustomTool,
     Idea,
     QuestionAnswer,
     Source,
+    Value,
 )
 from nightshift.contracts.events.waiting import (
     BuildLimitsChanged,
@@ -38,6 +41,7 @@ from nightshift.contracts.events.waiting import (
     QuestionAsked,
     ToolCallAnswered,
 )
+from nightshift.contracts.hosts import HostName
 from nightshift.contracts.model import (
     SEALED,
     Count,
@@ -53,6 +57,8 @@ from nightshift.contracts.models import Role, Tier
 
 __all__ = [
     "AgentSteered",
+    "ApprovalRequested",
+    "ApprovalResolved",
     "BudgetRequested",
     "BuildAccepted",
     "BuildCancelled",
@@ -134,8 +140,12 @@ class BuildAccepted(BuildFact, type="build.accepted"):
     checks: tuple[Check, ...] = ()
     proof: ProofMode | None = None
     tools: tuple[CustomTool, ...] = ()
+    approvals: ApprovalPolicy | None = None
     deadline: AwareDatetime | None = None
     secrets: tuple[SecretName, ...] = ()
+    egress_hosts: tuple[HostName, ...] = ()
+    setup_commands: tuple[Command, ...] = ()
+    environment: dict[SecretName, Value] = Field(default_factory=dict)
     turn_limit: int
     tool_call_limit: int
 
@@ -233,6 +243,7 @@ class BuildFailed(_BuildEnd, type="build.failed"):
         "max_tokens",
         "deadline",
         "invalid_request",
+        "setup_failed",  # the repository could not be cloned
     ]
     detail: SealedText
     cost_microusd: Microdollars
@@ -273,6 +284,8 @@ BuildEvent = (
     | BuildWoken
     | QuestionAsked
     | ToolCallAnswered
+    | ApprovalRequested
+    | ApprovalResolved
     | EscalationRaised
     | EscalationResolved
     | BuildWaiting

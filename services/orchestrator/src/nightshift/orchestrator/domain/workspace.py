@@ -18,7 +18,7 @@ from nightshift.contracts.events.sandbox import (
 )
 from nightshift.contracts.events.snapshot import PathProblem, SnapshotEvent, SnapshotSaved
 from nightshift.contracts.tools import Bash, Document, EditFile, WriteFile
-from nightshift.orchestrator.domain import conversation, failure_counters, judging
+from nightshift.orchestrator.domain import conversation, failure_counters, instructions, judging
 from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import BuildState, PreviewTarget, Workspace
 
@@ -56,13 +56,23 @@ def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> Buil
 
 
 def _fresh(state: BuildState, sandbox_id: str | None = None) -> Workspace:
-    checked = any(call.result is not None for call in state.tool_calls if call.purpose != "agent")
-    kept = state.workspace
-    return Workspace(sandbox_id, news=kept.news, unsaved=kept.unsaved, replaced=kept.replaced or checked)
+    checked = any(
+        call.result is not None for call in state.tool_calls if call.purpose not in ("agent", "instructions")
+    )
+    return replace(
+        state.workspace,
+        sandbox_id=sandbox_id,
+        preview_port=None,
+        preview_url=None,
+        preview_path=None,
+        replaced=state.workspace.replaced or checked,
+    )
 
 
 def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
     """Add the result of an open tool call, with what it means for the preview and for repetition."""
+    if data.call_id == state.workspace.preparing:
+        return replace(state, workspace=_prepared(state.workspace, data))
     call = next((call for call in state.tool_calls if call.call_id == data.call_id), None)
     if call is None:
         return judging.completed(state, data)
@@ -70,10 +80,19 @@ def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
         return state  # answered before: the first result stands
     if call.preview is not None:
         state = replace(state, workspace=port_opened(state.workspace, call.preview, data))
-    if call.purpose == "agent":
+    if call.purpose == "instructions":
+        state = replace(state, workspace=instructions.read(state.workspace, data))
+    if call.by_agent:
         state = replace(state, wrote=state.wrote or (call.tool in _WRITING and not data.is_error))
         state = replace(state, counters=failure_counters.tool_answered(state.counters, call, data))
     return conversation.completed(state, data)
+
+
+def _prepared(workspace: Workspace, data: ToolCallCompleted) -> Workspace:
+    if data.is_error:
+        return replace(workspace, preparing=None, not_prepared=data.output)
+    text = data.output if isinstance(data.output, str) else "Your workspace was prepared."
+    return replace(workspace, preparing=None, news=(*workspace.news, text))
 
 
 def _preview_opened(workspace: Workspace, data: PreviewOpened) -> Workspace:
@@ -99,7 +118,9 @@ def preview_address(workspace: Workspace) -> str:
 
 
 def news_delivered(workspace: Workspace, reason: str) -> Workspace:
-    """Drop the messages about the sandbox once the agent has received them."""
+    """Drop the messages about the sandbox and its instructions once the agent has received them."""
+    if reason == "instructions":
+        return replace(workspace, instructions_new=False)
     return replace(workspace, news=()) if reason == "sandbox_restored" else workspace
 
 
