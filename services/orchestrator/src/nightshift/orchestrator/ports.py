@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
-from nightshift.contracts.events.build import Usage
+from nightshift.contracts.events.account import AccountPolicyChanged
+from nightshift.contracts.events.build import ApprovalResolved, ToolCallAnswered, Usage
 from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.commands import Answer, CallFailed, Command, RequestCommand
@@ -76,6 +77,10 @@ class BuildRepository(Protocol):
         """Return the state after the events that were appended since `state`. Raises CannotFold."""
         ...
 
+    async def attachments(self, state: BuildState) -> tuple[dict[str, Any], ...]:
+        """Return the attachments of the build as content blocks. Raises BadMessage when one is gone or another one."""
+        ...
+
     async def commit(self, build_id: str, state: BuildState, command: Command, now: datetime) -> BuildState:
         """Decide, append the events at the state's version, and return the state after them.
 
@@ -95,8 +100,22 @@ class BuildRepository(Protocol):
         """Return whether the log has what this command leads to. False when its id was used for something else."""
         ...
 
+    async def decision_about(
+        self, build_id: str, call_id: str
+    ) -> tuple[ApprovalResolved | None, ToolCallAnswered | None]:
+        """Return the approval or denial of a tool call, and its result unless the sandbox-gateway gave that."""
+        ...
+
     async def exists(self, build_id: str) -> bool:
         """Return whether the log has an event of this build."""
+        ...
+
+
+class AccountPolicies(Protocol):
+    """Reads the policies of accounts."""
+
+    async def newest(self, account_id: str) -> AccountPolicyChanged | None:
+        """Return the newest policy of the account. Returns None when none was ever set."""
         ...
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from nightshift.contracts.events.account import AccountPolicyChanged
 from nightshift.contracts.events.build import Usage
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.models import Role
@@ -42,9 +43,10 @@ FailReason = Literal[
 
 @dataclass(frozen=True, slots=True)
 class AcceptBuild:
-    """A request that passed `admit`."""
+    """A request that passed `admit`, with the newest policy of its account."""
 
     request: BuildRequested
+    account: AccountPolicyChanged | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +58,15 @@ class AskBudget:
 
 @dataclass(frozen=True, slots=True)
 class StartCall:
-    """Start a model call of a role, whose worst case the grant covers."""
+    """Start a model call of a role, whose worst case the grant covers.
+
+    `counted_tokens` is what the provider counted for the builder's next request, if it was asked.
+    """
 
     lease_id: UUID
     reserve_microusd: int
     role: Role = "builder"
+    counted_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +189,27 @@ class AnswerQuestion:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveApproval:
+    """Approve or deny a tool call. `cause` is the id of the request, and None for the denial at the deadline."""
+
+    call_id: str
+    approved: bool
+    comment: str | None = None
+    cause: UUID | None = None
+    given_by: str | None = None  # the source of the request
+
+
+@dataclass(frozen=True, slots=True)
+class GiveResult:
+    """Answer a call of a customer's tool. `cause` is the id of the request, and None at the deadline."""
+
+    call_id: str
+    is_error: bool
+    output: str
+    cause: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PauseBuild:
     """Pause the build. `cause` is the id of the request."""
 
@@ -248,6 +275,8 @@ Step = (
     | StopCall
     | Escalate
     | AnswerQuestion
+    | GiveApproval
+    | GiveResult
 )
 Command = (
     AcceptBuild
@@ -264,4 +293,6 @@ Command = (
     | SetLimits
 )
 #: The commands that requests of people lead to. `cause` is the id of the request.
-RequestCommand = AnswerQuestion | MessageAgent | PauseBuild | ResumeBuild | SetLimits
+RequestCommand = (
+    AnswerQuestion | GiveApproval | GiveResult | MessageAgent | PauseBuild | ResumeBuild | SetLimits
+)

@@ -13,6 +13,8 @@ from nightshift.contracts.events.budget import (
 )
 from nightshift.contracts.events.build import (
     AgentSteered,
+    ApprovalRequested,
+    ApprovalResolved,
     BudgetRequested,
     BuildAccepted,
     BuildCancelled,
@@ -46,8 +48,10 @@ from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain import (
+    approvals,
     context,
     conversation,
+    customer_tools,
     failure_counters,
     funds,
     judging,
@@ -127,7 +131,7 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
         case ToolCallRequested():
             if data.purpose == "judge":
                 return judging.requested(state, data)
-            return conversation.requested(state, data)
+            return _call_requested(state, data)
         case CheckpointSaved():
             return replace(state, conversation=replace(state.conversation, checkpoint=data.turn))
         case AgentSteered():
@@ -156,7 +160,11 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
         case QuestionAsked():
             return questions.asked(state, data)
         case ToolCallAnswered():
-            return questions.answered(workspace.completed(state, questions.as_result(data)), data.call_id)
+            return questions.call_answered(state, data)
+        case ApprovalRequested():
+            return approvals.requested(state, data)
+        case ApprovalResolved():
+            return approvals.resolved(state, data)
         case EscalationRaised():
             return questions.raised(state, data)
         case EscalationResolved():
@@ -186,6 +194,12 @@ def _phase_changed(state: BuildState, data: BuildPhaseChanged) -> BuildState:
     return replace(state, phase=phase, tool_calls=(), judging=None, workspace=seen)
 
 
+def _call_requested(state: BuildState, data: ToolCallRequested) -> BuildState:
+    left = tuple(one for one in state.approved_calls if one.call_id != data.call_id)
+    state = conversation.requested(replace(state, approved_calls=left), data)
+    return customer_tools.requested(state, data) if data.purpose == "customer" else state
+
+
 def _started(state: BuildState, data: ModelCallStarted, event_id: UUID) -> BuildState:
     role = data.role or "builder"
     call = OpenCall(data.turn, data.attempt, data.lease_id, data.reserve_microusd, event_id, data.model, role)
@@ -211,15 +225,17 @@ def _responded(state: BuildState, data: ModelCallResponded) -> BuildState:
 
 
 def _failed_call(state: BuildState, data: ModelCallFailed) -> BuildState:
-    too_long = data.kind == "too_long" and data.role in (None, "builder")
     paid = replace(
         state,
         call=None,
-        conversation=replace(state.conversation, too_long=state.conversation.too_long or too_long),
         funds=funds.spent(state.funds, state.call, data.cost_microusd),
         counters=failure_counters.call_failed(state.counters, data),
     )
-    return paid if data.role in (None, "builder") else side_calls.failed(paid, data)
+    if data.role not in (None, "builder"):
+        return side_calls.failed(paid, data)
+    if data.kind == "too_long":
+        return replace(paid, conversation=replace(state.conversation, too_long=True))
+    return paid
 
 
 def _slept(state: BuildState, data: SleepRequested) -> BuildState:
