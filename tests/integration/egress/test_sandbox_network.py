@@ -1,14 +1,8 @@
-"""A sandbox behind the real proxy process, and package managers without configuration.
+"""A sandbox behind the real proxy process."""
 
-The hosts of the public registries are reached where the machine reaches them; a test that needs one skips otherwise.
-"""
-
-import asyncio
 import os
 import signal
-import socket
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,38 +10,9 @@ from tests.support.gateway_world import World
 
 from nightshift.contracts.events.requests import Source
 from nightshift.contracts.events.sandbox import SandboxStalled, ToolCallCompleted
-from nightshift.contracts.hosts import PUBLIC_REGISTRIES
 from nightshift.sandboxes.egress.process import EgressProcess
-from nightshift.sandboxes.egress.secret_store import SecretStore
-from nightshift.sandboxes.local.driver import LocalDriver, close_all
-from nightshift.sandboxes.local.settings import LocalSettings
 
 CANARY = "canary-0123456789-value"
-
-
-@pytest.fixture
-async def egress(tmp_path: Path) -> AsyncIterator[EgressProcess]:
-    async with EgressProcess(tmp_path / "egress", tmp_path / "secrets") as process:
-        yield process
-
-
-@pytest.fixture
-async def world(tmp_path: Path, egress: EgressProcess) -> AsyncIterator[World]:
-    driver = LocalDriver(LocalSettings(tmp_path / "sandboxes"), egress)
-    yield World(driver, secrets=SecretStore(tmp_path / "secrets"), hosts=PUBLIC_REGISTRIES)
-    await asyncio.to_thread(close_all, tmp_path / "sandboxes")
-
-
-def needs(*hosts: str) -> None:
-    for host in hosts:
-        try:
-            socket.create_connection((host, 443), timeout=3).close()
-        except OSError:
-            pytest.skip(f"{host} cannot be reached from this machine")
-
-
-async def slow(world: World, command: str) -> ToolCallCompleted:
-    return (await world.run(("bash", {"command": command, "timeout_s": 240}), timeout_s=250))[0]
 
 
 async def test_a_refused_host_is_named_to_the_agent_at_once(world: World) -> None:
@@ -113,7 +78,9 @@ async def test_a_secret_is_nowhere_in_the_sandbox(
         "a1", "TOKEN", f"{CANARY}-2", ["api.example.org"]
     )  # the next value, while the build runs
     echoed = await world.bash(f"echo {CANARY}; echo {CANARY}-2; curl -sS https://api.example.org/$TOKEN")
-    assert echoed.output.startswith("[secret TOKEN]\n[secret TOKEN]\nnightshift egress proxy: api.example.org does not")
+    assert echoed.output.startswith(
+        "[secret TOKEN]\n[secret TOKEN]\nnightshift egress proxy: api.example.org does not"
+    )
     results = [event for event in await world.events() if isinstance(event, ToolCallCompleted)]
     processes = [path.read_bytes() for path in proxies(egress)]
     assert CANARY not in str(results) + str(processes) + "".join(capfd.readouterr())
@@ -123,31 +90,6 @@ def proxies(egress: EgressProcess) -> list[Path]:
     """The command lines of the proxy process of this test."""
     own = str(egress.certificate.parent).encode()
     return [path for path in Path("/proc").glob("[0-9]*/cmdline") if own in path.read_bytes()]
-
-
-@pytest.mark.timeout(300)
-async def test_npm_installs_many_packages(world: World) -> None:
-    needs("registry." + "npmjs.org")
-    await world.accept()
-    await world.bash("npm init -y >/dev/null")
-    result = await slow(world, "npm install --no-audit eslint webpack jest 2>&1 | tail -3")
-    assert not result.is_error, result.output
-    count = await world.bash("ls -d node_modules/* node_modules/@*/* | wc -l")
-    assert int(count.output.split()[0]) >= 300
-    assert result.network is not None
-    assert result.network[0].received > 10_000_000
-
-
-@pytest.mark.timeout(180)
-async def test_pip_installs_a_compiled_wheel(world: World) -> None:
-    needs("py" + "pi.org")
-    await world.accept()
-    result = await slow(
-        world,
-        "python3 -m venv v && v/bin/pip install -q --only-binary :all: markupsafe 2>&1 | tail -3;"
-        " v/bin/python -c 'import markupsafe._speedups as s; print(s.__file__)'",
-    )
-    assert "_speedups" in result.output, result.output
 
 
 async def test_source_commands_and_variables_prepare_the_workspace(world: World, tmp_path: Path) -> None:
