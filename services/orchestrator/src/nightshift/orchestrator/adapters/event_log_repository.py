@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from nightshift.contracts.events.build import ApprovalResolved, BuildAccepted, ToolCallAnswered
+from nightshift.contracts.events.build import ApprovalResolved, ToolCallAnswered
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import VersionConflict
 from nightshift.eventlog.large import externalize, materialize
