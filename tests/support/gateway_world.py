@@ -158,6 +158,23 @@ class World:
     async def bash(self, command: str, **more: Any) -> ToolCallCompleted:
         return (await self.run(("bash", {"command": command, **more})))[0]
 
+    async def prepare(self) -> ToolCallCompleted:
+        """The call before the first turn."""
+        call_id = f"{self.build_id}/0/0"
+        asked = ToolCallRequested(
+            call_id=call_id,
+            turn=0,
+            index=0,
+            tool="prepare_workspace",
+            tool_use_id="setup",
+            input={},
+            timeout_s=60,
+            purpose="setup",
+        )
+        await self.say(asked)
+        await self.gateway().work(self.build_id)
+        return (await self.results())[call_id]
+
     async def events(self) -> list[Event]:
         return [event.data async for event in self.log.read_stream(self.stream)]
 
