@@ -19,9 +19,10 @@ from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.sandboxes.local.driver import LocalDriver
 from nightshift.sandboxes.local.settings import LocalSettings
 from nightshift.sandboxes.port import CallSpec, Sandbox
+from nightshift.sandboxes.snapshots.capture import capture
 from nightshift.sandboxes.snapshots.manifest import ProjectKey
+from nightshift.sandboxes.snapshots.restore import restore
 from nightshift.sandboxes.snapshots.store import SnapshotStore
-from nightshift.sandboxes.snapshots.transfer import capture, restore
 
 _MAKE = """
 import os, random

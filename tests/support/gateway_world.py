@@ -32,9 +32,9 @@ from nightshift.sandbox_gateway.usecases.result_writer import ResultWriter
 from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle
 from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
 from nightshift.sandboxes.port import SandboxDriver
+from nightshift.sandboxes.snapshots.capture import capture
 from nightshift.sandboxes.snapshots.manifest import ProjectKey
 from nightshift.sandboxes.snapshots.store import SnapshotStore
-from nightshift.sandboxes.snapshots.transfer import capture
 
 
 class FakeProbe:

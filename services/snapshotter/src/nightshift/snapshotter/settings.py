@@ -4,7 +4,7 @@ from pydantic import Field
 
 from nightshift.eventlog.backoff import Backoff
 from nightshift.sandboxes.settings import SnapshotSettings
-from nightshift.sandboxes.snapshots.transfer import DEFAULT_EXCLUDE
+from nightshift.sandboxes.snapshots.rules import DEFAULT_EXCLUDE
 from nightshift.servicekit.settings import Settings
 from nightshift.snapshotter.domain.retries import SnapshotRetries
 

@@ -38,7 +38,8 @@ from e2b.exceptions import (
 from e2b.sandbox.filesystem.filesystem import WriteEntry
 
 from nightshift.sandboxes import agent
-from nightshift.sandboxes.client import AgentSandbox, ByteSource
+from nightshift.sandboxes.answers import ByteSource
+from nightshift.sandboxes.client import AgentSandbox
 from nightshift.sandboxes.errors import (
     AnswerCut,
     CallRecordLost,

@@ -10,6 +10,7 @@ from nightshift.contracts.events.build import (
     BuildFailed,
     BuildReady,
     BuildWoken,
+    CheckpointSaved,
     SleepRequested,
     ToolCallRequested,
 )
@@ -71,6 +72,7 @@ class SandboxState:
     generations: int = 0
     sandbox: OpenSandbox | None = None
     snapshot: StoredSnapshot | None = None
+    checkpoint: int = 0  # version of the newest checkpoint
     last_write: int = 0  # version of the newest event that may have changed the workspace
     asleep_since: int | None = None  # version of the sleep that no wake has followed
     settled: tuple[Literal["saved", "failed"], UUID] | None = None  # the end of that sleep's snapshot
@@ -138,6 +140,8 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
         case ToolCallCompleted() as data:
             left = {call_id: call for call_id, call in state.pending.items() if call_id != data.call_id}
             return replace(state, pending=left, last_write=event.version)
+        case CheckpointSaved():
+            return replace(state, checkpoint=event.version)
         case SleepRequested():
             return replace(state, asleep_since=event.version, settled=None)
         case BuildWoken():
