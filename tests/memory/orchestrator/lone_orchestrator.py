@@ -40,19 +40,20 @@ class LoneOrchestrator:
         self.respond = respond
         self.calls = 0
         log = MemoryEventLog(self.tables, owner=Owner.ORCHESTRATOR, now=self.now)
-        builds = EventLogBuildRepository(log, MemoryObjectStore(), policy=POLICY, actor="test")
+        self.objects = MemoryObjectStore()
+        builds = EventLogBuildRepository(log, self.objects, policy=POLICY, actor="test")
         dependencies = RunnerDependencies(builds, self, self, POLICY, self.now)
         settings = SchedulerSettings(owner="me")
         self.scheduler = BuildScheduler(
             MemoryLeases(), self, lambda build_id: Runner(build_id, dependencies), settings=settings
         )
-        self.builds = BuildRequests(builds, self.scheduler, policy=POLICY, clock=self.now)
+        self.builds = BuildRequests(builds, self.scheduler, self.objects, policy=POLICY, clock=self.now)
 
     def now(self) -> datetime:
         return datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=asyncio.get_running_loop().time())
 
-    def recorded(self) -> list[RecordedEvent]:
-        return [recorded(row) for row in self.tables.streams[build_stream(BUILD)].rows]
+    def recorded(self, build_id: str = BUILD) -> list[RecordedEvent]:
+        return [recorded(row) for row in self.tables.streams[build_stream(build_id)].rows]
 
     def events(self) -> list[Event]:
         return [event.data for event in self.recorded()]
@@ -62,6 +63,9 @@ class LoneOrchestrator:
 
     def cost(self) -> int:
         return sum(getattr(event, "cost_microusd", 0) for event in self.events())
+
+    async def count(self, body: bytes) -> int:
+        return len(body) // 4
 
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
         self.calls += 1

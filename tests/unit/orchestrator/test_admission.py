@@ -11,9 +11,19 @@ from nightshift.eventlog.errors import BadMessage
 from nightshift.orchestrator.domain.admission import admit, same_request
 from nightshift.orchestrator.domain.policy import Policy
 
+
+def file(name: str = "a", bytes: int = 1, media_type: str = "text/plain") -> Attachment:
+    return Attachment.model_construct(
+        name=name, digest="sha256:" + "0" * 64, bytes=bytes, media_type=media_type
+    )
+
+
 BAD = {
     "model": {"model": "gpt-imaginary"},
-    "attachments": {"attachments": (Attachment(name="a", digest="sha256:" + "0" * 64, bytes=1),)},
+    "attachments.0.media_type": {"attachments": (file(media_type="application/zip"),)},
+    "attachments.0.bytes": {"attachments": (file(bytes=5_000_000, media_type="image/png"),)},
+    "attachments.0.name": {"attachments": (file(name="half \ud800"),)},
+    "attachments": {"attachments": (file(bytes=14_000_000, media_type="application/pdf"),) * 2},
     "source": {"source": Source(repository="https://example.org/x.git")},
     "base_build_id": {"base_build_id": "b0"},
     "tools": {"tools": (CustomTool(name="pay", description="Pays.", input_schema={}),)},

@@ -44,6 +44,18 @@ class Builds:
         rows = await self._database.fetch(_RECENT, limit)
         return [await self.status(row["stream_id"].removeprefix("build-")) for row in rows]
 
+    async def all_ids(self) -> list[str]:
+        """Returns the ids of all builds, newest first."""
+        rows = await self._database.fetch(_RECENT, 2**31 - 1)
+        return [row["stream_id"].removeprefix("build-") for row in rows]
+
+    async def unfinished_ids(self) -> list[str]:
+        """Returns the ids of all builds that have not ended, by id."""
+        found: list[str] = []
+        while items := await self._log.pending(PendingKind.BUILD, after_key=found[-1] if found else ""):
+            found += [item.key for item in items]
+        return found
+
     async def asking(self) -> list[BuildStatus]:
         """Returns the status of every build that has an open question."""
         items = await self._log.pending(PendingKind.QUESTION)

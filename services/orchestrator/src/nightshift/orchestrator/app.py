@@ -41,7 +41,7 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
         settings=settings.scheduler(),
     )
     running.on_stop(scheduler.close)
-    requests = BuildRequests(repository, scheduler, policy=policy, clock=_now)
+    requests = BuildRequests(repository, scheduler, services.objects, policy=policy, clock=_now)
     handlers = Handlers(requests, scheduler)
     await services.consume(handlers.subscriptions(settings.topics, NAME, settings.replica_id))
     running.spawn(scheduler.run(), name="build scheduler")

@@ -44,6 +44,10 @@ class Model(Protocol):
         """
         ...
 
+    async def count(self, body: bytes) -> int:
+        """Return the tokens of the prompt in this request body. Costs nothing. Raises CallError when there is none."""
+        ...
+
 
 class ClosingModel(Model, Protocol):
     """A model that holds connections."""

@@ -21,10 +21,12 @@ class OrchestratorSettings(Settings):
     model_silence_s: float = Field(120.0, gt=0, le=3_600)  # a stream without a byte for so long is closed
     max_output_tokens: int = Field(16_000, ge=256, le=128_000)
     thinking_tokens: int = Field(16_000, ge=0, le=128_000)  # on top, for a model that thinks
+    context_tokens: int = Field(200_000, ge=20_000)  # of a request, before the conversation is condensed
     grant_microusd: int = Field(1_000_000, ge=1)
-    turn_limit: int = Field(200, ge=1)
-    tool_call_limit: int = Field(150, ge=1)
+    turn_limit: int | None = Field(None, ge=1)  # none: by the tier
+    tool_call_limit: int | None = Field(None, ge=1)
     check_tries: int = Field(3, ge=1)
+    judge_rounds: int = Field(3, ge=1)  # of judging the criteria, before a person is asked
     model_attempts: int = Field(6, ge=1)
     model_first_backoff_s: float = Field(1.0, gt=0, le=3_600)
     provider_sleep_s: float = Field(900.0, gt=0, le=86_400)
@@ -45,10 +47,12 @@ class OrchestratorSettings(Settings):
             model_by_tier=self.model is None and self._at_anthropic(),
             max_output_tokens=self.max_output_tokens,
             thinking_tokens=self.thinking_tokens,
+            context_tokens=self.context_tokens,
             grant_microusd=self.grant_microusd,
             turn_limit=self.turn_limit,
             tool_call_limit=self.tool_call_limit,
             check_tries=self.check_tries,
+            judge_rounds=self.judge_rounds,
             attempts=self.model_attempts,
             first_backoff_s=self.model_first_backoff_s,
             provider_sleep_s=self.provider_sleep_s,

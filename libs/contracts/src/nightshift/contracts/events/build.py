@@ -18,6 +18,7 @@ from nightshift.contracts.events.build_steps import (
     ToolCallRequested,
     Usage,
 )
+from nightshift.contracts.events.criteria import CriteriaJudged
 from nightshift.contracts.events.proof import Proof, ProofMode
 from nightshift.contracts.events.requests import (
     Attachment,
@@ -67,6 +68,7 @@ __all__ = [
     "BuildWoken",
     "CheckpointSaved",
     "ContextCondensed",
+    "CriteriaJudged",
     "EscalationRaised",
     "EscalationResolved",
     "ModelCallFailed",
@@ -222,7 +224,7 @@ class BuildFailed(_BuildEnd, type="build.failed"):
 
     reason: Literal[
         "checks_failed",
-        "unproven",  # nothing shows that it works: no executed test, no preview, no passed check of the request
+        "unproven",  # nothing shows that it works, or a criterion of the request is not met
         "turn_limit",
         "tool_call_limit",
         "repetition",
@@ -265,6 +267,7 @@ BuildEvent = (
     | CheckpointSaved
     | AgentSteered
     | ContextCondensed
+    | CriteriaJudged
     | BudgetRequested
     | SleepRequested
     | BuildWoken

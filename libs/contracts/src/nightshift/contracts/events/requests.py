@@ -102,7 +102,10 @@ class QuestionAnswer(_Part):
 
 
 class Attachment(_Part):
-    """A file that the producer stored in the object store before it sent the request."""
+    """A file that the producer stored in the object store, as `blobs/<hex of the digest>`, before it sent the request.
+
+    The agent gets text, images (JPEG, PNG, GIF, WebP) and PDF as content of its first message.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=255), SEALED]
     digest: Digest
@@ -136,9 +139,7 @@ class CustomTool(_Part):
 class BuildRequested(Request, type="build.requested"):
     """Requests a build. Sent again with the same content it changes nothing; other content under the id is refused."""
 
-    unsupported_fields: ClassVar[frozenset[str]] = frozenset(
-        {"attachments", "source", "base_build_id", "tools", "secrets"}
-    )
+    unsupported_fields: ClassVar[frozenset[str]] = frozenset({"source", "base_build_id", "tools", "secrets"})
 
     build_id: Id
     project_id: Id

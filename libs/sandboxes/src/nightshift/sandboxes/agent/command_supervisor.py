@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from . import reserve
 from .journal import Journal
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -101,6 +102,7 @@ class _Kept:
     """One output stream. Writes its first `limit` bytes to a file, and keeps only the end of the rest."""
 
     def __init__(self, folder: str, name: str, limit: int) -> None:
+        self._folder = folder
         self._file = _new_file(folder, name)
         self._room = limit
         self._tail = b""
@@ -116,9 +118,10 @@ class _Kept:
             self._tail = (self._tail + data)[-_TAIL:]
 
     def _write(self, data: bytes) -> None:
-        if self._file is not None:
+        file = self._file
+        if file is not None:
             with contextlib.suppress(OSError):  # a full disk must not stop the draining
-                self.kept += os.write(self._file, data)
+                self.kept += reserve.use(self._folder, lambda: os.write(file, data))
 
     def finish(self) -> None:
         """Write the end of a stream that was longer than the limit, after a note about the bytes between."""
@@ -133,10 +136,11 @@ def _new_file(folder: str, name: str) -> int | None:
     """Create the output file. Returns None when a command or a full disk prevents that; the output is then lost."""
     path = os.path.join(folder, name)
     try:
-        os.makedirs(folder, exist_ok=True)
+        reserve.use(folder, lambda: os.makedirs(folder, exist_ok=True))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return reserve.use(folder, lambda: os.open(path, flags, 0o600))
     except OSError:
         return None
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, BinaryIO
 
-from . import files, imports, search, tree
+from . import files, imports, reserve, search, tree
 from .calls import Calls
 from .command_supervisor import close_others
 from .confined_paths import Root
@@ -31,6 +31,8 @@ from .wire import END, Reader, Refusal, Writer, frame, json_frame, read_chunks, 
 
 #: An answer up to this many bytes is printed; a longer one is left in a file.
 INLINE = 192 * 1024
+#: Name of the environment variables with the parts of a request, before their number.
+REQUEST_PART = "NIGHTSHIFT_REQUEST_"
 #: Seconds without room for another process, after which every process that calls have started is killed.
 _CROWDED_S = 5.0
 _PR_SET_DUMPABLE = 4
@@ -81,6 +83,7 @@ class Agent:
         with contextlib.suppress(OSError):
             for path in self._state:
                 _make_own(path)
+            reserve.keep(self._state[0])
 
     def answer(self, request: dict[str, Any], body: Reader, out: Writer) -> None:
         """Do one request and write its whole answer."""
@@ -220,18 +223,13 @@ def _copy_to_port(connection: socket.socket, port: int) -> None:
                     other[source].shutdown(socket.SHUT_WR)
 
 
-def once(home: str, request: str, answer_path: str, body_path: str | None = None) -> None:
+def once(home: str, request: str, answer_path: str, body_path: str) -> None:
     """Answer one request for a driver that can only run commands.
 
     Prints the answer in base64, or the path of a file with the answer when it is longer than INLINE bytes. `request` is
-    base64, or `@FILE` when it is too long for a command line.
+    base64. An empty `body_path` stands for no body.
     """
-    if request.startswith("@"):
-        with open(request[1:], "rb") as file:
-            asked = file.read()
-        os.unlink(request[1:])
-    else:
-        asked = base64.b64decode(request)
+    asked = base64.b64decode(request)
     with contextlib.ExitStack() as stack:
         body: Reader = stack.enter_context(open(body_path, "rb")) if body_path else io.BytesIO()
         out = _Spill(answer_path)
@@ -242,23 +240,46 @@ def once(home: str, request: str, answer_path: str, body_path: str | None = None
 
 
 class _Spill:
-    """Collects an answer: up to INLINE bytes in memory, a longer one in a file."""
+    """Collects an answer: up to INLINE bytes in memory, a longer one in a file, or in memory when the disk is full."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._memory = io.BytesIO()
         self._file: BinaryIO | None = None
+        self._full = False
 
     def flush(self) -> None:
         pass
 
     def write(self, data: bytes) -> None:
-        if self._file is None and self._memory.tell() + len(data) > INLINE:
-            self._file = open(self._path, "wb")  # noqa: SIM115 - closed in finish()
-            self._file.write(self._memory.getvalue())
-        (self._file or self._memory).write(data)
+        self._memory.write(data)
+        if self._memory.tell() > INLINE and not self._full:
+            self._spill()
+
+    def _spill(self) -> None:
+        """Move what is in memory to the file. A full disk brings the whole answer back into memory."""
+        written = 0
+        try:
+            self._file = self._file or open(self._path, "wb", buffering=0)  # noqa: SIM115 - closed in finish()
+            written = self._file.tell()
+            data = memoryview(self._memory.getvalue())
+            while data:
+                data = data[self._file.write(data) or 0 :]
+        except OSError:
+            self._full = True
+            if self._file is not None:
+                self._file.close()
+                with open(self._path, "rb") as file:
+                    self._memory = io.BytesIO(file.read(written) + self._memory.getvalue())
+                os.unlink(self._path)
+                self._file = None
+            self._memory.seek(0, io.SEEK_END)
+        else:
+            self._memory = io.BytesIO()
 
     def finish(self) -> dict[str, str]:
+        if self._file is not None:
+            self._spill()
         if self._file is None:
             return {"inline": base64.b64encode(self._memory.getvalue()).decode("ascii")}
         self._file.close()
@@ -266,8 +287,13 @@ class _Spill:
 
 
 def main(argv: list[str]) -> None:
-    """Arguments: `serve HOME FD LIMITS-JSON TOKEN`, or `once HOME REQUEST ANSWER-PATH [BODY-PATH]`."""
+    """Arguments: `serve HOME FD LIMITS-JSON TOKEN`, or `once HOME ANSWER-PATH BODY-PATH PARTS`.
+
+    The request of `once` stands in the environment, in parts, because the kernel limits the length of one variable.
+    """
     if argv[0] == "serve":
         serve(argv[1], socket.socket(fileno=int(argv[2])), json.loads(argv[3]))
     else:
-        once(*argv[1:])
+        home, answer_path, body_path, parts = argv[1:]
+        request = "".join(os.environ.pop(f"{REQUEST_PART}{part}") for part in range(int(parts)))
+        once(home, request, answer_path, body_path)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
+from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import VersionConflict
 from nightshift.eventlog.large import externalize, materialize
@@ -17,6 +18,7 @@ from nightshift.orchestrator.domain.evolve import evolve
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState
 from nightshift.orchestrator.ports import CannotFold
+from nightshift.orchestrator.usecases import attachments
 
 
 class EventLogBuildRepository:
@@ -38,6 +40,9 @@ class EventLogBuildRepository:
         async for event in events:
             data = await materialize(event.data, self._objects)
             state = _evolved(state, event if data is event.data else event._replace(data=data))
+            if isinstance(data, BuildAccepted) and data.attachments:
+                attached = await attachments.fetch(data.attachments, self._objects)
+                state = replace(state, attached=attached)
         return state
 
     async def commit(self, build_id: str, state: BuildState, command: Command, now: datetime) -> BuildState:

@@ -11,6 +11,7 @@ from nightshift.contracts.errors import UnknownModel
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.eventlog.errors import BadMessage
+from nightshift.orchestrator.domain import attachments
 from nightshift.orchestrator.domain.model_choice import models_of
 from nightshift.orchestrator.domain.policy import Policy
 
@@ -28,6 +29,7 @@ def admit(request: BuildRequested, now: datetime, policy: Policy) -> None:
         raise BadMessage(f"`{field}` is not supported by this version", field=field)
     for field, text in _texts(request):
         _readable(field, text)
+    attachments.check(request.attachments)
     if request.deadline is not None:
         _future("deadline", request.deadline, now)
     try:
@@ -50,6 +52,8 @@ def _texts(request: BuildRequested) -> Iterator[tuple[str, str]]:
     for number, pair in enumerate(request.understanding_qna):
         yield f"understanding_qna.{number}.question", pair.question
         yield f"understanding_qna.{number}.answer", pair.answer
+    for number, attachment in enumerate(request.attachments):
+        yield f"attachments.{number}.name", attachment.name
     for number, criterion in enumerate(request.criteria):
         yield f"criteria.{number}", criterion
     for number, check in enumerate(request.checks):

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from nightshift.contracts.events.build import Usage
 from nightshift.contracts.events.requests import BuildRequested
+from nightshift.contracts.models import Role
 from nightshift.orchestrator.domain.state import EscalationKind
 
 FailureKind = Literal[
@@ -20,6 +21,7 @@ FailureKind = Literal[
     "auth",
     "invalid",
     "too_long",
+    "thinking",
     "abandoned",
     "cancelled",
     "unknown",
@@ -53,10 +55,11 @@ class AskBudget:
 
 @dataclass(frozen=True, slots=True)
 class StartCall:
-    """Start a model call, whose worst case the grant covers."""
+    """Start a model call of a role, whose worst case the grant covers."""
 
     lease_id: UUID
     reserve_microusd: int
+    role: Role = "builder"
 
 
 @dataclass(frozen=True, slots=True)

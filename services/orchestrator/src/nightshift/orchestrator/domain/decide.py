@@ -26,8 +26,19 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Event
+from nightshift.contracts.models import TIERS
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain import calls, checks, funds, model_choice, proof, waiting, workspace
+from nightshift.orchestrator.domain import (
+    calls,
+    checks,
+    funds,
+    model_choice,
+    proof,
+    side_calls,
+    verdicts,
+    waiting,
+    workspace,
+)
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     AcceptBuild,
@@ -61,6 +72,10 @@ from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 
 Events = tuple[Event, ...]
 
+_REPLACED = (
+    "The sandbox in which your work was checked is gone, and so is what ran in it. Start again what must run, open its"
+    " port, and end."
+)
 _ENDED = "stopped, because the build ended"
 _PAUSED = "stopped, because a person paused the build"
 _ACTIONS = {
@@ -155,15 +170,17 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
 
 def _accept(request: BuildRequested, policy: Policy) -> Events:
     fields = {name: getattr(request, name) for name in BuildRequested.model_fields}
-    models = model_choice.models_of(request, policy)
+    models, tier = model_choice.models_of(request, policy), TIERS[request.tier]
     accepted = BuildAccepted(
         **{**fields, "model": models["builder"]},
         models=models,
         effort=model_choice.effort_of(request, models["builder"]),
-        turn_limit=policy.turn_limit,
-        tool_call_limit=policy.tool_call_limit,
+        turn_limit=policy.turn_limit or tier.turns,
+        tool_call_limit=policy.tool_call_limit or tier.tool_calls,
     )
     starting = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
+    if request.attachments:
+        return (accepted, starting)  # the provider counts their tokens before money is asked for
     cause = ids.request_cause(BuildRequested.type, request.build_id)
     state = evolve_all(INITIAL, (accepted, starting))
     return (accepted, starting, _ask(state, cause, worst_case(state, policy), policy))
@@ -179,6 +196,8 @@ def _ask(state: BuildState, cause: UUID, minimum: int, policy: Policy) -> Budget
 
 
 def _start(state: BuildState, command: StartCall) -> Events:
+    if command.role != "builder":
+        return (side_calls.start(state, command),)
     events: list[Event] = []
     if may_move(state.phase, Phase.SCAFFOLD):
         events.append(BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.SCAFFOLD))
@@ -242,15 +261,20 @@ def _send_back(state: BuildState) -> Events:
     back = BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.CODE)
     if checks.failed(state.tool_calls):
         return (AgentSteered(reason="check_failed", message=checks.report(state)), back)
+    if state.workspace.replaced:
+        news = " ".join((*state.workspace.news, _REPLACED))
+        return (AgentSteered(reason="sandbox_restored", message=news), back)
     if (unproven := proof.missing(state)) is not None:
         return (AgentSteered(reason="unproven", message=proof.report(unproven)), back)
+    if state.judging is not None and state.judging.verdicts is not None and verdicts.unmet(state):
+        return (AgentSteered(reason="criteria_not_met", message=verdicts.report(state)), back)
     return (back,)
 
 
 def _complete(state: BuildState, command: Complete) -> Events:
     if command.build_version is None:
         raise Fault("a build needs its number to be ready")
-    if checks.failed(state.tool_calls) or proof.missing(state) is not None:
+    if checks.failed(state.tool_calls) or proof.missing(state) is not None or verdicts.unmet(state):
         raise Fault("a build needs its proof to be ready")
     accepted = state.request
     ready = BuildReady(
@@ -261,7 +285,7 @@ def _complete(state: BuildState, command: Complete) -> Events:
         cost_microusd=state.funds.spent,
         turns=state.conversation.turn,
         tool_calls=state.tool_calls_made,
-        proof=proof.shown_by(state),
+        proof=proof.shown_by(state).model_copy(update={"criteria": verdicts.shown(state)}),
     )
     return (BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.READY), ready)
 

@@ -1,7 +1,6 @@
 """Folds questions, answers, escalations and waits, and reads a question from the agent's call of `ask_user`."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
@@ -18,8 +17,11 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.tools import AskUser
 from nightshift.orchestrator.domain.repetition import NEVER_COUNTS
+from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import BuildState, EscalationKind, OpenQuestion, RunMode, ToolCall
 
+#: The option of an escalation about the criteria with which a person takes the build as it is.
+ACCEPT = "accept"
 _KINDS: Mapping[str, EscalationKind] = {kind: kind for kind in get_args(EscalationKind)}
 
 
@@ -78,7 +80,12 @@ def resolved(state: BuildState, data: EscalationResolved) -> BuildState:
     counters = replace(
         state.counters, recent_calls=(), warned_calls=(), steered=state.counters.steered - {"repetition"}
     )
-    return answered(replace(state, counters=counters), str(data.escalation_id))
+    question = next((one for one in state.questions if one.question_id == str(data.escalation_id)), None)
+    judgement = state.judgement
+    if question is not None and question.kind == "unproven":
+        judgement = replace(judgement, rounds_in_row=0, accepted=data.option == ACCEPT)
+    state = replace(state, counters=counters, judgement=judgement)
+    return answered(state, str(data.escalation_id))
 
 
 def waiting(state: BuildState, data: BuildWaiting) -> BuildState:

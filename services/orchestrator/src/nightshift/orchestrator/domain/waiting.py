@@ -14,6 +14,7 @@ from nightshift.contracts.events.build import (
     ToolCallAnswered,
 )
 from nightshift.contracts.model import Event
+from nightshift.orchestrator.domain import verdicts
 from nightshift.orchestrator.domain.calls import checkpoint, fail
 from nightshift.orchestrator.domain.commands import (
     AnswerQuestion,
@@ -23,6 +24,7 @@ from nightshift.orchestrator.domain.commands import (
     SetLimits,
 )
 from nightshift.orchestrator.domain.evolve import evolve_all
+from nightshift.orchestrator.domain.questions import ACCEPT
 from nightshift.orchestrator.domain.state import BuildState, OpenQuestion, RunMode
 
 Events = tuple[Event, ...]
@@ -88,7 +90,12 @@ def answer(state: BuildState, command: AnswerQuestion) -> Events:
     if option == END:
         reason: FailReason = question.kind
         after = evolve_all(state, (resolved,))
-        return (resolved, *closed(after), *fail(after, reason, "a person ended the build at its escalation"))
+        detail = "a person ended the build at its escalation"
+        if question.kind == "unproven":
+            detail = f"{detail}, because these criteria are not met:\n{verdicts.summary(state)}"
+        return (resolved, *closed(after), *fail(after, reason, detail))
+    if option == ACCEPT:
+        return (resolved, *resume(evolve_all(state, (resolved,)), "answer"))
     events: Events = (
         resolved,
         AgentSteered(reason="answer", message=_told(question.kind, option, command.text)),

@@ -12,6 +12,7 @@ from nightshift.contracts.events.requests import (
     BuildResumeRequested,
 )
 from nightshift.eventlog.errors import BadMessage, EventIdReused, NotFound, StreamClosed, VersionConflict
+from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.admission import admit, same_request
 from nightshift.orchestrator.domain.commands import (
@@ -28,6 +29,7 @@ from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 from nightshift.orchestrator.domain.waiting import open_question
 from nightshift.orchestrator.ports import BuildRepository
+from nightshift.orchestrator.usecases import attachments
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
 from nightshift.orchestrator.usecases.runner import Clock
 
@@ -38,10 +40,18 @@ class BuildRequests:
     """Handles the requests about builds. Each request appends to the log first, and only once."""
 
     def __init__(
-        self, repository: BuildRepository, scheduler: BuildScheduler, *, policy: Policy, clock: Clock
+        self,
+        repository: BuildRepository,
+        scheduler: BuildScheduler,
+        objects: ObjectStore,
+        *,
+        policy: Policy,
+        clock: Clock,
     ) -> None:
+        """`objects` holds the attachments of requests."""
         self._repository = repository
         self._scheduler = scheduler
+        self._objects = objects
         self._policy = policy
         self._clock = clock
 
@@ -55,6 +65,7 @@ class BuildRequests:
         else:
             now = self._clock()
             admit(request, now, self._policy)
+            await attachments.fetch(request.attachments, self._objects)
             try:
                 await self._repository.commit(request.build_id, INITIAL, AcceptBuild(request), now)
             except (EventIdReused, VersionConflict, StreamClosed):

@@ -6,9 +6,11 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
+from nightshift.contracts.events.build import ToolCallRequested
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import (
     Bash,
@@ -26,6 +28,7 @@ from nightshift.eventlog.errors import EventIdReused, Fault, NightshiftError
 from nightshift.eventlog.large import materialize
 from nightshift.sandbox_gateway.domain.call_order import reads
 from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome
+from nightshift.sandbox_gateway.domain.judge_calls import refused
 from nightshift.sandbox_gateway.domain.parse_input import parse_input
 from nightshift.sandbox_gateway.domain.sandbox_state import PendingCall, SandboxState
 from nightshift.sandbox_gateway.ports import PreviewProbe
@@ -70,7 +73,7 @@ class CallRunner:
             value = call.asked.input
             if state.ended is not None or isinstance(value, BlobRef):
                 left = True
-            elif (outcome := _without_sandbox(parse_input(call.asked.tool, value))) is not None:
+            elif (outcome := _without_sandbox(_parsed(call.asked, value))) is not None:
                 await self.writer.write(state, call, outcome)
             else:
                 left = True
@@ -98,7 +101,7 @@ class CallRunner:
         asked = await materialize(call.asked, self.writer.objects)
         if isinstance(asked.input, BlobRef):
             raise Fault(f"the input of {asked.call_id} is still a reference")
-        return parse_input(asked.tool, asked.input)
+        return _parsed(asked, asked.input)
 
     async def _in_sandbox(
         self, state: SandboxState, asks: Sequence[tuple[PendingCall, ToolInput]], cancelled: asyncio.Event
@@ -173,6 +176,11 @@ class CallRunner:
             outcome = CallOutcome(f"the tool itself failed: {type(error).__name__}", "tool")
         duration = int((time.monotonic() - started) * 1000)
         await self.writer.write(state, call, outcome, duration_ms=duration)
+
+
+def _parsed(asked: ToolCallRequested, value: dict[str, Any]) -> ToolInput | CallOutcome:
+    """The input of a call, or why it is refused."""
+    return refused(asked) or parse_input(asked.tool, value)
 
 
 def _without_sandbox(ask: ToolInput | CallOutcome) -> CallOutcome | None:
