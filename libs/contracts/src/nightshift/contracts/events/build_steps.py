@@ -115,7 +115,8 @@ class ModelCallFailed(BuildFact, type="model_call.failed"):
 class ToolCallRequested(BuildFact, type="tool_call.requested"):
     """Requests one tool call. The orchestrator makes those with purpose `check` and `preview` to check the result.
 
-    One with purpose `judge` is the judge's: the gateway runs it only when its tool reads.
+    One with purpose `judge` is the judge's: the gateway runs it only when its tool reads. One with purpose `setup`
+    prepares the workspace before the first turn.
     """
 
     call_id: CallId
@@ -125,7 +126,7 @@ class ToolCallRequested(BuildFact, type="tool_call.requested"):
     tool_use_id: Annotated[str, Field(max_length=255)]
     input: SealedObject
     timeout_s: Annotated[int, Field(ge=1, le=86_400)] = 120
-    purpose: Literal["agent", "check", "preview", "judge"] = "agent"
+    purpose: Literal["agent", "check", "preview", "judge", "setup"] = "agent"
 
     def pending(self, subject: str) -> Sequence[Pending]:
         return (Pending(PendingKind.TOOL_CALL, self.call_id, opens=True),)

@@ -125,6 +125,8 @@ def _counted(conversation: Conversation, data: ModelCallResponded) -> int | None
 
 def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
     """Add a requested tool call. Only the agent's own calls count towards the limit."""
+    if data.purpose == "setup":
+        return replace(state, workspace=replace(state.workspace, preparing=data.call_id))
     call = ToolCall(
         data.call_id,
         data.index,
@@ -167,6 +169,15 @@ def with_results(conversation: Conversation, results: tuple[ToolResult, ...]) ->
         conversation,
         entries=conversation.entries.plus(ToolResults(results)),
         tokens=_more(conversation.tokens, tokens),
+    )
+
+
+def with_message(conversation: Conversation, text: str) -> Conversation:
+    """Return the conversation with a message of the loop as its last entry."""
+    return replace(
+        conversation,
+        entries=conversation.entries.plus(UserMessage(text)),
+        tokens=_more(conversation.tokens, tokens_of(text)),
     )
 
 
