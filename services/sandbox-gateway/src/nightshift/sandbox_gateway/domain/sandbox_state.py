@@ -11,6 +11,7 @@ from nightshift.contracts.events.build import (
     BuildFailed,
     BuildReady,
     BuildWoken,
+    CheckpointSaved,
     SleepRequested,
     ToolCallRequested,
 )
@@ -83,6 +84,7 @@ class SandboxState:
     generations: int = 0
     sandbox: OpenSandbox | None = None
     snapshot: StoredSnapshot | None = None
+    checkpoint: int = 0  # version of the newest checkpoint
     last_write: int = 0  # version of the newest event that may have changed the workspace
     asleep_since: int | None = None  # version of the sleep that no wake has followed
     settled: tuple[Literal["saved", "failed"], UUID] | None = None  # the end of that sleep's snapshot
@@ -164,6 +166,8 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
             if sandbox is not None and ended is not None and ended.asked.tool == "bash":
                 sandbox = replace(sandbox, last_command=data.call_id, resumed=False)
             return replace(state, pending=left, last_write=event.version, sandbox=sandbox)
+        case CheckpointSaved():
+            return replace(state, checkpoint=event.version)
         case SleepRequested():
             return replace(state, asleep_since=event.version, settled=None)
         case BuildWoken():

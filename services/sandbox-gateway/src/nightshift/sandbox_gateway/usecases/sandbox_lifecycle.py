@@ -22,7 +22,7 @@ from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
 from nightshift.sandboxes.errors import HostileTree, SandboxGone
 from nightshift.sandboxes.port import Sandbox, SandboxDriver
 from nightshift.sandboxes.snapshots.manifest import tree_digest
-from nightshift.sandboxes.snapshots.transfer import named, restore
+from nightshift.sandboxes.snapshots.restore import named, restore
 
 _log = structlog.get_logger(__name__)
 
