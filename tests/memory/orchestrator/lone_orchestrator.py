@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -46,6 +47,7 @@ class LoneOrchestrator:
         self.respond = respond
         self.request = request
         self.tools = tools
+        self.ended = asyncio.Event()  # only set when tool calls have results
         self.calls = 0
         log = MemoryEventLog(self.tables, owner=Owner.ORCHESTRATOR, now=self.now)
         self.objects = MemoryObjectStore()
@@ -118,12 +120,13 @@ class LoneOrchestrator:
     async def act(self, tools: Tools) -> None:
         """Answers every tool call, as the gateway does."""
         log = MemoryEventLog(self.tables, owner=Owner.SANDBOX_GATEWAY, now=self.now)
-        while True:
+        while not self.events()[-1].terminal:
             for item in await log.pending(PendingKind.TOOL_CALL):
                 asked = self.recorded()[item.version - 1]
                 assert isinstance(asked.data, ToolCallRequested)
                 await log.append(item.stream_id, [NewEvent(tools(asked.data), asked.event_id)])
             await asyncio.sleep(1)
+        self.ended.set()
 
     async def run(self) -> None:
         """Accepts the build and lets an hour pass, or the time until it ends when its tool calls have results."""
@@ -131,9 +134,9 @@ class LoneOrchestrator:
         tasks = [asyncio.create_task(self.scheduler.run()), asyncio.create_task(self.grant())]
         if self.tools is not None:
             tasks.append(asyncio.create_task(self.act(self.tools)))
-        until = self.now() + timedelta(seconds=AN_HOUR)
-        while self.now() < until and not (self.tools is not None and self.events()[-1].terminal):
-            await asyncio.sleep(AN_HOUR if self.tools is None else 5)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(AN_HOUR):
+                await self.ended.wait()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -227,7 +227,7 @@ def _ask(state: BuildState, cause: UUID, minimum: int, policy: Policy) -> Budget
 
 def _start(state: BuildState, command: StartCall) -> Events:
     if command.role != "builder":
-        return (side_calls.start(state, command),)
+        return (*calls.checkpoint(state), side_calls.start(state, command))
     events: list[Event] = []
     if may_move(state.phase, Phase.SCAFFOLD):
         events.append(BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.SCAFFOLD))
