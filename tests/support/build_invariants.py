@@ -5,7 +5,11 @@ from collections.abc import Sequence
 
 from nightshift.contracts.events.budget import BudgetGranted
 from nightshift.contracts.events.build import (
+    ApprovalRequested,
+    ApprovalResolved,
     BuildAccepted,
+    BuildCancelled,
+    BuildFailed,
     BuildReady,
     BuildWoken,
     CheckpointSaved,
@@ -14,7 +18,9 @@ from nightshift.contracts.events.build import (
     ModelCallFailed,
     ModelCallResponded,
     ModelCallStarted,
+    QuestionAsked,
     SleepRequested,
+    ToolCallAnswered,
     ToolCallRequested,
 )
 from nightshift.contracts.events.proof import Proof
@@ -92,8 +98,18 @@ def calls(events: Sequence[Event]) -> list[str]:
         found.append(f"two answers for one turn: {answered}")
     if sorted(answered) != list(range(1, len(answered) + 1)):
         found.append(f"turns {sorted(answered)} are not 1, 2, 3…")
+    approved = {e.call_id: e.approved for e in events if isinstance(e, ApprovalResolved)}
+    denied = [call_id for call_id, was in approved.items() if not was]
     asked = [e.call_id for e in events if isinstance(e, ToolCallRequested)]
-    results = [e.call_id for e in events if isinstance(e, ToolCallCompleted)]
+    questions = [e.question_id for e in events if isinstance(e, QuestionAsked)]
+    refused = [e.call_id for e in events if isinstance(e, ToolCallAnswered) and e.tool_use_id is not None]
+    results = [e.call_id for e in events if isinstance(e, ToolCallCompleted | ToolCallAnswered)]
+    waited = {e.call_id for e in events if isinstance(e, ApprovalRequested)}
+    if waited != approved.keys() or waited & set(asked) - {one for one, was in approved.items() if was}:
+        found.append("an approval without a decision, or a call that ran without its approval")
+    ended = any(isinstance(e, BuildCancelled | BuildFailed) for e in events)
+    unrun = [one for one, was in approved.items() if was and one not in asked] if ended else []
+    asked += [*denied, *questions, *refused, *unrun]
     if sorted(asked) != sorted(results) or len(set(asked)) != len(asked):
         found.append("not one result per tool call")
     return found
@@ -139,7 +155,7 @@ def order(events: Sequence[Event]) -> list[str]:
         match event:
             case ToolCallRequested():
                 open_calls.add(event.call_id)
-            case ToolCallCompleted():
+            case ToolCallCompleted() | ToolCallAnswered():
                 open_calls.discard(event.call_id)
             case CheckpointSaved():
                 checkpoint = event.turn

@@ -104,7 +104,10 @@ def scripted_verdicts(answered: int, *, all_met: bool) -> Answer:
 
 
 def scripted_answer(answered: int, turns: int) -> Answer:
-    """Two tool calls a turn, a question in the second, and the end of the work at the turn after the last."""
+    """Two tool calls a turn, and the end of the work at the turn after the last.
+
+    The second turn asks a question, the third needs an approval, and the fourth calls the customer's tool twice.
+    """
     done = answered >= turns
     uses = (
         ()
@@ -122,6 +125,14 @@ def scripted_answer(answered: int, turns: int) -> Answer:
     if answered == 1 and not done:
         question = {"question": "Which colour?", "options": ["blue", "green"]}
         uses += ({"type": "tool_use", "id": "toolu_ask", "name": "ask_user", "input": question},)
+    if answered == 2 and not done:
+        push = {"command": "true && git push"}
+        uses += ({"type": "tool_use", "id": "toolu_push", "name": "bash", "input": push},)
+    if answered == 3 and not done:
+        uses += tuple(
+            {"type": "tool_use", "id": f"toolu_stock_{sku}", "name": "stock_of", "input": {"sku": sku}}
+            for sku in ("ladder", 5)
+        )
     return Answer(
         message_id=f"msg_{answered}",
         model="scripted-1",

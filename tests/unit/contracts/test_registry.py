@@ -266,8 +266,11 @@ def test_every_event_lists_the_pending_rows_it_changes(event):
 def test_every_pending_kind_is_opened_and_closed():
     opened, closed = set(), set()
     for model in CATALOGUE.newest.values():
-        source = _example(model)
-        for change in source.pending("b"):
+        example = _example(model)
+        for change in (
+            *example.pending("b"),
+            *example.model_copy(update={"purpose": "customer"}).pending("b"),
+        ):
             (opened if change.opens else closed).add(change.kind)
     assert opened == closed == set(PendingKind)
 
@@ -295,6 +298,7 @@ def test_marks_are_read_from_the_types():
     assert sealed_fields(BuildRequested) == {
         "idea_brief", "understanding_qna", "attachments", "source", "criteria", "checks", "tools",
         "egress_hosts", "setup_commands", "environment",
+        "approvals",
     }  # fmt: skip
     assert blob_fields(BuildRequested) == frozenset()
     assert sealed_fields(ToolCallRequested) == blob_fields(ToolCallRequested) == {"input"}

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from tests.unit.orchestrator.build_scenario import NOW, REQUEST, BuildScenario
 
+from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import Attachment, Check, CustomTool, Source
 from nightshift.eventlog.errors import BadMessage
@@ -29,7 +30,8 @@ BAD = {
     "source.secret": {"source": Source(repository="https://example.org/x.git", secret="TOKEN")},
     "environment": {"environment": {"A": "1"}, "secrets": ("A",)},
     "base_build_id": {"base_build_id": "b0"},
-    "tools": {"tools": (CustomTool(name="pay", description="Pays.", input_schema={}),)},
+    "tools.0.input_schema": {"tools": (CustomTool(name="pay", description="Pays.", input_schema={}),)},
+    "approvals.ask.0": {"approvals": ApprovalPolicy(ask=("pay",))},
     "deadline": {"deadline": NOW - timedelta(seconds=1)},
     "idea_brief": {"idea_brief": "  \n "},
     "criteria.0": {"criteria": ("half \ud800 of a character",)},

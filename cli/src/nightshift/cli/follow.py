@@ -119,7 +119,8 @@ def doing(status: BuildStatus, now: datetime | None = None) -> str:
     if not status.asked:
         return "thinking" if status.phase not in ("queued", "checks") else "waiting"
     call = next(iter(status.asked.values()))
-    text = f"{call.tool} {input_in_words(call)}" if call.purpose == "agent" else "checking that it is ready"
+    by_agent = call.purpose in ("agent", "customer")
+    text = f"{call.tool} {input_in_words(call)}" if by_agent else "checking that it is ready"
     if call.purpose == "instructions":
         text = "reading the workspace's instructions"
     return printable(text + (f" and {len(status.asked) - 1} more" if len(status.asked) > 1 else ""))

@@ -42,6 +42,8 @@ COMMANDS = {
         "replay": "Play what a build did, show any moment of it, or write it as a page.",
         "questions": "List what builds ask you, with the command that answers.",
         "answer": "Answer a question of a build.",
+        "approve": "Let a tool call run that waits for your approval.",
+        "deny": "Deny a tool call that waits for your approval, and say why.",
         "tell": "Send a message to the agent of a build.",
         "pause": "Stop a build for now; nothing is lost.",
         "resume": "Let a paused build go on.",

@@ -1,13 +1,13 @@
 """Describes each event of a build to a person in one line. Pure."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import assert_never
+from typing import Any, assert_never
 
 from nightshift.cli.build_status import BuildStatus
-from nightshift.cli.text import dollars, joined, short, text_of
+from nightshift.cli.text import dollars, joined, short, text_of, visible
 from nightshift.contracts.events import (
     BudgetEvent,
     BuildEvent,
@@ -45,12 +45,16 @@ class Line:
 
 def input_in_words(call: build.ToolCallRequested) -> str:
     """Returns a tool call's input in a few words."""
-    if isinstance(call.input, BlobRef):
-        return text_of(call.input)
+    return short(_given(call.input), 64)
+
+
+def _given(given: Mapping[str, Any] | BlobRef) -> str:
+    if isinstance(given, BlobRef):
+        return text_of(given)
     for name in _TELLING:
-        if name in call.input:
-            return short(_flat(str(call.input[name])), 64)
-    return short(", ".join(f"{name}={value}" for name, value in sorted(call.input.items())), 64)
+        if name in given:
+            return _flat(str(given[name]))
+    return ", ".join(f"{name}={value}" for name, value in sorted(given.items()))
 
 
 def _flat(command: str) -> str:
@@ -104,6 +108,8 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
         case (
             build.QuestionAsked()
             | build.ToolCallAnswered()
+            | build.ApprovalRequested()
+            | build.ApprovalResolved()
             | build.EscalationRaised()
             | build.EscalationResolved()
             | build.BuildWaiting()
@@ -135,6 +141,8 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
 def _waiting_line(
     fact: build.QuestionAsked
     | build.ToolCallAnswered
+    | build.ApprovalRequested
+    | build.ApprovalResolved
     | build.EscalationRaised
     | build.EscalationResolved
     | build.BuildWaiting
@@ -150,7 +158,16 @@ def _waiting_line(
             options = f" [{', '.join(fact.options)}]" if fact.options else ""
             return "ask", f"{joined(text_of(fact.question))}{options}", "warn"
         case build.ToolCallAnswered():
-            return "answer", f"{joined(text_of(fact.output))} ({fact.by})", "good"
+            tone = "bad" if fact.is_error else "good"
+            return "answer", f"{joined(text_of(fact.output))} ({fact.by})", tone
+        case build.ApprovalRequested():
+            what = joined(visible(f"{fact.tool} {_given(fact.input)}"))
+            return "ask", f"approve? {what} ({joined(text_of(fact.reason))})", "warn"
+        case build.ApprovalResolved():
+            who = f"{fact.by} {fact.given_by}" if fact.given_by else fact.by
+            said = "" if fact.comment is None else f": {joined(text_of(fact.comment))}"
+            how = "approved" if fact.approved else "denied"
+            return "answer", f"{how} ({who}){said}", "good" if fact.approved else "bad"
         case build.BuildWaiting():
             until = "" if fact.until is None else f" until {fact.until.astimezone():%H:%M:%S}"
             return "wait", f"waits{until} ({fact.reason})", "warn"

@@ -58,8 +58,11 @@ class Builds:
         return found
 
     async def asking(self) -> list[BuildStatus]:
-        """Returns the status of every build that has an open question."""
-        items = await self._log.pending(PendingKind.QUESTION)
+        """Returns the status of every build that has an open question or approval."""
+        items = [
+            *await self._log.pending(PendingKind.QUESTION),
+            *await self._log.pending(PendingKind.APPROVAL),
+        ]
         builds = dict.fromkeys(item.stream_id.removeprefix("build-") for item in items)
         return [await self.status(build_id) for build_id in builds]
 

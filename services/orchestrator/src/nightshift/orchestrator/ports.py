@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from nightshift.contracts.events.account import AccountPolicyChanged
-from nightshift.contracts.events.build import Usage
+from nightshift.contracts.events.build import ApprovalResolved, ToolCallAnswered, Usage
 from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.commands import Answer, CallFailed, Command, RequestCommand
@@ -98,6 +98,12 @@ class BuildRepository(Protocol):
 
     async def has_recorded(self, build_id: str, command: RequestCommand) -> bool:
         """Return whether the log has what this command leads to. False when its id was used for something else."""
+        ...
+
+    async def decision_about(
+        self, build_id: str, call_id: str
+    ) -> tuple[ApprovalResolved | None, ToolCallAnswered | None]:
+        """Return the approval or denial of a tool call, and its result unless the sandbox-gateway gave that."""
         ...
 
     async def exists(self, build_id: str) -> bool:

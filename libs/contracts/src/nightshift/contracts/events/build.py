@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field
 
+from nightshift.contracts.events.approvals import ApprovalPolicy, ApprovalRequested, ApprovalResolved
 from nightshift.contracts.events.build_steps import (
     AgentSteered,
     BuildFact,
@@ -56,6 +57,8 @@ from nightshift.contracts.models import Role, Tier
 
 __all__ = [
     "AgentSteered",
+    "ApprovalRequested",
+    "ApprovalResolved",
     "BudgetRequested",
     "BuildAccepted",
     "BuildCancelled",
@@ -137,6 +140,7 @@ class BuildAccepted(BuildFact, type="build.accepted"):
     checks: tuple[Check, ...] = ()
     proof: ProofMode | None = None
     tools: tuple[CustomTool, ...] = ()
+    approvals: ApprovalPolicy | None = None
     deadline: AwareDatetime | None = None
     secrets: tuple[SecretName, ...] = ()
     egress_hosts: tuple[HostName, ...] = ()
@@ -280,6 +284,8 @@ BuildEvent = (
     | BuildWoken
     | QuestionAsked
     | ToolCallAnswered
+    | ApprovalRequested
+    | ApprovalResolved
     | EscalationRaised
     | EscalationResolved
     | BuildWaiting

@@ -117,7 +117,11 @@ class ModelCallFailed(BuildFact, type="model_call.failed"):
 class ToolCallRequested(BuildFact, type="tool_call.requested"):
     """Requests one tool call. The orchestrator makes those with purpose `check` and `preview` to check the result.
 
-    purpose: Literal["agent", "check", "preview", "judge", "instructions", "setup"] = "agent"
+    One with purpose `judge` is the judge's: the gateway runs it only when its tool reads. One with purpose `setup`
+    prepares the workspace before the first turn.
+    A call with purpose `customer` is of a tool that the build's request brought: a consumer of the customer answers it
+    with `tool_call.result_given` before `deadline`, and the sandbox-gateway leaves it alone. One with purpose
+    `instructions` reads the files with which a workspace instructs its agent.
     """
 
     call_id: CallId
@@ -126,10 +130,13 @@ class ToolCallRequested(BuildFact, type="tool_call.requested"):
     tool: Word
     tool_use_id: Annotated[str, Field(max_length=255)]
     input: SealedObject
-    timeout_s: Annotated[int, Field(ge=1, le=86_400)] = 120
-    purpose: Literal["agent", "check", "preview", "judge", "instructions", "setup"] = "agent"
+    timeout_s: Annotated[int, Field(ge=1, le=604_800)] = 120
+    purpose: Literal["agent", "check", "preview", "judge", "instructions", "setup", "customer"] = "agent"
+    deadline: AwareDatetime | None = None  # of a customer's call
 
     def pending(self, subject: str) -> Sequence[Pending]:
+        if self.purpose == "customer":
+            return (Pending(PendingKind.CUSTOMER_CALL, self.call_id, opens=True, due_at=self.deadline),)
         return (Pending(PendingKind.TOOL_CALL, self.call_id, opens=True),)
 
 

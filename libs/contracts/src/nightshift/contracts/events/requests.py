@@ -15,6 +15,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.events.proof import ProofMode
 from nightshift.contracts.hosts import HostName
 from nightshift.contracts.model import (
@@ -137,11 +138,16 @@ class Check(_Part):
 
 
 class CustomTool(_Part):
-    """A tool that the customer's own consumer provides. It answers calls with `tool_call.result_given`."""
+    """A tool that the customer's own consumer provides. It answers calls with `tool_call.result_given`.
+
+    A call without a result after `timeout_s` seconds gets `default_output`, or an error when there is none.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,63}$")]
     description: Annotated[str, Field(min_length=1, max_length=8192), SEALED]
     input_schema: dict[str, Any]
+    timeout_s: Annotated[int, EXACT, Field(ge=1, le=604_800)] = 3_600
+    default_output: Annotated[str, Field(max_length=100_000), SEALED] | None = None
 
 
 class BuildRequested(Request, type="build.requested"):
@@ -155,7 +161,7 @@ class BuildRequested(Request, type="build.requested"):
     workspace. `environment` holds variables for all commands.
     """
 
-    unsupported_fields: ClassVar[frozenset[str]] = frozenset({"base_build_id", "tools"})
+    unsupported_fields: ClassVar[frozenset[str]] = frozenset({"base_build_id"})
 
     build_id: Id
     project_id: Id
@@ -172,6 +178,7 @@ class BuildRequested(Request, type="build.requested"):
     checks: Annotated[tuple[Check, ...], Field(max_length=50)] = ()
     proof: ProofMode | None = None
     tools: Annotated[tuple[CustomTool, ...], Field(max_length=50)] = ()
+    approvals: ApprovalPolicy | None = None
     deadline: Annotated[AwareDatetime, BeforeValidator(_instant)] | None = None
     secrets: Annotated[tuple[SecretName, ...], Field(max_length=100)] = ()
     egress_hosts: Annotated[tuple[HostName, ...], Field(max_length=100)] = ()
@@ -224,9 +231,7 @@ class BuildLimitsSet(Request, type="build.limits_set"):
 
 
 class ToolCallApprovalGiven(Request, type="tool_call.approval_given"):
-    """A person approves or refuses a tool call or an option of an escalation."""
-
-    supported: ClassVar[bool] = False
+    """A person approves or denies a tool call that waits for it. The agent gets the comment."""
 
     build_id: Id
     call_id: CallId
@@ -235,9 +240,10 @@ class ToolCallApprovalGiven(Request, type="tool_call.approval_given"):
 
 
 class ToolCallResultGiven(Request, type="tool_call.result_given"):
-    """A customer's service returns the result of a call of its own tool. Each call takes one result."""
+    """A customer's service returns the result of a call of its own tool. Each call takes one result.
 
-    supported: ClassVar[bool] = False
+    The same result again changes nothing, and another one is refused. The agent gets `output`, then `data` as JSON.
+    """
 
     build_id: Id
     call_id: CallId

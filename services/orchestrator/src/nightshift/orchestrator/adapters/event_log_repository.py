@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from nightshift.contracts.events.build import ApprovalResolved, ToolCallAnswered
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import VersionConflict
 from nightshift.eventlog.large import externalize, materialize
@@ -93,6 +94,20 @@ class EventLogBuildRepository:
                 return decide(state, command, event.recorded_at, self._policy)[:1] == (data,)
             state = _evolved(state, event if data is event.data else event._replace(data=data))
         return False
+
+    async def decision_about(
+        self, build_id: str, call_id: str
+    ) -> tuple[ApprovalResolved | None, ToolCallAnswered | None]:
+        """Return the approval or denial of a tool call, and its result unless the sandbox-gateway gave that."""
+        approval, result = None, None
+        async for event in self._log.read_stream(build_stream(build_id)):
+            if isinstance(event.data, ApprovalResolved | ToolCallAnswered) and event.data.call_id == call_id:
+                data = await materialize(event.data, self._objects)
+                if isinstance(data, ApprovalResolved):
+                    approval = data
+                elif isinstance(data, ToolCallAnswered):
+                    result = data
+        return approval, result
 
     async def exists(self, build_id: str) -> bool:
         """Return whether the log has an event of this build."""

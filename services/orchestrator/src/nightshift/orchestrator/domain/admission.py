@@ -2,18 +2,20 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from nightshift.contracts import canonical, models, prices
+from nightshift.contracts.approval_rules import mistake_in
 from nightshift.contracts.errors import UnknownModel
 from nightshift.contracts.events.account import AccountPolicyChanged
+from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.models import Role
 from nightshift.eventlog.errors import BadMessage
-from nightshift.orchestrator.domain import attachments, setup
+from nightshift.orchestrator.domain import attachments, customer_tools, setup
 from nightshift.orchestrator.domain.account_policy import resolved
 from nightshift.orchestrator.domain.model_choice import models_of
 from nightshift.orchestrator.domain.policy import Policy
@@ -34,6 +36,9 @@ def admit(
         raise BadMessage(f"`{field}` is not supported by this version", field=field)
     for field, text in _texts(request):
         _readable(field, text)
+    customer_tools.check_tools(request.tools)
+    if request.approvals is not None:
+        _approvals(request.approvals, {tool.name for tool in request.tools})
     attachments.check(request.attachments)
     setup.check(request)
     if request.deadline is not None:
@@ -44,12 +49,23 @@ def admit(
         _usable(role, model, request, account, now)
 
 
+def _approvals(policy: ApprovalPolicy, customer_tools: Collection[str]) -> None:
+    if (mistake := mistake_in(policy, customer_tools)) is not None:
+        field, why = mistake
+        raise BadMessage(f"`approvals.{field}`: {why}", field=f"approvals.{field}")
+
+
 def same_request(accepted: BuildAccepted, request: BuildRequested) -> bool:
-    """Return whether this is the accepted request again. A model that the request leaves open does not count."""
-    fields = set(BuildRequested.model_fields) - {"model", "models"}
+    """Return whether this is the accepted request again. Models and approvals that it leaves open do not count."""
+    fields = set(BuildRequested.model_fields) - {"model", "models", "approvals"}
     same = all(getattr(accepted, field) == getattr(request, field) for field in fields)
     named = (request.models or {}).items()
-    return same and request.model in (None, accepted.model) and named <= (accepted.models or {}).items()
+    return (
+        same
+        and request.model in (None, accepted.model)
+        and request.approvals in (None, accepted.approvals)
+        and named <= (accepted.models or {}).items()
+    )
 
 
 def _usable(
@@ -81,6 +97,8 @@ def _texts(request: BuildRequested) -> Iterator[tuple[str, str]]:
         yield f"attachments.{number}.name", attachment.name
     for number, criterion in enumerate(request.criteria):
         yield f"criteria.{number}", criterion
+    for number, tool in enumerate(request.tools):
+        yield f"tools.{number}.description", tool.description
     for number, check in enumerate(request.checks):
         yield f"checks.{number}.name", check.name
         yield f"checks.{number}.command", check.command

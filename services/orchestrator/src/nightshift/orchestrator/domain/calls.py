@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from nightshift.contracts import prices
 from nightshift.contracts.events.build import (
     AgentSteered,
+    ApprovalRequested,
     BuildFailed,
     BuildPhaseChanged,
     CheckpointSaved,
@@ -17,12 +18,22 @@ from nightshift.contracts.events.build import (
     Phase,
     QuestionAsked,
     SleepRequested,
+    ToolCallAnswered,
     ToolCallRequested,
     Usage,
 )
 from nightshift.contracts.model import Event
 from nightshift.contracts.tools import Bash, Narrate
-from nightshift.orchestrator.domain import checks, condenser, context, instructions, questions, side_calls
+from nightshift.orchestrator.domain import (
+    approvals,
+    checks,
+    condenser,
+    context,
+    customer_tools,
+    instructions,
+    questions,
+    side_calls,
+)
 from nightshift.orchestrator.domain.commands import AbandonCall, Answer, CallFailed, FailReason
 from nightshift.orchestrator.domain.conversation import MAX_TOKENS, NO_ROOM
 from nightshift.orchestrator.domain.evolve import evolve_all
@@ -267,20 +278,29 @@ def _done(state: BuildState) -> Events:
 
 def _request(
     state: BuildState, index: int, use: dict[str, Any], now: datetime
-) -> ToolCallRequested | QuestionAsked:
-    turn = state.conversation.turn
+) -> ToolCallRequested | ApprovalRequested | QuestionAsked | ToolCallAnswered:
+    turn, name, use_id = state.conversation.turn, str(use["name"]), str(use["id"])
     given = use.get("input")
     call_id = f"{state.request.build_id}/{turn}/{index}"
     question = questions.asked_by(use, call_id=call_id, turn=turn, index=index, now=now)
-    return question or ToolCallRequested(
+    if question is not None:
+        return question
+    tool = customer_tools.named(state, name)
+    if tool is not None and (wrong := customer_tools.wrong_input(tool, given)) is not None:
+        return ToolCallAnswered(
+            call_id=call_id, is_error=True, output=wrong, by="policy", tool=name, tool_use_id=use_id
+        )
+    call = ToolCallRequested(
         call_id=call_id,
         turn=turn,
         index=index,
-        tool=str(use["name"]),
-        tool_use_id=str(use["id"]),
+        tool=name,
+        tool_use_id=use_id,
         input=given if isinstance(given, dict) else {},
-        timeout_s=_timeout(str(use["name"]), given),
+        timeout_s=_timeout(name, given) if tool is None else tool.timeout_s,
+        purpose="agent" if tool is None else "customer",
     )
+    return approvals.asked_about(state, call, now) or approvals.run(call, now)
 
 
 def _timeout(tool: str, given: Any) -> int:

@@ -189,6 +189,27 @@ class AnswerQuestion:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveApproval:
+    """Approve or deny a tool call. `cause` is the id of the request, and None for the denial at the deadline."""
+
+    call_id: str
+    approved: bool
+    comment: str | None = None
+    cause: UUID | None = None
+    given_by: str | None = None  # the source of the request
+
+
+@dataclass(frozen=True, slots=True)
+class GiveResult:
+    """Answer a call of a customer's tool. `cause` is the id of the request, and None at the deadline."""
+
+    call_id: str
+    is_error: bool
+    output: str
+    cause: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PauseBuild:
     """Pause the build. `cause` is the id of the request."""
 
@@ -254,6 +275,8 @@ Step = (
     | StopCall
     | Escalate
     | AnswerQuestion
+    | GiveApproval
+    | GiveResult
 )
 Command = (
     AcceptBuild
@@ -270,4 +293,6 @@ Command = (
     | SetLimits
 )
 #: The commands that requests of people lead to. `cause` is the id of the request.
-RequestCommand = AnswerQuestion | MessageAgent | PauseBuild | ResumeBuild | SetLimits
+RequestCommand = (
+    AnswerQuestion | GiveApproval | GiveResult | MessageAgent | PauseBuild | ResumeBuild | SetLimits
+)

@@ -4,6 +4,7 @@ The bound is the count of the provider at the last answer plus one token for eac
 byte, so the bound is never too low.
 """
 
+from collections.abc import Sequence
 from typing import Any, assert_never
 
 from pydantic import ValidationError
@@ -124,9 +125,11 @@ def _counted(conversation: Conversation, data: ModelCallResponded) -> int | None
 
 
 def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
-    """Add a requested tool call. Only the agent's own calls count towards the limit."""
+    """Add a requested tool call, unless it is known from its approval. Only the agent's calls count to the limit."""
     if data.purpose == "setup":
         return replace(state, workspace=replace(state.workspace, preparing=data.call_id))
+    if any(call.call_id == data.call_id for call in state.tool_calls):
+        return state
     call = ToolCall(
         data.call_id,
         data.index,
@@ -137,7 +140,7 @@ def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
         call_in_words(data.tool, data.input),
         _preview(data),
     )
-    made = state.tool_calls_made + (data.purpose == "agent")
+    made = state.tool_calls_made + call.by_agent
     return replace(state, tool_calls=(*state.tool_calls, call), tool_calls_made=made)
 
 
@@ -152,12 +155,14 @@ def _preview(data: ToolCallRequested) -> PreviewTarget | None:
 
 
 def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
-    """Add a result. With the last result of the agent's calls, all of them become one entry of the conversation."""
+    """Add a result. With the last result of an answer's calls, all of them become one entry of the conversation."""
     calls = tuple(
         replace(call, result=data) if call.call_id == data.call_id else call for call in state.tool_calls
     )
     asked = tuple(call for call in calls if call.purpose != "instructions")
-    if any(call.result is None for call in calls) or any(call.purpose != "agent" for call in asked):
+    answered = all(call.result is not None and call.by_agent for call in asked)
+    wanted = max(len(asked), _calls_of(state.conversation.entries))
+    if not answered or len(asked) < wanted or any(call.result is None for call in calls):
         return replace(state, tool_calls=calls)
     results = tuple(map(observation, asked))
     return replace(state, tool_calls=(), conversation=with_results(state.conversation, results))
@@ -180,6 +185,14 @@ def with_message(conversation: Conversation, text: str) -> Conversation:
         entries=conversation.entries.plus(UserMessage(text)),
         tokens=_more(conversation.tokens, tokens_of(text)),
     )
+
+
+def _calls_of(entries: Sequence[Entry]) -> int:
+    """Return how many tools the newest entry calls. Some of them may not be requested yet."""
+    entry = entries[-1] if entries else None
+    if not isinstance(entry, AssistantMessage) or isinstance(entry.content, BlobRef):
+        return 0
+    return sum(block.get("type") == "tool_use" for block in entry.content)
 
 
 def tokens_of(text: Text) -> int:

@@ -29,8 +29,10 @@ from nightshift.contracts.model import Event
 from nightshift.contracts.models import TIERS
 from nightshift.eventlog.errors import Fault
 from nightshift.orchestrator.domain import (
+    approvals,
     calls,
     checks,
+    customer_tools,
     funds,
     model_choice,
     proof,
@@ -52,6 +54,8 @@ from nightshift.orchestrator.domain.commands import (
     Complete,
     Escalate,
     Fail,
+    GiveApproval,
+    GiveResult,
     MessageAgent,
     PauseBuild,
     ReportStall,
@@ -104,7 +108,7 @@ def _cause(state: BuildState, command: Command) -> UUID:
             return ids.request_cause(BuildRequested.type, command.request.build_id)
         case CancelBuild() | MessageAgent() | ReportStall() | PauseBuild() | ResumeBuild() | SetLimits():
             return command.cause
-        case AnswerQuestion() if command.cause is not None:
+        case AnswerQuestion() | GiveApproval() | GiveResult() if command.cause is not None:
             return command.cause
         case Answer() | CallFailed() | AbandonCall() | StopOnFault() if state.call is not None:
             return state.call.event_id
@@ -152,10 +156,18 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
             return _resumed(state, waiting.message(state, command), command, now, policy)
         case AnswerQuestion():
             return _resumed(state, waiting.answer(state, command), command, now, policy)
+        case GiveApproval():
+            reason: waiting.ResumeReason = "default" if command.cause is None else "approval"
+            events = waiting.then_resume(state, approvals.give(state, command, now), reason)
+            return _resumed(state, events, command, now, policy)
+        case GiveResult():
+            reason = "default" if command.cause is None else "customer_tool"
+            events = waiting.then_resume(state, customer_tools.give(state, command), reason)
+            return _resumed(state, events, command, now, policy)
         case SetLimits():
             return _resumed(state, waiting.set_limits(state, command), command, now, policy)
         case ResumeBuild():
-            return _resumed(state, waiting.resume_paused(state), command, now, policy)
+            return _resumed(state, waiting.resume_paused(state, now), command, now, policy)
         case PauseBuild():
             return waiting.pause(state, command.reason)
         case StartWaiting():
@@ -241,7 +253,7 @@ def _resumed(state: BuildState, events: Events, command: Command, now: datetime,
     after = evolve_all(state, events)
     if state.mode is not RunMode.WAITING or after.mode is not RunMode.RUNNING or after.call is not None:
         return events
-    if after.questions or after.tool_calls or after.funds.asked is not None:
+    if after.open_outside or after.tool_calls or after.funds.asked is not None:
         return events
     minimum = worst_case(after, policy)
     if funds.covering(after.funds, minimum, now) is not None:

@@ -13,6 +13,8 @@ from nightshift.contracts.events.budget import (
 )
 from nightshift.contracts.events.build import (
     AgentSteered,
+    ApprovalRequested,
+    ApprovalResolved,
     BudgetRequested,
     BuildAccepted,
     BuildCancelled,
@@ -46,8 +48,10 @@ from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain import (
+    approvals,
     context,
     conversation,
+    customer_tools,
     failure_counters,
     funds,
     judging,
@@ -127,7 +131,7 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
         case ToolCallRequested():
             if data.purpose == "judge":
                 return judging.requested(state, data)
-            return conversation.requested(state, data)
+            return _call_requested(state, data)
         case CheckpointSaved():
             return replace(state, conversation=replace(state.conversation, checkpoint=data.turn))
         case AgentSteered():
@@ -156,7 +160,11 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
         case QuestionAsked():
             return questions.asked(state, data)
         case ToolCallAnswered():
-            return questions.answered(workspace.completed(state, questions.as_result(data)), data.call_id)
+            return questions.call_answered(state, data)
+        case ApprovalRequested():
+            return approvals.requested(state, data)
+        case ApprovalResolved():
+            return approvals.resolved(state, data)
         case EscalationRaised():
             return questions.raised(state, data)
         case EscalationResolved():
@@ -184,6 +192,12 @@ def _phase_changed(state: BuildState, data: BuildPhaseChanged) -> BuildState:
     # A move out of the checks ends their round, and the judge's.
     seen = replace(state.workspace, replaced=False)
     return replace(state, phase=phase, tool_calls=(), judging=None, workspace=seen)
+
+
+def _call_requested(state: BuildState, data: ToolCallRequested) -> BuildState:
+    left = tuple(one for one in state.approved_calls if one.call_id != data.call_id)
+    state = conversation.requested(replace(state, approved_calls=left), data)
+    return customer_tools.requested(state, data) if data.purpose == "customer" else state
 
 
 def _started(state: BuildState, data: ModelCallStarted, event_id: UUID) -> BuildState:

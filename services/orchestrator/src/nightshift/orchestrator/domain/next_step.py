@@ -9,6 +9,7 @@ from nightshift.orchestrator.domain import (
     checks,
     context,
     conversation,
+    customer_tools,
     funds,
     instructions,
     judging,
@@ -23,6 +24,8 @@ from nightshift.orchestrator.domain.commands import (
     Complete,
     Escalate,
     Fail,
+    GiveApproval,
+    GiveResult,
     SendBack,
     Sleep,
     StartCall,
@@ -99,14 +102,14 @@ def next_step(state: BuildState, now: datetime, policy: Policy, counted: int | N
         return _waiting(state, now)
     if state.call is not None:
         return AwaitModel()
-    asked = {question.question_id for question in state.questions}
-    if any(call.result is None and call.call_id not in asked for call in state.tool_calls):
+    outside = state.open_outside
+    if any(call.result is None and call.call_id not in outside for call in state.tool_calls):
         return AwaitFact()
     if state.workspace.preparing is not None:
         return AwaitFact()
     if state.workspace.not_prepared is not None:
         return Fail("setup_failed", _setup_failure(state.workspace.not_prepared))
-    if state.questions:
+    if outside:
         return _overdue(state, now) or StartWaiting()
     if judging.open_calls(state):
         return AwaitFact()
@@ -131,12 +134,18 @@ def _waiting(state: BuildState, now: datetime) -> Step | Wait:
     return _overdue(state, now) or Waiting()
 
 
-def _overdue(state: BuildState, now: datetime) -> AnswerQuestion | None:
-    """Return the default answer of a question whose deadline has come. Returns None when there is none."""
+def _overdue(state: BuildState, now: datetime) -> AnswerQuestion | GiveApproval | GiveResult | None:
+    """Return what takes the place of an answer whose deadline has come. Returns None when there is none."""
     for question in state.questions:
         if question.deadline is not None and question.deadline <= now:
             default = question.default if isinstance(question.default, str) else None
             return AnswerQuestion(question.question_id, None, default)
+    for approval in state.approvals:
+        if approval.deadline is not None and approval.deadline <= now:
+            return GiveApproval(approval.call.call_id, approved=False)
+    for call in state.customer_calls:
+        if call.deadline is not None and call.deadline <= now:
+            return customer_tools.overdue(call)
     return None
 
 

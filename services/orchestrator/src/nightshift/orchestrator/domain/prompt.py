@@ -14,7 +14,7 @@ from typing import Any, assert_never
 from nightshift.contracts import canonical, tools
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.proof import ProofMode
-from nightshift.contracts.events.requests import idea_text
+from nightshift.contracts.events.requests import CustomTool, idea_text
 from nightshift.contracts.model import BlobRef
 from nightshift.eventlog.errors import Fault
 from nightshift.orchestrator.domain import attachments
@@ -85,7 +85,7 @@ def _parameters(state: BuildState, policy: Policy) -> dict[str, Any]:
         "model": accepted.model,
         "stream": True,
         "system": [{"cache_control": _LONG_CACHE, "text": system_prompt(accepted), "type": "text"}],
-        "tools": _tools(),
+        "tools": [*_tools(), *map(_customer_tool, accepted.tools)],
     }
 
 
@@ -93,6 +93,10 @@ def _parameters(state: BuildState, policy: Policy) -> dict[str, Any]:
 def _tools() -> list[dict[str, Any]]:
     """The tool schemas. Cached, because making them takes ten milliseconds."""
     return tools.schemas()
+
+
+def _customer_tool(tool: CustomTool) -> dict[str, Any]:
+    return {"description": tool.description, "input_schema": tool.input_schema, "name": tool.name}
 
 
 @dataclass(frozen=True, slots=True)

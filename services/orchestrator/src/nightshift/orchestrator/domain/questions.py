@@ -16,6 +16,7 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.tools import AskUser
+from nightshift.orchestrator.domain import customer_tools, workspace
 from nightshift.orchestrator.domain.repetition import NEVER_COUNTS
 from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import BuildState, EscalationKind, OpenQuestion, RunMode, ToolCall
@@ -70,6 +71,23 @@ def answered(state: BuildState, question_id: str) -> BuildState:
     return replace(state, questions=tuple(one for one in state.questions if one.question_id != question_id))
 
 
+def call_answered(state: BuildState, data: ToolCallAnswered) -> BuildState:
+    """Add the result of a call that runs in no sandbox. The agent's call may be one that was never requested."""
+    if data.tool is not None and data.tool_use_id is not None:
+        state = _refused(state, data, data.tool, data.tool_use_id)
+    state = replace(
+        state, approved_calls=tuple(one for one in state.approved_calls if one.call_id != data.call_id)
+    )
+    state = customer_tools.answered(workspace.completed(state, as_result(data)), data.call_id)
+    return answered(state, data.call_id)
+
+
+def _refused(state: BuildState, data: ToolCallAnswered, tool: str, tool_use_id: str) -> BuildState:
+    index = int(data.call_id.rpartition("/")[2])
+    call = ToolCall(data.call_id, index, tool, tool_use_id, "customer", NEVER_COUNTS)
+    return replace(state, tool_calls=(*state.tool_calls, call), tool_calls_made=state.tool_calls_made + 1)
+
+
 def raised(state: BuildState, data: EscalationRaised) -> BuildState:
     question = OpenQuestion(str(data.escalation_id), _KINDS[data.kind], data.options, data.deadline)
     return replace(state, questions=(*state.questions, question))
@@ -94,13 +112,14 @@ def waiting(state: BuildState, data: BuildWaiting) -> BuildState:
         state,
         mode=RunMode.WAITING,
         waits_for=data.reason,
+        waits_on=data.question_id,
         waits_until=data.until,
         funds=replace(state.funds, grants=(), refused_until=None),
     )
 
 
 def resumed(state: BuildState) -> BuildState:
-    return replace(state, mode=RunMode.RUNNING, waits_for=None, waits_until=None)
+    return replace(state, mode=RunMode.RUNNING, waits_for=None, waits_on=None, waits_until=None)
 
 
 def limits_changed(state: BuildState, data: BuildLimitsChanged) -> BuildState:

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from nightshift.contracts.events.build import (
     AgentSteered,
+    ApprovalResolved,
     BuildAccepted,
     BuildCancelled,
     BuildFailed,
@@ -41,6 +42,8 @@ from nightshift.orchestrator.domain.commands import (
     Command,
     Complete,
     Fail,
+    GiveApproval,
+    GiveResult,
     MessageAgent,
     PauseBuild,
     ReportStall,
@@ -49,6 +52,7 @@ from nightshift.orchestrator.domain.commands import (
     StopCall,
     StopOnFault,
 )
+from nightshift.orchestrator.domain.customer_tools import open_call
 from nightshift.orchestrator.domain.next_step import CountPrompt, next_step
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import BuildState
@@ -137,7 +141,7 @@ def _stopped(state: BuildState, events: Sequence[RecordedEvent], seen: Usage | N
                 return StopOnFault(_text(fact.detail), seen)
             case BuildWaiting():
                 return StopCall(seen)
-            case BuildPhaseChanged() | ToolCallAnswered() | EscalationResolved():
+            case BuildPhaseChanged() | ToolCallAnswered() | EscalationResolved() | ApprovalResolved():
                 continue
             case _:
                 return None
@@ -158,6 +162,9 @@ def _answered(state: BuildState, events: Sequence[RecordedEvent]) -> Command | N
         if fact.by == "cancelled":
             return _ended(state, events)
         text = _text(fact.output)
+        if open_call(state, fact.call_id) is not None:
+            late = fact.by == "default"
+            return GiveResult(fact.call_id, fact.is_error, text, cause=None if late else cause)
         if fact.option is not None:
             text = text.removeprefix(fact.option).removeprefix("\n")
         by_default = fact.by == "default"
@@ -172,6 +179,17 @@ def _answered(state: BuildState, events: Sequence[RecordedEvent]) -> Command | N
             str(fact.escalation_id), fact.option, comment, cause=None if by_default else cause
         )
     return None
+
+
+def _decided(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
+    fact, cause = events[0].data, events[0].causation_id
+    if not isinstance(fact, ApprovalResolved):
+        return None
+    if fact.by == "cancelled":
+        return _ended(state, events)
+    comment = None if fact.comment is None else _text(fact.comment)
+    by_person = cause if fact.by == "person" else None
+    return GiveApproval(fact.call_id, fact.approved, comment, cause=by_person, given_by=fact.given_by)
 
 
 def _ended(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
@@ -233,6 +251,7 @@ _READERS: Mapping[type[Event], Reader] = {
     AgentSteered: _steered,
     ToolCallAnswered: _answered,
     EscalationResolved: _answered,
+    ApprovalResolved: _decided,
     BuildPhaseChanged: _phase_changed,
     BuildLimitsChanged: _limits,
     BuildResumed: _resumed,

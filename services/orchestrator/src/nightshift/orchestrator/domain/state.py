@@ -12,6 +12,7 @@ from nightshift.contracts.events.build import (
     BuildFailed,
     BuildReady,
     Phase,
+    ToolCallRequested,
     Usage,
 )
 from nightshift.contracts.events.proof import CriterionVerdict
@@ -20,7 +21,7 @@ from nightshift.contracts.model import BlobRef
 from nightshift.contracts.models import Role
 from nightshift.orchestrator.domain.entries import Entries
 
-Purpose = Literal["agent", "check", "preview", "judge", "instructions", "setup"]
+Purpose = Literal["agent", "check", "preview", "judge", "instructions", "setup", "customer"]
 #: Problems that a person decides. When the person ends the build, the kind is the reason of its failure.
 EscalationKind = Literal["turn_limit", "tool_call_limit", "repetition", "unproven"]
 Text = str | BlobRef
@@ -150,6 +151,11 @@ class ToolCall:
     preview: PreviewTarget | None = None
     result: ToolCallCompleted | None = None
 
+    @property
+    def by_agent(self) -> bool:
+        """Whether the agent made the call, and gets its result."""
+        return self.purpose in {"agent", "customer"}
+
 
 @dataclass(frozen=True)
 class Grant:
@@ -216,6 +222,24 @@ class OpenQuestion:
     options: tuple[str, ...]
     deadline: datetime | None = None
     default: Text | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenApproval:
+    """A tool call that waits for a person's approval. `call` is its request, which an approval lets out."""
+
+    call: ToolCallRequested
+    deadline: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerCall:
+    """A call of a customer's tool without a result. At `deadline` its result is `default`, or an error."""
+
+    call_id: str
+    timeout_s: int
+    deadline: datetime | None
+    default: str | None = None
 
 
 @dataclass(frozen=True)
@@ -289,7 +313,11 @@ class BuildState:
     judging: Judging | None = None  # from the first call of a round to the end of the checks
     judgement: Judgement = Judgement()
     questions: tuple[OpenQuestion, ...] = ()
+    approvals: tuple[OpenApproval, ...] = ()
+    approved_calls: tuple[ToolCallRequested, ...] = ()  # approved during a pause, and requested after it
+    customer_calls: tuple[CustomerCall, ...] = ()
     waits_for: str | None = None  # the reason of the wait, in the mode WAITING
+    waits_on: str | None = None  # the id of the question or call that `build.waiting` named
     waits_until: datetime | None = None
     end: End | None = None
 
@@ -299,6 +327,17 @@ class BuildState:
         if self.accepted is None:
             raise ValueError("the build is not accepted yet")
         return self.accepted
+
+    @property
+    def open_outside(self) -> frozenset[str]:
+        """The ids of the questions and calls that a person or a customer's consumer must answer."""
+        return frozenset(
+            (
+                *(one.question_id for one in self.questions),
+                *(one.call.call_id for one in self.approvals),
+                *(one.call_id for one in self.customer_calls),
+            )
+        )
 
 
 INITIAL = BuildState()

@@ -82,7 +82,7 @@ def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
         state = replace(state, workspace=port_opened(state.workspace, call.preview, data))
     if call.purpose == "instructions":
         state = replace(state, workspace=instructions.read(state.workspace, data))
-    if call.purpose == "agent":
+    if call.by_agent:
         state = replace(state, wrote=state.wrote or (call.tool in _WRITING and not data.is_error))
         state = replace(state, counters=failure_counters.tool_answered(state.counters, call, data))
     return conversation.completed(state, data)

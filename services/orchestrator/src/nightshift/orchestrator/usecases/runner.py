@@ -31,6 +31,8 @@ from nightshift.orchestrator.domain.commands import (
     Complete,
     Escalate,
     Fail,
+    GiveApproval,
+    GiveResult,
     ReportStall,
     SendBack,
     Sleep,
@@ -176,7 +178,9 @@ class Runner:
             case Complete():
                 number = await self._numbers.number(self._state.request.project_id, self.build_id)
                 await self._commit(Complete(number))
-            case AskBudget() | Sleep() | Wake() | SendBack() | StartWaiting() | Escalate() | AnswerQuestion():
+            case AskBudget() | Sleep() | Wake() | SendBack() | StartWaiting() | Escalate():
+                await self._commit(step)
+            case AnswerQuestion() | GiveApproval() | GiveResult():
                 await self._commit(step)
             case Asleep() | Waiting() | Ended():
                 raise AssertionError("the run ends before it executes these")

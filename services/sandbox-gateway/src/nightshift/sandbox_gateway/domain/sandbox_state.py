@@ -147,6 +147,8 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
             )
         case BuildReady() | BuildFailed() | BuildCancelled() as data:
             return replace(state, ended=_ENDS[type(data)], end_version=event.version)
+        case ToolCallRequested(purpose="customer"):
+            return state  # a consumer of the customer answers it
         case ToolCallRequested() as data:
             call = PendingCall(event.event_id, event.version, data)
             return replace(state, pending={**state.pending, data.call_id: call})
