@@ -187,11 +187,11 @@ async def takeovers(rounds: int) -> list[float]:
 async def _append_long_build(log: PostgresEventLog, build: str) -> None:
     """Append a build that has made 2,000 turns, in the events that the services append."""
     stream_id = build_stream(build)
-    cause = uuid4()
-    events: list[Event] = _opening(build, cause_lease := uuid4())
+    lease = uuid4()
+    events: list[Event] = _opening(build, lease)
     turns = (_EVENTS - len(events)) // 5
     for turn in range(1, turns + 1):
-        events += _turn(build, turn, cause_lease)
+        events += _turn(build, turn, lease)
     for start in range(0, len(events), _BATCH):
         batch = [NewEvent(one, uuid4()) for one in events[start : start + _BATCH]]
         await log.append(stream_id, batch)

@@ -5,7 +5,7 @@ import json
 
 from tests.memory.orchestrator.lone_orchestrator import LoneOrchestrator, after_an_hour
 from tests.support import build_invariants
-from tests.support.long_build import LongAgent
+from tests.support.long_agent import LongAgent
 
 from nightshift.contracts.events.build import (
     BuildReady,
@@ -23,7 +23,7 @@ _TURNS = 45
 
 
 class StrictOrchestrator(LoneOrchestrator):
-    """The lone orchestrator with the strict model of a long build. Its run is stopped and taken over at each tenth turn."""
+    """The lone orchestrator with the strict model of a long build. Each tenth call is stopped and taken over."""
 
     def __init__(self, agent: LongAgent) -> None:
         super().__init__(_no_answer, tools=agent.result, policy=Policy(context_tokens=12_000))
