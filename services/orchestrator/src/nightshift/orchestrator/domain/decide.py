@@ -33,6 +33,7 @@ from nightshift.orchestrator.domain import (
     calls,
     checks,
     customer_tools,
+    forks,
     funds,
     model_choice,
     proof,
@@ -56,6 +57,7 @@ from nightshift.orchestrator.domain.commands import (
     Complete,
     Escalate,
     Fail,
+    ForkBase,
     GiveApproval,
     GiveResult,
     MessageAgent,
@@ -63,6 +65,7 @@ from nightshift.orchestrator.domain.commands import (
     ReportStall,
     ResumeBuild,
     ResumeFromProvider,
+    RewindBuild,
     SendBack,
     SetLimits,
     Sleep,
@@ -110,7 +113,15 @@ def _cause(state: BuildState, command: Command) -> UUID:
     match command:
         case AcceptBuild():
             return ids.request_cause(BuildRequested.type, command.request.build_id)
-        case CancelBuild() | MessageAgent() | ReportStall() | PauseBuild() | ResumeBuild() | SetLimits():
+        case (
+            CancelBuild()
+            | MessageAgent()
+            | ReportStall()
+            | PauseBuild()
+            | ResumeBuild()
+            | RewindBuild()
+            | SetLimits()
+        ):
             return command.cause
         case AnswerQuestion() | GiveApproval() | GiveResult() if command.cause is not None:
             return command.cause
@@ -126,7 +137,7 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
     """Return the events in order. Returns none when the command has no meaning in this state, such as after the end."""
     if isinstance(command, AcceptBuild):
         request = resolved(command.request, command.account)
-        return _accept(request, policy, max_active_builds(command.account))
+        return _accept(request, command.base, policy, max_active_builds(command.account))
     if state.mode is RunMode.ENDED:
         return ()
     match command:
@@ -173,6 +184,8 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
             return _resumed(state, events, command, now, policy)
         case SetLimits():
             return _resumed(state, waiting.set_limits(state, command), command, now, policy)
+        case RewindBuild():
+            return _resumed(state, waiting.rewind(state, command), command, now, policy)
         case ResumeBuild():
             return _resumed(state, waiting.resume_paused(state, now), command, now, policy)
         case PauseBuild():
@@ -193,7 +206,7 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
             assert_never(command)
 
 
-def _accept(request: BuildRequested, policy: Policy, max_active: int | None) -> Events:
+def _accept(request: BuildRequested, base: ForkBase | None, policy: Policy, max_active: int | None) -> Events:
     fields = {name: getattr(request, name) for name in BuildRequested.model_fields}
     models, tier = model_choice.models_of(request, policy), TIERS[request.tier]
     accepted = BuildAccepted(
@@ -203,7 +216,11 @@ def _accept(request: BuildRequested, policy: Policy, max_active: int | None) -> 
         tool_call_limit=policy.tool_call_limit or tier.tool_calls,
         max_active_builds=max_active,
     )
-    return (accepted,)
+    if base is None:
+        return (accepted,)
+    # A fork continues a conversation that has begun, so it waits in no queue.
+    starting = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
+    return (forks.accepted(accepted, request, base), starting, *forks.events(request, base))
 
 
 def _begin(state: BuildState, policy: Policy) -> Events:
@@ -235,7 +252,7 @@ def _ask(state: BuildState, cause: UUID, minimum: int, policy: Policy) -> Budget
 
 def _start(state: BuildState, command: StartCall) -> Events:
     if command.role != "builder":
-        return (side_calls.start(state, command),)
+        return (*calls.checkpoint(state), side_calls.start(state, command))
     events: list[Event] = []
     if may_move(state.phase, Phase.SCAFFOLD):
         events.append(BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.SCAFFOLD))
