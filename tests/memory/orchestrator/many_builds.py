@@ -32,6 +32,7 @@ from nightshift.eventlog.memory import MemoryEventLog, MemoryTables
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import NewEvent, RecordedEvent, build_stream
 from nightshift.eventlog.prepare import recorded
+from nightshift.orchestrator.adapters.event_log_policies import EventLogAccountPolicies
 from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
 from nightshift.orchestrator.domain.commands import Answer, CallFailed
 from nightshift.orchestrator.domain.policy import Policy
@@ -44,8 +45,6 @@ from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
 from nightshift.simulation.loop import SimulatedLoop
 
 START = datetime(2026, 11, 22, tzinfo=UTC)
-#: Seconds between two looks of the relay, of the gateway, and of each orchestrator for builds.
-_BEAT_S = 4.0
 _CHECKED = "== make test\n3 passed in 0.02s\n== exit code 0\n"
 
 
@@ -58,6 +57,7 @@ def request(build_id: str, account_id: str = "a1", **more: Any) -> BuildRequeste
 class ManyBuilds:
     """An installation. `refuse` returns the failure of a call that begins now, None when the provider answers it."""
 
+    beat_s: float = 4.0  # between two looks of the gateway, the wakes, and each orchestrator for builds
     turns: int = 3
     replicas: int = 2
     capacity: int = 50
@@ -93,7 +93,7 @@ class ManyBuilds:
         """Wait until `reached` returns True. Raises TimeoutError after `within` virtual seconds."""
         async with asyncio.timeout(within):
             while not reached():  # noqa: ASYNC110 - the clock is virtual, and facts of many kinds may be awaited
-                await asyncio.sleep(_BEAT_S)
+                await asyncio.sleep(self.beat_s)
 
     def has_ended(self, build_id: str) -> bool:
         stream = self.tables.streams.get(build_stream(build_id))
@@ -159,10 +159,13 @@ class ManyBuilds:
                 capacity=self.capacity,
                 per_account=self.per_account,
                 lease_s=60.0,
-                look_every_s=_BEAT_S,
+                look_every_s=self.beat_s,
             ),
         )
-        builds = BuildRequests(repository, scheduler, MemoryObjectStore(), policy=self.policy, clock=self.now)
+        policies = EventLogAccountPolicies(self.log(Owner.ORCHESTRATOR))
+        builds = BuildRequests(
+            repository, scheduler, MemoryObjectStore(), policies, policy=self.policy, clock=self.now
+        )
         self.orchestrators.append(Handlers(builds, scheduler))
         return builds
 
@@ -170,13 +173,13 @@ class ManyBuilds:
         while True:
             await waking.tick(self.now())
             await waking.wakes.wake_for_released_money()
-            await asyncio.sleep(_BEAT_S)
+            await asyncio.sleep(self.beat_s)
 
     async def _relay(self, budget: BudgetHandlers) -> None:
         """Delivers each fact of the log once to every handler."""
         position = 0
         while True:
-            await asyncio.sleep(_BEAT_S / 4)
+            await asyncio.sleep(self.beat_s / 4)
             if self.tables.position == position:
                 continue
             rows = [row for shard in self.tables.shards.values() for row in shard if row.position > position]
@@ -201,7 +204,7 @@ class ManyBuilds:
                     call_id=asked.data.call_id, is_error=False, output=output, exit_code=0, duration_ms=1
                 )
                 await log.append(item.stream_id, [NewEvent(result, asked.event_id)])
-            await asyncio.sleep(_BEAT_S)
+            await asyncio.sleep(self.beat_s)
 
 
 def on_a_virtual_clock(

@@ -45,9 +45,9 @@ def goes_first(
     """Return the waiting build that gets the money before `mine`. Returns None when `mine` may have it.
 
     The account has `left` of the day's `limit`, and the next call of `mine` costs at most `minimum`. All shares are of
-    today.
+    today. What the last call of a day must have reserved is never spent, so it is no part of a fair share.
     """
-    fair = limit // (len(others) + 1)
+    fair = max(limit - minimum, 0) // (len(others) + 1)
     for other in waiting(others):
         payable = other.needs <= left
         both = other.needs + minimum <= left
