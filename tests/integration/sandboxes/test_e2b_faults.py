@@ -75,6 +75,12 @@ async def test_an_unknown_template_is_refused_by_name(e2b_server: E2BServer) -> 
         await e2b_driver(e2b_server, template="web-2").create("b1", generation=0)
 
 
+async def test_a_template_without_python_is_refused_by_name(e2b_server: E2BServer) -> None:
+    with pytest.raises(ProviderRefused, match=r"no python3 \(no-python\)"):
+        await e2b_driver(e2b_server, template="no-python").create("b1", generation=0)
+    assert e2b_server.boxes == {}, "nothing is paid for"
+
+
 async def test_an_id_of_another_form_is_a_lost_sandbox(e2b_server: E2BServer) -> None:
     with pytest.raises(SandboxGone):
         await e2b_driver(e2b_server).connect("no-such-sandbox")
