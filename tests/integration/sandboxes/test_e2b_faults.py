@@ -28,15 +28,15 @@ async def ran(sandbox: Sandbox, call_id: str, command: str) -> tuple[CallStatus,
     return status, out + await sandbox.read_output(call_id, "err")
 
 
-@pytest.mark.parametrize("profile", _PROFILES)
-@pytest.mark.parametrize("name", [".profile", ".bash_profile", ".bashrc"])
-async def test_no_shell_profile_disturbs_later_calls(e2b_server: E2BServer, name: str, profile: str) -> None:
+async def test_no_shell_profile_disturbs_later_calls(e2b_server: E2BServer) -> None:
     driver = e2b_driver(e2b_server)
     sandbox = await driver.create("b1", generation=0)
-    await ran(sandbox, "b1/1/0", f"cat > ~/{name} <<'END'\n{_PROFILES[profile]}\nEND")
-    again = await driver.connect(sandbox.id)
-    status, output = await ran(again, "b1/2/0", "echo $HOME; pwd")
-    assert (status.exit_code, output) == (0, b"/home/user\n/home/user/workspace\n")
+    for turn, (name, profile) in enumerate(_PROFILES.items()):
+        files = "~/.profile ~/.bash_profile ~/.bashrc" if turn % 2 else "~/.profile ~/.bashrc"
+        await ran(sandbox, f"b1/{turn}/0", f"tee {files} <<'END'\n{profile}\nEND")
+        again = await driver.connect(sandbox.id)
+        status, output = await ran(again, f"b1/{turn}/1", "echo $HOME; pwd")
+        assert (status.exit_code, output) == (0, b"/home/user\n/home/user/workspace\n"), name
 
 
 @pytest.fixture
