@@ -47,11 +47,15 @@ COMMANDS = {
         "tell": "Send a message to the agent of a build.",
         "pause": "Stop a build for now; nothing is lost.",
         "resume": "Let a paused build go on.",
+        "network": "Show which hosts a build reached and which it was refused.",
         "limits": "Set a build's limits of turns and tool calls.",
         "cancel": "Stop a build; its events and files are kept.",
         "wake": "Wake a sleeping build now.",
     },
-    "Accounts": {"account": "Open accounts, set their budgets, top them up, show them."},
+    "Accounts": {
+        "account": "Open accounts, set their budgets, top them up, show them.",
+        "secrets": "Store, list and remove the secrets that builds may name.",
+    },
     "Local stack": {
         "demo": "Watch an agent build an app on a stack of its own, with a sleep.",
         "up": "Start the whole stack on this machine and keep it running.",

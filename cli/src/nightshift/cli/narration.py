@@ -309,6 +309,10 @@ def _snapshot_lines(status: BuildStatus, fact: SnapshotEvent) -> Iterator[tuple[
         case snapshot.SnapshotSaved():
             text = f"{fact.files} files, {fact.uploaded_bytes:,} bytes sent"
             yield "save", f"snapshot ({fact.reason}): {text}", "dim"
+            if fact.consistency == "late":
+                yield "save", "this snapshot was taken after the next turn had begun", "warn"
+            if fact.torn:
+                yield "save", f"changed while they were saved: {short(', '.join(fact.torn))}", "warn"
             if fact.skipped:
                 named = ", ".join(f"{one.path} ({one.reason})" for one in fact.skipped)
                 yield "save", f"not saved: {fact.skipped_count or len(fact.skipped)}: {short(named)}", "bad"
