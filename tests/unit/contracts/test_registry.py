@@ -297,7 +297,7 @@ def test_topics_and_groups_have_these_names():
 def test_marks_are_read_from_the_types():
     assert sealed_fields(BuildRequested) == {
         "idea_brief", "understanding_qna", "attachments", "source", "criteria", "checks", "tools",
-        "egress_hosts", "setup_commands", "environment",
+        "egress_hosts", "setup_commands", "environment", "message",
         "approvals",
     }  # fmt: skip
     assert blob_fields(BuildRequested) == frozenset()

@@ -128,6 +128,12 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
             yield "cancelled", short(text_of(fact.reason)), "bad"
         case build.BuildStalled():
             yield "stalled", f"{fact.reason}: {short(text_of(fact.detail))}", "bad"
+        case build.BuildRewound():
+            yield (
+                "rewind",
+                f"back to the end of turn {fact.to_turn}; what came after it is given up",
+                "strong",
+            )
         case build.BuildForked():
             yield "fork", f"from {fact.base_build_id} at turn {fact.at_turn}", "strong"
         case build.CheckpointSaved():

@@ -9,7 +9,9 @@ from nightshift.contracts.events.build import (
     BuildAccepted,
     BuildCancelled,
     BuildFailed,
+    BuildForked,
     BuildReady,
+    BuildRewound,
     BuildWoken,
     CheckpointSaved,
     SleepRequested,
@@ -152,6 +154,13 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
                 environment=data.environment,
                 accepted_id=event.event_id,
             )
+        case BuildForked(snapshot_key=str(key)):
+            return replace(state, snapshot=StoredSnapshot(key, 0, at_rest=True))
+        case BuildRewound() as data:
+            # The sandbox holds the files of the abandoned branch: the sweeper ends it, and the next call opens another.
+            saved = data.snapshot_key
+            back = None if saved is None else StoredSnapshot(saved, event.version, at_rest=True)
+            return replace(state, sandbox=None, snapshot=back, last_write=event.version)
         case BuildReady() | BuildFailed() | BuildCancelled() as data:
             return replace(state, ended=_ENDS[type(data)], end_version=event.version)
         case ToolCallRequested(purpose="customer"):

@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from nightshift.contracts.events.build import BuildAccepted, BuildWoken, CheckpointSaved, SleepRequested
+from nightshift.contracts.events.build import (
+    BuildAccepted,
+    BuildRewound,
+    BuildWoken,
+    CheckpointSaved,
+    SleepRequested,
+)
 from nightshift.contracts.events.sandbox import SandboxClosed, SandboxLost, SandboxOpened
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotReason, SnapshotSaved
 from nightshift.eventlog.port import RecordedEvent
@@ -56,7 +62,7 @@ def evolve(state: Workspace, event: RecordedEvent) -> Workspace:
             return replace(state, project_id=fact.project_id)
         case SandboxOpened() as fact:
             return replace(state, sandbox_id=fact.sandbox_id)
-        case SandboxClosed() | SandboxLost():
+        case SandboxClosed() | SandboxLost() | BuildRewound():
             # Nothing is left to save. The log closes the pending rows with the same event.
             return replace(state, sandbox_id=None, wanted={}, passed_over=())
         case CheckpointSaved() as fact:
