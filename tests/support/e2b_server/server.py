@@ -26,18 +26,24 @@ _GONE = "The sandbox was not found"
 class E2BServer:
     """An async context manager; `url` is both the API's and the sandboxes' address.
 
-    `disk_bytes` bounds each sandbox's home. `max_lifetime_s` is the most that the plan allows.
+    `disk_bytes` bounds each sandbox's home. `max_lifetime_s` is the most that the plan allows. `reference` is a program
+    of E2B's own envd to run in place of the stand-in.
     """
 
     def __init__(
-        self, state_dir: Path, *, disk_bytes: int | None = None, max_lifetime_s: int = 24 * 3600
+        self,
+        state_dir: Path,
+        *,
+        disk_bytes: int | None = None,
+        max_lifetime_s: int = 24 * 3600,
+        reference: Path | None = None,
     ) -> None:
         self.state_dir = state_dir
         self.boxes: dict[str, Box] = {}
         self.templates = {"base"}
         self.creates = 0
         self.requests: list[str] = []
-        self._disk_bytes, self._max_lifetime_s = disk_bytes, max_lifetime_s
+        self._disk_bytes, self._max_lifetime_s, self._reference = disk_bytes, max_lifetime_s, reference
         self._keys: dict[str, str] = {}
         self._faults: dict[str, deque[int]] = {}
         self._refusals: dict[str, tuple[int, str]] = {}
@@ -169,8 +175,8 @@ class E2BServer:
             metadata=asked.get("metadata") or {},
             env=asked.get("envVars") or {},
             lifetime_s=asked.get("timeout", 15),
-            secure=asked.get("secure", False),
             disk_bytes=self._disk_bytes,
+            reference=self._reference,
         )
         box.template, box.auto_pause = asked["templateID"], asked.get("autoPause", False)
         box.network = {

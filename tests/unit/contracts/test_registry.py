@@ -297,13 +297,14 @@ def test_topics_and_groups_have_these_names():
 def test_marks_are_read_from_the_types():
     assert sealed_fields(BuildRequested) == {
         "idea_brief", "understanding_qna", "attachments", "source", "criteria", "checks", "tools",
-        "approvals",
+        "egress_hosts", "setup_commands", "environment", "approvals",
     }  # fmt: skip
     assert blob_fields(BuildRequested) == frozenset()
     assert sealed_fields(ToolCallRequested) == blob_fields(ToolCallRequested) == {"input"}
     assert sealed_fields(AgentSteered) == blob_fields(AgentSteered) == {"message"}
     completed = CATALOGUE.model("tool_call.completed")
-    assert sealed_fields(completed) == blob_fields(completed) == {"output", "blocks"}
+    assert blob_fields(completed) == {"output", "blocks"}
+    assert sealed_fields(completed) == {"output", "blocks", "network"}
     assert sealed_fields(CATALOGUE.model("sandbox.restored")) == {"lost", "differs"}
     assert sealed_fields(CATALOGUE.model("snapshot.saved")) == {"skipped"}
     assert sealed_fields(CATALOGUE.model("budget.granted")) == frozenset()

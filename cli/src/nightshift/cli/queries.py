@@ -9,6 +9,7 @@ from time import monotonic
 
 from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.connect import settings_for
+from nightshift.contracts.events.account import AccountPolicyChanged
 from nightshift.contracts.model import PendingKind
 from nightshift.eventlog.database import Database, PgConfig
 from nightshift.eventlog.errors import NotFound, Unavailable
@@ -72,6 +73,13 @@ class Builds:
     async def has_account(self, account_id: str) -> bool:
         """Returns whether the log has an event of this account."""
         return await self._has(account_stream(account_id))
+
+    async def account_policy(self, account_id: str) -> AccountPolicyChanged | None:
+        """Returns the newest policy of an account. Returns None when none was ever set."""
+        async for event in self._log.read_stream(account_stream(account_id), backwards=True):
+            if isinstance(event.data, AccountPolicyChanged):
+                return event.data
+        return None
 
     async def follow(self, build_id: str, *, patience: float = 0.0) -> AsyncIterator[list[RecordedEvent]]:
         """Yields the events of a build in batches, from the first on. Yields an empty batch when nothing is new.

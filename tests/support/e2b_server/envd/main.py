@@ -41,7 +41,7 @@ class Envd:
         """Answer one request."""
         if ex.path == "/init":
             asked = json.loads(ex.body)
-            self.defaults.token, self.defaults.env = asked["token"], asked["env"]
+            self.defaults.token, self.defaults.env = asked.get("accessToken", ""), asked.get("envVars", {})
             await ex.send(204)
         elif ex.path == "/health":
             await ex.send(204)

@@ -343,6 +343,14 @@ class ReportVerdicts(ToolInput):
     verdicts: Annotated[tuple[Verdict, ...], Field(min_length=1, max_length=100)]
 
 
+class PrepareWorkspace(ToolInput):
+    """Clones the source of the build and runs its set-up commands. The loop calls it once, never the agent."""
+
+    tool: ClassVar[str] = "prepare_workspace"
+    effect: ClassVar[Literal["read", "write"]] = "write"
+    description: ClassVar[str] = "Prepares the workspace before the first turn."
+
+
 #: Name → input model.
 TOOLS: Final[Mapping[str, type[ToolInput]]] = MappingProxyType(
     {

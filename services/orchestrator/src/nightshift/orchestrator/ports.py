@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from nightshift.contracts.events.account import AccountPolicyChanged
 from nightshift.contracts.events.build import ApprovalResolved, ToolCallAnswered, Usage
 from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
@@ -103,6 +104,14 @@ class BuildRepository(Protocol):
 
     async def exists(self, build_id: str) -> bool:
         """Return whether the log has an event of this build."""
+        ...
+
+
+class AccountPolicies(Protocol):
+    """Reads the policies of accounts."""
+
+    async def newest(self, account_id: str) -> AccountPolicyChanged | None:
+        """Return the newest policy of the account. Returns None when none was ever set."""
         ...
 
 

@@ -25,10 +25,12 @@ from nightshift.contracts.events.requests import (
     Attachment,
     Brief,
     Check,
+    Command,
     CustomTool,
     Idea,
     QuestionAnswer,
     Source,
+    Value,
 )
 from nightshift.contracts.events.waiting import (
     BuildLimitsChanged,
@@ -39,6 +41,7 @@ from nightshift.contracts.events.waiting import (
     QuestionAsked,
     ToolCallAnswered,
 )
+from nightshift.contracts.hosts import HostName
 from nightshift.contracts.model import (
     SEALED,
     Count,
@@ -140,6 +143,9 @@ class BuildAccepted(BuildFact, type="build.accepted"):
     approvals: ApprovalPolicy | None = None
     deadline: AwareDatetime | None = None
     secrets: tuple[SecretName, ...] = ()
+    egress_hosts: tuple[HostName, ...] = ()
+    setup_commands: tuple[Command, ...] = ()
+    environment: dict[SecretName, Value] = Field(default_factory=dict)
     turn_limit: int
     tool_call_limit: int
 
@@ -237,6 +243,7 @@ class BuildFailed(_BuildEnd, type="build.failed"):
         "max_tokens",
         "deadline",
         "invalid_request",
+        "setup_failed",  # the repository could not be cloned
     ]
     detail: SealedText
     cost_microusd: Microdollars

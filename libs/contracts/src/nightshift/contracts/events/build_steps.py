@@ -117,7 +117,8 @@ class ToolCallRequested(BuildFact, type="tool_call.requested"):
 
     A call with purpose `customer` is of a tool that the build's request brought: a consumer of the customer answers it
     with `tool_call.result_given` before `deadline`, and the sandbox-gateway leaves it alone.
-    One with purpose `judge` is the judge's: the gateway runs it only when its tool reads.
+    One with purpose `judge` is the judge's: the gateway runs it only when its tool reads. One with purpose `setup`
+    prepares the workspace before the first turn.
     """
 
     call_id: CallId
@@ -127,7 +128,7 @@ class ToolCallRequested(BuildFact, type="tool_call.requested"):
     tool_use_id: Annotated[str, Field(max_length=255)]
     input: SealedObject
     timeout_s: Annotated[int, Field(ge=1, le=604_800)] = 120
-    purpose: Literal["agent", "check", "preview", "judge", "customer"] = "agent"
+    purpose: Literal["agent", "check", "preview", "judge", "setup", "customer"] = "agent"
     deadline: AwareDatetime | None = None  # of a customer's call
 
     def pending(self, subject: str) -> Sequence[Pending]:

@@ -17,6 +17,7 @@ from pydantic import (
 
 from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.events.proof import ProofMode
+from nightshift.contracts.hosts import HostName
 from nightshift.contracts.model import (
     EXACT,
     RFC_3339,
@@ -30,7 +31,7 @@ from nightshift.contracts.model import (
     SecretName,
     Word,
 )
-from nightshift.contracts.models import Tier
+from nightshift.contracts.models import Role, Tier
 
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -115,10 +116,17 @@ class Attachment(_Part):
 
 
 class Source(_Part):
-    """A git repository from which the build starts."""
+    """A git repository from which the build starts. git sends the secret of this name as its password."""
 
     repository: Annotated[str, Field(min_length=1, max_length=2048), SEALED]
     ref: Annotated[str, Field(min_length=1, max_length=255), SEALED] = "HEAD"
+    secret: SecretName | None = None
+
+
+#: A shell command.
+Command = Annotated[str, Field(min_length=1, max_length=8192), SEALED]
+#: The value of an environment variable.
+Value = Annotated[str, Field(max_length=32_768), SEALED]
 
 
 class Check(_Part):
@@ -143,9 +151,17 @@ class CustomTool(_Part):
 
 
 class BuildRequested(Request, type="build.requested"):
-    """Requests a build. Sent again with the same content it changes nothing; other content under the id is refused."""
+    """Requests a build. Sent again with the same content it changes nothing; other content under the id is refused.
 
-    unsupported_fields: ClassVar[frozenset[str]] = frozenset({"source", "base_build_id", "secrets"})
+    `tier` chooses the model of each role, the account's policy may name others, and `models` goes before both. `model`
+    is short for the builder's.
+
+    `secrets` names secrets of the account, which the gateway holds. `egress_hosts` are hosts that the build may reach
+    beside those of the installation. Before the first turn `source` is cloned and `setup_commands` run in the
+    workspace. `environment` holds variables for all commands.
+    """
+
+    unsupported_fields: ClassVar[frozenset[str]] = frozenset({"base_build_id"})
 
     build_id: Id
     project_id: Id
@@ -156,6 +172,7 @@ class BuildRequested(Request, type="build.requested"):
     source: Source | None = None
     tier: Tier = "standard"
     model: Word | None = None
+    models: dict[Role, Word] | None = None
     base_build_id: Id | None = None
     criteria: Annotated[tuple[Brief, ...], Field(max_length=100)] = ()
     checks: Annotated[tuple[Check, ...], Field(max_length=50)] = ()
@@ -164,6 +181,9 @@ class BuildRequested(Request, type="build.requested"):
     approvals: ApprovalPolicy | None = None
     deadline: Annotated[AwareDatetime, BeforeValidator(_instant)] | None = None
     secrets: Annotated[tuple[SecretName, ...], Field(max_length=100)] = ()
+    egress_hosts: Annotated[tuple[HostName, ...], Field(max_length=100)] = ()
+    setup_commands: Annotated[tuple[Command, ...], Field(max_length=20)] = ()
+    environment: Annotated[dict[SecretName, Value], Field(max_length=100)] = Field(default_factory=dict)
 
 
 class BuildCancelRequested(Request, type="build.cancel_requested"):

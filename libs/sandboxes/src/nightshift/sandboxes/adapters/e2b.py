@@ -10,7 +10,7 @@ import json
 import shlex
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,14 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 
 import httpx
 from e2b import (
+    ALL_TRAFFIC,
     AsyncSandbox,
     AuthenticationException,
     CommandExitException,
     NotEnoughSpaceException,
     NotFoundException,
     SandboxException,
+    SandboxNetworkOpts,
     SandboxQuery,
     TemplateException,
     TimeoutException,
@@ -49,7 +51,7 @@ from nightshift.sandboxes.errors import (
     SandboxGone,
     SandboxUnavailable,
 )
-from nightshift.sandboxes.port import HOME, DriverName, SandboxInfo
+from nightshift.sandboxes.port import HOME, DriverName, HostTraffic, NetworkRules, SandboxInfo
 
 _STATE = f"{HOME}/.nightshift"
 #: E2B runs a command in a login shell. In this home it finds no profile that a command of the build may have changed.
@@ -93,19 +95,26 @@ class E2BDriver:
         self._options = options
 
     async def create(
-        self, build_id: str, *, generation: int, metadata: Mapping[str, str] | None = None
+        self,
+        build_id: str,
+        *,
+        generation: int,
+        metadata: Mapping[str, str] | None = None,
+        network: NetworkRules | None = None,
     ) -> AgentSandbox:
         tags = {"build": build_id, "generation": str(generation), "owner": self._options.owner}
         if existing := await self._listed(tags):
             box = await self._connected(existing[0].sandbox_id)
         else:
-            box = await self._created(tags, metadata or {})
+            box = await self._created(tags, metadata or {}, network)
             await self._install(box)
         sandbox = self._sandbox(box)
         await self._hello(sandbox, box, generation=f"{build_id}/{generation}/{box.sandbox_id}")
         return sandbox
 
-    async def _created(self, tags: Mapping[str, str], metadata: Mapping[str, str]) -> AsyncSandbox:
+    async def _created(
+        self, tags: Mapping[str, str], metadata: Mapping[str, str], network: NetworkRules | None
+    ) -> AsyncSandbox:
         # The same key for the same generation: a create whose answer was lost makes no second sandbox.
         key = uuid5(NAMESPACE_URL, f"nightshift/{tags['owner']}/{tags['build']}/{tags['generation']}")
         try:
@@ -114,7 +123,8 @@ class E2BDriver:
                     template=self._options.template,
                     timeout=self._options.lifetime_s,
                     metadata={**metadata, **tags},
-                    allow_internet_access=self._options.internet,
+                    allow_internet_access=self._options.internet or network is not None,
+                    network=None if self._options.internet else _network(network),
                     idempotency_key=str(key),
                     **self._options.api(),
                 )
@@ -143,7 +153,7 @@ class E2BDriver:
         with _errors():
             await box.files.write_files(files, use_octet_stream=True)
 
-    async def connect(self, sandbox_id: str) -> AgentSandbox:
+    async def connect(self, sandbox_id: str, *, network: NetworkRules | None = None) -> AgentSandbox:
         box = await self._connected(sandbox_id)
         sandbox = self._sandbox(box)
         try:
@@ -206,6 +216,11 @@ class E2BDriver:
 
     async def list(self) -> list[SandboxInfo]:
         return await self._listed({"owner": self._options.owner})
+
+
+def _network(rules: NetworkRules | None) -> SandboxNetworkOpts | None:
+    """E2B allows a host by name only while everything else is denied."""
+    return None if rules is None else {"allow_out": sorted(rules.hosts), "deny_out": [ALL_TRAFFIC]}
 
 
 class _Broken(SandboxUnavailable):
@@ -312,6 +327,9 @@ class _Channel:
         if self._options.sandbox_url is None:
             return f"https://{self._box.get_host(port)}/"
         return preview_behind(self._options.sandbox_url, f"{port}-{self._box.sandbox_id}")
+
+    async def take_traffic(self) -> Sequence[HostTraffic]:
+        return []
 
     async def pause(self) -> None:
         with _errors():

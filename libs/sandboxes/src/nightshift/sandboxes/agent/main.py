@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, BinaryIO
 
-from . import files, reserve, search, tree
+from . import egress, files, reserve, search, tree
 from .calls import Calls
 from .command_supervisor import close_others
 from .confined_paths import Root
@@ -143,6 +143,7 @@ def _make_own(path: str) -> None:
 def serve(home: str, listener: socket.socket, limits: dict[str, int]) -> None:
     """Run as process 1 of a local sandbox: fork a child for each connection, and reap every orphan."""
     close_others(listener.fileno())
+    outlets = egress.open_listeners()
     for name, value in limits.items():
         resource.setrlimit(getattr(resource, name), (value, value))
     os.umask(0o022)
@@ -164,7 +165,7 @@ def serve(home: str, listener: socket.socket, limits: dict[str, int]) -> None:
         try:
             if os.fork() == 0:
                 listener.close()
-                _serve_one(agent, connection)
+                _serve_one(agent, connection, outlets)
             crowded_since = None
         except OSError:  # no room for another process: the client sees a closed connection and tries again
             now = time.monotonic()
@@ -175,13 +176,15 @@ def serve(home: str, listener: socket.socket, limits: dict[str, int]) -> None:
             connection.close()
 
 
-def _serve_one(agent: Agent, connection: socket.socket) -> None:
+def _serve_one(agent: Agent, connection: socket.socket, outlets: list[socket.socket]) -> None:
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         stream = connection.makefile("rwb")
         request = read_json(stream)
         if request.get("op") == "dial":
             _copy_to_port(connection, int(request["port"]))
+        elif request.get("op") == "egress":
+            egress.hand_over(connection, outlets)
         else:
             agent.answer(request, stream, stream)
             # Wait until the client closes: closing with unread data in the socket would discard the answer.

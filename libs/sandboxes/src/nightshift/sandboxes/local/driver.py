@@ -7,8 +7,9 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ import structlog
 from nightshift.eventlog.errors import NightshiftError
 from nightshift.sandboxes.agent.wire import json_frame
 from nightshift.sandboxes.client import AgentSandbox, ByteSource
+from nightshift.sandboxes.egress.process import EgressProcess
 from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
 from nightshift.sandboxes.local import launch as launching
 from nightshift.sandboxes.local import preview
+from nightshift.sandboxes.local.network import open_listeners
 from nightshift.sandboxes.local.settings import LocalSettings
 from nightshift.sandboxes.local.state import SandboxDirectory, end
-from nightshift.sandboxes.port import DriverName, SandboxInfo
+from nightshift.sandboxes.port import DriverName, HostTraffic, NetworkRules, SandboxInfo
 
 _log = structlog.get_logger(__name__)
 _START_S = 20.0
@@ -35,8 +38,10 @@ class LocalDriver:
 
     name: DriverName = "local"
 
-    def __init__(self, settings: LocalSettings) -> None:
+    def __init__(self, settings: LocalSettings, egress: EgressProcess | None = None) -> None:
+        """Without `egress` no sandbox has a network."""
         self._settings = settings
+        self._egress = egress
         self._bwrap: Path | None = None
 
     async def probe(self) -> Path:
@@ -66,30 +71,44 @@ class LocalDriver:
         return directory
 
     async def create(
-        self, build_id: str, *, generation: int, metadata: Mapping[str, str] | None = None
+        self,
+        build_id: str,
+        *,
+        generation: int,
+        metadata: Mapping[str, str] | None = None,
+        network: NetworkRules | None = None,
     ) -> AgentSandbox:
         given = {"build": build_id, "generation": str(generation), "owner": self._settings.owner}
         tags = {**(metadata or {}), **given}
         for directory, record in self._records():
             if record and dict(record.metadata) == tags and directory.ready and directory.pids():
-                return await self.connect(directory.id)
+                return await self.connect(directory.id, network=network)
         bwrap = await self.probe()
         directory = self._new_directory("local", tags)
         try:
-            sandbox = await self._launch(directory, bwrap)
+            sandbox = await self._launch(directory, bwrap, connected=network is not None)
             await sandbox.hello(generation=f"{build_id}/{generation}/{directory.id}")
+            await self._attach(directory, build_id, network)
         except BaseException:
             await asyncio.shield(self._destroy(directory))
             raise
         directory.mark_ready()
         return sandbox
 
-    async def _launch(self, directory: SandboxDirectory, bwrap: Path) -> AgentSandbox:
+    async def _attach(self, directory: SandboxDirectory, build_id: str, network: NetworkRules | None) -> None:
+        """Let the egress proxy serve the sandbox by these rules. Raises SandboxGone and SandboxUnavailable."""
+        if network is not None and self._egress is not None:
+            await self._egress.attach(directory.id, build_id, network, partial(open_listeners, directory))
+
+    async def _launch(
+        self, directory: SandboxDirectory, bwrap: Path, *, connected: bool = False
+    ) -> AgentSandbox:
         if os.geteuid() == 0:
             owner = launching.unprivileged_id(directory.id)
             for path in (directory.home, directory.home / "workspace"):
                 os.chown(path, owner, owner)
-        await asyncio.to_thread(self._start, directory, bwrap)
+        certificate = self._egress.certificate if connected and self._egress is not None else None
+        await asyncio.to_thread(self._start, directory, bwrap, certificate)
         sandbox = self._sandbox(directory)
         try:
             async with asyncio.timeout(_START_S):
@@ -100,7 +119,7 @@ class LocalDriver:
             ) from error
         return sandbox
 
-    def _start(self, directory: SandboxDirectory, bwrap: Path) -> None:
+    def _start(self, directory: SandboxDirectory, bwrap: Path, certificate: Path | None) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
         status = os.open(directory.path / "bwrap.json", flags, 0o600)
         log = os.open(directory.path / "log", flags, 0o600)
@@ -109,16 +128,23 @@ class LocalDriver:
         try:
             listener.bind(f"/proc/self/fd/{handle}/agent.sock")
             listener.listen(128)
-            launching.start(self._settings, bwrap, directory, listener=listener, status=status, log=log)
+            launching.start(
+                *(self._settings, bwrap, directory),
+                listener=listener,
+                status=status,
+                log=log,
+                certificate=certificate,
+            )
         finally:
             listener.close()
             for opened in (status, log, handle):
                 os.close(opened)
 
     def _sandbox(self, directory: SandboxDirectory) -> AgentSandbox:
-        return AgentSandbox(directory.id, "local", LocalChannel(directory, self._settings.preview_host))
+        channel = LocalChannel(directory, self._settings.preview_host, self._egress)
+        return AgentSandbox(directory.id, "local", channel)
 
-    async def connect(self, sandbox_id: str) -> AgentSandbox:
+    async def connect(self, sandbox_id: str, *, network: NetworkRules | None = None) -> AgentSandbox:
         directory = self._directory(sandbox_id)
         record = directory.read()
         if not directory.pids():
@@ -133,6 +159,7 @@ class LocalDriver:
         tags = record.metadata
         if await sandbox.hello() != f"{tags['build']}/{tags['generation']}/{sandbox_id}":
             raise SandboxGone(f"sandbox {sandbox_id} is not the one it was")
+        await self._attach(directory, tags["build"], network)
         return sandbox
 
     def _directory(self, sandbox_id: str) -> SandboxDirectory:
@@ -171,8 +198,9 @@ class LocalDriver:
 class LocalChannel:
     """Opens one connection to the agent's unix socket for each request."""
 
-    def __init__(self, directory: SandboxDirectory, preview_host: str) -> None:
+    def __init__(self, directory: SandboxDirectory, preview_host: str, egress: EgressProcess | None) -> None:
         self._directory = directory
+        self._egress = egress
         self._preview_host = preview_host
 
     @asynccontextmanager
@@ -203,6 +231,9 @@ class LocalChannel:
     async def open_port(self, port: int) -> str:
         self._require_alive()
         return await preview.open_preview(self._directory, self._preview_host, port)
+
+    async def take_traffic(self) -> Sequence[HostTraffic]:
+        return [] if self._egress is None else await self._egress.take_traffic(self._directory.id)
 
     async def pause(self) -> None:
         await AgentSandbox(self._directory.id, "local", self).pause_all()

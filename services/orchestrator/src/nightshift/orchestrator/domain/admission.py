@@ -9,11 +9,14 @@ from typing import Any
 from nightshift.contracts import canonical, models, prices
 from nightshift.contracts.approval_rules import mistake_in
 from nightshift.contracts.errors import UnknownModel
+from nightshift.contracts.events.account import AccountPolicyChanged
 from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import BuildRequested
+from nightshift.contracts.models import Role
 from nightshift.eventlog.errors import BadMessage
-from nightshift.orchestrator.domain import attachments, customer_tools
+from nightshift.orchestrator.domain import attachments, customer_tools, setup
+from nightshift.orchestrator.domain.account_policy import resolved
 from nightshift.orchestrator.domain.model_choice import models_of
 from nightshift.orchestrator.domain.policy import Policy
 
@@ -25,8 +28,10 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _IDEA_BYTES = 200_000
 
 
-def admit(request: BuildRequested, now: datetime, policy: Policy) -> None:
-    """Raises BadMessage, naming the field, for a request that cannot be built."""
+def admit(
+    request: BuildRequested, now: datetime, policy: Policy, account: AccountPolicyChanged | None = None
+) -> None:
+    """Raises BadMessage, naming the field, for a request that cannot be built under its account's policy."""
     for field in request.unsupported():
         raise BadMessage(f"`{field}` is not supported by this version", field=field)
     for field, text in _texts(request):
@@ -35,14 +40,13 @@ def admit(request: BuildRequested, now: datetime, policy: Policy) -> None:
     if request.approvals is not None:
         _approvals(request.approvals, {tool.name for tool in request.tools})
     attachments.check(request.attachments)
+    setup.check(request)
     if request.deadline is not None:
         _future("deadline", request.deadline, now)
-    try:
-        for model in models_of(request, policy).values():
-            models.check_usable(model, now.date())
-            prices.price_of(model)
-    except UnknownModel as error:
-        raise BadMessage(str(error), field="model") from None
+    if request.model is not None and (request.models or {}).get("builder", request.model) != request.model:
+        raise BadMessage("`model` and `models.builder` name two models", field="models.builder")
+    for role, model in models_of(resolved(request, account), policy).items():
+        _usable(role, model, request, account, now)
 
 
 def _approvals(policy: ApprovalPolicy, customer_tools: Collection[str]) -> None:
@@ -52,12 +56,32 @@ def _approvals(policy: ApprovalPolicy, customer_tools: Collection[str]) -> None:
 
 
 def same_request(accepted: BuildAccepted, request: BuildRequested) -> bool:
-    """Return whether this is the accepted request again. A model and approvals that it leaves open do not count."""
-    fields = set(BuildRequested.model_fields) - {"model", "approvals"}
+    """Return whether this is the accepted request again. Models and approvals that it leaves open do not count."""
+    fields = set(BuildRequested.model_fields) - {"model", "models", "approvals"}
     same = all(getattr(accepted, field) == getattr(request, field) for field in fields)
-    return (
-        same and request.model in (None, accepted.model) and request.approvals in (None, accepted.approvals)
-    )
+    named = (request.models or {}).items()
+    same = same and request.approvals in (None, accepted.approvals)
+    return same and request.model in (None, accepted.model) and named <= (accepted.models or {}).items()
+
+
+def _usable(
+    role: Role,
+    model: str,
+    request: BuildRequested,
+    account: AccountPolicyChanged | None,
+    now: datetime,
+) -> None:
+    """Raises BadMessage for a model without a price and for a retired one. Says who named it."""
+    try:
+        models.check_usable(model, now.date())
+        prices.price_of(model)
+    except UnknownModel as error:
+        if role in (request.models or {}):
+            raise BadMessage(str(error), field=f"models.{role}") from None
+        if role == "builder" and request.model is not None:
+            raise BadMessage(str(error), field="model") from None
+        by = "the account's policy" if account and role in (account.models or {}) else "the orchestrator"
+        raise BadMessage(f"{by} chose the {role} for this request: {error}", field="models") from None
 
 
 def _texts(request: BuildRequested) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from nightshift.contracts.events.account import AccountPolicyChanged
 from nightshift.contracts.events.build import Usage
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.models import Role
@@ -36,14 +37,16 @@ FailReason = Literal[
     "model_error",
     "max_tokens",
     "deadline",
+    "setup_failed",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptBuild:
-    """A request that passed `admit`."""
+    """A request that passed `admit`, with the newest policy of its account."""
 
     request: BuildRequested
+    account: AccountPolicyChanged | None = None
 
 
 @dataclass(frozen=True, slots=True)

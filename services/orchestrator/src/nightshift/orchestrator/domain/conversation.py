@@ -126,6 +126,8 @@ def _counted(conversation: Conversation, data: ModelCallResponded) -> int | None
 
 def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
     """Add a requested tool call, unless it is known from its approval. Only the agent's calls count to the limit."""
+    if data.purpose == "setup":
+        return replace(state, workspace=replace(state.workspace, preparing=data.call_id))
     if any(call.call_id == data.call_id for call in state.tool_calls):
         return state
     call = ToolCall(
@@ -180,6 +182,15 @@ def _calls_of(entries: Sequence[Entry]) -> int:
     if not isinstance(entry, AssistantMessage) or isinstance(entry.content, BlobRef):
         return 0
     return sum(block.get("type") == "tool_use" for block in entry.content)
+
+
+def with_message(conversation: Conversation, text: str) -> Conversation:
+    """Return the conversation with a message of the loop as its last entry."""
+    return replace(
+        conversation,
+        entries=conversation.entries.plus(UserMessage(text)),
+        tokens=_more(conversation.tokens, tokens_of(text)),
+    )
 
 
 def tokens_of(text: Text) -> int:

@@ -41,6 +41,7 @@ from nightshift.orchestrator.domain import (
     waiting,
     workspace,
 )
+from nightshift.orchestrator.domain.account_policy import resolved
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     AcceptBuild,
@@ -72,6 +73,7 @@ from nightshift.orchestrator.domain.evolve import evolve_all
 from nightshift.orchestrator.domain.next_step import loop_messages, worst_case
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.domain.setup import setup_calls
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 
 Events = tuple[Event, ...]
@@ -119,7 +121,7 @@ def _cause(state: BuildState, command: Command) -> UUID:
 def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -> Events:
     """Return the events in order. Returns none when the command has no meaning in this state, such as after the end."""
     if isinstance(command, AcceptBuild):
-        return _accept(command.request, policy)
+        return _accept(resolved(command.request, command.account), policy)
     if state.mode is RunMode.ENDED:
         return ()
     match command:
@@ -184,18 +186,18 @@ def _accept(request: BuildRequested, policy: Policy) -> Events:
     fields = {name: getattr(request, name) for name in BuildRequested.model_fields}
     models, tier = model_choice.models_of(request, policy), TIERS[request.tier]
     accepted = BuildAccepted(
-        **{**fields, "model": models["builder"]},
-        models=models,
+        **{**fields, "model": models["builder"], "models": models},
         effort=model_choice.effort_of(request, models["builder"]),
         turn_limit=policy.turn_limit or tier.turns,
         tool_call_limit=policy.tool_call_limit or tier.tool_calls,
     )
     starting = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
+    begun = (accepted, starting, *setup_calls(accepted))
     if request.attachments:
-        return (accepted, starting)  # the provider counts their tokens before money is asked for
+        return begun  # the provider counts their tokens before money is asked for
     cause = ids.request_cause(BuildRequested.type, request.build_id)
-    state = evolve_all(INITIAL, (accepted, starting))
-    return (accepted, starting, _ask(state, cause, worst_case(state, policy), policy))
+    state = evolve_all(INITIAL, begun)
+    return (*begun, _ask(state, cause, worst_case(state, policy), policy))
 
 
 def _ask(state: BuildState, cause: UUID, minimum: int, policy: Policy) -> BudgetRequested:

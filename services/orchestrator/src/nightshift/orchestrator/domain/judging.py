@@ -23,7 +23,6 @@ from nightshift.orchestrator.domain.state import (
     Judging,
     ToolCall,
     ToolResult,
-    UserMessage,
 )
 
 _REPORT = "Call `report_verdicts` with one verdict for each criterion. Nothing else counts."
@@ -59,11 +58,8 @@ def continued(judging: Judging) -> Judging:
         else ToolResult(str(use["id"]), True, _refusal(use))
         for use in uses_of(last)
     )
-    if answers:
-        talk = conversation.with_results(talk, answers)
-    else:
-        talk = replace(talk, entries=talk.entries.plus(UserMessage(_REPORT)))
-    return replace(judging, conversation=talk, tool_calls=())
+    more = conversation.with_results(talk, answers) if answers else conversation.with_message(talk, _REPORT)
+    return replace(judging, conversation=more, tool_calls=())
 
 
 def responded(state: BuildState, data: ModelCallResponded) -> BuildState:

@@ -10,13 +10,17 @@ from nightshift.orchestrator.domain.policy import Policy
 
 
 def models_of(request: BuildRequested, policy: Policy) -> dict[Role, str]:
-    """Return the model of each role: by the tier of the request. Its own `model` builds."""
+    """Return the model of each role: of the request, else of the settings, else of the request's tier.
+
+    `model` of the request builds, unless its `models` name the builder.
+    """
     chosen = dict(models.TIERS[request.tier].models)
     if not policy.model_by_tier:
         chosen = dict.fromkeys(chosen, policy.default_model)
+    chosen |= policy.role_models
     if request.model is not None:
         chosen["builder"] = request.model
-    return chosen
+    return {**chosen, **(request.models or {})}
 
 
 def effort_of(request: BuildRequested, model: str) -> str | None:

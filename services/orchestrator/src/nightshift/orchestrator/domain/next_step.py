@@ -35,7 +35,7 @@ from nightshift.orchestrator.domain.commands import (
 )
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.repetition import evidence
-from nightshift.orchestrator.domain.state import BuildState, EscalationKind, RunMode
+from nightshift.orchestrator.domain.state import BuildState, EscalationKind, RunMode, Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,10 @@ def next_step(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
     outside = state.open_outside
     if any(call.result is None and call.call_id not in outside for call in state.tool_calls):
         return AwaitFact()
+    if state.workspace.preparing is not None:
+        return AwaitFact()
+    if state.workspace.not_prepared is not None:
+        return Fail("setup_failed", _setup_failure(state.workspace.not_prepared))
     if outside:
         return _overdue(state, now) or StartWaiting()
     if judging.open_calls(state):
@@ -109,6 +113,10 @@ def next_step(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
     if state.tool_calls:
         return _after_checks(state, now, policy)
     return _think(state, accepted, now, policy)
+
+
+def _setup_failure(text: Text) -> str:
+    return text if isinstance(text, str) else "the workspace could not be prepared; the log has the reason"
 
 
 def _at_work(state: BuildState) -> bool:

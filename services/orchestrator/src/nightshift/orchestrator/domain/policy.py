@@ -1,8 +1,9 @@
 """The settings that decisions depend on."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from nightshift.contracts.models import SCRIPTED_MODEL
+from nightshift.contracts.models import SCRIPTED_MODEL, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +12,7 @@ class Policy:
 
     default_model: str = SCRIPTED_MODEL
     model_by_tier: bool = False  # instead of `default_model`
+    role_models: Mapping[Role, str] = field(default_factory=dict)  # before both
     max_output_tokens: int = 16_000
     thinking_tokens: int = 16_000  # on top, for a model that thinks
     context_tokens: int = 200_000  # of a request, before the conversation is condensed

@@ -21,7 +21,7 @@ from nightshift.contracts.model import BlobRef
 from nightshift.contracts.models import Role
 from nightshift.orchestrator.domain.entries import Entries
 
-Purpose = Literal["agent", "check", "preview", "judge", "customer"]
+Purpose = Literal["agent", "check", "preview", "judge", "setup", "customer"]
 #: Problems that a person decides. When the person ends the build, the kind is the reason of its failure.
 EscalationKind = Literal["turn_limit", "tool_call_limit", "repetition", "unproven"]
 Text = str | BlobRef
@@ -252,6 +252,8 @@ class Workspace:
     preview_path: str | None = None  # that the agent opened on that port
     news: tuple[str, ...] = ()
     unsaved: frozenset[str] = frozenset()  # paths of which the agent was told that snapshots do not hold them
+    preparing: str | None = None  # the id of the call that prepares the workspace
+    not_prepared: Text | None = None  # why the workspace could not be prepared
     replaced: bool = False  # the sandbox of the last round of checks is gone, and what ran in it
 
 

@@ -58,11 +58,20 @@ def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> Buil
 def _fresh(state: BuildState, sandbox_id: str | None = None) -> Workspace:
     checked = any(call.result is not None for call in state.tool_calls if call.purpose != "agent")
     kept = state.workspace
-    return Workspace(sandbox_id, news=kept.news, unsaved=kept.unsaved, replaced=kept.replaced or checked)
+    return Workspace(
+        sandbox_id,
+        news=kept.news,
+        unsaved=kept.unsaved,
+        replaced=kept.replaced or checked,
+        preparing=kept.preparing,
+        not_prepared=kept.not_prepared,
+    )
 
 
 def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
     """Add the result of an open tool call, with what it means for the preview and for repetition."""
+    if data.call_id == state.workspace.preparing:
+        return replace(state, workspace=_prepared(state.workspace, data))
     call = next((call for call in state.tool_calls if call.call_id == data.call_id), None)
     if call is None:
         return judging.completed(state, data)
@@ -74,6 +83,13 @@ def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
         state = replace(state, wrote=state.wrote or (call.tool in _WRITING and not data.is_error))
         state = replace(state, counters=failure_counters.tool_answered(state.counters, call, data))
     return conversation.completed(state, data)
+
+
+def _prepared(workspace: Workspace, data: ToolCallCompleted) -> Workspace:
+    if data.is_error:
+        return replace(workspace, preparing=None, not_prepared=data.output)
+    text = data.output if isinstance(data.output, str) else "Your workspace was prepared."
+    return replace(workspace, preparing=None, news=(*workspace.news, text))
 
 
 def _preview_opened(workspace: Workspace, data: PreviewOpened) -> Workspace:

@@ -40,7 +40,7 @@ from nightshift.orchestrator.domain.commands import (
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 from nightshift.orchestrator.domain.waiting import open_question
-from nightshift.orchestrator.ports import BuildRepository
+from nightshift.orchestrator.ports import AccountPolicies, BuildRepository
 from nightshift.orchestrator.usecases import attachments
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
 from nightshift.orchestrator.usecases.runner import Clock
@@ -56,12 +56,14 @@ class BuildRequests:
         repository: BuildRepository,
         scheduler: BuildScheduler,
         objects: ObjectStore,
+        accounts: AccountPolicies,
         *,
         policy: Policy,
         clock: Clock,
     ) -> None:
         """`objects` holds the attachments of requests."""
         self._repository = repository
+        self._accounts = accounts
         self._scheduler = scheduler
         self._objects = objects
         self._policy = policy
@@ -75,11 +77,11 @@ class BuildRequests:
         if await self._repository.exists(request.build_id):
             await self._check_same(request)
         else:
-            now = self._clock()
-            admit(request, now, self._policy)
+            now, account = self._clock(), await self._accounts.newest(request.account_id)
+            admit(request, now, self._policy, account)
             await attachments.fetch(request.attachments, self._objects)
             try:
-                await self._repository.commit(request.build_id, INITIAL, AcceptBuild(request), now)
+                await self._repository.commit(request.build_id, INITIAL, AcceptBuild(request, account), now)
             except (EventIdReused, VersionConflict, StreamClosed):
                 await self._check_same(request)  # another replica accepted it first
         await self._scheduler.start(request.build_id)

@@ -5,7 +5,7 @@ result.
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -20,6 +20,7 @@ from nightshift.contracts.tools import (
     Grep,
     Narrate,
     OpenPort,
+    PrepareWorkspace,
     ReadFile,
     ToolInput,
     WriteFile,
@@ -38,6 +39,7 @@ from nightshift.sandbox_gateway.usecases.tools import files, search
 from nightshift.sandbox_gateway.usecases.tools.bash import bash
 from nightshift.sandbox_gateway.usecases.tools.context import Context
 from nightshift.sandbox_gateway.usecases.tools.narrate import narrate
+from nightshift.sandbox_gateway.usecases.tools.prepare import prepare
 from nightshift.sandbox_gateway.usecases.tools.preview import open_port
 from nightshift.sandboxes.errors import CallRecordLost, FileRefused, SandboxGone
 from nightshift.sandboxes.port import Sandbox
@@ -147,24 +149,33 @@ class CallRunner:
             call_id=call.asked.call_id,
             timeout_s=call.asked.timeout_s,
             sandbox=sandbox,
-            env=self.writer.env(state),
+            env={**state.environment, **self.lifecycle.network.variables(state)},
             cancelled=cancelled,
             watch=lambda: self.lifecycle.stalls.watch(state),
             fail=self.lifecycle.fail,
         )
         try:
-            outcome = await _run_tool(context, ask, self.probe)
+            if isinstance(ask, PrepareWorkspace):
+                outcome = await prepare(context, state, self.lifecycle.network.described(state))
+            else:
+                outcome = await _run_tool(context, ask, self.probe)
         except NightshiftError:
             raise
         except Exception as error:  # noqa: BLE001 - the agent must not wait for ever for a fault of ours
             _log.error("tool.failed", call_id=context.call_id, tool=call.asked.tool, exc_info=error)
             outcome = CallOutcome(f"the tool itself failed: {type(error).__name__}", "tool")
         duration = int((time.monotonic() - started) * 1000)
+        if isinstance(ask, Bash | PrepareWorkspace):
+            network = await self.lifecycle.network.used(sandbox)
+            note = self.lifecycle.network.note(state, network)
+            outcome = replace(outcome, output=outcome.output + note, network=network)
         await self.writer.write(state, call, outcome, duration_ms=duration)
 
 
 def _parsed(asked: ToolCallRequested, value: dict[str, Any]) -> ToolInput | CallOutcome:
     """The input of a call, or why it is refused."""
+    if asked.purpose == "setup":
+        return PrepareWorkspace()
     return refused(asked) or parse_input(asked.tool, value)
 
 

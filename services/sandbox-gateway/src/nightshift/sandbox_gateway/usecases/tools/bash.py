@@ -35,11 +35,11 @@ async def _foreground(ctx: Context, command: str, timeout_s: float) -> CallOutco
     timeout_s = min(timeout_s, ctx.timeout_s)
     status = await run_once(ctx, _spec(ctx, command, timeout_s))
     if status.state == "died":
-        text = await _text(ctx, ctx.call_id)
+        text = await output_of(ctx, ctx.call_id)
         return CallOutcome(
             f"{text}\n[the command's supervisor was killed; how the command ended is not known]", "tool"
         )
-    text = await _text(ctx, ctx.call_id)
+    text = await output_of(ctx, ctx.call_id)
     if status.timed_out:
         note = f"[ended after {timeout_s:g} s, with everything it started]"
         return CallOutcome(f"{text}\n{note}", "timeout", whole_in=_kept_in(status, text))
@@ -99,7 +99,7 @@ async def _background(ctx: Context, command: str) -> CallOutcome:
         status = await ctx.sandbox.start_call(_spec(ctx, command, None))
     if status.state == "running":
         status = await ctx.sandbox.wait_call(ctx.call_id, wait_s=_SETTLE_S)
-    text = await _text(ctx, ctx.call_id)
+    text = await output_of(ctx, ctx.call_id)
     if status.state == "running":
         return CallOutcome(f"running in the background; handle: {ctx.call_id}\n{text}".rstrip())
     code = status.exit_code
@@ -112,7 +112,7 @@ async def _read(ctx: Context, handle: str) -> CallOutcome:
     status = await ctx.sandbox.call_status(handle)
     if status.state == "unknown":
         return _no_such(handle)
-    return CallOutcome(f"{await _text(ctx, handle)}\n[{_state(status)}]".lstrip("\n"))
+    return CallOutcome(f"{await output_of(ctx, handle)}\n[{_state(status)}]".lstrip("\n"))
 
 
 async def _stop(ctx: Context, handle: str) -> CallOutcome:
@@ -121,7 +121,7 @@ async def _stop(ctx: Context, handle: str) -> CallOutcome:
     status = await ctx.sandbox.stop_call(handle)
     if status.state == "unknown":
         return _no_such(handle)
-    return CallOutcome(f"{await _text(ctx, handle)}\n[{_state(status)}]".lstrip("\n"))
+    return CallOutcome(f"{await output_of(ctx, handle)}\n[{_state(status)}]".lstrip("\n"))
 
 
 async def _restart(ctx: Context, ask: Bash) -> CallOutcome:
@@ -159,7 +159,8 @@ def _state(status: CallStatus) -> str:
     return how if status.state == "finished" else "ended; its exit code is not known"
 
 
-async def _text(ctx: Context, call_id: str) -> str:
+async def output_of(ctx: Context, call_id: str) -> str:
+    """Return both streams of the call as text, the second one after a heading."""
     out = printable(await ctx.sandbox.read_output(call_id, "out", limit=_OUTPUT_BYTES)).rstrip("\n")
     err = printable(await ctx.sandbox.read_output(call_id, "err", limit=_OUTPUT_BYTES)).rstrip("\n")
     if err:
