@@ -150,7 +150,7 @@ async def _answer_rows(
         await deployment.beat()
         if not _pending(deployment, kind, build_id):
             continue
-        await asyncio.sleep(world.draws.choice((1, 10, 70)) * world.draws.random())
+        await asyncio.sleep(world.draws.choice((1, 2, 3, 70)) * world.draws.random())
         for item in list(deployment.tables.pending.values()):
             if item.kind is kind and item.stream_id == f"build-{build_id}":
                 name = f"{kind}/{item.key}/{world.draws.getrandbits(32)}"

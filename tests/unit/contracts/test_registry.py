@@ -297,7 +297,8 @@ def test_topics_and_groups_have_these_names():
 def test_marks_are_read_from_the_types():
     assert sealed_fields(BuildRequested) == {
         "idea_brief", "understanding_qna", "attachments", "source", "criteria", "checks", "tools",
-        "egress_hosts", "setup_commands", "environment", "approvals",
+        "egress_hosts", "setup_commands", "environment",
+        "approvals",
     }  # fmt: skip
     assert blob_fields(BuildRequested) == frozenset()
     assert sealed_fields(ToolCallRequested) == blob_fields(ToolCallRequested) == {"input"}

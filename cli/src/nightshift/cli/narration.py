@@ -258,6 +258,8 @@ def _result_line(status: BuildStatus, fact: sandbox.ToolCallCompleted) -> tuple[
     kind, what = "tool", f"{name} {fact.call_id if call is None else input_in_words(call)}"
     if call is not None and call.purpose == "judge":
         kind = "judge"
+    elif call is not None and call.purpose == "instructions":
+        what = "reading the workspace's instructions"
     elif call is not None and call.purpose != "agent":
         kind, what = "check", _what_was_checked(status, call, fact)
     outcome = "ok"

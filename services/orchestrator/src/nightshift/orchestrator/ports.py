@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from nightshift.contracts.events.account import AccountPolicyChanged
 from nightshift.contracts.events.build import ApprovalResolved, ToolCallAnswered, Usage
@@ -75,6 +75,10 @@ class BuildRepository(Protocol):
 
     async def catch_up(self, build_id: str, state: BuildState) -> BuildState:
         """Return the state after the events that were appended since `state`. Raises CannotFold."""
+        ...
+
+    async def attachments(self, state: BuildState) -> tuple[dict[str, Any], ...]:
+        """Return the attachments of the build as content blocks. Raises BadMessage when one is gone or another one."""
         ...
 
     async def commit(self, build_id: str, state: BuildState, command: Command, now: datetime) -> BuildState:

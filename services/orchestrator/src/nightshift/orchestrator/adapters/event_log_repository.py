@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from nightshift.contracts.events.build import ApprovalResolved, BuildAccepted, ToolCallAnswered
+from nightshift.contracts.events.build import ApprovalResolved, ToolCallAnswered
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import VersionConflict
 from nightshift.eventlog.large import externalize, materialize
@@ -40,10 +41,11 @@ class EventLogBuildRepository:
         async for event in events:
             data = await materialize(event.data, self._objects)
             state = _evolved(state, event if data is event.data else event._replace(data=data))
-            if isinstance(data, BuildAccepted) and data.attachments:
-                attached = await attachments.fetch(data.attachments, self._objects)
-                state = replace(state, attached=attached)
         return state
+
+    async def attachments(self, state: BuildState) -> tuple[dict[str, Any], ...]:
+        """Return the attachments of the build as content blocks, from the object store. Raises BadMessage."""
+        return await attachments.fetch(state.request.attachments, self._objects)
 
     async def commit(self, build_id: str, state: BuildState, command: Command, now: datetime) -> BuildState:
         """Decide, append the events at the state's version, and return the state after them.

@@ -60,8 +60,12 @@ def same_request(accepted: BuildAccepted, request: BuildRequested) -> bool:
     fields = set(BuildRequested.model_fields) - {"model", "models", "approvals"}
     same = all(getattr(accepted, field) == getattr(request, field) for field in fields)
     named = (request.models or {}).items()
-    same = same and request.approvals in (None, accepted.approvals)
-    return same and request.model in (None, accepted.model) and named <= (accepted.models or {}).items()
+    return (
+        same
+        and request.model in (None, accepted.model)
+        and request.approvals in (None, accepted.approvals)
+        and named <= (accepted.models or {}).items()
+    )
 
 
 def _usable(

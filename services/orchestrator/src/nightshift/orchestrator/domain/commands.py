@@ -58,11 +58,15 @@ class AskBudget:
 
 @dataclass(frozen=True, slots=True)
 class StartCall:
-    """Start a model call of a role, whose worst case the grant covers."""
+    """Start a model call of a role, whose worst case the grant covers.
+
+    `counted_tokens` is what the provider counted for the builder's next request, if it was asked.
+    """
 
     lease_id: UUID
     reserve_microusd: int
     role: Role = "builder"
+    counted_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

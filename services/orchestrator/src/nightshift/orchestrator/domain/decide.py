@@ -227,6 +227,7 @@ def _start(state: BuildState, command: StartCall) -> Events:
             model=state.request.model,
             lease_id=command.lease_id,
             reserve_microusd=command.reserve_microusd,
+            counted_tokens=command.counted_tokens,
         )
     )
     return tuple(events)

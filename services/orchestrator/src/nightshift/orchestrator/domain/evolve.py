@@ -225,15 +225,17 @@ def _responded(state: BuildState, data: ModelCallResponded) -> BuildState:
 
 
 def _failed_call(state: BuildState, data: ModelCallFailed) -> BuildState:
-    too_long = data.kind == "too_long" and data.role in (None, "builder")
     paid = replace(
         state,
         call=None,
-        conversation=replace(state.conversation, too_long=state.conversation.too_long or too_long),
         funds=funds.spent(state.funds, state.call, data.cost_microusd),
         counters=failure_counters.call_failed(state.counters, data),
     )
-    return paid if data.role in (None, "builder") else side_calls.failed(paid, data)
+    if data.role not in (None, "builder"):
+        return side_calls.failed(paid, data)
+    if data.kind == "too_long":
+        return replace(paid, conversation=replace(state.conversation, too_long=True))
+    return paid
 
 
 def _slept(state: BuildState, data: SleepRequested) -> BuildState:

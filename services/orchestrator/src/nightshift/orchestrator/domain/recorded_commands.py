@@ -23,6 +23,7 @@ from nightshift.contracts.events.build import (
     EscalationResolved,
     ModelCallFailed,
     ModelCallResponded,
+    ModelCallStarted,
     Phase,
     ToolCallAnswered,
     Usage,
@@ -30,6 +31,7 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import BlobRef, Event
 from nightshift.eventlog.port import RecordedEvent
+from nightshift.orchestrator.domain import context
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     AcceptBuild,
@@ -51,7 +53,7 @@ from nightshift.orchestrator.domain.commands import (
     StopOnFault,
 )
 from nightshift.orchestrator.domain.customer_tools import open_call
-from nightshift.orchestrator.domain.next_step import next_step
+from nightshift.orchestrator.domain.next_step import CountPrompt, next_step
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import BuildState
 
@@ -69,7 +71,13 @@ def recorded_command(
         return command
     if state.accepted is None:
         return None
-    step = next_step(state, now, policy)
+    counted = next(
+        (one.data.counted_tokens for one in events if isinstance(one.data, ModelCallStarted)), None
+    )
+    step = next_step(state, now, policy, counted)
+    if isinstance(step, CountPrompt):
+        # The log holds no count of this request: its bound decided.
+        step = next_step(state, now, policy, context.size(state, policy))
     if isinstance(step, Complete):
         number = (one.data.build_version for one in events[:2] if isinstance(one.data, BuildReady))
         return Complete(next(number, 1))

@@ -181,8 +181,8 @@ class _Attempt:
         return any(one.kind == "decision" for one in self.differences)
 
     @property
-    def rank(self) -> tuple[bool, int]:
-        return self.broken, len(self.differences)
+    def rank(self) -> tuple[bool, int, int]:
+        return self.broken, len(self.differences), sum(len(one.fields) for one in self.differences)
 
 
 def _attempt(
@@ -300,4 +300,6 @@ def _with_output_limit(state: BuildState, recorded: Sequence[RecordedEvent], pol
             low = middle + 1
         else:
             high = middle
+    if low and worst_case(state, replace(policy, max_output_tokens=low, thinking_tokens=0)) > wanted:
+        low -= 1  # another prompt: no limit gives the same amount, and the recorded grant must cover it
     return replace(policy, max_output_tokens=low, thinking_tokens=0)
