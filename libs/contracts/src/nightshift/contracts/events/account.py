@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AwareDatetime, Field
 
+from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.model import EXACT, Event, Id, Microdollars, Owner, Request, Word
 from nightshift.contracts.models import Role
 
@@ -45,13 +46,15 @@ class AccountToppedUp(Request, type="account.topped_up"):
 class AccountPolicySet(Request, type="account.policy_set"):
     """Sets the policy for the account's later builds, as a whole: what is absent is not set any more.
 
-    `models` names the model of a role. A build's own request goes before it.
+    `models` names the model of a role, and `approvals` says which tool calls wait for a person. A build's own request
+    goes before both.
     """
 
     stream: ClassVar[Literal["build", "account"]] = "account"
 
     account_id: Id
     models: dict[Role, Word] | None = None
+    approvals: ApprovalPolicy | None = None
 
 
 AccountRequest = AccountOpened | AccountBudgetSet | AccountToppedUp | AccountPolicySet
@@ -102,6 +105,7 @@ class AccountPolicyChanged(_AccountFact, type="account.policy_changed"):
 
     account_id: Id
     models: dict[Role, Word] | None = None
+    approvals: ApprovalPolicy | None = None
 
 
 AccountEvent = BudgetPeriodSet | BudgetCredited | BudgetRefreshed | AccountPolicyChanged
