@@ -70,6 +70,7 @@ COMMANDS = {
         "db": "Migrate the event log's database, and show its migrations.",
         "topics": "Create the topics on the broker, or show what would change.",
         "verify": "Make the decisions of builds again, and name the first that differs.",
+        "redrive": "Run the tool calls of a build again in a fresh sandbox.",
         "rehearse": "List the unfinished builds that this release would treat differently.",
         "dlq": "List dead letters, redrive them to their topics, drop them.",
     },
