@@ -20,7 +20,7 @@ args ?=
 on_postgres := $(addprefix tests/integration/,log leases relay budget gateway orchestrator snapshotter service)
 on_s3 := $(addprefix tests/integration/,objects snapshotter orchestrator) tests/e2e/gateway tests/e2e/main_job/test_faults.py
 
-.PHONY: help setup demo test check lint types imports simulate nightly mutants test-fast test-long test-registries test-kafka test-postgres test-s3 test-envd bench clean
+.PHONY: help setup demo test check lint types imports simulate nightly mutants test-fast test-long test-time test-registries test-kafka test-postgres test-s3 test-envd bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ mutants: setup ## remove each guard in turn, in a copy of the code, and see that
 
 test-long: setup ## the tests that wait for half a minute on purpose: PostgreSQL is away for so long
 	NIGHTSHIFT_LONG_FAULTS=1 $(python) -m pytest tests/integration/log/test_away.py tests/e2e/main_job/test_postgres_away.py -k thirty -q $(args)
+
+test-time: setup ## a fork at each turn of the demo build, a rewind, and its redrive, on a whole stack (a minute)
+	NIGHTSHIFT_TIME_TRAVEL=1 $(python) -m pytest tests/e2e/demo/test_time_travel.py -q $(args)
 
 test-registries: setup ## npm and pip in a sandbox, against the public package registries
 	NIGHTSHIFT_REGISTRY_TESTS=1 $(python) -m pytest tests/integration/egress/test_package_managers.py -q $(args)

@@ -228,7 +228,7 @@ def test_a_turn_without_an_end_or_without_files_is_refused(base: BuildScenario):
         _point(base, 9)
     saved = [one for one in base.log if not isinstance(one.data, SnapshotSaved)]
     base.log[:] = saved
-    with pytest.raises(BadMessage, match="no snapshot of the files after turn 2"):
+    with pytest.raises(BadMessage, match="no exact snapshot of the files after turn 2"):
         _point(base, 2)
 
 

@@ -69,7 +69,7 @@ class ForkPoint:
             # The last turn has no checkpoint. Open calls are those of the checks, which the conversation does not have.
             self.state = replace(state, tool_calls=())
         if isinstance(fact, SnapshotSaved) and self.state and fact.at_version == self.state.version:
-            self.snapshot = fact
+            self.snapshot = fact if fact.consistency in (None, "exact") else None
 
     def base(self) -> ForkBase:
         """Return what a fork starts from. Raises BadMessage when the turn has not ended, or has no snapshot."""
@@ -82,7 +82,7 @@ class ForkPoint:
             )
         if found is None and (state.workspace.sandbox_id is not None or state.wrote):
             raise BadMessage(
-                f"there is no snapshot of the files after turn {self.turn} of {self.build_id}",
+                f"there is no exact snapshot of the files after turn {self.turn} of {self.build_id}",
                 field="at",
                 hint="`nightshift snapshots` lists the turns that have one",
             )

@@ -5,6 +5,11 @@ from typing import Final
 
 #: Name → pattern and replacement. Dates and times are not among them: output that holds them is not reproducible.
 _VARYING: Final = {
+    # A wheel holds the times of its files.
+    "digest of a built wheel": (
+        re.compile(r"(Created wheel for \S+: filename=\S+ size=\d+ sha256=)[0-9a-f]{64}"),
+        r"\1<digest>",
+    ),
     "duration": (re.compile(r"\b\d+(?:\.\d+)? ?(?:ms|milliseconds|s|sec|secs|seconds)\b(?!-)"), "<duration>"),
     "address": (re.compile(r"\b0x[0-9a-f]{6,16}\b"), "<address>"),
     "local port": (re.compile(r"(127\.0\.0\.1|localhost|0\.0\.0\.0):\d{2,5}\b"), r"\1:<port>"),
