@@ -1,5 +1,6 @@
 """The demo build as a place to go back to: verify, redrive, a fork at each of its turns, a rewind."""
 
+import asyncio
 import json
 import os
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from tests.support.processes import in_process, nightshift
 from nightshift.cli.event_lines import read_lines
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.forks import conversation_of
-from nightshift.orchestrator.usecases.replay import states
+from nightshift.orchestrator.usecases.replay import may_rewind, state_after, states
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -34,6 +35,9 @@ class Stack:
         ran = in_process(*words, "--home", str(self.home))
         assert ran.returncode == code, ran.stderr
         return ran.stdout
+
+    def may_rewind(self, build: str) -> bool:
+        return may_rewind(state_after(self.log(build)))
 
     def log(self, build: str) -> list[RecordedEvent]:
         return read_lines(self.run("log", build, "--json").splitlines(), build)
@@ -97,11 +101,11 @@ def _check_beginning(stack: Stack, name: str, turn: int, base: Any) -> None:
         assert conversation_of(forked.conversation).entries == base.conversation.entries
 
 
-def test_a_paused_fork_is_rewound_and_gets_ready(stack: Stack):
+def test_a_paused_fork_is_rewound_and_gets_ready(stack: Stack, eventually):
     stack.run("fork", stack.build, "--at", "turn:3", "--build-id", "back", "--account", RICH)
     stack.run("wait", "back", "--for", "phase=code", "--timeout", "60s")
     stack.run("pause", "back")
-    stack.run("wait", "back", "--for", "waiting", "--timeout", "60s")
+    asyncio.run(eventually(lambda: asyncio.to_thread(stack.may_rewind, "back"), timeout=60))
     turn = next(one.data.turn for one in stack.log("back") if one.data.type == "checkpoint.saved")
     stack.run("rewind", "back", "--at", f"turn:{turn}", "--message", "Go on.")
     stack.run("resume", "back")

@@ -118,11 +118,10 @@ class ForkPoint:
 
 def check_fork(request: BuildRequested, base: BuildAccepted) -> None:
     """Raises BadMessage, naming the field, when the request contradicts the build that it continues."""
-    for field in BuildRequested.model_fields:
-        if field not in _OWN and getattr(request, field) != getattr(base, field):
+    for name in BuildRequested.model_fields:
+        if name not in _OWN and getattr(request, name) != getattr(base, name):
             raise BadMessage(
-                f"`{field}` is not that of the base build {base.build_id}, which a fork continues",
-                field=field,
+                f"`{name}` is not that of the base build {base.build_id}, which a fork continues", field=name
             )
 
 
