@@ -33,6 +33,9 @@ async def import_(archive: Path, *, home: Home = DEFAULT_HOME, json: Json = Fals
     For example:
 
         nightshift import night.nightshift.zip
+
+    Args:
+        archive: The file that `nightshift export` wrote.
     """
     read = read_archive(archive)
     if read.redacted:
