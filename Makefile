@@ -20,7 +20,7 @@ args ?=
 on_postgres := $(addprefix tests/integration/,log leases relay budget gateway orchestrator snapshotter service)
 on_s3 := $(addprefix tests/integration/,objects snapshotter orchestrator) tests/e2e/gateway tests/e2e/main_job/test_faults.py
 
-.PHONY: help setup demo test check lint types imports simulate nightly mutants test-fast test-long test-time test-registries test-kafka test-postgres test-s3 test-envd bench clean
+.PHONY: $(shell sed -n 's/^\([a-z0-9-]*\):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ test-time: setup ## a fork at each turn of the demo build, a rewind, and its red
 
 test-registries: setup ## npm and pip in a sandbox, against the public package registries
 	NIGHTSHIFT_REGISTRY_TESTS=1 $(python) -m pytest tests/integration/egress/test_package_managers.py -q $(args)
+
+test-long-build: setup ## a build of 250 turns whose orchestrator is killed ten times, on a strict model (minutes)
+	NIGHTSHIFT_LONG_BUILD=1 $(python) -m pytest tests/integration/orchestrator/test_long_build.py -q -s $(args)
 
 test-kafka: setup ## the broker tests against Apache Kafka (fetched once; needs Java 17 and Maven)
 	$(python) scripts/kafka_server.py run -- $(python) -m pytest tests/integration tests/e2e/main_job/test_apache_kafka.py -m kafka -q $(args)

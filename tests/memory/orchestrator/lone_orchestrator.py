@@ -40,7 +40,11 @@ class LoneOrchestrator:
     """One orchestrator over a log in memory, a budget that grants what is asked, and a model that is counted."""
 
     def __init__(
-        self, respond: Callable[[], Answer], request: BuildRequested = REQUEST, tools: Tools | None = None
+        self,
+        respond: Callable[[], Answer],
+        request: BuildRequested = REQUEST,
+        tools: Tools | None = None,
+        policy: Policy = POLICY,
     ) -> None:
         """`tools` gives the result of each tool call. Without it no call has a result."""
         self.tables = MemoryTables()
@@ -51,15 +55,15 @@ class LoneOrchestrator:
         self.calls = 0
         log = MemoryEventLog(self.tables, owner=Owner.ORCHESTRATOR, now=self.now)
         self.objects = MemoryObjectStore()
-        builds = EventLogBuildRepository(log, self.objects, policy=POLICY, actor="test")
-        dependencies = RunnerDependencies(builds, self, self, POLICY, self.now)
+        builds = EventLogBuildRepository(log, self.objects, policy=policy, actor="test")
+        dependencies = RunnerDependencies(builds, self, self, policy, self.now)
         settings = SchedulerSettings(owner="me")
         self.scheduler = BuildScheduler(
             MemoryLeases(), self, lambda build_id: Runner(build_id, dependencies), settings=settings
         )
         accounts = EventLogAccountPolicies(log)
         self.builds = BuildRequests(
-            builds, self.scheduler, self.objects, accounts, policy=POLICY, clock=self.now
+            builds, self.scheduler, self.objects, accounts, policy=policy, clock=self.now
         )
 
     def now(self) -> datetime:
@@ -146,16 +150,17 @@ class LoneOrchestrator:
 def after_an_hour(
     respond: Callable[[], Answer],
     then: Callable[[LoneOrchestrator], Coroutine[Any, Any, None]] | None = None,
+    make: Callable[[], LoneOrchestrator] | None = None,
     **more: Any,
 ) -> LoneOrchestrator:
     """Runs a build for an hour, and `then` what is given. `respond` is called for each model call.
 
-    `more` goes to LoneOrchestrator.
+    `more` goes to LoneOrchestrator, unless `make` makes another one.
     """
     loop = SimulatedLoop(random.Random(1))
     asyncio.set_event_loop(loop)
     try:
-        orchestrator = LoneOrchestrator(respond, **more)
+        orchestrator = LoneOrchestrator(respond, **more) if make is None else make()
         with structlog.testing.capture_logs():
             loop.run_until_complete(orchestrator.run())
             if then is not None:
