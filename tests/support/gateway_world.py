@@ -35,9 +35,9 @@ from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecyc
 from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
 from nightshift.sandboxes.egress.secret_store import SecretStore
 from nightshift.sandboxes.port import SandboxDriver
+from nightshift.sandboxes.snapshots.capture import capture
 from nightshift.sandboxes.snapshots.manifest import ProjectKey
 from nightshift.sandboxes.snapshots.store import SnapshotStore
-from nightshift.sandboxes.snapshots.transfer import capture
 
 
 class FakeProbe:

@@ -18,8 +18,10 @@ async def serve(reader, writer):
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     if "sec-websocket-key" in head.lower():
         key = [l.split(": ")[1] for l in head.split("\r\n") if l.lower().startswith("sec-websocket-key")][0]
-        accept = base64.b64encode(hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()).decode()
-        writer.write(f"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n".encode())
+        key += "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+        writer.write(b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")
+        writer.write(f"Sec-WebSocket-Accept: {accept}\r\n\r\n".encode())
         while True:
             first, size = await reader.readexactly(2)
             mask = await reader.readexactly(4)
@@ -29,7 +31,8 @@ async def serve(reader, writer):
             writer.write(bytes([129, len(data)]) + data.upper())
     else:
         body = head.encode()
-        writer.write(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Domain=preview.test; Path=/\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        writer.write(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Domain=preview.test; Path=/\r\n")
+        writer.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
     await writer.drain()
     writer.close()
 async def main():

@@ -10,7 +10,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Final, Literal, Protocol, cast, get_args
 
-from nightshift.sandboxes.agent.wire import CHUNK, END, LENGTH, frame, json_frame
+from nightshift.sandboxes.agent.wire import CHUNK, END, frame, json_frame
+from nightshift.sandboxes.answers import MAX_ENTRIES, ByteSource, chunks, entry_of, read_header
 from nightshift.sandboxes.errors import (
     AnswerCut,
     CallRecordLost,
@@ -19,7 +20,6 @@ from nightshift.sandboxes.errors import (
     SandboxUnavailable,
 )
 from nightshift.sandboxes.port import (
-    PIECE,
     CallSpec,
     CallStatus,
     DriverName,
@@ -32,18 +32,12 @@ from nightshift.sandboxes.port import (
     Imported,
     Match,
 )
+from nightshift.sandboxes.stage_requests import StageRequests
 
-_MAX_FRAME: Final = 16 * 1024**2
-_MAX_ENTRIES: Final = 200_000
 _MAX_FILE: Final = 256 * 1024**2
-#: Bytes of files that one answer holds: at E2B it is a file on the sandbox's disk.
-_EXPORT: Final = 8 * PIECE
 _GREP_S: Final = 20
-_ENTRY: Final = ("path", "kind", "mode", "size", "mtime_ns", "digest", "target", "link", "problem")
-
-
-class ByteSource(Protocol):
-    async def readexactly(self, n: int, /) -> bytes: ...
+_IMPORTED: Final = ("path", "kind", "mode", "size", "mtime_ns", "target", "link")
+_HEADER: Final = 256  # about the bytes of an import's header
 
 
 class Channel(Protocol):
@@ -66,28 +60,6 @@ class Channel(Protocol):
     async def alive(self) -> bool: ...
 
 
-async def _read_frame(source: ByteSource) -> bytes:
-    try:
-        (size,) = LENGTH.unpack(await source.readexactly(LENGTH.size))
-        if size > _MAX_FRAME:
-            raise SandboxUnavailable("the sandbox's agent answers nonsense")
-        return await source.readexactly(size) if size else b""
-    except (asyncio.IncompleteReadError, ConnectionError) as error:
-        raise AnswerCut("the sandbox's agent broke off its answer") from error
-
-
-async def _read_json(source: ByteSource) -> dict[str, Any]:
-    try:
-        return dict(json.loads(await _read_frame(source)))
-    except (ValueError, TypeError) as error:
-        raise SandboxUnavailable("the sandbox's agent answers nonsense") from error
-
-
-async def _chunks(source: ByteSource) -> AsyncIterator[bytes]:
-    while chunk := await _read_frame(source):
-        yield chunk
-
-
 def _match(row: Mapping[str, Any]) -> Match:
     return Match(
         str(row["path"]),
@@ -98,29 +70,12 @@ def _match(row: Mapping[str, Any]) -> Match:
     )
 
 
-async def _pieces(source: ByteSource) -> AsyncIterator[bytes]:
-    """The chunks of one file, joined to pieces."""
-    piece, size = list[bytes](), 0
-    async for chunk in _chunks(source):
-        piece.append(chunk)
-        size += len(chunk)
-        if size >= PIECE:
-            yield b"".join(piece)
-            piece, size = [], 0
-    if piece:
-        yield b"".join(piece)
-
-
-def _entry(value: Mapping[str, Any]) -> Entry:
-    return Entry(**{name: value[name] for name in _ENTRY if name in value})
-
-
 def _status(value: Mapping[str, Any]) -> CallStatus:
     fields = ("exit_code", "timed_out", "stopped", "folder")
     return CallStatus(value["state"], **{name: value[name] for name in fields if name in value})
 
 
-class AgentSandbox:
+class AgentSandbox(StageRequests):
     """Implements Sandbox."""
 
     def __init__(self, sandbox_id: str, driver: DriverName, channel: Channel) -> None:
@@ -141,7 +96,7 @@ class AgentSandbox:
         request = {"generation": self._generation, **request}
         try:
             async with asyncio.timeout(timeout_s), self._channel.exchange(request, body) as source:
-                answer = await _read_json(source)
+                answer = await read_header(source)
                 if "error" in answer:
                     raise self._refusal(answer)
                 yield answer, source
@@ -211,7 +166,7 @@ class AgentSandbox:
     async def _read(self, request: Mapping[str, Any], limit: int) -> bytes:
         parts, size = [], 0
         async with self._ask(request, timeout_s=300) as (_, source):
-            async for chunk in _chunks(source):
+            async for chunk in chunks(source):
                 size += len(chunk)
                 if size > limit:
                     raise SandboxUnavailable("the sandbox's agent sends more than was asked for")
@@ -226,25 +181,25 @@ class AgentSandbox:
 
     async def stat(self, path: str) -> Entry | None:
         found = (await self._tell({"op": "stat", "path": path}))["entry"]
-        return None if found is None else _entry(found)
+        return None if found is None else entry_of(found)
 
     async def remove(self, path: str) -> None:
         await self._tell({"op": "remove", "path": path})
 
     async def list_tree(self, *, exclude: Sequence[str] = (), fresh: bool = False) -> list[Entry]:
-        request = {"op": "list", "fresh": fresh, "exclude": list(exclude), "limit": _MAX_ENTRIES}
+        request = {"op": "list", "fresh": fresh, "exclude": list(exclude), "limit": MAX_ENTRIES}
         entries: list[Entry] = []
         async with self._ask(request, timeout_s=600) as (_, source):
-            async for rows in _chunks(source):
-                if len(entries) > 2 * _MAX_ENTRIES:
+            async for rows in chunks(source):
+                if len(entries) > 2 * MAX_ENTRIES:
                     raise SandboxUnavailable("the sandbox's agent sends more than was asked for")
-                entries.extend(map(_entry, json.loads(rows)))
+                entries.extend(map(entry_of, json.loads(rows)))
                 await asyncio.sleep(0)  # let other tasks run: the whole answer may be here already
         return await asyncio.to_thread(sorted, entries, key=lambda entry: entry.path)
 
     async def glob(self, pattern: str, *, path: str = ".", limit: int) -> FoundFiles:
         answer = await self._search({"op": "glob", "path": path, "pattern": pattern, "limit": limit})
-        entries = [_entry(row) for row in answer["entries"]]
+        entries = [entry_of(row) for row in answer["entries"]]
         return FoundFiles(entries, int(answer["total"]), [str(note) for note in answer["notes"]])
 
     async def grep(self, query: GrepQuery) -> FoundMatches:
@@ -258,24 +213,6 @@ class AgentSandbox:
         except AnswerCut:
             raise FileRefused(f"the search took more than {_GREP_S} s", kind="invalid") from None
 
-    async def export_files(self, paths: Sequence[str]) -> AsyncIterator[ExportedFile]:
-        left, offset = list(paths), 0
-        while left:
-            request = {"op": "export", "paths": left, "offset": offset, "limit": _EXPORT}
-            last: dict[str, Any] = {}
-            async with self._ask(request, timeout_s=1800) as (_, source):
-                while "path" in (last := await _read_json(source)):
-                    entry = _entry(last)
-                    async for piece in _pieces(source):
-                        offset += len(piece)
-                        yield ExportedFile(entry, piece, more=offset < entry.size)
-                    if not entry.size or entry.problem:
-                        yield ExportedFile(entry)
-                    offset = 0
-            left, offset = left[last.get("next", len(left)) :], int(last.get("offset", 0))
-            if left and last and offset >= entry.size:
-                left, offset = left[1:], 0
-
     async def import_files(self, files: AsyncIterator[ExportedFile]) -> Imported:
         answer = await self._tell({"op": "import"}, body=_import_body(files), timeout_s=1800)
         return Imported(int(answer["count"]), {str(path): str(text) for path, text in answer["refused"]})
@@ -288,15 +225,20 @@ async def _framed(content: bytes) -> AsyncIterator[bytes]:
 
 
 async def _import_body(files: AsyncIterator[ExportedFile]) -> AsyncIterator[bytes]:
-    begun = False
+    """Yields the frames of these files, many in one piece: a small file alone would cost a change of tasks."""
+    begun, ready, size = False, list[bytes](), 0
     async for file in files:
         entry = file.entry
         if not begun:
-            fields = ("path", "kind", "mode", "size", "mtime_ns", "target", "link")
-            yield json_frame({**{name: getattr(entry, name) for name in fields}, "keep": file.keep})
+            fields = {name: getattr(entry, name) for name in _IMPORTED}
+            ready.append(json_frame({**fields, "keep": file.keep}))
         for start in range(0, len(file.content), CHUNK):
-            yield frame(file.content[start : start + CHUNK])
+            ready.append(frame(file.content[start : start + CHUNK]))
         begun = file.more
         if not begun:
-            yield END
-    yield json_frame({})
+            ready.append(END)
+        size += len(file.content) + _HEADER
+        if size >= CHUNK:
+            yield b"".join(ready)
+            ready, size = [], 0
+    yield b"".join((*ready, json_frame({})))

@@ -20,12 +20,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, BinaryIO
 
-from . import egress, files, reserve, search, tree
+from . import egress, files, imports, reserve, search, tree
 from .calls import Calls
 from .command_supervisor import close_others
 from .confined_paths import Root
 from .digest_cache import DigestCache
 from .journal import Journal
+from .stages import Stages
 from .wire import END, Reader, Refusal, Writer, frame, json_frame, read_chunks, read_json
 
 #: An answer up to this many bytes is printed; a longer one is left in a file.
@@ -69,8 +70,12 @@ class Agent:
             "list": self._list,
             "glob": partial(search.find, root),
             "grep": lambda **ask: search.grep(root, ask),
-            "export": partial(tree.export, root),
-            "import": lambda: tree.import_(root, self._body),
+            "import": lambda: imports.import_(root, self._body, DigestCache(self._digests)),
+            "stage": lambda **ask: self._stages().stage(**ask),
+            "hold": lambda **ask: self._stages().hold(**ask),
+            "held": lambda: self._stages().held(),
+            "stored": lambda **ask: self._stages().stored(**ask),
+            "export": lambda **ask: self._stages().export(**ask),
         }
 
     def prepare(self) -> None:
@@ -108,6 +113,9 @@ class Agent:
         except (KeyError, TypeError, ValueError, EOFError, RecursionError):
             out.write(json_frame({"error": "bad_request", "message": traceback.format_exc(limit=-1)}))
         out.flush()
+
+    def _stages(self) -> Stages:
+        return Stages(self._root, os.path.join(self._state[0], "stage"), DigestCache(self._digests))
 
     def _list(self, fresh: bool, exclude: list[str], limit: int) -> Iterator[bytes]:
         listed = tree.list_tree(self._root, DigestCache(self._digests, fresh), exclude, limit)

@@ -25,6 +25,7 @@ from nightshift.contracts.events.build import (
     BuildPhaseChanged,
     BuildReady,
     BuildResumed,
+    BuildRewound,
     BuildStalled,
     BuildWaiting,
     BuildWoken,
@@ -53,6 +54,7 @@ from nightshift.orchestrator.domain import (
     conversation,
     customer_tools,
     failure_counters,
+    forks,
     funds,
     judging,
     questions,
@@ -179,7 +181,11 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
             return context.condensed(state, data)
         case CriteriaJudged():
             return judging.judged(state, data)
-        case BuildForked() | BuildStalled():
+        case BuildForked():
+            return forks.forked(state, data)
+        case BuildRewound():
+            return forks.rewound(state, data)
+        case BuildStalled():
             return state  # written by no version of this service so far
         case _:
             assert_never(data)
