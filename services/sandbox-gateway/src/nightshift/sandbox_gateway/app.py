@@ -86,7 +86,7 @@ async def _previews(running: service.Service[GatewaySettings], driver: SandboxDr
     """Serve previews where the settings ask for it. Returns what makes the links."""
     settings = running.settings
     links = settings.preview_links()
-    if links is None:
+    if settings.preview_base is None or links is None:
         return lambda _sandbox_id, _port: None
     host, _, port = settings.preview_listen.rpartition(":")
     await running.enter(PreviewServer(driver, links, host=host, port=int(port)))

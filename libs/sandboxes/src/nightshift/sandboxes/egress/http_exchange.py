@@ -195,22 +195,21 @@ class HttpExchange:
         """Copy what follows a switch both ways until both sides have ended."""
         mask = None if self._swap is None else AnswerMask(self._swap)
 
-        async def from_host(data: bytes) -> None:
-            while data:
+        async def from_host(early: bytes) -> None:
+            while data := early or await upstream.recv():
                 await self._client.send(data if mask is None else mask.feed(data))
-                data = await upstream.recv()
+                early = b""
             self._client.finish()
 
-        async def from_client(data: bytes) -> None:
-            while data:
+        async def from_client(early: bytes) -> None:
+            while data := early or await self._client.recv():
                 await upstream.send(data)
-                data = await self._client.recv()
+                early = b""
             upstream.finish()
 
-        early, sent = out.trailing_data[0], self._parser.trailing_data[0]
         async with asyncio.TaskGroup() as group:
-            group.create_task(from_host(early or await upstream.recv()))
-            group.create_task(from_client(sent or await self._client.recv()))
+            group.create_task(from_host(out.trailing_data[0]))
+            group.create_task(from_client(self._parser.trailing_data[0]))
 
 
 async def next_event(parser: h11.Connection, stream: ByteStream) -> object:

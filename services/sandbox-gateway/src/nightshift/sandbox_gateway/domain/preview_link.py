@@ -12,7 +12,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 #: `<port>-<sandbox id>-<expiry, seconds since 1970 in hex>-<signature>`
-_LABEL: Final = re.compile(r"([1-9][0-9]{0,4})-([a-z0-9]+(?:-[a-z0-9]+)*)-([0-9a-f]{8})-([a-z2-7]{26})")
+_LABEL: Final = re.compile(r"([1-9][0-9]{0,4})-([a-z0-9]+(?:-[a-z0-9]+)*)-([0-9a-f]{8})-([a-z2-7]{24})")
 _LONGEST: Final = 63
 
 
@@ -50,4 +50,4 @@ class PreviewLinks:
 
     def _signature(self, signed: str) -> str:
         digest = hmac.new(self.key, f"preview/{signed}".encode(), hashlib.sha256).digest()
-        return base64.b32encode(digest[:16]).decode().rstrip("=").lower()
+        return base64.b32encode(digest[:15]).decode().lower()
