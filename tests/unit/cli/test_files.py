@@ -32,7 +32,14 @@ KEY = ProjectKey.derive(b"test", "p")
 
 def asked(tool: str, command: str = "ls") -> ToolCallRequested:
     return ToolCallRequested(
-        call_id="b/1/0", turn=1, tool=tool, input={"command": command}, timeout_s=10, purpose="agent"
+        call_id="b/1/0",
+        tool_use_id="t",
+        turn=1,
+        index=0,
+        tool=tool,
+        input={"command": command},
+        timeout_s=10,
+        purpose="agent",
     )
 
 

@@ -25,9 +25,7 @@ _COLUMNS = ("project", "doomed", "spared", "rewritten", "deleted", "deleted_byte
 @app.default
 async def gc(
     *,
-    keep_last: Annotated[
-        int, cyclopts.Parameter(validator=Number(gte=0), env_var="NIGHTSHIFT_SNAPSHOTS_KEEP_LAST")
-    ] = 10,
+    keep_last: Annotated[int, cyclopts.Parameter(validator=Number(gte=0))] = 10,
     keep_for: Annotated[tuple[str, ...], cyclopts.Parameter("--keep", negative=())] = (),
     dry_run: Annotated[bool, cyclopts.Parameter(negative=())] = False,
     home: Home = DEFAULT_HOME,
