@@ -63,28 +63,29 @@ def test_a_moment_means_the_snapshot_with_its_files() -> None:
     events = recorded(
         [
             ACCEPTED,
-            CheckpointSaved(turn=1),  # 2
-            saved(2, "one"),
-            asked("read_file"),  # 4
-            CheckpointSaved(turn=2),  # 5
-            asked("bash"),  # 6
-            CheckpointSaved(turn=3),  # 7
-            asked("bash"),  # 8
-            CheckpointSaved(turn=4),  # 9
-            saved(9, "four", consistency="late"),
-            CheckpointSaved(turn=5),  # 11
-            saved(11, "five"),
+            asked("bash"),  # 2
+            CheckpointSaved(turn=1),  # 3
+            saved(3, "one"),
+            asked("read_file"),  # 5
+            CheckpointSaved(turn=2),  # 6
+            asked("bash"),  # 7
+            CheckpointSaved(turn=3),  # 8
+            asked("bash"),  # 9
+            CheckpointSaved(turn=4),  # 10
+            saved(10, "four", consistency="late"),
+            CheckpointSaved(turn=5),  # 12
+            saved(12, "five"),
         ]
     )
-    chosen = {version: snapshot_at(events, version) for version in (1, 2, 5, 6, 7, 9, 11)}
-    assert chosen[1] is None
+    chosen = {version: snapshot_at(events, version) for version in (1, 3, 6, 7, 8, 10, 12)}
+    assert chosen.pop(1) is None
     assert {version: (one.key, one.exact) for version, one in chosen.items() if one} == {
-        2: ("one", True),
-        5: ("one", True),
-        6: ("one", False),
+        3: ("one", True),
+        6: ("one", True),
         7: ("one", False),
-        9: ("five", True),
-        11: ("five", True),
+        8: ("one", False),
+        10: ("five", True),
+        12: ("five", True),
     }
 
 
@@ -115,8 +116,8 @@ async def build(monkeypatch: pytest.MonkeyPatch) -> BuildSnapshots:
         skipped = {"pipe": "a named pipe"}
         manifest = Manifest("b", version, tuple(entries), blobs, pieces, skipped)
         keys.append((await store.put_manifest(manifest, reason="checkpoint"))[0])
-    facts = [ACCEPTED, CheckpointSaved(turn=1), saved(2, keys[0]), asked("bash")]
-    events = recorded([*facts, CheckpointSaved(turn=2), saved(5, keys[1])])
+    facts = [ACCEPTED, asked("bash"), CheckpointSaved(turn=1), saved(3, keys[0]), asked("bash")]
+    events = recorded([*facts, CheckpointSaved(turn=2), saved(6, keys[1])])
     found = BuildSnapshots("b", events, store, None)  # type: ignore[arg-type]
 
     @contextlib.asynccontextmanager
@@ -156,7 +157,7 @@ async def test_a_file_that_is_lost_is_named(
 async def test_files_are_listed_as_json(build: BuildSnapshots, capsys: pytest.CaptureFixture[str]) -> None:
     await files("b", json=True)
     listed = json.loads(capsys.readouterr().out)
-    assert (listed["version"], listed["not_saved"]) == (5, {"pipe": "a named pipe"})
+    assert (listed["version"], listed["not_saved"]) == (6, {"pipe": "a named pipe"})
     assert [row["path"] for row in listed["files"]] == ["app.py", "bin", "d", "d/new", "link", "same"]
 
 
