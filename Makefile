@@ -81,6 +81,10 @@ test-s3: setup ## the tests that keep objects, on an S3 server that checks signa
 test-envd: setup ## the tests of the E2B stand-in, with E2B's own envd in the sandboxes: make test-envd ENVD=PROGRAM (root)
 	NIGHTSHIFT_ENVD=$(ENVD) $(python) -m pytest tests/integration/sandboxes/test_e2b_server.py -q $(args)
 
+test-e2b-js: setup ## the E2B stand-in against E2B's JavaScript client (needs Node 20 or newer; npm fetches the client)
+	npm install --prefix .cache/e2b-js --no-save --no-package-lock --silent e2b@2.51.0
+	NIGHTSHIFT_E2B_JS=$(CURDIR)/.cache/e2b-js $(python) -m pytest tests/integration/sandboxes/test_e2b_javascript.py -q $(args)
+
 bench: setup ## measure, each figure beside its limit or peer in the same run (Markdown tables)
 	@for script in bench/*.py; do echo; echo "## $$script"; $(python) "$$script"; done
 

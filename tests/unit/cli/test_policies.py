@@ -18,6 +18,9 @@ def test_each_role_is_changed_alone():
 def test_a_role_without_a_model_is_left_to_the_tier():
     assert with_models(BEFORE, ["judge="]) is None
     assert shown({}) == {}
+    assert shown({"egress_hosts": ("a.example.org", "b.example.org")}) == {
+        "may reach": "a.example.org, b.example.org"
+    }
 
 
 @pytest.mark.parametrize(

@@ -86,4 +86,6 @@ def shown(fields: Mapping[str, Any]) -> dict[str, object]:
         if value:
             text = ", ".join(value) if isinstance(value, list | tuple) else value
             found[_APPROVALS[name]] = text
+    if hosts := fields.get("egress_hosts"):
+        found["may reach"] = ", ".join(hosts)
     return found

@@ -98,6 +98,7 @@ async def policy(
     host: Many = (),
     allow: Many = (),
     approval_deadline: int | None = None,
+    egress_host: Many = (),
     reset: bool = False,
     home: Home = DEFAULT_HOME,
     json: Json = False,
@@ -121,12 +122,14 @@ async def policy(
         host: Ask about commands that name this host. `*.example.org` is every host below it.
         allow: A rule about calls that need no approval.
         approval_deadline: Seconds after which a call that nobody approved is denied.
+        egress_host: A host that builds may reach from their sandbox, beside the public package registries. The hosts
+            take the place of all that were set before.
         reset: Begin without what was set before.
     """
     async with open_builds(home) as builds:
         found = await builds.account_policy(account)
     fields = {} if found is None else found.model_dump(exclude={"account_id"}, exclude_none=True)
-    if not (model or reset or approvals or ask or host or allow or approval_deadline):
+    if not (model or reset or approvals or ask or host or allow or approval_deadline or egress_host):
         _show_policy(account, fields, json=json)
         return
     fields = {} if reset else fields
@@ -139,6 +142,7 @@ async def policy(
         allow=allow,
         deadline_s=approval_deadline,
     )
+    fields |= {"egress_hosts": egress_host} if egress_host else {}
     await _ask(home, checked(AccountPolicySet, {"account_id": account, **fields}), json=json)
 
 

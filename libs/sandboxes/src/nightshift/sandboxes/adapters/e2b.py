@@ -66,6 +66,8 @@ _PART_CHARS = 96 * 1024
 _SPOOL_BYTES = 8 * 1024 * 1024
 #: Statuses with which E2B refuses every further create: an unknown template, a lifetime above the plan, no credit.
 _REFUSED = frozenset((400, 402, 403, 404, 422))
+#: The exit code of a shell for a program that does not exist.
+_NOT_FOUND = 127
 #: Errors of the SDK that pass by themselves.
 _PASSING = (TimeoutException, RateLimitException, ServiceBusyException, httpx.HTTPError)
 
@@ -110,7 +112,17 @@ class E2BDriver:
             box = await self._created(tags, metadata or {}, network)
             await self._install(box)
         sandbox = self._sandbox(box)
-        await self._hello(sandbox, box, generation=f"{build_id}/{generation}/{box.sandbox_id}")
+        try:
+            await self._hello(sandbox, box, generation=f"{build_id}/{generation}/{box.sandbox_id}")
+        except _Broken as error:
+            if not isinstance(error.__cause__, _NoPython):
+                raise
+            await self.kill(box.sandbox_id)
+            template = self._options.template or "the default template"
+            raise ProviderRefused(
+                f"E2B's template has no python3 ({template}), which the agent in a sandbox needs",
+                hint="build the template with python3 (deploy/e2b has one), set E2B_TEMPLATE, then restart the gateway",
+            ) from error
         return sandbox
 
     async def _created(
@@ -224,6 +236,10 @@ def _network(rules: NetworkRules | None) -> SandboxNetworkOpts | None:
     return None if rules is None else {"allow_out": sorted(rules.hosts), "deny_out": [ALL_TRAFFIC]}
 
 
+class _NoPython(AnswerCut):
+    """The shell found no `python3`."""
+
+
 class _Broken(SandboxUnavailable):
     """The sandbox runs, but its agent does not answer, also after a new installation of its files."""
 
@@ -286,9 +302,8 @@ class _Channel:
             done = await self._box.commands.run(command, timeout=0, envs={"HOME": _SHELL_HOME, **environment})
             answer: dict[str, str] = json.loads(done.stdout)
         except CommandExitException as error:
-            raise AnswerCut(
-                f"the sandbox's agent ended with {error.exit_code}: {error.stderr[-500:]}"
-            ) from error
+            kind = _NoPython if error.exit_code == _NOT_FOUND else AnswerCut
+            raise kind(f"the sandbox's agent ended with {error.exit_code}: {error.stderr[-500:]}") from error
         except ValueError as error:
             raise AnswerCut("the sandbox's agent answers nonsense") from error
         return answer

@@ -85,9 +85,14 @@ class Accounts:
                 raise BadMessage(str(error), field=f"models.{role}") from None
         if asked.approvals is not None and (mistake := mistake_in(asked.approvals, None)) is not None:
             raise BadMessage(mistake[1], field=f"approvals.{mistake[0]}")
-        fields = {name: getattr(asked, name) for name in AccountPolicySet.model_fields}
-        changed = NewEvent(AccountPolicyChanged(**fields), event.event_id)
-        await self._event_log.append(account_stream(asked.account_id), [changed], expected_version=None)
+        changed = AccountPolicyChanged(
+            account_id=asked.account_id,
+            models=asked.models,
+            approvals=asked.approvals,
+            egress_hosts=asked.egress_hosts,
+        )
+        stream, new = account_stream(asked.account_id), NewEvent(changed, event.event_id)
+        await self._event_log.append(stream, [new], expected_version=None)
 
     async def _set_period(
         self, event: RecordedEvent, account_id: str, budget: int, days: int, time_zone: str | None

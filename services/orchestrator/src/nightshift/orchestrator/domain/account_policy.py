@@ -11,4 +11,10 @@ def resolved(request: BuildRequested, account: AccountPolicyChanged | None) -> B
     models |= {"builder": request.model} if request.model is not None else {}
     models |= request.models or {}
     approvals = request.approvals if account is None else request.approvals or account.approvals
-    return request.model_copy(update={"models": models or None, "approvals": approvals})
+    hosts = () if account is None else account.egress_hosts or ()
+    update = {
+        "models": models or None,
+        "approvals": approvals,
+        "egress_hosts": tuple(dict.fromkeys((*request.egress_hosts, *hosts))),
+    }
+    return request.model_copy(update=update)
