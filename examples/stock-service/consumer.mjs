@@ -6,7 +6,7 @@
 // It reads `tool_call.requested` from the build topic, and sends `tool_call.result_given` to the requests topic. No code
 // of Nightshift is needed: a key, six headers and a JSON object. Ends at SIGTERM and Ctrl-C, after the call at hand.
 import { parseArgs } from "node:util";
-import { Kafka, logLevel } from "kafkajs";
+import { Kafka, Partitioners, logLevel } from "kafkajs";
 
 const { values: options } = parseArgs({
   options: {
@@ -21,7 +21,8 @@ const STOCK = { ladder: 3, drill: 0 };
 
 const kafka = new Kafka({ clientId: "stock-service", brokers: [options.bootstrap], logLevel: logLevel.WARN });
 const consumer = kafka.consumer({ groupId: options.group });
-const producer = kafka.producer();
+// The partitioner of Java's client, and of Nightshift: one key is in one partition, whoever sends it.
+const producer = kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner });
 
 /** The newest `ce_sequence` of each build that this process has read. */
 const newest = new Map();

@@ -45,6 +45,7 @@ async def test_a_consumer_in_javascript_answers_each_call_once(servers: RunningS
     await servers.send(first.model_copy(update={"call_id": "b1/9/0"}), id="unknown")
     reasons = await dead_letters(servers, 2)
     assert "already_answered" in reasons[0]
+    assert "b'other'" in reasons[0]
     assert "not_found" in reasons[1]
     assert (await servers.types("b1")).count("tool_call.answered") == 2
 
