@@ -63,6 +63,9 @@ mutants: setup ## remove each guard in turn, in a copy of the code, and see that
 test-long: setup ## the tests that wait for half a minute on purpose: PostgreSQL is away for so long
 	NIGHTSHIFT_LONG_FAULTS=1 $(python) -m pytest tests/integration/log/test_away.py tests/e2e/main_job/test_postgres_away.py -k thirty -q $(args)
 
+test-time: setup ## a fork at each turn of the demo build, a rewind, and its redrive, on a whole stack (a minute)
+	NIGHTSHIFT_TIME_TRAVEL=1 $(python) -m pytest tests/e2e/demo/test_time_travel.py -q $(args)
+
 test-registries: setup ## npm and pip in a sandbox, against the public package registries
 	NIGHTSHIFT_REGISTRY_TESTS=1 $(python) -m pytest tests/integration/egress/test_package_managers.py -q $(args)
 
