@@ -4,18 +4,19 @@ It does not trust the agent's answers: it bounds frames, checks shapes, and uses
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final, Literal, Protocol, cast, get_args
 
+from nightshift.sandboxes import answers
 from nightshift.sandboxes.agent.wire import CHUNK, END, LENGTH, frame, json_frame
 from nightshift.sandboxes.errors import (
     AnswerCut,
     CallRecordLost,
     FileProblem,
     FileRefused,
+    SandboxHung,
     SandboxUnavailable,
 )
 from nightshift.sandboxes.port import (
@@ -29,16 +30,21 @@ from nightshift.sandboxes.port import (
     FoundMatches,
     GrepQuery,
     Imported,
-    Match,
 )
 
 _MAX_FRAME: Final = 16 * 1024**2
+#: Bytes of a whole listing, of each output in the answer to `run`, and the numbers of rows and notes.
+_MAX_LISTING: Final = 128 * 1024**2
+_MOST_INLINE: Final = 1024**2
+_ROWS: Final = 1_000
+_NOTES: Final = 20
+_MULTILINE: Final = 20_000
+_MAX_REFUSED: Final = 2_000
 _MAX_ENTRIES: Final = 200_000
 _MAX_FILE: Final = 256 * 1024**2
 #: Bytes of files that one answer holds: at E2B it is a file on the sandbox's disk.
 _EXPORT: Final = 8 * PIECE
 _GREP_S: Final = 20
-_ENTRY: Final = ("path", "kind", "mode", "size", "mtime_ns", "digest", "target", "link", "problem")
 
 
 class ByteSource(Protocol):
@@ -67,17 +73,14 @@ async def _read_frame(source: ByteSource) -> bytes:
     try:
         (size,) = LENGTH.unpack(await source.readexactly(LENGTH.size))
         if size > _MAX_FRAME:
-            raise SandboxUnavailable("the sandbox's agent answers nonsense")
+            answers.broken("too much at once")
         return await source.readexactly(size) if size else b""
     except (asyncio.IncompleteReadError, ConnectionError) as error:
         raise AnswerCut("the sandbox's agent broke off its answer") from error
 
 
 async def _read_json(source: ByteSource) -> dict[str, Any]:
-    try:
-        return dict(json.loads(await _read_frame(source)))
-    except (ValueError, TypeError) as error:
-        raise SandboxUnavailable("the sandbox's agent answers nonsense") from error
+    return answers.decode_object(await _read_frame(source))
 
 
 async def _chunks(source: ByteSource) -> AsyncIterator[bytes]:
@@ -85,20 +88,13 @@ async def _chunks(source: ByteSource) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def _match(row: Mapping[str, Any]) -> Match:
-    return Match(
-        str(row["path"]),
-        int(row.get("line", 0)),
-        str(row.get("text", "")),
-        bool(row.get("context", False)),
-        int(row.get("count", 0)),
-    )
-
-
-async def _pieces(source: ByteSource) -> AsyncIterator[bytes]:
-    """The chunks of one file, joined to pieces."""
+async def _pieces(source: ByteSource, most: int) -> AsyncIterator[bytes]:
+    """The chunks of one file, joined to pieces. Raises AgentBroken for more than `most` bytes."""
     piece, size = list[bytes](), 0
     async for chunk in _chunks(source):
+        most -= len(chunk)
+        if most < 0:
+            answers.broken("a file is larger than its size")
         piece.append(chunk)
         size += len(chunk)
         if size >= PIECE:
@@ -108,23 +104,17 @@ async def _pieces(source: ByteSource) -> AsyncIterator[bytes]:
         yield b"".join(piece)
 
 
-def _entry(value: Mapping[str, Any]) -> Entry:
-    return Entry(**{name: value[name] for name in _ENTRY if name in value})
-
-
-def _status(value: Mapping[str, Any]) -> CallStatus:
-    fields = ("exit_code", "timed_out", "stopped", "folder")
-    return CallStatus(value["state"], **{name: value[name] for name in fields if name in value})
-
-
 class AgentSandbox:
     """Implements Sandbox."""
 
-    def __init__(self, sandbox_id: str, driver: DriverName, channel: Channel) -> None:
+    def __init__(
+        self, sandbox_id: str, driver: DriverName, channel: Channel, *, generation: str | None = None
+    ) -> None:
+        """With a known `generation`, the agent refuses every request when it has another one."""
         self.id = sandbox_id
         self.driver: DriverName = driver
         self._channel = channel
-        self._generation: str | None = None
+        self._generation = generation
         self.open_port = channel.open_port
         self.pause = channel.pause
         self.kill = channel.kill
@@ -134,7 +124,7 @@ class AgentSandbox:
     async def _ask(
         self, request: Mapping[str, Any], *, body: AsyncIterator[bytes] | None = None, timeout_s: float = 60
     ) -> AsyncIterator[tuple[dict[str, Any], ByteSource]]:
-        request = {"generation": self._generation, **request}
+        request = {"generation": self._generation, "deadline_s": timeout_s, **request}
         try:
             async with asyncio.timeout(timeout_s), self._channel.exchange(request, body) as source:
                 answer = await _read_json(source)
@@ -142,11 +132,12 @@ class AgentSandbox:
                     raise self._refusal(answer)
                 yield answer, source
         except TimeoutError as error:
-            raise SandboxUnavailable(f"the sandbox did not answer within {timeout_s:.0f} s") from error
+            raise SandboxHung(f"the sandbox did not answer within {timeout_s:.0f} s") from error
 
     @staticmethod
     def _refusal(answer: Mapping[str, Any]) -> Exception:
-        kind, message = str(answer["error"]), str(answer.get("message"))[:2000]
+        kind = answers.text(answer, "error")
+        message = answers.text({"message": "", **answer}, "message", _MAX_FRAME)[:2000]
         if kind == "lost":
             return CallRecordLost(message)
         if kind in get_args(FileProblem):
@@ -164,8 +155,8 @@ class AgentSandbox:
 
         With `generation`, creates a missing journal first. Later requests are refused when the journal has another one.
         """
-        found = (await self._tell({"op": "hello", "generation": generation}))["generation"]
-        self._generation = None if found is None else str(found)
+        found = await self._tell({"op": "hello", "generation": generation})
+        self._generation = answers.optional_text(found, "generation")
         return self._generation
 
     async def pause_all(self) -> None:
@@ -176,14 +167,23 @@ class AgentSandbox:
         await self._tell({"op": "resume"})
 
     async def start_call(self, spec: CallSpec) -> CallStatus:
-        return _status(await self._tell({"op": "start", **asdict(spec)}))
+        return answers.status(await self._tell({"op": "start", **asdict(spec)}))
+
+    async def run_call(self, spec: CallSpec, *, wait_s: float) -> CallStatus:
+        request = {"op": "run", "wait_s": wait_s, **asdict(spec)}
+        async with self._ask(request, timeout_s=wait_s + 60) as (answer, source):
+            status = answers.status(answer)
+            if answers.flag(answer, "output"):
+                output = [await self._chunks_of(source, _MOST_INLINE) for _ in ("out", "err")]
+                status = replace(status, output=(output[0], output[1]))
+            return status
 
     async def call_status(self, call_id: str) -> CallStatus:
         return await self.wait_call(call_id, wait_s=0)
 
     async def wait_call(self, call_id: str, *, wait_s: float) -> CallStatus:
         request = {"op": "wait", "call_id": call_id, "wait_s": wait_s}
-        return _status(await self._tell(request, timeout_s=wait_s + 60))
+        return answers.status(await self._tell(request, timeout_s=wait_s + 60))
 
     async def read_output(
         self, call_id: str, stream: Literal["out", "err"], *, limit: int = 1 << 20
@@ -191,12 +191,13 @@ class AgentSandbox:
         request = {"op": "output", "call_id": call_id, "stream": stream, "offset": 0, "limit": limit}
         return await self._read(request, limit)
 
-    async def stop_call(self, call_id: str) -> CallStatus:
-        return _status(await self._tell({"op": "stop", "call_id": call_id}))
+    async def stop_call(self, call_id: str, *, grace_s: float = 2.0) -> CallStatus:
+        request = {"op": "stop", "call_id": call_id, "grace_s": grace_s}
+        return answers.status(await self._tell(request))
 
     async def note(self, call_id: str, text: str | None = None) -> str | None:
-        noted = (await self._tell({"op": "note", "call_id": call_id, "text": text}))["text"]
-        return str(noted) if noted is not None else None
+        noted = await self._tell({"op": "note", "call_id": call_id, "text": text})
+        return answers.optional_text(noted, "text", _MAX_FRAME)
 
     async def read_file(
         self, path: str, *, offset: int = 0, limit: int = _MAX_FILE, anywhere: bool = False
@@ -205,13 +206,17 @@ class AgentSandbox:
         return await self._read(request, limit)
 
     async def _read(self, request: Mapping[str, Any], limit: int) -> bytes:
-        parts, size = [], 0
         async with self._ask(request, timeout_s=300) as (_, source):
-            async for chunk in _chunks(source):
-                size += len(chunk)
-                if size > limit:
-                    raise SandboxUnavailable("the sandbox's agent sends more than was asked for")
-                parts.append(chunk)
+            return await self._chunks_of(source, limit)
+
+    @staticmethod
+    async def _chunks_of(source: ByteSource, limit: int) -> bytes:
+        parts, size = [], 0
+        async for chunk in _chunks(source):
+            size += len(chunk)
+            if size > limit:
+                answers.broken("more bytes than were asked for")
+            parts.append(chunk)
         return b"".join(parts)
 
     async def write_file(
@@ -221,8 +226,8 @@ class AgentSandbox:
         await self._tell(request, body=_framed(content), timeout_s=300)
 
     async def stat(self, path: str) -> Entry | None:
-        found = (await self._tell({"op": "stat", "path": path}))["entry"]
-        return None if found is None else _entry(found)
+        found = (await self._tell({"op": "stat", "path": path})).get("entry")
+        return None if found is None else answers.entry(answers.rows([found], 1)[0])
 
     async def remove(self, path: str) -> None:
         await self._tell({"op": "remove", "path": path})
@@ -231,22 +236,25 @@ class AgentSandbox:
         request = {"op": "list", "fresh": fresh, "exclude": list(exclude), "limit": _MAX_ENTRIES}
         entries: list[Entry] = []
         async with self._ask(request, timeout_s=600) as (_, source):
-            async for rows in _chunks(source):
-                if len(entries) > 2 * _MAX_ENTRIES:
-                    raise SandboxUnavailable("the sandbox's agent sends more than was asked for")
-                entries.extend(map(_entry, json.loads(rows)))
+            left = _MAX_LISTING
+            async for frame_ in _chunks(source):
+                left -= len(frame_)
+                if left < 0 or len(entries) > 2 * _MAX_ENTRIES:
+                    answers.broken("a listing without an end")
+                entries.extend(map(answers.entry, answers.rows(answers.decode(frame_), _ROWS)))
                 await asyncio.sleep(0)  # let other tasks run: the whole answer may be here already
         return await asyncio.to_thread(sorted, entries, key=lambda entry: entry.path)
 
     async def glob(self, pattern: str, *, path: str = ".", limit: int) -> FoundFiles:
         answer = await self._search({"op": "glob", "path": path, "pattern": pattern, "limit": limit})
-        entries = [_entry(row) for row in answer["entries"]]
-        return FoundFiles(entries, int(answer["total"]), [str(note) for note in answer["notes"]])
+        entries = list(map(answers.entry, answers.rows(answer.get("entries"), limit)))
+        return FoundFiles(entries, answers.number(answer, "total"), answers.texts(answer, "notes", _NOTES))
 
     async def grep(self, query: GrepQuery) -> FoundMatches:
         answer = await self._search({"op": "grep", **asdict(query), "globs": list(query.globs)})
-        rows = [_match(row) for row in answer["rows"]]
-        return FoundMatches(rows, bool(answer["more"]), [str(note) for note in answer["notes"]])
+        most = query.limit * (1 + query.before + query.after)
+        rows = list(map(answers.match, answers.rows(answer.get("rows"), max(most, _MULTILINE))))
+        return FoundMatches(rows, answers.flag(answer, "more"), answers.texts(answer, "notes", _NOTES))
 
     async def _search(self, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -259,22 +267,30 @@ class AgentSandbox:
         while left:
             request = {"op": "export", "paths": left, "offset": offset, "limit": _EXPORT}
             last: dict[str, Any] = {}
+            before = offset
             async with self._ask(request, timeout_s=1800) as (_, source):
                 while "path" in (last := await _read_json(source)):
-                    entry = _entry(last)
-                    async for piece in _pieces(source):
+                    entry = answers.entry(last)
+                    async for piece in _pieces(source, max(entry.size - offset, 0)):
                         offset += len(piece)
                         yield ExportedFile(entry, piece, more=offset < entry.size)
                     if not entry.size or entry.problem:
                         yield ExportedFile(entry)
                     offset = 0
-            left, offset = left[last.get("next", len(left)) :], int(last.get("offset", 0))
+            start = answers.number(last, "next", len(left))
+            left, offset = left[start:], answers.number(last, "offset", 0)
             if left and last and offset >= entry.size:
                 left, offset = left[1:], 0
+            elif left and last and not start and offset <= before:
+                answers.broken("an export that does not get on")
 
     async def import_files(self, files: AsyncIterator[ExportedFile]) -> Imported:
         answer = await self._tell({"op": "import"}, body=_import_body(files), timeout_s=1800)
-        return Imported(int(answer["count"]), {str(path): str(text) for path, text in answer["refused"]})
+        refused = answer.get("refused")
+        if not isinstance(refused, list) or len(refused) > _MAX_REFUSED:
+            answers.broken("no short list of what was refused")
+        pairs = [answers.texts({"pair": pair}, "pair", 2) for pair in refused]
+        return Imported(answers.number(answer, "count"), {pair[0]: pair[-1] for pair in pairs if pair})
 
 
 async def _framed(content: bytes) -> AsyncIterator[bytes]:

@@ -3,15 +3,18 @@
 NightshiftError
 ├── Refused
 │   ├── SandboxGone
+│   │   ├── AgentBroken
 │   │   └── CallRecordLost
 │   ├── FileRefused
+│   ├── PortRefused
 │   ├── HostileTree
 │   └── ConfigurationError
 │       ├── ProviderRefused
 │       └── NoSandboxHere
 └── Transient
     └── SandboxUnavailable
-        └── AnswerCut
+        ├── AnswerCut
+        └── SandboxHung
 """
 
 from typing import Literal
@@ -19,12 +22,19 @@ from typing import Literal
 from nightshift.eventlog.errors import ConfigurationError, Refused, Transient
 
 FileProblem = Literal[
-    "not_found", "is_directory", "not_directory", "outside", "too_large", "denied", "exists", "invalid"
+    "not_found", "is_directory", "not_directory", "outside", "too_large", "denied", "exists", "invalid", "busy"
 ]
 
 
 class SandboxGone(Refused):
     """The sandbox does not exist any more, or another one has its id."""
+
+
+class AgentBroken(SandboxGone):
+    """The agent in the sandbox gave an answer that its protocol does not allow. Commands may have replaced it.
+
+    The sandbox must not be used any more.
+    """
 
 
 class CallRecordLost(SandboxGone):
@@ -42,6 +52,10 @@ class FileRefused(Refused):
         self.kind = kind
 
 
+class PortRefused(Refused):
+    """The port cannot be opened now: nothing listens on it, or too many are open. The message is for the model."""
+
+
 class HostileTree(Refused):
     """A manifest or a tree that breaks a rule or a limit. Nothing of it was used."""
 
@@ -52,6 +66,10 @@ class SandboxUnavailable(Transient):
 
 class AnswerCut(SandboxUnavailable):
     """The agent's process for one request ended before its answer did."""
+
+
+class SandboxHung(SandboxUnavailable):
+    """A request to the sandbox had no answer in time."""
 
 
 class ProviderRefused(ConfigurationError):

@@ -44,7 +44,8 @@ class CallStatus:
     exit_code: int | None = None  # 128 + signal when a signal ended it
     timed_out: bool = False
     stopped: bool = False
-    folder: str = ""  # in the sandbox; its files `out` and `err` hold the kept output
+    folder: str = ""  # in the sandbox; its files `out` and `err` hold output that is too long for an answer
+    output: tuple[bytes, bytes] | None = None  # stdout and stderr, when the answer to `run_call` holds them
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,13 @@ class Sandbox(Protocol):
         """Start the command unless this call began before. Returns the state now."""
         ...
 
+    async def run_call(self, spec: CallSpec, *, wait_s: float) -> CallStatus:
+        """Start the command unless this call began before, and wait until it has ended, for at most `wait_s` seconds.
+
+        Returns the state. For a call that has ended it holds the output, unless that is long.
+        """
+        ...
+
     async def call_status(self, call_id: str) -> CallStatus: ...
 
     async def wait_call(self, call_id: str, *, wait_s: float) -> CallStatus:
@@ -170,8 +178,11 @@ class Sandbox(Protocol):
         self, call_id: str, stream: Literal["out", "err"], *, limit: int = 1 << 20
     ) -> bytes: ...
 
-    async def stop_call(self, call_id: str) -> CallStatus:
-        """End the command and everything it started. Returns the state afterwards."""
+    async def stop_call(self, call_id: str, *, grace_s: float = 2.0) -> CallStatus:
+        """End the command and everything it started: by SIGTERM, and by SIGKILL after `grace_s` seconds.
+
+        Returns the state afterwards.
+        """
         ...
 
     async def note(self, call_id: str, text: str | None = None) -> str | None:
@@ -234,7 +245,10 @@ class Sandbox(Protocol):
         ...
 
     async def open_port(self, port: int) -> str:
-        """Return the address of the port from outside. It stays the same while the sandbox lives."""
+        """Return the address of the port from outside. It stays the same while the sandbox lives.
+
+        May raise PortRefused when nothing listens on the port yet.
+        """
         ...
 
     async def pause(self) -> None: ...

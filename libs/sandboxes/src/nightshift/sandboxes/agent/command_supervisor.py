@@ -14,37 +14,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from .command_environment import ENVIRONMENT, GIT_CONFIG, within_limit
 from .journal import Journal
+from .process_tree import descendants
 
 _PR_SET_CHILD_SUBREAPER = 36
 _TAIL = 256 * 1024
 _READ = 65536
 _KILL_GRACE_S = 2.0
-#: The kernel takes 128 KiB for one argument.
-_LONGEST_ARGUMENT = 100_000
-#: Nothing may wait for a person, and git can commit at once. A command's own settings win.
-_ENVIRONMENT = {
-    "LANG": "C.UTF-8",
-    "PAGER": "cat",
-    "GIT_PAGER": "cat",
-    "GIT_TERMINAL_PROMPT": "0",
-    "DEBIAN_FRONTEND": "noninteractive",
-    "PIP_NO_INPUT": "1",
-    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-    "npm_config_yes": "true",
-    "npm_config_fund": "false",
-    "npm_config_update_notifier": "false",
-}
-_GIT_CONFIG = """[include]
-	path = /etc/gitconfig
-[user]
-	name = Nightshift
-	email = agent@nightshift.invalid
-[init]
-	defaultBranch = main
-[safe]
-	directory = *
-"""
+_GIT_CONFIG = f"[include]\n\tpath = /etc/gitconfig\n{GIT_CONFIG}"
 
 
 def spawn(outputs: str, spec: dict[str, Any], lock: int, record_start: Callable[[int], None]) -> None:
@@ -89,10 +67,10 @@ def _detach(lock: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def close_others(keep: int) -> None:
-    """Close every open descriptor but `keep` and the three standard streams."""
+def close_others(*keep: int) -> None:
+    """Close every open descriptor but these and the three standard streams."""
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) != keep:
+        if int(name) > 2 and int(name) not in keep:
             with contextlib.suppress(OSError):  # the one of the listing itself
                 os.close(int(name))
 
@@ -198,8 +176,8 @@ class CommandSupervisor:
             except OSError as error:
                 os.write(2, ("{}: {}\n".format(self._spec["cwd"], error.strerror)).encode())
                 os._exit(126)
-            argv = _within_limit(self._spec["argv"])
-            environment = {**_ENVIRONMENT, **self._git(), **os.environ, **self._spec["env"]}
+            argv = within_limit(self._spec["argv"])
+            environment = {**ENVIRONMENT, **self._git(), **os.environ, **self._spec["env"]}
             os.execvpe(argv[0], argv, environment)  # noqa: S606 - the shell is the caller's choice
         except OSError as error:
             os.write(2, ("{}: {}\n".format(self._spec["argv"][0], error.strerror)).encode("utf-8", "replace"))
@@ -300,30 +278,3 @@ class CommandSupervisor:
         while len(selector.get_map()) > 1:
             self._reap()
             self._pump(selector, None)
-
-
-def _within_limit(argv: list[str]) -> list[str]:
-    """Give a long shell command in an open file, because it is too long for an argument."""
-    if argv[:2] != ["bash", "-c"] or len(argv[2].encode("utf-8", "surrogatepass")) <= _LONGEST_ARGUMENT:
-        return argv
-    handle = os.memfd_create("command", 0)
-    with os.fdopen(os.dup(handle), "wb") as file:
-        file.write(argv[2].encode("utf-8", "surrogatepass"))
-    os.lseek(handle, 0, os.SEEK_SET)
-    return ["bash", "-c", f'eval "$(cat <&{handle})" {handle}<&-', *argv[3:]]
-
-
-def descendants(ancestor: int) -> list[int]:
-    """The pids of all living descendants of a process, from /proc. Zombies are left out."""
-    parents = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError, IndexError, ValueError):
-                with open(f"/proc/{name}/stat", encoding="latin-1") as file:
-                    state, parent = file.read().rpartition(")")[2].split()[:2]
-                if state not in ("Z", "X"):
-                    parents[int(name)] = int(parent)
-    found = [pid for pid, parent in parents.items() if parent == ancestor]
-    for pid in found:
-        found.extend(child for child, parent in parents.items() if parent == pid)
-    return found

@@ -1,0 +1,125 @@
+"""Reads the answers of the agent in a sandbox, which hostile commands may have forged: types, ranges and sizes.
+
+Whatever breaks a rule raises AgentBroken. So no other error reaches a service, and no answer needs more memory than the
+limits here.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn, cast, get_args
+
+from nightshift.sandboxes.errors import AgentBroken
+from nightshift.sandboxes.port import CallStatus, Entry, Match
+
+#: Characters of a path, of a symlink's target, and of any other text.
+_PATH: Final = 8_192
+_TEXT: Final = 16_384
+#: Brackets and commas in one JSON frame. Each stands for an object that is many times larger than its byte.
+_BRACKETS: Final = 60_000
+_COMMAS: Final = 600_000
+_STATES: Final = get_args(CallStatus.__annotations__["state"])
+_KINDS: Final = get_args(Entry.__annotations__["kind"])
+
+
+def broken(what: str) -> NoReturn:
+    raise AgentBroken(f"the sandbox's agent answers nonsense: {what}")
+
+
+def decode(frame: bytes) -> Any:
+    """Parse the JSON of one frame."""
+    if frame.count(b"{") + frame.count(b"[") > _BRACKETS or frame.count(b",") > _COMMAS:
+        broken("too many values")
+    try:
+        return json.loads(frame)
+    except (ValueError, RecursionError):
+        broken("not JSON")
+
+
+def decode_object(frame: bytes) -> dict[str, Any]:
+    value = decode(frame)
+    return value if isinstance(value, dict) else broken("not an object")
+
+
+def text(value: Mapping[str, Any], name: str, most: int = _TEXT) -> str:
+    """The text in this field. It may be empty and may hold lone surrogates, which stand for bytes of a file name."""
+    found = value.get(name)
+    return found if isinstance(found, str) and len(found) <= most else broken(f"{name} is no short text")
+
+
+def optional_text(value: Mapping[str, Any], name: str, most: int = _TEXT) -> str | None:
+    return None if value.get(name) is None else text(value, name, most)
+
+
+def number(value: Mapping[str, Any], name: str, default: int | None = None, *, least: int = 0) -> int:
+    """The integer in this field, of 64 bits. With a default, the field may be missing."""
+    found = value.get(name, default)
+    if not isinstance(found, int) or isinstance(found, bool) or not least <= found < 1 << 63:
+        broken(f"{name} is no such number")
+    return found
+
+
+def flag(value: Mapping[str, Any], name: str) -> bool:
+    """The truth value in this field, False when it is missing."""
+    found = value.get(name, False)
+    return found if isinstance(found, bool) else broken(f"{name} is not true or false")
+
+
+def rows(value: Any, most: int) -> list[dict[str, Any]]:
+    """A list of at most this many objects."""
+    if not isinstance(value, list) or len(value) > most or not all(isinstance(row, dict) for row in value):
+        broken("not a short list of objects")
+    return cast(list[dict[str, Any]], value)
+
+
+def texts(value: Mapping[str, Any], name: str, most: int) -> list[str]:
+    """A list of at most this many texts."""
+    found = value.get(name)
+    if not isinstance(found, list) or len(found) > most:
+        broken(f"{name} is not a short list")
+    return [text({name: one}, name) for one in found]
+
+
+def entry(row: Mapping[str, Any]) -> Entry:
+    if row.get("kind") not in _KINDS:
+        broken("an entry of no known kind")
+    digest = optional_text(row, "digest", 64)
+    if digest is not None and (len(digest) != 64 or not set(digest) <= set("0123456789abcdef")):
+        broken("a digest that is none")
+    mtime_ns = None if row.get("mtime_ns") is None else number(row, "mtime_ns", least=-(1 << 63))
+    return Entry(
+        path=text(row, "path", _PATH),
+        kind=row["kind"],
+        mode=number(row, "mode", 0) & 0o7777,
+        size=number(row, "size", 0),
+        mtime_ns=mtime_ns,
+        digest=digest,
+        target=optional_text(row, "target", _PATH),
+        link=optional_text(row, "link", _PATH),
+        problem=optional_text(row, "problem"),
+    )
+
+
+def match(row: Mapping[str, Any]) -> Match:
+    return Match(
+        text(row, "path", _PATH),
+        number(row, "line", 0),
+        text({"text": "", **row}, "text"),
+        flag(row, "context"),
+        number(row, "count", 0),
+    )
+
+
+def status(value: Mapping[str, Any]) -> CallStatus:
+    state = value.get("state")
+    if state not in _STATES:
+        broken("a call in no known state")
+    code = None if value.get("exit_code") is None else number(value, "exit_code")
+    if state == "finished" and code is None:
+        broken("a call that ended without an exit code")
+    return CallStatus(
+        state=state,
+        exit_code=code,
+        timed_out=flag(value, "timed_out"),
+        stopped=flag(value, "stopped"),
+        folder=text({"folder": "", **value}, "folder", _PATH),
+    )
