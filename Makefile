@@ -17,7 +17,7 @@ args ?=
 on_postgres := $(addprefix tests/integration/,log leases relay budget gateway orchestrator snapshotter service)
 on_s3 := $(addprefix tests/integration/,objects snapshotter orchestrator) tests/e2e/gateway tests/e2e/main_job/test_faults.py
 
-.PHONY: help setup demo test check lint types imports simulate mutants test-fast test-long test-kafka test-postgres test-s3 bench clean
+.PHONY: help setup demo test check lint types imports simulate mutants test-fast test-long test-kafka test-postgres test-s3 test-envd bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ test-postgres: setup ## the tests of the log and of who lives on it, on PostgreS
 
 test-s3: setup ## the tests that keep objects, on an S3 server that checks signatures (built once; needs Go)
 	$(python) scripts/s3_server.py run -- $(python) -m pytest $(on_s3) -q $(args)
+
+test-envd: setup ## the tests of the E2B stand-in, with E2B's own envd in the sandboxes: make test-envd ENVD=PROGRAM (root)
+	NIGHTSHIFT_ENVD=$(ENVD) $(python) -m pytest tests/integration/sandboxes/test_e2b_server.py -q $(args)
 
 bench: setup ## measure, each figure beside its limit or peer in the same run (Markdown tables)
 	@for script in bench/*.py; do echo; echo "## $$script"; $(python) "$$script"; done

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -27,10 +28,12 @@ from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState, evolve
 from nightshift.sandbox_gateway.usecases.build_worker import BuildWorker
 from nightshift.sandbox_gateway.usecases.call_runner import CallRunner
 from nightshift.sandbox_gateway.usecases.failpoints import FailPoints
+from nightshift.sandbox_gateway.usecases.network import NetworkPolicy
 from nightshift.sandbox_gateway.usecases.orphan_sweeper import OrphanSweeper
 from nightshift.sandbox_gateway.usecases.result_writer import ResultWriter
 from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle
 from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
+from nightshift.sandboxes.egress.secret_store import SecretStore
 from nightshift.sandboxes.port import SandboxDriver
 from nightshift.sandboxes.snapshots.manifest import ProjectKey
 from nightshift.sandboxes.snapshots.store import SnapshotStore
@@ -70,7 +73,8 @@ class World:
     log: EventLog = field(default_factory=MemoryEventLog)
     leases: Leases = field(default_factory=MemoryLeases)
     objects: MemoryObjectStore = field(default_factory=MemoryObjectStore)
-    secrets: dict[str, str] = field(default_factory=dict)
+    secrets: SecretStore = field(default_factory=lambda: SecretStore(Path("/nowhere")))
+    hosts: frozenset[str] | None = frozenset()
     build_id: str = field(default_factory=lambda: f"b{uuid4().hex[:8]}")
     probe: FakeProbe = field(default_factory=FakeProbe)
     looked_again: list[float] = field(default_factory=list)
@@ -90,8 +94,9 @@ class World:
         """A gateway of its own: no state is shared with another but the log and the leases."""
         fail, states = FailPoints(), self.states()
         stalls = StallReporter(self.log, states, slow_s=slow_s)
-        lifecycle = SandboxLifecycle(self.log, self.driver, self.store, stalls, fail)
-        writer = ResultWriter(self.log, self.objects, self.secrets, fail)
+        network = NetworkPolicy(self.hosts, self.secrets, "local")
+        lifecycle = SandboxLifecycle(self.log, self.driver, self.store, stalls, fail, network)
+        writer = ResultWriter(self.log, self.objects, self.secrets.values, fail)
         return Gateway(
             states=states,
             leases=self.leases,

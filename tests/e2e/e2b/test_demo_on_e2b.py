@@ -11,8 +11,6 @@ import pytest
 from tests.support.e2b_server import E2BServer
 from tests.support.processes import nightshift
 
-from nightshift.sandboxes.local.driver import close_all
-
 _SCENARIO = Path(__file__).with_name("scenario.yaml")
 
 pytestmark = pytest.mark.timeout(120)
@@ -22,7 +20,6 @@ pytestmark = pytest.mark.timeout(120)
 async def provider(tmp_path: Path) -> AsyncIterator[E2BServer]:
     async with E2BServer(tmp_path / "provider") as server:
         yield server
-    await asyncio.to_thread(close_all, tmp_path / "provider")
 
 
 async def test_it_sleeps_restores_and_answers_on_its_preview(provider: E2BServer, stack_folder: Path) -> None:

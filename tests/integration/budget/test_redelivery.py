@@ -5,11 +5,18 @@ from datetime import timedelta
 import pytest
 from tests.support.budget_rig import DAY, BudgetRig
 
-from nightshift.contracts.events.account import AccountBudgetSet, AccountOpened, AccountToppedUp
+from nightshift.contracts.events.account import (
+    AccountBudgetSet,
+    AccountOpened,
+    AccountPolicyChanged,
+    AccountPolicySet,
+    AccountToppedUp,
+)
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, BudgetSettled, WakeRequested
 from nightshift.contracts.events.build import BuildCancelled, BuildWoken, ModelCallStarted
 from nightshift.contracts.events.requests import BuildWakeAsked
 from nightshift.contracts.model import PendingKind
+from nightshift.eventlog.errors import BadMessage
 from nightshift.eventlog.port import account_stream
 
 CANCELLED = BuildCancelled(reason="enough", cost_microusd=0, turns=1)
@@ -140,3 +147,16 @@ async def test_a_call_started_under_a_settled_grant_is_not_posted(rig: BudgetRig
     await rig.add("b", ModelCallStarted(**common, lease_id=asked.data.lease_id, reserve_microusd=5))
     await rig.deliver(slept)
     assert [one.posted_microusd for one in await rig.facts("b", BudgetSettled)] == [0]
+
+
+async def test_a_policy_is_set_once_and_one_with_an_unknown_model_never(rig: BudgetRig) -> None:
+    first = rig.request(AccountPolicySet(account_id="ada", models={"judge": "claude-opus-5-5"}), "ada")
+    second = rig.request(AccountPolicySet(account_id="ada"), "ada")
+    await rig.deliver(first, second)
+    rig.restart()
+    await rig.deliver(first, second)
+    events = [event.data for event in await rig.events(account_stream("ada"))]
+    changes = [event for event in events if isinstance(event, AccountPolicyChanged)]
+    assert [one.models for one in changes] == [{"judge": "claude-opus-5-5"}, None]
+    with pytest.raises(BadMessage, match="no model 'gpt'"):
+        await rig.deliver(rig.request(AccountPolicySet(account_id="ada", models={"judge": "gpt"}), "ada"))

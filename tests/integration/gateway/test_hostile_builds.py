@@ -10,7 +10,7 @@ from tests.support.gateway_world import World, soon
 from tests.support.waiting import eventually
 
 from nightshift.contracts.events.sandbox import SandboxLost
-from nightshift.sandboxes.port import Sandbox, SandboxDriver
+from nightshift.sandboxes.port import SandboxDriver
 
 
 @pytest.fixture
@@ -30,11 +30,10 @@ async def test_a_killed_gateway_and_a_lost_record_repeat_no_effect(
     await world.bash("echo made > made")
     await world.checkpoint()
     await world.save("pre_sleep")  # the newest snapshot is one at rest, as after a wake
-    inside = beneath(world.driver, await world.box_id(), request)
+    sandbox = Inside(world.driver, await world.box_id(), request)
     [call] = await world.ask(("bash", {"command": f"echo x >> /tmp/effect; {attack}; sleep 1"}))
     working = asyncio.create_task(world.gateway("g1", lease_s=0.6).work(world.build_id))
-    sandbox = await inside
-    await eventually(lambda: output(sandbox, "cat /tmp/effect 2>/dev/null"))
+    await eventually(sandbox.effect)
     working.cancel()  # the process dies: nothing of it reaches the log
     await asyncio.gather(working, return_exceptions=True)
 
@@ -51,16 +50,31 @@ async def test_a_killed_gateway_and_a_lost_record_repeat_no_effect(
         assert world.driver.name == "e2b"
         assert not await sandbox.alive(), "nothing of it runs on"
     else:
-        assert await output(sandbox, "cat /tmp/effect") == b"x\n"
+        assert await sandbox.effect() == "x\n"
     after = await world.bash("cat made; wc -l < /tmp/effect")
     assert after.output.startswith("made"), "the workspace is there"
     if lost:
         assert "No such file" in after.output, "the call was not run again in the new sandbox"
 
 
-async def beneath(driver: SandboxDriver, sandbox_id: str, request: pytest.FixtureRequest) -> Sandbox:
+class Inside:
     """A way into the sandbox that needs no record of the driver's."""
-    if driver.name == "local":
-        return await driver.connect(sandbox_id)
-    server: E2BServer = request.getfixturevalue("e2b_server")
-    return server.boxes[sandbox_id].sandbox
+
+    def __init__(self, driver: SandboxDriver, sandbox_id: str, request: pytest.FixtureRequest) -> None:
+        self._driver, self._id = driver, sandbox_id
+        self._server: E2BServer | None = None
+        if driver.name == "e2b":
+            self._server = request.getfixturevalue("e2b_server")
+
+    async def effect(self) -> str:
+        """Return what the calls wrote, empty before the first."""
+        read = "cat /tmp/effect 2>/dev/null || true"
+        if self._server is not None:
+            return await self._server.run(self._id, read)
+        return (await output(await self._driver.connect(self._id), read)).decode()
+
+    async def alive(self) -> bool:
+        """True while the sandbox exists."""
+        if self._server is not None:
+            return self._id in self._server.boxes
+        return await (await self._driver.connect(self._id)).alive()

@@ -1,9 +1,12 @@
 """What each tool answers, in a real local sandbox."""
 
 import base64
+from pathlib import Path
 
 import pytest
 from tests.support.gateway_world import World
+
+from nightshift.sandboxes.egress.secret_store import SecretStore
 
 
 async def test_bash_gives_both_streams_and_the_exit_code(world: World) -> None:
@@ -159,13 +162,15 @@ async def test_long_output_loses_its_middle_and_the_whole_is_kept(world: World) 
     assert len(world.objects.bodies[key]) > 200_000
 
 
-async def test_escapes_and_secrets_do_not_reach_the_log(world: World) -> None:
+async def test_escapes_and_secrets_do_not_reach_the_log(world: World, tmp_path: Path) -> None:
     secret = "hunter2-canary-Ünïcode"
-    world.secrets["TOKEN"] = secret
-    named = World(world.driver, world.log, world.leases, world.objects, world.secrets)
+    store = SecretStore(tmp_path / "secrets")
+    store.put("a1", "TOKEN", secret, ["api.example.org"])
+    named = World(world.driver, world.log, world.leases, world.objects, store)
     await named.accept(secrets=("TOKEN",))
     result = await named.bash(
-        "echo $TOKEN; printf %s $TOKEN | base64; printf x$TOKEN | base64; printf %s $TOKEN | xxd -p 2>/dev/null;"
+        f"echo $TOKEN; env | grep -c {secret}; TOKEN={secret}; echo $TOKEN; printf %s $TOKEN | base64;"
+        " printf x$TOKEN | base64; printf %s $TOKEN | xxd -p 2>/dev/null;"
         " printf '\\033[31mred\\033[0m \\033]0;title\\007\\0007bell'; echo $TOKEN > leak; cat leak"
     )
     raw = secret.encode()
@@ -177,6 +182,8 @@ async def test_escapes_and_secrets_do_not_reach_the_log(world: World) -> None:
         raw.hex(),
     ):
         assert form not in everything
+    assert result.output.startswith("nightshift_secret_TOKEN_")
+    assert "\n0\n" in result.output  # the value is in no variable
     assert "[secret TOKEN]" in result.output
     assert "red bell" in result.output.replace("7", "")
     [seen] = await named.run(("read_file", {"file_path": "leak"}))

@@ -26,6 +26,12 @@ FAILURES = {
 class FakeModel:
     """Implements the port Model. The last user message names the outcome."""
 
+    async def count(self, body: bytes) -> int:
+        if "max_tokens" in json.loads(body):
+            detail = "max_tokens: Extra inputs are not permitted"
+            raise CallError(CallFailed("invalid", detail, status=400))
+        return len(body) // 4
+
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
         meter.under_way = True
         words = json.loads(body)["messages"][-1]["content"]

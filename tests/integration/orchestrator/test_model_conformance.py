@@ -107,6 +107,19 @@ async def test_every_failure_has_its_kind_and_what_was_billed(model: Model, word
     assert failure.detail
 
 
+async def test_the_tokens_of_a_prompt_are_counted(model: Model):
+    body = json.loads(asking("hello " * 400))
+    del body["max_tokens"], body["stream"]
+    assert 300 <= await model.count(json.dumps(body).encode()) <= 2_400
+
+
+async def test_a_count_that_is_refused_says_why(model: Model):
+    with pytest.raises(CallError) as failed:
+        await model.count(asking("hello"))
+    assert failed.value.failure.kind == "invalid"
+    assert "max_tokens" in failed.value.failure.detail
+
+
 async def test_the_provider_says_when_to_come_again(model: Model):
     with pytest.raises(CallError) as failed:
         await model.answer(asking("limited"), UsageMeter())

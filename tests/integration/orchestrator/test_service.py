@@ -50,10 +50,10 @@ async def test_from_a_request_to_ready_and_what_is_refused(servers: RunningServe
         await servers.send(asked("b1", "A stumbling start."), id=f"again-{number}")
     await servers.send(asked("b1", "Something else."), id="other")
     await servers.send(asked("b2", model="gpt-imaginary"))
-    await servers.send(asked("b3", secrets=("TOKEN",)))
+    await servers.send(asked("b3", base_build_id="b1"))
     await servers.send(BuildMessageSent(build_id="nobody", message="Hello?"))
     reasons = await dead_letters(servers, 4)
-    for words in ("with other content", "gpt-imaginary", "secrets", "no build nobody"):
+    for words in ("with other content", "gpt-imaginary", "base_build_id", "no build nobody"):
         assert any(words in reason for reason in reasons), (words, reasons)
     assert await servers.types("b1") == [event.data.type for event in events]
     assert await servers.types("b2") == await servers.types("b3") == []

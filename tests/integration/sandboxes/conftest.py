@@ -25,7 +25,6 @@ async def e2b_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     async with E2BServer(tmp_path / "e2b") as server:
         yield server
-    await asyncio.to_thread(close_all, tmp_path / "e2b")
 
 
 def e2b_driver(server: E2BServer, **more: Any) -> E2BDriver:

@@ -88,12 +88,11 @@ async def test_no_attack_makes_a_call_run_twice(
 
     for _ in range(3):
         await eventually(asked_again)
-    beneath = sandbox
     if driver.name == "e2b":
         server: E2BServer = request.getfixturevalue("e2b_server")
-        beneath = server.boxes[sandbox.id].sandbox
-    assert await output(beneath, "cat /tmp/effect") == b"x\n"
-    if driver.name == "local":
+        assert await server.run(sandbox.id, "cat /tmp/effect") == "x\n"
+    else:
+        assert await output(sandbox, "cat /tmp/effect") == b"x\n"
         assert await output(sandbox, "pwd") == b"/home/user/workspace\n", "the sandbox goes on"
 
 

@@ -21,6 +21,7 @@ from nightshift.eventlog.memory import MemoryEventLog, MemoryTables
 from nightshift.eventlog.port import PendingItem, RecordedEvent, account_stream, build_stream, shard_of
 from nightshift.eventlog.prepare import recorded
 from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.domain.state import BuildState
 from nightshift.simulation import World
 
 ACCOUNT = "a1"
@@ -66,6 +67,7 @@ class SimulatedDeployment:
     numbers: dict[str, int] = field(default_factory=dict)
     requests_sent: Counter[str] = field(default_factory=Counter)  # to the provider, by build
     requests: list[RecordedEvent] = field(default_factory=list)  # that people have sent
+    live: dict[tuple[str, int], BuildState] = field(default_factory=dict)  # of the runs, by build and version
     given_up: set[str] = field(default_factory=set)  # builds whose request nobody sends any more
     outsiders: set[asyncio.Task[None]] = field(default_factory=set)
     over: bool = False

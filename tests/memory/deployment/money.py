@@ -68,7 +68,7 @@ def reservations(history: Iterable[RecordedEvent]) -> Iterable[str]:
 def live_settlements(history: Iterable[RecordedEvent]) -> Iterable[str]:
     """A reservation is settled after its build asked for another, slept, waited or ended, or when it has expired."""
     live: dict[UUID, str] = {}
-    calls: dict[tuple[str, int, int], UUID] = {}
+    calls: dict[tuple[str, str | None, int, int], UUID] = {}
     for event in history:
         match event.data:
             case BudgetGranted(lease_id=lease):
@@ -84,9 +84,9 @@ def live_settlements(history: Iterable[RecordedEvent]) -> Iterable[str]:
                 for lease in [one for one, stream in live.items() if stream == event.stream_id]:
                     del live[lease]
             case ModelCallStarted() as fact:
-                calls[event.stream_id, fact.turn, fact.attempt] = fact.lease_id
+                calls[event.stream_id, fact.role, fact.turn, fact.attempt] = fact.lease_id
             case ModelCallResponded() | ModelCallFailed() as fact:
-                calls.pop((event.stream_id, fact.turn, fact.attempt), None)
+                calls.pop((event.stream_id, fact.role, fact.turn, fact.attempt), None)
             case BudgetSettled() as fact if fact.outcome != "expired":
                 if fact.lease_id in live:
                     yield f"{event.stream_id} {event.version}: a live reservation was settled"
@@ -98,15 +98,15 @@ def live_settlements(history: Iterable[RecordedEvent]) -> Iterable[str]:
 
 def charges(history: Iterable[RecordedEvent]) -> Iterable[str]:
     """What was posted under each reservation is what its calls cost."""
-    lease_of: dict[tuple[str, int, int], UUID] = {}
+    lease_of: dict[tuple[str, str | None, int, int], UUID] = {}
     cost: Counter[UUID] = Counter()
     posted: Counter[UUID] = Counter()
     for event in history:
         match event.data:
             case ModelCallStarted() as fact:
-                lease_of[event.stream_id, fact.turn, fact.attempt] = fact.lease_id
+                lease_of[event.stream_id, fact.role, fact.turn, fact.attempt] = fact.lease_id
             case ModelCallResponded() | ModelCallFailed() as fact:
-                cost[lease_of[event.stream_id, fact.turn, fact.attempt]] += fact.cost_microusd
+                cost[lease_of[event.stream_id, fact.role, fact.turn, fact.attempt]] += fact.cost_microusd
             case BudgetSettled() as fact:
                 posted[fact.lease_id] += fact.posted_microusd
             case _:

@@ -33,11 +33,13 @@ async def ask_for_build(deployment: SimulatedDeployment, build_id: str) -> None:
     deadline = None
     if world.draws.random() < 0.2:
         deadline = world.now() + timedelta(seconds=world.draws.uniform(20, 90))
+    criteria = ("It says hello.", "It is blue.") if world.draws.random() < 0.2 else ()
     request = BuildRequested(
         build_id=build_id,
         project_id="p1",
         account_id=ACCOUNT,
         idea_brief=f"An app named <{build_id}>.",  # the scripted model finds the build by this name
+        criteria=criteria,
         deadline=deadline,
     )
     while not deployment.recorded(build_id) and (deadline is None or world.now() < deadline):

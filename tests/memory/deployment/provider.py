@@ -48,6 +48,12 @@ class Outside:
 
         return await self.deployment.world.remote("unowned", query)
 
+    async def count(self, body: bytes) -> int:
+        await asyncio.sleep(self.deployment.world.draws.uniform(0.01, 0.2))
+        if self.deployment.world.strikes(0.1):
+            raise CallError(CallFailed("overloaded", "busy", status=529))
+        return len(body) // 4
+
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
         meter.under_way = True
         deployment, world = self.deployment, self.deployment.world
@@ -65,11 +71,43 @@ class Outside:
         if world.strikes(0.1):
             raise CallError(CallFailed("stream_cut", "cut", usage=meter.usage, maybe_billed=True))
         answered = sum(message["role"] == "assistant" for message in request["messages"])
+        if any(tool["name"] == "report_verdicts" for tool in request["tools"]):
+            again = "An earlier round" in request["messages"][0]["content"][0]["text"]
+            return scripted_verdicts(answered, all_met=again)
         return scripted_answer(answered, deployment.turns)
 
 
+def scripted_verdicts(answered: int, *, all_met: bool) -> Answer:
+    """The judge reads two files, and then finds the second criterion not met in its first round."""
+    uses: tuple[dict[str, object], ...]
+    if answered == 0:
+        uses = tuple(
+            {"type": "tool_use", "id": f"read_{name}", "name": "read_file", "input": {"file_path": name}}
+            for name in ("app.py", "README.md")
+        )
+    else:
+        given = [
+            {"criterion": number, "met": number == 1 or all_met, "evidence": "app.py:1"} for number in (1, 2)
+        ]
+        uses = (
+            {"type": "tool_use", "id": "verdicts", "name": "report_verdicts", "input": {"verdicts": given}},
+        )
+    return Answer(
+        message_id=f"judge_{answered}",
+        model="scripted-1",
+        content=uses,
+        stop_reason="tool_use",
+        usage=Usage(input_tokens=2_000, output_tokens=100),
+        latency_ms=1,
+        first_token_ms=1,
+    )
+
+
 def scripted_answer(answered: int, turns: int) -> Answer:
-    """Two tool calls a turn, a question in the second, and the end of the work at the turn after the last."""
+    """Two tool calls a turn, and the end of the work at the turn after the last.
+
+    The second turn asks a question, the third needs an approval, and the fourth calls the customer's tool twice.
+    """
     done = answered >= turns
     uses = (
         ()
@@ -87,6 +125,14 @@ def scripted_answer(answered: int, turns: int) -> Answer:
     if answered == 1 and not done:
         question = {"question": "Which colour?", "options": ["blue", "green"]}
         uses += ({"type": "tool_use", "id": "toolu_ask", "name": "ask_user", "input": question},)
+    if answered == 2 and not done:
+        push = {"command": "true && git push"}
+        uses += ({"type": "tool_use", "id": "toolu_push", "name": "bash", "input": push},)
+    if answered == 3 and not done:
+        uses += tuple(
+            {"type": "tool_use", "id": f"toolu_stock_{sku}", "name": "stock_of", "input": {"sku": sku}}
+            for sku in ("ladder", 5)
+        )
     return Answer(
         message_id=f"msg_{answered}",
         model="scripted-1",

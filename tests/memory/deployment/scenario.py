@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from functools import partial
 
-from tests.memory.deployment import money, people, services
+from tests.memory.deployment import money, people, replays, services
 from tests.memory.deployment.broker import relay
 from tests.memory.deployment.deployment import SimulatedDeployment
 from tests.support import build_invariants
@@ -127,6 +127,7 @@ def verdict(deployment: SimulatedDeployment) -> list[str]:
     for build_id in deployment.build_ids:
         events = deployment.events(build_id)
         found += [f"{build_id}: {fault}" for fault in build_invariants.violations(events)]
+        found += replays.violations(build_id, deployment.recorded(build_id), deployment.live)
         if events and not any(map(_expected_end, events)):
             found.append(f"{build_id} neither got ready nor was cancelled nor missed its deadline")
     for letter in deployment.broker.dead_letters:

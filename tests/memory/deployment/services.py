@@ -7,6 +7,7 @@ from typing import TypeVar
 from tests.memory.deployment.broker import Consumer
 from tests.memory.deployment.deployment import RemoteLeases, SimulatedDeployment
 from tests.memory.deployment.provider import Outside
+from tests.memory.deployment.replays import ObservedRepository
 from tests.support.memory_ledger import MemoryLedger
 
 from nightshift.budget.handlers import Handlers as BudgetHandlers
@@ -21,7 +22,7 @@ from nightshift.eventlog.errors import Refused, Unavailable
 from nightshift.eventlog.memory import MemoryEventLog
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import NewEvent, PendingItem, RecordedEvent
-from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
+from nightshift.orchestrator.adapters.event_log_policies import EventLogAccountPolicies
 from nightshift.orchestrator.handlers import Handlers
 from nightshift.orchestrator.usecases.build_requests import BuildRequests
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, SchedulerSettings
@@ -40,9 +41,9 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
     world = deployment.world
     actor = f"{name}-{world.draws.getrandbits(32)}"
     objects = MemoryObjectStore(deployment.bodies, wire=world)
-    repository = EventLogBuildRepository(
-        deployment.log(Owner.ORCHESTRATOR), objects, policy=deployment.policy, actor=actor
-    )
+    log = deployment.log(Owner.ORCHESTRATOR)
+    repository = ObservedRepository(log, objects, policy=deployment.policy, actor=actor)
+    repository.live = deployment.live
     outside = Outside(deployment)
     dependencies = RunnerDependencies(repository, outside, outside, deployment.policy, world.now)
     scheduler = BuildScheduler(
@@ -51,7 +52,10 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
         lambda build_id: Runner(build_id, dependencies),
         settings=SchedulerSettings(owner=actor, capacity=2, lease_s=LEASE_S, look_every_s=1.0),
     )
-    builds = BuildRequests(repository, scheduler, policy=deployment.policy, clock=world.now)
+    accounts = EventLogAccountPolicies(log)
+    builds = BuildRequests(
+        repository, scheduler, objects, accounts, policy=deployment.policy, clock=world.now
+    )
     handlers = Handlers(builds, scheduler)
     subscriptions = (
         handlers.on_requests(),
@@ -127,7 +131,7 @@ async def _answer_call(log: MemoryEventLog, item: PendingItem) -> None:
 
 def _output(asked: ToolCallRequested, events: Sequence[RecordedEvent]) -> str:
     """The first checks of the build b2 find no tests; all other checks execute some."""
-    if asked.purpose == "agent":
+    if asked.purpose in ("agent", "judge"):
         return f"ran {asked.index}"
     checks = [one.data.call_id for one in events if getattr(one.data, "purpose", None) == "check"]
     return "no tests found\n" if events[0].subject == "b2" and checks[0] == asked.call_id else _CHECKED

@@ -33,12 +33,13 @@ def test_no_invariant_is_broken_under_faults():
         seen["broker emptied"] += deployment.broker.epoch
         for event in deployment.history():
             seen[event.data.kind if isinstance(event.data, ModelCallFailed) else event.data.type] += 1
-            if getattr(event.data, "reason", None) == "unproven":
-                seen["unproven"] += 1
+            if (reason := getattr(event.data, "reason", None)) in ("unproven", "criteria_not_met"):
+                seen[reason] += 1
 
     for seed in SEEDS:
         seen["faults"] += simulate(count, seed).faults
     expected = {"faults", "broker emptied", "sleep.requested", "build.cancelled", "build.ready", "unproven"}
+    expected |= {"criteria.judged", "criteria_not_met"}
     expected |= {"abandoned", "overloaded", "stream_cut", "budget.denied", "wake.requested"}
     assert expected <= seen.keys(), seen
 

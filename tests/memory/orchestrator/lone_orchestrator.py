@@ -9,14 +9,16 @@ from typing import Any
 import structlog
 
 from nightshift.contracts.events.budget import BudgetGranted
-from nightshift.contracts.events.build import BudgetRequested, BuildStalled
+from nightshift.contracts.events.build import BudgetRequested, BuildStalled, ToolCallRequested
 from nightshift.contracts.events.requests import BuildRequested
+from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import Event, Owner, PendingKind
 from nightshift.eventlog.leases.memory import MemoryLeases
 from nightshift.eventlog.memory import MemoryEventLog, MemoryTables
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import NewEvent, RecordedEvent, build_stream
 from nightshift.eventlog.prepare import recorded
+from nightshift.orchestrator.adapters.event_log_policies import EventLogAccountPolicies
 from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
 from nightshift.orchestrator.domain.commands import Answer
 from nightshift.orchestrator.domain.policy import Policy
@@ -26,6 +28,7 @@ from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, Sch
 from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
 from nightshift.simulation.loop import SimulatedLoop
 
+Tools = Callable[[ToolCallRequested], ToolCallCompleted]
 POLICY = Policy()
 AN_HOUR = 3_600.0
 BUILD = "b1"
@@ -35,24 +38,33 @@ REQUEST = BuildRequested(build_id=BUILD, project_id="p", account_id="a1", idea_b
 class LoneOrchestrator:
     """One orchestrator over a log in memory, a budget that grants what is asked, and a model that is counted."""
 
-    def __init__(self, respond: Callable[[], Answer]) -> None:
+    def __init__(
+        self, respond: Callable[[], Answer], request: BuildRequested = REQUEST, tools: Tools | None = None
+    ) -> None:
+        """`tools` gives the result of each tool call. Without it no call has a result."""
         self.tables = MemoryTables()
         self.respond = respond
+        self.request = request
+        self.tools = tools
         self.calls = 0
         log = MemoryEventLog(self.tables, owner=Owner.ORCHESTRATOR, now=self.now)
-        builds = EventLogBuildRepository(log, MemoryObjectStore(), policy=POLICY, actor="test")
+        self.objects = MemoryObjectStore()
+        builds = EventLogBuildRepository(log, self.objects, policy=POLICY, actor="test")
         dependencies = RunnerDependencies(builds, self, self, POLICY, self.now)
         settings = SchedulerSettings(owner="me")
         self.scheduler = BuildScheduler(
             MemoryLeases(), self, lambda build_id: Runner(build_id, dependencies), settings=settings
         )
-        self.builds = BuildRequests(builds, self.scheduler, policy=POLICY, clock=self.now)
+        accounts = EventLogAccountPolicies(log)
+        self.builds = BuildRequests(
+            builds, self.scheduler, self.objects, accounts, policy=POLICY, clock=self.now
+        )
 
     def now(self) -> datetime:
         return datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=asyncio.get_running_loop().time())
 
-    def recorded(self) -> list[RecordedEvent]:
-        return [recorded(row) for row in self.tables.streams[build_stream(BUILD)].rows]
+    def recorded(self, build_id: str = BUILD) -> list[RecordedEvent]:
+        return [recorded(row) for row in self.tables.streams[build_stream(build_id)].rows]
 
     def events(self) -> list[Event]:
         return [event.data for event in self.recorded()]
@@ -62,6 +74,9 @@ class LoneOrchestrator:
 
     def cost(self) -> int:
         return sum(getattr(event, "cost_microusd", 0) for event in self.events())
+
+    async def count(self, body: bytes) -> int:
+        return len(body) // 4
 
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
         self.calls += 1
@@ -100,11 +115,25 @@ class LoneOrchestrator:
                 await log.append(build_stream(BUILD), [NewEvent(grant, request.lease_id)])
             await asyncio.sleep(2)
 
+    async def act(self, tools: Tools) -> None:
+        """Answers every tool call, as the gateway does."""
+        log = MemoryEventLog(self.tables, owner=Owner.SANDBOX_GATEWAY, now=self.now)
+        while True:
+            for item in await log.pending(PendingKind.TOOL_CALL):
+                asked = self.recorded()[item.version - 1]
+                assert isinstance(asked.data, ToolCallRequested)
+                await log.append(item.stream_id, [NewEvent(tools(asked.data), asked.event_id)])
+            await asyncio.sleep(1)
+
     async def run(self) -> None:
-        """Accepts the build and lets an hour pass."""
-        await self.builds.accept(REQUEST)
+        """Accepts the build and lets an hour pass, or the time until it ends when its tool calls have results."""
+        await self.builds.accept(self.request)
         tasks = [asyncio.create_task(self.scheduler.run()), asyncio.create_task(self.grant())]
-        await asyncio.sleep(AN_HOUR)
+        if self.tools is not None:
+            tasks.append(asyncio.create_task(self.act(self.tools)))
+        until = self.now() + timedelta(seconds=AN_HOUR)
+        while self.now() < until and not (self.tools is not None and self.events()[-1].terminal):
+            await asyncio.sleep(AN_HOUR if self.tools is None else 5)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -114,12 +143,16 @@ class LoneOrchestrator:
 def after_an_hour(
     respond: Callable[[], Answer],
     then: Callable[[LoneOrchestrator], Coroutine[Any, Any, None]] | None = None,
+    **more: Any,
 ) -> LoneOrchestrator:
-    """Runs a build for an hour, and `then` what is given. `respond` is called for each model call."""
+    """Runs a build for an hour, and `then` what is given. `respond` is called for each model call.
+
+    `more` goes to LoneOrchestrator.
+    """
     loop = SimulatedLoop(random.Random(1))
     asyncio.set_event_loop(loop)
     try:
-        orchestrator = LoneOrchestrator(respond)
+        orchestrator = LoneOrchestrator(respond, **more)
         with structlog.testing.capture_logs():
             loop.run_until_complete(orchestrator.run())
             if then is not None:

@@ -18,13 +18,14 @@ from nightshift.contracts.events.build import (
     BuildPhaseChanged,
     BuildReady,
     BuildWoken,
+    CriteriaJudged,
     ModelCallResponded,
     Phase,
     SleepRequested,
     ToolCallRequested,
     Usage,
 )
-from nightshift.contracts.events.proof import CheckProof, PreviewProof, Proof
+from nightshift.contracts.events.proof import CheckProof, CriterionVerdict, PreviewProof, Proof
 from nightshift.contracts.events.sandbox import SandboxOpened, ToolCallCompleted
 from nightshift.contracts.events.snapshot import SnapshotFailed
 from nightshift.contracts.model import Event
@@ -248,6 +249,29 @@ def test_a_build_that_is_ready_shows_its_proof_first() -> None:
     assert told[-2].endswith("1 test executed; make test passed; the preview answers 200 on /app")
     assert "ready" in told[-1]
     assert status.as_json(START)["proof"] == proof.model_dump(mode="json")
+
+
+def test_verdicts_are_told_with_what_is_missing() -> None:
+    met = CriterionVerdict(index=0, met=True, evidence="app.py:3")
+    gap = CriterionVerdict(index=1, met=False, evidence="No due date on the page.")
+    judged = CriteriaJudged(round=1, verdicts=(met, gap), usage=Usage(), cost_microusd=20_000)
+    accepted = gap.model_copy(update={"accepted": True})
+    ready = READY.model_copy(update={"proof": Proof(tests_executed=1, criteria=(met, accepted))})
+    status, told = tell(ACCEPTED, judged, ready)
+    assert told[1:3] == [
+        "00:01.0  judge     round 1: 1 of 2 criteria met, $0.0200",
+        "00:01.0  judge     criterion 2 is not met: No due date on the page.",
+    ]
+    assert "1 of 2 criteria met, the rest accepted by a person" in told[-2]
+    assert status.as_json(START)["proof"]["criteria"][1]["accepted"]
+
+
+def test_a_call_of_the_judge_is_told_as_its_own() -> None:
+    asked = call().model_copy(
+        update={"tool": "read_file", "input": {"file_path": "a.py"}, "purpose": "judge"}
+    )
+    _, told = tell(ACCEPTED, asked, result())
+    assert told[-1].split()[1:4] == ["judge", "read_file", "a.py"]
 
 
 def test_a_build_of_an_earlier_version_is_ready_without_proof() -> None:

@@ -266,8 +266,11 @@ def test_every_event_lists_the_pending_rows_it_changes(event):
 def test_every_pending_kind_is_opened_and_closed():
     opened, closed = set(), set()
     for model in CATALOGUE.newest.values():
-        source = _example(model)
-        for change in source.pending("b"):
+        example = _example(model)
+        for change in (
+            *example.pending("b"),
+            *example.model_copy(update={"purpose": "customer"}).pending("b"),
+        ):
             (opened if change.opens else closed).add(change.kind)
     assert opened == closed == set(PendingKind)
 
@@ -294,12 +297,15 @@ def test_topics_and_groups_have_these_names():
 def test_marks_are_read_from_the_types():
     assert sealed_fields(BuildRequested) == {
         "idea_brief", "understanding_qna", "attachments", "source", "criteria", "checks", "tools",
+        "egress_hosts", "setup_commands", "environment",
+        "approvals",
     }  # fmt: skip
     assert blob_fields(BuildRequested) == frozenset()
     assert sealed_fields(ToolCallRequested) == blob_fields(ToolCallRequested) == {"input"}
     assert sealed_fields(AgentSteered) == blob_fields(AgentSteered) == {"message"}
     completed = CATALOGUE.model("tool_call.completed")
-    assert sealed_fields(completed) == blob_fields(completed) == {"output", "blocks"}
+    assert blob_fields(completed) == {"output", "blocks"}
+    assert sealed_fields(completed) == {"output", "blocks", "network"}
     assert sealed_fields(CATALOGUE.model("sandbox.restored")) == {"lost", "differs"}
     assert sealed_fields(CATALOGUE.model("snapshot.saved")) == {"skipped"}
     assert sealed_fields(CATALOGUE.model("budget.granted")) == frozenset()

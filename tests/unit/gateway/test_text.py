@@ -112,7 +112,7 @@ def test_a_secret_is_seen_in_no_form(secret: str, before: bytes, after: bytes, a
         base64.b64encode(before + raw + after).decode(),
         base64.urlsafe_b64encode(before + raw + after).decode(),
     ]
-    mask = Mask({"TOKEN": secret})
+    mask = Mask({"TOKEN": (secret,)})
     for form in forms:
         shown = mask(around + form + around)
         assert "[secret TOKEN]" in shown, form
@@ -129,7 +129,7 @@ def _decoded(word: str) -> bytes:
 
 
 def test_the_longer_of_two_secrets_is_masked_and_short_ones_are_not() -> None:
-    mask = Mask({"A": "secret", "B": "secret-and-more", "C": "on"})
+    mask = Mask({"A": ("secret",), "B": ("secret-and-more",), "C": ("on",)})
     assert mask("secret-and-more secret on") == "[secret B] [secret A] on"
     assert Mask({})("as it was") == "as it was"
 

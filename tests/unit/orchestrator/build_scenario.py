@@ -12,10 +12,11 @@ from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import Event
 from nightshift.eventlog.port import RecordedEvent
+from nightshift.orchestrator.domain import context
 from nightshift.orchestrator.domain.commands import AcceptBuild, Answer, Command
 from nightshift.orchestrator.domain.decide import causes, decide
 from nightshift.orchestrator.domain.evolve import evolve
-from nightshift.orchestrator.domain.next_step import Wait, next_step
+from nightshift.orchestrator.domain.next_step import CountPrompt, Wait, next_step
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, ToolCall
 
@@ -100,7 +101,11 @@ class BuildScenario:
         return self.do(step)
 
     def next(self):
-        return next_step(self.state, self.now, self.policy)
+        """What `next_step` finds, where the provider cannot count tokens."""
+        step = next_step(self.state, self.now, self.policy)
+        if isinstance(step, CountPrompt):
+            step = next_step(context.counted(self.state, self.policy, None), self.now, self.policy)
+        return step
 
     def passes(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)

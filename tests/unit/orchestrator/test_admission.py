@@ -5,19 +5,33 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from tests.unit.orchestrator.build_scenario import NOW, REQUEST, BuildScenario
 
+from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import Attachment, Check, CustomTool, Source
 from nightshift.eventlog.errors import BadMessage
 from nightshift.orchestrator.domain.admission import admit, same_request
 from nightshift.orchestrator.domain.policy import Policy
 
+
+def file(name: str = "a", bytes: int = 1, media_type: str = "text/plain") -> Attachment:
+    return Attachment.model_construct(
+        name=name, digest="sha256:" + "0" * 64, bytes=bytes, media_type=media_type
+    )
+
+
 BAD = {
     "model": {"model": "gpt-imaginary"},
-    "attachments": {"attachments": (Attachment(name="a", digest="sha256:" + "0" * 64, bytes=1),)},
-    "source": {"source": Source(repository="https://example.org/x.git")},
+    "attachments.0.media_type": {"attachments": (file(media_type="application/zip"),)},
+    "attachments.0.bytes": {"attachments": (file(bytes=5_000_000, media_type="image/png"),)},
+    "attachments.0.name": {"attachments": (file(name="half \ud800"),)},
+    "attachments": {"attachments": (file(bytes=14_000_000, media_type="application/pdf"),) * 2},
+    "source.repository": {"source": Source(repository="https://10.0.0.1/x.git")},
+    "source.ref": {"source": Source(repository="https://example.org/x.git", ref="--upload-pack=x")},
+    "source.secret": {"source": Source(repository="https://example.org/x.git", secret="TOKEN")},
+    "environment": {"environment": {"A": "1"}, "secrets": ("A",)},
     "base_build_id": {"base_build_id": "b0"},
-    "tools": {"tools": (CustomTool(name="pay", description="Pays.", input_schema={}),)},
-    "secrets": {"secrets": ("TOKEN",)},
+    "tools.0.input_schema": {"tools": (CustomTool(name="pay", description="Pays.", input_schema={}),)},
+    "approvals.ask.0": {"approvals": ApprovalPolicy(ask=("pay",))},
     "deadline": {"deadline": NOW - timedelta(seconds=1)},
     "idea_brief": {"idea_brief": "  \n "},
     "criteria.0": {"criteria": ("half \ud800 of a character",)},

@@ -1,15 +1,25 @@
 """The tier chooses the models of a build, and the model the parameters of its requests."""
 
 import json
+from uuid import UUID
 
 import pytest
-from tests.unit.orchestrator.build_scenario import REQUEST, begun, with_
+from tests.unit.orchestrator.build_scenario import NOW, REQUEST, begun, with_
 
 from nightshift.contracts import models, prices
+from nightshift.contracts.events.account import AccountPolicyChanged
 from nightshift.contracts.events.build import BuildAccepted
+from nightshift.eventlog.errors import BadMessage
+from nightshift.eventlog.memory import MemoryEventLog
+from nightshift.eventlog.port import NewEvent, account_stream
+from nightshift.orchestrator.adapters.event_log_policies import EventLogAccountPolicies
 from nightshift.orchestrator.domain import prompt
+from nightshift.orchestrator.domain.admission import admit, same_request
+from nightshift.orchestrator.domain.commands import AcceptBuild
+from nightshift.orchestrator.domain.decide import decide
 from nightshift.orchestrator.domain.model_choice import output_limit
 from nightshift.orchestrator.domain.next_step import worst_case
+from nightshift.orchestrator.domain.state import INITIAL
 
 BY_TIER = with_(model_by_tier=True, default_model="claude-sonnet-5-5")
 
@@ -85,3 +95,65 @@ def test_every_model_has_a_card_and_a_price():
         for model in tier.models.values():
             assert models.card_of(model).retires is None
         assert tier.effort in models.card_of(tier.models["builder"]).efforts
+
+
+def chosen(account: dict | None = None, policy=BY_TIER, **fields) -> dict:
+    """The models of a build whose account has this policy."""
+    changed = None if account is None else AccountPolicyChanged(account_id="a1", models=account)
+    request = REQUEST.model_copy(update=fields)
+    command = AcceptBuild(request, changed)
+    admit(request, NOW, policy, changed)
+    return decide(INITIAL, command, NOW, policy)[0].models
+
+
+def test_a_request_goes_before_its_account_and_that_before_the_tier():
+    assert chosen({"judge": "claude-opus-5-5"})["judge"] == "claude-opus-5-5"
+    assert chosen({"judge": "claude-opus-5-5"})["builder"] == "claude-sonnet-5-5"
+    assert chosen({"builder": "claude-opus-5-5"}, model="claude-haiku-5-5")["builder"] == "claude-haiku-5-5"
+    named = chosen({"judge": "claude-opus-5-5"}, models={"judge": "claude-fable-5-2"})
+    assert named["judge"] == "claude-fable-5-2"
+
+
+def test_an_account_goes_before_a_setting_and_that_before_the_tier():
+    policy = with_(BY_TIER, role_models={"judge": "claude-haiku-5-5"})
+    assert chosen(policy=policy)["judge"] == "claude-haiku-5-5"
+    assert chosen({"judge": "claude-opus-5-5"}, policy=policy)["judge"] == "claude-opus-5-5"
+
+
+@pytest.mark.parametrize(
+    ("account", "fields", "field", "says"),
+    [
+        (None, {"models": {"judge": "gpt"}}, "models.judge", "no model"),
+        (None, {"model": "claude-3-opus-20240229"}, "model", "was retired"),
+        ({"judge": "claude-3-opus-20240229"}, {}, "models", "the account's policy chose the judge"),
+        (
+            None,
+            {"model": "claude-opus-5-5", "models": {"builder": "claude-haiku-5-5"}},
+            "models.builder",
+            "two models",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_refused_by_who_named_it(account, fields, field, says):
+    with pytest.raises(BadMessage, match=says) as refused:
+        chosen(account, **fields)
+    assert refused.value.field == field
+
+
+def test_a_repeated_request_is_known_whatever_the_account_says_now():
+    request = REQUEST.model_copy(update={"models": {"judge": "claude-opus-5-5"}})
+    fact = accepted(models={"judge": "claude-opus-5-5"})
+    assert same_request(fact, request)
+    assert same_request(fact, REQUEST)
+    assert not same_request(fact, request.model_copy(update={"models": {"judge": "claude-haiku-5-5"}}))
+
+
+async def test_the_newest_policy_of_an_account_is_read():
+    log = MemoryEventLog()
+    policies = EventLogAccountPolicies(log)
+    assert await policies.newest("a1") is None
+    for number, model in enumerate(("claude-haiku-5-5", "claude-opus-5-5")):
+        changed = AccountPolicyChanged(account_id="a1", models={"judge": model})
+        await log.append(account_stream("a1"), [NewEvent(changed, UUID(int=number))])
+        assert (await policies.newest("a1")).models == {"judge": model}
+    assert await policies.newest("a2") is None

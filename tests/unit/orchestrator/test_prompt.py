@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from tests.unit.orchestrator.build_scenario import (
     REQUEST,
     BuildScenario,
@@ -110,3 +111,18 @@ def test_the_idea_its_answers_and_what_must_be_true_are_told():
     said = json.dumps(body(scenario))
     for words in (request.idea_brief, "Which colour?", "Blue.", "It counts visits.", "make unit"):
         assert words in said
+
+
+@pytest.mark.parametrize(
+    ("proof", "words"),
+    [
+        (None, "Files alone prove nothing"),
+        ("tests", "A preview does not replace them"),
+        ("preview", "only when its preview answers"),
+        ("checks", "commands that check it succeed"),
+        ("none", "No proof is demanded"),
+    ],
+)
+def test_the_agent_is_told_which_proof_is_demanded(proof, words):
+    scenario = begun(request=REQUEST.model_copy(update={"proof": proof}))
+    assert words in body(scenario)["system"][0]["text"]

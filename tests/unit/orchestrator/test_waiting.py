@@ -36,11 +36,13 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.model import PendingKind
 from nightshift.orchestrator.domain.commands import (
     AnswerQuestion,
+    AskBudget,
     CancelBuild,
     MessageAgent,
     PauseBuild,
     ResumeBuild,
     SetLimits,
+    StartCall,
     StopCall,
 )
 from nightshift.orchestrator.domain.next_step import AwaitFact, AwaitModel, Ended, Waiting
@@ -159,10 +161,14 @@ def test_a_message_wakes_a_build_that_waits_for_an_answer():
     assert scenario.state.conversation.waiting == ("Never mind, use what you like.",)
 
 
-def test_a_message_to_a_running_build_answers_nothing():
+def test_a_message_answers_a_question_while_another_call_runs():
+    """Otherwise the build would wait for the answer, with the message unread."""
     scenario = asked(others=(tool_use(),))
     scenario.do(MessageAgent("Faster.", A))
-    assert question_id(scenario) == "b1/1/1"
+    assert scenario.state.questions == ()
+    assert scenario.next() == AwaitFact()
+    scenario.results()
+    assert isinstance(scenario.next(), AskBudget | StartCall)
 
 
 def test_a_cancel_answers_the_questions_and_leaves_no_row():

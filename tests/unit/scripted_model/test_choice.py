@@ -122,3 +122,22 @@ def test_placeholders_come_from_the_newest_find() -> None:
 def test_a_placeholder_without_a_find_is_told() -> None:
     with pytest.raises(NoAnswer, match=r"placeholder \{\{port\}\}"):
         _say(_chooser("- {say: 'at {{port}}', capture: {port: 'port (.+)'}}\n"), _conversation())
+
+
+def _judging(*results: str, criteria: int = 2) -> Conversation:
+    listed = "\n".join(f"{number}. It does thing {number}." for number in range(1, criteria + 1))
+    body = _conversation(*results, first=f"The idea:\n\n1. app\n\nThe criteria:\n{listed}").body
+    tools = [{"name": "report_verdicts", "input_schema": {"type": "object"}}]
+    return validate({**body, "tools": tools})
+
+
+def test_a_scenario_without_a_judge_finds_every_criterion_met() -> None:
+    (call,) = _chooser("- say: one\n").choose(_judging(criteria=3)).turn.calls
+    verdicts = call.input["verdicts"]
+    assert [(one["criterion"], one["met"]) for one in verdicts] == [(1, True), (2, True), (3, True)]
+
+
+def test_the_judge_has_turns_and_positions_of_its_own() -> None:
+    chooser = _chooser("- say: one\n- {say: looks, role: judge}\n- say: two\n- {say: judges, role: judge}\n")
+    assert [_say(chooser, _conversation()), _say(chooser, _conversation("x"))] == ["one", "two"]
+    assert [_say(chooser, _judging()), _say(chooser, _judging("x"))] == ["looks", "judges"]

@@ -62,8 +62,8 @@ def test_no_tracked_file_holds_a_path_of_one_machine(pattern):
 
 
 def test_no_tracked_file_names_a_package_registry():
-    found = {name: host for name, text in tracked_texts() for host in REGISTRIES if host in text}
-    assert found == {}
+    found = {name for name, text in tracked_texts() for host in REGISTRIES if host in text}
+    assert found <= {"libs/contracts/src/nightshift/contracts/hosts.py"}  # what builds may reach by default
 
 
 def test_the_path_search_finds_an_example():

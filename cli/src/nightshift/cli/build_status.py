@@ -114,7 +114,7 @@ def _blocked(status: BuildStatus, event: RecordedEvent) -> Wait | None:
     at = event.recorded_at
     match event.data:
         case build.BuildWaiting() as fact:
-            return person_wait(fact, status.questions, status.build_id, at)
+            return person_wait(fact, status.questions, status.asked, status.build_id, at)
         case fact if status.state == "waiting" and not (
             isinstance(fact, build.BuildResumed) or fact.terminal
         ):
@@ -149,7 +149,9 @@ _OWED: dict[type[Event], tuple[str, str]] = {
 def _unanswered(status: BuildStatus, event: RecordedEvent) -> Owed | None:
     """Returns the step that a service owes the build after this event."""
     fact = event.data
-    if type(fact) in _OWED and not (isinstance(fact, build.ToolCallRequested) and status.sandbox_open):
+    if isinstance(fact, build.ToolCallRequested) and (status.sandbox_open or fact.purpose == "customer"):
+        return None
+    if type(fact) in _OWED:
         return Owed(*_OWED[type(fact)], event.recorded_at)
     if fact.owner in (Owner.ORCHESTRATOR, Owner.SANDBOX_GATEWAY):
         return None
@@ -166,7 +168,7 @@ def _counted(status: BuildStatus, fact: Event) -> BuildStatus:
         case build.ToolCallRequested():
             asked = {**status.asked, fact.call_id: fact}
             return replace(status, tool_calls=status.tool_calls + 1, asked=asked)
-        case sandbox.ToolCallCompleted():
+        case sandbox.ToolCallCompleted() | build.ToolCallAnswered():
             asked = {key: call for key, call in status.asked.items() if key != fact.call_id}
             return replace(status, asked=asked)
         case build.CheckpointSaved():

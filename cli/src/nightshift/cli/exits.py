@@ -15,5 +15,5 @@ class Exit(IntEnum):
     TIMED_OUT = 6  # the condition was not met in time
     ASLEEP = 7  # the build fell asleep, and --fail-on-sleep was given
     CANCELLED = 8
-    # 9 is reserved: a replay that differs from the log.
+    DIFFERS = 9  # the present code, or a fresh sandbox, gives something else than the log has
     INTERRUPTED = 130

@@ -4,7 +4,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,34 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from nightshift.cli.build_status import BuildStatus, evolve
+from nightshift.cli.event_lines import event_json
 from nightshift.cli.exits import Exit
 from nightshift.cli.narration import Line, input_in_words, lines
 from nightshift.cli.output import printable, write_json, write_line
 from nightshift.cli.text import dollars, short
-from nightshift.contracts.canonical import loads
-from nightshift.contracts.registry import encode
 from nightshift.eventlog.port import RecordedEvent
 
 _TONES = {"plain": "", "dim": "dim", "good": "green", "bad": "red", "warn": "yellow", "strong": "bold"}
 
 #: Decides after each batch whether to stop: returns the exit code, or None to go on.
 Stop = Callable[[BuildStatus], Exit | None]
-
-
-def event_json(event: RecordedEvent) -> dict[str, Any]:
-    """Returns one event as `--json` prints it: its envelope, and its data as the log has them."""
-    return {
-        "event_id": str(event.event_id),
-        "stream_id": event.stream_id,
-        "version": event.version,
-        "type": event.data.type,
-        "schema_version": event.data.version,
-        "recorded_at": event.recorded_at.isoformat(),
-        "actor": event.actor,
-        "correlation_id": event.correlation_id,
-        "causation_id": str(event.causation_id),
-        "data": loads(encode(event.data)),
-    }
 
 
 class JsonRenderer:
@@ -137,7 +119,8 @@ def doing(status: BuildStatus, now: datetime | None = None) -> str:
     if not status.asked:
         return "thinking" if status.phase not in ("queued", "checks") else "waiting"
     call = next(iter(status.asked.values()))
-    text = f"{call.tool} {input_in_words(call)}" if call.purpose == "agent" else "checking that it is ready"
+    by_agent = call.purpose in ("agent", "customer")
+    text = f"{call.tool} {input_in_words(call)}" if by_agent else "checking that it is ready"
     return printable(text + (f" and {len(status.asked) - 1} more" if len(status.asked) > 1 else ""))
 
 

@@ -25,7 +25,7 @@ Give an idea, go to sleep, wake up to a running app.
 _EPILOGUE = """Data goes to stdout, progress and errors to stderr; every command takes --json.
 
 Exit codes: 0 done, 1 error, 2 usage, 3 build failed, 4 access or configuration, 5 not found,
-6 wait timed out, 7 asleep, 8 cancelled, 130 interrupted.
+6 wait timed out, 7 asleep, 8 cancelled, 9 differs from the log, 130 interrupted.
 """
 
 
@@ -39,9 +39,11 @@ COMMANDS = {
         "watch": "Follow a build: phases, tool calls, money, sleep, preview.",
         "wait": "Wait until a build is ready, asleep, or in a phase.",
         "log": "Print the events of a build.",
-        "replay": "Print what a build did, turn by turn, from its events.",
+        "replay": "Play what a build did, show any moment of it, or write it as a page.",
         "questions": "List what builds ask you, with the command that answers.",
         "answer": "Answer a question of a build.",
+        "approve": "Let a tool call run that waits for your approval.",
+        "deny": "Deny a tool call that waits for your approval, and say why.",
         "tell": "Send a message to the agent of a build.",
         "pause": "Stop a build for now; nothing is lost.",
         "resume": "Let a paused build go on.",
@@ -60,6 +62,8 @@ COMMANDS = {
         "doctor": "Check everything that builds need, and say how to fix what fails.",
         "db": "Migrate the event log's database, and show its migrations.",
         "topics": "Create the topics on the broker, or show what would change.",
+        "verify": "Make the decisions of builds again, and name the first that differs.",
+        "rehearse": "List the unfinished builds that this release would treat differently.",
         "dlq": "List dead letters, redrive them to their topics, drop them.",
     },
 }

@@ -1,13 +1,13 @@
 """Describes each event of a build to a person in one line. Pure."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import assert_never
+from typing import Any, assert_never
 
 from nightshift.cli.build_status import BuildStatus
-from nightshift.cli.text import dollars, joined, short, text_of
+from nightshift.cli.text import dollars, joined, short, text_of, visible
 from nightshift.contracts.events import (
     BudgetEvent,
     BuildEvent,
@@ -45,12 +45,16 @@ class Line:
 
 def input_in_words(call: build.ToolCallRequested) -> str:
     """Returns a tool call's input in a few words."""
-    if isinstance(call.input, BlobRef):
-        return text_of(call.input)
+    return short(_given(call.input), 64)
+
+
+def _given(given: Mapping[str, Any] | BlobRef) -> str:
+    if isinstance(given, BlobRef):
+        return text_of(given)
     for name in _TELLING:
-        if name in call.input:
-            return short(_flat(str(call.input[name])), 64)
-    return short(", ".join(f"{name}={value}" for name, value in sorted(call.input.items())), 64)
+        if name in given:
+            return _flat(str(given[name]))
+    return ", ".join(f"{name}={value}" for name, value in sorted(given.items()))
 
 
 def _flat(command: str) -> str:
@@ -88,11 +92,14 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
             yield from _answer_lines(fact)
         case build.ModelCallFailed():
             again = "" if fact.retry_at is None else ", tried again"
-            yield "model", f"turn {fact.turn}: {fact.kind}{again}: {short(text_of(fact.detail))}", "warn"
+            yield "model", f"{_caller(fact)}: {fact.kind}{again}: {short(text_of(fact.detail))}", "warn"
         case build.AgentSteered():
             yield "steer", f"{fact.reason}: {joined(text_of(fact.message))}", "warn"
         case build.ContextCondensed():
-            yield "condense", f"turns up to {fact.through_turn} are a summary now", "dim"
+            form = "summary" if fact.written_by == "model" else "list"
+            yield "condense", f"turns up to {fact.through_turn} are a {form} now", "dim"
+        case build.CriteriaJudged():
+            yield from _verdict_lines(fact)
         case build.SleepRequested():
             until = "" if fact.wake_at is None else f" until {fact.wake_at.astimezone():%H:%M:%S}"
             yield "sleep", f"asleep{until} ({fact.reason})", "warn"
@@ -101,6 +108,8 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
         case (
             build.QuestionAsked()
             | build.ToolCallAnswered()
+            | build.ApprovalRequested()
+            | build.ApprovalResolved()
             | build.EscalationRaised()
             | build.EscalationResolved()
             | build.BuildWaiting()
@@ -132,6 +141,8 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
 def _waiting_line(
     fact: build.QuestionAsked
     | build.ToolCallAnswered
+    | build.ApprovalRequested
+    | build.ApprovalResolved
     | build.EscalationRaised
     | build.EscalationResolved
     | build.BuildWaiting
@@ -147,7 +158,16 @@ def _waiting_line(
             options = f" [{', '.join(fact.options)}]" if fact.options else ""
             return "ask", f"{joined(text_of(fact.question))}{options}", "warn"
         case build.ToolCallAnswered():
-            return "answer", f"{joined(text_of(fact.output))} ({fact.by})", "good"
+            tone = "bad" if fact.is_error else "good"
+            return "answer", f"{joined(text_of(fact.output))} ({fact.by})", tone
+        case build.ApprovalRequested():
+            what = joined(visible(f"{fact.tool} {_given(fact.input)}"))
+            return "ask", f"approve? {what} ({joined(text_of(fact.reason))})", "warn"
+        case build.ApprovalResolved():
+            who = f"{fact.by} {fact.given_by}" if fact.given_by else fact.by
+            said = "" if fact.comment is None else f": {joined(text_of(fact.comment))}"
+            how = "approved" if fact.approved else "denied"
+            return "answer", f"{how} ({who}){said}", "good" if fact.approved else "bad"
         case build.BuildWaiting():
             until = "" if fact.until is None else f" until {fact.until.astimezone():%H:%M:%S}"
             return "wait", f"waits{until} ({fact.reason})", "warn"
@@ -168,20 +188,40 @@ def proof_in_words(proof: Proof) -> Iterator[str]:
     )
     if proof.preview is not None:
         yield f"the preview answers {proof.preview.status} on {short(proof.preview.path, 40)}"
+    if proof.criteria:
+        met = sum(one.met for one in proof.criteria)
+        taken = ", the rest accepted by a person" if any(one.accepted for one in proof.criteria) else ""
+        yield f"{met} of {len(proof.criteria)} criteria met{taken}"
     if proof.mode == "none":
         yield "the request demanded no proof"
 
 
+def _verdict_lines(fact: build.CriteriaJudged) -> Iterator[tuple[str, str, str]]:
+    met = sum(one.met for one in fact.verdicts)
+    tone = "good" if met == len(fact.verdicts) else "warn"
+    text = f"{met} of {len(fact.verdicts)} criteria met, {dollars(fact.cost_microusd)}"
+    yield "judge", f"round {fact.round}: {text}", tone
+    for one in fact.verdicts:
+        if not one.met:
+            yield "judge", f"criterion {one.index + 1} is not met: {short(_flat(one.evidence))}", "warn"
+
+
 def _answer_lines(fact: build.ModelCallResponded) -> Iterator[tuple[str, str, str]]:
+    role = fact.role or "builder"
+    speaker = "agent" if role == "builder" else role
     for block in fact.content if not isinstance(fact.content, BlobRef) else ():
         if block.get("type") == "text" and str(block.get("text", "")).strip():
-            yield "agent", joined(str(block["text"])), "plain"
+            yield speaker, joined(str(block["text"])), "plain"
     usage = fact.usage
     read = usage.input_tokens + usage.cache_read_input_tokens
     read += usage.cache_write_5m_input_tokens + usage.cache_write_1h_input_tokens
     seconds = fact.latency_ms / 1000
-    text = f"turn {fact.turn}: {read:,} in, {usage.output_tokens:,} out, {dollars(fact.cost_microusd)}, {seconds:.1f} s"
-    yield "think", text, "dim"
+    counted = f"{read:,} in, {usage.output_tokens:,} out, {dollars(fact.cost_microusd)}, {seconds:.1f} s"
+    yield "think", f"{_caller(fact)}: {counted}", "dim"
+
+
+def _caller(fact: build.ModelCallResponded | build.ModelCallFailed) -> str:
+    return f"turn {fact.turn}" if fact.role in (None, "builder") else f"{fact.role}, turn {fact.turn}"
 
 
 def _sandbox_lines(status: BuildStatus, fact: SandboxEvent) -> Iterator[tuple[str, str, str]]:
@@ -216,7 +256,9 @@ def _result_line(status: BuildStatus, fact: sandbox.ToolCallCompleted) -> tuple[
     if call is not None and name == "narrate" and not fact.is_error:
         return "agent", _narrated_text(call), "strong"
     kind, what = "tool", f"{name} {fact.call_id if call is None else input_in_words(call)}"
-    if call is not None and call.purpose != "agent":
+    if call is not None and call.purpose == "judge":
+        kind = "judge"
+    elif call is not None and call.purpose != "agent":
         kind, what = "check", _what_was_checked(status, call, fact)
     outcome = "ok"
     if fact.is_error:

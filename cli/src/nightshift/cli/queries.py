@@ -9,6 +9,7 @@ from time import monotonic
 
 from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.connect import settings_for
+from nightshift.contracts.events.account import AccountPolicyChanged
 from nightshift.contracts.model import PendingKind
 from nightshift.eventlog.database import Database, PgConfig
 from nightshift.eventlog.errors import NotFound, Unavailable
@@ -44,9 +45,24 @@ class Builds:
         rows = await self._database.fetch(_RECENT, limit)
         return [await self.status(row["stream_id"].removeprefix("build-")) for row in rows]
 
+    async def all_ids(self) -> list[str]:
+        """Returns the ids of all builds, newest first."""
+        rows = await self._database.fetch(_RECENT, 2**31 - 1)
+        return [row["stream_id"].removeprefix("build-") for row in rows]
+
+    async def unfinished_ids(self) -> list[str]:
+        """Returns the ids of all builds that have not ended, by id."""
+        found: list[str] = []
+        while items := await self._log.pending(PendingKind.BUILD, after_key=found[-1] if found else ""):
+            found += [item.key for item in items]
+        return found
+
     async def asking(self) -> list[BuildStatus]:
-        """Returns the status of every build that has an open question."""
-        items = await self._log.pending(PendingKind.QUESTION)
+        """Returns the status of every build that has an open question or approval."""
+        items = [
+            *await self._log.pending(PendingKind.QUESTION),
+            *await self._log.pending(PendingKind.APPROVAL),
+        ]
         builds = dict.fromkeys(item.stream_id.removeprefix("build-") for item in items)
         return [await self.status(build_id) for build_id in builds]
 
@@ -57,6 +73,13 @@ class Builds:
     async def has_account(self, account_id: str) -> bool:
         """Returns whether the log has an event of this account."""
         return await self._has(account_stream(account_id))
+
+    async def account_policy(self, account_id: str) -> AccountPolicyChanged | None:
+        """Returns the newest policy of an account. Returns None when none was ever set."""
+        async for event in self._log.read_stream(account_stream(account_id), backwards=True):
+            if isinstance(event.data, AccountPolicyChanged):
+                return event.data
+        return None
 
     async def follow(self, build_id: str, *, patience: float = 0.0) -> AsyncIterator[list[RecordedEvent]]:
         """Yields the events of a build in batches, from the first on. Yields an empty batch when nothing is new.

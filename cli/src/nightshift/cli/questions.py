@@ -1,28 +1,37 @@
-"""The open questions of a build: folded from its events, and the command that answers each. Pure."""
+"""The open questions and approvals of a build: folded from its events, and the command that answers each. Pure."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from nightshift.cli.text import short, text_of
+from nightshift.cli.text import short, text_of, visible
 from nightshift.cli.waits import Wait
 from nightshift.contracts.events.build import (
+    ApprovalRequested,
+    ApprovalResolved,
     BuildWaiting,
     EscalationRaised,
     EscalationResolved,
     QuestionAsked,
     ToolCallAnswered,
+    ToolCallRequested,
 )
-from nightshift.contracts.model import Event
+from nightshift.contracts.model import BlobRef, Event
 from nightshift.eventlog.port import RecordedEvent
 
 _LIMITS = frozenset({"turn_limit", "tool_call_limit"})
+#: The kind of a tool call that waits for an approval.
+APPROVAL = "approval"
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question or an escalation that waits for a person. `kind` is `question`, or that of the escalation."""
+    """A question, an escalation or a tool call that waits for a person.
+
+    `kind` is `question`, `approval`, or that of the escalation. `tool` and `input` are those of the tool call.
+    """
 
     build_id: str
     question_id: str
@@ -33,10 +42,15 @@ class Question:
     tried: str | None = None
     deadline: datetime | None = None
     default: str | None = None
+    tool: str | None = None
+    input: Mapping[str, Any] | None = None
 
     @property
     def action(self) -> str:
         """What a person can type."""
+        if self.kind == APPROVAL:
+            which = f"{self.build_id} {self.question_id}"
+            return f'`nightshift approve {which}`, or `nightshift deny {which} "WHY"`'
         words = f"--option {'|'.join(self.options)}" if self.options else '"TEXT"'
         answer = f"`nightshift answer {self.build_id} {words}`"
         if self.kind in _LIMITS:
@@ -55,7 +69,23 @@ class Question:
             "asked_at": self.asked_at,
             "deadline": self.deadline,
             "default": self.default,
+            "tool": self.tool,
+            "input": self.input,
         }
+
+    def call_in_full(self) -> list[str]:
+        """Returns the tool call that waits for an approval in lines, with each character of its input."""
+        if self.tool is None:
+            return []
+        lines = [self.tool]
+        for name, value in (self.input or {}).items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            lines += [f"  {name}: {line}" if not place else f"    {line}" for place, line in _numbered(text)]
+        return lines
+
+
+def _numbered(text: str) -> list[tuple[int, str]]:
+    return list(enumerate(visible(text).split("\n")))
 
 
 Questions = Mapping[str, Question]
@@ -64,10 +94,10 @@ Questions = Mapping[str, Question]
 def open_questions(questions: Questions, build_id: str, event: RecordedEvent) -> Questions:
     """Returns the open questions after one more event of the build's stream."""
     match event.data:
-        case QuestionAsked() | EscalationRaised() as fact:
+        case QuestionAsked() | EscalationRaised() | ApprovalRequested() as fact:
             one = _question(build_id, fact, event.recorded_at)
             return {**questions, one.question_id: one}
-        case ToolCallAnswered() as fact:
+        case ToolCallAnswered() | ApprovalResolved() as fact:
             return {key: one for key, one in questions.items() if key != fact.call_id}
         case EscalationResolved() as fact:
             return {key: one for key, one in questions.items() if key != str(fact.escalation_id)}
@@ -75,7 +105,22 @@ def open_questions(questions: Questions, build_id: str, event: RecordedEvent) ->
             return questions
 
 
-def _question(build_id: str, fact: QuestionAsked | EscalationRaised, at: datetime) -> Question:
+def _question(
+    build_id: str, fact: QuestionAsked | EscalationRaised | ApprovalRequested, at: datetime
+) -> Question:
+    if isinstance(fact, ApprovalRequested):
+        return Question(
+            build_id,
+            fact.call_id,
+            APPROVAL,
+            f"May the agent run this? {text_of(fact.reason)}",
+            (),
+            at,
+            deadline=fact.deadline,
+            default=None if fact.deadline is None else "denied",
+            tool=fact.tool,
+            input={"input": text_of(fact.input)} if isinstance(fact.input, BlobRef) else fact.input,
+        )
     if isinstance(fact, EscalationRaised):
         return Question(
             build_id,
@@ -99,11 +144,26 @@ def _question(build_id: str, fact: QuestionAsked | EscalationRaised, at: datetim
     )
 
 
-def person_wait(fact: Event, questions: Questions, build_id: str, at: datetime) -> Wait | None:
-    """Returns the wait that a `build.waiting` begins."""
+def person_wait(
+    fact: Event, questions: Questions, calls: Mapping[str, ToolCallRequested], build_id: str, at: datetime
+) -> Wait | None:
+    """Returns the wait that a `build.waiting` begins. `calls` are the tool calls without a result, by their ids."""
     if not isinstance(fact, BuildWaiting):
         return None
     question = questions.get(fact.question_id or "")
+    call = calls.get(fact.question_id or "")
+    if question is not None and question.kind == APPROVAL:
+        reason = f"for your approval of {short(' '.join(question.call_in_full()), 200)}"
+        return Wait(reason, question.action, at, fact.owner, fact.until)
+    if call is not None:
+        answer = f'`nightshift answer {build_id} {call.call_id} "RESULT"`'
+        return Wait(
+            f"for the result of your tool {call.tool} (call {call.call_id})",
+            f"your consumer sends `tool_call.result_given`, or you do: {answer}",
+            at,
+            fact.owner,
+            fact.until,
+        )
     if question is not None:
         options = f" [{', '.join(question.options)}]" if question.options else ""
         reason = f"for you: {short(question.text, 200)}{options}"

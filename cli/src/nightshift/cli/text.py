@@ -23,6 +23,11 @@ def short(text: str, width: int = _WIDTH) -> str:
     return first if len(first) <= width else first[: width - 1] + "…"
 
 
+def visible(text: str) -> str:
+    """Returns the text with each character that is not shown, such as one that reverses text, as `\\u202e`."""
+    return "".join(one if one in "\n\t" or one.isprintable() else f"\\u{ord(one):04x}" for one in text)
+
+
 def joined(text: str) -> str:
     """Returns all lines of a text as one line, cut to 480 characters."""
     flat = " ".join(text.split())

@@ -3,20 +3,22 @@
 from dataclasses import asdict
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import cyclopts
 
 from nightshift.budget.adapters.statements import AccountStatement, check_time_zone, statement, statements
+from nightshift.cli import policies
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json, Limit
 from nightshift.cli.errors import WrongUsage
 from nightshift.cli.output import note, write_fields, write_json, write_result, write_table
 from nightshift.cli.producer import checked, send
-from nightshift.cli.queries import open_database
+from nightshift.cli.queries import open_builds, open_database
 from nightshift.cli.text import dollars
 from nightshift.contracts.events.account import (
     AccountBudgetSet,
     AccountOpened,
+    AccountPolicySet,
     AccountRequest,
     AccountToppedUp,
 )
@@ -83,6 +85,48 @@ async def top_up(account: Account, amount: str, *, home: Home = DEFAULT_HOME, js
     """
     fields = {"account_id": account, "amount_microusd": microdollars(amount)}
     await _ask(home, checked(AccountToppedUp, fields), json=json)
+
+
+@app.command
+async def policy(
+    account: Account,
+    *,
+    model: Annotated[tuple[str, ...], cyclopts.Parameter(negative=())] = (),
+    reset: bool = False,
+    home: Home = DEFAULT_HOME,
+    json: Json = False,
+) -> None:
+    """Show or change the policy for an account's later builds. Builds that were accepted keep theirs.
+
+    For example:
+
+        nightshift account policy family
+
+        nightshift account policy family --model judge=claude-opus-5-5
+
+    Args:
+        model: A role and its model, as ROLE=MODEL; give it once for each role. The roles are builder, judge and
+            condenser. ROLE= leaves the model to the tier again.
+        reset: Begin without what was set before.
+    """
+    async with open_builds(home) as builds:
+        found = await builds.account_policy(account)
+    fields = {} if found is None else found.model_dump(exclude={"account_id"}, exclude_none=True)
+    if not (model or reset):
+        _show_policy(account, fields, json=json)
+        return
+    fields = {} if reset else fields
+    fields["models"] = policies.with_models(fields.get("models", {}), model)
+    await _ask(home, checked(AccountPolicySet, {"account_id": account, **fields}), json=json)
+
+
+def _show_policy(account: str, fields: dict[str, Any], *, json: bool) -> None:
+    if json:
+        write_json({"account_id": account, **fields})
+    elif fields:
+        write_fields({"account": account, **policies.shown(fields)})
+    else:
+        note(f"no policy is set for {account}: the tier of each build decides")
 
 
 @app.command

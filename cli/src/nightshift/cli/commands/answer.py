@@ -1,6 +1,7 @@
 """`nightshift answer`: answers a question of a build."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cyclopts
 
@@ -9,9 +10,9 @@ from nightshift.cli.connect import DEFAULT_HOME, BuildId, Home, Json
 from nightshift.cli.errors import WrongUsage
 from nightshift.cli.output import write_result
 from nightshift.cli.producer import checked, send
-from nightshift.cli.questions import Question
+from nightshift.cli.questions import APPROVAL, Question
 from nightshift.cli.to_build import status_of_open
-from nightshift.contracts.events.requests import BuildAnswerGiven
+from nightshift.contracts.events.requests import BuildAnswerGiven, ToolCallResultGiven
 from nightshift.eventlog.errors import NotFound, Refused
 
 app = cyclopts.App(name="answer")
@@ -31,9 +32,13 @@ async def answer(
 
     Args:
         words: The question's id, which may be left out when the build asks one question, and the text of the answer.
+            The id of a call of your own tool sends the text as its result.
         option: One of the options of the question.
     """
     status = await status_of_open(home, build)
+    if words and (call := status.asked.get(words[0])) is not None and call.purpose == "customer":
+        await _give_result(home, build, words, as_json=json)
+        return
     question, text = chosen(status, words)
     if option is None and text is None:
         raise WrongUsage("there is no answer", hint=question.action.strip("`"))
@@ -52,9 +57,21 @@ async def answer(
     write_result(result, f"answered; `nightshift watch {build}` shows it go on", as_json=json)
 
 
+async def _give_result(home: Path, build: str, words: Sequence[str], *, as_json: bool) -> None:
+    """Answers a call of a customer's tool, as its consumer would. Raises WrongUsage unless there is one text."""
+    if len(words) != 2:
+        raise WrongUsage("the result is one text", hint=f'`nightshift answer {build} {words[0]} "RESULT"`')
+    request = checked(ToolCallResultGiven, {"build_id": build, "call_id": words[0], "output": words[1]})
+    await send(home, request)
+    result = {"build_id": build, "requested": "answer", "question_id": words[0]}
+    write_result(result, f"answered; `nightshift watch {build}` shows it go on", as_json=as_json)
+
+
 def chosen(status: BuildStatus, words: Sequence[str]) -> tuple[Question, str | None]:
     """Returns the question that the words name, or the only one, and the text. Raises NotFound, WrongUsage."""
-    open_ = status.questions
+    open_ = {key: one for key, one in status.questions.items() if one.kind != APPROVAL}
+    if words and (approval := status.questions.get(words[0])) is not None and words[0] not in open_:
+        raise WrongUsage(f"{words[0]} waits for an approval", hint=approval.action)
     if not open_:
         raise NotFound(
             f"build {status.build_id} asks nothing",

@@ -2,12 +2,14 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
 import cyclopts
 import yaml
+from cyclopts import Parameter
 
+from nightshift.cli import attachments
 from nightshift.cli.commands.watch import follow_to_the_end
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.errors import WrongUsage
@@ -34,6 +36,8 @@ async def build(
     build_id: str | None = None,
     model: str | None = None,
     proof: ProofMode | None = None,
+    attach: Annotated[tuple[Path, ...], Parameter(negative=())] = (),
+    criterion: Annotated[tuple[str, ...], cyclopts.Parameter(negative=())] = (),
     watch: bool = False,
     home: Home = DEFAULT_HOME,
     json: Json = False,
@@ -46,6 +50,8 @@ async def build(
 
         nightshift build --idea "A page that counts down to our holidays" --account family
 
+        nightshift build --idea "Build what the sketch shows" --attach sketch.png --attach prices.csv
+
     Args:
         file: A YAML or JSON file with the fields of the request, such as idea_brief, understanding_qna, checks.
         idea: The idea itself, instead of a file.
@@ -55,16 +61,26 @@ async def build(
         model: The model that the agent uses. Default, the orchestrator's setting.
         proof: What must show that the build works. `tests` means executed tests, `preview` an answer of the preview,
             `checks` passed checks. Default, that of the file, else any of them.
+        attach: A file that the agent gets with the idea: text, JPEG, PNG, GIF, WebP or PDF. Repeat it for more files.
+        criterion: What must be true at the end; give it once for each criterion. A judge that did not build it says
+            whether it is. Default, those of the file.
         watch: Follow the build to its end; the exit code is the build's.
     """
     fields = _fields(file, idea)
     name = build_id or fields.get("build_id") or f"build-{uuid4().hex[:12]}"
     given = {"account_id": account, "project_id": project, "model": model, "proof": proof}
+    fields |= {"criteria": list(criterion)} if criterion else {}
     fields |= {key: value for key, value in given.items() if value is not None}
     fields = {"account_id": "default", "project_id": name, **fields, "build_id": name}
+    attached = attachments.read(attach)
+    if attached:
+        named = [one.model_dump() for one, _ in attached]
+        fields["attachments"] = [*fields.get("attachments", ()), *named]
     request = checked(BuildRequested, fields)
     # A request that the orchestrator refuses would become a dead letter. The person learns of it here instead.
     check_request(request, datetime.now(UTC))
+    if attached:
+        await attachments.store(home, attached)
     if request.proof == "none":
         note("the request demands no proof: the build can be ready although nothing shows that it works")
     await send(home, request)

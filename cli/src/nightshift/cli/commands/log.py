@@ -3,7 +3,7 @@
 import cyclopts
 
 from nightshift.cli.connect import DEFAULT_HOME, BuildId, Home, Json
-from nightshift.cli.follow import event_json
+from nightshift.cli.event_lines import event_json
 from nightshift.cli.output import write_json, write_table
 from nightshift.cli.queries import open_builds
 from nightshift.cli.text import short

@@ -11,7 +11,7 @@ app = cyclopts.App(name="questions")
 
 @app.default
 async def questions(build: str | None = None, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
-    """List the open questions and escalations, oldest first, each with the command that answers it.
+    """List the open questions, escalations and approvals, oldest first, each with the command that answers it.
 
     For example:
 
@@ -31,6 +31,8 @@ async def questions(build: str | None = None, *, home: Home = DEFAULT_HOME, json
     for one in () if json else found:
         write_line(f"{one.build_id}  {one.question_id}  {one.kind}")
         write_line(f"  {one.text}")
+        for line in one.call_in_full():
+            write_line(f"    {line}")
         if one.tried is not None:
             write_line(f"  Tried: {one.tried}")
         if one.default is not None and one.deadline is not None:

@@ -1,45 +1,96 @@
-"""`nightshift replay`: prints what a build did, turn by turn, from its events alone."""
+"""`nightshift replay`: plays what a build did, shows its state at any moment, or writes it as one HTML page."""
 
-from datetime import UTC, datetime
-from functools import reduce
+import sys
+from pathlib import Path
+from typing import Annotated
 
 import cyclopts
+from cyclopts.validators import Number
 
-from nightshift.cli.build_status import BuildStatus, evolve
-from nightshift.cli.connect import DEFAULT_HOME, BuildId, Home, Json
-from nightshift.cli.follow import event_json, plain
-from nightshift.cli.narration import lines
-from nightshift.cli.output import write_json, write_line
-from nightshift.cli.queries import open_builds
-from nightshift.cli.text import dollars
-from nightshift.contracts.events.build import ModelCallStarted
+from nightshift.cli.connect import DEFAULT_HOME, Home, Json
+from nightshift.cli.errors import WrongUsage
+from nightshift.cli.event_lines import event_json
+from nightshift.cli.moments import At, version_at
+from nightshift.cli.output import note, write_fields, write_json, write_line
+from nightshift.cli.page import page
+from nightshift.cli.playback import Playback, keyboard, play
+from nightshift.cli.recordings import Source, recorded_events
+from nightshift.cli.state_view import last_words, state_fields, state_json
+from nightshift.eventlog.errors import Refused
+from nightshift.eventlog.port import RecordedEvent
+from nightshift.orchestrator.usecases.replay import state_after
 
 app = cyclopts.App(name="replay")
 
+Speed = Annotated[float, cyclopts.Parameter(validator=Number(gt=0, lte=4096))]
+
 
 @app.default
-async def replay(build: BuildId, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
-    """Print what a build did, from its events. It calls no model and no sandbox, so it costs nothing.
+async def replay(
+    build: Source,
+    *,
+    speed: Speed = 8.0,
+    step: Annotated[bool, cyclopts.Parameter(negative=())] = False,
+    at: At | None = None,
+    html: Path | None = None,
+    home: Home = DEFAULT_HOME,
+    json: Json = False,
+) -> None:
+    """Play what a build did, from its events. It calls no model and no sandbox, so it costs nothing.
+
+    On a terminal the build plays at the pace of its events; keys pause and step. In a pipe all of it is printed.
 
     For example:
 
-        nightshift replay build-4f1c2a
+        nightshift replay build-4f1c2a --speed 32
 
-        nightshift replay build-4f1c2a --json
+        nightshift replay build-4f1c2a --at turn:7
+
+        nightshift replay build-4f1c2a --html build.html
+
+        nightshift log build-4f1c2a --json | nightshift replay -
+
+    Args:
+        speed: How many times as fast as the build was. A pause takes at most two seconds.
+        step: Wait for a key before each event.
+        at: Print the state at this moment in place of playing.
+        html: Write one page with timeline, slider, costs and changes of files, which opens without a server.
     """
-    async with open_builds(home) as builds:
-        events = await builds.events(build)
-    status, turn = BuildStatus(build), 0
-    if json:
+    if at is not None and html is not None:
+        raise WrongUsage("give --at or --html", hint="the page has a slider over all moments")
+    events = await recorded_events(home, build, whole=html is not None)
+    if html is not None:
+        _write_page(html, events, as_json=json)
+    elif at is not None:
+        _show_state(events[: version_at(events, at)], as_json=json)
+    elif json:
         for event in events:
             write_json(event_json(event))
-        write_json(reduce(evolve, events, status).as_json(datetime.now(UTC)))
+        write_json(state_json(state_after(events)))
+    elif sys.stdout.isatty() and sys.stdin.isatty():
+        with keyboard() as read_key:
+            play(events[0].subject, events, Playback(speed, step), read_key)
+    else:
+        play(events[0].subject, events, None, lambda _: "")
+
+
+def _show_state(events: list[RecordedEvent], *, as_json: bool) -> None:
+    state, at = state_after(events), events[-1].recorded_at
+    if as_json:
+        write_json(state_json(state))
         return
-    for event in events:
-        before, status = status, evolve(status, event)
-        if isinstance(event.data, ModelCallStarted) and event.data.turn != turn:
-            turn = event.data.turn
-            write_line(f"\nTurn {turn}")
-        for line in lines(before, event):
-            write_line(f"  {plain(status, line)}")
-    write_line(f"\n{status.state}: {status.turns} turns, {dollars(status.cost)}, {status.version} events")
+    write_fields({name: value for name, value in state_fields(state, at).items() if value is not None})
+    for text in last_words(state):
+        write_line(f"\n{text}")
+
+
+def _write_page(path: Path, events: list[RecordedEvent], *, as_json: bool) -> None:
+    text = page(events[0].subject, events)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Refused(f"{path} cannot be written: {error.strerror}") from error
+    if as_json:
+        write_json({"path": str(path), "bytes": len(text), "events": len(events)})
+    else:
+        note(f"{path}: {len(text):,} bytes; open it in a browser")

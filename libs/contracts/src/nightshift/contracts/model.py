@@ -35,6 +35,10 @@ class PendingKind(StrEnum):
         "waiting"  # for a person or a provider: no orchestrator runs the build until it is due or closed
     )
     QUESTION = "question"  # a question or an escalation without an answer: for a person
+    APPROVAL = "approval"  # a tool call that waits for a person's approval
+    CUSTOMER_CALL = (
+        "customer_call"  # a call of a customer's tool without a result: for a consumer of the customer
+    )
 
 
 #: A row of the first kind opens only while the stream has an open row of the second: a snapshot needs a sandbox to be

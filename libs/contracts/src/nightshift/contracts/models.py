@@ -83,23 +83,32 @@ _RETIRED: Final[Mapping[str, date]] = {
 
 @dataclass(frozen=True, slots=True)
 class TierModels:
-    """The model of each role in a tier, and the effort of its builder."""
+    """The model of each role in a tier, the effort of its builder, and the limits of a build."""
 
     models: Mapping[Role, str]
     effort: str
+    turns: int
+    tool_calls: int
 
 
 TIERS: Final[Mapping[Tier, TierModels]] = {
     "economy": TierModels(
         {"builder": "claude-haiku-5-5", "judge": "claude-haiku-5-5", "condenser": "claude-haiku-5-5"},
         "medium",
+        turns=300,
+        tool_calls=500,
     ),
     "standard": TierModels(
         {"builder": "claude-sonnet-5-5", "judge": "claude-sonnet-5-5", "condenser": "claude-haiku-5-5"},
         "high",
+        turns=500,
+        tool_calls=1_000,
     ),
     "priority": TierModels(
-        {"builder": "claude-opus-5-5", "judge": "claude-sonnet-5-5", "condenser": "claude-haiku-5-5"}, "high"
+        {"builder": "claude-opus-5-5", "judge": "claude-sonnet-5-5", "condenser": "claude-haiku-5-5"},
+        "high",
+        turns=1_000,
+        tool_calls=2_000,
     ),
 }
 

@@ -51,6 +51,7 @@ SUBSCRIPTIONS: Final[Mapping[Owner, frozenset[type[Event]]]] = {
             account.AccountOpened,
             account.AccountBudgetSet,
             account.AccountToppedUp,
+            account.AccountPolicySet,
             requests.BuildWakeAsked,
             build.BudgetRequested,
             build.SleepRequested,

@@ -320,6 +320,37 @@ class AskUser(ToolInput):
         return self
 
 
+class Verdict(BaseModel):
+    """The judge's verdict about one criterion, by its number in the list."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    criterion: Annotated[int, Field(ge=1)]
+    met: bool
+    evidence: Annotated[str, Field(min_length=1, max_length=4000)]
+
+
+class ReportVerdicts(ToolInput):
+    tool: ClassVar[str] = "report_verdicts"
+    effect: ClassVar[Literal["read", "write"]] = "read"
+    needs_sandbox: ClassVar[bool] = False
+    description: ClassVar[str] = (
+        "Report your verdicts, one for each criterion, and end your work. `criterion` is the number of the criterion,"
+        " `met` whether it is met, `evidence` what you saw that shows it: the file and line, or the check and its"
+        " output. For a criterion that is not met, say what is missing."
+    )
+
+    verdicts: Annotated[tuple[Verdict, ...], Field(min_length=1, max_length=100)]
+
+
+class PrepareWorkspace(ToolInput):
+    """Clones the source of the build and runs its set-up commands. The loop calls it once, never the agent."""
+
+    tool: ClassVar[str] = "prepare_workspace"
+    effect: ClassVar[Literal["read", "write"]] = "write"
+    description: ClassVar[str] = "Prepares the workspace before the first turn."
+
+
 #: Name → input model.
 TOOLS: Final[Mapping[str, type[ToolInput]]] = MappingProxyType(
     {
@@ -329,11 +360,17 @@ TOOLS: Final[Mapping[str, type[ToolInput]]] = MappingProxyType(
 )
 
 
-def schemas() -> list[dict[str, Any]]:
-    """Returns the tools for the Messages API, `[{name, description, input_schema}]`, always in the same order."""
+#: The tools of the judge: name → input model. It reads, and reports.
+JUDGE_TOOLS: Final[Mapping[str, type[ToolInput]]] = MappingProxyType(
+    {model.tool: model for model in (ReadFile, Glob, Grep, ReportVerdicts)}
+)
+
+
+def schemas(tools: Mapping[str, type[ToolInput]] = TOOLS) -> list[dict[str, Any]]:
+    """Returns tools for the Messages API, `[{name, description, input_schema}]`, always in the same order."""
     return [
         {"name": name, "description": model.description, "input_schema": _schema(model)}
-        for name, model in TOOLS.items()
+        for name, model in tools.items()
     ]
 
 

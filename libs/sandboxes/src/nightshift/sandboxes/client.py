@@ -29,6 +29,7 @@ from nightshift.sandboxes.port import (
     FoundFiles,
     FoundMatches,
     GrepQuery,
+    HostTraffic,
     Imported,
 )
 
@@ -61,6 +62,8 @@ class Channel(Protocol):
         ...
 
     async def open_port(self, port: int) -> str: ...
+
+    async def take_traffic(self) -> Sequence[HostTraffic]: ...
 
     async def pause(self) -> None: ...
 
@@ -116,6 +119,7 @@ class AgentSandbox:
         self._channel = channel
         self._generation = generation
         self.open_port = channel.open_port
+        self.take_traffic = channel.take_traffic
         self.pause = channel.pause
         self.kill = channel.kill
         self.alive = channel.alive

@@ -135,6 +135,35 @@ class FoundMatches:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretUse:
+    """A secret that a build may use. Commands see `placeholder`; only the secret's hosts get its value instead."""
+
+    account_id: str
+    name: str
+    placeholder: str
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRules:
+    """The exact names of the hosts that commands may reach, and the build's secrets."""
+
+    hosts: frozenset[str]
+    secrets: tuple[SecretUse, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostTraffic:
+    """Traffic with one host. `refused` counts refused attempts; `reason` is that of the last one."""
+
+    host: str
+    connections: int = 0
+    sent: int = 0
+    received: int = 0
+    refused: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxInfo:
     """One listed sandbox. `metadata` holds owner and, unless it is a probe, build and generation."""
 
@@ -251,6 +280,10 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def take_traffic(self) -> Sequence[HostTraffic]:
+        """Return the traffic by host since the last time, and forget it. Empty where the driver cannot tell."""
+        ...
+
     async def pause(self) -> None: ...
 
     async def kill(self) -> None:
@@ -267,13 +300,24 @@ class SandboxDriver(Protocol):
     def name(self) -> DriverName: ...
 
     async def create(
-        self, build_id: str, *, generation: int, metadata: Mapping[str, str] | None = None
+        self,
+        build_id: str,
+        *,
+        generation: int,
+        metadata: Mapping[str, str] | None = None,
+        network: NetworkRules | None = None,
     ) -> Sandbox:
-        """Create the sandbox of this generation. Returns the existing one when it was created before."""
+        """Create the sandbox of this generation. Returns the existing one when it was created before.
+
+        Without `network` its commands reach nothing outside.
+        """
         ...
 
-    async def connect(self, sandbox_id: str) -> Sandbox:
-        """Return the sandbox, resumed when it was paused. Raises SandboxGone when it has ended."""
+    async def connect(self, sandbox_id: str, *, network: NetworkRules | None = None) -> Sandbox:
+        """Return the sandbox, resumed when it was paused. Raises SandboxGone when it has ended.
+
+        `network` holds from now on for a sandbox that was created with a network. None leaves the rules as they are.
+        """
         ...
 
     async def list(self) -> list[SandboxInfo]:

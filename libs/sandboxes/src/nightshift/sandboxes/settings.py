@@ -7,6 +7,7 @@ from pydantic import AliasChoices, Field, SecretStr
 
 from nightshift.eventlog.errors import ConfigurationError
 from nightshift.eventlog.settings import ObjectStoreSettings
+from nightshift.sandboxes.egress.process import EgressProcess
 from nightshift.sandboxes.local.driver import LocalDriver
 from nightshift.sandboxes.local.settings import LocalSettings, SandboxLimits
 from nightshift.sandboxes.port import DriverName, SandboxDriver
@@ -54,10 +55,13 @@ class SnapshotSettings(SandboxSettings):
         return ProjectKey.derive(self.snapshot_key.get_secret_value().encode(), project_id)
 
 
-async def make_driver(settings: SandboxSettings) -> SandboxDriver:
-    """Create the driver, after a probe sandbox for the local one. Raises ConfigurationError when it cannot work."""
+async def make_driver(settings: SandboxSettings, egress: EgressProcess | None = None) -> SandboxDriver:
+    """Create the driver, after a probe sandbox for the local one. Raises ConfigurationError when it cannot work.
+
+    Without `egress` local sandboxes have no network.
+    """
     if settings.driver_name == "local":
-        driver = LocalDriver(settings.local())
+        driver = LocalDriver(settings.local(), egress)
         await driver.probe()
         return driver
     if settings.e2b_api_key is None:

@@ -6,7 +6,12 @@ from nightshift.budget.usecases.accounts import Accounts
 from nightshift.budget.usecases.grants import Grants
 from nightshift.budget.usecases.wakes import Wakes
 from nightshift.bus.port import Handler
-from nightshift.contracts.events.account import AccountBudgetSet, AccountOpened, AccountToppedUp
+from nightshift.contracts.events.account import (
+    AccountBudgetSet,
+    AccountOpened,
+    AccountPolicySet,
+    AccountToppedUp,
+)
 from nightshift.contracts.events.build import (
     BudgetRequested,
     BuildCancelled,
@@ -34,6 +39,7 @@ class Handlers:
             AccountOpened: self.on_account_opened,
             AccountBudgetSet: self.on_account_budget_set,
             AccountToppedUp: self.on_account_topped_up,
+            AccountPolicySet: self.on_account_policy_set,
             BuildWakeAsked: self.on_build_wake_asked,
         }
 
@@ -73,6 +79,10 @@ class Handlers:
     async def on_account_topped_up(self, event: RecordedEvent) -> None:
         if isinstance(event.data, AccountToppedUp):
             await self._accounts.top_up(event, event.data)
+
+    async def on_account_policy_set(self, event: RecordedEvent) -> None:
+        if isinstance(event.data, AccountPolicySet):
+            await self._accounts.set_policy(event, event.data)
 
     async def on_build_wake_asked(self, event: RecordedEvent) -> None:
         await self._wakes.wake_asked(event)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import NoReturn
 
 from nightshift.contracts.model import Owner
+from nightshift.orchestrator.adapters.event_log_policies import EventLogAccountPolicies
 from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
 from nightshift.orchestrator.adapters.lazy_model import LazyModel
 from nightshift.orchestrator.adapters.postgres import PostgresBuildNumbers, PostgresUnownedBuilds
@@ -41,7 +42,14 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
         settings=settings.scheduler(),
     )
     running.on_stop(scheduler.close)
-    requests = BuildRequests(repository, scheduler, policy=policy, clock=_now)
+    requests = BuildRequests(
+        repository,
+        scheduler,
+        services.objects,
+        EventLogAccountPolicies(services.log),
+        policy=policy,
+        clock=_now,
+    )
     handlers = Handlers(requests, scheduler)
     await services.consume(handlers.subscriptions(settings.topics, NAME, settings.replica_id))
     running.spawn(scheduler.run(), name="build scheduler")

@@ -23,7 +23,7 @@ from nightshift.contracts.events.requests import (
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import Event
 from nightshift.contracts.topics import Topics
-from nightshift.eventlog.errors import Fault, Refused
+from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.usecases.build_requests import BuildRequests
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
@@ -71,8 +71,8 @@ class Handlers:
             BuildPauseRequested: self.on_build_pause_requested,
             BuildResumeRequested: self.on_build_resume_requested,
             BuildLimitsSet: self.on_build_limits_set,
-            ToolCallApprovalGiven: self.on_unsupported,
-            ToolCallResultGiven: self.on_unsupported,
+            ToolCallApprovalGiven: self.on_tool_call_approval_given,
+            ToolCallResultGiven: self.on_tool_call_result_given,
         }
 
     def on_sandboxes(self) -> Mapping[type[Event], Handler]:
@@ -112,8 +112,11 @@ class Handlers:
     async def on_build_limits_set(self, event: RecordedEvent) -> None:
         await self._requests.set_limits(event, _data(event, BuildLimitsSet))
 
-    async def on_unsupported(self, event: RecordedEvent) -> None:
-        raise Refused(f"{event.data.type} is not supported by this version")
+    async def on_tool_call_approval_given(self, event: RecordedEvent) -> None:
+        await self._requests.approve(event, _data(event, ToolCallApprovalGiven))
+
+    async def on_tool_call_result_given(self, event: RecordedEvent) -> None:
+        await self._requests.give_result(event, _data(event, ToolCallResultGiven))
 
     async def on_fact(self, event: RecordedEvent) -> None:
         self._scheduler.notify(event.subject, event.version)

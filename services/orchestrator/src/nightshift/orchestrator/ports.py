@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from nightshift.contracts.events.build import Usage
+from nightshift.contracts.events.account import AccountPolicyChanged
+from nightshift.contracts.events.build import ApprovalResolved, ToolCallAnswered, Usage
 from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.commands import Answer, CallFailed, Command, RequestCommand
@@ -42,6 +43,10 @@ class Model(Protocol):
 
         Cancelling the task closes the connection, which stops the call at the provider.
         """
+        ...
+
+    async def count(self, body: bytes) -> int:
+        """Return the tokens of the prompt in this request body. Costs nothing. Raises CallError when there is none."""
         ...
 
 
@@ -91,8 +96,22 @@ class BuildRepository(Protocol):
         """Return whether the log has what this command leads to. False when its id was used for something else."""
         ...
 
+    async def decision_about(
+        self, build_id: str, call_id: str
+    ) -> tuple[ApprovalResolved | None, ToolCallAnswered | None]:
+        """Return the approval or denial of a tool call, and its result unless the sandbox-gateway gave that."""
+        ...
+
     async def exists(self, build_id: str) -> bool:
         """Return whether the log has an event of this build."""
+        ...
+
+
+class AccountPolicies(Protocol):
+    """Reads the policies of accounts."""
+
+    async def newest(self, account_id: str) -> AccountPolicyChanged | None:
+        """Return the newest policy of the account. Returns None when none was ever set."""
         ...
 
 

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
-from nightshift.contracts.models import DEFAULT_MODEL, SCRIPTED_MODEL
+from nightshift.contracts.models import DEFAULT_MODEL, SCRIPTED_MODEL, Role
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.usecases.build_scheduler import SchedulerSettings
 from nightshift.servicekit.settings import Settings
@@ -18,13 +18,17 @@ class OrchestratorSettings(Settings):
     anthropic_auth_token: SecretStr | None = Field(None, validation_alias="ANTHROPIC_AUTH_TOKEN")
     anthropic_base_url: str | None = Field(None, validation_alias="ANTHROPIC_BASE_URL")
     model: str | None = None  # none: by the tier at Anthropic's own address, the scripted model elsewhere
+    judge_model: str | None = None  # in place of the one by `model` or tier
+    condenser_model: str | None = None
     model_silence_s: float = Field(120.0, gt=0, le=3_600)  # a stream without a byte for so long is closed
     max_output_tokens: int = Field(16_000, ge=256, le=128_000)
     thinking_tokens: int = Field(16_000, ge=0, le=128_000)  # on top, for a model that thinks
+    context_tokens: int = Field(200_000, ge=20_000)  # of a request, before the conversation is condensed
     grant_microusd: int = Field(1_000_000, ge=1)
-    turn_limit: int = Field(200, ge=1)
-    tool_call_limit: int = Field(150, ge=1)
+    turn_limit: int | None = Field(None, ge=1)  # none: by the tier
+    tool_call_limit: int | None = Field(None, ge=1)
     check_tries: int = Field(3, ge=1)
+    judge_rounds: int = Field(3, ge=1)  # of judging the criteria, before a person is asked
     model_attempts: int = Field(6, ge=1)
     model_first_backoff_s: float = Field(1.0, gt=0, le=3_600)
     provider_sleep_s: float = Field(900.0, gt=0, le=86_400)
@@ -43,12 +47,15 @@ class OrchestratorSettings(Settings):
         return Policy(
             default_model=self.model or self._fitting_model(),
             model_by_tier=self.model is None and self._at_anthropic(),
+            role_models=self._role_models(),
             max_output_tokens=self.max_output_tokens,
             thinking_tokens=self.thinking_tokens,
+            context_tokens=self.context_tokens,
             grant_microusd=self.grant_microusd,
             turn_limit=self.turn_limit,
             tool_call_limit=self.tool_call_limit,
             check_tries=self.check_tries,
+            judge_rounds=self.judge_rounds,
             attempts=self.model_attempts,
             first_backoff_s=self.model_first_backoff_s,
             provider_sleep_s=self.provider_sleep_s,
@@ -62,6 +69,10 @@ class OrchestratorSettings(Settings):
             lease_s=self.build_lease_s,
             look_every_s=self.build_look_every_s,
         )
+
+    def _role_models(self) -> dict[Role, str]:
+        named: dict[Role, str | None] = {"judge": self.judge_model, "condenser": self.condenser_model}
+        return {role: model for role, model in named.items() if model is not None}
 
     def _fitting_model(self) -> str:
         return DEFAULT_MODEL if self._at_anthropic() else SCRIPTED_MODEL

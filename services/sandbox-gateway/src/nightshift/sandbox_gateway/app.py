@@ -14,10 +14,13 @@ from nightshift.sandbox_gateway.usecases.build_worker import BuildWorker
 from nightshift.sandbox_gateway.usecases.call_dispatcher import CallDispatcher
 from nightshift.sandbox_gateway.usecases.call_runner import CallRunner
 from nightshift.sandbox_gateway.usecases.failpoints import FailPoints
+from nightshift.sandbox_gateway.usecases.network import NetworkPolicy
 from nightshift.sandbox_gateway.usecases.orphan_sweeper import OrphanSweeper
 from nightshift.sandbox_gateway.usecases.result_writer import ResultWriter
 from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle
 from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
+from nightshift.sandboxes.egress.process import EgressProcess
+from nightshift.sandboxes.egress.secret_store import SecretStore
 from nightshift.sandboxes.settings import make_driver
 from nightshift.sandboxes.snapshots.store import SnapshotStore
 from nightshift.servicekit import service
@@ -35,7 +38,8 @@ _SNAPSHOT_DELAY_S = 0.1
 async def start(running: service.Service[GatewaySettings]) -> None:
     """Connect, subscribe to the topics, and poll the log for pending work."""
     settings = running.settings
-    driver = await make_driver(settings)
+    store = SecretStore(settings.secret_directory)
+    driver = await make_driver(settings, await _egress(running))
     services = await connect(running)
     log, objects, leases = services.log, services.objects, await services.leases()
     fail = FailPoints(settings.fail_point)
@@ -45,8 +49,9 @@ async def start(running: service.Service[GatewaySettings]) -> None:
 
     states = FoldCache(log, SandboxState, evolve)
     stalls = StallReporter(log, states)
-    lifecycle = SandboxLifecycle(log, driver, stores, stalls, fail)
-    writer = ResultWriter(log, objects, settings.secret_values(), fail)
+    network = NetworkPolicy(settings.reachable_hosts, store, settings.driver_name)
+    lifecycle = SandboxLifecycle(log, driver, stores, stalls, fail, network)
+    writer = ResultWriter(log, objects, store.values, fail)
     worker = BuildWorker(
         states=states,
         leases=leases,
@@ -71,6 +76,17 @@ async def start(running: service.Service[GatewaySettings]) -> None:
         running.spawn(poller.run(), name=f"poller {kind.value}")
     sweeper = OrphanSweeper(driver, leases, states, settings.lease_owner)
     running.spawn(sweeper.run(settings.gateway_look_s), name="sweeper")
+
+
+async def _egress(running: service.Service[GatewaySettings]) -> EgressProcess | None:
+    """Start the egress proxy, which only local sandboxes use. Returns None for sandboxes without it."""
+    settings = running.settings
+    if settings.driver_name != "local" or settings.reachable_hosts is None:
+        return None
+    bound = {"service": f"{NAME}/egress", "replica": settings.replica_id}
+    options = {"level": settings.log_level, "format": settings.log_format, "bound": bound}
+    directory = settings.local().state_dir.parent / "egress"
+    return await running.enter(EgressProcess(directory, settings.secret_directory, logs=options))
 
 
 #: For `faststream run nightshift.sandbox_gateway.app:app`.

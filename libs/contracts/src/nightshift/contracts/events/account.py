@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AwareDatetime, Field
 
 from nightshift.contracts.model import EXACT, Event, Id, Microdollars, Owner, Request, Word
+from nightshift.contracts.models import Role
 
 #: An IANA time zone, such as `Europe/Berlin`.
 TimeZone = Annotated[str, Field(min_length=1, max_length=64)]
@@ -41,7 +42,19 @@ class AccountToppedUp(Request, type="account.topped_up"):
     amount_microusd: Annotated[int, Field(gt=0, le=2**53 - 1), EXACT]
 
 
-AccountRequest = AccountOpened | AccountBudgetSet | AccountToppedUp
+class AccountPolicySet(Request, type="account.policy_set"):
+    """Sets the policy for the account's later builds, as a whole: what is absent is not set any more.
+
+    `models` names the model of a role. A build's own request goes before it.
+    """
+
+    stream: ClassVar[Literal["build", "account"]] = "account"
+
+    account_id: Id
+    models: dict[Role, Word] | None = None
+
+
+AccountRequest = AccountOpened | AccountBudgetSet | AccountToppedUp | AccountPolicySet
 
 
 class _AccountFact(Event):
@@ -81,4 +94,14 @@ class BudgetRefreshed(_AccountFact, type="budget.refreshed"):
     refresh_at: AwareDatetime
 
 
-AccountEvent = BudgetPeriodSet | BudgetCredited | BudgetRefreshed
+class AccountPolicyChanged(_AccountFact, type="account.policy_changed"):
+    """The account's later builds have this policy. Follows `account.policy_set`.
+
+    The orchestrator reads the newest one when it accepts a build, and the build keeps it.
+    """
+
+    account_id: Id
+    models: dict[Role, Word] | None = None
+
+
+AccountEvent = BudgetPeriodSet | BudgetCredited | BudgetRefreshed | AccountPolicyChanged

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field
 
+from nightshift.contracts.events.approvals import ApprovalPolicy, ApprovalRequested, ApprovalResolved
 from nightshift.contracts.events.build_steps import (
     AgentSteered,
     BuildFact,
@@ -18,15 +19,18 @@ from nightshift.contracts.events.build_steps import (
     ToolCallRequested,
     Usage,
 )
+from nightshift.contracts.events.criteria import CriteriaJudged
 from nightshift.contracts.events.proof import Proof, ProofMode
 from nightshift.contracts.events.requests import (
     Attachment,
     Brief,
     Check,
+    Command,
     CustomTool,
     Idea,
     QuestionAnswer,
     Source,
+    Value,
 )
 from nightshift.contracts.events.waiting import (
     BuildLimitsChanged,
@@ -37,6 +41,7 @@ from nightshift.contracts.events.waiting import (
     QuestionAsked,
     ToolCallAnswered,
 )
+from nightshift.contracts.hosts import HostName
 from nightshift.contracts.model import (
     SEALED,
     Count,
@@ -52,6 +57,8 @@ from nightshift.contracts.models import Role, Tier
 
 __all__ = [
     "AgentSteered",
+    "ApprovalRequested",
+    "ApprovalResolved",
     "BudgetRequested",
     "BuildAccepted",
     "BuildCancelled",
@@ -67,6 +74,7 @@ __all__ = [
     "BuildWoken",
     "CheckpointSaved",
     "ContextCondensed",
+    "CriteriaJudged",
     "EscalationRaised",
     "EscalationResolved",
     "ModelCallFailed",
@@ -132,8 +140,12 @@ class BuildAccepted(BuildFact, type="build.accepted"):
     checks: tuple[Check, ...] = ()
     proof: ProofMode | None = None
     tools: tuple[CustomTool, ...] = ()
+    approvals: ApprovalPolicy | None = None
     deadline: AwareDatetime | None = None
     secrets: tuple[SecretName, ...] = ()
+    egress_hosts: tuple[HostName, ...] = ()
+    setup_commands: tuple[Command, ...] = ()
+    environment: dict[SecretName, Value] = Field(default_factory=dict)
     turn_limit: int
     tool_call_limit: int
 
@@ -222,7 +234,7 @@ class BuildFailed(_BuildEnd, type="build.failed"):
 
     reason: Literal[
         "checks_failed",
-        "unproven",  # nothing shows that it works: no executed test, no preview, no passed check of the request
+        "unproven",  # nothing shows that it works, or a criterion of the request is not met
         "turn_limit",
         "tool_call_limit",
         "repetition",
@@ -231,6 +243,7 @@ class BuildFailed(_BuildEnd, type="build.failed"):
         "max_tokens",
         "deadline",
         "invalid_request",
+        "setup_failed",  # the repository could not be cloned
     ]
     detail: SealedText
     cost_microusd: Microdollars
@@ -265,11 +278,14 @@ BuildEvent = (
     | CheckpointSaved
     | AgentSteered
     | ContextCondensed
+    | CriteriaJudged
     | BudgetRequested
     | SleepRequested
     | BuildWoken
     | QuestionAsked
     | ToolCallAnswered
+    | ApprovalRequested
+    | ApprovalResolved
     | EscalationRaised
     | EscalationResolved
     | BuildWaiting

@@ -20,6 +20,7 @@ from nightshift.contracts.model import (
     SealedText,
     Word,
 )
+from nightshift.contracts.models import Role
 
 
 class BuildFact(Event):
@@ -41,11 +42,16 @@ class Usage(BaseModel):
 
 
 class ModelCallStarted(BuildFact, type="model_call.started"):
-    """A model call begins. Appended before the request is sent. The grant `lease_id` covers its highest cost."""
+    """A model call begins. Appended before the request is sent. The grant `lease_id` covers its highest cost.
+
+    `role` says who calls; absent, the builder. A call of another role has the turn of the builder's last call, and
+    `attempt` counts the calls of other roles since that turn began.
+    """
 
     turn: Count
     attempt: Count
     model: Word
+    role: Role | None = None
     lease_id: UUID
     reserve_microusd: Microdollars
 
@@ -54,11 +60,12 @@ class ModelCallResponded(BuildFact, type="model_call.responded"):
     """The model answered. `content` holds the provider's blocks, so that later requests repeat them byte for byte.
 
     `repaired` names what was changed in them, because the provider would refuse it in the next request.
-    `stop_details` is what the provider said about a refusal.
+    `stop_details` is what the provider said about a refusal. `role`, `turn` and `attempt` are those of the call.
     """
 
     turn: Count
     attempt: Count
+    role: Role | None = None
     model: Word
     message_id: Annotated[str, Field(max_length=255)]
     content: SealedBlocks
@@ -75,11 +82,13 @@ class ModelCallResponded(BuildFact, type="model_call.responded"):
 class ModelCallFailed(BuildFact, type="model_call.failed"):
     """One attempt of a model call ended without an answer. `cost_microusd` is what the provider may have billed.
 
-    The call is tried again at `retry_at`. When `retry_at` is absent, the build sleeps or fails next.
+    The call is tried again at `retry_at`. When `retry_at` is absent, the build sleeps or fails next. `role`, `turn` and
+    `attempt` are those of the call.
     """
 
     turn: Count
     attempt: Count
+    role: Role | None = None
     kind: Literal[
         "rate_limited",
         "overloaded",
@@ -90,6 +99,7 @@ class ModelCallFailed(BuildFact, type="model_call.failed"):
         "auth",
         "invalid",
         "too_long",  # the prompt does not fit into the model's context
+        "thinking",  # the provider no longer takes the thinking of earlier turns
         "abandoned",  # its owner died: counted at its worst case
         "cancelled",  # stopped by us: counted at what was seen of it
         "unknown",
@@ -103,7 +113,13 @@ class ModelCallFailed(BuildFact, type="model_call.failed"):
 
 
 class ToolCallRequested(BuildFact, type="tool_call.requested"):
-    """Requests one tool call. The orchestrator makes those with purpose `check` and `preview` to check the result."""
+    """Requests one tool call. The orchestrator makes those with purpose `check` and `preview` to check the result.
+
+    One with purpose `judge` is the judge's: the gateway runs it only when its tool reads. One with purpose `setup`
+    prepares the workspace before the first turn.
+    A call with purpose `customer` is of a tool that the build's request brought: a consumer of the customer answers it
+    with `tool_call.result_given` before `deadline`, and the sandbox-gateway leaves it alone.
+    """
 
     call_id: CallId
     turn: Count
@@ -111,10 +127,13 @@ class ToolCallRequested(BuildFact, type="tool_call.requested"):
     tool: Word
     tool_use_id: Annotated[str, Field(max_length=255)]
     input: SealedObject
-    timeout_s: Annotated[int, Field(ge=1, le=86_400)] = 120
-    purpose: Literal["agent", "check", "preview"] = "agent"
+    timeout_s: Annotated[int, Field(ge=1, le=604_800)] = 120
+    purpose: Literal["agent", "check", "preview", "judge", "setup", "customer"] = "agent"
+    deadline: AwareDatetime | None = None  # of a customer's call
 
     def pending(self, subject: str) -> Sequence[Pending]:
+        if self.purpose == "customer":
+            return (Pending(PendingKind.CUSTOMER_CALL, self.call_id, opens=True, due_at=self.deadline),)
         return (Pending(PendingKind.TOOL_CALL, self.call_id, opens=True),)
 
 
@@ -137,6 +156,7 @@ class AgentSteered(BuildFact, type="agent.steered"):
         "turns",
         "check_failed",
         "unproven",
+        "criteria_not_met",
         "sandbox_restored",
         "answer",
         "no_tool_call",
@@ -146,9 +166,13 @@ class AgentSteered(BuildFact, type="agent.steered"):
 
 
 class ContextCondensed(BuildFact, type="context.condensed"):
-    """From now on the model gets this summary in place of the messages up to and including `through_turn`."""
+    """From now on the model gets this summary in place of the messages up to and including `through_turn`.
 
-    planned: ClassVar[bool] = True
+    The later turns stay without their thinking, and with long results cut. A `model_call.responded` of the role
+    `condenser` precedes the event and holds what the summary cost. When no model could write it, the loop listed the
+    turns. Without a summary only thinking and long results are gone.
+    """
 
     through_turn: Count
-    summary: SealedText
+    summary: SealedText | None = None
+    written_by: Literal["model", "loop"] = "model"

@@ -32,8 +32,21 @@ class PreviewProof(_Part):
     status: Annotated[int, Field(ge=100, le=599)]
 
 
+class CriterionVerdict(_Part):
+    """What the judge found about one criterion. `index` is its place in the request, from 0.
+
+    `accepted` is true when a person accepted the build although the criterion is not met.
+    """
+
+    index: Count
+    met: bool
+    evidence: Annotated[str, Field(max_length=4000), SEALED]
+    accepted: bool | None = None
+
+
 class Proof(_Part):
-    """What shows that a build works.
+    """What shows that a build works. `criteria` holds the verdicts of the last round of judging,
+    and is null for a request without criteria.
 
     `mode` is what the request demanded. It is null when any executed test, preview or check of the request was enough.
     """
@@ -42,3 +55,4 @@ class Proof(_Part):
     checks: tuple[CheckProof, ...] = ()
     tests_executed: Count = 0
     preview: PreviewProof | None = None
+    criteria: tuple[CriterionVerdict, ...] | None = None

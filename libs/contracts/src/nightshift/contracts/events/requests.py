@@ -15,7 +15,9 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.events.proof import ProofMode
+from nightshift.contracts.hosts import HostName
 from nightshift.contracts.model import (
     EXACT,
     RFC_3339,
@@ -29,7 +31,7 @@ from nightshift.contracts.model import (
     SecretName,
     Word,
 )
-from nightshift.contracts.models import Tier
+from nightshift.contracts.models import Role, Tier
 
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -102,7 +104,10 @@ class QuestionAnswer(_Part):
 
 
 class Attachment(_Part):
-    """A file that the producer stored in the object store before it sent the request."""
+    """A file that the producer stored in the object store, as `blobs/<hex of the digest>`, before it sent the request.
+
+    The agent gets text, images (JPEG, PNG, GIF, WebP) and PDF as content of its first message.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=255), SEALED]
     digest: Digest
@@ -111,10 +116,17 @@ class Attachment(_Part):
 
 
 class Source(_Part):
-    """A git repository from which the build starts."""
+    """A git repository from which the build starts. git sends the secret of this name as its password."""
 
     repository: Annotated[str, Field(min_length=1, max_length=2048), SEALED]
     ref: Annotated[str, Field(min_length=1, max_length=255), SEALED] = "HEAD"
+    secret: SecretName | None = None
+
+
+#: A shell command.
+Command = Annotated[str, Field(min_length=1, max_length=8192), SEALED]
+#: The value of an environment variable.
+Value = Annotated[str, Field(max_length=32_768), SEALED]
 
 
 class Check(_Part):
@@ -126,19 +138,30 @@ class Check(_Part):
 
 
 class CustomTool(_Part):
-    """A tool that the customer's own consumer provides. It answers calls with `tool_call.result_given`."""
+    """A tool that the customer's own consumer provides. It answers calls with `tool_call.result_given`.
+
+    A call without a result after `timeout_s` seconds gets `default_output`, or an error when there is none.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,63}$")]
     description: Annotated[str, Field(min_length=1, max_length=8192), SEALED]
     input_schema: dict[str, Any]
+    timeout_s: Annotated[int, EXACT, Field(ge=1, le=604_800)] = 3_600
+    default_output: Annotated[str, Field(max_length=100_000), SEALED] | None = None
 
 
 class BuildRequested(Request, type="build.requested"):
-    """Requests a build. Sent again with the same content it changes nothing; other content under the id is refused."""
+    """Requests a build. Sent again with the same content it changes nothing; other content under the id is refused.
 
-    unsupported_fields: ClassVar[frozenset[str]] = frozenset(
-        {"attachments", "source", "base_build_id", "tools", "secrets"}
-    )
+    `tier` chooses the model of each role, the account's policy may name others, and `models` goes before both. `model`
+    is short for the builder's.
+
+    `secrets` names secrets of the account, which the gateway holds. `egress_hosts` are hosts that the build may reach
+    beside those of the installation. Before the first turn `source` is cloned and `setup_commands` run in the
+    workspace. `environment` holds variables for all commands.
+    """
+
+    unsupported_fields: ClassVar[frozenset[str]] = frozenset({"base_build_id"})
 
     build_id: Id
     project_id: Id
@@ -149,13 +172,18 @@ class BuildRequested(Request, type="build.requested"):
     source: Source | None = None
     tier: Tier = "standard"
     model: Word | None = None
+    models: dict[Role, Word] | None = None
     base_build_id: Id | None = None
     criteria: Annotated[tuple[Brief, ...], Field(max_length=100)] = ()
     checks: Annotated[tuple[Check, ...], Field(max_length=50)] = ()
     proof: ProofMode | None = None
     tools: Annotated[tuple[CustomTool, ...], Field(max_length=50)] = ()
+    approvals: ApprovalPolicy | None = None
     deadline: Annotated[AwareDatetime, BeforeValidator(_instant)] | None = None
     secrets: Annotated[tuple[SecretName, ...], Field(max_length=100)] = ()
+    egress_hosts: Annotated[tuple[HostName, ...], Field(max_length=100)] = ()
+    setup_commands: Annotated[tuple[Command, ...], Field(max_length=20)] = ()
+    environment: Annotated[dict[SecretName, Value], Field(max_length=100)] = Field(default_factory=dict)
 
 
 class BuildCancelRequested(Request, type="build.cancel_requested"):
@@ -203,9 +231,7 @@ class BuildLimitsSet(Request, type="build.limits_set"):
 
 
 class ToolCallApprovalGiven(Request, type="tool_call.approval_given"):
-    """A person approves or refuses a tool call or an option of an escalation."""
-
-    supported: ClassVar[bool] = False
+    """A person approves or denies a tool call that waits for it. The agent gets the comment."""
 
     build_id: Id
     call_id: CallId
@@ -214,9 +240,10 @@ class ToolCallApprovalGiven(Request, type="tool_call.approval_given"):
 
 
 class ToolCallResultGiven(Request, type="tool_call.result_given"):
-    """A customer's service returns the result of a call of its own tool. Each call takes one result."""
+    """A customer's service returns the result of a call of its own tool. Each call takes one result.
 
-    supported: ClassVar[bool] = False
+    The same result again changes nothing, and another one is refused. The agent gets `output`, then `data` as JSON.
+    """
 
     build_id: Id
     call_id: CallId

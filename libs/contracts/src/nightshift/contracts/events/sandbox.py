@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from nightshift.contracts.events.snapshot import PathProblems
 from nightshift.contracts.model import (
@@ -68,8 +68,25 @@ class SandboxRestored(_SandboxFact, type="sandbox.restored"):
     differs: PathProblems | None = None
 
 
+class NetworkUse(BaseModel):
+    """What went to and came from one host, in bytes. `refused` counts refused attempts, the last for `reason`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: Annotated[str, Field(max_length=253), SEALED]
+    connections: Count = 0
+    sent: Count = 0
+    received: Count = 0
+    refused: Count = 0
+    reason: Annotated[str, Field(max_length=1000), SEALED] | None = None
+
+
 class ToolCallCompleted(_SandboxFact, type="tool_call.completed"):
-    """The only result of a tool call. The agent gets `blocks` when they are present, and `output` otherwise."""
+    """The only result of a tool call. The agent gets `blocks` when they are present, and `output` otherwise.
+
+    `network` is the sandbox's traffic since the call before, background commands included. It is absent where there was
+    none, and at E2B.
+    """
 
     call_id: CallId
     is_error: bool
@@ -85,6 +102,7 @@ class ToolCallCompleted(_SandboxFact, type="tool_call.completed"):
     duration_ms: Milliseconds
     truncated: bool = False
     attempt: Count = 1
+    network: tuple[NetworkUse, ...] | None = None
 
     def pending(self, subject: str) -> Sequence[Pending]:
         return (Pending(PendingKind.TOOL_CALL, self.call_id, opens=False),)

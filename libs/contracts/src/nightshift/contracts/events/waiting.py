@@ -40,7 +40,10 @@ class QuestionAsked(BuildFact, type="question.asked"):
 
 
 class ToolCallAnswered(BuildFact, type="tool_call.answered"):
-    """The only result of a tool call that runs in no sandbox, such as `ask_user`. `by` says who decided it."""
+    """The only result of a tool call that runs in no sandbox, such as `ask_user`. `by` says who decided it.
+
+    `tool` and `tool_use_id` are those of a customer's call that was never requested, because its input is not valid.
+    """
 
     call_id: CallId
     is_error: bool = False
@@ -48,9 +51,14 @@ class ToolCallAnswered(BuildFact, type="tool_call.answered"):
     blocks: SealedBlocks | None = None
     option: Option | None = None
     by: Literal["person", "default", "customer", "policy", "cancelled"]
+    tool: Word | None = None
+    tool_use_id: Annotated[str, Field(max_length=255)] | None = None
 
     def pending(self, subject: str) -> Sequence[Pending]:
-        return (Pending(PendingKind.QUESTION, self.call_id, opens=False),)
+        return (
+            Pending(PendingKind.QUESTION, self.call_id, opens=False),
+            Pending(PendingKind.CUSTOMER_CALL, self.call_id, opens=False),
+        )
 
 
 class EscalationRaised(BuildFact, type="escalation.raised"):
@@ -84,7 +92,7 @@ class EscalationResolved(BuildFact, type="escalation.resolved"):
 class BuildWaiting(BuildFact, type="build.waiting"):
     """The build waits: no process runs it until `build.resumed`, or until the time `until`.
 
-    A second one with the same reason says that the model call which was in flight has ended.
+    A second one says that the model call which was in flight has ended, or that `until` is another time.
     """
 
     reason: Literal[
@@ -107,7 +115,9 @@ class BuildWaiting(BuildFact, type="build.waiting"):
 class BuildResumed(BuildFact, type="build.resumed"):
     """The build goes on with the step at which it began to wait."""
 
-    reason: Literal["answer", "message", "person", "default", "limits", "provider"]
+    reason: Literal[
+        "answer", "approval", "customer_tool", "message", "person", "default", "limits", "provider"
+    ]
 
     def pending(self, subject: str) -> Sequence[Pending]:
         return (Pending(PendingKind.WAITING, subject, opens=False),)

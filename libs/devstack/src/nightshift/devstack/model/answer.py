@@ -9,6 +9,8 @@ from nightshift.devstack.model.rules import signature
 from nightshift.devstack.model.scenario import Turn
 
 _CHARACTERS_PER_TOKEN = 4  # a rough but steady estimate
+#: Tokens of an image or a document, and the characters of base64 for each one more.
+_SOURCE_TOKENS, _SOURCE_PER_TOKEN = 1_500, 400
 
 #: The real API's error types by status.
 ERROR_TYPES: Mapping[int, str] = {
@@ -85,9 +87,23 @@ def stream_of(message: Mapping[str, Any], *, chunk: int) -> Iterator[tuple[str, 
 
 
 def count_tokens(conversation: Conversation) -> int:
-    """Return an estimate of the prompt's tokens: four characters each."""
+    """Return an estimate of the prompt's tokens: four characters each, and less for images and documents."""
     prompt = {key: conversation.body.get(key) for key in ("system", "tools", "messages")}
-    return _tokens(json.dumps(prompt))
+    sources: list[str] = []
+    text = json.dumps(_without_sources(prompt, sources))
+    return _tokens(text) + sum(_SOURCE_TOKENS + len(data) // _SOURCE_PER_TOKEN for data in sources)
+
+
+def _without_sources(value: Any, sources: list[str]) -> Any:
+    """Return the value without base64 data, which is added to `sources`."""
+    if isinstance(value, list):
+        return [_without_sources(one, sources) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("type") == "base64" and isinstance(value.get("data"), str):
+        sources.append(value["data"])
+        return {}
+    return {key: _without_sources(one, sources) for key, one in value.items()}
 
 
 def _opened(block: Mapping[str, Any], chunk: int) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nightshift.devstack.model.conversation import Conversation
-from nightshift.devstack.model.scenario import Match, PositionedTurn, Scenario, Turn
+from nightshift.devstack.model.scenario import Call, Match, PositionedTurn, Scenario, Turn
 
 _SHOWN = 300
 
@@ -23,6 +23,7 @@ class Chooser:
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
         self._turns = tuple(scenario.positioned())
+        self._has_judge = any(turn.role == "judge" for turn in scenario.turns)
         self._used: dict[tuple[str, int], int] = {}
 
     def choose(self, conversation: Conversation) -> PositionedTurn:
@@ -30,8 +31,12 @@ class Chooser:
 
         Raises NoAnswer when there is none.
         """
+        if conversation.role == "judge" and not self._has_judge:
+            return PositionedTurn(_all_met(conversation), 0, None, None)
         position, looked_at = conversation.assistant_turns, []
         for chosen in self._turns:
+            if chosen.turn.role != conversation.role:
+                continue
             if chosen.positions is not None and position not in chosen.positions:
                 continue
             missed = _missed(chosen.turn.match, conversation)
@@ -84,6 +89,17 @@ class Chooser:
             return False
         self._used[key] = self._used.get(key, 0) + 1
         return True
+
+
+def _all_met(conversation: Conversation) -> Turn:
+    """Return the verdicts for a scenario that says nothing about the judge: every criterion is met."""
+    listed = conversation.text.rpartition("The criteria:\n")[2]
+    count = len(re.findall(r"^\d+\. ", listed, re.MULTILINE))
+    verdicts = [
+        {"criterion": number, "met": True, "evidence": "The scripted model says so; it has not looked."}
+        for number in range(1, count + 1)
+    ]
+    return Turn(name="built-in judge", calls=(Call(tool="report_verdicts", input={"verdicts": verdicts}),))
 
 
 def _captured(name: str, pattern: str, conversation: Conversation) -> str:

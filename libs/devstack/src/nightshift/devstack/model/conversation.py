@@ -8,6 +8,8 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
+from nightshift.contracts.models import Role
+from nightshift.contracts.tools import ReportVerdicts
 from nightshift.devstack.model import rules
 from nightshift.devstack.model.rules import Invalid
 
@@ -78,6 +80,11 @@ class Conversation:
         return "\n".join(_texts(self.last_results))
 
     @property
+    def role(self) -> Role:
+        """Who asks. Only the judge is offered the tool that reports verdicts."""
+        return "judge" if ReportVerdicts.tool in self.tools else "builder"
+
+    @property
     def tools(self) -> set[str]:
         """The names of the tools that the request offers."""
         return {str(tool.get("name")) for tool in self.body.get("tools") or ()}
@@ -101,16 +108,19 @@ def _texts(blocks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 yield from [content] if isinstance(content, str) else _texts(content)
 
 
-def validate(body: Any) -> Conversation:
-    """Check a request body by those rules of the API that an agent loop can break. Raises Invalid."""
+def validate(body: Any, *, counting: bool = False) -> Conversation:
+    """Check a request body by those rules of the API that an agent loop can break. Raises Invalid.
+
+    `counting` says that the body only asks for the number of its tokens.
+    """
     if not isinstance(body, dict):
         raise Invalid("the body must be a JSON object")
     if not isinstance(body.get("model"), str) or not body["model"]:
         raise Invalid("model: Field required")
     tokens = body.get("max_tokens")
-    if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:
+    if not counting and (not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1):
         raise Invalid("max_tokens: Field required, an integer of at least 1")
-    rules.check_parameters(body)
+    rules.check_parameters(body, counting=counting)
     _check_messages(body.get("messages"))
     rules.check_thinking_blocks(body)
     found = _count_breakpoints(body)

@@ -1,5 +1,6 @@
 """The rules of the Messages API about models, parameters, fields and thinking, with the vendor's words where known."""
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,21 @@ _PARAMETERS = frozenset(
         "top_p",
     }
 )
+#: The parameters of a count of tokens.
+_COUNTED = frozenset(
+    {
+        "cache_control",
+        "context_management",
+        "mcp_servers",
+        "messages",
+        "model",
+        "output_config",
+        "system",
+        "thinking",
+        "tool_choice",
+        "tools",
+    }
+)
 _BLOCKS: Mapping[str, frozenset[str]] = {
     "text": frozenset({"type", "text", "citations", "cache_control"}),
     "thinking": frozenset({"type", "thinking", "signature"}),
@@ -40,7 +56,15 @@ _BLOCKS: Mapping[str, frozenset[str]] = {
     "tool_use": frozenset({"type", "id", "name", "input", "caller", "toolset_name", "cache_control"}),
     "tool_result": frozenset({"type", "tool_use_id", "content", "is_error", "toolset_name", "cache_control"}),
     "image": frozenset({"type", "source", "transformations", "cache_control"}),
+    "document": frozenset({"type", "source", "title", "context", "citations", "cache_control"}),
 }
+#: The media types of base64 sources, by the type of their block.
+_MEDIA: Mapping[str, frozenset[str]] = {
+    "image": frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"}),
+    "document": frozenset({"application/pdf"}),
+}
+#: The most bytes of a base64 text in an image (the vendor's vision page).
+_LARGEST_IMAGE = 10 * 1024 * 1024
 _THINKING = ("thinking", "redacted_thinking")
 _SMALLEST_BUDGET = 1_024
 
@@ -53,10 +77,13 @@ class Invalid(Exception):
         self.status = status
 
 
-def check_parameters(body: Mapping[str, Any], today: date | None = None) -> None:
-    """Raises Invalid for an unknown field, an unknown or retired model, and a value that the model does not take."""
+def check_parameters(body: Mapping[str, Any], today: date | None = None, *, counting: bool = False) -> None:
+    """Raises Invalid for an unknown field, an unknown or retired model, and a value that the model does not take.
+
+    A count of tokens takes fewer fields.
+    """
     for name in body:
-        if name not in _PARAMETERS:
+        if name not in (_COUNTED if counting else _PARAMETERS):
             raise Invalid(f"{name}: Extra inputs are not permitted")
     model = body["model"]
     try:
@@ -64,12 +91,12 @@ def check_parameters(body: Mapping[str, Any], today: date | None = None) -> None
     except UnknownModel:
         raise Invalid(f"model: {model}", 404) from None
     card = models.card_of(model)
-    if body["max_tokens"] > card.max_output:
+    if not counting and body["max_tokens"] > card.max_output:
         raise Invalid(
             f"max_tokens: {body['max_tokens']} > {card.max_output}, which is the maximum allowed number of output "
             f"tokens for {model}"
         )
-    _check_thinking(body.get("thinking"), card, body["max_tokens"])
+    _check_thinking(body.get("thinking"), card, card.max_output if counting else body["max_tokens"])
     effort = (body.get("output_config") or {}).get("effort")
     if effort is not None and effort not in card.efforts:
         raise Invalid(f"output_config.effort: {effort!r} is not supported by {model}")
@@ -116,6 +143,27 @@ def check_block(block: Mapping[str, Any], place: str) -> None:
         raise Invalid(f"{place}.tool_use.input: Input should be a valid dictionary")
     if block["type"] == "thinking" and not block.get("signature"):
         raise Invalid(f"{place}.thinking.signature: Field required")
+    if block["type"] in _MEDIA:
+        _check_source(block.get("source"), str(block["type"]), f"{place}.{block['type']}.source")
+    if block["type"] == "tool_result" and isinstance(block.get("content"), list):
+        for index, inner in enumerate(block["content"]):
+            check_block(inner, f"{place}.tool_result.content.{index}")
+
+
+def _check_source(source: Any, kind: str, place: str) -> None:
+    if not isinstance(source, dict) or source.get("type") != "base64":
+        return
+    if source.get("media_type") not in _MEDIA[kind]:
+        raise Invalid(f"{place}.base64.media_type: Input should be {', '.join(sorted(_MEDIA[kind]))}")
+    data = source.get("data")
+    try:
+        base64.b64decode(data if isinstance(data, str) else "", validate=True)
+    except ValueError:
+        raise Invalid(f"{place}.base64.data: Invalid base64 data") from None
+    if not data:
+        raise Invalid(f"{place}.base64.data: Field required")
+    if kind == "image" and len(data) > _LARGEST_IMAGE:
+        raise Invalid(f"{place}.base64: image exceeds {_LARGEST_IMAGE} bytes maximum: {len(data)} bytes")
 
 
 def check_thinking_blocks(body: Mapping[str, Any]) -> None:

@@ -22,7 +22,8 @@ from pydantic import (
     model_validator,
 )
 
-from nightshift.contracts.tools import TOOLS
+from nightshift.contracts.models import Role
+from nightshift.contracts.tools import JUDGE_TOOLS, TOOLS
 from nightshift.devstack.errors import BadScenario
 
 
@@ -49,7 +50,7 @@ def _schema_faults(tool: str, given: dict[str, Any]) -> str:
 
     A text with a `{{placeholder}}` is checked only after it is filled, by the agent's own tools.
     """
-    schema = TOOLS.get(tool)
+    schema = TOOLS.get(tool) or JUDGE_TOOLS.get(tool)
     if schema is None:
         return f"there is no tool called {tool}; there are {', '.join(TOOLS)}"
     try:
@@ -128,7 +129,8 @@ class Turn(_Part):
     """One answer, or one failure."""
 
     name: str | None = None
-    at: Count | Literal["any"] | None = None  # none: where the one before it ends
+    role: Role = "builder"  # who asks: the builder, or the judge of the criteria
+    at: Count | Literal["any"] | None = None  # none: where the one before it of this role ends
     match: Match | None = None
     capture: dict[str, Pattern] = {}
     # what is answered
@@ -186,6 +188,7 @@ class Scenario(_Part):
     """A whole scenario file."""
 
     name: str
+    context_tokens: PositiveInt | None = None  # a smaller context than the model's own
     capture: dict[str, Pattern] = {}  # placeholder → pattern over the system prompt and the conversation
     turns: Annotated[tuple[Turn, ...], Field(min_length=1)]
 
@@ -193,15 +196,15 @@ class Scenario(_Part):
 
     def positioned(self) -> "Iterator[PositionedTurn]":
         """Yield every turn with its positions, in the order of the file."""
-        position = 0
+        positions: dict[Role, int] = {}
         for index, turn in enumerate(self.turns):
             line = self._lines[index] if index < len(self._lines) else None
             if turn.at == "any":
                 yield PositionedTurn(turn, index + 1, line, None)
                 continue
-            start = position if turn.at is None else turn.at
+            start = positions.get(turn.role, 0) if turn.at is None else turn.at
             yield PositionedTurn(turn, index + 1, line, range(start, start + turn.repeat))
-            position = start if turn.fails else start + turn.repeat
+            positions[turn.role] = start if turn.fails else start + turn.repeat
 
 
 class PositionedTurn:

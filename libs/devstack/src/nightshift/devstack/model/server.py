@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mutabl
 from dataclasses import dataclass
 from typing import Any
 
+from nightshift.contracts.models import card_of
 from nightshift.devstack.model.answer import count_tokens, error_body, message_of, stream_of
 from nightshift.devstack.model.choice import Chooser, NoAnswer
 from nightshift.devstack.model.conversation import Conversation, validate
@@ -34,6 +35,7 @@ class ModelServer:
 
     def __init__(self, scenario: Scenario, request_log: RequestLog) -> None:
         self._chooser = Chooser(scenario)
+        self._context = scenario.context_tokens
         self._request_log = request_log
         self._requests = 0
 
@@ -62,6 +64,7 @@ class ModelServer:
 
     async def _messages(self, request: "_Request") -> None:
         conversation = request.conversation()
+        self._check_length(conversation)
         chosen, turn = self._choose(conversation)
         await asyncio.sleep(turn.delay)
         if turn.status is not None:
@@ -78,6 +81,13 @@ class ModelServer:
             await request.stream(_events(message, turn), pause=turn.pause, whole=turn.cut_after is None)
         else:
             await request.answer_with_fault(message, turn)
+
+    def _check_length(self, conversation: Conversation) -> None:
+        """Raises _Failure for a prompt that is longer than the model's context, or than that of the scenario."""
+        tokens = count_tokens(conversation)
+        most = self._context or card_of(conversation.body["model"]).context
+        if tokens > most:
+            raise _Failure(400, f"prompt is too long: {tokens} tokens > {most} maximum")
 
     def _choose(self, conversation: Conversation) -> tuple[PositionedTurn, Turn]:
         try:
@@ -137,10 +147,7 @@ class _Request:
         if not self._headers.get("anthropic-version"):
             raise _Failure(400, "anthropic-version: header is required")
         try:
-            body = json.loads(self.body)
-            if counting and isinstance(body, dict):
-                body = {**body, "max_tokens": 1}  # counting needs none
-            return validate(body)
+            return validate(json.loads(self.body), counting=counting)
         except Invalid as error:
             raise _Failure(error.status, str(error)) from None
         except (ValueError, RecursionError):

@@ -10,7 +10,7 @@ import json
 import shlex
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,14 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 
 import httpx
 from e2b import (
+    ALL_TRAFFIC,
     AsyncSandbox,
     AuthenticationException,
     CommandExitException,
+    NotEnoughSpaceException,
     NotFoundException,
     SandboxException,
+    SandboxNetworkOpts,
     SandboxQuery,
     TemplateException,
     TimeoutException,
@@ -38,6 +41,8 @@ from e2b.exceptions import (
 from e2b.sandbox.filesystem.filesystem import WriteEntry
 
 from nightshift.sandboxes import agent
+from nightshift.sandboxes.agent.once import REQUEST_PART
+from nightshift.sandboxes.agent.wire import json_frame
 from nightshift.sandboxes.client import AgentSandbox, ByteSource
 from nightshift.sandboxes.errors import (
     AnswerCut,
@@ -46,11 +51,17 @@ from nightshift.sandboxes.errors import (
     SandboxGone,
     SandboxUnavailable,
 )
-from nightshift.sandboxes.port import HOME, DriverName, SandboxInfo
+from nightshift.sandboxes.port import HOME, DriverName, HostTraffic, NetworkRules, SandboxInfo
 
 _STATE = f"{HOME}/.nightshift"
-_BOOT = f"import sys;sys.path.insert(0,{_STATE!r});from agent.main import main;main(sys.argv[1:])"
-_ARGUMENT_BYTES = 96 * 1024
+#: E2B runs a command in a login shell. In this home it finds no profile that a command of the build may have changed.
+_SHELL_HOME = "/nonexistent"
+_BOOT = (
+    f"import os,sys;os.environ['HOME']={HOME!r};sys.path.insert(0,{_STATE!r});"
+    "from agent.main import main;main(sys.argv[1:])"
+)
+#: The kernel takes 128 KiB for one variable of the environment.
+_PART_CHARS = 96 * 1024
 _SPOOL_BYTES = 8 * 1024 * 1024
 #: Statuses with which E2B refuses every further create: an unknown template, a lifetime above the plan, no credit.
 _REFUSED = frozenset((400, 402, 403, 404, 422))
@@ -84,19 +95,26 @@ class E2BDriver:
         self._options = options
 
     async def create(
-        self, build_id: str, *, generation: int, metadata: Mapping[str, str] | None = None
+        self,
+        build_id: str,
+        *,
+        generation: int,
+        metadata: Mapping[str, str] | None = None,
+        network: NetworkRules | None = None,
     ) -> AgentSandbox:
         tags = {"build": build_id, "generation": str(generation), "owner": self._options.owner}
         if existing := await self._listed(tags):
             box = await self._connected(existing[0].sandbox_id)
         else:
-            box = await self._created(tags, metadata or {})
+            box = await self._created(tags, metadata or {}, network)
             await self._install(box)
         sandbox = self._sandbox(box)
         await self._hello(sandbox, box, generation=f"{build_id}/{generation}/{box.sandbox_id}")
         return sandbox
 
-    async def _created(self, tags: Mapping[str, str], metadata: Mapping[str, str]) -> AsyncSandbox:
+    async def _created(
+        self, tags: Mapping[str, str], metadata: Mapping[str, str], network: NetworkRules | None
+    ) -> AsyncSandbox:
         # The same key for the same generation: a create whose answer was lost makes no second sandbox.
         key = uuid5(NAMESPACE_URL, f"nightshift/{tags['owner']}/{tags['build']}/{tags['generation']}")
         try:
@@ -105,22 +123,27 @@ class E2BDriver:
                     template=self._options.template,
                     timeout=self._options.lifetime_s,
                     metadata={**metadata, **tags},
-                    allow_internet_access=self._options.internet,
+                    allow_internet_access=self._options.internet or network is not None,
+                    network=None if self._options.internet else _network(network),
                     idempotency_key=str(key),
                     **self._options.api(),
                 )
         except SandboxUnavailable as error:
-            cause = error.__cause__
-            if isinstance(cause, TemplateException | NotFoundException) or (
-                isinstance(cause, SandboxException) and cause.status_code in _REFUSED
-            ):
-                template = self._options.template or "the default template"
-                raise ProviderRefused(
-                    f"E2B refuses to create a sandbox: {cause}",
-                    hint=f"check E2B_TEMPLATE ({template}), NIGHTSHIFT_E2B_LIFETIME_S"
-                    f" ({self._options.lifetime_s} s) and the plan of the account, then restart the gateway",
-                ) from error
-            raise
+            raise self._final(error, "create") from error
+
+    def _final(self, error: SandboxUnavailable, what: str) -> Exception:
+        """Return the error as ProviderRefused when the same request will be refused again, otherwise as it is."""
+        cause = error.__cause__
+        if not isinstance(cause, TemplateException | NotFoundException) and not (
+            isinstance(cause, SandboxException) and cause.status_code in _REFUSED
+        ):
+            return error
+        template = self._options.template or "the default template"
+        return ProviderRefused(
+            f"E2B refuses to {what} a sandbox: {cause}",
+            hint=f"check E2B_TEMPLATE ({template}), NIGHTSHIFT_E2B_LIFETIME_S"
+            f" ({self._options.lifetime_s} s) and the plan of the account, then restart the gateway",
+        )
 
     async def _install(self, box: AsyncSandbox) -> None:
         files: list[WriteEntry] = [
@@ -130,7 +153,7 @@ class E2BDriver:
         with _errors():
             await box.files.write_files(files, use_octet_stream=True)
 
-    async def connect(self, sandbox_id: str) -> AgentSandbox:
+    async def connect(self, sandbox_id: str, *, network: NetworkRules | None = None) -> AgentSandbox:
         box = await self._connected(sandbox_id)
         sandbox = self._sandbox(box)
         try:
@@ -144,12 +167,15 @@ class E2BDriver:
         return sandbox
 
     async def _connected(self, sandbox_id: str) -> AsyncSandbox:
-        with _errors():
-            box = await AsyncSandbox.connect(
-                sandbox_id, timeout=self._options.lifetime_s, **self._options.api()
-            )
-            if not await box.is_running():
-                raise SandboxGone(f"sandbox {sandbox_id} does not run")
+        try:
+            with _errors():
+                box = await AsyncSandbox.connect(
+                    sandbox_id, timeout=self._options.lifetime_s, **self._options.api()
+                )
+                if not await box.is_running():
+                    raise SandboxGone(f"sandbox {sandbox_id} does not run")
+        except SandboxUnavailable as error:
+            raise self._final(error, "connect to") from error
         return box
 
     async def _hello(
@@ -192,6 +218,11 @@ class E2BDriver:
         return await self._listed({"owner": self._options.owner})
 
 
+def _network(rules: NetworkRules | None) -> SandboxNetworkOpts | None:
+    """E2B allows a host by name only while everything else is denied."""
+    return None if rules is None else {"allow_out": sorted(rules.hosts), "deny_out": [ALL_TRAFFIC]}
+
+
 class _Broken(SandboxUnavailable):
     """The sandbox runs, but its agent does not answer, also after a new installation of its files."""
 
@@ -221,38 +252,37 @@ class _Channel:
     async def exchange(
         self, request: Mapping[str, Any], body: AsyncIterator[bytes] | None
     ) -> AsyncIterator[ByteSource]:
+        name = f"{_STATE}/io/{uuid4().hex}"
         with _errors():
-            await self._stay_alive()
-            name = f"{_STATE}/io/{uuid4().hex}"
-            encoded = json.dumps(request).encode()
-            asked = base64.b64encode(encoded).decode()
-            if len(asked) > _ARGUMENT_BYTES:
-                await self._box.files.write(f"{name}.ask", encoded, use_octet_stream=True)
-                asked = f"@{name}.ask"
-            arguments = ["once", HOME, asked, f"{name}.out"]
-            if body is not None:
-                await self._upload(f"{name}.in", body)
-                arguments.append(f"{name}.in")
-            answer = await self._run(arguments)
-            if body is not None:
-                await self._box.files.remove(f"{name}.in")
-            if "inline" in answer:
-                source = asyncio.StreamReader()
-                source.feed_data(base64.b64decode(answer["inline"]))
-                source.feed_eof()
-                yield source
-                return
-            stream = await self._box.files.read(f"{name}.out", format="stream")
-            try:
-                yield _ChunkReader(stream)
-            finally:
-                await self._box.files.remove(f"{name}.out")
+            async with self._kept_alive():
+                try:
+                    if body is not None:
+                        await self._upload(f"{name}.in", body)
+                except NotEnoughSpaceException as error:
+                    yield _source(json_frame({"error": "denied", "message": f"the disk is full: {error}"}))
+                    return
+                answer = await self._run(request, f"{name}.out", f"{name}.in" if body is not None else "")
+                if body is not None:
+                    await self._box.files.remove(f"{name}.in")
+                if "inline" in answer:
+                    yield _source(base64.b64decode(answer["inline"]))
+                    return
+                stream = await self._box.files.read(f"{name}.out", format="stream")
+                try:
+                    yield _ChunkReader(stream)
+                finally:
+                    await self._box.files.remove(f"{name}.out")
 
-    async def _run(self, arguments: list[str]) -> dict[str, str]:
+    async def _run(self, request: Mapping[str, Any], answer_path: str, body_path: str) -> dict[str, str]:
+        """Run the agent once. The request goes through the environment: a file would need room on the disk."""
+        asked = base64.b64encode(json.dumps(request).encode()).decode()
+        parts = [asked[at : at + _PART_CHARS] for at in range(0, len(asked), _PART_CHARS)]
+        environment = {f"{REQUEST_PART}{number}": part for number, part in enumerate(parts)}
+        arguments = ["once", HOME, answer_path, body_path, str(len(parts))]
         command = shlex.join(["python3", "-I", "-S", "-c", _BOOT, *arguments])
         try:
             # timeout=0: the client bounds the whole exchange; E2B's timeout would leave grandchildren behind.
-            done = await self._box.commands.run(command, timeout=0)
+            done = await self._box.commands.run(command, timeout=0, envs={"HOME": _SHELL_HOME, **environment})
             answer: dict[str, str] = json.loads(done.stdout)
         except CommandExitException as error:
             raise AnswerCut(
@@ -270,16 +300,36 @@ class _Channel:
             file: IO[bytes] = spool
             await self._box.files.write(path, file)
 
-    async def _stay_alive(self) -> None:
-        """Extend the sandbox's lifetime at E2B when a third of it has passed."""
-        if time.monotonic() - self._extended > self._options.lifetime_s / 3:
-            await self._box.set_timeout(self._options.lifetime_s)
-            self._extended = time.monotonic()
+    @asynccontextmanager
+    async def _kept_alive(self) -> AsyncIterator[None]:
+        """Extend the sandbox's lifetime at E2B at once when a third of it has passed, and each third from then on."""
+        third = self._options.lifetime_s / 3
+        if time.monotonic() - self._extended > third:
+            await self._extend()
+
+        async def extend_while_open() -> None:
+            while True:
+                await asyncio.sleep(third)
+                with suppress(*_PASSING, SandboxException):  # the exchange itself tells what is wrong
+                    await self._extend()
+
+        extending = asyncio.create_task(extend_while_open())
+        try:
+            yield
+        finally:
+            extending.cancel()
+
+    async def _extend(self) -> None:
+        await self._box.set_timeout(self._options.lifetime_s)
+        self._extended = time.monotonic()
 
     async def open_port(self, port: int) -> str:
         if self._options.sandbox_url is None:
             return f"https://{self._box.get_host(port)}/"
         return preview_behind(self._options.sandbox_url, f"{port}-{self._box.sandbox_id}")
+
+    async def take_traffic(self) -> Sequence[HostTraffic]:
+        return []
 
     async def pause(self) -> None:
         with _errors():
@@ -292,6 +342,14 @@ class _Channel:
     async def alive(self) -> bool:
         with _errors():
             return await self._box.is_running()
+
+
+def _source(data: bytes) -> asyncio.StreamReader:
+    """Return a source of bytes that are in memory."""
+    source = asyncio.StreamReader()
+    source.feed_data(data)
+    source.feed_eof()
+    return source
 
 
 class _ChunkReader:
@@ -327,4 +385,6 @@ def _errors(*, gone_is_fine: bool = False) -> Any:
     except NotFoundException as error:
         raise SandboxUnavailable(f"E2B: {error}") from error
     except (SandboxException, ServiceBusyException, httpx.HTTPError, OSError) as error:
+        if isinstance(error, SandboxException) and "Invalid sandbox ID" in str(error):
+            raise SandboxGone(f"E2B: {error}") from error
         raise SandboxUnavailable(f"E2B: {type(error).__name__}: {error}") from error

@@ -58,8 +58,12 @@ class Calls:
             return {"state": "unknown"}
         return ended
 
-    def stop(self, call_id: str) -> dict[str, Any]:
-        """Make the supervisor end everything that the call started. Returns the state after at most 10 seconds."""
+    def stop(self, call_id: str, grace_s: float) -> dict[str, Any]:
+        """Make the supervisor end everything that the call started. Returns the state after at most 10 seconds.
+
+        With `grace_s` 0 the supervisor kills at once.
+        """
+        number = signal.SIGTERM if grace_s > 0 else signal.SIGUSR1
         give_up = time.monotonic() + 10
         while True:
             status = self.wait(call_id, 0.05)
@@ -68,7 +72,7 @@ class Calls:
             began = self._journal.find(call_id, "began")
             if began is not None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(began["pid"], signal.SIGTERM)  # the lock is held, so this is the supervisor's pid
+                    os.kill(began["pid"], number)  # the lock is held, so this is the supervisor's pid
                     os.kill(began["pid"], signal.SIGCONT)  # a command may have stopped it
 
     def note(self, call_id: str, text: str | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from . import reserve
 from .command_environment import ENVIRONMENT, GIT_CONFIG, within_limit
 from .journal import Journal
 from .process_tree import descendants
@@ -35,7 +36,8 @@ def spawn(outputs: str, spec: dict[str, Any], lock: int, record_start: Callable[
     """
     recorded, record = os.pipe()
     # The supervisor inherits this: a stop has no effect until the supervisor handles the signal.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     try:
         pid = os.fork()
         if pid == 0:
@@ -79,6 +81,7 @@ class _Kept:
     """One output stream. Writes its first `limit` bytes to a file, and keeps only the end of the rest."""
 
     def __init__(self, folder: str, name: str, limit: int) -> None:
+        self._folder = folder
         self._file = _new_file(folder, name)
         self._room = limit
         self._tail = b""
@@ -94,9 +97,10 @@ class _Kept:
             self._tail = (self._tail + data)[-_TAIL:]
 
     def _write(self, data: bytes) -> None:
-        if self._file is not None:
+        file = self._file
+        if file is not None:
             with contextlib.suppress(OSError):  # a full disk must not stop the draining
-                self.kept += os.write(self._file, data)
+                self.kept += reserve.use(self._folder, lambda: os.write(file, data))
 
     def finish(self) -> None:
         """Write the end of a stream that was longer than the limit, after a note about the bytes between."""
@@ -111,10 +115,11 @@ def _new_file(folder: str, name: str) -> int | None:
     """Create the output file. Returns None when a command or a full disk prevents that; the output is then lost."""
     path = os.path.join(folder, name)
     try:
-        os.makedirs(folder, exist_ok=True)
+        reserve.use(folder, lambda: os.makedirs(folder, exist_ok=True))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return reserve.use(folder, lambda: os.open(path, flags, 0o600))
     except OSError:
         return None
 
@@ -125,6 +130,7 @@ class CommandSupervisor:
         self._spec = spec
         self._lock = lock
         self._stopped = False
+        self._grace_s = _KILL_GRACE_S
         self._timed_out = False
         self._child = 0
 
@@ -133,6 +139,7 @@ class CommandSupervisor:
         signal.set_wakeup_fd(wakeup_w, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGUSR1, self._on_kill)
         selector = selectors.DefaultSelector()
         streams, pipes = [], []
         for name in ("out", "err"):
@@ -161,13 +168,16 @@ class CommandSupervisor:
     def _on_stop(self, *_: Any) -> None:
         self._stopped = True
 
+    def _on_kill(self, *_: Any) -> None:
+        self._stopped, self._grace_s = True, 0.0
+
     def _launch(self, out: int, err: int) -> int:
         child = os.fork()
         if child:
             return child
         try:
             os.setsid()
-            for name in ("SIGPIPE", "SIGINT", "SIGQUIT", "SIGHUP", "SIGTERM", "SIGCHLD"):
+            for name in ("SIGPIPE", "SIGINT", "SIGQUIT", "SIGHUP", "SIGTERM", "SIGUSR1", "SIGCHLD"):
                 signal.signal(getattr(signal, name), signal.SIG_DFL)
             os.dup2(out, 1)
             os.dup2(err, 2)
@@ -249,7 +259,7 @@ class CommandSupervisor:
     def _end(self) -> int:
         """End the command's process group, with SIGTERM and then SIGKILL. Returns the command's wait status."""
         status = None
-        for signal_number, seconds in ((signal.SIGTERM, _KILL_GRACE_S), (signal.SIGKILL, math.inf)):
+        for signal_number, seconds in ((signal.SIGTERM, self._grace_s), (signal.SIGKILL, math.inf)):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._child, signal_number)
             until = time.monotonic() + seconds

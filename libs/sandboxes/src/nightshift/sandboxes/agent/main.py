@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 def main(argv: list[str]) -> None:
-    """Arguments: `serve HOME OWN-DIRECTORY FD LIMITS-JSON`, or `once HOME REQUEST ANSWER-PATH [BODY-PATH]`."""
+    """Arguments: `serve HOME OWN-DIRECTORY FD LIMITS-JSON`, or `once HOME ANSWER-PATH BODY-PATH PARTS`."""
     if argv[0] == "serve":
         from .server import main as serve  # noqa: PLC0415
 

@@ -12,6 +12,7 @@ import stat
 import sys
 from typing import Any, BinaryIO
 
+from . import reserve
 from .calls import Calls
 from .journal import Journal
 from .answering import answer, framed, with_output
@@ -20,6 +21,8 @@ from .wire import Reader, Writer
 
 #: An answer up to this many bytes is printed; a longer one is left in a file.
 INLINE = 192 * 1024
+#: Name of the environment variables with the parts of a request, before their number.
+REQUEST_PART = "NIGHTSHIFT_REQUEST_"
 
 
 class OneRequest:
@@ -50,6 +53,7 @@ class OneRequest:
         with contextlib.suppress(OSError):
             for path in self._state:
                 _make_own(path)
+            reserve.keep(self._state[0])
 
     def answer(self, request: dict[str, Any], body: Reader, out: Writer) -> None:
         """Do the request and write its whole answer."""
@@ -100,18 +104,14 @@ def _make_own(path: str) -> None:
     os.chmod(path, 0o700)
 
 
-def once(home: str, request: str, answer_path: str, body_path: str | None = None) -> None:
+def once(home: str, answer_path: str, body_path: str, parts: str) -> None:
     """Answer one request for a driver that can only run commands.
 
-    Prints the answer in base64, or the path of a file with the answer when it is longer than INLINE bytes. `request` is
-    base64, or `@FILE` when it is too long for a command line.
+    Prints the answer in base64, or the path of a file with the answer when it is longer than INLINE bytes. The request
+    stands in base64 in the environment, in `parts` parts, because the kernel limits the length of one variable. An
+    empty `body_path` stands for no body.
     """
-    if request.startswith("@"):
-        with open(request[1:], "rb") as file:
-            asked = file.read()
-        os.unlink(request[1:])
-    else:
-        asked = base64.b64decode(request)
+    asked = base64.b64decode("".join(os.environ.pop(f"{REQUEST_PART}{part}") for part in range(int(parts))))
     with contextlib.ExitStack() as stack:
         body: Reader = stack.enter_context(open(body_path, "rb")) if body_path else io.BytesIO()
         out = _Spill(answer_path)
@@ -122,23 +122,46 @@ def once(home: str, request: str, answer_path: str, body_path: str | None = None
 
 
 class _Spill:
-    """Collects an answer: up to INLINE bytes in memory, a longer one in a file."""
+    """Collects an answer: up to INLINE bytes in memory, a longer one in a file, or in memory when the disk is full."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._memory = io.BytesIO()
         self._file: BinaryIO | None = None
+        self._full = False
 
     def flush(self) -> None:
         pass
 
     def write(self, data: bytes) -> None:
-        if self._file is None and self._memory.tell() + len(data) > INLINE:
-            self._file = open(self._path, "wb")  # noqa: SIM115 - closed in finish()
-            self._file.write(self._memory.getvalue())
-        (self._file or self._memory).write(data)
+        self._memory.write(data)
+        if self._memory.tell() > INLINE and not self._full:
+            self._spill()
+
+    def _spill(self) -> None:
+        """Move what is in memory to the file. A full disk brings the whole answer back into memory."""
+        written = 0
+        try:
+            self._file = self._file or open(self._path, "wb", buffering=0)  # noqa: SIM115 - closed in finish()
+            written = self._file.tell()
+            data = memoryview(self._memory.getvalue())
+            while data:
+                data = data[self._file.write(data) or 0 :]
+        except OSError:
+            self._full = True
+            if self._file is not None:
+                self._file.close()
+                with open(self._path, "rb") as file:
+                    self._memory = io.BytesIO(file.read(written) + self._memory.getvalue())
+                os.unlink(self._path)
+                self._file = None
+            self._memory.seek(0, io.SEEK_END)
+        else:
+            self._memory = io.BytesIO()
 
     def finish(self) -> dict[str, str]:
+        if self._file is not None:
+            self._spill()
         if self._file is None:
             return {"inline": base64.b64encode(self._memory.getvalue()).decode("ascii")}
         self._file.close()

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from . import identity
+from . import egress, identity
 from .command_environment import unnamed_file
 from .command_supervisor import close_others
 from .event_loop import READ, WRITE, EventLoop, Timer
@@ -140,6 +140,7 @@ class Server:
         self._generation: str | None = None
         self._written: dict[str, str] = {}  # call id → "now" while its write runs, "done" after it
         self._after_write: dict[str, list[Callable[[], None]]] = {}
+        self._outlets = egress.open_listeners()
         self._operations = self._visitors = 0
         self._queue: deque[Callable[[], None]] = deque()
         self._at_once: dict[str, Callable[..., dict[str, Any]]] = {
@@ -156,6 +157,7 @@ class Server:
             "output": self._output,
             "write": self._write,
             "dial": self._dial,
+            "egress": self._egress,
         }
 
     @cached_property
@@ -173,7 +175,7 @@ class Server:
             request = json.loads(header)
             op, generation = request.pop("op"), request.pop("generation", None)
             deadline_s = float(request.pop("deadline_s", _OPERATION_S))
-            if op not in ("hello", "dial") and generation is not None and generation != self._generation:
+            if op not in ("hello", "dial", "egress") and generation is not None and generation != self._generation:
                 raise Refusal("lost", "the sandbox has another generation")
             if op == "hello":
                 return self._hello(generation)
@@ -286,6 +288,11 @@ class Server:
             self._visitors -= 1
 
         self._fork(connection, lambda sock: _copy_to_port(sock, port), None, ended)
+
+    def _egress(self, connection: Connection) -> None:
+        """Give the listeners of the network to the host, whose proxy accepts the connections."""
+        egress.hand_over(connection.sock, self._outlets)
+        connection.answer(b"")
 
     def _fork_operation(
         self,

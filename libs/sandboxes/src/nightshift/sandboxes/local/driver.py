@@ -5,8 +5,9 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ import structlog
 from nightshift.eventlog.errors import NightshiftError
 from nightshift.sandboxes.agent.wire import json_frame
 from nightshift.sandboxes.client import AgentSandbox, ByteSource
+from nightshift.sandboxes.egress.process import EgressProcess
 from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
 from nightshift.sandboxes.local import launch as launching
 from nightshift.sandboxes.local import preview
 from nightshift.sandboxes.local.cgroups import Cgroups, Group
+from nightshift.sandboxes.local.network import open_listeners
 from nightshift.sandboxes.local.removal import remove_tree
 from nightshift.sandboxes.local.settings import LocalSettings
 from nightshift.sandboxes.local.state import SandboxDirectory
-from nightshift.sandboxes.port import DriverName, SandboxInfo
+from nightshift.sandboxes.port import DriverName, HostTraffic, NetworkRules, SandboxInfo
 
 _log = structlog.get_logger(__name__)
 _START_S = 20.0
@@ -35,8 +38,10 @@ class LocalDriver:
 
     name: DriverName = "local"
 
-    def __init__(self, settings: LocalSettings) -> None:
+    def __init__(self, settings: LocalSettings, egress: EgressProcess | None = None) -> None:
+        """Without `egress` no sandbox has a network."""
         self._settings = settings
+        self._egress = egress
         self._bwrap: Path | None = None
         self._cgroups = Cgroups.find()
 
@@ -69,26 +74,40 @@ class LocalDriver:
         return directory
 
     async def create(
-        self, build_id: str, *, generation: int, metadata: Mapping[str, str] | None = None
+        self,
+        build_id: str,
+        *,
+        generation: int,
+        metadata: Mapping[str, str] | None = None,
+        network: NetworkRules | None = None,
     ) -> AgentSandbox:
         given = {"build": build_id, "generation": str(generation), "owner": self._settings.owner}
         tags = {**(metadata or {}), **given}
         for directory, record in self._records():
             if record and dict(record.metadata) == tags and directory.ready and directory.runs:
-                return await self.connect(directory.id)
+                return await self.connect(directory.id, network=network)
         bwrap = await self.probe()
         directory = self._new_directory("local", tags)
         try:
-            sandbox = await self._launch(directory, bwrap)
+            sandbox = await self._launch(directory, bwrap, connected=network is not None)
             await sandbox.hello(generation=f"{build_id}/{generation}/{directory.id}")
+            await self._attach(directory, build_id, network)
         except BaseException:
             await asyncio.shield(self._destroy(directory))
             raise
         directory.mark_ready()
         return sandbox
 
-    async def _launch(self, directory: SandboxDirectory, bwrap: Path) -> AgentSandbox:
-        await asyncio.to_thread(self._start, directory, bwrap)
+    async def _attach(self, directory: SandboxDirectory, build_id: str, network: NetworkRules | None) -> None:
+        """Let the egress proxy serve the sandbox by these rules. Raises SandboxGone and SandboxUnavailable."""
+        if network is not None and self._egress is not None:
+            await self._egress.attach(directory.id, build_id, network, partial(open_listeners, directory))
+
+    async def _launch(
+        self, directory: SandboxDirectory, bwrap: Path, *, connected: bool = False
+    ) -> AgentSandbox:
+        certificate = self._egress.certificate if connected and self._egress is not None else None
+        await asyncio.to_thread(self._start, directory, bwrap, certificate)
         sandbox = self._sandbox(directory)
         try:
             async with asyncio.timeout(_START_S):
@@ -99,7 +118,7 @@ class LocalDriver:
             ) from error
         return sandbox
 
-    def _start(self, directory: SandboxDirectory, bwrap: Path) -> None:
+    def _start(self, directory: SandboxDirectory, bwrap: Path, certificate: Path | None) -> None:
         if os.geteuid() == 0:
             ids = launching.Ids.of(directory.id)
             for path in (directory.home, directory.home / "workspace"):
@@ -112,7 +131,11 @@ class LocalDriver:
             listener.bind(f"/proc/self/fd/{handle}/agent.sock")
             listener.listen(128)
             launching.start(
-                self._settings, bwrap, directory, listener=listener, cgroups=self._cgroups, log=log
+                *(self._settings, bwrap, directory),
+                listener=listener,
+                cgroups=self._cgroups,
+                log=log,
+                certificate=certificate,
             )
         except OSError as error:
             raise SandboxUnavailable(f"the sandbox did not start: {error}") from error
@@ -122,12 +145,13 @@ class LocalDriver:
             os.close(handle)
 
     def _channel(self, directory: SandboxDirectory) -> "LocalChannel":
-        return LocalChannel(directory, self._settings.preview_host, self._cgroups.group(directory.id))
+        group = self._cgroups.group(directory.id)
+        return LocalChannel(directory, self._settings.preview_host, group, self._egress)
 
     def _sandbox(self, directory: SandboxDirectory, generation: str | None = None) -> AgentSandbox:
         return AgentSandbox(directory.id, "local", self._channel(directory), generation=generation)
 
-    async def connect(self, sandbox_id: str) -> AgentSandbox:
+    async def connect(self, sandbox_id: str, *, network: NetworkRules | None = None) -> AgentSandbox:
         directory = self._directory(sandbox_id)
         record = directory.read()
         if not directory.runs:
@@ -138,6 +162,7 @@ class LocalDriver:
         tags = record.metadata
         if directory.paused.exists():
             await self._channel(directory).resume()
+        await self._attach(directory, tags["build"], network)
         return self._sandbox(directory, f"{tags['build']}/{tags['generation']}/{sandbox_id}")
 
     def _directory(self, sandbox_id: str) -> SandboxDirectory:
@@ -176,7 +201,10 @@ class LocalDriver:
 class LocalChannel:
     """Opens one connection to the agent's unix socket for each request."""
 
-    def __init__(self, directory: SandboxDirectory, preview_host: str, group: Group) -> None:
+    def __init__(
+        self, directory: SandboxDirectory, preview_host: str, group: Group, egress: EgressProcess | None
+    ) -> None:
+        self._egress = egress
         self._directory = directory
         self._preview_host = preview_host
         self._group = group
@@ -209,6 +237,9 @@ class LocalChannel:
     async def open_port(self, port: int) -> str:
         self._require_alive()
         return await preview.open_preview(self._directory, self._preview_host, port)
+
+    async def take_traffic(self) -> Sequence[HostTraffic]:
+        return [] if self._egress is None else await self._egress.take_traffic(self._directory.id)
 
     async def pause(self) -> None:
         self._directory.paused.touch()

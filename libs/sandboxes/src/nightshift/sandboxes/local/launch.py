@@ -20,6 +20,7 @@ from nightshift.sandboxes.agent.command_environment import GIT_CONFIG
 from nightshift.sandboxes.errors import NoSandboxHere, SandboxUnavailable
 from nightshift.sandboxes.local import orphan, seccomp
 from nightshift.sandboxes.local.cgroups import Cgroups
+from nightshift.sandboxes.local.network import BUNDLE, bundle, variables
 from nightshift.sandboxes.local.settings import LocalSettings, python_binary, python_home, search_path
 from nightshift.sandboxes.local.state import SandboxDirectory
 from nightshift.sandboxes.port import HOME
@@ -88,16 +89,19 @@ def start(
     listener: socket.socket,
     cgroups: Cgroups,
     log: int,
+    certificate: Path | None,
 ) -> None:
     """Start the process tree in a session of its own, so that it outlives this process. Blocks until it is in its
     cgroup.
 
-    `listener` is the agent's socket. `log` is the descriptor of the file for the standard error. Raises OSError, and
-    SandboxUnavailable when bubblewrap does not report a process in time.
+    `listener` is the agent's socket. `log` is the descriptor of the file for the standard error. `certificate` is that
+    of the egress proxy, None for a sandbox without a network. Raises OSError, and SandboxUnavailable when bubblewrap
+    does not report a process in time.
     """
     status = os.open(directory.path / "bwrap.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     report, reported = os.pipe()
-    files = {name: _memory(name, content) for name, content in _OWN_ETC.items()}
+    own_etc = {**_OWN_ETC, **({} if certificate is None else {Path(BUNDLE).name: bundle(certificate)})}
+    files = {name: _memory(name, content) for name, content in own_etc.items()}
     opened = [status, reported, *files.values()]
     try:
         filtered = _filter(opened, memfd="memory" in cgroups.parents)
@@ -105,7 +109,7 @@ def start(
         sources = (directory.home, directory.own, python_home(), _agent_dir())
         places = ("/mnt/home", "/mnt/own", "/mnt/python", "/mnt/agent") if as_root else tuple(map(str, sources))
         arguments = [
-            *_isolation(as_root),
+            *_isolation(as_root, variables(connected=certificate is not None)),
             *_view(settings, places, files),
             *filtered,
             *["--json-status-fd", str(status), "--info-fd", str(reported), "--as-pid-1", "--"],
@@ -191,7 +195,7 @@ def _agent_dir() -> Path:
     return Path(agent.__file__).parent
 
 
-def _isolation(as_root: bool) -> list[str]:
+def _isolation(as_root: bool, network: Mapping[str, str]) -> list[str]:
     apart = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     if as_root:  # in the user namespace already; the filter keeps commands from making another
         user = [word for name in _CAPABILITIES for word in ("--cap-add", name)]
@@ -202,8 +206,7 @@ def _isolation(as_root: bool) -> list[str]:
         *["--new-session", "--clearenv", "--hostname", "sandbox"],
         *["--setenv", "HOME", HOME, "--setenv", "USER", "user", "--setenv", "LOGNAME", "user"],
         *["--setenv", "PATH", search_path(), "--setenv", "LANG", "C.UTF-8", "--setenv", "TERM", "dumb"],
-        # There is no network, so that trying again would only make an installation fail minutes later.
-        *["--setenv", "npm_config_fetch_retries", "0", "--setenv", "PIP_RETRIES", "0"],
+        *[word for name, value in network.items() for word in ("--setenv", name, value)],
         *["--setenv", "npm_config_prefix", f"{HOME}/.local", "--setenv", "GIT_CONFIG_SYSTEM", "/etc/gitconfig"],
     ]
 

@@ -26,19 +26,24 @@ def spent_under(lease_id: UUID, events: Iterable[Event]) -> Spent:
     A call without an answer counts at its worst case. Only an answer, or a malformed one, carries the final usage; the
     rest is estimated.
     """
-    costs: dict[tuple[int, int], Spent] = {}
-    in_flight: set[tuple[int, int]] = set()
+    costs: dict[tuple[int, int, str | None], Spent] = {}
+    in_flight: set[tuple[int, int, str | None]] = set()
     for event in events:
         match event:
             case ModelCallStarted(lease_id=under) if under == lease_id:
-                costs[event.turn, event.attempt] = Spent(event.reserve_microusd, event.reserve_microusd)
-                in_flight.add((event.turn, event.attempt))
-            case ModelCallResponded() | ModelCallFailed() if (event.turn, event.attempt) in costs:
+                call = _call_of(event)
+                costs[call] = Spent(event.reserve_microusd, event.reserve_microusd)
+                in_flight.add(call)
+            case ModelCallResponded() | ModelCallFailed() if _call_of(event) in costs:
                 cost = event.cost_microusd
                 billed = isinstance(event, ModelCallResponded) or event.kind == "malformed"
-                costs[event.turn, event.attempt] = Spent(cost, 0 if billed else cost)
-                in_flight.discard((event.turn, event.attempt))
+                costs[_call_of(event)] = Spent(cost, 0 if billed else cost)
+                in_flight.discard(_call_of(event))
             case _:
                 pass
     total = sum(one.total for one in costs.values())
     return Spent(total, sum(one.estimated for one in costs.values()), bool(in_flight))
+
+
+def _call_of(event: ModelCallStarted | ModelCallResponded | ModelCallFailed) -> tuple[int, int, str | None]:
+    return event.turn, event.attempt, event.role

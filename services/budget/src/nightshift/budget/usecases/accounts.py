@@ -13,17 +13,21 @@ from nightshift.budget.ports import Decide, Ledger, LedgerChange, LedgerSnapshot
 from nightshift.budget.usecases.account_days import AccountDays, joined, on_account
 from nightshift.budget.usecases.bills import find_event
 from nightshift.budget.usecases.wakes import Wakes
+from nightshift.contracts.errors import UnknownModel
 from nightshift.contracts.events.account import (
     AccountBudgetSet,
     AccountOpened,
+    AccountPolicyChanged,
+    AccountPolicySet,
     AccountToppedUp,
     BudgetCredited,
     BudgetPeriodSet,
 )
 from nightshift.contracts.ids import event_id
 from nightshift.contracts.model import Event
-from nightshift.eventlog.errors import EventIdReused
-from nightshift.eventlog.port import EventLog, RecordedEvent, account_stream
+from nightshift.contracts.models import check_usable
+from nightshift.eventlog.errors import BadMessage, EventIdReused
+from nightshift.eventlog.port import EventLog, NewEvent, RecordedEvent, account_stream
 
 F = TypeVar("F", bound=Event)
 
@@ -67,6 +71,17 @@ class Accounts:
 
         await self._once(event, account_id, decide, BudgetCredited, repeats)
         await self._wakes.wake_account(account_id)
+
+    async def set_policy(self, event: RecordedEvent, asked: AccountPolicySet) -> None:
+        """Set the policy of the account's later builds. Raises BadMessage for a model that cannot be used."""
+        for role, model in (asked.models or {}).items():
+            try:
+                check_usable(model, event.recorded_at.date())
+            except UnknownModel as error:
+                raise BadMessage(str(error), field=f"models.{role}") from None
+        fields = {name: getattr(asked, name) for name in AccountPolicySet.model_fields}
+        changed = NewEvent(AccountPolicyChanged(**fields), event.event_id)
+        await self._event_log.append(account_stream(asked.account_id), [changed], expected_version=None)
 
     async def _set_period(
         self, event: RecordedEvent, account_id: str, budget: int, days: int, time_zone: str | None

@@ -59,6 +59,10 @@ _NUMBER = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]*)?\s*")
 _NO_CREDIT = re.compile(r"credit balance", re.IGNORECASE)
 #: It answers 400 `invalid_request_error`, too, when the prompt, or the prompt with `max_tokens`, exceeds the context.
 _TOO_LONG = re.compile(r"prompt is too long|exceeds? (the )?context (limit|window)", re.IGNORECASE)
+#: It answers 400, too, when something before a block of thinking changed: an update of Nightshift can do that.
+_THINKING = re.compile(
+    r"bound to a different conversation|invalid `?signature`? in `?thinking", re.IGNORECASE
+)
 
 
 class ClaudeModel:
@@ -120,6 +124,20 @@ class ClaudeModel:
             invalid_inputs=assembly.invalid_inputs,
         )
 
+    async def count(self, body: bytes) -> int:
+        """Return the tokens of the prompt in this request body. Raises CallError when there is none."""
+        async with _call_errors(Assembly()):
+            counted = await self._client.post(
+                "/v1/messages/count_tokens",
+                content=body,
+                cast_to=object,
+                options={"headers": {"content-type": "application/json"}},
+            )
+            tokens = counted.get("input_tokens") if isinstance(counted, dict) else None
+            if not isinstance(tokens, int) or tokens < 1:
+                raise Malformed(f"the count of tokens is {tokens!r:.80}")
+            return tokens
+
     async def _open(self, body: bytes) -> AsyncStream[object]:
         return await self._client.post(
             "/v1/messages",
@@ -178,6 +196,8 @@ def _refused(error: APIStatusError, assembly: Assembly) -> CallFailed:
         kind = "auth"
     if kind == "invalid" and _TOO_LONG.search(detail):
         kind = "too_long"
+    if kind == "invalid" and _THINKING.search(detail):
+        kind = "thinking"
     return CallFailed(
         kind,
         detail,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
+from nightshift.contracts.events.build import ApprovalResolved, BuildAccepted, ToolCallAnswered
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import VersionConflict
 from nightshift.eventlog.large import externalize, materialize
@@ -17,6 +18,7 @@ from nightshift.orchestrator.domain.evolve import evolve
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState
 from nightshift.orchestrator.ports import CannotFold
+from nightshift.orchestrator.usecases import attachments
 
 
 class EventLogBuildRepository:
@@ -38,6 +40,9 @@ class EventLogBuildRepository:
         async for event in events:
             data = await materialize(event.data, self._objects)
             state = _evolved(state, event if data is event.data else event._replace(data=data))
+            if isinstance(data, BuildAccepted) and data.attachments:
+                attached = await attachments.fetch(data.attachments, self._objects)
+                state = replace(state, attached=attached)
         return state
 
     async def commit(self, build_id: str, state: BuildState, command: Command, now: datetime) -> BuildState:
@@ -87,6 +92,20 @@ class EventLogBuildRepository:
                 return decide(state, command, event.recorded_at, self._policy)[:1] == (data,)
             state = _evolved(state, event if data is event.data else event._replace(data=data))
         return False
+
+    async def decision_about(
+        self, build_id: str, call_id: str
+    ) -> tuple[ApprovalResolved | None, ToolCallAnswered | None]:
+        """Return the approval or denial of a tool call, and its result unless the sandbox-gateway gave that."""
+        approval, result = None, None
+        async for event in self._log.read_stream(build_stream(build_id)):
+            if isinstance(event.data, ApprovalResolved | ToolCallAnswered) and event.data.call_id == call_id:
+                data = await materialize(event.data, self._objects)
+                if isinstance(data, ApprovalResolved):
+                    approval = data
+                elif isinstance(data, ToolCallAnswered):
+                    result = data
+        return approval, result
 
     async def exists(self, build_id: str) -> bool:
         """Return whether the log has an event of this build."""

@@ -30,10 +30,16 @@ class LazyModel:
 
     async def answer(self, body: bytes, meter: UsageMeter) -> Answer:
         """Send this request body and read the streamed answer to its end. Raises CallError when there is none."""
+        return await (await self._loaded_model()).answer(body, meter)
+
+    async def count(self, body: bytes) -> int:
+        """Return the tokens of the prompt in this request body. Raises CallError when there is none."""
+        return await (await self._loaded_model()).count(body)
+
+    async def _loaded_model(self) -> ClosingModel:
         if self._loading is None:
             raise RuntimeError("the model was not entered")
-        model = await asyncio.shield(self._loading)
-        return await model.answer(body, meter)
+        return await asyncio.shield(self._loading)
 
     def _loaded(self, loading: "asyncio.Future[ClosingModel]") -> None:
         if loading.cancelled() or loading.exception() is not None:

@@ -2,15 +2,21 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from nightshift.contracts import canonical, models, prices
+from nightshift.contracts.approval_rules import mistake_in
 from nightshift.contracts.errors import UnknownModel
+from nightshift.contracts.events.account import AccountPolicyChanged
+from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.events.build import BuildAccepted
 from nightshift.contracts.events.requests import BuildRequested
+from nightshift.contracts.models import Role
 from nightshift.eventlog.errors import BadMessage
+from nightshift.orchestrator.domain import attachments, customer_tools, setup
+from nightshift.orchestrator.domain.account_policy import resolved
 from nightshift.orchestrator.domain.model_choice import models_of
 from nightshift.orchestrator.domain.policy import Policy
 
@@ -22,27 +28,64 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _IDEA_BYTES = 200_000
 
 
-def admit(request: BuildRequested, now: datetime, policy: Policy) -> None:
-    """Raises BadMessage, naming the field, for a request that cannot be built."""
+def admit(
+    request: BuildRequested, now: datetime, policy: Policy, account: AccountPolicyChanged | None = None
+) -> None:
+    """Raises BadMessage, naming the field, for a request that cannot be built under its account's policy."""
     for field in request.unsupported():
         raise BadMessage(f"`{field}` is not supported by this version", field=field)
     for field, text in _texts(request):
         _readable(field, text)
+    customer_tools.check_tools(request.tools)
+    if request.approvals is not None:
+        _approvals(request.approvals, {tool.name for tool in request.tools})
+    attachments.check(request.attachments)
+    setup.check(request)
     if request.deadline is not None:
         _future("deadline", request.deadline, now)
-    try:
-        for model in models_of(request, policy).values():
-            models.check_usable(model, now.date())
-            prices.price_of(model)
-    except UnknownModel as error:
-        raise BadMessage(str(error), field="model") from None
+    if request.model is not None and (request.models or {}).get("builder", request.model) != request.model:
+        raise BadMessage("`model` and `models.builder` name two models", field="models.builder")
+    for role, model in models_of(resolved(request, account), policy).items():
+        _usable(role, model, request, account, now)
+
+
+def _approvals(policy: ApprovalPolicy, customer_tools: Collection[str]) -> None:
+    if (mistake := mistake_in(policy, customer_tools)) is not None:
+        field, why = mistake
+        raise BadMessage(f"`approvals.{field}`: {why}", field=f"approvals.{field}")
 
 
 def same_request(accepted: BuildAccepted, request: BuildRequested) -> bool:
-    """Return whether this is the accepted request again. A model that the request leaves open does not count."""
-    fields = set(BuildRequested.model_fields) - {"model"}
+    """Return whether this is the accepted request again. Models and approvals that it leaves open do not count."""
+    fields = set(BuildRequested.model_fields) - {"model", "models", "approvals"}
     same = all(getattr(accepted, field) == getattr(request, field) for field in fields)
-    return same and request.model in (None, accepted.model)
+    named = (request.models or {}).items()
+    return (
+        same
+        and request.model in (None, accepted.model)
+        and request.approvals in (None, accepted.approvals)
+        and named <= (accepted.models or {}).items()
+    )
+
+
+def _usable(
+    role: Role,
+    model: str,
+    request: BuildRequested,
+    account: AccountPolicyChanged | None,
+    now: datetime,
+) -> None:
+    """Raises BadMessage for a model without a price and for a retired one. Says who named it."""
+    try:
+        models.check_usable(model, now.date())
+        prices.price_of(model)
+    except UnknownModel as error:
+        if role in (request.models or {}):
+            raise BadMessage(str(error), field=f"models.{role}") from None
+        if role == "builder" and request.model is not None:
+            raise BadMessage(str(error), field="model") from None
+        by = "the account's policy" if account and role in (account.models or {}) else "the orchestrator"
+        raise BadMessage(f"{by} chose the {role} for this request: {error}", field="models") from None
 
 
 def _texts(request: BuildRequested) -> Iterator[tuple[str, str]]:
@@ -50,8 +93,12 @@ def _texts(request: BuildRequested) -> Iterator[tuple[str, str]]:
     for number, pair in enumerate(request.understanding_qna):
         yield f"understanding_qna.{number}.question", pair.question
         yield f"understanding_qna.{number}.answer", pair.answer
+    for number, attachment in enumerate(request.attachments):
+        yield f"attachments.{number}.name", attachment.name
     for number, criterion in enumerate(request.criteria):
         yield f"criteria.{number}", criterion
+    for number, tool in enumerate(request.tools):
+        yield f"tools.{number}.description", tool.description
     for number, check in enumerate(request.checks):
         yield f"checks.{number}.name", check.name
         yield f"checks.{number}.command", check.command

@@ -8,22 +8,33 @@ from pydantic import ValidationError
 from nightshift.contracts import prices
 from nightshift.contracts.events.build import (
     AgentSteered,
+    ApprovalRequested,
     BuildFailed,
     BuildPhaseChanged,
     CheckpointSaved,
+    ContextCondensed,
     ModelCallFailed,
     ModelCallResponded,
     Phase,
     QuestionAsked,
     SleepRequested,
+    ToolCallAnswered,
     ToolCallRequested,
     Usage,
 )
 from nightshift.contracts.model import Event
 from nightshift.contracts.tools import Bash, Narrate
-from nightshift.orchestrator.domain import checks, questions
+from nightshift.orchestrator.domain import (
+    approvals,
+    checks,
+    condenser,
+    context,
+    customer_tools,
+    questions,
+    side_calls,
+)
 from nightshift.orchestrator.domain.commands import AbandonCall, Answer, CallFailed, FailReason
-from nightshift.orchestrator.domain.conversation import MAX_TOKENS
+from nightshift.orchestrator.domain.conversation import MAX_TOKENS, NO_ROOM
 from nightshift.orchestrator.domain.evolve import evolve_all
 from nightshift.orchestrator.domain.failure_counters import WHOLE, backoff
 from nightshift.orchestrator.domain.model_choice import output_limit
@@ -63,15 +74,15 @@ def answered(state: BuildState, answer: Answer, policy: Policy, now: datetime) -
     call = state.call
     if call is None:
         return ()
+    if call.role != "builder":
+        return _answered_another_role(state, call, answer, policy, now)
     content, repaired = repair(answer.content, answer.invalid_inputs, used_ids(state.conversation.entries))
-    responded = _responded(state, call, answer, content, repaired)
+    responded = _responded(call, answer, content, repaired)
     after = evolve_all(state, (responded,))
     match answer.stop_reason:
         case "refusal":
             return (responded, *fail(after, "refusal", _refusal(answer)))
-        case "model_context_window_exceeded":
-            return (responded, *fail(after, "model_error", "the conversation no longer fits into the model"))
-        case _ if answer.stop_reason == MAX_TOKENS:
+        case _ if answer.stop_reason in (MAX_TOKENS, NO_ROOM):
             if after.counters.cuts > policy.max_cuts:
                 limit = output_limit(state.request, policy)
                 detail = f"{after.counters.cuts} answers in a row ended at {limit} tokens"
@@ -85,13 +96,35 @@ def answered(state: BuildState, answer: Answer, policy: Policy, now: datetime) -
     return (responded, *_done(after))
 
 
+def _answered_another_role(
+    state: BuildState, call: OpenCall, answer: Answer, policy: Policy, now: datetime
+) -> Events:
+    used = used_ids(side_calls.entries(state, call.role))
+    content, repaired = repair(answer.content, answer.invalid_inputs, used)
+    responded = _responded(call, answer, content, repaired)
+    after = evolve_all(state, (responded,))
+    return (responded, *side_calls.following(after, responded, policy, now))
+
+
 def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy) -> Events:
     """Return the events after a failed attempt: the build tries again soon, sleeps when the wait is long, or ends."""
     call = state.call
     if call is None:
         return ()
+    if failure.kind not in _RETRIED and call.role == "condenser":
+        event = _failed(call, failure, retry_at=now)
+        return (event, condenser.listed(evolve_all(state, (event,)), policy))
+    if failure.kind == "thinking" and call.role == "builder" and context.has_thinking(state):
+        return (_failed(call, failure, retry_at=now), ContextCondensed(through_turn=0, written_by="loop"))
+    if failure.kind == "too_long" and call.role == "builder":
+        event = _failed(call, failure, retry_at=now)
+        after = evolve_all(state, (event,))
+        if context.is_over(after, policy):
+            return (event,)
+        detail = f"the request is too long for the model, and nothing is left to condense: {failure.detail}"
+        return (event, *fail(after, "model_error", detail))
     if failure.kind not in _RETRIED:
-        event = _failed(state, call, failure, retry_at=None)
+        event = _failed(call, failure, retry_at=None)
         return (event, *fail(evolve_all(state, (event,)), "model_error", _describe(failure)))
     failures = state.counters.failures + 1
     wait = backoff(failures, call.event_id, policy, retry_after_s=failure.retry_after_s)
@@ -119,10 +152,10 @@ def _retried(
 
     After `policy.attempts` paid calls in a row without an answer, the build sleeps before each new one.
     """
-    paid = state.counters.paid_failures + (_cost(state, call, failure) > 0)
+    paid = state.counters.paid_failures + (_cost(call, failure) > 0)
     if paid >= policy.attempts:
         wait = max(wait, timedelta(seconds=policy.provider_sleep_s))
-    event = _failed(state, call, failure, retry_at=now + wait)
+    event = _failed(call, failure, retry_at=now + wait)
     if wait <= timedelta(seconds=policy.longest_wait_s) and paid < policy.attempts:
         return (event,)
     after = evolve_all(state, (event,))
@@ -138,7 +171,7 @@ def stopped(state: BuildState, seen: Usage | None, detail: str) -> Events:
     if state.call is None:
         return ()
     failure = CallFailed("cancelled", detail, usage=seen, maybe_billed=True)
-    return (_failed(state, state.call, failure, retry_at=None),)
+    return (_failed(state.call, failure, retry_at=None),)
 
 
 def checkpoint(state: BuildState) -> Events:
@@ -166,15 +199,13 @@ def _refusal(answer: Answer) -> str:
 
 
 def _responded(
-    state: BuildState,
-    call: OpenCall,
-    answer: Answer,
-    content: tuple[dict[str, Any], ...],
-    repaired: tuple[str, ...],
+    call: OpenCall, answer: Answer, content: tuple[dict[str, Any], ...], repaired: tuple[str, ...]
 ) -> ModelCallResponded:
+    """Return the event of an answer, whose repaired blocks are `content`, with its cost."""
     return ModelCallResponded(
         turn=call.turn,
         attempt=call.attempt,
+        role=None if call.role == "builder" else call.role,
         model=answer.model,
         message_id=answer.message_id,
         content=content,
@@ -183,32 +214,31 @@ def _responded(
         repaired=repaired or None,
         usage=answer.usage,
         price_version=prices.NEWEST,
-        cost_microusd=prices.cost(state.request.model, answer.usage),
+        cost_microusd=prices.cost(call.model, answer.usage),
         latency_ms=answer.latency_ms,
         first_token_ms=answer.first_token_ms,
     )
 
 
-def _failed(
-    state: BuildState, call: OpenCall, failure: CallFailed, *, retry_at: datetime | None
-) -> ModelCallFailed:
+def _failed(call: OpenCall, failure: CallFailed, *, retry_at: datetime | None) -> ModelCallFailed:
     return ModelCallFailed(
         turn=call.turn,
         attempt=call.attempt,
+        role=None if call.role == "builder" else call.role,
         kind=failure.kind,
         status=failure.status,
         detail=failure.detail,
         retry_at=retry_at,
         usage=failure.usage or Usage(),
         price_version=prices.NEWEST,
-        cost_microusd=_cost(state, call, failure),
+        cost_microusd=_cost(call, failure),
     )
 
 
-def _cost(state: BuildState, call: OpenCall, failure: CallFailed) -> int:
+def _cost(call: OpenCall, failure: CallFailed) -> int:
     """Return microdollars: of the stated usage, else the worst case, and 0 for a call that was refused."""
     if failure.usage is not None:
-        return prices.cost(state.request.model, failure.usage)
+        return prices.cost(call.model, failure.usage)
     return call.reserve_microusd if failure.maybe_billed else 0
 
 
@@ -243,20 +273,29 @@ def _done(state: BuildState) -> Events:
 
 def _request(
     state: BuildState, index: int, use: dict[str, Any], now: datetime
-) -> ToolCallRequested | QuestionAsked:
-    turn = state.conversation.turn
+) -> ToolCallRequested | ApprovalRequested | QuestionAsked | ToolCallAnswered:
+    turn, name, use_id = state.conversation.turn, str(use["name"]), str(use["id"])
     given = use.get("input")
     call_id = f"{state.request.build_id}/{turn}/{index}"
     question = questions.asked_by(use, call_id=call_id, turn=turn, index=index, now=now)
-    return question or ToolCallRequested(
+    if question is not None:
+        return question
+    tool = customer_tools.named(state, name)
+    if tool is not None and (wrong := customer_tools.wrong_input(tool, given)) is not None:
+        return ToolCallAnswered(
+            call_id=call_id, is_error=True, output=wrong, by="policy", tool=name, tool_use_id=use_id
+        )
+    call = ToolCallRequested(
         call_id=call_id,
         turn=turn,
         index=index,
-        tool=str(use["name"]),
-        tool_use_id=str(use["id"]),
+        tool=name,
+        tool_use_id=use_id,
         input=given if isinstance(given, dict) else {},
-        timeout_s=_timeout(str(use["name"]), given),
+        timeout_s=_timeout(name, given) if tool is None else tool.timeout_s,
+        purpose="agent" if tool is None else "customer",
     )
+    return approvals.asked_about(state, call, now) or approvals.run(call, now)
 
 
 def _timeout(tool: str, given: Any) -> int:

@@ -85,7 +85,7 @@ def failed(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
 def report(state: BuildState) -> str:
     """Return the message to the agent about the checks that failed."""
     parts = [
-        f"{_name(state, call)} failed{_how(call)}. Its output:\n{_tail(call)}"
+        f"{name_of(state, call)} failed{_how(call)}. Its output:\n{_tail(call)}"
         for call in failed(state.tool_calls)
     ]
     return "The build is not ready: the checks were run.\n\n" + "\n\n".join(parts)
@@ -93,10 +93,11 @@ def report(state: BuildState) -> str:
 
 def summary(state: BuildState) -> str:
     """Return one line about the checks that failed, for the end of the build."""
-    return "; ".join(f"{_name(state, call)} failed{_how(call)}" for call in failed(state.tool_calls))
+    return "; ".join(f"{name_of(state, call)} failed{_how(call)}" for call in failed(state.tool_calls))
 
 
-def _name(state: BuildState, call: ToolCall) -> str:
+def name_of(state: BuildState, call: ToolCall) -> str:
+    """Return what this check is for a person."""
     checks = state.request.checks
     if call.purpose == "preview":
         return (

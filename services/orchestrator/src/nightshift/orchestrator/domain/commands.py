@@ -6,8 +6,10 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from nightshift.contracts.events.account import AccountPolicyChanged
 from nightshift.contracts.events.build import Usage
 from nightshift.contracts.events.requests import BuildRequested
+from nightshift.contracts.models import Role
 from nightshift.orchestrator.domain.state import EscalationKind
 
 FailureKind = Literal[
@@ -20,6 +22,7 @@ FailureKind = Literal[
     "auth",
     "invalid",
     "too_long",
+    "thinking",
     "abandoned",
     "cancelled",
     "unknown",
@@ -34,14 +37,16 @@ FailReason = Literal[
     "model_error",
     "max_tokens",
     "deadline",
+    "setup_failed",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptBuild:
-    """A request that passed `admit`."""
+    """A request that passed `admit`, with the newest policy of its account."""
 
     request: BuildRequested
+    account: AccountPolicyChanged | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +58,11 @@ class AskBudget:
 
 @dataclass(frozen=True, slots=True)
 class StartCall:
-    """Start a model call, whose worst case the grant covers."""
+    """Start a model call of a role, whose worst case the grant covers."""
 
     lease_id: UUID
     reserve_microusd: int
+    role: Role = "builder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +185,27 @@ class AnswerQuestion:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveApproval:
+    """Approve or deny a tool call. `cause` is the id of the request, and None for the denial at the deadline."""
+
+    call_id: str
+    approved: bool
+    comment: str | None = None
+    cause: UUID | None = None
+    given_by: str | None = None  # the source of the request
+
+
+@dataclass(frozen=True, slots=True)
+class GiveResult:
+    """Answer a call of a customer's tool. `cause` is the id of the request, and None at the deadline."""
+
+    call_id: str
+    is_error: bool
+    output: str
+    cause: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PauseBuild:
     """Pause the build. `cause` is the id of the request."""
 
@@ -244,6 +271,8 @@ Step = (
     | StopCall
     | Escalate
     | AnswerQuestion
+    | GiveApproval
+    | GiveResult
 )
 Command = (
     AcceptBuild
@@ -260,4 +289,6 @@ Command = (
     | SetLimits
 )
 #: The commands that requests of people lead to. `cause` is the id of the request.
-RequestCommand = AnswerQuestion | MessageAgent | PauseBuild | ResumeBuild | SetLimits
+RequestCommand = (
+    AnswerQuestion | GiveApproval | GiveResult | MessageAgent | PauseBuild | ResumeBuild | SetLimits
+)

@@ -4,8 +4,8 @@ The bound is the count of the provider at the last answer plus one token for eac
 byte, so the bound is never too low.
 """
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, assert_never
 
 from pydantic import ValidationError
 
@@ -16,6 +16,7 @@ from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import OpenPort
 from nightshift.orchestrator.domain import limits_left
 from nightshift.orchestrator.domain.repetition import call_digest, call_in_words
+from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import (
     AssistantMessage,
     Blocks,
@@ -34,17 +35,22 @@ from nightshift.orchestrator.domain.state import (
 CUT = "Not run: your answer was cut off at its output limit. Answer in smaller steps."
 #: The stop reason of an answer that was cut off at its output limit.
 MAX_TOKENS = "max_tokens"
+#: The stop reason of an answer that the model's context had no more room for.
+NO_ROOM = "model_context_window_exceeded"
 #: An image is at most about 4,800 tokens, whatever its bytes (Anthropic's vision page).
 _IMAGE_TOKENS = 5_000
+#: Reasons of messages that people wrote.
+_PEOPLE = frozenset({"person", "answer"})
 #: Tokens around each block of content.
 _FRAME_TOKENS = 30
 
 
-def add_message(conversation: Conversation, message: Text) -> Conversation:
-    """Add a message to those that the next model call sends."""
+def add_message(conversation: Conversation, message: Text, reason: str) -> Conversation:
+    """Add a message to those that the next model call sends. What people say is remembered word for word."""
     return replace(
         conversation,
         waiting=(*conversation.waiting, message),
+        said=(*conversation.said, message) if reason in _PEOPLE else conversation.said,
         tokens=_more(conversation.tokens, tokens_of(message)),
     )
 
@@ -62,7 +68,7 @@ def started(state: BuildState, data: ModelCallStarted) -> Conversation:
         texts, tokens = (*texts, line), _more(tokens, tokens_of(line))
     begins = conversation.turn > 0 and not any(map(_is_sent, conversation.entries[conversation.sent :]))
     messages = tuple(UserMessage(text, begins and index == 0) for index, text in enumerate(texts))
-    entries = conversation.entries + messages
+    entries = conversation.entries.plus(*messages)
     return replace(
         conversation,
         turn=data.turn,
@@ -89,30 +95,41 @@ def is_visible(block: dict[str, Any]) -> bool:
 
 
 def responded(conversation: Conversation, data: ModelCallResponded) -> Conversation:
-    entries = (*conversation.entries, AssistantMessage(data.turn, data.content))
+    entries = conversation.entries.plus(AssistantMessage(data.turn, data.content))
     tokens = _counted(conversation, data)
-    if data.stop_reason == MAX_TOKENS and (cut := _cut_calls(data.content)):
-        entries = (*entries, ToolResults(cut))
+    if data.stop_reason in (MAX_TOKENS, NO_ROOM) and (cut := _cut_calls(data.content)):
+        entries = entries.plus(ToolResults(cut))
         tokens = _more(tokens, sum(tokens_of(result.output) for result in cut))
-    return replace(conversation, answered=True, entries=entries, tokens=tokens)
+    return replace(
+        conversation,
+        answered=True,
+        entries=entries,
+        tokens=tokens,
+        counted=_prompt(data) + data.usage.output_tokens if _prompt(data) else conversation.counted,
+        too_long=data.stop_reason == NO_ROOM,
+    )
+
+
+def _prompt(data: ModelCallResponded) -> int:
+    usage = data.usage
+    cached = usage.cache_write_5m_input_tokens + usage.cache_write_1h_input_tokens
+    return usage.input_tokens + usage.cache_read_input_tokens + cached
 
 
 def _counted(conversation: Conversation, data: ModelCallResponded) -> int | None:
     """Return the token bound after an answer. Without a stated prompt size, the earlier bound is extended."""
-    usage = data.usage
-    prompt = (
-        usage.input_tokens
-        + usage.cache_read_input_tokens
-        + usage.cache_write_5m_input_tokens
-        + usage.cache_write_1h_input_tokens
-    )
+    prompt = _prompt(data)
     if prompt == 0:
         return _more(conversation.tokens, _blocks_bytes(data.content))
-    return prompt + usage.output_tokens + sum(tokens_of(text) for text in conversation.waiting)
+    return prompt + data.usage.output_tokens + sum(tokens_of(text) for text in conversation.waiting)
 
 
 def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
-    """Add a requested tool call. Only the agent's own calls count towards the limit."""
+    """Add a requested tool call, unless it is known from its approval. Only the agent's calls count to the limit."""
+    if data.purpose == "setup":
+        return replace(state, workspace=replace(state.workspace, preparing=data.call_id))
+    if any(call.call_id == data.call_id for call in state.tool_calls):
+        return state
     call = ToolCall(
         data.call_id,
         data.index,
@@ -123,7 +140,7 @@ def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
         call_in_words(data.tool, data.input),
         _preview(data),
     )
-    made = state.tool_calls_made + (data.purpose == "agent")
+    made = state.tool_calls_made + call.by_agent
     return replace(state, tool_calls=(*state.tool_calls, call), tool_calls_made=made)
 
 
@@ -138,20 +155,42 @@ def _preview(data: ToolCallRequested) -> PreviewTarget | None:
 
 
 def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
-    """Add a result. With the last result of the agent's calls, all of them become one entry of the conversation."""
+    """Add a result. With the last result of an answer's calls, all of them become one entry of the conversation."""
     calls = tuple(
         replace(call, result=data) if call.call_id == data.call_id else call for call in state.tool_calls
     )
-    results = tuple(_observation(call, call.result) for call in calls if call.result is not None)
-    if len(results) < len(calls) or any(call.purpose != "agent" for call in calls):
+    results = tuple(observation(call) for call in calls if call.result is not None)
+    wanted = max(len(calls), _calls_of(state.conversation.entries))
+    if len(results) < wanted or not all(call.by_agent for call in calls):
         return replace(state, tool_calls=calls)
-    tokens = sum(tokens_of(result.output) + _blocks_tokens(result.blocks) for result in results)
-    conversation = replace(
-        state.conversation,
-        entries=(*state.conversation.entries, ToolResults(results)),
-        tokens=_more(state.conversation.tokens, tokens),
+    return replace(state, tool_calls=(), conversation=with_results(state.conversation, results))
+
+
+def with_results(conversation: Conversation, results: tuple[ToolResult, ...]) -> Conversation:
+    """Return the conversation with the results of an answer's tool calls as its last entry."""
+    tokens = sum(tokens_of(result.output) + blocks_tokens(result.blocks) for result in results)
+    return replace(
+        conversation,
+        entries=conversation.entries.plus(ToolResults(results)),
+        tokens=_more(conversation.tokens, tokens),
     )
-    return replace(state, tool_calls=(), conversation=conversation)
+
+
+def with_message(conversation: Conversation, text: str) -> Conversation:
+    """Return the conversation with a message of the loop as its last entry."""
+    return replace(
+        conversation,
+        entries=conversation.entries.plus(UserMessage(text)),
+        tokens=_more(conversation.tokens, tokens_of(text)),
+    )
+
+
+def _calls_of(entries: Sequence[Entry]) -> int:
+    """Return how many tools the newest entry calls. Some of them may not be requested yet."""
+    entry = entries[-1] if entries else None
+    if not isinstance(entry, AssistantMessage) or isinstance(entry.content, BlobRef):
+        return 0
+    return sum(block.get("type") == "tool_use" for block in entry.content)
 
 
 def tokens_of(text: Text) -> int:
@@ -161,23 +200,47 @@ def tokens_of(text: Text) -> int:
     return len(text.encode("utf-8", "surrogatepass")) + _FRAME_TOKENS
 
 
+def entry_tokens(entry: Entry) -> int:
+    """Return an upper bound of the tokens of an entry."""
+    match entry:
+        case AssistantMessage():
+            return _blocks_bytes(entry.content)
+        case ToolResults():
+            return sum(tokens_of(one.output) + blocks_tokens(one.blocks) for one in entry.results)
+        case UserMessage():
+            return tokens_of(entry.text)
+        case _:
+            assert_never(entry)
+
+
 def _blocks_bytes(blocks: Blocks) -> int:
     return blocks.bytes if isinstance(blocks, BlobRef) else len(canonical.dumps(blocks))
 
 
-def _blocks_tokens(blocks: Blocks | None) -> int:
+def blocks_tokens(blocks: Blocks | None) -> int:
+    """Return an upper bound of the tokens of content blocks that are not the model's."""
     if blocks is None:
         return 0
     if isinstance(blocks, BlobRef):
         return blocks.bytes
-    return sum(
-        _IMAGE_TOKENS if block.get("type") == "image" else tokens_of(str(block.get("text", block)))
-        for block in blocks
-    )
+    return sum(map(_block_tokens, blocks))
 
 
-def _observation(call: ToolCall, result: ToolCallCompleted) -> ToolResult:
-    return ToolResult(call.tool_use_id, result.is_error, result.output, result.blocks)
+def _block_tokens(block: dict[str, Any]) -> int:
+    match block.get("type"):
+        case "image":
+            return _IMAGE_TOKENS
+        case "document":
+            return len(block["source"]["data"]) * 3 // 4
+        case _:
+            return tokens_of(str(block.get("text", block)))
+
+
+def observation(call: ToolCall) -> ToolResult:
+    """Return the result of a call in the form of the conversation. Raises ValueError when it has none."""
+    if call.result is None:
+        raise ValueError(f"the call {call.call_id} has no result")
+    return ToolResult(call.tool_use_id, call.result.is_error, call.result.output, call.result.blocks)
 
 
 def _cut_calls(content: Blocks) -> tuple[ToolResult, ...]:

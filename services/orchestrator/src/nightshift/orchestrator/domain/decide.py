@@ -26,8 +26,22 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import Event
+from nightshift.contracts.models import TIERS
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain import calls, checks, funds, model_choice, proof, waiting, workspace
+from nightshift.orchestrator.domain import (
+    approvals,
+    calls,
+    checks,
+    customer_tools,
+    funds,
+    model_choice,
+    proof,
+    side_calls,
+    verdicts,
+    waiting,
+    workspace,
+)
+from nightshift.orchestrator.domain.account_policy import resolved
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     AcceptBuild,
@@ -40,6 +54,8 @@ from nightshift.orchestrator.domain.commands import (
     Complete,
     Escalate,
     Fail,
+    GiveApproval,
+    GiveResult,
     MessageAgent,
     PauseBuild,
     ReportStall,
@@ -57,10 +73,15 @@ from nightshift.orchestrator.domain.evolve import evolve_all
 from nightshift.orchestrator.domain.next_step import loop_messages, worst_case
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.domain.setup import setup_calls
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 
 Events = tuple[Event, ...]
 
+_REPLACED = (
+    "The sandbox in which your work was checked is gone, and so is what ran in it. Start again what must run, open its"
+    " port, and end."
+)
 _ENDED = "stopped, because the build ended"
 _PAUSED = "stopped, because a person paused the build"
 _ACTIONS = {
@@ -87,7 +108,7 @@ def _cause(state: BuildState, command: Command) -> UUID:
             return ids.request_cause(BuildRequested.type, command.request.build_id)
         case CancelBuild() | MessageAgent() | ReportStall() | PauseBuild() | ResumeBuild() | SetLimits():
             return command.cause
-        case AnswerQuestion() if command.cause is not None:
+        case AnswerQuestion() | GiveApproval() | GiveResult() if command.cause is not None:
             return command.cause
         case Answer() | CallFailed() | AbandonCall() | StopOnFault() if state.call is not None:
             return state.call.event_id
@@ -100,7 +121,7 @@ def _cause(state: BuildState, command: Command) -> UUID:
 def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -> Events:
     """Return the events in order. Returns none when the command has no meaning in this state, such as after the end."""
     if isinstance(command, AcceptBuild):
-        return _accept(command.request, policy)
+        return _accept(resolved(command.request, command.account), policy)
     if state.mode is RunMode.ENDED:
         return ()
     match command:
@@ -135,10 +156,18 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
             return _resumed(state, waiting.message(state, command), command, now, policy)
         case AnswerQuestion():
             return _resumed(state, waiting.answer(state, command), command, now, policy)
+        case GiveApproval():
+            reason: waiting.ResumeReason = "default" if command.cause is None else "approval"
+            events = waiting.then_resume(state, approvals.give(state, command, now), reason)
+            return _resumed(state, events, command, now, policy)
+        case GiveResult():
+            reason = "default" if command.cause is None else "customer_tool"
+            events = waiting.then_resume(state, customer_tools.give(state, command), reason)
+            return _resumed(state, events, command, now, policy)
         case SetLimits():
             return _resumed(state, waiting.set_limits(state, command), command, now, policy)
         case ResumeBuild():
-            return _resumed(state, waiting.resume_paused(state), command, now, policy)
+            return _resumed(state, waiting.resume_paused(state, now), command, now, policy)
         case PauseBuild():
             return waiting.pause(state, command.reason)
         case StartWaiting():
@@ -155,18 +184,20 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
 
 def _accept(request: BuildRequested, policy: Policy) -> Events:
     fields = {name: getattr(request, name) for name in BuildRequested.model_fields}
-    models = model_choice.models_of(request, policy)
+    models, tier = model_choice.models_of(request, policy), TIERS[request.tier]
     accepted = BuildAccepted(
-        **{**fields, "model": models["builder"]},
-        models=models,
+        **{**fields, "model": models["builder"], "models": models},
         effort=model_choice.effort_of(request, models["builder"]),
-        turn_limit=policy.turn_limit,
-        tool_call_limit=policy.tool_call_limit,
+        turn_limit=policy.turn_limit or tier.turns,
+        tool_call_limit=policy.tool_call_limit or tier.tool_calls,
     )
     starting = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
+    begun = (accepted, starting, *setup_calls(accepted))
+    if request.attachments:
+        return begun  # the provider counts their tokens before money is asked for
     cause = ids.request_cause(BuildRequested.type, request.build_id)
-    state = evolve_all(INITIAL, (accepted, starting))
-    return (accepted, starting, _ask(state, cause, worst_case(state, policy), policy))
+    state = evolve_all(INITIAL, begun)
+    return (*begun, _ask(state, cause, worst_case(state, policy), policy))
 
 
 def _ask(state: BuildState, cause: UUID, minimum: int, policy: Policy) -> BudgetRequested:
@@ -179,6 +210,8 @@ def _ask(state: BuildState, cause: UUID, minimum: int, policy: Policy) -> Budget
 
 
 def _start(state: BuildState, command: StartCall) -> Events:
+    if command.role != "builder":
+        return (side_calls.start(state, command),)
     events: list[Event] = []
     if may_move(state.phase, Phase.SCAFFOLD):
         events.append(BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.SCAFFOLD))
@@ -219,7 +252,7 @@ def _resumed(state: BuildState, events: Events, command: Command, now: datetime,
     after = evolve_all(state, events)
     if state.mode is not RunMode.WAITING or after.mode is not RunMode.RUNNING or after.call is not None:
         return events
-    if after.questions or after.tool_calls or after.funds.asked is not None:
+    if after.open_outside or after.tool_calls or after.funds.asked is not None:
         return events
     minimum = worst_case(after, policy)
     if funds.covering(after.funds, minimum, now) is not None:
@@ -242,15 +275,20 @@ def _send_back(state: BuildState) -> Events:
     back = BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.CODE)
     if checks.failed(state.tool_calls):
         return (AgentSteered(reason="check_failed", message=checks.report(state)), back)
+    if state.workspace.replaced:
+        news = " ".join((*state.workspace.news, _REPLACED))
+        return (AgentSteered(reason="sandbox_restored", message=news), back)
     if (unproven := proof.missing(state)) is not None:
         return (AgentSteered(reason="unproven", message=proof.report(unproven)), back)
+    if state.judging is not None and state.judging.verdicts is not None and verdicts.unmet(state):
+        return (AgentSteered(reason="criteria_not_met", message=verdicts.report(state)), back)
     return (back,)
 
 
 def _complete(state: BuildState, command: Complete) -> Events:
     if command.build_version is None:
         raise Fault("a build needs its number to be ready")
-    if checks.failed(state.tool_calls) or proof.missing(state) is not None:
+    if checks.failed(state.tool_calls) or proof.missing(state) is not None or verdicts.unmet(state):
         raise Fault("a build needs its proof to be ready")
     accepted = state.request
     ready = BuildReady(
@@ -261,7 +299,7 @@ def _complete(state: BuildState, command: Complete) -> Events:
         cost_microusd=state.funds.spent,
         turns=state.conversation.turn,
         tool_calls=state.tool_calls_made,
-        proof=proof.shown_by(state),
+        proof=proof.shown_by(state).model_copy(update={"criteria": verdicts.shown(state)}),
     )
     return (BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.READY), ready)
 

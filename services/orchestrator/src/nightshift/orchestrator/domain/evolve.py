@@ -1,7 +1,6 @@
 """`evolve(state, event)` returns the state of a build after one more event of its stream, of any type."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import assert_never
 from uuid import UUID
 
@@ -14,6 +13,8 @@ from nightshift.contracts.events.budget import (
 )
 from nightshift.contracts.events.build import (
     AgentSteered,
+    ApprovalRequested,
+    ApprovalResolved,
     BudgetRequested,
     BuildAccepted,
     BuildCancelled,
@@ -29,6 +30,7 @@ from nightshift.contracts.events.build import (
     BuildWoken,
     CheckpointSaved,
     ContextCondensed,
+    CriteriaJudged,
     EscalationRaised,
     EscalationResolved,
     ModelCallFailed,
@@ -45,8 +47,20 @@ from nightshift.contracts.events.snapshot import SnapshotEvent
 from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
-from nightshift.orchestrator.domain import conversation, failure_counters, funds, questions, workspace
+from nightshift.orchestrator.domain import (
+    approvals,
+    context,
+    conversation,
+    customer_tools,
+    failure_counters,
+    funds,
+    judging,
+    questions,
+    side_calls,
+    workspace,
+)
 from nightshift.orchestrator.domain.phases import move
+from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import BuildState, OpenCall, RunMode
 
 StreamEvent = BuildEvent | SandboxEvent | SnapshotEvent | BudgetEvent
@@ -115,11 +129,15 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
         case ModelCallFailed():
             return _failed_call(state, data)
         case ToolCallRequested():
-            return conversation.requested(state, data)
+            if data.purpose == "judge":
+                return judging.requested(state, data)
+            return _call_requested(state, data)
         case CheckpointSaved():
             return replace(state, conversation=replace(state.conversation, checkpoint=data.turn))
         case AgentSteered():
-            state = replace(state, conversation=conversation.add_message(state.conversation, data.message))
+            state = replace(
+                state, conversation=conversation.add_message(state.conversation, data.message, data.reason)
+            )
             return replace(
                 state,
                 funds=funds.warned(state.funds, data.reason),
@@ -142,7 +160,11 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
         case QuestionAsked():
             return questions.asked(state, data)
         case ToolCallAnswered():
-            return questions.answered(workspace.completed(state, questions.as_result(data)), data.call_id)
+            return questions.call_answered(state, data)
+        case ApprovalRequested():
+            return approvals.requested(state, data)
+        case ApprovalResolved():
+            return approvals.resolved(state, data)
         case EscalationRaised():
             return questions.raised(state, data)
         case EscalationResolved():
@@ -153,7 +175,11 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
             return questions.resumed(state)
         case BuildLimitsChanged():
             return questions.limits_changed(state, data)
-        case ContextCondensed() | BuildForked() | BuildStalled():
+        case ContextCondensed():
+            return context.condensed(state, data)
+        case CriteriaJudged():
+            return judging.judged(state, data)
+        case BuildForked() | BuildStalled():
             return state  # written by no version of this service so far
         case _:
             assert_never(data)
@@ -161,38 +187,53 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
 
 def _phase_changed(state: BuildState, data: BuildPhaseChanged) -> BuildState:
     phase = move(state.phase, data.to_phase)
-    # A move out of the checks ends the round of checks.
-    return replace(state, phase=phase, tool_calls=() if state.phase is Phase.CHECKS else state.tool_calls)
+    if state.phase is not Phase.CHECKS:
+        return replace(state, phase=phase)
+    # A move out of the checks ends their round, and the judge's.
+    seen = replace(state.workspace, replaced=False)
+    return replace(state, phase=phase, tool_calls=(), judging=None, workspace=seen)
+
+
+def _call_requested(state: BuildState, data: ToolCallRequested) -> BuildState:
+    left = tuple(one for one in state.approved_calls if one.call_id != data.call_id)
+    state = conversation.requested(replace(state, approved_calls=left), data)
+    return customer_tools.requested(state, data) if data.purpose == "customer" else state
 
 
 def _started(state: BuildState, data: ModelCallStarted, event_id: UUID) -> BuildState:
-    call = OpenCall(data.turn, data.attempt, data.lease_id, data.reserve_microusd, event_id)
-    return replace(
+    role = data.role or "builder"
+    call = OpenCall(data.turn, data.attempt, data.lease_id, data.reserve_microusd, event_id, data.model, role)
+    paid = replace(
         state,
         call=call,
-        conversation=conversation.started(state, data),
         funds=funds.taken(state.funds, data.lease_id, data.reserve_microusd),
         counters=replace(state.counters, retry_at=None),
     )
+    if role != "builder":
+        return side_calls.started(replace(paid, side_calls=state.side_calls + 1), data)
+    count = state.side_calls if data.turn == state.conversation.turn else 0
+    return replace(paid, conversation=conversation.started(state, data), side_calls=count)
 
 
 def _responded(state: BuildState, data: ModelCallResponded) -> BuildState:
-    return replace(
-        state,
-        call=None,
-        conversation=conversation.responded(state.conversation, data),
-        funds=funds.spent(state.funds, state.call, data.cost_microusd),
-        counters=failure_counters.answered(state.counters, data.stop_reason),
-    )
+    paid = replace(state, call=None, funds=funds.spent(state.funds, state.call, data.cost_microusd))
+    counters = failure_counters.answered(state.counters, data.stop_reason)
+    if data.role not in (None, "builder"):
+        # Whether the builder's answers were cut off says nothing about those of another role.
+        return side_calls.responded(replace(paid, counters=replace(counters, cuts=state.counters.cuts)), data)
+    return replace(paid, conversation=conversation.responded(state.conversation, data), counters=counters)
 
 
 def _failed_call(state: BuildState, data: ModelCallFailed) -> BuildState:
-    return replace(
+    too_long = data.kind == "too_long" and data.role in (None, "builder")
+    paid = replace(
         state,
         call=None,
+        conversation=replace(state.conversation, too_long=state.conversation.too_long or too_long),
         funds=funds.spent(state.funds, state.call, data.cost_microusd),
         counters=failure_counters.call_failed(state.counters, data),
     )
+    return paid if data.role in (None, "builder") else side_calls.failed(paid, data)
 
 
 def _slept(state: BuildState, data: SleepRequested) -> BuildState:

@@ -1,6 +1,5 @@
 """Counts what goes wrong, and computes the wait before a model call is made again."""
 
-from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -9,6 +8,7 @@ from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.eventlog.backoff import Backoff
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.repetition import is_progress, remember
+from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import FailureCounters, ToolCall
 
 #: The stop reasons of a complete answer. Answers with any other reason are counted, so that they end.

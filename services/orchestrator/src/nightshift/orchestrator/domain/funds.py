@@ -1,11 +1,11 @@
 """Folds a build's grants and costs, and finds the grant that covers a call's worst case."""
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from nightshift.contracts import prices
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, BudgetSettled
+from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import Funds, Grant, OpenCall
 
 #: A grant that expires sooner than this is not used, because the call would outlive it.

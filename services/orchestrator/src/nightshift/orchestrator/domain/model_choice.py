@@ -10,40 +10,56 @@ from nightshift.orchestrator.domain.policy import Policy
 
 
 def models_of(request: BuildRequested, policy: Policy) -> dict[Role, str]:
-    """Return the model of each role: by the tier of the request. Its own `model` builds."""
+    """Return the model of each role: of the request, else of the settings, else of the request's tier.
+
+    `model` of the request builds, unless its `models` name the builder.
+    """
     chosen = dict(models.TIERS[request.tier].models)
     if not policy.model_by_tier:
         chosen = dict.fromkeys(chosen, policy.default_model)
+    chosen |= policy.role_models
     if request.model is not None:
         chosen["builder"] = request.model
-    return chosen
+    return {**chosen, **(request.models or {})}
 
 
 def effort_of(request: BuildRequested, model: str) -> str | None:
     """Return the effort of the tier. Returns None when the model has no such level."""
-    effort = models.TIERS[request.tier].effort
+    return _effort(request.tier, model)
+
+
+def _effort(tier: models.Tier, model: str) -> str | None:
+    effort = models.TIERS[tier].effort
     return effort if effort in models.card_of(model).efforts else None
 
 
-def output_limit(accepted: BuildAccepted, policy: Policy) -> int:
+def model_of(accepted: BuildAccepted, role: Role) -> str:
+    """Return the model of a role. In a build of an earlier version the builder's model has every role."""
+    return accepted.model if role == "builder" else (accepted.models or {}).get(role, accepted.model)
+
+
+def output_limit(accepted: BuildAccepted, policy: Policy, role: Role = "builder") -> int:
     """Return the most tokens of one answer, with room for thinking when the model thinks."""
-    limit = policy.max_output_tokens + (policy.thinking_tokens if _thinks(accepted) else 0)
-    return min(limit, models.card_of(accepted.model).max_output)
+    limit = policy.max_output_tokens + (policy.thinking_tokens if _thinks(accepted, role) else 0)
+    return min(limit, models.card_of(model_of(accepted, role)).max_output)
 
 
-def thinking_parameters(accepted: BuildAccepted) -> dict[str, Any]:
+def thinking_parameters(accepted: BuildAccepted, role: Role = "builder") -> dict[str, Any]:
     """Return the parameters for thinking and effort. They are the same for the whole build.
 
     A build of an earlier version has none, because its conversation began without them.
     """
     parameters: dict[str, Any] = {}
-    if _thinks(accepted):
+    if _thinks(accepted, role):
         parameters["thinking"] = {"type": "adaptive"}
-    if accepted.effort is not None:
-        parameters["output_config"] = {"effort": accepted.effort}
+    effort = accepted.effort
+    if role != "builder":
+        effort = _effort(accepted.tier, model_of(accepted, role))
+    if effort is not None:
+        parameters["output_config"] = {"effort": effort}
     return parameters
 
 
-def _thinks(accepted: BuildAccepted) -> bool:
-    adaptive = models.card_of(accepted.model).thinking in ("always", "adaptive", "either")
+def _thinks(accepted: BuildAccepted, role: Role) -> bool:
+    adaptive = models.card_of(model_of(accepted, role)).thinking in ("always", "adaptive", "either")
     return adaptive and accepted.models is not None

@@ -4,13 +4,27 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from nightshift.contracts.events.build import BuildAccepted
-from nightshift.orchestrator.domain import checks, conversation, funds, model_choice, prompt, proof
+from nightshift.contracts.models import card_of
+from nightshift.orchestrator.domain import (
+    checks,
+    context,
+    conversation,
+    customer_tools,
+    funds,
+    judging,
+    model_choice,
+    proof,
+    side_calls,
+    verdicts,
+)
 from nightshift.orchestrator.domain.commands import (
     AnswerQuestion,
     AskBudget,
     Complete,
     Escalate,
     Fail,
+    GiveApproval,
+    GiveResult,
     SendBack,
     Sleep,
     StartCall,
@@ -21,12 +35,17 @@ from nightshift.orchestrator.domain.commands import (
 )
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.repetition import evidence
-from nightshift.orchestrator.domain.state import BuildState, EscalationKind, RunMode
+from nightshift.orchestrator.domain.state import BuildState, EscalationKind, RunMode, Text
 
 
 @dataclass(frozen=True, slots=True)
 class AwaitModel:
     """A model call is open. The process that started it gets the answer; any other process abandons the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountPrompt:
+    """Let the provider count the tokens of the next request, because a guess would decide. Then decide again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +75,7 @@ class Ended:
     """The build has ended."""
 
 
-Wait = AwaitModel | AwaitFact | AwaitTime | Asleep | Waiting | Ended
+Wait = AwaitModel | CountPrompt | AwaitFact | AwaitTime | Asleep | Waiting | Ended
 
 #: Tokens that the bound does not count: the API's own text around tools, and the block with the remaining limits.
 _SLACK = 1_000
@@ -68,7 +87,7 @@ _LAST_PART = 10
 
 
 def next_step(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
-    """Return the next step or wait. Checks need no money, so a build whose agent is done never sleeps."""
+    """Return the next step or wait. Checks need no money. Only judging can let a build sleep whose agent is done."""
     if state.mode is RunMode.ENDED:
         return Ended()
     accepted = state.request
@@ -80,14 +99,24 @@ def next_step(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
         return _waiting(state, now)
     if state.call is not None:
         return AwaitModel()
-    asked = {question.question_id for question in state.questions}
-    if any(call.result is None and call.call_id not in asked for call in state.tool_calls):
+    outside = state.open_outside
+    if any(call.result is None and call.call_id not in outside for call in state.tool_calls):
         return AwaitFact()
-    if state.questions:
+    if state.workspace.preparing is not None:
+        return AwaitFact()
+    if state.workspace.not_prepared is not None:
+        return Fail("setup_failed", _setup_failure(state.workspace.not_prepared))
+    if outside:
         return _overdue(state, now) or StartWaiting()
+    if judging.open_calls(state):
+        return AwaitFact()
     if state.tool_calls:
-        return _judge(state, policy)
+        return _after_checks(state, now, policy)
     return _think(state, accepted, now, policy)
+
+
+def _setup_failure(text: Text) -> str:
+    return text if isinstance(text, str) else "the workspace could not be prepared; the log has the reason"
 
 
 def _at_work(state: BuildState) -> bool:
@@ -102,28 +131,46 @@ def _waiting(state: BuildState, now: datetime) -> Step | Wait:
     return _overdue(state, now) or Waiting()
 
 
-def _overdue(state: BuildState, now: datetime) -> AnswerQuestion | None:
-    """Return the default answer of a question whose deadline has come. Returns None when there is none."""
+def _overdue(state: BuildState, now: datetime) -> AnswerQuestion | GiveApproval | GiveResult | None:
+    """Return what takes the place of an answer whose deadline has come. Returns None when there is none."""
     for question in state.questions:
         if question.deadline is not None and question.deadline <= now:
             default = question.default if isinstance(question.default, str) else None
             return AnswerQuestion(question.question_id, None, default)
+    for approval in state.approvals:
+        if approval.deadline is not None and approval.deadline <= now:
+            return GiveApproval(approval.call.call_id, approved=False)
+    for call in state.customer_calls:
+        if call.deadline is not None and call.deadline <= now:
+            return customer_tools.overdue(call)
     return None
 
 
-def _judge(state: BuildState, policy: Policy) -> Step:
-    if state.conversation.waiting:
-        return (
-            SendBack()
-        )  # a person sent a message while the checks ran: the agent reads it before the build ends
+def _after_checks(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
+    if state.conversation.waiting or state.workspace.replaced:
+        # A person sent a message while the checks ran, or their sandbox is gone: the agent hears of it first.
+        return SendBack()
     failed, unproven = checks.failed(state.tool_calls), proof.missing(state)
     if not failed and unproven is None:
-        return Complete()
+        return _call(state, now, policy) if verdicts.due(state) else _after_verdicts(state, policy)
     if state.counters.check_rounds + 1 < policy.check_tries:
         return SendBack()
     if failed or unproven is None:
         return Fail("checks_failed", checks.summary(state))
     return Fail("unproven", unproven)
+
+
+def _after_verdicts(state: BuildState, policy: Policy) -> Step:
+    unmet = verdicts.unmet(state)
+    if not unmet:
+        return Complete()
+    if state.judgement.rounds_in_row < policy.judge_rounds:
+        return SendBack()
+    numbers = ", ".join(str(verdict.index + 1) for verdict in unmet)
+    detail = f"after {state.judgement.rounds} rounds of judging, criteria {numbers} are not met:"
+    return Escalate(
+        "unproven", f"{detail}\n{verdicts.summary(state)}", _JUDGED, ("continue", "accept", "end")
+    )
 
 
 def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Policy) -> Step | Wait:
@@ -134,15 +181,24 @@ def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Po
     stuck = evidence(state.counters.recent_calls)
     if stuck is not None and "repetition" in state.counters.steered:
         return _give_up(stuck)
+    return _call(state, now, policy)
+
+
+def _call(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
+    """Return the step to the next model call: the call, or the wait for its time or its money."""
     if state.counters.retry_at is not None and state.counters.retry_at > now:
         return AwaitTime(state.counters.retry_at)
+    if context.guess_decides(state, policy):
+        return CountPrompt()
     reserve = worst_case(state, policy)
     if grant := funds.covering(state.funds, reserve, now):
-        return StartCall(grant.lease_id, reserve)
+        return StartCall(grant.lease_id, reserve, side_calls.next_role(state, policy))
     if state.funds.refused_until is not None and state.funds.refused_until > now:
-        return Sleep(_earliest(state.funds.refused_until, accepted.deadline))
+        return Sleep(_earliest(state.funds.refused_until, state.request.deadline))
     if state.funds.asked is not None:
         return AwaitFact()
+    if context.is_guess(state, policy) and side_calls.next_role(state, policy) == "builder":
+        return CountPrompt()
     return AskBudget(reserve)
 
 
@@ -158,11 +214,14 @@ def _give_up(stuck: str) -> Step:
 
 def worst_case(state: BuildState, policy: Policy) -> int:
     """Return the most microdollars that the next call can cost, with the messages that it adds."""
-    tokens = state.conversation.tokens
-    if tokens is None:
-        tokens = prompt.size_bound(state, policy)
+    role = side_calls.next_role(state, policy)
+    if role != "builder":
+        return side_calls.worst_case(state, policy, role)
     own = sum(conversation.tokens_of(message) for _, message in loop_messages(state))
-    tokens += _SLACK + max(own, _LOOP_MESSAGES)
+    tokens = context.size(state, policy) + _SLACK + max(own, _LOOP_MESSAGES)
+    tokens = min(
+        tokens, card_of(state.request.model).context
+    )  # a longer prompt is refused, and costs nothing
     limit = model_choice.output_limit(state.request, policy)
     return funds.worst_case(state.request.model, tokens, limit)
 
@@ -188,11 +247,12 @@ def loop_messages(state: BuildState) -> tuple[tuple[str, str], ...]:
 
 
 _REPETITION = (
-    "You are stuck: {evidence}. Find out why and try something else; if it goes on the build is stopped. To wait for"
-    " something that takes long, run it in the background and read its output."
+    "You are stuck: {evidence}. Find out why and try something else; if it goes on, the build stops and asks a person"
+    " what to do. To wait for something that takes long, run it in the background and read its output."
 )
 #: What was tried before an escalation, for the person who decides.
 _STEERED = "The agent was told what it repeats, and to try something else."
+_JUDGED = "The agent was told after each round what the judge found missing."
 _WARNED = "The agent was told to finish when a tenth of its turns or tool calls was left."
 _FINISH = "Finish what matters most, leave the project in a working state, and end."
 _WIND_DOWN = (

@@ -1,8 +1,9 @@
 """The settings that decisions depend on."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from nightshift.contracts.models import SCRIPTED_MODEL
+from nightshift.contracts.models import SCRIPTED_MODEL, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,12 +12,17 @@ class Policy:
 
     default_model: str = SCRIPTED_MODEL
     model_by_tier: bool = False  # instead of `default_model`
+    role_models: Mapping[Role, str] = field(default_factory=dict)  # before both
     max_output_tokens: int = 16_000
     thinking_tokens: int = 16_000  # on top, for a model that thinks
+    context_tokens: int = 200_000  # of a request, before the conversation is condensed
+    summary_tokens: int = 8_000  # of the answer that condenses it
     grant_microusd: int = 1_000_000
-    turn_limit: int = 200
-    tool_call_limit: int = 150
+    turn_limit: int | None = None  # none: by the tier
+    tool_call_limit: int | None = None
     check_tries: int = 3
+    judge_rounds: int = 3  # of judging the criteria, before a person is asked
+    judge_answers: int = 20  # of the judge in one round
     max_cuts: int = 3  # answers in a row that ended at the output limit
     attempts: int = 6  # of one model call, before the build sleeps on its provider
     first_backoff_s: float = 1.0

@@ -1,21 +1,23 @@
 """Renders the Messages API request of a build from its state alone: the same state gives the same bytes.
 
 The messages of a request begin with those of the request before, so that thinking stays valid and the provider's cache
-is read. Only cache marks move. They are no part of a message: the provider's prefix check leaves them out.
+is read. `context.condensed` begins a new conversation. Only cache marks move. They are no part of a message: the
+provider's prefix check leaves them out.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, assert_never
 
 from nightshift.contracts import canonical, tools
 from nightshift.contracts.events.build import BuildAccepted
-from nightshift.contracts.events.requests import idea_text
+from nightshift.contracts.events.proof import ProofMode
+from nightshift.contracts.events.requests import CustomTool, idea_text
 from nightshift.contracts.model import BlobRef
 from nightshift.eventlog.errors import Fault
-from nightshift.orchestrator.domain.conversation import is_visible
+from nightshift.orchestrator.domain.conversation import blocks_tokens, entry_tokens, is_visible, tokens_of
 from nightshift.orchestrator.domain.model_choice import output_limit, thinking_parameters
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import (
@@ -51,6 +53,17 @@ that the person finds a running preview.
 call. The checks are then run by the system itself; if one fails you get its output back.
 """
 
+#: What the system demands before the build is ready, by the `proof` of the request.
+_PROOFS: Mapping[ProofMode | None, str] = {
+    None: "The build is ready only when something proves that it works: tests that were executed, a preview that"
+    " answers, or the commands of the request. Files alone prove nothing.",
+    "tests": "The build is ready only when tests were executed and passed. A preview does not replace them.",
+    "preview": "The build is ready only when its preview answers: a server runs, and you opened its port with"
+    " `open_port`.",
+    "checks": "The build is ready only when the commands that check it succeed.",
+    "none": "No proof is demanded, but leave the project in a working state.",
+}
+
 
 def build_request(state: BuildState, policy: Policy) -> dict[str, Any]:
     """Return the body of a streaming `POST /v1/messages`.
@@ -69,7 +82,7 @@ def _parameters(state: BuildState, policy: Policy) -> dict[str, Any]:
         "model": accepted.model,
         "stream": True,
         "system": [{"cache_control": _LONG_CACHE, "text": system_prompt(accepted), "type": "text"}],
-        "tools": _tools(),
+        "tools": [*_tools(), *map(_customer_tool, accepted.tools)],
     }
 
 
@@ -77,6 +90,10 @@ def _parameters(state: BuildState, policy: Policy) -> dict[str, Any]:
 def _tools() -> list[dict[str, Any]]:
     """The tool schemas. Cached, because making them takes ten milliseconds."""
     return tools.schemas()
+
+
+def _customer_tool(tool: CustomTool) -> dict[str, Any]:
+    return {"description": tool.description, "input_schema": tool.input_schema, "name": tool.name}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +111,17 @@ class RenderedMessages:
 
     def __init__(self) -> None:
         self._messages: list[_RenderedMessage | None] = []  # one for each entry; None for an empty one
-        self._entries: tuple[Entry, ...] = ()
+        self._entries: Sequence[Entry] = ()
+        self._opening: tuple[tuple[dict[str, Any], ...], tuple[str, ...]] = ((), ())
 
-    def of(self, entries: tuple[Entry, ...]) -> Iterator[_RenderedMessage]:
+    def opening(self, state: BuildState) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
+        """Return the blocks of the first message, and each as JSON text. Attachments may have megabytes."""
+        blocks = _opening(state)
+        if blocks != self._opening[0]:
+            self._opening = blocks, tuple(map(canonical.dumps, blocks))
+        return self._opening
+
+    def of(self, entries: Sequence[Entry]) -> Iterator[_RenderedMessage]:
         """Return the rendered entries that are not empty."""
         same = 0
         for known, entry in zip(self._entries, entries, strict=False):
@@ -129,9 +154,19 @@ def request_bytes(state: BuildState, policy: Policy, rendered: RenderedMessages 
         return canonical.dumps(build_request(state, policy)).encode("ascii")
     parameters = _parameters(state, policy)
     before = canonical.dumps({"max_tokens": parameters.pop("max_tokens")})
-    after = canonical.dumps(parameters)
+    return f"{before[:-1]},{_body(state, parameters, rendered)}".encode("ascii")
+
+
+def count_bytes(state: BuildState, policy: Policy, rendered: RenderedMessages) -> bytes:
+    """Return the body that counts the tokens of the same request: without the fields that only an answer needs."""
+    parameters = _parameters(state, policy)
+    del parameters["max_tokens"], parameters["stream"]
+    return f"{{{_body(state, parameters, rendered)}".encode("ascii")
+
+
+def _body(state: BuildState, parameters: dict[str, Any], rendered: RenderedMessages) -> str:
     messages = ",".join(_message_texts(state, rendered))
-    return f'{before[:-1]},"messages":[{messages}],{after[1:]}'.encode("ascii")
+    return f'"messages":[{messages}],{canonical.dumps(parameters)[1:]}'
 
 
 def _message_texts(state: BuildState, rendered: RenderedMessages) -> Iterator[str]:
@@ -149,8 +184,8 @@ def _message_texts(state: BuildState, rendered: RenderedMessages) -> Iterator[st
             texts.append(list(more))
             lasts.append(last)
 
-    first = _text(opening_message(state.request))
-    add("user", [canonical.dumps(first)], first)
+    opening, opening_texts = rendered.opening(state)
+    add("user", opening_texts, opening[-1])
     for message in rendered.of(state.conversation.entries):
         add(message.role, message.texts, message.last, begins=message.begins)
     for text in state.conversation.waiting:
@@ -168,6 +203,7 @@ def system_prompt(accepted: BuildAccepted) -> str:
     if accepted.checks:
         listed = "\n".join(f"- {check.name}: {check.command}" for check in accepted.checks)
         parts.append(f"These commands must succeed at the end, run in the workspace:\n{listed}\n")
+    parts.append(f"{_PROOFS[accepted.proof]}\n")
     return "\n".join(parts)
 
 
@@ -184,8 +220,19 @@ def opening_message(accepted: BuildAccepted) -> str:
 
 
 def size_bound(state: BuildState, policy: Policy) -> int:
-    """Return an upper bound of the tokens of the first request: one for each byte."""
-    return len(request_bytes(state, policy))
+    """Return an upper bound of the tokens of the next request: one for each byte, and a fixed number for an image."""
+    texts = sum(map(tokens_of, state.conversation.waiting))
+    entries = sum(map(entry_tokens, state.conversation.entries))
+    return len(canonical.dumps(_parameters(state, policy))) + blocks_tokens(_opening(state)) + entries + texts
+
+
+def _opening(state: BuildState) -> tuple[dict[str, Any], ...]:
+    """Return the blocks of the first message: what the build is, and the summary of the turns before the entries."""
+    summary = state.conversation.summary
+    condensed = () if summary is None else (_text(_inline(summary)),)
+    if state.request.attachments and not state.attached:
+        raise Fault("the attachments were not fetched from the object store")
+    return (*map(_clean, state.attached), _text(opening_message(state.request)), *condensed)
 
 
 def _messages(state: BuildState) -> list[dict[str, Any]]:
@@ -201,14 +248,26 @@ def _messages(state: BuildState) -> list[dict[str, Any]]:
     return messages
 
 
-def _roles_and_blocks(state: BuildState) -> Iterator[tuple[str, list[dict[str, Any]], bool]]:
-    yield "user", [_text(opening_message(state.request))], False
+def _roles_and_blocks(state: BuildState) -> Iterator[tuple[str, Sequence[dict[str, Any]], bool]]:
+    yield "user", _opening(state), False
     for entry in state.conversation.entries:
         role, blocks = _entry(entry)
         if blocks:  # an answer may be empty; the API refuses an empty message
             yield role, blocks, _begins(entry)
     if state.conversation.waiting:
         yield "user", [_text(_inline(text)) for text in state.conversation.waiting], False
+
+
+def side_messages(opening: str, entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return the messages of another role's conversation, with a cache mark at the end."""
+    messages: list[dict[str, Any]] = [{"content": [_text(opening)], "role": "user"}]
+    for role, blocks in map(_entry, entries):
+        if blocks and messages[-1]["role"] == role:
+            messages[-1]["content"].extend(blocks)
+        elif blocks:
+            messages.append({"content": list(blocks), "role": role})
+    messages[-1]["content"][-1] = {**messages[-1]["content"][-1], "cache_control": _CACHE}
+    return messages
 
 
 def _entry(entry: Entry) -> tuple[str, list[dict[str, Any]]]:

@@ -1,7 +1,6 @@
 """Folds questions, answers, escalations and waits, and reads a question from the agent's call of `ask_user`."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
@@ -17,9 +16,13 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.tools import AskUser
+from nightshift.orchestrator.domain import customer_tools, workspace
 from nightshift.orchestrator.domain.repetition import NEVER_COUNTS
+from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import BuildState, EscalationKind, OpenQuestion, RunMode, ToolCall
 
+#: The option of an escalation about the criteria with which a person takes the build as it is.
+ACCEPT = "accept"
 _KINDS: Mapping[str, EscalationKind] = {kind: kind for kind in get_args(EscalationKind)}
 
 
@@ -68,6 +71,23 @@ def answered(state: BuildState, question_id: str) -> BuildState:
     return replace(state, questions=tuple(one for one in state.questions if one.question_id != question_id))
 
 
+def call_answered(state: BuildState, data: ToolCallAnswered) -> BuildState:
+    """Add the result of a call that runs in no sandbox. The agent's call may be one that was never requested."""
+    if data.tool is not None and data.tool_use_id is not None:
+        state = _refused(state, data, data.tool, data.tool_use_id)
+    state = replace(
+        state, approved_calls=tuple(one for one in state.approved_calls if one.call_id != data.call_id)
+    )
+    state = customer_tools.answered(workspace.completed(state, as_result(data)), data.call_id)
+    return answered(state, data.call_id)
+
+
+def _refused(state: BuildState, data: ToolCallAnswered, tool: str, tool_use_id: str) -> BuildState:
+    index = int(data.call_id.rpartition("/")[2])
+    call = ToolCall(data.call_id, index, tool, tool_use_id, "customer", NEVER_COUNTS)
+    return replace(state, tool_calls=(*state.tool_calls, call), tool_calls_made=state.tool_calls_made + 1)
+
+
 def raised(state: BuildState, data: EscalationRaised) -> BuildState:
     question = OpenQuestion(str(data.escalation_id), _KINDS[data.kind], data.options, data.deadline)
     return replace(state, questions=(*state.questions, question))
@@ -78,7 +98,12 @@ def resolved(state: BuildState, data: EscalationResolved) -> BuildState:
     counters = replace(
         state.counters, recent_calls=(), warned_calls=(), steered=state.counters.steered - {"repetition"}
     )
-    return answered(replace(state, counters=counters), str(data.escalation_id))
+    question = next((one for one in state.questions if one.question_id == str(data.escalation_id)), None)
+    judgement = state.judgement
+    if question is not None and question.kind == "unproven":
+        judgement = replace(judgement, rounds_in_row=0, accepted=data.option == ACCEPT)
+    state = replace(state, counters=counters, judgement=judgement)
+    return answered(state, str(data.escalation_id))
 
 
 def waiting(state: BuildState, data: BuildWaiting) -> BuildState:
@@ -87,13 +112,14 @@ def waiting(state: BuildState, data: BuildWaiting) -> BuildState:
         state,
         mode=RunMode.WAITING,
         waits_for=data.reason,
+        waits_on=data.question_id,
         waits_until=data.until,
         funds=replace(state.funds, grants=(), refused_until=None),
     )
 
 
 def resumed(state: BuildState) -> BuildState:
-    return replace(state, mode=RunMode.RUNNING, waits_for=None, waits_until=None)
+    return replace(state, mode=RunMode.RUNNING, waits_for=None, waits_on=None, waits_until=None)
 
 
 def limits_changed(state: BuildState, data: BuildLimitsChanged) -> BuildState:

@@ -3,7 +3,7 @@
 Everything else goes back exactly as it came. A repair is named in `model_call.responded`.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from nightshift.orchestrator.domain.conversation import is_visible
@@ -40,7 +40,7 @@ def repair(
     return tuple(blocks), tuple(repaired)
 
 
-def used_ids(entries: tuple[Entry, ...]) -> set[str]:
+def used_ids(entries: Sequence[Entry]) -> set[str]:
     """Return the ids of the tool calls that have a result."""
     return {
         result.tool_use_id for entry in entries if isinstance(entry, ToolResults) for result in entry.results

@@ -7,7 +7,7 @@ any other new call between the repeated ones.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from nightshift.contracts import canonical
@@ -62,11 +62,10 @@ def remember(
     """Return the recent calls after one more result: at most `WINDOW`."""
     if call.digest == NEVER_COUNTS:
         return recent
-    shown = (result.output, result.blocks)
-    texts = [part.ref if isinstance(part, BlobRef) else canonical.dumps(part) for part in shown]
+    blocks = result.blocks.ref if isinstance(result.blocks, BlobRef) else canonical.dumps(result.blocks)
     newest = RecentCall(
         call.digest,
-        _digest(str(result.is_error), str(result.exit_code), *texts),
+        (result.is_error, result.exit_code, result.output, blocks),
         turn=call.call_id.rpartition("/")[0],
         words=call.words,
         line=_telling_line(result),
@@ -135,10 +134,23 @@ def _error(result: ToolCallCompleted) -> str:
 
 def _telling_line(result: ToolCallCompleted) -> str:
     """Return the last line of the output that names an error, else the last line. Returns "" for no output."""
-    output = "" if isinstance(result.output, BlobRef) else result.output
-    lines = [one.strip() for one in _EXIT_CODE.sub("", output).splitlines() if one.strip()]
-    naming = [one for one in lines if _NAMES_AN_ERROR.search(one)] if result.is_error else []
-    return _short((naming or lines or [""])[-1], _SHOWN_ERROR)
+    last = ""
+    for line in _lines_from_the_end("" if isinstance(result.output, BlobRef) else result.output):
+        last = last or line
+        if not result.is_error or _NAMES_AN_ERROR.search(line):
+            return _short(line, _SHOWN_ERROR)
+    return _short(last, _SHOWN_ERROR)
+
+
+def _lines_from_the_end(output: str) -> Iterator[str]:
+    """Yield the lines that are not empty, the last one first. Stops early for a long output."""
+    end = len(output)
+    while end >= 0:
+        begin = output.rfind("\n", 0, end)
+        for line in reversed(_EXIT_CODE.sub("", output[begin + 1 : end]).splitlines()):
+            if line := line.strip():
+                yield line
+        end = begin
 
 
 def _short(text: str, most: int) -> str:

@@ -12,13 +12,18 @@ from nightshift.contracts.events.build import (
     BuildFailed,
     BuildReady,
     Phase,
+    ToolCallRequested,
+    Usage,
 )
+from nightshift.contracts.events.proof import CriterionVerdict
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import BlobRef
+from nightshift.contracts.models import Role
+from nightshift.orchestrator.domain.entries import Entries
 
-Purpose = Literal["agent", "check", "preview"]
+Purpose = Literal["agent", "check", "preview", "judge", "setup", "customer"]
 #: Problems that a person decides. When the person ends the build, the kind is the reason of its failure.
-EscalationKind = Literal["turn_limit", "tool_call_limit", "repetition"]
+EscalationKind = Literal["turn_limit", "tool_call_limit", "repetition", "unproven"]
 Text = str | BlobRef
 Blocks = tuple[dict[str, Any], ...] | BlobRef
 
@@ -72,33 +77,56 @@ Entry = AssistantMessage | ToolResults | UserMessage
 
 
 @dataclass(frozen=True, slots=True)
+class PastWork:
+    """What is remembered word for word of the turns that a summary replaced.
+
+    `outputs` pairs calls with the files that hold their long outputs, `answers` the agent's questions with the answers.
+    """
+
+    files: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Conversation:
     """The conversation with the model. `waiting` holds the messages that the next model call adds.
 
-    Entries are only added. The last request has sent the first `sent` of them.
+    Entries are only added, until `summary` replaces the oldest. The last request has sent the first `sent` of them.
     """
 
     turn: int = 0
     attempt: int = 0
     answered: bool = True  # the present turn has its answer
-    entries: tuple[Entry, ...] = ()
+    entries: Entries[Entry] = field(default_factory=Entries)
     waiting: tuple[Text, ...] = ()
     sent: int = 0
     limits_told: tuple[int, ...] | None = None  # the levels of the last line about what is left
     #: The most tokens that the next request can have, without the messages that it adds. None: not known yet.
     tokens: int | None = None
+    #: The part of `tokens` that the provider has counted. The rest is a bound.
+    counted: int | None = None
     checkpoint: int = 0  # the last turn that has one
+    too_long: bool = (
+        False  # the provider refused the last request for its length, or had no room for the answer
+    )
+    summary: Text | None = None  # in place of the turns before the entries
+    condensed_at: int | None = None  # the turn at which it was written
+    past: PastWork = PastWork()
+    said: tuple[Text, ...] = ()  # by people, since the build began
 
 
 @dataclass(frozen=True, slots=True)
 class OpenCall:
-    """A model call that has started and has neither an answer nor a failure."""
+    """A model call that has started and has neither an answer nor a failure. `model` decides its price."""
 
     turn: int
     attempt: int
     lease_id: UUID
     reserve_microusd: int
     event_id: UUID
+    model: str
+    role: Role = "builder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +137,7 @@ class PreviewTarget:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ToolCall:
     """A tool call that was requested. `result` is None until its result is in the log."""
 
@@ -123,8 +151,13 @@ class ToolCall:
     preview: PreviewTarget | None = None
     result: ToolCallCompleted | None = None
 
+    @property
+    def by_agent(self) -> bool:
+        """Whether the agent made the call, and gets its result."""
+        return self.purpose in {"agent", "customer"}
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Grant:
     """A reservation of money. `left_microusd` is the part that no started call has reserved for itself."""
 
@@ -133,7 +166,7 @@ class Grant:
     expires_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Funds:
     """The money of a build, in microdollars. `spent` is the sum of all costs in the log.
 
@@ -152,20 +185,20 @@ class Funds:
 
 @dataclass(frozen=True, slots=True)
 class RecentCall:
-    """A tool call and its result, each as a digest. Two with the same digests are equal, whatever the turn.
+    """A tool call, as a digest, and its result. Two with the same call and result are equal, whatever the turn.
 
     `line` is the line of the output that tells most. `error` is that line of a failed call, without what varies.
     """
 
     call: str
-    result: str
+    result: tuple[bool, int | None, Text, str]  # is_error, exit_code, output, blocks
     turn: str = field(default="", compare=False)
     words: str = field(default="", compare=False)
     line: str = field(default="", compare=False)
     error: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FailureCounters:
     """Counts of what went wrong, so that no failure is repeated for ever."""
 
@@ -192,6 +225,24 @@ class OpenQuestion:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenApproval:
+    """A tool call that waits for a person's approval. `call` is its request, which an approval lets out."""
+
+    call: ToolCallRequested
+    deadline: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerCall:
+    """A call of a customer's tool without a result. At `deadline` its result is `default`, or an error."""
+
+    call_id: str
+    timeout_s: int
+    deadline: datetime | None
+    default: str | None = None
+
+
+@dataclass(frozen=True)
 class Workspace:
     """The sandbox of the agent. `news` holds messages about the sandbox that the agent has not received yet."""
 
@@ -201,31 +252,71 @@ class Workspace:
     preview_path: str | None = None  # that the agent opened on that port
     news: tuple[str, ...] = ()
     unsaved: frozenset[str] = frozenset()  # paths of which the agent was told that snapshots do not hold them
+    preparing: str | None = None  # the id of the call that prepares the workspace
+    not_prepared: Text | None = None  # why the workspace could not be prepared
+    replaced: bool = False  # the sandbox of the last round of checks is gone, and what ran in it
+
+
+@dataclass(frozen=True)
+class Judging:
+    """A round of judging: the judge's conversation, the tool calls of its last answer, and what the round has cost.
+
+    `verdicts` end the round.
+    """
+
+    conversation: Conversation = Conversation()
+    tool_calls: tuple[ToolCall, ...] = ()
+    calls_made: int = 0
+    answers: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost: int = 0
+    verdicts: tuple[CriterionVerdict, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What all rounds of judging have led to. `rounds_in_row` counts those since a person last answered about them.
+
+    `accepted` is true once a person has accepted the build as it is.
+    """
+
+    rounds: int = 0
+    rounds_in_row: int = 0
+    verdicts: tuple[CriterionVerdict, ...] = ()
+    accepted: bool = False
 
 
 End = BuildReady | BuildFailed | BuildCancelled
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BuildState:
     """A build at one version of its stream. `cause` is the id of the last event that the loop may react to."""
 
     version: int = 0
     cause: UUID | None = None
     accepted: BuildAccepted | None = None
+    attached: tuple[dict[str, Any], ...] = ()  # the attachments as content blocks, from the object store
     phase: Phase = Phase.QUEUED
     mode: RunMode = RunMode.RUNNING
     wake_reason: Literal["refresh", "top_up", "person", "provider"] | None = None
     conversation: Conversation = Conversation()
     call: OpenCall | None = None
+    side_calls: int = 0  # model calls of other roles than the builder since the turn began
     tool_calls: tuple[ToolCall, ...] = ()
     tool_calls_made: int = 0
     wrote: bool = False  # a call that can write files has succeeded
     funds: Funds = Funds()
     counters: FailureCounters = FailureCounters()
     workspace: Workspace = Workspace()
+    judging: Judging | None = None  # from the first call of a round to the end of the checks
+    judgement: Judgement = Judgement()
     questions: tuple[OpenQuestion, ...] = ()
+    approvals: tuple[OpenApproval, ...] = ()
+    approved_calls: tuple[ToolCallRequested, ...] = ()  # approved during a pause, and requested after it
+    customer_calls: tuple[CustomerCall, ...] = ()
     waits_for: str | None = None  # the reason of the wait, in the mode WAITING
+    waits_on: str | None = None  # the id of the question or call that `build.waiting` named
     waits_until: datetime | None = None
     end: End | None = None
 
@@ -235,6 +326,17 @@ class BuildState:
         if self.accepted is None:
             raise ValueError("the build is not accepted yet")
         return self.accepted
+
+    @property
+    def open_outside(self) -> frozenset[str]:
+        """The ids of the questions and calls that a person or a customer's consumer must answer."""
+        return frozenset(
+            (
+                *(one.question_id for one in self.questions),
+                *(one.call.call_id for one in self.approvals),
+                *(one.call_id for one in self.customer_calls),
+            )
+        )
 
 
 INITIAL = BuildState()

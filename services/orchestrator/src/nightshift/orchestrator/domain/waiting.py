@@ -1,5 +1,6 @@
 """Decides when a build waits for a person, what an answer leads to, and folds the facts about it."""
 
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from nightshift.contracts.events.build import (
     ToolCallAnswered,
 )
 from nightshift.contracts.model import Event
+from nightshift.orchestrator.domain import approvals, customer_tools, verdicts
 from nightshift.orchestrator.domain.calls import checkpoint, fail
 from nightshift.orchestrator.domain.commands import (
     AnswerQuestion,
@@ -23,10 +25,14 @@ from nightshift.orchestrator.domain.commands import (
     SetLimits,
 )
 from nightshift.orchestrator.domain.evolve import evolve_all
+from nightshift.orchestrator.domain.questions import ACCEPT
 from nightshift.orchestrator.domain.state import BuildState, OpenQuestion, RunMode
 
 Events = tuple[Event, ...]
-ResumeReason = Literal["answer", "message", "person", "default", "limits", "provider"]
+ResumeReason = Literal[
+    "answer", "approval", "customer_tool", "message", "person", "default", "limits", "provider"
+]
+WaitReason = Literal["question", "limit", "escalation", "approval", "customer_tool"]
 
 LIMITS = frozenset({"turn_limit", "tool_call_limit"})
 #: The options of an escalation. An answer may add a text to each.
@@ -42,17 +48,30 @@ _ENDED = "Not answered: the build ended."
 
 
 def wait(state: BuildState) -> BuildWaiting:
-    """Return the event with which a running build begins to wait for its oldest open question."""
-    question = state.questions[0]
-    reason: Literal["question", "limit", "escalation"] = "question"
-    if question.kind is not None:
-        reason = "limit" if question.kind in LIMITS else "escalation"
-    times = [one.deadline for one in state.questions] + [state.request.deadline]
+    """Return the event with which a running build begins to wait: for its oldest question, else for another answer."""
+    reason, question_id = _waits_on(state)
+    times = [
+        *(one.deadline for one in state.questions),
+        *(one.deadline for one in state.approvals),
+        *(one.deadline for one in state.customer_calls),
+        state.request.deadline,
+    ]
     return BuildWaiting(
         reason=reason,
-        question_id=question.question_id,
+        question_id=question_id,
         until=min((time for time in times if time is not None), default=None),
     )
+
+
+def _waits_on(state: BuildState) -> tuple[WaitReason, str]:
+    if state.questions:
+        question = state.questions[0]
+        if question.kind is None:
+            return "question", question.question_id
+        return "limit" if question.kind in LIMITS else "escalation", question.question_id
+    if state.approvals:
+        return "approval", state.approvals[0].call.call_id
+    return "customer_tool", state.customer_calls[0].call_id
 
 
 def escalate(state: BuildState, command: Escalate, escalation_id: UUID) -> Events:
@@ -88,7 +107,12 @@ def answer(state: BuildState, command: AnswerQuestion) -> Events:
     if option == END:
         reason: FailReason = question.kind
         after = evolve_all(state, (resolved,))
-        return (resolved, *closed(after), *fail(after, reason, "a person ended the build at its escalation"))
+        detail = "a person ended the build at its escalation"
+        if question.kind == "unproven":
+            detail = f"{detail}, because these criteria are not met:\n{verdicts.summary(state)}"
+        return (resolved, *closed(after), *fail(after, reason, detail))
+    if option == ACCEPT:
+        return (resolved, *resume(evolve_all(state, (resolved,)), "answer"))
     events: Events = (
         resolved,
         AgentSteered(reason="answer", message=_told(question.kind, option, command.text)),
@@ -117,10 +141,12 @@ def _more(state: BuildState, *, few: bool) -> BuildLimitsChanged:
 
 
 def message(state: BuildState, command: MessageAgent) -> Events:
-    """Return a person's message. It answers what a waiting build waits for, except a limit and a pause."""
+    """Return a person's message. It takes the place of the answers and approvals that the person owes.
+
+    It ends neither a limit nor a pause, and the agent reads it after the results of the customer's tools.
+    """
     events: Events = (AgentSteered(reason="person", message=command.message),)
-    if state.mode is not RunMode.WAITING:
-        return events
+    events += approvals.replaced_by_message(state)
     for question in state.questions:
         if question.kind is None:
             events += (ToolCallAnswered(call_id=question.question_id, output=_MESSAGE_INSTEAD, by="person"),)
@@ -158,24 +184,40 @@ def paused(state: BuildState, detail: str | None = None) -> BuildWaiting:
 
 
 def resume(state: BuildState, reason: ResumeReason) -> Events:
-    """Return the end of a wait whose questions are all answered. A pause ends by `resume_paused` only."""
-    if state.mode is not RunMode.WAITING or state.waits_for == "paused" or state.questions:
+    """Return the end of a wait of which everything is answered, else the wait for what is left when that is new.
+
+    A pause ends by `resume_paused` only.
+    """
+    if state.mode is not RunMode.WAITING or state.waits_for == "paused":
         return ()
-    return (BuildResumed(reason=reason),)
+    if not state.open_outside:
+        return (BuildResumed(reason=reason),)
+    left = wait(state)
+    same = (left.question_id, left.until) == (state.waits_on, state.waits_until)
+    return () if same else (left,)
 
 
-def resume_paused(state: BuildState) -> Events:
-    return (BuildResumed(reason="person"),) if state.waits_for == "paused" else ()
+def then_resume(state: BuildState, events: Events, reason: ResumeReason) -> Events:
+    """Return the events, with the end of the wait when they answer the last of what the build waits for."""
+    return (*events, *resume(evolve_all(state, events), reason)) if events else ()
+
+
+def resume_paused(state: BuildState, now: datetime) -> Events:
+    """Return the end of a pause, and the requests of the calls that were approved during it."""
+    if state.waits_for != "paused":
+        return ()
+    return (BuildResumed(reason="person"), *(approvals.run(call, now) for call in state.approved_calls))
 
 
 def closed(state: BuildState) -> Events:
-    """Return the end of every open question of a build that ends."""
-    return tuple(
+    """Return the end of every open question, approval and customer's call of a build that ends."""
+    questions = tuple(
         ToolCallAnswered(call_id=one.question_id, is_error=True, output=_ENDED, by="cancelled")
         if one.kind is None
         else EscalationResolved(escalation_id=UUID(one.question_id), option=END)
         for one in state.questions
     )
+    return (*questions, *approvals.closed(state), *customer_tools.closed(state))
 
 
 def open_question(state: BuildState, question_id: str) -> OpenQuestion | None:

@@ -1,7 +1,6 @@
 """Folds the sandbox events: the sandbox, its preview, and the messages about them for the agent."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import assert_never
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -19,7 +18,8 @@ from nightshift.contracts.events.sandbox import (
 )
 from nightshift.contracts.events.snapshot import PathProblem, SnapshotEvent, SnapshotSaved
 from nightshift.contracts.tools import Bash, Document, EditFile, WriteFile
-from nightshift.orchestrator.domain import conversation, failure_counters
+from nightshift.orchestrator.domain import conversation, failure_counters, judging
+from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import BuildState, PreviewTarget, Workspace
 
 #: The tools that can write files of the workspace.
@@ -56,20 +56,40 @@ def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> Buil
 
 
 def _fresh(state: BuildState, sandbox_id: str | None = None) -> Workspace:
-    return Workspace(sandbox_id, news=state.workspace.news, unsaved=state.workspace.unsaved)
+    checked = any(call.result is not None for call in state.tool_calls if call.purpose != "agent")
+    kept = state.workspace
+    return Workspace(
+        sandbox_id,
+        news=kept.news,
+        unsaved=kept.unsaved,
+        replaced=kept.replaced or checked,
+        preparing=kept.preparing,
+        not_prepared=kept.not_prepared,
+    )
 
 
 def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
     """Add the result of an open tool call, with what it means for the preview and for repetition."""
+    if data.call_id == state.workspace.preparing:
+        return replace(state, workspace=_prepared(state.workspace, data))
     call = next((call for call in state.tool_calls if call.call_id == data.call_id), None)
-    if call is None or call.result is not None:
-        return state  # not asked for, or answered before: the first result stands
+    if call is None:
+        return judging.completed(state, data)
+    if call.result is not None:
+        return state  # answered before: the first result stands
     if call.preview is not None:
         state = replace(state, workspace=port_opened(state.workspace, call.preview, data))
-    if call.purpose == "agent":
+    if call.by_agent:
         state = replace(state, wrote=state.wrote or (call.tool in _WRITING and not data.is_error))
         state = replace(state, counters=failure_counters.tool_answered(state.counters, call, data))
     return conversation.completed(state, data)
+
+
+def _prepared(workspace: Workspace, data: ToolCallCompleted) -> Workspace:
+    if data.is_error:
+        return replace(workspace, preparing=None, not_prepared=data.output)
+    text = data.output if isinstance(data.output, str) else "Your workspace was prepared."
+    return replace(workspace, preparing=None, news=(*workspace.news, text))
 
 
 def _preview_opened(workspace: Workspace, data: PreviewOpened) -> Workspace:

@@ -10,14 +10,27 @@ from nightshift.contracts.events.requests import (
     BuildPauseRequested,
     BuildRequested,
     BuildResumeRequested,
+    ToolCallApprovalGiven,
+    ToolCallResultGiven,
 )
-from nightshift.eventlog.errors import BadMessage, EventIdReused, NotFound, StreamClosed, VersionConflict
+from nightshift.eventlog.errors import (
+    AlreadyAnswered,
+    BadMessage,
+    EventIdReused,
+    NotFound,
+    StreamClosed,
+    VersionConflict,
+)
+from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.port import RecordedEvent
+from nightshift.orchestrator.domain import customer_tools
 from nightshift.orchestrator.domain.admission import admit, same_request
 from nightshift.orchestrator.domain.commands import (
     AcceptBuild,
     AnswerQuestion,
     CancelBuild,
+    GiveApproval,
+    GiveResult,
     MessageAgent,
     PauseBuild,
     RequestCommand,
@@ -27,7 +40,8 @@ from nightshift.orchestrator.domain.commands import (
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 from nightshift.orchestrator.domain.waiting import open_question
-from nightshift.orchestrator.ports import BuildRepository
+from nightshift.orchestrator.ports import AccountPolicies, BuildRepository
+from nightshift.orchestrator.usecases import attachments
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
 from nightshift.orchestrator.usecases.runner import Clock
 
@@ -38,10 +52,20 @@ class BuildRequests:
     """Handles the requests about builds. Each request appends to the log first, and only once."""
 
     def __init__(
-        self, repository: BuildRepository, scheduler: BuildScheduler, *, policy: Policy, clock: Clock
+        self,
+        repository: BuildRepository,
+        scheduler: BuildScheduler,
+        objects: ObjectStore,
+        accounts: AccountPolicies,
+        *,
+        policy: Policy,
+        clock: Clock,
     ) -> None:
+        """`objects` holds the attachments of requests."""
         self._repository = repository
+        self._accounts = accounts
         self._scheduler = scheduler
+        self._objects = objects
         self._policy = policy
         self._clock = clock
 
@@ -53,10 +77,11 @@ class BuildRequests:
         if await self._repository.exists(request.build_id):
             await self._check_same(request)
         else:
-            now = self._clock()
-            admit(request, now, self._policy)
+            now, account = self._clock(), await self._accounts.newest(request.account_id)
+            admit(request, now, self._policy, account)
+            await attachments.fetch(request.attachments, self._objects)
             try:
-                await self._repository.commit(request.build_id, INITIAL, AcceptBuild(request), now)
+                await self._repository.commit(request.build_id, INITIAL, AcceptBuild(request, account), now)
             except (EventIdReused, VersionConflict, StreamClosed):
                 await self._check_same(request)  # another replica accepted it first
         await self._scheduler.start(request.build_id)
@@ -103,6 +128,44 @@ class BuildRequests:
         command = AnswerQuestion(request.question_id, request.option, request.text, cause=event.event_id)
         await self._commit(request.build_id, state, command)
 
+    async def approve(self, event: RecordedEvent, request: ToolCallApprovalGiven) -> None:
+        """Approve or deny a tool call that waits for it. The same decision again changes nothing.
+
+        Raises NotFound when no call waits under this id, and AlreadyAnswered when it was decided otherwise.
+        """
+        command = GiveApproval(
+            request.call_id,
+            request.approved,
+            request.comment,
+            cause=event.event_id,
+            given_by=event.actor,
+        )
+        if await self._commit(request.build_id, await self._load(request.build_id), command):
+            return
+        approval, _ = await self._repository.decision_about(request.build_id, request.call_id)
+        if approval is None:
+            raise NotFound(f"no call {request.call_id} waits for an approval")
+        if approval.approved is not request.approved:
+            how = "approved" if approval.approved else "denied"
+            raise AlreadyAnswered(f"the call {request.call_id} was {how} before (by {approval.by})")
+
+    async def give_result(self, event: RecordedEvent, request: ToolCallResultGiven) -> None:
+        """Answer a call of a customer's tool. The same result again changes nothing.
+
+        Raises NotFound for a call that is not of such a tool, and AlreadyAnswered when it has another result.
+        """
+        output = customer_tools.output_of(request)
+        command = GiveResult(request.call_id, request.is_error, output, cause=event.event_id)
+        if await self._commit(request.build_id, await self._load(request.build_id), command):
+            return
+        _, result = await self._repository.decision_about(request.build_id, request.call_id)
+        if result is None:
+            raise NotFound(f"no call {request.call_id} waits for a result")
+        if result.by != "customer":
+            raise AlreadyAnswered(f"the call {request.call_id} is over: it was answered by {result.by}")
+        if (result.is_error, result.output) != (request.is_error, output):
+            raise AlreadyAnswered(f"the call {request.call_id} has another result, and the first one stands")
+
     async def pause(self, event: RecordedEvent, request: BuildPauseRequested) -> None:
         """Pause the build, whichever replica runs it. The run stops its model call. Raises NotFound."""
         state = await self._load(request.build_id)
@@ -124,21 +187,23 @@ class BuildRequests:
             raise NotFound(f"there is no build {build_id}")
         return state
 
-    async def _commit(self, build_id: str, state: BuildState, command: RequestCommand) -> None:
+    async def _commit(self, build_id: str, state: BuildState, command: RequestCommand) -> bool:
         """Append what the request leads to, once, and run the build or wake its run here.
 
-        Raises EventIdReused when another request had the id of this one.
+        Returns False when the request leads to nothing. Raises EventIdReused when another request had its id.
         """
         while True:
             before = state.version
             try:
                 state = await self._repository.commit(build_id, state, command, self._clock())
+                appended = state.version > before
                 break
             except (VersionConflict, EventIdReused, StreamClosed):
                 state = await self._repository.catch_up(build_id, state)
                 if state.version > before:
                     continue
                 if await self._repository.has_recorded(build_id, command):
+                    appended = True
                     break
                 raise EventIdReused(
                     f"build {build_id}: the id of this request was used before",
@@ -148,6 +213,7 @@ class BuildRequests:
             await self._scheduler.start(build_id)
         else:
             self._scheduler.notify(build_id, state.version)
+        return appended
 
     async def _check_same(self, request: BuildRequested) -> None:
         known = (await self._repository.load(request.build_id)).accepted

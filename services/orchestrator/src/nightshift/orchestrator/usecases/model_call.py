@@ -16,6 +16,8 @@ _log = structlog.get_logger(__name__)
 
 #: Seconds without the first event of an answer, after which the build says that it waits for the provider.
 _SILENCE_S = 8.0
+#: Seconds for the count of a prompt's tokens, which the build can do without.
+_COUNT_S = 10.0
 #: The most characters of an error that an event holds.
 _DETAIL = 500
 
@@ -63,6 +65,16 @@ class ModelCall:
             return CallFailed(
                 "malformed", detail, usage=self._meter.usage, maybe_billed=self._meter.under_way
             )
+
+
+async def count_tokens(model: Model, body: bytes, *, build_id: str) -> int | None:
+    """Return the provider's count of a prompt. Returns None when it cannot count, or does not within `_COUNT_S`."""
+    try:
+        async with asyncio.timeout(_COUNT_S):
+            return await model.count(body)
+    except (CallError, TimeoutError) as error:
+        _log.warning("model.tokens_not_counted", build_id=build_id, error=one_line(error))
+        return None
 
 
 def replacements(outcome: Answer | CallFailed, error: Exception) -> Iterator[Command]:

@@ -19,6 +19,7 @@ from nightshift.eventlog.errors import (
     Transient,
     VersionConflict,
 )
+from nightshift.orchestrator.domain import context, side_calls
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     Answer,
@@ -30,6 +31,8 @@ from nightshift.orchestrator.domain.commands import (
     Complete,
     Escalate,
     Fail,
+    GiveApproval,
+    GiveResult,
     ReportStall,
     SendBack,
     Sleep,
@@ -45,6 +48,7 @@ from nightshift.orchestrator.domain.next_step import (
     AwaitFact,
     AwaitModel,
     AwaitTime,
+    CountPrompt,
     Ended,
     Wait,
     Waiting,
@@ -52,10 +56,10 @@ from nightshift.orchestrator.domain.next_step import (
     next_step,
 )
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.prompt import RenderedMessages, request_bytes
+from nightshift.orchestrator.domain.prompt import RenderedMessages, count_bytes, request_bytes
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 from nightshift.orchestrator.ports import BuildNumbers, BuildRepository, CannotFold, Model
-from nightshift.orchestrator.usecases.model_call import ModelCall, one_line, replacements
+from nightshift.orchestrator.usecases.model_call import ModelCall, count_tokens, one_line, replacements
 
 _log = structlog.get_logger(__name__)
 
@@ -161,6 +165,8 @@ class Runner:
                 await self._await_model(step)
             case AwaitFact() | AwaitTime():
                 await self._wait(step)
+            case CountPrompt():
+                await self._count_prompt()
             case StartCall():
                 if await self._commit(step):
                     await self._start_call()
@@ -169,7 +175,9 @@ class Runner:
             case Complete():
                 number = await self._numbers.number(self._state.request.project_id, self.build_id)
                 await self._commit(Complete(number))
-            case AskBudget() | Sleep() | Wake() | SendBack() | StartWaiting() | Escalate() | AnswerQuestion():
+            case AskBudget() | Sleep() | Wake() | SendBack() | StartWaiting() | Escalate():
+                await self._commit(step)
+            case AnswerQuestion() | GiveApproval() | GiveResult():
                 await self._commit(step)
             case Asleep() | Waiting() | Ended():
                 raise AssertionError("the run ends before it executes these")
@@ -224,13 +232,23 @@ class Runner:
         if self._notified.is_set() or not isinstance(step, AwaitTime):
             await self._catch_up()
 
+    async def _count_prompt(self) -> None:
+        """Take over the provider's count of the next request. Without one the bound of the state stands."""
+        body = count_bytes(self._state, self._policy, self._rendered)
+        tokens = await count_tokens(self._model, body, build_id=self.build_id)
+        self._state = context.counted(self._state, self._policy, tokens)
+
     async def _start_call(self) -> None:
         """Call the model. Its reservation is in the log already."""
         call = self._state.call
         if call is None:
             return
         try:
-            body = request_bytes(self._state, self._policy, self._rendered)
+            body = (
+                request_bytes(self._state, self._policy, self._rendered)
+                if call.role == "builder"
+                else side_calls.request_bytes(self._state, self._policy, call.role)
+            )
         except Exception as error:  # noqa: BLE001 - else the call, never made, would be charged at its worst case
             _log.exception("build.request_not_rendered", build_id=self.build_id)
             await self._commit(StopOnFault(f"the request cannot be rendered: {one_line(error)}", Usage()))

@@ -19,5 +19,7 @@ def groups(calls: Iterable[PendingCall]) -> list[list[PendingCall]]:
 
 def reads(call: PendingCall) -> bool:
     """Whether the call changes nothing. An unknown tool is refused, which changes nothing either."""
+    if call.asked.purpose == "setup":
+        return False
     model = TOOLS.get(call.asked.tool)
     return model is None or model.effect == "read"

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from nightshift.contracts.events.sandbox import NetworkUse
+
 ErrorKind = Literal[
     "exit", "timeout", "bad_input", "unknown_tool", "sandbox_lost", "cancelled", "refused", "tool"
 ]
@@ -21,6 +23,7 @@ class CallOutcome:
     preview: tuple[int, str] | None = None
     blocks: tuple[dict[str, Any], ...] | None = None
     whole_in: str | None = None
+    network: tuple[NetworkUse, ...] = ()
 
     @property
     def is_error(self) -> bool:

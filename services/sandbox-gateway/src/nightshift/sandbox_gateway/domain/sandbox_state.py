@@ -1,5 +1,6 @@
 """The gateway's state of one build, folded from its stream: its sandbox and its tool calls."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 from uuid import UUID
@@ -13,6 +14,7 @@ from nightshift.contracts.events.build import (
     SleepRequested,
     ToolCallRequested,
 )
+from nightshift.contracts.events.requests import Source
 from nightshift.contracts.events.sandbox import (
     PreviewOpened,
     SandboxClosed,
@@ -64,8 +66,13 @@ class SandboxState:
 
     build_id: str
     project_id: str = ""
+    account_id: str = ""
     accepted_id: UUID | None = None
     secrets: tuple[str, ...] = ()
+    egress_hosts: tuple[str, ...] = ()
+    source: Source | None = None
+    setup_commands: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
     ended: Ending | None = None
     end_version: int = 0
     generations: int = 0
@@ -128,10 +135,20 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
     match event.data:
         case BuildAccepted() as data:
             return replace(
-                state, project_id=data.project_id, secrets=data.secrets, accepted_id=event.event_id
+                state,
+                project_id=data.project_id,
+                account_id=data.account_id,
+                secrets=data.secrets,
+                egress_hosts=data.egress_hosts,
+                source=data.source,
+                setup_commands=data.setup_commands,
+                environment=data.environment,
+                accepted_id=event.event_id,
             )
         case BuildReady() | BuildFailed() | BuildCancelled() as data:
             return replace(state, ended=_ENDS[type(data)], end_version=event.version)
+        case ToolCallRequested(purpose="customer"):
+            return state  # a consumer of the customer answers it
         case ToolCallRequested() as data:
             call = PendingCall(event.event_id, event.version, data)
             return replace(state, pending={**state.pending, data.call_id: call})

@@ -1,11 +1,10 @@
 """Cleans the output of tools: removes control codes, masks secrets, and limits the length."""
 
-import base64
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import quote, quote_plus
+
+from nightshift.sandboxes.egress.secret_forms import forms
 
 #: Characters, and bytes, of a result; a longer one loses its middle.
 LIMIT = 30_000
@@ -93,12 +92,13 @@ def _erasures(part: str) -> Iterable[tuple[str, str]]:
 class Mask:
     """Replaces secrets by `[secret NAME]`, also in encoded forms such as base64, hex and URL quoting."""
 
-    def __init__(self, secrets: Mapping[str, str]) -> None:
-        """`secrets` maps names to values. Values under four characters are not masked: they occur in ordinary words."""
+    def __init__(self, secrets: Mapping[str, Sequence[str]]) -> None:
+        """`secrets` maps a name to its values. Values under four characters are not masked: they occur in words."""
         self._names: dict[str, str] = {}
-        for name, value in secrets.items():
-            if len(value) >= _SHORTEST_SECRET:
-                self._names.update(dict.fromkeys(_forms(value), name))
+        for name, values in secrets.items():
+            for value in values:
+                if len(value) >= _SHORTEST_SECRET:
+                    self._names.update(dict.fromkeys(forms(value), name))
         longest_first = sorted(self._names, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
@@ -106,27 +106,6 @@ class Mask:
         if self._pattern is None:
             return text
         return self._pattern.sub(lambda found: f"[secret {self._names[found[0]]}]", text)
-
-
-def _forms(value: str) -> Iterable[str]:
-    raw = value.encode()
-    yield value
-    yield json.dumps(value)[1:-1]
-    yield json.dumps(value, ensure_ascii=False)[1:-1]
-    yield quote(value, safe="")
-    yield quote_plus(value)
-    yield raw.hex()
-    yield raw.hex().upper()
-    yield value[::-1]
-    for encode in (base64.b64encode, base64.urlsafe_b64encode):
-        for shift in range(
-            3
-        ):  # wherever it stands in what was encoded: only the characters that are its alone
-            whole = encode(b"\0" * shift + raw).decode()
-            start = (shift * 8 + 5) // 6
-            inner = whole[start : (shift + len(raw)) * 8 // 6]
-            if len(inner) >= 6:
-                yield inner
 
 
 @dataclass(frozen=True, slots=True)

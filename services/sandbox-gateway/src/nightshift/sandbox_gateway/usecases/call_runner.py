@@ -5,10 +5,12 @@ result.
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
 
+from nightshift.contracts.events.build import ToolCallRequested
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import (
     Bash,
@@ -18,6 +20,7 @@ from nightshift.contracts.tools import (
     Grep,
     Narrate,
     OpenPort,
+    PrepareWorkspace,
     ReadFile,
     ToolInput,
     WriteFile,
@@ -26,6 +29,7 @@ from nightshift.eventlog.errors import EventIdReused, Fault, NightshiftError
 from nightshift.eventlog.large import materialize
 from nightshift.sandbox_gateway.domain.call_order import reads
 from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome
+from nightshift.sandbox_gateway.domain.judge_calls import refused
 from nightshift.sandbox_gateway.domain.parse_input import parse_input
 from nightshift.sandbox_gateway.domain.sandbox_state import PendingCall, SandboxState
 from nightshift.sandbox_gateway.ports import PreviewProbe
@@ -35,6 +39,7 @@ from nightshift.sandbox_gateway.usecases.tools import files, search
 from nightshift.sandbox_gateway.usecases.tools.bash import bash
 from nightshift.sandbox_gateway.usecases.tools.context import Context
 from nightshift.sandbox_gateway.usecases.tools.narrate import narrate
+from nightshift.sandbox_gateway.usecases.tools.prepare import prepare
 from nightshift.sandbox_gateway.usecases.tools.preview import open_port
 from nightshift.sandboxes.errors import CallRecordLost, FileRefused, SandboxGone
 from nightshift.sandboxes.port import Sandbox
@@ -67,7 +72,7 @@ class CallRunner:
             value = call.asked.input
             if state.ended is not None or isinstance(value, BlobRef):
                 left = True
-            elif (outcome := _without_sandbox(parse_input(call.asked.tool, value))) is not None:
+            elif (outcome := _without_sandbox(_parsed(call.asked, value))) is not None:
                 await self.writer.write(state, call, outcome)
             else:
                 left = True
@@ -93,7 +98,7 @@ class CallRunner:
         asked = await materialize(call.asked, self.writer.objects)
         if isinstance(asked.input, BlobRef):
             raise Fault(f"the input of {asked.call_id} is still a reference")
-        return parse_input(asked.tool, asked.input)
+        return _parsed(asked, asked.input)
 
     async def _in_sandbox(
         self, state: SandboxState, asks: Sequence[tuple[PendingCall, ToolInput]], cancelled: asyncio.Event
@@ -144,20 +149,34 @@ class CallRunner:
             call_id=call.asked.call_id,
             timeout_s=call.asked.timeout_s,
             sandbox=sandbox,
-            env=self.writer.env(state),
+            env={**state.environment, **self.lifecycle.network.variables(state)},
             cancelled=cancelled,
             watch=lambda: self.lifecycle.stalls.watch(state),
             fail=self.lifecycle.fail,
         )
         try:
-            outcome = await _run_tool(context, ask, self.probe)
+            if isinstance(ask, PrepareWorkspace):
+                outcome = await prepare(context, state, self.lifecycle.network.described(state))
+            else:
+                outcome = await _run_tool(context, ask, self.probe)
         except NightshiftError:
             raise
         except Exception as error:  # noqa: BLE001 - the agent must not wait for ever for a fault of ours
             _log.error("tool.failed", call_id=context.call_id, tool=call.asked.tool, exc_info=error)
             outcome = CallOutcome(f"the tool itself failed: {type(error).__name__}", "tool")
         duration = int((time.monotonic() - started) * 1000)
+        if isinstance(ask, Bash | PrepareWorkspace):
+            network = await self.lifecycle.network.used(sandbox)
+            note = self.lifecycle.network.note(state, network)
+            outcome = replace(outcome, output=outcome.output + note, network=network)
         await self.writer.write(state, call, outcome, duration_ms=duration)
+
+
+def _parsed(asked: ToolCallRequested, value: dict[str, Any]) -> ToolInput | CallOutcome:
+    """The input of a call, or why it is refused."""
+    if asked.purpose == "setup":
+        return PrepareWorkspace()
+    return refused(asked) or parse_input(asked.tool, value)
 
 
 def _without_sandbox(ask: ToolInput | CallOutcome) -> CallOutcome | None:

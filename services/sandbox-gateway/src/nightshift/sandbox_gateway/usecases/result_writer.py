@@ -1,6 +1,6 @@
 """Writes the one `tool_call.completed` of a call. Masks and cuts the output; keeps the whole in the object store."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -20,17 +20,13 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ResultWriter:
-    """`secrets` maps the name of every secret that builds may use to its value. `limit` counts characters."""
+    """`secrets` returns the values of an account's secrets by name. `limit` counts characters."""
 
     log: EventLog
     objects: ObjectStore
-    secrets: Mapping[str, str]
+    secrets: Callable[[str], Mapping[str, Sequence[str]]]
     fail: FailPoints
     limit: int = LIMIT
-
-    def env(self, state: SandboxState) -> dict[str, str]:
-        """The build's secrets, for the environment of its commands."""
-        return {name: self.secrets[name] for name in state.secrets if name in self.secrets}
 
     async def write(
         self,
@@ -42,8 +38,8 @@ class ResultWriter:
         with_: Iterable[NewEvent] = (),
     ) -> None:
         """Append the result and the events of `with_` in one transaction. Does nothing when the call has a result."""
-        # Every secret of the installation is masked, not only the build's: none of them belongs in a log.
-        text = Mask(self.secrets)(printable(outcome.output))
+        # Every secret of the account is masked, not only the build's: none of them belongs in a log.
+        text = Mask(self.secrets(state.account_id))(printable(outcome.output))
         where = None
         if len(text) > self.limit or len(text.encode()) > self.limit:
             where = await self._keep_whole(state, call, text)
@@ -58,6 +54,7 @@ class ResultWriter:
             exit_code=outcome.exit_code,
             duration_ms=duration_ms,
             truncated=shown.truncated,
+            network=outcome.network or None,
         )
         completed = await externalize(completed, self.objects)  # an image does not fit into an event
         events = [*with_, NewEvent(completed, call.event_id)]

@@ -16,6 +16,7 @@ from nightshift.eventlog.port import EventLog, NewEvent, build_stream
 from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState, StoredSnapshot
 from nightshift.sandbox_gateway.ports import SnapshotStores
 from nightshift.sandbox_gateway.usecases.failpoints import FailPoints
+from nightshift.sandbox_gateway.usecases.network import NetworkPolicy
 from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
 from nightshift.sandboxes.errors import HostileTree, SandboxGone
 from nightshift.sandboxes.port import Sandbox, SandboxDriver
@@ -36,6 +37,7 @@ class SandboxLifecycle:
     stores: SnapshotStores
     stalls: StallReporter
     fail: FailPoints
+    network: NetworkPolicy
 
     async def ready(self, state: SandboxState) -> Sandbox:
         """Return the build's sandbox with the workspace that it must begin with. Opens one when there is none.
@@ -46,7 +48,8 @@ class SandboxLifecycle:
         async with self.stalls.watch(state):
             if state.sandbox is None:
                 return await self._open(state)
-            sandbox = await self.driver.connect(state.sandbox.sandbox_id)
+            rules = self.network.rules(state)
+            sandbox = await self.driver.connect(state.sandbox.sandbox_id, network=rules)
             if not state.sandbox.restored and state.snapshot is not None:
                 await self._restore(state, sandbox, state.snapshot)
             return sandbox
@@ -56,7 +59,10 @@ class SandboxLifecycle:
             raise Fault(f"build {state.build_id} has tool calls but was never accepted")
         generation = state.generations
         sandbox = await self.driver.create(
-            state.build_id, generation=generation, metadata={"project": state.project_id}
+            state.build_id,
+            generation=generation,
+            metadata={"project": state.project_id},
+            network=self.network.rules(state),
         )
         self.fail.reach("after_create")
         opened = SandboxOpened(sandbox_id=sandbox.id, driver=sandbox.driver, generation=generation)

@@ -40,7 +40,7 @@ async def bash(ctx: Context, ask: Bash) -> CallOutcome:
 async def _foreground(ctx: Context, command: str, timeout_s: float) -> CallOutcome:
     timeout_s = min(timeout_s, ctx.timeout_s)
     status = await run_once(ctx, _spec(ctx, command, timeout_s))
-    text = await _text(ctx, ctx.call_id, status)
+    text = await output_of(ctx, ctx.call_id, status)
     if status.state == "died":
         return CallOutcome(
             f"{text}\n[the command's supervisor was killed; how the command ended is not known]", "tool"
@@ -114,7 +114,7 @@ async def _background(ctx: Context, command: str) -> CallOutcome:
     async with ctx.watch():
         await ctx.sandbox.note(ctx.call_id, command)  # for a restart
         status = await ctx.sandbox.run_call(_spec(ctx, command, None), wait_s=_SETTLE_S)
-    text = await _text(ctx, ctx.call_id, status)
+    text = await output_of(ctx, ctx.call_id, status)
     if status.state == "running":
         return CallOutcome(f"running in the background; handle: {ctx.call_id}\n{text}".rstrip())
     code = status.exit_code
@@ -127,7 +127,7 @@ async def _read(ctx: Context, handle: str) -> CallOutcome:
     status = await ctx.sandbox.call_status(handle)
     if status.state == "unknown":
         return _no_such(handle)
-    return CallOutcome(f"{await _text(ctx, handle, status)}\n[{_state(status)}]".lstrip("\n"))
+    return CallOutcome(f"{await output_of(ctx, handle, status)}\n[{_state(status)}]".lstrip("\n"))
 
 
 async def _stop(ctx: Context, handle: str) -> CallOutcome:
@@ -136,7 +136,7 @@ async def _stop(ctx: Context, handle: str) -> CallOutcome:
     status = await ctx.sandbox.stop_call(handle)
     if status.state == "unknown":
         return _no_such(handle)
-    return CallOutcome(f"{await _text(ctx, handle, status)}\n[{_state(status)}]".lstrip("\n"))
+    return CallOutcome(f"{await output_of(ctx, handle, status)}\n[{_state(status)}]".lstrip("\n"))
 
 
 async def _restart(ctx: Context, ask: Bash) -> CallOutcome:
@@ -174,7 +174,8 @@ def _state(status: CallStatus) -> str:
     return how if status.state == "finished" else "ended; its exit code is not known"
 
 
-async def _text(ctx: Context, call_id: str, status: CallStatus) -> str:
+async def output_of(ctx: Context, call_id: str, status: CallStatus) -> str:
+    """Return both streams of the call as text, the second one after a heading."""
     if status.output is not None:
         kept = status.output
     else:

@@ -1,0 +1,65 @@
+"""Where a command reads the events of a build from: the log of an installation, lines of JSON, or an archive."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from nightshift.cli.archive import is_archive, read_archive
+from nightshift.cli.connect import settings_for
+from nightshift.cli.event_lines import read_lines
+from nightshift.cli.queries import open_builds
+from nightshift.eventlog.errors import NotFound
+from nightshift.eventlog.large import materialize
+from nightshift.eventlog.objects.port import ObjectStore
+from nightshift.eventlog.objects.s3 import S3ObjectStore
+from nightshift.eventlog.port import RecordedEvent
+from nightshift.eventlog.settings import ObjectStoreSettings
+
+Source = Annotated[
+    str,
+    Parameter(
+        allow_leading_hyphen=True,
+        help="The build's id, an archive of `nightshift export`, a file of events, or - for events on stdin.",
+    ),
+]
+
+
+async def recorded_events(home: Path, source: str, *, whole: bool = False) -> list[RecordedEvent]:
+    """Returns all events of a build. With `whole`, texts that the object store holds are fetched into the events.
+
+    Raises NotFound, and Refused with the line for a file that is no log of one build.
+    """
+    if source == "-":
+        return read_lines(sys.stdin, "stdin")
+    path = Path(source)
+    if _is_file(path):
+        if is_archive(path):
+            archive = read_archive(path)
+            return await _whole(archive.events, archive.objects()) if whole else list(archive.events)
+        return _events_of_file(path)
+    async with open_builds(home) as builds:
+        events = await builds.events(source)
+    if whole:
+        async with S3ObjectStore(settings_for(ObjectStoreSettings, home)) as objects:
+            return await _whole(events, objects)
+    return events
+
+
+def _is_file(path: Path) -> bool:
+    """Returns whether the argument is a file. A name without a suffix is the id of a build."""
+    return path.suffix != "" and path.is_file()
+
+
+def _events_of_file(path: Path) -> list[RecordedEvent]:
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return read_lines(lines, path.name)
+    except OSError as error:
+        raise NotFound(f"{path} cannot be read: {error.strerror}") from error
+
+
+async def _whole(events: Sequence[RecordedEvent], objects: ObjectStore) -> list[RecordedEvent]:
+    return [one._replace(data=await materialize(one.data, objects)) for one in events]

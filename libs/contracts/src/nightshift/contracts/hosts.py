@@ -1,0 +1,40 @@
+"""The names of hosts outside: what a request may name, the public package registries, and the model's API."""
+
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field
+
+from nightshift.contracts.model import SEALED
+
+#: The hosts that builds may reach unless a setting says otherwise: those of the public package registries.
+PUBLIC_REGISTRIES: Final = frozenset(
+    {
+        *("pypi.org", "files.pythonhosted.org"),
+        *("registry.npmjs.org", "registry.yarnpkg.com"),
+        *("crates.io", "index.crates.io", "static.crates.io"),
+        *("proxy.golang.org", "sum.golang.org"),
+        *("repo.maven.apache.org", "repo1.maven.org", "plugins.gradle.org"),
+        *("rubygems.org", "index.rubygems.org"),
+        *("api.nuget.org", "repo.packagist.org"),
+    }
+)
+
+#: Never reachable from a sandbox, whoever names them: agents must not call the model.
+MODEL_HOSTS: Final = frozenset({"api.anthropic.com"})
+
+LABEL: Final = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+
+
+def _not_the_model(host: str) -> str:
+    if host in MODEL_HOSTS:
+        raise ValueError("builds cannot reach the model's API")
+    return host
+
+
+#: An exact DNS name of two or more labels, in lower case, such as `files.example.org`. Addresses are refused.
+HostName = Annotated[
+    str,
+    Field(min_length=3, max_length=253, pattern=rf"^({LABEL}\.)+[a-z]([a-z0-9-]{{0,61}}[a-z0-9])?$"),
+    AfterValidator(_not_the_model),
+    SEALED,
+]

@@ -1,0 +1,44 @@
+"""Disk space that is held back for the agent's own files, so that a full disk does not hide what commands print."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+_T = TypeVar("_T")
+_BYTES = 1024 * 1024
+#: What is released for one file when the disk is full.
+_SHARE = 32 * 1024
+
+
+def keep(state: str) -> None:
+    """Fill the reserve in the directory `state`. Does nothing while the disk has no room for it."""
+    path = os.path.join(state, "reserve")
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return
+    try:
+        if os.fstat(handle).st_size < _BYTES:
+            os.posix_fallocate(handle, 0, _BYTES)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def use(outputs: str, do: Callable[[], _T]) -> _T:
+    """Return what `do` returns. On a full disk, releases a share of the reserve and calls `do` once more.
+
+    `outputs` is the directory of one call's output, two levels below the state directory. Raises OSError as `do` does.
+    """
+    try:
+        return do()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+    path = os.path.join(os.path.dirname(os.path.dirname(outputs)), "reserve")
+    os.truncate(path, max(0, os.stat(path).st_size - _SHARE))
+    return do()

@@ -1,0 +1,68 @@
+"""What the proxy knows of one sandbox: its rules, and the traffic since somebody asked."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from nightshift.sandboxes.egress.hosts import HostRefused, host_name
+from nightshift.sandboxes.egress.secret_store import SecretStore
+from nightshift.sandboxes.egress.secret_swap import SecretSwap
+from nightshift.sandboxes.port import HostTraffic, NetworkRules
+
+_MOST_HOSTS: Final = 100
+_OTHERS: Final = "(others)"
+
+
+@dataclass(slots=True)
+class SandboxRules:
+    """`build_id` is for the log."""
+
+    sandbox_id: str
+    build_id: str
+    rules: NetworkRules
+    store: SecretStore
+    traffic: dict[str, HostTraffic] = field(default_factory=dict)
+
+    def allowed(self) -> frozenset[str]:
+        """Return the hosts that the sandbox may reach, those of its secrets too."""
+        return self.rules.hosts.union(*(hosts for hosts, _ in self._secrets()))
+
+    def require(self, host: str) -> str:
+        """Return the name in its one form. Raises HostRefused when the sandbox may not reach it."""
+        name = host_name(host)
+        if name not in self.rules.hosts and name not in self.allowed():
+            allowed = ", ".join(sorted(self.allowed())) or "none"
+            raise HostRefused(f"the host {name} is not allowed", hint=f"allowed hosts: {allowed}")
+        return name
+
+    def swap(self, host: str) -> SecretSwap | None:
+        """Return the secrets that requests to this host get, or None when it gets none."""
+        found = [secret for hosts, secret in self._secrets() if host in hosts]
+        return SecretSwap(found) if found else None
+
+    def _secrets(self) -> Iterator[tuple[frozenset[str], tuple[str, str, tuple[str, ...]]]]:
+        for use in self.rules.secrets:
+            stored = self.store.get(use.account_id, use.name)
+            if stored is not None:
+                yield stored.hosts, (use.placeholder, stored.value, stored.earlier)
+
+    def count(
+        self, host: str, *, sent: int = 0, received: int = 0, connections: int = 0, refused: str | None = None
+    ) -> None:
+        """Add to the traffic with this host. A host beyond the first 100 is counted under one name."""
+        if host not in self.traffic and len(self.traffic) >= _MOST_HOSTS:
+            host = _OTHERS
+        before = self.traffic.get(host, HostTraffic(host))
+        self.traffic[host] = HostTraffic(
+            host,
+            connections=before.connections + connections,
+            sent=before.sent + sent,
+            received=before.received + received,
+            refused=before.refused + (refused is not None),
+            reason=refused or before.reason,
+        )
+
+    def take(self) -> list[HostTraffic]:
+        """Return the traffic since the last time, by host, and begin anew."""
+        taken, self.traffic = list(self.traffic.values()), {}
+        return taken

@@ -1,0 +1,94 @@
+"""Replaces placeholders by the values of secrets in requests, and masks the values in answers."""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import quote, quote_plus
+
+from nightshift.sandboxes.egress.secret_forms import forms
+
+_BASIC: Final = re.compile(rb"basic +([A-Za-z0-9+/=]+)", re.IGNORECASE)
+_SHORTEST_FORM = 6
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class SecretSwap:
+    """`secrets` holds (placeholder, value, earlier values) of the secrets that one host gets."""
+
+    def __init__(self, secrets: Sequence[tuple[str, str, Sequence[str]]]) -> None:
+        self._values = {placeholder.encode(): value for placeholder, value, _ in secrets}
+        known = [known for _, value, earlier in secrets for known in (value, *earlier)]
+        texts = {form.encode() for value in known for form in forms(value) if len(form) >= _SHORTEST_FORM}
+        self._forms = tuple(sorted(texts, key=len, reverse=True))
+        self._masked = re.compile(b"|".join(map(re.escape, self._forms)))
+        self._placeholder = re.compile(b"|".join(map(re.escape, self._values)))
+
+    def target(self, target: bytes) -> bytes:
+        """Return the request's path and query with the values in them."""
+        return self._placeholder.sub(lambda found: quote(self._values[found[0]], safe="").encode(), target)
+
+    def request_headers(self, headers: Headers) -> list[tuple[bytes, bytes]]:
+        """Return the headers with the values in them, also inside the base64 of Basic authorization."""
+        return [(name, self._header(value)) for name, value in headers]
+
+    def _header(self, value: bytes) -> bytes:
+        if (basic := _BASIC.fullmatch(value)) is not None:
+            try:
+                decoded = base64.b64decode(basic[1], validate=True)
+            except binascii.Error:
+                return value
+            return b"Basic " + base64.b64encode(self._raw(decoded))
+        return self._raw(value)
+
+    def _raw(self, value: bytes) -> bytes:
+        return self._placeholder.sub(lambda found: self._values[found[0]].encode(), value)
+
+    def body(self, body: bytes, content_type: bytes) -> bytes:
+        """Return a request's whole body with the values in it, escaped as its type demands."""
+        if content_type.startswith(b"application/x-www-form-urlencoded"):
+            return self._placeholder.sub(lambda found: quote_plus(self._values[found[0]]).encode(), body)
+        if b"json" in content_type:
+            return self._placeholder.sub(
+                lambda found: json.dumps(self._values[found[0]])[1:-1].encode(), body
+            )
+        return self._raw(body)
+
+    def mask(self, data: bytes) -> bytes:
+        """Return the data with every form of a value replaced by as many stars, so that lengths stay right."""
+        return self._masked.sub(lambda found: b"*" * len(found[0]), data)
+
+    def answer_headers(self, headers: Headers) -> list[tuple[bytes, bytes]]:
+        return [(name, self.mask(value)) for name, value in headers]
+
+    def unfinished(self, data: bytes) -> int:
+        """Return how many bytes at the end may be the beginning of a value."""
+        longest = min(len(self._forms[0]) - 1, len(data))
+        return next((size for size in range(longest, 0, -1) if self._begins(data[-size:])), 0)
+
+    def _begins(self, end: bytes) -> bool:
+        return any(form.startswith(end) for form in self._forms)
+
+
+class AnswerMask:
+    """Masks a body that arrives in chunks. Keeps what may be the first part of a value until the next chunk."""
+
+    def __init__(self, swap: SecretSwap) -> None:
+        self._swap = swap
+        self._kept = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the masked bytes that no later byte can change."""
+        masked = self._swap.mask(self._kept + data)
+        kept = self._swap.unfinished(masked)
+        ready = len(masked) - kept
+        self._kept = masked[ready:]
+        return masked[:ready]
+
+    def finish(self) -> bytes:
+        """Return the rest."""
+        kept, self._kept = self._kept, b""
+        return kept

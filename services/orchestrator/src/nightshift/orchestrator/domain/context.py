@@ -1,0 +1,238 @@
+"""Decides when the conversation is condensed and what stays of it, and folds the boundary. Pure.
+
+Between two boundaries each request begins with the bytes of the one before. A boundary is one `context.condensed`. It
+replaces the oldest turns by a summary and cuts long results of the turns that stay. Their thinking is left out,
+because the provider binds it to everything that preceded it.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from nightshift.contracts import models
+from nightshift.contracts.events.build import ContextCondensed
+from nightshift.contracts.model import BlobRef
+from nightshift.contracts.tools import AskUser, Document, EditFile, WriteFile
+from nightshift.orchestrator.domain import conversation, model_choice, prompt
+from nightshift.orchestrator.domain.entries import Entries
+from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.domain.repetition import call_in_words
+from nightshift.orchestrator.domain.state import (
+    AssistantMessage,
+    Blocks,
+    BuildState,
+    Entry,
+    PastWork,
+    Text,
+    ToolResult,
+    ToolResults,
+)
+
+#: A guess below this many tokens decides nothing worth a request to the provider.
+_WORTH_COUNTING = 4_000
+#: The turns that stay have at most this part of the limit. A boundary that frees less than half of it is not worth it.
+_KEPT_PART = 4
+#: The most characters of a result that stays, and how many of them are its beginning.
+_RESULT, _BEGINNING = 4_000, 2_600
+#: The most files, outputs and statements of people that are remembered across boundaries.
+_REMEMBERED = 200
+_THINKING = frozenset({"thinking", "redacted_thinking"})
+_WRITING = frozenset({WriteFile.tool, EditFile.tool, Document.tool})
+#: The gateway's note in a result that it has cut.
+_WHOLE_IN = re.compile(r"the whole is in ([^\n]{1,500}?) \.\.\.\]")
+_CUT = "\n\n[... {left_out} characters left out when the conversation was condensed{whole} ...]\n\n"
+_NO_IMAGE = "[an image, left out when the conversation was condensed; read it again if you need it]"
+
+
+def limit(state: BuildState, policy: Policy) -> int:
+    """Return the most tokens of a request before the conversation is condensed."""
+    accepted = state.request
+    room = models.card_of(accepted.model).context - model_choice.output_limit(accepted, policy)
+    return min(room * 9 // 10, policy.context_tokens)
+
+
+def size(state: BuildState, policy: Policy) -> int:
+    """Return an upper bound of the tokens of the next request, without the messages that it adds."""
+    tokens = state.conversation.tokens
+    return prompt.size_bound(state, policy) if tokens is None else tokens
+
+
+def is_guess(state: BuildState, policy: Policy) -> bool:
+    """Return whether so much of the bound is a guess that the provider should count the tokens."""
+    return size(state, policy) - (state.conversation.counted or 0) > _WORTH_COUNTING
+
+
+def guess_decides(state: BuildState, policy: Policy) -> bool:
+    """Return whether a guess says that the next request is over the limit."""
+    over = size(state, policy) > limit(state, policy)
+    return over and not state.conversation.too_long and is_guess(state, policy)
+
+
+def counted(state: BuildState, policy: Policy, tokens: int | None) -> BuildState:
+    """Return the state with the provider's count of the next request. None: it cannot count, and the bound stands."""
+    known = size(state, policy) if tokens is None else tokens
+    return replace(state, conversation=replace(state.conversation, tokens=known, counted=known))
+
+
+def is_over(state: BuildState, policy: Policy) -> bool:
+    """Return whether the next request is over the limit, as far as its size is known, and can be made smaller."""
+    over = size(state, policy) > limit(state, policy)
+    return (state.conversation.too_long or over) and through_turn(state, policy) is not None
+
+
+def has_thinking(state: BuildState) -> bool:
+    """Return whether a turn of the conversation holds thinking."""
+    return any(
+        block.get("type") in _THINKING
+        for entry in state.conversation.entries
+        if isinstance(entry, AssistantMessage) and not isinstance(entry.content, BlobRef)
+        for block in entry.content
+    )
+
+
+def through_turn(state: BuildState, policy: Policy) -> int | None:
+    """Return the last turn that a summary replaces now. Returns None when nothing would be gained."""
+    talk = state.conversation
+    pairs = list(_pairs(talk.entries))
+    if not pairs:
+        return None
+    most = limit(state, policy) // _KEPT_PART
+    if talk.too_long:
+        # The context is smaller than we think.
+        most = min(most, _tokens(talk.entries) // _KEPT_PART)
+    if talk.condensed_at == talk.turn:
+        most = 0  # the boundary before this one, at the same turn, did not suffice
+    through, kept = pairs[-1].turn, 0
+    for index in range(len(pairs) - 1, -1, -1):
+        pair = pairs[index]
+        kept += _tokens(_shortened(talk.entries[pair.begin : pair.end], images=index == len(pairs) - 1))
+        if kept > most:
+            break
+        through = pair.turn - 1
+    dropped = _tokens(dropped_entries(state, through))
+    if dropped == 0 or (not talk.too_long and dropped < most // 2):
+        return None
+    return through
+
+
+def dropped_entries(state: BuildState, through: int) -> tuple[Entry, ...]:
+    """Return the entries up to the results of turn `through`."""
+    return state.conversation.entries[: _dropped(state.conversation.entries, through)]
+
+
+def condensed(state: BuildState, data: ContextCondensed) -> BuildState:
+    """Begin a new prefix: the opening message with the summary, then the turns that stay."""
+    talk = state.conversation
+    dropped = dropped_entries(state, data.through_turn)
+    rest = talk.entries[len(dropped) :]
+    last = max((index for index, entry in enumerate(rest) if isinstance(entry, ToolResults)), default=-1)
+    entries = Entries(
+        short for index, entry in enumerate(rest) for short in _shortened((entry,), images=index == last)
+    )
+    fresh = replace(
+        talk,
+        entries=entries,
+        summary=talk.summary if data.summary is None else data.summary,
+        past=past_work(talk.past, dropped),
+        condensed_at=talk.turn,
+        sent=0,
+        limits_told=None,
+        tokens=None,
+        counted=None,
+        too_long=False,
+    )
+    return replace(state, conversation=fresh)
+
+
+def past_work(past: PastWork, dropped: tuple[Entry, ...]) -> PastWork:
+    """Return what is remembered beside the summary after these entries: files, kept outputs, answered questions."""
+    files, outputs, answers = (dict.fromkeys(one) for one in (past.files, past.outputs, past.answers))
+    for one, following in pairwise((*dropped, None)):
+        if not isinstance(one, AssistantMessage) or isinstance(one.content, BlobRef):
+            continue
+        results = following.results if isinstance(following, ToolResults) else ()
+        by_id = {result.tool_use_id: result for result in results}
+        for use in one.content:
+            result = by_id.get(str(use.get("id")))
+            if use.get("type") != "tool_use" or result is None:
+                continue
+            given = use.get("input")
+            fields: dict[str, Any] = given if isinstance(given, dict) else {}
+            text = _text_of(result)
+            if use.get("name") in _WRITING and not result.is_error and fields.get("file_path"):
+                files[str(fields["file_path"])] = None
+            if use.get("name") == AskUser.tool and fields.get("question"):
+                answers[f"{fields['question']} → {text}"] = None
+            if kept := _WHOLE_IN.search(text):
+                outputs[f"{call_in_words(str(use.get('name')), fields)}: {kept[1]}"] = None
+    return PastWork(tuple(files)[-_REMEMBERED:], tuple(outputs)[-_REMEMBERED:], tuple(answers)[-_REMEMBERED:])
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """An answer with the results of its calls, as the indexes of its entries."""
+
+    turn: int
+    begin: int
+    end: int
+
+
+def _pairs(entries: Sequence[Entry]) -> Iterator[_Pair]:
+    for index, entry in enumerate(entries):
+        if isinstance(entry, AssistantMessage):
+            has_results = index + 1 < len(entries) and isinstance(entries[index + 1], ToolResults)
+            yield _Pair(entry.turn, index, index + 1 + has_results)
+
+
+def _dropped(entries: Sequence[Entry], through: int) -> int:
+    """Return the number of entries up to the results of turn `through`."""
+    return max((pair.end for pair in _pairs(entries) if pair.turn <= through), default=0)
+
+
+def _tokens(entries: Sequence[Entry]) -> int:
+    return sum(map(conversation.entry_tokens, entries))
+
+
+def _shortened(entries: Sequence[Entry], *, images: bool) -> tuple[Entry, ...]:
+    """Return the entries without thinking and with long results cut. Without `images`, a note replaces each image."""
+    return tuple(_short(entry, images=images) for entry in entries)
+
+
+def _short(entry: Entry, *, images: bool) -> Entry:
+    if isinstance(entry, AssistantMessage) and not isinstance(entry.content, BlobRef):
+        content = tuple(block for block in entry.content if block.get("type") not in _THINKING)
+        return replace(entry, content=content)
+    if isinstance(entry, ToolResults):
+        return ToolResults(
+            tuple(
+                replace(one, output=_cut(one.output), blocks=_short_blocks(one.blocks, images=images))
+                for one in entry.results
+            )
+        )
+    return entry
+
+
+def _short_blocks(blocks: Blocks | None, *, images: bool) -> Blocks | None:
+    if blocks is None or isinstance(blocks, BlobRef):
+        return blocks
+    return tuple(_short_block(block, images=images) for block in blocks)
+
+
+def _short_block(block: dict[str, Any], *, images: bool) -> dict[str, Any]:
+    if isinstance(block.get("text"), str):
+        return {**block, "text": _cut(block["text"])}
+    return block if images else {"text": _NO_IMAGE, "type": "text"}
+
+
+def _cut(text: Text) -> Text:
+    if isinstance(text, BlobRef) or len(text) <= _RESULT:
+        return text
+    kept = _WHOLE_IN.search(text)
+    note = _CUT.format(left_out=len(text) - _RESULT, whole=f"; the whole is in {kept[1]}" if kept else "")
+    return text[:_BEGINNING] + note + text[-(_RESULT - _BEGINNING) :]
+
+
+def _text_of(result: ToolResult) -> str:
+    return "" if isinstance(result.output, BlobRef) else result.output

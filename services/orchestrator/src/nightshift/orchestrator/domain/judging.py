@@ -1,0 +1,129 @@
+"""Folds the judge's part of a build: its conversation in one round, its tool calls, and its verdicts.
+
+The conversation is the judge's own. It lives for one round of checks. `verdicts` decides what follows.
+"""
+
+from typing import Any
+
+from nightshift.contracts.events.build import (
+    CriteriaJudged,
+    ModelCallFailed,
+    ModelCallResponded,
+    ToolCallRequested,
+    Usage,
+)
+from nightshift.contracts.events.sandbox import ToolCallCompleted
+from nightshift.contracts.model import BlobRef
+from nightshift.contracts.tools import ReportVerdicts
+from nightshift.orchestrator.domain import conversation
+from nightshift.orchestrator.domain.replace import replace
+from nightshift.orchestrator.domain.state import (
+    AssistantMessage,
+    BuildState,
+    Judging,
+    ToolCall,
+    ToolResult,
+)
+
+_REPORT = "Call `report_verdicts` with one verdict for each criterion. Nothing else counts."
+_NOT_RUN = "Not run: nothing more is read. Call `report_verdicts` now, with what you have seen."
+_NOT_TAKEN = "These verdicts cannot be taken: one for each criterion is needed, by its number, with evidence."
+
+
+def open_calls(state: BuildState) -> bool:
+    """Return whether a tool call of the judge has no result."""
+    return state.judging is not None and any(call.result is None for call in state.judging.tool_calls)
+
+
+def tokens_bound(state: BuildState) -> int | None:
+    """Return the most tokens that the next call of this round can have. Returns None before its first answer."""
+    return None if state.judging is None else continued(state.judging).conversation.tokens
+
+
+def started(state: BuildState) -> BuildState:
+    """Fold the start of a call, which sends the results of the answer before it."""
+    return replace(state, judging=continued(state.judging or Judging()))
+
+
+def continued(judging: Judging) -> Judging:
+    """Return the round with the results that its next call sends. A tool call that was not requested gets an error."""
+    talk = judging.conversation
+    last = talk.entries[-1] if talk.entries else None
+    if not isinstance(last, AssistantMessage):
+        return judging
+    results = {call.tool_use_id: call for call in judging.tool_calls}
+    answers = tuple(
+        conversation.observation(results[use["id"]])
+        if use["id"] in results
+        else ToolResult(str(use["id"]), True, _refusal(use))
+        for use in uses_of(last)
+    )
+    more = conversation.with_results(talk, answers) if answers else conversation.with_message(talk, _REPORT)
+    return replace(judging, conversation=more, tool_calls=())
+
+
+def responded(state: BuildState, data: ModelCallResponded) -> BuildState:
+    """Fold an answer of the judge."""
+    judging = state.judging or Judging()
+    return replace(
+        state,
+        judging=replace(
+            judging,
+            conversation=conversation.responded(judging.conversation, data),
+            answers=judging.answers + 1,
+            usage=_sum(judging.usage, data.usage),
+            cost=judging.cost + data.cost_microusd,
+        ),
+    )
+
+
+def failed(state: BuildState, data: ModelCallFailed) -> BuildState:
+    """Fold a failed call of the judge."""
+    judging = state.judging or Judging()
+    return replace(state, judging=replace(judging, cost=judging.cost + data.cost_microusd))
+
+
+def requested(state: BuildState, data: ToolCallRequested) -> BuildState:
+    """Fold a tool call of the judge. It does not count towards the limit of the agent's calls."""
+    judging = state.judging or Judging()
+    call = ToolCall(data.call_id, data.index, data.tool, data.tool_use_id, "judge", "")
+    calls = (*judging.tool_calls, call)
+    return replace(state, judging=replace(judging, tool_calls=calls, calls_made=judging.calls_made + 1))
+
+
+def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
+    """Fold the result of a tool call of the judge. The first result stands."""
+    if state.judging is None:
+        return state
+    calls = tuple(
+        replace(call, result=data) if call.call_id == data.call_id and call.result is None else call
+        for call in state.judging.tool_calls
+    )
+    return replace(state, judging=replace(state.judging, tool_calls=calls))
+
+
+def judged(state: BuildState, data: CriteriaJudged) -> BuildState:
+    """Fold the verdicts, which end the round."""
+    before = state.judgement
+    judgement = replace(
+        before, rounds=data.round, rounds_in_row=before.rounds_in_row + 1, verdicts=data.verdicts
+    )
+    return replace(
+        state,
+        judgement=judgement,
+        judging=replace(state.judging or Judging(), verdicts=data.verdicts),
+    )
+
+
+def _refusal(use: dict[str, Any]) -> str:
+    return _NOT_TAKEN if use["name"] == ReportVerdicts.tool else _NOT_RUN
+
+
+def uses_of(message: AssistantMessage) -> list[dict[str, Any]]:
+    """Return the blocks of an answer that call a tool."""
+    content = () if isinstance(message.content, BlobRef) else message.content
+    return [block for block in content if block.get("type") == "tool_use"]
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    return Usage(**{name: getattr(one, name) + getattr(other, name) for name in Usage.model_fields})

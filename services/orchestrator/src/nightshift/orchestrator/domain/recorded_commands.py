@@ -1,0 +1,253 @@
+"""Finds the command behind a recorded decision: the facts that came from outside, or the step that the loop takes.
+
+A decision is recorded as its events only. Those of a step follow from the state. Those of a request, an answer of the
+model or a failure hold everything that the command needs, because `decide` copies it into them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from nightshift.contracts.events.build import (
+    AgentSteered,
+    ApprovalResolved,
+    BuildAccepted,
+    BuildCancelled,
+    BuildFailed,
+    BuildLimitsChanged,
+    BuildPhaseChanged,
+    BuildReady,
+    BuildResumed,
+    BuildStalled,
+    BuildWaiting,
+    BuildWoken,
+    EscalationResolved,
+    ModelCallFailed,
+    ModelCallResponded,
+    Phase,
+    ToolCallAnswered,
+    Usage,
+)
+from nightshift.contracts.events.requests import BuildRequested
+from nightshift.contracts.model import BlobRef, Event
+from nightshift.eventlog.port import RecordedEvent
+from nightshift.orchestrator.domain.commands import (
+    AbandonCall,
+    AcceptBuild,
+    Answer,
+    AnswerQuestion,
+    CallFailed,
+    CancelBuild,
+    Command,
+    Complete,
+    Fail,
+    GiveApproval,
+    GiveResult,
+    MessageAgent,
+    PauseBuild,
+    ReportStall,
+    ResumeBuild,
+    SetLimits,
+    StopCall,
+    StopOnFault,
+)
+from nightshift.orchestrator.domain.customer_tools import open_call
+from nightshift.orchestrator.domain.next_step import next_step
+from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.domain.state import BuildState
+
+#: Reads the command from the events that begin with a decision. Returns None when the loop's own step decided.
+Reader = Callable[[BuildState, Sequence[RecordedEvent]], Command | None]
+
+
+def recorded_command(
+    state: BuildState, events: Sequence[RecordedEvent], now: datetime, policy: Policy
+) -> Command | None:
+    """Return the command of the decision with which `events` begin. Returns None when the loop would only wait."""
+    reader = _READERS.get(type(events[0].data))
+    command = None if reader is None else reader(state, events)
+    if command is not None:
+        return command
+    if state.accepted is None:
+        return None
+    step = next_step(state, now, policy)
+    if isinstance(step, Complete):
+        number = (one.data.build_version for one in events[:2] if isinstance(one.data, BuildReady))
+        return Complete(next(number, 1))
+    return step if isinstance(step, Command) else None
+
+
+def _accepted(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
+    fact = events[0].data
+    given = {name: getattr(fact, name) for name in BuildRequested.model_fields if hasattr(fact, name)}
+    return AcceptBuild(BuildRequested.model_construct(**given))
+
+
+def _responded(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
+    fact = events[0].data
+    if not isinstance(fact, ModelCallResponded) or isinstance(fact.content, BlobRef):
+        return None
+    details = None if isinstance(fact.stop_details, BlobRef) else fact.stop_details
+    return Answer(
+        message_id=fact.message_id,
+        model=fact.model,
+        content=fact.content,
+        stop_reason=fact.stop_reason,
+        usage=fact.usage,
+        latency_ms=fact.latency_ms,
+        first_token_ms=fact.first_token_ms,
+        stop_details=details,
+    )
+
+
+def _failed(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
+    """A call that was stopped is told apart by what follows it: a cancel, a deadline, a fault or a pause."""
+    fact = events[0].data
+    if not isinstance(fact, ModelCallFailed):
+        return None
+    unbilled = fact.usage == Usage() and fact.cost_microusd > 0
+    seen = None if unbilled else fact.usage
+    if fact.kind == "abandoned":
+        return AbandonCall(seen)
+    if fact.kind == "cancelled":
+        return _stopped(state, events, seen)
+    wait = None if fact.retry_at is None else (fact.retry_at - events[0].recorded_at).total_seconds()
+    # The provider's own wish to wait is not recorded. The wait that follows from it is.
+    return CallFailed(
+        fact.kind,
+        _text(fact.detail),
+        status=fact.status,
+        retry_after_s=wait,
+        usage=seen,
+        maybe_billed=unbilled,
+    )
+
+
+def _stopped(state: BuildState, events: Sequence[RecordedEvent], seen: Usage | None) -> Command | None:
+    for event in events[1:]:
+        match event.data:
+            case BuildCancelled() as fact:
+                return CancelBuild(_text(fact.reason), cause=event.causation_id, seen=seen)
+            case BuildFailed() as fact:
+                return Fail(fact.reason, _text(fact.detail), seen=seen)  # type: ignore[arg-type]  # never invalid_request
+            case BuildStalled() as fact:
+                return StopOnFault(_text(fact.detail), seen)
+            case BuildWaiting():
+                return StopCall(seen)
+            case BuildPhaseChanged() | ToolCallAnswered() | EscalationResolved() | ApprovalResolved():
+                continue
+            case _:
+                return None
+    return None
+
+
+def _steered(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
+    fact = events[0].data
+    if not isinstance(fact, AgentSteered) or fact.reason != "person":
+        return None
+    return MessageAgent(_text(fact.message), cause=events[0].causation_id)
+
+
+def _answered(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
+    """The answers of a person, or those with which the end of a build closes its open questions."""
+    fact, cause = events[0].data, events[0].causation_id
+    if isinstance(fact, ToolCallAnswered):
+        if fact.by == "cancelled":
+            return _ended(state, events)
+        text = _text(fact.output)
+        if open_call(state, fact.call_id) is not None:
+            late = fact.by == "default"
+            return GiveResult(fact.call_id, fact.is_error, text, cause=None if late else cause)
+        if fact.option is not None:
+            text = text.removeprefix(fact.option).removeprefix("\n")
+        by_default = fact.by == "default"
+        return AnswerQuestion(fact.call_id, fact.option, text or None, cause=None if by_default else cause)
+    if isinstance(fact, EscalationResolved):
+        ending = next((one.data for one in events if isinstance(one.data, BuildCancelled)), None)
+        if ending is not None and fact.comment is None:
+            return _ended(state, events)
+        comment = None if fact.comment is None else _text(fact.comment)
+        by_default = cause == state.cause
+        return AnswerQuestion(
+            str(fact.escalation_id), fact.option, comment, cause=None if by_default else cause
+        )
+    return None
+
+
+def _decided(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
+    fact, cause = events[0].data, events[0].causation_id
+    if not isinstance(fact, ApprovalResolved):
+        return None
+    if fact.by == "cancelled":
+        return _ended(state, events)
+    comment = None if fact.comment is None else _text(fact.comment)
+    by_person = cause if fact.by == "person" else None
+    return GiveApproval(fact.call_id, fact.approved, comment, cause=by_person, given_by=fact.given_by)
+
+
+def _ended(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
+    for event in events:
+        if isinstance(event.data, BuildCancelled):
+            return CancelBuild(_text(event.data.reason), cause=event.causation_id)
+        if isinstance(event.data, BuildFailed):
+            return Fail(event.data.reason, _text(event.data.detail))  # type: ignore[arg-type]  # as above
+    return None
+
+
+def _phase_changed(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
+    fact = events[0].data
+    if isinstance(fact, BuildPhaseChanged) and fact.to_phase is Phase.CANCELLED:
+        return _ended(state, events[1:2])
+    return None
+
+
+def _limits(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
+    fact = events[0].data
+    if not isinstance(fact, BuildLimitsChanged):
+        return None
+    return SetLimits(fact.turn_limit, fact.tool_call_limit, cause=events[0].causation_id)
+
+
+def _resumed(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
+    fact = events[0].data
+    by_person = isinstance(fact, BuildResumed) and fact.reason == "person"
+    return ResumeBuild(cause=events[0].causation_id) if by_person else None
+
+
+def _waiting(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
+    """A pause. One of a sleeping build wakes it first."""
+    facts = [one.data for one in events[:2]]
+    paused = facts[-1] if isinstance(facts[0], BuildWoken) else facts[0]
+    if not isinstance(paused, BuildWaiting) or paused.reason != "paused":
+        return None
+    if events[0].causation_id == state.cause and state.waits_for == "paused":
+        return None  # the run of the build says that its call has ended
+    reason = None if paused.detail is None else _text(paused.detail)
+    return PauseBuild(reason, cause=events[0].causation_id)
+
+
+def _stalled(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
+    fact = events[0].data
+    if not isinstance(fact, BuildStalled):
+        return None
+    return ReportStall(fact.reason, _text(fact.detail), cause=events[0].causation_id)
+
+
+def _text(value: str | BlobRef) -> str:
+    return value if isinstance(value, str) else value.ref
+
+
+_READERS: Mapping[type[Event], Reader] = {
+    BuildAccepted: _accepted,
+    ModelCallResponded: _responded,
+    ModelCallFailed: _failed,
+    AgentSteered: _steered,
+    ToolCallAnswered: _answered,
+    EscalationResolved: _answered,
+    ApprovalResolved: _decided,
+    BuildPhaseChanged: _phase_changed,
+    BuildLimitsChanged: _limits,
+    BuildResumed: _resumed,
+    BuildWaiting: _waiting,
+    BuildWoken: _waiting,
+    BuildStalled: _stalled,
+}

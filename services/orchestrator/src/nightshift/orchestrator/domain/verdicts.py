@@ -1,0 +1,149 @@
+"""Judges the criteria of the request after the checks: when a round is due, and what the judge's answers lead to."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from nightshift.contracts.events.build import CriteriaJudged, Phase, ToolCallRequested
+from nightshift.contracts.events.proof import CriterionVerdict
+from nightshift.contracts.model import Event
+from nightshift.contracts.models import card_of
+from nightshift.contracts.tools import ReportVerdicts
+from nightshift.eventlog.errors import Fault
+from nightshift.orchestrator.domain import checks, proof
+from nightshift.orchestrator.domain.judging import open_calls, uses_of
+from nightshift.orchestrator.domain.model_choice import model_of
+from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.domain.state import AssistantMessage, BuildState, Judging
+
+Events = tuple[Event, ...]
+
+_TIMEOUT_S = 120
+#: The most characters of all evidence of a round, so that an event stays small.
+_EVIDENCE = 60_000
+#: The part of the model's context after which the judge reads no more.
+_FULL = 0.5
+_NO_VERDICT = "The judge gave no verdict about this criterion."
+
+
+def due(state: BuildState) -> bool:
+    """Return whether the judge makes the next model call: the checks have passed, and verdicts are missing."""
+    if not state.request.criteria or state.judgement.accepted or state.phase is not Phase.CHECKS:
+        return False
+    if state.conversation.waiting or state.workspace.replaced:
+        return False
+    if not state.tool_calls or any(call.result is None for call in state.tool_calls):
+        return False
+    if state.judging is not None and (state.judging.verdicts is not None or open_calls(state)):
+        return False
+    return not checks.failed(state.tool_calls) and proof.missing(state) is None
+
+
+def unmet(state: BuildState) -> tuple[CriterionVerdict, ...]:
+    """Return the verdicts of this round that keep the build from being ready. Raises Fault without verdicts."""
+    if not state.request.criteria or state.judgement.accepted:
+        return ()
+    if state.judging is None or state.judging.verdicts is None:
+        raise Fault("the criteria of this build are not judged")
+    return tuple(verdict for verdict in state.judging.verdicts if not verdict.met)
+
+
+def summary(state: BuildState) -> str:
+    """Return the criteria that are not met, each with the judge's evidence."""
+    return "\n".join(
+        f"{verdict.index + 1}. {state.request.criteria[verdict.index]}\n   {verdict.evidence}"
+        for verdict in unmet(state)
+    )
+
+
+def report(state: BuildState) -> str:
+    """Return the message to the agent about the criteria that are not met."""
+    return (
+        "The build is not ready: somebody else judged it by the criteria of the request. Not met:\n\n"
+        f"{summary(state)}\n\nDo what is missing and show it, with a test where that is possible."
+    )
+
+
+def shown(state: BuildState) -> tuple[CriterionVerdict, ...] | None:
+    """Return the newest verdicts for the proof. Returns None for a request without criteria.
+
+    A person may have accepted those that are not met.
+    """
+    if not state.request.criteria:
+        return None
+    accepted = True if state.judgement.accepted else None
+    return tuple(
+        verdict if verdict.met else verdict.model_copy(update={"accepted": accepted})
+        for verdict in state.judgement.verdicts
+    )
+
+
+def following(state: BuildState, policy: Policy) -> Events:
+    """Return what follows the newest answer of the judge: its verdicts, or the tool calls that it makes."""
+    judging = state.judging
+    if judging is None or not isinstance(last := judging.conversation.entries[-1], AssistantMessage):
+        return ()  # cut off at its output limit: the judge goes on
+    uses = uses_of(last)
+    for use in uses:
+        if use["name"] == ReportVerdicts.tool and not isinstance(given := _read(state, use), str):
+            return (_verdicts(state, given),)
+    if judging.answers >= policy.judge_answers:
+        return (_verdicts(state, {}),)
+    if judging.answers == policy.judge_answers - 1 or _is_full(state):
+        return ()
+    first = len(state.tool_calls) + judging.calls_made
+    reading = [use for use in uses if use["name"] != ReportVerdicts.tool]
+    return tuple(_request(state, first + place, use) for place, use in enumerate(reading))
+
+
+def _is_full(state: BuildState) -> bool:
+    tokens = (state.judging.conversation.tokens or 0) if state.judging else 0
+    return tokens > card_of(model_of(state.request, "judge")).context * _FULL
+
+
+def _request(state: BuildState, index: int, use: dict[str, Any]) -> ToolCallRequested:
+    turn = state.conversation.turn
+    given = use.get("input")
+    return ToolCallRequested(
+        call_id=f"{state.request.build_id}/{turn}/{index}",
+        turn=turn,
+        index=index,
+        tool=str(use["name"]),
+        tool_use_id=str(use["id"]),
+        input=given if isinstance(given, dict) else {},
+        timeout_s=_TIMEOUT_S,
+        purpose="judge",
+    )
+
+
+def _verdicts(state: BuildState, given: dict[int, CriterionVerdict]) -> CriteriaJudged:
+    """Return the end of the round. A criterion without a verdict is not met."""
+    judging = state.judging or Judging()
+    return CriteriaJudged(
+        round=state.judgement.rounds + 1,
+        verdicts=tuple(
+            given.get(index, CriterionVerdict(index=index, met=False, evidence=_NO_VERDICT))
+            for index in range(len(state.request.criteria))
+        ),
+        usage=judging.usage,
+        cost_microusd=judging.cost,
+    )
+
+
+def _read(state: BuildState, use: dict[str, Any]) -> dict[int, CriterionVerdict] | str:
+    """Return the verdicts of a `report_verdicts` call by their index, or what is wrong with them."""
+    count = len(state.request.criteria)
+    try:
+        given = ReportVerdicts.model_validate(use.get("input"))
+    except ValidationError as error:
+        return str(error)
+    numbers = [one.criterion for one in given.verdicts]
+    if sorted(numbers) != list(range(1, count + 1)):
+        return f"give one verdict for each of the criteria 1 to {count}, not for {numbers}"
+    longest = max(_EVIDENCE // count, 1)
+    return {
+        one.criterion - 1: CriterionVerdict(
+            index=one.criterion - 1, met=one.met, evidence=one.evidence[:longest]
+        )
+        for one in given.verdicts
+    }

@@ -1,0 +1,67 @@
+"""The fold and the decisions of builds, for programs that read a log: replay, verify, compare. The CLI imports it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from nightshift.eventlog.errors import Fault, NightshiftError
+from nightshift.eventlog.port import RecordedEvent
+from nightshift.orchestrator.domain import verification
+from nightshift.orchestrator.domain.evolve import evolve
+from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.domain.state import INITIAL, BuildState
+from nightshift.orchestrator.domain.verification import Difference, Kind, Verification
+
+__all__ = [
+    "INITIAL",
+    "BuildState",
+    "Difference",
+    "Kind",
+    "Verification",
+    "fold",
+    "state_after",
+    "states",
+    "verify",
+]
+
+
+def fold(state: BuildState, event: RecordedEvent) -> BuildState:
+    """Returns the state after the next event. Raises Fault, naming the version, for one that cannot follow."""
+    try:
+        return evolve(state, event)
+    except NightshiftError as error:
+        raise _unfoldable(event, str(error)) from error
+    except Exception as error:
+        raise _unfoldable(event, f"{type(error).__name__}: {error}") from error
+
+
+def states(events: Iterable[RecordedEvent]) -> Iterator[BuildState]:
+    """Yields the state after each event of a stream. Raises what `fold` raises."""
+    state = INITIAL
+    for event in events:
+        state = fold(state, event)
+        yield state
+
+
+def state_after(events: Iterable[RecordedEvent]) -> BuildState:
+    """Returns the state after the last event. Raises what `fold` raises."""
+    state = INITIAL
+    for event in events:
+        state = fold(state, event)
+    return state
+
+
+def verify(
+    events: Sequence[RecordedEvent],
+    *,
+    kinds: frozenset[Kind] = frozenset({"decision"}),
+    policy: Policy | None = None,
+) -> Verification:
+    """Makes every decision of a build again. Returns the first difference of one of these kinds.
+
+    `events` are the whole stream. Raises Fault, naming the version, for a log that cannot be folded.
+    """
+    state_after(events)
+    return verification.verify(events, policy, kinds=kinds)
+
+
+def _unfoldable(event: RecordedEvent, why: str) -> Fault:
+    return Fault(f"version {event.version} of {event.stream_id} ({event.data.type}): {why}")

@@ -1,0 +1,14 @@
+"""The judge of a build sees its workspace and cannot change it: only tools that read run for it."""
+
+from nightshift.contracts.events.build import ToolCallRequested
+from nightshift.contracts.tools import JUDGE_TOOLS
+from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome
+
+
+def refused(asked: ToolCallRequested) -> CallOutcome | None:
+    """The outcome of a judge's call of any other tool. Returns None for a call that may run."""
+    model = JUDGE_TOOLS.get(asked.tool)
+    if asked.purpose != "judge" or (model is not None and model.effect == "read" and model.needs_sandbox):
+        return None
+    names = ", ".join(name for name, one in JUDGE_TOOLS.items() if one.needs_sandbox)
+    return CallOutcome(f"a judge only reads; there are: {names}", "refused")

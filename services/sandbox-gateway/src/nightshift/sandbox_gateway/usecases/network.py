@@ -1,0 +1,120 @@
+"""Decides what a build's sandbox may reach, and reports what it did reach."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import structlog
+from prometheus_client import Counter
+
+from nightshift.contracts.events.sandbox import NetworkUse
+from nightshift.eventlog.errors import ConfigurationError, Transient
+from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState
+from nightshift.sandboxes.egress.hosts import reachable
+from nightshift.sandboxes.egress.secret_store import SecretStore
+from nightshift.sandboxes.port import DriverName, HostTraffic, NetworkRules, Sandbox, SecretUse
+
+_log = structlog.get_logger(__name__)
+_CONNECTIONS = Counter(
+    "nightshift_egress_connections", "Connections of sandboxes to hosts outside", ["verdict"]
+)
+_BYTES = Counter("nightshift_egress_bytes", "Bytes between sandboxes and hosts outside", ["direction"])
+
+_MOST_REASON = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPolicy:
+    """`hosts` are those of the installation. With None no sandbox has a network."""
+
+    hosts: frozenset[str] | None
+    store: SecretStore
+    driver: DriverName
+
+    def rules(self, state: SandboxState) -> NetworkRules | None:
+        """Return the rules of the build's sandbox, None for one without a network.
+
+        Raises ConfigurationError, with what to do, for a secret that the build cannot get.
+        """
+        self._require_secrets(state)
+        if self.hosts is None:
+            return None
+        secrets = tuple(
+            SecretUse(state.account_id, name, _placeholder(state, name)) for name in state.secrets
+        )
+        source = {urlsplit(state.source.repository).hostname or ""} if state.source is not None else set()
+        return NetworkRules(reachable(self.hosts | set(state.egress_hosts) | source), secrets)
+
+    def _require_secrets(self, state: SandboxState) -> None:
+        if state.secrets and (self.driver != "local" or self.hosts is None):
+            raise ConfigurationError(
+                "secrets need the egress proxy, which puts them into requests, and this sandbox has none",
+                hint="Run the gateway with NIGHTSHIFT_SANDBOX_DRIVER=local and NIGHTSHIFT_EGRESS=allow-list",
+            )
+        for name in state.secrets:
+            if self.store.get(state.account_id, name) is None:
+                raise ConfigurationError(
+                    f"the account {state.account_id} has no secret {name}",
+                    hint=f"Store it: nightshift secrets set {name} --account {state.account_id} --host HOST",
+                )
+
+    def variables(self, state: SandboxState) -> dict[str, str]:
+        """Return the placeholders of the build's secrets by name, for the environment of its commands."""
+        return {name: _placeholder(state, name) for name in state.secrets}
+
+    def described(self, state: SandboxState) -> str:
+        """Return what the agent must know of its network and its secrets, as sentences."""
+        rules = self.rules(state)
+        if rules is None:
+            return "There is no network."
+        parts = [
+            f"Of the network only these hosts can be reached: {', '.join(sorted(rules.hosts)) or 'none'}."
+        ]
+        for use in rules.secrets:
+            stored = self.store.get(use.account_id, use.name)
+            hosts = ", ".join(sorted(stored.hosts)) if stored is not None else "none"
+            parts.append(
+                f"The variable {use.name} holds a placeholder; requests over https to {hosts} carry the secret instead."
+            )
+        return " ".join(parts)
+
+    async def used(self, sandbox: Sandbox) -> tuple[NetworkUse, ...]:
+        """Return the sandbox's traffic since the last time. Empty when the proxy does not answer."""
+        try:
+            taken = await sandbox.take_traffic()
+        except Transient as error:
+            _log.warning("egress.not_counted", sandbox_id=sandbox.id, error=str(error))
+            return ()
+        for one in taken:
+            _CONNECTIONS.labels("allowed").inc(one.connections)
+            _CONNECTIONS.labels("refused").inc(one.refused)
+            _BYTES.labels("out").inc(one.sent)
+            _BYTES.labels("in").inc(one.received)
+        return tuple(_use(one) for one in taken)
+
+    def note(self, state: SandboxState, used: Sequence[NetworkUse]) -> str:
+        """Return the sentences that tell the agent about refused hosts. Empty when none was refused."""
+        refused = [one for one in used if one.refused]
+        if not refused:
+            return ""
+        rules = self.rules(state)
+        allowed = ", ".join(sorted(rules.hosts)) if rules is not None else "none"
+        reasons = "; ".join(f"{one.host}: {one.reason}" for one in refused)
+        return f"\n[the network refused {reasons}. This build may reach: {allowed}]"
+
+
+def _placeholder(state: SandboxState, name: str) -> str:
+    digest = hashlib.sha256(f"{state.build_id}/{name}".encode()).hexdigest()
+    return f"nightshift_secret_{name}_{digest[:16]}"
+
+
+def _use(one: HostTraffic) -> NetworkUse:
+    return NetworkUse(
+        host=one.host[:253],
+        connections=one.connections,
+        sent=one.sent,
+        received=one.received,
+        refused=one.refused,
+        reason=one.reason[:_MOST_REASON] if one.reason is not None else None,
+    )

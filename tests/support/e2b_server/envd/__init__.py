@@ -1,0 +1,1 @@
+"""What runs inside each sandbox of the E2B server."""

@@ -1,0 +1,101 @@
+"""The servers of the "internet" of `egress_lab`: HTTP on port 80, HTTPS on port 443, at two addresses.
+
+They answer with what they got: the request's head and body as text. `/report` also reports it to the lab.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import h11
+
+from nightshift.sandboxes.egress.authority import Authority
+
+_SERVED = ("files.lab.example", "other.lab.example", "secret.lab.example")
+
+
+async def main(report: int, authority: Authority) -> None:
+    def say(text: str) -> None:
+        os.write(report, f"{text}\n".encode())
+
+    say("in")
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    for step in (
+        "ip link set lo up",
+        "ip addr add 198.51.100.10/24 dev v1",
+        "ip -6 addr add 2001:db8::10/64 dev v1 nodad",
+        "ip link set v1 up",
+    ):
+        subprocess.run(step.split(), check=True)  # noqa: ASYNC221 - nothing else runs yet
+    context = authority.server_context(_SERVED[0])
+    for host in _SERVED:
+        other = authority.server_context(host)
+        contexts[host] = other
+    context.sni_callback = lambda tls, name, _: setattr(tls, "context", contexts.get(name or "", context))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        say("{}:{}".format(*writer.get_extra_info("sockname")[:2]))
+        parser = h11.Connection(h11.SERVER)
+        try:
+            await _answer(parser, reader, writer, say)
+        except (h11.ProtocolError, OSError):
+            pass
+        finally:
+            writer.close()
+
+    for address in ("198.51.100.10", "2001:db8::10"):
+        await asyncio.start_server(serve, address, 80)
+        await asyncio.start_server(serve, address, 443, ssl=context)
+    say("listening")
+    await asyncio.Event().wait()
+
+
+contexts: dict[str, object] = {}
+
+
+async def _answer(
+    parser: h11.Connection,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    say: Callable[[str], None],
+) -> None:
+    while True:
+        got, body, path = "", b"", b""
+        while True:
+            event = parser.next_event()
+            if event is h11.NEED_DATA:
+                parser.receive_data(await reader.read(65536))
+            elif isinstance(event, h11.Request):
+                path = event.target
+                got = f"{event.method.decode()} {event.target.decode()}\n"
+                got += "".join(
+                    f"{name.decode()}: {value.decode('latin-1')}\n" for name, value in event.headers
+                )
+            elif isinstance(event, h11.Data):
+                body += bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                break
+            else:
+                return
+        text = f"reached\n{got}\n".encode() + body
+        if b"/report" in path:
+            say(json.dumps([got, body.decode("latin-1")]))
+        headers = [("content-length", str(len(text))), ("x-got", "yes")]
+        if path == b"/redirect":
+            headers.append(("location", "http://169.254.169.254/latest/meta-data"))
+        writer.write(parser.send(h11.Response(status_code=200, headers=headers)) or b"")
+        for at in range(0, len(text), 7):  # in pieces, so that a value is split
+            writer.write(parser.send(h11.Data(data=text[at : at + 7])) or b"")
+            await writer.drain()
+        writer.write(parser.send(h11.EndOfMessage()) or b"")
+        if parser.our_state is not h11.DONE or parser.their_state is not h11.DONE:
+            return
+        parser.start_next_cycle()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]), Authority(Path(sys.argv[2]))))
