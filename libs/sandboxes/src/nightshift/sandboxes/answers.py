@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NoReturn, cast, get_args
 
 from nightshift.sandboxes.errors import AgentBroken
-from nightshift.sandboxes.port import CallStatus, Entry, Match
+from nightshift.sandboxes.port import CallState, CallStatus, Entry, EntryKind, Match
 
 #: Characters of a path, of a symlink's target, and of any other text.
 _PATH: Final = 8_192
@@ -17,8 +17,8 @@ _TEXT: Final = 16_384
 #: Brackets and commas in one JSON frame. Each stands for an object that is many times larger than its byte.
 _BRACKETS: Final = 60_000
 _COMMAS: Final = 600_000
-_STATES: Final = get_args(CallStatus.__annotations__["state"])
-_KINDS: Final = get_args(Entry.__annotations__["kind"])
+_STATES: Final = get_args(CallState)
+_KINDS: Final = get_args(EntryKind)
 
 
 def broken(what: str) -> NoReturn:
@@ -110,9 +110,9 @@ def match(row: Mapping[str, Any]) -> Match:
 
 
 def status(value: Mapping[str, Any]) -> CallStatus:
-    state = value.get("state")
-    if state not in _STATES:
+    if value.get("state") not in _STATES:
         broken("a call in no known state")
+    state: CallState = value["state"]
     code = None if value.get("exit_code") is None else number(value, "exit_code")
     if state == "finished" and code is None:
         broken("a call that ended without an exit code")

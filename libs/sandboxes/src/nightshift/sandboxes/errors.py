@@ -22,7 +22,15 @@ from typing import Literal
 from nightshift.eventlog.errors import ConfigurationError, Refused, Transient
 
 FileProblem = Literal[
-    "not_found", "is_directory", "not_directory", "outside", "too_large", "denied", "exists", "invalid", "busy"
+    "not_found",
+    "is_directory",
+    "not_directory",
+    "outside",
+    "too_large",
+    "denied",
+    "exists",
+    "invalid",
+    "busy",
 ]
 
 

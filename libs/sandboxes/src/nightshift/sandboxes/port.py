@@ -13,6 +13,8 @@ HOME = "/home/user"
 #: The most bytes of a file that are exported or stored as one piece.
 PIECE = 8 * 1024**2
 
+CallState = Literal["unknown", "running", "finished", "died"]
+EntryKind = Literal["file", "directory", "symlink", "other"]
 DriverName = Literal["local", "e2b"]
 
 
@@ -40,7 +42,7 @@ class CallStatus:
     was killed before it recorded the end. Such a call must not run again, and its exit code is not known.
     """
 
-    state: Literal["unknown", "running", "finished", "died"]
+    state: CallState
     exit_code: int | None = None  # 128 + signal when a signal ended it
     timed_out: bool = False
     stopped: bool = False
@@ -53,7 +55,7 @@ class Entry:
     """One name in a tree, relative to its root, `/`-separated. `digest`: hex SHA-256 of a file's content."""
 
     path: str
-    kind: Literal["file", "directory", "symlink", "other"]
+    kind: EntryKind
     mode: int = 0  # permission bits
     size: int = 0
     mtime_ns: int | None = None  # of the content, since 1970; None: not known

@@ -40,7 +40,9 @@ def answer(operation: Callable[[], Any], out: Writer) -> bool:
     except OSError as error:
         out.write(json_frame({"error": "denied", "message": str(error)}))
     except MemoryError:
-        out.write(json_frame({"error": "too_large", "message": "the sandbox's agent has no memory left for this"}))
+        out.write(
+            json_frame({"error": "too_large", "message": "the sandbox's agent has no memory left for this"})
+        )
     except (KeyError, TypeError, ValueError, EOFError, RecursionError):
         out.write(json_frame({"error": "bad_request", "message": _trace()}))
     out.flush()

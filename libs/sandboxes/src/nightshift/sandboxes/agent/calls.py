@@ -110,4 +110,3 @@ class Calls:
     def _ended(self, call_id: str) -> dict[str, Any]:
         end, folder = self._journal.find(call_id, "exit"), self._output_dir(call_id)
         return {"state": "died" if end is None else "finished", "folder": folder, **(end or {})}
-

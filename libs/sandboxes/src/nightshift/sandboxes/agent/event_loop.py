@@ -28,7 +28,7 @@ class Timer:
 class EventLoop:
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._watched: dict[int, Callable[[], None]] = {}
+        self._watched: dict[int, Callable[[], object]] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = count()
         self._children: dict[int, Callable[[int], None]] = {}
@@ -37,7 +37,7 @@ class EventLoop:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self.watch(self._wakeup, self._reap)
 
-    def watch(self, fd: int, callback: Callable[[], None], events: int = READ) -> None:
+    def watch(self, fd: int, callback: Callable[[], object], events: int = READ) -> None:
         """Call back whenever the descriptor is ready, or its other side has closed."""
         if fd in self._watched:
             self._epoll.modify(fd, events)

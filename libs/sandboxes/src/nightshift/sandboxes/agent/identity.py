@@ -16,7 +16,10 @@ from collections.abc import Iterator
 
 COMMANDS = 1000
 _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 4, 24
-_CAPABILITIES = 41  # the numbers that Linux 5.9 and later know; dropping an unknown one is an error without effect
+_CAPABILITY_VERSION_3 = 0x20080522
+_CAPABILITIES = (
+    41  # the numbers that Linux 5.9 and later know; dropping an unknown one is an error without effect
+)
 _RESET = (signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -32,7 +35,19 @@ def protect() -> None:
     if _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
     if apart():
+        _inherit_no_capability()
         _touch_files_as(COMMANDS)
+
+
+def _inherit_no_capability() -> None:
+    """Empty the inheritable set, which a command would keep when it changes its user id."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()  # twice: effective, permitted, inheritable
+    if _libc.capget(header, sets) != 0:
+        raise OSError(ctypes.get_errno(), "capget")
+    sets[2] = sets[5] = 0
+    if _libc.capset(header, sets) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ from .confined_paths import READ
 from .identity import as_agent
 from .wire import file_chunks
 
-#: Bytes of a stream that stay in memory. A longer stream is kept in a file from then on.
-IN_MEMORY = 48 * 1024
+#: Bytes of a stream that stay in memory. A longer one is kept in a file; the gateway shows no more without a cut.
+IN_MEMORY = 24 * 1024
 _TAIL = 256 * 1024
 
 

@@ -10,6 +10,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from .command_environment import ENVIRONMENT, MARK, within_limit
@@ -35,7 +36,7 @@ _MEMORY = 16 * 1024 * 1024
 #: Bytes of output in files. The oldest are removed.
 _ON_DISK = 256 * 1024 * 1024
 _NO_ROOM = (
-    b"bash: the sandbox has no room for another process; processes that ended calls had left running were ended\n"
+    b"bash: the sandbox has no room for another process; processes that ended calls had left were ended\n"
 )
 
 
@@ -58,7 +59,11 @@ class Call:
 
     def state(self) -> dict[str, Any]:
         """The state as the protocol has it."""
-        return {"state": "running" if self.end is None else "finished", "folder": self.folder, **(self.end or {})}
+        return {
+            "state": "running" if self.end is None else "finished",
+            "folder": self.folder,
+            **(self.end or {}),
+        }
 
 
 class LiveCalls:
@@ -70,7 +75,9 @@ class LiveCalls:
         self._limits = limits
         self._calls: dict[str, Call] = {}
         self._notes: dict[str, str] = {}
-        self._in_memory: dict[str, int] = {}  # ended calls with output in memory, oldest first: call id → bytes
+        self._in_memory: dict[
+            str, int
+        ] = {}  # ended calls with output in memory, oldest first: call id → bytes
         self._on_disk: dict[str, int] = {}
         self._running: set[str] = set()
 
@@ -85,7 +92,9 @@ class LiveCalls:
             return call
         if len(self._running) >= MOST_RUNNING:
             raise Refusal("busy", f"{MOST_RUNNING} commands run in this sandbox; stop some of them first")
-        call = Call(call_id, os.path.join(self._outputs, call_id.replace("/", "~")), int(spec["output_limit"]))
+        call = Call(
+            call_id, os.path.join(self._outputs, call_id.replace("/", "~")), int(spec["output_limit"])
+        )
         self._launch(call, spec)
         self._calls[call_id] = call
         self._running.add(call_id)
@@ -109,10 +118,10 @@ class LiveCalls:
         for write in (out_write, err_write, failure_write):
             os.close(write)
         call.pid, call.failure = pid, failure
-        for read, kept in zip((out, err), call.streams):
+        for read, kept in ((out, call.streams[0]), (err, call.streams[1])):
             os.set_blocking(read, False)
             call.open[read] = kept
-            self._loop.watch(read, lambda read=read: self._pump(call, read))  # type: ignore[misc]
+            self._loop.watch(read, partial(self._pump, call, read))
         self._loop.on_exit(pid, lambda status: self._on_exit(call, status))
 
     def _pump(self, call: Call, read: int) -> bool:
@@ -135,7 +144,7 @@ class LiveCalls:
 
     def _listen_again(self, call: Call, read: int) -> None:
         if read in call.open:
-            self._loop.watch(read, lambda: self._pump(call, read))
+            self._loop.watch(read, partial(self._pump, call, read))
 
     def _on_exit(self, call: Call, status: int) -> None:
         if call.end is not None:
@@ -186,10 +195,13 @@ class LiveCalls:
     def _finish(self, call: Call) -> None:
         """Read what the command had written, record the end, and tell those who wait."""
         for _ in range(_DRAIN_READS):
-            if not any([self._pump(call, read) for read in list(call.open)]):
+            if sum(self._pump(call, read) for read in list(call.open)) == 0:
                 break
         self._explain(call)
+        whole = any(kept.in_memory is None for kept in call.streams)
         for kept in call.streams:
+            if whole and kept.in_memory:
+                kept.spill()  # a note may name the files of both
             kept.finish()
         status = signal.SIGKILL if call.status is None else call.status  # None: it cannot even be killed
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
@@ -287,4 +299,3 @@ def _signal_group(call: Call, number: int) -> None:
     if call.status is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(call.pid, number)
-

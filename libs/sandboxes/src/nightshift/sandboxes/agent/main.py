@@ -16,4 +16,3 @@ def main(argv: list[str]) -> None:
         from .once import once  # noqa: PLC0415
 
         once(*argv[1:])
-

@@ -10,12 +10,13 @@ import os
 import signal
 import stat
 import sys
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from . import reserve
+from .answering import answer, framed, with_output
 from .calls import Calls
 from .journal import Journal
-from .answering import answer, framed, with_output
 from .operations import FileOperations
 from .wire import Reader, Writer
 
@@ -34,7 +35,7 @@ class OneRequest:
         self._journal = Journal(os.path.join(state, "journal"))
         self._files = FileOperations(home, os.path.join(state, "digests"))
         self._calls = calls = Calls(self._state[1], self._journal)
-        self._operations = {
+        self._operations: dict[str, Callable[..., Any]] = {
             **self._files.table,
             "hello": lambda: {"generation": self._journal.generation()},
             "start": calls.start,

@@ -40,7 +40,7 @@ def members(mark: bytes, leader: int) -> list[int]:
     environment. A process that has left all three on purpose is not found.
     """
     processes = [one for one in living() if one.pid != 1]
-    found = {one.pid for one in processes if one.pid == leader or one.session == leader}
+    found = {one.pid for one in processes if leader in (one.pid, one.session)}
     grew = True
     while grew:
         more = {one.pid for one in processes if one.parent in found} - found

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import resource
-import select
 import signal
 import socket
 from collections import deque
@@ -21,110 +20,25 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from . import egress, identity
+from .answering import answer, framed, with_output
 from .command_environment import unnamed_file
 from .command_supervisor import close_others
-from .event_loop import READ, WRITE, EventLoop, Timer
+from .connection import Connection
+from .event_loop import EventLoop
 from .live_calls import GRACE_S, Call, LiveCalls
-from .answering import answer, framed, with_output
-from .process_tree import living
-from .wire import LENGTH, Refusal, json_frame
+from .pausing import pause, signal_all
+from .visitors import copy_to_port
+from .wire import Refusal, json_frame
 
 if TYPE_CHECKING:
     from .operations import FileOperations
 
-#: The largest header of a request, in bytes: a command of 200,000 characters in JSON.
-_MOST_HEADER = 4 * 1024 * 1024
-#: Seconds in which a client must have sent its header, or closed after the whole answer.
-_CLIENT_S = 30.0
 #: The most forked file operations and visitors of previews at once.
 _MOST_OPERATIONS, _MOST_VISITORS = 24, 128
 #: Seconds after a greeting in which the first request usually comes.
 _IDLE_S = 0.02
 #: Seconds that one file operation may take when the client names none.
 _OPERATION_S = 1900.0
-
-
-class Connection:
-    """One request of a client: reads the header, and writes the answer without blocking."""
-
-    def __init__(self, server: Server, sock: socket.socket) -> None:
-        self._server = server
-        self._loop = server.loop
-        self.sock = sock
-        self._buffer = b""
-        self._wanted = LENGTH.size
-        self._out = b""
-        sock.setblocking(False)
-        self._expiry: Timer | None = self._loop.later(_CLIENT_S, self.close)
-        self.on_close: Callable[[], None] = lambda: None
-        self._loop.watch(sock.fileno(), self._read_header)
-
-    def _read_header(self) -> None:
-        """Read exactly the header, so that a forked process can read the body from the socket."""
-        try:
-            data = self.sock.recv(self._wanted)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        self._buffer += data
-        self._wanted -= len(data)
-        if not data:
-            self.close()
-        elif self._wanted == 0 and len(self._buffer) == LENGTH.size:
-            (self._wanted,) = LENGTH.unpack(self._buffer)
-            if not 0 < self._wanted <= _MOST_HEADER:
-                self.close()
-        elif self._wanted == 0:
-            self._cancel_expiry()
-            self._loop.watch(self.sock.fileno(), self._watch_for_end)
-            self._server.dispatch(self, self._buffer[LENGTH.size :])
-
-    def _cancel_expiry(self) -> None:
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
-
-    def _watch_for_end(self) -> None:
-        try:
-            if self.sock.recv(65536):
-                return
-        except BlockingIOError:
-            return
-        except OSError:
-            pass
-        self.close()
-
-    def answer(self, data: bytes) -> None:
-        """Send the whole answer, then wait until the client closes: an earlier close would discard the answer."""
-        self._out = data
-        self._expiry = self._loop.later(_CLIENT_S, self.close)
-        self._send()
-
-    def _send(self) -> None:
-        try:
-            while self._out:
-                self._out = self._out[self.sock.send(self._out[: 1 << 20]) :]
-        except BlockingIOError:
-            self._loop.watch(self.sock.fileno(), self._send, READ | WRITE)
-            return
-        except OSError:
-            self.close()
-            return
-        self._loop.watch(self.sock.fileno(), self._watch_for_end)
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_WR)
-
-    def release(self) -> None:
-        """Close this process's copy of the socket: a forked process goes on with it."""
-        self._cancel_expiry()
-        self._loop.unwatch(self.sock.fileno())
-        self.sock.close()
-
-    def close(self) -> None:
-        if self.sock.fileno() >= 0:
-            self.release()
-            self.on_close()
 
 
 class Server:
@@ -143,12 +57,12 @@ class Server:
         self._outlets = egress.open_listeners()
         self._operations = self._visitors = 0
         self._queue: deque[Callable[[], None]] = deque()
-        self._at_once: dict[str, Callable[..., dict[str, Any]]] = {
+        self._at_once: dict[str, Callable[..., dict[str, Any] | None]] = {
             "start": lambda **spec: self._calls.start(spec).state(),
             "note": lambda call_id, text: {"text": self._calls.note(call_id, text)},
             "stat": lambda path: self._files.table["stat"](path=path),
-            "pause": self._pause,
-            "resume": lambda: _signal_all(signal.SIGCONT),
+            "pause": pause,
+            "resume": lambda: signal_all(signal.SIGCONT),
         }
         self._later: dict[str, Callable[..., None]] = {
             "run": self._run,
@@ -171,11 +85,15 @@ class Server:
         """Do one request. Every error becomes an answer."""
         out, deferred = io.BytesIO(), []
 
-        def operation() -> dict[str, Any]:
+        def operation() -> dict[str, Any] | None:
             request = json.loads(header)
             op, generation = request.pop("op"), request.pop("generation", None)
             deadline_s = float(request.pop("deadline_s", _OPERATION_S))
-            if op not in ("hello", "dial", "egress") and generation is not None and generation != self._generation:
+            if (
+                op not in ("hello", "dial", "egress")
+                and generation is not None
+                and generation != self._generation
+            ):
                 raise Refusal("lost", "the sandbox has another generation")
             if op == "hello":
                 return self._hello(generation)
@@ -233,7 +151,9 @@ class Server:
             if tell in call.waiters:
                 call.waiters.remove(tell)
             connection.on_close = lambda: None
-            connection.answer(_with_output(call) if output and call.end is not None else json_frame(call.state()))
+            connection.answer(
+                _with_output(call) if output and call.end is not None else json_frame(call.state())
+            )
 
         def forget() -> None:
             timer.cancel()
@@ -259,7 +179,9 @@ class Server:
             self._after_write.setdefault(once, []).append(again)
             return
         if before == "done":
-            self._fork_operation(connection, lambda: {}, _OPERATION_S)  # reads the body, which the client sends
+            self._fork_operation(
+                connection, lambda: {}, _OPERATION_S
+            )  # reads the body, which the client sends
             return
         if once is not None:
             self._written[once] = "now"
@@ -287,7 +209,7 @@ class Server:
         def ended(_: bool) -> None:
             self._visitors -= 1
 
-        self._fork(connection, lambda sock: _copy_to_port(sock, port), None, ended)
+        self._fork(connection, lambda sock: copy_to_port(sock, port), None, ended)
 
     def _egress(self, connection: Connection) -> None:
         """Give the listeners of the network to the host, whose proxy accepts the connections."""
@@ -369,19 +291,7 @@ class Server:
 
     def accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):  # no descriptor is left: the client waits
-            Connection(self, listener.accept()[0])
-
-    def _pause(self) -> dict[str, Any]:
-        """Stop every command, for a machine that cannot freeze the sandbox. Kills those that others keep waking."""
-        for _ in range(50):
-            running = [one.pid for one in living() if one.pid not in self.loop.children | {1}]
-            _signal_all(signal.SIGSTOP)
-            if all(_stopped(pid) for pid in running):
-                return {}
-        for one in living():
-            if one.pid != 1 and not _stopped(one.pid):
-                _end(one.pid)
-        return {}
+            Connection(self.loop, listener.accept()[0], self.dispatch)
 
 
 def _with_output(call: Call) -> bytes:
@@ -393,47 +303,9 @@ def _with_output(call: Call) -> bytes:
     return json_frame(head) + b"".join(frames)
 
 
-def _signal_all(number: int) -> dict[str, Any]:
-    """Send the signal to every process in the sandbox but process 1."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(-1, number)
-    return {}
-
-
-def _stopped(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="latin-1") as file:
-            return file.read().rpartition(")")[2].split()[0] in ("T", "t", "Z", "X")
-    except OSError:
-        return True
-
-
 def _end(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-
-
-def _copy_to_port(connection: socket.socket, port: int) -> bool:
-    """Connect to a port inside the sandbox, and copy bytes both ways until both sides have closed."""
-    try:
-        inner = socket.create_connection(("127.0.0.1", int(port)), timeout=5)
-    except OSError:
-        return False
-    inner.settimeout(None)
-    connection.setblocking(True)
-    connection.sendall(b"\1")
-    other = {connection: inner, inner: connection}
-    open_ = [connection, inner]
-    while open_:
-        for source in select.select(open_, [], [])[0]:
-            data = source.recv(65536)
-            if data:
-                other[source].sendall(data)
-            else:
-                open_.remove(source)
-                with contextlib.suppress(OSError):
-                    other[source].shutdown(socket.SHUT_WR)
-    return True
 
 
 def main(argv: list[str]) -> None:

@@ -105,13 +105,13 @@ class Group:
                 ("cpu", "cpu.cfs_quota_us", str(quota)),
             ]
         for controller, file, value in values:
-            place = self._place(controller)
-            if place is not None:
-                (place / file).write_text(value, encoding="ascii")
-        swap = self._place("memory")
-        if swap is not None and self.cgroups.unified:
+            group = self._place(controller)
+            if group is not None:
+                (group / file).write_text(value, encoding="ascii")
+        memory = self._place("memory")
+        if memory is not None and self.cgroups.unified:
             with suppress(OSError):  # a kernel without swap accounting
-                (swap / "memory.swap.max").write_text("0", encoding="ascii")
+                (memory / "memory.swap.max").write_text("0", encoding="ascii")
 
     def add(self, pid: int) -> None:
         """Move a process into the group; its later children are born there. Raises OSError."""

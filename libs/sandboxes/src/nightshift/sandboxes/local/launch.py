@@ -98,7 +98,9 @@ def start(
     of the egress proxy, None for a sandbox without a network. Raises OSError, and SandboxUnavailable when bubblewrap
     does not report a process in time.
     """
-    status = os.open(directory.path / "bwrap.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    status = os.open(
+        directory.path / "bwrap.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
+    )
     report, reported = os.pipe()
     own_etc = {**_OWN_ETC, **({} if certificate is None else {Path(BUNDLE).name: bundle(certificate)})}
     files = {name: _memory(name, content) for name, content in own_etc.items()}
@@ -107,7 +109,9 @@ def start(
         filtered = _filter(opened, memfd="memory" in cgroups.parents)
         as_root = os.geteuid() == 0
         sources = (directory.home, directory.own, python_home(), _agent_dir())
-        places = ("/mnt/home", "/mnt/own", "/mnt/python", "/mnt/agent") if as_root else tuple(map(str, sources))
+        places = (
+            ("/mnt/home", "/mnt/own", "/mnt/python", "/mnt/agent") if as_root else tuple(map(str, sources))
+        )
         arguments = [
             *_isolation(as_root, variables(connected=certificate is not None)),
             *_view(settings, places, files),
@@ -120,7 +124,9 @@ def start(
             namespace = _user_namespace(Ids.of(directory.id))
             opened.append(namespace)
             bwrap_dir = _bwrap_dir(bwrap)
-            mounts = _memory("mounts", _mounts([*zip(sources, places, strict=True), (bwrap_dir, "/mnt/bwrap")]))
+            mounts = _memory(
+                "mounts", _mounts([*zip(sources, places, strict=True), (bwrap_dir, "/mnt/bwrap")])
+            )
             opened.append(mounts)
             head = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _AS_ROOT, "sh"]
             program = str(bwrap.resolve().relative_to(bwrap_dir))
@@ -160,14 +166,19 @@ def _filter(opened: list[int], *, memfd: bool) -> list[str]:
 def _user_namespace(ids: Ids) -> int:
     """Create a user namespace with two ids: 0 is the agent and 1000 are the commands. Returns an open descriptor."""
     with subprocess.Popen(
-        ["unshare", "--user", "sh", "-c", "echo; read _"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/"
+        ["unshare", "--user", "sh", "-c", "echo; read _"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd="/",
     ) as holder:
         if holder.stdin is None or holder.stdout is None or not holder.stdout.read(1):
             raise SandboxUnavailable("no user namespace can be created")
         for name in ("uid_map", "gid_map"):
             file = os.open(f"/proc/{holder.pid}/{name}", os.O_WRONLY)
             try:
-                os.write(file, f"0 {ids.agent} 1\n1000 {ids.commands} 1\n".encode())  # one write, as it must be
+                os.write(
+                    file, f"0 {ids.agent} 1\n1000 {ids.commands} 1\n".encode()
+                )  # one write, as it must be
             finally:
                 os.close(file)
         return os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY)
@@ -207,7 +218,14 @@ def _isolation(as_root: bool, network: Mapping[str, str]) -> list[str]:
         *["--setenv", "HOME", HOME, "--setenv", "USER", "user", "--setenv", "LOGNAME", "user"],
         *["--setenv", "PATH", search_path(), "--setenv", "LANG", "C.UTF-8", "--setenv", "TERM", "dumb"],
         *[word for name, value in network.items() for word in ("--setenv", name, value)],
-        *["--setenv", "npm_config_prefix", f"{HOME}/.local", "--setenv", "GIT_CONFIG_SYSTEM", "/etc/gitconfig"],
+        *[
+            "--setenv",
+            "npm_config_prefix",
+            f"{HOME}/.local",
+            "--setenv",
+            "GIT_CONFIG_SYSTEM",
+            "/etc/gitconfig",
+        ],
     ]
 
 
@@ -237,7 +255,20 @@ def _view(settings: LocalSettings, sources: Sequence[str], files: Mapping[str, i
         *_parents([*(target for _, _, target in binds), "/etc/passwd"]),
         *links,
         *(word for bind in [*binds, *etc] for word in bind),
-        *["--proc", "/proc", "--dev", "/dev", "--size", size, "--tmpfs", _SHM, "--remount-ro", "/dev"],
+        *[
+            "--proc",
+            "/proc",
+            "--dev",
+            "/dev",
+            "--size",
+            size,
+            "--perms",
+            "1777",
+            "--tmpfs",
+            _SHM,
+            "--remount-ro",
+            "/dev",
+        ],
         *["--size", size, "--perms", "1777", "--tmpfs", _TMP],
         *["--remount-ro", "/", "--chdir", HOME],
     ]

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from nightshift.sandboxes.agent.wire import json_frame
 from nightshift.sandboxes.errors import PortRefused, SandboxGone, SandboxUnavailable
@@ -42,7 +43,7 @@ async def open_preview(directory: SandboxDirectory, host: str, port: int) -> str
     return f"http://{host}:{int(answer['listen'])}/"
 
 
-def _ask(directory: SandboxDirectory, host: str, port: int) -> dict[str, object]:
+def _ask(directory: SandboxDirectory, host: str, port: int) -> dict[str, Any]:
     """Ask the sandbox's preview process for the port on the host. Starts the process unless it runs."""
     with _locked(directory):
         process = _process(directory)
@@ -80,7 +81,7 @@ def _start(directory: SandboxDirectory, host: str) -> None:
             raise SandboxUnavailable("the preview did not start")
 
 
-def _exchange(directory: SandboxDirectory, port: int) -> dict[str, object]:
+def _exchange(directory: SandboxDirectory, port: int) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX) as control:
         control.settimeout(_START_S)
         handle = os.open(directory.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

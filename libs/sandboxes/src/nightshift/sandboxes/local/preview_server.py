@@ -24,6 +24,13 @@ class Previews:
         """Through the handle, because the path of a socket is limited to 107 bytes."""
         return f"/proc/self/fd/{self._directory}/{name}"
 
+    def record(self) -> None:
+        """Write the pid and the start time of this process, by which a gateway knows it."""
+        with open("/proc/self/stat", encoding="latin-1") as file:
+            started = int(file.read().rpartition(")")[2].split()[19])
+        with open(self.path("previews.json"), "w", encoding="utf-8") as record:
+            json.dump({"pid": os.getpid(), "started": started}, record)
+
     async def control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one line of the gateway."""
         with suppress(OSError, ValueError, KeyError):
@@ -71,10 +78,7 @@ async def main(directory: str, host: str, pid: int, namespace: int, ready: int) 
     with suppress(FileNotFoundError):
         os.unlink(previews.path("previews.sock"))
     await asyncio.start_unix_server(previews.control, previews.path("previews.sock"))
-    with open("/proc/self/stat", encoding="latin-1") as file:
-        started = int(file.read().rpartition(")")[2].split()[19])
-    with open(previews.path("previews.json"), "w", encoding="utf-8") as record:
-        json.dump({"pid": os.getpid(), "started": started}, record)
+    previews.record()
     os.write(ready, b"1")
     os.close(ready)
     ended = asyncio.Event()

@@ -128,4 +128,3 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     new.write_text(json.dumps(value), encoding="utf-8")
     new.rename(path)
-
