@@ -11,13 +11,16 @@ python := .venv/bin/python
 workers ?= 3
 # How many schedules the simulation tries of each port in `make check`; of the whole deployment a fifth.
 seeds ?= 500
+# The first seed of `make nightly`, and the most seconds for each of its scenarios. Other nights may begin elsewhere.
+first ?= 0
+within ?= 1800
 # More arguments for pytest, such as args="-k relay".
 args ?=
 # What `test-postgres` and `test-s3` run: the tests that another server could make fail.
 on_postgres := $(addprefix tests/integration/,log leases relay budget gateway orchestrator snapshotter service)
 on_s3 := $(addprefix tests/integration/,objects snapshotter orchestrator) tests/e2e/gateway tests/e2e/main_job/test_faults.py
 
-.PHONY: help setup demo test check lint types imports simulate mutants test-fast test-long test-kafka test-postgres test-s3 test-envd bench clean
+.PHONY: $(shell sed -n 's/^\([a-z0-9-]*\):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -50,11 +53,21 @@ simulate: setup ## the ports, and a whole deployment, under random schedules, la
 	$(python) -m nightshift.simulation --seeds $(seeds)
 	$(python) -m nightshift.simulation --seeds $$(( $(seeds) / 5 )) tests.memory.deployment.scenario:scenario
 
+nightly: setup ## the same with 20,000 seeds of each port and 2,000 of the whole deployment; prints every failing seed
+	$(python) -m nightshift.simulation --seeds 20000 --first $(first) --within $(within)
+	$(python) -m nightshift.simulation --seeds 2000 --first $(first) --within $(within) tests.memory.deployment.scenario:scenario
+
 mutants: setup ## remove each guard in turn, in a copy of the code, and see that the tests fail
 	$(python) scripts/mutants.py
 
 test-long: setup ## the tests that wait for half a minute on purpose: PostgreSQL is away for so long
 	NIGHTSHIFT_LONG_FAULTS=1 $(python) -m pytest tests/integration/log/test_away.py tests/e2e/main_job/test_postgres_away.py -k thirty -q $(args)
+
+test-registries: setup ## npm and pip in a sandbox, against the public package registries
+	NIGHTSHIFT_REGISTRY_TESTS=1 $(python) -m pytest tests/integration/egress/test_package_managers.py -q $(args)
+
+test-long-build: setup ## a build of 250 turns whose orchestrator is killed ten times, on a strict model (minutes)
+	NIGHTSHIFT_LONG_BUILD=1 $(python) -m pytest tests/integration/orchestrator/test_long_build.py -q -s $(args)
 
 test-kafka: setup ## the broker tests against Apache Kafka (fetched once; needs Java 17 and Maven)
 	$(python) scripts/kafka_server.py run -- $(python) -m pytest tests/integration tests/e2e/main_job/test_apache_kafka.py -m kafka -q $(args)

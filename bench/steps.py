@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
@@ -113,7 +113,7 @@ class Model:
             await self.over.wait()
             writer.write(_REFUSAL)
             return
-        answer = _stream(build, turn)
+        answer = await self.reply(build, turn)
         writer.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(answer)
             + answer
@@ -121,8 +121,12 @@ class Model:
         await writer.drain()
         seen.answered.append(time.perf_counter())
 
+    async def reply(self, build: str, turn: int) -> bytes:
+        """The stream of events that answers this turn."""
+        return stream(build, turn, "narrate", {"phase": "scaffold", "message": f"step {turn} {_WORK}"})
 
-def _stream(build: str, turn: int) -> bytes:
+
+def stream(build: str, turn: int, tool: str, given: Mapping[str, object]) -> bytes:
     message = {
         "id": f"msg_{build}_{turn}",
         "type": "message",
@@ -133,8 +137,8 @@ def _stream(build: str, turn: int) -> bytes:
         "stop_sequence": None,
         "usage": {"input_tokens": 1000, "output_tokens": 1},
     }
-    call = {"type": "tool_use", "id": f"toolu_{build}_{turn}", "name": "narrate", "input": {}}
-    told = json.dumps({"phase": "scaffold", "message": f"step {turn} {_WORK}"})
+    call = {"type": "tool_use", "id": f"toolu_{build}_{turn}", "name": tool, "input": {}}
+    told = json.dumps(given)
     events = [
         ("message_start", {"message": message}),
         ("content_block_start", {"index": 0, "content_block": call}),
@@ -157,6 +161,7 @@ class Stack:
     model: Model
     log: PostgresEventLog
     pid: int
+    orchestrator: int  # the process id of the replica
 
     async def send(self, producer: KafkaProducer, *requests: Request) -> None:
         messages = [encode_request(one, id=str(uuid4()), source="/bench") for one in requests]
@@ -205,8 +210,8 @@ class Stack:
 
 
 @contextlib.asynccontextmanager
-async def stack(kafka: str | None, parallel: int) -> AsyncIterator[Stack]:
-    model = Model()
+async def stack(kafka: str | None, parallel: int, model: Model | None = None) -> AsyncIterator[Stack]:
+    model = model or Model()
     with tempfile.TemporaryDirectory(prefix="nightshift-bench-") as folder:
         async with model.serving() as url:
             env = {
@@ -243,7 +248,7 @@ async def stack(kafka: str | None, parallel: int) -> AsyncIterator[Stack]:
                 )
                 database = log_database(PgConfig(dsn=told["postgres"]["dsn"]))
                 log = PostgresEventLog(database, actor="bench", notify=False)
-                yield Stack(settings, model, log, process.pid)
+                yield Stack(settings, model, log, process.pid, told["services"]["orchestrator"][0]["pid"])
                 await database.close()
             finally:
                 process.send_signal(signal.SIGINT)

@@ -42,7 +42,7 @@ async def main() -> None:
         store = SecretStore(Path(folder) / "secrets")
         store.put(ACCOUNT, "TOKEN", SECRET, ["secret.lab.example"])
         hits: list[str] = []
-        internet = await _internet(hits, authority)
+        outside = await internet(hits, authority)
         for address in PRIVATE:
             for port in (80, 443, 5432):
                 await asyncio.start_server(_recorder(hits, f"{address}:{port}"), address, port)
@@ -78,8 +78,8 @@ async def main() -> None:
             said = {"answer": answer.decode("latin-1"), "hits": list(hits), "lookups": len(lookups)}
             said["traffic"] = {one.host: one.reason for one in proxy.take("s1")}
             print(json.dumps(said), flush=True)
-        internet.terminate()
-        internet.wait()
+        outside.terminate()
+        outside.wait()
 
 
 def _parts(send: str | list[str]) -> list[str]:
@@ -118,13 +118,19 @@ def _recorder(hits: list[str], name: str) -> Any:
     return serve
 
 
-async def _internet(hits: list[str], authority: Authority) -> subprocess.Popen[bytes]:
-    """Start the servers outside in a network namespace of their own, joined to this one by a pair of interfaces."""
+async def internet(
+    hits: list[str], authority: Authority, *, root: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start the servers outside in a network namespace of their own, joined to this one by a pair of interfaces.
+
+    They serve the files of `root`.
+    """
     contexts = [authority._new_context]  # certificates are made here, so that one authority is trusted
     for host in ALLOWED:
         contexts[0](host)
     read, write = os.pipe()
     command = [sys.executable, "-m", "tests.support.egress_outside", str(write), str(authority._directory)]
+    command += [] if root is None else [str(root)]
     process = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs yet
         ["unshare", "-n", *command], pass_fds=[write], stdin=subprocess.PIPE
     )

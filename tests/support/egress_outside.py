@@ -4,6 +4,7 @@ They answer with what they got: the request's head and body as text. `/report` a
 """
 
 import asyncio
+import base64
 import json
 import os
 import subprocess
@@ -18,7 +19,7 @@ from nightshift.sandboxes.egress.authority import Authority
 _SERVED = ("files.lab.example", "other.lab.example", "secret.lab.example")
 
 
-async def main(report: int, authority: Authority) -> None:
+async def main(report: int, authority: Authority, root: Path | None) -> None:
     def say(text: str) -> None:
         os.write(report, f"{text}\n".encode())
 
@@ -41,7 +42,7 @@ async def main(report: int, authority: Authority) -> None:
         say("{}:{}".format(*writer.get_extra_info("sockname")[:2]))
         parser = h11.Connection(h11.SERVER)
         try:
-            await _answer(parser, reader, writer, say)
+            await _answer(parser, reader, writer, say, root)
         except (h11.ProtocolError, OSError):
             pass
         finally:
@@ -62,6 +63,7 @@ async def _answer(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
     say: Callable[[str], None],
+    root: Path | None,
 ) -> None:
     while True:
         got, body, path = "", b"", b""
@@ -84,12 +86,16 @@ async def _answer(
         text = f"reached\n{got}\n".encode() + body
         if b"/report" in path:
             say(json.dumps([got, body.decode("latin-1")]))
+        status = 200
+        if root is not None:
+            status, text = _file(root, path, got)
         headers = [("content-length", str(len(text))), ("x-got", "yes")]
         if path == b"/redirect":
             headers.append(("location", "http://169.254.169.254/latest/meta-data"))
-        writer.write(parser.send(h11.Response(status_code=200, headers=headers)) or b"")
-        for at in range(0, len(text), 7):  # in pieces, so that a value is split
-            writer.write(parser.send(h11.Data(data=text[at : at + 7])) or b"")
+        writer.write(parser.send(h11.Response(status_code=status, headers=headers)) or b"")
+        step = 7 if root is None else 65536  # in pieces, so that a value is split
+        for at in range(0, len(text), step):
+            writer.write(parser.send(h11.Data(data=text[at : at + step])) or b"")
             await writer.drain()
         writer.write(parser.send(h11.EndOfMessage()) or b"")
         if parser.our_state is not h11.DONE or parser.their_state is not h11.DONE:
@@ -97,5 +103,18 @@ async def _answer(
         parser.start_next_cycle()
 
 
+def _file(root: Path, path: bytes, got: str) -> tuple[int, bytes]:
+    """A file below `root`. Those below /private need the password canary-token-0123456789."""
+    name = path.decode().partition("?")[0].lstrip("/")
+    if name.startswith("private/"):
+        basic = base64.b64encode(b"x-access-token:canary-token-0123456789").decode()
+        if f"authorization: Basic {basic}" not in got:
+            return 401, b""
+        name = name.removeprefix("private/")
+    file = root / name
+    return (200, file.read_bytes()) if file.is_file() else (404, b"")
+
+
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), Authority(Path(sys.argv[2]))))
+    served = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    asyncio.run(main(int(sys.argv[1]), Authority(Path(sys.argv[2])), served))

@@ -35,9 +35,9 @@ from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecyc
 from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
 from nightshift.sandboxes.egress.secret_store import SecretStore
 from nightshift.sandboxes.port import SandboxDriver
+from nightshift.sandboxes.snapshots.capture import capture
 from nightshift.sandboxes.snapshots.manifest import ProjectKey
 from nightshift.sandboxes.snapshots.store import SnapshotStore
-from nightshift.sandboxes.snapshots.transfer import capture
 
 
 class FakeProbe:
@@ -157,6 +157,23 @@ class World:
 
     async def bash(self, command: str, **more: Any) -> ToolCallCompleted:
         return (await self.run(("bash", {"command": command, **more})))[0]
+
+    async def prepare(self) -> ToolCallCompleted:
+        """The call before the first turn."""
+        call_id = f"{self.build_id}/0/0"
+        asked = ToolCallRequested(
+            call_id=call_id,
+            turn=0,
+            index=0,
+            tool="prepare_workspace",
+            tool_use_id="setup",
+            input={},
+            timeout_s=60,
+            purpose="setup",
+        )
+        await self.say(asked)
+        await self.gateway().work(self.build_id)
+        return (await self.results())[call_id]
 
     async def events(self) -> list[Event]:
         return [event.data async for event in self.log.read_stream(self.stream)]

@@ -1,14 +1,23 @@
-"""The lab of the egress proxy: one for all its tests, in a network namespace without a route out."""
+"""The lab of the egress proxy, in a network namespace without a route out, and sandboxes behind a real proxy."""
 
+import asyncio
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.gateway_world import World
+
+from nightshift.contracts.hosts import PUBLIC_REGISTRIES
+from nightshift.sandboxes.egress.process import EgressProcess
+from nightshift.sandboxes.egress.secret_store import SecretStore
+from nightshift.sandboxes.local.driver import LocalDriver, close_all
+from nightshift.sandboxes.local.settings import LocalSettings
 
 Ask = Callable[..., dict[str, Any]]
 
@@ -33,3 +42,16 @@ def ask() -> Iterator[Ask]:
         yield ask
         lab.stdin.close()
         lab.wait(10)
+
+
+@pytest.fixture
+async def egress(tmp_path: Path) -> AsyncIterator[EgressProcess]:
+    async with EgressProcess(tmp_path / "egress", tmp_path / "secrets") as process:
+        yield process
+
+
+@pytest.fixture
+async def world(tmp_path: Path, egress: EgressProcess) -> AsyncIterator[World]:
+    driver = LocalDriver(LocalSettings(tmp_path / "sandboxes"), egress)
+    yield World(driver, secrets=SecretStore(tmp_path / "secrets"), hosts=PUBLIC_REGISTRIES)
+    await asyncio.to_thread(close_all, tmp_path / "sandboxes")

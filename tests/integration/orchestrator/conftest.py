@@ -8,7 +8,7 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -60,6 +60,23 @@ turns:
 """
 
 
+def granted(asked: BudgetRequested) -> BudgetGranted:
+    return BudgetGranted(
+        lease_id=asked.lease_id,
+        account_id=asked.account_id,
+        day="2026-11-22",
+        amount_microusd=asked.amount_microusd,
+        left_today_microusd=10_000_000,
+        day_limit_microusd=20_000_000,
+        expires_at=datetime.now(UTC) + timedelta(hours=1),
+    )
+
+
+def completed(call: ToolCallRequested) -> ToolCallCompleted:
+    output = json.dumps(call.input) if call.purpose == "agent" else "3 passed in 0.02s\n"
+    return ToolCallCompleted(call_id=call.call_id, is_error=False, output=output, exit_code=0, duration_ms=1)
+
+
 @dataclass
 class RunningServers:
     """The servers of one test, and the processes that it started."""
@@ -71,6 +88,8 @@ class RunningServers:
     environment: dict[str, str]
     folder: Path
     answering: bool = True  # whether the gateway answers
+    grant: Callable[[BudgetRequested], Event] = granted
+    complete: Callable[[ToolCallRequested], Event] = completed
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
 
     async def start(self, module: str, name: str, **settings: str) -> None:
@@ -126,14 +145,22 @@ class RunningServers:
             said = "\n".join(self.said(name)[-3000:] for name in self.processes)
             raise AssertionError(f"{error}; log: {await self.types(build_id)}\n{said}") from None
 
+    async def reached_count(self, build_id: str, type_: str, count: int) -> None:
+        """Waits until the log has so many events of this type."""
+
+        async def there() -> bool:
+            return (await self.types(build_id)).count(type_) >= count
+
+        await eventually(there, timeout=60, what=f"{count} × {type_}")
+
     async def serve(self) -> None:
         """Answers everything that is pending, as gateway and budget do."""
         while True:
             for item in await self.log.pending(PendingKind.BUDGET_REQUEST):
-                await self._append(item, _granted)
+                await self._append(item, self.grant)
             if self.answering:
                 for item in await self.log.pending(PendingKind.TOOL_CALL):
-                    await self._append(item, _completed)
+                    await self._append(item, self.complete)
             await asyncio.sleep(0.01)
 
     async def _append(self, item: PendingItem, answer: Any) -> None:
@@ -141,23 +168,6 @@ class RunningServers:
         async for event in events:
             with contextlib.suppress(Refused):
                 await self.log.append(item.stream_id, [NewEvent(answer(event.data), event.event_id)])
-
-
-def _granted(asked: BudgetRequested) -> BudgetGranted:
-    return BudgetGranted(
-        lease_id=asked.lease_id,
-        account_id=asked.account_id,
-        day="2026-11-22",
-        amount_microusd=asked.amount_microusd,
-        left_today_microusd=10_000_000,
-        day_limit_microusd=20_000_000,
-        expires_at=datetime.now(UTC) + timedelta(hours=1),
-    )
-
-
-def _completed(call: ToolCallRequested) -> ToolCallCompleted:
-    output = json.dumps(call.input) if call.purpose == "agent" else "3 passed in 0.02s\n"
-    return ToolCallCompleted(call_id=call.call_id, is_error=False, output=output, exit_code=0, duration_ms=1)
 
 
 @pytest.fixture

@@ -137,17 +137,17 @@ async def test_a_tree_is_listed_exported_and_imported(sandbox: Sandbox, driver: 
         )
     )
     await sandbox.wait_call("b1/1/0", wait_s=20)
-    listed = {entry.path: entry for entry in await sandbox.list_tree(exclude=["skip"])}
+    listed = {entry.path: entry for entry in await sandbox.list_tree(exclude=["skip/"])}
     assert sorted(listed) == ["d", "d/e", "d/link", "d/one", "pipe"]
     assert listed["d/link"].target == "../d/one"
     assert listed["pipe"].kind == "other"
     assert listed["d/one"].digest is not None
 
-    exported = [file async for file in sandbox.export_files(["d/one", "gone", "pipe", "d"])]
-    assert [(file.entry.path, file.content) for file in exported if not file.entry.problem] == [
-        ("d/one", b"1\n")
-    ]
-    assert [file.entry.path for file in exported if file.entry.problem] == ["pipe", "d"]
+    [block] = [block async for block in sandbox.export_files(1, ["d/one", "gone", "pipe", "d"])]
+    assert ([(part.path, part.problem is None) for part in block.parts], block.data) == (
+        [("d/one", True), ("gone", False), ("pipe", False), ("d", False)],
+        b"1\n",
+    )
 
     other = await driver.create("b2", generation=0)
 
@@ -174,12 +174,12 @@ async def test_a_file_without_read_permission_is_exported_too(
     await sandbox.wait_call("b1/1/0", wait_s=20)
     [listed] = await sandbox.list_tree()
     assert (listed.mode, listed.size, listed.digest is None) == (0, 6, False)
-    [exported] = [file async for file in sandbox.export_files(["locked"])]
-    assert (exported.entry.mode, exported.content) == (0, b"secret")
+    [block] = [block async for block in sandbox.export_files(1, ["locked"])]
+    assert block.data == b"secret"
     other = await driver.create("b2", generation=0)
 
     async def files() -> AsyncIterator[ExportedFile]:
-        yield exported
+        yield ExportedFile(listed, block.data)
 
     await other.import_files(files())
     [back] = await other.list_tree()

@@ -30,9 +30,10 @@ from nightshift.eventlog.objects.s3 import S3ObjectStore
 from nightshift.eventlog.port import NewEvent, build_stream
 from nightshift.sandboxes.local.driver import LocalDriver
 from nightshift.sandboxes.local.settings import LocalSettings
+from nightshift.sandboxes.snapshots.capture import Captured
 from nightshift.sandboxes.snapshots.manifest import ProjectKey
+from nightshift.sandboxes.snapshots.restore import restore
 from nightshift.sandboxes.snapshots.store import SnapshotStore
-from nightshift.sandboxes.snapshots.transfer import Captured, restore
 from nightshift.snapshotter.adapters.sandbox_capture import SandboxCapture
 from nightshift.snapshotter.domain.retries import SnapshotRetries
 from nightshift.snapshotter.usecases.snapshots import Snapshots
@@ -113,6 +114,7 @@ class HeldCapture:
 
     def __init__(self, capture: SandboxCapture) -> None:
         self._capture = capture
+        self.held, self.stored = capture.held, capture.stored
         self.captured, self.release = asyncio.Event(), asyncio.Event()
 
     async def capture(self, *args: Any, **fields: Any) -> Captured:

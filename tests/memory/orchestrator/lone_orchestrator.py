@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -39,25 +40,30 @@ class LoneOrchestrator:
     """One orchestrator over a log in memory, a budget that grants what is asked, and a model that is counted."""
 
     def __init__(
-        self, respond: Callable[[], Answer], request: BuildRequested = REQUEST, tools: Tools | None = None
+        self,
+        respond: Callable[[], Answer],
+        request: BuildRequested = REQUEST,
+        tools: Tools | None = None,
+        policy: Policy = POLICY,
     ) -> None:
         """`tools` gives the result of each tool call. Without it no call has a result."""
         self.tables = MemoryTables()
         self.respond = respond
         self.request = request
         self.tools = tools
+        self.ended = asyncio.Event()  # only set when tool calls have results
         self.calls = 0
         log = MemoryEventLog(self.tables, owner=Owner.ORCHESTRATOR, now=self.now)
         self.objects = MemoryObjectStore()
-        builds = EventLogBuildRepository(log, self.objects, policy=POLICY, actor="test")
-        dependencies = RunnerDependencies(builds, self, self, POLICY, self.now)
+        builds = EventLogBuildRepository(log, self.objects, policy=policy, actor="test")
+        dependencies = RunnerDependencies(builds, self, self, policy, self.now)
         settings = SchedulerSettings(owner="me")
         self.scheduler = BuildScheduler(
             MemoryLeases(), self, lambda build_id: Runner(build_id, dependencies), settings=settings
         )
         accounts = EventLogAccountPolicies(log)
         self.builds = BuildRequests(
-            builds, self.scheduler, self.objects, accounts, policy=POLICY, clock=self.now
+            builds, self.scheduler, self.objects, accounts, policy=policy, clock=self.now
         )
 
     def now(self) -> datetime:
@@ -118,12 +124,13 @@ class LoneOrchestrator:
     async def act(self, tools: Tools) -> None:
         """Answers every tool call, as the gateway does."""
         log = MemoryEventLog(self.tables, owner=Owner.SANDBOX_GATEWAY, now=self.now)
-        while True:
+        while not self.events()[-1].terminal:
             for item in await log.pending(PendingKind.TOOL_CALL):
                 asked = self.recorded()[item.version - 1]
                 assert isinstance(asked.data, ToolCallRequested)
                 await log.append(item.stream_id, [NewEvent(tools(asked.data), asked.event_id)])
             await asyncio.sleep(1)
+        self.ended.set()
 
     async def run(self) -> None:
         """Accepts the build and lets an hour pass, or the time until it ends when its tool calls have results."""
@@ -131,9 +138,9 @@ class LoneOrchestrator:
         tasks = [asyncio.create_task(self.scheduler.run()), asyncio.create_task(self.grant())]
         if self.tools is not None:
             tasks.append(asyncio.create_task(self.act(self.tools)))
-        until = self.now() + timedelta(seconds=AN_HOUR)
-        while self.now() < until and not (self.tools is not None and self.events()[-1].terminal):
-            await asyncio.sleep(AN_HOUR if self.tools is None else 5)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(AN_HOUR):
+                await self.ended.wait()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -143,16 +150,17 @@ class LoneOrchestrator:
 def after_an_hour(
     respond: Callable[[], Answer],
     then: Callable[[LoneOrchestrator], Coroutine[Any, Any, None]] | None = None,
+    make: Callable[[], LoneOrchestrator] | None = None,
     **more: Any,
 ) -> LoneOrchestrator:
     """Runs a build for an hour, and `then` what is given. `respond` is called for each model call.
 
-    `more` goes to LoneOrchestrator.
+    `more` goes to LoneOrchestrator, unless `make` makes another one.
     """
     loop = SimulatedLoop(random.Random(1))
     asyncio.set_event_loop(loop)
     try:
-        orchestrator = LoneOrchestrator(respond, **more)
+        orchestrator = LoneOrchestrator(respond, **more) if make is None else make()
         with structlog.testing.capture_logs():
             loop.run_until_complete(orchestrator.run())
             if then is not None:

@@ -12,7 +12,7 @@ from nightshift.contracts.events.requests import Attachment, BuildRequested
 from nightshift.devstack.model.conversation import validate
 from nightshift.eventlog.errors import BadMessage
 from nightshift.eventlog.large import blob_key
-from nightshift.orchestrator.domain.prompt import request_bytes
+from nightshift.orchestrator.domain.prompt import RenderedMessages, request_bytes
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 40_000
 PDF = b"%PDF-1.7\n" + b"x" * 60_000
@@ -51,7 +51,8 @@ def test_files_become_content_blocks_of_the_first_message() -> None:
             await orchestrator.objects.put(blob_key(hashlib.sha256(body).hexdigest()), body)
         await orchestrator.builds.accept(asking(*given))
         state = await orchestrator.builds._load("b2")
-        seen.update(json.loads(request_bytes(state, POLICY)))
+        rendered = RenderedMessages(await orchestrator.builds._repository.attachments(state))
+        seen.update(json.loads(request_bytes(state, POLICY, rendered)))
         # The provider counts the tokens of a PDF before money is asked for.
         assert [event.data.type for event in orchestrator.recorded("b2")][:2] == [
             "build.accepted",

@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
 
 from nightshift.simulation import SimulationFailed, Violation, simulate
+from nightshift.simulation.__main__ import results_until
 from nightshift.simulation.scenarios import SCENARIOS, bus, leases, log
 
 SEEDS = 100
@@ -97,3 +100,11 @@ def test_an_unknown_scenario_names_the_known_ones():
     assert done.returncode == 1
     assert "use one of " in done.stderr
     assert "leases" in done.stderr
+
+
+def test_no_seed_is_tried_after_the_time_is_up() -> None:
+    with ThreadPoolExecutor(1) as workers:
+        assert list(results_until(time.monotonic() - 1, workers, "leases", range(3))) == []
+        tried = list(results_until(time.monotonic() + 60, workers, "leases", range(3)))
+        assert [result.seed for result in tried] == [0, 1, 2]
+        assert tried == list(results_until(None, workers, "leases", range(3)))

@@ -6,6 +6,7 @@ Tests queue faults with `fail`, refuse calls with `refuse`, and take sandboxes a
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import socket
@@ -260,6 +261,16 @@ class E2BServer:
 
 
 def _replace(source: Path, home: Path) -> None:
-    for entry in home.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-    shutil.copytree(source, home, symlinks=True, dirs_exist_ok=True)
+    """Give the home the files of an older copy. A file that is in both keeps its inode, as on an older disk."""
+    for path in sorted(home.rglob("*"), reverse=True):
+        if not os.path.lexists(source / path.relative_to(home)):
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    for path in sorted(source.rglob("*")):
+        own = home / path.relative_to(source)
+        if path.is_dir() and not path.is_symlink():
+            own.mkdir(exist_ok=True)
+        elif path.is_symlink():
+            own.unlink(missing_ok=True)
+            own.symlink_to(path.readlink())
+        else:
+            own.write_bytes(path.read_bytes())

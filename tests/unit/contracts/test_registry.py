@@ -297,7 +297,7 @@ def test_topics_and_groups_have_these_names():
 def test_marks_are_read_from_the_types():
     assert sealed_fields(BuildRequested) == {
         "idea_brief", "understanding_qna", "attachments", "source", "criteria", "checks", "tools",
-        "egress_hosts", "setup_commands", "environment",
+        "egress_hosts", "setup_commands", "environment", "message",
         "approvals",
     }  # fmt: skip
     assert blob_fields(BuildRequested) == frozenset()
@@ -307,7 +307,7 @@ def test_marks_are_read_from_the_types():
     assert blob_fields(completed) == {"output", "blocks"}
     assert sealed_fields(completed) == {"output", "blocks", "network"}
     assert sealed_fields(CATALOGUE.model("sandbox.restored")) == {"lost", "differs"}
-    assert sealed_fields(CATALOGUE.model("snapshot.saved")) == {"skipped"}
+    assert sealed_fields(CATALOGUE.model("snapshot.saved")) == {"skipped", "torn"}
     assert sealed_fields(CATALOGUE.model("budget.granted")) == frozenset()
     for model in CATALOGUE.newest.values():
         assert blob_fields(model) <= sealed_fields(model)

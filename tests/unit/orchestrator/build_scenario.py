@@ -104,7 +104,8 @@ class BuildScenario:
         """What `next_step` finds, where the provider cannot count tokens."""
         step = next_step(self.state, self.now, self.policy)
         if isinstance(step, CountPrompt):
-            step = next_step(context.counted(self.state, self.policy, None), self.now, self.policy)
+            size = context.size(self.state, self.policy)
+            step = next_step(self.state, self.now, self.policy, size)
         return step
 
     def passes(self, seconds: float) -> None:

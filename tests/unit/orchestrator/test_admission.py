@@ -7,7 +7,7 @@ from tests.unit.orchestrator.build_scenario import NOW, REQUEST, BuildScenario
 
 from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.events.build import BuildAccepted
-from nightshift.contracts.events.requests import Attachment, Check, CustomTool, Source
+from nightshift.contracts.events.requests import Attachment, Check, CustomTool, ForkPoint, Source
 from nightshift.eventlog.errors import BadMessage
 from nightshift.orchestrator.domain.admission import admit, same_request
 from nightshift.orchestrator.domain.policy import Policy
@@ -29,7 +29,9 @@ BAD = {
     "source.ref": {"source": Source(repository="https://example.org/x.git", ref="--upload-pack=x")},
     "source.secret": {"source": Source(repository="https://example.org/x.git", secret="TOKEN")},
     "environment": {"environment": {"A": "1"}, "secrets": ("A",)},
-    "base_build_id": {"base_build_id": "b0"},
+    "at": {"base_build_id": "b0"},
+    "base_build_id": {"base_build_id": "b1", "at": ForkPoint(turn=1)},
+    "message": {"message": "Go on."},
     "tools.0.input_schema": {"tools": (CustomTool(name="pay", description="Pays.", input_schema={}),)},
     "approvals.ask.0": {"approvals": ApprovalPolicy(ask=("pay",))},
     "deadline": {"deadline": NOW - timedelta(seconds=1)},

@@ -18,7 +18,7 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.devstack.model.conversation import validate
 from nightshift.devstack.model.rules import signature
-from nightshift.orchestrator.domain import context, prompt, side_calls
+from nightshift.orchestrator.domain import prompt, side_calls
 from nightshift.orchestrator.domain.commands import CallFailed, MessageAgent, StartCall
 from nightshift.orchestrator.domain.next_step import CountPrompt, next_step
 from nightshift.orchestrator.domain.policy import Policy
@@ -246,10 +246,9 @@ def test_a_guess_over_the_limit_is_counted_and_not_condensed():
     scenario = begun(policy=SMALL)
     turn(scenario, 0, output=LONG * 4)
     assert isinstance(next_step(scenario.state, scenario.now, scenario.policy), CountPrompt)
-    scenario.state = context.counted(scenario.state, scenario.policy, 14_000)
-    step = next_step(scenario.state, scenario.now, scenario.policy)
+    step = next_step(scenario.state, scenario.now, scenario.policy, 14_000)
     assert isinstance(step, StartCall)
-    assert step.role == "builder"
+    assert (step.role, step.counted_tokens) == ("builder", 14_000)
 
 
 def test_money_is_asked_for_the_counted_tokens():
@@ -257,7 +256,8 @@ def test_money_is_asked_for_the_counted_tokens():
     scenario.thinks(tool_use())
     scenario.results(output="x" * 90_000)
     assert isinstance(next_step(scenario.state, scenario.now, scenario.policy), CountPrompt)
-    scenario.state = context.counted(scenario.state, scenario.policy, 25_000)
-    asked = next_step(scenario.state, scenario.now, scenario.policy).minimum_microusd
-    scenario.state = context.counted(scenario.state, scenario.policy, 100_000)
-    assert asked < next_step(scenario.state, scenario.now, scenario.policy).minimum_microusd / 1.5
+    few, many = (
+        next_step(scenario.state, scenario.now, scenario.policy, counted).minimum_microusd
+        for counted in (25_000, 100_000)
+    )
+    assert few < many / 1.5

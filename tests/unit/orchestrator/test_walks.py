@@ -93,7 +93,7 @@ def test_rendered_messages_give_the_same_bytes(moves):
 
 
 @given(MOVES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_no_walk_breaks_the_rules_of_money_order_and_proof(moves):
     events = [event.data for event in walk(moves).log]
     assert [

@@ -1,5 +1,6 @@
 """What a manifest may hold, and that it reads back as it was."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -10,20 +11,27 @@ from hypothesis import strategies as st
 from nightshift.sandboxes.errors import HostileTree
 from nightshift.sandboxes.port import Entry
 from nightshift.sandboxes.snapshots.compare import compare, must_go
+from nightshift.sandboxes.snapshots.encoding import dump
+from nightshift.sandboxes.snapshots.encoding import parse as parse_delta
 from nightshift.sandboxes.snapshots.manifest import (
     Location,
     Manifest,
     ProjectKey,
     TreeLimits,
     check,
-    dump,
-    parse,
     storable,
     tree_digest,
 )
 
 D = "ab" * 32
+EMPTY = Manifest("b", 1, (), {})
 LIMITS = TreeLimits(entries=1000, total_bytes=10_000, file_bytes=5_000, depth=8)
+
+
+def parse(data: bytes, limits: TreeLimits) -> Manifest:
+    """As a store reads it: onto its base, which is empty here."""
+    found = parse_delta(data, limits)
+    return found.own if found.base is None else found.onto(EMPTY, limits)
 
 
 def manifest(*rows: object, blobs: object = None, **more: object) -> bytes:
@@ -77,7 +85,10 @@ HOSTILE = {
     "fields missing": manifest(["a", "file"]),
     "fields too many": manifest(["a", "directory", 0o755, 1]),
     "entries is an object": json.dumps({"format": 1, "entries": {}, "blobs": {}}).encode(),
-    "unknown format": manifest(format=3),
+    "unknown format": manifest(format=4),
+    "difference without a base": manifest(format=3),
+    "difference that leads out": manifest(format=3, base="b") + b'\n{"entries":[["../a","directory",493,5]]}',
+    "difference below nothing": manifest(format=3, base="b") + b'\n{"entries":[["a/b","directory",493,5]]}',
     "rows of format 1 under format 2": manifest(["a", "directory", 0o755], format=2)
     + b'\n{"entries":[["a","directory",493]]}',
     "time as text": manifest(format=2) + b'\n{"entries":[["a","directory",493,"5"]]}',
@@ -214,3 +225,28 @@ def test_a_manifest_of_format_1_is_still_read() -> None:
     assert [(e.path, e.mtime_ns) for e in read.entries] == [("d", None), ("d/f", None), ("l", None)]
     now = (Entry("d", "directory", mode=0o755, mtime_ns=9), *read.entries[1:])
     assert compare(now, read.entries).empty
+
+
+@given(trees(), trees())
+def test_a_difference_onto_its_base_is_the_whole_tree(
+    base: tuple[Entry, ...], tree: tuple[Entry, ...]
+) -> None:
+    before, after = {entry.path: entry for entry in base}, {entry.path: entry for entry in tree}
+    changed = tuple(entry for entry in tree if before.get(entry.path) != entry)
+    places = {entry.digest: Location("p", 3, 5) for entry in (*base, *tree) if entry.digest}
+    own = Manifest(
+        "b1", 7, changed, {entry.digest: places[entry.digest] for entry in changed if entry.digest}
+    )
+    body = dump(own, base="the key", gone=sorted(before.keys() - after.keys()))
+    found = parse_delta(body, TreeLimits())
+    assert found.base == "the key"
+    whole = found.onto(Manifest("b1", 3, base, places), TreeLimits())
+    assert (whole.entries, whole.at_version) == (tree, 7)
+    assert whole.tree_digest == tree_digest(tree)
+
+
+def test_the_digest_of_a_large_tree_is_that_of_its_json() -> None:
+    """As it was when it was computed at once: snapshots in the log have it."""
+    tree = [Entry(f"d{n:05}", "directory", mode=0o755) for n in range(1203)]
+    rows = json.dumps([[e.path, "directory", e.mode] for e in tree], separators=(",", ":"))
+    assert tree_digest(tree) == "sha256:" + hashlib.sha256(rows.encode()).hexdigest()

@@ -1,7 +1,7 @@
 """Blobs in packs: sent once, verified on every read, never larger than they said."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,10 +10,11 @@ from backports import zstd
 from nightshift.eventlog.errors import NotFound
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.sandboxes.errors import HostileTree
-from nightshift.sandboxes.port import Entry
-from nightshift.sandboxes.snapshots import store as stores
-from nightshift.sandboxes.snapshots.manifest import Listing, Location, Manifest, ProjectKey
-from nightshift.sandboxes.snapshots.store import SnapshotStore, inflate
+from nightshift.sandboxes.port import Entry, ExportedBlock, ExportedPart
+from nightshift.sandboxes.snapshots import packs
+from nightshift.sandboxes.snapshots.manifest import Location, Manifest, ProjectKey
+from nightshift.sandboxes.snapshots.packs import inflate
+from nightshift.sandboxes.snapshots.store import SnapshotStore
 
 KEY = ProjectKey.derive(b"master", "p1")
 
@@ -26,20 +27,24 @@ async def save(
     store: SnapshotStore, files: dict[str, bytes], *, build: str = "b1", version: int = 1
 ) -> tuple[str, int]:
     await store.refresh()
-
-    async def contents() -> AsyncIterator[tuple[str, bytes]]:
-        for body in files.values():
-            yield store.key.of(body), body
-
-    sent = await store.put_blobs(contents())
+    upload = store.begin_upload()
+    parts = [ExportedPart(path, len(body)) for path, body in files.items()]
+    await upload.add(ExportedBlock(parts, b"".join(files.values())))
+    await upload.finish()
     entries = [
         Entry(path, "file", mode=0o644, size=len(body), digest=store.key.of(body))
         for path, body in sorted(files.items())
     ]
-    key, _, _ = await store.put_manifest(
-        build, at_version=version, reason="checkpoint", tree=Listing(tuple(entries), {})
-    )
-    return key, sent
+    return await put_manifest(store, entries, build=build, version=version), upload.sent
+
+
+async def put_manifest(
+    store: SnapshotStore, entries: Sequence[Entry], *, build: str = "b1", version: int = 1
+) -> str:
+    blobs, pieces = store.located(entries)
+    manifest = Manifest(build, version, tuple(entries), blobs, pieces)
+    key, _ = await store.put_manifest(manifest, reason="checkpoint")
+    return key
 
 
 async def load(store: SnapshotStore, key: str) -> dict[str, bytes | None]:
@@ -48,7 +53,7 @@ async def load(store: SnapshotStore, key: str) -> dict[str, bytes | None]:
 
 
 async def test_what_was_saved_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "PACK_BYTES", 4096)
+    monkeypatch.setattr(packs, "PACK_BYTES", 4096)
     objects = MemoryObjectStore()
     files = {f"f{n}": os.urandom(n * 37) for n in range(60)} | {"same": b"x", "as": b"x", "empty": b""}
     key, _ = await save(new_store(objects), files)
@@ -122,9 +127,7 @@ async def test_a_blob_in_another_project_s_pack_is_refused() -> None:
     manifest = await store.load(key)
     stolen = {digest: replace(at, pack="projects/p2/packs/x.pack") for digest, at in manifest.blobs.items()}
     store._known.update(stolen)
-    key, _, _ = await store.put_manifest(
-        "b1", at_version=2, reason="checkpoint", tree=Listing(manifest.entries, {})
-    )
+    key = await put_manifest(store, manifest.entries, version=2)
     with pytest.raises(HostileTree, match="outside the project"):
         await store.load(key)
 
@@ -137,9 +140,8 @@ async def test_a_file_larger_than_it_said_is_not_served() -> None:
     manifest = await store.load(key)
     lying = Manifest("b1", 1, (replace(manifest.entries[0], size=10),), manifest.blobs)
     assert [content async for _, content in store.read(lying, lying.entries)] == [None]
-    nowhere = Manifest(
-        "b1", 1, manifest.entries, {manifest.entries[0].digest or "": Location("projects/p1/packs/x", 0, 5)}
-    )
+    unknown = replace(manifest.entries[0], digest="ab" * 32)
+    nowhere = Manifest("b1", 1, (unknown,), {"ab" * 32: Location("projects/p1/packs/x", 0, 5)})
     assert [content async for _, content in store.read(nowhere, nowhere.entries)] == [None]
 
 
@@ -152,3 +154,13 @@ def test_a_bomb_is_stopped_at_its_limit() -> None:
         inflate(bomb[:-5], 300 * 1024**2)
     with pytest.raises(HostileTree):
         inflate(b"no frame at all", 10)
+
+
+async def test_a_manifest_s_key_never_holds_another_manifest() -> None:
+    """Trees that differ in times alone have the same digest."""
+    store = new_store(MemoryObjectStore())
+    keys = {
+        await put_manifest(store, [Entry("d", "directory", mode=0o755, mtime_ns=time)]) for time in (1, 2, 2)
+    }
+    assert len(keys) == 2
+    assert {(await store.load(key)).entries[0].mtime_ns for key in keys} == {1, 2}

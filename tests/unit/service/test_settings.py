@@ -59,6 +59,7 @@ _NO_SECRET = {
     "s3_access_key": "a name, as the vendor has it",
     "max_output_tokens": "a number",
     "thinking_tokens": "a number",
+    "context_tokens": "a number",
 }
 
 

@@ -121,6 +121,8 @@ def doing(status: BuildStatus, now: datetime | None = None) -> str:
     call = next(iter(status.asked.values()))
     by_agent = call.purpose in ("agent", "customer")
     text = f"{call.tool} {input_in_words(call)}" if by_agent else "checking that it is ready"
+    if call.purpose == "instructions":
+        text = "reading the workspace's instructions"
     return printable(text + (f" and {len(status.asked) - 1} more" if len(status.asked) > 1 else ""))
 
 

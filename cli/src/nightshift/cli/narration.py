@@ -128,6 +128,12 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
             yield "cancelled", short(text_of(fact.reason)), "bad"
         case build.BuildStalled():
             yield "stalled", f"{fact.reason}: {short(text_of(fact.detail))}", "bad"
+        case build.BuildRewound():
+            yield (
+                "rewind",
+                f"back to the end of turn {fact.to_turn}; what came after it is given up",
+                "strong",
+            )
         case build.BuildForked():
             yield "fork", f"from {fact.base_build_id} at turn {fact.at_turn}", "strong"
         case build.CheckpointSaved():
@@ -258,6 +264,8 @@ def _result_line(status: BuildStatus, fact: sandbox.ToolCallCompleted) -> tuple[
     kind, what = "tool", f"{name} {fact.call_id if call is None else input_in_words(call)}"
     if call is not None and call.purpose == "judge":
         kind = "judge"
+    elif call is not None and call.purpose == "instructions":
+        what = "reading the workspace's instructions"
     elif call is not None and call.purpose != "agent":
         kind, what = "check", _what_was_checked(status, call, fact)
     outcome = "ok"
@@ -307,6 +315,10 @@ def _snapshot_lines(status: BuildStatus, fact: SnapshotEvent) -> Iterator[tuple[
         case snapshot.SnapshotSaved():
             text = f"{fact.files} files, {fact.uploaded_bytes:,} bytes sent"
             yield "save", f"snapshot ({fact.reason}): {text}", "dim"
+            if fact.consistency == "late":
+                yield "save", "this snapshot was taken after the next turn had begun", "warn"
+            if fact.torn:
+                yield "save", f"changed while they were saved: {short(', '.join(fact.torn))}", "warn"
             if fact.skipped:
                 named = ", ".join(f"{one.path} ({one.reason})" for one in fact.skipped)
                 yield "save", f"not saved: {fact.skipped_count or len(fact.skipped)}: {short(named)}", "bad"

@@ -19,6 +19,7 @@ SUBSCRIPTIONS: Final[Mapping[Owner, frozenset[type[Event]]]] = {
             requests.BuildAnswerGiven,
             requests.BuildPauseRequested,
             requests.BuildResumeRequested,
+            requests.BuildRewindRequested,
             requests.BuildLimitsSet,
             requests.ToolCallApprovalGiven,
             requests.ToolCallResultGiven,

@@ -4,13 +4,21 @@ Whatever breaks a rule raises AgentBroken. So no other error reaches a service, 
 limits here.
 """
 
+import asyncio
 import json
-from collections.abc import Mapping
-from typing import Any, Final, NoReturn, cast, get_args
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final, NoReturn, Protocol, cast, get_args
 
-from nightshift.sandboxes.errors import AgentBroken
+from nightshift.sandboxes.agent.wire import LENGTH
+from nightshift.sandboxes.errors import AgentBroken, AnswerCut
 from nightshift.sandboxes.port import CallState, CallStatus, Entry, EntryKind, Match
 
+#: The most entries of a workspace that are listed, and the bytes of a whole listing.
+MAX_ENTRIES: Final = 200_000
+_MAX_LISTING: Final = 128 * 1024**2
+_MAX_FRAME: Final = 16 * 1024**2
+#: Rows in one frame of a listing.
+_ROWS: Final = 1_000
 #: Characters of a path, of a symlink's target, and of any other text.
 _PATH: Final = 8_192
 _TEXT: Final = 16_384
@@ -19,6 +27,55 @@ _BRACKETS: Final = 60_000
 _COMMAS: Final = 600_000
 _STATES: Final = get_args(CallState)
 _KINDS: Final = get_args(EntryKind)
+
+
+class ByteSource(Protocol):
+    async def readexactly(self, n: int, /) -> bytes: ...
+
+
+async def read_frame(source: ByteSource) -> bytes:
+    """Read one frame. Raises AnswerCut and AgentBroken."""
+    try:
+        (size,) = LENGTH.unpack(await source.readexactly(LENGTH.size))
+        if size > _MAX_FRAME:
+            broken("too much at once")
+        return await source.readexactly(size) if size else b""
+    except (asyncio.IncompleteReadError, ConnectionError) as error:
+        raise AnswerCut("the sandbox's agent broke off its answer") from error
+
+
+async def read_header(source: ByteSource) -> dict[str, Any]:
+    """Read a frame that holds a JSON object."""
+    return decode_object(await read_frame(source))
+
+
+async def chunks(source: ByteSource) -> AsyncIterator[bytes]:
+    """Yields the frames up to an empty one."""
+    while chunk := await read_frame(source):
+        yield chunk
+
+
+async def joined(source: ByteSource, most: int) -> bytes:
+    """The frames up to an empty one, joined: at most this many bytes."""
+    parts, size = [], 0
+    async for chunk in chunks(source):
+        size += len(chunk)
+        if size > most:
+            broken("more bytes than were asked for")
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+async def listing(source: ByteSource) -> AsyncIterator[list[dict[str, Any]]]:
+    """Yields the rows of a listing, frame by frame."""
+    count = size = 0
+    async for frame in chunks(source):
+        found = rows(decode(frame), _ROWS)
+        count, size = count + len(found), size + len(frame)
+        if size > _MAX_LISTING or count > 2 * MAX_ENTRIES:
+            broken("a listing without an end")
+        yield found
+        await asyncio.sleep(0)  # let other tasks run: the whole answer may be here already
 
 
 def broken(what: str) -> NoReturn:
@@ -72,11 +129,23 @@ def rows(value: Any, most: int) -> list[dict[str, Any]]:
 
 
 def texts(value: Mapping[str, Any], name: str, most: int) -> list[str]:
-    """A list of at most this many texts."""
+    """The list of at most this many texts in this field."""
     found = value.get(name)
     if not isinstance(found, list) or len(found) > most:
         broken(f"{name} is not a short list")
     return [text({name: one}, name) for one in found]
+
+
+def numbers(value: Mapping[str, Any], name: str, most: int) -> list[int]:
+    """The list of at most this many integers in this field."""
+    found = value.get(name)
+    if not isinstance(found, list) or len(found) > most:
+        broken(f"{name} is not a short list")
+    return [number({name: one}, name) for one in found]
+
+
+def path(row: Mapping[str, Any]) -> str:
+    return text(row, "path", _PATH)
 
 
 def entry(row: Mapping[str, Any]) -> Entry:
@@ -87,7 +156,7 @@ def entry(row: Mapping[str, Any]) -> Entry:
         broken("a digest that is none")
     mtime_ns = None if row.get("mtime_ns") is None else number(row, "mtime_ns", least=-(1 << 63))
     return Entry(
-        path=text(row, "path", _PATH),
+        path=path(row),
         kind=row["kind"],
         mode=number(row, "mode", 0) & 0o7777,
         size=number(row, "size", 0),

@@ -10,7 +10,8 @@ from dataclasses import asdict, replace
 from typing import Any, Final, Literal, Protocol, cast, get_args
 
 from nightshift.sandboxes import answers
-from nightshift.sandboxes.agent.wire import CHUNK, END, LENGTH, frame, json_frame
+from nightshift.sandboxes.agent.wire import CHUNK, END, frame, json_frame
+from nightshift.sandboxes.answers import MAX_ENTRIES, ByteSource
 from nightshift.sandboxes.errors import (
     AnswerCut,
     CallRecordLost,
@@ -20,7 +21,6 @@ from nightshift.sandboxes.errors import (
     SandboxUnavailable,
 )
 from nightshift.sandboxes.port import (
-    PIECE,
     CallSpec,
     CallStatus,
     DriverName,
@@ -32,24 +32,19 @@ from nightshift.sandboxes.port import (
     HostTraffic,
     Imported,
 )
+from nightshift.sandboxes.stage_requests import StageRequests
 
-_MAX_FRAME: Final = 16 * 1024**2
-#: Bytes of a whole listing, of each output in the answer to `run`, and the numbers of rows and notes.
-_MAX_LISTING: Final = 128 * 1024**2
+_MAX_FILE: Final = 256 * 1024**2
+#: Characters of a note and of an error.
+_MAX_TEXT: Final = 16 * 1024**2
+#: Bytes of each output in the answer to `run`, and the numbers of rows and notes.
 _MOST_INLINE: Final = 1024**2
-_ROWS: Final = 1_000
 _NOTES: Final = 20
 _MULTILINE: Final = 20_000
 _MAX_REFUSED: Final = 2_000
-_MAX_ENTRIES: Final = 200_000
-_MAX_FILE: Final = 256 * 1024**2
-#: Bytes of files that one answer holds: at E2B it is a file on the sandbox's disk.
-_EXPORT: Final = 8 * PIECE
 _GREP_S: Final = 20
-
-
-class ByteSource(Protocol):
-    async def readexactly(self, n: int, /) -> bytes: ...
+_IMPORTED: Final = ("path", "kind", "mode", "size", "mtime_ns", "target", "link")
+_HEADER: Final = 256  # about the bytes of an import's header
 
 
 class Channel(Protocol):
@@ -72,42 +67,7 @@ class Channel(Protocol):
     async def alive(self) -> bool: ...
 
 
-async def _read_frame(source: ByteSource) -> bytes:
-    try:
-        (size,) = LENGTH.unpack(await source.readexactly(LENGTH.size))
-        if size > _MAX_FRAME:
-            answers.broken("too much at once")
-        return await source.readexactly(size) if size else b""
-    except (asyncio.IncompleteReadError, ConnectionError) as error:
-        raise AnswerCut("the sandbox's agent broke off its answer") from error
-
-
-async def _read_json(source: ByteSource) -> dict[str, Any]:
-    return answers.decode_object(await _read_frame(source))
-
-
-async def _chunks(source: ByteSource) -> AsyncIterator[bytes]:
-    while chunk := await _read_frame(source):
-        yield chunk
-
-
-async def _pieces(source: ByteSource, most: int) -> AsyncIterator[bytes]:
-    """The chunks of one file, joined to pieces. Raises AgentBroken for more than `most` bytes."""
-    piece, size = list[bytes](), 0
-    async for chunk in _chunks(source):
-        most -= len(chunk)
-        if most < 0:
-            answers.broken("a file is larger than its size")
-        piece.append(chunk)
-        size += len(chunk)
-        if size >= PIECE:
-            yield b"".join(piece)
-            piece, size = [], 0
-    if piece:
-        yield b"".join(piece)
-
-
-class AgentSandbox:
+class AgentSandbox(StageRequests):
     """Implements Sandbox."""
 
     def __init__(
@@ -131,7 +91,7 @@ class AgentSandbox:
         request = {"generation": self._generation, "deadline_s": timeout_s, **request}
         try:
             async with asyncio.timeout(timeout_s), self._channel.exchange(request, body) as source:
-                answer = await _read_json(source)
+                answer = await answers.read_header(source)
                 if "error" in answer:
                     raise self._refusal(answer)
                 yield answer, source
@@ -141,7 +101,7 @@ class AgentSandbox:
     @staticmethod
     def _refusal(answer: Mapping[str, Any]) -> Exception:
         kind = answers.text(answer, "error")
-        message = answers.text({"message": "", **answer}, "message", _MAX_FRAME)[:2000]
+        message = answers.text({"message": "", **answer}, "message", _MAX_TEXT)[:2000]
         if kind == "lost":
             return CallRecordLost(message)
         if kind in get_args(FileProblem):
@@ -178,8 +138,8 @@ class AgentSandbox:
         async with self._ask(request, timeout_s=wait_s + 60) as (answer, source):
             status = answers.status(answer)
             if answers.flag(answer, "output"):
-                output = [await self._chunks_of(source, _MOST_INLINE) for _ in ("out", "err")]
-                status = replace(status, output=(output[0], output[1]))
+                out = await answers.joined(source, _MOST_INLINE)
+                status = replace(status, output=(out, await answers.joined(source, _MOST_INLINE)))
             return status
 
     async def call_status(self, call_id: str) -> CallStatus:
@@ -201,7 +161,7 @@ class AgentSandbox:
 
     async def note(self, call_id: str, text: str | None = None) -> str | None:
         noted = await self._tell({"op": "note", "call_id": call_id, "text": text})
-        return answers.optional_text(noted, "text", _MAX_FRAME)
+        return answers.optional_text(noted, "text", _MAX_TEXT)
 
     async def read_file(
         self, path: str, *, offset: int = 0, limit: int = _MAX_FILE, anywhere: bool = False
@@ -211,17 +171,7 @@ class AgentSandbox:
 
     async def _read(self, request: Mapping[str, Any], limit: int) -> bytes:
         async with self._ask(request, timeout_s=300) as (_, source):
-            return await self._chunks_of(source, limit)
-
-    @staticmethod
-    async def _chunks_of(source: ByteSource, limit: int) -> bytes:
-        parts, size = [], 0
-        async for chunk in _chunks(source):
-            size += len(chunk)
-            if size > limit:
-                answers.broken("more bytes than were asked for")
-            parts.append(chunk)
-        return b"".join(parts)
+            return await answers.joined(source, limit)
 
     async def write_file(
         self, path: str, content: bytes, *, mode: int | None = None, once: str | None = None
@@ -237,16 +187,11 @@ class AgentSandbox:
         await self._tell({"op": "remove", "path": path})
 
     async def list_tree(self, *, exclude: Sequence[str] = (), fresh: bool = False) -> list[Entry]:
-        request = {"op": "list", "fresh": fresh, "exclude": list(exclude), "limit": _MAX_ENTRIES}
+        request = {"op": "list", "fresh": fresh, "exclude": list(exclude), "limit": MAX_ENTRIES}
         entries: list[Entry] = []
         async with self._ask(request, timeout_s=600) as (_, source):
-            left = _MAX_LISTING
-            async for frame_ in _chunks(source):
-                left -= len(frame_)
-                if left < 0 or len(entries) > 2 * _MAX_ENTRIES:
-                    answers.broken("a listing without an end")
-                entries.extend(map(answers.entry, answers.rows(answers.decode(frame_), _ROWS)))
-                await asyncio.sleep(0)  # let other tasks run: the whole answer may be here already
+            async for rows in answers.listing(source):
+                entries.extend(map(answers.entry, rows))
         return await asyncio.to_thread(sorted, entries, key=lambda entry: entry.path)
 
     async def glob(self, pattern: str, *, path: str = ".", limit: int) -> FoundFiles:
@@ -256,8 +201,8 @@ class AgentSandbox:
 
     async def grep(self, query: GrepQuery) -> FoundMatches:
         answer = await self._search({"op": "grep", **asdict(query), "globs": list(query.globs)})
-        most = query.limit * (1 + query.before + query.after)
-        rows = list(map(answers.match, answers.rows(answer.get("rows"), max(most, _MULTILINE))))
+        most = max(query.limit * (1 + query.before + query.after), _MULTILINE)
+        rows = list(map(answers.match, answers.rows(answer.get("rows"), most)))
         return FoundMatches(rows, answers.flag(answer, "more"), answers.texts(answer, "notes", _NOTES))
 
     async def _search(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -265,28 +210,6 @@ class AgentSandbox:
             return await self._tell({**request, "seconds": _GREP_S})
         except AnswerCut:
             raise FileRefused(f"the search took more than {_GREP_S} s", kind="invalid") from None
-
-    async def export_files(self, paths: Sequence[str]) -> AsyncIterator[ExportedFile]:
-        left, offset = list(paths), 0
-        while left:
-            request = {"op": "export", "paths": left, "offset": offset, "limit": _EXPORT}
-            last: dict[str, Any] = {}
-            before = offset
-            async with self._ask(request, timeout_s=1800) as (_, source):
-                while "path" in (last := await _read_json(source)):
-                    entry = answers.entry(last)
-                    async for piece in _pieces(source, max(entry.size - offset, 0)):
-                        offset += len(piece)
-                        yield ExportedFile(entry, piece, more=offset < entry.size)
-                    if not entry.size or entry.problem:
-                        yield ExportedFile(entry)
-                    offset = 0
-            start = answers.number(last, "next", len(left))
-            left, offset = left[start:], answers.number(last, "offset", 0)
-            if left and last and offset >= entry.size:
-                left, offset = left[1:], 0
-            elif left and last and not start and offset <= before:
-                answers.broken("an export that does not get on")
 
     async def import_files(self, files: AsyncIterator[ExportedFile]) -> Imported:
         answer = await self._tell({"op": "import"}, body=_import_body(files), timeout_s=1800)
@@ -304,15 +227,20 @@ async def _framed(content: bytes) -> AsyncIterator[bytes]:
 
 
 async def _import_body(files: AsyncIterator[ExportedFile]) -> AsyncIterator[bytes]:
-    begun = False
+    """Yields the frames of these files, many in one piece: a small file alone would cost a change of tasks."""
+    begun, ready, size = False, list[bytes](), 0
     async for file in files:
         entry = file.entry
         if not begun:
-            fields = ("path", "kind", "mode", "size", "mtime_ns", "target", "link")
-            yield json_frame({**{name: getattr(entry, name) for name in fields}, "keep": file.keep})
+            fields = {name: getattr(entry, name) for name in _IMPORTED}
+            ready.append(json_frame({**fields, "keep": file.keep}))
         for start in range(0, len(file.content), CHUNK):
-            yield frame(file.content[start : start + CHUNK])
+            ready.append(frame(file.content[start : start + CHUNK]))
         begun = file.more
         if not begun:
-            yield END
-    yield json_frame({})
+            ready.append(END)
+        size += len(file.content) + _HEADER
+        if size >= CHUNK:
+            yield b"".join(ready)
+            ready, size = [], 0
+    yield b"".join((*ready, json_frame({})))

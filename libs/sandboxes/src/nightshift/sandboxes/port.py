@@ -66,8 +66,41 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """The tree of the workspace at a checkpoint: all `entries`, or the changes from the snapshot with the mark `base`.
+
+    `gone`: paths that the base has and the stage has not. `late`: a tool call may have written between the checkpoint
+    and the stage. `torn`: paths that changed while they were read.
+    """
+
+    base: int | None
+    entries: Sequence[Entry]
+    gone: Sequence[str]
+    late: bool
+    torn: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedPart:
+    """A part of a file's content: the next `bytes` bytes of its block. `more`: the next part continues this file."""
+
+    path: str
+    bytes: int
+    more: bool = False
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedBlock:
+    """Parts of files, in order, and their contents one after the other: about PIECE bytes."""
+
+    parts: Sequence[ExportedPart]
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ExportedFile:
-    """An entry that is exported or imported. `content` is set for a file.
+    """An entry that is imported. `content` is set for a file.
 
     A large file is a series of these: `more` says that the next one continues this file. With `keep`, an import sets
     mode and time of an existing file and leaves its content.
@@ -248,8 +281,9 @@ class Sandbox(Protocol):
     async def list_tree(self, *, exclude: Sequence[str] = (), fresh: bool = False) -> list[Entry]:
         """All entries of the workspace, sorted by path. Does not follow symlinks.
 
-        `exclude` has names or glob patterns of directories to leave out. An entry whose `problem` is set cannot be
-        exported; nor can what is below it. Unless `fresh`, a file whose stat is as before is not read again.
+        `exclude` has patterns in the manner of .gitignore: the last one that matches decides, `!` in front keeps, and
+        `/` at the end matches directories alone. An entry whose `problem` is set cannot be exported; nor can what is
+        below it. Unless `fresh`, a file whose stat is as before is not read again.
         """
         ...
 
@@ -261,10 +295,38 @@ class Sandbox(Protocol):
         """Find lines in text files. Raises FileRefused for a slow or wrong pattern."""
         ...
 
-    def export_files(self, paths: Sequence[str]) -> AsyncIterator[ExportedFile]:
-        """Yields these files with their content, in order and in pieces of at most PIECE bytes.
+    async def stage(
+        self,
+        mark: int,
+        *,
+        base: int | None = None,
+        fresh: bool = False,
+        again: bool = False,
+        exclude: Sequence[str] = (),
+    ) -> Stage:
+        """Return the tree of the checkpoint `mark`, the version of an event of the build.
 
-        Leaves out files that do not exist. A file that cannot be read has a `problem` and no content.
+        A stage is made once, or anew with `again`. `base` is the mark of the snapshot whose tree the caller has. With
+        `fresh` every file is read again, and the tree is read until it stands still. `exclude` as for `list_tree`.
+        """
+        ...
+
+    async def hold(self, mark: int, *, exclude: Sequence[str] = ()) -> None:
+        """Keep the tree of the checkpoint `mark` from a call that is about to write, for at most about a second."""
+        ...
+
+    async def held(self) -> Sequence[int]:
+        """Return the marks of the stages that are not stored yet, in order."""
+        ...
+
+    async def stored(self, mark: int) -> None:
+        """Forget the stages up to this one. Its tree is the base of the following ones."""
+        ...
+
+    def export_files(self, mark: int, paths: Sequence[str]) -> AsyncIterator[ExportedBlock]:
+        """Yields the contents of these files of a stage, in order.
+
+        A file that was not held is read as it is now, so the caller compares its digest.
         """
         ...
 

@@ -10,8 +10,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import repeat
 
@@ -22,6 +22,8 @@ from nightshift.simulation.scenarios import SCENARIOS
 
 #: Lines of a failed run's trace that are printed when many seeds are tried.
 TAIL = 25
+#: Seeds that are submitted together when the time is bounded.
+_AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +67,39 @@ def replay(name: str, seed: int) -> int:
             return 0
 
 
-def explore(names: Sequence[str], *, seeds: range, jobs: int) -> int:
+def explore(names: Sequence[str], *, seeds: range, jobs: int, within_s: float | None = None) -> int:
     """Runs every seed of every scenario and prints a line for each scenario. Returns the exit code.
 
-    Prints the report of the first failing seed of a scenario, and the numbers of the next ten.
+    Prints the report of the first failing seed of a scenario, and the numbers of all others. A scenario tries no more
+    seeds after `within_s` seconds.
     """
     failed = 0
     with ProcessPoolExecutor(jobs) as workers:
         for name in names:
             started = time.monotonic()
-            results = list(workers.map(attempt, repeat(name), seeds, chunksize=10))
+            until = None if within_s is None else started + within_s
+            results = list(results_until(until, workers, name, seeds))
             write(f"{summary(name, results)}, {time.monotonic() - started:.1f} s")
+            if len(results) < len(seeds):
+                write(f"{name}: the time was up before the other {len(seeds) - len(results)} seeds")
             failures = [result for result in results if isinstance(result, Failure)]
             if failures:
                 failed = 1
                 write(f"\n{name} failed: {failures[0].text}\n")
-                write(f"also failing: {[other.seed for other in failures[1:10]]}")
+                write(f"also failing: {[other.seed for other in failures[1:]]}")
                 write(f"repeat it: {command(name, failures[0].seed)}\n")
     return failed
+
+
+def results_until(
+    until: float | None, workers: Executor, name: str, seeds: range
+) -> Iterator[Outcome | Failure]:
+    """Yields the results in the order of the seeds. Submits none after the monotonic time `until`."""
+    step = _AT_ONCE if until is not None else max(len(seeds), 1)
+    for first in range(0, len(seeds), step):
+        if until is not None and time.monotonic() >= until:
+            return
+        yield from workers.map(attempt, repeat(name), seeds[first : first + step], chunksize=10)
 
 
 def summary(name: str, results: Sequence[Outcome | Failure]) -> str:
@@ -111,6 +128,9 @@ def main() -> int:
     parser.add_argument("scenarios", nargs="*", default=sorted(SCENARIOS), metavar="scenario")
     parser.add_argument("--seeds", type=int, default=500, help="how many seeds to try (default: 500)")
     parser.add_argument("--first", type=int, default=0, help="the first of them (default: 0)")
+    parser.add_argument(
+        "--within", type=float, metavar="S", help="try no more seeds of a scenario after S seconds"
+    )
     parser.add_argument("--seed", type=int, help="only this one, with its whole trace when it fails")
     parser.add_argument(
         "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes (default: 2)"
@@ -123,7 +143,7 @@ def main() -> int:
     if options.seed is not None:
         return max(replay(name, options.seed) for name in options.scenarios)
     seeds = range(options.first, options.first + options.seeds)
-    return explore(options.scenarios, seeds=seeds, jobs=options.jobs)
+    return explore(options.scenarios, seeds=seeds, jobs=options.jobs, within_s=options.within)
 
 
 def fix_hashes() -> None:

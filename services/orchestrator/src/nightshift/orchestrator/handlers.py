@@ -17,6 +17,7 @@ from nightshift.contracts.events.requests import (
     BuildPauseRequested,
     BuildRequested,
     BuildResumeRequested,
+    BuildRewindRequested,
     ToolCallApprovalGiven,
     ToolCallResultGiven,
 )
@@ -70,6 +71,7 @@ class Handlers:
             BuildAnswerGiven: self.on_build_answer_given,
             BuildPauseRequested: self.on_build_pause_requested,
             BuildResumeRequested: self.on_build_resume_requested,
+            BuildRewindRequested: self.on_build_rewind_requested,
             BuildLimitsSet: self.on_build_limits_set,
             ToolCallApprovalGiven: self.on_tool_call_approval_given,
             ToolCallResultGiven: self.on_tool_call_result_given,
@@ -108,6 +110,9 @@ class Handlers:
 
     async def on_build_resume_requested(self, event: RecordedEvent) -> None:
         await self._requests.resume(event, _data(event, BuildResumeRequested))
+
+    async def on_build_rewind_requested(self, event: RecordedEvent) -> None:
+        await self._requests.rewind(event, _data(event, BuildRewindRequested))
 
     async def on_build_limits_set(self, event: RecordedEvent) -> None:
         await self._requests.set_limits(event, _data(event, BuildLimitsSet))

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from nightshift.contracts.events.account import AccountPolicyChanged
 from nightshift.contracts.events.build import ApprovalResolved, ToolCallAnswered, Usage
 from nightshift.eventlog.errors import Fault
 from nightshift.eventlog.port import RecordedEvent
-from nightshift.orchestrator.domain.commands import Answer, CallFailed, Command, RequestCommand
+from nightshift.orchestrator.domain.commands import Answer, CallFailed, Command, ForkBase, RequestCommand
 from nightshift.orchestrator.domain.state import BuildState
 
 
@@ -77,6 +77,10 @@ class BuildRepository(Protocol):
         """Return the state after the events that were appended since `state`. Raises CannotFold."""
         ...
 
+    async def attachments(self, state: BuildState) -> tuple[dict[str, Any], ...]:
+        """Return the attachments of the build as content blocks. Raises BadMessage when one is gone or another one."""
+        ...
+
     async def commit(self, build_id: str, state: BuildState, command: Command, now: datetime) -> BuildState:
         """Decide, append the events at the state's version, and return the state after them.
 
@@ -94,6 +98,13 @@ class BuildRepository(Protocol):
 
     async def has_recorded(self, build_id: str, command: RequestCommand) -> bool:
         """Return whether the log has what this command leads to. False when its id was used for something else."""
+        ...
+
+    async def fork_base(self, build_id: str, turn: int) -> ForkBase:
+        """Return the build at the end of a turn, as a fork starts from it.
+
+        Raises NotFound when there is no such build, and BadMessage when the turn has not ended or has no snapshot.
+        """
         ...
 
     async def decision_about(

@@ -1,8 +1,9 @@
 """What the use cases need beside the event log: a capture of a workspace."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from nightshift.sandboxes.snapshots.transfer import Captured
+from nightshift.sandboxes.snapshots.capture import Captured
 from nightshift.snapshotter.domain.workspace import WantedSnapshot
 
 
@@ -17,3 +18,9 @@ class WorkspaceCapture(Protocol):
         Raises SandboxGone when the sandbox does not exist any more, HostileTree when its tree breaks a rule, and
         Transient or ConfigurationError when the sandbox or the store does not answer.
         """
+
+    async def held(self, sandbox_id: str) -> Sequence[int]:
+        """Return the versions of the checkpoints whose trees the sandbox holds. Raises as `capture` does."""
+
+    async def stored(self, sandbox_id: str, at_version: int) -> None:
+        """Tell the sandbox that the snapshot of this version is on record. Raises as `capture` does."""

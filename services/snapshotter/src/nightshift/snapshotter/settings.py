@@ -4,7 +4,7 @@ from pydantic import Field
 
 from nightshift.eventlog.backoff import Backoff
 from nightshift.sandboxes.settings import SnapshotSettings
-from nightshift.sandboxes.snapshots.transfer import DEFAULT_EXCLUDE
+from nightshift.sandboxes.snapshots.rules import DEFAULT_EXCLUDE
 from nightshift.servicekit.settings import Settings
 from nightshift.snapshotter.domain.retries import SnapshotRetries
 
@@ -17,7 +17,7 @@ class SnapshotterSettings(SnapshotSettings, Settings):
     snapshot_attempts: int = Field(5, ge=1)
     snapshot_first_pause_s: float = Field(0.5, gt=0)
     snapshot_longest_pause_s: float = Field(30.0, gt=0)
-    snapshot_exclude: tuple[str, ...] = DEFAULT_EXCLUDE  # JSON list; names or patterns of names
+    snapshot_exclude: tuple[str, ...] = DEFAULT_EXCLUDE  # JSON list of patterns, as in .gitignore
 
     def retries(self) -> SnapshotRetries:
         """Return the settings that decide about retries."""

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, Field
 
 from nightshift.contracts.events.approvals import ApprovalPolicy, ApprovalRequested, ApprovalResolved
+from nightshift.contracts.events.branches import BuildForked, BuildRewound
 from nightshift.contracts.events.build_steps import (
     AgentSteered,
     BuildFact,
@@ -27,6 +28,7 @@ from nightshift.contracts.events.requests import (
     Check,
     Command,
     CustomTool,
+    ForkPoint,
     Idea,
     QuestionAnswer,
     Source,
@@ -69,6 +71,7 @@ __all__ = [
     "BuildPhaseChanged",
     "BuildReady",
     "BuildResumed",
+    "BuildRewound",
     "BuildStalled",
     "BuildWaiting",
     "BuildWoken",
@@ -136,6 +139,8 @@ class BuildAccepted(BuildFact, type="build.accepted"):
     models: dict[Role, Word] | None = None
     effort: Word | None = None
     base_build_id: Id | None = None
+    at: ForkPoint | None = None
+    message: Brief | None = None
     criteria: tuple[Brief, ...] = ()
     checks: tuple[Check, ...] = ()
     proof: ProofMode | None = None
@@ -258,16 +263,6 @@ class BuildCancelled(_BuildEnd, type="build.cancelled"):
     turns: Count
 
 
-class BuildForked(BuildFact, type="build.forked"):
-    """The build started as a copy of `base_build_id` at its event `at_version`."""
-
-    planned: ClassVar[bool] = True
-
-    base_build_id: Id
-    at_version: Count
-    at_turn: Count
-
-
 BuildEvent = (
     BuildAccepted
     | BuildPhaseChanged
@@ -296,4 +291,5 @@ BuildEvent = (
     | BuildFailed
     | BuildCancelled
     | BuildForked
+    | BuildRewound
 )

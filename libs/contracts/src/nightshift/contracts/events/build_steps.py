@@ -45,7 +45,8 @@ class ModelCallStarted(BuildFact, type="model_call.started"):
     """A model call begins. Appended before the request is sent. The grant `lease_id` covers its highest cost.
 
     `role` says who calls; absent, the builder. A call of another role has the turn of the builder's last call, and
-    `attempt` counts the calls of other roles since that turn began.
+    `attempt` counts the calls of other roles since that turn began. `counted_tokens` is what the provider counted for
+    the builder's next request, when a guess would have decided about money or about condensing.
     """
 
     turn: Count
@@ -54,6 +55,7 @@ class ModelCallStarted(BuildFact, type="model_call.started"):
     role: Role | None = None
     lease_id: UUID
     reserve_microusd: Microdollars
+    counted_tokens: Count | None = None
 
 
 class ModelCallResponded(BuildFact, type="model_call.responded"):
@@ -118,7 +120,8 @@ class ToolCallRequested(BuildFact, type="tool_call.requested"):
     One with purpose `judge` is the judge's: the gateway runs it only when its tool reads. One with purpose `setup`
     prepares the workspace before the first turn.
     A call with purpose `customer` is of a tool that the build's request brought: a consumer of the customer answers it
-    with `tool_call.result_given` before `deadline`, and the sandbox-gateway leaves it alone.
+    with `tool_call.result_given` before `deadline`, and the sandbox-gateway leaves it alone. One with purpose
+    `instructions` reads the files with which a workspace instructs its agent.
     """
 
     call_id: CallId
@@ -128,7 +131,7 @@ class ToolCallRequested(BuildFact, type="tool_call.requested"):
     tool_use_id: Annotated[str, Field(max_length=255)]
     input: SealedObject
     timeout_s: Annotated[int, Field(ge=1, le=604_800)] = 120
-    purpose: Literal["agent", "check", "preview", "judge", "setup", "customer"] = "agent"
+    purpose: Literal["agent", "check", "preview", "judge", "instructions", "setup", "customer"] = "agent"
     deadline: AwareDatetime | None = None  # of a customer's call
 
     def pending(self, subject: str) -> Sequence[Pending]:
@@ -158,6 +161,7 @@ class AgentSteered(BuildFact, type="agent.steered"):
         "unproven",
         "criteria_not_met",
         "sandbox_restored",
+        "instructions",
         "answer",
         "no_tool_call",
         "max_tokens",

@@ -3,7 +3,7 @@
 import json
 import re
 from datetime import datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -150,6 +150,12 @@ class CustomTool(_Part):
     default_output: Annotated[str, Field(max_length=100_000), SEALED] | None = None
 
 
+class ForkPoint(_Part):
+    """The moment of a build from which a fork starts: the end of a turn, with its thoughts and its files."""
+
+    turn: Annotated[int, Field(ge=1, le=100_000), EXACT]
+
+
 class BuildRequested(Request, type="build.requested"):
     """Requests a build. Sent again with the same content it changes nothing; other content under the id is refused.
 
@@ -159,9 +165,10 @@ class BuildRequested(Request, type="build.requested"):
     `secrets` names secrets of the account, which the gateway holds. `egress_hosts` are hosts that the build may reach
     beside those of the installation. Before the first turn `source` is cloned and `setup_commands` run in the
     workspace. `environment` holds variables for all commands.
-    """
 
-    unsupported_fields: ClassVar[frozenset[str]] = frozenset({"base_build_id"})
+    With `base_build_id` and `at` the build is a fork: it continues the other build from there, on its own money.
+    `message` is what a person tells the agent of a fork. All other fields about the work must be those of the base.
+    """
 
     build_id: Id
     project_id: Id
@@ -174,6 +181,8 @@ class BuildRequested(Request, type="build.requested"):
     model: Word | None = None
     models: dict[Role, Word] | None = None
     base_build_id: Id | None = None
+    at: ForkPoint | None = None
+    message: Brief | None = None
     criteria: Annotated[tuple[Brief, ...], Field(max_length=100)] = ()
     checks: Annotated[tuple[Check, ...], Field(max_length=50)] = ()
     proof: ProofMode | None = None
@@ -222,6 +231,14 @@ class BuildResumeRequested(Request, type="build.resume_requested"):
     build_id: Id
 
 
+class BuildRewindRequested(Request, type="build.rewind_requested"):
+    """A person sets a stopped build back to the end of a turn, and tells its agent `message`."""
+
+    build_id: Id
+    at: ForkPoint
+    message: Brief | None = None
+
+
 class BuildLimitsSet(Request, type="build.limits_set"):
     """A person sets the limits of a build. A build that waits at a limit goes on when it has room again."""
 
@@ -265,6 +282,7 @@ BuildRequest = (
     | BuildAnswerGiven
     | BuildPauseRequested
     | BuildResumeRequested
+    | BuildRewindRequested
     | BuildLimitsSet
     | ToolCallApprovalGiven
     | ToolCallResultGiven

@@ -42,6 +42,8 @@ class SnapshotSaved(_SnapshotFact, type="snapshot.saved"):
     """The workspace as of stream version `at_version` is stored under `key`. Its manifest was written last.
 
     The snapshot does not hold the paths in `skipped`, nor what is below them. `skipped_count` counts all such paths.
+    `consistency` is `exact` for the tree of `at_version`, `late` for a tree after a tool call may have written, and
+    `torn` when the files in `torn` were read while they changed.
     """
 
     reason: SnapshotReason
@@ -53,6 +55,8 @@ class SnapshotSaved(_SnapshotFact, type="snapshot.saved"):
     key: Annotated[str, Field(max_length=1024)]
     skipped: PathProblems | None = None
     skipped_count: Count | None = None
+    consistency: Literal["exact", "late", "torn"] | None = None
+    torn: tuple[SealedPath, ...] | None = None
 
     def pending(self, subject: str) -> Sequence[Pending]:
         # A later snapshot covers an earlier checkpoint too: after a sleep no sandbox is left to save that one from.

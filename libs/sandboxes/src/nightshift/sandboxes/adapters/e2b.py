@@ -43,7 +43,8 @@ from e2b.sandbox.filesystem.filesystem import WriteEntry
 from nightshift.sandboxes import agent
 from nightshift.sandboxes.agent.once import REQUEST_PART
 from nightshift.sandboxes.agent.wire import json_frame
-from nightshift.sandboxes.client import AgentSandbox, ByteSource
+from nightshift.sandboxes.answers import ByteSource
+from nightshift.sandboxes.client import AgentSandbox
 from nightshift.sandboxes.errors import (
     AnswerCut,
     CallRecordLost,

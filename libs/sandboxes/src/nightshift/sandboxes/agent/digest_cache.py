@@ -38,6 +38,14 @@ class DigestCache:
         if _key(before) == _key(after) and time.time_ns() - after.st_ctime_ns > _SETTLED_NS:
             self._now[path] = [*_key(after), digest]
 
+    def keep_all(self) -> None:
+        """Keep the remembered digests of files that are not looked up too."""
+        self._now = {**self._before, **self._now}
+
+    def trust(self, path: str, found: os.stat_result, digest: str) -> None:
+        """Keep the digest of a file that this process has just written while nothing else ran."""
+        self._now[path] = [*_key(found), digest]
+
     def save(self) -> None:
         """Write the file unless nothing changed. A full disk only means that files are read again."""
         if self._now != self._before:

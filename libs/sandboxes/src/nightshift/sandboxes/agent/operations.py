@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from . import files, search, tree
+from . import files, imports, search, tree
 from .answering import framed
 from .confined_paths import Root
 from .digest_cache import DigestCache
+from .stages import Stages
 from .wire import Reader, read_chunks
 
 
@@ -24,7 +25,8 @@ class FileOperations:
     """
 
     def __init__(self, home: str, digests: str) -> None:
-        """`digests` is the file of the digest cache."""
+        """`digests` is the file of the digest cache. Stages are in the home, on the file system of the workspace."""
+        self._stage_folder = os.path.join(home, ".nightshift", "stage")
         self._root = root = Root(os.path.join(home, "workspace"))
         self._digests = digests
         self.body: Reader = io.BytesIO()
@@ -36,8 +38,12 @@ class FileOperations:
             "list": self._list,
             "glob": partial(search.find, root),
             "grep": lambda **ask: search.grep(root, ask),
-            "export": partial(tree.export, root),
-            "import": lambda: tree.import_(root, self.body),
+            "import": lambda: imports.import_(root, self.body, DigestCache(digests)),
+            "stage": lambda **ask: self._stages().stage(**ask),
+            "hold": lambda **ask: self._stages().hold(**ask),
+            "held": lambda: self._stages().held(),
+            "stored": lambda **ask: self._stages().stored(**ask),
+            "export": lambda **ask: self._stages().export(**ask),
         }
 
     def make_workspace(self) -> None:
@@ -45,6 +51,9 @@ class FileOperations:
         if not os.path.isdir(self._root.path):
             with contextlib.suppress(OSError):
                 os.makedirs(self._root.path)
+
+    def _stages(self) -> Stages:
+        return Stages(self._root, self._stage_folder, DigestCache(self._digests))
 
     def _list(self, fresh: bool, exclude: list[str], limit: int) -> Iterator[bytes]:
         listed = tree.list_tree(self._root, DigestCache(self._digests, fresh), exclude, limit)

@@ -63,7 +63,7 @@ class ProxyConnection:
         except h11.RemoteProtocolError as error:
             await _answer_error(client, parser, HostRefused(f"not a request: {error}"))
         except (HostRefused, HostUnreachable, ConfigurationError) as error:
-            self._refused(str(error))
+            self._refused(str(error), unreachable=isinstance(error, HostUnreachable))
             await _answer_error(client, parser, error)
 
     async def _serve(self, parser: h11.Connection) -> None:
@@ -184,15 +184,15 @@ class ProxyConnection:
         self._opened.append((host, port, time.monotonic(), upstream))
         return upstream
 
-    def _refused(self, reason: str) -> None:
+    def _refused(self, reason: str, *, unreachable: bool = False) -> None:
         sandbox, host = self._sandbox, self._asked[:253]
         sandbox.count(host, refused=reason)
         _log.warning(
-            "egress.refused",
+            "egress.failed" if unreachable else "egress.refused",
             sandbox_id=sandbox.sandbox_id,
             build_id=sandbox.build_id,
             host=host,
-            verdict="refused",
+            verdict="unreachable" if unreachable else "refused",
             reason=reason,
         )
 

@@ -111,7 +111,7 @@ class EgressProxy:
             await connection.run()
         except Exception as error:  # noqa: BLE001 - one connection must not end the proxy
             seconds = round(time.monotonic() - started, 3)
-            _log.error("egress.failed", sandbox_id=served.rules.sandbox_id, seconds=seconds, exc_info=error)
+            _log.error("egress.crashed", sandbox_id=served.rules.sandbox_id, seconds=seconds, exc_info=error)
         finally:
             accepted.close()
             served.slots.release()

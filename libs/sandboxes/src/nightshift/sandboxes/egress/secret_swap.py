@@ -59,6 +59,8 @@ class SecretSwap:
 
     def mask(self, data: bytes) -> bytes:
         """Return the data with every form of a value replaced by as many stars, so that lengths stay right."""
+        if not any(form in data for form in self._forms):  # several times as fast as the pattern
+            return data
         return self._masked.sub(lambda found: b"*" * len(found[0]), data)
 
     def answer_headers(self, headers: Headers) -> list[tuple[bytes, bytes]]:

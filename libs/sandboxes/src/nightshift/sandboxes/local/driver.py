@@ -15,7 +15,8 @@ import structlog
 
 from nightshift.eventlog.errors import NightshiftError
 from nightshift.sandboxes.agent.wire import json_frame
-from nightshift.sandboxes.client import AgentSandbox, ByteSource
+from nightshift.sandboxes.answers import ByteSource
+from nightshift.sandboxes.client import AgentSandbox
 from nightshift.sandboxes.egress.process import EgressProcess
 from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
 from nightshift.sandboxes.local import launch as launching

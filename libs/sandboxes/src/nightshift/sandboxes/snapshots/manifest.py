@@ -1,23 +1,18 @@
-"""The manifest: the list of a workspace's entries, its rules, its encoding and its digest. Pure.
-
-A manifest may come from an attacker, so everything is checked before anything is used.
-"""
+"""The manifest: the list of a workspace's entries, its rules and its digest. Pure."""
 
 import hashlib
 import hmac
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nightshift.sandboxes.errors import HostileTree
 from nightshift.sandboxes.port import Entry
 
-#: Format 2 adds times, hard links, large files and skipped paths to format 1, which is still read.
-FORMAT = 2
-#: Rows in one line of an encoded manifest: few enough to decode without holding up other threads.
-_LINE = 500
+#: Entries that are hashed at once: few enough not to hold up other threads.
+_ROWS = 500
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -142,11 +137,18 @@ def _excess(entry: Entry, limits: TreeLimits) -> str | None:
 
 
 def tree_digest(entries: Sequence[Entry]) -> str:
-    text = json.dumps([_row(entry) for entry in entries], separators=(",", ":"), ensure_ascii=True)
-    return "sha256:" + hashlib.sha256(text.encode("ascii")).hexdigest()
+    """`sha256:<hex>` over the JSON list of the rows."""
+    digest = hashlib.sha256(b"[")
+    for start in range(0, len(entries), _ROWS):
+        rows = [row(entry) for entry in entries[start : start + _ROWS]]
+        text = json.dumps(rows, separators=(",", ":"), ensure_ascii=True)[1:-1]
+        digest.update((text if start == 0 else "," + text).encode("ascii"))
+    digest.update(b"]")
+    return "sha256:" + digest.hexdigest()
 
 
-def _row(entry: Entry) -> list[Any]:
+def row(entry: Entry) -> list[Any]:
+    """The entry without its times and links, as the digest of a tree and manifests show it."""
     match entry.kind:
         case "file":
             return [entry.path, "file", entry.mode, entry.size, entry.digest]
@@ -154,106 +156,6 @@ def _row(entry: Entry) -> list[Any]:
             return [entry.path, "directory", entry.mode]
         case _:
             return [entry.path, "symlink", entry.target]
-
-
-def dump(manifest: Manifest) -> bytes:
-    """Encode as lines of canonical JSON: equal manifests have equal bytes."""
-    return b"".join(_lines(manifest))
-
-
-def _lines(manifest: Manifest) -> Iterator[bytes]:
-    head = {"format": FORMAT, "build_id": manifest.build_id, "at_version": manifest.at_version}
-    yield _line({**head, "skipped": dict(manifest.skipped), "pieces": dict(manifest.pieces)})
-    for part in _parts(manifest.entries):
-        yield _line({"entries": [_timed_row(entry) for entry in part]})
-    for blobs in _parts(sorted(manifest.blobs)):
-        at = manifest.blobs
-        yield _line({"blobs": {one: [at[one].pack, at[one].offset, at[one].length] for one in blobs}})
-
-
-def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    return (values[start : start + _LINE] for start in range(0, len(values), _LINE))
-
-
-def _line(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=True).encode("ascii") + b"\n"
-
-
-def _timed_row(entry: Entry) -> list[Any]:
-    row = _row(entry)
-    if entry.link is not None:
-        row = [row[0], "link", *row[2:], entry.link]
-    return [*row, entry.mtime_ns]
-
-
-def parse(data: bytes, limits: TreeLimits) -> Manifest:
-    """Decode and check a manifest. Raises HostileTree, which names the fault."""
-    if len(data) > limits.manifest_bytes:
-        raise HostileTree("the manifest is too large")
-    try:
-        head, *lines = (json.loads(line) for line in data.splitlines())
-        if head["format"] not in (1, FORMAT):
-            raise HostileTree(f"manifest format {head['format']!r} is not known")
-        timed = head["format"] == FORMAT
-        rows: list[Any] = []
-        blobs: dict[str, Any] = {}
-        for part in lines if timed else [head]:
-            if not isinstance(part.get("entries", []), list) or not isinstance(part.get("blobs", {}), dict):
-                raise HostileTree("a manifest needs a list of entries and an object of blobs")
-            rows += part.get("entries", [])
-            blobs |= part.get("blobs", {})
-            if len(rows) > limits.entries:
-                raise HostileTree(f"more than {limits.entries} entries")
-        entries = tuple(_timed_entry(row) if timed else _entry(row) for row in rows)
-        check(entries, limits)
-        return Manifest(
-            str(head["build_id"]),
-            int(head["at_version"]),
-            entries,
-            {d: _location(d, at) for d, at in blobs.items()},
-            {str(one): tuple(map(str, digests)) for one, digests in head.get("pieces", {}).items()},
-            {str(path): str(text) for path, text in head.get("skipped", {}).items()},
-        )
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise HostileTree(f"the manifest cannot be read: {type(error).__name__}") from None
-
-
-def _timed_entry(row: list[Any]) -> Entry:
-    *rest, mtime_ns = row
-    if mtime_ns is not None and (type(mtime_ns) is not int or abs(mtime_ns) >= 2**63):
-        raise HostileTree(f"a malformed time: {repr(row)[:200]}")
-    match rest:
-        case [str(path), "link", mode, size, digest, str(link)]:
-            return replace(_entry([path, "file", mode, size, digest]), mtime_ns=mtime_ns, link=link)
-        case _:
-            return replace(_entry(rest), mtime_ns=mtime_ns)
-
-
-def _entry(row: list[Any]) -> Entry:
-    match row:
-        case [str(path), "symlink", str(target)]:
-            return Entry(path, "symlink", target=target)
-        case [str(path), "directory", mode]:
-            return Entry(path, "directory", mode=_whole(mode, f"{path!r}: mode"))
-        case [str(path), "file", mode, size, str(digest)] if _DIGEST.fullmatch(digest):
-            mode, size = _whole(mode, f"{path!r}: mode"), _whole(size, f"{path!r}: size")
-            return Entry(path, "file", mode=mode, size=size, digest=digest)
-        case _:
-            raise HostileTree(f"a malformed entry: {repr(row)[:200]}")
-
-
-def _location(digest: str, at: list[Any]) -> Location:
-    match at:
-        case [str(pack), offset, length] if _DIGEST.fullmatch(digest):
-            return Location(pack, _whole(offset, "offset"), _whole(length, "length"))
-        case _:
-            raise HostileTree("a malformed location of a blob")
-
-
-def _whole(value: Any, what: str) -> int:
-    if type(value) is not int or not 0 <= value < 2**53:
-        raise HostileTree(f"{what} is not a whole number in range")
-    return value
 
 
 def check(entries: Sequence[Entry], limits: TreeLimits) -> None:

@@ -1,228 +1,289 @@
 """Snapshots in an object store: packs of compressed blobs, an index beside each pack, and the manifest last.
 
 Keys, all under the project's prefix:
-    projects/<project>/packs/<sha256>.pack      one zstd frame for each blob
-    projects/<project>/packs/<sha256>.index     the blobs of that pack, written after it; later snapshots reuse them
-    projects/<project>/builds/<build>/<version>-<reason>-<digest>.manifest
+    projects/<project>/packs/<random>.pack      one zstd frame for each blob
+    projects/<project>/packs/<random>.index     the blobs of that pack, written after it; later snapshots reuse them
+    projects/<project>/builds/<build>/<version>-<reason>-<digest of the object>.manifest
+    projects/<project>/gc/<number>.json         what garbage collection is about to delete
 """
 
 import asyncio
 import hashlib
-import hmac
 import json
-import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from uuid import uuid4
 
-from nightshift.eventlog.errors import NotFound
+from nightshift.eventlog.errors import NotFound, Transient
 from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.sandboxes.errors import HostileTree
-from nightshift.sandboxes.port import PIECE, Entry
-from nightshift.sandboxes.snapshots import manifest as manifests
-from nightshift.sandboxes.snapshots.manifest import Listing, Location, Manifest, ProjectKey, TreeLimits
+from nightshift.sandboxes.port import PIECE, Entry, ExportedBlock
+from nightshift.sandboxes.snapshots import encoding
+from nightshift.sandboxes.snapshots.doomed import read_doomed
+from nightshift.sandboxes.snapshots.known_trees import KnownTrees
+from nightshift.sandboxes.snapshots.manifest import Location, Manifest, ProjectKey, TreeLimits, check
+from nightshift.sandboxes.snapshots.off_loop import off_loop
+from nightshift.sandboxes.snapshots.packs import (
+    Pack,
+    Packer,
+    Range,
+    ReadFile,
+    compress,
+    inflate,
+    ranges,
+    verified,
+)
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
-_T = TypeVar("_T")
-_LEVEL = 3
-#: Hashing and compressing more than this is done in a thread.
-_INLINE_BYTES = 64 * 1024
-#: A pack is closed at this size: large enough to make few objects, small enough to send again after an error.
-PACK_BYTES = 16 * 1024**2
-#: Frames closer together than this in a pack are fetched in one range.
-_GAP_BYTES = 256 * 1024
+#: Seconds for which the list of stored blobs and of doomed packs is used before it is read again.
+REFRESH_S = 60.0
+#: Seconds that an upload may take. Garbage collection waits longer before it deletes what an upload may have reused.
+LONGEST_UPLOAD_S = 3600.0
+#: Indexes that are read, packs that are sent, and ranges that are fetched at once.
+_READS, _SENDS, _FETCHES = 16, 2, 3
 
 
-@dataclass(slots=True)
-class _Pack:
-    body: bytearray = field(default_factory=bytearray)
-    index: dict[str, tuple[int, int]] = field(default_factory=dict)
+class UploadTookTooLong(Transient):
+    """The upload took so long that garbage collection may have deleted what it reused. Nothing was written."""
 
 
 class SnapshotStore:
-    """The snapshots of one project. Keeps in memory which blobs exist; builds of the project may share it."""
+    """The snapshots of one project. Keeps in memory which blobs exist; builds of the project may share it.
 
-    def __init__(self, objects: ObjectStore, key: ProjectKey) -> None:
+    `clock` returns seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        key: ProjectKey,
+        *,
+        trees: KnownTrees | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.key = key
+        self.trees = trees or KnownTrees()
         self.limits = TreeLimits()
-        self._objects = objects
-        self._prefix = f"projects/{key.project_id}"
+        self.objects = objects
+        self.prefix = f"projects/{key.project_id}"
+        self._clock = clock
         self._known: dict[str, Location] = {}
         self._pieces: dict[str, tuple[str, ...]] = {}  # of large files that this process stored
-        self._last: dict[str, tuple[int, str]] = {}  # by build: the tree of its last manifest, and the key
         self._indexes: set[str] = set()
+        self._doomed: frozenset[str] = frozenset()
+        self._refreshed: float | None = None
+        self._refreshing = asyncio.Lock()
 
     async def refresh(self) -> None:
-        """Learn from the indexes which blobs exist. Reads each index once."""
-        async for found in self._objects.list(f"{self._prefix}/packs/"):
-            if found.key.endswith(".index") and found.key not in self._indexes:
-                self._learn(found.key, await self._objects.get(found.key))
+        """Learn which blobs exist and which objects are about to be deleted. Reads each index once."""
+        async with self._refreshing:
+            now = self._clock()
+            if self._refreshed is not None and now - self._refreshed < REFRESH_S:
+                return
+            doomed = await read_doomed(self.objects, self.prefix)
+            if doomed != self._doomed:
+                await off_loop(self._forget, doomed)
+            new = [
+                found.key
+                async for found in self.objects.list(f"{self.prefix}/packs/")
+                if found.key.endswith(".index") and found.key not in self._indexes
+            ]
+            for start in range(0, len(new), _READS):
+                keys = new[start : start + _READS]
+                for key, body in zip(keys, await asyncio.gather(*map(self._index, keys)), strict=True):
+                    await off_loop(self._learn, key, body)
+            self._refreshed = now
+
+    async def _index(self, key: str) -> bytes:
+        try:
+            return await self.objects.get(key)
+        except NotFound:  # deleted since it was listed
+            return b"{}"
 
     def _learn(self, key: str, body: bytes) -> None:
         pack = key.removesuffix(".index") + ".pack"
         for digest, (offset, length) in json.loads(body).items():
-            self._known.setdefault(digest, Location(pack, offset, length))
+            if pack not in self._doomed:
+                self._known.setdefault(digest, Location(pack, offset, length))
         self._indexes.add(key)
+
+    def _forget(self, doomed: frozenset[str]) -> None:
+        """Reuse nothing that is about to be deleted. All indexes are read again: they say where else its blobs are."""
+        self._doomed = doomed
+        self._known = {digest: at for digest, at in self._known.items() if at.pack not in doomed}
+        self._indexes.clear()
+
+    def is_doomed(self, key: str) -> bool:
+        return key in self._doomed
 
     def knows(self, digest: str) -> bool:
         """Whether this content is stored, as one blob or as the pieces of a large file."""
-        return digest in self._known or digest in self._pieces
+        return digest in self._known or (
+            digest in self._pieces and all(piece in self._known for piece in self._pieces[digest])
+        )
 
     def learn_pieces(self, digest: str, pieces: Sequence[str]) -> None:
         """Remember the blobs of a large file. They are stored already."""
         self._pieces[digest] = tuple(pieces)
 
-    async def put_blobs(self, contents: AsyncIterator[tuple[str, bytes]]) -> int:
-        """Store these (keyed digest, content) pairs in packs. Skips existing ones. Returns the bytes sent."""
-        sent, pack = 0, _Pack()
-        async for digest, content in contents:
-            if digest in self._known or digest in pack.index:
-                continue
-            frame = await heavy(len(content), zstd.compress, content, _LEVEL)
-            pack.index[digest] = (len(pack.body), len(frame))
-            pack.body += frame
-            if len(pack.body) >= PACK_BYTES:
-                sent += await self._put_pack(pack)
-                pack = _Pack()
-        return sent + (await self._put_pack(pack) if pack.index else 0)
+    def begin_upload(self) -> "Upload":
+        return Upload(self, Packer(self.key, self._known.__contains__), self._clock())
 
-    async def _put_pack(self, pack: _Pack) -> int:
-        body = bytes(pack.body)
-        name = (await asyncio.to_thread(hashlib.sha256, body)).hexdigest()
-        key = f"{self._prefix}/packs/{name}"
-        index = json.dumps(pack.index, separators=(",", ":"), sort_keys=True).encode()
-        await self._objects.put(f"{key}.pack", body)
-        await self._objects.put(f"{key}.index", index)
-        self._learn(f"{key}.index", index)
+    async def put_pack(self, pack: Pack) -> int:
+        """Store a pack and its index. Returns the bytes sent."""
+        # A random name: a pack of the same content may be about to be deleted.
+        key = f"{self.prefix}/packs/{uuid4().hex}"
+        body = await off_loop(b"".join, pack.frames)
+        index = await off_loop(json.dumps, pack.index)
+        await self.objects.put(f"{key}.pack", body)
+        await self.objects.put(f"{key}.index", index.encode())
+        self._learn(f"{key}.index", index.encode())
         return len(body) + len(index)
 
-    async def put_manifest(
-        self, build_id: str, *, at_version: int, reason: str, tree: Listing
-    ) -> tuple[str, Manifest, int]:
-        """Write the manifest of a tree whose blobs are stored. Returns key, manifest and bytes sent.
-
-        Writes nothing when the build's last manifest, of this process, holds the same tree.
-        """
-        manifest, digest, body, same = await asyncio.to_thread(self._encoded, build_id, at_version, tree)
-        last = self._last.get(build_id)
-        if last is not None and last[0] == same:
-            return last[1], manifest, 0
-        short = digest.removeprefix("sha256:")[:16]
-        key = f"{self._prefix}/builds/{build_id}/{at_version:010d}-{reason}-{short}.manifest"
-        await self._objects.put(key, body)
-        self._last[build_id] = same, key
-        return key, manifest, len(body)
-
-    def _encoded(self, build_id: str, at_version: int, tree: Listing) -> tuple[Manifest, str, bytes, int]:
-        """Returns the manifest, its tree's digest, its compressed form, and a hash of the tree with times."""
-        manifests.check(tree.entries, self.limits)
-        digests = {entry.digest for entry in tree.entries if entry.digest is not None}
+    def located(self, entries: Iterable[Entry]) -> tuple[dict[str, Location], dict[str, tuple[str, ...]]]:
+        """Return the locations of the blobs of these files, and the blobs of the large ones. All must be stored."""
+        digests = {entry.digest for entry in entries if entry.digest is not None}
         pieces = {digest: self._pieces[digest] for digest in digests if digest not in self._known}
-        blobs = {one: self._known[one] for whole in digests for one in pieces.get(whole, (whole,))}
-        manifest = Manifest(build_id, at_version, tree.entries, blobs, pieces, tree.skipped)
-        same = hash((tree.entries, tuple(tree.skipped.items()), frozenset(blobs.items())))
-        return manifest, manifest.tree_digest, zstd.compress(manifests.dump(manifest), _LEVEL), same
+        return {one: self._known[one] for whole in digests for one in pieces.get(whole, (whole,))}, pieces
+
+    async def put_manifest(
+        self, manifest: Manifest, *, reason: str, base: str | None = None, gone: Sequence[str] = ()
+    ) -> tuple[str, int]:
+        """Write a manifest whose blobs are stored. Returns its key and the bytes sent.
+
+        With `base`, the manifest has only what differs from the one of that key. The key names the content, so it
+        never holds another manifest than before.
+        """
+        body = await off_loop(self._encoded, manifest, base, gone)
+        name = f"{manifest.at_version:010d}-{reason}-{hashlib.sha256(body).hexdigest()[:16]}"
+        key = f"{self.prefix}/builds/{manifest.build_id}/{name}.manifest"
+        await self.objects.put_if_absent(key, body)
+        return key, len(body)
+
+    def _encoded(self, manifest: Manifest, base: str | None, gone: Sequence[str]) -> bytes:
+        if base is None:
+            check(manifest.entries, self.limits)
+        return compress(encoding.dump(manifest, base=base, gone=gone))
 
     async def load(self, key: str) -> Manifest:
-        """Read the manifest with this key. Raises NotFound and HostileTree."""
-        if not key.startswith(f"{self._prefix}/builds/"):
+        """Read the manifest with this key, and the one that it is a difference from. Raises NotFound, HostileTree."""
+        found = await self._parsed(key)
+        if found.base is None:
+            return found.own
+        base = await self._parsed(found.base)
+        if base.base is not None:
+            raise HostileTree("the base of a manifest has a base itself")
+        return await off_loop(found.onto, base.own, self.limits)
+
+    async def _parsed(self, key: str) -> encoding.Delta:
+        if not key.startswith(f"{self.prefix}/builds/"):
             raise NotFound("no such snapshot in this project")
-        body = await self._objects.get(key)
-        data = await asyncio.to_thread(inflate, body, self.limits.manifest_bytes)
-        manifest = await asyncio.to_thread(manifests.parse, data, self.limits)
-        for at in manifest.blobs.values():
-            if not at.pack.startswith(f"{self._prefix}/packs/") or not at.pack.endswith(".pack"):
+        body = await self.objects.get(key)
+        data = await off_loop(inflate, body, self.limits.manifest_bytes)
+        found = await off_loop(encoding.parse, data, self.limits)
+        for at in found.own.blobs.values():
+            if not at.pack.startswith(f"{self.prefix}/packs/") or not at.pack.endswith(".pack"):
                 raise HostileTree("a blob lies outside the project")
-        return manifest
+        return found
 
     async def read(
         self, manifest: Manifest, entries: Iterable[Entry]
     ) -> AsyncIterator[tuple[Entry, bytes | None]]:
         """Yields these files with their content, or None for a content that is missing or corrupt.
 
-        The order follows the packs, not the input.
+        The order follows the packs, not the input. Fetches the next parts of packs while one is read.
         """
-        by_pack: dict[str, dict[Location, list[Entry]]] = {}
-        for entry in entries:
-            at = manifest.blobs.get(entry.digest or "")
-            if at is None:
-                yield entry, None
-            else:
-                by_pack.setdefault(at.pack, {}).setdefault(at, []).append(entry)
-        for pack, wanted in by_pack.items():
-            for group in _ranges(sorted(wanted, key=lambda at: at.offset)):
-                start = group[0].offset
-                try:
-                    data = await self._objects.get_range(pack, start, _end(group[-1]) - start)
-                except NotFound:
-                    data = b""
-                for at in group:
-                    frame = data[at.offset - start : _end(at) - start]
-                    await asyncio.sleep(0)  # let other tasks run between the files of a pack
-                    for entry in wanted[at]:
-                        yield entry, await self._content(entry, frame)
+        left, nowhere = await off_loop(ranges, manifest.blobs, entries)
+        for entry in nowhere:
+            yield entry, None
+        fetching = [asyncio.ensure_future(self._contents(part)) for part in left[:_FETCHES]]
+        try:
+            for number in range(len(left)):
+                contents = await fetching.pop(0)
+                if number + _FETCHES < len(left):
+                    fetching.append(asyncio.ensure_future(self._contents(left[number + _FETCHES])))
+                for entry, content in contents:
+                    yield entry, content
+        finally:
+            for task in fetching:
+                task.cancel()
+
+    async def _contents(self, part: Range) -> list[tuple[Entry, bytes | None]]:
+        try:
+            data = await self.objects.get_range(part.pack, part.start, part.end - part.start)
+        except NotFound:
+            await self._look_again(part.pack)
+            moved, nowhere = ranges(self._known, (entry for _, entries in part.wanted for entry in entries))
+            found = [pair for one in moved for pair in await self._contents(one)]
+            return [*found, *((entry, None) for entry in nowhere)]
+        return await off_loop(part.contents, data, self.key)
+
+    async def _look_again(self, pack: str) -> None:
+        """Forget a pack that is gone. Garbage collection may have copied what was used of it to another one."""
+        self._known = {digest: at for digest, at in self._known.items() if at.pack != pack}
+        self._refreshed = None
+        await self.refresh()
 
     async def read_large(self, manifest: Manifest, entry: Entry) -> AsyncIterator[bytes]:
         """Yields the pieces of a large file. Stops before one that is missing or corrupt."""
         for digest in manifest.pieces.get(entry.digest or "", ()):
-            at = manifest.blobs.get(digest)
-            if at is None:
-                return
-            try:
-                frame = await self._objects.get_range(at.pack, at.offset, at.length)
-                piece = await asyncio.to_thread(inflate, frame, PIECE)
-            except (NotFound, HostileTree):
-                return
-            if not hmac.compare_digest(await asyncio.to_thread(self.key.of, piece), digest):
+            piece = await self._piece(manifest.blobs.get(digest), digest)
+            if piece is None:
                 return
             yield piece
 
-    async def _content(self, entry: Entry, frame: bytes) -> bytes | None:
-        """Decompress a frame. Returns None when it is not the content that the entry's digest names."""
-        try:
-            content = await heavy(entry.size, inflate, frame, entry.size)
-        except HostileTree:
+    async def _piece(self, at: Location | None, digest: str) -> bytes | None:
+        if at is None:
             return None
-        digest = await heavy(len(content), self.key.of, content)
-        return content if hmac.compare_digest(digest, entry.digest or "") else None
+        try:
+            frame = await self.objects.get_range(at.pack, at.offset, at.length)
+        except NotFound:
+            await self._look_again(at.pack)
+            return await self._piece(self._known.get(digest), digest)
+        return await off_loop(verified, frame, PIECE, digest, self.key)
 
 
-async def heavy(size: int, function: Callable[..., _T], *arguments: object) -> _T:
-    """Call the function: in a thread when `size` bytes take it long, else here, which costs no change of threads."""
-    if size > _INLINE_BYTES:
-        return await asyncio.to_thread(function, *arguments)
-    return function(*arguments)
+@dataclass(slots=True)
+class Upload:
+    """Stores the contents of one snapshot. `begun`: seconds since 1970."""
 
+    store: SnapshotStore
+    packer: Packer
+    begun: float
+    sent: int = 0
+    _sending: set[asyncio.Task[int]] = field(default_factory=set)
 
-def _end(at: Location) -> int:
-    return at.offset + at.length
+    async def add(self, block: ExportedBlock) -> tuple[list[ReadFile], dict[str, str]]:
+        """Store what is new in this block. Returns the files that end in it, and path and reason of unreadable ones."""
+        files, problems, full = await off_loop(self.packer.add, block)
+        for file in files:
+            if file.pieces:
+                self.store.learn_pieces(file.digest, file.pieces)
+        for pack in full:
+            await self._send(pack)
+        return files, problems
 
+    async def _send(self, pack: Pack) -> None:
+        while len(self._sending) >= _SENDS:
+            done, self._sending = await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
+            self.sent += sum(task.result() for task in done)
+        self._sending.add(asyncio.ensure_future(self.store.put_pack(pack)))
 
-def _ranges(places: Sequence[Location]) -> list[list[Location]]:
-    """Group the locations of one pack, sorted by offset, into ranges to fetch at once."""
-    groups: list[list[Location]] = []
-    for at in places:
-        last = groups[-1] if groups else None
-        if last and at.offset - _end(last[-1]) <= _GAP_BYTES and _end(at) - last[0].offset <= PACK_BYTES:
-            last.append(at)
-        else:
-            groups.append([at])
-    return groups
+    async def finish(self) -> None:
+        """Wait until everything is stored. Raises UploadTookTooLong."""
+        pack = self.packer.take()
+        if pack.index:
+            await self._send(pack)
+        for task in list(self._sending):
+            self.sent += await task
+        self._sending.clear()
+        self.require_recent()
 
+    def require_recent(self) -> None:
+        """Raises UploadTookTooLong when what this upload reuses may have been deleted meanwhile."""
+        if self.store._clock() - self.begun > LONGEST_UPLOAD_S:
+            raise UploadTookTooLong(f"the upload took more than {LONGEST_UPLOAD_S:.0f} s")
 
-def inflate(frame: bytes, limit: int) -> bytes:
-    """Decompress at most `limit` bytes, in memory of about that size. Raises HostileTree when there are more."""
-    decompressor = zstd.ZstdDecompressor()
-    try:
-        data = decompressor.decompress(frame, max_length=limit + 1)
-    except zstd.ZstdError as error:
-        raise HostileTree(f"not a zstd frame: {error}") from None
-    if len(data) > limit:
-        raise HostileTree(f"inflates to more than {limit} bytes")
-    if not decompressor.eof:
-        raise HostileTree("the zstd frame is cut")
-    return data
+    async def abandon(self) -> None:
+        """Wait for what is on its way, after an error."""
+        await asyncio.gather(*self._sending, return_exceptions=True)

@@ -4,17 +4,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from nightshift.contracts.events.build import ApprovalResolved, BuildAccepted, ToolCallAnswered
+from nightshift.contracts.events.build import ApprovalResolved, ToolCallAnswered
 from nightshift.contracts.model import Event
-from nightshift.eventlog.errors import VersionConflict
+from nightshift.eventlog.errors import NotFound, VersionConflict
 from nightshift.eventlog.large import externalize, materialize
 from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.port import Appended, EventLog, NewEvent, RecordedEvent, build_stream
-from nightshift.orchestrator.domain.commands import Command, RequestCommand
+from nightshift.orchestrator.domain.commands import Command, ForkBase, RequestCommand
 from nightshift.orchestrator.domain.decide import causes, decide
 from nightshift.orchestrator.domain.evolve import evolve
+from nightshift.orchestrator.domain.forks import ForkPoint
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState
 from nightshift.orchestrator.ports import CannotFold
@@ -40,10 +42,11 @@ class EventLogBuildRepository:
         async for event in events:
             data = await materialize(event.data, self._objects)
             state = _evolved(state, event if data is event.data else event._replace(data=data))
-            if isinstance(data, BuildAccepted) and data.attachments:
-                attached = await attachments.fetch(data.attachments, self._objects)
-                state = replace(state, attached=attached)
         return state
+
+    async def attachments(self, state: BuildState) -> tuple[dict[str, Any], ...]:
+        """Return the attachments of the build as content blocks, from the object store. Raises BadMessage."""
+        return await attachments.fetch(state.request.attachments, self._objects)
 
     async def commit(self, build_id: str, state: BuildState, command: Command, now: datetime) -> BuildState:
         """Decide, append the events at the state's version, and return the state after them.
@@ -92,6 +95,17 @@ class EventLogBuildRepository:
                 return decide(state, command, event.recorded_at, self._policy)[:1] == (data,)
             state = _evolved(state, event if data is event.data else event._replace(data=data))
         return False
+
+    async def fork_base(self, build_id: str, turn: int) -> ForkBase:
+        """Return the build at the end of a turn. Raises NotFound, and BadMessage when a fork cannot start there."""
+        state, point = INITIAL, ForkPoint(build_id, turn)
+        async for event in self._log.read_stream(build_stream(build_id)):
+            data = await materialize(event.data, self._objects)
+            state = _evolved(state, event if data is event.data else event._replace(data=data))
+            point.read(event, state)
+        if state.accepted is None:
+            raise NotFound(f"there is no build {build_id} to fork")
+        return point.base()
 
     async def decision_about(
         self, build_id: str, call_id: str

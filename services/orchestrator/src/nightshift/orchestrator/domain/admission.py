@@ -36,6 +36,7 @@ def admit(
         raise BadMessage(f"`{field}` is not supported by this version", field=field)
     for field, text in _texts(request):
         _readable(field, text)
+    _fork(request)
     customer_tools.check_tools(request.tools)
     if request.approvals is not None:
         _approvals(request.approvals, {tool.name for tool in request.tools})
@@ -88,8 +89,21 @@ def _usable(
         raise BadMessage(f"{by} chose the {role} for this request: {error}", field="models") from None
 
 
+def _fork(request: BuildRequested) -> None:
+    """The fields of a fork come together, and only then."""
+    if (request.base_build_id is None) != (request.at is None):
+        missing = "at" if request.at is None else "base_build_id"
+        raise BadMessage(f"a fork needs `base_build_id` and `at`; `{missing}` is missing", field=missing)
+    if request.base_build_id is None and request.message is not None:
+        raise BadMessage("`message` is for a fork; write it into `idea_brief`", field="message")
+    if request.base_build_id == request.build_id:
+        raise BadMessage("a build cannot be a fork of itself", field="base_build_id")
+
+
 def _texts(request: BuildRequested) -> Iterator[tuple[str, str]]:
     yield from _strings("idea_brief", request.idea_brief)
+    if request.message is not None:
+        yield "message", request.message
     for number, pair in enumerate(request.understanding_qna):
         yield f"understanding_qna.{number}.question", pair.question
         yield f"understanding_qna.{number}.answer", pair.answer

@@ -9,9 +9,12 @@ from typing import Any, Literal
 
 from nightshift.contracts.events.requests import Attachment
 from nightshift.eventlog.errors import BadMessage
+from nightshift.orchestrator.domain.conversation import IMAGE_TOKENS
 
 Kind = Literal["text", "image", "document"]
 
+#: Tokens around an attachment: its media type and the words before it.
+_FRAME_TOKENS = 200
 _MB = 1_000_000
 #: The most bytes of one attachment, by its kind. A text counts fully as tokens.
 _LARGEST: Mapping[Kind, int] = {"text": 200_000, "image": 3_900_000, "document": 15 * _MB}
@@ -64,6 +67,12 @@ def check(attachments: Sequence[Attachment]) -> None:
             raise _bad(f"attachments.{index}.bytes", said)
     if (total := sum(one.bytes for one in attachments)) > _LARGEST_SUM:
         raise _bad("attachments", f"{total} bytes in all files, {_LARGEST_SUM} are allowed")
+
+
+def tokens_bound(attachment: Attachment) -> int:
+    """Return an upper bound of the tokens of a checked attachment: one for each byte, or the most of an image."""
+    named = len(attachment.name.encode("utf-8", "surrogatepass")) + _FRAME_TOKENS
+    return named + (IMAGE_TOKENS if kind_of(attachment.media_type) == "image" else attachment.bytes)
 
 
 def blocks(attachment: Attachment, body: bytes, *, field: str) -> tuple[dict[str, Any], ...]:

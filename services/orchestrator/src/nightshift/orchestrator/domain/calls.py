@@ -30,6 +30,7 @@ from nightshift.orchestrator.domain import (
     condenser,
     context,
     customer_tools,
+    instructions,
     questions,
     side_calls,
 )
@@ -244,7 +245,11 @@ def _cost(call: OpenCall, failure: CallFailed) -> int:
 
 def _act(state: BuildState, uses: list[dict[str, Any]], now: datetime) -> Events:
     requested = tuple(_request(state, index, use, now) for index, use in enumerate(uses))
-    return (*_phase_moves(state, uses), *requested)
+    return (
+        *_phase_moves(state, uses),
+        *requested,
+        *instructions.reading(state, uses, state.conversation.turn),
+    )
 
 
 def _stopped(state: BuildState, reason: str, policy: Policy) -> Events:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from nightshift.contracts.events.account import AccountPolicyChanged
-from nightshift.contracts.events.build import Usage
+from nightshift.contracts.events.build import BuildAccepted, Usage
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.models import Role
 from nightshift.orchestrator.domain.state import EscalationKind
@@ -42,11 +42,29 @@ FailReason = Literal[
 
 
 @dataclass(frozen=True, slots=True)
+class ForkBase:
+    """A build at the end of a turn, as a fork continues it. `accepted` is its request, `conversation` its plain form.
+
+    `snapshot_key` and `tree_digest` name its files at that moment; None when it had no sandbox yet.
+    """
+
+    accepted: BuildAccepted
+    at_version: int
+    at_turn: int
+    conversation: dict[str, Any]
+    tool_calls: int = 0
+    wrote: bool = False
+    snapshot_key: str | None = None
+    tree_digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AcceptBuild:
-    """A request that passed `admit`, with the newest policy of its account."""
+    """A request that passed `admit`, with the newest policy of its account. `base` is what a fork starts from."""
 
     request: BuildRequested
     account: AccountPolicyChanged | None = None
+    base: ForkBase | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +76,15 @@ class AskBudget:
 
 @dataclass(frozen=True, slots=True)
 class StartCall:
-    """Start a model call of a role, whose worst case the grant covers."""
+    """Start a model call of a role, whose worst case the grant covers.
+
+    `counted_tokens` is what the provider counted for the builder's next request, if it was asked.
+    """
 
     lease_id: UUID
     reserve_microusd: int
     role: Role = "builder"
+    counted_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +243,15 @@ class ResumeBuild:
 
 
 @dataclass(frozen=True, slots=True)
+class RewindBuild:
+    """Set a stopped build back to `base`, the end of one of its turns. `cause` is the id of the request."""
+
+    base: ForkBase
+    message: str | None
+    cause: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class SetLimits:
     """Set limits; None leaves one as it is. `cause` is the id of the request."""
 
@@ -286,9 +317,17 @@ Command = (
     | MessageAgent
     | PauseBuild
     | ResumeBuild
+    | RewindBuild
     | SetLimits
 )
 #: The commands that requests of people lead to. `cause` is the id of the request.
 RequestCommand = (
-    AnswerQuestion | GiveApproval | GiveResult | MessageAgent | PauseBuild | ResumeBuild | SetLimits
+    AnswerQuestion
+    | GiveApproval
+    | GiveResult
+    | MessageAgent
+    | PauseBuild
+    | ResumeBuild
+    | RewindBuild
+    | SetLimits
 )

@@ -9,7 +9,7 @@ from typing import Any
 from nightshift.contracts import models
 from nightshift.contracts.events.build import ContextCondensed, ModelCallResponded
 from nightshift.contracts.model import BlobRef
-from nightshift.orchestrator.domain import context
+from nightshift.orchestrator.domain import context, instructions
 from nightshift.orchestrator.domain.model_choice import model_of
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.prompt import opening_message
@@ -101,6 +101,7 @@ def _boundary(state: BuildState, policy: Policy, written: str) -> ContextCondens
             "People told you, in their words (questions of yours are before an arrow)",
             _statements(state, past),
         ),
+        instructions.told(state.workspace),
         _list("Files that you wrote or changed", past.files),
         _list("Long outputs, and what holds the whole", past.outputs),
     ]

@@ -70,10 +70,9 @@ def guess_decides(state: BuildState, policy: Policy) -> bool:
     return over and not state.conversation.too_long and is_guess(state, policy)
 
 
-def counted(state: BuildState, policy: Policy, tokens: int | None) -> BuildState:
-    """Return the state with the provider's count of the next request. None: it cannot count, and the bound stands."""
-    known = size(state, policy) if tokens is None else tokens
-    return replace(state, conversation=replace(state.conversation, tokens=known, counted=known))
+def with_count(state: BuildState, tokens: int) -> BuildState:
+    """Return the state with the provider's count of the next request. Only for a decision: no event holds it yet."""
+    return replace(state, conversation=replace(state.conversation, tokens=tokens, counted=tokens))
 
 
 def is_over(state: BuildState, policy: Policy) -> bool:

@@ -38,7 +38,7 @@ MAX_TOKENS = "max_tokens"
 #: The stop reason of an answer that the model's context had no more room for.
 NO_ROOM = "model_context_window_exceeded"
 #: An image is at most about 4,800 tokens, whatever its bytes (Anthropic's vision page).
-_IMAGE_TOKENS = 5_000
+IMAGE_TOKENS = 5_000
 #: Reasons of messages that people wrote.
 _PEOPLE = frozenset({"person", "answer"})
 #: Tokens around each block of content.
@@ -159,10 +159,12 @@ def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
     calls = tuple(
         replace(call, result=data) if call.call_id == data.call_id else call for call in state.tool_calls
     )
-    results = tuple(observation(call) for call in calls if call.result is not None)
-    wanted = max(len(calls), _calls_of(state.conversation.entries))
-    if len(results) < wanted or not all(call.by_agent for call in calls):
+    asked = tuple(call for call in calls if call.purpose != "instructions")
+    answered = all(call.result is not None and call.by_agent for call in asked)
+    wanted = max(len(asked), _calls_of(state.conversation.entries))
+    if not answered or len(asked) < wanted or any(call.result is None for call in calls):
         return replace(state, tool_calls=calls)
+    results = tuple(map(observation, asked))
     return replace(state, tool_calls=(), conversation=with_results(state.conversation, results))
 
 
@@ -229,9 +231,7 @@ def blocks_tokens(blocks: Blocks | None) -> int:
 def _block_tokens(block: dict[str, Any]) -> int:
     match block.get("type"):
         case "image":
-            return _IMAGE_TOKENS
-        case "document":
-            return len(block["source"]["data"]) * 3 // 4
+            return IMAGE_TOKENS
         case _:
             return tokens_of(str(block.get("text", block)))
 

@@ -33,6 +33,7 @@ from nightshift.orchestrator.domain import (
     calls,
     checks,
     customer_tools,
+    forks,
     funds,
     model_choice,
     proof,
@@ -54,12 +55,14 @@ from nightshift.orchestrator.domain.commands import (
     Complete,
     Escalate,
     Fail,
+    ForkBase,
     GiveApproval,
     GiveResult,
     MessageAgent,
     PauseBuild,
     ReportStall,
     ResumeBuild,
+    RewindBuild,
     SendBack,
     SetLimits,
     Sleep,
@@ -106,7 +109,15 @@ def _cause(state: BuildState, command: Command) -> UUID:
     match command:
         case AcceptBuild():
             return ids.request_cause(BuildRequested.type, command.request.build_id)
-        case CancelBuild() | MessageAgent() | ReportStall() | PauseBuild() | ResumeBuild() | SetLimits():
+        case (
+            CancelBuild()
+            | MessageAgent()
+            | ReportStall()
+            | PauseBuild()
+            | ResumeBuild()
+            | RewindBuild()
+            | SetLimits()
+        ):
             return command.cause
         case AnswerQuestion() | GiveApproval() | GiveResult() if command.cause is not None:
             return command.cause
@@ -121,7 +132,7 @@ def _cause(state: BuildState, command: Command) -> UUID:
 def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -> Events:
     """Return the events in order. Returns none when the command has no meaning in this state, such as after the end."""
     if isinstance(command, AcceptBuild):
-        return _accept(resolved(command.request, command.account), policy)
+        return _accept(resolved(command.request, command.account), command.base, policy)
     if state.mode is RunMode.ENDED:
         return ()
     match command:
@@ -166,6 +177,8 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
             return _resumed(state, events, command, now, policy)
         case SetLimits():
             return _resumed(state, waiting.set_limits(state, command), command, now, policy)
+        case RewindBuild():
+            return _resumed(state, waiting.rewind(state, command), command, now, policy)
         case ResumeBuild():
             return _resumed(state, waiting.resume_paused(state, now), command, now, policy)
         case PauseBuild():
@@ -182,7 +195,7 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
             assert_never(command)
 
 
-def _accept(request: BuildRequested, policy: Policy) -> Events:
+def _accept(request: BuildRequested, base: ForkBase | None, policy: Policy) -> Events:
     fields = {name: getattr(request, name) for name in BuildRequested.model_fields}
     models, tier = model_choice.models_of(request, policy), TIERS[request.tier]
     accepted = BuildAccepted(
@@ -192,7 +205,10 @@ def _accept(request: BuildRequested, policy: Policy) -> Events:
         tool_call_limit=policy.tool_call_limit or tier.tool_calls,
     )
     starting = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
-    begun = (accepted, starting, *setup_calls(accepted))
+    if base is None:
+        begun: Events = (accepted, starting, *setup_calls(accepted))
+    else:
+        begun = (forks.accepted(accepted, request, base), starting, *forks.events(request, base))
     if request.attachments:
         return begun  # the provider counts their tokens before money is asked for
     cause = ids.request_cause(BuildRequested.type, request.build_id)
@@ -211,7 +227,7 @@ def _ask(state: BuildState, cause: UUID, minimum: int, policy: Policy) -> Budget
 
 def _start(state: BuildState, command: StartCall) -> Events:
     if command.role != "builder":
-        return (side_calls.start(state, command),)
+        return (*calls.checkpoint(state), side_calls.start(state, command))
     events: list[Event] = []
     if may_move(state.phase, Phase.SCAFFOLD):
         events.append(BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.SCAFFOLD))
@@ -227,6 +243,7 @@ def _start(state: BuildState, command: StartCall) -> Events:
             model=state.request.model,
             lease_id=command.lease_id,
             reserve_microusd=command.reserve_microusd,
+            counted_tokens=command.counted_tokens,
         )
     )
     return tuple(events)

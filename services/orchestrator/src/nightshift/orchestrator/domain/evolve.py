@@ -25,6 +25,7 @@ from nightshift.contracts.events.build import (
     BuildPhaseChanged,
     BuildReady,
     BuildResumed,
+    BuildRewound,
     BuildStalled,
     BuildWaiting,
     BuildWoken,
@@ -53,6 +54,7 @@ from nightshift.orchestrator.domain import (
     conversation,
     customer_tools,
     failure_counters,
+    forks,
     funds,
     judging,
     questions,
@@ -179,7 +181,11 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
             return context.condensed(state, data)
         case CriteriaJudged():
             return judging.judged(state, data)
-        case BuildForked() | BuildStalled():
+        case BuildForked():
+            return forks.forked(state, data)
+        case BuildRewound():
+            return forks.rewound(state, data)
+        case BuildStalled():
             return state  # written by no version of this service so far
         case _:
             assert_never(data)
@@ -225,15 +231,17 @@ def _responded(state: BuildState, data: ModelCallResponded) -> BuildState:
 
 
 def _failed_call(state: BuildState, data: ModelCallFailed) -> BuildState:
-    too_long = data.kind == "too_long" and data.role in (None, "builder")
     paid = replace(
         state,
         call=None,
-        conversation=replace(state.conversation, too_long=state.conversation.too_long or too_long),
         funds=funds.spent(state.funds, state.call, data.cost_microusd),
         counters=failure_counters.call_failed(state.counters, data),
     )
-    return paid if data.role in (None, "builder") else side_calls.failed(paid, data)
+    if data.role not in (None, "builder"):
+        return side_calls.failed(paid, data)
+    if data.kind == "too_long":
+        return replace(paid, conversation=replace(state.conversation, too_long=True))
+    return paid
 
 
 def _slept(state: BuildState, data: SleepRequested) -> BuildState:

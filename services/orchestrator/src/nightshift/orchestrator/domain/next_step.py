@@ -1,4 +1,4 @@
-"""`next_step(state, now, policy)` returns what a build does now, or what it waits for. Pure."""
+"""`next_step(state, now, policy, counted)` returns what a build does now, or what it waits for. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,6 +11,7 @@ from nightshift.orchestrator.domain import (
     conversation,
     customer_tools,
     funds,
+    instructions,
     judging,
     model_choice,
     proof,
@@ -86,8 +87,10 @@ _LOOP_MESSAGES = 1_500
 _LAST_PART = 10
 
 
-def next_step(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
-    """Return the next step or wait. Checks need no money. Only judging can let a build sleep whose agent is done."""
+def next_step(state: BuildState, now: datetime, policy: Policy, counted: int | None = None) -> Step | Wait:
+    """Return the next step or wait. `counted` are the tokens of the next request, if the provider has counted them.
+
+    Checks need no money. Only judging can let a build sleep whose agent is done."""
     if state.mode is RunMode.ENDED:
         return Ended()
     accepted = state.request
@@ -112,7 +115,7 @@ def next_step(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
         return AwaitFact()
     if state.tool_calls:
         return _after_checks(state, now, policy)
-    return _think(state, accepted, now, policy)
+    return _think(state, accepted, now, policy, counted)
 
 
 def _setup_failure(text: Text) -> str:
@@ -152,7 +155,7 @@ def _after_checks(state: BuildState, now: datetime, policy: Policy) -> Step | Wa
         return SendBack()
     failed, unproven = checks.failed(state.tool_calls), proof.missing(state)
     if not failed and unproven is None:
-        return _call(state, now, policy) if verdicts.due(state) else _after_verdicts(state, policy)
+        return _call(state, now, policy, None) if verdicts.due(state) else _after_verdicts(state, policy)
     if state.counters.check_rounds + 1 < policy.check_tries:
         return SendBack()
     if failed or unproven is None:
@@ -173,7 +176,9 @@ def _after_verdicts(state: BuildState, policy: Policy) -> Step:
     )
 
 
-def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Policy) -> Step | Wait:
+def _think(
+    state: BuildState, accepted: BuildAccepted, now: datetime, policy: Policy, counted: int | None
+) -> Step | Wait:
     if state.conversation.answered and state.conversation.turn >= accepted.turn_limit:
         return _limit("turn_limit", f"the limit of {accepted.turn_limit} turns is reached")
     if state.tool_calls_made >= accepted.tool_call_limit:
@@ -181,23 +186,26 @@ def _think(state: BuildState, accepted: BuildAccepted, now: datetime, policy: Po
     stuck = evidence(state.counters.recent_calls)
     if stuck is not None and "repetition" in state.counters.steered:
         return _give_up(stuck)
-    return _call(state, now, policy)
+    return _call(state, now, policy, counted)
 
 
-def _call(state: BuildState, now: datetime, policy: Policy) -> Step | Wait:
+def _call(state: BuildState, now: datetime, policy: Policy, counted: int | None) -> Step | Wait:
     """Return the step to the next model call: the call, or the wait for its time or its money."""
     if state.counters.retry_at is not None and state.counters.retry_at > now:
         return AwaitTime(state.counters.retry_at)
-    if context.guess_decides(state, policy):
+    if counted is not None:
+        state = context.with_count(state, counted)
+    role = side_calls.next_role(state, policy)
+    if role != "judge" and context.guess_decides(state, policy):
         return CountPrompt()
     reserve = worst_case(state, policy)
     if grant := funds.covering(state.funds, reserve, now):
-        return StartCall(grant.lease_id, reserve, side_calls.next_role(state, policy))
+        return StartCall(grant.lease_id, reserve, role, counted)
     if state.funds.refused_until is not None and state.funds.refused_until > now:
         return Sleep(_earliest(state.funds.refused_until, state.request.deadline))
     if state.funds.asked is not None:
         return AwaitFact()
-    if context.is_guess(state, policy) and side_calls.next_role(state, policy) == "builder":
+    if role == "builder" and context.is_guess(state, policy):
         return CountPrompt()
     return AskBudget(reserve)
 
@@ -232,6 +240,8 @@ def loop_messages(state: BuildState) -> tuple[tuple[str, str], ...]:
     messages: list[tuple[str, str]] = []
     if state.workspace.news:
         messages.append(("sandbox_restored", " ".join(state.workspace.news)))
+    if (told := instructions.message(state.workspace)) is not None:
+        messages.append(("instructions", told))
     if funds.winding_down(state.funds):
         messages.append(("budget", _WIND_DOWN))
     if (stuck := evidence(state.counters.recent_calls)) is not None:

@@ -17,6 +17,7 @@ from nightshift.contracts.events.proof import ProofMode
 from nightshift.contracts.events.requests import CustomTool, idea_text
 from nightshift.contracts.model import BlobRef
 from nightshift.eventlog.errors import Fault
+from nightshift.orchestrator.domain import attachments
 from nightshift.orchestrator.domain.conversation import blocks_tokens, entry_tokens, is_visible, tokens_of
 from nightshift.orchestrator.domain.model_choice import output_limit, thinking_parameters
 from nightshift.orchestrator.domain.policy import Policy
@@ -68,8 +69,10 @@ _PROOFS: Mapping[ProofMode | None, str] = {
 def build_request(state: BuildState, policy: Policy) -> dict[str, Any]:
     """Return the body of a streaming `POST /v1/messages`.
 
-    Raises Fault when the state refers to content that was not fetched from the object store.
+    Raises Fault when the state refers to content that was not fetched from the object store, such as attachments.
     """
+    if state.request.attachments:
+        raise Fault("attachments are rendered by RenderedMessages only")
     return {**_parameters(state, policy), "messages": _messages(state)}
 
 
@@ -109,14 +112,18 @@ class _RenderedMessage:
 class RenderedMessages:
     """The conversation of one build as JSON text. An entry never changes, so each is rendered once."""
 
-    def __init__(self) -> None:
+    def __init__(self, attached: tuple[dict[str, Any], ...] = ()) -> None:
+        """`attached` holds the attachments of the build as content blocks."""
+        self._attached = tuple(map(_clean, attached))
         self._messages: list[_RenderedMessage | None] = []  # one for each entry; None for an empty one
         self._entries: Sequence[Entry] = ()
         self._opening: tuple[tuple[dict[str, Any], ...], tuple[str, ...]] = ((), ())
 
     def opening(self, state: BuildState) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
         """Return the blocks of the first message, and each as JSON text. Attachments may have megabytes."""
-        blocks = _opening(state)
+        if state.request.attachments and not self._attached:
+            raise Fault("the attachments were not fetched from the object store")
+        blocks = (*self._attached, *_opening(state))
         if blocks != self._opening[0]:
             self._opening = blocks, tuple(map(canonical.dumps, blocks))
         return self._opening
@@ -222,17 +229,16 @@ def opening_message(accepted: BuildAccepted) -> str:
 def size_bound(state: BuildState, policy: Policy) -> int:
     """Return an upper bound of the tokens of the next request: one for each byte, and a fixed number for an image."""
     texts = sum(map(tokens_of, state.conversation.waiting))
+    texts += sum(map(attachments.tokens_bound, state.request.attachments))
     entries = sum(map(entry_tokens, state.conversation.entries))
     return len(canonical.dumps(_parameters(state, policy))) + blocks_tokens(_opening(state)) + entries + texts
 
 
 def _opening(state: BuildState) -> tuple[dict[str, Any], ...]:
-    """Return the blocks of the first message: what the build is, and the summary of the turns before the entries."""
+    """Return the first message without attachments: what to build, and the summary of the turns before the entries."""
     summary = state.conversation.summary
     condensed = () if summary is None else (_text(_inline(summary)),)
-    if state.request.attachments and not state.attached:
-        raise Fault("the attachments were not fetched from the object store")
-    return (*map(_clean, state.attached), _text(opening_message(state.request)), *condensed)
+    return (_text(opening_message(state.request)), *condensed)
 
 
 def _messages(state: BuildState) -> list[dict[str, Any]]:

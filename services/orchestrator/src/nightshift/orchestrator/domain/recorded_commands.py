@@ -13,16 +13,19 @@ from nightshift.contracts.events.build import (
     BuildAccepted,
     BuildCancelled,
     BuildFailed,
+    BuildForked,
     BuildLimitsChanged,
     BuildPhaseChanged,
     BuildReady,
     BuildResumed,
+    BuildRewound,
     BuildStalled,
     BuildWaiting,
     BuildWoken,
     EscalationResolved,
     ModelCallFailed,
     ModelCallResponded,
+    ModelCallStarted,
     Phase,
     ToolCallAnswered,
     Usage,
@@ -30,6 +33,7 @@ from nightshift.contracts.events.build import (
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.model import BlobRef, Event
 from nightshift.eventlog.port import RecordedEvent
+from nightshift.orchestrator.domain import context
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     AcceptBuild,
@@ -40,18 +44,20 @@ from nightshift.orchestrator.domain.commands import (
     Command,
     Complete,
     Fail,
+    ForkBase,
     GiveApproval,
     GiveResult,
     MessageAgent,
     PauseBuild,
     ReportStall,
     ResumeBuild,
+    RewindBuild,
     SetLimits,
     StopCall,
     StopOnFault,
 )
 from nightshift.orchestrator.domain.customer_tools import open_call
-from nightshift.orchestrator.domain.next_step import next_step
+from nightshift.orchestrator.domain.next_step import CountPrompt, next_step
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import BuildState
 
@@ -69,7 +75,13 @@ def recorded_command(
         return command
     if state.accepted is None:
         return None
-    step = next_step(state, now, policy)
+    counted = next(
+        (one.data.counted_tokens for one in events if isinstance(one.data, ModelCallStarted)), None
+    )
+    step = next_step(state, now, policy, counted)
+    if isinstance(step, CountPrompt):
+        # The log holds no count of this request: its bound decided.
+        step = next_step(state, now, policy, context.size(state, policy))
     if isinstance(step, Complete):
         number = (one.data.build_version for one in events[:2] if isinstance(one.data, BuildReady))
         return Complete(next(number, 1))
@@ -79,7 +91,21 @@ def recorded_command(
 def _accepted(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
     fact = events[0].data
     given = {name: getattr(fact, name) for name in BuildRequested.model_fields if hasattr(fact, name)}
-    return AcceptBuild(BuildRequested.model_construct(**given))
+    forked = next((one.data for one in events if isinstance(one.data, BuildForked)), None)
+    if forked is None or not isinstance(fact, BuildAccepted):
+        return AcceptBuild(BuildRequested.model_construct(**given))
+    # What was left out for another model was left out before: as if the base had the model of its fork.
+    base = ForkBase(
+        accepted=fact.model_copy(update={"build_id": forked.base_build_id}),
+        at_version=forked.at_version,
+        at_turn=forked.at_turn,
+        conversation=forked.conversation if isinstance(forked.conversation, dict) else {},
+        tool_calls=forked.tool_calls,
+        wrote=forked.wrote,
+        snapshot_key=forked.snapshot_key,
+        tree_digest=forked.tree_digest,
+    )
+    return AcceptBuild(BuildRequested.model_construct(**given), base=base)
 
 
 def _responded(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
@@ -162,7 +188,9 @@ def _answered(state: BuildState, events: Sequence[RecordedEvent]) -> Command | N
         by_default = fact.by == "default"
         return AnswerQuestion(fact.call_id, fact.option, text or None, cause=None if by_default else cause)
     if isinstance(fact, EscalationResolved):
-        ending = next((one.data for one in events if isinstance(one.data, BuildCancelled)), None)
+        ends = (BuildCancelled, BuildRewound)
+        same = [one for one in events if one.causation_id == cause]
+        ending = next((one.data for one in same if isinstance(one.data, ends)), None)
         if ending is not None and fact.comment is None:
             return _ended(state, events)
         comment = None if fact.comment is None else _text(fact.comment)
@@ -186,6 +214,8 @@ def _decided(state: BuildState, events: Sequence[RecordedEvent]) -> Command | No
 
 def _ended(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
     for event in events:
+        if isinstance(event.data, BuildRewound):
+            return _rewound(state, events)
         if isinstance(event.data, BuildCancelled):
             return CancelBuild(_text(event.data.reason), cause=event.causation_id)
         if isinstance(event.data, BuildFailed):
@@ -198,6 +228,24 @@ def _phase_changed(state: BuildState, events: Sequence[RecordedEvent]) -> Comman
     if isinstance(fact, BuildPhaseChanged) and fact.to_phase is Phase.CANCELLED:
         return _ended(state, events[1:2])
     return None
+
+
+def _rewound(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
+    """A rewind begins with the end of the open questions, if there are some."""
+    place = next((index for index, one in enumerate(events) if isinstance(one.data, BuildRewound)), None)
+    if place is None or not isinstance(fact := events[place].data, BuildRewound):
+        return None
+    after = events[place + 1].data if len(events) > place + 1 else None
+    said = after.message if isinstance(after, AgentSteered) and after.reason == "person" else None
+    base = ForkBase(
+        accepted=state.request,
+        at_version=fact.to_version,
+        at_turn=fact.to_turn,
+        conversation=fact.conversation if isinstance(fact.conversation, dict) else {},
+        snapshot_key=fact.snapshot_key,
+        tree_digest=fact.tree_digest,
+    )
+    return RewindBuild(base, None if said is None else _text(said), cause=events[place].causation_id)
 
 
 def _limits(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
@@ -247,6 +295,7 @@ _READERS: Mapping[type[Event], Reader] = {
     BuildPhaseChanged: _phase_changed,
     BuildLimitsChanged: _limits,
     BuildResumed: _resumed,
+    BuildRewound: _rewound,
     BuildWaiting: _waiting,
     BuildWoken: _waiting,
     BuildStalled: _stalled,

@@ -38,6 +38,7 @@ def start(state: BuildState, command: StartCall) -> ModelCallStarted:
         model=model_of(state.request, command.role),
         lease_id=command.lease_id,
         reserve_microusd=command.reserve_microusd,
+        counted_tokens=command.counted_tokens,
     )
 
 

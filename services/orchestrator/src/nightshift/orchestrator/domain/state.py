@@ -21,7 +21,7 @@ from nightshift.contracts.model import BlobRef
 from nightshift.contracts.models import Role
 from nightshift.orchestrator.domain.entries import Entries
 
-Purpose = Literal["agent", "check", "preview", "judge", "setup", "customer"]
+Purpose = Literal["agent", "check", "preview", "judge", "instructions", "setup", "customer"]
 #: Problems that a person decides. When the person ends the build, the kind is the reason of its failure.
 EscalationKind = Literal["turn_limit", "tool_call_limit", "repetition", "unproven"]
 Text = str | BlobRef
@@ -251,6 +251,8 @@ class Workspace:
     preview_url: str | None = None  # as the gateway stated it
     preview_path: str | None = None  # that the agent opened on that port
     news: tuple[str, ...] = ()
+    instructions: str = ""  # AGENTS.md and the heads of skills, as they were read last
+    instructions_new: bool = False  # the agent does not know them yet
     unsaved: frozenset[str] = frozenset()  # paths of which the agent was told that snapshots do not hold them
     preparing: str | None = None  # the id of the call that prepares the workspace
     not_prepared: Text | None = None  # why the workspace could not be prepared
@@ -296,7 +298,6 @@ class BuildState:
     version: int = 0
     cause: UUID | None = None
     accepted: BuildAccepted | None = None
-    attached: tuple[dict[str, Any], ...] = ()  # the attachments as content blocks, from the object store
     phase: Phase = Phase.QUEUED
     mode: RunMode = RunMode.RUNNING
     wake_reason: Literal["refresh", "top_up", "person", "provider"] | None = None

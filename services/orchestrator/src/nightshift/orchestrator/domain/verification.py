@@ -300,4 +300,6 @@ def _with_output_limit(state: BuildState, recorded: Sequence[RecordedEvent], pol
             low = middle + 1
         else:
             high = middle
+    if low and worst_case(state, replace(policy, max_output_tokens=low, thinking_tokens=0)) > wanted:
+        low -= 1  # another prompt: no limit gives the same amount, and the recorded grant must cover it
     return replace(policy, max_output_tokens=low, thinking_tokens=0)

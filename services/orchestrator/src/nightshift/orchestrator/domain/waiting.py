@@ -8,6 +8,7 @@ from nightshift.contracts.events.build import (
     AgentSteered,
     BuildLimitsChanged,
     BuildResumed,
+    BuildRewound,
     BuildWaiting,
     BuildWoken,
     EscalationRaised,
@@ -22,9 +23,11 @@ from nightshift.orchestrator.domain.commands import (
     Escalate,
     FailReason,
     MessageAgent,
+    RewindBuild,
     SetLimits,
 )
 from nightshift.orchestrator.domain.evolve import evolve_all
+from nightshift.orchestrator.domain.forks import may_rewind
 from nightshift.orchestrator.domain.questions import ACCEPT
 from nightshift.orchestrator.domain.state import BuildState, OpenQuestion, RunMode
 
@@ -207,6 +210,23 @@ def resume_paused(state: BuildState, now: datetime) -> Events:
     if state.waits_for != "paused":
         return ()
     return (BuildResumed(reason="person"), *(approvals.run(call, now) for call in state.approved_calls))
+
+
+def rewind(state: BuildState, command: RewindBuild) -> Events:
+    """Return the way back to the end of a turn. The questions of the abandoned branch are closed."""
+    if not may_rewind(state):
+        return ()
+    base = command.base
+    rewound = BuildRewound(
+        to_turn=base.at_turn,
+        to_version=base.at_version,
+        conversation=base.conversation,
+        snapshot_key=base.snapshot_key,
+        tree_digest=base.tree_digest,
+    )
+    said = () if command.message is None else (AgentSteered(reason="person", message=command.message),)
+    events: Events = (*closed(state), rewound, *said)
+    return (*events, *resume(evolve_all(state, events), "person"))
 
 
 def closed(state: BuildState) -> Events:

@@ -18,7 +18,7 @@ from nightshift.contracts.events.sandbox import (
 )
 from nightshift.contracts.events.snapshot import PathProblem, SnapshotEvent, SnapshotSaved
 from nightshift.contracts.tools import Bash, Document, EditFile, WriteFile
-from nightshift.orchestrator.domain import conversation, failure_counters, judging
+from nightshift.orchestrator.domain import conversation, failure_counters, instructions, judging
 from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import BuildState, PreviewTarget, Workspace
 
@@ -56,15 +56,16 @@ def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> Buil
 
 
 def _fresh(state: BuildState, sandbox_id: str | None = None) -> Workspace:
-    checked = any(call.result is not None for call in state.tool_calls if call.purpose != "agent")
-    kept = state.workspace
-    return Workspace(
-        sandbox_id,
-        news=kept.news,
-        unsaved=kept.unsaved,
-        replaced=kept.replaced or checked,
-        preparing=kept.preparing,
-        not_prepared=kept.not_prepared,
+    checked = any(
+        call.result is not None for call in state.tool_calls if call.purpose not in ("agent", "instructions")
+    )
+    return replace(
+        state.workspace,
+        sandbox_id=sandbox_id,
+        preview_port=None,
+        preview_url=None,
+        preview_path=None,
+        replaced=state.workspace.replaced or checked,
     )
 
 
@@ -79,6 +80,8 @@ def completed(state: BuildState, data: ToolCallCompleted) -> BuildState:
         return state  # answered before: the first result stands
     if call.preview is not None:
         state = replace(state, workspace=port_opened(state.workspace, call.preview, data))
+    if call.purpose == "instructions":
+        state = replace(state, workspace=instructions.read(state.workspace, data))
     if call.by_agent:
         state = replace(state, wrote=state.wrote or (call.tool in _WRITING and not data.is_error))
         state = replace(state, counters=failure_counters.tool_answered(state.counters, call, data))
@@ -115,7 +118,9 @@ def preview_address(workspace: Workspace) -> str:
 
 
 def news_delivered(workspace: Workspace, reason: str) -> Workspace:
-    """Drop the messages about the sandbox once the agent has received them."""
+    """Drop the messages about the sandbox and its instructions once the agent has received them."""
+    if reason == "instructions":
+        return replace(workspace, instructions_new=False)
     return replace(workspace, news=()) if reason == "sandbox_restored" else workspace
 
 

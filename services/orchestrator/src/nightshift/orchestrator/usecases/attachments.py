@@ -31,7 +31,9 @@ async def _body(attachment: Attachment, objects: ObjectStore, field: str) -> byt
         # One byte more than stated shows a larger file without reading all of it.
         body = await objects.get_range(blob_key(digest), 0, attachment.bytes + 1)
     except NotFound:
-        said = f"`{field}.digest`: the object store has no {blob_key(digest)}; store the file before you send the request"
+        said = (
+            f"`{field}.digest`: the object store has no {blob_key(digest)}; store the file before the request"
+        )
         raise BadMessage(said, field=f"{field}.digest") from None
     if len(body) != attachment.bytes:
         said = f"`{field}.bytes`: the stored file has not {attachment.bytes} bytes"

@@ -1,5 +1,7 @@
 """Handles the requests about builds: accept, cancel, pause and resume one, answer it, message it, set its limits."""
 
+from datetime import datetime
+
 import structlog
 
 from nightshift.contracts.events.requests import (
@@ -10,6 +12,7 @@ from nightshift.contracts.events.requests import (
     BuildPauseRequested,
     BuildRequested,
     BuildResumeRequested,
+    BuildRewindRequested,
     ToolCallApprovalGiven,
     ToolCallResultGiven,
 )
@@ -18,6 +21,7 @@ from nightshift.eventlog.errors import (
     BadMessage,
     EventIdReused,
     NotFound,
+    Refused,
     StreamClosed,
     VersionConflict,
 )
@@ -29,14 +33,17 @@ from nightshift.orchestrator.domain.commands import (
     AcceptBuild,
     AnswerQuestion,
     CancelBuild,
+    ForkBase,
     GiveApproval,
     GiveResult,
     MessageAgent,
     PauseBuild,
     RequestCommand,
     ResumeBuild,
+    RewindBuild,
     SetLimits,
 )
+from nightshift.orchestrator.domain.forks import builder, check_fork, may_rewind
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 from nightshift.orchestrator.domain.waiting import open_question
@@ -79,12 +86,25 @@ class BuildRequests:
         else:
             now, account = self._clock(), await self._accounts.newest(request.account_id)
             admit(request, now, self._policy, account)
+            base = await self._fork_base(request, now)
             await attachments.fetch(request.attachments, self._objects)
             try:
-                await self._repository.commit(request.build_id, INITIAL, AcceptBuild(request, account), now)
+                await self._repository.commit(
+                    request.build_id, INITIAL, AcceptBuild(request, account, base), now
+                )
             except (EventIdReused, VersionConflict, StreamClosed):
                 await self._check_same(request)  # another replica accepted it first
         await self._scheduler.start(request.build_id)
+
+    async def _fork_base(self, request: BuildRequested, now: datetime) -> ForkBase | None:
+        """Return what a fork starts from. Returns None for another request. Raises NotFound and BadMessage."""
+        if request.base_build_id is None or request.at is None:
+            return None
+        base = await self._repository.fork_base(request.base_build_id, request.at.turn)
+        check_fork(request, base.accepted)
+        model = builder(request, base)  # it may have retired since the base build began
+        admit(request.model_copy(update={"model": model}), now, self._policy)
+        return base
 
     async def cancel(self, event: RecordedEvent, request: BuildCancelRequested) -> None:
         """End the build, whichever replica runs it. Changes nothing after its end. Raises NotFound."""
@@ -175,6 +195,21 @@ class BuildRequests:
         """Let a paused build go on. Changes nothing when it is not paused. Raises NotFound."""
         state = await self._load(request.build_id)
         await self._commit(request.build_id, state, ResumeBuild(cause=event.event_id))
+
+    async def rewind(self, event: RecordedEvent, request: BuildRewindRequested) -> None:
+        """Set a stopped build back to the end of a turn.
+
+        Raises NotFound, BadMessage when the turn has not ended or has no snapshot, and Refused when the build works.
+        """
+        state = await self._load(request.build_id)
+        base = await self._repository.fork_base(request.build_id, request.at.turn)
+        command = RewindBuild(base, request.message, cause=event.event_id)
+        if not may_rewind(state) and not await self._repository.has_recorded(request.build_id, command):
+            raise Refused(
+                f"build {request.build_id} is not stopped, or a call of it has no result yet",
+                hint="pause it with `nightshift pause` first; a build that has ended can be forked",
+            )
+        await self._commit(request.build_id, state, command)
 
     async def set_limits(self, event: RecordedEvent, request: BuildLimitsSet) -> None:
         """Set limits of the build. One that waits at a limit goes on when it has room again. Raises NotFound."""

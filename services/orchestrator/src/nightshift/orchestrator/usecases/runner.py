@@ -57,7 +57,7 @@ from nightshift.orchestrator.domain.next_step import (
 )
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.prompt import RenderedMessages, count_bytes, request_bytes
-from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
+from nightshift.orchestrator.domain.state import INITIAL, BuildState, Conversation, RunMode
 from nightshift.orchestrator.ports import BuildNumbers, BuildRepository, CannotFold, Model
 from nightshift.orchestrator.usecases.model_call import ModelCall, count_tokens, one_line, replacements
 
@@ -99,6 +99,7 @@ class Runner:
         self._notified = asyncio.Event()
         self._call: ModelCall | None = None
         self._stopped_usage: Usage | None = None  # of a call that was stopped and that the log holds as open
+        self._counted: tuple[Conversation, int] | None = None
         self._cancel: CancelBuild | None = None
         self._quiet_polls = 0
 
@@ -116,11 +117,13 @@ class Runner:
         """Run the build until it has ended, sleeps or waits. Raises what the repository and the pure core raise."""
         try:
             self._state = await self._repository.load(self.build_id)
+            if self._state.mode is not RunMode.ENDED and self._state.accepted is not None:
+                self._rendered = RenderedMessages(await self._repository.attachments(self._state))
             while True:
                 if self._cancel is not None and self._state.mode is not RunMode.ENDED:
                     await self._commit(replace(self._cancel, seen=await self._stop_call()))
                     continue
-                step = next_step(self._state, self._now(), self._policy)
+                step = next_step(self._state, self._now(), self._policy, self._counted_tokens())
                 if isinstance(step, Ended | Asleep | Waiting):
                     return
                 await self._execute(step)
@@ -233,10 +236,17 @@ class Runner:
             await self._catch_up()
 
     async def _count_prompt(self) -> None:
-        """Take over the provider's count of the next request. Without one the bound of the state stands."""
+        """Keep the provider's count of the next request. Without one the bound of the state stands."""
         body = count_bytes(self._state, self._policy, self._rendered)
         tokens = await count_tokens(self._model, body, build_id=self.build_id)
-        self._state = context.counted(self._state, self._policy, tokens)
+        known = context.size(self._state, self._policy) if tokens is None else tokens
+        self._counted = (self._state.conversation, known)
+
+    def _counted_tokens(self) -> int | None:
+        """Return the count of the next request. Returns None when the conversation has changed since."""
+        if self._counted is None or self._counted[0] is not self._state.conversation:
+            return None
+        return self._counted[1]
 
     async def _start_call(self) -> None:
         """Call the model. Its reservation is in the log already."""

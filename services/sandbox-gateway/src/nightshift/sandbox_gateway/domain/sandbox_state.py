@@ -9,8 +9,11 @@ from nightshift.contracts.events.build import (
     BuildAccepted,
     BuildCancelled,
     BuildFailed,
+    BuildForked,
     BuildReady,
+    BuildRewound,
     BuildWoken,
+    CheckpointSaved,
     SleepRequested,
     ToolCallRequested,
 )
@@ -35,13 +38,18 @@ _ENDS: dict[type[Event], Ending] = {BuildReady: "ready", BuildFailed: "failed", 
 
 @dataclass(frozen=True, slots=True)
 class OpenSandbox:
-    """The build's sandbox. `restored`: it holds the workspace of the newest snapshot, or the build has none."""
+    """The build's sandbox. `restored`: it holds the workspace of the newest snapshot, or the build has none.
+
+    `last_command` is the newest bash call that ended in it. `resumed`: no call has ended since it was resumed.
+    """
 
     sandbox_id: str
     opened_id: UUID
     opened_version: int
     restored: bool
     paused: bool = False
+    last_command: str | None = None
+    resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,7 @@ class SandboxState:
     generations: int = 0
     sandbox: OpenSandbox | None = None
     snapshot: StoredSnapshot | None = None
+    checkpoint: int = 0  # version of the newest checkpoint
     last_write: int = 0  # version of the newest event that may have changed the workspace
     asleep_since: int | None = None  # version of the sleep that no wake has followed
     settled: tuple[Literal["saved", "failed"], UUID] | None = None  # the end of that sleep's snapshot
@@ -145,6 +154,13 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
                 environment=data.environment,
                 accepted_id=event.event_id,
             )
+        case BuildForked(snapshot_key=str(key)):
+            return replace(state, snapshot=StoredSnapshot(key, 0, at_rest=True))
+        case BuildRewound() as data:
+            # The sandbox holds the files of the abandoned branch: the sweeper ends it, and the next call opens another.
+            saved = data.snapshot_key
+            back = None if saved is None else StoredSnapshot(saved, event.version, at_rest=True)
+            return replace(state, sandbox=None, snapshot=back, last_write=event.version)
         case BuildReady() | BuildFailed() | BuildCancelled() as data:
             return replace(state, ended=_ENDS[type(data)], end_version=event.version)
         case ToolCallRequested(purpose="customer"):
@@ -154,12 +170,20 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
             return replace(state, pending={**state.pending, data.call_id: call})
         case ToolCallCompleted() as data:
             left = {call_id: call for call_id, call in state.pending.items() if call_id != data.call_id}
-            return replace(state, pending=left, last_write=event.version)
+            ended = state.pending.get(data.call_id)
+            sandbox = state.sandbox
+            if sandbox is not None and ended is not None and ended.asked.tool == "bash":
+                sandbox = replace(sandbox, last_command=data.call_id, resumed=False)
+            return replace(state, pending=left, last_write=event.version, sandbox=sandbox)
+        case CheckpointSaved():
+            return replace(state, checkpoint=event.version)
         case SleepRequested():
             return replace(state, asleep_since=event.version, settled=None)
         case BuildWoken():
             # The next call resumes a sandbox that was paused, so the next sleep has to pause it again.
-            sandbox = None if state.sandbox is None else replace(state.sandbox, paused=False)
+            sandbox = state.sandbox
+            if sandbox is not None:
+                sandbox = replace(sandbox, paused=False, resumed=sandbox.resumed or sandbox.paused)
             return replace(state, asleep_since=None, settled=None, sandbox=sandbox)
         case SnapshotSaved() | SnapshotFailed() as data:
             return _snapshot(state, event, data)

@@ -5,7 +5,7 @@ result.
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -43,6 +43,7 @@ from nightshift.sandbox_gateway.usecases.tools.prepare import prepare
 from nightshift.sandbox_gateway.usecases.tools.preview import open_port
 from nightshift.sandboxes.errors import CallRecordLost, FileRefused, SandboxGone
 from nightshift.sandboxes.port import Sandbox
+from nightshift.sandboxes.snapshots.rules import DEFAULT_EXCLUDE
 
 _log = structlog.get_logger(__name__)
 
@@ -60,6 +61,8 @@ class CallRunner:
     lifecycle: SandboxLifecycle
     writer: ResultWriter
     probe: PreviewProbe
+    #: For each build the newest checkpoint whose tree its sandbox holds.
+    _held: dict[str, int] = field(default_factory=dict)
 
     async def answer_at_once(self, state: SandboxState) -> bool:
         """Answer the pending calls that need no sandbox. Returns whether other calls are left.
@@ -83,6 +86,8 @@ class CallRunner:
 
         Raises Transient when they have to wait, and StateOutdated when the log must be read again before the next step.
         """
+        if state.ended is not None:
+            self._held.pop(state.build_id, None)
         in_sandbox: list[tuple[PendingCall, ToolInput]] = []
         for call in calls:
             ask = _CANCELLED if state.ended is not None else await self._parse(call)
@@ -106,6 +111,8 @@ class CallRunner:
         calls = [call for call, _ in asks]
         try:
             sandbox = await self.lifecycle.ready(state)
+            if not all(reads(call) for call in calls):
+                await self._hold(state, sandbox)
         except SandboxGone as error:
             # Since a snapshot at rest no call has begun in a sandbox that is gone: it runs in the next one.
             harmless = state.safe_to_lose and not isinstance(error, CallRecordLost)
@@ -120,6 +127,14 @@ class CallRunner:
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, SandboxGone):
                 raise result
+
+    async def _hold(self, state: SandboxState, sandbox: Sandbox) -> None:
+        """Before the first call of a turn that may write: keep the checkpoint's tree for the snapshotter."""
+        opened = state.sandbox.opened_version if state.sandbox is not None else state.checkpoint
+        if opened >= state.checkpoint or self._held.get(state.build_id) == state.checkpoint:
+            return
+        await sandbox.hold(state.checkpoint, exclude=DEFAULT_EXCLUDE)
+        self._held[state.build_id] = state.checkpoint
 
     async def _lost(self, state: SandboxState, error: SandboxGone, *, calls: Sequence[PendingCall]) -> None:
         """Append sandbox.lost and, in the same transaction, a failed result for each call that may have begun."""

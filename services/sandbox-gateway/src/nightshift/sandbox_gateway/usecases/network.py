@@ -101,7 +101,7 @@ class NetworkPolicy:
         rules = self.rules(state)
         allowed = ", ".join(sorted(rules.hosts)) if rules is not None else "none"
         reasons = "; ".join(f"{one.host}: {one.reason}" for one in refused)
-        return f"\n[the network refused {reasons}. This build may reach: {allowed}]"
+        return f"\n[no connection to {reasons}. This build may reach: {allowed}]"
 
 
 def _placeholder(state: SandboxState, name: str) -> str:

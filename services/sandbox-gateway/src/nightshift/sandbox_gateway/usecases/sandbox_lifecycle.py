@@ -1,6 +1,7 @@
 """Opens, restores, pauses, closes and replaces a build's sandbox. Appends an event for every change."""
 
 from dataclasses import dataclass
+from typing import NoReturn
 
 import structlog
 
@@ -13,7 +14,7 @@ from nightshift.contracts.events.sandbox import (
 )
 from nightshift.eventlog.errors import EventIdReused, Fault, NotFound, Transient
 from nightshift.eventlog.port import EventLog, NewEvent, build_stream
-from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState, StoredSnapshot
+from nightshift.sandbox_gateway.domain.sandbox_state import OpenSandbox, SandboxState, StoredSnapshot
 from nightshift.sandbox_gateway.ports import SnapshotStores
 from nightshift.sandbox_gateway.usecases.failpoints import FailPoints
 from nightshift.sandbox_gateway.usecases.network import NetworkPolicy
@@ -21,7 +22,7 @@ from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
 from nightshift.sandboxes.errors import HostileTree, SandboxGone
 from nightshift.sandboxes.port import Sandbox, SandboxDriver
 from nightshift.sandboxes.snapshots.manifest import tree_digest
-from nightshift.sandboxes.snapshots.transfer import named, restore
+from nightshift.sandboxes.snapshots.restore import named, restore
 
 _log = structlog.get_logger(__name__)
 
@@ -50,9 +51,21 @@ class SandboxLifecycle:
                 return await self._open(state)
             rules = self.network.rules(state)
             sandbox = await self.driver.connect(state.sandbox.sandbox_id, network=rules)
+            if await _is_older_state(sandbox, state.sandbox):
+                await self._replace_older(state, sandbox)
             if not state.sandbox.restored and state.snapshot is not None:
                 await self._restore(state, sandbox, state.snapshot)
             return sandbox
+
+    async def _replace_older(self, state: SandboxState, sandbox: Sandbox) -> NoReturn:
+        """End a sandbox that came back in an older state. No call has begun in it since, so none is lost.
+
+        Raises StateOutdated: the next step opens a sandbox with the workspace of the newest snapshot.
+        """
+        error = SandboxGone(f"sandbox {sandbox.id} was resumed in an older state")
+        await self.append(state, self.lost(state, error))
+        await self.discard(state)
+        raise StateOutdated
 
     async def _open(self, state: SandboxState) -> Sandbox:
         if state.accepted_id is None:
@@ -152,3 +165,13 @@ class SandboxLifecycle:
 
     async def append(self, state: SandboxState, *events: NewEvent) -> None:
         await self.log.append(build_stream(state.build_id), events)
+
+
+async def _is_older_state(sandbox: Sandbox, known: OpenSandbox) -> bool:
+    """Return whether a resumed sandbox has no record of the last command that ended in it before the pause.
+
+    A provider may resume an older state without an error (https://github.com/e2b-dev/E2B/issues/884).
+    """
+    if not known.resumed or known.last_command is None:
+        return False
+    return (await sandbox.wait_call(known.last_command, wait_s=0)).state == "unknown"

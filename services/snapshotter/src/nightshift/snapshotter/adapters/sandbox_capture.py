@@ -1,11 +1,12 @@
 """Captures a workspace through the sandbox driver into the project's snapshot store."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 
 from nightshift.sandboxes.port import SandboxDriver
+from nightshift.sandboxes.snapshots.capture import Captured, capture
+from nightshift.sandboxes.snapshots.rules import DEFAULT_EXCLUDE
 from nightshift.sandboxes.snapshots.store import SnapshotStore
-from nightshift.sandboxes.snapshots.transfer import DEFAULT_EXCLUDE, Captured, capture
 from nightshift.snapshotter.domain.workspace import WantedSnapshot
 
 
@@ -30,4 +31,13 @@ class SandboxCapture:
             reason=wanted.reason,
             exclude=self.exclude,
             exact=wanted.reason == "pre_sleep",
+            fresh=wanted.fresh,
         )
+
+    async def held(self, sandbox_id: str) -> Sequence[int]:
+        """Return the versions of the checkpoints whose trees the sandbox holds."""
+        return await (await self.driver.connect(sandbox_id)).held()
+
+    async def stored(self, sandbox_id: str, at_version: int) -> None:
+        """Tell the sandbox that the snapshot of this version is on record."""
+        await (await self.driver.connect(sandbox_id)).stored(at_version)

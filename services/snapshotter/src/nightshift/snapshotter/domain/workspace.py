@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from nightshift.contracts.events.build import BuildAccepted, BuildWoken, CheckpointSaved, SleepRequested
+from nightshift.contracts.events.build import (
+    BuildAccepted,
+    BuildRewound,
+    BuildWoken,
+    CheckpointSaved,
+    SleepRequested,
+)
 from nightshift.contracts.events.sandbox import SandboxClosed, SandboxLost, SandboxOpened
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotReason, SnapshotSaved
 from nightshift.eventlog.port import RecordedEvent
@@ -13,23 +19,35 @@ from nightshift.eventlog.port import RecordedEvent
 ORDER: tuple[SnapshotReason, ...] = ("completion", "pre_sleep", "checkpoint")
 
 
+#: Every file is read again at each so many turns: a remembered digest could hide a change that left no trace.
+_FRESH_TURNS = 20
+
+
 @dataclass(frozen=True, slots=True)
 class WantedSnapshot:
-    """A snapshot that the event `cause` at version `at_version` asks for. `attempts`: failures in the log so far."""
+    """A snapshot that the event `cause` at version `at_version` asks for. `attempts`: failures in the log so far.
+
+    With `fresh`, every file is read.
+    """
 
     reason: SnapshotReason
     at_version: int
     cause: UUID
     attempts: int = 0
+    fresh: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A build's workspace. `sandbox_id` is None when no sandbox is open; nothing can be saved then."""
+    """A build's workspace. `sandbox_id` is None when no sandbox is open; nothing can be saved then.
+
+    `passed_over`: the checkpoints without a snapshot that a newer one has replaced in `wanted`, oldest first.
+    """
 
     project_id: str = ""
     sandbox_id: str | None = None
     wanted: Mapping[SnapshotReason, WantedSnapshot] = field(default_factory=dict)
+    passed_over: tuple[WantedSnapshot, ...] = ()
 
     @property
     def next(self) -> WantedSnapshot | None:
@@ -44,11 +62,11 @@ def evolve(state: Workspace, event: RecordedEvent) -> Workspace:
             return replace(state, project_id=fact.project_id)
         case SandboxOpened() as fact:
             return replace(state, sandbox_id=fact.sandbox_id)
-        case SandboxClosed() | SandboxLost():
+        case SandboxClosed() | SandboxLost() | BuildRewound():
             # Nothing is left to save. The log closes the pending rows with the same event.
-            return replace(state, sandbox_id=None, wanted={})
-        case CheckpointSaved():
-            return _want(state, "checkpoint", event)
+            return replace(state, sandbox_id=None, wanted={}, passed_over=())
+        case CheckpointSaved() as fact:
+            return _want(_pass_over(state), "checkpoint", event, fresh=fact.turn % _FRESH_TURNS == 0)
         case SleepRequested():
             return _want(state, "pre_sleep", event)
         case BuildWoken():
@@ -63,19 +81,28 @@ def evolve(state: Workspace, event: RecordedEvent) -> Workspace:
             return _failed(state, fact)
         case _ if event.data.terminal:
             # The completion snapshot replaces all others.
-            return _want(replace(state, wanted={}), "completion", event)
+            return _want(replace(_pass_over(state), wanted={}), "completion", event)
         case _:
             return state
 
 
-def _want(state: Workspace, reason: SnapshotReason, event: RecordedEvent) -> Workspace:
+def _pass_over(state: Workspace) -> Workspace:
+    """The snapshot of the last checkpoint is made only when the sandbox still holds that checkpoint's tree."""
+    last = state.wanted.get("checkpoint")
+    return state if last is None else replace(state, passed_over=(*state.passed_over, last))
+
+
+def _want(state: Workspace, reason: SnapshotReason, event: RecordedEvent, *, fresh: bool = True) -> Workspace:
     if state.sandbox_id is None:
         return state
-    wanted = WantedSnapshot(reason, event.version, event.event_id)
+    wanted = WantedSnapshot(reason, event.version, event.event_id, fresh=fresh)
     return replace(state, wanted={**state.wanted, reason: wanted})
 
 
 def _drop(state: Workspace, reason: SnapshotReason, *, through: int) -> Workspace:
+    if reason == "checkpoint":
+        left = tuple(one for one in state.passed_over if one.at_version > through)
+        state = replace(state, passed_over=left)
     known = state.wanted.get(reason)
     if known is None or known.at_version > through:
         return state

@@ -13,7 +13,7 @@ from nightshift.eventlog.errors import EventIdReused, NightshiftError
 from nightshift.eventlog.fold_cache import FoldCache
 from nightshift.eventlog.port import EventLog, NewEvent, build_stream
 from nightshift.sandboxes.errors import FileRefused, HostileTree, SandboxGone
-from nightshift.sandboxes.snapshots.transfer import named
+from nightshift.sandboxes.snapshots.restore import named
 from nightshift.snapshotter.domain.retries import SnapshotRetries
 from nightshift.snapshotter.domain.workspace import WantedSnapshot, Workspace, evolve
 from nightshift.snapshotter.ports import WorkspaceCapture
@@ -22,6 +22,8 @@ _log = structlog.get_logger(__name__)
 
 #: Characters of an error that `snapshot.failed` keeps.
 _DETAIL = 2_000
+#: Paths that `snapshot.saved` names of those that changed while they were read.
+_TORN = 100
 #: After these errors no attempt can save the files. All others may pass, such as a full disk or a wrong key.
 _HOPELESS = (SandboxGone, HostileTree, FileRefused)
 
@@ -52,9 +54,21 @@ class Snapshots:
             if wanted is None or state.sandbox_id is None:
                 self._failures.pop(build_id, None)
                 return None
+            for earlier in await self._held(state, state.sandbox_id):
+                await self._attempt(build_id, state, earlier, state.sandbox_id)
             pause = await self._attempt(build_id, state, wanted, state.sandbox_id)
             if pause is not None:
                 return pause
+
+    async def _held(self, state: Workspace, sandbox_id: str) -> list[WantedSnapshot]:
+        """The passed over checkpoints whose trees the sandbox still holds, oldest first."""
+        if not state.passed_over:
+            return []
+        try:
+            held = await self.workspaces.held(sandbox_id)
+        except NightshiftError:  # the attempt that follows records the reason
+            return []
+        return [one for one in state.passed_over if one.at_version in held]
 
     async def _attempt(
         self, build_id: str, state: Workspace, wanted: WantedSnapshot, sandbox_id: str
@@ -76,8 +90,14 @@ class Snapshots:
             key=captured.key,
             skipped=named(captured.skipped) or None,
             skipped_count=len(captured.skipped) or None,
+            consistency=captured.consistency,
+            torn=captured.torn[:_TORN] or None,
         )
         await self._append(build_id, wanted, saved)
+        try:
+            await self.workspaces.stored(sandbox_id, wanted.at_version)
+        except NightshiftError as error:  # the next snapshot lists the whole tree
+            _log.info("snapshot.not_acknowledged", build_id=build_id, error=str(error))
         return None
 
     async def _note_failure(

@@ -1,0 +1,148 @@
+"""Creates the files, directories and symlinks that a stream describes, with their modes and times."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+from .confined_paths import Root
+from .digest_cache import DigestCache
+from .held_directories import HeldDirectories, reason
+from .wire import CHUNK, Reader, Refusal, read_chunks, read_json
+
+#: The most refused entries that an answer names.
+_NAMED = 1_000
+_ZEROS = bytes(CHUNK)
+#: The agent's umask takes these bits from the mode of a new file.
+_UMASK = 0o077
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def import_(root: Root, body: Reader, digests: DigestCache) -> dict[str, Any]:
+    """Create the files, directories and symlinks that the stream describes.
+
+    Returns how many, and path and reason of each that could not be created. Never follows a symlink. Directory modes
+    and times are set last, so that a read-only directory can be filled. `digests` learns the digests of new files.
+    """
+    directories, count = HeldDirectories(root, writing=True), 0
+    refused: list[tuple[str, str]] = []
+    digests.keep_all()
+    try:
+        for entry in iter(lambda: read_json(body), {}):
+            chunks = read_chunks(body)
+            try:
+                _import_one(directories, entry, chunks, digests)
+                count += 1
+            except (OSError, Refusal, ValueError, OverflowError) as error:
+                refused.append((entry["path"], reason(error)))
+            for _ in chunks:  # a refused entry's content
+                pass
+    finally:
+        refused += directories.finish()
+        digests.save()
+    return {"count": count, "refused": refused[:_NAMED]}
+
+
+def _import_one(
+    directories: HeldDirectories, entry: dict[str, Any], chunks: Iterator[bytes], digests: DigestCache
+) -> None:
+    path, kind, mode, mtime_ns = entry["path"], entry["kind"], entry["mode"] & 0o777, entry["mtime_ns"]
+    if entry.get("link") is not None:
+        _link(directories, entry["link"], path)
+        return
+    parent, name = directories.parent(path)
+    if kind == "file" and entry["keep"]:
+        place = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            if stat.S_ISREG(os.fstat(place).st_mode):
+                os.chmod(f"/proc/self/fd/{place}", mode)
+                _set_time(name, parent, mtime_ns)
+        finally:
+            os.close(place)
+    elif kind == "file":
+        digests.trust(path, *_create(parent, name, entry, chunks))
+    elif kind == "directory":
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=parent)
+        directories.enter(path)  # must be a directory
+        directories.final[path] = (mode, mtime_ns)
+    elif kind == "symlink":
+        _unlink(name, parent)
+        os.symlink(entry["target"], name, dir_fd=parent)
+        _set_time(name, parent, mtime_ns)
+    else:
+        raise Refusal("invalid", f"an entry of kind {kind!r}")
+
+
+def _unlink(name: str, parent: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=parent)
+
+
+def _set_time(name: str, parent: int, mtime_ns: int | None) -> None:
+    if mtime_ns is not None:
+        os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
+
+
+def _link(directories: HeldDirectories, first: str, path: str) -> None:
+    """Make `path` another name of the file `first`."""
+    above, source = directories.parent(first)
+    held = os.dup(above)
+    try:
+        parent, name = directories.parent(path)
+        _unlink(name, parent)
+        os.link(source, name, src_dir_fd=held, dst_dir_fd=parent, follow_symlinks=False)
+    finally:
+        os.close(held)
+
+
+def _create(
+    parent: int, name: str, entry: dict[str, Any], chunks: Iterator[bytes]
+) -> tuple[os.stat_result, str]:
+    """Create the file, or replace it atomically when it exists. Returns its stat and its hex SHA-256."""
+    mode, new = entry["mode"] & 0o777, name
+    try:
+        handle = os.open(name, _NEW, mode, dir_fd=parent)
+    except FileExistsError:
+        new = f".nightshift-{os.getpid()}"
+        _unlink(new, parent)
+        handle = os.open(new, _NEW, mode, dir_fd=parent)
+    try:
+        with os.fdopen(handle, "wb", buffering=0) as file:
+            digest = _fill(file, chunks, entry["size"])
+            if mode & _UMASK:
+                os.fchmod(handle, mode)
+            if entry["mtime_ns"] is not None:
+                os.utime(handle, ns=(entry["mtime_ns"], entry["mtime_ns"]))
+            if new != name:
+                os.rename(new, name, src_dir_fd=parent, dst_dir_fd=parent)
+            return os.fstat(handle), digest
+    except BaseException:
+        _unlink(new, parent)
+        raise
+
+
+def _fill(file: Any, chunks: Iterator[bytes], size: int) -> str:
+    """Write `size` bytes; leaves holes for chunks of zeros. Returns their hex SHA-256.
+
+    Raises Refusal when the chunks are more or fewer bytes.
+    """
+    written, sha = 0, hashlib.sha256()
+    for chunk in chunks:
+        sha.update(chunk)
+        if chunk == _ZEROS:
+            file.seek(CHUNK, os.SEEK_CUR)
+        else:
+            left = memoryview(chunk)
+            while left:
+                left = left[file.write(left) :]
+        written += len(chunk)
+    if written != size:
+        raise Refusal("invalid", "its content is not whole in the snapshot")
+    if written >= CHUNK:  # the end may be a hole
+        file.truncate(size)
+    return sha.hexdigest()

@@ -1,0 +1,173 @@
+"""The rows of a stage: what the stat of each path says, and the digest of each file.
+
+A row is a list: kind, mode, size, mtime_ns, ctime_ns, inode, target or first link, problem, digest, settled. The parts
+up to `problem` come from the stat. `settled`: a later write changes the stat, so the digest may be reused.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from .confined_paths import Root
+from .digest_cache import DigestCache
+from .held_directories import HeldDirectories, reason
+from .walk import Walk, digest_file, open_file, special
+from .wire import Refusal
+
+if TYPE_CHECKING:
+    Row = list[Any]
+else:  # for Python 3.8
+    Row = list
+
+KIND, SIZE, CTIME, INODE, REF, PROBLEM, DIGEST, SETTLED = 0, 2, 4, 5, 6, 7, 8, 9
+#: The parts of a row that come from the stat.
+STAT = 8
+#: Nanoseconds after a change in which another one may leave the same stat.
+_SETTLED_NS = 100_000_000
+_ROUNDS = 3
+
+
+def walk_rows(
+    root: Root, exclude: list[str], limit: int, known: list[dict[str, Row]], digests: DigestCache | None
+) -> dict[str, Row]:
+    """The rows of the workspace now, with the digests that are known for their stats."""
+    found: dict[str, Row] = {}
+    links: dict[tuple[int, int], str] = {}
+    walk = Walk(root, exclude, limit)
+    for path, parent, name, status in walk:
+        kind, link = stat.S_IFMT(status.st_mode), None
+        if kind == stat.S_IFREG:
+            if status.st_nlink > 1:
+                first = links.setdefault((status.st_dev, status.st_ino), path)
+                link = first if first != path else None
+            row = _file(path, status, link, known)
+            if row[DIGEST] is None and digests is not None:
+                row[DIGEST] = digests.find(path, status)
+                row[SETTLED] = row[DIGEST] is not None
+        elif kind == stat.S_IFDIR:
+            mode = stat.S_IMODE(status.st_mode)
+            row = ["directory", mode, 0, status.st_mtime_ns, 0, 0, None, None, None, True]
+        elif kind == stat.S_IFLNK:
+            try:
+                target = os.readlink(name, dir_fd=parent)
+            except OSError:
+                continue
+            row = ["symlink", 0, 0, status.st_mtime_ns, 0, 0, target, None, None, True]
+        else:
+            row = _unreadable(special(status.st_mode))
+        found[path] = row
+    for path, text in walk.problems:
+        # What a directory holds is not known: the problem has a path of its own, beside the directory's.
+        found[f"{path}/" if path in found else path or "."] = _unreadable(text)
+    return found
+
+
+def _unreadable(problem: str) -> Row:
+    return ["other", 0, 0, 0, 0, 0, None, problem, None, True]
+
+
+def _file(path: str, found: os.stat_result, link: str | None, known: list[dict[str, Row]]) -> Row:
+    """The row of a file: an earlier one whose digest may be used, or else a new one without a digest."""
+    for rows in known:
+        old = rows.get(path)
+        if (
+            old is not None
+            and old[SETTLED]
+            and old[CTIME] == found.st_ctime_ns
+            and old[:STAT] == ["file", *stat_key(found), link, None]
+        ):
+            return old
+    return ["file", *stat_key(found), link, None, None, False]
+
+
+def hash_rows(root: Root, rows: dict[str, Row]) -> list[str]:
+    """Set the digests that are missing. Returns the paths that changed while they were read."""
+    directories, torn = HeldDirectories(root), []
+    try:
+        for path, row in list(rows.items()):
+            if row[DIGEST] is not None or row[KIND] != "file":
+                continue
+            first = rows.get(row[REF]) if row[REF] is not None else None
+            if first is not None:
+                row[SIZE : CTIME + 1] = first[SIZE : CTIME + 1]
+                row[PROBLEM : SETTLED + 1] = first[PROBLEM : SETTLED + 1]
+                continue
+            row[REF] = None
+            try:
+                if not _hash(directories, path, row):
+                    torn.append(path)
+            except FileNotFoundError:
+                del rows[path]
+            except (OSError, Refusal) as error:
+                row[PROBLEM] = reason(error)
+    finally:
+        directories.finish()
+    return torn
+
+
+def _hash(directories: HeldDirectories, path: str, row: Row) -> bool:
+    """Read the file. Returns False when it changed at each of some attempts."""
+    with open_file(*directories.parent(path)) as file:
+        for _ in range(_ROUNDS):
+            before = stat_key(os.fstat(file.fileno()))
+            row[DIGEST], size = digest_file(file)
+            row[1 : INODE + 1] = stat_key(os.fstat(file.fileno()))
+            row[SIZE] = size
+            row[SETTLED] = time.time_ns() - row[CTIME] > _SETTLED_NS
+            if row[1 : INODE + 1] == before:
+                return True
+            file.seek(0)
+    return False
+
+
+def stat_key(found: os.stat_result) -> list[Any]:
+    """Mode, size, mtime_ns, ctime_ns, inode."""
+    mode = stat.S_IMODE(found.st_mode)
+    return [mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+def same_stats(one: dict[str, Row], other: dict[str, Row]) -> bool:
+    """Whether the stats of two trees are equal."""
+    return one.keys() == other.keys() and all(row[:STAT] == other[path][:STAT] for path, row in one.items())
+
+
+def shown(row: Row | None) -> Row | None:
+    """What a snapshot shows of a row."""
+    return None if row is None else [*row[:CTIME], row[REF], row[PROBLEM], row[DIGEST]]
+
+
+def visible(changed: dict[str, Row], rows: dict[str, Row]) -> bool:
+    """Whether a snapshot shows any of these changes of `rows`."""
+    return any(shown(row) != shown(rows.get(path)) for path, row in changed.items())
+
+
+def difference(before: dict[str, Row], after: dict[str, Row]) -> tuple[dict[str, Row], list[str]]:
+    """The rows to set and the paths to remove that lead from one tree to another."""
+    changed = {}
+    for path, row in after.items():
+        old = before.get(path)
+        if old is not row and old != row:
+            changed[path] = row
+    return changed, [path for path in before if path not in after]
+
+
+def applied(rows: dict[str, Row], changed: dict[str, Row], gone: Iterable[str]) -> dict[str, Row]:
+    """The tree after these changes."""
+    left = dict(rows)
+    for path in gone:
+        left.pop(path, None)
+    left.update(changed)
+    return left
+
+
+def entry(path: str, row: Row) -> dict[str, Any]:
+    """The row as an entry of a listing."""
+    kind, mode, size, mtime_ns, _, _, ref, problem, digest, _ = row
+    if problem is not None:
+        return {"path": path.rstrip("/"), "kind": "other", "problem": problem}
+    found = {"path": path, "kind": kind, "mode": mode, "size": size, "mtime_ns": mtime_ns, "digest": digest}
+    return {**found, "target" if kind == "symlink" else "link": ref}

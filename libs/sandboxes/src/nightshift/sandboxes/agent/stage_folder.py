@@ -1,0 +1,105 @@
+"""The files of the stages in a sandbox. A missing or damaged file counts as an empty one: the tree is read again.
+
+<folder>/base.json      the tree of the newest stored snapshot: for each path a row, as in rows.py
+<folder>/held.json      the stages that are not stored yet, oldest first, as differences from the base
+<folder>/exclude.json   the patterns of what the newest stage left out
+<folder>/copies/        contents of held files, named by the stat of the file
+<folder>/<mark>.passed  a call of the next turn may have written; .clean: the stage was as the base; .stored: it is
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from .copies import Copies
+
+#: The most stages that wait for the snapshotter. The oldest is given up for a further one.
+_HELD = 32
+
+
+class StageFolder:
+    """`folder` is on the file system of the workspace, so that hard links can be made."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self.copies = Copies(os.path.join(folder, "copies"))
+
+    @contextlib.contextmanager
+    def locked(self, seconds: float = math.inf) -> Iterator[None]:
+        """Keep other requests away. Raises TimeoutError when one works on the stages for so long."""
+        os.makedirs(self.copies.folder, 0o700, exist_ok=True)
+        until = time.monotonic() + seconds
+        with open(self._path("lock"), "wb") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | (0 if seconds == math.inf else fcntl.LOCK_NB))
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= until:
+                        raise TimeoutError from None
+                    time.sleep(0.005)
+            yield
+
+    def note(self, mark: int, fact: str) -> None:
+        """Note a fact about a stage: `passed`, `clean` or `stored`."""
+        with contextlib.suppress(OSError):
+            os.makedirs(self._folder, 0o700, exist_ok=True)
+            with open(self._path(f"{mark}.{fact}"), "wb"):
+                pass
+
+    def noted(self, mark: int, fact: str) -> bool:
+        return os.path.exists(self._path(f"{mark}.{fact}"))
+
+    def forget(self, mark: int) -> None:
+        """Remove the facts about earlier stages."""
+        for name in os.listdir(self._folder):
+            number = name.partition(".")[0]
+            if number.isdigit() and int(number) < mark:
+                os.unlink(self._path(name))
+
+    def base(self) -> dict[str, Any]:
+        """The `mark` and the `rows` of the base; the mark is None when nothing is stored yet."""
+        tree = self._load("base.json")
+        whole = isinstance(tree, dict) and isinstance(tree.get("rows"), dict)
+        return tree if whole else {"mark": None, "rows": {}}
+
+    def held(self) -> list[dict[str, Any]]:
+        """The stages: `mark`, `late`, `torn`, and the difference from the base, `set` and `gone`."""
+        held = self._load("held.json")
+        return held if isinstance(held, list) else []
+
+    def exclude(self) -> list[str] | None:
+        """What the newest stage left out. None before the first one."""
+        exclude = self._load("exclude.json")
+        return exclude if isinstance(exclude, list) else None
+
+    def write_exclude(self, exclude: list[str]) -> None:
+        if exclude != self.exclude():
+            self._write("exclude.json", exclude)
+
+    def write_base(self, mark: int, rows: dict[str, Any]) -> None:
+        self._write("base.json", {"mark": mark, "rows": rows})
+
+    def write_held(self, held: list[dict[str, Any]]) -> None:
+        self._write("held.json", sorted(held, key=lambda one: one["mark"])[-_HELD:])
+
+    def _load(self, name: str) -> Any:
+        with contextlib.suppress(OSError, ValueError), open(self._path(name), "rb") as file:
+            return json.loads(file.read())
+        return None
+
+    def _write(self, name: str, value: Any) -> None:
+        new = self._path(f"{name}.new")
+        with open(new, "wb") as file:
+            file.write(json.dumps(value, separators=(",", ":")).encode("ascii"))
+        os.replace(new, self._path(name))
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder, name)

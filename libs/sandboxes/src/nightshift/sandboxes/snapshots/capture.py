@@ -1,0 +1,244 @@
+"""Saves the workspace of a sandbox, as it was at a checkpoint, in a store."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from nightshift.eventlog.errors import Transient
+from nightshift.sandboxes.errors import SandboxUnavailable
+from nightshift.sandboxes.port import Entry, Sandbox, Stage
+from nightshift.sandboxes.snapshots.known_trees import KnownTree
+from nightshift.sandboxes.snapshots.manifest import Manifest, storable, tree_digest
+from nightshift.sandboxes.snapshots.off_loop import off_loop
+from nightshift.sandboxes.snapshots.packs import ReadFile
+from nightshift.sandboxes.snapshots.rules import DEFAULT_EXCLUDE, RULES_FILE, read_rules
+from nightshift.sandboxes.snapshots.store import SnapshotStore, Upload
+
+Consistency = Literal["exact", "late", "torn"]
+
+_TRIES = 3
+#: A manifest is written whole when its difference is more than this part of the tree, and more than so many paths.
+_DELTA_PART, _DELTA_PATHS = 0.2, 200
+
+
+class TreeMoved(Transient):
+    """The tree changed at every attempt to read it. Try again when nothing writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A stored snapshot, with the fields of `snapshot.saved`. `skipped`: path and reason of what it does not hold.
+
+    `consistency`: `exact` is the tree of the checkpoint; `late`, a tree after a tool call may have written; `torn`, a
+    tree where the files in `torn` were read while they changed.
+    """
+
+    key: str
+    tree_digest: str
+    files: int
+    bytes: int
+    uploaded_bytes: int
+    skipped: Mapping[str, str]
+    consistency: Consistency = "exact"
+    torn: tuple[str, ...] = ()
+
+
+async def capture(
+    sandbox: Sandbox,
+    store: SnapshotStore,
+    build_id: str,
+    *,
+    at_version: int,
+    reason: str,
+    exclude: Sequence[str] = DEFAULT_EXCLUDE,
+    exact: bool = False,
+    fresh: bool = False,
+) -> Captured:
+    """Save the tree of the checkpoint `at_version`. The caller tells the sandbox with `stored` once this is on record.
+
+    With `exact`, the stored tree existed at one moment, or TreeMoved is raised. With `fresh` or `exact` every file is
+    read. Raises TreeMoved, HostileTree, UploadTookTooLong and SandboxGone.
+    """
+    rules = await read_rules(sandbox, exclude)
+    known = store.trees.of(build_id, sandbox.id)
+    sent = 0
+    for attempt in range(_TRIES):
+        stage = await sandbox.stage(
+            at_version,
+            base=None if known is None else known.mark,
+            fresh=fresh or exact,
+            again=attempt > 0,
+            exclude=rules.exclude,
+        )
+        if known is not None and stage.base is not None and not (stage.entries or stage.gone or stage.torn):
+            return _captured(known, stage, sent, rules.problem)
+        await store.refresh()
+        work = _Capture(sandbox, store, build_id, at_version, reason)
+        await work.apply(stage, known)
+        await work.upload()
+        sent += work.sent
+        torn = sorted({*stage.torn, *work.torn})
+        if exact and torn:
+            continue
+        tree, manifest_bytes = await work.write(known)
+        store.trees.remember(build_id, tree)
+        captured = _captured(tree, stage, sent + manifest_bytes, rules.problem)
+        return replace(captured, consistency="torn", torn=tuple(torn)) if torn else captured
+    raise TreeMoved(f"the workspace changed while it was read, {_TRIES} times")
+
+
+def _captured(tree: KnownTree, stage: Stage, sent: int, problem: str | None) -> Captured:
+    unused = {} if problem is None or RULES_FILE not in tree.entries else {RULES_FILE: problem}
+    skipped = {**tree.skipped, **unused}
+    consistency: Consistency = "late" if stage.late else "exact"
+    return Captured(tree.key, tree.tree_digest, tree.files, tree.bytes, sent, skipped, consistency)
+
+
+@dataclass(slots=True)
+class _Capture:
+    """One attempt. `tree`: the entries by path.
+
+    `changed`: the paths that differ from the manifest that the known tree is a difference from; None without one.
+    """
+
+    sandbox: Sandbox
+    store: SnapshotStore
+    build_id: str
+    at_version: int
+    reason: str
+    tree: dict[str, Entry] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    changed: set[str] | None = None
+    torn: set[str] = field(default_factory=set)
+    sent: int = 0
+
+    async def apply(self, stage: Stage, known: KnownTree | None) -> None:
+        """Apply the stage to the known tree. Asks for the whole tree when the difference alone does not tell enough."""
+        if stage.base is not None and known is not None:
+            if not known.skipped and not self.store.is_doomed(known.whole):
+                listing = await off_loop(storable, stage.entries, self.store.key, self.store.limits)
+                changed = {*known.changed, *stage.gone, *(entry.path for entry in listing.entries)}
+                few = len(changed) <= max(_DELTA_PATHS, _DELTA_PART * len(known.entries))
+                if few and not listing.skipped:
+                    self.tree = await off_loop(_applied, known.entries, listing.entries, stage.gone)
+                    self.changed = changed
+                    if self._fits():
+                        return
+            stage = await self.sandbox.stage(self.at_version)
+        listing = await off_loop(storable, stage.entries, self.store.key, self.store.limits)
+        self.tree, self.skipped = {entry.path: entry for entry in listing.entries}, dict(listing.skipped)
+        self.changed = None
+
+    def _fits(self) -> bool:
+        limits, entries = self.store.limits, self.tree.values()
+        total = sum(entry.size for entry in entries if entry.link is None)
+        return len(self.tree) <= limits.entries and total <= limits.total_bytes
+
+    async def upload(self) -> None:
+        """Store the unknown contents. Reads a file twice that does not have its digest, then takes it as it is."""
+        upload = self.store.begin_upload()
+        try:
+            for attempt in range(2):
+                unread = self._unknown()
+                if unread:
+                    await self._read(upload, unread, last=attempt == 1)
+            await upload.finish()
+        except BaseException:
+            await upload.abandon()
+            raise
+        self.sent = upload.sent
+        self.tree = _linked(self.tree, self.skipped)
+
+    async def _read(self, upload: Upload, unread: set[str], *, last: bool) -> None:
+        missing = set(unread)
+        async for block in self.sandbox.export_files(self.at_version, sorted(unread)):
+            files, problems = await upload.add(block)
+            for path, problem in problems.items():
+                self._drop(path, problem)
+            missing.difference_update(problems)
+            for file in files:
+                if file.path not in unread:
+                    raise SandboxUnavailable("the sandbox's agent sends files that were not asked for")
+                missing.discard(file.path)
+                if file.digest != self.tree[file.path].digest and last:
+                    self._take(file)
+        for path in missing:  # a file of no bytes has a part too, so this one is gone
+            self._drop(path, "it was removed before it was saved")
+
+    def _take(self, file: ReadFile) -> None:
+        self.tree[file.path] = replace(self.tree[file.path], size=file.size, digest=file.digest)
+        self.torn.add(file.path)
+
+    def _drop(self, path: str, problem: str) -> None:
+        del self.tree[path]
+        self.skipped[path] = problem
+        self.torn.add(path)
+
+    def _unknown(self) -> set[str]:
+        """The files of the new manifest whose content is not known to be stored."""
+        files = self.tree.values() if self.changed is None else self._entries(self.changed)
+        return {
+            entry.path
+            for entry in files
+            if entry.kind == "file" and entry.link is None and not self.store.knows(entry.digest or "")
+        }
+
+    def _entries(self, paths: Iterable[str]) -> list[Entry]:
+        """The entries of these paths that exist, sorted by path."""
+        return [self.tree[path] for path in sorted(paths) if path in self.tree]
+
+    async def write(self, known: KnownTree | None) -> tuple[KnownTree, int]:
+        """Write the manifest. Returns the tree that it holds, and the bytes sent: none when it is the known one."""
+        if known is not None and self.changed is None and self._same(known):
+            return replace(known, mark=self.at_version), 0
+        changed = self.changed
+        entries = self._entries(self.tree if changed is None else changed)
+        gone = [path for path in sorted(changed or ()) if path not in self.tree]
+        blobs, pieces = await off_loop(self.store.located, entries)
+        manifest = Manifest(self.build_id, self.at_version, tuple(entries), blobs, pieces, self.skipped)
+        whole = None if changed is None or known is None else known.whole
+        key, sent = await self.store.put_manifest(manifest, reason=self.reason, base=whole, gone=gone)
+        tree = KnownTree(
+            self.sandbox.id,
+            self.at_version,
+            key,
+            await off_loop(self._digest),
+            self.tree,
+            self.skipped,
+            whole or key,
+            frozenset(changed or ()),
+        )
+        return tree, sent
+
+    def _same(self, known: KnownTree) -> bool:
+        return (
+            self.tree == known.entries
+            and self.skipped == known.skipped
+            and not self.store.is_doomed(known.key)
+        )
+
+    def _digest(self) -> str:
+        return tree_digest(self._entries(self.tree))
+
+
+def _applied(known: Mapping[str, Entry], changed: Iterable[Entry], gone: Iterable[str]) -> dict[str, Entry]:
+    tree = dict(known)
+    for path in gone:
+        tree.pop(path, None)
+    tree.update((entry.path, entry) for entry in changed)
+    return tree
+
+
+def _linked(tree: Mapping[str, Entry], skipped: dict[str, str]) -> dict[str, Entry]:
+    """The entries, with the hard links as their first file was read. Drops the links of a file that is gone."""
+    entries = dict[str, Entry]()
+    for path, entry in tree.items():
+        first = tree.get(entry.link) if entry.link is not None else None
+        if first is not None:
+            same = (entry.digest, entry.size) == (first.digest, first.size)
+            entries[path] = entry if same else replace(first, path=path, link=first.path)
+        elif entry.link is None:
+            entries[path] = entry
+        else:
+            skipped[path] = skipped.get(entry.link, "the file that it is a link of is gone")
+    return entries

@@ -1,0 +1,171 @@
+"""Puts a snapshot into a sandbox: makes its workspace equal to the stored tree, and names what is not."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from nightshift.contracts.events.snapshot import PathProblem
+from nightshift.sandboxes.agent.walk import Exclude
+from nightshift.sandboxes.errors import FileRefused
+from nightshift.sandboxes.port import CallSpec, Entry, ExportedFile, Sandbox
+from nightshift.sandboxes.snapshots.compare import HealPlan, compare, difference, must_go
+from nightshift.sandboxes.snapshots.manifest import Manifest, storable, tree_digest
+from nightshift.sandboxes.snapshots.off_loop import off_loop
+from nightshift.sandboxes.snapshots.rules import RULES_FILE, read_rules
+from nightshift.sandboxes.snapshots.store import SnapshotStore
+
+_log = structlog.get_logger(__name__)
+
+#: How many paths an event names, and in how many characters at most.
+_NAMED, _NAMED_BYTES = 200, 32 * 1024
+#: Seconds that one command of `rebuild` may take, and the characters of its output that are kept of a failure.
+_REBUILD_S, _OUTPUT = 1800.0, 120
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A restored workspace, with the fields of `sandbox.restored`.
+
+    `differs`: path and reason of what is not as it was; `lost` are those of them whose content is not there.
+    """
+
+    tree_digest: str
+    files: int
+    healed: int  # entries written again, because the first comparison found them different
+    lost: tuple[str, ...]
+    differs: Mapping[str, str]
+
+
+async def restore(sandbox: Sandbox, store: SnapshotStore, key: str) -> Restored:
+    """Make the workspace equal to the snapshot: write what is missing or different, remove what is extra.
+
+    Compares again afterwards and repairs once more; what still differs is in `differs`. Then runs what the project
+    rebuilds after a restore. Raises NotFound and HostileTree before it changes anything.
+    """
+    manifest = await store.load(key)
+    _, refused = await _apply(sandbox, store, manifest, *await _plan(sandbox, store, manifest, fresh=True))
+    plan, present = await _plan(sandbox, store, manifest)
+    healed = 0
+    if not plan.empty:
+        healed, refused = await _apply(sandbox, store, manifest, plan, present, links=False)
+        plan, present = await _plan(sandbox, store, manifest, fresh=True)
+    differs = dict(manifest.skipped)
+    for entry in (*plan.missing, *plan.different):
+        differs[entry.path] = refused.get(entry.path, "its content is missing or corrupt in the object store")
+    for entry in plan.extra:
+        differs[entry.path] = refused.get(entry.path, "it is not in the snapshot and could not be removed")
+    lost = tuple(differs)
+    have = {entry.path: entry for entry in present}
+    for entry in plan.touched:
+        differs[entry.path] = refused.get(entry.path) or difference(have[entry.path], entry)
+    differs |= await _rebuild(sandbox, manifest)
+    return Restored(await off_loop(tree_digest, present), manifest.files, healed, lost, differs)
+
+
+async def _plan(
+    sandbox: Sandbox, store: SnapshotStore, manifest: Manifest, *, fresh: bool = False
+) -> tuple[HealPlan, tuple[Entry, ...]]:
+    """Returns the changes to make, and the entries that exist, without those that snapshots leave out."""
+    rules = await read_rules(sandbox)
+    listed = await sandbox.list_tree(fresh=fresh)
+    present = (await off_loop(storable, listed, store.key, store.limits)).entries
+    present = await off_loop(_counted, present, manifest.entries, rules.exclude)
+    return await off_loop(compare, present, manifest.entries), present
+
+
+def _counted(present: Sequence[Entry], wanted: Sequence[Entry], patterns: Sequence[str]) -> tuple[Entry, ...]:
+    """The entries that the snapshot has, and those that it could have had."""
+    exclude, paths = Exclude(list(patterns)), {entry.path for entry in wanted}
+    counted, left_out = list[Entry](), set[str]()
+    for entry in present:
+        above, _, name = entry.path.rpartition("/")
+        directory = entry.kind == "directory"
+        if entry.path not in paths and (above in left_out or exclude(entry.path, name, directory)):
+            left_out.add(entry.path)
+        else:
+            counted.append(entry)
+    return tuple(counted)
+
+
+async def _apply(
+    sandbox: Sandbox,
+    store: SnapshotStore,
+    manifest: Manifest,
+    plan: HealPlan,
+    present: Sequence[Entry],
+    *,
+    links: bool = True,
+) -> tuple[int, dict[str, str]]:
+    """Returns the number of entries written, and path and reason of those that were refused.
+
+    Without `links`, writes a hard link whose file is not there as a file of its own.
+    """
+    refused: dict[str, str] = {}
+    for path in must_go(plan, present):
+        try:
+            await sandbox.remove(path)
+        except FileRefused as error:
+            refused[path] = str(error)
+    if not plan.wanted:
+        return 0, refused
+    done = await sandbox.import_files(contents(store, manifest, plan, links=links))
+    return done.count, {**refused, **done.refused}
+
+
+async def contents(
+    store: SnapshotStore, manifest: Manifest, plan: HealPlan, *, links: bool = True
+) -> AsyncIterator[ExportedFile]:
+    """Yields what the plan asks for: directories, files, then what refers to them."""
+    touched = {entry.path for entry in plan.touched if entry.link is None or not links}
+    linked = [entry for entry in plan.wanted if links and entry.link is not None]
+    files = [entry for entry in plan.wanted if entry.kind == "file" and not (links and entry.link)]
+    written = [replace(entry, link=None) for entry in files if entry.path not in touched]
+    for entry in plan.wanted:
+        if entry.kind == "directory":
+            yield ExportedFile(entry)
+    async for entry, content in store.read(manifest, [e for e in written if e.digest not in manifest.pieces]):
+        if content is None:
+            _log.warning("snapshot.blob_missing", build_id=manifest.build_id, digest=entry.digest)
+        else:
+            yield ExportedFile(entry, content)
+    for entry in written:
+        if entry.digest in manifest.pieces:
+            async for piece in store.read_large(manifest, entry):
+                yield ExportedFile(entry, piece, more=True)
+            yield ExportedFile(entry)
+    for entry in files:
+        if entry.path in touched:
+            yield ExportedFile(replace(entry, link=None), keep=True)
+    for entry in (*linked, *(entry for entry in plan.wanted if entry.kind == "symlink")):
+        yield ExportedFile(entry)
+
+
+async def _rebuild(sandbox: Sandbox, manifest: Manifest) -> dict[str, str]:
+    """Run the commands that the project rebuilds with. Returns why one failed, under the path of the rules."""
+    if not any(entry.path == RULES_FILE for entry in manifest.entries):
+        return {}
+    rules = await read_rules(sandbox)
+    for number, command in enumerate(rules.rebuild):
+        call_id = f"{manifest.build_id}/rebuild-{sandbox.id}/{number}"
+        await sandbox.start_call(CallSpec(call_id, ["bash", "-c", command], timeout_s=_REBUILD_S))
+        status = await sandbox.wait_call(call_id, wait_s=_REBUILD_S)
+        while status.state == "running":
+            status = await sandbox.wait_call(call_id, wait_s=60)
+        if status.exit_code != 0:
+            output = await sandbox.read_output(call_id, "err") or await sandbox.read_output(call_id, "out")
+            last = output.decode(errors="replace").strip()[-_OUTPUT:]
+            code = "did not end" if status.exit_code is None else f"ended with {status.exit_code}"
+            return {RULES_FILE: f"rebuild: `{command[:60]}` {code}: {last}"}
+    return {}
+
+
+def named(differs: Mapping[str, str]) -> tuple[PathProblem, ...]:
+    """The first of these paths and reasons, as many as an event can hold."""
+    problems, size = list[PathProblem](), 0
+    for path, text in differs.items():
+        size += len(path) + len(text)
+        if len(problems) == _NAMED or size > _NAMED_BYTES:
+            break
+        problems.append(PathProblem(path=path, reason=text[:200]))
+    return tuple(problems)

@@ -1,0 +1,225 @@
+"""Forks: finds the moment of a build from which a fork starts, checks its request, and folds its beginning.
+
+The conversation of the base is copied into `build.forked` in a plain form, with every block unchanged: thinking is
+bound to all that precedes it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter
+
+from nightshift.contracts import canonical, models
+from nightshift.contracts.events.build import (
+    AgentSteered,
+    BuildAccepted,
+    BuildForked,
+    BuildRewound,
+    CheckpointSaved,
+)
+from nightshift.contracts.events.requests import BuildRequested
+from nightshift.contracts.events.snapshot import SnapshotSaved
+from nightshift.contracts.model import BlobRef, Event
+from nightshift.eventlog.errors import BadMessage
+from nightshift.eventlog.port import RecordedEvent
+from nightshift.orchestrator.domain.commands import ForkBase
+from nightshift.orchestrator.domain.entries import Entries
+from nightshift.orchestrator.domain.replace import replace
+from nightshift.orchestrator.domain.state import (
+    AssistantMessage,
+    BuildState,
+    Conversation,
+    Entry,
+    FailureCounters,
+    RunMode,
+    Workspace,
+)
+
+#: The fields that a fork may choose for itself. All others must be those of the base build, because its conversation
+#: and its files belong to them.
+_OWN = frozenset(
+    {"build_id", "account_id", "model", "models", "base_build_id", "at", "message", "deadline"}
+    | {"egress_hosts", "approvals", "cost_limit_microusd"}
+)
+_THINKING = frozenset({"thinking", "redacted_thinking"})
+#: Without a message of a person. A request to the model must not end with the model's own answer.
+_GO_ON = "Go on from here."
+
+
+@dataclass(slots=True)
+class ForkPoint:
+    """Reads the events of a build in order, and finds the end of one turn with its files."""
+
+    build_id: str
+    turn: int
+    state: BuildState | None = None
+    snapshot: SnapshotSaved | None = None
+    newest: int = 0  # the last turn that has ended
+
+    def read(self, event: RecordedEvent, state: BuildState) -> None:
+        """Take the next event, and the state after it."""
+        fact = event.data
+        if isinstance(fact, CheckpointSaved):
+            self.newest = max(self.newest, fact.turn)
+        if self.state is None and isinstance(fact, CheckpointSaved) and fact.turn == self.turn:
+            self.state = state
+        elif self.state is None and fact.terminal and state.conversation.turn == self.turn:
+            # The last turn has no checkpoint. Open calls are those of the checks, which the conversation does not have.
+            self.state = replace(state, tool_calls=())
+        if isinstance(fact, SnapshotSaved) and self.state and fact.at_version == self.state.version:
+            self.snapshot = fact
+
+    def base(self) -> ForkBase:
+        """Return what a fork starts from. Raises BadMessage when the turn has not ended, or has no snapshot."""
+        state, found = self.state, self.snapshot
+        if state is None or not state.conversation.answered:
+            raise BadMessage(
+                f"turn {self.turn} of {self.build_id} has not ended",
+                field="at",
+                hint=f"the last is {self.newest}",
+            )
+        if found is None and (state.workspace.sandbox_id is not None or state.wrote):
+            raise BadMessage(
+                f"there is no snapshot of the files after turn {self.turn} of {self.build_id}",
+                field="at",
+                hint="`nightshift snapshots` lists the turns that have one",
+            )
+        return ForkBase(
+            accepted=state.request,
+            at_version=state.version,
+            at_turn=self.turn,
+            conversation=plain(replace(state.conversation, checkpoint=self.turn)),
+            tool_calls=state.tool_calls_made,
+            wrote=state.wrote,
+            snapshot_key=None if found is None else found.key,
+            tree_digest=None if found is None else found.tree_digest,
+        )
+
+
+def check_fork(request: BuildRequested, base: BuildAccepted) -> None:
+    """Raises BadMessage, naming the field, when the request contradicts the build that it continues."""
+    for field in BuildRequested.model_fields:
+        if field not in _OWN and getattr(request, field) != getattr(base, field):
+            raise BadMessage(
+                f"`{field}` is not that of the base build {base.build_id}, which a fork continues",
+                field=field,
+            )
+
+
+def accepted(fresh: BuildAccepted, request: BuildRequested, base: ForkBase) -> BuildAccepted:
+    """Return the acceptance of a fork: with the models of its base, and limits that count from its beginning."""
+    model, effort = builder(request, base), base.accepted.effort
+    if model != base.accepted.model:
+        effort = effort if effort in models.card_of(model).efforts else None
+    known = base.accepted.models
+    changes = {
+        "model": model,
+        "models": None if known is None else {**known, **(request.models or {}), "builder": model},
+        "effort": effort,
+        "turn_limit": fresh.turn_limit + base.at_turn,
+        "tool_call_limit": fresh.tool_call_limit + base.tool_calls,
+    }
+    return fresh.model_copy(update=changes)
+
+
+def builder(request: BuildRequested, base: ForkBase) -> str:
+    """Return the model of a fork's agent: its own choice, else that of the base."""
+    return request.model or (request.models or {}).get("builder") or base.accepted.model
+
+
+def events(request: BuildRequested, base: ForkBase) -> tuple[Event, ...]:
+    """Return the beginning of a fork: the conversation of its base, and what a person says to it."""
+    other_model = builder(request, base) != base.accepted.model
+    forked = BuildForked(
+        base_build_id=base.accepted.build_id,
+        at_version=base.at_version,
+        at_turn=base.at_turn,
+        conversation=_for_another_model(base.conversation) if other_model else base.conversation,
+        tool_calls=base.tool_calls,
+        wrote=base.wrote,
+        snapshot_key=base.snapshot_key,
+        tree_digest=base.tree_digest,
+    )
+    return (forked, AgentSteered(reason="person", message=request.message or _GO_ON))
+
+
+def forked(state: BuildState, data: BuildForked) -> BuildState:
+    """Begin with the conversation of the base. Money, questions, failures and the sandbox are the fork's own."""
+    given = data.conversation
+    if given is None or isinstance(given, BlobRef):  # a reader without the object store knows the turn only
+        conversation = Conversation(turn=data.at_turn, checkpoint=data.at_turn)
+    else:
+        conversation = conversation_of(given)
+    return replace(state, conversation=conversation, tool_calls_made=data.tool_calls, wrote=data.wrote)
+
+
+def may_rewind(state: BuildState) -> bool:
+    """Return whether the build is stopped, and neither its model nor a tool works."""
+    outside = state.open_outside
+    working = any(call.result is None and call.call_id not in outside for call in state.tool_calls)
+    return state.mode in (RunMode.WAITING, RunMode.SLEEPING) and state.call is None and not working
+
+
+def rewound(state: BuildState, data: BuildRewound) -> BuildState:
+    """Go back to the conversation of an earlier turn. Its sandbox is given up; money and counted turns stay."""
+    now = state.conversation
+    given = data.conversation
+    then = (
+        Conversation() if given is None or isinstance(given, BlobRef) else conversation_of(given)
+    )  # a reader without the object store knows the turn only
+    conversation = replace(
+        then, turn=now.turn, attempt=now.attempt, answered=True, checkpoint=max(now.checkpoint, now.turn)
+    )
+    return replace(
+        state,
+        conversation=conversation,
+        tool_calls=(),
+        counters=FailureCounters(),
+        workspace=Workspace(unsaved=state.workspace.unsaved),
+    )
+
+
+def plain(conversation: Conversation) -> dict[str, Any]:
+    """Return the conversation as a JSON object, without the fields that have their default."""
+    default = Conversation()
+    given: dict[str, Any] = {}
+    for name, adapter in _adapters().items():
+        value = getattr(conversation, name)
+        if value != getattr(default, name):
+            given[name] = adapter.dump_python(tuple(value) if name == "entries" else value)
+    found: dict[str, Any] = canonical.loads(canonical.dumps(given))
+    return found
+
+
+def conversation_of(given: dict[str, Any]) -> Conversation:
+    """Return the conversation of a plain form. Leaves out fields that this version does not know."""
+    adapters = _adapters()
+    values = {
+        name: adapters[name].validate_python(value) for name, value in given.items() if name in adapters
+    }
+    if "entries" in values:
+        values["entries"] = Entries(values["entries"])
+    return Conversation(**values)
+
+
+def _for_another_model(given: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the thinking, which only its own model can read, and the token counts of that model."""
+    conversation = conversation_of(given)
+    entries = Entries(map(_without_thinking, conversation.entries))
+    return plain(replace(conversation, entries=entries, tokens=None))
+
+
+def _without_thinking(entry: Entry) -> Entry:
+    if not isinstance(entry, AssistantMessage) or isinstance(entry.content, BlobRef):
+        return entry
+    kept: Iterable[dict[str, Any]] = (one for one in entry.content if one.get("type") not in _THINKING)
+    return AssistantMessage(entry.turn, tuple(kept))
+
+
+@cache
+def _adapters() -> dict[str, TypeAdapter[Any]]:
+    """Return how each field of a conversation is written and read."""
+    hints = get_type_hints(Conversation) | {"entries": tuple[Entry, ...]}
+    return {one.name: TypeAdapter(hints[one.name]) for one in fields(Conversation)}

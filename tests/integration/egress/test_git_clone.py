@@ -1,0 +1,25 @@
+"""git clones an allowed host, and a private one with a secret that it never sees."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def test_git_clones_an_allowed_and_a_private_repository(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("ip") is None:
+        pytest.skip("a network namespace needs root, unshare and ip")
+    command = ["unshare", "-n", "-m", sys.executable, "-m", "tests.support.egress_clone", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["clone"] == [False, "hello\n[exit code 0]", ["files.lab.example"]]
+    is_error, text = said["prepared"]
+    assert not is_error, text
+    assert "Your workspace holds https://secret.lab.example/private/x.git at main, commit " in text
+    assert said["looked"].startswith("hello\nnightshift/b")
+    assert "canary" not in done.stdout.replace(":0", "")

@@ -1,0 +1,72 @@
+"""Clones a repository in a real sandbox, in a network without a route out. Prints what the commands said as JSON.
+
+Run as root: `unshare -n -m python -m tests.support.egress_clone FOLDER`. The "internet" is `egress_outside`.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.egress_lab import ACCOUNT, OUTSIDE, internet
+from tests.support.gateway_world import World
+
+from nightshift.contracts.events.requests import Source
+from nightshift.sandboxes.egress.authority import Authority
+from nightshift.sandboxes.egress.process import EgressProcess
+from nightshift.sandboxes.egress.secret_store import SecretStore
+from nightshift.sandboxes.local.driver import LocalDriver, close_all
+from nightshift.sandboxes.local.settings import LocalSettings
+
+_OPEN, _PRIVATE = "files.lab.example", "secret.lab.example"
+
+
+def repository(folder: Path) -> None:
+    """A bare repository that plain HTTP can serve, at `x.git`."""
+    script = (
+        "git init -q -b main w && cd w && echo hello > a.txt && git add . && git -c user.name=a -c user.email=a@b.c"
+        " commit -qm first && cd .. && git clone -q --bare w x.git && git -C x.git update-server-info"
+    )
+    subprocess.run(["sh", "-c", script], cwd=folder, check=True)
+
+
+async def main(folder: Path) -> None:
+    repository(folder)
+    hosts = folder / "hosts"
+    hosts.write_text(f"127.0.0.1 localhost\n{OUTSIDE} {_OPEN} {_PRIVATE}\n")
+    subprocess.run(["mount", "--bind", str(hosts), "/etc/hosts"], check=True)  # noqa: ASYNC221
+    authority = Authority(folder / "egress")
+    os.environ["SSL_CERT_FILE"] = str(
+        authority.prepare()
+    )  # the proxy and the sandbox trust the servers outside
+    outside = await internet([], authority, root=folder)
+    store = SecretStore(folder / "secrets")
+    store.put(ACCOUNT, "TOKEN", "canary-token-0123456789", [_PRIVATE])
+    said: dict[str, object] = {}
+    async with EgressProcess(folder / "egress", folder / "secrets") as egress:
+        driver = LocalDriver(LocalSettings(folder / "sandboxes"), egress)
+        try:
+            one = World(driver, secrets=store, hosts=frozenset({_OPEN}))
+            await one.accept()
+            clone = await one.bash(f"git clone -q https://{_OPEN}/x.git && cat x/a.txt")
+            said["clone"] = [clone.is_error, clone.output, [use.host for use in clone.network or ()]]
+            two = World(driver, secrets=store, hosts=frozenset())
+            source = Source(repository=f"https://{_PRIVATE}/private/x.git", ref="main", secret="TOKEN")
+            await two.accept(source=source, secrets=("TOKEN",))
+            prepared = await two.prepare()
+            said["prepared"] = [prepared.is_error, prepared.output]
+            looked = await two.bash(
+                "cat a.txt; git branch --show-current; grep -rac canary .git | grep -v ':0$'; true"
+            )
+            said["looked"] = looked.output
+        finally:
+            await asyncio.to_thread(close_all, folder / "sandboxes")
+    outside.terminate()
+    outside.wait()
+    print(json.dumps(said))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1])))
