@@ -3,8 +3,8 @@
 NightshiftError
 ├── Refused
 │   ├── SandboxGone
-│   │   ├── AgentBroken
 │   │   └── CallRecordLost
+│   │       └── AgentBroken
 │   ├── FileRefused
 │   ├── PortRefused
 │   ├── HostileTree
@@ -38,18 +38,15 @@ class SandboxGone(Refused):
     """The sandbox does not exist any more, or another one has its id."""
 
 
-class AgentBroken(SandboxGone):
-    """The agent in the sandbox gave an answer that its protocol does not allow. Commands may have replaced it.
-
-    The sandbox must not be used any more.
-    """
-
-
 class CallRecordLost(SandboxGone):
     """Commands have destroyed the sandbox's record of calls. A call without a result may have run in it.
 
     The sandbox must not be used any more.
     """
+
+
+class AgentBroken(CallRecordLost):
+    """The agent in the sandbox gave an answer that its protocol does not allow. Commands may have replaced it."""
 
 
 class FileRefused(Refused):

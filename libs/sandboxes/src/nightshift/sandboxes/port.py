@@ -384,6 +384,10 @@ class SandboxDriver(Protocol):
         """
         ...
 
+    async def visited_at(self, sandbox_id: str) -> datetime | None:
+        """Return the time of the last visit to a preview of the sandbox. None without one, or when nobody counts."""
+        ...
+
     async def list(self) -> list[SandboxInfo]:
         """Return all sandboxes of this owner, running or paused, as the provider reports them.
 

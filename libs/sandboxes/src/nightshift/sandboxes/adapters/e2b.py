@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -210,6 +211,10 @@ class E2BDriver:
                         SandboxInfo(info.sandbox_id, info.state.value, info.metadata, info.started_at)
                     )
         return found
+
+    async def visited_at(self, sandbox_id: str) -> datetime | None:
+        """Visitors reach E2B's own proxy, which counts for nobody."""
+        return None
 
     async def kill(self, sandbox_id: str) -> None:
         with _errors(gone_is_fine=True):

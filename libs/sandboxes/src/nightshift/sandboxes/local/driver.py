@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,9 @@ class LocalDriver:
             elif (record and directory.ready) or directory.age_s() > _UNFINISHED_S:
                 await self._destroy(directory)
         return infos
+
+    async def visited_at(self, sandbox_id: str) -> datetime | None:
+        return preview.visited_at(self._directory(sandbox_id))
 
     async def kill(self, sandbox_id: str) -> None:
         with suppress(SandboxGone):

@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,14 @@ def _process(directory: SandboxDirectory) -> HostProcess | None:
         value = json.loads((directory.path / "previews.json").read_text(encoding="utf-8"))
         return HostProcess(int(value["pid"]), int(value["started"]))
     except (OSError, ValueError, KeyError):
+        return None
+
+
+def visited_at(directory: SandboxDirectory) -> datetime | None:
+    """The time of the last visit to a preview, or of its start. None when there is no preview."""
+    try:
+        return datetime.fromtimestamp((directory.path / "previews.json").stat().st_mtime, UTC)
+    except OSError:
         return None
 
 

@@ -52,6 +52,7 @@ class Previews:
 
     async def _forward(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):  # the visitor sees a closed connection
+            os.utime(self.path("previews.json"))  # the time of the last visit
             inner_reader, inner_writer = await asyncio.open_unix_connection(self.path("agent.sock"))
             request = json.dumps({"op": "dial", "port": port}).encode()
             inner_writer.write(struct.pack(">I", len(request)) + request)
