@@ -41,7 +41,7 @@ class E2BServer:
     ) -> None:
         self.state_dir = state_dir
         self.boxes: dict[str, Box] = {}
-        self.templates = {"base"}
+        self.templates = {"base", "no-python"}
         self.creates = 0
         self.requests: list[str] = []
         self._disk_bytes, self._max_lifetime_s, self._reference = disk_bytes, max_lifetime_s, reference
@@ -189,6 +189,7 @@ class E2BServer:
             lifetime_s=asked.get("timeout", 15),
             disk_bytes=self._disk_bytes,
             reference=self._reference,
+            has_python=asked["templateID"] != "no-python",
         )
         box.template, box.auto_pause = asked["templateID"], asked.get("autoPause", False)
         box.network = {

@@ -70,7 +70,11 @@ COMMANDS = {
         "db": "Migrate the event log's database, and show its migrations.",
         "topics": "Create the topics on the broker, or show what would change.",
         "verify": "Make the decisions of builds again, and name the first that differs.",
+        "redrive": "Run the tool calls of a build again in a fresh sandbox.",
         "rehearse": "List the unfinished builds that this release would treat differently.",
+        "republish": "Publish facts of builds to Kafka again, marked as replayed.",
+        "export": "Write a build into one archive, with or without its texts.",
+        "import": "Read an archive of a build into this installation, as history.",
         "dlq": "List dead letters, redrive them to their topics, drop them.",
     },
 }

@@ -116,9 +116,9 @@ async def open_builds(home: Path) -> AsyncIterator[Builds]:
 
 
 @contextlib.asynccontextmanager
-async def open_database(home: Path) -> AsyncIterator[Database]:
+async def open_database(home: Path, *, role: str = "nightshift_reader") -> AsyncIterator[Database]:
     """Opens the database of an installation as the role that may only read. Raises ConfigurationError, Unavailable."""
-    dsn = settings_for(PostgresSettings, home).postgres_dsn.get_secret_value()
+    dsn = settings_for(PostgresSettings, home, role=role).postgres_dsn.get_secret_value()
     config = PgConfig(dsn=dsn, application_name="nightshift-cli", max_connections=2, patience=5.0)
     database = log_database(config)
     try:

@@ -11,7 +11,7 @@ from nightshift.contracts.models import card_of
 from nightshift.contracts.tools import ReportVerdicts
 from nightshift.eventlog.errors import Fault
 from nightshift.orchestrator.domain import checks, proof
-from nightshift.orchestrator.domain.judging import open_calls, uses_of
+from nightshift.orchestrator.domain.judging import uses_of
 from nightshift.orchestrator.domain.model_choice import model_of
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import AssistantMessage, BuildState, Judging
@@ -34,7 +34,7 @@ def due(state: BuildState) -> bool:
         return False
     if not state.tool_calls or any(call.result is None for call in state.tool_calls):
         return False
-    if state.judging is not None and (state.judging.verdicts is not None or open_calls(state)):
+    if state.judging is not None and state.judging.verdicts is not None:
         return False
     return not checks.failed(state.tool_calls) and proof.missing(state) is None
 

@@ -24,7 +24,9 @@ async def open_port(ctx: Context, ask: OpenPort, probe: PreviewProbe) -> CallOut
             problem, status = f"nothing answers over HTTP on port {ask.port}", await probe.status(target)
         if status is not None:
             kind: ErrorKind | None = "exit" if status >= 400 else None
-            return CallOutcome(f"{target} answers with status {status}", kind, preview=(ask.port, target))
+            link = ctx.link(ask.port)
+            shown = target if link is None else link.rstrip("/") + ask.path
+            return CallOutcome(f"{shown} answers with status {status}", kind, preview=(ask.port, shown))
         if ctx.cancelled.is_set() or asyncio.get_running_loop().time() > deadline:
             return CallOutcome(
                 f"{problem}. Is a server running in the background, and does it"
