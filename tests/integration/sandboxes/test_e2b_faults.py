@@ -28,15 +28,15 @@ async def ran(sandbox: Sandbox, call_id: str, command: str) -> tuple[CallStatus,
     return status, out + await sandbox.read_output(call_id, "err")
 
 
-@pytest.mark.parametrize("profile", _PROFILES)
-@pytest.mark.parametrize("name", [".profile", ".bash_profile", ".bashrc"])
-async def test_no_shell_profile_disturbs_later_calls(e2b_server: E2BServer, name: str, profile: str) -> None:
+async def test_no_shell_profile_disturbs_later_calls(e2b_server: E2BServer) -> None:
     driver = e2b_driver(e2b_server)
     sandbox = await driver.create("b1", generation=0)
-    await ran(sandbox, "b1/1/0", f"cat > ~/{name} <<'END'\n{_PROFILES[profile]}\nEND")
-    again = await driver.connect(sandbox.id)
-    status, output = await ran(again, "b1/2/0", "echo $HOME; pwd")
-    assert (status.exit_code, output) == (0, b"/home/user\n/home/user/workspace\n")
+    for turn, (name, profile) in enumerate(_PROFILES.items()):
+        files = "~/.profile ~/.bash_profile ~/.bashrc" if turn % 2 else "~/.profile ~/.bashrc"
+        await ran(sandbox, f"b1/{turn}/0", f"tee {files} <<'END'\n{profile}\nEND")
+        again = await driver.connect(sandbox.id)
+        status, output = await ran(again, f"b1/{turn}/1", "echo $HOME; pwd")
+        assert (status.exit_code, output) == (0, b"/home/user\n/home/user/workspace\n"), name
 
 
 @pytest.fixture
@@ -73,6 +73,12 @@ async def test_a_lifetime_above_the_plan_is_refused_at_once(tmp_path: Path) -> N
 async def test_an_unknown_template_is_refused_by_name(e2b_server: E2BServer) -> None:
     with pytest.raises(ProviderRefused, match="web-2"):
         await e2b_driver(e2b_server, template="web-2").create("b1", generation=0)
+
+
+async def test_a_template_without_python_is_refused_by_name(e2b_server: E2BServer) -> None:
+    with pytest.raises(ProviderRefused, match=r"no python3 \(no-python\)"):
+        await e2b_driver(e2b_server, template="no-python").create("b1", generation=0)
+    assert e2b_server.boxes == {}, "nothing is paid for"
 
 
 async def test_an_id_of_another_form_is_a_lost_sandbox(e2b_server: E2BServer) -> None:

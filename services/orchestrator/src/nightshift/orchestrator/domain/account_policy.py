@@ -13,7 +13,15 @@ def resolved(request: BuildRequested, account: AccountPolicyChanged | None) -> B
     limit = request.cost_limit_microusd
     if limit is None and account is not None:
         limit = account.build_cost_limit_microusd
-    return request.model_copy(update={"models": models or None, "cost_limit_microusd": limit})
+    approvals = request.approvals if account is None else request.approvals or account.approvals
+    hosts = () if account is None else account.egress_hosts or ()
+    update = {
+        "cost_limit_microusd": limit,
+        "models": models or None,
+        "approvals": approvals,
+        "egress_hosts": tuple(dict.fromkeys((*request.egress_hosts, *hosts))),
+    }
+    return request.model_copy(update=update)
 
 
 def max_active_builds(account: AccountPolicyChanged | None) -> int | None:

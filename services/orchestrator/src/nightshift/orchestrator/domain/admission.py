@@ -61,13 +61,15 @@ def same_request(accepted: BuildAccepted, request: BuildRequested) -> bool:
 
     Nor does the limit of its cost, which a person may have changed since.
     """
-    fields = set(BuildRequested.model_fields) - {"model", "models", "approvals", "cost_limit_microusd"}
+    open_fields = {"model", "models", "approvals", "egress_hosts", "cost_limit_microusd"}
+    fields = set(BuildRequested.model_fields) - open_fields
     same = all(getattr(accepted, field) == getattr(request, field) for field in fields)
     named = (request.models or {}).items()
     return (
         same
         and request.model in (None, accepted.model)
         and request.approvals in (None, accepted.approvals)
+        and set(request.egress_hosts) <= set(accepted.egress_hosts)
         and named <= (accepted.models or {}).items()
     )
 
