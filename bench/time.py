@@ -121,6 +121,8 @@ def fork(rounds: int) -> list[Figure]:
         stack.run("account", "open", "rich", "--budget", "10000")
         stack.run("build", "--idea", "A large workspace", "--build-id", "base", "--account", "rich")
         stack.run("wait", "base", "--for", "end", "--timeout", "300s")
+        while not any(getattr(one.data, "reason", "") == "completion" for one in stack.log("base")):
+            time.sleep(1)  # the large workspace is on its way to the object store
         first, restored = [], []
         for number in range(rounds):
             name = f"fork-{number}"

@@ -102,7 +102,7 @@ class ForkPoint:
             raise BadMessage(
                 f"there is no exact snapshot of the files after turn {self.turn} of {self.build_id}",
                 field="at",
-                hint="`nightshift snapshots` lists the turns that have one",
+                hint="it may not be saved yet: try again, or take another turn (`nightshift log` has the snapshots)",
             )
         return ForkBase(
             accepted=state.request,
