@@ -71,7 +71,7 @@ def folds(turns: int) -> list[Figure]:
     events = long_build(turns)
     rows = [(one.data.type, one.data.version, encode(one.data)) for one in events]
     count = len(events)
-    folding = best(5, lambda: reduce(evolve, events, INITIAL))
+    folding = best(15, lambda: reduce(evolve, events, INITIAL))
     decoding = best(3, lambda: [decode(*row) for row in rows])
     verifying = best(2, lambda: verify(events))
     size = len(page("b1", events))
