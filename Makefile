@@ -72,6 +72,9 @@ test-registries: setup ## npm and pip in a sandbox, against the public package r
 test-long-build: setup ## a build of 250 turns whose orchestrator is killed ten times, on a strict model (minutes)
 	NIGHTSHIFT_LONG_BUILD=1 $(python) -m pytest tests/integration/orchestrator/test_long_build.py -q -s $(args)
 
+test-garbage: setup ## 1,000 rounds of garbage collection beside uploads that reuse what it is about to delete
+	NIGHTSHIFT_GARBAGE_ROUNDS=1000 $(python) -m pytest tests/unit/sandboxes/test_garbage.py -q $(args)
+
 test-kafka: setup ## the broker tests against Apache Kafka (fetched once; needs Java 17 and Maven)
 	$(python) scripts/kafka_server.py run -- $(python) -m pytest tests/integration tests/e2e/main_job/test_apache_kafka.py -m kafka -q $(args)
 

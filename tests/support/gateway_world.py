@@ -129,8 +129,8 @@ class World:
         cause = request_cause("build.requested", self.build_id)
         await self.log.append(self.stream, [NewEvent(accepted, cause)])
 
-    async def ask(self, *calls: tuple[str, dict[str, Any]], timeout_s: int = 30) -> list[str]:
-        """One turn's tool calls. Returns their ids."""
+    async def ask(self, *calls: tuple[str, dict[str, Any]], timeout_s: int = 30, **more: Any) -> list[str]:
+        """One turn's tool calls. Returns their ids. `more` are fields of each."""
         self.turn += 1
         asked = [
             ToolCallRequested(
@@ -141,15 +141,16 @@ class World:
                 tool_use_id=f"toolu_{self.turn}_{index}",
                 input=value,
                 timeout_s=timeout_s,
+                **more,
             )
             for index, (tool, value) in enumerate(calls)
         ]
         await self.say(*asked)
         return [one.call_id for one in asked]
 
-    async def run(self, *calls: tuple[str, dict[str, Any]], timeout_s: int = 30) -> list[ToolCallCompleted]:
-        """Ask, let one gateway work, and give the results in the order asked."""
-        ids = await self.ask(*calls, timeout_s=timeout_s)
+    async def run(self, *calls: tuple[str, dict[str, Any]], **more: Any) -> list[ToolCallCompleted]:
+        """Ask, let one gateway work, and give the results in the order asked. `more` goes to `ask`."""
+        ids = await self.ask(*calls, **more)
         await self.gateway().work(self.build_id)
         results = await self.results()
         assert results.keys() >= set(ids), f"calls wait; looks again in {self.looked_again} s"

@@ -56,6 +56,23 @@ async def test_a_background_command_that_fails_at_once_is_reported(world: World)
     assert "no such thing" in started.output
 
 
+async def test_a_judge_reads_the_workspace_and_changes_nothing(world: World) -> None:
+    [wrote] = await world.run(("write_file", {"file_path": "a.py", "content": "x = 1\n"}))
+    assert not wrote.is_error
+    read, found, ran, overwrote, after = await world.run(
+        ("read_file", {"file_path": "a.py"}),
+        ("grep", {"pattern": "x = "}),
+        ("bash", {"command": "echo y > a.py"}),
+        ("write_file", {"file_path": "a.py", "content": "y"}),
+        ("read_file", {"file_path": "a.py"}),
+        purpose="judge",
+    )
+    assert "x = 1" in read.output
+    assert "a.py:1: x = 1" in found.output
+    assert [ran.error_kind, overwrote.error_kind] == ["refused", "refused"]
+    assert after.output == read.output
+
+
 async def test_files_are_written_read_with_numbers_and_edited_once(world: World) -> None:
     [wrote, read, edited, twice, none, after] = await world.run(
         ("write_file", {"file_path": "src/a.py", "content": "one\ntwo\ntwo\nfour\n"}),
@@ -103,10 +120,11 @@ async def test_a_runaway_pattern_is_refused_and_not_tried_for_ever(
 
 
 async def test_document_narrate_and_open_port(world: World) -> None:
-    [told, wrote, refused, opened] = await world.run(
+    [told, wrote, refused, _, opened] = await world.run(
         ("narrate", {"phase": "code", "message": "Writing the store."}),
         ("document", {"file_path": "README.md", "content": "# App\n"}),
         ("document", {"file_path": "README.txt", "content": "# App\n"}),
+        ("bash", {"command": "python3 -m http.server 8123", "run_in_background": True}),
         ("open_port", {"port": 8123}),
     )
     assert told.output == "[code] Writing the store."

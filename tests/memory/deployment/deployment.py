@@ -27,7 +27,7 @@ from nightshift.simulation import World
 ACCOUNT = "a1"
 DAY_S = 30.0
 #: Microdollars of one day: two or three calls at their worst case.
-DAY_LIMIT = 250_000
+DAY_LIMIT = 150_000
 POLICY = Policy(
     grant_microusd=1, first_backoff_s=0.5, attempts=4, provider_sleep_s=30, max_output_tokens=1_000
 )

@@ -8,6 +8,7 @@ from datetime import timedelta
 from tests.memory.deployment.deployment import ACCOUNT, SimulatedDeployment
 
 from nightshift.contracts.events.account import AccountToppedUp
+from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.events.build import ModelCallStarted
 from nightshift.contracts.events.requests import (
     BuildAnswerGiven,
@@ -17,13 +18,25 @@ from nightshift.contracts.events.requests import (
     BuildRequested,
     BuildResumeRequested,
     BuildWakeAsked,
+    CustomTool,
+    ToolCallApprovalGiven,
+    ToolCallResultGiven,
 )
-from nightshift.contracts.model import PendingKind
+from nightshift.contracts.model import Event, PendingKind
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.simulation import SimulatedProcess
 
 #: When a person cancels a build; most do not.
 CANCEL = (None, None, None, "while it waits for money", "while it sleeps", "while it wakes", "at any time")
+
+
+STOCK_OF = CustomTool(
+    name="stock_of",
+    description="How many are left.",
+    input_schema={"type": "object", "properties": {"sku": {"type": "string"}}},
+    timeout_s=40,
+    default_output="unknown",
+)
 
 
 async def ask_for_build(deployment: SimulatedDeployment, build_id: str) -> None:
@@ -41,6 +54,8 @@ async def ask_for_build(deployment: SimulatedDeployment, build_id: str) -> None:
         idea_brief=f"An app named <{build_id}>.",  # the scripted model finds the build by this name
         criteria=criteria,
         deadline=deadline,
+        tools=(STOCK_OF,),
+        approvals=ApprovalPolicy(ask=("bash(git push *)",), deadline_s=60),
     )
     while not deployment.recorded(build_id) and (deadline is None or world.now() < deadline):
         await deployment.request(request, name=f"build/{build_id}", subject=build_id)
@@ -105,6 +120,41 @@ async def answer_questions(deployment: SimulatedDeployment, build_id: str) -> No
                 await deployment.request(
                     request, name=f"answer/{item.key}/{world.draws.getrandbits(32)}", subject=build_id
                 )
+
+
+async def decide_about_calls(deployment: SimulatedDeployment, build_id: str) -> None:
+    """Approves or denies the calls that wait for it, some too late, and again until the log has a decision."""
+
+    def decision(call_id: str) -> Event:
+        approved = deployment.world.draws.random() < 0.5
+        return ToolCallApprovalGiven(build_id=build_id, call_id=call_id, approved=approved, comment="So.")
+
+    await _answer_rows(deployment, build_id, PendingKind.APPROVAL, decision)
+
+
+async def answer_tool_calls(deployment: SimulatedDeployment, build_id: str) -> None:
+    """Answers the calls of the customer's tool, some too late, until the log has a result. The results differ."""
+
+    def result(call_id: str) -> Event:
+        left = deployment.world.draws.randrange(3)
+        return ToolCallResultGiven(build_id=build_id, call_id=call_id, output=f"{left} are left")
+
+    await _answer_rows(deployment, build_id, PendingKind.CUSTOMER_CALL, result)
+
+
+async def _answer_rows(
+    deployment: SimulatedDeployment, build_id: str, kind: PendingKind, request: Callable[[str], Event]
+) -> None:
+    world = deployment.world
+    while not deployment.ended(build_id):
+        await deployment.beat()
+        if not _pending(deployment, kind, build_id):
+            continue
+        await asyncio.sleep(world.draws.choice((1, 2, 3, 70)) * world.draws.random())
+        for item in list(deployment.tables.pending.values()):
+            if item.kind is kind and item.stream_id == f"build-{build_id}":
+                name = f"{kind}/{item.key}/{world.draws.getrandbits(32)}"
+                await deployment.request(request(item.key), name=name, subject=build_id)
 
 
 async def pause_build(deployment: SimulatedDeployment, build_id: str) -> None:

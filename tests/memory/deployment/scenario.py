@@ -60,6 +60,8 @@ def _outsiders(
     for build_id in deployment.build_ids:
         plans += [people.ask_for_build(deployment, build_id), people.cancel_build(deployment, build_id)]
         plans.append(people.answer_questions(deployment, build_id))
+        plans.append(people.decide_about_calls(deployment, build_id))
+        plans.append(people.answer_tool_calls(deployment, build_id))
         if world.draws.random() < 0.3:
             plans.append(people.pause_build(deployment, build_id))
         if world.draws.random() < 0.3:

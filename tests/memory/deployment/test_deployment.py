@@ -13,7 +13,7 @@ from tests.memory.deployment.scenario import scenario
 
 from nightshift.budget.usecases.grants import Grants
 from nightshift.budget.usecases.wakes import Sleeper, Wakes
-from nightshift.contracts.events.build import BudgetRequested, ModelCallFailed
+from nightshift.contracts.events.build import BudgetRequested, ModelCallFailed, ToolCallAnswered
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.commands import Answer
 from nightshift.simulation import SimulationFailed, World, simulate
@@ -33,13 +33,16 @@ def test_no_invariant_is_broken_under_faults():
         seen["broker emptied"] += deployment.broker.epoch
         for event in deployment.history():
             seen[event.data.kind if isinstance(event.data, ModelCallFailed) else event.data.type] += 1
+            if isinstance(event.data, ToolCallAnswered):
+                seen[f"answered by {event.data.by}"] += 1
             if (reason := getattr(event.data, "reason", None)) in ("unproven", "criteria_not_met"):
                 seen[reason] += 1
 
     for seed in SEEDS:
         seen["faults"] += simulate(count, seed).faults
     expected = {"faults", "broker emptied", "sleep.requested", "build.cancelled", "build.ready", "unproven"}
-    expected |= {"criteria.judged", "criteria_not_met"}
+    expected |= {"criteria.judged", "criteria_not_met", "approval.requested", "approval.resolved"}
+    expected |= {f"answered by {who}" for who in ("person", "default", "customer", "policy")}
     expected |= {"abandoned", "overloaded", "stream_cut", "budget.denied", "wake.requested"}
     assert expected <= seen.keys(), seen
 

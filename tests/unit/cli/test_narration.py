@@ -20,6 +20,7 @@ from nightshift.contracts.events.build import (
     BuildWoken,
     CriteriaJudged,
     ModelCallResponded,
+    ModelCallStarted,
     Phase,
     SleepRequested,
     ToolCallRequested,
@@ -257,6 +258,11 @@ def test_verdicts_are_told_with_what_is_missing() -> None:
     judged = CriteriaJudged(round=1, verdicts=(met, gap), usage=Usage(), cost_microusd=20_000)
     accepted = gap.model_copy(update={"accepted": True})
     ready = READY.model_copy(update={"proof": Proof(tests_executed=1, criteria=(met, accepted))})
+    began = ModelCallStarted(
+        turn=1, attempt=1, role="judge", model="m", lease_id=UUID(int=1), reserve_microusd=1
+    )
+    assert doing(tell(ACCEPTED, began)[0], START) == "being judged by its criteria"
+    assert tell(ACCEPTED, began, judged)[0].as_json(START)["criteria_met"] == (1, 2)
     status, told = tell(ACCEPTED, judged, ready)
     assert told[1:3] == [
         "00:01.0  judge     round 1: 1 of 2 criteria met, $0.0200",

@@ -86,15 +86,15 @@ class RandomLife:
                     SandboxLost(sandbox_id="s", detail="gone"),
                     SandboxOpened(sandbox_id=f"s{number}", driver="local", generation=number),
                 )
+            case _ if isinstance(step, Step):
+                scenario.do(Complete(1) if isinstance(step, Complete) else step)
+                if isinstance(step, StartCall):
+                    self._sent()
             case _ if waits:
                 call_id = waits[number % len(waits)]
                 checks = {one.call_id for one in calls if one.purpose == "check"}
                 output = RESULTS["check"] if call_id in checks else f"{number} " * 300
                 scenario.others(completed(call_id, is_error=move == 9, output=output))
-            case _ if isinstance(step, Step):
-                scenario.do(Complete(1) if isinstance(step, Complete) else step)
-                if isinstance(step, StartCall):
-                    self._sent()
             case _ if state.call is not None:
                 self._end_call(move, number)
             case _ if state.funds.asked is not None and state.mode is RunMode.RUNNING:

@@ -140,6 +140,15 @@ def test_a_model_that_cannot_be_used_is_refused_by_who_named_it(account, fields,
     assert refused.value.field == field
 
 
+def test_a_build_may_reach_the_hosts_of_request_and_account():
+    changed = AccountPolicyChanged(account_id="a1", egress_hosts=("a.example.org", "b.example.org"))
+    request = REQUEST.model_copy(update={"egress_hosts": ("b.example.org", "c.example.org")})
+    fact = decide(INITIAL, AcceptBuild(request, changed), NOW, BY_TIER)[0]
+    assert fact.egress_hosts == ("b.example.org", "c.example.org", "a.example.org")
+    assert same_request(fact, request)
+    assert not same_request(fact, request.model_copy(update={"egress_hosts": ("d.example.org",)}))
+
+
 def test_a_repeated_request_is_known_whatever_the_account_says_now():
     request = REQUEST.model_copy(update={"models": {"judge": "claude-opus-5-5"}})
     fact = accepted(models={"judge": "claude-opus-5-5"})

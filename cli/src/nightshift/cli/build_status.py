@@ -42,6 +42,8 @@ class BuildStatus:
     preview_url: str | None = None
     build_version: int | None = None
     proof: Proof | None = None
+    criteria_met: tuple[int, int] | None = None  # and of how many, in the last round of judging
+    judged: bool = False  # a judge looks at the finished work now
     completed_snapshot: bool = False  # the snapshot after the end is saved, or was given up
     reason: str | None = None  # why the build failed or was cancelled
     sandbox_open: bool = False
@@ -83,6 +85,7 @@ _NOT_SHOWN = {
     "completed_snapshot",
     "sandbox_open",
     "has_checks",
+    "judged",
     "asked",
     "blocked",
     "unanswered",
@@ -165,6 +168,11 @@ def _counted(status: BuildStatus, fact: Event) -> BuildStatus:
             return replace(status, turns=max(status.turns, fact.turn), cost=status.cost + fact.cost_microusd)
         case build.ModelCallFailed():
             return replace(status, cost=status.cost + fact.cost_microusd)
+        case build.ModelCallStarted():
+            return replace(status, judged=fact.role == "judge")
+        case build.CriteriaJudged():
+            met = sum(one.met for one in fact.verdicts)
+            return replace(status, judged=False, criteria_met=(met, len(fact.verdicts)))
         case build.ToolCallRequested():
             asked = {**status.asked, fact.call_id: fact}
             return replace(status, tool_calls=status.tool_calls + 1, asked=asked)

@@ -116,6 +116,8 @@ def doing(status: BuildStatus, now: datetime | None = None) -> str:
         return "asleep until somebody wakes it"
     if (wait := status.waiting(now)) is not None:
         return printable(str(wait))
+    if status.judged:
+        return "being judged by its criteria"
     if not status.asked:
         return "thinking" if status.phase not in ("queued", "checks") else "waiting"
     call = next(iter(status.asked.values()))

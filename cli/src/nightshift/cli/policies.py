@@ -1,12 +1,23 @@
 """Reads the parts of an account's policy from the command line, and shows them to a person."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
+from pydantic import ValidationError
+
 from nightshift.cli.errors import WrongUsage
+from nightshift.contracts.approval_rules import mistake_in
 from nightshift.contracts.errors import UnknownModel
+from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.models import Role, card_of
 
+_APPROVALS = {
+    "mode": "approvals",
+    "ask": "ask about",
+    "hosts": "ask about hosts",
+    "allow": "never ask about",
+    "deadline_s": "denied after seconds",
+}
 ROLES: tuple[str, ...] = get_args(Role)
 
 
@@ -28,6 +39,37 @@ def with_models(before: Mapping[str, str], given: Iterable[str]) -> dict[str, st
     return models or None
 
 
+def with_approvals(
+    before: Mapping[str, Any] | None,
+    *,
+    mode: str | None,
+    ask: Sequence[str],
+    hosts: Sequence[str],
+    allow: Sequence[str],
+    deadline_s: int | None,
+) -> Mapping[str, Any] | None:
+    """Returns the approvals that these options state, or those from before when no option is given.
+
+    Raises WrongUsage.
+    """
+    if mode is None and deadline_s is None and not (ask or hosts or allow):
+        return before
+    fields = {
+        "mode": mode or "rules",
+        "ask": ask,
+        "hosts": hosts,
+        "allow": allow,
+        "deadline_s": deadline_s,
+    }
+    try:
+        policy = ApprovalPolicy.model_validate(fields)
+    except ValidationError as error:
+        raise WrongUsage(f"approvals: {error.errors()[0]['msg']}") from None
+    if (mistake := mistake_in(policy, None)) is not None:
+        raise WrongUsage(mistake[1])
+    return policy.model_dump(mode="json", exclude_none=True)
+
+
 def _check(model: str) -> None:
     try:
         card_of(model)
@@ -37,4 +79,13 @@ def _check(model: str) -> None:
 
 def shown(fields: Mapping[str, Any]) -> dict[str, object]:
     """Returns the fields of a policy for a person."""
-    return {f"model of the {role}": model for role, model in (fields.get("models") or {}).items()}
+    found: dict[str, object] = {
+        f"model of the {role}": model for role, model in (fields.get("models") or {}).items()
+    }
+    for name, value in (fields.get("approvals") or {}).items():
+        if value:
+            text = ", ".join(value) if isinstance(value, list | tuple) else value
+            found[_APPROVALS[name]] = text
+    if hosts := fields.get("egress_hosts"):
+        found["may reach"] = ", ".join(hosts)
+    return found

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import cyclopts
 
@@ -28,6 +28,7 @@ app = cyclopts.App(name="account", help="Open accounts, set their budgets, top t
 
 Account = Annotated[str, cyclopts.Parameter(help="The account's id.")]
 Budget = Annotated[str, cyclopts.Parameter(help="US dollars for the period.")]
+Many = Annotated[tuple[str, ...], cyclopts.Parameter(negative=())]
 Days = Annotated[int, cyclopts.Parameter(help="Length of the period in days.")]
 
 _COLUMNS = ("ACCOUNT", "DAY", "LIMIT", "SPENT", "RESERVED", "LEFT", "REFRESH", "ESTIMATED")
@@ -91,7 +92,13 @@ async def top_up(account: Account, amount: str, *, home: Home = DEFAULT_HOME, js
 async def policy(
     account: Account,
     *,
-    model: Annotated[tuple[str, ...], cyclopts.Parameter(negative=())] = (),
+    model: Many = (),
+    approvals: Literal["never", "always", "rules"] | None = None,
+    ask: Many = (),
+    host: Many = (),
+    allow: Many = (),
+    approval_deadline: int | None = None,
+    egress_host: Many = (),
     reset: bool = False,
     home: Home = DEFAULT_HOME,
     json: Json = False,
@@ -104,19 +111,38 @@ async def policy(
 
         nightshift account policy family --model judge=claude-opus-5-5
 
+        nightshift account policy family --ask "bash(npm publish*)" --ask "bash(git push *)" --host "*.stripe.com"
+
     Args:
         model: A role and its model, as ROLE=MODEL; give it once for each role. The roles are builder, judge and
             condenser. ROLE= leaves the model to the tier again.
+        approvals: Ask a person about no tool call, about each, or about those that the rules match. The options about
+            approvals take the place of all that were set before.
+        ask: A rule: a tool, or a tool with a pattern of its command or file. `*` stands for any text.
+        host: Ask about commands that name this host. `*.example.org` is every host below it.
+        allow: A rule about calls that need no approval.
+        approval_deadline: Seconds after which a call that nobody approved is denied.
+        egress_host: A host that builds may reach from their sandbox, beside the public package registries. The hosts
+            take the place of all that were set before.
         reset: Begin without what was set before.
     """
     async with open_builds(home) as builds:
         found = await builds.account_policy(account)
     fields = {} if found is None else found.model_dump(exclude={"account_id"}, exclude_none=True)
-    if not (model or reset):
+    if not (model or reset or approvals or ask or host or allow or approval_deadline or egress_host):
         _show_policy(account, fields, json=json)
         return
     fields = {} if reset else fields
     fields["models"] = policies.with_models(fields.get("models", {}), model)
+    fields["approvals"] = policies.with_approvals(
+        fields.get("approvals"),
+        mode=approvals,
+        ask=ask,
+        hosts=host,
+        allow=allow,
+        deadline_s=approval_deadline,
+    )
+    fields |= {"egress_hosts": egress_host} if egress_host else {}
     await _ask(home, checked(AccountPolicySet, {"account_id": account, **fields}), json=json)
 
 

@@ -58,12 +58,19 @@ def _row(one: BuildStatus, now: datetime) -> tuple[object, ...]:
         *whose,
         one.phase,
         short(what, 40),
-        "-" if one.proof is None else short("; ".join(proof_in_words(one.proof)), 40),
+        _shown(one),
         one.turns,
         dollars(one.cost),
         _age(one, now),
         short(one.brief, 40),
     )
+
+
+def _shown(one: BuildStatus) -> str:
+    """Returns the proof of a ready build, else how many criteria the last round of judging found met."""
+    if one.proof is not None:
+        return short("; ".join(proof_in_words(one.proof)), 40)
+    return "-" if one.criteria_met is None else "{} of {} criteria met".format(*one.criteria_met)
 
 
 def _age(one: BuildStatus, now: datetime) -> str:

@@ -5,9 +5,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AwareDatetime, Field
 
+from nightshift.contracts.events.approvals import ApprovalPolicy
+from nightshift.contracts.hosts import HostName
 from nightshift.contracts.model import EXACT, Event, Id, Microdollars, Owner, Request, Word
 from nightshift.contracts.models import Role
 
+#: Hosts that a sandbox may reach.
+EgressHosts = Annotated[tuple[HostName, ...], Field(max_length=100)]
 #: An IANA time zone, such as `Europe/Berlin`.
 TimeZone = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -45,13 +49,16 @@ class AccountToppedUp(Request, type="account.topped_up"):
 class AccountPolicySet(Request, type="account.policy_set"):
     """Sets the policy for the account's later builds, as a whole: what is absent is not set any more.
 
-    `models` names the model of a role. A build's own request goes before it.
+    `models` names the model of a role, and `approvals` says which tool calls wait for a person. A build's own request
+    goes before both. `egress_hosts` are hosts that builds may reach, beside those that their request names.
     """
 
     stream: ClassVar[Literal["build", "account"]] = "account"
 
     account_id: Id
     models: dict[Role, Word] | None = None
+    approvals: ApprovalPolicy | None = None
+    egress_hosts: EgressHosts | None = None
 
 
 AccountRequest = AccountOpened | AccountBudgetSet | AccountToppedUp | AccountPolicySet
@@ -102,6 +109,8 @@ class AccountPolicyChanged(_AccountFact, type="account.policy_changed"):
 
     account_id: Id
     models: dict[Role, Word] | None = None
+    approvals: ApprovalPolicy | None = None
+    egress_hosts: EgressHosts | None = None
 
 
 AccountEvent = BudgetPeriodSet | BudgetCredited | BudgetRefreshed | AccountPolicyChanged

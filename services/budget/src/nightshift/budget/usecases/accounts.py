@@ -13,6 +13,7 @@ from nightshift.budget.ports import Decide, Ledger, LedgerChange, LedgerSnapshot
 from nightshift.budget.usecases.account_days import AccountDays, joined, on_account
 from nightshift.budget.usecases.bills import find_event
 from nightshift.budget.usecases.wakes import Wakes
+from nightshift.contracts.approval_rules import mistake_in
 from nightshift.contracts.errors import UnknownModel
 from nightshift.contracts.events.account import (
     AccountBudgetSet,
@@ -73,15 +74,25 @@ class Accounts:
         await self._wakes.wake_account(account_id)
 
     async def set_policy(self, event: RecordedEvent, asked: AccountPolicySet) -> None:
-        """Set the policy of the account's later builds. Raises BadMessage for a model that cannot be used."""
+        """Set the policy of the account's later builds.
+
+        Raises BadMessage for a model that cannot be used, and for approvals that can mean nothing.
+        """
         for role, model in (asked.models or {}).items():
             try:
                 check_usable(model, event.recorded_at.date())
             except UnknownModel as error:
                 raise BadMessage(str(error), field=f"models.{role}") from None
-        fields = {name: getattr(asked, name) for name in AccountPolicySet.model_fields}
-        changed = NewEvent(AccountPolicyChanged(**fields), event.event_id)
-        await self._event_log.append(account_stream(asked.account_id), [changed], expected_version=None)
+        if asked.approvals is not None and (mistake := mistake_in(asked.approvals, None)) is not None:
+            raise BadMessage(mistake[1], field=f"approvals.{mistake[0]}")
+        changed = AccountPolicyChanged(
+            account_id=asked.account_id,
+            models=asked.models,
+            approvals=asked.approvals,
+            egress_hosts=asked.egress_hosts,
+        )
+        stream, new = account_stream(asked.account_id), NewEvent(changed, event.event_id)
+        await self._event_log.append(stream, [new], expected_version=None)
 
     async def _set_period(
         self, event: RecordedEvent, account_id: str, budget: int, days: int, time_zone: str | None

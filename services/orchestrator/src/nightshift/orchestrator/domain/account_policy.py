@@ -10,4 +10,11 @@ def resolved(request: BuildRequested, account: AccountPolicyChanged | None) -> B
     models: dict[Role, str] = dict(account.models or {}) if account is not None else {}
     models |= {"builder": request.model} if request.model is not None else {}
     models |= request.models or {}
-    return request.model_copy(update={"models": models or None})
+    approvals = request.approvals if account is None else request.approvals or account.approvals
+    hosts = () if account is None else account.egress_hosts or ()
+    update = {
+        "models": models or None,
+        "approvals": approvals,
+        "egress_hosts": tuple(dict.fromkeys((*request.egress_hosts, *hosts))),
+    }
+    return request.model_copy(update=update)

@@ -57,14 +57,15 @@ def _approvals(policy: ApprovalPolicy, customer_tools: Collection[str]) -> None:
 
 
 def same_request(accepted: BuildAccepted, request: BuildRequested) -> bool:
-    """Return whether this is the accepted request again. Models and approvals that it leaves open do not count."""
-    fields = set(BuildRequested.model_fields) - {"model", "models", "approvals"}
+    """Return whether this is the accepted request again. What the account's policy may have added does not count."""
+    fields = set(BuildRequested.model_fields) - {"model", "models", "approvals", "egress_hosts"}
     same = all(getattr(accepted, field) == getattr(request, field) for field in fields)
     named = (request.models or {}).items()
     return (
         same
         and request.model in (None, accepted.model)
         and request.approvals in (None, accepted.approvals)
+        and set(request.egress_hosts) <= set(accepted.egress_hosts)
         and named <= (accepted.models or {}).items()
     )
 

@@ -181,8 +181,8 @@ class _Attempt:
         return any(one.kind == "decision" for one in self.differences)
 
     @property
-    def rank(self) -> tuple[bool, int]:
-        return self.broken, len(self.differences)
+    def rank(self) -> tuple[bool, int, int]:
+        return self.broken, len(self.differences), sum(len(one.fields) for one in self.differences)
 
 
 def _attempt(
