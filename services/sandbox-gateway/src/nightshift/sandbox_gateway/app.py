@@ -1,5 +1,6 @@
 """The composition root of the sandbox-gateway: the only place that makes its clients."""
 
+import time
 from functools import lru_cache
 from typing import NoReturn
 
@@ -7,8 +8,10 @@ from nightshift.bus.port import Subscription
 from nightshift.contracts.model import Owner, PendingKind
 from nightshift.eventlog.fold_cache import FoldCache
 from nightshift.sandbox_gateway.adapters.preview_probe import HttpPreviewProbe
+from nightshift.sandbox_gateway.adapters.preview_server import PreviewServer
 from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState, evolve
 from nightshift.sandbox_gateway.handlers import Handlers
+from nightshift.sandbox_gateway.ports import PreviewLink
 from nightshift.sandbox_gateway.settings import GatewaySettings
 from nightshift.sandbox_gateway.usecases.build_worker import BuildWorker
 from nightshift.sandbox_gateway.usecases.call_dispatcher import CallDispatcher
@@ -21,10 +24,12 @@ from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecyc
 from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
 from nightshift.sandboxes.egress.process import EgressProcess
 from nightshift.sandboxes.egress.secret_store import SecretStore
+from nightshift.sandboxes.port import SandboxDriver
 from nightshift.sandboxes.settings import make_driver
 from nightshift.sandboxes.snapshots.store import SnapshotStore
 from nightshift.servicekit import service
 from nightshift.servicekit.application import application
+from nightshift.servicekit.build_accounts import BuildAccounts
 from nightshift.servicekit.connect import connect
 from nightshift.servicekit.pending_poller import PendingPoller
 from nightshift.servicekit.worker_pool import WorkerPool
@@ -45,23 +50,24 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     fail = FailPoints(settings.fail_point)
     stores = lru_cache(256)(lambda project: SnapshotStore(objects, settings.project_key(project)))
     probe = await running.enter(HttpPreviewProbe())
-    pool = await running.enter(WorkerPool(NAME, limit=settings.gateway_builds))
+    accounts = BuildAccounts(log)
+    pool = await running.enter(WorkerPool(NAME, limit=settings.gateway_builds, share_of=accounts.of))
 
     states = FoldCache(log, SandboxState, evolve)
     stalls = StallReporter(log, states)
     network = NetworkPolicy(settings.reachable_hosts, store, settings.driver_name)
-    lifecycle = SandboxLifecycle(log, driver, stores, stalls, fail, network)
+    lifecycle = SandboxLifecycle(log, driver, stores, stalls, fail, network, settings.gateway_preview_s)
     writer = ResultWriter(log, objects, store.values, fail)
     worker = BuildWorker(
         states=states,
         leases=leases,
         owner=settings.lease_owner,
         lifecycle=lifecycle,
-        calls=CallRunner(lifecycle, writer, probe),
+        calls=CallRunner(lifecycle, writer, probe, await _previews(running, driver)),
         stalls=stalls,
         lease_s=settings.gateway_lease_s,
     )
-    dispatcher = CallDispatcher(pool, worker)
+    dispatcher = CallDispatcher(pool, worker, accounts)
     handlers, topics = Handlers(dispatcher), settings.topics
     builds = Subscription(topics.build, topics.group(NAME, topics.build), handlers.on_builds(), gate=pool)
     group = topics.group(NAME, topics.snapshot)
@@ -76,6 +82,19 @@ async def start(running: service.Service[GatewaySettings]) -> None:
         running.spawn(poller.run(), name=f"poller {kind.value}")
     sweeper = OrphanSweeper(driver, leases, states, settings.lease_owner)
     running.spawn(sweeper.run(settings.gateway_look_s), name="sweeper")
+
+
+async def _previews(running: service.Service[GatewaySettings], driver: SandboxDriver) -> PreviewLink:
+    """Serve previews where the settings ask for it. Returns what makes the links."""
+    settings = running.settings
+    links = settings.preview_links()
+    if settings.preview_base is None or links is None:
+        return lambda _sandbox_id, _port: None
+    host, _, port = settings.preview_listen.rpartition(":")
+    await running.enter(PreviewServer(driver, links, host=host, port=int(port)))
+    return lambda sandbox_id, port: links.link(
+        sandbox_id, port, expires=int(time.time()) + settings.preview_link_s
+    )
 
 
 async def _egress(running: service.Service[GatewaySettings]) -> EgressProcess | None:
