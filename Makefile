@@ -63,11 +63,17 @@ mutants: setup ## remove each guard in turn, in a copy of the code, and see that
 test-long: setup ## the tests that wait for half a minute on purpose: PostgreSQL is away for so long
 	NIGHTSHIFT_LONG_FAULTS=1 $(python) -m pytest tests/integration/log/test_away.py tests/e2e/main_job/test_postgres_away.py -k thirty -q $(args)
 
+test-time: setup ## a fork at each turn of the demo build, a rewind, and its redrive, on a whole stack (a minute)
+	NIGHTSHIFT_TIME_TRAVEL=1 $(python) -m pytest tests/e2e/demo/test_time_travel.py -q $(args)
+
 test-registries: setup ## npm and pip in a sandbox, against the public package registries
 	NIGHTSHIFT_REGISTRY_TESTS=1 $(python) -m pytest tests/integration/egress/test_package_managers.py -q $(args)
 
 test-long-build: setup ## a build of 250 turns whose orchestrator is killed ten times, on a strict model (minutes)
 	NIGHTSHIFT_LONG_BUILD=1 $(python) -m pytest tests/integration/orchestrator/test_long_build.py -q -s $(args)
+
+test-garbage: setup ## 1,000 rounds of garbage collection beside uploads that reuse what it is about to delete
+	NIGHTSHIFT_GARBAGE_ROUNDS=1000 $(python) -m pytest tests/unit/sandboxes/test_garbage.py -q $(args)
 
 test-kafka: setup ## the broker tests against Apache Kafka (fetched once; needs Java 17 and Maven)
 	$(python) scripts/kafka_server.py run -- $(python) -m pytest tests/integration tests/e2e/main_job/test_apache_kafka.py -m kafka -q $(args)

@@ -178,12 +178,13 @@ def test_a_repeated_request_changes_nothing(demo: Demo, asked_again: tuple[int, 
     assert len(demo.command("log", demo.summary["build_id"])) == events
 
 
-def test_every_command_speaks_json(demo: Demo, asked_again: tuple[int, list[Any]]) -> None:
+def test_every_command_speaks_json(demo: Demo, asked_again: tuple[int, list[Any]], tmp_path: Path) -> None:
     build = demo.summary["build_id"]
     demo.command("account", "open", "poor", "0.01")
     while demo.run("account", "show", "poor").returncode:
         pass  # until it is noted; the test's time limit bounds it
     letter = asked_again[1][0]
+    archive = tmp_path / "night.nightshift.zip"
     asked = ("--idea", "a page", "--build-id", "asked-in-json", "--account", "poor", "--model", "scripted-1")
     commands: tuple[tuple[str, ...], ...] = (
         ("build", *asked),
@@ -196,6 +197,13 @@ def test_every_command_speaks_json(demo: Demo, asked_again: tuple[int, list[Any]
         ("watch", build),
         ("log", build),
         ("replay", build),
+        ("fork", build, "--at", "turn:3", "--build-id", "forked-in-json", "--account", "poor"),
+        ("compare", build, build),
+        ("verify", build),
+        ("rehearse",),
+        ("redrive", build),
+        ("republish", build, "--dry-run"),
+        ("export", build, "--files", "-o", str(archive)),
         ("account", "show", "demo"),
         ("account", "list"),
         ("account", "budget", "poor", "0.02"),
@@ -210,7 +218,7 @@ def test_every_command_speaks_json(demo: Demo, asked_again: tuple[int, list[Any]
     )
     # `account open` is above, `wake`, `answer`, `pause` and `resume` below; `up`, `demo`, `down`: in the fixture and in
     # the stack's own tests.
-    below = {"wake", "answer", "pause", "resume"}
+    below = {"wake", "answer", "pause", "resume", "rewind", "import"}
     assert set(NAMES) == {one[0] for one in commands} | below | {"up", "demo", "down"}
     for words in commands:
         ran = demo.run(*words, "--json")
@@ -220,7 +228,16 @@ def test_every_command_speaks_json(demo: Demo, asked_again: tuple[int, list[Any]
     refused = demo.run("wake", build, "--json")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "not asleep" in refused.stderr
-    for words in (("answer", build, "yes"), ("pause", build), ("resume", build)):
+    again = demo.run("import", str(archive), "--json")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "already" in again.stderr
+    ended = (
+        ("answer", build, "yes"),
+        ("pause", build),
+        ("resume", build),
+        ("rewind", build, "--at", "turn:2"),
+    )
+    for words in ended:
         late = demo.run(*words, "--json")
         assert (late.returncode, late.stdout) == (1, ""), words
         assert "has ended" in late.stderr or "is ready" in late.stderr, (words, late.stderr)

@@ -27,7 +27,12 @@ async def subscriptions(service, monkeypatch):
     monkeypatch.setattr(app, "make_driver", AsyncMock(), raising=False)
     running = MagicMock(enter=AsyncMock())
     running.settings.configure_mock(
-        topics=Topics("t1"), replica_id="replica-1", fail_point=None, gateway_builds=1, snapshot_parallel=1
+        topics=Topics("t1"),
+        replica_id="replica-1",
+        fail_point=None,
+        gateway_builds=1,
+        snapshot_parallel=1,
+        preview_base=None,
     )
     with pytest.raises(Subscribed):
         await app.start(running)

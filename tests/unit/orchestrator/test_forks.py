@@ -228,7 +228,7 @@ def test_a_turn_without_an_end_or_without_files_is_refused(base: BuildScenario):
         _point(base, 9)
     saved = [one for one in base.log if not isinstance(one.data, SnapshotSaved)]
     base.log[:] = saved
-    with pytest.raises(BadMessage, match="no snapshot of the files after turn 2"):
+    with pytest.raises(BadMessage, match="no exact snapshot of the files after turn 2"):
         _point(base, 2)
 
 
@@ -239,3 +239,23 @@ def test_a_build_that_had_no_sandbox_yet_is_forked_without_files():
     scenario.thinks(text("So."))
     assert _point(scenario, 1).snapshot_key is None
     assert scenario.now >= NOW
+
+
+def test_a_turn_that_wrote_nothing_has_the_files_of_its_neighbour():
+    scenario = begun(policy=POLICY, request=ASKED)
+    scenario.others(SandboxOpened(sandbox_id="s0", driver="local", generation=0))
+    for turn, tool in enumerate(("write_file", "read_file", "bash", "grep"), start=1):
+        scenario.thinks(tool_use(tool, {"file_path": "a"}, id=f"toolu_{turn}"))
+        scenario.results()
+    scenario.thinks(tool_use("read_file", {"file_path": "a"}, id="toolu_5"))
+    checkpoints = {
+        one.data.turn: one.version for one in scenario.log if isinstance(one.data, CheckpointSaved)
+    }
+    scenario.others(_snapshot(checkpoints[1]))
+    assert _point(scenario, 2).snapshot_key == f"projects/p1/builds/b1/{checkpoints[1]}"
+    with pytest.raises(BadMessage, match="no exact snapshot"):
+        _point(scenario, 3)
+    scenario.others(_snapshot(checkpoints[4]))
+    assert _point(scenario, 3).snapshot_key == f"projects/p1/builds/b1/{checkpoints[4]}"
+    scenario.others(_snapshot(checkpoints[3]).model_copy(update={"consistency": "late"}))
+    assert _point(scenario, 3).snapshot_key == f"projects/p1/builds/b1/{checkpoints[4]}"

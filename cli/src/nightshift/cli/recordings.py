@@ -11,6 +11,8 @@ from nightshift.cli.archive import is_archive, read_archive
 from nightshift.cli.connect import settings_for
 from nightshift.cli.event_lines import read_lines
 from nightshift.cli.queries import open_builds
+from nightshift.contracts.marks import blob_fields
+from nightshift.contracts.model import BlobRef
 from nightshift.eventlog.errors import NotFound
 from nightshift.eventlog.large import materialize
 from nightshift.eventlog.objects.port import ObjectStore
@@ -42,7 +44,7 @@ async def recorded_events(home: Path, source: str, *, whole: bool = False) -> li
         return _events_of_file(path)
     async with open_builds(home) as builds:
         events = await builds.events(source)
-    if whole:
+    if whole and any(map(_is_partly_stored, events)):
         async with S3ObjectStore(settings_for(ObjectStoreSettings, home)) as objects:
             return await _whole(events, objects)
     return events
@@ -59,6 +61,11 @@ def _events_of_file(path: Path) -> list[RecordedEvent]:
             return read_lines(lines, path.name)
     except OSError as error:
         raise NotFound(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _is_partly_stored(event: RecordedEvent) -> bool:
+    """Returns whether the object store holds a field of the event."""
+    return any(isinstance(event.data.__dict__.get(name), BlobRef) for name in blob_fields(type(event.data)))
 
 
 async def _whole(events: Sequence[RecordedEvent], objects: ObjectStore) -> list[RecordedEvent]:

@@ -32,6 +32,7 @@ async def rehearse(*, home: Home = DEFAULT_HOME, json: Json = False) -> int:
     if json:
         for one in found:
             write_json(one.as_json())
+        write_json({"unfinished": len(found), "differ": len(differing)})
     elif differing:
         write_table(_COLUMNS, [_row(one) for one in differing])
     note(f"{len(found)} unfinished builds, {len(differing)} would be treated differently")

@@ -10,6 +10,8 @@ from nightshift.cli.producer import checked
 from nightshift.cli.queries import open_builds
 from nightshift.cli.to_build import send_to_build
 from nightshift.contracts.events.requests import BuildRewindRequested, ForkPoint
+from nightshift.eventlog.errors import Refused
+from nightshift.orchestrator.usecases.replay import may_rewind, state_after
 
 app = cyclopts.App(name="rewind")
 
@@ -34,7 +36,13 @@ async def rewind(
         message: What the agent is told next.
     """
     async with open_builds(home) as builds:
-        turn = ended_turn(await builds.events(build), at)
+        events = await builds.events(build)
+    turn = ended_turn(events, at)
+    if not may_rewind(state_after(events)):
+        raise Refused(
+            f"{build} is not stopped, or a call of it has no result yet",
+            hint=f"`nightshift pause {build}` stops it, `nightshift fork` starts from one that has ended",
+        )
     fields = {"build_id": build, "at": ForkPoint(turn=turn), "message": message}
     await send_to_build(home, build, checked(BuildRewindRequested, fields))
     sent = {"build_id": build, "turn": turn}

@@ -178,5 +178,6 @@ def _headers(*, facts: bool) -> dict[str, Any]:
             topics.TRACEPARENT: {"type": "string", "description": "The trace of this hop."},
             topics.TRACESTATE: {"type": "string"},
             **({topics.DATAREF: {"type": "string", "format": "uri-reference"}} if facts else {}),
+            **({topics.REPLAYED: {"const": "true"}} if facts else {}),
         },
     }

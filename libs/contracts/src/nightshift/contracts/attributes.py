@@ -101,6 +101,7 @@ class Attributes:
             traceparent=self.optional(topics.TRACEPARENT),
             tracestate=self.optional(topics.TRACESTATE),
             dataref=self.optional(topics.DATAREF),
+            replayed=self.optional(topics.REPLAYED) == "true",
         )
 
 
@@ -124,6 +125,7 @@ def written(envelope: Envelope) -> tuple[tuple[str, bytes], ...]:
         (topics.TRACEPARENT, envelope.traceparent),
         (topics.TRACESTATE, envelope.tracestate),
         (topics.DATAREF, envelope.dataref),
+        (topics.REPLAYED, "true" if envelope.replayed else None),
     )
     return tuple((name, text.encode()) for name, text in pairs if text is not None)
 

@@ -32,6 +32,7 @@ class Envelope:
 
     A fact always has `time`, `sequence`, `correlation_id` and `causation_id`. `flow_traceparent` is the trace in which
     the flow began; `traceparent` and `tracestate` belong to this hop. `dataref` is the object that holds the data.
+    `replayed` marks a fact that an operator published again.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Envelope:
     traceparent: str | None = None
     tracestate: str | None = None
     dataref: str | None = None
+    replayed: bool = False
 
     @property
     def actor(self) -> str:

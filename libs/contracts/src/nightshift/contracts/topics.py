@@ -18,6 +18,8 @@ CORRELATION_ID: Final = "ce_correlationid"
 CAUSATION_ID: Final = "ce_causationid"
 PARTITION_KEY: Final = "ce_partitionkey"
 DATAREF: Final = "ce_dataref"
+#: `true` on a fact that an operator published again. Whoever has seen its sequence drops it like any other copy.
+REPLAYED: Final = "ce_replayed"
 #: The trace in which the flow began. `traceparent` belongs to this hop.
 FLOW_TRACEPARENT: Final = "ce_traceparent"
 TRACEPARENT: Final = "traceparent"

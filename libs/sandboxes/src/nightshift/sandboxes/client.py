@@ -214,7 +214,7 @@ class AgentSandbox(StageRequests):
             raise FileRefused(f"the search took more than {_GREP_S} s", kind="invalid") from None
 
     async def import_files(self, files: AsyncIterator[ExportedFile]) -> Imported:
-        answer = await self._tell({"op": "import"}, body=_import_body(files), timeout_s=1800)
+        answer = await self._tell({"op": "import"}, body=import_body(files), timeout_s=1800)
         return Imported(int(answer["count"]), {str(path): str(text) for path, text in answer["refused"]})
 
 
@@ -224,7 +224,7 @@ async def _framed(content: bytes) -> AsyncIterator[bytes]:
     yield END
 
 
-async def _import_body(files: AsyncIterator[ExportedFile]) -> AsyncIterator[bytes]:
+async def import_body(files: AsyncIterator[ExportedFile]) -> AsyncIterator[bytes]:
     """Yields the frames of these files, many in one piece: a small file alone would cost a change of tasks."""
     begun, ready, size = False, list[bytes](), 0
     async for file in files:

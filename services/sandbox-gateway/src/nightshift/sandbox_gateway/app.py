@@ -1,5 +1,6 @@
 """The composition root of the sandbox-gateway: the only place that makes its clients."""
 
+import time
 from functools import lru_cache
 from typing import NoReturn
 
@@ -7,8 +8,10 @@ from nightshift.bus.port import Subscription
 from nightshift.contracts.model import Owner, PendingKind
 from nightshift.eventlog.fold_cache import FoldCache
 from nightshift.sandbox_gateway.adapters.preview_probe import HttpPreviewProbe
+from nightshift.sandbox_gateway.adapters.preview_server import PreviewServer
 from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState, evolve
 from nightshift.sandbox_gateway.handlers import Handlers
+from nightshift.sandbox_gateway.ports import PreviewLink
 from nightshift.sandbox_gateway.settings import GatewaySettings
 from nightshift.sandbox_gateway.usecases.build_worker import BuildWorker
 from nightshift.sandbox_gateway.usecases.call_dispatcher import CallDispatcher
@@ -21,6 +24,7 @@ from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecyc
 from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
 from nightshift.sandboxes.egress.process import EgressProcess
 from nightshift.sandboxes.egress.secret_store import SecretStore
+from nightshift.sandboxes.port import SandboxDriver
 from nightshift.sandboxes.settings import make_driver
 from nightshift.sandboxes.snapshots.store import SnapshotStore
 from nightshift.servicekit import service
@@ -57,7 +61,7 @@ async def start(running: service.Service[GatewaySettings]) -> None:
         leases=leases,
         owner=settings.lease_owner,
         lifecycle=lifecycle,
-        calls=CallRunner(lifecycle, writer, probe),
+        calls=CallRunner(lifecycle, writer, probe, await _previews(running, driver)),
         stalls=stalls,
         lease_s=settings.gateway_lease_s,
     )
@@ -76,6 +80,19 @@ async def start(running: service.Service[GatewaySettings]) -> None:
         running.spawn(poller.run(), name=f"poller {kind.value}")
     sweeper = OrphanSweeper(driver, leases, states, settings.lease_owner)
     running.spawn(sweeper.run(settings.gateway_look_s), name="sweeper")
+
+
+async def _previews(running: service.Service[GatewaySettings], driver: SandboxDriver) -> PreviewLink:
+    """Serve previews where the settings ask for it. Returns what makes the links."""
+    settings = running.settings
+    links = settings.preview_links()
+    if settings.preview_base is None or links is None:
+        return lambda _sandbox_id, _port: None
+    host, _, port = settings.preview_listen.rpartition(":")
+    await running.enter(PreviewServer(driver, links, host=host, port=int(port)))
+    return lambda sandbox_id, port: links.link(
+        sandbox_id, port, expires=int(time.time()) + settings.preview_link_s
+    )
 
 
 async def _egress(running: service.Service[GatewaySettings]) -> EgressProcess | None:

@@ -9,6 +9,10 @@ from nightshift.sandboxes.snapshots.store import SnapshotStore
 SnapshotStores = Callable[[str], SnapshotStore]
 
 
+#: Sandbox id and port → the signed address of the preview. Returns None when previews have the driver's addresses.
+PreviewLink = Callable[[str, int], str | None]
+
+
 class PreviewProbe(Protocol):
     async def status(self, url: str) -> int | None:
         """The HTTP status of a GET. Returns None when nothing that speaks HTTP answered."""

@@ -1,11 +1,14 @@
 """The gateway's own settings, beside those of every service and of sandboxes."""
 
+import hmac
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
 from nightshift.contracts.hosts import PUBLIC_REGISTRIES
+from nightshift.sandbox_gateway.domain.preview_link import PreviewLinks
 from nightshift.sandboxes.egress.hosts import HostRefused, host_name
 from nightshift.sandboxes.settings import SnapshotSettings
 from nightshift.servicekit.settings import Settings
@@ -21,6 +24,11 @@ class GatewaySettings(Settings, SnapshotSettings):
     egress_hosts: tuple[str, ...] | None = (
         None  # as JSON, what every build may reach; none: the public registries
     )
+    preview_base: str | None = (
+        None  # such as https://preview.example.org; none: previews have the driver's addresses
+    )
+    preview_listen: str = "0.0.0.0:8090"  # of the server behind preview_base
+    preview_link_s: int = Field(7 * 86_400, ge=60, le=366 * 86_400)  # how long a link to a preview holds
     secrets_dir: Path | None = None  # of the accounts' secrets; none: `secrets` in the home
     fail_point: str | None = None  # tests only: where this process ends itself
 
@@ -31,6 +39,28 @@ class GatewaySettings(Settings, SnapshotSettings):
             return None if hosts is None else tuple(sorted(map(host_name, hosts)))
         except HostRefused as error:
             raise ValueError(str(error)) from None
+
+    @field_validator("preview_base")
+    @classmethod
+    def _named(cls, base: str | None) -> str | None:
+        parts = urlsplit(base or "https://x.y")
+        name = parts.hostname or ""
+        if (
+            parts.scheme not in ("http", "https")
+            or parts.path.strip("/")
+            or name.replace(".", "").isdecimal()
+        ):
+            raise ValueError(
+                "an http(s):// address of a host name that has subdomains, such as https://preview.example.org"
+            )
+        return base
+
+    def preview_links(self) -> PreviewLinks | None:
+        """Makes the links to previews. None when previews have the driver's addresses."""
+        if self.preview_base is None:
+            return None
+        key = hmac.new(self.snapshot_key.get_secret_value().encode(), b"preview links", "sha256").digest()
+        return PreviewLinks(self.preview_base.rstrip("/"), key)
 
     @property
     def reachable_hosts(self) -> frozenset[str] | None:

@@ -44,6 +44,7 @@ from nightshift.sandboxes import agent
 from nightshift.sandboxes.agent.main import REQUEST_PART
 from nightshift.sandboxes.agent.wire import json_frame
 from nightshift.sandboxes.answers import ByteSource
+from nightshift.sandboxes.byte_sources import ChunkReader, in_memory
 from nightshift.sandboxes.client import AgentSandbox
 from nightshift.sandboxes.errors import (
     AnswerCut,
@@ -276,17 +277,17 @@ class _Channel:
                     if body is not None:
                         await self._upload(f"{name}.in", body)
                 except NotEnoughSpaceException as error:
-                    yield _source(json_frame({"error": "denied", "message": f"the disk is full: {error}"}))
+                    yield in_memory(json_frame({"error": "denied", "message": f"the disk is full: {error}"}))
                     return
                 answer = await self._run(request, f"{name}.out", f"{name}.in" if body is not None else "")
                 if body is not None:
                     await self._box.files.remove(f"{name}.in")
                 if "inline" in answer:
-                    yield _source(base64.b64decode(answer["inline"]))
+                    yield in_memory(base64.b64decode(answer["inline"]))
                     return
                 stream = await self._box.files.read(f"{name}.out", format="stream")
                 try:
-                    yield _ChunkReader(stream)
+                    yield ChunkReader(stream)
                 finally:
                     await self._box.files.remove(f"{name}.out")
 
@@ -358,32 +359,6 @@ class _Channel:
     async def alive(self) -> bool:
         with _errors():
             return await self._box.is_running()
-
-
-def _source(data: bytes) -> asyncio.StreamReader:
-    """Return a source of bytes that are in memory."""
-    source = asyncio.StreamReader()
-    source.feed_data(data)
-    source.feed_eof()
-    return source
-
-
-class _ChunkReader:
-    """Reads exact numbers of bytes from a stream of chunks."""
-
-    def __init__(self, stream: AsyncIterator[bytes]) -> None:
-        self._stream = stream
-        self._buffer = bytearray()
-
-    async def readexactly(self, n: int, /) -> bytes:
-        while len(self._buffer) < n:
-            try:
-                self._buffer += await anext(self._stream)
-            except StopAsyncIteration:
-                raise asyncio.IncompleteReadError(bytes(self._buffer), n) from None
-        data = bytes(self._buffer[:n])
-        del self._buffer[:n]
-        return data
 
 
 @contextmanager

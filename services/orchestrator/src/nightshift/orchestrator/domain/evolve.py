@@ -78,21 +78,22 @@ def evolve(state: BuildState, event: RecordedEvent) -> BuildState:
     """
     if event.version != state.version + 1:
         raise Fault(f"version {event.version} of {event.stream_id} cannot follow version {state.version}")
-    return replace(_fold(state, event.data, event.event_id), version=event.version)
+    return _fold(state, event.data, event.event_id, event.version)
 
 
 def evolve_all(state: BuildState, events: Iterable[Event]) -> BuildState:
     """Return the state after events that are decided and not recorded yet. Its version and ids have no meaning."""
     for event in events:
-        state = _fold(state, event, _NOT_RECORDED)
+        state = _fold(state, event, _NOT_RECORDED, state.version)
     return state
 
 
-def _fold(state: BuildState, data: Event, event_id: UUID) -> BuildState:
+def _fold(state: BuildState, data: Event, event_id: UUID, version: int) -> BuildState:
+    if isinstance(data, BuildEvent) and not isinstance(data, BuildStalled):
+        return _build_event(replace(state, version=version, cause=event_id), data, event_id)
+    state = replace(state, version=version)
     if isinstance(data, BuildStalled):
         return state  # nothing moves, so the cause of the next decision stays the same
-    if isinstance(data, BuildEvent):
-        return _build_event(replace(state, cause=event_id), data, event_id)
     if isinstance(data, SandboxEvent):
         return workspace.sandbox_event(state, data, event_id)
     if isinstance(data, BudgetEvent):

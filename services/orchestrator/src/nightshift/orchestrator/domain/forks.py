@@ -4,8 +4,9 @@ The conversation of the base is copied into `build.forked` in a plain form, with
 bound to all that precedes it.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, get_type_hints
 
@@ -18,10 +19,12 @@ from nightshift.contracts.events.build import (
     BuildForked,
     BuildRewound,
     CheckpointSaved,
+    ToolCallRequested,
 )
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.events.snapshot import SnapshotSaved
 from nightshift.contracts.model import BlobRef, Event
+from nightshift.contracts.tools import TOOLS
 from nightshift.eventlog.errors import BadMessage
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.commands import ForkBase
@@ -43,6 +46,8 @@ _OWN = frozenset(
     {"build_id", "account_id", "model", "models", "base_build_id", "at", "message", "deadline"}
     | {"egress_hosts", "approvals", "cost_limit_microusd"}
 )
+#: The tools whose calls can change the workspace.
+_WRITING = frozenset(name for name, tool in TOOLS.items() if tool.effect == "write")
 _THINKING = frozenset({"thinking", "redacted_thinking"})
 #: Without a message of a person. A request to the model must not end with the model's own answer.
 _GO_ON = "Go on from here."
@@ -50,13 +55,17 @@ _GO_ON = "Go on from here."
 
 @dataclass(slots=True)
 class ForkPoint:
-    """Reads the events of a build in order, and finds the end of one turn with its files."""
+    """Reads the events of a build in order, and finds the end of one turn with its files.
+
+    A snapshot of another checkpoint has the same files when no call between the two can have written.
+    """
 
     build_id: str
     turn: int
     state: BuildState | None = None
-    snapshot: SnapshotSaved | None = None
+    snapshots: list[SnapshotSaved] = field(default_factory=list)
     newest: int = 0  # the last turn that has ended
+    _writes: list[int] = field(default_factory=list)  # versions of the calls that can write
 
     def read(self, event: RecordedEvent, state: BuildState) -> None:
         """Take the next event, and the state after it."""
@@ -68,21 +77,30 @@ class ForkPoint:
         elif self.state is None and fact.terminal and state.conversation.turn == self.turn:
             # The last turn has no checkpoint. Open calls are those of the checks, which the conversation does not have.
             self.state = replace(state, tool_calls=())
-        if isinstance(fact, SnapshotSaved) and self.state and fact.at_version == self.state.version:
-            self.snapshot = fact
+        if isinstance(fact, ToolCallRequested) and fact.tool in _WRITING:
+            self._writes.append(event.version)
+        elif isinstance(fact, SnapshotSaved) and fact.consistency in (None, "exact"):
+            self.snapshots.append(fact)
+
+    def snapshot(self, version: int) -> SnapshotSaved | None:
+        """Return the nearest snapshot with the files of this version, or None."""
+        writes = bisect_right(self._writes, version)
+        same = [one for one in self.snapshots if bisect_right(self._writes, one.at_version) == writes]
+        return min(same, key=lambda one: abs(one.at_version - version), default=None)
 
     def base(self) -> ForkBase:
         """Return what a fork starts from. Raises BadMessage when the turn has not ended, or has no snapshot."""
-        state, found = self.state, self.snapshot
+        state = self.state
         if state is None or not state.conversation.answered:
             raise BadMessage(
                 f"turn {self.turn} of {self.build_id} has not ended",
                 field="at",
                 hint=f"the last is {self.newest}",
             )
+        found = self.snapshot(state.version)
         if found is None and (state.workspace.sandbox_id is not None or state.wrote):
             raise BadMessage(
-                f"there is no snapshot of the files after turn {self.turn} of {self.build_id}",
+                f"there is no exact snapshot of the files after turn {self.turn} of {self.build_id}",
                 field="at",
                 hint="`nightshift snapshots` lists the turns that have one",
             )
@@ -100,11 +118,10 @@ class ForkPoint:
 
 def check_fork(request: BuildRequested, base: BuildAccepted) -> None:
     """Raises BadMessage, naming the field, when the request contradicts the build that it continues."""
-    for field in BuildRequested.model_fields:
-        if field not in _OWN and getattr(request, field) != getattr(base, field):
+    for name in BuildRequested.model_fields:
+        if name not in _OWN and getattr(request, name) != getattr(base, name):
             raise BadMessage(
-                f"`{field}` is not that of the base build {base.build_id}, which a fork continues",
-                field=field,
+                f"`{name}` is not that of the base build {base.build_id}, which a fork continues", field=name
             )
 
 

@@ -6,6 +6,7 @@ from nightshift.eventlog.errors import Fault, NightshiftError
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain import verification
 from nightshift.orchestrator.domain.evolve import evolve
+from nightshift.orchestrator.domain.forks import may_rewind
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState
 from nightshift.orchestrator.domain.verification import Difference, Kind, Verification
@@ -17,6 +18,7 @@ __all__ = [
     "Kind",
     "Verification",
     "fold",
+    "may_rewind",
     "state_after",
     "states",
     "verify",

@@ -32,7 +32,7 @@ from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome
 from nightshift.sandbox_gateway.domain.judge_calls import refused
 from nightshift.sandbox_gateway.domain.parse_input import parse_input
 from nightshift.sandbox_gateway.domain.sandbox_state import PendingCall, SandboxState
-from nightshift.sandbox_gateway.ports import PreviewProbe
+from nightshift.sandbox_gateway.ports import PreviewLink, PreviewProbe
 from nightshift.sandbox_gateway.usecases.result_writer import ResultWriter
 from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle, StateOutdated
 from nightshift.sandbox_gateway.usecases.tools import files, search
@@ -56,11 +56,16 @@ _LOST = CallOutcome(
 _CANCELLED = CallOutcome("The build ended before this call had a result.", "cancelled")
 
 
+def _no_link(_sandbox_id: str, _port: int) -> str | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class CallRunner:
     lifecycle: SandboxLifecycle
     writer: ResultWriter
     probe: PreviewProbe
+    link: PreviewLink = _no_link
     #: For each build the newest checkpoint whose tree its sandbox holds.
     _held: dict[str, int] = field(default_factory=dict)
 
@@ -168,6 +173,7 @@ class CallRunner:
             cancelled=cancelled,
             watch=lambda: self.lifecycle.stalls.watch(state),
             fail=self.lifecycle.fail,
+            link=lambda port: self.link(sandbox.id, port),
         )
         try:
             if isinstance(ask, PrepareWorkspace):

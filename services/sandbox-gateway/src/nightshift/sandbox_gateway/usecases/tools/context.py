@@ -13,6 +13,7 @@ from nightshift.sandboxes.port import Sandbox
 class Context:
     """`env` holds the build's secrets by name. `cancelled` is set when the build has ended.
 
+    `link` returns the signed address of a port's preview, or None when previews have the driver's addresses.
     `watch()` reports the build when the sandbox does not answer within seconds in its block.
     """
 
@@ -24,3 +25,4 @@ class Context:
     cancelled: asyncio.Event
     watch: Callable[[], AbstractAsyncContextManager[None]]
     fail: FailPoints
+    link: Callable[[int], str | None] = lambda _port: None

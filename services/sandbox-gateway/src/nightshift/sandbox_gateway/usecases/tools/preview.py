@@ -24,4 +24,6 @@ async def open_port(ctx: Context, ask: OpenPort, probe: PreviewProbe) -> CallOut
             )
         await asyncio.sleep(_EVERY_S)
     kind: ErrorKind | None = "exit" if status >= 400 else None
-    return CallOutcome(f"{target} answers with status {status}", kind, preview=(ask.port, target))
+    link = ctx.link(ask.port)
+    shown = target if link is None else link.rstrip("/") + ask.path
+    return CallOutcome(f"{shown} answers with status {status}", kind, preview=(ask.port, shown))

@@ -1,0 +1,30 @@
+"""Sources of bytes for a client of the agent, beside a socket."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+
+def in_memory(data: bytes) -> asyncio.StreamReader:
+    """Return a source of bytes that are in memory."""
+    source = asyncio.StreamReader()
+    source.feed_data(data)
+    source.feed_eof()
+    return source
+
+
+class ChunkReader:
+    """Reads exact numbers of bytes from a stream of chunks."""
+
+    def __init__(self, stream: AsyncIterator[bytes]) -> None:
+        self._stream = stream
+        self._buffer = bytearray()
+
+    async def readexactly(self, n: int, /) -> bytes:
+        while len(self._buffer) < n:
+            try:
+                self._buffer += await anext(self._stream)
+            except StopAsyncIteration:
+                raise asyncio.IncompleteReadError(bytes(self._buffer), n) from None
+        data = bytes(self._buffer[:n])
+        del self._buffer[:n]
+        return data
