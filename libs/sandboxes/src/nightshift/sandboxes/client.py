@@ -212,7 +212,7 @@ class AgentSandbox(StageRequests):
             raise FileRefused(f"the search took more than {_GREP_S} s", kind="invalid") from None
 
     async def import_files(self, files: AsyncIterator[ExportedFile]) -> Imported:
-        answer = await self._tell({"op": "import"}, body=_import_body(files), timeout_s=1800)
+        answer = await self._tell({"op": "import"}, body=import_body(files), timeout_s=1800)
         refused = answer.get("refused")
         if not isinstance(refused, list) or len(refused) > _MAX_REFUSED:
             answers.broken("no short list of what was refused")
@@ -226,7 +226,7 @@ async def _framed(content: bytes) -> AsyncIterator[bytes]:
     yield END
 
 
-async def _import_body(files: AsyncIterator[ExportedFile]) -> AsyncIterator[bytes]:
+async def import_body(files: AsyncIterator[ExportedFile]) -> AsyncIterator[bytes]:
     """Yields the frames of these files, many in one piece: a small file alone would cost a change of tasks."""
     begun, ready, size = False, list[bytes](), 0
     async for file in files:

@@ -20,7 +20,8 @@ from nightshift.sandboxes.agent.command_environment import GIT_CONFIG
 from nightshift.sandboxes.errors import NoSandboxHere, SandboxUnavailable
 from nightshift.sandboxes.local import orphan, seccomp
 from nightshift.sandboxes.local.cgroups import Cgroups
-from nightshift.sandboxes.local.network import BUNDLE, bundle, variables
+from nightshift.sandboxes.local.network import files as network_files
+from nightshift.sandboxes.local.network import variables
 from nightshift.sandboxes.local.settings import LocalSettings, python_binary, python_home, search_path
 from nightshift.sandboxes.local.state import SandboxDirectory
 from nightshift.sandboxes.port import HOME
@@ -102,7 +103,7 @@ def start(
         directory.path / "bwrap.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
     )
     report, reported = os.pipe()
-    own_etc = {**_OWN_ETC, **({} if certificate is None else {Path(BUNDLE).name: bundle(certificate)})}
+    own_etc = {**_OWN_ETC, **network_files(certificate)}
     files = {name: _memory(name, content) for name, content in own_etc.items()}
     opened = [status, reported, *files.values()]
     try:
