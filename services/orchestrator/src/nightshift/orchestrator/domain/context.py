@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from nightshift.contracts import models
+from nightshift.contracts import models, prices
 from nightshift.contracts.events.build import ContextCondensed
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import AskUser, Document, EditFile, WriteFile
@@ -47,10 +47,14 @@ _NO_IMAGE = "[an image, left out when the conversation was condensed; read it ag
 
 
 def limit(state: BuildState, policy: Policy) -> int:
-    """Return the most tokens of a request before the conversation is condensed."""
+    """Return the most tokens of a request before the conversation is condensed.
+
+    A model that charges more for a long prompt never gets one.
+    """
     accepted = state.request
     room = models.card_of(accepted.model).context - model_choice.output_limit(accepted, policy)
-    return min(room * 9 // 10, policy.context_tokens)
+    cheap = prices.price_of(accepted.model).long_from or room
+    return min(room * 9 // 10, cheap, policy.context_tokens)
 
 
 def size(state: BuildState, policy: Policy) -> int:
