@@ -54,8 +54,10 @@ simulate: setup ## the ports, and a whole deployment, under random schedules, la
 	$(python) -m nightshift.simulation --seeds $$(( $(seeds) / 5 )) tests.memory.deployment.scenario:scenario
 
 nightly: setup ## the same with 20,000 seeds of each port and 2,000 of the whole deployment; prints every failing seed
-	$(python) -m nightshift.simulation --seeds 20000 --first $(first) --within $(within)
-	$(python) -m nightshift.simulation --seeds 2000 --first $(first) --within $(within) tests.memory.deployment.scenario:scenario
+	@failed=0; bounds="--first $(first) --within $(within)"; \
+	$(python) -m nightshift.simulation --seeds 20000 $$bounds || failed=1; \
+	$(python) -m nightshift.simulation --seeds 2000 $$bounds tests.memory.deployment.scenario:scenario || failed=1; \
+	exit $$failed
 
 mutants: setup ## remove each guard in turn, in a copy of the code, and see that the tests fail
 	$(python) scripts/mutants.py
@@ -71,6 +73,9 @@ test-registries: setup ## npm and pip in a sandbox, against the public package r
 
 test-long-build: setup ## a build of 250 turns whose orchestrator is killed ten times, on a strict model (minutes)
 	NIGHTSHIFT_LONG_BUILD=1 $(python) -m pytest tests/integration/orchestrator/test_long_build.py -q -s $(args)
+
+test-garbage: setup ## 1,000 rounds of garbage collection beside uploads that reuse what it is about to delete
+	NIGHTSHIFT_GARBAGE_ROUNDS=1000 $(python) -m pytest tests/unit/sandboxes/test_garbage.py -q $(args)
 
 test-kafka: setup ## the broker tests against Apache Kafka (fetched once; needs Java 17 and Maven)
 	$(python) scripts/kafka_server.py run -- $(python) -m pytest tests/integration tests/e2e/main_job/test_apache_kafka.py -m kafka -q $(args)

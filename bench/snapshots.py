@@ -9,6 +9,7 @@ Without NIGHTSHIFT_S3_… the embedded S3 server is used. restic is found on the
 
 import argparse
 import asyncio
+import gc
 import os
 import resource
 import shutil
@@ -149,6 +150,8 @@ async def measured(work: Awaitable[Any]) -> tuple[Any, str, float]:
     """Await. Returns the result, the seconds, and the longest stall of the event loop in milliseconds."""
     meter = StallMeter()
     metering = asyncio.create_task(meter.run())
+    gc.collect()
+    gc.freeze()  # as a service does when it has started
     begun = time.perf_counter()
     result = await work
     seconds = time.perf_counter() - begun

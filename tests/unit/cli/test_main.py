@@ -188,6 +188,9 @@ def test_the_version_is_that_of_the_distribution(capfd):
         ("ps", "extra"),
         ("down", "--force"),
         ("doctor", "--cure"),
+        ("files",),
+        ("diff", "b1", "turn:1"),
+        ("gc", "--keep-last", "-1"),
     ],
 )
 def test_a_wrong_argument_exits_2_before_anything_is_done(words, capfd, tmp_path, monkeypatch):

@@ -9,12 +9,11 @@ from urllib.parse import urlsplit, urlunsplit
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from nightshift.bus.settings import KafkaSettings
-from nightshift.devstack.stack.home import read_stack
+from nightshift.devstack.stack.home import read_stack, snapshot_key
 from nightshift.eventlog.errors import ConfigurationError
-from nightshift.eventlog.settings import ObjectStoreSettings, PostgresSettings
+from nightshift.eventlog.settings import Environment
 
-_S = TypeVar("_S", KafkaSettings, ObjectStoreSettings, PostgresSettings)
+_S = TypeVar("_S", bound=Environment)
 
 #: The option for the folder in which `nightshift up` keeps its state.
 Home = Annotated[Path, Parameter("--home", help="The folder of a running stack.", env_var="NIGHTSHIFT_HOME")]
@@ -46,7 +45,7 @@ def settings_for(kind: type[_S], home: Path, *, role: str = "nightshift_reader")
 
 def _of_stack(home: Path, role: str) -> Mapping[str, Any]:
     stack = read_stack(home) or {}
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"snapshot_key": snapshot_key(home)} if stack else {}
     if "postgres" in stack:
         dsn, ours = stack["postgres"]["dsn"], stack["postgres"]["pid"] is not None
         # A server that the stack did not start is used with the role and password of its own DSN.

@@ -43,6 +43,10 @@ COMMANDS = {
         "fork": "Start new builds from the end of a turn of another one.",
         "rewind": "Set a stopped build back to the end of an earlier turn.",
         "compare": "Set builds side by side: outcome, cost, turns, files.",
+        "snapshots": "List the snapshots of a build, with the turn that each holds.",
+        "files": "List or write the files of a build at any moment.",
+        "diff": "Print what changed in the files of a build between two moments.",
+        "open": "Show the app of a build, from a snapshot when its sandbox is gone.",
         "questions": "List what builds ask you, with the command that answers.",
         "answer": "Answer a question of a build.",
         "approve": "Let a tool call run that waits for your approval.",
@@ -75,6 +79,7 @@ COMMANDS = {
         "republish": "Publish facts of builds to Kafka again, marked as replayed.",
         "export": "Write a build into one archive, with or without its texts.",
         "import": "Read an archive of a build into this installation, as history.",
+        "gc": "Delete snapshots that no rule keeps, and contents that no snapshot needs.",
         "dlq": "List dead letters, redrive them to their topics, drop them.",
     },
 }

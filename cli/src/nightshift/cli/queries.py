@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from functools import reduce
 from pathlib import Path
 from time import monotonic
@@ -20,6 +21,7 @@ from nightshift.eventlog.settings import PostgresSettings
 #: Seconds between two reads of a followed build.
 _LOOK = 0.1
 _RECENT = "SELECT stream_id FROM nightshift.recent_builds($1, NULL)"
+_ACCEPTED = "SELECT stream_id, accepted_at FROM nightshift.recent_builds($1, $2)"
 
 
 class Builds:
@@ -56,6 +58,18 @@ class Builds:
         while items := await self._log.pending(PendingKind.BUILD, after_key=found[-1] if found else ""):
             found += [item.key for item in items]
         return found
+
+    async def accepted(self) -> set[str]:
+        """Returns the ids of all builds that were ever accepted."""
+        found, before, page = set[str](), None, 1000
+        while True:
+            rows = await self._database.fetch(_ACCEPTED, page, before)
+            new = {row["stream_id"].removeprefix("build-") for row in rows} - found
+            found |= new
+            if len(rows) < page or not new:
+                return found
+            # The last time again: other builds may have been accepted in the same microsecond.
+            before = rows[-1]["accepted_at"] + timedelta(microseconds=1)
 
     async def asking(self) -> list[BuildStatus]:
         """Returns the status of every build that has an open question or approval."""

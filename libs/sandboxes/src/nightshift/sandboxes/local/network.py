@@ -76,9 +76,10 @@ def open_listeners(directory: SandboxDirectory) -> list[int]:
     """
     fds: list[int] = []
     try:
+        first = directory.first()
         with suppress(ProcessLookupError):
-            fds += [os.pidfd_open(pid) for pid in directory.pids()[:1]]
-        alive = bool(directory.pids())
+            fds += [] if first is None else [os.pidfd_open(first.pid)]
+        alive = directory.runs
         passed = _passed(directory) if fds and alive else []
     except OSError as error:
         _close(fds)

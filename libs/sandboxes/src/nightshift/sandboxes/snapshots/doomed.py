@@ -10,14 +10,11 @@ from collections.abc import Mapping
 from nightshift.eventlog.objects.port import ObjectStore
 
 
-async def read_doomed(objects: ObjectStore, prefix: str) -> frozenset[str]:
-    """Return the keys that are about to be deleted."""
-    _, doomed = await newest(objects, prefix)
-    return frozenset(doomed)
-
-
 async def newest(objects: ObjectStore, prefix: str) -> tuple[int, Mapping[str, float]]:
-    """Return the number of the newest state, and for each doomed key the time when it was doomed, in seconds."""
+    """Return the number of the newest state, and for each doomed key the time when it was doomed, in seconds.
+
+    The number grows with every collection that dooms or deletes. It is 0 before the first one.
+    """
     keys = [found.key async for found in objects.list(f"{prefix}/gc/")]
     if not keys:
         return 0, {}

@@ -20,7 +20,7 @@ from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.sandboxes.errors import HostileTree
 from nightshift.sandboxes.port import PIECE, Entry, ExportedBlock
 from nightshift.sandboxes.snapshots import encoding
-from nightshift.sandboxes.snapshots.doomed import read_doomed
+from nightshift.sandboxes.snapshots.doomed import newest
 from nightshift.sandboxes.snapshots.known_trees import KnownTrees
 from nightshift.sandboxes.snapshots.manifest import Location, Manifest, ProjectKey, TreeLimits, check
 from nightshift.sandboxes.snapshots.off_loop import off_loop
@@ -70,6 +70,7 @@ class SnapshotStore:
         self._known: dict[str, Location] = {}
         self._pieces: dict[str, tuple[str, ...]] = {}  # of large files that this process stored
         self._indexes: set[str] = set()
+        self._collections = 0  # the number of the newest garbage collection
         self._doomed: frozenset[str] = frozenset()
         self._refreshed: float | None = None
         self._refreshing = asyncio.Lock()
@@ -80,9 +81,11 @@ class SnapshotStore:
             now = self._clock()
             if self._refreshed is not None and now - self._refreshed < REFRESH_S:
                 return
-            doomed = await read_doomed(self.objects, self.prefix)
-            if doomed != self._doomed:
-                await off_loop(self._forget, doomed)
+            number, doomed = await newest(self.objects, self.prefix)
+            if number != self._collections:
+                # Packs may be gone, and blobs copied to others: all that is known is read again.
+                self._collections, self._doomed = number, frozenset(doomed)
+                self._known, self._indexes = {}, set()
             new = [
                 found.key
                 async for found in self.objects.list(f"{self.prefix}/packs/")
@@ -107,12 +110,6 @@ class SnapshotStore:
                 self._known.setdefault(digest, Location(pack, offset, length))
         self._indexes.add(key)
 
-    def _forget(self, doomed: frozenset[str]) -> None:
-        """Reuse nothing that is about to be deleted. All indexes are read again: they say where else its blobs are."""
-        self._doomed = doomed
-        self._known = {digest: at for digest, at in self._known.items() if at.pack not in doomed}
-        self._indexes.clear()
-
     def is_doomed(self, key: str) -> bool:
         return key in self._doomed
 
@@ -127,7 +124,7 @@ class SnapshotStore:
         self._pieces[digest] = tuple(pieces)
 
     def begin_upload(self) -> "Upload":
-        return Upload(self, Packer(self.key, self._known.__contains__), self._clock())
+        return Upload(self, Packer(self.key, lambda digest: digest in self._known), self._clock())
 
     async def put_pack(self, pack: Pack) -> int:
         """Store a pack and its index. Returns the bytes sent."""

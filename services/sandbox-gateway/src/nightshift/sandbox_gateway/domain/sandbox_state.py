@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
@@ -86,6 +87,7 @@ class SandboxState:
     delivered: bool = False  # the commits of a ready build are pushed or kept
     ended: Ending | None = None
     end_version: int = 0
+    ready_since: datetime | None = None  # the time of build.ready
     generations: int = 0
     sandbox: OpenSandbox | None = None
     snapshot: StoredSnapshot | None = None
@@ -171,8 +173,14 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
             back = None if saved is None else StoredSnapshot(saved, event.version, at_rest=True)
             return replace(state, sandbox=None, snapshot=back, last_write=event.version)
         case BuildReady() | BuildFailed() | BuildCancelled() as data:
-            ready_id = event.event_id if isinstance(data, BuildReady) else None
-            return replace(state, ended=_ENDS[type(data)], end_version=event.version, ready_id=ready_id)
+            ready = isinstance(data, BuildReady)
+            return replace(
+                state,
+                ended=_ENDS[type(data)],
+                end_version=event.version,
+                ready_id=event.event_id if ready else None,
+                ready_since=event.recorded_at if ready else None,
+            )
         case ToolCallRequested(purpose="customer"):
             return state  # a consumer of the customer answers it
         case ToolCallRequested() as data:

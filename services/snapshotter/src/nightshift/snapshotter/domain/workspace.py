@@ -10,10 +10,12 @@ from nightshift.contracts.events.build import (
     BuildWoken,
     CheckpointSaved,
     SleepRequested,
+    ToolCallRequested,
 )
 from nightshift.contracts.events.sandbox import SandboxClosed, SandboxLost, SandboxOpened
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotReason, SnapshotSaved
 from nightshift.eventlog.port import RecordedEvent
+from nightshift.sandboxes.snapshots.at import writes
 
 #: The order in which a build's snapshots are made: those that a sleep or an end waits for come first.
 ORDER: tuple[SnapshotReason, ...] = ("completion", "pre_sleep", "checkpoint")
@@ -27,7 +29,7 @@ _FRESH_TURNS = 20
 class WantedSnapshot:
     """A snapshot that the event `cause` at version `at_version` asks for. `attempts`: failures in the log so far.
 
-    With `fresh`, every file is read.
+    With `fresh`, every file is read. `writes` counts the calls until then that may have changed the workspace.
     """
 
     reason: SnapshotReason
@@ -35,6 +37,7 @@ class WantedSnapshot:
     cause: UUID
     attempts: int = 0
     fresh: bool = True
+    writes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Workspace:
     sandbox_id: str | None = None
     wanted: Mapping[SnapshotReason, WantedSnapshot] = field(default_factory=dict)
     passed_over: tuple[WantedSnapshot, ...] = ()
+    writes: int = 0  # calls so far that may have changed the workspace
 
     @property
     def next(self) -> WantedSnapshot | None:
@@ -67,6 +71,8 @@ def evolve(state: Workspace, event: RecordedEvent) -> Workspace:
             return replace(state, sandbox_id=None, wanted={}, passed_over=())
         case CheckpointSaved() as fact:
             return _want(_pass_over(state), "checkpoint", event, fresh=fact.turn % _FRESH_TURNS == 0)
+        case ToolCallRequested() as fact if writes(fact):
+            return replace(state, writes=state.writes + 1)
         case SleepRequested():
             return _want(state, "pre_sleep", event)
         case BuildWoken():
@@ -95,7 +101,7 @@ def _pass_over(state: Workspace) -> Workspace:
 def _want(state: Workspace, reason: SnapshotReason, event: RecordedEvent, *, fresh: bool = True) -> Workspace:
     if state.sandbox_id is None:
         return state
-    wanted = WantedSnapshot(reason, event.version, event.event_id, fresh=fresh)
+    wanted = WantedSnapshot(reason, event.version, event.event_id, fresh=fresh, writes=state.writes)
     return replace(state, wanted={**state.wanted, reason: wanted})
 
 

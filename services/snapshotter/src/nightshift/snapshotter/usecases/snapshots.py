@@ -93,6 +93,13 @@ class Snapshots:
             consistency=captured.consistency,
             torn=captured.torn[:_TORN] or None,
         )
+        for earlier in state.passed_over:
+            if earlier.at_version < wanted.at_version and earlier.writes == wanted.writes:
+                # No call between the two may have written, so this is the tree of the earlier checkpoint too.
+                same = saved.model_copy(
+                    update={"reason": earlier.reason, "at_version": earlier.at_version, "uploaded_bytes": 0}
+                )
+                await self._append(build_id, earlier, same)
         await self._append(build_id, wanted, saved)
         try:
             await self.workspaces.stored(sandbox_id, wanted.at_version)
