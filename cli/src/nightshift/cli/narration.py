@@ -256,6 +256,15 @@ def _sandbox_lines(status: BuildStatus, fact: SandboxEvent) -> Iterator[tuple[st
             yield "sandbox", f"closed ({fact.reason})", "dim"
         case sandbox.PreviewOpened():
             yield "preview", fact.url, "good"
+        case sandbox.SourceDelivered(pushed=True):
+            yield (
+                "source",
+                f"pushed {fact.commits} commits to {fact.branch}, the last is {fact.commit}",
+                "good",
+            )
+        case sandbox.SourceDelivered():
+            kept = f"; {fact.commits} commits are in {fact.bundle}" if fact.bundle else ""
+            yield "source", f"not pushed: {short(fact.detail or 'no reason')}{kept}", "warn"
         case _:
             assert_never(fact)
 
