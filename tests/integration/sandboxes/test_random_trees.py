@@ -15,7 +15,7 @@ from tests.integration.sandboxes.test_snapshots import Workspaces
 from nightshift.eventlog.errors import NightshiftError, Unavailable
 from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.sandboxes.port import SandboxDriver
-from nightshift.sandboxes.snapshots.capture import capture
+from nightshift.sandboxes.snapshots.capture import Captured, capture
 from nightshift.sandboxes.snapshots.restore import restore
 from nightshift.sandboxes.snapshots.store import SnapshotStore
 
@@ -109,15 +109,26 @@ async def test_each_snapshot_of_a_random_tree_is_restored_as_it_was(work: Worksp
     saved, draw = [], random.Random(7)
     for number in range(1, SNAPSHOTS + 1):
         before, version = await state(work), number * 10
-        captured = asyncio.create_task(work.save(at_version=version, reason="checkpoint", exact=False))
-        if draw.random() < 0.6:  # the agent is quicker than the snapshotter, by more or less
+
+        async def save(after: asyncio.Event, version: int = version) -> Captured:
+            await after.wait()
+            return await work.save(at_version=version, reason="checkpoint", exact=False)
+
+        turn = draw.choice(
+            ["before", "beside", "after"]
+        )  # when the snapshot is taken, seen from the next turn
+        begin = asyncio.Event()
+        captured = asyncio.create_task(save(begin))
+        if turn == "before":
+            begin.set()
+            await captured
+        elif turn == "beside":
+            begin.set()
             await asyncio.sleep(draw.random() / 20)
-            await work.sandbox.hold(version)
-            await work.run(f"python3 ~/change.py {number} {LARGEST}")
-            snapshot = await captured
-        else:
-            snapshot = await captured
-            await work.run(f"python3 ~/change.py {number} {LARGEST}")
+        await work.sandbox.hold(version)
+        await work.run(f"python3 ~/change.py {number} {LARGEST}")
+        begin.set()
+        snapshot = await captured
         await work.sandbox.stored(version)
         saved.append((snapshot, before))
     ours = work.sandbox
