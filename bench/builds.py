@@ -39,6 +39,7 @@ from nightshift.contracts.events.requests import BuildAnswerGiven, BuildRequeste
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import Event
 from nightshift.devstack.parts import EmbeddedPostgres
+from nightshift.devstack.stack.steps import create_database
 from nightshift.eventlog.database import PgConfig
 from nightshift.eventlog.migrate import migrate
 from nightshift.eventlog.objects.memory import MemoryObjectStore
@@ -49,6 +50,7 @@ from nightshift.orchestrator.domain.commands import Answer
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.ports import UsageMeter
 from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
+from nightshift.servicekit import logs
 
 _MODEL_S = 2.0
 _TURNS = 5
@@ -131,7 +133,7 @@ async def answers(rounds: int) -> list[float]:
 
 
 async def _waits(running: Stack, build: str) -> bool:
-    newest = running.log.read_stream(build_stream(build), backwards=True, limit=1)
+    newest = running.log.read_stream(build_stream(build), backwards=True, limit=10)
     return any([isinstance(event.data, BuildWaiting) async for event in newest])
 
 
@@ -157,11 +159,12 @@ async def takeovers(rounds: int) -> list[float]:
     """Seconds from the start of a run to its model request, for a build of 10,000 events in PostgreSQL."""
     found = []
     with tempfile.TemporaryDirectory(prefix="nightshift-bench-") as folder:
-        server = EmbeddedPostgres(Path(folder) / "pg", log_dir=Path(folder))
+        server = EmbeddedPostgres(Path(folder) / "pg")
         address = await server.start()
         try:
-            await migrate(address.dsn)
-            database = log_database(PgConfig(dsn=address.dsn))
+            await create_database(address)
+            await migrate(address.dsn())
+            database = log_database(PgConfig(dsn=address.dsn()))
             log = PostgresEventLog(database, actor="bench", notify=False)
             for number in range(rounds):
                 build = f"long-{number}"
@@ -278,6 +281,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="repetitions of the times")
     parser.add_argument("--only", choices=["memory", "takeover", "answer"])
     given = parser.parse_args()
+    logs.configure(level="warning", format="console")
     print("| figure | measured | aim |\n|---|---|---|")
     if given.only in (None, "takeover"):
         seconds = asyncio.run(takeovers(given.rounds))

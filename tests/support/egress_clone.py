@@ -23,6 +23,21 @@ from nightshift.sandboxes.local.settings import LocalSettings
 _OPEN, _PRIVATE = "files.lab.example", "secret.lab.example"
 
 
+#: Downloads, uploads, is refused, and reaches a server of its own.
+_FETCH = """
+const http = require("http");
+(async () => {
+  const get = await fetch("https://files.lab.example/w/a.txt");
+  console.log(process.version, get.status, (await get.text()).trim());
+  const post = await fetch("http://files.lab.example/w/a.txt", {method: "POST", body: "x".repeat(300000)});
+  console.log(post.status);
+  await fetch("https://evil.example/").catch((error) => console.log(String(error.cause || error)));
+  const server = http.createServer((request, answer) => answer.end("own"));
+  server.listen(8123, async () => { console.log(await (await fetch("http://localhost:8123/")).text()); server.close(); });
+})();
+"""
+
+
 def repository(folder: Path) -> None:
     """A bare repository that plain HTTP can serve, at `x.git`."""
     script = (
@@ -52,6 +67,7 @@ async def main(folder: Path) -> None:
             await one.accept()
             clone = await one.bash(f"git clone -q https://{_OPEN}/x.git && cat x/a.txt")
             said["clone"] = [clone.is_error, clone.output, [use.host for use in clone.network or ()]]
+            said["fetch"] = (await one.bash(f"node -e '{_FETCH}'")).output
             two = World(driver, secrets=store, hosts=frozenset())
             source = Source(repository=f"https://{_PRIVATE}/private/x.git", ref="main", secret="TOKEN")
             await two.accept(source=source, secrets=("TOKEN",))

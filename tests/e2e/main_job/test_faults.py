@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import groupby
 
 import psutil
@@ -32,13 +33,14 @@ from nightshift.contracts.events.build import (
     AgentSteered,
     BuildCancelled,
     BuildReady,
+    BuildWaiting,
     BuildWoken,
     ModelCallFailed,
     ModelCallStarted,
     SleepRequested,
     ToolCallRequested,
 )
-from nightshift.contracts.events.requests import BuildCancelRequested
+from nightshift.contracts.events.requests import BuildCancelRequested, BuildPauseRequested
 from nightshift.contracts.events.sandbox import (
     SandboxClosed,
     SandboxLost,
@@ -48,9 +50,13 @@ from nightshift.contracts.events.sandbox import (
     ToolCallCompleted,
 )
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
+from nightshift.contracts.model import Event
 from nightshift.eventlog.port import RecordedEvent
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.fault]
+
+#: Seconds in which a cancel ends the model call and the running tool.
+_PROMPT_S = 2.0
 
 
 async def test_without_the_gateway_a_build_waits_and_with_it_it_finishes(job: MainJob) -> None:
@@ -216,19 +222,56 @@ async def test_a_cancelled_command_ends_in_seconds_and_its_sandbox_with_it(job: 
     build_id = await job.ask("a long command")
     await job.until(build_id, has(ToolCallRequested), what="asked for its command")
     await eventually(_sleepers, what="the command runs")
-    await _cancel(job, build_id)
+    asked_at = datetime.now(UTC)
+    await send(job.home, checked(BuildCancelRequested, {"build_id": build_id}))
     await eventually(lambda: not _sleepers(), 10, what="the command is gone", promised=True)
+    assert (datetime.now(UTC) - asked_at).total_seconds() < _PROMPT_S
     closed = await job.until(build_id, has(SandboxClosed), what="closed its sandbox")
     assert_in_order(closed)
     [result] = of(closed, ToolCallCompleted)
     assert result.error_kind == "cancelled"
+    assert _seconds(closed, ToolCallCompleted, since=asked_at) < _PROMPT_S
+
+
+async def test_a_build_that_rests_is_cancelled_in_seconds(job: MainJob) -> None:
+    """While it waits for an answer, for a person's approval and for a customer's tool, while paused, and asleep."""
+    await job.open_account("poorer", day_microusd=480_000)
+    pushes = {"approvals": {"ask": ["bash"]}}
+    stock = {"name": "stock_of", "description": "Counts.", "input_schema": {"type": "object"}}
+    waits = [
+        await job.ask("an open question"),
+        await job.ask("a long command", **pushes),
+        await job.ask("a stocked shelf", tools=[stock]),
+        await job.ask("a slow answer"),
+        await job.ask("one night", account="poorer"),
+    ]
+    await job.until(waits[3], has(ModelCallStarted), what="thinks")
+    await send(job.home, checked(BuildPauseRequested, {"build_id": waits[3]}))
+    for build_id in waits[:4]:
+        await job.until(build_id, has(BuildWaiting), what="waits")
+    await job.until(waits[3], has(ModelCallFailed), what="is paused")
+    await job.until(waits[4], has(SleepRequested), what="sleeps")
+    for build_id in waits:
+        asked_at = datetime.now(UTC)
+        await send(job.home, checked(BuildCancelRequested, {"build_id": build_id}))
+        events = await job.until(build_id, has(BuildCancelled), 5, what="cancelled", promised=True)
+        assert _seconds(events, BuildCancelled, since=asked_at) < _PROMPT_S
+        assert status(build_id, events).questions == {}
+
+
+def _seconds(events: Sequence[RecordedEvent], kind: type[Event], *, since: datetime) -> float:
+    """The seconds from a moment to the first event of a type."""
+    first = next(event for event in events if isinstance(event.data, kind))
+    return (first.recorded_at - since).total_seconds()
 
 
 async def _cancel(job: MainJob, build_id: str) -> None:
     """Cancels with the command while another one watches, which then exits with the code of a cancelled build."""
     watch = asyncio.create_task(asyncio.to_thread(job.command, "watch", build_id, code=8))
     await asyncio.to_thread(job.command, "cancel", build_id, "--reason", "changed my mind")
-    await job.until(build_id, has(BuildCancelled), 5, what="cancelled", promised=True)
+    asked_at = datetime.now(UTC)
+    events = await job.until(build_id, has(BuildCancelled), 5, what="cancelled", promised=True)
+    assert _seconds(events, BuildCancelled, since=asked_at) < _PROMPT_S
     *_, last = await watch
     assert last["status"] == "cancelled"
     job.command("cancel", build_id, code=1)  # it has ended

@@ -1,4 +1,4 @@
-"""git clones an allowed host, and a private one with a secret that it never sees."""
+"""git and fetch of Node.js reach an allowed host, and git a private one with a secret that it never sees."""
 
 import json
 import os
@@ -18,6 +18,12 @@ def test_git_clones_an_allowed_and_a_private_repository(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["clone"] == [False, "hello\n[exit code 0]", ["files.lab.example"]]
+    if shutil.which("node"):
+        lines = said["fetch"].splitlines()
+        assert lines[0].endswith(" 200 hello"), said["fetch"]
+        assert lines[1] == "200"
+        assert "403" in lines[2]
+        assert lines[3] == "own"
     is_error, text = said["prepared"]
     assert not is_error, text
     assert "Your workspace holds https://secret.lab.example/private/x.git at main, commit " in text

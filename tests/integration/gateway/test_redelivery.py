@@ -10,6 +10,7 @@ from tests.support.waiting import eventually
 from nightshift.sandbox_gateway.handlers import Handlers
 from nightshift.sandbox_gateway.usecases.build_worker import BuildWorker
 from nightshift.sandbox_gateway.usecases.call_dispatcher import CallDispatcher
+from nightshift.servicekit.build_accounts import BuildAccounts
 
 
 class InlinePool:
@@ -30,7 +31,7 @@ class InlinePool:
 async def deliver_all_again(world: World, worker: BuildWorker) -> int:
     """Every fact of the log, in order and then in reverse order. Returns how many had a handler."""
     pool: Any = InlinePool()
-    dispatcher = CallDispatcher(pool, worker)
+    dispatcher = CallDispatcher(pool, worker, BuildAccounts(world.log))
     handlers = Handlers(dispatcher)
     table = {**handlers.on_builds(), **handlers.on_snapshots()}
     facts = [fact async for fact in world.log.read_stream(world.stream)]

@@ -104,7 +104,7 @@ async def test_a_provider_that_does_not_answer_is_told(world: World, monkeypatch
 
 @pytest.mark.parametrize(
     ("call", "hanging"),
-    [(BASH, "start_call"), (("write_file", {"file_path": "f", "content": "x"}), "write_file")],
+    [(BASH, "run_call"), (("write_file", {"file_path": "f", "content": "x"}), "write_file")],
 )
 async def test_a_sandbox_that_hangs_in_a_call_is_told(
     world: World, monkeypatch: pytest.MonkeyPatch, call: tuple[str, dict[str, Any]], hanging: str

@@ -120,10 +120,11 @@ async def test_a_runaway_pattern_is_refused_and_not_tried_for_ever(
 
 
 async def test_document_narrate_and_open_port(world: World) -> None:
-    [told, wrote, refused, opened] = await world.run(
+    [told, wrote, refused, _, opened] = await world.run(
         ("narrate", {"phase": "code", "message": "Writing the store."}),
         ("document", {"file_path": "README.md", "content": "# App\n"}),
         ("document", {"file_path": "README.txt", "content": "# App\n"}),
+        ("bash", {"command": "python3 -m http.server 8123", "run_in_background": True}),
         ("open_port", {"port": 8123}),
     )
     assert told.output == "[code] Writing the store."

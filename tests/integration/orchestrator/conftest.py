@@ -49,6 +49,21 @@ turns:
   calls:
   - {tool: ask_user, input: {question: "Which colour?", deadline_s: 1, default: green}}
 - at: 0
+  match: {conversation_contains: stocked}
+  calls:
+  - {tool: stock_of, input: {sku: ladder}, invalid: true}
+  - {tool: stock_of, input: {sku: anvil}, invalid: true}
+- at: 0
+  match: {conversation_contains: guarded}
+  calls:
+  - {tool: bash, input: {command: "echo one"}}
+  - {tool: bash, input: {command: "true && git push"}}
+- at: 1
+  match: {conversation_contains: guarded, last_result_contains: Not tonight.}
+  say: Then I go on without it.
+  calls:
+  - {tool: bash, input: {command: "echo two"}}
+- at: 0
   say: I begin.
   calls:
   - {tool: narrate, input: {phase: code, message: Now the code.}}

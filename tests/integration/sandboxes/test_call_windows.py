@@ -48,15 +48,16 @@ async def test_a_call_that_began_and_has_no_end_is_not_run_again(sandbox: Sandbo
     assert await effect(sandbox) == b""
 
 
-async def test_a_supervisor_that_is_killed_leaves_a_call_that_died(local: LocalDriver) -> None:
+async def test_no_command_can_end_what_watches_a_call(local: LocalDriver) -> None:
     sandbox = await local.create("b", generation=0)
     await sandbox.start_call(
         CallSpec("b/1/0", ["bash", "-c", "echo x >> effect; echo $PPID > parent; sleep 60"], timeout_s=None)
     )
     await eventually(lambda: sandbox.stat("parent"))
-    await sandbox.start_call(CallSpec("b/2/0", ["bash", "-c", "kill -9 $(cat parent)"]))
-    assert (await sandbox.wait_call("b/1/0", wait_s=20)).state == "died"
-    assert (await sandbox.start_call(SPEC)).state == "died"
+    killed = CallSpec("b/2/0", ["bash", "-c", "kill -9 $(cat parent); kill -9 -1"])
+    assert (await sandbox.run_call(killed, wait_s=20)).state == "finished"
+    ended = await sandbox.wait_call("b/1/0", wait_s=20)
+    assert (ended.state, ended.exit_code) == ("finished", 137)
     assert await effect(sandbox) == b"x\n"
 
 

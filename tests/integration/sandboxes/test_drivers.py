@@ -278,8 +278,13 @@ async def test_files_outside_the_workspace_are_read_when_asked(sandbox: Sandbox)
 async def test_a_long_command_runs_and_git_has_an_identity(sandbox: Sandbox) -> None:
     long = f"#{'x' * 150_000}\necho ran; git init -q; git commit -q --allow-empty -m 1; git log --format='%an %D'"
     await sandbox.start_call(sh("b1/1/0", long))
-    status = await sandbox.wait_call("b1/1/0", wait_s=20)
+    await sandbox.wait_call("b1/1/0", wait_s=20)
     assert await sandbox.read_output("b1/1/0", "out") == b"ran\nNightshift HEAD -> main\n"
-    await sandbox.start_call(sh("b1/1/1", f"cat {status.folder}/out"))
-    await sandbox.wait_call("b1/1/1", wait_s=20)
-    assert await sandbox.read_output("b1/1/1", "out") == b"ran\nNightshift HEAD -> main\n"
+
+
+async def test_long_output_is_in_a_file_that_commands_can_read(sandbox: Sandbox) -> None:
+    status = await sandbox.run_call(sh("b1/1/0", "seq 20000"), wait_s=20)
+    status = await sandbox.run_call(
+        sh("b1/1/1", f"tail -1 {status.folder}/out; wc -l < {status.folder}/out"), wait_s=20
+    )
+    assert status.output == (b"20000\n20000\n", b"")

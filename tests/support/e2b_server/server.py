@@ -45,6 +45,7 @@ class E2BServer:
         self.creates = 0
         self.requests: list[str] = []
         self._disk_bytes, self._max_lifetime_s, self._reference = disk_bytes, max_lifetime_s, reference
+        self._connections: set[asyncio.Task[None]] = set()
         self._keys: dict[str, str] = {}
         self._faults: dict[str, deque[int]] = {}
         self._refusals: dict[str, tuple[int, str]] = {}
@@ -57,6 +58,9 @@ class E2BServer:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        for connection in list(self._connections):
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
         for box in list(self.boxes.values()):
             await box.kill()
 
@@ -91,8 +95,15 @@ class E2BServer:
         return waiting.popleft() if waiting else None
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await serve(reader, writer, self._answer)
+        try:
+            await serve(reader, writer, self._answer)
+        finally:
+            writer.close()
 
     async def _answer(self, ex: Exchange) -> None:
         self.requests.append(f"{ex.method} {ex.path}")

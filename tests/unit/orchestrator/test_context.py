@@ -96,8 +96,8 @@ def test_the_summary_keeps_brief_statements_files_and_kept_outputs():
     for kept in (
         "The plan after",
         "Use the colour teal.",
-        "app/0-0.py",
-        "app/5-0.py",
+        "\n- app/0-0.py\n",
+        "\n- app/5-0.py\n",
         "/home/user/.out/7/out",
     ):
         assert kept in summary, kept

@@ -211,25 +211,42 @@ def test_a_person_can_order_more_rounds():
     assert scenario.last(CriteriaJudged).round == 2
 
 
+def given(*numbers: int, **fields: Any) -> list[dict[str, Any]]:
+    return [{"criterion": number, "met": True, "evidence": "x", **fields} for number in numbers]
+
+
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "told"),
     [
-        [{"criterion": 1, "met": True, "evidence": "x"}],
-        [{"criterion": n, "met": True, "evidence": "x"} for n in (1, 1, 2)],
-        [{"criterion": n, "met": True, "evidence": "x"} for n in (1, 3)],
-        [{"criterion": 1, "met": "perhaps", "evidence": "x"}, {"criterion": 2, "met": True, "evidence": ""}],
-        [],
+        (given(1), "one verdict for each of the criteria 1 to 2, not for [1]"),
+        (given(1, 1, 2), "not for [1, 1, 2]"),
+        (given(1, 3), "not for [1, 3]"),
+        (given(1, 2, met="perhaps"), "verdicts.0.met: Input should be a valid boolean"),
+        ([], "verdicts: Tuple should have at least 1 item"),
     ],
 )
-def test_verdicts_that_do_not_fit_are_asked_for_again(wrong):
+def test_verdicts_that_do_not_fit_are_asked_for_again(wrong: list[dict[str, Any]], told: str):
     scenario = checked()
     scenario.thinks(tool_use("report_verdicts", {"verdicts": wrong}))
     assert "criteria.judged" not in scenario.types()
     scenario.step()
     (result,) = judge_body(scenario)["messages"][-1]["content"]
     assert result["is_error"]
+    assert told in result["content"][0]["text"]
     scenario.do(answer(verdicts(True, True, id="v2")))
     assert scenario.next() == Complete()
+
+
+@pytest.mark.parametrize("content", [(text(),), (tool_use("glob", {"pattern": "*"}),), ()])
+def test_a_judge_that_is_always_cut_off_ends_its_round(content: tuple[dict[str, Any], ...]):
+    scenario = checked(policy=Policy(judge_answers=4))
+    for number in range(4):
+        assert "criteria.judged" not in scenario.types()
+        cut = tuple({**block, "id": f"c{number}"} if "id" in block else block for block in content)
+        scenario.thinks(*cut, stop_reason="max_tokens")
+        if number < 3:
+            judge_body(scenario)
+    assert not any(one.met for one in scenario.last(CriteriaJudged).verdicts)
 
 
 def test_a_judge_that_only_talks_ends_without_verdicts():

@@ -229,7 +229,7 @@ def test_the_same_call_with_the_same_result_counts_as_repeated():
     ("fields", "output"),
     [
         ({"output": "paid"}, "paid"),
-        ({"data": {"id": "ü"}}, '{\n  "id": "ü"\n}'),
+        ({"data": {"to": "ü", "id": 1}}, '{\n  "id": 1,\n  "to": "ü"\n}'),
         ({"output": "paid", "data": {}}, "paid\n{}"),
         ({}, ""),
     ],

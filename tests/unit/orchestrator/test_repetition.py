@@ -1,18 +1,23 @@
 """Which calls of the agent are repetition, and what follows from it."""
 
+from uuid import UUID
+
 import pytest
 from tests.unit.orchestrator.build_scenario import (
+    REQUEST,
     answer,
     begun,
     tool_use,
 )
 
+from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.events.build import (
     AgentSteered,
     EscalationRaised,
 )
 from nightshift.orchestrator.domain.commands import (
     Escalate,
+    GiveApproval,
 )
 from nightshift.orchestrator.domain.next_step import Waiting
 from nightshift.orchestrator.domain.state import RunMode
@@ -210,3 +215,38 @@ def test_guesses_of_one_turn_count_once():
         )
         scenario.results(is_error=True, output="cannot read it: No such file", exit_code=None)
     assert steered(scenario) is None
+
+
+def test_many_parallel_calls_that_repeat_are_found():
+    """Three turns of five calls are more than ten calls."""
+    scenario = begun()
+    for turn in range(3):
+        assert "agent.steered" not in scenario.types()
+        uses = [tool_use(given={"command": f"cat {name}"}, id=f"t{turn}{name}") for name in "abcde"]
+        scenario.thinks(*uses)
+        scenario.results()
+    scenario.step()
+    assert scenario.last(AgentSteered).reason == "repetition"
+
+
+def test_calls_of_more_than_ten_turns_ago_do_not_count():
+    scenario = begun()
+    for number in range(13):
+        scenario.thinks(tool_use(given={"command": "make" if number % 6 == 0 else f"cat {number % 3}"}))
+        scenario.results(output="same" if number % 6 == 0 else f"{number}")
+    scenario.step()
+    assert "agent.steered" not in scenario.types()
+
+
+def test_a_call_that_is_denied_again_and_again_is_repetition():
+    policy = ApprovalPolicy(ask=("bash(git push *)",))
+    scenario = begun(request=REQUEST.model_copy(update={"approvals": policy}))
+    for turn in range(1, 4):
+        scenario.thinks(tool_use(given={"command": "git push"}, id=f"t{turn}"))
+        scenario.step()
+        denial = GiveApproval(f"b1/{turn}/0", approved=False, comment="No.", cause=UUID(int=turn))
+        scenario.do(denial)
+        scenario.granted()
+    scenario.step()
+    assert scenario.last(AgentSteered).reason == "repetition"
+    assert "git push" in scenario.last(AgentSteered).message

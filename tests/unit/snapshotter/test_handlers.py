@@ -6,7 +6,9 @@ from uuid import uuid4
 import pytest
 
 from nightshift.contracts.events.build import CheckpointSaved
+from nightshift.eventlog.memory import MemoryEventLog
 from nightshift.eventlog.port import RecordedEvent
+from nightshift.servicekit.build_accounts import BuildAccounts
 from nightshift.servicekit.worker_pool import WorkerPool
 from nightshift.snapshotter.handlers import Handlers
 
@@ -35,7 +37,7 @@ def wanted(build: str) -> RecordedEvent:
 async def test_a_failed_snapshot_is_offered_again_after_its_pause() -> None:
     snapshots = FailingSnapshots(failures=3)
     async with WorkerPool("test", limit=1) as pool:
-        await Handlers(snapshots, pool).on_snapshot_wanted(wanted("b"))
+        await Handlers(snapshots, pool, BuildAccounts(MemoryEventLog())).on_snapshot_wanted(wanted("b"))
         await asyncio.wait_for(snapshots.done.wait(), 5)
     assert snapshots.made == 4
 
@@ -44,7 +46,7 @@ async def test_a_pause_holds_no_place_in_the_pool() -> None:
     """Ten builds whose store is full must not keep the eleventh from being saved."""
     snapshots = FailingSnapshots(failures=10)
     async with WorkerPool("test", limit=1) as pool:
-        handlers = Handlers(snapshots, pool)
+        handlers = Handlers(snapshots, pool, BuildAccounts(MemoryEventLog()))
         for number in range(10):
             await handlers.on_snapshot_wanted(wanted(f"b{number}"))
         await handlers.on_snapshot_wanted(wanted("eleventh"))
@@ -62,7 +64,7 @@ async def test_messages_during_a_pause_add_no_second_timer(monkeypatch: pytest.M
     monkeypatch.setattr(loop, "call_later", record)
     snapshots = FailingSnapshots(failures=10**9)
     async with WorkerPool("test", limit=1) as pool:
-        handlers = Handlers(snapshots, pool)
+        handlers = Handlers(snapshots, pool, BuildAccounts(MemoryEventLog()))
         for _ in range(20):
             await handlers.on_snapshot_wanted(wanted("b"))
             await pool.room()

@@ -4,19 +4,20 @@ It does not trust the agent's answers: it bounds frames, checks shapes, and uses
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final, Literal, Protocol, cast, get_args
 
+from nightshift.sandboxes import answers
 from nightshift.sandboxes.agent.wire import CHUNK, END, frame, json_frame
-from nightshift.sandboxes.answers import MAX_ENTRIES, ByteSource, chunks, entry_of, read_header
+from nightshift.sandboxes.answers import MAX_ENTRIES, ByteSource
 from nightshift.sandboxes.errors import (
     AnswerCut,
     CallRecordLost,
     FileProblem,
     FileRefused,
+    SandboxHung,
     SandboxUnavailable,
 )
 from nightshift.sandboxes.port import (
@@ -30,11 +31,17 @@ from nightshift.sandboxes.port import (
     GrepQuery,
     HostTraffic,
     Imported,
-    Match,
 )
 from nightshift.sandboxes.stage_requests import StageRequests
 
 _MAX_FILE: Final = 256 * 1024**2
+#: Characters of a note and of an error.
+_MAX_TEXT: Final = 16 * 1024**2
+#: Bytes of each output in the answer to `run`, and the numbers of rows and notes.
+_MOST_INLINE: Final = 1024**2
+_NOTES: Final = 20
+_MULTILINE: Final = 20_000
+_MAX_REFUSED: Final = 2_000
 _GREP_S: Final = 20
 _IMPORTED: Final = ("path", "kind", "mode", "size", "mtime_ns", "target", "link")
 _HEADER: Final = 256  # about the bytes of an import's header
@@ -60,29 +67,17 @@ class Channel(Protocol):
     async def alive(self) -> bool: ...
 
 
-def _match(row: Mapping[str, Any]) -> Match:
-    return Match(
-        str(row["path"]),
-        int(row.get("line", 0)),
-        str(row.get("text", "")),
-        bool(row.get("context", False)),
-        int(row.get("count", 0)),
-    )
-
-
-def _status(value: Mapping[str, Any]) -> CallStatus:
-    fields = ("exit_code", "timed_out", "stopped", "folder")
-    return CallStatus(value["state"], **{name: value[name] for name in fields if name in value})
-
-
 class AgentSandbox(StageRequests):
     """Implements Sandbox."""
 
-    def __init__(self, sandbox_id: str, driver: DriverName, channel: Channel) -> None:
+    def __init__(
+        self, sandbox_id: str, driver: DriverName, channel: Channel, *, generation: str | None = None
+    ) -> None:
+        """With a known `generation`, the agent refuses every request when it has another one."""
         self.id = sandbox_id
         self.driver: DriverName = driver
         self._channel = channel
-        self._generation: str | None = None
+        self._generation = generation
         self.open_port = channel.open_port
         self.take_traffic = channel.take_traffic
         self.pause = channel.pause
@@ -93,19 +88,20 @@ class AgentSandbox(StageRequests):
     async def _ask(
         self, request: Mapping[str, Any], *, body: AsyncIterator[bytes] | None = None, timeout_s: float = 60
     ) -> AsyncIterator[tuple[dict[str, Any], ByteSource]]:
-        request = {"generation": self._generation, **request}
+        request = {"generation": self._generation, "deadline_s": timeout_s, **request}
         try:
             async with asyncio.timeout(timeout_s), self._channel.exchange(request, body) as source:
-                answer = await read_header(source)
+                answer = await answers.read_header(source)
                 if "error" in answer:
                     raise self._refusal(answer)
                 yield answer, source
         except TimeoutError as error:
-            raise SandboxUnavailable(f"the sandbox did not answer within {timeout_s:.0f} s") from error
+            raise SandboxHung(f"the sandbox did not answer within {timeout_s:.0f} s") from error
 
     @staticmethod
     def _refusal(answer: Mapping[str, Any]) -> Exception:
-        kind, message = str(answer["error"]), str(answer.get("message"))[:2000]
+        kind = answers.text(answer, "error")
+        message = answers.text({"message": "", **answer}, "message", _MAX_TEXT)[:2000]
         if kind == "lost":
             return CallRecordLost(message)
         if kind in get_args(FileProblem):
@@ -123,8 +119,8 @@ class AgentSandbox(StageRequests):
 
         With `generation`, creates a missing journal first. Later requests are refused when the journal has another one.
         """
-        found = (await self._tell({"op": "hello", "generation": generation}))["generation"]
-        self._generation = None if found is None else str(found)
+        found = await self._tell({"op": "hello", "generation": generation})
+        self._generation = answers.optional_text(found, "generation")
         return self._generation
 
     async def pause_all(self) -> None:
@@ -135,14 +131,23 @@ class AgentSandbox(StageRequests):
         await self._tell({"op": "resume"})
 
     async def start_call(self, spec: CallSpec) -> CallStatus:
-        return _status(await self._tell({"op": "start", **asdict(spec)}))
+        return answers.status(await self._tell({"op": "start", **asdict(spec)}))
+
+    async def run_call(self, spec: CallSpec, *, wait_s: float) -> CallStatus:
+        request = {"op": "run", "wait_s": wait_s, **asdict(spec)}
+        async with self._ask(request, timeout_s=wait_s + 60) as (answer, source):
+            status = answers.status(answer)
+            if answers.flag(answer, "output"):
+                out = await answers.joined(source, _MOST_INLINE)
+                status = replace(status, output=(out, await answers.joined(source, _MOST_INLINE)))
+            return status
 
     async def call_status(self, call_id: str) -> CallStatus:
         return await self.wait_call(call_id, wait_s=0)
 
     async def wait_call(self, call_id: str, *, wait_s: float) -> CallStatus:
         request = {"op": "wait", "call_id": call_id, "wait_s": wait_s}
-        return _status(await self._tell(request, timeout_s=wait_s + 60))
+        return answers.status(await self._tell(request, timeout_s=wait_s + 60))
 
     async def read_output(
         self, call_id: str, stream: Literal["out", "err"], *, limit: int = 1 << 20
@@ -150,12 +155,13 @@ class AgentSandbox(StageRequests):
         request = {"op": "output", "call_id": call_id, "stream": stream, "offset": 0, "limit": limit}
         return await self._read(request, limit)
 
-    async def stop_call(self, call_id: str) -> CallStatus:
-        return _status(await self._tell({"op": "stop", "call_id": call_id}))
+    async def stop_call(self, call_id: str, *, grace_s: float = 2.0) -> CallStatus:
+        request = {"op": "stop", "call_id": call_id, "grace_s": grace_s}
+        return answers.status(await self._tell(request))
 
     async def note(self, call_id: str, text: str | None = None) -> str | None:
-        noted = (await self._tell({"op": "note", "call_id": call_id, "text": text}))["text"]
-        return str(noted) if noted is not None else None
+        noted = await self._tell({"op": "note", "call_id": call_id, "text": text})
+        return answers.optional_text(noted, "text", _MAX_TEXT)
 
     async def read_file(
         self, path: str, *, offset: int = 0, limit: int = _MAX_FILE, anywhere: bool = False
@@ -164,14 +170,8 @@ class AgentSandbox(StageRequests):
         return await self._read(request, limit)
 
     async def _read(self, request: Mapping[str, Any], limit: int) -> bytes:
-        parts, size = [], 0
         async with self._ask(request, timeout_s=300) as (_, source):
-            async for chunk in chunks(source):
-                size += len(chunk)
-                if size > limit:
-                    raise SandboxUnavailable("the sandbox's agent sends more than was asked for")
-                parts.append(chunk)
-        return b"".join(parts)
+            return await answers.joined(source, limit)
 
     async def write_file(
         self, path: str, content: bytes, *, mode: int | None = None, once: str | None = None
@@ -180,8 +180,8 @@ class AgentSandbox(StageRequests):
         await self._tell(request, body=_framed(content), timeout_s=300)
 
     async def stat(self, path: str) -> Entry | None:
-        found = (await self._tell({"op": "stat", "path": path}))["entry"]
-        return None if found is None else entry_of(found)
+        found = (await self._tell({"op": "stat", "path": path})).get("entry")
+        return None if found is None else answers.entry(answers.rows([found], 1)[0])
 
     async def remove(self, path: str) -> None:
         await self._tell({"op": "remove", "path": path})
@@ -190,22 +190,20 @@ class AgentSandbox(StageRequests):
         request = {"op": "list", "fresh": fresh, "exclude": list(exclude), "limit": MAX_ENTRIES}
         entries: list[Entry] = []
         async with self._ask(request, timeout_s=600) as (_, source):
-            async for rows in chunks(source):
-                if len(entries) > 2 * MAX_ENTRIES:
-                    raise SandboxUnavailable("the sandbox's agent sends more than was asked for")
-                entries.extend(map(entry_of, json.loads(rows)))
-                await asyncio.sleep(0)  # let other tasks run: the whole answer may be here already
+            async for rows in answers.listing(source):
+                entries.extend(map(answers.entry, rows))
         return await asyncio.to_thread(sorted, entries, key=lambda entry: entry.path)
 
     async def glob(self, pattern: str, *, path: str = ".", limit: int) -> FoundFiles:
         answer = await self._search({"op": "glob", "path": path, "pattern": pattern, "limit": limit})
-        entries = [entry_of(row) for row in answer["entries"]]
-        return FoundFiles(entries, int(answer["total"]), [str(note) for note in answer["notes"]])
+        entries = list(map(answers.entry, answers.rows(answer.get("entries"), limit)))
+        return FoundFiles(entries, answers.number(answer, "total"), answers.texts(answer, "notes", _NOTES))
 
     async def grep(self, query: GrepQuery) -> FoundMatches:
         answer = await self._search({"op": "grep", **asdict(query), "globs": list(query.globs)})
-        rows = [_match(row) for row in answer["rows"]]
-        return FoundMatches(rows, bool(answer["more"]), [str(note) for note in answer["notes"]])
+        most = max(query.limit * (1 + query.before + query.after), _MULTILINE)
+        rows = list(map(answers.match, answers.rows(answer.get("rows"), most)))
+        return FoundMatches(rows, answers.flag(answer, "more"), answers.texts(answer, "notes", _NOTES))
 
     async def _search(self, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -215,7 +213,11 @@ class AgentSandbox(StageRequests):
 
     async def import_files(self, files: AsyncIterator[ExportedFile]) -> Imported:
         answer = await self._tell({"op": "import"}, body=import_body(files), timeout_s=1800)
-        return Imported(int(answer["count"]), {str(path): str(text) for path, text in answer["refused"]})
+        refused = answer.get("refused")
+        if not isinstance(refused, list) or len(refused) > _MAX_REFUSED:
+            answers.broken("no short list of what was refused")
+        pairs = [answers.texts({"pair": pair}, "pair", 2) for pair in refused]
+        return Imported(answers.number(answer, "count"), {pair[0]: pair[-1] for pair in pairs if pair})
 
 
 async def _framed(content: bytes) -> AsyncIterator[bytes]:

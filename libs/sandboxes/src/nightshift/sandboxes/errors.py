@@ -4,14 +4,17 @@ NightshiftError
 ├── Refused
 │   ├── SandboxGone
 │   │   └── CallRecordLost
+│   │       └── AgentBroken
 │   ├── FileRefused
+│   ├── PortRefused
 │   ├── HostileTree
 │   └── ConfigurationError
 │       ├── ProviderRefused
 │       └── NoSandboxHere
 └── Transient
     └── SandboxUnavailable
-        └── AnswerCut
+        ├── AnswerCut
+        └── SandboxHung
 """
 
 from typing import Literal
@@ -19,7 +22,15 @@ from typing import Literal
 from nightshift.eventlog.errors import ConfigurationError, Refused, Transient
 
 FileProblem = Literal[
-    "not_found", "is_directory", "not_directory", "outside", "too_large", "denied", "exists", "invalid"
+    "not_found",
+    "is_directory",
+    "not_directory",
+    "outside",
+    "too_large",
+    "denied",
+    "exists",
+    "invalid",
+    "busy",
 ]
 
 
@@ -34,12 +45,20 @@ class CallRecordLost(SandboxGone):
     """
 
 
+class AgentBroken(CallRecordLost):
+    """The agent in the sandbox gave an answer that its protocol does not allow. Commands may have replaced it."""
+
+
 class FileRefused(Refused):
     """A file operation that cannot be done. The message is for the model."""
 
     def __init__(self, message: str, *, kind: FileProblem) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class PortRefused(Refused):
+    """The port cannot be opened now: nothing listens on it, or too many are open. The message is for the model."""
 
 
 class HostileTree(Refused):
@@ -52,6 +71,10 @@ class SandboxUnavailable(Transient):
 
 class AnswerCut(SandboxUnavailable):
     """The agent's process for one request ended before its answer did."""
+
+
+class SandboxHung(SandboxUnavailable):
+    """A request to the sandbox had no answer in time."""
 
 
 class ProviderRefused(ConfigurationError):

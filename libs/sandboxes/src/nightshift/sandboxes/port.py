@@ -13,6 +13,8 @@ HOME = "/home/user"
 #: The most bytes of a file that are exported or stored as one piece.
 PIECE = 8 * 1024**2
 
+CallState = Literal["unknown", "running", "finished", "died"]
+EntryKind = Literal["file", "directory", "symlink", "other"]
 DriverName = Literal["local", "e2b"]
 
 
@@ -40,11 +42,12 @@ class CallStatus:
     was killed before it recorded the end. Such a call must not run again, and its exit code is not known.
     """
 
-    state: Literal["unknown", "running", "finished", "died"]
+    state: CallState
     exit_code: int | None = None  # 128 + signal when a signal ended it
     timed_out: bool = False
     stopped: bool = False
-    folder: str = ""  # in the sandbox; its files `out` and `err` hold the kept output
+    folder: str = ""  # in the sandbox; its files `out` and `err` hold output that is too long for an answer
+    output: tuple[bytes, bytes] | None = None  # stdout and stderr, when the answer to `run_call` holds them
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class Entry:
     """One name in a tree, relative to its root, `/`-separated. `digest`: hex SHA-256 of a file's content."""
 
     path: str
-    kind: Literal["file", "directory", "symlink", "other"]
+    kind: EntryKind
     mode: int = 0  # permission bits
     size: int = 0
     mtime_ns: int | None = None  # of the content, since 1970; None: not known
@@ -222,6 +225,13 @@ class Sandbox(Protocol):
         """Start the command unless this call began before. Returns the state now."""
         ...
 
+    async def run_call(self, spec: CallSpec, *, wait_s: float) -> CallStatus:
+        """Start the command unless this call began before, and wait until it has ended, for at most `wait_s` seconds.
+
+        Returns the state. For a call that has ended it holds the output, unless that is long.
+        """
+        ...
+
     async def call_status(self, call_id: str) -> CallStatus: ...
 
     async def wait_call(self, call_id: str, *, wait_s: float) -> CallStatus:
@@ -232,8 +242,11 @@ class Sandbox(Protocol):
         self, call_id: str, stream: Literal["out", "err"], *, limit: int = 1 << 20
     ) -> bytes: ...
 
-    async def stop_call(self, call_id: str) -> CallStatus:
-        """End the command and everything it started. Returns the state afterwards."""
+    async def stop_call(self, call_id: str, *, grace_s: float = 2.0) -> CallStatus:
+        """End the command and everything it started: by SIGTERM, and by SIGKILL after `grace_s` seconds.
+
+        Returns the state afterwards.
+        """
         ...
 
     async def note(self, call_id: str, text: str | None = None) -> str | None:
@@ -325,7 +338,10 @@ class Sandbox(Protocol):
         ...
 
     async def open_port(self, port: int) -> str:
-        """Return the address of the port from outside. It stays the same while the sandbox lives."""
+        """Return the address of the port from outside. It stays the same while the sandbox lives.
+
+        May raise PortRefused when nothing listens on the port yet.
+        """
         ...
 
     async def take_traffic(self) -> Sequence[HostTraffic]:
@@ -366,6 +382,10 @@ class SandboxDriver(Protocol):
 
         `network` holds from now on for a sandbox that was created with a network. None leaves the rules as they are.
         """
+        ...
+
+    async def visited_at(self, sandbox_id: str) -> datetime | None:
+        """Return the time of the last visit to a preview of the sandbox. None without one, or when nobody counts."""
         ...
 
     async def list(self) -> list[SandboxInfo]:

@@ -1,19 +1,20 @@
 """The requests about stages that the agent inside a sandbox answers."""
 
-import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
-from nightshift.sandboxes.answers import MAX_ENTRIES, ByteSource, chunks, entry_of, read_header
-from nightshift.sandboxes.errors import SandboxUnavailable
+from nightshift.sandboxes import answers
+from nightshift.sandboxes.answers import MAX_ENTRIES, ByteSource
 from nightshift.sandboxes.port import PIECE, Entry, ExportedBlock, ExportedPart, Stage
 
 #: Bytes of files that one answer holds: at E2B it is a file on the sandbox's disk.
 _EXPORT: Final = 8 * PIECE
 #: Seconds that a call may wait for the files of its checkpoint to be copied. Hard links guard the rest.
 _HOLD_S: Final = 0.5
+#: Stages that may wait for the snapshotter, and the bytes of a block.
+_MARKS: Final = 1_000
+_BLOCK: Final = 2 * PIECE
 
 
 class StageRequests:
@@ -37,22 +38,16 @@ class StageRequests:
         request["exclude"] = list(exclude)
         entries, gone = list[Entry](), list[str]()
         async with self._ask({**request, "limit": MAX_ENTRIES}, timeout_s=1800) as (_, source):
-            header = await read_header(source)
-            async for rows in chunks(source):
-                if len(entries) + len(gone) > 2 * MAX_ENTRIES:
-                    raise SandboxUnavailable("the sandbox's agent sends more than was asked for")
-                for row in json.loads(rows):
-                    if row["kind"] == "gone":
-                        gone.append(str(row["path"]))
+            header = await answers.read_header(source)
+            async for rows in answers.listing(source):
+                for row in rows:
+                    if row.get("kind") == "gone":
+                        gone.append(answers.path(row))
                     else:
-                        entries.append(entry_of(row))
-                await asyncio.sleep(0)  # let other tasks run: the whole answer may be here already
+                        entries.append(answers.entry(row))
+        torn = answers.texts(header, "torn", MAX_ENTRIES)
         return Stage(
-            None if header["base"] is None else base,
-            entries,
-            gone,
-            bool(header["late"]),
-            [str(path) for path in header["torn"]],
+            None if header.get("base") is None else base, entries, gone, answers.flag(header, "late"), torn
         )
 
     async def hold(self, mark: int, *, exclude: Sequence[str] = ()) -> None:
@@ -62,7 +57,7 @@ class StageRequests:
 
     async def held(self) -> Sequence[int]:
         async with self._ask({"op": "held"}) as (answer, _):
-            return [int(mark) for mark in answer["marks"]]
+            return answers.numbers(answer, "marks", _MARKS)
 
     async def stored(self, mark: int) -> None:
         async with self._ask({"op": "stored", "mark": mark}):
@@ -71,19 +66,24 @@ class StageRequests:
     async def export_files(self, mark: int, paths: Sequence[str]) -> AsyncIterator[ExportedBlock]:
         left, offset = list(paths), 0
         while left:
+            before = len(left), -offset
             request = {"op": "export", "mark": mark, "paths": left, "offset": offset, "limit": _EXPORT}
             async with self._ask(request, timeout_s=1800) as (_, source):
-                while "parts" in (header := await read_header(source)):
-                    parts = [_part(row) for row in header["parts"]]
-                    data = b"".join([chunk async for chunk in chunks(source)])
-                    if len(data) != sum(part.bytes for part in parts):
-                        raise SandboxUnavailable("the sandbox's agent answers nonsense")
+                while "parts" in (header := await answers.read_header(source)):
+                    parts = list(map(_part, answers.rows(header["parts"], MAX_ENTRIES)))
+                    size = sum(part.bytes for part in parts)
+                    if size > _BLOCK:
+                        answers.broken("a block that is too large")
+                    data = await answers.joined(source, size)
+                    if len(data) != size:
+                        answers.broken("a block that is not whole")
                     yield ExportedBlock(parts, data)
-            left, offset = left[int(header.get("next", len(left))) :], int(header.get("offset", 0))
+            left = left[answers.number(header, "next", len(left)) :]
+            offset = answers.number(header, "offset", 0)
+            if left and (len(left), -offset) >= before:
+                answers.broken("an export that does not get on")
 
 
 def _part(row: Mapping[str, Any]) -> ExportedPart:
-    problem = row.get("problem")
-    return ExportedPart(
-        str(row["path"]), int(row["bytes"]), bool(row["more"]), None if problem is None else str(problem)
-    )
+    problem = answers.optional_text(row, "problem")
+    return ExportedPart(answers.path(row), answers.number(row, "bytes"), answers.flag(row, "more"), problem)

@@ -29,6 +29,7 @@ from nightshift.sandboxes.settings import make_driver
 from nightshift.sandboxes.snapshots.store import SnapshotStore
 from nightshift.servicekit import service
 from nightshift.servicekit.application import application
+from nightshift.servicekit.build_accounts import BuildAccounts
 from nightshift.servicekit.connect import connect
 from nightshift.servicekit.pending_poller import PendingPoller
 from nightshift.servicekit.worker_pool import WorkerPool
@@ -49,12 +50,13 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     fail = FailPoints(settings.fail_point)
     stores = lru_cache(256)(lambda project: SnapshotStore(objects, settings.project_key(project)))
     probe = await running.enter(HttpPreviewProbe())
-    pool = await running.enter(WorkerPool(NAME, limit=settings.gateway_builds))
+    accounts = BuildAccounts(log)
+    pool = await running.enter(WorkerPool(NAME, limit=settings.gateway_builds, share_of=accounts.of))
 
     states = FoldCache(log, SandboxState, evolve)
     stalls = StallReporter(log, states)
     network = NetworkPolicy(settings.reachable_hosts, store, settings.driver_name)
-    lifecycle = SandboxLifecycle(log, driver, stores, stalls, fail, network)
+    lifecycle = SandboxLifecycle(log, driver, stores, stalls, fail, network, settings.gateway_preview_s)
     writer = ResultWriter(log, objects, store.values, fail)
     worker = BuildWorker(
         states=states,
@@ -65,7 +67,7 @@ async def start(running: service.Service[GatewaySettings]) -> None:
         stalls=stalls,
         lease_s=settings.gateway_lease_s,
     )
-    dispatcher = CallDispatcher(pool, worker)
+    dispatcher = CallDispatcher(pool, worker, accounts)
     handlers, topics = Handlers(dispatcher), settings.topics
     builds = Subscription(topics.build, topics.group(NAME, topics.build), handlers.on_builds(), gate=pool)
     group = topics.group(NAME, topics.snapshot)

@@ -36,13 +36,13 @@ class Handlers:
         return dict.fromkeys((SnapshotSaved, SnapshotFailed), self.on_snapshot)
 
     async def on_build_moved(self, event: RecordedEvent) -> None:
-        self._dispatcher.dispatch(event.subject)
+        await self._dispatcher.dispatch(event.subject)
 
     async def on_build_ended(self, event: RecordedEvent) -> None:
         await self._dispatcher.worker.stop_if_ended(event.subject)
-        self._dispatcher.dispatch(event.subject)
+        await self._dispatcher.dispatch(event.subject)
 
     async def on_snapshot(self, event: RecordedEvent) -> None:
         """Dispatch the build unless the snapshot is a checkpoint's, which decides nothing about a sandbox."""
         if isinstance(event.data, SnapshotSaved | SnapshotFailed) and event.data.reason != "checkpoint":
-            self._dispatcher.dispatch(event.subject)
+            await self._dispatcher.dispatch(event.subject)

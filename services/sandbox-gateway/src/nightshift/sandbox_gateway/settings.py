@@ -20,6 +20,9 @@ class GatewaySettings(Settings, SnapshotSettings):
     gateway_builds: int = Field(64, ge=1, le=10_000)  # at work at once on this replica
     gateway_lease_s: float = Field(6.0, ge=0.5, le=300)  # how long a dead gateway's builds wait for another
     gateway_look_s: float = Field(60.0, gt=0)  # how often the log and the provider are asked what waits
+    gateway_preview_s: float = Field(
+        86_400.0, gt=0
+    )  # how long a finished build's preview lives after a visit
     egress: Literal["allow-list", "none"] = "allow-list"  # whether sandboxes have a network
     egress_hosts: tuple[str, ...] | None = (
         None  # as JSON, what every build may reach; none: the public registries

@@ -9,6 +9,7 @@ from nightshift.sandboxes.settings import make_driver
 from nightshift.sandboxes.snapshots.store import SnapshotStore
 from nightshift.servicekit import service
 from nightshift.servicekit.application import application
+from nightshift.servicekit.build_accounts import BuildAccounts
 from nightshift.servicekit.connect import connect
 from nightshift.servicekit.pending_poller import PendingPoller
 from nightshift.servicekit.worker_pool import WorkerPool
@@ -35,8 +36,9 @@ async def start(running: service.Service[SnapshotterSettings]) -> None:
         return SnapshotStore(services.objects, settings.project_key(project_id))
 
     workspaces = SandboxCapture(await make_driver(settings), store_of, exclude=settings.snapshot_exclude)
-    pool = await running.enter(WorkerPool(NAME, limit=settings.snapshot_parallel))
-    handlers = Handlers(Snapshots(services.log, workspaces, settings.retries()), pool)
+    accounts = BuildAccounts(services.log)
+    pool = await running.enter(WorkerPool(NAME, limit=settings.snapshot_parallel, share_of=accounts.of))
+    handlers = Handlers(Snapshots(services.log, workspaces, settings.retries()), pool, accounts)
     topic = settings.topics.build
     await services.consume(
         [

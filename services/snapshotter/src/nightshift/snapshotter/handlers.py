@@ -13,6 +13,7 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.model import Event
 from nightshift.eventlog.port import PendingItem, RecordedEvent
+from nightshift.servicekit.build_accounts import BuildAccounts
 from nightshift.servicekit.worker_pool import WorkerPool
 from nightshift.snapshotter.usecases.snapshots import Snapshots
 
@@ -20,7 +21,8 @@ from nightshift.snapshotter.usecases.snapshots import Snapshots
 class Handlers:
     """The handlers over one worker pool. They offer a build whose snapshot failed to the pool again after a pause."""
 
-    def __init__(self, snapshots: Snapshots, pool: WorkerPool) -> None:
+    def __init__(self, snapshots: Snapshots, pool: WorkerPool, accounts: BuildAccounts) -> None:
+        self._accounts = accounts
         self._snapshots = snapshots
         self._pool = pool
         self._again: dict[str, asyncio.TimerHandle] = {}
@@ -31,11 +33,14 @@ class Handlers:
         return dict.fromkeys(kinds, self.on_snapshot_wanted)
 
     async def on_snapshot_wanted(self, event: RecordedEvent) -> None:
+        await self._accounts.load(event.subject)
         self._offer(event.subject)
 
     async def on_pending(self, item: PendingItem) -> None:
         """Take a snapshot that the log says is pending: its message was lost, or the process that made it died."""
-        self._offer(item.stream_id.removeprefix("build-"))
+        build_id = item.stream_id.removeprefix("build-")
+        await self._accounts.load(build_id)
+        self._offer(build_id)
 
     def _offer(self, build_id: str) -> None:
         self._pool.offer(build_id, lambda: self._make(build_id))

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -41,7 +42,7 @@ from e2b.exceptions import (
 from e2b.sandbox.filesystem.filesystem import WriteEntry
 
 from nightshift.sandboxes import agent
-from nightshift.sandboxes.agent.main import REQUEST_PART
+from nightshift.sandboxes.agent.once import REQUEST_PART
 from nightshift.sandboxes.agent.wire import json_frame
 from nightshift.sandboxes.answers import ByteSource
 from nightshift.sandboxes.byte_sources import ChunkReader, in_memory
@@ -223,6 +224,10 @@ class E2BDriver:
                         SandboxInfo(info.sandbox_id, info.state.value, info.metadata, info.started_at)
                     )
         return found
+
+    async def visited_at(self, sandbox_id: str) -> datetime | None:
+        """Visitors reach E2B's own proxy, which counts for nobody."""
+        return None
 
     async def kill(self, sandbox_id: str) -> None:
         with _errors(gone_is_fine=True):

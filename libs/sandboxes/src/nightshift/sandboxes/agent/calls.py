@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import time
 from collections.abc import Iterator
@@ -23,9 +22,7 @@ from typing import Any
 from . import command_supervisor
 from .confined_paths import READ, require_regular
 from .journal import Journal
-from .wire import Refusal, file_chunks
-
-_CALL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)*")
+from .wire import Refusal, checked_call_id, file_chunks
 
 
 class Calls:
@@ -34,11 +31,11 @@ class Calls:
         self._journal = journal
 
     def _output_dir(self, call_id: str) -> str:
-        return os.path.join(self._outputs, _checked(call_id).replace("/", "~"))
+        return os.path.join(self._outputs, checked_call_id(call_id).replace("/", "~"))
 
     def start(self, **spec: Any) -> dict[str, Any]:
         """Run the command of this CallSpec unless the call began before. Returns the call's state now."""
-        call_id = _checked(spec["call_id"])
+        call_id = checked_call_id(spec["call_id"])
         with self._journal.lock(call_id, wait=False) as lock:
             if lock is None:
                 return {"state": "running"}
@@ -54,15 +51,19 @@ class Calls:
 
     def wait(self, call_id: str, wait_s: float) -> dict[str, Any]:
         """Wait until the call has ended, for at most `wait_s` seconds. Returns its state."""
-        if not self._journal.wait_unlocked(_checked(call_id), wait_s):
+        if not self._journal.wait_unlocked(checked_call_id(call_id), wait_s):
             return {"state": "running"}
         ended = self._ended(call_id)
         if ended["state"] == "died" and self._journal.find(call_id, "began") is None:
             return {"state": "unknown"}
         return ended
 
-    def stop(self, call_id: str) -> dict[str, Any]:
-        """Make the supervisor end everything that the call started. Returns the state after at most 10 seconds."""
+    def stop(self, call_id: str, grace_s: float) -> dict[str, Any]:
+        """Make the supervisor end everything that the call started. Returns the state after at most 10 seconds.
+
+        With `grace_s` 0 the supervisor kills at once.
+        """
+        number = signal.SIGTERM if grace_s > 0 else signal.SIGUSR1
         give_up = time.monotonic() + 10
         while True:
             status = self.wait(call_id, 0.05)
@@ -71,14 +72,14 @@ class Calls:
             began = self._journal.find(call_id, "began")
             if began is not None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(began["pid"], signal.SIGTERM)  # the lock is held, so this is the supervisor's pid
+                    os.kill(began["pid"], number)  # the lock is held, so this is the supervisor's pid
                     os.kill(began["pid"], signal.SIGCONT)  # a command may have stopped it
 
     def note(self, call_id: str, text: str | None) -> dict[str, Any]:
         """Note `text` for the call unless something was noted before. Returns the first note, or None."""
-        if text is not None and self._journal.find(_checked(call_id), "note") is None:
+        if text is not None and self._journal.find(checked_call_id(call_id), "note") is None:
             self._journal.add(call_id, "note", text)
-        return {"text": self._journal.find(_checked(call_id), "note")}
+        return {"text": self._journal.find(checked_call_id(call_id), "note")}
 
     @contextlib.contextmanager
     def once(self, call_id: str | None) -> Iterator[bool]:
@@ -86,7 +87,7 @@ class Calls:
         if call_id is None:
             yield True
             return
-        with self._journal.lock(_checked(call_id), wait=True):
+        with self._journal.lock(checked_call_id(call_id), wait=True):
             first = self._journal.find(call_id, "done") is None
             yield first
             if first:
@@ -109,9 +110,3 @@ class Calls:
     def _ended(self, call_id: str) -> dict[str, Any]:
         end, folder = self._journal.find(call_id, "exit"), self._output_dir(call_id)
         return {"state": "died" if end is None else "finished", "folder": folder, **(end or {})}
-
-
-def _checked(call_id: str) -> str:
-    if not _CALL_ID.fullmatch(call_id) or len(call_id) > 220:
-        raise Refusal("bad_request", "not a call id")
-    return call_id

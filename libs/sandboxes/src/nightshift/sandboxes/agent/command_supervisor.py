@@ -15,37 +15,15 @@ from collections.abc import Callable
 from typing import Any
 
 from . import reserve
+from .command_environment import ENVIRONMENT, GIT_CONFIG, within_limit
 from .journal import Journal
+from .process_tree import descendants
 
 _PR_SET_CHILD_SUBREAPER = 36
 _TAIL = 256 * 1024
 _READ = 65536
 _KILL_GRACE_S = 2.0
-#: The kernel takes 128 KiB for one argument.
-_LONGEST_ARGUMENT = 100_000
-#: Nothing may wait for a person, and git can commit at once. A command's own settings win.
-_ENVIRONMENT = {
-    "LANG": "C.UTF-8",
-    "PAGER": "cat",
-    "GIT_PAGER": "cat",
-    "GIT_TERMINAL_PROMPT": "0",
-    "DEBIAN_FRONTEND": "noninteractive",
-    "PIP_NO_INPUT": "1",
-    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-    "npm_config_yes": "true",
-    "npm_config_fund": "false",
-    "npm_config_update_notifier": "false",
-}
-_GIT_CONFIG = """[include]
-	path = /etc/gitconfig
-[user]
-	name = Nightshift
-	email = agent@nightshift.invalid
-[init]
-	defaultBranch = main
-[safe]
-	directory = *
-"""
+_GIT_CONFIG = f"[include]\n\tpath = /etc/gitconfig\n{GIT_CONFIG}"
 
 
 def spawn(outputs: str, spec: dict[str, Any], lock: int, record_start: Callable[[int], None]) -> None:
@@ -58,7 +36,8 @@ def spawn(outputs: str, spec: dict[str, Any], lock: int, record_start: Callable[
     """
     recorded, record = os.pipe()
     # The supervisor inherits this: a stop has no effect until the supervisor handles the signal.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     try:
         pid = os.fork()
         if pid == 0:
@@ -90,10 +69,10 @@ def _detach(lock: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def close_others(keep: int) -> None:
-    """Close every open descriptor but `keep` and the three standard streams."""
+def close_others(*keep: int) -> None:
+    """Close every open descriptor but these and the three standard streams."""
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) != keep:
+        if int(name) > 2 and int(name) not in keep:
             with contextlib.suppress(OSError):  # the one of the listing itself
                 os.close(int(name))
 
@@ -151,6 +130,7 @@ class CommandSupervisor:
         self._spec = spec
         self._lock = lock
         self._stopped = False
+        self._grace_s = _KILL_GRACE_S
         self._timed_out = False
         self._child = 0
 
@@ -159,6 +139,7 @@ class CommandSupervisor:
         signal.set_wakeup_fd(wakeup_w, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGUSR1, self._on_kill)
         selector = selectors.DefaultSelector()
         streams, pipes = [], []
         for name in ("out", "err"):
@@ -187,13 +168,16 @@ class CommandSupervisor:
     def _on_stop(self, *_: Any) -> None:
         self._stopped = True
 
+    def _on_kill(self, *_: Any) -> None:
+        self._stopped, self._grace_s = True, 0.0
+
     def _launch(self, out: int, err: int) -> int:
         child = os.fork()
         if child:
             return child
         try:
             os.setsid()
-            for name in ("SIGPIPE", "SIGINT", "SIGQUIT", "SIGHUP", "SIGTERM", "SIGCHLD"):
+            for name in ("SIGPIPE", "SIGINT", "SIGQUIT", "SIGHUP", "SIGTERM", "SIGUSR1", "SIGCHLD"):
                 signal.signal(getattr(signal, name), signal.SIG_DFL)
             os.dup2(out, 1)
             os.dup2(err, 2)
@@ -202,8 +186,8 @@ class CommandSupervisor:
             except OSError as error:
                 os.write(2, ("{}: {}\n".format(self._spec["cwd"], error.strerror)).encode())
                 os._exit(126)
-            argv = _within_limit(self._spec["argv"])
-            environment = {**_ENVIRONMENT, **self._git(), **os.environ, **self._spec["env"]}
+            argv = within_limit(self._spec["argv"])
+            environment = {**ENVIRONMENT, **self._git(), **os.environ, **self._spec["env"]}
             os.execvpe(argv[0], argv, environment)  # noqa: S606 - the shell is the caller's choice
         except OSError as error:
             os.write(2, ("{}: {}\n".format(self._spec["argv"][0], error.strerror)).encode("utf-8", "replace"))
@@ -275,7 +259,7 @@ class CommandSupervisor:
     def _end(self) -> int:
         """End the command's process group, with SIGTERM and then SIGKILL. Returns the command's wait status."""
         status = None
-        for signal_number, seconds in ((signal.SIGTERM, _KILL_GRACE_S), (signal.SIGKILL, math.inf)):
+        for signal_number, seconds in ((signal.SIGTERM, self._grace_s), (signal.SIGKILL, math.inf)):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._child, signal_number)
             until = time.monotonic() + seconds
@@ -304,30 +288,3 @@ class CommandSupervisor:
         while len(selector.get_map()) > 1:
             self._reap()
             self._pump(selector, None)
-
-
-def _within_limit(argv: list[str]) -> list[str]:
-    """Give a long shell command in an open file, because it is too long for an argument."""
-    if argv[:2] != ["bash", "-c"] or len(argv[2].encode("utf-8", "surrogatepass")) <= _LONGEST_ARGUMENT:
-        return argv
-    handle = os.memfd_create("command", 0)
-    with os.fdopen(os.dup(handle), "wb") as file:
-        file.write(argv[2].encode("utf-8", "surrogatepass"))
-    os.lseek(handle, 0, os.SEEK_SET)
-    return ["bash", "-c", f'eval "$(cat <&{handle})" {handle}<&-', *argv[3:]]
-
-
-def descendants(ancestor: int) -> list[int]:
-    """The pids of all living descendants of a process, from /proc. Zombies are left out."""
-    parents = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError, IndexError, ValueError):
-                with open(f"/proc/{name}/stat", encoding="latin-1") as file:
-                    state, parent = file.read().rpartition(")")[2].split()[:2]
-                if state not in ("Z", "X"):
-                    parents[int(name)] = int(parent)
-    found = [pid for pid, parent in parents.items() if parent == ancestor]
-    for pid in found:
-        found.extend(child for child, parent in parents.items() if parent == pid)
-    return found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol
 
 CHUNK = 256 * 1024
 LENGTH = struct.Struct(">I")
+_CALL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)*")
 
 
 class Reader(Protocol):
@@ -75,3 +77,10 @@ def file_chunks(file: BinaryIO, limit: int) -> Iterator[bytes]:
             return
         limit -= len(chunk)
         yield chunk
+
+
+def checked_call_id(call_id: str) -> str:
+    """Return the call id. Raises Refusal for a text that is none."""
+    if not isinstance(call_id, str) or not _CALL_ID.fullmatch(call_id) or len(call_id) > 220:
+        raise Refusal("bad_request", "not a call id")
+    return call_id

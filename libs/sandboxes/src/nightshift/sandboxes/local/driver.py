@@ -3,12 +3,11 @@
 import asyncio
 import os
 import secrets
-import shutil
 import socket
-import stat
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,11 @@ from nightshift.sandboxes.egress.process import EgressProcess
 from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
 from nightshift.sandboxes.local import launch as launching
 from nightshift.sandboxes.local import preview
+from nightshift.sandboxes.local.cgroups import Cgroups, Group
 from nightshift.sandboxes.local.network import open_listeners
+from nightshift.sandboxes.local.removal import remove_tree
 from nightshift.sandboxes.local.settings import LocalSettings
-from nightshift.sandboxes.local.state import SandboxDirectory, end
+from nightshift.sandboxes.local.state import SandboxDirectory
 from nightshift.sandboxes.port import DriverName, HostTraffic, NetworkRules, SandboxInfo
 
 _log = structlog.get_logger(__name__)
@@ -44,12 +45,14 @@ class LocalDriver:
         self._settings = settings
         self._egress = egress
         self._bwrap: Path | None = None
+        self._cgroups = Cgroups.find()
 
     async def probe(self) -> Path:
         """Return a bubblewrap that has started a sandbox here. Raises NoSandboxHere with a hint."""
         if self._bwrap is not None:
             return self._bwrap
         tried = []
+        await asyncio.to_thread(launching.compile_agent)
         for bwrap in launching.candidates(self._settings):
             directory = self._new_directory("probe", {"probe": "bubblewrap"})
             try:
@@ -69,6 +72,7 @@ class LocalDriver:
         directory.path.mkdir(parents=True, mode=0o700)
         directory.write({**metadata, "owner": self._settings.owner})
         (directory.home / "workspace").mkdir(parents=True)
+        directory.own.mkdir()
         return directory
 
     async def create(
@@ -82,7 +86,7 @@ class LocalDriver:
         given = {"build": build_id, "generation": str(generation), "owner": self._settings.owner}
         tags = {**(metadata or {}), **given}
         for directory, record in self._records():
-            if record and dict(record.metadata) == tags and directory.ready and directory.pids():
+            if record and dict(record.metadata) == tags and directory.ready and directory.runs:
                 return await self.connect(directory.id, network=network)
         bwrap = await self.probe()
         directory = self._new_directory("local", tags)
@@ -104,10 +108,6 @@ class LocalDriver:
     async def _launch(
         self, directory: SandboxDirectory, bwrap: Path, *, connected: bool = False
     ) -> AgentSandbox:
-        if os.geteuid() == 0:
-            owner = launching.unprivileged_id(directory.id)
-            for path in (directory.home, directory.home / "workspace"):
-                os.chown(path, owner, owner)
         certificate = self._egress.certificate if connected and self._egress is not None else None
         await asyncio.to_thread(self._start, directory, bwrap, certificate)
         sandbox = self._sandbox(directory)
@@ -121,9 +121,12 @@ class LocalDriver:
         return sandbox
 
     def _start(self, directory: SandboxDirectory, bwrap: Path, certificate: Path | None) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
-        status = os.open(directory.path / "bwrap.json", flags, 0o600)
-        log = os.open(directory.path / "log", flags, 0o600)
+        if os.geteuid() == 0:
+            ids = launching.Ids.of(directory.id)
+            for path in (directory.home, directory.home / "workspace"):
+                os.chown(path, ids.commands, ids.commands)
+            os.chown(directory.own, ids.agent, ids.agent)
+        log = os.open(directory.path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         handle = os.open(directory.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -132,36 +135,37 @@ class LocalDriver:
             launching.start(
                 *(self._settings, bwrap, directory),
                 listener=listener,
-                status=status,
+                cgroups=self._cgroups,
                 log=log,
                 certificate=certificate,
             )
+        except OSError as error:
+            raise SandboxUnavailable(f"the sandbox did not start: {error}") from error
         finally:
             listener.close()
-            for opened in (status, log, handle):
-                os.close(opened)
+            os.close(log)
+            os.close(handle)
 
-    def _sandbox(self, directory: SandboxDirectory) -> AgentSandbox:
-        channel = LocalChannel(directory, self._settings.preview_host, self._egress)
-        return AgentSandbox(directory.id, "local", channel)
+    def _channel(self, directory: SandboxDirectory) -> "LocalChannel":
+        group = self._cgroups.group(directory.id)
+        return LocalChannel(directory, self._settings.preview_host, group, self._egress)
+
+    def _sandbox(self, directory: SandboxDirectory, generation: str | None = None) -> AgentSandbox:
+        return AgentSandbox(directory.id, "local", self._channel(directory), generation=generation)
 
     async def connect(self, sandbox_id: str, *, network: NetworkRules | None = None) -> AgentSandbox:
         directory = self._directory(sandbox_id)
         record = directory.read()
-        if not directory.pids():
+        if not directory.runs:
             await self._destroy(directory)
             raise SandboxGone(f"sandbox {sandbox_id} has ended")
         if not directory.ready:
             raise SandboxGone(f"sandbox {sandbox_id} was never ready")
-        sandbox = self._sandbox(directory)
-        if directory.paused.exists():
-            await sandbox.resume_all()
-            directory.paused.unlink(missing_ok=True)
         tags = record.metadata
-        if await sandbox.hello() != f"{tags['build']}/{tags['generation']}/{sandbox_id}":
-            raise SandboxGone(f"sandbox {sandbox_id} is not the one it was")
+        if directory.paused.exists():
+            await self._channel(directory).resume()
         await self._attach(directory, tags["build"], network)
-        return sandbox
+        return self._sandbox(directory, f"{tags['build']}/{tags['generation']}/{sandbox_id}")
 
     def _directory(self, sandbox_id: str) -> SandboxDirectory:
         kind, _, rest = sandbox_id.partition("-")
@@ -182,27 +186,33 @@ class LocalDriver:
         """Implements SandboxDriver. Also removes the directories of sandboxes that have ended or never got a record."""
         infos = []
         for directory, record in list(self._records()):
-            if record is not None and directory.pids():
+            if record is not None and directory.runs:
                 infos.append(record)
             elif (record and directory.ready) or directory.age_s() > _UNFINISHED_S:
                 await self._destroy(directory)
         return infos
+
+    async def visited_at(self, sandbox_id: str) -> datetime | None:
+        return preview.visited_at(self._directory(sandbox_id))
 
     async def kill(self, sandbox_id: str) -> None:
         with suppress(SandboxGone):
             await self._destroy(self._directory(sandbox_id))
 
     async def _destroy(self, directory: SandboxDirectory) -> None:
-        await asyncio.to_thread(destroy, directory)
+        await asyncio.to_thread(destroy, directory, self._cgroups)
 
 
 class LocalChannel:
     """Opens one connection to the agent's unix socket for each request."""
 
-    def __init__(self, directory: SandboxDirectory, preview_host: str, egress: EgressProcess | None) -> None:
-        self._directory = directory
+    def __init__(
+        self, directory: SandboxDirectory, preview_host: str, group: Group, egress: EgressProcess | None
+    ) -> None:
         self._egress = egress
+        self._directory = directory
         self._preview_host = preview_host
+        self._group = group
 
     @asynccontextmanager
     async def exchange(
@@ -226,7 +236,7 @@ class LocalChannel:
                 self._require_alive()
 
     def _require_alive(self) -> None:
-        if not self._directory.pids():
+        if not self._directory.runs:
             raise SandboxGone(f"sandbox {self._directory.id} has ended")
 
     async def open_port(self, port: int) -> str:
@@ -237,41 +247,33 @@ class LocalChannel:
         return [] if self._egress is None else await self._egress.take_traffic(self._directory.id)
 
     async def pause(self) -> None:
-        await AgentSandbox(self._directory.id, "local", self).pause_all()
         self._directory.paused.touch()
+        if not await asyncio.to_thread(self._group.freeze, True):
+            await AgentSandbox(self._directory.id, "local", self).pause_all()
+
+    async def resume(self) -> None:
+        if not await asyncio.to_thread(self._group.freeze, False):
+            await AgentSandbox(self._directory.id, "local", self).resume_all()
+        self._directory.paused.unlink(missing_ok=True)
 
     async def kill(self) -> None:
-        await asyncio.to_thread(destroy, self._directory)
+        await asyncio.to_thread(destroy, self._directory, self._group.cgroups)
 
     async def alive(self) -> bool:
-        return bool(self._directory.pids())
+        return self._directory.runs
 
 
-def destroy(directory: SandboxDirectory) -> None:
+def destroy(directory: SandboxDirectory, cgroups: Cgroups) -> None:
     """Kill the sandbox's processes and previews and remove its directory. Does nothing when it has ended."""
-    for pid in preview.running(directory):
-        end(pid, directory.id)
+    preview.end(directory)
+    first, group = directory.first(), cgroups.group(directory.id)
     deadline = time.monotonic() + 10
-    while (pids := directory.pids()) and time.monotonic() < deadline:
-        for pid in pids:
-            end(pid, directory.id)
-        time.sleep(0.005)
-    shutil.rmtree(directory.path, onerror=_open_up)
-
-
-def _open_up(remove: Callable[..., Any], path: str, error: Any) -> None:
-    """`rmtree` calls this on an error: grants the owner access to the directory, then removes it again."""
-    if isinstance(error[1], FileNotFoundError):
-        return
-    for directory in (os.path.dirname(path), path):
-        with suppress(OSError):
-            if not stat.S_ISLNK(os.lstat(directory).st_mode):
-                os.chmod(directory, 0o700)
-    with suppress(OSError):
-        if remove is os.rmdir or not os.path.isdir(path):
-            remove(path)
-        else:
-            shutil.rmtree(path, ignore_errors=True)
+    while first is not None and first.runs() and time.monotonic() < deadline:
+        first.kill()
+        group.freeze(False)  # a frozen process cannot end
+        time.sleep(0.002)
+    group.remove()
+    remove_tree(directory.path)
 
 
 def _directories(state_dir: Path) -> list[SandboxDirectory]:
@@ -280,7 +282,7 @@ def _directories(state_dir: Path) -> list[SandboxDirectory]:
 
 def close_all(state_dir: Path) -> int:
     """End every local sandbox and probe under this directory, of every owner. Returns how many there were."""
-    directories = _directories(state_dir)
+    directories, cgroups = _directories(state_dir), Cgroups.find()
     for directory in directories:
-        destroy(directory)
+        destroy(directory, cgroups)
     return len(directories)

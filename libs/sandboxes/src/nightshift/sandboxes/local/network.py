@@ -19,6 +19,7 @@ _JAVA: Final = " ".join(
 )
 #: Where sandboxes find the certificates that they trust: the host's and the proxy's.
 BUNDLE: Final = "/etc/nightshift-ca.pem"
+_FETCH: Final = "/etc/nightshift-fetch.cjs"
 _BUNDLE_VARIABLES: Final = (
     *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO"),
     *("CURL_CA_BUNDLE", "CARGO_HTTP_CAINFO"),
@@ -43,9 +44,18 @@ def variables(*, connected: bool) -> Mapping[str, str]:
         **dict.fromkeys(("npm_config_proxy", "npm_config_https_proxy", "YARN_HTTP_PROXY"), _PROXY),
         "YARN_HTTPS_PROXY": _PROXY,
         "NODE_USE_ENV_PROXY": "1",
+        "NODE_OPTIONS": f"--require={_FETCH}",
         **dict.fromkeys(("MAVEN_OPTS", "GRADLE_OPTS"), _JAVA),
     }
     return {**proxies, **local, **tools, **_RETRIES, **dict.fromkeys(_BUNDLE_VARIABLES, BUNDLE)}
+
+
+def files(certificate: Path | None) -> Mapping[str, bytes]:
+    """Return the files of a sandbox's /etc by name. `certificate` is the proxy's, None without a network."""
+    if certificate is None:
+        return {}
+    fetch = (Path(__file__).parent / "fetch_proxy.cjs").read_bytes()
+    return {Path(BUNDLE).name: bundle(certificate), Path(_FETCH).name: fetch}
 
 
 def bundle(certificate: Path) -> bytes:
@@ -66,9 +76,10 @@ def open_listeners(directory: SandboxDirectory) -> list[int]:
     """
     fds: list[int] = []
     try:
+        first = directory.first()
         with suppress(ProcessLookupError):
-            fds += [os.pidfd_open(pid) for pid in directory.pids()[:1]]
-        alive = bool(directory.pids())
+            fds += [] if first is None else [os.pidfd_open(first.pid)]
+        alive = directory.runs
         passed = _passed(directory) if fds and alive else []
     except OSError as error:
         _close(fds)

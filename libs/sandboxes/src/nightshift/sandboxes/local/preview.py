@@ -1,93 +1,120 @@
-"""A preview: a listener on the host's loopback. It forwards each connection through the agent to a port inside.
+"""Previews: one process for each sandbox that listens on the host's loopback and forwards to ports inside.
 
-It runs as a process of its own (`python -m nightshift.sandboxes.local.preview`), so it outlives the gateway and ends
-with its sandbox. The sandbox never holds a socket of the host's network.
+It outlives the gateway and ends with its sandbox. The sandbox never holds a socket of the host's network. The process
+starts when a port inside answers for the first time, so a closed port costs nothing on the host.
 """
 
 import asyncio
+import fcntl
 import json
 import os
+import socket
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from nightshift.eventlog.errors import NightshiftError
 from nightshift.sandboxes.agent.wire import json_frame
-from nightshift.sandboxes.errors import SandboxUnavailable
+from nightshift.sandboxes.errors import PortRefused, SandboxGone, SandboxUnavailable
 from nightshift.sandboxes.local import orphan
-from nightshift.sandboxes.local.state import SandboxDirectory, names, write_json
+from nightshift.sandboxes.local.process import HostProcess
+from nightshift.sandboxes.local.state import SandboxDirectory
 
 _START_S = 15.0
-_LOOK_S = 1.0
+_SERVER = Path(__file__).with_name("preview_server.py")
 
 
 async def open_preview(directory: SandboxDirectory, host: str, port: int) -> str:
-    """Start the preview unless it runs. Returns its address.
+    """Return the address of the port, which stays the same while the sandbox lives.
 
-    The address stays the same for a port unless another process took the host's port meanwhile.
+    Raises PortRefused when nothing inside listens on the port or too many ports are open.
     """
-    before = known = _read(directory, port)
-    if known is None or not names(known["pid"], directory.id):
-        directory.ports.mkdir(exist_ok=True)
-        wanted = known["listen"] if known else 0
-        command = [sys.executable, "-m", __name__, str(directory.path), str(port), host, str(wanted)]
-        await asyncio.to_thread(orphan.start, command)
-        until = asyncio.get_running_loop().time() + _START_S
-        while (known := _read(directory, port)) == before or known is None:
-            if asyncio.get_running_loop().time() > until:
-                raise SandboxUnavailable(f"the preview of port {port} did not start")
-            await asyncio.sleep(0.01)
-    return f"http://{host}:{known['listen']}/"
-
-
-def running(directory: SandboxDirectory) -> list[int]:
-    """The pids of a sandbox's previews."""
-    found = (_read(directory, int(path.stem)) for path in directory.ports.glob("*.json"))
-    return [known["pid"] for known in found if known is not None and names(known["pid"], directory.id)]
-
-
-def _read(directory: SandboxDirectory, port: int) -> dict[str, int] | None:
+    reader, writer = await directory.dial()
     try:
-        value = json.loads((directory.ports / f"{port}.json").read_text(encoding="utf-8"))
-        return {"pid": int(value["pid"]), "listen": int(value["listen"])}
+        writer.write(json_frame({"op": "dial", "port": port}))
+        if not await reader.read(1):
+            raise PortRefused(f"nothing listens on port {port}")
+    finally:
+        writer.close()
+    answer = await asyncio.to_thread(_ask, directory, host, port)
+    if "listen" not in answer:
+        raise PortRefused(str(answer.get("error", "the preview was refused")))
+    return f"http://{host}:{int(answer['listen'])}/"
+
+
+def _ask(directory: SandboxDirectory, host: str, port: int) -> dict[str, Any]:
+    """Ask the sandbox's preview process for the port on the host. Starts the process unless it runs."""
+    with _locked(directory):
+        process = _process(directory)
+        if process is None or not process.runs():
+            _start(directory, host)
+        return _exchange(directory, port)
+
+
+@contextmanager
+def _locked(directory: SandboxDirectory) -> Iterator[None]:
+    """Only one gateway starts the process."""
+    try:
+        handle = os.open(directory.path / "previews.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        raise SandboxGone(f"sandbox {directory.id} has ended") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _start(directory: SandboxDirectory, host: str) -> None:
+    first = directory.first()
+    if first is None:
+        raise SandboxGone(f"sandbox {directory.id} has ended")
+    ready, written = os.pipe()
+    with os.fdopen(ready, "rb") as pipe:
+        arguments = [str(directory.path), host, str(first.pid), str(first.namespace), str(written)]
+        try:
+            orphan.start([sys.executable, "-I", "-S", str(_SERVER), *arguments], fds=[written])
+        finally:
+            os.close(written)
+        if not pipe.read(1):
+            raise SandboxUnavailable("the preview did not start")
+
+
+def _exchange(directory: SandboxDirectory, port: int) -> dict[str, Any]:
+    with socket.socket(socket.AF_UNIX) as control:
+        control.settimeout(_START_S)
+        handle = os.open(directory.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            control.connect(f"/proc/self/fd/{handle}/previews.sock")
+            control.sendall(json.dumps({"port": port}).encode() + b"\n")
+            with control.makefile("rb") as lines:
+                return dict(json.loads(lines.readline(4096)))
+        except (OSError, ValueError) as error:
+            raise SandboxUnavailable(f"the preview of port {port} did not start: {error}") from error
+        finally:
+            os.close(handle)
+
+
+def _process(directory: SandboxDirectory) -> HostProcess | None:
+    try:
+        value = json.loads((directory.path / "previews.json").read_text(encoding="utf-8"))
+        return HostProcess(int(value["pid"]), int(value["started"]))
     except (OSError, ValueError, KeyError):
         return None
 
 
-async def serve(directory: SandboxDirectory, port: int, *, host: str, wanted: int) -> None:
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            inner_reader, inner_writer = await directory.dial()
-            inner_writer.write(json_frame({"op": "dial", "port": port}))
-            if await inner_reader.read(1):
-                await asyncio.gather(_pipe(reader, inner_writer), _pipe(inner_reader, writer))
-            inner_writer.close()
-        except (NightshiftError, OSError):
-            pass  # the visitor sees a closed connection
-        finally:
-            writer.close()
-
+def visited_at(directory: SandboxDirectory) -> datetime | None:
+    """The time of the last visit to a preview, or of its start. None when there is no preview."""
     try:
-        server = await asyncio.start_server(accept, host, wanted)
+        return datetime.fromtimestamp((directory.path / "previews.json").stat().st_mtime, UTC)
     except OSError:
-        server = await asyncio.start_server(accept, host, 0)
-    listen = server.sockets[0].getsockname()[1]
-    write_json(directory.ports / f"{port}.json", {"pid": os.getpid(), "listen": listen})
-    async with server:
-        while directory.pids():  # noqa: ASYNC110 - a process that is no child of ours sends no event
-            await asyncio.sleep(_LOOK_S)
+        return None
 
 
-async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.write_eof()
-
-
-if __name__ == "__main__":
-    directory, port_inside, listen_host, listen_port = sys.argv[1:]
-    asyncio.run(
-        serve(SandboxDirectory(Path(directory)), int(port_inside), host=listen_host, wanted=int(listen_port))
-    )
+def end(directory: SandboxDirectory) -> None:
+    """Kill the sandbox's preview process. Does nothing when there is none."""
+    process = _process(directory)
+    if process is not None:
+        process.kill()

@@ -19,6 +19,7 @@ _CLONE = {"x86_64": 56, "aarch64": 220}
 _CLONE3 = 435
 _IOCTL = {"x86_64": 16, "aarch64": 29}
 _SOCKET = {"x86_64": 41, "aarch64": 198}
+_PRLIMIT, _MEMFD = (302, 261), (319, 279)
 _SOCKET_FAMILIES = (1, 2, 10, 16)  # unix, inet, inet6, netlink: what ordinary programs ask for
 _TTY_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: typing into somebody's terminal
 _CLONE_NEW = 0x7E020080  # every CLONE_NEW* flag
@@ -78,8 +79,11 @@ def supported(machine: str) -> bool:
     return machine in _ARCHES
 
 
-def program(machine: str) -> bytes:
-    """The filter for `platform.machine()`, as an array of struct sock_filter. Raises KeyError for another machine."""
+def program(machine: str, *, memfd: bool = True) -> bytes:
+    """The filter for `platform.machine()`, as an array of struct sock_filter. Raises KeyError for another machine.
+
+    With `memfd` False, files in memory are refused, for a machine where no cgroup counts their memory.
+    """
     column = 0 if machine == "x86_64" else 1
     allowed = len(_SOCKET_FAMILIES)
     code = [
@@ -92,7 +96,15 @@ def program(machine: str) -> bytes:
         code += [(_JGE, 0, 1, 0x40000000), (_RET, 0, 0, _ERRNO | _ENOSYS)]
     for numbers in _DENIED.values():
         code += [(_JEQ, 0, 1, numbers[column]), (_RET, 0, 0, _ERRNO | _EPERM)]
+    if not memfd:
+        code += [(_JEQ, 0, 1, _MEMFD[column]), (_RET, 0, 0, _ERRNO | _ENOSYS)]
     code += [
+        # A process may set its own limits, and not those of another one, such as the agent.
+        (_JEQ, 0, 4, _PRLIMIT[column]),
+        (_LD_ABS, 0, 0, _ARG0),
+        (_JEQ, 1, 0, 0),
+        (_RET, 0, 0, _ERRNO | _EPERM),
+        (_RET, 0, 0, _ALLOW),
         # glibc falls back to clone, whose flags the filter can read.
         (_JEQ, 0, 1, _CLONE3),
         (_RET, 0, 0, _ERRNO | _ENOSYS),

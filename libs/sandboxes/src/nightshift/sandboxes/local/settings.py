@@ -5,20 +5,30 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nightshift.sandboxes.local.cgroups import GroupLimits
+
 _GIB = 1024**3
+_AGENT_PROCESSES = 192
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxLimits:
-    """`memory_bytes` limits the private writable memory of each process: V8 reserves more address space than it
-    uses.
+    """`memory_bytes`, `processes` and `cpus` hold for all processes of the sandbox together where there are cgroups.
+
+    Without them `memory_bytes` limits the private writable memory of each process: V8 reserves more address space than
+    it uses. Processes are counted by their user everywhere.
     """
 
     processes: int = 512
     memory_bytes: int = 4 * _GIB
+    cpus: float = 2.0
     file_bytes: int = 2 * _GIB
     open_files: int = 4096
     tmp_bytes: int = _GIB
+
+    def group(self) -> GroupLimits:
+        """The limits of the cgroup. The agent's own processes are counted there too."""
+        return GroupLimits(self.memory_bytes, self.processes + _AGENT_PROCESSES, self.cpus)
 
     def rlimits(self) -> dict[str, int]:
         return {

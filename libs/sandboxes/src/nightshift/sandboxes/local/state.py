@@ -2,10 +2,11 @@
 
 <state dir>/<sandbox id>/   starting.json its metadata, written before anything runs
                             sandbox.json  the same file, renamed when the sandbox is ready
-                            bwrap.json    the pids, as bubblewrap reports them
+                            bwrap.json    process 1 and its namespaces, as bubblewrap reports them
                             agent.sock    the agent's socket, which commands in the sandbox cannot see
                             home/         the sandbox's /home/user
-                            ports/        one file for each preview: its pid and port on the host
+                            own/          what only the agent can write inside: /run/nightshift
+                            previews.json the process that serves previews, and its ports on the host
                             paused        exists while the sandbox is paused
                             log           the standard error of bubblewrap and the agent
 """
@@ -13,7 +14,6 @@
 import asyncio
 import json
 import os
-import signal
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nightshift.sandboxes.errors import SandboxGone, SandboxUnavailable
+from nightshift.sandboxes.local.process import FirstProcess
 from nightshift.sandboxes.port import SandboxInfo
 
 _STARTING, _READY = "starting.json", "sandbox.json"
@@ -43,8 +44,9 @@ class SandboxDirectory:
         return self.path / "home"
 
     @property
-    def ports(self) -> Path:
-        return self.path / "ports"
+    def own(self) -> Path:
+        """What only the agent can write inside, where it is /run/nightshift."""
+        return self.path / "own"
 
     @property
     def paused(self) -> Path:
@@ -84,14 +86,20 @@ class SandboxDirectory:
                 return SandboxInfo(self.id, state, value["metadata"], started)
         raise SandboxGone(f"no sandbox {self.id} on this machine")
 
-    def pids(self) -> list[int]:
-        """The host pids of the processes that run: the sandbox's process 1 and bubblewrap's monitor."""
-        found = []
-        with suppress(OSError, ValueError):
+    def first(self) -> FirstProcess | None:
+        """Process 1 of the sandbox, as bubblewrap reported it. Returns None before that."""
+        with suppress(OSError, ValueError, KeyError):
             for line in (self.path / "bwrap.json").read_text(encoding="utf-8").splitlines():
-                if (pid := json.loads(line).get("child-pid")) is not None:
-                    found.append(int(pid))
-        return [pid for pid in found if names(pid, self.id)]
+                report = json.loads(line)
+                if "child-pid" in report:
+                    return FirstProcess(int(report["child-pid"]), int(report["pid-namespace"]))
+        return None
+
+    @property
+    def runs(self) -> bool:
+        """Whether the sandbox's process 1 runs, and with it the sandbox."""
+        first = self.first()
+        return first is not None and first.runs()
 
     def log(self) -> str:
         with suppress(OSError):
@@ -120,18 +128,3 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     new.write_text(json.dumps(value), encoding="utf-8")
     new.rename(path)
-
-
-def names(pid: int, token: str) -> bool:
-    """Whether this process runs and has the token in its command line. A later process with the same pid has not."""
-    try:
-        return token.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-def end(pid: int, token: str) -> None:
-    """Kill the process unless another one has its pid by now."""
-    if names(pid, token):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)

@@ -124,9 +124,11 @@ def open_call(state: BuildState, call_id: str) -> CustomerCall | None:
 
 
 def output_of(request: ToolCallResultGiven) -> str:
-    """Return the text of a result for the agent: its output, then its data as indented JSON."""
+    """Return the text of a result for the agent: its output, then its data as indented JSON with sorted keys."""
     data = request.data
-    shown = None if data is None else json.dumps(data, indent=2, ensure_ascii=False, default=str)
+    shown = (
+        None if data is None else json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, default=str)
+    )
     return "\n".join(part for part in (request.output, shown) if part)
 
 

@@ -7,7 +7,7 @@ from nightshift.contracts.events.requests import idea_text
 from nightshift.orchestrator.domain import checks, model_choice, prompt
 from nightshift.orchestrator.domain.judging import continued
 from nightshift.orchestrator.domain.policy import Policy
-from nightshift.orchestrator.domain.state import BuildState, Judging
+from nightshift.orchestrator.domain.state import BuildState
 
 #: The judge gets this many characters from the end of the output of each check.
 _SHOWN = 6_000
@@ -30,7 +30,7 @@ reason for doubt.
 def judge_request(state: BuildState, policy: Policy) -> dict[str, Any]:
     """Return the body of the judge's next call in this round."""
     accepted = state.request
-    judging = continued(state.judging or Judging())
+    judging = continued(state)
     return {
         **model_choice.thinking_parameters(accepted, "judge"),
         "max_tokens": model_choice.output_limit(accepted, policy, "judge"),

@@ -5,6 +5,8 @@ The conversation is the judge's own. It lives for one round of checks. `verdicts
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from nightshift.contracts.events.build import (
     CriteriaJudged,
     ModelCallFailed,
@@ -12,6 +14,7 @@ from nightshift.contracts.events.build import (
     ToolCallRequested,
     Usage,
 )
+from nightshift.contracts.events.proof import CriterionVerdict
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import ReportVerdicts
@@ -27,7 +30,10 @@ from nightshift.orchestrator.domain.state import (
 
 _REPORT = "Call `report_verdicts` with one verdict for each criterion. Nothing else counts."
 _NOT_RUN = "Not run: nothing more is read. Call `report_verdicts` now, with what you have seen."
-_NOT_TAKEN = "These verdicts cannot be taken: one for each criterion is needed, by its number, with evidence."
+#: The most mistakes that one answer names.
+_COMPLAINTS = 5
+#: The most characters of all evidence of a round, so that an event stays small.
+_EVIDENCE = 60_000
 
 
 def open_calls(state: BuildState) -> bool:
@@ -37,16 +43,17 @@ def open_calls(state: BuildState) -> bool:
 
 def tokens_bound(state: BuildState) -> int | None:
     """Return the most tokens that the next call of this round can have. Returns None before its first answer."""
-    return None if state.judging is None else continued(state.judging).conversation.tokens
+    return None if state.judging is None else continued(state).conversation.tokens
 
 
 def started(state: BuildState) -> BuildState:
     """Fold the start of a call, which sends the results of the answer before it."""
-    return replace(state, judging=continued(state.judging or Judging()))
+    return replace(state, judging=continued(state))
 
 
-def continued(judging: Judging) -> Judging:
+def continued(state: BuildState) -> Judging:
     """Return the round with the results that its next call sends. A tool call that was not requested gets an error."""
+    judging = state.judging or Judging()
     talk = judging.conversation
     last = talk.entries[-1] if talk.entries else None
     if not isinstance(last, AssistantMessage):
@@ -55,7 +62,7 @@ def continued(judging: Judging) -> Judging:
     answers = tuple(
         conversation.observation(results[use["id"]])
         if use["id"] in results
-        else ToolResult(str(use["id"]), True, _refusal(use))
+        else ToolResult(str(use["id"]), True, _refusal(use, len(state.request.criteria)))
         for use in uses_of(last)
     )
     more = conversation.with_results(talk, answers) if answers else conversation.with_message(talk, _REPORT)
@@ -115,8 +122,31 @@ def judged(state: BuildState, data: CriteriaJudged) -> BuildState:
     )
 
 
-def _refusal(use: dict[str, Any]) -> str:
-    return _NOT_TAKEN if use["name"] == ReportVerdicts.tool else _NOT_RUN
+def _refusal(use: dict[str, Any], count: int) -> str:
+    wrong = read_verdicts(use, count)
+    return wrong if isinstance(wrong, str) else _NOT_RUN
+
+
+def read_verdicts(use: dict[str, Any], count: int) -> dict[int, CriterionVerdict] | str:
+    """Return the verdicts of a `report_verdicts` call by their index, or what is wrong with the call."""
+    if use["name"] != ReportVerdicts.tool:
+        return _NOT_RUN
+    try:
+        given = ReportVerdicts.model_validate(use.get("input"))
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False, include_context=False)
+        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in details[:_COMPLAINTS])
+        return f"These verdicts cannot be taken. {said}"
+    numbers = [one.criterion for one in given.verdicts]
+    if sorted(numbers) != list(range(1, count + 1)):
+        return f"Give one verdict for each of the criteria 1 to {count}, not for {numbers}."
+    longest = max(_EVIDENCE // count, 1)
+    return {
+        one.criterion - 1: CriterionVerdict(
+            index=one.criterion - 1, met=one.met, evidence=one.evidence[:longest]
+        )
+        for one in given.verdicts
+    }
 
 
 def uses_of(message: AssistantMessage) -> list[dict[str, Any]]:

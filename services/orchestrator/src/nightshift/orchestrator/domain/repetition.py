@@ -16,7 +16,8 @@ from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import Bash
 from nightshift.orchestrator.domain.state import RecentCall, ToolCall
 
-WINDOW = 10
+#: Turns whose calls are compared, and the most calls of them.
+WINDOW, _MOST_CALLS = 10, 60
 TIMES = 3
 #: The digest of a call that never counts as repeated.
 NEVER_COUNTS = ""
@@ -59,7 +60,7 @@ def call_in_words(tool: str, given: Mapping[str, Any] | BlobRef) -> str:
 def remember(
     recent: tuple[RecentCall, ...], call: ToolCall, result: ToolCallCompleted
 ) -> tuple[RecentCall, ...]:
-    """Return the recent calls after one more result: at most `WINDOW`."""
+    """Return the recent calls after one more result: those of the last `WINDOW` turns."""
     if call.digest == NEVER_COUNTS:
         return recent
     blocks = result.blocks.ref if isinstance(result.blocks, BlobRef) else canonical.dumps(result.blocks)
@@ -71,7 +72,9 @@ def remember(
         line=_telling_line(result),
         error=_error(result),
     )
-    return (*recent, newest)[-WINDOW:]
+    calls = (*recent, newest)
+    turns = list(dict.fromkeys(one.turn for one in calls))[-WINDOW:]
+    return tuple(one for one in calls if one.turn in turns)[-_MOST_CALLS:]
 
 
 def is_progress(newest: RecentCall, earlier: Collection[RecentCall]) -> bool:

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from pydantic import ValidationError
-
 from nightshift.contracts.events.build import CriteriaJudged, Phase, ToolCallRequested
 from nightshift.contracts.events.proof import CriterionVerdict
 from nightshift.contracts.model import Event
@@ -11,7 +9,7 @@ from nightshift.contracts.models import card_of
 from nightshift.contracts.tools import ReportVerdicts
 from nightshift.eventlog.errors import Fault
 from nightshift.orchestrator.domain import checks, proof
-from nightshift.orchestrator.domain.judging import uses_of
+from nightshift.orchestrator.domain.judging import read_verdicts, uses_of
 from nightshift.orchestrator.domain.model_choice import model_of
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import AssistantMessage, BuildState, Judging
@@ -19,8 +17,6 @@ from nightshift.orchestrator.domain.state import AssistantMessage, BuildState, J
 Events = tuple[Event, ...]
 
 _TIMEOUT_S = 120
-#: The most characters of all evidence of a round, so that an event stays small.
-_EVIDENCE = 60_000
 #: The part of the model's context after which the judge reads no more.
 _FULL = 0.5
 _NO_VERDICT = "The judge gave no verdict about this criterion."
@@ -80,12 +76,12 @@ def shown(state: BuildState) -> tuple[CriterionVerdict, ...] | None:
 
 def following(state: BuildState, policy: Policy) -> Events:
     """Return what follows the newest answer of the judge: its verdicts, or the tool calls that it makes."""
-    judging = state.judging
-    if judging is None or not isinstance(last := judging.conversation.entries[-1], AssistantMessage):
-        return ()  # cut off at its output limit: the judge goes on
-    uses = uses_of(last)
+    judging = state.judging or Judging()
+    last = judging.conversation.entries[-1]
+    uses = uses_of(last) if isinstance(last, AssistantMessage) else []  # none when its calls were cut off
     for use in uses:
-        if use["name"] == ReportVerdicts.tool and not isinstance(given := _read(state, use), str):
+        given = read_verdicts(use, len(state.request.criteria))
+        if not isinstance(given, str):
             return (_verdicts(state, given),)
     if judging.answers >= policy.judge_answers:
         return (_verdicts(state, {}),)
@@ -128,22 +124,3 @@ def _verdicts(state: BuildState, given: dict[int, CriterionVerdict]) -> Criteria
         usage=judging.usage,
         cost_microusd=judging.cost,
     )
-
-
-def _read(state: BuildState, use: dict[str, Any]) -> dict[int, CriterionVerdict] | str:
-    """Return the verdicts of a `report_verdicts` call by their index, or what is wrong with them."""
-    count = len(state.request.criteria)
-    try:
-        given = ReportVerdicts.model_validate(use.get("input"))
-    except ValidationError as error:
-        return str(error)
-    numbers = [one.criterion for one in given.verdicts]
-    if sorted(numbers) != list(range(1, count + 1)):
-        return f"give one verdict for each of the criteria 1 to {count}, not for {numbers}"
-    longest = max(_EVIDENCE // count, 1)
-    return {
-        one.criterion - 1: CriterionVerdict(
-            index=one.criterion - 1, met=one.met, evidence=one.evidence[:longest]
-        )
-        for one in given.verdicts
-    }

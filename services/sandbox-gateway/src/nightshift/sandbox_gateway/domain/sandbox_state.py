@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
@@ -83,6 +84,7 @@ class SandboxState:
     environment: Mapping[str, str] = field(default_factory=dict)
     ended: Ending | None = None
     end_version: int = 0
+    ready_since: datetime | None = None  # the time of build.ready
     generations: int = 0
     sandbox: OpenSandbox | None = None
     snapshot: StoredSnapshot | None = None
@@ -162,7 +164,8 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
             back = None if saved is None else StoredSnapshot(saved, event.version, at_rest=True)
             return replace(state, sandbox=None, snapshot=back, last_write=event.version)
         case BuildReady() | BuildFailed() | BuildCancelled() as data:
-            return replace(state, ended=_ENDS[type(data)], end_version=event.version)
+            ready = event.recorded_at if isinstance(data, BuildReady) else None
+            return replace(state, ended=_ENDS[type(data)], end_version=event.version, ready_since=ready)
         case ToolCallRequested(purpose="customer"):
             return state  # a consumer of the customer answers it
         case ToolCallRequested() as data:

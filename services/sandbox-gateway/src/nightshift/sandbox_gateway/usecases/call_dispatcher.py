@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from nightshift.eventlog.port import PendingItem
 from nightshift.sandbox_gateway.usecases.build_worker import BuildWorker
+from nightshift.servicekit.build_accounts import BuildAccounts
 from nightshift.servicekit.worker_pool import WorkerPool
 
 
@@ -12,15 +13,21 @@ from nightshift.servicekit.worker_pool import WorkerPool
 class CallDispatcher:
     pool: WorkerPool
     worker: BuildWorker
+    accounts: BuildAccounts
 
-    def dispatch(self, build_id: str) -> None:
+    async def dispatch(self, build_id: str) -> None:
+        """Offer the build to the pool, which shares its places by account."""
+        await self.accounts.load(build_id)
+        self._offer(build_id)
+
+    def _offer(self, build_id: str) -> None:
         self.pool.offer(build_id, lambda: self._work(build_id))
 
     async def _work(self, build_id: str) -> None:
         retry_s = await self.worker.work(build_id)
         if retry_s is not None:
-            asyncio.get_running_loop().call_later(retry_s, self.dispatch, build_id)
+            asyncio.get_running_loop().call_later(retry_s, self._offer, build_id)
 
     async def dispatch_pending(self, item: PendingItem) -> None:
         """Dispatch the build of a pending row: a tool call without a result, or an open sandbox."""
-        self.dispatch(item.stream_id.partition("-")[2])
+        await self.dispatch(item.stream_id.partition("-")[2])

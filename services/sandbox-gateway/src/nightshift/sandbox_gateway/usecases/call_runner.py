@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 
@@ -41,7 +41,7 @@ from nightshift.sandbox_gateway.usecases.tools.context import Context
 from nightshift.sandbox_gateway.usecases.tools.narrate import narrate
 from nightshift.sandbox_gateway.usecases.tools.prepare import prepare
 from nightshift.sandbox_gateway.usecases.tools.preview import open_port
-from nightshift.sandboxes.errors import CallRecordLost, FileRefused, SandboxGone
+from nightshift.sandboxes.errors import CallRecordLost, FileRefused, SandboxGone, SandboxHung
 from nightshift.sandboxes.port import Sandbox
 from nightshift.sandboxes.snapshots.rules import DEFAULT_EXCLUDE
 
@@ -123,6 +123,8 @@ class CallRunner:
             harmless = state.safe_to_lose and not isinstance(error, CallRecordLost)
             await self._lost(state, error, calls=() if harmless else calls)
             return
+        except SandboxHung as error:
+            await self._lost_if_hung(state, error, calls)
         results = await asyncio.gather(
             *(self._one(state, sandbox, call, ask, cancelled) for call, ask in asks), return_exceptions=True
         )
@@ -130,8 +132,20 @@ class CallRunner:
         if gone:
             await self._lost(state, gone[0], calls=calls)
         for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, SandboxGone):
+            if isinstance(result, SandboxHung) and not gone:
+                await self._lost_if_hung(state, result, calls)
+            if isinstance(result, BaseException) and not isinstance(result, SandboxGone | SandboxHung):
                 raise result
+
+    async def _lost_if_hung(
+        self, state: SandboxState, error: SandboxHung, calls: Sequence[PendingCall]
+    ) -> NoReturn:
+        """Raise the error for another attempt. After several, give the sandbox up and raise StateOutdated."""
+        gone = self.lifecycle.count_hung(state, error)
+        if gone is None:
+            raise error
+        await self._lost(state, gone, calls=calls)
+        raise StateOutdated from error
 
     async def _hold(self, state: SandboxState, sandbox: Sandbox) -> None:
         """Before the first call of a turn that may write: keep the checkpoint's tree for the snapshotter."""

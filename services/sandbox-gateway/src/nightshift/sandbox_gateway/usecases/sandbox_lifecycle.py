@@ -1,6 +1,8 @@
 """Opens, restores, pauses, closes and replaces a build's sandbox. Appends an event for every change."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 import structlog
@@ -19,12 +21,14 @@ from nightshift.sandbox_gateway.ports import SnapshotStores
 from nightshift.sandbox_gateway.usecases.failpoints import FailPoints
 from nightshift.sandbox_gateway.usecases.network import NetworkPolicy
 from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
-from nightshift.sandboxes.errors import HostileTree, SandboxGone
+from nightshift.sandboxes.errors import HostileTree, SandboxGone, SandboxHung
 from nightshift.sandboxes.port import Sandbox, SandboxDriver
 from nightshift.sandboxes.snapshots.manifest import tree_digest
 from nightshift.sandboxes.snapshots.restore import named, restore
 
 _log = structlog.get_logger(__name__)
+#: Requests without an answer after which a sandbox counts as lost.
+_MOST_HUNG = 3
 
 
 class StateOutdated(Exception):
@@ -39,6 +43,29 @@ class SandboxLifecycle:
     stalls: StallReporter
     fail: FailPoints
     network: NetworkPolicy
+    preview_s: float = 86_400.0
+    _hung: Counter[str] = field(default_factory=Counter, init=False)
+
+    async def preview_expired(self, state: SandboxState) -> bool:
+        """Return whether a finished build's preview has lived for `preview_s` seconds since its end or last visit."""
+        if state.sandbox is None or state.ready_since is None or state.completion is None:
+            return False
+        life, now = timedelta(seconds=self.preview_s), datetime.now(UTC)
+        if now < state.ready_since + life:
+            return False
+        visited = await self.driver.visited_at(state.sandbox.sandbox_id)
+        return visited is None or now >= visited + life
+
+    def count_hung(self, state: SandboxState, error: SandboxHung) -> SandboxGone | None:
+        """Count requests that the sandbox left without an answer. Returns an error when it counts as lost."""
+        if state.sandbox is None:
+            return None
+        sandbox_id = state.sandbox.sandbox_id
+        self._hung[sandbox_id] += 1
+        if self._hung[sandbox_id] < _MOST_HUNG:
+            return None
+        del self._hung[sandbox_id]
+        return SandboxGone(f"sandbox {sandbox_id} left {_MOST_HUNG} requests without an answer: {error}")
 
     async def ready(self, state: SandboxState) -> Sandbox:
         """Return the build's sandbox with the workspace that it must begin with. Opens one when there is none.
@@ -138,10 +165,10 @@ class SandboxLifecycle:
             _log.warning("sandbox.not_ended", sandbox_id=state.sandbox.sandbox_id, error=str(error))
 
     async def close(self, state: SandboxState) -> None:
-        """End the sandbox and append sandbox.closed. Does nothing when the state has no reason to close it."""
-        if state.sandbox is None or state.to_close is None:
+        """End the sandbox and append sandbox.closed, after a sleep's snapshot, an end, or the life of a preview."""
+        if state.sandbox is None:
             return
-        reason, cause = state.to_close
+        reason, cause = state.to_close or ("preview_expired", state.sandbox.opened_id)
         async with self.stalls.watch(state):
             await self.driver.kill(state.sandbox.sandbox_id)
         self.fail.reach("after_kill")

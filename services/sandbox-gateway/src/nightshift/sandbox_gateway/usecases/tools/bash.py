@@ -1,17 +1,23 @@
 """bash: runs a command to its end, or in the background with a handle to read, restart and stop it."""
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from nightshift.contracts.tools import Bash
 from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome, ErrorKind
 from nightshift.sandbox_gateway.domain.exit_status import is_failure
 from nightshift.sandbox_gateway.domain.text import printable
 from nightshift.sandbox_gateway.usecases.tools.context import Context
+from nightshift.sandboxes.errors import AgentBroken
 from nightshift.sandboxes.port import CallSpec, CallStatus
 
 #: Seconds that the gateway waits beyond the supervisor's own timeout before it ends the call itself.
 _GRACE_S = 10.0
 _POLL_S = 30.0
+#: Seconds that the first request waits for the end, and the number of attempts to run a call and to end it.
+_FIRST_WAIT_S = 0.5
+_ATTEMPTS = 3
 #: Seconds to wait, so that a background command that fails at once is seen to fail.
 _SETTLE_S = 0.7
 _OUTPUT_BYTES = 8 * 1024 * 1024 + 512 * 1024
@@ -34,12 +40,11 @@ async def bash(ctx: Context, ask: Bash) -> CallOutcome:
 async def _foreground(ctx: Context, command: str, timeout_s: float) -> CallOutcome:
     timeout_s = min(timeout_s, ctx.timeout_s)
     status = await run_once(ctx, _spec(ctx, command, timeout_s))
+    text = await output_of(ctx, ctx.call_id, status)
     if status.state == "died":
-        text = await output_of(ctx, ctx.call_id)
         return CallOutcome(
             f"{text}\n[the command's supervisor was killed; how the command ended is not known]", "tool"
         )
-    text = await output_of(ctx, ctx.call_id)
     if status.timed_out:
         note = f"[ended after {timeout_s:g} s, with everything it started]"
         return CallOutcome(f"{text}\n{note}", "timeout", whole_in=_kept_in(status, text))
@@ -62,27 +67,39 @@ def _kept_in(status: CallStatus, text: str) -> str | None:
 
 
 async def run_once(ctx: Context, spec: CallSpec) -> CallStatus:
-    """Wait for the end of the command, and start it unless it began before, also under another gateway."""
+    """Wait for the end of the command, and start it unless it began before, also under another gateway.
+
+    Raises AgentBroken when the command neither begins nor can be ended.
+    """
     deadline = asyncio.get_running_loop().time() + (spec.timeout_s or 0) + _GRACE_S
     ctx.fail.reach("before_run")
-    while True:
+    for _ in range(_ATTEMPTS):
         async with ctx.watch():
-            status = await ctx.sandbox.start_call(spec)
+            status = await _unless_cancelled(ctx, ctx.sandbox.run_call(spec, wait_s=_FIRST_WAIT_S))
         ctx.fail.reach("after_start")
-        while status.state == "running":
-            left = deadline - asyncio.get_running_loop().time()
-            if ctx.cancelled.is_set() or left <= 0:
-                status = await ctx.sandbox.stop_call(spec.call_id)
-                continue
-            status = await _wait(ctx, spec.call_id, min(left, _POLL_S))
-        if status.state != "unknown":
+        if status.state == "running":
+            status = await _ended(ctx, spec.call_id, deadline)
+        if status.state not in ("unknown", "running"):
             ctx.fail.reach("after_run")
+            return status
+    raise AgentBroken(f"call {spec.call_id} is {status.state} after {_ATTEMPTS} attempts to run or end it")
+
+
+async def _ended(ctx: Context, call_id: str, deadline: float) -> CallStatus:
+    """Wait for the end of a running call. At its deadline, or when the build has ended, end it by force."""
+    while True:
+        left = deadline - asyncio.get_running_loop().time()
+        if ctx.cancelled.is_set() or left <= 0:
+            return await ctx.sandbox.stop_call(call_id, grace_s=0)
+        waiting = ctx.sandbox.wait_call(call_id, wait_s=min(left, _POLL_S))
+        status = await _unless_cancelled(ctx, waiting)
+        if status.state != "running":
             return status
 
 
-async def _wait(ctx: Context, call_id: str, wait_s: float) -> CallStatus:
-    """Wait until the call ends or the build is cancelled, for at most `wait_s` seconds."""
-    waiting = asyncio.create_task(ctx.sandbox.wait_call(call_id, wait_s=wait_s))
+async def _unless_cancelled(ctx: Context, asked: Coroutine[Any, Any, CallStatus]) -> CallStatus:
+    """The answer of the sandbox. Returns the state `running` as soon as the build is cancelled."""
+    waiting = asyncio.create_task(asked)
     cancelled = asyncio.create_task(ctx.cancelled.wait())
     try:
         await asyncio.wait({waiting, cancelled}, return_when=asyncio.FIRST_COMPLETED)
@@ -96,10 +113,8 @@ async def _wait(ctx: Context, call_id: str, wait_s: float) -> CallStatus:
 async def _background(ctx: Context, command: str) -> CallOutcome:
     async with ctx.watch():
         await ctx.sandbox.note(ctx.call_id, command)  # for a restart
-        status = await ctx.sandbox.start_call(_spec(ctx, command, None))
-    if status.state == "running":
-        status = await ctx.sandbox.wait_call(ctx.call_id, wait_s=_SETTLE_S)
-    text = await output_of(ctx, ctx.call_id)
+        status = await ctx.sandbox.run_call(_spec(ctx, command, None), wait_s=_SETTLE_S)
+    text = await output_of(ctx, ctx.call_id, status)
     if status.state == "running":
         return CallOutcome(f"running in the background; handle: {ctx.call_id}\n{text}".rstrip())
     code = status.exit_code
@@ -112,7 +127,7 @@ async def _read(ctx: Context, handle: str) -> CallOutcome:
     status = await ctx.sandbox.call_status(handle)
     if status.state == "unknown":
         return _no_such(handle)
-    return CallOutcome(f"{await output_of(ctx, handle)}\n[{_state(status)}]".lstrip("\n"))
+    return CallOutcome(f"{await output_of(ctx, handle, status)}\n[{_state(status)}]".lstrip("\n"))
 
 
 async def _stop(ctx: Context, handle: str) -> CallOutcome:
@@ -121,7 +136,7 @@ async def _stop(ctx: Context, handle: str) -> CallOutcome:
     status = await ctx.sandbox.stop_call(handle)
     if status.state == "unknown":
         return _no_such(handle)
-    return CallOutcome(f"{await output_of(ctx, handle)}\n[{_state(status)}]".lstrip("\n"))
+    return CallOutcome(f"{await output_of(ctx, handle, status)}\n[{_state(status)}]".lstrip("\n"))
 
 
 async def _restart(ctx: Context, ask: Bash) -> CallOutcome:
@@ -159,10 +174,16 @@ def _state(status: CallStatus) -> str:
     return how if status.state == "finished" else "ended; its exit code is not known"
 
 
-async def output_of(ctx: Context, call_id: str) -> str:
+async def output_of(ctx: Context, call_id: str, status: CallStatus) -> str:
     """Return both streams of the call as text, the second one after a heading."""
-    out = printable(await ctx.sandbox.read_output(call_id, "out", limit=_OUTPUT_BYTES)).rstrip("\n")
-    err = printable(await ctx.sandbox.read_output(call_id, "err", limit=_OUTPUT_BYTES)).rstrip("\n")
+    if status.output is not None:
+        kept = status.output
+    else:
+        kept = (
+            await ctx.sandbox.read_output(call_id, "out", limit=_OUTPUT_BYTES),
+            await ctx.sandbox.read_output(call_id, "err", limit=_OUTPUT_BYTES),
+        )
+    out, err = (printable(data).rstrip("\n") for data in kept)
     if err:
         return f"{out}\n[stderr]\n{err}" if out else f"[stderr]\n{err}"
     return out

@@ -88,4 +88,4 @@ async def _step(ctx: Context, name: str, command: str, variables: dict[str, str]
     )
     status = await run_once(step, spec)
     code = 124 if status.timed_out else status.exit_code
-    return (1 if code is None else code), await output_of(step, step.call_id)
+    return (1 if code is None else code), await output_of(step, step.call_id, status)

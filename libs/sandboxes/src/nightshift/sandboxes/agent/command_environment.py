@@ -1,0 +1,53 @@
+"""What every command gets beside its own arguments: environment variables, git's lowest settings, a long script."""
+
+from __future__ import annotations
+
+import os
+
+#: The kernel takes 128 KiB for one argument.
+_LONGEST_ARGUMENT = 100_000
+#: Names the call in the environment of everything that its command starts.
+MARK = "NIGHTSHIFT_CALL_ID"
+#: Nothing may wait for a person, and git can commit at once. A command's own settings win.
+ENVIRONMENT = {
+    "LANG": "C.UTF-8",
+    "PAGER": "cat",
+    "GIT_PAGER": "cat",
+    "GIT_TERMINAL_PROMPT": "0",
+    "DEBIAN_FRONTEND": "noninteractive",
+    "PIP_NO_INPUT": "1",
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "npm_config_yes": "true",
+    "npm_config_fund": "false",
+    "npm_config_update_notifier": "false",
+}
+GIT_CONFIG = """[user]
+	name = Nightshift
+	email = agent@nightshift.invalid
+[init]
+	defaultBranch = main
+[safe]
+	directory = *
+"""
+
+
+def within_limit(argv: list[str]) -> list[str]:
+    """Give a long shell command in an open file, because it is too long for an argument."""
+    if argv[:2] != ["bash", "-c"] or len(argv[2].encode("utf-8", "surrogatepass")) <= _LONGEST_ARGUMENT:
+        return argv
+    handle = unnamed_file()
+    os.set_inheritable(handle, True)
+    with os.fdopen(os.dup(handle), "wb") as file:
+        file.write(argv[2].encode("utf-8", "surrogatepass"))
+    os.lseek(handle, 0, os.SEEK_SET)
+    return ["bash", "-c", f'eval "$(cat <&{handle})" {handle}<&-', *argv[3:]]
+
+
+def unnamed_file() -> int:
+    """Open a new file without a name, for reading and writing by this process and those that inherit it."""
+    try:
+        return os.memfd_create("nightshift", os.MFD_CLOEXEC)
+    except OSError:  # refused where no cgroup counts the memory of such files
+        handle = os.open("/tmp", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)  # noqa: S108 - inside
+        os.fchmod(handle, 0o666)
+        return handle

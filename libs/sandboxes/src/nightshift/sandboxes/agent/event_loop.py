@@ -1,0 +1,110 @@
+"""A small event loop: file descriptors, timers and ends of child processes. One thread, callbacks only."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+
+READ, WRITE = select.EPOLLIN, select.EPOLLOUT
+
+
+class Timer:
+    """A callback at a time. `cancel` drops it."""
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
+class EventLoop:
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._watched: dict[int, Callable[[], object]] = {}
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._numbers = count()
+        self._children: dict[int, Callable[[int], None]] = {}
+        self._wakeup, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.watch(self._wakeup, self._reap)
+
+    def watch(self, fd: int, callback: Callable[[], object], events: int = READ) -> None:
+        """Call back whenever the descriptor is ready, or its other side has closed."""
+        if fd in self._watched:
+            self._epoll.modify(fd, events)
+        else:
+            self._epoll.register(fd, events)
+        self._watched[fd] = callback
+
+    def unwatch(self, fd: int) -> None:
+        if self._watched.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        timer = Timer(callback)
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._numbers), timer))
+        return timer
+
+    def on_exit(self, pid: int, callback: Callable[[int], None]) -> None:
+        """Call back with the wait status when this child has ended."""
+        self._children[pid] = callback
+
+    @property
+    def children(self) -> set[int]:
+        """The pids of the children that were announced and have not ended."""
+        return set(self._children)
+
+    def run(self) -> None:
+        while True:
+            for fd, _ in self._epoll.poll(self._run_timers()):
+                callback = self._watched.get(fd)
+                if callback is not None:
+                    _call(callback)
+
+    def _run_timers(self) -> float:
+        """Run what is due. Returns the seconds until the next timer, -1 without one."""
+        while self._timers:
+            due, _, timer = self._timers[0]
+            if timer.callback is None:
+                heapq.heappop(self._timers)
+                continue
+            left = due - time.monotonic()
+            if left > 0:
+                return left
+            heapq.heappop(self._timers)
+            _call(timer.callback)
+        return -1
+
+    def _reap(self) -> None:
+        """Reap every ended child. As process 1 this process also gets the orphans of the whole sandbox."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wakeup, 4096)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            callback = self._children.pop(pid, None)
+            if callback is not None:
+                _call(partial(callback, status))
+
+
+def _call(callback: Callable[[], object]) -> None:
+    """A fault in one callback must not end the process, which would end the whole sandbox."""
+    try:
+        callback()
+    except Exception:  # noqa: BLE001 - the boundary of a callback; its trace goes to the sandbox's log
+        import traceback  # noqa: PLC0415 - slow to import, and seldom needed
+
+        traceback.print_exc()

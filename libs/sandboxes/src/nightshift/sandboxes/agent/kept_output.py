@@ -1,0 +1,102 @@
+"""A bounded part of one output stream of a command: its beginning, and a shorter end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from .confined_paths import READ
+from .identity import as_agent
+from .wire import file_chunks
+
+#: Bytes of a stream that stay in memory. A longer one is kept in a file; the gateway shows no more without a cut.
+IN_MEMORY = 24 * 1024
+_TAIL = 256 * 1024
+
+
+class KeptOutput:
+    """Keeps the first `limit` bytes of a stream and its end. `path` is the file for a stream that is too long for
+    memory, in a directory that only the agent can write.
+    """
+
+    def __init__(self, path: str, limit: int) -> None:
+        self._path = path
+        self._limit = limit
+        self._memory = b""
+        self._tail = b""
+        self._file: int | None = None
+        self._in_file = False
+        self._total = 0
+        self.size = 0
+
+    def take(self, data: bytes) -> None:
+        """Keep the part of `data` that there is room for."""
+        self._total += len(data)
+        room = self._limit - self.size
+        if room > 0:
+            self._keep(data[:room])
+            data = data[room:]
+        if data:
+            self._tail = (self._tail + data)[-_TAIL:]
+
+    def _keep(self, data: bytes) -> None:
+        if not self._in_file and len(self._memory) + len(data) <= IN_MEMORY:
+            self._memory += data
+            self.size += len(data)
+        else:
+            self.spill()
+            self._append(data)
+
+    def spill(self) -> None:
+        """Move what is in memory to the file."""
+        if self._in_file:
+            return
+        self._in_file = True
+        with contextlib.suppress(OSError), as_agent():
+            os.makedirs(os.path.dirname(self._path), 0o755, exist_ok=True)
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        memory, self._memory, self.size = self._memory, b"", 0
+        self._append(memory)
+
+    def _append(self, data: bytes) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # a full disk must not stop the draining
+                self.size += os.write(self._file, data)
+
+    def finish(self) -> None:
+        """Add the end of a stream that was longer than the limit, after a note about the bytes between."""
+        if self._tail:
+            dropped = self._total - self.size - len(self._tail)
+            note = f"\n[... {dropped} bytes were not kept ...]\n" if dropped > 0 else ""
+            self._keep(note.encode() + self._tail)
+        self._tail, self._limit = b"", 0
+        self.close()
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def remove(self) -> None:
+        """Remove the file, for room."""
+        with contextlib.suppress(OSError), as_agent():
+            os.unlink(self._path)
+
+    @property
+    def in_memory(self) -> bytes | None:
+        """The kept output, or None when it is in the file."""
+        return None if self._in_file else self._memory
+
+    def read(self, offset: int, limit: int) -> Iterator[bytes]:
+        """Yields at most `limit` kept bytes from `offset`; nothing when the file is gone."""
+        if not self._in_file:
+            yield self._memory[offset : offset + limit]
+            return
+        try:
+            handle = os.open(self._path, READ)
+        except OSError:
+            return
+        with os.fdopen(handle, "rb") as file:
+            file.seek(offset)
+            yield from file_chunks(file, limit)

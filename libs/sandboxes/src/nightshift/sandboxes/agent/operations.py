@@ -1,0 +1,60 @@
+"""The file operations of the agent. Each blocks until it is done."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from . import files, imports, search, tree
+from .answering import framed
+from .confined_paths import Root
+from .digest_cache import DigestCache
+from .stages import Stages
+from .wire import Reader, read_chunks
+
+
+class FileOperations:
+    """Maps the name of an operation to its function.
+
+    The parameters of a function are the other fields of the request. It returns the header of the answer, None for an
+    empty one, an iterator over the frames that follow an empty one, or both.
+    """
+
+    def __init__(self, home: str, digests: str) -> None:
+        """`digests` is the file of the digest cache. Stages are in the home, on the file system of the workspace."""
+        self._stage_folder = os.path.join(home, ".nightshift", "stage")
+        self._root = root = Root(os.path.join(home, "workspace"))
+        self._digests = digests
+        self.body: Reader = io.BytesIO()
+        self.table: dict[str, Callable[..., Any]] = {
+            "read": lambda **ask: framed(files.read(root, **ask)),
+            "write": lambda path, mode: files.write(root, path, read_chunks(self.body), mode),
+            "stat": lambda path: {"entry": files.stat_path(root, path)},
+            "remove": partial(tree.remove, root),
+            "list": self._list,
+            "glob": partial(search.find, root),
+            "grep": lambda **ask: search.grep(root, ask),
+            "import": lambda: imports.import_(root, self.body, DigestCache(digests)),
+            "stage": lambda **ask: self._stages().stage(**ask),
+            "hold": lambda **ask: self._stages().hold(**ask),
+            "held": lambda: self._stages().held(),
+            "stored": lambda **ask: self._stages().stored(**ask),
+            "export": lambda **ask: self._stages().export(**ask),
+        }
+
+    def make_workspace(self) -> None:
+        """Make the workspace again when a command has removed it."""
+        if not os.path.isdir(self._root.path):
+            with contextlib.suppress(OSError):
+                os.makedirs(self._root.path)
+
+    def _stages(self) -> Stages:
+        return Stages(self._root, self._stage_folder, DigestCache(self._digests))
+
+    def _list(self, fresh: bool, exclude: list[str], limit: int) -> Iterator[bytes]:
+        listed = tree.list_tree(self._root, DigestCache(self._digests, fresh), exclude, limit)
+        return framed(tree.rows(listed))

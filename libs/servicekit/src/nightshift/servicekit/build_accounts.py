@@ -1,0 +1,32 @@
+"""Whose builds the services work on, so that the accounts share the work slots."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from nightshift.contracts.events.build import BuildAccepted
+from nightshift.eventlog.port import EventLog, build_stream
+
+_MOST = 20_000
+
+
+@dataclass(eq=False, slots=True)
+class BuildAccounts:
+    """Remembers the account of each build, which never changes."""
+
+    log: EventLog
+    _known: OrderedDict[str, str] = field(default_factory=OrderedDict, init=False)
+
+    async def load(self, build_id: str) -> None:
+        """Read the account from the build's first event unless it is known. Raises Transient."""
+        if build_id in self._known:
+            return
+        async for event in self.log.read_stream(build_stream(build_id)):
+            if isinstance(event.data, BuildAccepted):
+                self._known[build_id] = event.data.account_id
+            break
+        while len(self._known) > _MOST:
+            self._known.popitem(last=False)
+
+    def of(self, build_id: str) -> str | None:
+        """The account, None when it was not loaded or the build was never accepted."""
+        return self._known.get(build_id)
