@@ -218,7 +218,7 @@ class FailingStore(MemoryObjectStore):
         return await super().get(key)
 
 
-async def test_a_store_that_fails_leaves_no_manifest_that_cannot_be_restored(work: Workspaces) -> None:
+async def test_a_failing_store_leaves_only_whole_manifests(work: Workspaces) -> None:
     objects = FailingStore(seed=3)
     work.store = SnapshotStore(objects, work.store.key)
     saved = {}

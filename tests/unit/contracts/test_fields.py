@@ -29,7 +29,6 @@ FOR_CONSUMERS = {
     ): "what was changed in an answer that the provider would not take back",
     ("model_call.responded", "price_version"): "which price table the cost was calculated with",
     ("model_call.failed", "price_version"): "which price table the cost was calculated with",
-    ("sandbox.restored", "from_snapshot"): "which snapshot the files came from",
     ("budget.settled", "reserved_microusd"): "the reservation beside what was posted of it",
     ("budget.settled", "estimated_microusd"): "the part of the charge that a provider's bill may correct",
     ("budget.period_set", "period_start"): "the account's period, for an audit of its days",
