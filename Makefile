@@ -54,8 +54,10 @@ simulate: setup ## the ports, and a whole deployment, under random schedules, la
 	$(python) -m nightshift.simulation --seeds $$(( $(seeds) / 5 )) tests.memory.deployment.scenario:scenario
 
 nightly: setup ## the same with 20,000 seeds of each port and 2,000 of the whole deployment; prints every failing seed
-	$(python) -m nightshift.simulation --seeds 20000 --first $(first) --within $(within)
-	$(python) -m nightshift.simulation --seeds 2000 --first $(first) --within $(within) tests.memory.deployment.scenario:scenario
+	@failed=0; bounds="--first $(first) --within $(within)"; \
+	$(python) -m nightshift.simulation --seeds 20000 $$bounds || failed=1; \
+	$(python) -m nightshift.simulation --seeds 2000 $$bounds tests.memory.deployment.scenario:scenario || failed=1; \
+	exit $$failed
 
 mutants: setup ## remove each guard in turn, in a copy of the code, and see that the tests fail
 	$(python) scripts/mutants.py

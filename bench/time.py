@@ -71,7 +71,7 @@ def folds(turns: int) -> list[Figure]:
     events = long_build(turns)
     rows = [(one.data.type, one.data.version, encode(one.data)) for one in events]
     count = len(events)
-    folding = best(5, lambda: reduce(evolve, events, INITIAL))
+    folding = best(15, lambda: reduce(evolve, events, INITIAL))
     decoding = best(3, lambda: [decode(*row) for row in rows])
     verifying = best(2, lambda: verify(events))
     size = len(page("b1", events))
@@ -121,6 +121,8 @@ def fork(rounds: int) -> list[Figure]:
         stack.run("account", "open", "rich", "--budget", "10000")
         stack.run("build", "--idea", "A large workspace", "--build-id", "base", "--account", "rich")
         stack.run("wait", "base", "--for", "end", "--timeout", "300s")
+        while not any(getattr(one.data, "reason", "") == "completion" for one in stack.log("base")):
+            time.sleep(1)  # the large workspace is on its way to the object store
         first, restored = [], []
         for number in range(rounds):
             name = f"fork-{number}"

@@ -33,7 +33,10 @@ const http = require("http");
   console.log(post.status);
   await fetch("https://evil.example/").catch((error) => console.log(String(error.cause || error)));
   const server = http.createServer((request, answer) => answer.end("own"));
-  server.listen(8123, async () => { console.log(await (await fetch("http://localhost:8123/")).text()); server.close(); });
+  server.listen(8123, async () => {
+    console.log(await (await fetch("http://localhost:8123/")).text());
+    server.close();
+  });
 })();
 """
 

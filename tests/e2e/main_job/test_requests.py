@@ -34,7 +34,7 @@ BAD: dict[str, dict[str, Any]] = {
     "source": {"source": {"repository": "https://example.org/x.git"}},
     "tools": {"tools": [{"name": "pay", "description": "Pays.", "input_schema": {}}]},
     "secrets": {"secrets": ["TOKEN"]},
-    "base_build_id": {"base_build_id": "some-other", "at": {"turn": 3}},
+    "base_build_id": {"base_build_id": "some-other"},
     "wishes": {"wishes": "a field that nobody knows"},
 }
 

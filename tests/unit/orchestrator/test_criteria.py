@@ -132,6 +132,14 @@ def test_the_judge_reads_and_its_requests_only_grow():
     assert scenario.state.tool_calls_made == 1, "only the agent's calls count towards its limit"
 
 
+def test_the_judge_begins_after_the_checkpoint_of_the_turn():
+    """A provider that refuses the judge lets the build sleep, and a sleep needs the checkpoint."""
+    scenario = checked()
+    scenario.step()
+    assert scenario.types()[-2:] == ["checkpoint.saved", "model_call.started"]
+    assert scenario.state.conversation.checkpoint == scenario.state.conversation.turn
+
+
 def test_gaps_go_back_to_the_agent_and_a_new_round_follows():
     scenario = checked()
     scenario.thinks(verdicts(True, False, evidence="The page never names anybody."))

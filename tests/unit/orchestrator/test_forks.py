@@ -23,7 +23,7 @@ from nightshift.contracts.events.build import (
     ModelCallResponded,
 )
 from nightshift.contracts.events.requests import BuildRequested, Check, ForkPoint
-from nightshift.contracts.events.sandbox import SandboxOpened
+from nightshift.contracts.events.sandbox import SandboxLost, SandboxOpened, SandboxRestored
 from nightshift.contracts.events.snapshot import SnapshotSaved
 from nightshift.contracts.registry import decode, encode
 from nightshift.devstack.model.conversation import validate
@@ -259,3 +259,42 @@ def test_a_turn_that_wrote_nothing_has_the_files_of_its_neighbour():
     assert _point(scenario, 3).snapshot_key == f"projects/p1/builds/b1/{checkpoints[4]}"
     scenario.others(_snapshot(checkpoints[3]).model_copy(update={"consistency": "late"}))
     assert _point(scenario, 3).snapshot_key == f"projects/p1/builds/b1/{checkpoints[4]}"
+
+
+def test_a_fork_of_a_fork_begins_with_its_own_files(base: BuildScenario):
+    fork = Fork(_request(2), _point(base, 2))
+    fork.granted()
+    fork.thinks(tool_use("read_file", {"file_path": "a"}, id="toolu_r"))
+    fork.results()
+    fork.thinks(text("Done."))
+    again = _point(fork, 3)
+    assert again.snapshot_key == fork.last(BuildForked).snapshot_key
+    assert again.tree_digest == fork.last(BuildForked).tree_digest
+
+
+def test_files_before_a_restore_are_not_those_after_it():
+    scenario = begun(policy=POLICY, request=ASKED)
+    scenario.others(SandboxOpened(sandbox_id="s0", driver="local", generation=0))
+    for turn in (1, 2):
+        scenario.thinks(tool_use("bash", {"command": f"make {turn}"}, id=f"toolu_{turn}"))
+        scenario.results()
+    scenario.step()
+    second = next(one.version for one in reversed(scenario.log) if isinstance(one.data, CheckpointSaved))
+    scenario.others(_snapshot(second))
+    scenario.others(SandboxLost(sandbox_id="s0", detail="gone"))
+    scenario.do(answer(text("I look."), tool_use("read_file", {"file_path": "a"}, id="toolu_3")))
+    scenario.others(_restored(key="older", lost=("a",)))
+    scenario.results()
+    scenario.thinks(tool_use("read_file", {"file_path": "a"}, id="toolu_4"))
+    with pytest.raises(BadMessage, match="no exact snapshot"):
+        _point(scenario, 3)
+    scenario.others(_restored(key="whole", lost=()))
+    scenario.results()
+    scenario.thinks(text("So."), tool_use("read_file", {"file_path": "a"}, id="toolu_5"))
+    assert _point(scenario, 4).snapshot_key == "whole"
+
+
+def _restored(*, key: str, lost: tuple[str, ...]) -> SandboxRestored:
+    return SandboxRestored(
+        sandbox_id="s1", from_snapshot=key, tree_digest="sha256:" + "f" * 64, files=1, healed=0, lost=lost
+    )

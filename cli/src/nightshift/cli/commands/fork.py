@@ -15,6 +15,7 @@ from nightshift.contracts.events.build import BuildAccepted, CheckpointSaved
 from nightshift.contracts.events.requests import BuildRequested, ForkPoint
 from nightshift.eventlog.errors import NotFound, Refused
 from nightshift.eventlog.port import RecordedEvent
+from nightshift.orchestrator.usecases.replay import check_turn
 
 app = cyclopts.App(name="fork")
 
@@ -56,7 +57,9 @@ async def fork(
     """
     async with open_builds(home) as builds:
         events = await builds.events(build)
-    fields = forked_fields(events, ended_turn(events, at))
+    turn = ended_turn(events, at)
+    check_turn(events, turn)  # what the orchestrator would refuse is said here
+    fields = forked_fields(events, turn)
     given = {"message": message, "model": model, "account_id": account}
     fields |= {name: value for name, value in given.items() if value is not None}
     first = build_id or f"build-{uuid4().hex[:12]}"

@@ -11,7 +11,7 @@ from nightshift.cli.queries import open_builds
 from nightshift.cli.to_build import send_to_build
 from nightshift.contracts.events.requests import BuildRewindRequested, ForkPoint
 from nightshift.eventlog.errors import Refused
-from nightshift.orchestrator.usecases.replay import may_rewind, state_after
+from nightshift.orchestrator.usecases.replay import check_turn, may_rewind, state_after
 
 app = cyclopts.App(name="rewind")
 
@@ -38,6 +38,7 @@ async def rewind(
     async with open_builds(home) as builds:
         events = await builds.events(build)
     turn = ended_turn(events, at)
+    check_turn(events, turn)
     if not may_rewind(state_after(events)):
         raise Refused(
             f"{build} is not stopped, or a call of it has no result yet",

@@ -104,7 +104,7 @@ class EventLogBuildRepository:
             state = _evolved(state, event if data is event.data else event._replace(data=data))
             point.read(event, state)
         if state.accepted is None:
-            raise NotFound(f"there is no build {build_id} to fork")
+            raise NotFound(f"there is no build {build_id} to continue (`base_build_id`)")
         return point.base()
 
     async def decision_about(

@@ -22,6 +22,7 @@ from nightshift.contracts.events.build import (
     ToolCallRequested,
 )
 from nightshift.contracts.events.requests import BuildRequested
+from nightshift.contracts.events.sandbox import SandboxRestored
 from nightshift.contracts.events.snapshot import SnapshotSaved
 from nightshift.contracts.model import BlobRef, Event
 from nightshift.contracts.tools import TOOLS
@@ -63,9 +64,9 @@ class ForkPoint:
     build_id: str
     turn: int
     state: BuildState | None = None
-    snapshots: list[SnapshotSaved] = field(default_factory=list)
+    snapshots: list[tuple[int, str, str | None]] = field(default_factory=list)  # version, key and tree digest
     newest: int = 0  # the last turn that has ended
-    _writes: list[int] = field(default_factory=list)  # versions of the calls that can write
+    _writes: list[int] = field(default_factory=list)  # versions at which the files may have become others
 
     def read(self, event: RecordedEvent, state: BuildState) -> None:
         """Take the next event, and the state after it."""
@@ -77,16 +78,22 @@ class ForkPoint:
         elif self.state is None and fact.terminal and state.conversation.turn == self.turn:
             # The last turn has no checkpoint. Open calls are those of the checks, which the conversation does not have.
             self.state = replace(state, tool_calls=())
-        if isinstance(fact, ToolCallRequested) and fact.tool in _WRITING:
+        if isinstance(fact, BuildRewound | SandboxRestored) or (
+            isinstance(fact, ToolCallRequested) and fact.tool in _WRITING
+        ):
             self._writes.append(event.version)
-        elif isinstance(fact, SnapshotSaved) and fact.consistency in (None, "exact"):
-            self.snapshots.append(fact)
+        if isinstance(fact, SnapshotSaved) and fact.consistency in (None, "exact"):
+            self.snapshots.append((fact.at_version, fact.key, fact.tree_digest))
+        elif isinstance(fact, BuildForked | BuildRewound) and fact.snapshot_key is not None:
+            self.snapshots.append((event.version, fact.snapshot_key, fact.tree_digest))
+        elif isinstance(fact, SandboxRestored) and not fact.lost and not fact.differs:
+            self.snapshots.append((event.version, fact.from_snapshot, fact.tree_digest))
 
-    def snapshot(self, version: int) -> SnapshotSaved | None:
+    def snapshot(self, version: int) -> tuple[int, str, str | None] | None:
         """Return the nearest snapshot with the files of this version, or None."""
         writes = bisect_right(self._writes, version)
-        same = [one for one in self.snapshots if bisect_right(self._writes, one.at_version) == writes]
-        return min(same, key=lambda one: abs(one.at_version - version), default=None)
+        same = [one for one in self.snapshots if bisect_right(self._writes, one[0]) == writes]
+        return min(same, key=lambda one: abs(one[0] - version), default=None)
 
     def base(self) -> ForkBase:
         """Return what a fork starts from. Raises BadMessage when the turn has not ended, or has no snapshot."""
@@ -102,7 +109,7 @@ class ForkPoint:
             raise BadMessage(
                 f"there is no exact snapshot of the files after turn {self.turn} of {self.build_id}",
                 field="at",
-                hint="`nightshift snapshots` lists the turns that have one",
+                hint="it may not be saved yet: try again, or take another turn (`nightshift log` has the snapshots)",
             )
         return ForkBase(
             accepted=state.request,
@@ -111,8 +118,8 @@ class ForkPoint:
             conversation=plain(replace(state.conversation, checkpoint=self.turn)),
             tool_calls=state.tool_calls_made,
             wrote=state.wrote,
-            snapshot_key=None if found is None else found.key,
-            tree_digest=None if found is None else found.tree_digest,
+            snapshot_key=None if found is None else found[1],
+            tree_digest=None if found is None else found[2],
         )
 
 

@@ -6,7 +6,7 @@ from nightshift.eventlog.errors import Fault, NightshiftError
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain import verification
 from nightshift.orchestrator.domain.evolve import evolve
-from nightshift.orchestrator.domain.forks import may_rewind
+from nightshift.orchestrator.domain.forks import ForkPoint, may_rewind
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState
 from nightshift.orchestrator.domain.verification import Difference, Kind, Verification
@@ -17,6 +17,7 @@ __all__ = [
     "Difference",
     "Kind",
     "Verification",
+    "check_turn",
     "fold",
     "may_rewind",
     "state_after",
@@ -49,6 +50,14 @@ def state_after(events: Iterable[RecordedEvent]) -> BuildState:
     for event in events:
         state = fold(state, event)
     return state
+
+
+def check_turn(events: Sequence[RecordedEvent], turn: int) -> None:
+    """Raises BadMessage when no fork and no rewind can start at the end of this turn, with the reason."""
+    point = ForkPoint(events[0].subject, turn)
+    for event, state in zip(events, states(events), strict=True):
+        point.read(event, state)
+    point.base()
 
 
 def verify(
