@@ -113,9 +113,11 @@ class _BuildEnd(BuildFact):
     def pending(self, subject: str) -> Sequence[Pending]:
         return (
             Pending(PendingKind.BUILD, subject, opens=False),
+            Pending(PendingKind.QUEUED, subject, opens=False),
             Pending(PendingKind.SLEEPER, subject, opens=False),
             Pending(PendingKind.WAKE, subject, opens=False),
             Pending(PendingKind.WAITING, subject, opens=False),
+            Pending(PendingKind.PROVIDER, subject, opens=False),
             Pending(PendingKind.SNAPSHOT, f"{subject}/checkpoint", opens=False),
             Pending(PendingKind.SNAPSHOT, f"{subject}/pre_sleep", opens=False),
             Pending(PendingKind.SNAPSHOT, f"{subject}/completion", opens=True),
@@ -154,9 +156,14 @@ class BuildAccepted(BuildFact, type="build.accepted"):
     environment: dict[SecretName, Value] = Field(default_factory=dict)
     turn_limit: int
     tool_call_limit: int
+    cost_limit_microusd: Microdollars | None = None
+    max_active_builds: Count | None = None  # of its account, when its policy sets it
 
     def pending(self, subject: str) -> Sequence[Pending]:
-        return (Pending(PendingKind.BUILD, subject, opens=True),)
+        return (
+            Pending(PendingKind.BUILD, subject, opens=True),
+            Pending(PendingKind.QUEUED, subject, opens=True, due_at=self.deadline),
+        )
 
 
 class BuildPhaseChanged(BuildFact, type="build.phase_changed"):
@@ -165,14 +172,22 @@ class BuildPhaseChanged(BuildFact, type="build.phase_changed"):
     from_phase: Phase
     to_phase: Phase
 
+    def pending(self, subject: str) -> Sequence[Pending]:
+        queued = self.from_phase is Phase.QUEUED
+        return (Pending(PendingKind.QUEUED, subject, opens=False),) if queued else ()
+
 
 class BudgetRequested(BuildFact, type="budget.requested"):
-    """Requests money of the account's day for this build, at least `minimum_microusd`, under the id `lease_id`."""
+    """Requests money of the account's day for this build, at least `minimum_microusd`, under the id `lease_id`.
+
+    `minimum_microusd` is the worst case of its next model call. Builds of the tier `priority` get money first.
+    """
 
     lease_id: UUID
     account_id: Id
     amount_microusd: Microdollars
     minimum_microusd: Microdollars
+    tier: Tier | None = None
 
     def pending(self, subject: str) -> Sequence[Pending]:
         return (Pending(PendingKind.BUDGET_REQUEST, str(self.lease_id), opens=True),)
@@ -244,6 +259,8 @@ class BuildFailed(_BuildEnd, type="build.failed"):
         "unproven",  # nothing shows that it works, or a criterion of the request is not met
         "turn_limit",
         "tool_call_limit",
+        "cost_limit",
+        "day_limit",  # one call may cost more than the account has a day
         "repetition",
         "refusal",
         "model_error",

@@ -24,7 +24,7 @@ from nightshift.orchestrator.domain.entries import Entries
 
 Purpose = Literal["agent", "check", "preview", "judge", "instructions", "setup", "customer"]
 #: Problems that a person decides. When the person ends the build, the kind is the reason of its failure.
-EscalationKind = Literal["turn_limit", "tool_call_limit", "repetition", "unproven"]
+EscalationKind = Literal["turn_limit", "tool_call_limit", "cost_limit", "day_limit", "repetition", "unproven"]
 Text = str | BlobRef
 Blocks = tuple[dict[str, Any], ...] | BlobRef
 
@@ -171,12 +171,15 @@ class Grant:
 class Funds:
     """The money of a build, in microdollars. `spent` is the sum of all costs in the log.
 
-    `asked` is the open request for money. `refused_until` is the time that a denial named.
+    `asked` is the open request for money; `needs` is the worst case that the last request named. `refused_until` is the
+    time that a denial named; `day_most` is the most that the account can pay in a day, as the denial said.
     """
 
     grants: tuple[Grant, ...] = ()
     asked: UUID | None = None
     refused_until: datetime | None = None
+    needs: int = 0
+    day_most: int | None = None
     spent: int = 0
     day: str | None = None
     day_limit: int | None = None

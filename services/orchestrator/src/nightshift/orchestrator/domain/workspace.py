@@ -14,6 +14,7 @@ from nightshift.contracts.events.sandbox import (
     SandboxPaused,
     SandboxRestored,
     SandboxStalled,
+    SourceDelivered,
     ToolCallCompleted,
 )
 from nightshift.contracts.events.snapshot import PathProblem, SnapshotEvent, SnapshotSaved
@@ -49,7 +50,7 @@ def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> Buil
             return replace(state, workspace=_fresh(state))
         case PreviewOpened():
             return replace(state, workspace=_preview_opened(state.workspace, data))
-        case SandboxPaused() | SandboxStalled():
+        case SandboxPaused() | SandboxStalled() | SourceDelivered():
             return state
         case _:
             assert_never(data)
