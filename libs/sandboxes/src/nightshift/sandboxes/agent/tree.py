@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from itertools import islice
@@ -21,6 +22,8 @@ from .wire import Refusal
 
 #: The entries in one frame of a listing.
 _ROWS = 200
+#: The directories, one below the other, that a removal holds open.
+_OPEN = 64
 
 
 def list_tree(root: Root, digests: DigestCache, exclude: list[str], limit: int) -> Iterator[dict[str, Any]]:
@@ -95,25 +98,39 @@ def remove(root: Root, path: str) -> None:
 
 
 def _remove_tree(parent: int, name: str) -> None:
-    """Remove a directory. Moves every directory below up to it first: however deep it is, two handles are open."""
-    top, moved = _enter(parent, name), 0
+    """Remove a directory. What lies deep below is moved up to it first, so that few handles are open at any time."""
+    top = _enter(parent, name)
     try:
-        waiting = _empty(top)
-        while waiting:
-            folder = waiting.pop()
+        moved = _remove_content(top, top, 0)
+        while moved:
+            folder = moved.pop()
             handle = _enter(top, folder)
             try:
-                for inner in _empty(handle):
-                    os.close(_enter(handle, inner))  # a directory is moved only when it is writable
-                    moved += 1
-                    waiting.append(f".nightshift-{os.getpid()}-{moved}")
-                    os.rename(inner, waiting[-1], src_dir_fd=handle, dst_dir_fd=top)
+                moved += _remove_content(handle, top, 0)
             finally:
                 os.close(handle)
             os.rmdir(folder, dir_fd=top)
     finally:
         os.close(top)
     os.rmdir(name, dir_fd=parent)
+
+
+def _remove_content(handle: int, top: int, depth: int) -> list[str]:
+    """Remove what is in a directory. Returns the new names, in `top`, of the directories that lie too deep below it."""
+    moved: list[str] = []
+    for inner in _empty(handle):
+        below = _enter(handle, inner)  # also makes it writable, without which it cannot be moved
+        try:
+            if depth < _OPEN:
+                moved += _remove_content(below, top, depth + 1)
+            else:
+                moved.append(f".nightshift-{secrets.token_hex(8)}")
+                os.rename(inner, moved[-1], src_dir_fd=handle, dst_dir_fd=top)
+        finally:
+            os.close(below)
+        if depth < _OPEN:
+            os.rmdir(inner, dir_fd=handle)
+    return moved
 
 
 def _enter(parent: int, name: str) -> int:
