@@ -14,13 +14,13 @@ def test_a_very_deep_tree_is_removed_with_few_handles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for _ in range(3000):
+    for _ in range(300):
         os.mkdir("d")
         os.chdir("d")
     Path("f").touch()
     monkeypatch.chdir(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (120, hard))
     try:
         remove(Root(str(tmp_path)), "d")
     finally:
