@@ -122,6 +122,8 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
                 yield "proof", "; ".join(proof_in_words(fact.proof)), "good"
             text = f"version {fact.build_version}, {fact.turns} turns, {dollars(fact.cost_microusd)}"
             yield "ready", f"{text}: {fact.preview_url}", "good"
+            if fact.unsaved:
+                yield "save", f"not saved: {short(', '.join(one.path for one in fact.unsaved))}", "bad"
         case build.BuildFailed():
             yield "failed", f"{fact.reason}: {short(text_of(fact.detail))}", "bad"
         case build.BuildCancelled():
