@@ -77,7 +77,7 @@ def end_first() -> None:
         as_agent(),
         open("/proc/self/oom_score_adj", "w", encoding="ascii") as file,
     ):
-        file.write("0")
+        file.write("500")
 
 
 def become_command(limits: dict[str, int]) -> None:
