@@ -154,8 +154,10 @@ class BudgetRig:
     async def events(self, stream: str) -> list[RecordedEvent]:
         return [event async for event in self.log.read_stream(stream)]
 
-    async def expire(self, item: PendingItem) -> None:
-        await self.replica.grants.expire(item)
+    async def expire(self, item: PendingItem, *, late: timedelta = timedelta()) -> None:
+        """The scheduler looks at an expired reservation, `late` after its time."""
+        assert item.due_at is not None
+        await self.replica.grants.expire(item, item.due_at + late)
 
     async def later(self, time: timedelta, name: str = "ada") -> None:
         """Move the account's days into the past: it is so much later now."""

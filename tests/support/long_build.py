@@ -8,7 +8,7 @@ from nightshift.contracts.events.snapshot import SnapshotSaved
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.domain.policy import Policy
 
-_POLICY = Policy(turn_limit=100_000, tool_call_limit=100_000, grant_microusd=100_000_000)
+_POLICY = Policy(turn_limit=100_000, tool_call_limit=100_000, grant_turns=100)
 
 
 def long_build(turns: int) -> list[RecordedEvent]:

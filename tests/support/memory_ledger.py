@@ -3,11 +3,12 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
 from nightshift.budget.domain.ledger import Account, Reservation, Settlement
+from nightshift.budget.domain.shares import BuildShare, on_day
 from nightshift.budget.ports import Decide, LedgerChange, LedgerSnapshot
 from nightshift.contracts.model import PendingKind
 from nightshift.eventlog.errors import VersionConflict
@@ -29,6 +30,8 @@ class LedgerTables:
 
     accounts: dict[str, Account] = field(default_factory=dict)
     reservations: dict[UUID, StoredReservation] = field(default_factory=dict)  # in the order of their grants
+    shares: dict[str, BuildShare] = field(default_factory=dict)
+    outcomes: dict[str, str] = field(default_factory=dict)  # of builds that have ended
     locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
 
@@ -100,6 +103,33 @@ class MemoryLedger:
 
         return await called(self._wire, "ledger.find", find)
 
+    async def shares(self, account_id: str) -> Sequence[BuildShare]:
+        """Return the shares of the account's builds that have not ended."""
+        return await called(self._wire, "ledger.shares", lambda: self._shares(account_id))
+
+    async def stop_waiting(self, build_id: str) -> None:
+        """Note that the build does not want money now."""
+
+        def stop() -> None:
+            if (share := self._tables.shares.get(build_id)) is not None:
+                self._tables.shares[build_id] = replace(share, waits_since=None)
+
+        await called(self._wire, "ledger.stop_waiting", stop)
+
+    async def end_build(self, build_id: str, outcome: str) -> None:
+        """Note that the build has ended."""
+
+        def end() -> None:
+            if (share := self._tables.shares.get(build_id)) is not None:
+                self._tables.shares[build_id] = replace(share, waits_since=None)
+                self._tables.outcomes.setdefault(build_id, outcome)
+
+        await called(self._wire, "ledger.end_build", end)
+
+    async def now(self) -> datetime:
+        """Return the time of the clock."""
+        return await called(self._wire, "ledger.now", self._now)
+
     async def account(self, account_id: str) -> Account | None:
         """Return the account, or None."""
         return await called(self._wire, "ledger.account", lambda: self._tables.accounts.get(account_id))
@@ -111,11 +141,33 @@ class MemoryLedger:
         )
         granted = lease_id in self._tables.reservations
         account = self._tables.accounts.get(account_id)
-        return LedgerSnapshot(self._now(), account, granted, request_waits=waits)
+        shares = [] if lease_id is None else self._shares(account_id)
+        return LedgerSnapshot(self._now(), account, granted, request_waits=waits, shares=shares)
+
+    def _shares(self, account_id: str) -> list[BuildShare]:
+        ended = self._tables.outcomes
+        return [
+            one
+            for one in self._tables.shares.values()
+            if one.account_id == account_id and one.build_id not in ended
+        ]
 
     def _write(self, change: LedgerChange) -> None:
         self._tables.accounts[change.account.account_id] = change.account
         if (opened := change.opened) is not None:
             self._tables.reservations[opened.lease_id] = StoredReservation(opened)
+        if (given := change.share) is not None:
+            known = self._tables.shares.get(given.build_id, replace(given, spent_today=0, spent=0))
+            spent = on_day(known, given.day)
+            self._tables.shares[given.build_id] = replace(
+                given, spent_today=spent.spent_today, spent=spent.spent
+            )
         for lease_id, end in change.ended:
-            self._tables.reservations[lease_id].end = end
+            row = self._tables.reservations[lease_id]
+            row.end = end
+            held = row.reservation
+            if (share := self._tables.shares.get(held.build_id)) is not None:
+                today = end.posted_amount if held.day == share.day else 0
+                self._tables.shares[held.build_id] = replace(
+                    share, spent_today=share.spent_today + today, spent=share.spent + end.posted_amount
+                )

@@ -219,7 +219,13 @@ async def test_a_cancelled_model_call_ends_in_seconds(job: MainJob) -> None:
 
 
 async def test_a_cancelled_command_ends_in_seconds_and_its_sandbox_with_it(job: MainJob) -> None:
-    build_id = await job.ask("a long command")
+    build_id = await job.ask("a long command", approvals={"ask": ["bash(sleep *)"]})
+    await job.until(build_id, has(BuildWaiting), what="waits for its approval")
+    [[question]] = await asyncio.to_thread(job.command, "questions", build_id)
+    assert question["kind"] == "approval"
+    assert "sleep 613" in question["input"]["command"]
+    assert _sleepers() == []
+    await asyncio.to_thread(job.command, "approve", build_id, "Only this once.")
     await job.until(build_id, has(ToolCallRequested), what="asked for its command")
     await eventually(_sleepers, what="the command runs")
     asked_at = datetime.now(UTC)

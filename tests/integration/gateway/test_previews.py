@@ -97,14 +97,13 @@ async def speak_websocket(server: PreviewServer, host: str) -> None:
 
 
 async def test_open_port_gives_the_signed_link(world: World) -> None:
-    started = await world.bash("python3 -m http.server 8000", run_in_background=True)
     runner = world.gateway()
     object.__setattr__(
         runner.calls, "link", lambda sandbox_id, port: LINKS.link(sandbox_id, port, expires=4_000_000_000)
     )
-    await world.ask(("open_port", {"port": 8000, "path": "/health"}))
+    serve = ("bash", {"command": "python3 -m http.server 8000", "run_in_background": True})
+    _, opened = await world.ask(serve, ("open_port", {"port": 8000, "path": "/health"}))
     await runner.work(world.build_id)
-    results = await world.results()
-    [result] = [one for call_id, one in results.items() if call_id != started.call_id]
+    result = (await world.results())[opened]
     assert result.output.startswith(f"http://8000-{await world.box_id()}-")
     assert ".preview.test/health answers with status 200" in result.output

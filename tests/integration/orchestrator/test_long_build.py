@@ -104,7 +104,7 @@ async def test_a_long_build_survives_kills_nights_and_people(
     kills = sorted(draws.sample(range(10, _TURNS - 10), _KILLS))
     nights = [80, 170]
     name = "orchestrator-0"
-    settings = {"context_tokens": "40000", "grant_microusd": "600000"}
+    settings = {"context_tokens": "40000", "grant_turns": "2"}
     await servers.orchestrator(name, **settings)
     await servers.send(asked(_BUILD, "A tool library for the neighbours."))
 

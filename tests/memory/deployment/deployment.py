@@ -10,6 +10,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from tests.memory.deployment.broker import RelayProgress, SimulatedBroker
 from tests.support.memory_ledger import LedgerTables
+from tests.support.memory_provider_key import KeyTable
 
 from nightshift.budget.domain.policy import BudgetPolicy
 from nightshift.budget.usecases.grants import Grants
@@ -28,9 +29,7 @@ ACCOUNT = "a1"
 DAY_S = 30.0
 #: Microdollars of one day: two or three calls at their worst case.
 DAY_LIMIT = 150_000
-POLICY = Policy(
-    grant_microusd=1, first_backoff_s=0.5, attempts=4, provider_sleep_s=30, max_output_tokens=1_000
-)
+POLICY = Policy(grant_turns=1, first_backoff_s=0.5, attempts=4, provider_sleep_s=30, max_output_tokens=1_000)
 BUDGET_POLICY = BudgetPolicy(
     default_period_budget=DAY_LIMIT * 30,
     default_period_days=30,
@@ -63,6 +62,9 @@ class SimulatedDeployment:
     broker: SimulatedBroker = field(default_factory=SimulatedBroker)
     relay: RelayProgress = field(default_factory=RelayProgress)
     leases: MemoryLeases = field(default_factory=MemoryLeases)
+    keys: KeyTable = field(default_factory=KeyTable)
+    refused_from: float | None = None  # the virtual seconds in which the provider refuses the key
+    refused_until: float = 0.0
     bodies: dict[str, bytes] = field(default_factory=dict)  # of the object store
     numbers: dict[str, int] = field(default_factory=dict)
     requests_sent: Counter[str] = field(default_factory=Counter)  # to the provider, by build
@@ -76,6 +78,12 @@ class SimulatedDeployment:
         """A client of the event log. One that is not remote answers at once."""
         wire = self.world if remote else None
         return MemoryEventLog(self.tables, owner=owner, wire=wire, now=self.world.now)
+
+    def key_is_refused(self) -> bool:
+        """Whether the provider refuses the key now."""
+        return (
+            self.refused_from is not None and self.refused_from <= self.world.loop.time() < self.refused_until
+        )
 
     @property
     def shards(self) -> Sequence[int]:

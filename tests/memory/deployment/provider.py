@@ -4,11 +4,12 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from tests.memory.deployment.deployment import SimulatedDeployment
+from tests.support.memory_unowned_builds import MemoryUnownedBuilds
 
 from nightshift.contracts.events.build import ModelCallStarted, Usage
-from nightshift.contracts.model import PendingKind
 from nightshift.orchestrator.domain.commands import Answer, CallFailed
 from nightshift.orchestrator.ports import CallError, UsageMeter
 from nightshift.simulation import Violation
@@ -27,26 +28,18 @@ class Outside:
 
         return await self.deployment.world.insist("number", draw)
 
-    async def unowned(self, *, limit: int) -> Sequence[str]:
-        async def query() -> list[str]:
-            pending, now = self.deployment.tables.pending, asyncio.get_running_loop().time()
-            asleep = {item.key for item in pending.values() if item.kind is PendingKind.SLEEPER}
-            clock = self.deployment.world.now()
-            asleep |= {
-                item.key
-                for item in pending.values()
-                if item.kind is PendingKind.WAITING and (item.due_at is None or item.due_at > clock)
-            }
-            rows = self.deployment.leases._rows
-            return [
-                item.key
-                for item in pending.values()
-                if item.kind is PendingKind.BUILD
-                and item.key not in asleep
-                and not ((row := rows.get(f"build/{item.key}")) and row.owner and row.expires_at > now)
-            ][:limit]
-
+    async def unowned(self, *, limit: int, per_account: int) -> Sequence[str]:
+        query = partial(self._builds.unowned, limit=limit, per_account=per_account)
         return await self.deployment.world.remote("unowned", query)
+
+    async def waiting_for_provider(self, *, limit: int) -> Sequence[str]:
+        query = partial(self._builds.waiting_for_provider, limit=limit)
+        return await self.deployment.world.remote("waiting for provider", query)
+
+    @property
+    def _builds(self) -> MemoryUnownedBuilds:
+        deployment = self.deployment
+        return MemoryUnownedBuilds(deployment.tables, deployment.leases, deployment.world.now)
 
     async def count(self, body: bytes) -> int:
         await asyncio.sleep(self.deployment.world.draws.uniform(0.01, 0.2))
@@ -64,6 +57,8 @@ class Outside:
         if deployment.requests_sent[build_id] > started:
             raise Violation(f"{build_id}: a request left before its reservation was in the log")
         await asyncio.sleep(world.draws.uniform(0.05, 2.0))
+        if deployment.key_is_refused():
+            raise CallError(CallFailed("auth", "invalid x-api-key", status=401))
         if world.strikes(0.1):
             raise CallError(CallFailed("overloaded", "busy", status=529, retry_after_s=1.0))
         meter.usage = Usage(input_tokens=4_000, output_tokens=1)

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
+from tests.memory.deployment.deployment import POLICY
+
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
 from nightshift.orchestrator.domain.commands import Command
@@ -33,6 +35,6 @@ def violations(
     for state in states(events):
         if state != live.get((build_id, state.version), state):
             yield f"{build_id}: the fold of {state.version} events is not the state of the run at that version"
-    found = verify(events)
+    found = verify(events, policy=POLICY)
     if found.difference is not None:
         yield f"{build_id}: today's code decides something else: {found.difference}"

@@ -9,6 +9,7 @@ from tests.memory.deployment.deployment import RemoteLeases, SimulatedDeployment
 from tests.memory.deployment.provider import Outside
 from tests.memory.deployment.replays import ObservedRepository
 from tests.support.memory_ledger import MemoryLedger
+from tests.support.memory_provider_key import MemoryProviderKey
 
 from nightshift.budget.handlers import Handlers as BudgetHandlers
 from nightshift.budget.usecases.account_days import AccountDays
@@ -26,6 +27,7 @@ from nightshift.orchestrator.adapters.event_log_policies import EventLogAccountP
 from nightshift.orchestrator.handlers import Handlers
 from nightshift.orchestrator.usecases.build_requests import BuildRequests
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, SchedulerSettings
+from nightshift.orchestrator.usecases.provider_access import ProviderAccess
 from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
 from nightshift.snapshotter.domain.workspace import WantedSnapshot, Workspace, evolve
 
@@ -45,11 +47,16 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
     repository = ObservedRepository(log, objects, policy=deployment.policy, actor=actor)
     repository.live = deployment.live
     outside = Outside(deployment)
-    dependencies = RunnerDependencies(repository, outside, outside, deployment.policy, world.now)
+    key = MemoryProviderKey(
+        deployment.keys, "k", now=world.now, first_probe_s=4.0, longest_probe_s=15.0, wire=world
+    )
+    provider = ProviderAccess(key)
+    dependencies = RunnerDependencies(repository, outside, outside, deployment.policy, world.now, provider)
     scheduler = BuildScheduler(
         RemoteLeases(world, deployment.leases),
         outside,
         lambda build_id: Runner(build_id, dependencies),
+        provider=provider,
         settings=SchedulerSettings(owner=actor, capacity=2, lease_s=LEASE_S, look_every_s=1.0),
     )
     accounts = EventLogAccountPolicies(log)

@@ -2,12 +2,14 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
+from tests.support.memory_provider_key import KeyTable, MemoryProviderKey
+from tests.support.memory_unowned_builds import MemoryUnownedBuilds
 
 from nightshift.contracts.events.budget import BudgetGranted
 from nightshift.contracts.events.build import BudgetRequested, BuildStalled, ToolCallRequested
@@ -26,6 +28,7 @@ from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.ports import UsageMeter
 from nightshift.orchestrator.usecases.build_requests import BuildRequests
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, SchedulerSettings
+from nightshift.orchestrator.usecases.provider_access import ProviderAccess
 from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
 from nightshift.simulation.loop import SimulatedLoop
 
@@ -56,10 +59,15 @@ class LoneOrchestrator:
         log = MemoryEventLog(self.tables, owner=Owner.ORCHESTRATOR, now=self.now)
         self.objects = MemoryObjectStore()
         builds = EventLogBuildRepository(log, self.objects, policy=policy, actor="test")
-        dependencies = RunnerDependencies(builds, self, self, policy, self.now)
-        settings = SchedulerSettings(owner="me")
+        provider = ProviderAccess(MemoryProviderKey(KeyTable(), "k", now=self.now))
+        dependencies = RunnerDependencies(builds, self, self, policy, self.now, provider)
+        leases = MemoryLeases()
         self.scheduler = BuildScheduler(
-            MemoryLeases(), self, lambda build_id: Runner(build_id, dependencies), settings=settings
+            leases,
+            MemoryUnownedBuilds(self.tables, leases, self.now),
+            lambda build_id: Runner(build_id, dependencies),
+            provider=provider,
+            settings=SchedulerSettings(owner="me"),
         )
         accounts = EventLogAccountPolicies(log)
         self.builds = BuildRequests(
@@ -92,16 +100,6 @@ class LoneOrchestrator:
 
     async def number(self, project_id: str, build_id: str) -> int:
         return 1
-
-    async def unowned(self, *, limit: int) -> Sequence[str]:
-        """As the function `unowned_builds`: a build that sleeps is left to the budget service, due or not."""
-        items = list(self.tables.pending.values())
-        rests = any(
-            item.kind is PendingKind.SLEEPER
-            or (item.kind is PendingKind.WAITING and (item.due_at is None or item.due_at > self.now()))
-            for item in items
-        )
-        return [BUILD] if any(item.kind is PendingKind.BUILD for item in items) and not rests else []
 
     async def grant(self) -> None:
         """Grants every request for money, as the budget service does."""

@@ -5,10 +5,14 @@ import random
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from tests.support.memory_provider_key import KeyTable, MemoryProviderKey
+
 from nightshift.eventlog.leases.memory import MemoryLeases
 from nightshift.eventlog.leases.port import Lease
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, SchedulerSettings
+from nightshift.orchestrator.usecases.provider_access import ProviderAccess
 from nightshift.simulation.loop import SimulatedLoop
+from nightshift.simulation.world import BEGINNING
 
 TTL = 10.0
 
@@ -30,7 +34,10 @@ class Run:
 
 
 class Nobody:
-    async def unowned(self, *, limit: int) -> Sequence[str]:
+    async def unowned(self, *, limit: int, per_account: int) -> Sequence[str]:
+        return ()
+
+    async def waiting_for_provider(self, *, limit: int) -> Sequence[str]:
         return ()
 
 
@@ -61,7 +68,14 @@ async def working(
 ) -> tuple[BuildScheduler, dict[str, Run], asyncio.Task[None]]:
     runs = {build: Run(build) for build in builds}
     settings = SchedulerSettings(owner="me", lease_s=TTL)
-    scheduler = BuildScheduler(leases, Nobody(), runs.__getitem__, settings=settings)  # type: ignore[arg-type]
+    provider = ProviderAccess(MemoryProviderKey(KeyTable(), "k", now=lambda: BEGINNING))
+    scheduler = BuildScheduler(
+        leases,
+        Nobody(),
+        runs.__getitem__,  # type: ignore[arg-type]
+        provider=provider,
+        settings=settings,
+    )
     for build in builds:
         assert await scheduler.start(build)
     return scheduler, runs, asyncio.create_task(scheduler.run())

@@ -7,9 +7,13 @@ from nightshift.contracts.events.build import (
     BuildAccepted,
     BuildCancelled,
     BuildFailed,
+    BuildPhaseChanged,
     BuildReady,
+    BuildResumed,
+    BuildWaiting,
     BuildWoken,
     CheckpointSaved,
+    Phase,
     SleepRequested,
 )
 from nightshift.contracts.events.sandbox import SandboxOpened
@@ -17,6 +21,7 @@ from nightshift.contracts.model import Event
 from nightshift.eventlog.memory import MemoryEventLog, MemoryTables
 from nightshift.eventlog.port import NewEvent, build_stream
 
+STARTED = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
 ACCEPTED = BuildAccepted(
     build_id="b1",
     project_id="p1",
@@ -48,13 +53,22 @@ async def rows(*events: Event) -> set[str]:
 
 
 async def test_a_sleep_opens_its_snapshot():
-    assert await rows(ACCEPTED, ASLEEP) == {"build", "sleeper", "snapshot/pre_sleep"}
+    assert await rows(ACCEPTED, STARTED, ASLEEP) == {"build", "sleeper", "snapshot/pre_sleep"}
 
 
 async def test_a_wake_closes_the_snapshot_before_the_sleep():
-    assert await rows(ACCEPTED, ASLEEP, BuildWoken(reason="person")) == {"build"}
+    assert await rows(ACCEPTED, STARTED, ASLEEP, BuildWoken(reason="person")) == {"build"}
+
+
+async def test_a_build_waits_for_its_provider_or_for_a_person():
+    provider, pause = BuildWaiting(reason="provider"), BuildWaiting(reason="paused")
+    assert await rows(ACCEPTED) == {"build", "queued"}
+    assert await rows(ACCEPTED, STARTED, provider) == {"build", "provider"}
+    assert await rows(ACCEPTED, STARTED, provider, pause) == {"build", "waiting"}
+    assert await rows(ACCEPTED, STARTED, pause, provider, BuildResumed(reason="provider")) == {"build"}
 
 
 @pytest.mark.parametrize("end", [READY, FAILED, CANCELLED], ids=lambda end: end.type)
 async def test_an_end_leaves_only_its_own_snapshot(end: Event):
-    assert await rows(ACCEPTED, CHECKPOINT, ASLEEP, end) == {"snapshot/completion"}
+    provider = BuildWaiting(reason="provider")
+    assert await rows(ACCEPTED, CHECKPOINT, ASLEEP, provider, end) == {"snapshot/completion"}

@@ -1,6 +1,7 @@
 """A message that is delivered again at any later time changes nothing."""
 
 import asyncio
+from uuid import UUID
 
 from tests.memory.orchestrator.lone_orchestrator import (
     AN_HOUR,
@@ -37,8 +38,8 @@ def test_old_messages_delivered_again_change_nothing() -> None:
         for number in range(2):
             if number:
                 before.extend(orchestrator.events())
-            for handle, request in requests:
-                await handle(first._replace(data=request))
+            for place, (handle, request) in enumerate(requests):
+                await handle(first._replace(data=request, event_id=UUID(int=place)))
         for event in orchestrator.recorded():
             await handlers.on_fact(event)
             await handlers.on_wake_requested(event)

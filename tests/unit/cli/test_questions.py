@@ -59,7 +59,12 @@ ANSWERED = ToolCallAnswered(call_id="b/1/0", output="blue", option="blue", by="p
         ((LIMIT, AT_LIMIT), "for you: the limit of 9 turns", "nightshift limits b --turns N"),
         ((PAUSED,), "a person paused it: a look", "nightshift resume b"),
         ((COLOUR, PAUSED, ANSWERED), "a person paused it: a look", "nightshift resume b"),
-        ((BuildWaiting(reason="provider"),), "for its provider", "nightshift log b"),
+        (
+            (BuildWaiting(reason="provider", detail="auth (status 401): key ab12: invalid"),),
+            "refuses the key: auth (status 401): key ab12: invalid",
+            "ANTHROPIC_API_KEY",
+        ),
+        ((BuildWaiting(reason="customer_tool"),), "for its customer_tool", "nightshift log b"),
     ],
 )
 def test_a_wait_for_a_person_names_what_to_type(facts, reason, action):
@@ -122,5 +127,5 @@ def test_every_fact_about_waiting_has_a_line():
         "blue (person)",
         "turn_limit: the limit of 9 turns is reached [continue, end]",
         "end",
-        "waits (paused)",
+        "waits (paused: a look)",
     ]

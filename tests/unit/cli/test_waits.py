@@ -15,6 +15,7 @@ from nightshift.cli.commands import builds as builds_command
 from nightshift.cli.commands import wait as wait_command
 from nightshift.cli.exits import Exit
 from nightshift.cli.follow import WaitLines, doing
+from nightshift.cli.queries import QueuePlace
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, WakeRequested
 from nightshift.contracts.events.build import (
     AgentSteered,
@@ -22,6 +23,7 @@ from nightshift.contracts.events.build import (
     BuildCancelled,
     BuildPhaseChanged,
     BuildStalled,
+    BuildWaiting,
     BuildWoken,
     ModelCallFailed,
     ModelCallStarted,
@@ -80,18 +82,22 @@ def asleep(reason: str, *, for_s: float | None = 7200) -> SleepRequested:
         ((ACCEPTED, asleep("budget"), WakeRequested(reason="top_up")), "no orchestrator has woken it", "ps"),
         ((ACCEPTED, STARTED, failed("overloaded")), "overloaded (HTTP 529): Overloaded", "asked again at"),
         ((ACCEPTED, STARTED, failed("connection", status=None)), "connection: Over", "nightshift cancel b"),
-        ((ACCEPTED, STARTED, failed("auth", status=401)), "auth (HTTP 401)", "ANTHROPIC_API_KEY"),
+        (
+            (
+                ACCEPTED,
+                STARTED,
+                failed("auth", status=401),
+                BuildWaiting(reason="provider", detail="key ab12"),
+            ),
+            "refuses the key: key ab12",
+            "ANTHROPIC_API_KEY",
+        ),
         (
             (ACCEPTED, MONEY_ASKED, DENIED, asleep("budget")),
             "ada has too little left today",
             "account top-up ada",
         ),
         ((ACCEPTED, STARTED, failed("server"), asleep("provider")), "answered server", "asked again at"),
-        (
-            (ACCEPTED, STARTED, failed("auth"), asleep("person", for_s=None)),
-            "answered auth",
-            "ANTHROPIC_API_KEY",
-        ),
         ((ACCEPTED, asleep("person", for_s=None)), "asleep (person)", "nightshift wake b"),
         ((ACCEPTED, asleep("budget", for_s=2)), "ada has not enough left", "top-up ada AMOUNT"),
         ((ACCEPTED, STARTED, STALLED), "cannot go on: S3 does not answer", "look after S3"),
@@ -165,6 +171,9 @@ class Log:
     async def recent(self, limit: int):
         return [status_after(*self._facts)]
 
+    async def queue(self) -> dict[str, QueuePlace]:
+        return {"b": QueuePlace("ada", 37, 12)} if self._facts == (ACCEPTED,) else {}
+
     async def has_build(self, build_id: str) -> bool:
         return True
 
@@ -196,6 +205,19 @@ async def test_builds_prints_the_reason_and_the_action(stalled, capsys) -> None:
     await builds_command.builds(json=True)
     [told] = json.loads(capsys.readouterr().out)
     assert "rate_limited" in told["waiting"]["reason"]
+
+
+async def test_builds_prints_the_place_in_the_queue(monkeypatch, capsys) -> None:
+    @asynccontextmanager
+    async def opened(home):
+        yield Log(ACCEPTED)
+
+    monkeypatch.setattr(builds_command, "open_builds", opened)
+    await builds_command.builds(json=False)
+    assert "b is number 37 of the queue, 12 of its account" in capsys.readouterr().err
+    await builds_command.builds(json=True)
+    [told] = json.loads(capsys.readouterr().out)
+    assert told["queue"] == {"position": 37, "of_account": 12}
 
 
 async def test_a_wait_that_times_out_prints_the_reason(stalled, capsys) -> None:

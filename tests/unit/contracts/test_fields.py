@@ -27,6 +27,7 @@ FOR_CONSUMERS = {
         "model_call.responded",
         "repaired",
     ): "what was changed in an answer that the provider would not take back",
+    ("build.accepted", "max_active_builds"): "the SQL function note_build_accounts reads it for the queue",
     ("model_call.responded", "price_version"): "which price table the cost was calculated with",
     ("model_call.failed", "price_version"): "which price table the cost was calculated with",
     ("budget.settled", "reserved_microusd"): "the reservation beside what was posted of it",

@@ -63,6 +63,7 @@ class BuildScenario:
         self.log: list[RecordedEvent] = []
         self._others = 0
         self.do(AcceptBuild(request))
+        self.step()
 
     def record(self, causes: tuple[UUID, ...], events: tuple[Event, ...]) -> tuple[Event, ...]:
         seen: Counter = Counter()
@@ -126,7 +127,7 @@ class BuildScenario:
             )
         )
 
-    def denied(self, *, refresh_s: float = 3_600) -> None:
+    def denied(self, *, refresh_s: float = 3_600, day_limit: int | None = None) -> None:
         self.others(
             BudgetDenied(
                 lease_id=self._asked().lease_id,
@@ -134,6 +135,7 @@ class BuildScenario:
                 day="2026-11-22",
                 left_today_microusd=0,
                 refresh_at=self.now + timedelta(seconds=refresh_s),
+                day_limit_microusd=day_limit,
             )
         )
 

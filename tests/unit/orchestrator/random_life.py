@@ -38,7 +38,7 @@ from nightshift.orchestrator.domain.state import RunMode
 POLICY = Policy(
     turn_limit=6,
     tool_call_limit=14,
-    grant_microusd=1,
+    grant_turns=1,
     attempts=2,
     provider_sleeps=2,
     judge_rounds=2,

@@ -18,12 +18,12 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.devstack.model.conversation import validate
 from nightshift.devstack.model.rules import signature
-from nightshift.orchestrator.domain import prompt, side_calls
+from nightshift.orchestrator.domain import context, prompt, side_calls
 from nightshift.orchestrator.domain.commands import CallFailed, MessageAgent, StartCall
 from nightshift.orchestrator.domain.next_step import CountPrompt, next_step
 from nightshift.orchestrator.domain.policy import Policy
 
-SMALL = Policy(context_tokens=40_000, grant_microusd=10_000_000)
+SMALL = Policy(context_tokens=40_000, grant_turns=100)
 LONG = "\n".join(f"line {number} of a long output" for number in range(400))
 NOTE = "\n\n[... 90000 characters cut; the whole is in /home/user/.out/7/out ...]\n\n"
 
@@ -243,7 +243,8 @@ def test_the_condensers_request_fits_and_is_valid():
 
 
 def test_a_guess_over_the_limit_is_counted_and_not_condensed():
-    scenario = begun(policy=SMALL)
+    scenario = BuildScenario(policy=SMALL)
+    scenario.granted(10_000_000)
     turn(scenario, 0, output=LONG * 4)
     assert isinstance(next_step(scenario.state, scenario.now, scenario.policy), CountPrompt)
     step = next_step(scenario.state, scenario.now, scenario.policy, 14_000)
@@ -252,7 +253,7 @@ def test_a_guess_over_the_limit_is_counted_and_not_condensed():
 
 
 def test_money_is_asked_for_the_counted_tokens():
-    scenario = begun(policy=Policy(grant_microusd=1))
+    scenario = begun(policy=Policy(grant_turns=1))
     scenario.thinks(tool_use())
     scenario.results(output="x" * 90_000)
     assert isinstance(next_step(scenario.state, scenario.now, scenario.policy), CountPrompt)
@@ -261,3 +262,16 @@ def test_money_is_asked_for_the_counted_tokens():
         for counted in (25_000, 100_000)
     )
     assert few < many / 1.5
+
+
+@pytest.mark.parametrize(
+    ("model", "limit"),
+    [
+        ("claude-sonnet-5-5", 200_000),
+        ("claude-haiku-5-5", 100_000),  # longer prompts cost five times as much
+        ("claude-haiku-4-5", 165_600),  # nine tenths of what 200,000 leave beside an answer
+    ],
+)
+def test_the_limit_follows_the_models_context_and_price(model, limit):
+    scenario = BuildScenario(request=REQUEST.model_copy(update={"model": model}))
+    assert context.limit(scenario.state, scenario.policy) == limit

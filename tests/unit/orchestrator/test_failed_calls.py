@@ -7,11 +7,20 @@ from itertools import pairwise
 from uuid import UUID
 
 import pytest
-from tests.unit.orchestrator.build_scenario import BuildScenario, answer, begun, text, tool_use
+from tests.unit.orchestrator.build_scenario import (
+    NOW,
+    REQUEST,
+    BuildScenario,
+    answer,
+    begun,
+    text,
+    tool_use,
+)
 
 from nightshift.contracts.events.build import (
     BuildFailed,
     BuildStalled,
+    BuildWaiting,
     ModelCallFailed,
     ModelCallResponded,
     ModelCallStarted,
@@ -22,10 +31,11 @@ from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     CallFailed,
     ReportStall,
+    ResumeFromProvider,
     StartCall,
     StopOnFault,
 )
-from nightshift.orchestrator.domain.next_step import Asleep, AwaitTime
+from nightshift.orchestrator.domain.next_step import Asleep, AwaitProvider, AwaitTime
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import RunMode
 
@@ -90,23 +100,50 @@ def test_a_wait_of_a_day_is_slept():
     assert scenario.last(SleepRequested).wake_at == scenario.now + timedelta(days=1)
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403])
-def test_a_refused_key_waits_for_a_person_and_costs_nothing(status):
-    scenario = started(policy=Policy(provider_sleeps=1))
-    for _ in range(4):
-        scenario.do(CallFailed("auth", "credit balance is too low", status=status))
-        failed, slept = scenario.last(ModelCallFailed), scenario.last(SleepRequested)
-        assert (failed.kind, failed.detail, failed.retry_at) == (
-            "auth",
-            "credit balance is too low",
-            slept.wake_at,
-        )
-        assert slept.reason == "provider"
-        scenario.woken()
-        again(scenario)
+@pytest.mark.parametrize(
+    ("kind", "status"), [("auth", 401), ("auth", 403), ("credit", 402), ("credit", 400), ("usage_limit", 429)]
+)
+def test_a_refused_key_waits_for_the_provider_and_counts_nothing(kind, status):
+    scenario = started(policy=Policy(provider_sleeps=1, attempts=2))
+    before = scenario.state.counters
+    for _ in range(9):
+        events = scenario.do(CallFailed(kind, "key k: no", status=status))
+        assert [event.type for event in events] == ["model_call.failed", "build.waiting"]
+        failed, waiting = events
+        assert (failed.retry_at, failed.cost_microusd) == (None, 0)
+        assert (waiting.reason, waiting.detail) == ("provider", f"{kind} (status {status}): key k: no")
+        assert (scenario.next(), scenario.state.counters) == (AwaitProvider(), before)
+        assert [event.type for event in scenario.do(ResumeFromProvider())] == [
+            "build.resumed",
+            "budget.requested",
+        ]
+        scenario.granted()
+        scenario.step()
     scenario.do(answer(text()))
     assert scenario.state.mode is RunMode.RUNNING
     assert scenario.state.funds.spent == scenario.last(ModelCallResponded).cost_microusd
+
+
+def test_a_wait_for_the_provider_ends_at_the_deadline():
+    deadline = NOW + timedelta(hours=1)
+    scenario = started(request=REQUEST.model_copy(update={"deadline": deadline}))
+    scenario.do(CallFailed("auth", "no", status=401))
+    assert scenario.last(BuildWaiting).until == deadline
+    scenario.passes(3_600)
+    scenario.step()
+    assert scenario.last(BuildFailed).reason == "deadline"
+
+
+@pytest.mark.parametrize("kind", ["rate_limited", "overloaded"])
+def test_a_provider_without_room_never_fails_a_build(kind):
+    scenario = started(policy=Policy(attempts=2, provider_sleeps=1))
+    for _ in range(20):
+        scenario.do(CallFailed(kind, "no", status=429))
+        if scenario.state.mode is RunMode.SLEEPING:
+            scenario.passes(3_600)
+            scenario.woken()
+        again(scenario)
+    assert scenario.state.funds.spent == 0
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """Grants and denials, sleeps and wakes, and what a call takes of its grant."""
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from tests.unit.orchestrator.build_scenario import (
+    REQUEST,
     BuildScenario,
     answer,
     begun,
@@ -13,6 +15,11 @@ from tests.unit.orchestrator.build_scenario import (
 
 from nightshift.contracts.events.build import (
     AgentSteered,
+    BudgetRequested,
+    BuildFailed,
+    BuildLimitsChanged,
+    BuildWaiting,
+    EscalationRaised,
     ModelCallFailed,
     ModelCallStarted,
     SleepRequested,
@@ -20,7 +27,10 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
+    AnswerQuestion,
     Complete,
+    Escalate,
+    SetLimits,
     StartCall,
 )
 from nightshift.orchestrator.domain.next_step import Asleep
@@ -29,7 +39,7 @@ from nightshift.orchestrator.domain.state import RunMode
 
 
 def test_denied_money_is_a_checkpoint_and_then_a_sleep():
-    scenario = begun(policy=Policy(grant_microusd=1))
+    scenario = begun(policy=Policy(grant_turns=1))
     scenario.thinks(tool_use(), usage=Usage(input_tokens=90_000))
     scenario.results()
     assert [event.type for event in scenario.step()] == ["budget.requested"]
@@ -40,7 +50,7 @@ def test_denied_money_is_a_checkpoint_and_then_a_sleep():
 
 
 def test_a_build_sleeps_and_wakes_three_times():
-    scenario = begun(policy=Policy(grant_microusd=1))
+    scenario = begun(policy=Policy(grant_turns=1))
     for night in range(3):
         scenario.thinks(tool_use(given={"command": f"echo {night}"}), usage=Usage(input_tokens=90_000))
         scenario.results()
@@ -59,7 +69,7 @@ def test_a_build_sleeps_and_wakes_three_times():
 
 @pytest.mark.parametrize("enough", [True, False])
 def test_a_wake_asks_for_money_only_when_none_is_reserved(enough):
-    scenario = begun(policy=Policy(grant_microusd=1))
+    scenario = begun(policy=Policy(grant_turns=1))
     scenario.thinks(tool_use(), usage=Usage(input_tokens=90_000))
     scenario.results()
     scenario.step()
@@ -80,7 +90,7 @@ def test_a_wake_that_finds_the_build_awake_changes_nothing():
 
 
 def test_a_finished_build_without_money_is_ready_not_asleep():
-    scenario = begun(policy=Policy(grant_microusd=1))
+    scenario = begun(policy=Policy(grant_turns=1))
     scenario.thinks(tool_use(), usage=Usage(input_tokens=90_000))
     scenario.results()
     scenario.step()
@@ -163,3 +173,80 @@ def test_a_late_answer_to_an_abandoned_call_is_not_used():
     scenario.step()
     scenario.do(AbandonCall())
     assert scenario.do(answer(tool_use())) == ()
+
+
+def test_a_grant_covers_a_few_turns_and_not_the_day():
+    scenario = begun(policy=Policy(grant_turns=4))
+    first = scenario.last(BudgetRequested)
+    assert first.amount_microusd == first.minimum_microusd
+    for number in range(3):
+        scenario.thinks(tool_use(given={"command": f"echo {number}"}))
+        scenario.results()
+    scenario.passes(3_600)
+    scenario.step()
+    request, average = scenario.last(BudgetRequested), scenario.state.funds.spent // 3
+    assert request.amount_microusd == request.minimum_microusd + 3 * average
+    assert request.tier == "standard"
+
+
+def test_a_call_above_every_day_is_escalated_at_once():
+    scenario = BuildScenario()
+    needs = scenario.last(BudgetRequested).minimum_microusd
+    scenario.denied(day_limit=needs - 1)
+    events = scenario.step()
+    assert [event.type for event in events] == ["escalation.raised", "build.waiting"]
+    raised = scenario.last(EscalationRaised)
+    assert raised.kind == "day_limit"
+    assert "nightshift account budget a1" in raised.detail
+    assert "sleep.requested" not in scenario.types()
+    # A person raised the budget: the build asks again at once.
+    answered = scenario.do(AnswerQuestion(str(raised.escalation_id), "continue", None, cause=UUID(int=7)))
+    assert answered[-1].type == "budget.requested"
+    scenario.denied(day_limit=10 * needs)
+    assert [event.type for event in scenario.step()][-1] == "sleep.requested"
+
+
+def limited(limit: int) -> BuildScenario:
+    """A build with a limit of its cost, before its first turn."""
+    return begun(request=REQUEST.model_copy(update={"cost_limit_microusd": limit}))
+
+
+def test_a_build_stops_before_its_next_call_could_pass_its_limit():
+    scenario = limited(400_000)
+    escalated = None
+    for number in range(30):
+        if isinstance(escalated := scenario.next(), Escalate):
+            break
+        scenario.thinks(tool_use(given={"command": f"a{number}"}), usage=Usage(input_tokens=9_000))
+        scenario.results()
+    assert isinstance(escalated, Escalate)
+    assert escalated.kind == "cost_limit"
+    assert scenario.state.funds.spent <= 400_000
+    scenario.step()
+    assert scenario.last(BuildWaiting).reason == "limit"
+    raised = scenario.last(EscalationRaised)
+    assert raised.options == ("continue", "finish", "end")
+    scenario.do(AnswerQuestion(str(raised.escalation_id), "finish", None, cause=UUID(int=7)))
+    assert scenario.last(BuildLimitsChanged).cost_limit_microusd > 400_000
+    scenario.granted()
+    assert isinstance(scenario.next(), StartCall)
+
+
+def test_a_raised_limit_lets_a_build_at_its_limit_go_on():
+    scenario = limited(1)
+    scenario.step()
+    assert scenario.last(EscalationRaised).kind == "cost_limit"
+    scenario.do(SetLimits(None, None, cause=UUID(int=7), cost_limit_microusd=5_000_000))
+    assert scenario.state.mode is RunMode.RUNNING
+    assert scenario.state.request.cost_limit_microusd == 5_000_000
+    scenario.do(SetLimits(500, None, cause=UUID(int=8)))
+    assert scenario.state.request.cost_limit_microusd == 5_000_000
+
+
+def test_a_build_that_a_person_ends_at_its_limit_says_so():
+    scenario = limited(1)
+    scenario.step()
+    scenario.do(
+        AnswerQuestion(str(scenario.last(EscalationRaised).escalation_id), "end", None, cause=UUID(int=7))
+    )
+    assert scenario.last(BuildFailed).reason == "cost_limit"

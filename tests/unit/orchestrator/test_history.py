@@ -34,7 +34,7 @@ def rendered(scenario: BuildScenario) -> list[str]:
 
 def walk(moves: list[int]) -> list[list[str]]:
     """The requests of a random life of a build."""
-    scenario = BuildScenario(policy=Policy(grant_microusd=1, attempts=3, turn_limit=30, tool_call_limit=25))
+    scenario = BuildScenario(policy=Policy(grant_turns=1, attempts=3, turn_limit=30, tool_call_limit=25))
     requests = []
     for number, move in enumerate(moves):
         step = scenario.next()
@@ -99,7 +99,8 @@ def test_the_last_message_is_always_from_the_user(moves):
 
 
 def test_a_message_after_a_failed_attempt_is_a_message_of_its_own():
-    scenario = begun()
+    scenario = BuildScenario()
+    scenario.granted(5_000_000)
     scenario.step()
     before = request(scenario)["messages"]
     scenario.do(CallFailed("overloaded", "no", status=529))
@@ -130,4 +131,4 @@ def test_the_agent_is_told_more_money_when_the_account_gets_it():
     scenario.results()
     scenario.granted(left=90_000_000)
     scenario.step()
-    assert "Money left today: $92." in request(scenario)["messages"][-1]["content"][-1]["text"]
+    assert "Money left today: $90." in request(scenario)["messages"][-1]["content"][-1]["text"]

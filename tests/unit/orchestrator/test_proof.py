@@ -192,6 +192,9 @@ class Context:
     sandbox: Sandbox
     timeout_s: int = 5
 
+    def link(self, port: int) -> None:
+        """Return no signed address."""
+
 
 @dataclass
 class Probe:

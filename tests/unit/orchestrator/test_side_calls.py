@@ -2,7 +2,7 @@
 
 import pytest
 from tests.support import build_invariants
-from tests.unit.orchestrator.build_scenario import REQUEST, BuildScenario, answer, text, working
+from tests.unit.orchestrator.build_scenario import REQUEST, BuildScenario, answer, text, tool_use
 
 from nightshift.budget.domain.spending import spent_under
 from nightshift.contracts import prices
@@ -19,7 +19,10 @@ DEAR = REQUEST.model_copy(update={"tier": "priority"})
 
 def condensing(role: Role = "condenser") -> BuildScenario:
     """A build with an open call of the condenser, or of another role, after its first turn."""
-    scenario = working(request=DEAR, policy=Policy(model_by_tier=True, grant_microusd=20_000_000))
+    scenario = BuildScenario(request=DEAR, policy=Policy(model_by_tier=True))
+    scenario.granted(20_000_000)
+    scenario.thinks(tool_use())
+    scenario.results()
     (grant,) = scenario.state.funds.grants
     scenario.do(StartCall(grant.lease_id, 50_000, role))
     return scenario

@@ -19,7 +19,7 @@ MOVES = st.lists(st.integers(0, 9), min_size=5, max_size=60)
 
 def walk(moves: list[int]) -> BuildScenario:
     request = REQUEST.model_copy(update={"proof": MODES[sum(moves) % len(MODES)]})
-    scenario = BuildScenario(policy=Policy(grant_microusd=1, attempts=2), request=request)
+    scenario = BuildScenario(policy=Policy(grant_turns=1, attempts=2), request=request)
     for number, move in enumerate(moves):
         step = scenario.next()
         if isinstance(step, Ended):

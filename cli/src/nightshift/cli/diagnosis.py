@@ -18,6 +18,7 @@ from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.connect import on_embedded_broker, settings_for
 from nightshift.cli.consumer_lag import LATE_S, late_partitions
 from nightshift.cli.queries import open_database
+from nightshift.cli.waits import NEW_KEY
 from nightshift.devstack.parts.kafka import EMBEDDED_PARTITIONS
 from nightshift.devstack.stack.home import read_stack
 from nightshift.devstack.stack.restarts import read_restarts
@@ -35,6 +36,10 @@ Status = Literal["pass", "warn", "fail"]
 
 #: Seconds that one check may take.
 _LIMIT = 15.0
+#: A key that no orchestrator uses any more is not tried again, and is reported for an hour.
+_REFUSED_KEYS = """
+SELECT kind, status, detail, refused_at, next_probe_at FROM nightshift.provider_keys
+WHERE refused_at IS NOT NULL AND next_probe_at > clock_timestamp() - interval '1 hour' ORDER BY refused_at"""
 #: Seconds that the clocks of this machine and of the database may differ before `doctor` warns.
 _SKEW = 2.0
 
@@ -147,6 +152,22 @@ async def check_model(home: Path) -> Finding:
     return Finding("pass", f"{what} at {address.hostname}:{port} answers; nothing was asked or spent")
 
 
+async def check_provider(home: Path) -> Finding:
+    async with open_database(home) as database:
+        keys = await database.fetch(_REFUSED_KEYS)
+        waiting = len(await database.fetch("SELECT nightshift.builds_waiting_for_provider(1000000)"))
+    if not keys:
+        return Finding("pass", "the model provider refuses no key")
+    first = keys[0]
+    status = "" if first["status"] is None else f" (HTTP {first['status']})"
+    return Finding(
+        "fail",
+        f"since {first['refused_at']:%Y-%m-%d %H:%M} the model provider answers {first['kind']}{status} and {waiting}"
+        f" builds wait: {first['detail'][:200]}",
+        f"{NEW_KEY}; it is tried again at {first['next_probe_at']:%H:%M:%S}, and the builds go on by themselves",
+    )
+
+
 async def check_processes(home: Path) -> Finding:
     if read_stack(home) is None:
         return Finding("pass", f"no stack runs on {home}: nothing to check on this machine")
@@ -204,6 +225,7 @@ CHECKS: dict[str, Check] = {
     "kafka": check_kafka,
     "objects": check_objects,
     "model": check_model,
+    "provider": check_provider,
     "processes": check_processes,
     "consumers": check_consumers,
     "pending": check_pending,

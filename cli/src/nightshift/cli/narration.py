@@ -122,6 +122,8 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
                 yield "proof", "; ".join(proof_in_words(fact.proof)), "good"
             text = f"version {fact.build_version}, {fact.turns} turns, {dollars(fact.cost_microusd)}"
             yield "ready", f"{text}: {fact.preview_url}", "good"
+            if fact.unsaved:
+                yield "save", f"not saved: {short(', '.join(one.path for one in fact.unsaved))}", "bad"
         case build.BuildFailed():
             yield "failed", f"{fact.reason}: {short(text_of(fact.detail))}", "bad"
         case build.BuildCancelled():
@@ -176,11 +178,15 @@ def _waiting_line(
             return "answer", f"{how} ({who}){said}", "good" if fact.approved else "bad"
         case build.BuildWaiting():
             until = "" if fact.until is None else f" until {fact.until.astimezone():%H:%M:%S}"
-            return "wait", f"waits{until} ({fact.reason})", "warn"
+            why = "" if fact.detail is None else f": {short(text_of(fact.detail))}"
+            return "wait", f"waits{until} ({fact.reason}{why})", "warn"
         case build.BuildResumed():
             return "wait", f"goes on ({fact.reason})", "good"
         case build.BuildLimitsChanged():
-            return "limits", f"{fact.turn_limit} turns, {fact.tool_call_limit} tool calls", "strong"
+            limits = f"{fact.turn_limit} turns, {fact.tool_call_limit} tool calls"
+            if fact.cost_limit_microusd is not None:
+                limits += f", {dollars(fact.cost_limit_microusd)}"
+            return "limits", limits, "strong"
         case _:
             assert_never(fact)
 
@@ -345,7 +351,9 @@ def _budget_lines(fact: BudgetEvent) -> Iterator[tuple[str, str, str]]:
             yield "money", f"{dollars(fact.amount_microusd)} set aside, {left} left today", "dim"
         case budget.BudgetDenied():
             text = "the day's money is gone"
-            if fact.left_today_microusd > 0:
+            if fact.first_build_id is not None:
+                text = f"{fact.first_build_id} has had less of {fact.account_id}'s money today and goes first"
+            elif fact.left_today_microusd > 0:
                 text = f"{dollars(fact.left_today_microusd)} left today, and the next call may cost more"
             yield "money", f"{text}; more at {fact.refresh_at.astimezone():%H:%M:%S}", "warn"
         case budget.BudgetSettled():

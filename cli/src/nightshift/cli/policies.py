@@ -6,6 +6,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from nightshift.cli.errors import WrongUsage
+from nightshift.cli.text import dollars
 from nightshift.contracts.approval_rules import mistake_in
 from nightshift.contracts.errors import UnknownModel
 from nightshift.contracts.events.approvals import ApprovalPolicy
@@ -82,6 +83,10 @@ def shown(fields: Mapping[str, Any]) -> dict[str, object]:
     found: dict[str, object] = {
         f"model of the {role}": model for role, model in (fields.get("models") or {}).items()
     }
+    if (limit := fields.get("build_cost_limit_microusd")) is not None:
+        found["most that a build costs"] = dollars(limit)
+    if (most := fields.get("max_active_builds")) is not None:
+        found["active builds"] = most
     for name, value in (fields.get("approvals") or {}).items():
         if value:
             text = ", ".join(value) if isinstance(value, list | tuple) else value

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import reduce
 from pathlib import Path
@@ -20,8 +21,22 @@ from nightshift.eventlog.settings import PostgresSettings
 
 #: Seconds between two reads of a followed build.
 _LOOK = 0.1
+_QUEUE = """
+SELECT build_id, account_id,
+    row_number() OVER (ORDER BY place, opened_at, build_id) AS position,
+    row_number() OVER (PARTITION BY account_id ORDER BY place) AS of_account
+FROM nightshift.build_queue(2147483647) WHERE queued AND place > 0"""
 _RECENT = "SELECT stream_id FROM nightshift.recent_builds($1, NULL)"
 _ACCEPTED = "SELECT stream_id, accepted_at FROM nightshift.recent_builds($1, $2)"
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePlace:
+    """The place of a queued build among all builds, and among those of its account. 1 starts next."""
+
+    account_id: str
+    position: int
+    of_account: int
 
 
 class Builds:
@@ -58,6 +73,11 @@ class Builds:
         while items := await self._log.pending(PendingKind.BUILD, after_key=found[-1] if found else ""):
             found += [item.key for item in items]
         return found
+
+    async def queue(self) -> dict[str, QueuePlace]:
+        """Returns the places of the builds that are accepted and not started, by build id."""
+        rows = await self._database.fetch(_QUEUE)
+        return {row["build_id"]: QueuePlace(*row[1:]) for row in rows}
 
     async def accepted(self) -> set[str]:
         """Returns the ids of all builds that were ever accepted."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from nightshift.cli.text import short, text_of, visible
-from nightshift.cli.waits import Wait
+from nightshift.cli.waits import Wait, key_wait
 from nightshift.contracts.events.build import (
     ApprovalRequested,
     ApprovalResolved,
@@ -53,6 +53,8 @@ class Question:
             return f'`nightshift approve {which}`, or `nightshift deny {which} "WHY"`'
         words = f"--option {'|'.join(self.options)}" if self.options else '"TEXT"'
         answer = f"`nightshift answer {self.build_id} {words}`"
+        if self.kind == "cost_limit":
+            return f"{answer}, or `nightshift limits {self.build_id} --cost AMOUNT`"
         if self.kind in _LIMITS:
             return f"{answer}, or `nightshift limits {self.build_id} --turns N --tool-calls N`"
         return answer
@@ -173,6 +175,8 @@ def person_wait(
         return Wait(
             f"a person paused it{said}", f"`nightshift resume {build_id}` lets it go on", at, fact.owner
         )
+    if fact.reason == "provider":
+        return key_wait(fact, at)
     return Wait(
         f"for its {fact.reason}", f"`nightshift log {build_id}` shows more", at, fact.owner, fact.until
     )

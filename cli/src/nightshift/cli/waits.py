@@ -5,9 +5,11 @@ from datetime import datetime
 from typing import Any
 
 from nightshift.cli.text import short, text_of
-from nightshift.contracts.events.build import ModelCallFailed, SleepRequested
+from nightshift.contracts.events.build import BuildWaiting, ModelCallFailed, SleepRequested
 from nightshift.contracts.model import Owner
 
+#: What ends the refusal of a key.
+NEW_KEY = "give the key credit, or set another ANTHROPIC_API_KEY and restart the orchestrators"
 #: Seconds a service may take for its next step before `watch` and `builds` report that the build waits for it.
 PROMPT_S = 8.0
 
@@ -61,15 +63,21 @@ def model_wait(fact: ModelCallFailed, build_id: str, at: datetime) -> Wait:
     """Returns the wait after a model call that failed."""
     status = "" if fact.status is None else f" (HTTP {fact.status})"
     reason = f"the model provider answered {fact.kind}{status}: {short(text_of(fact.detail), 100)}"
-    if fact.kind == "auth":
-        action = (
-            "set an ANTHROPIC_API_KEY that is valid and has credit, restart the orchestrator,"
-            f" then `nightshift wake {build_id}`"
-        )
-    else:
-        again = "" if fact.retry_at is None else f" at {fact.retry_at.astimezone():%H:%M:%S}"
-        action = f"nothing: it is asked again{again}; `nightshift cancel {build_id}` ends the build"
+    again = "" if fact.retry_at is None else f" at {fact.retry_at.astimezone():%H:%M:%S}"
+    action = f"nothing: it is asked again{again}; `nightshift cancel {build_id}` ends the build"
     return Wait(reason, action, at, fact.owner, fact.retry_at)
+
+
+def key_wait(fact: BuildWaiting, at: datetime) -> Wait:
+    """Returns the wait of a build whose provider refuses the key, as all builds of that key do."""
+    why = "" if fact.detail is None else f": {short(text_of(fact.detail), 200)}"
+    return Wait(
+        f"the model provider refuses the key{why}",
+        f"{NEW_KEY}; the build then goes on by itself",
+        at,
+        fact.owner,
+        fact.until,
+    )
 
 
 def sleep_wait(fact: SleepRequested, build_id: str, at: datetime, before: Wait | None) -> Wait:

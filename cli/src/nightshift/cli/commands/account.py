@@ -1,17 +1,24 @@
 """`nightshift account`: opens accounts, sets their budgets, tops them up and shows their statements."""
 
 from dataclasses import asdict
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import cyclopts
 
-from nightshift.budget.adapters.statements import AccountStatement, check_time_zone, statement, statements
+from nightshift.budget.adapters.statements import (
+    AccountStatement,
+    BuildForecast,
+    Forecast,
+    check_time_zone,
+    forecast_of,
+    statement,
+    statements,
+)
 from nightshift.cli import policies
+from nightshift.cli.amounts import microdollars
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json, Limit
-from nightshift.cli.errors import WrongUsage
-from nightshift.cli.output import note, write_fields, write_json, write_result, write_table
+from nightshift.cli.output import note, write_fields, write_json, write_line, write_result, write_table
 from nightshift.cli.producer import checked, send
 from nightshift.cli.queries import open_builds, open_database
 from nightshift.cli.text import dollars
@@ -32,6 +39,7 @@ Many = Annotated[tuple[str, ...], cyclopts.Parameter(negative=())]
 Days = Annotated[int, cyclopts.Parameter(help="Length of the period in days.")]
 
 _COLUMNS = ("ACCOUNT", "DAY", "LIMIT", "SPENT", "RESERVED", "LEFT", "REFRESH", "ESTIMATED")
+_FORECAST_COLUMNS = ("BUILD", "SPENT", "LIKELY MORE", "LIKELY READY ON", "NOW")
 _NONE_YET = "`nightshift account open` opens one, and so does a build"
 
 
@@ -93,6 +101,8 @@ async def policy(
     account: Account,
     *,
     model: Many = (),
+    build_cost: str | None = None,
+    active_builds: int | None = None,
     approvals: Literal["never", "always", "rules"] | None = None,
     ask: Many = (),
     host: Many = (),
@@ -111,11 +121,15 @@ async def policy(
 
         nightshift account policy family --model judge=claude-opus-5-5
 
+        nightshift account policy family --build-cost 5.00 --active-builds 3
+
         nightshift account policy family --ask "bash(npm publish*)" --ask "bash(git push *)" --host "*.stripe.com"
 
     Args:
         model: A role and its model, as ROLE=MODEL; give it once for each role. The roles are builder, judge and
             condenser. ROLE= leaves the model to the tier again.
+        build_cost: The most that one build may cost, in US dollars, when its request names no limit. `none` removes it.
+        active_builds: How many builds of the account may be active at once. 0 removes the limit.
         approvals: Ask a person about no tool call, about each, or about those that the rules match. The options about
             approvals take the place of all that were set before.
         ask: A rule: a tool, or a tool with a pattern of its command or file. `*` stands for any text.
@@ -129,11 +143,16 @@ async def policy(
     async with open_builds(home) as builds:
         found = await builds.account_policy(account)
     fields = {} if found is None else found.model_dump(exclude={"account_id"}, exclude_none=True)
-    if not (model or reset or approvals or ask or host or allow or approval_deadline or egress_host):
+    changes = model, reset, approvals, ask, host, allow, approval_deadline, egress_host
+    if not any(changes) and build_cost is None and active_builds is None:
         _show_policy(account, fields, json=json)
         return
     fields = {} if reset else fields
     fields["models"] = policies.with_models(fields.get("models", {}), model)
+    if build_cost is not None:
+        fields["build_cost_limit_microusd"] = None if build_cost == "none" else microdollars(build_cost)
+    if active_builds is not None:
+        fields["max_active_builds"] = active_builds or None
     fields["approvals"] = policies.with_approvals(
         fields.get("approvals"),
         mode=approvals,
@@ -193,6 +212,57 @@ def shown(one: AccountStatement) -> dict[str, object]:
     }
 
 
+@app.command
+async def forecast(account: Account, *, home: Home = DEFAULT_HOME, json: Json = False) -> None:
+    """Say when the account's builds are likely to be ready, what they still cost, and what the night can cost at most.
+
+    What is likely follows from the builds that got ready before. The worst case of the night is a limit that is never
+    passed: what is left of today, and the limit of the account's next day.
+
+    For example:
+
+        nightshift account forecast family
+    """
+    async with open_database(home) as database:
+        found = await forecast_of(database, account)
+    if found is None:
+        raise NotFound(f"there is no account {account}", hint=_NONE_YET)
+    if json:
+        write_json({**asdict(found), "worst_night_microusd": found.worst_night_microusd})
+        return
+    write_line(forecast_in_words(found))
+    if found.builds:
+        write_table(_FORECAST_COLUMNS, [_forecast_row(one) for one in found.builds])
+    until, after = dollars(found.until_midnight_microusd), dollars(found.next_day_microusd)
+    write_line(
+        f"The coming night costs at most {dollars(found.worst_night_microusd)}: {until} until the account's"
+        f" midnight, {after} on the day after."
+    )
+
+
+def forecast_in_words(found: Forecast) -> str:
+    """Returns the forecast of all builds as one sentence."""
+    if not found.builds:
+        return "No build of this account wants money."
+    if found.more_microusd is None:
+        return "No build got ready so far, so nothing is known about what builds usually cost."
+    more = f"{dollars(found.more_microusd)} more, as {found.samples} builds before cost"
+    if found.ready_on is None:
+        return f"Not ready within a year at this pace: {more}."
+    return f"All ready on {found.ready_on} at this pace, {more}."
+
+
+def _forecast_row(one: BuildForecast) -> tuple[object, ...]:
+    waits = "waits for money" if one.waits else None
+    return (
+        one.build_id,
+        dollars(one.spent_microusd),
+        dollars(one.expected_microusd),
+        one.ready_on or "-",
+        waits,
+    )
+
+
 @app.command(name="list")
 async def list_(
     *, limit: Limit = 100, after: str = "", home: Home = DEFAULT_HOME, json: Json = False
@@ -224,19 +294,6 @@ def _row(one: AccountStatement) -> tuple[object, ...]:
     today = (one.limit_microusd, one.posted_microusd, one.reserved_microusd, one.left_today_microusd)
     estimated = dollars(one.estimated_microusd) if one.estimated_microusd else None
     return one.account_id, one.day, *map(dollars, today), one.refresh_at, estimated
-
-
-def microdollars(text: str) -> int:
-    """Converts US dollars as a person writes them to whole microdollars. Raises WrongUsage."""
-    try:
-        amount = Decimal(text.removeprefix("$")) * 1_000_000
-    except InvalidOperation:
-        raise WrongUsage(f"{text!r} is not an amount in dollars", hint="write it as 20 or 0.50") from None
-    if not amount.is_finite() or amount != amount.to_integral_value() or amount <= 0:
-        raise WrongUsage(
-            f"{text!r} cannot be a budget", hint="give more than 0, with at most six digits after the point"
-        )
-    return int(amount)
 
 
 async def _ask(home: Path, request: AccountRequest, *, json: bool) -> None:

@@ -10,6 +10,7 @@ import yaml
 from cyclopts import Parameter
 
 from nightshift.cli import attachments
+from nightshift.cli.amounts import microdollars
 from nightshift.cli.commands.watch import follow_to_the_end
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.errors import WrongUsage
@@ -36,6 +37,7 @@ async def build(
     build_id: str | None = None,
     model: str | None = None,
     proof: ProofMode | None = None,
+    cost_limit: str | None = None,
     attach: Annotated[tuple[Path, ...], Parameter(negative=())] = (),
     criterion: Annotated[tuple[str, ...], cyclopts.Parameter(negative=())] = (),
     watch: bool = False,
@@ -61,6 +63,8 @@ async def build(
         model: The model that the agent uses. Default, the orchestrator's setting.
         proof: What must show that the build works. `tests` means executed tests, `preview` an answer of the preview,
             `checks` passed checks. Default, that of the file, else any of them.
+        cost_limit: The most that all model calls of the build may cost, in US dollars. It stops before a call that may
+            pass it, and asks you. Default, that of the file, else that of the account's policy, else none.
         attach: A file that the agent gets with the idea: text, JPEG, PNG, GIF, WebP or PDF. Repeat it for more files.
         criterion: What must be true at the end; give it once for each criterion. A judge that did not build it says
             whether it is. Default, those of the file.
@@ -68,7 +72,8 @@ async def build(
     """
     fields = _fields(file, idea)
     name = build_id or fields.get("build_id") or f"build-{uuid4().hex[:12]}"
-    given = {"account_id": account, "project_id": project, "model": model, "proof": proof}
+    given: dict[str, Any] = {"account_id": account, "project_id": project, "model": model, "proof": proof}
+    given["cost_limit_microusd"] = None if cost_limit is None else microdollars(cost_limit)
     fields |= {"criteria": list(criterion)} if criterion else {}
     fields |= {key: value for key, value in given.items() if value is not None}
     fields = {"account_id": "default", "project_id": name, **fields, "build_id": name}

@@ -1,5 +1,6 @@
 """`nightshift builds`: the builds that were accepted last, with what each does or waits for."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -10,7 +11,7 @@ from nightshift.cli.connect import DEFAULT_HOME, Home, Json, Limit
 from nightshift.cli.follow import doing
 from nightshift.cli.narration import proof_in_words
 from nightshift.cli.output import note, write_json, write_table
-from nightshift.cli.queries import open_builds
+from nightshift.cli.queries import QueuePlace, open_builds
 from nightshift.cli.text import dollars, short
 
 app = cyclopts.App(name="builds")
@@ -37,18 +38,28 @@ async def builds(
     """
     async with open_builds(home) as open_:
         found = [one for one in await open_.recent(limit) if status in (None, one.state)]
+        queue = await open_.queue() if any(one.phase == "queued" for one in found) else {}
     now = datetime.now(UTC)
     if json:
-        write_json([one.as_json(now) for one in found])
+        write_json([{**one.as_json(now), "queue": _place(queue, one)} for one in found])
     elif found:
         write_table(_COLUMNS, [_row(one, now) for one in found])
         for one in found:
-            if (wait := one.waiting(now)) is not None:
+            if (place := queue.get(one.build_id)) is not None:
+                note(
+                    f"{one.build_id} is number {place.position} of the queue, {place.of_account} of its account"
+                )
+            elif (wait := one.waiting(now)) is not None:
                 note(f"{one.build_id} {wait}; {wait.action}")
     elif status is not None:
         note(f"none of the newest {limit} builds is {status}; --limit looks at more")
     else:
         note("no builds; ask for one with `nightshift build --idea …`")
+
+
+def _place(queue: Mapping[str, QueuePlace], one: BuildStatus) -> dict[str, int] | None:
+    place = queue.get(one.build_id)
+    return None if place is None else {"position": place.position, "of_account": place.of_account}
 
 
 def _row(one: BuildStatus, now: datetime) -> tuple[object, ...]:

@@ -12,9 +12,10 @@ from nightshift.bus.port import Handler, Inbound, Subscription, Undecodable, Und
 from nightshift.bus.seen import SeenSequences
 from nightshift.contracts import cloudevents
 from nightshift.contracts.envelope import Received, peek
+from nightshift.contracts.errors import ContractError
 from nightshift.contracts.model import Event, Owner
 from nightshift.contracts.registry import CATALOGUE, Registry
-from nightshift.eventlog.errors import BadMessage
+from nightshift.eventlog.errors import BadMessage, Refused
 from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.port import RecordedEvent, account_stream, build_stream
 
@@ -45,6 +46,7 @@ class Dispatcher:
                 f"the handlers of {subscription.group} must be of one topic, these are of {len(owners)}"
             )
         self._owner = owners.pop()
+        self._reports_undecodable = subscription.reports_undecodable
         self._handlers: Mapping[str, Handler] = {
             event.type: handler for event, handler in subscription.handlers.items()
         }
@@ -80,10 +82,12 @@ class Dispatcher:
 
         Binds the event's ids to the log context. The caller runs it in a task that clears the context per message.
         """
-        if isinstance(message, Undecodable):
-            last = message.next_offset - 1
-            raise UndecodableRecord(f"offsets {message.offset} to {last}: {message.problem}")
-        event = await self._decode(message)
+        try:
+            event = await self._decode(message)
+        except (Refused, ContractError):
+            if self._reports_undecodable or self._names_a_handler(message):
+                raise
+            return  # another group of the topic reports it
         handler = self._handlers.get(event.data.type)
         if handler is None:
             return  # a structured request, whose type stands inside
@@ -96,7 +100,14 @@ class Dispatcher:
         if self._owner is not Owner.OUTSIDE:
             self._seen.advance(event.subject, event.version)
 
+    def _names_a_handler(self, message: Inbound) -> bool:
+        named = peek(message.headers).type
+        return named is not None and self._cared.get(_VERSION.sub("", named)) is True
+
     async def _decode(self, message: Inbound) -> RecordedEvent:
+        if isinstance(message, Undecodable):
+            last = message.next_offset - 1
+            raise UndecodableRecord(f"offsets {message.offset} to {last}: {message.problem}")
         if self._owner is Owner.OUTSIDE:
             return _request(
                 cloudevents.decode_request(

@@ -39,6 +39,9 @@ class Subscription:
     While `gate` is full, partitions are paused and the backlog is seen as lag. With `from_now`, a new group starts at
     the end of the topic: for groups that are new with each process. Under traffic a message may wait up to
     `max_fetch_delay_s` for others to be fetched with it, because a fetch of a hundred costs as much as one of one.
+
+    Where several groups read a topic, one of them reports the records that nobody can decode; the others have
+    `reports_undecodable` False and skip those that name no type of their handlers.
     """
 
     topic: str
@@ -47,6 +50,7 @@ class Subscription:
     gate: Gate | None = None
     from_now: bool = False
     max_fetch_delay_s: float = 0.0
+    reports_undecodable: bool = True
 
 
 class TopicPartition(NamedTuple):

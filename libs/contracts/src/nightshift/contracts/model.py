@@ -24,6 +24,7 @@ class PendingKind(StrEnum):
     """The kinds of pending work that an event can open. Each service reads its kinds from the log by an index."""
 
     BUILD = "build"  # accepted, not ended: an orchestrator must run it
+    QUEUED = "queued"  # accepted, not started: its account or all orchestrators have as many builds as they may run
     TOOL_CALL = "tool_call"  # requested, not completed: for the gateway
     SNAPSHOT = "snapshot"  # a checkpoint, a sleep or an end without its snapshot: for the snapshotter
     BUDGET_REQUEST = "budget_request"  # neither granted nor denied: for the budget service
@@ -31,8 +32,9 @@ class PendingKind(StrEnum):
     SLEEPER = "sleeper"  # asleep: for the budget service, which wakes it
     WAKE = "wake"  # its wake is requested, it is not awake: for the orchestrator
     SANDBOX = "sandbox"  # opened, not closed: for the gateway
-    WAITING = (
-        "waiting"  # for a person or a provider: no orchestrator runs the build until it is due or closed
+    WAITING = "waiting"  # for a person: no orchestrator runs the build until it is due or closed
+    PROVIDER = (
+        "provider"  # for the model provider, which refuses the key: no orchestrator runs the build until then
     )
     QUESTION = "question"  # a question or an escalation without an answer: for a person
     APPROVAL = "approval"  # a tool call that waits for a person's approval

@@ -120,14 +120,13 @@ class StalePending:
 
 
 #: How long a row of each kind may wait after its due time, or after it was opened when it has none. Kinds that are not
-#: listed may wait for ever.
+#: listed may wait for ever: a build may sleep until its account has money or a person wakes it.
 PENDING_ALLOWED: Mapping[PendingKind, timedelta] = MappingProxyType(
     {
         PendingKind.TOOL_CALL: timedelta(days=1),
         PendingKind.SNAPSHOT: timedelta(hours=1),
         PendingKind.BUDGET_REQUEST: timedelta(minutes=5),
         PendingKind.RESERVATION: timedelta(minutes=10),
-        PendingKind.SLEEPER: timedelta(days=2),
         PendingKind.WAKE: timedelta(minutes=10),
     }
 )

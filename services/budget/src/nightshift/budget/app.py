@@ -33,7 +33,12 @@ async def start(running: service.Service[BudgetSettings]) -> None:
     handlers, topics = Handlers(grants, Accounts(log, ledger, days, wakes), wakes), settings.topics
     await services.consume(
         [
-            Subscription(topics.requests, topics.group(NAME, topics.requests), handlers.on_requests()),
+            Subscription(
+                topics.requests,
+                topics.group(NAME, topics.requests),
+                handlers.on_requests(),
+                reports_undecodable=False,  # the orchestrator reads this topic, too
+            ),
             Subscription(
                 topics.build,
                 topics.group(NAME, topics.build),

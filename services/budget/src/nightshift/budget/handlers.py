@@ -45,8 +45,9 @@ class Handlers:
 
     def on_builds(self) -> Mapping[type[Event], Handler]:
         """Handlers of the build topic: requests for money, and the events after which a build needs none."""
-        ends = (SleepRequested, BuildReady, BuildFailed, BuildCancelled)
-        handlers: dict[type[Event], Handler] = dict.fromkeys(ends, self.on_build_at_rest)
+        ends = (BuildReady, BuildFailed, BuildCancelled)
+        handlers: dict[type[Event], Handler] = dict.fromkeys(ends, self._grants.end_build)
+        handlers[SleepRequested] = self.on_sleep_requested
         handlers[BudgetRequested] = self.on_budget_requested
         handlers[BuildWaiting] = self.on_build_waiting
         return handlers
@@ -55,8 +56,8 @@ class Handlers:
         if isinstance(event.data, BudgetRequested):
             await self._grants.answer(event, event.data)
 
-    async def on_build_at_rest(self, event: RecordedEvent) -> None:
-        """Settle the reservations granted before the build slept or ended. A later one stays as it is."""
+    async def on_sleep_requested(self, event: RecordedEvent) -> None:
+        """Settle the reservations granted before the build slept. A later one stays as it is."""
         await self._grants.settle_build(event.subject, granted_before=event.version)
         if isinstance(event.data, SleepRequested):
             self._wakes.note_sleep(event.data)
@@ -67,6 +68,7 @@ class Handlers:
         The orchestrator stops that call and appends a second `build.waiting`.
         """
         await self._grants.settle_build(event.subject, granted_before=event.version, in_flight=False)
+        await self._grants.stop_waiting(event.subject)
 
     async def on_account_opened(self, event: RecordedEvent) -> None:
         if isinstance(event.data, AccountOpened):

@@ -25,7 +25,9 @@ class BudgetSettings(Settings):
     budget_default_period_microusd: int = Field(30_000_000, ge=0)  # of an account that no request opened
     budget_default_period_days: int = Field(30, ge=1, le=366)
     budget_default_time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
-    budget_grant_lasts_s: float = Field(3600.0, gt=0)
+    budget_grant_lasts_s: float = Field(
+        300.0, gt=0
+    )  # what a build does not use in this time, others may have
     budget_day_seconds: float | None = Field(None, gt=0)  # None: real days, to the account's midnight
     budget_wake_jitter_s: float = Field(30.0, ge=0)  # the sleepers of one midnight wake within this time
 

@@ -9,11 +9,13 @@ from nightshift.orchestrator.adapters.event_log_policies import EventLogAccountP
 from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
 from nightshift.orchestrator.adapters.lazy_model import LazyModel
 from nightshift.orchestrator.adapters.postgres import PostgresBuildNumbers, PostgresUnownedBuilds
+from nightshift.orchestrator.adapters.provider_key import PostgresProviderKey
 from nightshift.orchestrator.handlers import Handlers
 from nightshift.orchestrator.ports import ClosingModel
 from nightshift.orchestrator.settings import OrchestratorSettings
 from nightshift.orchestrator.usecases.build_requests import BuildRequests
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
+from nightshift.orchestrator.usecases.provider_access import ProviderAccess
 from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
 from nightshift.servicekit import service
 from nightshift.servicekit.application import application
@@ -32,13 +34,21 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
     repository = EventLogBuildRepository(
         services.log, services.objects, policy=policy, actor=actor_of(running)
     )
+    key = PostgresProviderKey(
+        services.database,
+        settings.provider_key,
+        first_probe_s=settings.provider_probe_s,
+        longest_probe_s=settings.longest_provider_probe_s,
+    )
+    provider = ProviderAccess(key)
     dependencies = RunnerDependencies(
-        repository, model, PostgresBuildNumbers(services.database), policy, _now
+        repository, model, PostgresBuildNumbers(services.database), policy, _now, provider
     )
     scheduler = BuildScheduler(
         await services.leases(),
         PostgresUnownedBuilds(services.database),
         lambda build_id: Runner(build_id, dependencies),
+        provider=provider,
         settings=settings.scheduler(),
     )
     running.on_stop(scheduler.close)

@@ -18,10 +18,12 @@ class UsageMeter:
     """The tokens that the provider has stated for a model call so far. The runner reads it when it stops the call.
 
     `under_way` is true once the request may have left the process. Before that the call costs nothing.
+    `exhausted_until` is set when the provider says that nothing is left of a rate limit until then.
     """
 
     usage: Usage | None = None
     under_way: bool = False
+    exhausted_until: datetime | None = None
 
 
 class CallError(Exception):
@@ -55,6 +57,53 @@ class ClosingModel(Model, Protocol):
 
     async def close(self) -> None:
         """Close the connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedKey:
+    """Why the provider refuses a key since `since`. `kind` is one of REFUSED_KEY, `status` the HTTP status."""
+
+    kind: str
+    status: int | None
+    detail: str
+    since: datetime
+
+    def in_words(self) -> str:
+        """Return the kind, the status and the provider's reason as one line."""
+        status = "" if self.status is None else f" (status {self.status})"
+        return f"{self.kind}{status}: {self.detail}"
+
+
+class ProviderKey(Protocol):
+    """What all replicas with one key know about it. The fake and the real adapter pass the same conformance suite."""
+
+    @property
+    def key_id(self) -> str:
+        """A hash that names the key. Never the key itself."""
+        ...
+
+    async def refused(self) -> RefusedKey | None:
+        """Return why the provider refuses the key. Returns None while it does not."""
+        ...
+
+    async def refuse(self, refused: RefusedKey) -> bool:
+        """Note that the provider refuses the key. Returns True for the first note of the incident only.
+
+        Each further note makes the wait before the next probe longer, up to a bound.
+        """
+        ...
+
+    async def take_probe(self) -> bool:
+        """Return True to one caller over all replicas when it is time to try the refused key again."""
+        ...
+
+    async def return_probe(self) -> None:
+        """Return a probe that was not made, so that another one may be made at once."""
+        ...
+
+    async def accepted(self) -> bool:
+        """Note that the provider accepts the key. Returns True for the note that ends the incident only."""
         ...
 
 
@@ -137,9 +186,16 @@ class BuildNumbers(Protocol):
 class UnownedBuilds(Protocol):
     """Finds builds that no orchestrator runs."""
 
-    async def unowned(self, *, limit: int) -> Sequence[str]:
-        """Return the ids of builds that have not ended, do not sleep and have no live lease, oldest first.
+    async def unowned(self, *, limit: int, per_account: int) -> Sequence[str]:
+        """Return the ids of builds that an orchestrator should run now and that have no live lease.
 
-        A build that waits for a person or a provider is among them only when its wait is due.
+        First the builds that have started, the oldest first. Builds that sleep are not among them, and those that wait
+        for a person or a provider only when their wait is due. Then the queued builds of the accounts with the fewest
+        active builds. An account has at most `per_account` active builds, or as many as its policy says: builds that
+        have started, not ended, and do not wait for a person. Within an account the tier `priority` comes first.
         """
+        ...
+
+    async def waiting_for_provider(self, *, limit: int) -> Sequence[str]:
+        """Return the ids of builds that wait for the provider and have no live lease, the longest waiting first."""
         ...

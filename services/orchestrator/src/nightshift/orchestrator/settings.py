@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, model_validator
 
 from nightshift.contracts.models import DEFAULT_MODEL, SCRIPTED_MODEL, Role
+from nightshift.orchestrator.adapters.provider_key import key_id_of
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.usecases.build_scheduler import SchedulerSettings
 from nightshift.servicekit.settings import Settings
@@ -24,7 +25,7 @@ class OrchestratorSettings(Settings):
     max_output_tokens: int = Field(16_000, ge=256, le=128_000)
     thinking_tokens: int = Field(16_000, ge=0, le=128_000)  # on top, for a model that thinks
     context_tokens: int = Field(200_000, ge=20_000)  # of a request, before the conversation is condensed
-    grant_microusd: int = Field(1_000_000, ge=1)
+    grant_turns: int = Field(4, ge=1, le=100)  # turns that one request for money should cover
     turn_limit: int | None = Field(None, ge=1)  # none: by the tier
     tool_call_limit: int | None = Field(None, ge=1)
     check_tries: int = Field(3, ge=1)
@@ -32,7 +33,12 @@ class OrchestratorSettings(Settings):
     model_attempts: int = Field(6, ge=1)
     model_first_backoff_s: float = Field(1.0, gt=0, le=3_600)
     provider_sleep_s: float = Field(900.0, gt=0, le=86_400)
+    provider_probe_s: float = Field(30.0, gt=0, le=86_400)  # until a refused key is tried again; doubles
+    longest_provider_probe_s: float = Field(900.0, gt=0, le=86_400)
     max_builds: int = Field(200, ge=1)  # at once, in one process
+    max_account_builds: int = Field(
+        100, ge=1
+    )  # of one account that are active, unless its policy says how many
     build_lease_s: float = Field(10.0, ge=0.5, le=3_600)
     build_look_every_s: float = Field(2.0, gt=0, le=3_600)  # for builds that nobody runs
 
@@ -41,6 +47,12 @@ class OrchestratorSettings(Settings):
         if self._at_anthropic() and not (self.anthropic_api_key or self.anthropic_auth_token):
             raise ValueError("ANTHROPIC_API_KEY is not set, nor ANTHROPIC_BASE_URL to another server")
         return self
+
+    @property
+    def provider_key(self) -> str:
+        """The name of the key in the log, in metrics and for people: a hash."""
+        secret = self.anthropic_api_key or self.anthropic_auth_token
+        return key_id_of(secret.get_secret_value() if secret else "", self.anthropic_base_url)
 
     def policy(self) -> Policy:
         """Return the settings that decisions depend on."""
@@ -51,7 +63,7 @@ class OrchestratorSettings(Settings):
             max_output_tokens=self.max_output_tokens,
             thinking_tokens=self.thinking_tokens,
             context_tokens=self.context_tokens,
-            grant_microusd=self.grant_microusd,
+            grant_turns=self.grant_turns,
             turn_limit=self.turn_limit,
             tool_call_limit=self.tool_call_limit,
             check_tries=self.check_tries,
@@ -66,6 +78,7 @@ class OrchestratorSettings(Settings):
         return SchedulerSettings(
             owner=self.lease_owner,
             capacity=self.max_builds,
+            per_account=self.max_account_builds,
             lease_s=self.build_lease_s,
             look_every_s=self.build_look_every_s,
         )

@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, Field
 
 from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.hosts import HostName
-from nightshift.contracts.model import EXACT, Event, Id, Microdollars, Owner, Request, Word
+from nightshift.contracts.model import EXACT, Count, Event, Id, Microdollars, Owner, Request, Word
 from nightshift.contracts.models import Role
 
 #: Hosts that a sandbox may reach.
@@ -51,6 +51,8 @@ class AccountPolicySet(Request, type="account.policy_set"):
 
     `models` names the model of a role, and `approvals` says which tool calls wait for a person. A build's own request
     goes before both. `egress_hosts` are hosts that builds may reach, beside those that their request names.
+    `build_cost_limit_microusd` is the most that one build may cost when its request names no limit, and
+    `max_active_builds` how many builds may be active at once.
     """
 
     stream: ClassVar[Literal["build", "account"]] = "account"
@@ -59,6 +61,8 @@ class AccountPolicySet(Request, type="account.policy_set"):
     models: dict[Role, Word] | None = None
     approvals: ApprovalPolicy | None = None
     egress_hosts: EgressHosts | None = None
+    build_cost_limit_microusd: Annotated[int, EXACT, Field(ge=1, le=2**53 - 1)] | None = None
+    max_active_builds: Annotated[int, EXACT, Field(ge=1, le=10_000)] | None = None
 
 
 AccountRequest = AccountOpened | AccountBudgetSet | AccountToppedUp | AccountPolicySet
@@ -111,6 +115,8 @@ class AccountPolicyChanged(_AccountFact, type="account.policy_changed"):
     models: dict[Role, Word] | None = None
     approvals: ApprovalPolicy | None = None
     egress_hosts: EgressHosts | None = None
+    build_cost_limit_microusd: Microdollars | None = None
+    max_active_builds: Count | None = None
 
 
 AccountEvent = BudgetPeriodSet | BudgetCredited | BudgetRefreshed | AccountPolicyChanged

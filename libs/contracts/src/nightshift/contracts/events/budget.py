@@ -37,7 +37,10 @@ class BudgetGranted(_BudgetFact, type="budget.granted"):
 class BudgetDenied(_BudgetFact, type="budget.denied"):
     """Refuses the money that the build requested. The account's next day begins at `refresh_at`.
 
-    It may follow the end of a build, when the build requested money just before.
+    `day_limit_microusd` is the most that the account can pay today or on its next day, if nothing else is spent: a
+    build whose next call may cost more would sleep for nothing. `first_build_id` is set when money is left and another
+    build of the account gets it first. The denial may follow the end of a build, when the build requested money just
+    before.
     """
 
     after_close: ClassVar[bool] = True
@@ -47,6 +50,8 @@ class BudgetDenied(_BudgetFact, type="budget.denied"):
     day: Word
     left_today_microusd: Microdollars
     refresh_at: AwareDatetime
+    day_limit_microusd: Microdollars | None = None
+    first_build_id: Id | None = None
 
     def pending(self, subject: str) -> Sequence[Pending]:
         return (Pending(PendingKind.BUDGET_REQUEST, str(self.lease_id), opens=False),)

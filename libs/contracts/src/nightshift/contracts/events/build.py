@@ -34,6 +34,7 @@ from nightshift.contracts.events.requests import (
     Source,
     Value,
 )
+from nightshift.contracts.events.snapshot import PathProblems
 from nightshift.contracts.events.waiting import (
     BuildLimitsChanged,
     BuildResumed,
@@ -112,9 +113,11 @@ class _BuildEnd(BuildFact):
     def pending(self, subject: str) -> Sequence[Pending]:
         return (
             Pending(PendingKind.BUILD, subject, opens=False),
+            Pending(PendingKind.QUEUED, subject, opens=False),
             Pending(PendingKind.SLEEPER, subject, opens=False),
             Pending(PendingKind.WAKE, subject, opens=False),
             Pending(PendingKind.WAITING, subject, opens=False),
+            Pending(PendingKind.PROVIDER, subject, opens=False),
             Pending(PendingKind.SNAPSHOT, f"{subject}/checkpoint", opens=False),
             Pending(PendingKind.SNAPSHOT, f"{subject}/pre_sleep", opens=False),
             Pending(PendingKind.SNAPSHOT, f"{subject}/completion", opens=True),
@@ -153,9 +156,14 @@ class BuildAccepted(BuildFact, type="build.accepted"):
     environment: dict[SecretName, Value] = Field(default_factory=dict)
     turn_limit: int
     tool_call_limit: int
+    cost_limit_microusd: Microdollars | None = None
+    max_active_builds: Count | None = None  # of its account, when its policy sets it
 
     def pending(self, subject: str) -> Sequence[Pending]:
-        return (Pending(PendingKind.BUILD, subject, opens=True),)
+        return (
+            Pending(PendingKind.BUILD, subject, opens=True),
+            Pending(PendingKind.QUEUED, subject, opens=True, due_at=self.deadline),
+        )
 
 
 class BuildPhaseChanged(BuildFact, type="build.phase_changed"):
@@ -164,14 +172,22 @@ class BuildPhaseChanged(BuildFact, type="build.phase_changed"):
     from_phase: Phase
     to_phase: Phase
 
+    def pending(self, subject: str) -> Sequence[Pending]:
+        queued = self.from_phase is Phase.QUEUED
+        return (Pending(PendingKind.QUEUED, subject, opens=False),) if queued else ()
+
 
 class BudgetRequested(BuildFact, type="budget.requested"):
-    """Requests money of the account's day for this build, at least `minimum_microusd`, under the id `lease_id`."""
+    """Requests money of the account's day for this build, at least `minimum_microusd`, under the id `lease_id`.
+
+    `minimum_microusd` is the worst case of its next model call. Builds of the tier `priority` get money first.
+    """
 
     lease_id: UUID
     account_id: Id
     amount_microusd: Microdollars
     minimum_microusd: Microdollars
+    tier: Tier | None = None
 
     def pending(self, subject: str) -> Sequence[Pending]:
         return (Pending(PendingKind.BUDGET_REQUEST, str(self.lease_id), opens=True),)
@@ -221,7 +237,7 @@ class BuildStalled(BuildFact, type="build.stalled"):
 class BuildReady(_BuildEnd, type="build.ready"):
     """The build is done, and `proof` shows that it works. `cost_microusd` is the sum of its model calls.
 
-    `proof` is null only in events of versions before it existed.
+    `unsaved` names paths that its snapshots do not hold. `proof` is null only in events of versions before it existed.
     """
 
     project_id: Id
@@ -232,6 +248,7 @@ class BuildReady(_BuildEnd, type="build.ready"):
     turns: Count
     tool_calls: Count
     proof: Proof | None = None
+    unsaved: PathProblems | None = None
 
 
 class BuildFailed(_BuildEnd, type="build.failed"):
@@ -242,6 +259,8 @@ class BuildFailed(_BuildEnd, type="build.failed"):
         "unproven",  # nothing shows that it works, or a criterion of the request is not met
         "turn_limit",
         "tool_call_limit",
+        "cost_limit",
+        "day_limit",  # one call may cost more than the account has a day
         "repetition",
         "refusal",
         "model_error",

@@ -98,7 +98,9 @@ class ModelCallFailed(BuildFact, type="model_call.failed"):
         "connection",
         "stream_cut",
         "malformed",
-        "auth",
+        "auth",  # the key is not valid, or may not do this
+        "credit",  # the provider's account has no credit
+        "usage_limit",  # the provider's account has reached a spend limit
         "invalid",
         "too_long",  # the prompt does not fit into the model's context
         "thinking",  # the provider no longer takes the thinking of earlier turns

@@ -92,6 +92,10 @@ def idea_text(idea: str | dict[str, Any]) -> str:
     return idea if isinstance(idea, str) else json.dumps(idea, indent=2, ensure_ascii=False, sort_keys=True)
 
 
+#: The most microdollars that all model calls of a build may cost.
+CostLimit = Annotated[int, EXACT, Field(ge=1, le=2**53 - 1)]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -189,6 +193,7 @@ class BuildRequested(Request, type="build.requested"):
     tools: Annotated[tuple[CustomTool, ...], Field(max_length=50)] = ()
     approvals: ApprovalPolicy | None = None
     deadline: Annotated[AwareDatetime, BeforeValidator(_instant)] | None = None
+    cost_limit_microusd: CostLimit | None = None
     secrets: Annotated[tuple[SecretName, ...], Field(max_length=100)] = ()
     egress_hosts: Annotated[tuple[HostName, ...], Field(max_length=100)] = ()
     setup_commands: Annotated[tuple[Command, ...], Field(max_length=20)] = ()
@@ -245,6 +250,7 @@ class BuildLimitsSet(Request, type="build.limits_set"):
     build_id: Id
     turn_limit: Annotated[int, EXACT, Field(ge=1, le=100_000)] | None = None
     tool_call_limit: Annotated[int, EXACT, Field(ge=1, le=100_000)] | None = None
+    cost_limit_microusd: CostLimit | None = None
 
 
 class ToolCallApprovalGiven(Request, type="tool_call.approval_given"):

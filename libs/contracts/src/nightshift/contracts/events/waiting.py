@@ -10,6 +10,7 @@ from nightshift.contracts.events.build_steps import BuildFact
 from nightshift.contracts.model import (
     CallId,
     Count,
+    Microdollars,
     Pending,
     PendingKind,
     SealedBlocks,
@@ -92,7 +93,8 @@ class EscalationResolved(BuildFact, type="escalation.resolved"):
 class BuildWaiting(BuildFact, type="build.waiting"):
     """The build waits: no process runs it until `build.resumed`, or until the time `until`.
 
-    A second one says that the model call which was in flight has ended, or that `until` is another time.
+    A second one says that the model call which was in flight has ended, or that `until` is another time. `detail` is
+    what the person said who paused it, or which key the provider refuses and why.
     """
 
     reason: Literal[
@@ -100,16 +102,21 @@ class BuildWaiting(BuildFact, type="build.waiting"):
         "approval",
         "escalation",
         "customer_tool",
-        "provider",  # it refuses the key, or has no credit
+        "provider",  # it refuses the key: not valid, without credit, or over its usage limit
         "paused",  # a person paused the build
-        "limit",  # of turns or tool calls
+        "limit",  # of turns, tool calls or cost
     ]
     question_id: Annotated[str, Field(max_length=200)] | None = None
-    detail: SealedText | None = None  # what the person who paused it said
+    detail: SealedText | None = None
     until: AwareDatetime | None = None
 
     def pending(self, subject: str) -> Sequence[Pending]:
-        return (Pending(PendingKind.WAITING, subject, opens=True, due_at=self.until),)
+        kinds = PendingKind.WAITING, PendingKind.PROVIDER
+        opened, closed = reversed(kinds) if self.reason == "provider" else kinds
+        return (
+            Pending(closed, subject, opens=False),
+            Pending(opened, subject, opens=True, due_at=self.until),
+        )
 
 
 class BuildResumed(BuildFact, type="build.resumed"):
@@ -120,11 +127,15 @@ class BuildResumed(BuildFact, type="build.resumed"):
     ]
 
     def pending(self, subject: str) -> Sequence[Pending]:
-        return (Pending(PendingKind.WAITING, subject, opens=False),)
+        return (
+            Pending(PendingKind.WAITING, subject, opens=False),
+            Pending(PendingKind.PROVIDER, subject, opens=False),
+        )
 
 
 class BuildLimitsChanged(BuildFact, type="build.limits_changed"):
-    """The limits of the build are these from now on."""
+    """The limits of the build are these from now on. Without a `cost_limit_microusd` its cost has no limit."""
 
     turn_limit: Count
     tool_call_limit: Count
+    cost_limit_microusd: Microdollars | None = None

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from nightshift.budget.domain.calendar import Period
 from nightshift.budget.domain.ledger import Account, Reservation
+from nightshift.budget.domain.shares import BuildShare
 from nightshift.budget.ports import Decide, LedgerChange, LedgerSnapshot
 from nightshift.eventlog.database import Database
 from nightshift.eventlog.errors import VersionConflict
@@ -45,9 +46,36 @@ INSERT INTO nightshift.reservations
 SELECT $16, account_id, $17, $18, $19, $20, clock_timestamp(), $21 FROM written"""
 _WRITE_AND_OPEN = "".join(("WITH written AS (", _WRITE, " RETURNING account_id)", _OPEN))
 _END = """
-UPDATE nightshift.reservations r SET outcome = n.outcome, posted = n.posted, estimated = n.estimated
-FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[]) AS n (lease_id, outcome, posted, estimated)
-WHERE r.lease_id = n.lease_id AND r.outcome IS NULL RETURNING r.lease_id"""
+WITH ended AS (
+    UPDATE nightshift.reservations r SET outcome = n.outcome, posted = n.posted, estimated = n.estimated
+    FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[]) AS n (lease_id, outcome, posted, estimated)
+    WHERE r.lease_id = n.lease_id AND r.outcome IS NULL RETURNING r.lease_id, r.build_id, r.day, r.posted
+), counted AS (
+    UPDATE nightshift.build_shares b SET spent = b.spent + s.total, spent_today = b.spent_today + s.today
+    FROM (
+        SELECT k.build_id, sum(e.posted) AS total, coalesce(sum(e.posted) FILTER (WHERE e.day = k.day), 0) AS today
+        FROM ended e JOIN nightshift.build_shares k ON k.build_id = e.build_id GROUP BY k.build_id
+    ) AS s
+    WHERE b.build_id = s.build_id
+)
+SELECT lease_id FROM ended"""
+_SHARES = """
+SELECT build_id, account_id, priority, day, spent_today, spent, needs, waits_since
+FROM nightshift.build_shares WHERE account_id = $1 AND ended_at IS NULL"""
+# What was spent is counted by _END only.
+_SHARE = """
+INSERT INTO nightshift.build_shares AS b
+    (build_id, account_id, priority, day, spent_today, spent, needs, waits_since)
+VALUES ($1, $2, $3, $4, 0, 0, $5, $6)
+ON CONFLICT (build_id) DO UPDATE SET
+    priority = excluded.priority, needs = excluded.needs, waits_since = excluded.waits_since,
+    spent_today = CASE WHEN b.day = excluded.day THEN b.spent_today ELSE 0 END, day = excluded.day"""
+_STOP_WAITING = (
+    "UPDATE nightshift.build_shares SET waits_since = NULL WHERE build_id = $1 AND waits_since IS NOT NULL"
+)
+_END_BUILD = """
+UPDATE nightshift.build_shares SET ended_at = clock_timestamp(), outcome = $2, waits_since = NULL
+WHERE build_id = $1 AND ended_at IS NULL"""
 
 
 class PostgresLedger:
@@ -62,7 +90,9 @@ class PostgresLedger:
     ) -> LedgerChange | None:
         async with self._log.transaction() as (connection, log):
             now = (await connection.fetchrow(_LOCK, account_id))["now"]
-            change = decide(_snapshot(now, await connection.fetchrow(_SNAPSHOT, account_id, lease_id)))
+            row = await connection.fetchrow(_SNAPSHOT, account_id, lease_id)
+            shares = [] if lease_id is None else await connection.fetch(_SHARES, account_id)
+            change = decide(_snapshot(now, row, shares))
             if change is None:
                 return None
             appended = await log.append_all(change.appends)
@@ -79,6 +109,20 @@ class PostgresLedger:
     async def find(self, lease_id: UUID) -> Reservation | None:
         rows = await self._database.fetch(_UNSETTLED + "lease_id = $1", lease_id)
         return Reservation(*rows[0]) if rows else None
+
+    async def shares(self, account_id: str) -> Sequence[BuildShare]:
+        return [BuildShare(*row) for row in await self._database.fetch(_SHARES, account_id)]
+
+    async def stop_waiting(self, build_id: str) -> None:
+        await self._database.fetch(_STOP_WAITING, build_id)
+
+    async def end_build(self, build_id: str, outcome: str) -> None:
+        await self._database.fetch(_END_BUILD, build_id, outcome)
+
+    async def now(self) -> datetime:
+        rows = await self._database.fetch("SELECT clock_timestamp() AS now")
+        now: datetime = rows[0]["now"]
+        return now
 
     async def account(self, account_id: str) -> Account | None:
         rows = await self._database.fetch(_ACCOUNT, account_id)
@@ -97,6 +141,9 @@ async def _write(connection: Any, change: LedgerChange) -> None:
     else:
         lease_id, _account_id, *opened = astuple(change.opened)
         await connection.execute(_WRITE_AND_OPEN, *values, lease_id, *opened)
+    if (share := change.share) is not None:
+        named = share.build_id, share.account_id, share.priority, share.day
+        await connection.execute(_SHARE, *named, share.needs, share.waits_since)
     if change.ended:
         leases, ends = zip(*change.ended, strict=True)
         outcomes = [end.outcome for end in ends]
@@ -109,6 +156,8 @@ def _account(row: Any) -> Account:
     return Account(row[0], Period(*row[1:5]), *row[5:15])
 
 
-def _snapshot(now: datetime, row: Any) -> LedgerSnapshot:
+def _snapshot(now: datetime, row: Any, shares: Sequence[Any]) -> LedgerSnapshot:
     account = None if row[0] is None else _account(row)
-    return LedgerSnapshot(now, account, row["granted"], row["waits"])
+    return LedgerSnapshot(
+        now, account, row["granted"], row["waits"], [BuildShare(*share) for share in shares]
+    )

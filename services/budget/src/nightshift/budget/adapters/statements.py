@@ -6,11 +6,27 @@ from datetime import datetime
 
 from nightshift.budget.adapters.postgres import PostgresLedger
 from nightshift.budget.domain.calendar import check_time_zone, day_at
+from nightshift.budget.domain.forecast import BuildForecast, Forecast, forecast
 from nightshift.budget.domain.ledger import Account, refresh
+from nightshift.budget.domain.shares import on_day
 from nightshift.eventlog.database import Database
 from nightshift.eventlog.postgres import PostgresEventLog
 
-__all__ = ["AccountStatement", "check_time_zone", "statement", "statements"]
+__all__ = [
+    "AccountStatement",
+    "BuildForecast",
+    "Forecast",
+    "check_time_zone",
+    "forecast_of",
+    "statement",
+    "statements",
+]
+
+#: The most builds whose cost says what builds usually cost: the newest of the account, else of all accounts.
+_SAMPLES = 50
+_READY = """
+SELECT spent FROM nightshift.build_shares
+WHERE outcome = 'build.ready' AND ($1::text IS NULL OR account_id = $1) ORDER BY ended_at DESC LIMIT $2"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +60,18 @@ async def statements(database: Database, limit: int, *, after: str = "") -> Sequ
     """Return the statements of up to `limit` accounts whose id comes after `after`, sorted by id."""
     now = await _now(database)
     return [statement_of(one, now) for one in await _ledger(database).accounts(limit, after=after)]
+
+
+async def forecast_of(database: Database, account_id: str) -> Forecast | None:
+    """Return what is expected of the account's builds, or None when the account does not exist."""
+    ledger, now = _ledger(database), await _now(database)
+    stored = await ledger.account(account_id)
+    if stored is None:
+        return None
+    today = refresh(stored, day_at(stored.period, now))
+    shares = [on_day(one, today.day) for one in await ledger.shares(account_id)]
+    ready = await database.fetch(_READY, account_id, _SAMPLES) or await database.fetch(_READY, None, _SAMPLES)
+    return forecast(today, shares, [row["spent"] for row in ready], now)
 
 
 def statement_of(account: Account, now: datetime) -> AccountStatement:

@@ -4,7 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 from nightshift.budget.domain.calendar import Day
-from nightshift.budget.domain.ledger import Account, Reservation, Settlement
+from nightshift.budget.domain.ledger import Account, Reservation, Settlement, most_of_a_day
 from nightshift.contracts.events.account import BudgetPeriodSet, BudgetRefreshed
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, BudgetSettled
 
@@ -42,13 +42,16 @@ def granted(account: Account, *, lease_id: UUID, amount: int, expires_at: dateti
     )
 
 
-def denied(account: Account, day: Day, *, lease_id: UUID) -> BudgetDenied:
+def denied(account: Account, day: Day, *, lease_id: UUID, first: str | None = None) -> BudgetDenied:
+    """Return the denial. `first` is the build of the account that gets the money instead, if there is one."""
     return BudgetDenied(
         lease_id=lease_id,
         account_id=account.account_id,
         day=day.label,
         left_today_microusd=account.left_today,
         refresh_at=day.refresh_at,
+        day_limit_microusd=most_of_a_day(account, day),
+        first_build_id=first,
     )
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from nightshift.budget.domain.calendar import Day, Period
+from nightshift.budget.domain.calendar import Day, Period, day_at
 from nightshift.budget.domain.spending import Spent
 
 Outcome = Literal["posted", "voided", "expired", "overrun"]
@@ -97,6 +97,16 @@ def refresh(account: Account, day: Day) -> Account:
         reserved_before=reserved,
         estimated=estimated,
     )
+
+
+def most_of_a_day(account: Account, day: Day) -> int:
+    """Return the most that the account can reserve today or on its next day, if nothing else is spent or reserved.
+
+    `day` is today.
+    """
+    idle = replace(account, pending=0, reserved_before=0)
+    tomorrow = refresh(idle, day_at(account.period, day.refresh_at))
+    return max(idle.left_today, tomorrow.left_today)
 
 
 def set_period_budget(account: Account, period_budget: int, period: Period, day: Day) -> Account:

@@ -90,6 +90,8 @@ class Accounts:
             models=asked.models,
             approvals=asked.approvals,
             egress_hosts=asked.egress_hosts,
+            build_cost_limit_microusd=asked.build_cost_limit_microusd,
+            max_active_builds=asked.max_active_builds,
         )
         stream, new = account_stream(asked.account_id), NewEvent(changed, event.event_id)
         await self._event_log.append(stream, [new], expected_version=None)

@@ -1,10 +1,13 @@
 """Answers requests for money, and settles reservations when a build sleeps or ends, or when they expire."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from nightshift.budget.domain import events
-from nightshift.budget.domain.sleepers import Need
+from nightshift.budget.domain.shares import BuildShare, goes_first, needs_of, on_day
+from nightshift.budget.domain.sleepers import Need, share
 from nightshift.budget.ports import Ledger, LedgerChange, LedgerSnapshot
 from nightshift.budget.usecases.account_days import AccountDays
 from nightshift.budget.usecases.bills import Bills, read_bills, settle_bills
@@ -15,6 +18,8 @@ from nightshift.eventlog.port import Append, EventLog, NewEvent, PendingItem, Re
 
 #: The most attempts of a transaction that conflicts with other writers of the build's stream.
 ATTEMPTS = 50
+#: How long a call may run on after its reservation expired.
+_IN_FLIGHT = timedelta(hours=1)
 
 
 class Grants:
@@ -43,8 +48,8 @@ class Grants:
                 continue
             except (VersionConflict, EventIdReused):
                 continue
-            if change is not None and change.ended:
-                self._on_released(request.account_id)
+            if change is not None and (change.ended or change.opened is None):
+                self._on_released(request.account_id)  # also when another build goes first: it must wake
             return
         raise _overtaken(event.stream_id)
 
@@ -57,26 +62,33 @@ class Grants:
                 return None
             account, day, appends = self._days.today(request.account_id, snapshot)
             settled = settle_bills(account, bills)
-            account = settled.account
-            answer: Event = events.denied(account, day, lease_id=request.lease_id)
-            opened = None
-            granted = (
-                None
-                if ended
-                else self._days.grant(
-                    account,
-                    Need(request.amount_microusd, request.minimum_microusd),
-                    lease_id=request.lease_id,
-                    build_id=event.subject,
-                    cause=event.event_id,
-                    now=snapshot.now,
-                )
+            account, opened = settled.account, None
+            answer: Event
+            mine, others = _shares(event.subject, request, snapshot, day.label, bills)
+            need = Need(request.amount_microusd, request.minimum_microusd)
+            first = goes_first(
+                mine, others, left=account.left_today, minimum=need.minimum, limit=account.limit
             )
-            if granted is not None:
+            wanted = None if ended or first else share(account.left_today, need, needs_of(others))
+            granted = wanted and self._days.grant(
+                account,
+                wanted,
+                lease_id=request.lease_id,
+                build_id=event.subject,
+                cause=event.event_id,
+                now=snapshot.now,
+            )
+            if granted:
                 account, answer, opened = granted
+                mine = replace(mine, waits_since=None)
+            else:
+                name = None if first is None else first.build_id
+                answer = events.denied(account, day, lease_id=request.lease_id, first=name)
             on_build = (*settled.events, NewEvent(answer, event.event_id))
             append = Append(event.stream_id, on_build, bills.version)
-            return LedgerChange(account, [*appends, append], opened, settled.ended)
+            return LedgerChange(
+                account, [*appends, append], opened, settled.ended, share=None if ended else mine
+            )
 
         return await self._ledger.transact(request.account_id, decide, lease_id=request.lease_id)
 
@@ -92,24 +104,41 @@ class Grants:
 
         await self._settle(build_id, read)
 
-    async def expire(self, item: PendingItem) -> None:
-        """Settle a reservation that expired: post the calls started under it, release the rest."""
+    async def end_build(self, ended: RecordedEvent) -> None:
+        """Settle what was granted before the build ended. The build has no share of its account's money any more."""
+        await self.settle_build(ended.subject, granted_before=ended.version)
+        await self._ledger.end_build(ended.subject, ended.data.type)
+
+    async def stop_waiting(self, build_id: str) -> None:
+        """Note that the build waits for a person or a provider, so that no other build makes room for it."""
+        await self._ledger.stop_waiting(build_id)
+
+    async def expire(self, item: PendingItem, now: datetime) -> bool:
+        """Settle a reservation that expired: post the calls started under it, release the rest.
+
+        Returns False while a call runs under it, because its cost is not known yet: its owner, or the one that takes
+        the build over, ends it. After `_IN_FLIGHT` the call counts at its worst case.
+        """
         held = await self._ledger.find(UUID(item.key))
-        if held is not None:
-            await self._settle(
-                held.build_id,
-                lambda: read_bills(self._event_log, item.stream_id, [held]),
-                expired=True,
-            )
+        if held is None:
+            return True
+        patient = now < held.expires_at + _IN_FLIGHT
+
+        async def read() -> Bills:
+            bills = await read_bills(self._event_log, item.stream_id, [held])
+            return bills.without_calls_in_flight() if patient else bills
+
+        return await self._settle(held.build_id, read, expired=True)
 
     async def _settle(
         self, build_id: str, read: Callable[[], Awaitable[Bills]], *, expired: bool = False
-    ) -> None:
+    ) -> bool:
+        """Settle what `read` returns. Returns whether it returned anything."""
         stream = build_stream(build_id)
         for _ in range(ATTEMPTS):
             bills = await read()
             if not bills.bills:
-                return
+                return False
             account_id = bills.bills[0].reservation.account_id
 
             def decide(snapshot: LedgerSnapshot, bills: Bills = bills) -> LedgerChange | None:
@@ -125,12 +154,29 @@ class Grants:
             except (VersionConflict, EventIdReused):
                 continue
             self._on_released(account_id)
-            return
+            return True
         raise _overtaken(stream)
 
     async def _bills(self, build_id: str, *, granted_before: int, but: UUID | None = None) -> Bills:
         held = [one for one in await self._ledger.unsettled(build_id) if one.lease_id != but]
         return await read_bills(self._event_log, build_stream(build_id), held, granted_before=granted_before)
+
+
+def _shares(
+    build_id: str, request: BudgetRequested, snapshot: LedgerSnapshot, day: str, bills: Bills
+) -> tuple[BuildShare, Sequence[BuildShare]]:
+    """Return the share of the build that requests, with what its bills add to it today, and those of the others."""
+    known = {one.build_id: on_day(one, day) for one in snapshot.shares}
+    mine = known.pop(build_id, BuildShare(build_id, request.account_id, False, day))
+    today = sum(bill.spent.total for bill in bills.bills if bill.reservation.day == day)
+    mine = replace(
+        mine,
+        priority=request.tier == "priority",
+        spent_today=mine.spent_today + today,
+        needs=request.minimum_microusd,
+        waits_since=mine.waits_since or snapshot.now,
+    )
+    return mine, tuple(known.values())
 
 
 def _overtaken(stream: str) -> Transient:

@@ -27,6 +27,8 @@ TICK = 0.5
 SWEEP = 60.0
 #: Seconds between two looks for sleepers of accounts that got money back. Each look reads every sleeper.
 RELEASED = 2.0
+#: The time between two looks at an expired reservation under which a call runs.
+LATER = timedelta(seconds=10)
 #: The most due items that one look takes.
 BATCH = 500
 
@@ -50,6 +52,10 @@ class WakeScheduler:
     _try_again: dict[str, datetime] = field(
         default_factory=dict, init=False
     )  # due sleepers that cannot be paid yet
+
+    _in_flight: dict[str, datetime] = field(
+        default_factory=dict, init=False
+    )  # expired reservations under which a call runs
 
     async def run(self) -> None:
         """Look for due work until cancelled. Logs when the database does not answer, and tries again."""
@@ -75,8 +81,17 @@ class WakeScheduler:
         waiting = {item.key: self._try_again[item.key] for item in items if item.key in self._try_again}
         due = [item for item in items if self._is_due(item, now) and waiting.get(item.key, now) <= now]
         self._try_again = {**waiting, **await self.wakes.wake_due(due, now)}
-        for item in await self.log.pending(PendingKind.RESERVATION, due_before=now, limit=BATCH):
-            await self.grants.expire(item)
+        await self._expire(now)
+
+    async def _expire(self, now: datetime) -> None:
+        limit = BATCH + len(self._in_flight)
+        items = await self.log.pending(PendingKind.RESERVATION, due_before=now, limit=limit)
+        self._in_flight = {
+            item.key: self._in_flight[item.key] for item in items if item.key in self._in_flight
+        }
+        for item in items:
+            if self._in_flight.get(item.key, now) <= now and not await self.grants.expire(item, now):
+                self._in_flight[item.key] = now + LATER
 
     async def sweep(self) -> None:
         """Answer the requests for money whose messages were lost with the broker."""

@@ -8,6 +8,8 @@ from uuid import UUID
 
 import structlog
 
+from nightshift.budget.domain.calendar import day_at
+from nightshift.budget.domain.shares import BuildShare, on_day, order
 from nightshift.budget.domain.sleepers import Need, share
 from nightshift.budget.ports import Ledger, LedgerChange, LedgerSnapshot
 from nightshift.budget.usecases.account_days import AccountDays
@@ -144,9 +146,12 @@ class Wakes:
     async def _wake_in_turn(
         self, sleepers: Sequence[Sleeper], *, reason: WakeReason
     ) -> Sequence[tuple[Sleeper, Unpaid]]:
-        """Wake these builds of one account, the longest asleep first. Returns those that cannot be paid."""
+        """Wake these builds of one account in their fair order. Returns those that cannot be paid.
+
+        The tier `priority` comes first, then the build that was served least, then the longest asleep.
+        """
         unpaid = []
-        queue = sorted(sleepers, key=lambda one: one.slept.recorded_at)
+        queue = await self._in_fair_order(sleepers)
         for place, sleeper in enumerate(queue):
             later = [one.need for one in queue[place + 1 :] if one.need is not None]
             why: WakeReason = "provider" if sleeper.sleep.reason == "provider" else reason
@@ -154,6 +159,22 @@ class Wakes:
             if missing is not None:
                 unpaid.append((sleeper, missing))
         return unpaid
+
+    async def _in_fair_order(self, sleepers: Sequence[Sleeper]) -> Sequence[Sleeper]:
+        if len(sleepers) < 2:
+            return sleepers
+        account_id = sleepers[0].sleep.account_id
+        account = await self._ledger.account(account_id)
+        # When a new day has begun, nobody has spent any of it; the account still shows the day before.
+        day = "" if account is None else day_at(account.period, await self._ledger.now()).label
+        shares = {one.build_id: on_day(one, day) for one in await self._ledger.shares(account_id)}
+
+        def place(sleeper: Sleeper) -> tuple[bool, int, int, datetime]:
+            build_id = sleeper.slept.subject
+            share = shares.get(build_id) or BuildShare(build_id, account_id, False, day)
+            return (*order(share), sleeper.slept.recorded_at)
+
+        return sorted(sleepers, key=place)
 
     async def _wake(
         self, sleeper: Sleeper, reason: WakeReason, cause: UUID, *, later: Sequence[Need] = ()
@@ -217,9 +238,18 @@ class Wakes:
             account, granted, opened = grant
             on_build = (*settled.events, NewEvent(wake, cause), NewEvent(granted, cause))
             append = Append(sleeper.slept.stream_id, on_build, sleeper.head)
-            return LedgerChange(account, [*appends, append], opened, settled.ended)
+            known = {one.build_id: one for one in snapshot.shares}
+            mine = known.get(sleeper.slept.subject)
+            return LedgerChange(
+                account,
+                [*appends, append],
+                opened,
+                settled.ended,
+                share=mine and replace(on_day(mine, day.label), needs=need.minimum, waits_since=None),
+            )
 
-        change = await self._ledger.transact(account_id, decide)
+        lease_id = event_id(cause, WakeRequested.type)
+        change = await self._ledger.transact(account_id, decide, lease_id=lease_id)
         if change is not None and change.ended:
             self.note_money(account_id)
         return unpaid

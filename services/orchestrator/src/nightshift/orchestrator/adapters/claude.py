@@ -4,13 +4,10 @@ Sends the rendered body unchanged and reads the stream's events as plain JSON. S
 know are kept, and the SDK does not serialize a long conversation again at each turn.
 """
 
-import math
 import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Self, cast
 
 import httpx2
@@ -25,6 +22,7 @@ from anthropic import (
 
 from nightshift.contracts.events.build import Usage
 from nightshift.orchestrator.adapters.claude_stream import Assembly, Malformed
+from nightshift.orchestrator.adapters.rate_limits import exhausted_until, retry_after
 from nightshift.orchestrator.domain.commands import Answer, CallFailed, FailureKind
 from nightshift.orchestrator.ports import CallError, UsageMeter
 
@@ -36,14 +34,14 @@ _BY_TYPE: dict[str, FailureKind] = {
     "timeout_error": "server",
     "authentication_error": "auth",
     "permission_error": "auth",
-    "billing_error": "auth",
+    "billing_error": "credit",
     "invalid_request_error": "invalid",
     "not_found_error": "invalid",
     "request_too_large": "too_long",
 }
 _BY_STATUS: dict[int, FailureKind] = {
     401: "auth",
-    402: "auth",
+    402: "credit",
     403: "auth",
     408: "server",
     409: "server",
@@ -54,9 +52,11 @@ _BY_STATUS: dict[int, FailureKind] = {
 _DETAIL = 2_000
 #: An unreachable provider is in the log of the build within ten seconds.
 _CONNECT_S = 5.0
-_NUMBER = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]*)?\s*")
-#: Anthropic answers 400 `invalid_request_error` when the account has no credit.
+#: Anthropic answers 400 `invalid_request_error` when the account has no credit, and when it has reached a spend limit
+#: that its owner has set. It answers 429 with this code, and no `retry-after`, at the spend limit of its usage tier.
 _NO_CREDIT = re.compile(r"credit balance", re.IGNORECASE)
+_USAGE_LIMIT = re.compile(r"reached your specified (workspace )?API usage limits", re.IGNORECASE)
+_SPEND_LIMIT_CODE = "enforced_spend_limit_reached"
 #: It answers 400 `invalid_request_error`, too, when the prompt, or the prompt with `max_tokens`, exceeds the context.
 _TOO_LONG = re.compile(r"prompt is too long|exceeds? (the )?context (limit|window)", re.IGNORECASE)
 #: It answers 400, too, when something before a block of thinking changed: an update of Nightshift can do that.
@@ -94,9 +94,10 @@ class ClaudeModel:
         began = time.monotonic()
         assembly = Assembly()
         first: float | None = None
-        async with _call_errors(assembly):
+        async with _call_errors(assembly, meter):
             meter.under_way = True
             stream = await self._open(body)
+            meter.exhausted_until = exhausted_until(stream.response.headers)
             async with stream:
                 async for event in _whole(stream, assembly):
                     meter.usage = assembly.usage
@@ -126,7 +127,7 @@ class ClaudeModel:
 
     async def count(self, body: bytes) -> int:
         """Return the tokens of the prompt in this request body. Raises CallError when there is none."""
-        async with _call_errors(Assembly()):
+        async with _call_errors(Assembly(), UsageMeter()):
             counted = await self._client.post(
                 "/v1/messages/count_tokens",
                 content=body,
@@ -161,11 +162,12 @@ async def _whole(stream: AsyncStream[object], assembly: Assembly) -> AsyncIterat
 
 
 @asynccontextmanager
-async def _call_errors(assembly: Assembly) -> AsyncIterator[None]:
+async def _call_errors(assembly: Assembly, meter: UsageMeter) -> AsyncIterator[None]:
     """Turn every error of the SDK and its transport into CallError."""
     try:
         yield
     except APIStatusError as error:
+        meter.exhausted_until = exhausted_until(error.response.headers)
         raise CallError(_refused(error, assembly)) from error
     except APIConnectionError as error:
         reached = not isinstance(
@@ -193,7 +195,9 @@ def _refused(error: APIStatusError, assembly: Assembly) -> CallFailed:
         kind = "server" if error.status_code >= 500 or in_stream else "invalid"
     detail = str(inner_error.get("message") or error.message)[:_DETAIL]
     if kind == "invalid" and _NO_CREDIT.search(detail):
-        kind = "auth"
+        kind = "credit"
+    if (kind == "invalid" and _USAGE_LIMIT.search(detail)) or _is_spend_limit(inner_error):
+        kind = "usage_limit"
     if kind == "invalid" and _TOO_LONG.search(detail):
         kind = "too_long"
     if kind == "invalid" and _THINKING.search(detail):
@@ -202,27 +206,16 @@ def _refused(error: APIStatusError, assembly: Assembly) -> CallFailed:
         kind,
         detail,
         status=None if in_stream else error.status_code,
-        retry_after_s=_retry_after(error.response.headers),
+        retry_after_s=retry_after(error.response.headers),
         usage=assembly.usage,
         # An error in place of a message is a refusal like a status: the provider did nothing that it could bill.
         maybe_billed=in_stream and assembly.began,
     )
 
 
-def _retry_after(headers: httpx2.Headers) -> float | None:
-    """Return seconds, read from milliseconds, seconds or a date. Returns None for anything else and for infinity."""
-    try:
-        if given := headers.get("retry-after-ms"):
-            seconds = float(given) / 1000
-        elif (given := headers.get("retry-after")) is None:
-            return None
-        elif _NUMBER.fullmatch(given):
-            seconds = float(given)
-        else:
-            seconds = (parsedate_to_datetime(given) - datetime.now(UTC)).total_seconds()
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
+def _is_spend_limit(inner_error: dict[str, Any]) -> bool:
+    details = inner_error.get("details")
+    return isinstance(details, dict) and details.get("error_code") == _SPEND_LIMIT_CODE
 
 
 def _message_of(error: BaseException) -> str:

@@ -25,10 +25,17 @@ class PostgresUnownedBuilds:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def unowned(self, *, limit: int) -> Sequence[str]:
-        """Return the ids of builds that have not ended, do not sleep and have no live lease, oldest first.
+    async def unowned(self, *, limit: int, per_account: int) -> Sequence[str]:
+        """Return the ids of builds that an orchestrator should run now and that have no live lease.
 
-        A build that waits for a person or a provider is among them only when its wait is due.
+        Those that have started come first, then the queued ones in their fair order.
         """
-        rows = await self._database.fetch("SELECT * FROM nightshift.unowned_builds($1)", limit)
+        rows = await self._database.fetch(
+            "SELECT * FROM nightshift.unowned_builds($1, $2)", limit, per_account
+        )
+        return [row[0] for row in rows]
+
+    async def waiting_for_provider(self, *, limit: int) -> Sequence[str]:
+        """Return the ids of builds that wait for the provider and have no live lease, the longest waiting first."""
+        rows = await self._database.fetch("SELECT * FROM nightshift.builds_waiting_for_provider($1)", limit)
         return [row[0] for row in rows]

@@ -57,8 +57,12 @@ def _approvals(policy: ApprovalPolicy, customer_tools: Collection[str]) -> None:
 
 
 def same_request(accepted: BuildAccepted, request: BuildRequested) -> bool:
-    """Return whether this is the accepted request again. What the account's policy may have added does not count."""
-    fields = set(BuildRequested.model_fields) - {"model", "models", "approvals", "egress_hosts"}
+    """Return whether this is the accepted request again. What it leaves to the account's policy does not count.
+
+    Nor does the limit of its cost, which a person may have changed since.
+    """
+    open_fields = {"model", "models", "approvals", "egress_hosts", "cost_limit_microusd"}
+    fields = set(BuildRequested.model_fields) - open_fields
     same = all(getattr(accepted, field) == getattr(request, field) for field in fields)
     named = (request.models or {}).items()
     return (

@@ -31,6 +31,7 @@ from nightshift.orchestrator.domain import (
     context,
     customer_tools,
     instructions,
+    provider_waits,
     questions,
     side_calls,
 )
@@ -41,16 +42,13 @@ from nightshift.orchestrator.domain.failure_counters import WHOLE, backoff
 from nightshift.orchestrator.domain.model_choice import output_limit
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.domain.provider_waits import REFUSED_KEY, SLOW_DOWN
 from nightshift.orchestrator.domain.repair import repair, used_ids
 from nightshift.orchestrator.domain.state import BuildState, OpenCall
 
 Events = tuple[Event, ...]
 
-#: The provider refuses the key, or the account has no credit: the build sleeps and asks again.
-_REFUSED_KEY = "auth"
-_RETRIED = frozenset(
-    {"rate_limited", "overloaded", "server", "connection", "stream_cut", "malformed", _REFUSED_KEY}
-)
+_RETRIED = frozenset({*SLOW_DOWN, "server", "connection", "stream_cut", "malformed"})
 #: Phases that the agent may set. Only the orchestrator starts the checks.
 _AGENT_PHASES = frozenset({Phase.SCAFFOLD, Phase.CODE, Phase.DEPS})
 _TIMEOUT_S = 120
@@ -108,10 +106,16 @@ def _answered_another_role(
 
 
 def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy) -> Events:
-    """Return the events after a failed attempt: the build tries again soon, sleeps when the wait is long, or ends."""
+    """Return the events after a failed attempt.
+
+    The build tries again soon, sleeps when the wait is long, waits when the provider refuses its key, or ends.
+    """
     call = state.call
     if call is None:
         return ()
+    if failure.kind in REFUSED_KEY:
+        event = _failed(call, failure, retry_at=None)
+        return (event, *provider_waits.wait(evolve_all(state, (event,)), _describe(failure)))
     if failure.kind not in _RETRIED and call.role == "condenser":
         event = _failed(call, failure, retry_at=now)
         return (event, condenser.listed(evolve_all(state, (event,)), policy))
@@ -129,7 +133,7 @@ def failed(state: BuildState, failure: CallFailed, now: datetime, policy: Policy
         return (event, *fail(evolve_all(state, (event,)), "model_error", _describe(failure)))
     failures = state.counters.failures + 1
     wait = backoff(failures, call.event_id, policy, retry_after_s=failure.retry_after_s)
-    if failures >= policy.attempts or failure.kind == _REFUSED_KEY:
+    if failures >= policy.attempts:
         wait = max(wait, timedelta(seconds=policy.provider_sleep_s))
     return _retried(state, call, failure, wait=wait, now=now, policy=policy)
 
@@ -160,7 +164,8 @@ def _retried(
     if wait <= timedelta(seconds=policy.longest_wait_s) and paid < policy.attempts:
         return (event,)
     after = evolve_all(state, (event,))
-    if state.counters.provider_sleeps >= policy.provider_sleeps and failure.kind != _REFUSED_KEY:
+    free = paid < policy.attempts and failure.kind in SLOW_DOWN  # it costs only time
+    if state.counters.provider_sleeps >= policy.provider_sleeps and not free:
         detail = f"given up after {policy.provider_sleeps} sleeps: {_describe(failure)}"
         return (event, *fail(after, "model_error", detail))
     sleep = SleepRequested(reason="provider", account_id=state.request.account_id, wake_at=now + wait)

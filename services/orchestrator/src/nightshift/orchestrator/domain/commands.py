@@ -20,6 +20,8 @@ FailureKind = Literal[
     "stream_cut",
     "malformed",
     "auth",
+    "credit",
+    "usage_limit",
     "invalid",
     "too_long",
     "thinking",
@@ -32,6 +34,8 @@ FailReason = Literal[
     "unproven",
     "turn_limit",
     "tool_call_limit",
+    "cost_limit",
+    "day_limit",
     "repetition",
     "refusal",
     "model_error",
@@ -65,6 +69,11 @@ class AcceptBuild:
     request: BuildRequested
     account: AccountPolicyChanged | None = None
     base: ForkBase | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Start a queued build: request the money of its first call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +267,19 @@ class SetLimits:
     turn_limit: int | None
     tool_call_limit: int | None
     cause: UUID
+    cost_limit_microusd: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForProvider:
+    """Begin to wait for the provider, which refuses the key. `detail` names the key and the reason."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeFromProvider:
+    """Go on after a wait for the provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +313,8 @@ class MessageAgent:
 
 
 Step = (
-    AskBudget
+    Begin
+    | AskBudget
     | StartCall
     | Sleep
     | Wake
@@ -308,6 +331,8 @@ Step = (
 Command = (
     AcceptBuild
     | Step
+    | WaitForProvider
+    | ResumeFromProvider
     | Answer
     | CallFailed
     | AbandonCall

@@ -37,18 +37,20 @@ from nightshift.orchestrator.domain import (
     funds,
     model_choice,
     proof,
+    provider_waits,
     side_calls,
     verdicts,
     waiting,
     workspace,
 )
-from nightshift.orchestrator.domain.account_policy import resolved
+from nightshift.orchestrator.domain.account_policy import max_active_builds, resolved
 from nightshift.orchestrator.domain.commands import (
     AbandonCall,
     AcceptBuild,
     Answer,
     AnswerQuestion,
     AskBudget,
+    Begin,
     CallFailed,
     CancelBuild,
     Command,
@@ -62,6 +64,7 @@ from nightshift.orchestrator.domain.commands import (
     PauseBuild,
     ReportStall,
     ResumeBuild,
+    ResumeFromProvider,
     RewindBuild,
     SendBack,
     SetLimits,
@@ -70,6 +73,7 @@ from nightshift.orchestrator.domain.commands import (
     StartWaiting,
     StopCall,
     StopOnFault,
+    WaitForProvider,
     Wake,
 )
 from nightshift.orchestrator.domain.evolve import evolve_all
@@ -77,7 +81,7 @@ from nightshift.orchestrator.domain.next_step import loop_messages, worst_case
 from nightshift.orchestrator.domain.phases import may_move
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.setup import setup_calls
-from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
+from nightshift.orchestrator.domain.state import BuildState, RunMode
 
 Events = tuple[Event, ...]
 
@@ -132,10 +136,13 @@ def _cause(state: BuildState, command: Command) -> UUID:
 def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -> Events:
     """Return the events in order. Returns none when the command has no meaning in this state, such as after the end."""
     if isinstance(command, AcceptBuild):
-        return _accept(resolved(command.request, command.account), command.base, policy)
+        request = resolved(command.request, command.account)
+        return _accept(request, command.base, policy, max_active_builds(command.account))
     if state.mode is RunMode.ENDED:
         return ()
     match command:
+        case Begin():
+            return _begin(state, policy)
         case AskBudget():
             return (_ask(state, _cause(state, command), command.minimum_microusd, policy),)
         case StartCall():
@@ -185,6 +192,10 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
             return waiting.pause(state, command.reason)
         case StartWaiting():
             return (waiting.wait(state),)
+        case WaitForProvider():
+            return provider_waits.wait(state, command.detail)
+        case ResumeFromProvider():
+            return _resumed(state, provider_waits.resume(state), command, now, policy)
         case StopCall():
             return (*calls.stopped(state, command.seen, _PAUSED), waiting.paused(state))
         case Escalate():
@@ -195,7 +206,7 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
             assert_never(command)
 
 
-def _accept(request: BuildRequested, base: ForkBase | None, policy: Policy) -> Events:
+def _accept(request: BuildRequested, base: ForkBase | None, policy: Policy, max_active: int | None) -> Events:
     fields = {name: getattr(request, name) for name in BuildRequested.model_fields}
     models, tier = model_choice.models_of(request, policy), TIERS[request.tier]
     accepted = BuildAccepted(
@@ -203,25 +214,39 @@ def _accept(request: BuildRequested, base: ForkBase | None, policy: Policy) -> E
         effort=model_choice.effort_of(request, models["builder"]),
         turn_limit=policy.turn_limit or tier.turns,
         tool_call_limit=policy.tool_call_limit or tier.tool_calls,
+        max_active_builds=max_active,
     )
-    starting = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
     if base is None:
-        begun: Events = (accepted, starting, *setup_calls(accepted))
-    else:
-        begun = (forks.accepted(accepted, request, base), starting, *forks.events(request, base))
-    if request.attachments:
+        return (accepted,)
+    # A fork continues a conversation that has begun, so it waits in no queue.
+    starting = BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING)
+    return (forks.accepted(accepted, request, base), starting, *forks.events(request, base))
+
+
+def _begin(state: BuildState, policy: Policy) -> Events:
+    starting = BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.STARTING)
+    if state.cause is None:
+        raise Fault("a build without events cannot begin")
+    begun = (starting, *setup_calls(state.request))
+    if state.request.attachments:
         return begun  # the provider counts their tokens before money is asked for
-    cause = ids.request_cause(BuildRequested.type, request.build_id)
-    state = evolve_all(INITIAL, begun)
-    return (*begun, _ask(state, cause, worst_case(state, policy), policy))
+    after = evolve_all(state, begun)
+    return (*begun, _ask(after, state.cause, worst_case(after, policy), policy))
 
 
 def _ask(state: BuildState, cause: UUID, minimum: int, policy: Policy) -> BudgetRequested:
     return BudgetRequested(
         lease_id=ids.event_id(cause, BudgetRequested.type),  # the reservation has the id of its request
         account_id=state.request.account_id,
-        amount_microusd=max(policy.grant_microusd, minimum),
+        amount_microusd=funds.grant_amount(
+            state.funds,
+            minimum,
+            turns=state.conversation.turn,
+            grant_turns=policy.grant_turns,
+            cost_limit=state.request.cost_limit_microusd,
+        ),
         minimum_microusd=minimum,
+        tier=state.request.tier,
     )
 
 
@@ -317,6 +342,7 @@ def _complete(state: BuildState, command: Complete) -> Events:
         turns=state.conversation.turn,
         tool_calls=state.tool_calls_made,
         proof=proof.shown_by(state).model_copy(update={"criteria": verdicts.shown(state)}),
+        unsaved=state.workspace.skipped or None,
     )
     return (BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.READY), ready)
 

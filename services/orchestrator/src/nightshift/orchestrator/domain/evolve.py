@@ -148,7 +148,7 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
                 workspace=workspace.news_delivered(state.workspace, data.reason),
             )
         case BudgetRequested():
-            return replace(state, funds=replace(state.funds, asked=data.lease_id, refused_until=None))
+            return replace(state, funds=funds.requested(state.funds, data))
         case SleepRequested():
             return _slept(state, data)
         case BuildWoken():

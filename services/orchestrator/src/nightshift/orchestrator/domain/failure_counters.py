@@ -7,6 +7,7 @@ from nightshift.contracts.events.build import ModelCallFailed
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.eventlog.backoff import Backoff
 from nightshift.orchestrator.domain.policy import Policy
+from nightshift.orchestrator.domain.provider_waits import REFUSED_KEY
 from nightshift.orchestrator.domain.repetition import is_progress, remember
 from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import FailureCounters, ToolCall
@@ -28,9 +29,9 @@ def answered(counters: FailureCounters, stop_reason: str) -> FailureCounters:
 def call_failed(counters: FailureCounters, data: ModelCallFailed) -> FailureCounters:
     """Count a failed call. An abandoned call is no failure of the provider, but it costs money like one.
 
-    A call that a person stopped does not count.
+    A call that a person stopped does not count, nor does one for which the provider refused the key.
     """
-    if data.kind == "cancelled":
+    if data.kind == "cancelled" or data.kind in REFUSED_KEY:
         return replace(counters, retry_at=None)
     return replace(
         counters,

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from nightshift.contracts import prices
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, BudgetSettled
+from nightshift.contracts.events.build import BudgetRequested
 from nightshift.orchestrator.domain.replace import replace
 from nightshift.orchestrator.domain.state import Funds, Grant, OpenCall
 
@@ -25,6 +26,16 @@ def covering(funds: Funds, amount: int, now: datetime) -> Grant | None:
     return None
 
 
+def grant_amount(funds: Funds, minimum: int, *, turns: int, grant_turns: int, cost_limit: int | None) -> int:
+    """Return what to request: the worst case of the next call, and the average of the last turns for more of them.
+
+    So a grant covers `grant_turns` turns and no more: what one build holds, the account's other builds cannot use.
+    A build with a `cost_limit` requests no more than it may still spend, except the `minimum`.
+    """
+    amount = minimum + (grant_turns - 1) * (funds.spent // turns if turns else 0)
+    return amount if cost_limit is None else max(min(amount, cost_limit - funds.spent), minimum)
+
+
 def winding_down(funds: Funds) -> bool:
     """Return whether nine tenths of the account's day are spent and the agent was not warned today."""
     if funds.day_limit is None or funds.warned_day == funds.day:
@@ -35,6 +46,10 @@ def winding_down(funds: Funds) -> bool:
 def left(funds: Funds) -> int:
     """Return the microdollars that are left of all grants."""
     return sum(max(grant.left_microusd, 0) for grant in funds.grants)
+
+
+def requested(funds: Funds, data: BudgetRequested) -> Funds:
+    return replace(funds, asked=data.lease_id, needs=data.minimum_microusd, refused_until=None, day_most=None)
 
 
 def granted(funds: Funds, data: BudgetGranted) -> Funds:
@@ -53,7 +68,13 @@ def granted(funds: Funds, data: BudgetGranted) -> Funds:
 def denied(funds: Funds, data: BudgetDenied) -> Funds:
     if funds.asked != data.lease_id:
         return funds
-    return replace(funds, asked=None, refused_until=data.refresh_at, day_left=data.left_today_microusd)
+    return replace(
+        funds,
+        asked=None,
+        refused_until=data.refresh_at,
+        day_left=data.left_today_microusd,
+        day_most=data.day_limit_microusd,
+    )
 
 
 def settled(funds: Funds, data: BudgetSettled) -> Funds:

@@ -34,6 +34,8 @@ def levels(state: BuildState, turn: int) -> tuple[int, ...]:
 def _left(state: BuildState, turn: int) -> tuple[int, int, int | None]:
     accepted = state.request
     money = None if state.funds.day is None else state.funds.day_left + funds.left(state.funds)
+    if money is not None and accepted.cost_limit_microusd is not None:
+        money = min(money, max(accepted.cost_limit_microusd - state.funds.spent, 0))
     return (
         max(accepted.turn_limit - turn, 0),
         max(accepted.tool_call_limit - state.tool_calls_made, 0),

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from nightshift.contracts.events.build import BuildAccepted
+from nightshift.contracts.events.build import BuildAccepted, Phase
 from nightshift.contracts.models import card_of
 from nightshift.orchestrator.domain import (
     checks,
     context,
     conversation,
+    cost_limits,
     customer_tools,
     funds,
     instructions,
@@ -21,6 +22,7 @@ from nightshift.orchestrator.domain import (
 from nightshift.orchestrator.domain.commands import (
     AnswerQuestion,
     AskBudget,
+    Begin,
     Complete,
     Escalate,
     Fail,
@@ -72,11 +74,16 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitProvider:
+    """The build waits for the provider. It goes on when the replica that runs it may call the provider."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The build has ended."""
 
 
-Wait = AwaitModel | CountPrompt | AwaitFact | AwaitTime | Asleep | Waiting | Ended
+Wait = AwaitModel | CountPrompt | AwaitFact | AwaitTime | AwaitProvider | Asleep | Waiting | Ended
 
 #: Tokens that the bound does not count: the API's own text around tools, and the block with the remaining limits.
 _SLACK = 1_000
@@ -100,6 +107,8 @@ def next_step(state: BuildState, now: datetime, policy: Policy, counted: int | N
         return Wake() if state.wake_reason is not None else Asleep()
     if state.mode is RunMode.WAITING:
         return _waiting(state, now)
+    if state.phase is Phase.QUEUED:
+        return Begin()
     if state.call is not None:
         return AwaitModel()
     outside = state.open_outside
@@ -131,6 +140,8 @@ def _waiting(state: BuildState, now: datetime) -> Step | Wait:
         return StopCall()
     if state.waits_for == "paused":
         return Waiting()
+    if state.waits_for == "provider":
+        return AwaitProvider()
     return _overdue(state, now) or Waiting()
 
 
@@ -199,9 +210,13 @@ def _call(state: BuildState, now: datetime, policy: Policy, counted: int | None)
     if role != "judge" and context.guess_decides(state, policy):
         return CountPrompt()
     reserve = worst_case(state, policy)
+    if (over := cost_limits.over_build_limit(state, reserve)) is not None:
+        return over
     if grant := funds.covering(state.funds, reserve, now):
         return StartCall(grant.lease_id, reserve, role, counted)
     if state.funds.refused_until is not None and state.funds.refused_until > now:
+        if (over := cost_limits.over_day_limit(state, reserve)) is not None:
+            return over
         return Sleep(_earliest(state.funds.refused_until, state.request.deadline))
     if state.funds.asked is not None:
         return AwaitFact()

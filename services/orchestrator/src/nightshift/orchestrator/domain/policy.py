@@ -17,7 +17,7 @@ class Policy:
     thinking_tokens: int = 16_000  # on top, for a model that thinks
     context_tokens: int = 200_000  # of a request, before the conversation is condensed
     summary_tokens: int = 8_000  # of the answer that condenses it
-    grant_microusd: int = 1_000_000
+    grant_turns: int = 4  # turns that one grant should cover
     turn_limit: int | None = None  # none: by the tier
     tool_call_limit: int | None = None
     check_tries: int = 3

@@ -124,7 +124,11 @@ def resumed(state: BuildState) -> BuildState:
 
 def limits_changed(state: BuildState, data: BuildLimitsChanged) -> BuildState:
     """Take over the limits. The agent is warned again when they come near."""
-    limits = {"turn_limit": data.turn_limit, "tool_call_limit": data.tool_call_limit}
+    limits = {
+        "turn_limit": data.turn_limit,
+        "tool_call_limit": data.tool_call_limit,
+        "cost_limit_microusd": data.cost_limit_microusd,
+    }
     return replace(
         state,
         accepted=state.request.model_copy(update=limits),

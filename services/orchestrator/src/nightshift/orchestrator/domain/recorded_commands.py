@@ -51,10 +51,12 @@ from nightshift.orchestrator.domain.commands import (
     PauseBuild,
     ReportStall,
     ResumeBuild,
+    ResumeFromProvider,
     RewindBuild,
     SetLimits,
     StopCall,
     StopOnFault,
+    WaitForProvider,
 )
 from nightshift.orchestrator.domain.customer_tools import open_call
 from nightshift.orchestrator.domain.next_step import CountPrompt, next_step
@@ -252,19 +254,28 @@ def _limits(state: BuildState, events: Sequence[RecordedEvent]) -> Command | Non
     fact = events[0].data
     if not isinstance(fact, BuildLimitsChanged):
         return None
-    return SetLimits(fact.turn_limit, fact.tool_call_limit, cause=events[0].causation_id)
+    return SetLimits(
+        fact.turn_limit,
+        fact.tool_call_limit,
+        cause=events[0].causation_id,
+        cost_limit_microusd=fact.cost_limit_microusd,
+    )
 
 
 def _resumed(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
     fact = events[0].data
+    if isinstance(fact, BuildResumed) and fact.reason == "provider":
+        return ResumeFromProvider()
     by_person = isinstance(fact, BuildResumed) and fact.reason == "person"
     return ResumeBuild(cause=events[0].causation_id) if by_person else None
 
 
 def _waiting(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
-    """A pause. One of a sleeping build wakes it first."""
+    """A pause, or a wait for the provider. A pause of a sleeping build wakes it first."""
     facts = [one.data for one in events[:2]]
     paused = facts[-1] if isinstance(facts[0], BuildWoken) else facts[0]
+    if isinstance(facts[0], BuildWaiting) and facts[0].reason == "provider":
+        return WaitForProvider("" if facts[0].detail is None else _text(facts[0].detail))
     if not isinstance(paused, BuildWaiting) or paused.reason != "paused":
         return None
     if events[0].causation_id == state.cause and state.waits_for == "paused":

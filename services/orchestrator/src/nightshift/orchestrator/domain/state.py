@@ -17,13 +17,14 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.events.proof import CriterionVerdict
 from nightshift.contracts.events.sandbox import ToolCallCompleted
+from nightshift.contracts.events.snapshot import PathProblem
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.models import Role
 from nightshift.orchestrator.domain.entries import Entries
 
 Purpose = Literal["agent", "check", "preview", "judge", "instructions", "setup", "customer"]
 #: Problems that a person decides. When the person ends the build, the kind is the reason of its failure.
-EscalationKind = Literal["turn_limit", "tool_call_limit", "repetition", "unproven"]
+EscalationKind = Literal["turn_limit", "tool_call_limit", "cost_limit", "day_limit", "repetition", "unproven"]
 Text = str | BlobRef
 Blocks = tuple[dict[str, Any], ...] | BlobRef
 
@@ -170,12 +171,15 @@ class Grant:
 class Funds:
     """The money of a build, in microdollars. `spent` is the sum of all costs in the log.
 
-    `asked` is the open request for money. `refused_until` is the time that a denial named.
+    `asked` is the open request for money; `needs` is the worst case that the last request named. `refused_until` is the
+    time that a denial named; `day_most` is the most that the account can pay in a day, as the denial said.
     """
 
     grants: tuple[Grant, ...] = ()
     asked: UUID | None = None
     refused_until: datetime | None = None
+    needs: int = 0
+    day_most: int | None = None
     spent: int = 0
     day: str | None = None
     day_limit: int | None = None
@@ -254,6 +258,7 @@ class Workspace:
     instructions: str = ""  # AGENTS.md and the heads of skills, as they were read last
     instructions_new: bool = False  # the agent does not know them yet
     unsaved: frozenset[str] = frozenset()  # paths of which the agent was told that snapshots do not hold them
+    skipped: tuple[PathProblem, ...] = ()  # what the newest snapshot does not hold
     preparing: str | None = None  # the id of the call that prepares the workspace
     not_prepared: Text | None = None  # why the workspace could not be prepared
     replaced: bool = False  # the sandbox of the last round of checks is gone, and what ran in it

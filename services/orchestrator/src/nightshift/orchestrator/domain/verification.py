@@ -38,7 +38,18 @@ _APPEND: Final = timedelta(seconds=15)
 _AMOUNTS: Final = frozenset({"amount_microusd", "minimum_microusd", "reserve_microusd"})
 #: Settings that `build.accepted` names, and facts that no decision can make again.
 _GIVEN: Final[Mapping[type[Event], frozenset[str]]] = {
-    BuildAccepted: frozenset({"turn_limit", "tool_call_limit", "model", "models", "effort", "approvals"}),
+    BuildAccepted: frozenset(
+        {
+            "turn_limit",
+            "tool_call_limit",
+            "model",
+            "models",
+            "effort",
+            "approvals",
+            "cost_limit_microusd",
+            "max_active_builds",
+        }
+    ),
     ModelCallResponded: frozenset({"repaired"}),
 }
 _PRICED: Final = frozenset({"price_version", "cost_microusd"})

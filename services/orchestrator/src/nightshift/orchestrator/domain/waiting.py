@@ -16,7 +16,7 @@ from nightshift.contracts.events.build import (
     ToolCallAnswered,
 )
 from nightshift.contracts.model import Event
-from nightshift.orchestrator.domain import approvals, customer_tools, verdicts
+from nightshift.orchestrator.domain import approvals, cost_limits, customer_tools, verdicts
 from nightshift.orchestrator.domain.calls import checkpoint, fail
 from nightshift.orchestrator.domain.commands import (
     AnswerQuestion,
@@ -37,7 +37,7 @@ ResumeReason = Literal[
 ]
 WaitReason = Literal["question", "limit", "escalation", "approval", "customer_tool"]
 
-LIMITS = frozenset({"turn_limit", "tool_call_limit"})
+LIMITS = frozenset({"turn_limit", "tool_call_limit", "cost_limit"})
 #: The options of an escalation. An answer may add a text to each.
 CONTINUE, FINISH, END = "continue", "finish", "end"
 #: Turns and tool calls that `finish` adds to a limit.
@@ -133,13 +133,17 @@ def _told(kind: str, option: str, text: str | None) -> str:
 
 
 def _more(state: BuildState, *, few: bool) -> BuildLimitsChanged:
-    """Return limits with room for `_TO_FINISH` turns and calls, or for as many as the build has had."""
+    """Return limits with room for `_TO_FINISH` turns and calls, or for as many as the build has had.
+
+    A limit of the cost gets room when the build has come to it.
+    """
     turns, calls = state.conversation.turn, state.tool_calls_made
     return BuildLimitsChanged(
         turn_limit=max(state.request.turn_limit, turns + (_TO_FINISH if few else max(turns, _TO_FINISH))),
         tool_call_limit=max(
             state.request.tool_call_limit, calls + (_TO_FINISH if few else max(calls, _TO_FINISH))
         ),
+        cost_limit_microusd=cost_limits.raised(state, turns=_TO_FINISH, few=few),
     )
 
 
@@ -163,8 +167,11 @@ def set_limits(state: BuildState, command: SetLimits) -> Events:
     changed = BuildLimitsChanged(
         turn_limit=command.turn_limit or state.request.turn_limit,
         tool_call_limit=command.tool_call_limit or state.request.tool_call_limit,
+        cost_limit_microusd=command.cost_limit_microusd or state.request.cost_limit_microusd,
     )
+    cost = changed.cost_limit_microusd
     room = changed.turn_limit > state.conversation.turn and changed.tool_call_limit > state.tool_calls_made
+    room = room and (cost is None or cost > state.funds.spent)
     events: Events = (changed,)
     events += tuple(
         EscalationResolved(escalation_id=UUID(question.question_id), option=CONTINUE)

@@ -145,9 +145,14 @@ def _restored(data: SandboxRestored) -> str:
 
 def snapshot_event(state: BuildState, data: SnapshotEvent) -> BuildState:
     """Tell the agent once about each path that snapshots do not hold. The loop never waits for a snapshot."""
-    if not isinstance(data, SnapshotSaved) or not data.skipped:
+    if not isinstance(data, SnapshotSaved):
         return state
     workspace = state.workspace
+    if (data.skipped or ()) != workspace.skipped:
+        workspace = replace(workspace, skipped=data.skipped or ())
+        state = replace(state, workspace=workspace)
+    if not data.skipped:
+        return state
     new = tuple(one for one in data.skipped if one.path not in workspace.unsaved)
     if not new:
         return state

@@ -77,7 +77,7 @@ class BuildRequests:
         self._clock = clock
 
     async def accept(self, request: BuildRequested) -> None:
-        """Append `build.accepted` and start the build. The same request again changes nothing.
+        """Append `build.accepted`. The build starts when it is its turn. The same request again changes nothing.
 
         Raises BadMessage for a request that cannot be built, and EventIdReused when another request had this build id.
         """
@@ -94,7 +94,7 @@ class BuildRequests:
                 )
             except (EventIdReused, VersionConflict, StreamClosed):
                 await self._check_same(request)  # another replica accepted it first
-        await self._scheduler.start(request.build_id)
+        self._scheduler.look()
 
     async def _fork_base(self, request: BuildRequested, now: datetime) -> ForkBase | None:
         """Return what a fork starts from. Returns None for another request. Raises NotFound and BadMessage."""
@@ -213,7 +213,12 @@ class BuildRequests:
 
     async def set_limits(self, event: RecordedEvent, request: BuildLimitsSet) -> None:
         """Set limits of the build. One that waits at a limit goes on when it has room again. Raises NotFound."""
-        command = SetLimits(request.turn_limit, request.tool_call_limit, cause=event.event_id)
+        command = SetLimits(
+            request.turn_limit,
+            request.tool_call_limit,
+            cause=event.event_id,
+            cost_limit_microusd=request.cost_limit_microusd,
+        )
         await self._commit(request.build_id, await self._load(request.build_id), command)
 
     async def _load(self, build_id: str) -> BuildState:

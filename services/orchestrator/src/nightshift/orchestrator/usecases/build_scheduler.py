@@ -13,6 +13,7 @@ from nightshift.eventlog.errors import Fault, NightshiftError, Transient
 from nightshift.eventlog.leases.port import Lease, Leases
 from nightshift.orchestrator.domain.commands import CancelBuild
 from nightshift.orchestrator.ports import UnownedBuilds
+from nightshift.orchestrator.usecases.provider_access import ProviderAccess
 from nightshift.orchestrator.usecases.runner import Runner
 
 _log = structlog.get_logger(__name__)
@@ -23,10 +24,14 @@ _BACKOFF = Backoff(1.0, 300.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerSettings:
-    """`capacity` is the most builds at once. Times are in seconds."""
+    """`capacity` is the most builds at once on this replica, `per_account` the most active builds of one account.
+
+    Times are in seconds.
+    """
 
     owner: str
     capacity: int = 200
+    per_account: int = 100
     lease_s: float = 10.0
     look_every_s: float = 2.0
 
@@ -55,11 +60,13 @@ class BuildScheduler:
         unowned: UnownedBuilds,
         make_runner: Callable[[str], Runner],
         *,
+        provider: ProviderAccess,
         settings: SchedulerSettings,
     ) -> None:
         self._leases = leases
         self._unowned = unowned
         self._make_runner = make_runner
+        self._provider = provider
         self._settings = settings
         self._active: dict[str, _Active] = {}
         self._starting: set[str] = set()
@@ -92,6 +99,10 @@ class BuildScheduler:
             return True
         finally:
             self._starting.discard(build_id)
+
+    def look(self) -> None:
+        """Look for builds to run soon: one was accepted."""
+        self._look.set()
 
     def notify(self, build_id: str, version: int) -> None:
         """Wake the run of this build, if it runs here: the log has an event at `version`."""
@@ -133,6 +144,8 @@ class BuildScheduler:
             lease = self._active.pop(build_id).lease
             with suppress(NightshiftError):
                 await self._leases.release(lease)
+            with suppress(NightshiftError):
+                await self._provider.run_ended(build_id)
             self._look.set()  # there is room for another build
 
     def _note_failure(self, build_id: str, error: Exception) -> _Failed:
@@ -193,17 +206,36 @@ class BuildScheduler:
         while True:
             self._look.clear()
             if self._has_room():
+                began, active = asyncio.get_running_loop().time(), self.active
                 try:
                     await self._take_over()
                 except NightshiftError as error:
                     _log.warning("build.unowned_not_read", error=str(error))
+                if self.active == active:
+                    # A burst of requests asks for a look each, and a long queue makes each look long.
+                    await asyncio.sleep(asyncio.get_running_loop().time() - began)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.look_every_s):
                     await self._look.wait()
 
     async def _take_over(self) -> None:
+        await self._provider.refresh()
         now = asyncio.get_running_loop().time()
         room = self._settings.capacity - len(self._active) - len(self._starting)
-        for build_id in await self._unowned.unowned(limit=room + len(self._failed)):
+        limit = room + len(self._failed)
+        for build_id in await self._unowned.unowned(limit=limit, per_account=self._settings.per_account):
             if self._failed.get(build_id, _Failed()).retry_at <= now:
                 await self.start(build_id)
+        if self._provider.refused is None:
+            for build_id in await self._unowned.waiting_for_provider(limit=max(room, 0)):
+                await self.start(build_id)
+        else:
+            await self._try_the_key_again()
+
+    async def _try_the_key_again(self) -> None:
+        """Start the build that has waited longest for the provider, when it is time to try the refused key."""
+        for build_id in await self._unowned.waiting_for_provider(limit=1):
+            if await self._provider.take_probe():
+                self._provider.probe(build_id)
+                if not await self.start(build_id):
+                    await self._provider.run_ended(build_id)

@@ -27,17 +27,22 @@ class ModelCall:
 
     def __init__(self, call_id: UUID, model: Model, body: bytes, *, build_id: str) -> None:
         self.call_id = call_id
-        self._meter = UsageMeter()
+        self.meter = UsageMeter()
         self._started_at = asyncio.get_running_loop().time()
         self._silence_reported = False
         self.task = asyncio.create_task(self._run(model, body, build_id), name=f"model call of {build_id}")
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the provider has begun to answer."""
+        return self.meter.usage is not None
 
     def silence_left(self) -> float | None:
         """Return the seconds until the silence of the provider is worth a report, at least 0.
 
         Returns None when the answer has begun, and after a report.
         """
-        if self._meter.usage is not None or self._silence_reported:
+        if self.has_begun or self._silence_reported:
             return None
         return max(self._started_at + _SILENCE_S - asyncio.get_running_loop().time(), 0.0)
 
@@ -50,11 +55,11 @@ class ModelCall:
         """Stop the call. Returns the usage that the provider has stated; None when it has stated none."""
         self.task.cancel()
         await asyncio.wait({self.task})
-        return self._meter.usage if self._meter.under_way else Usage()
+        return self.meter.usage if self.meter.under_way else Usage()
 
     async def _run(self, model: Model, body: bytes, build_id: str) -> Answer | CallFailed:
         try:
-            return await model.answer(body, self._meter)
+            return await model.answer(body, self.meter)
         except CallError as error:
             failure = error.failure
             _log.warning("model.call_failed", build_id=build_id, kind=failure.kind, status=failure.status)
@@ -62,9 +67,7 @@ class ModelCall:
         except Exception as error:  # noqa: BLE001 - an error of the adapter must not end the run: the call may be billed
             _log.exception("model.adapter_failed", build_id=build_id)
             detail = f"the answer cannot be read: {one_line(error)}"
-            return CallFailed(
-                "malformed", detail, usage=self._meter.usage, maybe_billed=self._meter.under_way
-            )
+            return CallFailed("malformed", detail, usage=self.meter.usage, maybe_billed=self.meter.under_way)
 
 
 async def count_tokens(model: Model, body: bytes, *, build_id: str) -> int | None:

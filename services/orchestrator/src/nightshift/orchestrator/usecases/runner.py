@@ -25,6 +25,7 @@ from nightshift.orchestrator.domain.commands import (
     Answer,
     AnswerQuestion,
     AskBudget,
+    Begin,
     CallFailed,
     CancelBuild,
     Command,
@@ -34,6 +35,7 @@ from nightshift.orchestrator.domain.commands import (
     GiveApproval,
     GiveResult,
     ReportStall,
+    ResumeFromProvider,
     SendBack,
     Sleep,
     StartCall,
@@ -41,12 +43,14 @@ from nightshift.orchestrator.domain.commands import (
     Step,
     StopCall,
     StopOnFault,
+    WaitForProvider,
     Wake,
 )
 from nightshift.orchestrator.domain.next_step import (
     Asleep,
     AwaitFact,
     AwaitModel,
+    AwaitProvider,
     AwaitTime,
     CountPrompt,
     Ended,
@@ -60,6 +64,7 @@ from nightshift.orchestrator.domain.prompt import RenderedMessages, count_bytes,
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, Conversation, RunMode
 from nightshift.orchestrator.ports import BuildNumbers, BuildRepository, CannotFold, Model
 from nightshift.orchestrator.usecases.model_call import ModelCall, count_tokens, one_line, replacements
+from nightshift.orchestrator.usecases.provider_access import ProviderAccess
 
 _log = structlog.get_logger(__name__)
 
@@ -69,6 +74,8 @@ Clock = Callable[[], datetime]
 _LAST_APPEND_S = 2.0
 #: Seconds between two tries of an append, and the number of tries after which `build.stalled` is appended.
 _RETRY_S, _REPORTED_TRY = 0.5, 8
+#: Seconds between two looks at a call that tries a refused key: the other builds wait for its first byte.
+_PROBE_POLL_S = 0.5
 #: The log is read after these waits when no notification comes.
 _POLL = Backoff(1.0, 15.0)
 
@@ -82,6 +89,7 @@ class RunnerDependencies:
     numbers: BuildNumbers
     policy: Policy
     clock: Clock
+    provider: ProviderAccess
 
 
 class Runner:
@@ -94,10 +102,12 @@ class Runner:
         self._numbers = dependencies.numbers
         self._policy = dependencies.policy
         self._now = dependencies.clock
+        self._provider = dependencies.provider
         self._state: BuildState = INITIAL
         self._rendered = RenderedMessages()
         self._notified = asyncio.Event()
         self._call: ModelCall | None = None
+        self._called_at = self._now()  # the start of the last model call of this run
         self._stopped_usage: Usage | None = None  # of a call that was stopped and that the log holds as open
         self._counted: tuple[Conversation, int] | None = None
         self._cancel: CancelBuild | None = None
@@ -125,6 +135,8 @@ class Runner:
                     continue
                 step = next_step(self._state, self._now(), self._policy, self._counted_tokens())
                 if isinstance(step, Ended | Asleep | Waiting):
+                    return
+                if isinstance(step, AwaitProvider) and not self._provider.may_call(self.build_id):
                     return
                 await self._execute(step)
         except (asyncio.CancelledError, Exception):
@@ -168,17 +180,18 @@ class Runner:
                 await self._await_model(step)
             case AwaitFact() | AwaitTime():
                 await self._wait(step)
+            case AwaitProvider():
+                await self._commit(ResumeFromProvider())
             case CountPrompt():
                 await self._count_prompt()
             case StartCall():
-                if await self._commit(step):
-                    await self._start_call()
+                await self._start_call_in_turn(step)
             case Fail() | StopCall():
                 await self._commit(replace(step, seen=await self._stop_call()))
             case Complete():
                 number = await self._numbers.number(self._state.request.project_id, self.build_id)
                 await self._commit(Complete(number))
-            case AskBudget() | Sleep() | Wake() | SendBack() | StartWaiting() | Escalate():
+            case Begin() | AskBudget() | Sleep() | Wake() | SendBack() | StartWaiting() | Escalate():
                 await self._commit(step)
             case AnswerQuestion() | GiveApproval() | GiveResult():
                 await self._commit(step)
@@ -235,6 +248,18 @@ class Runner:
         if self._notified.is_set() or not isinstance(step, AwaitTime):
             await self._catch_up()
 
+    async def _start_call_in_turn(self, step: StartCall) -> None:
+        """Start the call when the provider takes calls. Begins to wait while it refuses the key."""
+        if (refused := self._provider.refused) is not None and not self._provider.may_call(self.build_id):
+            await self._commit(WaitForProvider(refused.in_words()))
+            return
+        now = self._now()
+        if (turn := self._provider.turn(now)) > now:
+            await self._wait(AwaitTime(turn))
+        elif await self._commit(step):
+            self._called_at = now
+            await self._start_call()
+
     async def _count_prompt(self) -> None:
         """Keep the provider's count of the next request. Without one the bound of the state stands."""
         body = count_bytes(self._state, self._policy, self._rendered)
@@ -278,6 +303,8 @@ class Runner:
         poll = due(self._state, step, now, timedelta(seconds=_POLL.cap_s)) - now
         silence = ours.silence_left()
         longest = poll.total_seconds() if silence is None else min(poll.total_seconds(), silence)
+        if self._provider.is_probe(self.build_id):
+            longest = min(longest, _PROBE_POLL_S)
         try:
             await asyncio.wait(
                 {ours.task, notified},
@@ -287,11 +314,15 @@ class Runner:
         finally:
             notified.cancel()
         if not ours.task.done():
+            if ours.has_begun and self._provider.is_probe(self.build_id):
+                await self._provider.note_begun(self.build_id, self._called_at)
             if ours.silence_left() == 0.0:
                 await self.report(ours.report_silence())
             await self._catch_up()
             return
-        outcome = ours.task.result()
+        outcome = await self._provider.note(
+            self.build_id, ours.task.result(), ours.meter, started_at=self._called_at, now=self._now()
+        )
         while self._state.call is not None and self._state.call.event_id == ours.call_id:
             if await self._append_outcome(outcome):
                 break

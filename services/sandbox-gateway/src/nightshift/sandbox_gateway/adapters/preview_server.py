@@ -17,7 +17,7 @@ from nightshift.eventlog.errors import ConfigurationError, NightshiftError
 from nightshift.sandbox_gateway.domain.preview_link import PreviewLinks
 from nightshift.sandboxes.egress.http_exchange import HEAD_LIMIT, HttpExchange
 from nightshift.sandboxes.egress.streams import ByteStream, SocketStream
-from nightshift.sandboxes.errors import SandboxGone
+from nightshift.sandboxes.errors import PortRefused
 from nightshift.sandboxes.port import SandboxDriver
 
 _log = structlog.get_logger(__name__)
@@ -145,7 +145,9 @@ class PreviewServer:
             try:
                 sandbox = await self._driver.connect(sandbox_id)
                 known = await sandbox.open_port(port)
-            except SandboxGone as error:
+            except PortRefused as error:
+                raise PreviewRefused("the preview does not answer", 502) from error
+            except NightshiftError as error:
                 raise PreviewRefused("this preview has ended", 404) from error
             self._known[sandbox_id, port] = (time.monotonic() + _REMEMBER_S, known)
         return known

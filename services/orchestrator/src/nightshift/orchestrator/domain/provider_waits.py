@@ -1,0 +1,27 @@
+"""Decides when a build waits for the model provider, which refuses its key, and when it goes on.
+
+No build is at fault when the provider refuses the key, so nothing is counted against one and none fails for it.
+"""
+
+from nightshift.contracts.events.build import BuildResumed, BuildWaiting
+from nightshift.contracts.model import Event
+from nightshift.orchestrator.domain.state import BuildState, RunMode
+
+Events = tuple[Event, ...]
+
+#: The kinds of failure with which the provider refuses a key: every build that uses the key would get the same answer.
+REFUSED_KEY = frozenset({"auth", "credit", "usage_limit"})
+#: The kinds with which it refuses one call because of all calls together.
+SLOW_DOWN = frozenset({"rate_limited", "overloaded"})
+
+
+def wait(state: BuildState, detail: str) -> Events:
+    """Return the event with which a build begins to wait for the provider. `detail` names the key and the reason."""
+    return (BuildWaiting(reason="provider", detail=detail, until=state.request.deadline),)
+
+
+def resume(state: BuildState) -> Events:
+    """Return the end of a wait for the provider. Returns none when the build waits for something else."""
+    if state.mode is not RunMode.WAITING or state.waits_for != "provider":
+        return ()
+    return (BuildResumed(reason="provider"),)
