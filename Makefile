@@ -77,6 +77,9 @@ test-long-build: setup ## a build of 250 turns whose orchestrator is killed ten 
 test-garbage: setup ## 1,000 rounds of garbage collection beside uploads that reuse what it is about to delete
 	NIGHTSHIFT_GARBAGE_ROUNDS=1000 $(python) -m pytest tests/unit/sandboxes/test_garbage.py -q $(args)
 
+test-trees: setup ## 30 snapshots of a random tree, with files of up to 300 MB, each captured while the next turn writes
+	NIGHTSHIFT_TREE_SNAPSHOTS=30 NIGHTSHIFT_TREE_LARGEST=300000000 $(python) -m pytest tests/integration/sandboxes/test_random_trees.py -q $(args)
+
 test-kafka: setup ## the broker tests against Apache Kafka (fetched once; needs Java 17 and Maven)
 	$(python) scripts/kafka_server.py run -- $(python) -m pytest tests/integration tests/e2e/main_job/test_apache_kafka.py -m kafka -q $(args)
 

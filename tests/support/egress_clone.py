@@ -13,7 +13,9 @@ from pathlib import Path
 from tests.support.egress_lab import ACCOUNT, OUTSIDE, internet
 from tests.support.gateway_world import World
 
+from nightshift.contracts.events.build import BuildReady
 from nightshift.contracts.events.requests import Source
+from nightshift.contracts.events.sandbox import SourceDelivered
 from nightshift.sandboxes.egress.authority import Authority
 from nightshift.sandboxes.egress.process import EgressProcess
 from nightshift.sandboxes.egress.secret_store import SecretStore
@@ -50,6 +52,31 @@ def repository(folder: Path) -> None:
     subprocess.run(["sh", "-c", script], cwd=folder, check=True)
 
 
+async def deliver(world: World, source: Source) -> list[object]:
+    """A build of two turns that ends ready. Returns what was delivered."""
+    await world.accept(source=source, secrets=("TOKEN",) if source.secret else ())
+    await world.prepare()
+    for turn in (1, 2):
+        await world.bash(f"echo {turn} >> a.txt")
+        await world.checkpoint()
+    await world.bash("echo last > b.txt")
+    await world.say(
+        BuildReady(
+            project_id="p1",
+            sandbox_id=await world.box_id(),
+            preview_url="",
+            build_version=1,
+            cost_microusd=0,
+            turns=3,
+            tool_calls=3,
+        )
+    )
+    await world.save("completion")
+    await world.gateway().work(world.build_id)
+    await world.gateway().work(world.build_id)  # delivered again changes nothing
+    return [event.model_dump() for event in await world.events() if isinstance(event, SourceDelivered)]
+
+
 async def main(folder: Path) -> None:
     repository(folder)
     hosts = folder / "hosts"
@@ -80,6 +107,25 @@ async def main(folder: Path) -> None:
                 "cat a.txt; git branch --show-current; grep -rac canary .git | grep -v ':0$'; true"
             )
             said["looked"] = looked.output
+            for name, source in (
+                ("pushed", Source(repository=f"https://{_PRIVATE}/git/x.git", ref="main", secret="TOKEN")),
+                ("kept", Source(repository=f"https://{_OPEN}/git/x.git", ref="main")),
+            ):
+                three = World(driver, secrets=store, hosts=frozenset({_OPEN}))
+                said[name] = await deliver(three, source)
+                delivered = [event for event in await three.events() if isinstance(event, SourceDelivered)]
+                said[f"{name} objects"] = sorted(key for key in three.objects.bodies if "bundle" in key)
+                log = [
+                    "git",
+                    "-C",
+                    str(folder / "x.git"),
+                    "log",
+                    "--format=%s|%(trailers)",
+                    delivered[0].branch,
+                    "--",
+                ]
+                shown = subprocess.run(log, capture_output=True, text=True, check=False)  # noqa: ASYNC221
+                said[f"{name} log"] = shown.stdout
         finally:
             await asyncio.to_thread(close_all, folder / "sandboxes")
     outside.terminate()

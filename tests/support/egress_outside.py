@@ -88,8 +88,11 @@ async def _answer(
             say(json.dumps([got, body.decode("latin-1")]))
         status = 200
         if root is not None:
-            status, text = _file(root, path, got)
+            git = path.startswith(b"/git/")
+            status, text = await _git(root, path, got, body) if git else _file(root, path, got)
         headers = [("content-length", str(len(text))), ("x-got", "yes")]
+        if path in types:
+            headers.append(("content-type", types[path]))
         if path == b"/redirect":
             headers.append(("location", "http://169.254.169.254/latest/meta-data"))
         writer.write(parser.send(h11.Response(status_code=status, headers=headers)) or b"")
@@ -101,6 +104,33 @@ async def _answer(
         if parser.our_state is not h11.DONE or parser.their_state is not h11.DONE:
             return
         parser.start_next_cycle()
+
+
+async def _git(root: Path, path: bytes, got: str, body: bytes) -> tuple[int, bytes]:
+    """git's own CGI program, which takes pushes. The answer's headers are left out: git asks for none of them."""
+    info, _, query = path.decode().removeprefix("/git").partition("?")
+    given = dict(line.split(": ", 1) for line in got.splitlines()[1:])
+    service = (query or info).rpartition("=" if query else "/")[2]
+    kind = "advertisement" if query else "result"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "GIT_PROJECT_ROOT": str(root),
+        "GIT_HTTP_EXPORT_ALL": "1",
+        "REMOTE_USER": "nightshift",
+        "REQUEST_METHOD": got.split()[0],
+        "PATH_INFO": info,
+        "QUERY_STRING": query,
+        "CONTENT_TYPE": given.get("content-type", ""),
+        "CONTENT_LENGTH": str(len(body)),
+        "HTTP_CONTENT_ENCODING": given.get("content-encoding", ""),
+    }
+    cgi = await asyncio.create_subprocess_exec("git", "http-backend", stdin=-1, stdout=-1, env=environment)
+    answer, _ = await cgi.communicate(body)
+    types[path] = f"application/x-{service}-{kind}"
+    return 200, answer.partition(b"\r\n\r\n")[2]
+
+
+types: dict[bytes, str] = {}
 
 
 def _file(root: Path, path: bytes, got: str) -> tuple[int, bytes]:

@@ -32,6 +32,7 @@ from nightshift.sandbox_gateway.usecases.network import NetworkPolicy
 from nightshift.sandbox_gateway.usecases.orphan_sweeper import OrphanSweeper
 from nightshift.sandbox_gateway.usecases.result_writer import ResultWriter
 from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle
+from nightshift.sandbox_gateway.usecases.source_delivery import SourceDelivery
 from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
 from nightshift.sandboxes.egress.secret_store import SecretStore
 from nightshift.sandboxes.port import SandboxDriver
@@ -102,7 +103,7 @@ class World:
             leases=self.leases,
             owner=owner,
             lifecycle=lifecycle,
-            calls=CallRunner(lifecycle, writer, self.probe),
+            calls=CallRunner(lifecycle, writer, self.probe, SourceDelivery(lifecycle, self.objects)),
             stalls=stalls,
             lease_s=lease_s,
             retries=self.looked_again,

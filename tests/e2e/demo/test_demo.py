@@ -204,6 +204,13 @@ def test_every_command_speaks_json(demo: Demo, asked_again: tuple[int, list[Any]
         ("redrive", build),
         ("republish", build, "--dry-run"),
         ("export", build, "--files", "-o", str(archive)),
+        ("snapshots", build),
+        ("files", build),
+        ("diff", build, "turn:3", "turn:7"),
+        ("open", build),
+        ("network", build),
+        ("secrets", "list", "--account", "demo"),
+        ("gc", "--dry-run"),
         ("account", "show", "demo"),
         ("account", "list"),
         ("account", "budget", "poor", "0.02"),
@@ -218,7 +225,7 @@ def test_every_command_speaks_json(demo: Demo, asked_again: tuple[int, list[Any]
     )
     # `account open` is above, `wake`, `answer`, `pause` and `resume` below; `up`, `demo`, `down`: in the fixture and in
     # the stack's own tests.
-    below = {"wake", "answer", "pause", "resume", "rewind", "import"}
+    below = {"wake", "answer", "pause", "resume", "rewind", "import", "approve", "deny"}
     assert set(NAMES) == {one[0] for one in commands} | below | {"up", "demo", "down"}
     for words in commands:
         ran = demo.run(*words, "--json")

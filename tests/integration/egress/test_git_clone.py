@@ -28,4 +28,14 @@ def test_git_clones_an_allowed_and_a_private_repository(tmp_path: Path) -> None:
     assert not is_error, text
     assert "Your workspace holds https://secret.lab.example/private/x.git at main, commit " in text
     assert said["looked"].startswith("hello\nnightshift/b")
+    [pushed], [kept] = said["pushed"], said["kept"]
+    assert (pushed["commits"], pushed["pushed"], pushed["bundle"], pushed["detail"]) == (3, True, None, None)
+    lines = [line for line in said["pushed log"].splitlines() if line]
+    assert sum(line.startswith("Nightshift build b") for line in lines) == 3, lines
+    assert sum("Nightshift-Position: " in line for line in lines) == 3, lines
+    assert (kept["commits"], kept["pushed"]) == (3, False)
+    assert said["kept objects"] == [kept["bundle"]]
+    assert "names no secret" in kept["detail"]
+    assert said["pushed objects"] == []
+    assert said["kept log"] == ""
     assert "canary" not in done.stdout.replace(":0", "")

@@ -16,6 +16,7 @@ from nightshift.contracts.events.build import (
     BuildWoken,
     CheckpointSaved,
     SleepRequested,
+    ToolCallRequested,
 )
 from nightshift.contracts.events.sandbox import SandboxClosed, SandboxLost, SandboxOpened
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
@@ -41,6 +42,19 @@ from nightshift.snapshotter.usecases.snapshots import Snapshots
 STREAM = build_stream("shop")
 SLEEP = SleepRequested(reason="budget", account_id="a", wake_at=None)
 END = BuildCancelled(reason="enough", cost_microusd=0, turns=1)
+
+
+def asked(tool: str) -> ToolCallRequested:
+    return ToolCallRequested(
+        call_id=f"shop/{uuid4().int % 10**6}/0",
+        tool_use_id="t",
+        turn=1,
+        index=0,
+        tool=tool,
+        input={"command": "true"},
+        timeout_s=9,
+        purpose="agent",
+    )
 
 
 class BrokenStore(MemoryObjectStore):
@@ -132,14 +146,40 @@ async def rig(tmp_path: Path) -> AsyncIterator[SnapshotRig]:
         await driver.kill(info.sandbox_id)
 
 
-async def test_of_many_checkpoints_the_newest_is_saved_once(rig: SnapshotRig) -> None:
+async def test_checkpoints_without_a_write_share_one_upload(rig: SnapshotRig) -> None:
+    """Every turn has its snapshot, so that a build can be forked there."""
     await rig.begin()
     await rig.add(CheckpointSaved(turn=1), CheckpointSaved(turn=2))
     newest = await rig.add(CheckpointSaved(turn=3))
     await rig.make()
-    [saved] = await rig.facts(SnapshotSaved)
-    assert (saved.reason, saved.at_version, saved.files) == ("checkpoint", newest, 1)
+    saved = await rig.facts(SnapshotSaved)
+    assert [(one.at_version, one.uploaded_bytes > 0) for one in saved] == [
+        *((newest - 2, False), (newest - 1, False), (newest, True))
+    ]
+    assert {(one.reason, one.files, one.key, one.consistency) for one in saved} == {
+        ("checkpoint", 1, saved[0].key, "exact")
+    }
     assert await rig.waiting() == []
+
+
+async def test_a_checkpoint_that_was_passed_over_is_saved_as_it_was(rig: SnapshotRig) -> None:
+    """The snapshotter was away while a turn wrote; the gateway had the sandbox hold the checkpoint."""
+    sandbox = await rig.begin()
+    first = await rig.add(CheckpointSaved(turn=1))
+    await sandbox.hold(first)
+    await rig.add(asked("bash"))
+    await sandbox.write_file("src/app.py", b"print('changed')\n")
+    second = await rig.add(CheckpointSaved(turn=2))
+    await rig.add(asked("bash"))
+    await sandbox.write_file("src/app.py", b"print('not held')\n")
+    third = await rig.add(CheckpointSaved(turn=3))
+    await rig.make()
+    saved = await rig.facts(SnapshotSaved)
+    assert [(one.at_version, one.consistency) for one in saved] == [(first, "exact"), (third, "exact")]
+    assert second not in [one.at_version for one in saved], "nobody held it"
+    manifest = await rig.store("p").load(saved[0].key)
+    contents = [content async for _, content in rig.store("p").read(manifest, manifest.entries[1:])]
+    assert contents == [b"print('hello')\n"]
 
 
 async def test_unchanged_content_is_not_sent_again(rig: SnapshotRig) -> None:
@@ -244,7 +284,7 @@ async def test_an_end_is_saved_for_the_last_time(rig: SnapshotRig) -> None:
     await rig.begin()
     await rig.add(CheckpointSaved(turn=1), BuildCancelled(reason="enough", cost_microusd=0, turns=1))
     await rig.make()
-    assert [one.reason for one in await rig.facts(SnapshotSaved)] == ["completion"]
+    assert [one.reason for one in await rig.facts(SnapshotSaved)] == ["checkpoint", "completion"]
     assert await rig.waiting() == []
 
 

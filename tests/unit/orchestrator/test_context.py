@@ -18,7 +18,7 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.devstack.model.conversation import validate
 from nightshift.devstack.model.rules import signature
-from nightshift.orchestrator.domain import prompt, side_calls
+from nightshift.orchestrator.domain import context, prompt, side_calls
 from nightshift.orchestrator.domain.commands import CallFailed, MessageAgent, StartCall
 from nightshift.orchestrator.domain.next_step import CountPrompt, next_step
 from nightshift.orchestrator.domain.policy import Policy
@@ -262,3 +262,16 @@ def test_money_is_asked_for_the_counted_tokens():
         for counted in (25_000, 100_000)
     )
     assert few < many / 1.5
+
+
+@pytest.mark.parametrize(
+    ("model", "limit"),
+    [
+        ("claude-sonnet-5-5", 200_000),
+        ("claude-haiku-5-5", 100_000),  # longer prompts cost five times as much
+        ("claude-haiku-4-5", 165_600),  # nine tenths of what 200,000 leave beside an answer
+    ],
+)
+def test_the_limit_follows_the_models_context_and_price(model, limit):
+    scenario = BuildScenario(request=REQUEST.model_copy(update={"model": model}))
+    assert context.limit(scenario.state, scenario.policy) == limit

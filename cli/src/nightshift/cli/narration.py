@@ -122,6 +122,8 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
                 yield "proof", "; ".join(proof_in_words(fact.proof)), "good"
             text = f"version {fact.build_version}, {fact.turns} turns, {dollars(fact.cost_microusd)}"
             yield "ready", f"{text}: {fact.preview_url}", "good"
+            if fact.unsaved:
+                yield "save", f"not saved: {short(', '.join(one.path for one in fact.unsaved))}", "bad"
         case build.BuildFailed():
             yield "failed", f"{fact.reason}: {short(text_of(fact.detail))}", "bad"
         case build.BuildCancelled():
@@ -256,6 +258,15 @@ def _sandbox_lines(status: BuildStatus, fact: SandboxEvent) -> Iterator[tuple[st
             yield "sandbox", f"closed ({fact.reason})", "dim"
         case sandbox.PreviewOpened():
             yield "preview", fact.url, "good"
+        case sandbox.SourceDelivered(pushed=True):
+            yield (
+                "source",
+                f"pushed {fact.commits} commits to {fact.branch}, the last is {fact.commit}",
+                "good",
+            )
+        case sandbox.SourceDelivered():
+            kept = f"; {fact.commits} commits are in {fact.bundle}" if fact.bundle else ""
+            yield "source", f"not pushed: {short(fact.detail or 'no reason')}{kept}", "warn"
         case _:
             assert_never(fact)
 

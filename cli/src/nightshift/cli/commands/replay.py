@@ -1,12 +1,15 @@
 """`nightshift replay`: plays what a build did, shows its state at any moment, or writes it as one HTML page."""
 
 import sys
+from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 from typing import Annotated
 
 import cyclopts
 from cyclopts.validators import Number
 
+from nightshift.cli.build_status import BuildStatus, evolve
 from nightshift.cli.connect import DEFAULT_HOME, Home, Json
 from nightshift.cli.errors import WrongUsage
 from nightshift.cli.event_lines import event_json
@@ -66,7 +69,7 @@ async def replay(
     elif json:
         for event in events:
             write_json(event_json(event))
-        write_json(state_json(state_after(events)))
+        write_json(reduce(evolve, events, BuildStatus(events[0].subject)).as_json(datetime.now(UTC)))
     elif sys.stdout.isatty() and sys.stdin.isatty():
         with keyboard() as read_key:
             play(events[0].subject, events, Playback(speed, step), read_key)

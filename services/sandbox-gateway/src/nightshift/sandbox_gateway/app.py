@@ -21,6 +21,7 @@ from nightshift.sandbox_gateway.usecases.network import NetworkPolicy
 from nightshift.sandbox_gateway.usecases.orphan_sweeper import OrphanSweeper
 from nightshift.sandbox_gateway.usecases.result_writer import ResultWriter
 from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle
+from nightshift.sandbox_gateway.usecases.source_delivery import SourceDelivery
 from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
 from nightshift.sandboxes.egress.process import EgressProcess
 from nightshift.sandboxes.egress.secret_store import SecretStore
@@ -63,7 +64,9 @@ async def start(running: service.Service[GatewaySettings]) -> None:
         leases=leases,
         owner=settings.lease_owner,
         lifecycle=lifecycle,
-        calls=CallRunner(lifecycle, writer, probe, await _previews(running, driver)),
+        calls=CallRunner(
+            lifecycle, writer, probe, SourceDelivery(lifecycle, objects), await _previews(running, driver)
+        ),
         stalls=stalls,
         lease_s=settings.gateway_lease_s,
     )

@@ -34,6 +34,7 @@ from nightshift.contracts.events.requests import (
     Source,
     Value,
 )
+from nightshift.contracts.events.snapshot import PathProblems
 from nightshift.contracts.events.waiting import (
     BuildLimitsChanged,
     BuildResumed,
@@ -236,7 +237,7 @@ class BuildStalled(BuildFact, type="build.stalled"):
 class BuildReady(_BuildEnd, type="build.ready"):
     """The build is done, and `proof` shows that it works. `cost_microusd` is the sum of its model calls.
 
-    `proof` is null only in events of versions before it existed.
+    `unsaved` names paths that its snapshots do not hold. `proof` is null only in events of versions before it existed.
     """
 
     project_id: Id
@@ -247,6 +248,7 @@ class BuildReady(_BuildEnd, type="build.ready"):
     turns: Count
     tool_calls: Count
     proof: Proof | None = None
+    unsaved: PathProblems | None = None
 
 
 class BuildFailed(_BuildEnd, type="build.failed"):

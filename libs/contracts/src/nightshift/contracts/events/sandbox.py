@@ -165,6 +165,21 @@ class PreviewOpened(_SandboxFact, type="preview.opened"):
     url: Annotated[str, Field(max_length=2048), SEALED]
 
 
+class SourceDelivered(_SandboxFact, type="source.delivered"):
+    """The work of a ready build that had a `source`, as git commits: one for each turn that changed files.
+
+    `pushed` says whether `branch` is in the repository. Otherwise `bundle` is the key of a git bundle in the object
+    store, null when nothing was committed or it could not be made; `detail` says why it was not pushed.
+    """
+
+    branch: Annotated[str, Field(max_length=255)]
+    commit: Annotated[str, Field(max_length=64)] | None
+    commits: Count
+    pushed: bool
+    bundle: Annotated[str, Field(max_length=1024)] | None = None
+    detail: Annotated[str, Field(max_length=2000), SEALED] | None = None
+
+
 SandboxEvent = (
     SandboxOpened
     | SandboxRestored
@@ -174,4 +189,5 @@ SandboxEvent = (
     | SandboxClosed
     | SandboxStalled
     | PreviewOpened
+    | SourceDelivered
 )

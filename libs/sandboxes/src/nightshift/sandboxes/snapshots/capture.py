@@ -41,6 +41,7 @@ class Captured:
     skipped: Mapping[str, str]
     consistency: Consistency = "exact"
     torn: tuple[str, ...] = ()
+    staged: bool = True  # whether the sandbox keeps the stage until it is told that it is stored
 
 
 async def capture(
@@ -71,7 +72,7 @@ async def capture(
             exclude=rules.exclude,
         )
         if known is not None and stage.base is not None and not (stage.entries or stage.gone or stage.torn):
-            return _captured(known, stage, sent, rules.problem)
+            return replace(_captured(known, stage, sent, rules.problem), staged=False)
         await store.refresh()
         work = _Capture(sandbox, store, build_id, at_version, reason)
         await work.apply(stage, known)

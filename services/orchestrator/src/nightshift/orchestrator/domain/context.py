@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from nightshift.contracts import models
+from nightshift.contracts import models, prices
 from nightshift.contracts.events.build import ContextCondensed
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.tools import AskUser, Document, EditFile, WriteFile
@@ -47,10 +47,14 @@ _NO_IMAGE = "[an image, left out when the conversation was condensed; read it ag
 
 
 def limit(state: BuildState, policy: Policy) -> int:
-    """Return the most tokens of a request before the conversation is condensed."""
+    """Return the most tokens of a request before the conversation is condensed.
+
+    A model that charges more for a long prompt never gets one.
+    """
     accepted = state.request
     room = models.card_of(accepted.model).context - model_choice.output_limit(accepted, policy)
-    return min(room * 9 // 10, policy.context_tokens)
+    cheap = prices.price_of(accepted.model).long_from or room
+    return min(room * 9 // 10, cheap, policy.context_tokens)
 
 
 def size(state: BuildState, policy: Policy) -> int:
@@ -93,25 +97,25 @@ def has_thinking(state: BuildState) -> bool:
 
 def through_turn(state: BuildState, policy: Policy) -> int | None:
     """Return the last turn that a summary replaces now. Returns None when nothing would be gained."""
-    talk = state.conversation
-    pairs = list(_pairs(talk.entries))
+    history = state.conversation
+    pairs = list(_pairs(history.entries))
     if not pairs:
         return None
     most = limit(state, policy) // _KEPT_PART
-    if talk.too_long:
+    if history.too_long:
         # The context is smaller than we think.
-        most = min(most, _tokens(talk.entries) // _KEPT_PART)
-    if talk.condensed_at == talk.turn:
+        most = min(most, _tokens(history.entries) // _KEPT_PART)
+    if history.condensed_at == history.turn:
         most = 0  # the boundary before this one, at the same turn, did not suffice
     through, kept = pairs[-1].turn, 0
     for index in range(len(pairs) - 1, -1, -1):
         pair = pairs[index]
-        kept += _tokens(_shortened(talk.entries[pair.begin : pair.end], images=index == len(pairs) - 1))
+        kept += _tokens(_shortened(history.entries[pair.begin : pair.end], images=index == len(pairs) - 1))
         if kept > most:
             break
         through = pair.turn - 1
     dropped = _tokens(dropped_entries(state, through))
-    if dropped == 0 or (not talk.too_long and dropped < most // 2):
+    if dropped == 0 or (not history.too_long and dropped < most // 2):
         return None
     return through
 
@@ -123,19 +127,19 @@ def dropped_entries(state: BuildState, through: int) -> tuple[Entry, ...]:
 
 def condensed(state: BuildState, data: ContextCondensed) -> BuildState:
     """Begin a new prefix: the opening message with the summary, then the turns that stay."""
-    talk = state.conversation
+    history = state.conversation
     dropped = dropped_entries(state, data.through_turn)
-    rest = talk.entries[len(dropped) :]
+    rest = history.entries[len(dropped) :]
     last = max((index for index, entry in enumerate(rest) if isinstance(entry, ToolResults)), default=-1)
     entries = Entries(
         short for index, entry in enumerate(rest) for short in _shortened((entry,), images=index == last)
     )
     fresh = replace(
-        talk,
+        history,
         entries=entries,
-        summary=talk.summary if data.summary is None else data.summary,
-        past=past_work(talk.past, dropped),
-        condensed_at=talk.turn,
+        summary=history.summary if data.summary is None else data.summary,
+        past=past_work(history.past, dropped),
+        condensed_at=history.turn,
         sent=0,
         limits_told=None,
         tokens=None,

@@ -342,6 +342,7 @@ def _complete(state: BuildState, command: Complete) -> Events:
         turns=state.conversation.turn,
         tool_calls=state.tool_calls_made,
         proof=proof.shown_by(state).model_copy(update={"criteria": verdicts.shown(state)}),
+        unsaved=state.workspace.skipped or None,
     )
     return (BuildPhaseChanged(from_phase=state.phase, to_phase=Phase.READY), ready)
 

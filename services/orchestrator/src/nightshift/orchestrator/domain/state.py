@@ -17,6 +17,7 @@ from nightshift.contracts.events.build import (
 )
 from nightshift.contracts.events.proof import CriterionVerdict
 from nightshift.contracts.events.sandbox import ToolCallCompleted
+from nightshift.contracts.events.snapshot import PathProblem
 from nightshift.contracts.model import BlobRef
 from nightshift.contracts.models import Role
 from nightshift.orchestrator.domain.entries import Entries
@@ -257,6 +258,7 @@ class Workspace:
     instructions: str = ""  # AGENTS.md and the heads of skills, as they were read last
     instructions_new: bool = False  # the agent does not know them yet
     unsaved: frozenset[str] = frozenset()  # paths of which the agent was told that snapshots do not hold them
+    skipped: tuple[PathProblem, ...] = ()  # what the newest snapshot does not hold
     preparing: str | None = None  # the id of the call that prepares the workspace
     not_prepared: Text | None = None  # why the workspace could not be prepared
     replaced: bool = False  # the sandbox of the last round of checks is gone, and what ran in it

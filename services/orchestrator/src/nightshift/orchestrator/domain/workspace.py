@@ -14,6 +14,7 @@ from nightshift.contracts.events.sandbox import (
     SandboxPaused,
     SandboxRestored,
     SandboxStalled,
+    SourceDelivered,
     ToolCallCompleted,
 )
 from nightshift.contracts.events.snapshot import PathProblem, SnapshotEvent, SnapshotSaved
@@ -49,7 +50,7 @@ def sandbox_event(state: BuildState, data: SandboxEvent, event_id: UUID) -> Buil
             return replace(state, workspace=_fresh(state))
         case PreviewOpened():
             return replace(state, workspace=_preview_opened(state.workspace, data))
-        case SandboxPaused() | SandboxStalled():
+        case SandboxPaused() | SandboxStalled() | SourceDelivered():
             return state
         case _:
             assert_never(data)
@@ -144,9 +145,14 @@ def _restored(data: SandboxRestored) -> str:
 
 def snapshot_event(state: BuildState, data: SnapshotEvent) -> BuildState:
     """Tell the agent once about each path that snapshots do not hold. The loop never waits for a snapshot."""
-    if not isinstance(data, SnapshotSaved) or not data.skipped:
+    if not isinstance(data, SnapshotSaved):
         return state
     workspace = state.workspace
+    if (data.skipped or ()) != workspace.skipped:
+        workspace = replace(workspace, skipped=data.skipped or ())
+        state = replace(state, workspace=workspace)
+    if not data.skipped:
+        return state
     new = tuple(one for one in data.skipped if one.path not in workspace.unsaved)
     if not new:
         return state

@@ -27,6 +27,7 @@ from nightshift.sandbox_gateway.usecases.failpoints import FailPoints
 from nightshift.sandbox_gateway.usecases.network import NetworkPolicy
 from nightshift.sandbox_gateway.usecases.result_writer import ResultWriter
 from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle
+from nightshift.sandbox_gateway.usecases.source_delivery import SourceDelivery
 from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
 from nightshift.sandboxes.egress.secret_store import SecretStore
 from nightshift.sandboxes.port import SandboxDriver
@@ -126,13 +127,14 @@ class Redrive:
         stalls = StallReporter(self._log, self._states)
         network = NetworkPolicy(None, self._secrets, self._name)  # type: ignore[arg-type]  # the driver's own name
         lifecycle = SandboxLifecycle(self._log, self._driver, self._project_store, stalls, fail, network)
-        writer = ResultWriter(self._log, MemoryObjectStore(), self._secrets.values, fail)
+        objects = MemoryObjectStore()
+        writer = ResultWriter(self._log, objects, self._secrets.values, fail)
         return BuildWorker(
             states=self._states,
             leases=MemoryLeases(),
             owner="redrive",
             lifecycle=lifecycle,
-            calls=CallRunner(lifecycle, writer, probe),
+            calls=CallRunner(lifecycle, writer, probe, SourceDelivery(lifecycle, objects)),
             stalls=stalls,
         )
 

@@ -27,6 +27,7 @@ from nightshift.contracts.events.sandbox import (
     SandboxPaused,
     SandboxRestored,
     SandboxStalled,
+    SourceDelivered,
     ToolCallCompleted,
 )
 from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotSaved
@@ -82,6 +83,8 @@ class SandboxState:
     source: Source | None = None
     setup_commands: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    ready_id: UUID | None = None
+    delivered: bool = False  # the commits of a ready build are pushed or kept
     ended: Ending | None = None
     end_version: int = 0
     ready_since: datetime | None = None  # the time of build.ready
@@ -124,7 +127,13 @@ class SandboxState:
         """The event that asks for the next step: the oldest call, else a close or a pause. Returns None without one."""
         if self.pending:
             return min(self.pending.values(), key=lambda call: call.version).event_id
-        return self.to_close[1] if self.to_close is not None else self.to_pause
+        return self.to_close[1] if self.to_close is not None else self.to_pause or self.to_deliver
+
+    @property
+    def to_deliver(self) -> UUID | None:
+        """The id of build.ready when the commits wait for their delivery. It follows the last snapshot."""
+        waits = self.source is not None and not self.delivered and self.completion is not None
+        return self.ready_id if waits and self.sandbox is not None else None
 
     @property
     def to_pause(self) -> UUID | None:
@@ -164,8 +173,14 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
             back = None if saved is None else StoredSnapshot(saved, event.version, at_rest=True)
             return replace(state, sandbox=None, snapshot=back, last_write=event.version)
         case BuildReady() | BuildFailed() | BuildCancelled() as data:
-            ready = event.recorded_at if isinstance(data, BuildReady) else None
-            return replace(state, ended=_ENDS[type(data)], end_version=event.version, ready_since=ready)
+            ready = isinstance(data, BuildReady)
+            return replace(
+                state,
+                ended=_ENDS[type(data)],
+                end_version=event.version,
+                ready_id=event.event_id if ready else None,
+                ready_since=event.recorded_at if ready else None,
+            )
         case ToolCallRequested(purpose="customer"):
             return state  # a consumer of the customer answers it
         case ToolCallRequested() as data:
@@ -180,6 +195,8 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
             return replace(state, pending=left, last_write=event.version, sandbox=sandbox)
         case CheckpointSaved():
             return replace(state, checkpoint=event.version)
+        case SourceDelivered():
+            return replace(state, delivered=True)
         case SleepRequested():
             return replace(state, asleep_since=event.version, settled=None)
         case BuildWoken():

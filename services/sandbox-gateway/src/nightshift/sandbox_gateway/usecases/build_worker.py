@@ -40,7 +40,7 @@ class BuildWorker:
         try:
             state = await self.states.read(build_id)
             waits = await self.calls.answer_at_once(state) or state.to_close or state.to_pause
-            if waits or await self.lifecycle.preview_expired(state):
+            if waits or state.to_deliver or await self.lifecycle.preview_expired(state):
                 retry_s = await self._under_lease(build_id)
             self.stalls.succeeded(build_id)
         except Exception as error:  # noqa: BLE001 - every error is retried and its reason is appended to the log
@@ -105,6 +105,8 @@ class BuildWorker:
             await self.lifecycle.close(state)
         elif state.to_pause is not None:
             await self.lifecycle.pause(state)
+        elif state.to_deliver is not None:
+            await self.calls.delivery.deliver(state)
         elif await self.lifecycle.preview_expired(state):
             await self.lifecycle.close(state)
         else:

@@ -35,6 +35,7 @@ from nightshift.sandbox_gateway.domain.sandbox_state import PendingCall, Sandbox
 from nightshift.sandbox_gateway.ports import PreviewLink, PreviewProbe
 from nightshift.sandbox_gateway.usecases.result_writer import ResultWriter
 from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle, StateOutdated
+from nightshift.sandbox_gateway.usecases.source_delivery import SourceDelivery
 from nightshift.sandbox_gateway.usecases.tools import files, search
 from nightshift.sandbox_gateway.usecases.tools.bash import bash
 from nightshift.sandbox_gateway.usecases.tools.context import Context
@@ -65,6 +66,7 @@ class CallRunner:
     lifecycle: SandboxLifecycle
     writer: ResultWriter
     probe: PreviewProbe
+    delivery: SourceDelivery
     link: PreviewLink = _no_link
     #: For each build the newest checkpoint whose tree its sandbox holds.
     _held: dict[str, int] = field(default_factory=dict)
@@ -118,6 +120,7 @@ class CallRunner:
             sandbox = await self.lifecycle.ready(state)
             if not all(reads(call) for call in calls):
                 await self._hold(state, sandbox)
+                await self.delivery.commit(state, sandbox)
         except SandboxGone as error:
             # Since a snapshot at rest no call has begun in a sandbox that is gone: it runs in the next one.
             harmless = state.safe_to_lose and not isinstance(error, CallRecordLost)

@@ -101,11 +101,15 @@ class Snapshots:
                 )
                 await self._append(build_id, earlier, same)
         await self._append(build_id, wanted, saved)
+        if captured.staged:
+            await self._acknowledge(build_id, sandbox_id, wanted.at_version)
+        return None
+
+    async def _acknowledge(self, build_id: str, sandbox_id: str, at_version: int) -> None:
         try:
-            await self.workspaces.stored(sandbox_id, wanted.at_version)
+            await self.workspaces.stored(sandbox_id, at_version)
         except NightshiftError as error:  # the next snapshot lists the whole tree
             _log.info("snapshot.not_acknowledged", build_id=build_id, error=str(error))
-        return None
 
     async def _note_failure(
         self, build_id: str, wanted: WantedSnapshot, error: NightshiftError

@@ -13,17 +13,23 @@ from nightshift.sandboxes.port import CallSpec
 _STEP_S = 900.0
 _SHOWN = 2_000
 
-#: git gets a secret in a header, so that no file holds its placeholder. The branch keeps the agent off the source's.
-_CLONE = """
-set -e
+#: Lets the git commands that follow send the password of the variable SOURCE_PASSWORD, if there is one. git gets it in
+#: a header, so that no file holds its placeholder.
+AS_THE_SOURCES_USER = """
 if [ -n "$SOURCE_PASSWORD" ]; then
   basic=$(printf 'x-access-token:%s' "$SOURCE_PASSWORD" | base64 | tr -d '\\n')
   export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=http.extraHeader GIT_CONFIG_VALUE_0="Authorization: Basic $basic"
 fi
+"""
+_CLONE = f"""
+set -e
+{AS_THE_SOURCES_USER}
 git init -q .
 git remote add origin "$SOURCE_REPOSITORY"
 git fetch -q origin "$SOURCE_REF"
 git checkout -q -B "$SOURCE_BRANCH" FETCH_HEAD
+git update-ref refs/nightshift/base FETCH_HEAD
+git update-ref refs/nightshift/work FETCH_HEAD
 git log -1 --format='%H %s'
 """
 _TOOLS = """
