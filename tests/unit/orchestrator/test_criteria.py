@@ -44,7 +44,7 @@ from nightshift.orchestrator.domain.commands import (
     Sleep,
     StartCall,
 )
-from nightshift.orchestrator.domain.next_step import AwaitFact
+from nightshift.orchestrator.domain.next_step import AwaitFact, worst_case
 from nightshift.orchestrator.domain.policy import Policy
 
 CRITERIA = ("A tool can be borrowed.", "The page shows who has it.")
@@ -293,15 +293,19 @@ def test_a_judge_without_money_lets_the_build_sleep_and_goes_on():
     settled = {"lease_id": grant.lease_id, "account_id": "a1", "day": "2026-11-22", "outcome": "expired"}
     counts = {"reserved_microusd": 1, "posted_microusd": 1, "released_microusd": 0}
     scenario.others(BudgetSettled(**settled, **counts))
-    assert isinstance(scenario.step()[0], BudgetRequested)
+    (asked,) = scenario.step()
+    assert isinstance(asked, BudgetRequested)
     scenario.denied()
     assert isinstance(scenario.next(), Sleep)
     scenario.step()
+    scenario.others(SandboxClosed(sandbox_id="s1", reason="sleep"))
     scenario.passes(4_000)
     scenario.woken()
     scenario.step()
+    assert worst_case(scenario.state, scenario.policy) <= asked.minimum_microusd, "no wake ends in a denial"
     scenario.granted()
-    assert scenario.next().role == "judge"
+    scenario.step()
+    assert scenario.last(AgentSteered).reason == "sandbox_restored"
 
 
 @pytest.mark.parametrize("asked", [True, False])

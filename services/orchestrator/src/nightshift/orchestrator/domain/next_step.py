@@ -222,6 +222,9 @@ def _call(state: BuildState, now: datetime, policy: Policy, counted: int | None)
         return AwaitFact()
     if role == "builder" and context.is_guess(state, policy):
         return CountPrompt()
+    if role == "judge":
+        # A build that sleeps now may wake in another sandbox, and then the builder is next.
+        reserve = max(reserve, _builders_worst_case(state, policy))
     return AskBudget(reserve)
 
 
@@ -240,6 +243,10 @@ def worst_case(state: BuildState, policy: Policy) -> int:
     role = side_calls.next_role(state, policy)
     if role != "builder":
         return side_calls.worst_case(state, policy, role)
+    return _builders_worst_case(state, policy)
+
+
+def _builders_worst_case(state: BuildState, policy: Policy) -> int:
     own = sum(conversation.tokens_of(message) for _, message in loop_messages(state))
     tokens = context.size(state, policy) + _SLACK + max(own, _LOOP_MESSAGES)
     tokens = min(
