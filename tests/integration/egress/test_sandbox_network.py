@@ -1,5 +1,6 @@
 """A sandbox behind the real proxy process."""
 
+import contextlib
 import os
 import signal
 import time
@@ -88,8 +89,13 @@ async def test_a_secret_is_nowhere_in_the_sandbox(
 
 def proxies(egress: EgressProcess) -> list[Path]:
     """The command lines of the proxy process of this test."""
-    own = str(egress.certificate.parent).encode()
-    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if own in path.read_bytes()]
+    own, found = str(egress.certificate.parent).encode(), []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        path = Path("/proc", pid, "cmdline")
+        with contextlib.suppress(OSError):  # a process that ended meanwhile
+            if own in path.read_bytes():
+                found.append(path)
+    return found
 
 
 async def test_source_commands_and_variables_prepare_the_workspace(world: World, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from nightshift.sandboxes.egress.client_hello import UNRECOGNIZED_NAME, server_n
 from nightshift.sandboxes.egress.hosts import HostRefused
 from nightshift.sandboxes.egress.http_exchange import HEAD_LIMIT, HttpExchange, next_event
 from nightshift.sandboxes.egress.resolver import HostUnreachable, Resolver
-from nightshift.sandboxes.egress.rules import SandboxRules
+from nightshift.sandboxes.egress.rules import OpenConnection, SandboxRules
 from nightshift.sandboxes.egress.streams import ByteStream, SocketStream, TlsStream, copy_both
 
 _log = structlog.get_logger(__name__)
@@ -41,7 +41,7 @@ class ProxyConnection:
     ) -> None:
         self._client, self._sandbox = client, sandbox
         self._resolver, self._authority, self._upstream_tls = resolver, authority, upstream_tls
-        self._opened: list[tuple[str, int, float, ByteStream]] = []
+        self._opened: list[OpenConnection] = []
         self._asked = "?"  # the host of the present request, as the client names it
 
     async def run(self) -> None:
@@ -52,7 +52,7 @@ class ProxyConnection:
                 await self._answered(self._serve(parser), self._client, parser)
         finally:
             for opened in self._opened:
-                self._count(*opened)
+                self._ended(opened)
 
     async def _answered(
         self, work: Coroutine[Any, Any, None], client: ByteStream, parser: h11.Connection
@@ -169,20 +169,23 @@ class ProxyConnection:
         return await self._dial(host, _HTTP)
 
     async def _dial_tls(self, host: str) -> ByteStream:
-        plain = await self._dial(host, _HTTPS)
-        self._opened.pop()
+        plain = SocketStream(await self._resolver.connect(host, _HTTPS))
         try:
             tls = await TlsStream.connect(plain.socket, self._upstream_tls, host)
         except (OSError, TimeoutError) as error:
             plain.close()
             raise HostUnreachable(f"{host} does not speak TLS as expected: {error}") from error
-        self._opened.append((host, _HTTPS, time.monotonic(), tls))
+        self._begun(OpenConnection(host, _HTTPS, tls))
         return tls
 
     async def _dial(self, host: str, port: int) -> SocketStream:
         upstream = SocketStream(await self._resolver.connect(host, port))
-        self._opened.append((host, port, time.monotonic(), upstream))
+        self._begun(OpenConnection(host, port, upstream))
         return upstream
+
+    def _begun(self, connection: OpenConnection) -> None:
+        self._opened.append(connection)
+        self._sandbox.begin(connection)
 
     def _refused(self, reason: str, *, unreachable: bool = False) -> None:
         sandbox, host = self._sandbox, self._asked[:253]
@@ -196,19 +199,20 @@ class ProxyConnection:
             reason=reason,
         )
 
-    def _count(self, host: str, port: int, started: float, upstream: ByteStream) -> None:
+    def _ended(self, connection: OpenConnection) -> None:
+        upstream = connection.stream
         upstream.close()
-        self._sandbox.count(host, sent=upstream.sent, received=upstream.received, connections=1)
+        self._sandbox.end(connection)
         _log.info(
             "egress.carried",
             sandbox_id=self._sandbox.sandbox_id,
             build_id=self._sandbox.build_id,
-            host=host,
-            port=port,
+            host=connection.host,
+            port=connection.port,
             verdict="allowed",
             sent=upstream.sent,
             received=upstream.received,
-            seconds=round(time.monotonic() - started, 3),
+            seconds=round(time.monotonic() - connection.started, 3),
         )
 
 

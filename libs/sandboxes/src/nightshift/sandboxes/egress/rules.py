@@ -1,5 +1,6 @@
 """What the proxy knows of one sandbox: its rules, and the traffic since somebody asked."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -7,10 +8,23 @@ from typing import Final
 from nightshift.sandboxes.egress.hosts import HostRefused, host_name
 from nightshift.sandboxes.egress.secret_store import SecretStore
 from nightshift.sandboxes.egress.secret_swap import SecretSwap
+from nightshift.sandboxes.egress.streams import ByteStream
 from nightshift.sandboxes.port import HostTraffic, NetworkRules
 
 _MOST_HOSTS: Final = 100
 _OTHERS: Final = "(others)"
+
+
+@dataclass(slots=True, eq=False)
+class OpenConnection:
+    """A connection to a host. `sent` and `received` are the bytes that are counted already."""
+
+    host: str
+    port: int
+    stream: ByteStream
+    started: float = field(default_factory=time.monotonic)
+    sent: int = 0
+    received: int = 0
 
 
 @dataclass(slots=True)
@@ -22,6 +36,7 @@ class SandboxRules:
     rules: NetworkRules
     store: SecretStore
     traffic: dict[str, HostTraffic] = field(default_factory=dict)
+    open: set[OpenConnection] = field(default_factory=set)
 
     def allowed(self) -> frozenset[str]:
         """Return the hosts that the sandbox may reach, those of its secrets too."""
@@ -62,7 +77,26 @@ class SandboxRules:
             reason=refused or before.reason,
         )
 
+    def begin(self, connection: OpenConnection) -> None:
+        """Count a new connection, and its bytes from now on."""
+        self.open.add(connection)
+        self.count(connection.host, connections=1)
+
+    def end(self, connection: OpenConnection) -> None:
+        """Count the last bytes of a connection."""
+        self._settle(connection)
+        self.open.discard(connection)
+
+    def _settle(self, connection: OpenConnection) -> None:
+        stream = connection.stream
+        sent, received = stream.sent - connection.sent, stream.received - connection.received
+        if sent or received:
+            self.count(connection.host, sent=sent, received=received)
+        connection.sent, connection.received = stream.sent, stream.received
+
     def take(self) -> list[HostTraffic]:
-        """Return the traffic since the last time, by host, and begin anew."""
+        """Return the traffic since the last time, by host, that of open connections too, and begin anew."""
+        for connection in self.open:
+            self._settle(connection)
         taken, self.traffic = list(self.traffic.values()), {}
         return taken
