@@ -38,6 +38,7 @@ turns:
 - {at: 0, match: {conversation_contains: endless}, say: "abcdefghijklmnopqrstuvwxyz and so on, for a long time",
    chunk: 1, pause: 0.5}
 - {at: 0, match: {conversation_contains: stumbling}, status: 529, times: 1}
+- {at: 0, match: {conversation_contains: expired}, status: 401, times: 4}
 - {at: 0, match: {conversation_contains: refused}, status: 429, retry_after: 99999999999999, times: 2}
 - {at: 0, match: {conversation_contains: stumbling}, say: a text that will not come, cut_after: 4, chunk: 3, once: true}
 - at: 0

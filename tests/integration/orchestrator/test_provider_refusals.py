@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import pytest
 
@@ -106,10 +107,62 @@ async def test_an_error_after_the_message_began_is_billed_as_stated():
     assert broken.usage == Usage(input_tokens=7, output_tokens=1)
 
 
-async def test_an_account_without_credit_is_refused_like_a_key():
-    message = "Your credit balance is too low to access the Anthropic API."
-    refused = await failure("400 Bad Request", refusal("invalid_request_error", message))
-    assert (refused.kind, refused.status) == ("auth", 400)
+SPEND_LIMIT = json.dumps(
+    {
+        "type": "error",
+        "error": {
+            "type": "rate_limit_error",
+            "message": "monthly spend cap",
+            "details": {"error_code": "enforced_spend_limit_reached"},
+        },
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        ("401 Unauthorized", refusal("authentication_error", "invalid x-api-key"), "auth"),
+        ("403 Forbidden", refusal("permission_error", "not for this key"), "auth"),
+        ("402 Payment Required", refusal("billing_error", "no funds"), "credit"),
+        (
+            "400 Bad Request",
+            refusal("invalid_request_error", "Your credit balance is too low to access the Anthropic API."),
+            "credit",
+        ),
+        (
+            "400 Bad Request",
+            refusal(
+                "invalid_request_error", "You have reached your specified API usage limits. Until then: 0."
+            ),
+            "usage_limit",
+        ),
+        ("429 Too Many Requests", SPEND_LIMIT, "usage_limit"),
+        ("429 Too Many Requests", refusal(), "rate_limited"),
+        ("400 Bad Request", refusal("invalid_request_error", "messages: too few"), "invalid"),
+    ],
+)
+async def test_a_refused_key_is_told_from_a_refused_call(status: str, body: str, kind: str):
+    refused = await failure(status, body)
+    assert (refused.kind, refused.maybe_billed) == (kind, False)
+
+
+async def test_a_limit_that_is_used_up_says_until_when():
+    headers = (
+        "anthropic-ratelimit-requests-remaining: 9",
+        "anthropic-ratelimit-requests-reset: 2026-11-27T03:59:00Z",
+        "anthropic-ratelimit-output-tokens-remaining: 0",
+        "anthropic-ratelimit-output-tokens-reset: 2026-11-27T03:01:00Z",
+    )
+    meter = UsageMeter()
+    body = refusal()
+    async with (
+        provider("429 Too Many Requests", body, *headers) as url,
+        ClaudeModel(api_key="any", base_url=url) as claude,
+    ):
+        with pytest.raises(CallError):
+            await claude.answer(b"{}", meter)
+    assert meter.exhausted_until == datetime(2026, 11, 27, 3, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(

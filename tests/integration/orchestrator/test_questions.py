@@ -40,7 +40,7 @@ async def test_a_build_waits_without_a_lease_and_goes_on_with_the_answer(
     assert [item.key for item in await servers.log.pending(PendingKind.QUESTION)] == ["b1/1/0", "b3/1/0"]
     connection = log_database(PgConfig(dsn=database.dsn()))
     try:
-        assert await connection.fetch("SELECT * FROM nightshift.unowned_builds(10)") == []
+        assert await connection.fetch("SELECT * FROM nightshift.unowned_builds(10, 10)") == []
         live = "SELECT name FROM nightshift.leases WHERE name LIKE 'build/%' AND owner IS NOT NULL"
         assert await connection.fetch(live) == []
     finally:

@@ -44,7 +44,9 @@ def remove(path):
 def size(): return draw.choice([0, 1, 100, 5000, 300000, largest if draw.random() < 0.2 else 7])
 def write(path, mode):
     if os.path.isfile(path): os.chmod(path, 0o600)
-    with open(path, mode) as file: file.write(draw.randbytes(size()))
+    count = size()
+    part = draw.randbytes(min(count, 1_000_000))
+    with open(path, mode) as file: file.write((part * (count // 1_000_000 + 1))[:count])
 for _ in range(12):
     try:
         kind = draw.choice('wwwwaaimmlhrdtks')

@@ -30,6 +30,8 @@ from nightshift.eventlog.postgres import PostgresEventLog
 from nightshift.eventlog.settings import ObjectStoreSettings, PostgresSettings
 from nightshift.relay.adapters.kafka_topics import TopicState
 from nightshift.relay.adapters.kafka_topics import apply as apply_topics
+from nightshift.sandboxes.local.cgroups import Cgroups
+from nightshift.sandboxes.local.isolation import count_sandboxes, isolation
 from nightshift.sandboxes.settings import SandboxSettings, make_driver
 
 Status = Literal["pass", "warn", "fail"]
@@ -78,11 +80,20 @@ async def check_python(_home: Path) -> Finding:
 
 async def check_sandbox(home: Path) -> Finding:
     # This checks the driver only: the object store has a check of its own.
-    driver = await make_driver(SandboxSettings.load(s3_bucket="unused", home=home))
+    settings = SandboxSettings.load(s3_bucket="unused", home=home)
+    driver = await make_driver(settings)
     if driver.name == "e2b":
         return Finding("pass", "E2B (E2B_API_KEY is set; nothing was started)")
     shared = "bubblewrap shares this machine's kernel: run only builds of people you trust with it"
-    return Finding("pass", f"local sandboxes work; {shared}")
+    local = settings.local()
+    found, counts = isolation(Cgroups.find()), count_sandboxes(local.state_dir)
+    open_now = ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) or "none open"
+    said = f"local sandboxes work ({open_now}); {'; '.join(found.holds)}; {shared}"
+    if len(found.missing) > 1:  # one is missing everywhere
+        return Finding(
+            "warn", f"{said}. Missing: {'; '.join(found.missing)}", "run the gateway as root, with cgroups"
+        )
+    return Finding("pass", f"{said}; {found.missing[0]}")
 
 
 async def check_postgres(home: Path) -> Finding:

@@ -242,6 +242,7 @@ class Server:
 
     def _serve(self, sock: socket.socket, operation: Callable[[], Any]) -> bool:
         """Answer one request in this forked process. Returns whether the operation succeeded."""
+        identity.end_first()
         for name, value in self._limits.items():
             if name != "RLIMIT_NPROC":
                 resource.setrlimit(getattr(resource, name), (value, value))

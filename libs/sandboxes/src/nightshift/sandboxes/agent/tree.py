@@ -5,14 +5,16 @@ What cannot be read is reported with its reason, in the place of the entry.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from .confined_paths import Root
+from .confined_paths import DIRECTORY, Root
 from .digest_cache import DigestCache
 from .held_directories import HeldDirectories, reason
 from .walk import Walk, digest_of, problem, special
@@ -20,6 +22,8 @@ from .wire import Refusal
 
 #: The entries in one frame of a listing.
 _ROWS = 200
+#: The directories, one below the other, that a removal holds open.
+_OPEN = 64
 
 
 def list_tree(root: Root, digests: DigestCache, exclude: list[str], limit: int) -> Iterator[dict[str, Any]]:
@@ -83,30 +87,68 @@ def remove(root: Root, path: str) -> None:
     directories = HeldDirectories(root, writing=True)
     try:
         parent, name = directories.parent(path)
-        if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+        if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            _remove_tree(parent, name)
+        else:
             os.unlink(name, dir_fd=parent)
-            return
-        for folder in reversed(_emptied(directories, path)):
-            parent, name = directories.parent(folder)
-            os.rmdir(name, dir_fd=parent)
-    except FileNotFoundError:
-        pass
-    except NotADirectoryError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     finally:
         directories.finish()
 
 
-def _emptied(directories: HeldDirectories, path: str) -> list[str]:
-    """Remove all but the directories below `path`. Returns these, parents first."""
-    todo, found = [path], []
-    while todo:
-        folder = todo.pop()
-        found.append(folder)
-        handle = directories.enter(folder)
-        for name in os.listdir(handle):
-            if stat.S_ISDIR(os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode):
-                todo.append(f"{folder}/{name}")
+def _remove_tree(parent: int, name: str) -> None:
+    """Remove a directory. What lies deep below is moved up to it first, so that few handles are open at any time."""
+    top = _enter(parent, name)
+    try:
+        moved = _remove_content(top, top, 0)
+        while moved:
+            folder = moved.pop()
+            handle = _enter(top, folder)
+            try:
+                moved += _remove_content(handle, top, 0)
+            finally:
+                os.close(handle)
+            os.rmdir(folder, dir_fd=top)
+    finally:
+        os.close(top)
+    os.rmdir(name, dir_fd=parent)
+
+
+def _remove_content(handle: int, top: int, depth: int) -> list[str]:
+    """Remove what is in a directory. Returns the new names, in `top`, of the directories that lie too deep below it."""
+    moved: list[str] = []
+    for inner in _empty(handle):
+        below = _enter(handle, inner)  # also makes it writable, without which it cannot be moved
+        try:
+            if depth < _OPEN:
+                moved += _remove_content(below, top, depth + 1)
             else:
-                os.unlink(name, dir_fd=handle)
-    return found
+                moved.append(f".nightshift-{secrets.token_hex(8)}")
+                os.rename(inner, moved[-1], src_dir_fd=handle, dst_dir_fd=top)
+        finally:
+            os.close(below)
+        if depth < _OPEN:
+            os.rmdir(inner, dir_fd=handle)
+    return moved
+
+
+def _enter(parent: int, name: str) -> int:
+    """Open a directory that is about to be removed, and grant its owner access to it."""
+    place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        with contextlib.suppress(PermissionError):
+            os.chmod(f"/proc/self/fd/{place}", 0o700)
+        return os.open(".", DIRECTORY, dir_fd=place)
+    finally:
+        os.close(place)
+
+
+def _empty(handle: int) -> list[str]:
+    """Remove all but the directories. Returns the names of these."""
+    with os.scandir(handle) as found:
+        entries = list(found)
+    for entry in entries:
+        if not entry.is_dir(follow_symlinks=False):
+            os.unlink(entry.name, dir_fd=handle)
+    return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]

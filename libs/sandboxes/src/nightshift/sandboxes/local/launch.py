@@ -10,6 +10,7 @@ import socket
 import subprocess
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,7 @@ namespace=$2; bwrap=$3; shift 3
 exec nsenter --user="/proc/self/fd/$namespace" --setuid 0 --setgid 0 "/mnt/bwrap/$bwrap" "$@"
 """
 _START_S = 20.0
+_LAST = "-900"  # of the processes that the kernel may kill
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,10 @@ def _enter_group(settings: LocalSettings, directory: SandboxDirectory, report: i
             said += part
     group = cgroups.group(directory.id)
     group.make(settings.limits.group())
-    group.add(int(json.loads(said)["child-pid"]))
+    pid = int(json.loads(said)["child-pid"])
+    group.add(pid)
+    with suppress(OSError):  # only root may; the kernel then kills commands first when memory runs out
+        Path(f"/proc/{pid}/oom_score_adj").write_text(_LAST, encoding="ascii")
 
 
 def _filter(opened: list[int], *, memfd: bool) -> list[str]:
@@ -237,7 +242,7 @@ def _view(settings: LocalSettings, sources: Sequence[str], files: Mapping[str, i
     /etc to descriptors.
     """
     home, own, python, agent_dir = sources
-    size = str(settings.limits.tmp_bytes)
+    size = str(settings.limits.tmpfs_bytes)
     binds: list[tuple[str, str, str]] = [("--ro-bind", "/usr", "/usr")]
     links: list[str] = []
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):

@@ -26,6 +26,11 @@ class SandboxLimits:
     open_files: int = 4096
     tmp_bytes: int = _GIB
 
+    @property
+    def tmpfs_bytes(self) -> int:
+        """The size of /tmp and of /dev/shm. Both stay in memory, so together they leave half of it."""
+        return min(self.tmp_bytes, self.memory_bytes // 4)
+
     def group(self) -> GroupLimits:
         """The limits of the cgroup. The agent's own processes are counted there too."""
         return GroupLimits(self.memory_bytes, self.processes + _AGENT_PROCESSES, self.cpus)

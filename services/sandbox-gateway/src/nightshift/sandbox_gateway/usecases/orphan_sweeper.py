@@ -1,10 +1,12 @@
 """Ends sandboxes that belong to no build: compares the driver's list with the log."""
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
+from prometheus_client import Gauge
 
 from nightshift.eventlog.errors import NightshiftError
 from nightshift.eventlog.fold_cache import FoldCache
@@ -14,6 +16,7 @@ from nightshift.sandboxes.port import SandboxDriver, SandboxInfo
 
 _log = structlog.get_logger(__name__)
 _LEASE_S = 30.0
+_SANDBOXES = Gauge("nightshift_sandboxes", "Sandboxes of this installation that the driver lists", ["state"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,11 @@ class OrphanSweeper:
         """Sweep once. Returns how many sandboxes it ended. After an error, leaves the rest to the next sweep."""
         ended = 0
         try:
-            for info in await self.driver.list():
+            found = await self.driver.list()
+            states = Counter(info.state for info in found)
+            for state in ("running", "paused"):
+                _SANDBOXES.labels(state).set(states[state])
+            for info in found:
                 ended += await self._end_if_orphan(info)
         except NightshiftError as error:
             _log.warning("sandboxes.not_swept", error=str(error))

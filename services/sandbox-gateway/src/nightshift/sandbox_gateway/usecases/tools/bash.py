@@ -18,6 +18,8 @@ _POLL_S = 30.0
 #: Seconds that the first request waits for the end, and the number of attempts to run a call and to end it.
 _FIRST_WAIT_S = 0.5
 _ATTEMPTS = 3
+_KILLED = 137
+_OUT_OF_MEMORY = "[killed: when nothing else sent SIGKILL, the memory limit of the sandbox was reached]"
 #: Seconds to wait, so that a background command that fails at once is seen to fail.
 _SETTLE_S = 0.7
 _OUTPUT_BYTES = 8 * 1024 * 1024 + 512 * 1024
@@ -51,6 +53,8 @@ async def _foreground(ctx: Context, command: str, timeout_s: float) -> CallOutco
     if status.stopped:
         return CallOutcome(f"{text}\n[stopped]", "cancelled")
     code = status.exit_code or 0
+    if code == _KILLED:
+        text = f"{text}\n{_OUT_OF_MEMORY}"
     kind: ErrorKind | None = "exit" if is_failure(command, code, errors="[stderr]\n" in text) else None
     return CallOutcome(
         f"{text}\n[exit code {code}]".lstrip("\n"), kind, exit_code=code, whole_in=_kept_in(status, text)
