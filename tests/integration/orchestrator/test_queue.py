@@ -35,7 +35,9 @@ async def test_a_burst_of_one_account_does_not_delay_the_others(database: Databa
         await admin.fetch(started, found[:60])
         again = await unowned.unowned(limit=200, per_account=60)
         assert set(again[:60]) == set(found[:60])  # those that have started come first
-        assert len(again) == 62  # 58 of the burst have started, so two more may; those of `late` are two already
+        assert (
+            len(again) == 62
+        )  # 58 of the burst have started, so two more may; those of `late` are two already
     finally:
         await pool.close()
         await admin.close()

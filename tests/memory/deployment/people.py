@@ -1,6 +1,7 @@
 """People and faults of a simulated deployment: who asks for what and when, and when the broker loses its data."""
 
 import asyncio
+import random
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
@@ -95,6 +96,14 @@ async def ask_for_wake(deployment: SimulatedDeployment, build_id: str) -> None:
     """Asks for a wake at a drawn time, whether the build sleeps or not."""
     await asyncio.sleep(deployment.world.draws.uniform(1, 60))
     await deployment.request(BuildWakeAsked(build_id=build_id), name=f"wake/{build_id}", subject=build_id)
+
+
+def refuse_the_key(deployment: SimulatedDeployment) -> None:
+    """Lets the provider refuse the key for a while in every fourth run, at a time of its own draws."""
+    draws = random.Random(deployment.world.seed)
+    if deployment.world.seed % 4 == 3:
+        deployment.refused_from = draws.uniform(1, 40)
+        deployment.refused_until = deployment.refused_from + draws.uniform(5, 60)
 
 
 async def send_message(deployment: SimulatedDeployment, build_id: str) -> None:

@@ -57,10 +57,10 @@ class Outside:
         if deployment.requests_sent[build_id] > started:
             raise Violation(f"{build_id}: a request left before its reservation was in the log")
         await asyncio.sleep(world.draws.uniform(0.05, 2.0))
-        if deployment.key_is_refused():
-            raise CallError(CallFailed("auth", "invalid x-api-key", status=401))
         if world.strikes(0.1):
             raise CallError(CallFailed("overloaded", "busy", status=529, retry_after_s=1.0))
+        if deployment.key_is_refused():
+            raise CallError(CallFailed("auth", "invalid x-api-key", status=401))
         meter.usage = Usage(input_tokens=4_000, output_tokens=1)
         await asyncio.sleep(world.draws.uniform(0.05, 2.0))
         if world.strikes(0.1):

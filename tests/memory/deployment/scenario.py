@@ -56,6 +56,7 @@ def _outsiders(
     budgets: Sequence[SimulatedProcess],
     orchestrators: Sequence[SimulatedProcess],
 ) -> None:
+    people.refuse_the_key(deployment)
     plans: list[Coroutine[object, object, None]] = []
     for build_id in deployment.build_ids:
         plans += [people.ask_for_build(deployment, build_id), people.cancel_build(deployment, build_id)]

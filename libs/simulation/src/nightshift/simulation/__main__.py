@@ -23,7 +23,7 @@ from nightshift.simulation.scenarios import SCENARIOS
 #: Lines of a failed run's trace that are printed when many seeds are tried.
 TAIL = 25
 #: Seeds that are submitted together when the time is bounded.
-_AT_ONCE = 200
+_AT_ONCE = 40
 
 
 @dataclass(frozen=True, slots=True)

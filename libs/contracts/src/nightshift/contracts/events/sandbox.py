@@ -173,7 +173,7 @@ class SourceDelivered(_SandboxFact, type="source.delivered"):
     """
 
     branch: Annotated[str, Field(max_length=255)]
-    commit: Annotated[str, Field(max_length=64)] | None
+    commit: Annotated[str, Field(max_length=64)] | None = None
     commits: Count
     pushed: bool
     bundle: Annotated[str, Field(max_length=1024)] | None = None
