@@ -153,7 +153,10 @@ def outcome(status: BuildStatus) -> Exit | None:
 async def follow(
     batches: AsyncIterator[list[RecordedEvent]], build_id: str, *, as_json: bool, stop: Stop
 ) -> tuple[BuildStatus, Exit]:
-    """Shows a build until `stop` returns an exit code. Returns the build's status then, and that code."""
+    """Prints the events of `batches` until `stop(status)` returns an exit code.
+
+    Returns the last status and that code.
+    """
     renderer: JsonRenderer | PlainRenderer = JsonRenderer() if as_json else PlainRenderer()
     status = BuildStatus(build_id)
     with ExitStack() as screen:

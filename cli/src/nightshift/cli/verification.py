@@ -112,7 +112,7 @@ def _side(event: Event | None) -> dict[str, Any] | None:
 
 
 def difference_lines(found: dict[str, Any]) -> Iterator[str]:
-    """Yields a difference for a person: where, and both sides of each field that differs."""
+    """Yields the lines that show one difference: its place, then both values of each field that differs."""
     recorded, decided = found["recorded"], found["decided"]
     yield f"version {found['version']}, {found['command']}: {found['kind']} differs"
     if recorded is None or decided is None or recorded["type"] != decided["type"]:

@@ -45,7 +45,7 @@ _NO_PROGRESS = Progress(0, waiting=False, busy=False)
 
 
 class BatchIntake:
-    """The workers of one subscription's partitions."""
+    """Passes each fetched batch of one subscription to the worker of its partition."""
 
     def __init__(
         self,

@@ -44,7 +44,7 @@ class OffsetCommitter:
         self._settled.pop(partition, None)
 
     async def commit(self) -> None:
-        """Commit what is settled. What the target does not accept now is committed with the next."""
+        """Commit what is settled. Offsets that the broker rejects are committed with the next call."""
         self._dirty.clear()
         offsets, self._settled = self._settled, {}
         if not offsets or self._target is None:

@@ -40,7 +40,10 @@ class KafkaSettings(Environment):
 
     @property
     def session_timeout_s(self) -> float:
-        """Seconds that a silent member stays in its group. The embedded broker delays each join by half of them."""
+        """Return the seconds after which the broker removes a silent member from its group.
+
+        The embedded broker delays each join by half of this time, so the value is short there.
+        """
         return self.kafka_session_timeout_s or (2.0 if self.kafka_adaptive_fetch else 10.0)
 
     @model_validator(mode="after")

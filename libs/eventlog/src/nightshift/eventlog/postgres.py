@@ -210,7 +210,10 @@ def log_database(config: PgConfig) -> Database:
 
 
 def _batch_arrays(events: Sequence[Prepared]) -> tuple[tuple[Any, ...], ...]:
-    """Return the columns for one stream. A column whose values are all equal has one element."""
+    """Return one array for each column of the insert of these events.
+
+    A column with one value for all events has one element, which the SQL function repeats.
+    """
     ids, types, versions, data, correlations, causes, actors, traces = zip(*events, strict=True)
     return ids, types, versions, data, _once(correlations), causes, _once(actors), _once(traces)
 

@@ -320,7 +320,10 @@ class Sandbox(Protocol):
         ...
 
     async def stored(self, mark: int) -> None:
-        """Forget the stages up to this one. Its tree is the base of the following ones."""
+        """Tell the sandbox that the caller has stored the stage `mark`. The sandbox forgets it and all earlier stages.
+
+        Later stages are differences from the tree of `mark`.
+        """
         ...
 
     def export_files(self, mark: int, paths: Sequence[str]) -> AsyncIterator[ExportedBlock]:
@@ -345,7 +348,9 @@ class Sandbox(Protocol):
         ...
 
     async def take_traffic(self) -> Sequence[HostTraffic]:
-        """Return the traffic by host since the last time, and forget it. Empty where the driver cannot tell."""
+        """Return the traffic by host since the previous call of this method.
+
+        Returns an empty tuple when the driver cannot measure traffic."""
         ...
 
     async def pause(self) -> None: ...

@@ -23,9 +23,9 @@ S = TypeVar("S", bound=Settings)
 def open_database(
     running: Service[S], *, application_name: str | None = None, max_connections: int = 8
 ) -> Database:
-    """Return a database that connects when it is first used. The service closes it.
+    """Return a database that connects on first use. The service `running` closes the database when the service stops.
 
-    `application_name` is the name in pg_stat_activity, the service's own by default.
+    PostgreSQL shows `application_name` in pg_stat_activity. The default is the service's name.
     """
     database = log_database(
         PgConfig(

@@ -1,8 +1,8 @@
 """Runs a service's consumers on FastStream: batch subscribers with manual acknowledgement.
 
-FastStream makes the clients, subscribes them and passes each batch of records to a PartitionFeed. Its own
-acknowledgement, decoding, injection and replies are off: the first would commit messages that failed, the others cost
-more than the handlers (docs/adr/0018).
+FastStream makes the clients, subscribes them and passes each batch of records to a PartitionFeed. This module turns
+off FastStream's acknowledgement, because it would commit failed messages. It also turns off decoding, injection and
+replies, because they cost more than the handlers (docs/adr/0018).
 """
 
 import asyncio

@@ -109,9 +109,9 @@ def _texts(blocks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def validate(body: Any, *, counting: bool = False) -> Conversation:
-    """Check a request body by those rules of the API that an agent loop can break. Raises Invalid.
+    """Check a request body against the rules of the Messages API that an agent loop can break. Raises Invalid.
 
-    `counting` says that the body only asks for the number of its tokens.
+    With `counting`, the body is a request to count tokens, which has no output limit.
     """
     if not isinstance(body, dict):
         raise Invalid("the body must be a JSON object")

@@ -31,7 +31,7 @@ class Exit:
 
     @property
     def how(self) -> str:
-        """Return the code in words."""
+        """Return in words how the process ended: its exit code or its signal."""
         if self.code is None:
             return "last start failed"
         return f"last exit code {self.code}" if self.code >= 0 else f"last ended by signal {-self.code}"

@@ -74,7 +74,7 @@ class Journal:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def find(self, call_id: str, kind: str) -> Any:
-        """The value of the call's first whole record of this kind. Returns None when there is none."""
+        """Return the value of the call's first complete record of this kind. Returns None when the journal has none."""
         prefix = f"\n{call_id} {kind} ".encode("ascii")
         with self._open() as file:
             at = _search(file.fileno(), prefix, 0)

@@ -95,7 +95,7 @@ class SandboxRules:
         connection.sent, connection.received = stream.sent, stream.received
 
     def take(self) -> list[HostTraffic]:
-        """Return the traffic since the last time, by host, that of open connections too, and begin anew."""
+        """Return the traffic by host since the previous `take`, open connections too, and reset the counters."""
         for connection in self.open:
             self._settle(connection)
         taken, self.traffic = list(self.traffic.values()), {}

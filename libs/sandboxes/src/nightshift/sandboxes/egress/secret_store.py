@@ -66,7 +66,7 @@ class SecretStore:
         return sorted(path.stem for path in found if _NAME.fullmatch(path.stem))
 
     def values(self, account_id: str) -> Mapping[str, tuple[str, ...]]:
-        """Return every value of the account's secrets by name, with the earlier ones."""
+        """Return, for each secret name of the account, its present value and every value that it replaced."""
         found = {name: self.get(account_id, name) for name in self.names(account_id)}
         return {name: (secret.value, *secret.earlier) for name, secret in found.items() if secret is not None}
 

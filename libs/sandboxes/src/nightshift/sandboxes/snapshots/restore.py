@@ -148,7 +148,10 @@ async def contents(
 
 
 async def _rebuild(sandbox: Sandbox, manifest: Manifest) -> dict[str, str]:
-    """Run the commands that the project rebuilds with. Returns why one failed, under the path of the rules."""
+    """Run the rebuild commands of the project's rules file, `.nightshift/snapshot.yaml`.
+
+    Returns an empty dict, or the path of the rules file with the reason why a command failed.
+    """
     if not any(entry.path == RULES_FILE for entry in manifest.entries):
         return {}
     rules = await read_rules(sandbox)

@@ -110,7 +110,7 @@ def _not_run(approval: OpenApproval, command: GiveApproval) -> ToolCallAnswered:
 
 
 def run(call: ToolCallRequested, now: datetime) -> ToolCallRequested:
-    """Return the request of an approved call. The time of a customer's call begins now."""
+    """Return the event that requests an approved tool call. The time limit of a customer's tool starts at `now`."""
     if call.purpose != "customer":
         return call
     return call.model_copy(update={"deadline": now + timedelta(seconds=call.timeout_s)})

@@ -64,12 +64,12 @@ def size(state: BuildState, policy: Policy) -> int:
 
 
 def is_guess(state: BuildState, policy: Policy) -> bool:
-    """Return whether so much of the bound is a guess that the provider should count the tokens."""
+    """Return whether so much of the next request's size is estimated that the provider should count its tokens."""
     return size(state, policy) - (state.conversation.counted or 0) > _WORTH_COUNTING
 
 
 def guess_decides(state: BuildState, policy: Policy) -> bool:
-    """Return whether a guess says that the next request is over the limit."""
+    """Return whether only the estimated size of the next request is over the limit."""
     over = size(state, policy) > limit(state, policy)
     return over and not state.conversation.too_long and is_guess(state, policy)
 

@@ -239,7 +239,7 @@ def _give_up(stuck: str) -> Step:
 
 
 def worst_case(state: BuildState, policy: Policy) -> int:
-    """Return the most microdollars that the next call can cost, with the messages that it adds."""
+    """Return the highest cost of the next model call in microdollars, with the loop's own new messages."""
     role = side_calls.next_role(state, policy)
     if role != "builder":
         return side_calls.worst_case(state, policy, role)

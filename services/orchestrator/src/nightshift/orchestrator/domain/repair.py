@@ -18,7 +18,10 @@ _PROOF = {"thinking": "signature", "redacted_thinking": "data"}
 def repair(
     content: tuple[Block, ...], invalid_inputs: Mapping[int, str], used_ids: Collection[str]
 ) -> tuple[tuple[Block, ...], tuple[str, ...]]:
-    """Return the blocks that the API takes back, and the names of the repairs in the order they were made."""
+    """Repair an answer's blocks so that the API accepts them in the next request.
+
+    Returns the repaired blocks, and the names of the repairs in the order in which they were made.
+    """
     repaired: dict[str, None] = {}
     blocks: list[Block] = []
     ids = set(used_ids)

@@ -298,7 +298,8 @@ End = BuildReady | BuildFailed | BuildCancelled
 
 @dataclass(frozen=True)
 class BuildState:
-    """A build at one version of its stream. `cause` is the id of the last event that the loop may react to."""
+    """A build at one version of its stream. `cause` is the id of the newest event that lets the
+    agent loop take a step."""
 
     version: int = 0
     cause: UUID | None = None

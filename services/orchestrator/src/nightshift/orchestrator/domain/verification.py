@@ -1,7 +1,7 @@
 """`verify(events)` makes every recorded decision again with the present code, and reports the first that differs. Pure.
 
-The log does not hold the settings and the clock of the process that decided. Both are found where they are needed: a
-decision is equal when one moment before its append, and one output limit, give the recorded events.
+The log does not hold the clock and the settings of the process that decided. So `verify` searches for a time before the
+append and an output limit with which today's code gives the recorded events. A decision is equal when they exist.
 """
 
 from collections import Counter

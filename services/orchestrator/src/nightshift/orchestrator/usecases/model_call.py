@@ -47,7 +47,7 @@ class ModelCall:
         return max(self._started_at + _SILENCE_S - asyncio.get_running_loop().time(), 0.0)
 
     def report_silence(self) -> Unavailable:
-        """Return the error to report. The silence of this call is then reported."""
+        """Return the error that says that the provider sends nothing. The caller reports it once for each call."""
         self._silence_reported = True
         return Unavailable(f"the model provider has not begun to answer within {_SILENCE_S:.0f} s")
 

@@ -48,7 +48,7 @@ class AcknowledgedOffsets(dict[TopicPartition, tuple[int, int]]):
     def take(self, partition: TopicPartition, first: int, batch: int, last: int) -> bool:
         """Note the offsets of one send: its first record, its last record batch, its last record.
 
-        Returns False when the broker gave an offset twice: it lost data.
+        Returns False when the broker gave an offset twice, which means that the broker lost records.
         """
         known = self.get(partition)
         self[partition] = (batch, last)

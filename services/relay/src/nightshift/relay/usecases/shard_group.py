@@ -29,9 +29,9 @@ _BACKOFF = Backoff(first_s=0.05, cap_s=2.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupConfig:
-    """The configuration of all groups. `groups` is their number; `max_events` and `max_bytes` bound a batch.
+    """The configuration that all groups of shards share. `groups` is the number of groups.
 
-    A message over `inline_bytes` carries a reference to its data.
+    `max_events` and `max_bytes` limit one batch. A message over `inline_bytes` carries a reference to its data.
     """
 
     topics: Topics

@@ -105,10 +105,10 @@ def with_endings(text: str, ending: str) -> str:
 
 
 def replace(file: FileText, old: str, new: str, *, everywhere: bool) -> tuple[str, int]:
-    """Replace `old` once, or everywhere. Returns the new text and how often `old` is there.
+    """Replace the first occurrence of `old`, or all with `everywhere`. Returns the new text and how often `old` occurs.
 
-    Text that is there exactly is replaced as given. Otherwise a newline in `old` matches any line ending, an escape
-    such as `\\x1b` matches its character, and `new` gets the line ending of the file.
+    When the file contains `old` exactly, `new` goes in unchanged. Otherwise a newline in `old` matches any line ending,
+    an escape such as `\\x1b` matches its character, and `new` gets the line ending of the file.
     """
     count = file.text.count(old)
     if count and ("\r" not in file.text or "\r" in old + new):

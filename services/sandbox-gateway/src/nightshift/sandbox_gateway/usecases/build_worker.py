@@ -31,10 +31,12 @@ class BuildWorker:
     _cancelled: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def work(self, build_id: str) -> float | None:
-        """Do everything that waits in this build. Appends the reason of an error to the log.
+        """Run every pending tool call of this build, and close or pause its sandbox when due.
+
+        When the sandbox does not answer, appends the reason to the build's stream.
 
         Returns the seconds until the next attempt after an error or while another gateway holds the build's lease.
-        Returns None when nothing waits any more.
+        Returns None when nothing is pending.
         """
         retry_s = None
         try:

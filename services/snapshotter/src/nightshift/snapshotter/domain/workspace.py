@@ -27,9 +27,10 @@ _FRESH_TURNS = 20
 
 @dataclass(frozen=True, slots=True)
 class WantedSnapshot:
-    """A snapshot that the event `cause` at version `at_version` asks for. `attempts`: failures in the log so far.
+    """A snapshot that the event `cause` at version `at_version` asks for. `attempts` counts its failures in the log.
 
-    With `fresh`, every file is read. `writes` counts the calls until then that may have changed the workspace.
+    With `fresh`, the sandbox reads every file, not only the changed ones. `writes` counts the tool calls up to
+    `at_version` that may have changed the workspace.
     """
 
     reason: SnapshotReason
