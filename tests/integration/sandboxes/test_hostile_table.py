@@ -161,7 +161,7 @@ async def test_all_processes_together_stay_below_the_memory_limit(tmp_path: Path
         await sandbox.kill()
 
 
-async def test_a_paused_sandbox_uses_no_cpu_whatever_wakes_it(local: LocalDriver) -> None:
+async def test_processes_that_wake_each_other_stay_paused(local: LocalDriver) -> None:
     sandbox = await local.create("pingpong", generation=0)
     ping = "for i in 1 2 3 4; do (while :; do kill -CONT -1; done) & done; sleep 60"
     await sandbox.start_call(CallSpec("b/1/0", ["bash", "-c", ping], timeout_s=None))

@@ -11,7 +11,7 @@ from nightshift.sandboxes.port import PIECE, Entry, ExportedBlock, ExportedPart,
 #: Bytes of files that one answer holds: at E2B it is a file on the sandbox's disk.
 _EXPORT: Final = 8 * PIECE
 #: Seconds that a call may wait for the files of its checkpoint to be copied. Hard links guard the rest.
-_HOLD_S: Final = 0.5
+_HOLD_S: Final = 2.0
 #: Stages that may wait for the snapshotter, and the bytes of a block.
 _MARKS: Final = 1_000
 _BLOCK: Final = 2 * PIECE

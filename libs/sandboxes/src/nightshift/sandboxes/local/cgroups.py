@@ -15,6 +15,7 @@ from typing import Final, Literal
 _ROOT: Final = Path("/sys/fs/cgroup")
 _NAME: Final = "nightshift"
 _PERIOD_US: Final = 100_000
+_NEW_S: Final = 120.0
 
 Controller = Literal["memory", "pids", "cpu", "freezer"]
 CONTROLLERS: Final[tuple[Controller, ...]] = ("memory", "pids", "cpu", "freezer")
@@ -47,6 +48,15 @@ class Cgroups:
                 if os.access(parent / "cgroup.procs", os.W_OK):
                     parents[controller] = parent
         return cls(parents, False)
+
+    def sweep(self) -> None:
+        """Remove groups that no process is in any more and that nobody has just made."""
+        for parent in set(self.parents.values()):
+            with suppress(OSError):
+                for place in parent.iterdir():
+                    if place.is_dir() and time.time() - place.stat().st_mtime > _NEW_S:
+                        with suppress(OSError):  # a process is in it
+                            place.rmdir()
 
     def group(self, name: str) -> "Group":
         return Group(name, self)

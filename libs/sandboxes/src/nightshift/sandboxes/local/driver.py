@@ -190,6 +190,7 @@ class LocalDriver:
                 infos.append(record)
             elif (record and directory.ready) or directory.age_s() > _UNFINISHED_S:
                 await self._destroy(directory)
+        self._cgroups.sweep()
         return infos
 
     async def visited_at(self, sandbox_id: str) -> datetime | None:

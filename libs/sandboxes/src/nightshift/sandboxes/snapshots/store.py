@@ -131,6 +131,7 @@ class SnapshotStore:
         # A random name: a pack of the same content may be about to be deleted.
         key = f"{self.prefix}/packs/{uuid4().hex}"
         body = await off_loop(b"".join, pack.frames)
+        pack.frames.clear()  # large: only one copy of the bytes is held while they are sent
         index = await off_loop(json.dumps, pack.index)
         await self.objects.put(f"{key}.pack", body)
         await self.objects.put(f"{key}.index", index.encode())
