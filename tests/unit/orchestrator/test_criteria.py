@@ -291,8 +291,9 @@ def test_long_evidence_keeps_the_event_small():
 def test_a_judge_without_money_lets_the_build_sleep_and_goes_on():
     scenario = begun(request=GIVEN)
     scenario.thinks(tool_use())
-    scenario.results(output="x" * 100_000)  # so that the builder's call costs more than the judge's
-    scenario.thinks(text("Done."))
+    scenario.results()
+    # The builder's next call costs more than the judge's.
+    scenario.thinks(text("Done."), usage=Usage(input_tokens=200_000, output_tokens=100))
     scenario.results()
     for grant in scenario.state.funds.grants:
         settled = {"lease_id": grant.lease_id, "account_id": "a1", "day": "2026-11-22", "outcome": "expired"}
