@@ -10,6 +10,7 @@ from tests.unit.orchestrator.build_scenario import (
     REQUEST,
     BuildScenario,
     answer,
+    begun,
     completed,
     text,
     tool_use,
@@ -288,11 +289,16 @@ def test_long_evidence_keeps_the_event_small():
 
 
 def test_a_judge_without_money_lets_the_build_sleep_and_goes_on():
-    scenario = checked()
-    (grant,) = scenario.state.funds.grants
-    settled = {"lease_id": grant.lease_id, "account_id": "a1", "day": "2026-11-22", "outcome": "expired"}
-    counts = {"reserved_microusd": 1, "posted_microusd": 1, "released_microusd": 0}
-    scenario.others(BudgetSettled(**settled, **counts))
+    scenario = begun(request=GIVEN)
+    scenario.thinks(tool_use())
+    scenario.results()
+    # The builder's next call costs more than the judge's.
+    scenario.thinks(text("Done."), usage=Usage(input_tokens=200_000, output_tokens=100))
+    scenario.results()
+    for grant in scenario.state.funds.grants:
+        settled = {"lease_id": grant.lease_id, "account_id": "a1", "day": "2026-11-22", "outcome": "expired"}
+        counts = {"reserved_microusd": 1, "posted_microusd": 1, "released_microusd": 0}
+        scenario.others(BudgetSettled(**settled, **counts))
     (asked,) = scenario.step()
     assert isinstance(asked, BudgetRequested)
     scenario.denied()
