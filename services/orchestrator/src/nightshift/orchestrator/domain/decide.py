@@ -32,6 +32,7 @@ from nightshift.orchestrator.domain import (
     approvals,
     calls,
     checks,
+    context,
     customer_tools,
     forks,
     funds,
@@ -283,7 +284,11 @@ def _wake(state: BuildState, now: datetime, policy: Policy) -> Events:
     if state.wake_reason is None or state.cause is None:
         return ()
     woken = BuildWoken(reason=state.wake_reason)
-    minimum = worst_case(evolve_all(state, (woken,)), policy)
+    after = evolve_all(state, (woken,))
+    minimum = worst_case(after, policy)
+    if state.funds.needs and context.is_guess(after, policy):
+        # The denied request was made with the provider's count, which the log does not hold. It is made again.
+        minimum = min(minimum, state.funds.needs)
     if funds.covering(state.funds, minimum, now) is not None:
         return (woken,)
     return (woken, _ask(state, state.cause, minimum, policy))
