@@ -46,9 +46,11 @@ from nightshift.eventlog.objects.memory import MemoryObjectStore
 from nightshift.eventlog.port import NewEvent, build_stream
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
 from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
+from nightshift.orchestrator.adapters.provider_key import PostgresProviderKey
 from nightshift.orchestrator.domain.commands import Answer
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.ports import UsageMeter
+from nightshift.orchestrator.usecases.provider_access import ProviderAccess
 from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
 from nightshift.servicekit import logs
 
@@ -171,7 +173,16 @@ async def takeovers(rounds: int) -> list[float]:
                 await _append_long_build(log, build)
                 model, policy = _Takeover(), Policy()
                 repository = EventLogBuildRepository(log, MemoryObjectStore(), policy=policy, actor="bench")
-                dependencies = RunnerDependencies(repository, model, model, policy, lambda: datetime.now(UTC))
+                dependencies = RunnerDependencies(
+                    repository,
+                    model,
+                    model,
+                    policy,
+                    lambda: datetime.now(UTC),
+                    provider=ProviderAccess(
+                        PostgresProviderKey(database, "bench", first_probe_s=60, longest_probe_s=900)
+                    ),
+                )
                 began = time.perf_counter()
                 run = asyncio.create_task(Runner(build, dependencies).run())
                 waited = asyncio.create_task(model.asked.wait())

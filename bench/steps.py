@@ -223,6 +223,7 @@ async def stack(kafka: str | None, parallel: int, model: Model | None = None) ->
                 # One node: the plan's partitions, without its replicas.
                 await apply(KafkaSettings.load(kafka_bootstrap=kafka), replication=1)
             env |= {"ANTHROPIC_API_KEY": "bench", "NIGHTSHIFT_MAX_BUILDS": str(parallel)}
+            env |= {"NIGHTSHIFT_MAX_ACCOUNT_BUILDS": str(parallel)}
             command = [
                 sys.executable,
                 "-m",

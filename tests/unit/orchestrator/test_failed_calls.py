@@ -214,7 +214,7 @@ def test_a_long_wait_is_slept_and_the_build_is_woken_for_it():
 def test_too_many_attempts_become_a_sleep_and_too_many_sleeps_an_end():
     scenario = started(policy=Policy(attempts=2, provider_sleeps=1))
     for _ in range(2):
-        scenario.do(CallFailed("server", "no", status=500))
+        scenario.do(CallFailed("stream_cut", "no", maybe_billed=True))
         if scenario.state.mode is RunMode.RUNNING:
             again(scenario)
     assert scenario.state.mode is RunMode.SLEEPING
@@ -223,10 +223,23 @@ def test_too_many_attempts_become_a_sleep_and_too_many_sleeps_an_end():
     scenario.step()
     scenario.granted()
     scenario.step()
-    scenario.do(CallFailed("server", "no", status=500))
-    again(scenario)
-    scenario.do(CallFailed("server", "no", status=500))
+    scenario.do(CallFailed("stream_cut", "no", maybe_billed=True))
     assert scenario.last(BuildFailed).reason == "model_error"
+
+
+def test_an_outage_that_costs_nothing_ends_no_build():
+    scenario = started(policy=Policy(attempts=2, provider_sleeps=1))
+    for _ in range(8):
+        scenario.do(CallFailed("connection", "no route", status=None))
+        if scenario.state.mode is RunMode.SLEEPING:
+            scenario.passes(3_600)
+            scenario.woken()
+            scenario.step()
+            scenario.granted()
+            scenario.step()
+        else:
+            again(scenario)
+    assert scenario.state.mode is RunMode.RUNNING
 
 
 def test_an_answer_resets_the_failures():

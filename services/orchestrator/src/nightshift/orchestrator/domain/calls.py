@@ -164,7 +164,7 @@ def _retried(
     if wait <= timedelta(seconds=policy.longest_wait_s) and paid < policy.attempts:
         return (event,)
     after = evolve_all(state, (event,))
-    free = paid < policy.attempts and failure.kind in SLOW_DOWN  # it costs only time
+    free = paid < policy.attempts  # an outage that costs only time ends no build
     if state.counters.provider_sleeps >= policy.provider_sleeps and not free:
         detail = f"given up after {policy.provider_sleeps} sleeps: {_describe(failure)}"
         return (event, *fail(after, "model_error", detail))

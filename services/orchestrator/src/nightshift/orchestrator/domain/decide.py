@@ -286,10 +286,9 @@ def _wake(state: BuildState, now: datetime, policy: Policy) -> Events:
     woken = BuildWoken(reason=state.wake_reason)
     after = evolve_all(state, (woken,))
     minimum = worst_case(after, policy)
-    if state.funds.needs and context.is_guess(after, policy):
-        # The denied request was made with the provider's count, which the log does not hold. It is made again.
-        minimum = min(minimum, state.funds.needs)
-    if funds.covering(state.funds, minimum, now) is not None:
+    # The request that was denied rested on the provider's count, which the log does not hold. The loop counts again.
+    enough = min(minimum, state.funds.needs) if context.is_guess(after, policy) else minimum
+    if funds.covering(state.funds, enough, now) is not None:
         return (woken,)
     return (woken, _ask(state, state.cause, minimum, policy))
 

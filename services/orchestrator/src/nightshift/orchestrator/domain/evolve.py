@@ -187,7 +187,7 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
         case BuildRewound():
             return forks.rewound(state, data)
         case BuildStalled():
-            return state  # written by no version of this service so far
+            return state  # `_fold` has handled it
         case _:
             assert_never(data)
 
