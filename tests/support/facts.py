@@ -44,7 +44,7 @@ def sandbox_closed(number: int = 1) -> NewEvent:
 
 def phase() -> NewEvent:
     """Returns an event that changes no pending row and carries no text."""
-    return new(BuildPhaseChanged(from_phase=Phase.QUEUED, to_phase=Phase.STARTING))
+    return new(BuildPhaseChanged(from_phase=Phase.STARTING, to_phase=Phase.SCAFFOLD))
 
 
 def accepted(build_id: str) -> NewEvent:

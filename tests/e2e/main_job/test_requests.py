@@ -31,9 +31,9 @@ BAD: dict[str, dict[str, Any]] = {
     "idea_brief: too long": {"idea_brief": "plain steps " * 10_000},
     "model": {"model": "gpt-imaginary"},
     "attachments": {"attachments": [{"name": "a", "digest": "sha256:" + "0" * 64, "bytes": 1}]},
-    "source": {"source": {"repository": "https://example.org/x.git"}},
+    "source": {"source": {"repository": "https://10.0.0.1/x.git"}},
     "tools": {"tools": [{"name": "pay", "description": "Pays.", "input_schema": {}}]},
-    "secrets": {"secrets": ["TOKEN"]},
+    "secrets": {"secrets": ["no name"]},
     "base_build_id": {"base_build_id": "some-other"},
     "wishes": {"wishes": "a field that nobody knows"},
 }

@@ -48,7 +48,7 @@ async def wait(
         nightshift wait build-4f1c2a --for phase=code --json
 
     Args:
-        for_: ready, sleeping, end, or phase=NAME (queued, starting, scaffold, code, deps, checks).
+        for_: ready, sleeping, waiting (for a person), end, or phase=NAME (queued, starting, scaffold, code, deps, checks).
         timeout: Give up with exit code 6 after this long, such as 90s, 15m or 2h.
         fail_on_sleep: End with exit code 7 when the build falls asleep first.
     """
@@ -107,12 +107,14 @@ def condition(text: str) -> Awaited:
     """Parses the condition of `--for`. Raises WrongUsage."""
     if text == "end":
         return Awaited(lambda status: status.ended)
-    if text in ("ready", "sleeping"):
+    if text in ("ready", "sleeping", "waiting"):
         return Awaited(lambda status: status.state == text)
     name, _, value = text.partition("=")
     if name == "phase" and value in set(Phase):
         return Awaited(lambda status: status.phase == value, passing=True)
-    raise WrongUsage(f"cannot wait for {text!r}", hint="ready, sleeping, end, or phase=" + "|".join(Phase))
+    raise WrongUsage(
+        f"cannot wait for {text!r}", hint="ready, sleeping, waiting, end, or phase=" + "|".join(Phase)
+    )
 
 
 def seconds(text: str | None) -> float | None:

@@ -38,8 +38,8 @@ _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 _SYSTEM = """\
 You build software on your own in a Linux sandbox, overnight, for a person who reads the result in the morning. Decide \
-by yourself, and write down what you decided. Ask with `ask_user` only what you cannot decide and what would be costly to \
-undo: an answer may take until the morning.
+by yourself, and write down what you decided. Ask with `ask_user` only what you cannot decide and what would be costly \
+to undo: an answer may take until the morning.
 
 How you work
 - Your workspace is {workspace}. Everything that shall be kept must be inside it: only the workspace is saved, and it \

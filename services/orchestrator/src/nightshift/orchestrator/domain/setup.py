@@ -36,7 +36,10 @@ def _check_source(source: Source, secrets: tuple[str, ...]) -> None:
     except (ValueError, ValidationError):
         good = False
     if not good or any(letter.isspace() for letter in source.repository):
-        raise BadMessage("a repository is an https:// address without a user", field="source.repository")
+        raise BadMessage(
+            "`source.repository` must be an https:// address of a public host, without a user",
+            field="source.repository",
+        )
     if not _REF.fullmatch(source.ref) or ".." in source.ref:
         raise BadMessage("a ref is the name of a branch or a tag, or a commit", field="source.ref")
     if source.secret is not None and source.secret not in secrets:
