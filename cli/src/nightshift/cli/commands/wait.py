@@ -48,7 +48,8 @@ async def wait(
         nightshift wait build-4f1c2a --for phase=code --json
 
     Args:
-        for_: ready, sleeping, waiting (for a person), end, or phase=NAME (queued, starting, scaffold, code, deps, checks).
+        for_: ready, sleeping, waiting (for a person), end, or phase=NAME (queued, starting, scaffold, code, deps,
+            checks).
         timeout: Give up with exit code 6 after this long, such as 90s, 15m or 2h.
         fail_on_sleep: End with exit code 7 when the build falls asleep first.
     """
