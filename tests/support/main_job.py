@@ -232,8 +232,12 @@ def assert_in_order(events: Sequence[RecordedEvent]) -> None:
                 in_flight = fact
             case ModelCallResponded() | ModelCallFailed() as fact:
                 assert in_flight is not None, f"an answer to nothing at {event.version}"
-                assert (in_flight.turn, in_flight.attempt) == (fact.turn, fact.attempt)
-                if isinstance(fact, ModelCallResponded):
+                assert (in_flight.role, in_flight.turn, in_flight.attempt) == (
+                    fact.role,
+                    fact.turn,
+                    fact.attempt,
+                )
+                if isinstance(fact, ModelCallResponded) and fact.role in (None, "builder"):
                     assert fact.turn == turn + 1, f"turn {fact.turn} after {turn}"
                     turn = fact.turn
                 in_flight = None

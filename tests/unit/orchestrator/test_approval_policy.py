@@ -278,6 +278,12 @@ def test_a_rule_may_name_a_tool_of_the_request_and_later_any():
     assert mistake_in(policy, None) is None
 
 
+def test_letters_of_other_scripts_stay_as_they_are():
+    words = read_shell("echo n\u00e4her \U0010ffff && gr\u00fcn").commands
+    assert words == [("echo", "n\u00e4her", "\U0010ffff"), ("gr\u00fcn",)]
+    assert read_shell("echo zUe4Uz").doubt is not None
+
+
 @given(st.text(max_size=200))
 @settings(max_examples=150, deadline=None)
 def test_any_text_can_be_read(text: str):

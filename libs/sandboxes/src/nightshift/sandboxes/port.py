@@ -320,10 +320,7 @@ class Sandbox(Protocol):
         ...
 
     async def stored(self, mark: int) -> None:
-        """Tell the sandbox that the caller has stored the stage `mark`. The sandbox forgets it and all earlier stages.
-
-        Later stages are differences from the tree of `mark`.
-        """
+        """Tell the sandbox that stage `mark` is stored. It forgets this and all earlier stages; later ones differ from it."""
         ...
 
     def export_files(self, mark: int, paths: Sequence[str]) -> AsyncIterator[ExportedBlock]:
@@ -348,9 +345,7 @@ class Sandbox(Protocol):
         ...
 
     async def take_traffic(self) -> Sequence[HostTraffic]:
-        """Return the traffic by host since the previous call of this method.
-
-        Returns an empty tuple when the driver cannot measure traffic."""
+        """Return the traffic by host since the previous call. Returns none when the driver cannot measure traffic."""
         ...
 
     async def pause(self) -> None: ...

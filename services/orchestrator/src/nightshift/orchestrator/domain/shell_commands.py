@@ -58,6 +58,9 @@ _WRAPPERS = frozenset(
 #: Programs that run code of another language, which may itself run commands.
 _INTERPRETERS = re.compile(r"(python|pypy|node|perl|ruby|php|deno|bun|lua|awk|gawk)[0-9.]*")
 _ARGUMENTS = 20
+#: The parser gets characters beyond ASCII as these letters. It looks characters up in a table that is too short for
+#: them, which ended the process. Bash takes all of them for letters, too.
+_OTHER, _CODED = re.compile(r"[^\x00-\x7f]"), re.compile(r"zU([0-9a-f]{2,6})Uz")
 _ESCAPED = re.compile(r"\\(\n|.)", re.DOTALL)
 _ESCAPED_IN_QUOTES = re.compile(r'\\(["$`\\\n])')
 _PATTERN_CHARACTER = re.compile(r"(?<!\\)[*?\[\]{}]")
@@ -103,10 +106,14 @@ def _read(text: str, found: ShellText, *, depth: int) -> None:
     whole = text
     if len(text) > _LONGEST:
         text = _without_documents(text)
+    if _CODED.search(text):
+        found.doubts("the command cannot be read")
+        return
+    text = _OTHER.sub(lambda other: f"zU{ord(other[0]):x}Uz", text)
     if len(text) > _LONGEST or depth > _DEEPEST:
         found.doubts("the command is too long or too deep to be read")
         return
-    root = Parser(_BASH).parse(text.encode("utf-8", "replace")).root_node
+    root = Parser(_BASH).parse(text.encode("ascii")).root_node
     if root.has_error:
         found.doubts("the command cannot be read")
     waiting = [root]
@@ -263,4 +270,4 @@ def _input(node: Node) -> str | None:
 
 
 def _text(node: Node) -> str:
-    return (node.text or b"").decode("utf-8", "replace")
+    return _CODED.sub(lambda coded: chr(int(coded[1], 16)), (node.text or b"").decode("ascii", "replace"))
