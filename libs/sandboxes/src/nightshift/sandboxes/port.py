@@ -320,7 +320,7 @@ class Sandbox(Protocol):
         ...
 
     async def stored(self, mark: int) -> None:
-        """Tell the sandbox that stage `mark` is stored. It forgets this and all earlier stages; later ones differ from it."""
+        """Tell the sandbox that stage `mark` is stored. The sandbox forgets it and every earlier stage."""
         ...
 
     def export_files(self, mark: int, paths: Sequence[str]) -> AsyncIterator[ExportedBlock]:
