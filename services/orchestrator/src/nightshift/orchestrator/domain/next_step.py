@@ -210,17 +210,18 @@ def _call(state: BuildState, now: datetime, policy: Policy, counted: int | None)
     if role != "judge" and context.guess_decides(state, policy):
         return CountPrompt()
     reserve = worst_case(state, policy)
+    guessed = role == "builder" and context.is_guess(state, policy)
     if (over := cost_limits.over_build_limit(state, reserve)) is not None:
-        return over
+        return CountPrompt() if guessed else over
     if grant := funds.covering(state.funds, reserve, now):
         return StartCall(grant.lease_id, reserve, role, counted)
     if state.funds.refused_until is not None and state.funds.refused_until > now:
         if (over := cost_limits.over_day_limit(state, reserve)) is not None:
-            return over
+            return CountPrompt() if guessed else over
         return Sleep(_earliest(state.funds.refused_until, state.request.deadline))
     if state.funds.asked is not None:
         return AwaitFact()
-    if role == "builder" and context.is_guess(state, policy):
+    if guessed:
         return CountPrompt()
     if role == "judge":
         # A build that sleeps now may wake in another sandbox, and then the builder is next.
