@@ -4,10 +4,9 @@ import cyclopts
 
 from nightshift.cli.connect import DEFAULT_HOME, BuildId, Home, Json
 from nightshift.cli.output import write_result
-from nightshift.cli.producer import checked, send
-from nightshift.cli.queries import open_builds
+from nightshift.cli.producer import checked
+from nightshift.cli.to_build import send_to_build
 from nightshift.contracts.events.requests import BuildCancelRequested
-from nightshift.eventlog.errors import Refused
 
 app = cyclopts.App(name="cancel")
 
@@ -26,10 +25,6 @@ async def cancel(
         reason: The reason, which the log keeps.
     """
     request = checked(BuildCancelRequested, {"build_id": build, "reason": reason})
-    async with open_builds(home) as builds:
-        status = await builds.status(build)
-    if status.ended:
-        raise Refused(f"build {build} has ended already: it is {status.state}")
-    await send(home, request)
+    await send_to_build(home, build, request)
     text = f"asked {build} to stop; `nightshift watch {build}` shows it end"
     write_result({"build_id": build, "requested": "cancel"}, text, as_json=json)

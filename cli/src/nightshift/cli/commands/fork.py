@@ -49,7 +49,7 @@ async def fork(
 
     Args:
         at: The turn to start from, such as turn:7. A version or a time means the last turn that had ended by then.
-        message: What the agent of the fork is told first.
+        message: A message that the agent of the fork reads first.
         model: The model of the fork. Default, that of the build. Another model gets no thinking of the first one.
         account: The account that pays. Default, that of the build.
         times: The number of forks, all alike.

@@ -33,7 +33,7 @@ async def rewind(
 
     Args:
         at: The turn to go back to, such as turn:7. A version or a time means the last turn that had ended by then.
-        message: What the agent is told next.
+        message: A message that the agent reads next.
     """
     async with open_builds(home) as builds:
         events = await builds.events(build)

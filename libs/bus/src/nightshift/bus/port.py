@@ -40,7 +40,7 @@ class Subscription:
     the end of the topic: for groups that are new with each process. Under traffic a message may wait up to
     `max_fetch_delay_s` for others to be fetched with it, because a fetch of a hundred costs as much as one of one.
 
-    Where several groups read a topic, one of them reports the records that nobody can decode; the others have
+    Where several groups read a topic, one of them reports the records that cannot be decoded; the others have
     `reports_undecodable` False and skip those that name no type of their handlers.
     """
 

@@ -19,7 +19,7 @@ PUBLIC_REGISTRIES: Final = frozenset(
     }
 )
 
-#: Never reachable from a sandbox, whoever names them: agents must not call the model.
+#: No setting, policy or request makes these reachable from a sandbox: agents must not call the model.
 MODEL_HOSTS: Final = frozenset({"api.anthropic.com"})
 
 LABEL: Final = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"

@@ -1,5 +1,6 @@
 """The requests about stages that the agent inside a sandbox answers."""
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
@@ -17,13 +18,14 @@ _MARKS: Final = 1_000
 _BLOCK: Final = 2 * PIECE
 
 
-class StageRequests:
+class StageRequests(ABC):
     """The part of AgentSandbox that stages and exports the workspace."""
 
+    @abstractmethod
     def _ask(
         self, request: Mapping[str, Any], *, timeout_s: float = 60
     ) -> AbstractAsyncContextManager[tuple[dict[str, Any], ByteSource]]:
-        raise NotImplementedError
+        """Send one request to the agent. Yields the header of its answer, and the source of what follows it."""
 
     async def stage(
         self,

@@ -1,7 +1,7 @@
 """The user ids inside a local sandbox: the agent has one of its own, and commands cannot reach its processes.
 
 Where the user namespace maps two ids, the agent is id 0 with few capabilities and commands are id 1000. The agent
-touches files as id 1000, so a file has the same owner whoever made it. Elsewhere both have one id, and only the
+touches files as id 1000, so all files have one owner. Elsewhere both have one id, and only the
 agent's process 1 is out of reach: the kernel lets no process inside kill it, and it is not dumpable.
 """
 

@@ -80,7 +80,7 @@ def file_chunks(file: BinaryIO, limit: int) -> Iterator[bytes]:
 
 
 def checked_call_id(call_id: str) -> str:
-    """Return the call id. Raises Refusal for a text that is none."""
+    """Return the call id. Raises Refusal for a text of another form."""
     if not isinstance(call_id, str) or not _CALL_ID.fullmatch(call_id) or len(call_id) > 220:
         raise Refusal("bad_request", "not a call id")
     return call_id

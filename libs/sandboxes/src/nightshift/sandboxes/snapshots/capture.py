@@ -41,7 +41,7 @@ class Captured:
     skipped: Mapping[str, str]
     consistency: Consistency = "exact"
     torn: tuple[str, ...] = ()
-    staged: bool = True  # whether the sandbox keeps the stage until it is told that it is stored
+    staged: bool = True  # whether the sandbox keeps the stage until the caller says `stored`
 
 
 async def capture(

@@ -89,7 +89,7 @@ def message(workspace: Workspace) -> str | None:
 
 
 def told(workspace: Workspace) -> str | None:
-    """Return the instructions as the agent is told them. Returns None when the workspace has none."""
+    """Return the message with the instructions. Returns None when the workspace has none."""
     return f"{_TOLD}\n\n{workspace.instructions}" if workspace.instructions else None
 
 

@@ -128,7 +128,7 @@ def _responded(state: BuildState, events: Sequence[RecordedEvent]) -> Command | 
 
 
 def _failed(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
-    """A call that was stopped is told apart by what follows it: a cancel, a deadline, a fault or a pause."""
+    """Read why a call was stopped from the next events: a cancel, a deadline, a fault or a pause."""
     fact = events[0].data
     if not isinstance(fact, ModelCallFailed):
         return None

@@ -253,4 +253,4 @@ async def _run_quick_tool(ctx: Context, ask: ToolInput) -> CallOutcome:
         case Glob():
             return await search.glob(ctx, ask)
         case _:
-            raise NotImplementedError(ask.tool)
+            raise Fault(f"the gateway has no tool {ask.tool}")

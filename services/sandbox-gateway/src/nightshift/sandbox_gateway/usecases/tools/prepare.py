@@ -43,7 +43,7 @@ done
 
 
 async def prepare(ctx: Context, state: SandboxState, network: str) -> CallOutcome:
-    """Do every step once. A clone that fails is an error; a set-up command that fails is told to the agent."""
+    """Do every step once. A clone that fails is an error; the agent reads about a set-up command that fails."""
     said: list[str] = []
     if state.source is not None:
         outcome, text = await _step(ctx, "clone", _CLONE, _clone_variables(ctx, state, state.source))
