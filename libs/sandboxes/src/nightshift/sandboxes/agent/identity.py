@@ -35,6 +35,7 @@ def protect() -> None:
     if _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
     if apart():
+        os.setgroups([0])  # which may use the reserved blocks of the disk
         _inherit_no_capability()
         _touch_files_as(COMMANDS)
 

@@ -27,6 +27,7 @@ from .connection import Connection
 from .event_loop import EventLoop
 from .live_calls import GRACE_S, Call, LiveCalls
 from .pausing import pause, signal_all
+from .usage import usage
 from .visitors import copy_to_port
 from .wire import Refusal, json_frame
 
@@ -61,6 +62,7 @@ class Server:
             "start": lambda **spec: self._calls.start(spec).state(),
             "note": lambda call_id, text: {"text": self._calls.note(call_id, text)},
             "stat": lambda path: self._files.table["stat"](path=path),
+            "usage": lambda: usage(self._home),
             "pause": pause,
             "resume": lambda: signal_all(signal.SIGCONT),
         }
@@ -69,6 +71,7 @@ class Server:
             "wait": self._wait,
             "stop": self._stop,
             "output": self._output,
+            "look": self._look,
             "write": self._write,
             "dial": self._dial,
             "egress": self._egress,
@@ -170,6 +173,10 @@ class Server:
     def _output(self, connection: Connection, **ask: Any) -> None:
         """Long output is read by a forked process: the client may take it slowly."""
         self._fork_operation(connection, lambda: framed(self._calls.output(**ask)), _OPERATION_S)
+
+    def _look(self, connection: Connection, call_id: str, reader: str) -> None:
+        head, frames = self._calls.look(call_id, reader)
+        connection.answer(json_frame(head) + b"".join(frames))
 
     def _write(self, connection: Connection, path: str, mode: int | None, once: str | None) -> None:
         """Write a file. A second write of the same call does nothing, after the first one has ended."""
