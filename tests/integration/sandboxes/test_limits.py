@@ -50,7 +50,7 @@ async def test_a_full_disk_is_told_and_can_be_emptied(world: World, driver: Loca
     full = await world.bash("echo kept > kept; cat /dev/zero > fill")
     assert "No space left on device" in full.output
     assert "[the disk is full" in full.output
-    [refused] = await world.run(("write_file", {"file_path": "new", "content": "x" * 10_000}))
+    [refused] = await world.run(("write_file", {"file_path": "new", "content": "x" * 3_000_000}))
     assert "the disk of the sandbox is full" in refused.output
     emptied = await world.bash("rm fill; cat kept; echo more > more && cat more")
     assert emptied.output.startswith("kept\nmore\n")

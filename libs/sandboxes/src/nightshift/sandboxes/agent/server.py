@@ -192,10 +192,12 @@ class Server:
             return
         if once is not None:
             self._written[once] = "now"
-        write = self._files.table["write"]
-        self._fork_operation(
-            connection, lambda: write(path, mode), _OPERATION_S, lambda done: self._wrote(once, done)
-        )
+
+        def write() -> None:
+            identity.leave_reserve()
+            self._files.table["write"](path, mode)
+
+        self._fork_operation(connection, write, _OPERATION_S, lambda done: self._wrote(once, done))
 
     def _wrote(self, once: str | None, done: bool) -> None:
         if once is None:
