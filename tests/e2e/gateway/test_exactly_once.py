@@ -17,7 +17,7 @@ from nightshift.devstack.parts import KafkaAddress, S3Address
 from nightshift.eventlog.database import PgConfig
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
 
-pytestmark = [pytest.mark.fault, pytest.mark.kafka]
+pytestmark = [pytest.mark.fault, pytest.mark.kafka, pytest.mark.long]
 
 CALLS = small_or("NIGHTSHIFT_GATEWAY_CALLS", 0)
 KILLS = small_or("NIGHTSHIFT_GATEWAY_KILLS", 0)

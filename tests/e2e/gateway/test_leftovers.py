@@ -22,7 +22,7 @@ from nightshift.sandboxes.local.cgroups import Cgroups
 from nightshift.sandboxes.local.driver import LocalDriver
 from nightshift.sandboxes.port import SandboxDriver
 
-pytestmark = [pytest.mark.fault, pytest.mark.kafka]
+pytestmark = [pytest.mark.fault, pytest.mark.kafka, pytest.mark.long]
 
 BUILDS = small_or("NIGHTSHIFT_LEFTOVER_BUILDS", 6)
 _AT_ONCE = 4
