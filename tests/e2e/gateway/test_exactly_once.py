@@ -59,7 +59,7 @@ async def world(
             await pool.close()
 
 
-@pytest.mark.timeout(_LONG_S + 60 if CALLS else 150)
+@pytest.mark.timeout(_LONG_S + 60 if CALLS else 300)
 async def test_no_call_is_run_twice_whenever_the_gateway_dies(
     world: tuple[World, Gateways], kafka: KafkaAddress, topics: Topics
 ) -> None:
@@ -93,7 +93,7 @@ async def test_no_call_is_run_twice_whenever_the_gateway_dies(
     gateways.start(next(points))
     gateways.start(next(points))
     await ask(min(calls, 20))
-    async with asyncio.timeout(_LONG_S if CALLS else 130):
+    async with asyncio.timeout(_LONG_S if CALLS else 280):
         while (done := len(await build.results())) < calls + 1 or gateways.kills < kills:
             if done == asked + 1:
                 await ask(

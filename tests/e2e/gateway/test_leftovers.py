@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.fault, pytest.mark.kafka, pytest.mark.long]
 
 BUILDS = small_or("NIGHTSHIFT_LEFTOVER_BUILDS", 6)
 _AT_ONCE = 4
+_PATIENCE_S = 240
 _POINTS = (
     *(
         "after_create",
@@ -56,6 +57,7 @@ class Leftovers:
     ) -> None:
         self.driver, self._log, self._home, self._chance = driver, log, home, chance
         self.seen: set[str] = set()
+        self._steps = 0  # answers and ends, of all builds
 
     async def build(self) -> None:
         """A build with commands, sometimes a sleep or a preview, that is cancelled at some moment."""
@@ -75,13 +77,17 @@ class Leftovers:
                 await world.wake()
         await world.cancelled()
         await world.save_fails("completion")
-        await eventually(lambda: self._settled(world), timeout=200, what=f"the end of {world.build_id}")
+        await eventually(
+            lambda: self._settled(world), timeout=_PATIENCE_S, what=f"the end of {world.build_id}"
+        )
+        self._steps += 1
 
     async def _answered(self, world: World, ids: list[str]) -> None:
         async def done() -> bool:
             return set(ids) <= (await world.results()).keys()
 
-        await eventually(done, timeout=200, what=f"results of {world.build_id}")
+        await eventually(done, timeout=_PATIENCE_S, what=f"results of {world.build_id}")
+        self._steps += 1
 
     async def _kill_the_sandbox(self, world: World) -> None:
         """As the machine or the provider may: without a word to the gateway."""
@@ -98,11 +104,13 @@ class Leftovers:
         return state.sandbox is None and not state.pending
 
     async def watch(self, gateways: Gateways, points: Iterator[str]) -> None:
-        """Kill gateways and note the sandboxes that there are, until cancelled."""
+        """Kill a gateway after some steps, and note the sandboxes that there are, until cancelled."""
+        steps = 0
         while True:
             self.seen.update(path.name for path in (self._home / "sandboxes").glob("local-*"))
             gateways.replace_the_dead(points)
-            if self._chance.random() < 0.03:
+            if self._steps > steps:  # never faster than the builds go on, however slow the machine is
+                steps = self._steps + self._chance.randint(0, 4)
                 gateways.kill_one()
             await asyncio.sleep(0.1)  # the pace of the faults, not a wait for anything
 
@@ -131,7 +139,7 @@ async def leftovers(
             await pool.close()
 
 
-@pytest.mark.timeout(150 if BUILDS < 50 else 3600)
+@pytest.mark.timeout(300 if BUILDS < 50 else 3600)
 async def test_nothing_is_left_of_sandboxes_after_faults(
     leftovers: tuple[Leftovers, Gateways, random.Random], tmp_path: Path
 ) -> None:

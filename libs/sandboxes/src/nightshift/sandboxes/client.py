@@ -44,6 +44,8 @@ _NOTES: Final = 20
 _MULTILINE: Final = 20_000
 _MAX_REFUSED: Final = 2_000
 _GREP_S: Final = 20
+#: Seconds beyond the grace in which the agent ends everything of a call.
+_STOP_S: Final = 20
 _IMPORTED: Final = ("path", "kind", "mode", "size", "mtime_ns", "target", "link")
 _HEADER: Final = 256  # about the bytes of an import's header
 
@@ -161,7 +163,7 @@ class AgentSandbox(StageRequests):
 
     async def stop_call(self, call_id: str, *, grace_s: float = 2.0) -> CallStatus:
         request = {"op": "stop", "call_id": call_id, "grace_s": grace_s}
-        return answers.status(await self._tell(request))
+        return answers.status(await self._tell(request, timeout_s=grace_s + _STOP_S))
 
     async def note(self, call_id: str, text: str | None = None) -> str | None:
         noted = await self._tell({"op": "note", "call_id": call_id, "text": text})
