@@ -32,7 +32,7 @@ class Envelope:
 
     A fact always has `time`, `sequence`, `correlation_id` and `causation_id`. `flow_traceparent` is the trace in which
     the flow began; `traceparent` and `tracestate` belong to this hop. `dataref` is the object that holds the data.
-    `replayed` marks a fact that an operator published again.
+    `replayed` marks a fact that an operator published again. `principal` says who asks, on a request: see `principals`.
     """
 
     id: str
@@ -48,6 +48,7 @@ class Envelope:
     tracestate: str | None = None
     dataref: str | None = None
     replayed: bool = False
+    principal: str | None = None
 
     @property
     def actor(self) -> str:

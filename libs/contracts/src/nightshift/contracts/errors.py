@@ -6,6 +6,7 @@ ContractError
 ├── InvalidData      the data does not fit its model, or is not JSON; `field` names the place
 ├── InvalidEnvelope  a header, the key or the value is wrong; `header` names it
 ├── TooLarge         over a limit of size, depth or length; `limit` names it
+├── NotSigned        a request without the signature that this installation demands
 └── UnknownModel     a model without a price
 """
 
@@ -44,6 +45,10 @@ class TooLarge(ContractError):
     def __init__(self, message: str, *, limit: str) -> None:
         super().__init__(message)
         self.limit = limit
+
+
+class NotSigned(ContractError):
+    """No key of the installation signed the request, or the key may not state the principal of the request."""
 
 
 class UnknownModel(ContractError):

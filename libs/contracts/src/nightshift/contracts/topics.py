@@ -20,6 +20,10 @@ PARTITION_KEY: Final = "ce_partitionkey"
 DATAREF: Final = "ce_dataref"
 #: `true` on a fact that an operator published again. Whoever has seen its sequence drops it like any other copy.
 REPLAYED: Final = "ce_replayed"
+#: Who asks, on a request: `operator` or `account/<id>`.
+PRINCIPAL: Final = "ce_principal"
+#: `<key id>:<base64>` on a signed request, also in structured mode.
+SIGNATURE: Final = "nightshift_signature"
 #: The trace in which the flow began. `traceparent` belongs to this hop.
 FLOW_TRACEPARENT: Final = "ce_traceparent"
 TRACEPARENT: Final = "traceparent"
