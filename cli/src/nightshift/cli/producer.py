@@ -4,27 +4,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from nightshift.bus.kafka.producer import KafkaProducer
 from nightshift.bus.port import Outgoing
-from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.connect import settings_for
+from nightshift.cli.settings import ProducerSettings
 from nightshift.contracts.cloudevents import decode_request, encode_request
 from nightshift.contracts.errors import ContractError
 from nightshift.contracts.model import Request
-from nightshift.contracts.principals import OPERATOR
 from nightshift.eventlog.errors import Refused
 
 _SOURCE = "/nightshift/cli"
-
-
-class _ProducerSettings(KafkaSettings):
-    """Who sends: `principal` is stated in each request, and `request_key` (`<key id>:<secret>`) signs it."""
-
-    principal: str = OPERATOR
-    request_key: SecretStr | None = None
-
 
 R = TypeVar("R", bound=Request)
 
@@ -43,7 +34,7 @@ def checked(kind: type[R], fields: dict[str, Any]) -> R:
 
 async def send(home: Path, request: Request) -> None:
     """Sends a request and waits for the broker's acknowledgement. Raises Refused, Unavailable, ConfigurationError."""
-    settings = settings_for(_ProducerSettings, home)
+    settings = settings_for(ProducerSettings, home)
     key_id, _, secret = (settings.request_key.get_secret_value() if settings.request_key else "").partition(
         ":"
     )
