@@ -162,11 +162,6 @@ def traces_of(home: Path) -> list[str]:
     return [*found, *(str(path) for path in (home / "sandboxes").glob("*"))]
 
 
-def small_or(name: str, small: int) -> int:
-    """How much a test does: the number in this variable of the environment, else the small one."""
-    return int(os.environ.get(name, small))
-
-
 def a_seed() -> Any:
     """Seed the random choices of a test, and print the seed. `NIGHTSHIFT_SEED` repeats a run."""
     seed = int(os.environ.get("NIGHTSHIFT_SEED", random.randrange(1 << 32)))

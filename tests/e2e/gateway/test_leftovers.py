@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.support.gateway_service import Gateways, a_seed, driver_of, environment, small_or, traces_of
+from tests.support.gateway_service import Gateways, a_seed, driver_of, environment, traces_of
 from tests.support.gateway_world import World
 from tests.support.stack import Database
 from tests.support.waiting import eventually
@@ -24,7 +24,7 @@ from nightshift.sandboxes.port import SandboxDriver
 
 pytestmark = [pytest.mark.fault, pytest.mark.kafka, pytest.mark.long]
 
-BUILDS = small_or("NIGHTSHIFT_LEFTOVER_BUILDS", 6)
+BUILDS = int(os.environ.get("NIGHTSHIFT_LEFTOVER_BUILDS", "6"))
 _AT_ONCE = 4
 _PATIENCE_S = 240
 _POINTS = (

@@ -60,7 +60,7 @@ async def _foreground(ctx: Context, ask: Bash) -> CallOutcome:
     kind: ErrorKind | None = "exit" if is_failure(command, code, errors="[stderr]\n" in text) else None
     failed = kind is not None or _KILLED in text
     notes = f"[exit code {code}]{await _limits(ctx, code) if failed else ''}"
-    return CallOutcome(f"{text}\n{notes}".lstrip("\n"), kind, exit_code=code, whole_in=_kept_in(status, text))
+    return CallOutcome(_joined(text, notes), kind, exit_code=code, whole_in=_kept_in(status, text))
 
 
 async def _limits(ctx: Context, exit_code: int | None = None) -> str:
@@ -140,7 +140,7 @@ async def _background(ctx: Context, command: str) -> CallOutcome:
         return CallOutcome(f"running in the background; handle: {ctx.call_id}\n{text}".rstrip())
     code = status.exit_code
     notes = f"[ended at once, exit code {code}]{await _limits(ctx, code) if code else ''}"
-    return CallOutcome(f"{text}\n{notes}", "exit" if code else None, exit_code=code)
+    return CallOutcome(_joined(text, notes), "exit" if code else None, exit_code=code)
 
 
 async def _read(ctx: Context, handle: str) -> CallOutcome:
@@ -149,7 +149,7 @@ async def _read(ctx: Context, handle: str) -> CallOutcome:
     status, text = await _new_output(ctx, handle)
     if status.state == "unknown":
         return _no_such(handle)
-    return CallOutcome(f"{text}\n[{_state(status)}]".lstrip("\n"), whole_in=_kept_in(status, text))
+    return CallOutcome(_joined(text, f"[{_state(status)}]"), whole_in=_kept_in(status, text))
 
 
 async def _stop(ctx: Context, handle: str) -> CallOutcome:
@@ -192,6 +192,11 @@ def _foreign(ctx: Context, handle: str) -> CallOutcome | None:
 
 def _no_such(handle: str) -> CallOutcome:
     return CallOutcome(f"handle: there is no background command {handle!r}", "bad_input")
+
+
+def _joined(output: str, note: str) -> str:
+    """The output and a note below it. Blank lines at the beginning of an output stay."""
+    return f"{output}\n{note}" if output else note
 
 
 def _state(status: CallStatus) -> str:
