@@ -71,10 +71,14 @@ def _unified(root: Path) -> dict[Controller, Path]:
         parent = above / _NAME
         with suppress(OSError):
             parent.mkdir(exist_ok=True)
-            wanted = "+memory +pids +cpu"
             for place in (above, parent):
-                with suppress(OSError):  # it may be set already, and not by us
-                    (place / "cgroup.subtree_control").write_text(wanted, encoding="ascii")
+                for controller in (
+                    "memory",
+                    "pids",
+                    "cpu",
+                ):  # one by one: a missing one makes the kernel refuse all
+                    with suppress(OSError):  # it may be set already, and not by us
+                        (place / "cgroup.subtree_control").write_text(f"+{controller}", encoding="ascii")
             usable = (parent / "cgroup.subtree_control").read_text(encoding="ascii").split()
             found = {one: parent for one in CONTROLLERS if one in usable}
             if (parent / "cgroup.procs").exists():
