@@ -112,7 +112,7 @@ def _budget_event(state: BuildState, data: BudgetEvent, event_id: UUID) -> Build
         case BudgetSettled():
             return replace(state, funds=funds.settled(state.funds, data))
         case WakeRequested():
-            if state.mode is not RunMode.SLEEPING:
+            if state.mode is not RunMode.SLEEPING and questions.about_the_budget(state) is None:
                 return state
             return replace(state, cause=event_id, wake_reason=data.reason)
         case _:
