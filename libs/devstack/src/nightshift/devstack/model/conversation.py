@@ -193,4 +193,3 @@ def _check_results(blocks: Sequence[Mapping[str, Any]], asked: Sequence[str], pl
         raise Invalid(
             f"{place}: `tool_use` ids were found without `tool_result` blocks immediately after: {', '.join(missing)}"
         )
-

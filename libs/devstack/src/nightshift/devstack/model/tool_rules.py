@@ -68,7 +68,9 @@ def check_tools(tools: Any) -> None:
         if not isinstance(tool, dict):
             raise Invalid(f"tools.{index}: Input should be a valid dictionary")
         if tool.get("type") not in (None, "custom"):
-            raise Invalid(f"tools.{index}: Input tag {tool['type']!r} does not match any of the expected tags")
+            raise Invalid(
+                f"tools.{index}: Input tag {tool['type']!r} does not match any of the expected tags"
+            )
         _known(tool, _TOOL, place)
         name = tool.get("name")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
