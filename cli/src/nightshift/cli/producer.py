@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from nightshift.bus.kafka.producer import KafkaProducer
 from nightshift.bus.port import Outgoing
-from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.connect import settings_for
+from nightshift.cli.settings import ProducerSettings
 from nightshift.contracts.cloudevents import decode_request, encode_request
 from nightshift.contracts.errors import ContractError
 from nightshift.contracts.model import Request
@@ -39,12 +39,21 @@ async def send(home: Path, request: Request) -> None:
 
     Raises Refused, Unavailable or ConfigurationError.
     """
+    settings = settings_for(ProducerSettings, home)
+    key_id, _, secret = (settings.request_key.get_secret_value() if settings.request_key else "").partition(
+        ":"
+    )
     try:
-        message = encode_request(request, id=str(uuid4()), source=_SOURCE)
+        message = encode_request(
+            request,
+            id=str(uuid4()),
+            source=_SOURCE,
+            principal=settings.principal,
+            key=(key_id, secret) if secret else None,
+        )
         # Report here what a service would refuse later, where no person would see it.
         decode_request(message.key, message.headers, message.value)
     except ContractError as error:
         raise Refused(f"the request cannot be sent: {error}") from error
-    settings = settings_for(KafkaSettings, home)
     async with KafkaProducer(settings, client_id="nightshift-cli") as producer:
         await producer.send([Outgoing.of(settings.topics.requests, message)])
