@@ -18,8 +18,9 @@ from nightshift.eventlog.port import RecordedEvent
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """One change of a file. `diff` is a unified diff without its header; `cut` says that lines at the end are
-    missing.
+    """One change of a file.
+
+    `diff` is a unified diff without its header; `cut` says that lines at the end are missing.
     """
 
     turn: int

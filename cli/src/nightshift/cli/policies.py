@@ -49,8 +49,9 @@ def with_approvals(
     allow: Sequence[str],
     deadline_s: int | None,
 ) -> Mapping[str, Any] | None:
-    """Returns the approval policy that these options describe, or `before` when no option is given. Raises
-    WrongUsage.
+    """Returns the approval policy that these options describe, or `before` when no option is given.
+
+    Raises WrongUsage.
     """
     if mode is None and deadline_s is None and not (ask or hosts or allow):
         return before

@@ -1,5 +1,6 @@
-"""Sends requests to Kafka, like any producer outside. They are validated first, so that mistakes are reported at
-once.
+"""Sends requests to Kafka, like any producer outside.
+
+They are validated first, so that mistakes are reported at once.
 """
 
 from pathlib import Path

@@ -27,8 +27,9 @@ def redacted(event: RecordedEvent) -> RecordedEvent:
 
 
 def _removed(value: Any) -> Any:
-    """Returns the value with its texts replaced. Its shape stays, and so does the size of a text in the object
-    store.
+    """Returns the value with its texts replaced.
+
+    Its shape stays, and so does the size of a text in the object store.
     """
     if isinstance(value, str):
         return _length(value)

@@ -8,8 +8,9 @@ _LONGEST = 480
 
 
 def dollars(microdollars: int) -> str:
-    """Returns an amount as text, such as `$0.0123`. It has four digits, because one call may cost fractions of a
-    cent.
+    """Returns an amount as text, such as `$0.0123`.
+
+    It has four digits, because one call may cost fractions of a cent.
     """
     return f"${microdollars / 1_000_000:,.4f}"
 

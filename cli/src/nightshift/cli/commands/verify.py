@@ -54,8 +54,9 @@ async def verify(
 
 
 def verified(home: Path, builds: list[str], kinds: frozenset[Kind]) -> list[Verified]:
-    """Verifies these builds in parallel and shows the progress on a terminal. Returns the results sorted by build
-    id.
+    """Verifies these builds in parallel and shows the progress on a terminal.
+
+    Returns the results sorted by build id.
     """
     found: list[Verified] = []
     for one in verify_many(home, builds, kinds):

@@ -89,8 +89,9 @@ class Awaited:
 async def waited(
     batches: AsyncIterator[list[RecordedEvent]], build: str, awaited: Awaited
 ) -> AsyncIterator[tuple[BuildStatus, Exit | None]]:
-    """Yields the status after each batch of events. The exit code is None until the condition is met or the build
-    ends.
+    """Yields the status after each batch of events.
+
+    The exit code is None until the condition is met or the build ends.
     """
     status = BuildStatus(build)
     async for batch in batches:
@@ -122,8 +123,9 @@ def condition(text: str) -> Awaited:
 
 
 def seconds(text: str | None) -> float | None:
-    """Returns the seconds that a text such as `90s`, `15m`, `2h` or `90` means, and None for None. Raises
-    WrongUsage.
+    """Returns the seconds that a text such as `90s`, `15m`, `2h` or `90` means, and None for None.
+
+    Raises WrongUsage.
     """
     if text is None:
         return None
