@@ -29,6 +29,6 @@ def _run(environment: dict[str, str], log: str) -> None:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for stream in (1, 2):
         os.dup2(output, stream)
-    from nightshift.sandbox_gateway.app import main  # noqa: PLC0415 - the test's own process does without
+    from nightshift.sandbox_gateway.app import main
 
     main()
