@@ -27,7 +27,9 @@ class ProcessSettings(Environment):
     # with it releases at once the leases of the dead process that had it before.
     instance: str | None = Field(None, min_length=1, max_length=128)
     home: Path = Path(".nightshift")
-    stop_timeout_s: float = Field(20.0, gt=0)  # seconds until a stop is cut short
+    # The most seconds between SIGTERM and the exit. Model and tool calls in flight may finish in all but the last 4.
+    # Shorter than the time after which whoever sent SIGTERM kills: Kubernetes waits for 30 s unless told otherwise.
+    stop_timeout_s: float = Field(28.0, gt=0)
 
     @property
     def lease_owner(self) -> str:

@@ -27,6 +27,8 @@ _IN_FLIGHT = Gauge("nightshift_work_in_flight", "Keyed work that runs or waits i
 class WorkerPool:
     """Runs up to `limit` works at once. Leaving the context waits `drain_s` seconds, then cancels what still runs.
 
+    It stops waiting when `cut_short` is set.
+
     Each key runs one work at a time. While it runs, the newest offer under its key waits and replaces older ones.
     `share_of` returns the share of a key, such as its account. With None the key has a share of its own. One share
     takes at most three quarters of the places.
@@ -38,6 +40,7 @@ class WorkerPool:
         *,
         limit: int,
         drain_s: float = 10.0,
+        cut_short: asyncio.Event | None = None,
         share_of: Callable[[str], str | None] = lambda key: None,
     ) -> None:
         self._name = name
@@ -45,6 +48,7 @@ class WorkerPool:
         self._most_of_share = max(1, limit - max(1, limit // 4))
         self._limit = limit
         self._drain_s = drain_s
+        self._cut_short = cut_short or asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._waiting: OrderedDict[str, Work] = OrderedDict()
         self._has_room = asyncio.Event()
@@ -90,7 +94,11 @@ class WorkerPool:
         self._waiting.clear()
         running = list(self._running.values())
         if running:
-            _done, late = await asyncio.wait(running, timeout=self._drain_s)
+            cut = asyncio.create_task(self._cut_short.wait(), name=f"{self._name} cut short")
+            drained = asyncio.gather(*running, return_exceptions=True)
+            await asyncio.wait({drained, cut}, timeout=self._drain_s, return_when=asyncio.FIRST_COMPLETED)
+            cut.cancel()
+            late = [task for task in running if not task.done()]
             for task in late:
                 task.cancel()
             if late:

@@ -51,7 +51,7 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
         provider=provider,
         settings=settings.scheduler(),
     )
-    running.on_stop(scheduler.close)
+    running.on_stop(lambda: scheduler.close(running.cut_short))
     requests = BuildRequests(
         repository,
         scheduler,

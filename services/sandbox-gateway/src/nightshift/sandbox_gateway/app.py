@@ -52,7 +52,10 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     stores = lru_cache(256)(lambda project: SnapshotStore(objects, settings.project_key(project)))
     probe = await running.enter(HttpPreviewProbe())
     accounts = BuildAccounts(log)
-    pool = await running.enter(WorkerPool(NAME, limit=settings.gateway_builds, share_of=accounts.of))
+    pool = WorkerPool(
+        NAME, limit=settings.gateway_builds, cut_short=running.cut_short, share_of=accounts.of
+    )
+    await running.enter(pool)
 
     states = FoldCache(log, SandboxState, evolve)
     stalls = StallReporter(log, states)
@@ -69,6 +72,7 @@ async def start(running: service.Service[GatewaySettings]) -> None:
         ),
         stalls=stalls,
         lease_s=settings.gateway_lease_s,
+        stopping=running.stopping,
     )
     dispatcher = CallDispatcher(pool, worker, accounts)
     handlers, topics = Handlers(dispatcher), settings.topics

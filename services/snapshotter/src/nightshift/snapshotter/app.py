@@ -37,7 +37,10 @@ async def start(running: service.Service[SnapshotterSettings]) -> None:
 
     workspaces = SandboxCapture(await make_driver(settings), store_of, exclude=settings.snapshot_exclude)
     accounts = BuildAccounts(services.log)
-    pool = await running.enter(WorkerPool(NAME, limit=settings.snapshot_parallel, share_of=accounts.of))
+    pool = WorkerPool(
+        NAME, limit=settings.snapshot_parallel, cut_short=running.cut_short, share_of=accounts.of
+    )
+    await running.enter(pool)
     handlers = Handlers(Snapshots(services.log, workspaces, settings.retries()), pool, accounts)
     topic = settings.topics.build
     await services.consume(

@@ -19,7 +19,10 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class BuildWorker:
-    """After `lease_s` seconds another gateway takes over the builds of a dead one."""
+    """After `lease_s` seconds another gateway takes over the builds of a dead one.
+
+    Once `stopping` is set the worker begins no further group of calls, and another gateway continues.
+    """
 
     states: FoldCache[SandboxState]
     leases: Leases
@@ -28,6 +31,7 @@ class BuildWorker:
     calls: CallRunner
     stalls: StallReporter
     lease_s: float = 6.0
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _cancelled: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def work(self, build_id: str) -> float | None:
@@ -91,7 +95,7 @@ class BuildWorker:
             await self.stop_if_ended(build_id)  # the message about the end may have reached another replica
 
     async def _do_all(self, build_id: str) -> None:
-        while True:
+        while not self.stopping.is_set():
             try:
                 if not await self._step(await self.states.read(build_id)):
                     return
