@@ -6,7 +6,12 @@ from typing import Any
 from tests.memory.orchestrator.lone_orchestrator import BUILD, LoneOrchestrator, after_an_hour
 from tests.memory.orchestrator.test_own_faults import a_tool_call
 
-from nightshift.contracts.events.build import ModelCallFailed, ModelCallResponded, ModelCallStarted, ToolCallRequested
+from nightshift.contracts.events.build import (
+    ModelCallFailed,
+    ModelCallResponded,
+    ModelCallStarted,
+    ToolCallRequested,
+)
 from nightshift.contracts.model import Event
 
 
@@ -16,9 +21,7 @@ class Stopped(LoneOrchestrator):
     `cut_after` is the number of seconds until the drain is cut short.
     """
 
-    def __init__(
-        self, *, during: type[Event] = ModelCallStarted, cut_after: float | None = None
-    ) -> None:
+    def __init__(self, *, during: type[Event] = ModelCallStarted, cut_after: float | None = None) -> None:
         super().__init__(a_tool_call)
         self.during = during
         self.cut_after = cut_after

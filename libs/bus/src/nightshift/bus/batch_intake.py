@@ -100,6 +100,12 @@ class BatchIntake:
                 worker.next_offset = position
                 self._settled(partition, position)
 
+    def begin_at(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit the first offset of partitions of which nothing is settled yet."""
+        for partition, offset in offsets.items():
+            if self._worker(partition).settled == 0:
+                self._settled(partition, offset)
+
     def progress(self, partition: TopicPartition) -> Progress:
         """Return how far this partition is."""
         worker = self._workers.get(partition)

@@ -36,9 +36,9 @@ class Gate(Protocol):
 class Subscription:
     """One consumer group on one topic. Events of types without a handler are skipped by their header.
 
-    While `gate` is full, partitions are paused and the backlog is seen as lag. With `from_now`, a new group starts at
-    the end of the topic: for groups that are new with each process. Under traffic a message may wait up to
-    `max_fetch_delay_s` for others to be fetched with it, because a fetch of a hundred costs as much as one of one.
+    While `gate` is full, partitions are paused and the backlog is seen as lag. With `from_now`, each process reads all
+    partitions from their ends, without a group at the broker; `group` is then its name in logs. Under traffic a message
+    may wait up to `max_fetch_delay_s` for others, because a fetch of a hundred costs as much as one of one.
 
     Where several groups read a topic, one of them reports the records that cannot be decoded; the others have
     `reports_undecodable` False and skip those that name no type of their handlers.

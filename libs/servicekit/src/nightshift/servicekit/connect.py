@@ -4,7 +4,7 @@ The service closes all of it in reverse order, and /readyz reports the database 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from nightshift.bus.kafka.consumers import KafkaConsumers
@@ -14,6 +14,7 @@ from nightshift.eventlog.database import Database, PgConfig
 from nightshift.eventlog.leases.postgres import PostgresLeases
 from nightshift.eventlog.objects.s3 import S3ObjectStore
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
+from nightshift.servicekit.membership import GroupMembership
 from nightshift.servicekit.service import Service
 from nightshift.servicekit.settings import Settings
 
@@ -68,6 +69,7 @@ class Connections:
     objects: S3ObjectStore
     producer: KafkaProducer
     _running: Service[Any]
+    membership: GroupMembership = field(default_factory=GroupMembership)
 
     async def leases(self) -> PostgresLeases:
         """Return the leases, after releasing those of the dead process that had this one's instance name."""
@@ -77,7 +79,9 @@ class Connections:
         return leases
 
     async def consume(self, subscriptions: Sequence[Subscription]) -> None:
-        """Start the consumers. The service is ready once all of them have their partitions.
+        """Start the consumers and wait until each has joined its group: until the sessions of dead members have ended.
+
+        The service is ready once all of them have their partitions.
 
         The process exits with code 1 when a consumer makes no progress. Raises ConfigurationError when the broker
         refuses the credentials.
@@ -91,9 +95,11 @@ class Connections:
                 objects=self.objects,
                 dependencies=self.database.answers,
                 database=self.database,
+                on_assigned=self.membership.note_assignment,
                 client_id=running.name,
             )
         )
+        self.membership.joined = True
         running.brokers.append(consumers.broker)
         running.ready_when("consumers", lambda: consumers.assigned)
         running.fail_when(consumers.failed, "a consumer makes no progress")

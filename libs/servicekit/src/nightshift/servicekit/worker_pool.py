@@ -7,7 +7,7 @@ Consumers wait while the pool is full. Work that a crash loses is still pending 
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Self
+from typing import Any, Self
 
 import structlog
 from prometheus_client import Gauge
@@ -95,8 +95,8 @@ class WorkerPool:
         running = list(self._running.values())
         if running:
             cut = asyncio.create_task(self._cut_short.wait(), name=f"{self._name} cut short")
-            drained = asyncio.gather(*running, return_exceptions=True)
-            await asyncio.wait({drained, cut}, timeout=self._drain_s, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {asyncio.gather(*running, return_exceptions=True), cut}
+            await asyncio.wait(ends, timeout=self._drain_s, return_when=asyncio.FIRST_COMPLETED)
             cut.cancel()
             late = [task for task in running if not task.done()]
             for task in late:

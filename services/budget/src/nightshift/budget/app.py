@@ -31,6 +31,14 @@ async def start(running: service.Service[BudgetSettings]) -> None:
     wakes = Wakes(log, ledger, days)
     grants = Grants(log, ledger, days, on_released=wakes.note_money)
     handlers, topics = Handlers(grants, Accounts(log, ledger, days, wakes), wakes), settings.topics
+    scheduler = WakeScheduler(
+        log,
+        grants,
+        wakes,
+        wake_jitter_s=settings.budget_wake_jitter_s,
+        membership=services.membership,
+    )
+    running.spawn(scheduler.run(), name="wake scheduler")
     await services.consume(
         [
             Subscription(
@@ -47,8 +55,6 @@ async def start(running: service.Service[BudgetSettings]) -> None:
             ),
         ]
     )
-    scheduler = WakeScheduler(log, grants, wakes, wake_jitter_s=settings.budget_wake_jitter_s)
-    running.spawn(scheduler.run(), name="wake scheduler")
 
 
 #: For `faststream run nightshift.budget.app:app`.

@@ -61,8 +61,9 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
         clock=_now,
     )
     handlers = Handlers(requests, scheduler)
-    await services.consume(handlers.subscriptions(settings.topics, NAME, settings.replica_id))
+    # The builds run while the consumers still join their groups: the log says what there is to do.
     running.spawn(scheduler.run(), name="build scheduler")
+    await services.consume(handlers.subscriptions(settings.topics, NAME, settings.replica_id))
 
 
 def _load_claude(settings: OrchestratorSettings) -> ClosingModel:

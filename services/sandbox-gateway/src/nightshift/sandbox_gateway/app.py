@@ -52,9 +52,7 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     stores = lru_cache(256)(lambda project: SnapshotStore(objects, settings.project_key(project)))
     probe = await running.enter(HttpPreviewProbe())
     accounts = BuildAccounts(log)
-    pool = WorkerPool(
-        NAME, limit=settings.gateway_builds, cut_short=running.cut_short, share_of=accounts.of
-    )
+    pool = WorkerPool(NAME, limit=settings.gateway_builds, cut_short=running.cut_short, share_of=accounts.of)
     await running.enter(pool)
 
     states = FoldCache(log, SandboxState, evolve)
@@ -81,14 +79,19 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     snapshots = Subscription(
         topics.snapshot, group, handlers.on_snapshots(), max_fetch_delay_s=_SNAPSHOT_DELAY_S
     )
-    await services.consume([builds, snapshots])
     for kind in (PendingKind.TOOL_CALL, PendingKind.SANDBOX):
         poller = PendingPoller(
-            log, kind, dispatcher.dispatch_pending, gate=pool, every_s=settings.gateway_look_s
+            log,
+            kind,
+            dispatcher.dispatch_pending,
+            gate=pool,
+            membership=services.membership,
+            every_s=settings.gateway_look_s,
         )
         running.spawn(poller.run(), name=f"poller {kind.value}")
     sweeper = OrphanSweeper(driver, leases, states, settings.lease_owner)
     running.spawn(sweeper.run(settings.gateway_look_s), name="sweeper")
+    await services.consume([builds, snapshots])
 
 
 async def _previews(running: service.Service[GatewaySettings], driver: SandboxDriver) -> PreviewLink:

@@ -42,6 +42,14 @@ async def start(running: service.Service[SnapshotterSettings]) -> None:
     )
     await running.enter(pool)
     handlers = Handlers(Snapshots(services.log, workspaces, settings.retries()), pool, accounts)
+    poller = PendingPoller(
+        services.log,
+        PendingKind.SNAPSHOT,
+        handlers.on_pending,
+        gate=pool,
+        membership=services.membership,
+    )
+    running.spawn(poller.run(), name="pending poller")
     topic = settings.topics.build
     await services.consume(
         [
@@ -54,8 +62,6 @@ async def start(running: service.Service[SnapshotterSettings]) -> None:
             )
         ]
     )
-    poller = PendingPoller(services.log, PendingKind.SNAPSHOT, handlers.on_pending, gate=pool)
-    running.spawn(poller.run(), name="pending poller")
 
 
 #: For `faststream run nightshift.snapshotter.app:app`.

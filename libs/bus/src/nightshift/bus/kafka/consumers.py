@@ -8,7 +8,7 @@ replies, because they cost more than the handlers (docs/adr/0018).
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Self, cast
 
@@ -97,13 +97,15 @@ class KafkaConsumers:
         dependencies: DependencyProbe | None = None,
         database: Database | None = None,
         policy: ConsumerPolicy | None = None,
+        on_assigned: Callable[[], None] = lambda: None,
         registry: Registry = CATALOGUE,
         client_id: str = "nightshift",
         stop_s: float = 10.0,
     ) -> None:
         """`dependencies` returns whether the handlers' dependencies answer. `stop_s` bounds the closing of clients.
 
-        `database` delivers the relay's notifications on the embedded broker; Apache Kafka needs none.
+        `database` delivers the relay's notifications on the embedded broker; Apache Kafka needs none. `on_assigned` is
+        called when a group has assigned partitions anew: another member may have died with work in hand.
         """
         retry = RetryPolicy(
             attempts=settings.retry_attempts, base_s=settings.retry_base_s, cap_s=settings.retry_cap_s
@@ -122,6 +124,7 @@ class KafkaConsumers:
         self._objects = objects
         self._registry = registry
         self._dependencies = dependencies
+        self._on_assigned = on_assigned
         _framework_log.setLevel(logging.ERROR)
         self.broker = EventBroker(
             settings.kafka_bootstrap.split(","),
@@ -173,12 +176,16 @@ class KafkaConsumers:
         await self.broker.connect()
         config = self.broker.config.broker_config
         config.builder = partial(CheckedConsumer, **cast(partial[Any], config.builder).keywords)
+        for feed in self._feeds:
+            feed.prepare()
         outcomes = await asyncio.gather(
             *(feed.subscriber.start() for feed in self._feeds), return_exceptions=True
         )
         errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if not errors:
             self.broker.running = True
+            for feed in self._feeds:
+                feed.started()
             return True
         await self._stop_clients()
         for error in errors:
@@ -231,12 +238,13 @@ class KafkaConsumers:
             group=subscription.group,
             alone=self._alone,
         )
-        feed = PartitionFeed(subscription, intake, self._strategy)
+        feed = PartitionFeed(subscription, intake, self._strategy, self._on_assigned)
         wait = self._strategy.fetch_wait(subscription)
         subscriber = self.broker.subscriber(
             subscription.topic,
             batch=True,
-            group_id=subscription.group,
+            # Who reads from now on in every process needs no group: it would join, commit, and be left behind.
+            group_id=None if subscription.from_now else subscription.group,
             ack_policy=AckPolicy.MANUAL,
             auto_offset_reset="latest" if subscription.from_now else "earliest",
             max_poll_interval_ms=int(self._settings.kafka_max_poll_interval_s * 1000),
@@ -269,13 +277,14 @@ class KafkaConsumers:
         while True:
             await asyncio.sleep(1.0)
             for feed in self._feeds:
+                await feed.commit_beginnings()
                 feed.commit_positions()
             await self.watchdog.look()
 
     async def _stop_clients(self) -> None:
         """Bounded, because aiokafka's stop waits for a broker that does not answer."""
         for feed in self._feeds:
-            if feed.subscriber.consumer is not None:
+            if feed.subscriber.consumer is not None and not feed.subscription.from_now:
                 self._strategy.stopping(feed.subscriber.consumer)
         try:
             async with asyncio.timeout(self._stop_s):

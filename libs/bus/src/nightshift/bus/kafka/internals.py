@@ -1,5 +1,7 @@
 """The private parts of aiokafka 0.14 that consumers use, each with its reason. A test fails when one moves."""
 
+from collections.abc import Iterable
+
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
@@ -18,12 +20,17 @@ def coordination_ended(consumer: AIOKafkaConsumer) -> bool:
     return bool(consumer._coordinator._coordination_task.done())
 
 
-async def committed(consumer: AIOKafkaConsumer, partition: TopicPartition) -> OffsetAndMetadata | None:
-    """Return the committed offset with its metadata; `consumer.committed()` drops the metadata. Raises KafkaError."""
+async def committed(
+    consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]
+) -> dict[TopicPartition, OffsetAndMetadata]:
+    """Return the committed offsets with their metadata, of those partitions that have one. Raises KafkaError.
+
+    `consumer.committed()` drops the metadata.
+    """
     found: dict[TopicPartition, OffsetAndMetadata] = await consumer._coordinator.fetch_committed_offsets(
-        [partition]
+        list(partitions)
     )
-    return found.get(partition)
+    return {partition: offset for partition, offset in found.items() if offset.offset >= 0}
 
 
 async def close_connections(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -138,7 +139,8 @@ class BuildScheduler:
         cut = asyncio.create_task((cut_short or asyncio.Event()).wait(), name="drain cut short")
         renewal = asyncio.create_task(self._renew_forever(), name="leases while draining")
         try:
-            await asyncio.wait({drained, cut}, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {drained, cut}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             late = [active.task for active in held if not active.task.done()]
             for task in (*late, cut, renewal):

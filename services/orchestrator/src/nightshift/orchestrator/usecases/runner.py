@@ -130,7 +130,10 @@ class Runner:
         self._notified.set()
 
     async def run(self) -> None:
-        """Run the build until it has ended, sleeps or waits, or is drained. Raises what the repository and the pure core raise."""
+        """Run the build until it has ended, sleeps or waits, or is drained.
+
+        Raises what the repository and the pure core raise.
+        """
         try:
             self._state = await self._repository.load(self.build_id)
             if self._state.mode is not RunMode.ENDED and self._state.accepted is not None:
