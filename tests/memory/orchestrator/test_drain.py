@@ -37,7 +37,7 @@ class Stopped(LoneOrchestrator):
     async def run(self) -> None:
         await self.builds.accept(self.request)
         tasks = [asyncio.create_task(self.scheduler.run()), asyncio.create_task(self.grant())]
-        while not any(isinstance(event, self.during) for event in self.events()):
+        while not any(isinstance(event, self.during) for event in self.events()):  # noqa: ASYNC110 - virtual time, no event to wait for
             await asyncio.sleep(0.1)
         for task in tasks:
             task.cancel()
