@@ -1,4 +1,4 @@
-"""Asks the log which work waits, at the start and at intervals, and passes each item to the service."""
+"""Reads pending work from the log at the start and at intervals, so that work which a crash interrupted is done."""
 
 import asyncio
 import random
@@ -24,11 +24,13 @@ _UNTIL_JOINED_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class PendingPoller:
-    """Reads the pending items of one kind from the log, `page` at a time, at the start and every `every_s` seconds.
+    """Reads all pending rows of one kind at the start and every `every_s` seconds, `page` rows at a time.
 
-    With `membership`, reads every second until the consumer groups are joined, and whenever their partitions move.
-    Passes each to `take`, which starts the work (acquires a lease, offers it to a pool) and returns before it is done.
-    `backoff` spaces the attempts while the log does not answer.
+    - `take`: called with each row. It starts the work, for example in a worker pool, and does not wait for its end.
+    - `gate`: while this pool is full, no further row is passed to `take`.
+    - `membership`: the rows are also read every second until the consumer groups are joined, and whenever their
+      partitions move.
+    - `backoff`: the delays between attempts while the log does not answer.
     """
 
     log: EventLog
@@ -42,7 +44,7 @@ class PendingPoller:
     page: int = 500
 
     async def run(self) -> None:
-        """Poll until cancelled."""
+        """Poll until the task is cancelled."""
         retry = RetryDelay(self.backoff, random.random)
         changed = asyncio.Event() if self.membership is None else self.membership.watch()
         while True:
@@ -60,7 +62,7 @@ class PendingPoller:
                     await changed.wait()
 
     async def look(self) -> int:
-        """Pass every pending item to `take`, page by page, waiting while `gate` is full. Returns their number."""
+        """Pass every pending row to `take` once, and wait while `gate` is full. Returns the number of rows."""
         count, after = 0, ""
         while True:
             items = await self.log.pending(self.kind, limit=self.page, after_key=after)
