@@ -12,11 +12,14 @@ from nightshift.bus.kafka.producer import KafkaProducer
 from nightshift.bus.port import Subscription
 from nightshift.eventlog.database import Database, PgConfig
 from nightshift.eventlog.leases.postgres import PostgresLeases
+from nightshift.eventlog.objects.absent import NoObjectStore
+from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.objects.s3 import S3ObjectStore
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
+from nightshift.eventlog.preconditions import check_bucket, check_database
 from nightshift.servicekit.membership import GroupMembership
 from nightshift.servicekit.service import Service
-from nightshift.servicekit.settings import Settings
+from nightshift.servicekit.settings import Settings, without_store
 
 S = TypeVar("S", bound=Settings)
 
@@ -39,18 +42,31 @@ def open_database(
     return database
 
 
-async def connect(running: Service[S]) -> "Connections":
-    """Open the database, the event log, the object store and the producer. Returns when PostgreSQL answers.
+async def open_objects(running: Service[S]) -> ObjectStore:
+    """Return the object store, or one that raises at every call when the settings name none.
 
-    Raises Unavailable when PostgreSQL does not answer in time, and ConfigurationError when a setting is wrong.
+    Raises ConfigurationError when the bucket does not exist or may not be read.
+    """
+    if without_store(running.settings):
+        return NoObjectStore()
+    objects = await running.enter(S3ObjectStore(running.settings))
+    await check_bucket(objects)
+    return objects
+
+
+async def connect(running: Service[S], *, role: str | None = None) -> "Connections":
+    """Open the database, the event log, the object store and the producer, and check that all is prepared.
+
+    The login of the database must be able to act as `role`. Raises Unavailable when PostgreSQL does not answer in time,
+    and ConfigurationError when a setting is wrong, or when role, migrations or bucket are missing.
     """
     settings = running.settings
     database = open_database(running)
-    await database.wait_ready()
+    await check_database(database, role)
     running.ready_when("database", database.answers)
     log = PostgresEventLog(database, actor=actor_of(running))
     running.on_stop(log.close)
-    objects = await running.enter(S3ObjectStore(settings))
+    objects = await open_objects(running)
     producer = await running.enter(KafkaProducer(settings, client_id=running.name))
     return Connections(database, log, objects, producer, running)
 
@@ -66,7 +82,7 @@ class Connections:
 
     database: Database
     log: PostgresEventLog
-    objects: S3ObjectStore
+    objects: ObjectStore
     producer: KafkaProducer
     _running: Service[Any]
     membership: GroupMembership = field(default_factory=GroupMembership)

@@ -1,8 +1,8 @@
 """Runs a service process: logs, signals, probes, and an orderly start and stop.
 
 When the service stops, it closes what `start` opened, in reverse order and within a time limit. Work in flight may
-finish until `cut_short` is set: shortly before the limit, or at a second signal. The service also stops when a task from
-`spawn` ends. Exit codes: 0 after SIGTERM or SIGINT, 1 after a failure, 4 when a setting is missing or wrong.
+finish until `cut_short` is set: shortly before the limit, or at a second signal. The service also stops when a task
+from `spawn` ends. Exit codes: 0 after SIGTERM or SIGINT, 1 after a failure, 4 when a setting is missing or wrong.
 """
 
 import asyncio

@@ -12,11 +12,13 @@ from nightshift.budget.usecases.wake_scheduler import WakeScheduler
 from nightshift.budget.usecases.wakes import Wakes
 from nightshift.bus.port import Subscription
 from nightshift.contracts.model import Owner
+from nightshift.eventlog.migrate import role_of
 from nightshift.servicekit import service
 from nightshift.servicekit.application import application
 from nightshift.servicekit.connect import connect
 
 NAME = Owner.BUDGET.value
+ROLE = role_of(Owner.BUDGET)
 
 #: Seconds that a fetch of the build topic may wait for more records. Few of them are requests for money.
 _MAX_FETCH_DELAY_S = 0.05
@@ -25,7 +27,7 @@ _MAX_FETCH_DELAY_S = 0.05
 async def start(running: service.Service[BudgetSettings]) -> None:
     """Connect, subscribe, and run the wake scheduler."""
     settings = running.settings
-    services = await connect(running)
+    services = await connect(running, role=ROLE)
     log, ledger = services.log, PostgresLedger(services.database, services.log)
     days = AccountDays(settings.policy())
     wakes = Wakes(log, ledger, days)

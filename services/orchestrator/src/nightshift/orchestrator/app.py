@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import NoReturn
 
 from nightshift.contracts.model import Owner
+from nightshift.eventlog.migrate import role_of
 from nightshift.orchestrator.adapters.event_log_policies import EventLogAccountPolicies
 from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
 from nightshift.orchestrator.adapters.lazy_model import LazyModel
@@ -22,13 +23,14 @@ from nightshift.servicekit.application import application
 from nightshift.servicekit.connect import actor_of, connect
 
 NAME = Owner.ORCHESTRATOR.value
+ROLE = role_of(Owner.ORCHESTRATOR)
 
 
 async def start(running: service.Service[OrchestratorSettings]) -> None:
     """Connect, subscribe, and run builds until the service stops."""
     settings, policy = running.settings, running.settings.policy()
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # each model call is an event of the log already
-    services = await connect(running)
+    services = await connect(running, role=ROLE)
     model = await running.enter(LazyModel(lambda: _load_claude(settings)))
     running.fail_when(model.failed, "the model's SDK cannot be loaded")
     repository = EventLogBuildRepository(

@@ -7,6 +7,7 @@ from typing import NoReturn
 from nightshift.bus.port import Subscription
 from nightshift.contracts.model import Owner, PendingKind
 from nightshift.eventlog.fold_cache import FoldCache
+from nightshift.eventlog.migrate import role_of
 from nightshift.sandbox_gateway.adapters.preview_probe import HttpPreviewProbe
 from nightshift.sandbox_gateway.adapters.preview_server import PreviewServer
 from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState, evolve
@@ -36,6 +37,7 @@ from nightshift.servicekit.pending_poller import PendingPoller
 from nightshift.servicekit.worker_pool import WorkerPool
 
 NAME = Owner.SANDBOX_GATEWAY.value
+ROLE = role_of(Owner.SANDBOX_GATEWAY)
 
 #: Seconds that a snapshot's fact may wait in the fetch under traffic: only the end of a sandbox follows from it.
 _SNAPSHOT_DELAY_S = 0.1
@@ -46,7 +48,7 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     settings = running.settings
     store = SecretStore(settings.secret_directory)
     driver = await make_driver(settings, await _egress(running))
-    services = await connect(running)
+    services = await connect(running, role=ROLE)
     log, objects, leases = services.log, services.objects, await services.leases()
     fail = FailPoints(settings.fail_point)
     stores = lru_cache(256)(lambda project: SnapshotStore(objects, settings.project_key(project)))

@@ -5,6 +5,7 @@ from typing import NoReturn
 
 from nightshift.bus.port import Subscription
 from nightshift.contracts.model import Owner, PendingKind
+from nightshift.eventlog.migrate import role_of
 from nightshift.sandboxes.settings import make_driver
 from nightshift.sandboxes.snapshots.store import SnapshotStore
 from nightshift.servicekit import service
@@ -19,6 +20,7 @@ from nightshift.snapshotter.settings import SnapshotterSettings
 from nightshift.snapshotter.usecases.snapshots import Snapshots
 
 NAME = Owner.SNAPSHOTTER.value
+ROLE = role_of(Owner.SNAPSHOTTER)
 
 #: Seconds that a fetch may wait for more records: no agent waits for a snapshot, and a snapshot takes longer.
 _MAX_FETCH_DELAY_S = 0.1
@@ -29,7 +31,7 @@ _PROJECTS = 256
 async def start(running: service.Service[SnapshotterSettings]) -> None:
     """Connect, subscribe, and take snapshots."""
     settings = running.settings
-    services = await connect(running)
+    services = await connect(running, role=ROLE)
 
     @lru_cache(maxsize=_PROJECTS)
     def store_of(project_id: str) -> SnapshotStore:

@@ -12,10 +12,12 @@ from nightshift.snapshotter.domain.retries import SnapshotRetries
 class SnapshotterSettings(SnapshotSettings, Settings):
     """Settings of the snapshotter. Times in seconds."""
 
-    snapshot_parallel: int = Field(8, ge=1)  # builds at once
+    snapshot_parallel: int = Field(8, ge=1)  # the most builds at once
     # Attempts of the snapshot before a sleep. After the last one the sandbox is paused with its files.
     snapshot_attempts: int = Field(5, ge=1)
+    # The pause after the first failed attempt. It doubles with each attempt.
     snapshot_first_pause_s: float = Field(0.5, gt=0)
+    # The longest pause between two attempts.
     snapshot_longest_pause_s: float = Field(30.0, gt=0)
     snapshot_exclude: tuple[str, ...] = DEFAULT_EXCLUDE  # JSON list of patterns, as in .gitignore
 

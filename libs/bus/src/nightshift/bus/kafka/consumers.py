@@ -13,13 +13,7 @@ from functools import partial
 from typing import Any, Self, cast
 
 import structlog
-from aiokafka.errors import (
-    AuthenticationFailedError,
-    GroupAuthorizationFailedError,
-    KafkaError,
-    TopicAuthorizationFailedError,
-    UnsupportedSaslMechanismError,
-)
+from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import FAKE_CONSUMER, KafkaAckableMessage
@@ -31,9 +25,11 @@ from nightshift.bus.dead_letter_publisher import DeadLetterPublisher
 from nightshift.bus.dispatch import Dispatcher
 from nightshift.bus.kafka import internals
 from nightshift.bus.kafka.checked_consumer import CheckedConsumer
+from nightshift.bus.kafka.credentials import CREDENTIALS_REFUSED, refusal
 from nightshift.bus.kafka.partition_feed import PartitionFeed, Records
 from nightshift.bus.kafka.security import faststream_security
 from nightshift.bus.kafka.strategy import strategy_for
+from nightshift.bus.kafka.topic_check import require_topics
 from nightshift.bus.kafka.watchdog import Watchdog
 from nightshift.bus.message_processor import MessageProcessor
 from nightshift.bus.policy import ConsumerPolicy, RetryPolicy
@@ -41,7 +37,7 @@ from nightshift.bus.port import DependencyProbe, Producer, Subscription
 from nightshift.bus.settings import KafkaSettings
 from nightshift.contracts.registry import CATALOGUE, Registry
 from nightshift.eventlog.database import Database
-from nightshift.eventlog.errors import ConfigurationError
+from nightshift.eventlog.errors import Unavailable
 from nightshift.eventlog.objects.port import ObjectStore
 
 _log = structlog.get_logger(__name__)
@@ -55,12 +51,6 @@ _POLL_MS = 24 * 3600 * 1000
 _BATCH_OVERHEAD = 65_536  # the most bytes that a batch has beyond its largest message
 _START_AGAIN_S = 1.0
 _METADATA_MAX_AGE_MS = 30_000  # how long a consumer may take to notice a new topic
-_CREDENTIALS_REFUSED = (
-    AuthenticationFailedError,
-    UnsupportedSaslMechanismError,
-    GroupAuthorizationFailedError,
-    TopicAuthorizationFailedError,
-)
 
 
 class EventBroker(KafkaBroker):
@@ -107,7 +97,7 @@ class KafkaConsumers:
 
         - `dependencies`: returns whether the dependencies of the handlers answer now.
         - `database`: delivers the relay's notifications when the broker is the embedded one. Apache Kafka needs none.
-        - `on_assigned`: called when a group has assigned partitions anew. Another member may have died with work in hand.
+        - `on_assigned`: called when a group assigned partitions anew. Another member may have died with work in hand.
         - `stop_s`: the time limit in seconds for closing the Kafka clients.
         """
         retry = RetryPolicy(
@@ -182,6 +172,11 @@ class KafkaConsumers:
 
         FastStream would start them one after the other, and the broker delays each join of a group.
         """
+        try:
+            # A broker may create a topic that a client asks for, with another number of partitions than planned.
+            await require_topics(self._settings, {feed.subscription.topic for feed in self._feeds})
+        except Unavailable:
+            return False
         await self.broker.connect()
         config = self.broker.config.broker_config
         config.builder = partial(CheckedConsumer, **cast(partial[Any], config.builder).keywords)
@@ -198,11 +193,8 @@ class KafkaConsumers:
             return True
         await self._stop_clients()
         for error in errors:
-            if isinstance(error, _CREDENTIALS_REFUSED):
-                raise ConfigurationError(
-                    f"the broker refuses the credentials: {type(error).__name__}: {error}",
-                    hint="check the NIGHTSHIFT_KAFKA_SASL_ and _SSL_ variables and the broker's ACLs",
-                ) from error
+            if isinstance(error, CREDENTIALS_REFUSED):
+                raise refusal(error) from error
             if not isinstance(error, KafkaError | OSError | TimeoutError):
                 raise error
         return False

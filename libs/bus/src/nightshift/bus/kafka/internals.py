@@ -47,3 +47,9 @@ async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> set[int] | No
     cluster = await consumer._client.fetch_all_metadata()
     found: set[int] | None = cluster.partitions_for_topic(topic)
     return found
+
+
+async def all_topics(consumer: AIOKafkaConsumer) -> set[str]:
+    """Return the names of all topics. `consumer.topics()` raises when a topic was just deleted."""
+    cluster = await consumer._client.fetch_all_metadata()
+    return set(cluster.topics())
