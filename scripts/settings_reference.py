@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 from nightshift.budget.settings import BudgetSettings
 from nightshift.bus.settings import KafkaSettings
+from nightshift.cli.settings import ProducerSettings
 from nightshift.eventlog.settings import PREFIX, Environment, ObjectStoreSettings, PostgresSettings
 from nightshift.orchestrator.settings import OrchestratorSettings
 from nightshift.relay.settings import RelaySettings
@@ -48,6 +49,7 @@ SECTIONS: dict[str, type[Environment]] = {
     "Sandboxes": SandboxSettings,
     "Snapshots": SnapshotSettings,
     **{name.capitalize(): kind for name, kind in SERVICES.items()},
+    "Commands that send requests": ProducerSettings,
 }
 #: Variables that no settings class reads, with their readers and meanings.
 OTHERS = {
@@ -55,6 +57,7 @@ OTHERS = {
         "`up`",
         "Megabytes at which `up` restarts the embedded broker. Default: 64.",
     ),
+    "NIGHTSHIFT_SETUP_LOCKED": ("`make setup`", "Set by the script itself."),
     "NIGHTSHIFT_POSTGRES_BIN": ("tests", "Folder of the programs of the PostgreSQL that tests run on."),
     "NIGHTSHIFT_TEST_SEED": ("tests", "Seed of the tests that draw faults."),
     "NIGHTSHIFT_SEED": ("tests", "Seed of the tests of the egress proxy."),
@@ -62,6 +65,7 @@ OTHERS = {
     "NIGHTSHIFT_ENVD": ("tests", "E2B's own envd, for `make test-envd`."),
     "NIGHTSHIFT_E2B_JS": ("tests", "Folder of E2B's JavaScript client, for `make test-e2b-js`."),
     "NIGHTSHIFT_LONG_BUILD": ("tests", "Runs `make test-long-build`."),
+    "NIGHTSHIFT_LONG_TESTS": ("tests", "Runs the tests that take long."),
     "NIGHTSHIFT_LONG_FAULTS": ("tests", "Runs `make test-long`."),
     "NIGHTSHIFT_TIME_TRAVEL": ("tests", "Runs `make test-time`."),
     "NIGHTSHIFT_REGISTRY_TESTS": ("tests", "Runs `make test-registries`."),
@@ -118,7 +122,7 @@ def names() -> str:
     """Return the module with the names of all variables."""
     known = set(OTHERS) | {
         variable(name, field)
-        for kind in SERVICES.values()
+        for kind in (*SERVICES.values(), ProducerSettings)
         for name, field in kind.model_fields.items()
         if variable(name, field).startswith(PREFIX)
     }
@@ -136,7 +140,7 @@ def row(name: str, field: FieldInfo, kind: type[Environment]) -> str:
         type_of(field),
         default_of(name, field),
         unit_of(name),
-        "all" if len(readers) == len(SERVICES) else ", ".join(readers),
+        "all" if len(readers) == len(SERVICES) else ", ".join(readers) or "commands",
         comments(kind)[name],
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

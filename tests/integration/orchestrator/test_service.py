@@ -116,6 +116,7 @@ async def test_a_killed_replica_is_replaced_and_a_cancel_stops_a_call(servers: R
     assert "agent.steered" in [event.data.type for event in events]
 
 
+@pytest.mark.long
 async def test_sigterm_pays_for_no_call_twice(servers: RunningServers):
     await asyncio.gather(servers.orchestrator("one"), servers.orchestrator("two"))
     await servers.send(asked("b1", "An unhurried start."))

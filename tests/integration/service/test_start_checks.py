@@ -8,7 +8,7 @@ from tests.support.stack import Database, create_database
 
 from nightshift.devstack.parts import S3Address
 
-pytestmark = [pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 BUDGET = ("-m", "nightshift.budget")
 RELAY = ("-m", "nightshift.relay")
