@@ -25,6 +25,8 @@ class SandboxSettings(ObjectStoreSettings, ProcessSettings):
     sandbox_processes: int = Field(512, ge=16)
     # The memory of a local sandbox.
     sandbox_memory_bytes: int = Field(4 * 1024**3, ge=64 * 1024**2)
+    sandbox_disk_bytes: int = Field(10 * 1024**3, ge=64 * 1024**2)  # the home of a local sandbox
+    sandbox_files: int = Field(1_000_000, ge=10_000)  # the most files and directories in it
     # Folders that local sandboxes see read-only, such as a compiler.
     sandbox_toolchains: tuple[Path, ...] = ()
     # The key of E2B.
@@ -42,7 +44,12 @@ class SandboxSettings(ObjectStoreSettings, ProcessSettings):
         return LocalSettings(
             state_dir=(self.sandbox_dir or self.home / "sandboxes").absolute(),
             owner=self.sandbox_owner,
-            limits=SandboxLimits(processes=self.sandbox_processes, memory_bytes=self.sandbox_memory_bytes),
+            limits=SandboxLimits(
+                processes=self.sandbox_processes,
+                memory_bytes=self.sandbox_memory_bytes,
+                disk_bytes=self.sandbox_disk_bytes,
+                files=self.sandbox_files,
+            ),
             toolchains=self.sandbox_toolchains,
         )
 
