@@ -89,7 +89,10 @@ class Connections:
     membership: GroupMembership = field(default_factory=GroupMembership)
 
     async def leases(self) -> PostgresLeases:
-        """Return the leases. First releases those of a dead process that had the same instance name."""
+        """Return an object that acquires leases.
+
+        First releases the leases of a dead process with the same instance name.
+        """
         leases, settings = PostgresLeases(self.database), self._running.settings
         if settings.instance is not None:
             await leases.release_all(settings.lease_owner)

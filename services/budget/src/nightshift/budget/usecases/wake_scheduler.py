@@ -116,6 +116,8 @@ class WakeScheduler:
                         await self.grants.answer(event, event.data)
 
     def _is_due(self, item: PendingItem, now: datetime) -> bool:
-        """Return whether the row's due time plus its part of the jitter has passed. The build id decides the part."""
+        """Return whether the row's due time has passed, delayed by a part of the jitter that depends on the build
+        id.
+        """
         draw = int.from_bytes(hashlib.blake2s(item.key.encode(), digest_size=4).digest()) / 2**32
         return item.due_at is not None and item.due_at + timedelta(seconds=self.wake_jitter_s * draw) <= now
