@@ -217,7 +217,7 @@ class Runner:
                 assert_never(step)
 
     async def _commit(self, command: Command) -> bool:
-        """Decide and append. Returns False, with the state reloaded, when another writer was first: decide again then."""
+        """Decide and append. Returns False, with the state reloaded, when another writer was first: decide again."""
         before = self._state.version
         try:
             self._state = await self._commit_when_available(command)
