@@ -18,19 +18,25 @@ from nightshift.servicekit.settings import ProcessSettings
 class SandboxSettings(ObjectStoreSettings, ProcessSettings):
     """The settings from `NIGHTSHIFT_SANDBOX_…` and from E2B's own environment variables."""
 
-    sandbox_driver: DriverName | None = None  # None: e2b when E2B_API_KEY is set, else local
-    sandbox_dir: Path | None = None  # where local sandboxes are; None: `sandboxes` in the home
-    # Marks the sandboxes that belong to this installation.
-    sandbox_owner: str = Field("nightshift", min_length=1, max_length=64)
+    sandbox_driver: DriverName | None = None  # none: e2b when E2B_API_KEY is set, else local
+    sandbox_dir: Path | None = None  # the folder of local sandboxes; none: `sandboxes` in NIGHTSHIFT_HOME
+    sandbox_owner: str = Field(
+        "nightshift", min_length=1, max_length=64
+    )  # marks this installation's sandboxes
+    # The most processes in a local sandbox.
     sandbox_processes: int = Field(512, ge=16)
+    # The memory of a local sandbox.
     sandbox_memory_bytes: int = Field(4 * 1024**3, ge=64 * 1024**2)
-    sandbox_disk_bytes: int = Field(10 * 1024**3, ge=64 * 1024**2)  # of a local sandbox's home
-    sandbox_files: int = Field(1_000_000, ge=10_000)  # the most files and directories in that home
+    sandbox_disk_bytes: int = Field(10 * 1024**3, ge=64 * 1024**2)  # the home of a local sandbox
+    sandbox_files: int = Field(1_000_000, ge=10_000)  # the most files and directories in it
+    # Folders that local sandboxes see read-only, such as a compiler.
     sandbox_toolchains: tuple[Path, ...] = ()
+    # The key of E2B.
     e2b_api_key: SecretStr | None = Field(None, validation_alias=AliasChoices("E2B_API_KEY", "e2b_api_key"))
+    # The template of E2B's sandboxes. None: E2B's own.
     e2b_template: str | None = Field(None, validation_alias=AliasChoices("E2B_TEMPLATE", "e2b_template"))
-    e2b_internet: bool = False  # True: sandboxes at the provider may reach the internet
-    # Of a sandbox at the provider; extended while the sandbox is in use.
+    e2b_internet: bool = False  # whether sandboxes at E2B may reach the internet
+    # The lifetime of a sandbox at E2B. It is extended while the sandbox is in use.
     e2b_lifetime_s: int = Field(3600, ge=60, le=86_400)
 
     @property
@@ -58,6 +64,7 @@ class SnapshotSettings(SandboxSettings):
     person who knows the key can test whether a project has a certain file.
     """
 
+    # The digests of stored files depend on it. The same in gateway and snapshotter, for the life of the installation.
     snapshot_key: SecretStr = Field(min_length=32, examples=["$(openssl rand -hex 32)"])
 
     def project_key(self, project_id: str) -> ProjectKey:
