@@ -22,6 +22,7 @@ from nightshift.contracts.tools import (
     OpenPort,
     PrepareWorkspace,
     ReadFile,
+    TakeScreenshot,
     ToolInput,
     WriteFile,
 )
@@ -42,6 +43,7 @@ from nightshift.sandbox_gateway.usecases.tools.context import Context
 from nightshift.sandbox_gateway.usecases.tools.narrate import narrate
 from nightshift.sandbox_gateway.usecases.tools.prepare import prepare
 from nightshift.sandbox_gateway.usecases.tools.preview import open_port
+from nightshift.sandbox_gateway.usecases.tools.screenshot import take_screenshot
 from nightshift.sandboxes.errors import CallRecordLost, FileRefused, SandboxGone, SandboxHung
 from nightshift.sandboxes.port import Sandbox
 from nightshift.sandboxes.snapshots.rules import DEFAULT_EXCLUDE
@@ -230,6 +232,8 @@ async def _run_tool(ctx: Context, ask: ToolInput, probe: PreviewProbe) -> CallOu
         match ask:
             case Bash():
                 return await bash(ctx, ask)
+            case TakeScreenshot():
+                return await take_screenshot(ctx, ask)
             case OpenPort():
                 return await open_port(ctx, ask, probe)
             case Grep():
