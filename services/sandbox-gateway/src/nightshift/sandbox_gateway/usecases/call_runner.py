@@ -100,6 +100,11 @@ class CallRunner:
         in_sandbox: list[tuple[PendingCall, ToolInput]] = []
         for call in calls:
             ask = _CANCELLED if state.ended is not None else await self._parse(call)
+            if (
+                isinstance(ask, PrepareWorkspace)
+                and (why := self.lifecycle.network.refusal(state)) is not None
+            ):
+                ask = CallOutcome(why, "refused")
             outcome = _without_sandbox(ask)
             if outcome is not None:
                 await self.writer.write(state, call, outcome)
@@ -207,7 +212,7 @@ class CallRunner:
         duration = int((time.monotonic() - started) * 1000)
         if isinstance(ask, Bash | PrepareWorkspace):
             network = await self.lifecycle.network.used(sandbox)
-            note = self.lifecycle.network.note(state, network)
+            note = self.lifecycle.network.note(state, network, outcome.output)
             outcome = replace(outcome, output=outcome.output + note, network=network)
         await self.writer.write(state, call, outcome, duration_ms=duration)
 
