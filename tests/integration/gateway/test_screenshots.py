@@ -17,6 +17,7 @@ _PAGE = (
 
 
 @pytest.mark.skipif(not _BROWSER, reason="no Chromium on this machine")
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_a_page_is_shown_on_a_desktop_and_on_a_phone(world: World) -> None:
     await world.bash(f"cat > index.html <<'EOF'\n{_PAGE}\nEOF")

@@ -12,6 +12,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from nightshift.contracts.file_types import FILE_TYPES
+
 #: The folder in every sandbox in which the agent works. Relative paths start here.
 WORKSPACE: Final = "/home/user/workspace"
 
@@ -239,36 +241,6 @@ class Grep(ToolInput):
         """
         kinds = [] if self.type is None else [f"*.{{{FILE_TYPES[self.type]}}}"]
         return [*re.findall(r"(?:\{[^}]*\}|[^\s,{]|\{)+", self.glob or ""), *kinds]
-
-
-#: File types, named as in ripgrep, and their file name endings.
-FILE_TYPES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "c": "c,h",
-        "cpp": "cpp,cc,cxx,hpp,hh,hxx,h",
-        "cs": "cs",
-        "css": "css,scss,sass,less",
-        "go": "go",
-        "html": "html,htm",
-        "java": "java",
-        "js": "js,jsx,mjs,cjs,vue",
-        "json": "json",
-        "kotlin": "kt,kts",
-        "md": "md,markdown,mdx",
-        "php": "php",
-        "py": "py,pyi",
-        "ruby": "rb",
-        "rust": "rs",
-        "sh": "sh,bash,zsh",
-        "sql": "sql",
-        "swift": "swift",
-        "toml": "toml",
-        "ts": "ts,tsx,mts,cts",
-        "txt": "txt",
-        "xml": "xml",
-        "yaml": "yaml,yml",
-    }
-)
 
 
 class OpenPort(ToolInput):
