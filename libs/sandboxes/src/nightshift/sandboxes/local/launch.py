@@ -38,7 +38,7 @@ from nightshift.sandboxes.port import HOME
 _ETC = (
     *("ssl", "ca-certificates", "pki", "alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),
     *("localtime", "mime.types", "terminfo", "fonts", "java", "python3", "os-release", "debian_version"),
-    *("services", "protocols", "shells"),
+    *("services", "protocols", "shells", "chromium", "chromium.d"),
 )
 #: Files that Nightshift writes into a sandbox's /etc, with their content.
 _OWN_ETC = {

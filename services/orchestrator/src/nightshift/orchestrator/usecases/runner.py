@@ -74,12 +74,10 @@ _log = structlog.get_logger(__name__)
 
 Clock = Callable[[], datetime]
 
-#: Seconds for the last append of a run that is being stopped.
-_LAST_APPEND_S = 2.0
+_LAST_APPEND_S = 2.0  # for the append of a run that is being stopped
 #: Seconds between two attempts at an append, and the number of attempts after which `build.stalled` is appended.
 _RETRY_S, _REPORTED_TRY = 0.5, 8
-#: Seconds between two looks at a call that tries a refused key. This is short, because the other builds wait for the
-#: first byte of the answer.
+#: Seconds between two looks at a call that tries a refused key. The other builds wait for the answer's first byte.
 _PROBE_POLL_S = 0.5
 #: Without a notification, the log is read after these waits.
 _POLL = Backoff(1.0, 15.0)
@@ -166,8 +164,7 @@ class Runner:
     async def report(self, error: Exception) -> None:
         """Append `build.stalled` for this error. Errors of that append are only logged.
 
-        A fault is reported once for each event after which it occurs. An unavailable server is reported at most once an
-        hour.
+        A fault is reported once for each event that it follows, and an unavailable server at most once an hour.
         """
         now = self._now()
         if isinstance(error, Transient):
@@ -185,10 +182,7 @@ class Runner:
             _log.warning("build.stall_not_reported", build_id=self.build_id, error=str(unreported))
 
     async def _abandon_call(self) -> None:
-        """End the open call at its real cost.
-
-        Otherwise the next owner of the build would have to count its worst case.
-        """
+        """End the open call at its real cost, so that the next owner of the build need not count its worst case."""
         if self._call is None:
             return
         command = AbandonCall(await self._stop_call())
@@ -223,10 +217,7 @@ class Runner:
                 assert_never(step)
 
     async def _commit(self, command: Command) -> bool:
-        """Decide and append. Returns False when another writer appended first.
-
-        In that case the state was loaded again, and the caller must decide again.
-        """
+        """Decide and append. When another writer was first, load the new state and return False: decide again."""
         before = self._state.version
         try:
             self._state = await self._commit_when_available(command)
@@ -285,10 +276,7 @@ class Runner:
             await self._start_call()
 
     async def _count_prompt(self) -> None:
-        """Keep the provider's count of the next request's tokens.
-
-        When there is no count, the estimate in the state is used.
-        """
+        """Keep the provider's count of the next request's tokens. Without a count, the state's estimate is used."""
         body = count_bytes(self._state, self._policy, self._rendered)
         tokens = await count_tokens(self._model, body, build_id=self.build_id)
         known = context.size(self._state, self._policy) if tokens is None else tokens
@@ -377,8 +365,7 @@ class Runner:
             await self._repository.commit_at_any_version(self.build_id, command, self._now())
         except EventIdReused:
             return True  # another build has reported the incident
-        # Also raised when this build has ended; then the next build reports the incident.
-        except NightshiftError as error:
+        except NightshiftError as error:  # also when this build has ended: the next one reports the incident
             _log.warning("provider.not_reported", build_id=self.build_id, error=str(error))
             return False
         return True
@@ -388,10 +375,7 @@ class Runner:
         return model_of(self._state.request, side_calls.next_role(self._state, self._policy))
 
     async def _append_outcome(self, outcome: Answer | CallFailed) -> bool:
-        """Append the end of a call, whatever error occurs.
-
-        A call that stays open would be made, and paid for, again.
-        """
+        """Append the end of a call, whatever error occurs, because an open call would be made and paid for again."""
         command: Command = outcome
         instead: Iterator[Command] | None = None
         while True:
