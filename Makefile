@@ -109,7 +109,7 @@ test-compose: setup ## the image, and deploy/compose with images of this machine
 	NIGHTSHIFT_DOCKER_TESTS=1 $(python) -m pytest tests/deploy/test_image.py tests/deploy/test_compose.py -q -s -p no:randomly $(args)
 
 test-kubernetes: setup ## the chart on a real Kubernetes: CLUSTER=PATH/cluster.sh starts one, else KUBECONFIG names one (half an hour)
-	$(python) scripts/kubernetes.py $(args)
+	scripts/kubernetes.sh $(args)
 
 bench: setup ## measure, each figure beside its limit or peer in the same run (Markdown tables)
 	@for script in bench/*.py; do echo; echo "## $$script"; $(python) "$$script"; done

@@ -1,4 +1,4 @@
-"""Serves probes over HTTP: /startupz (it has started), /livez (its event loop runs), /readyz (all checks pass), /metrics.
+"""Serves probes over HTTP (/startupz: started, /livez: its loop runs, /readyz: all checks pass) and /metrics.
 
 It is written on asyncio, because importing a web server would add 0.1 s to the start of each service.
 """
