@@ -61,7 +61,13 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
     )
     accounts = EventLogAccountPolicies(log)
     builds = BuildRequests(
-        repository, scheduler, objects, accounts, policy=deployment.policy, clock=world.now
+        repository,
+        scheduler,
+        objects,
+        accounts,
+        deployment.projects,
+        policy=deployment.policy,
+        clock=world.now,
     )
     handlers = Handlers(builds, scheduler)
     subscriptions = (

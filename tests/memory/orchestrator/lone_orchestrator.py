@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
+from tests.support.memory_projects import MemoryProjects
 from tests.support.memory_provider_key import KeyTable, MemoryProviderKey
 from tests.support.memory_unowned_builds import MemoryUnownedBuilds
 
@@ -71,7 +72,7 @@ class LoneOrchestrator:
         )
         accounts = EventLogAccountPolicies(log)
         self.builds = BuildRequests(
-            builds, self.scheduler, self.objects, accounts, policy=policy, clock=self.now
+            builds, self.scheduler, self.objects, accounts, MemoryProjects(), policy=policy, clock=self.now
         )
 
     def now(self) -> datetime:

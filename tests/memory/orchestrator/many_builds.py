@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from tests.memory.deployment.provider import scripted_answer
 from tests.support.memory_ledger import LedgerTables, MemoryLedger
+from tests.support.memory_projects import MemoryProjects
 from tests.support.memory_provider_key import KeyTable, MemoryProviderKey
 from tests.support.memory_unowned_builds import MemoryUnownedBuilds
 
@@ -50,7 +51,9 @@ _CHECKED = "== make test\n3 passed in 0.02s\n== exit code 0\n"
 
 def request(build_id: str, account_id: str = "a1", **more: Any) -> BuildRequested:
     idea = f"An app named <{build_id}>."  # the model finds the build by this name
-    return BuildRequested(build_id=build_id, project_id="p", account_id=account_id, idea_brief=idea, **more)
+    return BuildRequested(
+        build_id=build_id, project_id=f"p-{account_id}", account_id=account_id, idea_brief=idea, **more
+    )
 
 
 @dataclass
@@ -67,6 +70,7 @@ class ManyBuilds:
     usage: Usage = field(default_factory=lambda: Usage(input_tokens=4_000, output_tokens=200))
     refuse: Callable[[], CallFailed | None] = lambda: None
     tables: MemoryTables = field(default_factory=MemoryTables)
+    projects: MemoryProjects = field(default_factory=MemoryProjects)
     ledger: LedgerTables = field(default_factory=LedgerTables)
     keys: KeyTable = field(default_factory=KeyTable)
     leases: MemoryLeases = field(default_factory=MemoryLeases)
@@ -164,7 +168,13 @@ class ManyBuilds:
         )
         policies = EventLogAccountPolicies(self.log(Owner.ORCHESTRATOR))
         builds = BuildRequests(
-            repository, scheduler, MemoryObjectStore(), policies, policy=self.policy, clock=self.now
+            repository,
+            scheduler,
+            MemoryObjectStore(),
+            policies,
+            self.projects,
+            policy=self.policy,
+            clock=self.now,
         )
         self.orchestrators.append(Handlers(builds, scheduler))
         return builds

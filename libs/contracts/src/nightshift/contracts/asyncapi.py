@@ -1,4 +1,4 @@
-"""Generates the AsyncAPI 3.0 document: servers, channels, messages with headers and keys, operations with groups."""
+"""Generates the AsyncAPI 3.0 document: servers, topics, messages with their headers and keys, and who reads them."""
 
 import re
 from collections.abc import Iterator
@@ -19,6 +19,19 @@ _KEY: Final = {
     "maxLength": 128,
     "description": "The build id, or the account id; the same as `ce_subject`.",
 }
+_PRINCIPAL_HEADERS: Final = {
+    topics.PRINCIPAL: {
+        "type": "string",
+        "pattern": "^(operator|account/[A-Za-z0-9][A-Za-z0-9._-]{0,127})$",
+        "description": "Who asks. An account may request only what belongs to it.",
+    },
+    topics.SIGNATURE: {
+        "type": "string",
+        "pattern": "^[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]{43}=$",
+        "description": "The id of a key, and the signature of the request with it. Demanded by an installation that has"
+        " keys.",
+    },
+}
 _WHAT: Final = {
     "requests": "Requests from outside, in binary mode or structured mode (`application/cloudevents+json`).",
     "build": "The orchestrator's facts: the lifecycle of a build and each step of its loop.",
@@ -30,7 +43,7 @@ _WHAT: Final = {
 
 
 def document() -> dict[str, Any]:
-    """Returns the AsyncAPI document as a dict. Its references to payload schemas are relative to its own file."""
+    """Returns the AsyncAPI document as a dict. References to payload schemas are relative to the file's folder."""
     return {
         "asyncapi": "3.0.0",
         "id": "urn:nightshift:events",
@@ -71,7 +84,7 @@ def _ref(path: str) -> dict[str, str]:
 
 
 def _names(family: str) -> dict[str, type[Event]]:
-    """Returns the events of a topic family by their names on the wire."""
+    """Returns the events of one topic by their wire names, such as `nightshift.build.ready.v1`."""
     models = (model for model in CATALOGUE.newest.values() if FAMILIES[model.owner] == family)
     return {wire_name(model.type, model.version): model for model in models}
 
@@ -178,6 +191,6 @@ def _headers(*, facts: bool) -> dict[str, Any]:
             topics.TRACEPARENT: {"type": "string", "description": "The trace of this hop."},
             topics.TRACESTATE: {"type": "string"},
             **({topics.DATAREF: {"type": "string", "format": "uri-reference"}} if facts else {}),
-            **({topics.REPLAYED: {"const": "true"}} if facts else {}),
+            **({topics.REPLAYED: {"const": "true"}} if facts else _PRINCIPAL_HEADERS),
         },
     }

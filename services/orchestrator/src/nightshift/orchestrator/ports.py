@@ -183,6 +183,14 @@ class BuildNumbers(Protocol):
         ...
 
 
+class Projects(Protocol):
+    """Knows the account of each project. The fake and the real adapter pass the same conformance suite."""
+
+    async def claim(self, project_id: str, account_id: str) -> str:
+        """Return the account of the project. A project without one belongs to `account_id` from now on."""
+        ...
+
+
 class UnownedBuilds(Protocol):
     """Finds builds that no orchestrator runs."""
 
