@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -49,6 +51,16 @@ class Project:
         assert done.returncode == 0, f"{' '.join(arguments)}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
         return done.stdout
 
+    def shell(self, line: str) -> str:
+        """Runs a line of a page in the checkout, or in deploy/compose when the line does not go there itself."""
+        own = line.replace("docker compose", shlex.join(self._words))
+        folder = ROOT if own.startswith("cd deploy/compose ") else FOLDER
+        done = subprocess.run(
+            own, check=False, shell=True, cwd=folder, env=self._environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        return done.stdout
+
     def nightshift(self, *arguments: str) -> str:
         """Runs the command in a container of its own, as the page says."""
         return self.run("run", "--rm", "nightshift", *arguments)
@@ -59,7 +71,6 @@ def project(images):
     project = Project(images)
     project.run("down", "--volumes")
     try:
-        project.run("up", "--detach")
         yield project
     finally:
         project.run("down", "--volumes")
@@ -76,15 +87,18 @@ def containers(service: str) -> list[str]:
     ).split()
 
 
-def build(project: Project, name: str) -> dict:
-    lines = project.nightshift(
-        "build", "--idea", f"A page about {name}", "--build-id", name, "--watch", "--json"
-    ).splitlines()
-    return json.loads(lines[-1])
+def readme_commands() -> list[str]:
+    """Returns the Compose commands of the README. The fixture `images` has done what `make image` does."""
+    [block] = re.findall(r"```sh\n(make image\b.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    lines = [re.sub(r"\s+#.*", "", line) for line in block.splitlines()]
+    assert lines.pop(0) == "make image"
+    return lines
 
 
-def test_a_build_is_ready_after_up(project):
-    assert build(project, "first")["status"] == "ready"
+def test_the_commands_of_the_readme_end_in_a_ready_build(project):
+    for line in readme_commands():
+        said = project.shell(line)
+    assert " ready " in said.splitlines()[-1]
 
 
 def test_every_service_is_healthy_and_small(project, eventually_healthy):

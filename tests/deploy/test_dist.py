@@ -14,7 +14,7 @@ DIST = ROOT / "dist"
 UV = ROOT / ".venv" / "bin" / "uv"
 
 pytestmark = [
-    pytest.mark.skipif("NIGHTSHIFT_DIST_TESTS" not in os.environ, reason="make test-dist runs it"),
+    pytest.mark.skipif(not os.environ.get("NIGHTSHIFT_DIST_TESTS"), reason="make test-dist runs it"),
     pytest.mark.timeout(600),
 ]
 PYTHONS = [name for name in ("python3.11", "python3.12", "python3.13", "python3.14") if shutil.which(name)]

@@ -104,7 +104,9 @@ def _passwords(folder: Path) -> Mapping[str, str]:
     """Reads a password from each file. Names that begin with a dot are Kubernetes' own, and are left out."""
     try:
         files = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
-        texts = {path.name.removeprefix(database_roles.PREFIX): path.read_text(encoding="utf-8") for path in files}
+        texts = {
+            path.name.removeprefix(database_roles.PREFIX): path.read_text(encoding="utf-8") for path in files
+        }
         found = {database_roles.PREFIX + name: text.rstrip("\r\n") for name, text in texts.items()}
     except OSError as error:
         raise NotFound(f"{folder} cannot be read: {error.strerror}") from error
