@@ -50,7 +50,7 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
     key = MemoryProviderKey(
         deployment.keys, "k", now=world.now, first_probe_s=4.0, longest_probe_s=15.0, wire=world
     )
-    provider = ProviderAccess(key)
+    provider = ProviderAccess(key, clock=world.now)
     dependencies = RunnerDependencies(repository, outside, outside, deployment.policy, world.now, provider)
     scheduler = BuildScheduler(
         RemoteLeases(world, deployment.leases),

@@ -60,9 +60,9 @@ class LoneOrchestrator:
         log = MemoryEventLog(self.tables, owner=Owner.ORCHESTRATOR, now=self.now)
         self.objects = MemoryObjectStore()
         builds = EventLogBuildRepository(log, self.objects, policy=policy, actor="test")
-        provider = ProviderAccess(MemoryProviderKey(KeyTable(), "k", now=self.now))
+        provider = ProviderAccess(MemoryProviderKey(KeyTable(), "k", now=self.now), clock=self.now)
         dependencies = RunnerDependencies(builds, self, self, policy, self.now, provider)
-        leases = MemoryLeases()
+        self.leases = leases = MemoryLeases()
         self.scheduler = BuildScheduler(
             leases,
             MemoryUnownedBuilds(self.tables, leases, self.now),

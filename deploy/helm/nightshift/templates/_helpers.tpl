@@ -3,7 +3,7 @@
 orchestrator: {name: orchestrator, role: orchestrator, model: true, objects: true}
 sandboxGateway: {name: sandbox-gateway, role: sandbox_gateway, sandbox: true, snapshotKey: true, objects: true}
 snapshotter: {name: snapshotter, role: snapshotter, sandbox: true, snapshotKey: true, objects: true}
-budget: {name: budget, role: budget, objects: true}
+budget: {name: budget, role: budget}
 relay: {name: relay, role: relay, objects: true}
 {{- end }}
 

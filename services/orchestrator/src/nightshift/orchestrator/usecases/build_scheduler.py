@@ -1,10 +1,11 @@
 """Decides which builds this replica runs: a bounded number, each under a lease, and those that no live replica runs."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -12,7 +13,7 @@ from nightshift.eventlog.backoff import Backoff
 from nightshift.eventlog.errors import Fault, NightshiftError, Transient
 from nightshift.eventlog.leases.port import Lease, Leases
 from nightshift.orchestrator.domain.commands import CancelBuild
-from nightshift.orchestrator.ports import UnownedBuilds
+from nightshift.orchestrator.ports import RefusedKey, UnownedBuilds
 from nightshift.orchestrator.usecases.provider_access import ProviderAccess
 from nightshift.orchestrator.usecases.runner import Runner
 
@@ -121,13 +122,31 @@ class BuildScheduler:
             group.create_task(self._renew_forever())
             group.create_task(self._look_forever())
 
-    async def close(self) -> None:
-        """Stop all runs and release their leases."""
+    async def close(self, cut_short: asyncio.Event | None = None) -> None:
+        """Stop all runs and release their leases.
+
+        A run whose model call is in flight appends its outcome first, because a call that is given up is made and paid
+        again by the next owner. The calls that still run when `cut_short` is set are given up.
+        """
         self._closing = True
-        tasks = [active.task for active in self._active.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        held = list(self._active.values())
+        if not held:
+            return
+        _log.info("builds.draining", builds=len(held))
+        for active in held:
+            active.runner.drain()
+        drained = asyncio.gather(*(active.task for active in held), return_exceptions=True)
+        cut = asyncio.create_task((cut_short or asyncio.Event()).wait(), name="drain cut short")
+        renewal = asyncio.create_task(self._renew_forever(), name="leases while draining")
+        try:
+            ends: set[asyncio.Future[Any]] = {drained, cut}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            late = [active.task for active in held if not active.task.done()]
+            for task in (*late, cut, renewal):
+                task.cancel()
+            await asyncio.gather(*late, cut, renewal, return_exceptions=True)
+            _log.info("builds.released", builds=len(held), cut_short=len(late))
 
     async def _run(self, runner: Runner) -> None:
         build_id = runner.build_id
@@ -226,16 +245,24 @@ class BuildScheduler:
         for build_id in await self._unowned.unowned(limit=limit, per_account=self._settings.per_account):
             if self._failed.get(build_id, _Failed()).retry_at <= now:
                 await self.start(build_id)
-        if self._provider.refused is None:
-            for build_id in await self._unowned.waiting_for_provider(limit=max(room, 0)):
-                await self.start(build_id)
-        else:
-            await self._try_the_key_again()
+        waiting = await self._waiting_for_provider(max(room, 0))
+        for refused in self._provider.refusals:
+            await self._try_the_key_again(refused, waiting)
+        for build_id in self._provider.startable(waiting):
+            await self.start(build_id)
 
-    async def _try_the_key_again(self) -> None:
+    async def _waiting_for_provider(self, room: int) -> Sequence[str]:
+        """Return the builds that wait for the provider, with enough of them to find those that need not wait longer."""
+        limit = max(room, 1) + self._provider.blocked
+        waiting = await self._unowned.waiting_for_provider(limit=limit)
+        if len(waiting) < limit:
+            self._provider.forget_all_but(waiting)
+        return waiting
+
+    async def _try_the_key_again(self, refused: RefusedKey, waiting: Sequence[str]) -> None:
         """Start the build that has waited longest for the provider, when it is time to try the refused key."""
-        for build_id in await self._unowned.waiting_for_provider(limit=1):
-            if await self._provider.take_probe():
-                self._provider.probe(build_id)
-                if not await self.start(build_id):
-                    await self._provider.run_ended(build_id)
+        build_id = self._provider.probes_of(refused, waiting)
+        if build_id is not None and await self._provider.take_probe(refused):
+            self._provider.probe(refused, build_id)
+            if not await self.start(build_id):
+                await self._provider.run_ended(build_id)
