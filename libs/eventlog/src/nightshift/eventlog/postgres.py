@@ -73,14 +73,26 @@ _PENDING_DUE = _select(_PENDING, "nightshift.pending_due($1, $2, $3)")
 
 _LAST_VERSION = 2**63 - 1
 
+#: Called with the stream and the events of each append that was committed, once for each event.
+Observer = Callable[[str, Sequence[NewEvent]], None]
+
 
 class PostgresEventLog:
     """Implements EventLog on PostgreSQL. `actor` is the writer's name in events without an actor."""
 
-    def __init__(self, database: Database, *, actor: str, notify: bool = True, page: int = 1000) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        actor: str,
+        notify: bool = True,
+        page: int = 1000,
+        observe: Observer | None = None,
+    ) -> None:
         """`log_database` makes `database`. `notify`: notify the relay after each commit. `page`: rows per read."""
         self._database = database
         self._actor = actor
+        self._observe = observe
         self._notifier = AppendNotifier(database) if notify else None
         #: Called with the shard of each append that was committed.
         self._notify: Callable[[int], None] = self._notifier.notify if self._notifier else _ignore
@@ -98,12 +110,17 @@ class PostgresEventLog:
         Nothing is retried inside.
         """
         shards: set[int] = set()
+        appended: list[tuple[str, Sequence[NewEvent]]] = []
         async with self._database.connection() as connection, connection.transaction():
             within = type(self)(connection, actor=self._actor, notify=False, page=self._page)
             within._notify = shards.add
+            within._observe = lambda stream_id, events: appended.append((stream_id, events))
             yield connection, within
         for shard in shards:
             self._notify(shard)
+        if self._observe is not None:
+            for stream_id, events in appended:
+                self._observe(stream_id, events)
 
     async def append(
         self, stream_id: str, events: Sequence[NewEvent], *, expected_version: int | None = None
@@ -111,10 +128,14 @@ class PostgresEventLog:
         prepared = prepare(stream_id, events, actor=self._actor, uuid=Uuid)
         changes = pending_changes(stream_id, events)
         if len(prepared) == 1 and not changes:
-            return await self._append_one(stream_id, prepared[0], expected_version)
-        arrays = *_batch_arrays(prepared), *_pending_arrays(changes)
-        rows = await self._database.fetch(_APPEND, stream_id, expected_version, *arrays)
-        return self._appended(stream_id, prepared, rows[0])
+            appended = await self._append_one(stream_id, prepared[0], expected_version)
+        else:
+            arrays = *_batch_arrays(prepared), *_pending_arrays(changes)
+            rows = await self._database.fetch(_APPEND, stream_id, expected_version, *arrays)
+            appended = self._appended(stream_id, prepared, rows[0])
+        if self._observe is not None and appended.fresh:
+            self._observe(stream_id, events)
+        return appended
 
     async def append_all(self, appends: Sequence[Append]) -> tuple[Appended, ...]:
         if not appends:
@@ -130,10 +151,15 @@ class PostgresEventLog:
             *zip(*(event for one in prepared for event in one), strict=True),
             *_pending_arrays([change for one in changes for change in one]),
         )
-        return tuple(
+        appended = tuple(
             self._appended(one.stream_id, events, row)
             for one, events, row in zip(appends, prepared, rows, strict=True)
         )
+        if self._observe is not None:
+            for one, done in zip(appends, appended, strict=True):
+                if done.fresh:
+                    self._observe(one.stream_id, one.events)
+        return appended
 
     async def read_stream(
         self,

@@ -12,6 +12,7 @@ from nightshift.contracts.model import Pending, PendingKind
 from nightshift.contracts.registry import decode, encode
 from nightshift.eventlog.errors import EventIdReused, Fault, Refused
 from nightshift.eventlog.port import NewEvent, RecordedEvent, Row
+from nightshift.eventlog.trace_context import CURRENT
 
 
 class Prepared(NamedTuple):
@@ -47,11 +48,13 @@ def prepare(
 ) -> tuple[Prepared, ...]:
     """Encode each event and derive its id. `uuid` makes the store's UUID of 16 bytes.
 
+    An event without a trace of its own gets the trace that the caller runs in.
+
     Raises Refused for an empty batch or data without a JSON form, and EventIdReused for two events with one id.
     """
     if not events:
         raise Refused(f"stream {stream_id}: the append has no events")
-    subject = stream_id.partition("-")[2]
+    subject, trace = stream_id.partition("-")[2], CURRENT.get()
     prepared, ids = [], []
     try:
         for event in events:
@@ -69,7 +72,7 @@ def prepare(
                         event.correlation_id or subject,
                         cause,
                         event.actor or actor,
-                        event.traceparent,
+                        event.traceparent or trace,
                     )
                 )
             )

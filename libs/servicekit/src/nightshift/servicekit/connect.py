@@ -14,6 +14,8 @@ from nightshift.eventlog.database import Database, PgConfig
 from nightshift.eventlog.leases.postgres import PostgresLeases
 from nightshift.eventlog.objects.s3 import S3ObjectStore
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
+from nightshift.servicekit.consumer_spans import traced
+from nightshift.servicekit.event_metrics import EventMetrics
 from nightshift.servicekit.service import Service
 from nightshift.servicekit.settings import Settings
 
@@ -47,7 +49,7 @@ async def connect(running: Service[S]) -> "Connections":
     database = open_database(running)
     await database.wait_ready()
     running.ready_when("database", database.answers)
-    log = PostgresEventLog(database, actor=actor_of(running))
+    log = PostgresEventLog(database, actor=actor_of(running), observe=EventMetrics())
     running.on_stop(log.close)
     objects = await running.enter(S3ObjectStore(settings))
     producer = await running.enter(KafkaProducer(settings, client_id=running.name))
@@ -86,7 +88,7 @@ class Connections:
         consumers = await running.enter(
             KafkaConsumers(
                 running.settings,
-                subscriptions,
+                traced(subscriptions),
                 producer=self.producer,
                 objects=self.objects,
                 dependencies=self.database.answers,

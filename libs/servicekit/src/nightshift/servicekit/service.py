@@ -10,13 +10,15 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
+from importlib.metadata import version
 from typing import Any, Generic, NoReturn, TypeVar
 
 import structlog
 import uvloop
 
 from nightshift.eventlog.errors import ConfigurationError, NightshiftError
-from nightshift.servicekit import logs
+from nightshift.servicekit import logs, metrics, otlp, tracing
 from nightshift.servicekit.health import Health, ReadyCheck
 from nightshift.servicekit.settings import ProcessSettings
 
@@ -95,6 +97,8 @@ class Service(Generic[S]):
 
     async def start(self, start: Callable[["Service[S]"], Awaitable[None]]) -> None:
         """Serve the probes and run `start`, until a stop is requested. Raises what `start` raises."""
+        metrics.INFO.labels(self.name, version("nightshift-servicekit")).set(1)
+        self._export_spans()
         await self.enter(self.health)
         starting = asyncio.ensure_future(start(self))
         stop_requested = asyncio.create_task(self.stopping.wait(), name="stop requested")
@@ -127,6 +131,13 @@ class Service(Generic[S]):
             _log.error("service.stop_failed", exc_info=error)
             self._failure = self._failure or error
         _log.info("service.stopped", service=self.name, failed=self._failure is not None)
+
+    def _export_spans(self) -> None:
+        """Export the spans of this process when the OTEL_* variables ask for it. Raises ConfigurationError."""
+        exporter = otlp.from_environment(self.name, self.settings.replica_id)
+        tracing.install(exporter)
+        if exporter is not None:
+            self.on_stop(partial(asyncio.to_thread, exporter.close))
 
     def _signalled(self, number: signal.Signals) -> None:
         if not self.stopping.is_set():

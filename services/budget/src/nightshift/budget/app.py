@@ -3,6 +3,7 @@
 from typing import NoReturn
 
 from nightshift.budget.adapters.postgres import PostgresLedger
+from nightshift.budget.adapters.system_gauges import SystemGauges
 from nightshift.budget.handlers import Handlers
 from nightshift.budget.settings import BudgetSettings
 from nightshift.budget.usecases.account_days import AccountDays
@@ -49,6 +50,7 @@ async def start(running: service.Service[BudgetSettings]) -> None:
     )
     scheduler = WakeScheduler(log, grants, wakes, wake_jitter_s=settings.budget_wake_jitter_s)
     running.spawn(scheduler.run(), name="wake scheduler")
+    running.spawn(SystemGauges(services.database).run(), name="gauges")
 
 
 #: For `faststream run nightshift.budget.app:app`.

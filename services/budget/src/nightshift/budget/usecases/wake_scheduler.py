@@ -5,12 +5,13 @@ Any number of replicas may run it: the pending rows of the log say what is due.
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import structlog
+from prometheus_client import Histogram
 
 from nightshift.budget.usecases.grants import Grants
 from nightshift.budget.usecases.wakes import Wakes
@@ -20,6 +21,18 @@ from nightshift.eventlog.errors import Transient
 from nightshift.eventlog.port import EventLog, PendingItem
 
 _log = structlog.get_logger(__name__)
+
+_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
+_DELAY = Histogram(
+    "nightshift_wake_delay_seconds",
+    "From the time of a sleeper to its wake, with the jitter.",
+    buckets=_BUCKETS,
+)
+_LATENESS = Histogram(
+    "nightshift_wake_lateness_seconds",
+    "From the moment that the jitter gave a sleeper to its wake.",
+    buckets=_BUCKETS,
+)
 
 #: Seconds between two looks for what is due: a sleeper wakes within a second of its time.
 TICK = 0.5
@@ -80,8 +93,19 @@ class WakeScheduler:
         items = await self.log.pending(PendingKind.SLEEPER, due_before=now, limit=limit)
         waiting = {item.key: self._try_again[item.key] for item in items if item.key in self._try_again}
         due = [item for item in items if self._is_due(item, now) and waiting.get(item.key, now) <= now]
-        self._try_again = {**waiting, **await self.wakes.wake_due(due, now)}
+        unpaid = await self.wakes.wake_due(due, now)
+        self._try_again = {**waiting, **unpaid}
+        self._measure([item for item in due if item.key not in unpaid and item.key not in waiting])
         await self._expire(now)
+
+    def _measure(self, woken: Sequence[PendingItem]) -> None:
+        """Observe how long after its time each build was woken."""
+        now = self.clock()
+        for item in woken:
+            if item.due_at is not None:
+                delay = (now - item.due_at).total_seconds()
+                _DELAY.observe(max(delay, 0.0))
+                _LATENESS.observe(max(delay - self._spread(item), 0.0))
 
     async def _expire(self, now: datetime) -> None:
         limit = BATCH + len(self._in_flight)
@@ -107,5 +131,9 @@ class WakeScheduler:
 
     def _is_due(self, item: PendingItem, now: datetime) -> bool:
         """Whether the item's time has passed, plus a part of the jitter that the build id decides."""
+        return item.due_at is not None and item.due_at + timedelta(seconds=self._spread(item)) <= now
+
+    def _spread(self, item: PendingItem) -> float:
+        """The seconds by which the jitter puts this wake off."""
         draw = int.from_bytes(hashlib.blake2s(item.key.encode(), digest_size=4).digest()) / 2**32
-        return item.due_at is not None and item.due_at + timedelta(seconds=self.wake_jitter_s * draw) <= now
+        return self.wake_jitter_s * draw
