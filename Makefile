@@ -68,6 +68,9 @@ test-long: setup ## the tests that wait for half a minute on purpose: PostgreSQL
 test-time: setup ## a fork at each turn of the demo build, a rewind, and its redrive, on a whole stack (a minute)
 	NIGHTSHIFT_TIME_TRAVEL=1 $(python) -m pytest tests/e2e/demo/test_time_travel.py -q $(args)
 
+test-alerts: setup ## cause the fault of each alert rule on a real stack, under a real Prometheus (Debian's; minutes)
+	NIGHTSHIFT_ALERT_FAULTS=1 NIGHTSHIFT_PROMETHEUS_BIN=$$(scripts/prometheus.sh) $(python) -m pytest tests/unit/workspace/test_monitoring.py tests/e2e/alerts -q -s $(args)
+
 test-registries: setup ## npm and pip in a sandbox, against the public package registries
 	NIGHTSHIFT_REGISTRY_TESTS=1 $(python) -m pytest tests/integration/egress/test_package_managers.py -q $(args)
 

@@ -279,6 +279,7 @@ class KafkaConsumers:
             await asyncio.sleep(1.0)
             for feed in self._feeds:
                 feed.commit_positions()
+                feed.measure_lag()
             await self.watchdog.look()
 
     async def _stop_clients(self) -> None:
