@@ -70,6 +70,7 @@ _STALE = _select(
     "kind, key, stream_id, opened_at, due_at, reason", "nightshift.stale_pending($1, $2, $3, $4)"
 )
 _PENDING_DUE = _select(_PENDING, "nightshift.pending_due($1, $2, $3)")
+_PENDING_DUE_AFTER = _select(_PENDING, "nightshift.pending_due_after($1, $2, $3, $4, $5)")
 
 _LAST_VERSION = 2**63 - 1
 
@@ -201,12 +202,21 @@ class PostgresEventLog:
         return [Row(*row) for row in rows]
 
     async def pending(
-        self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
+        self,
+        kind: PendingKind,
+        *,
+        due_before: datetime | None = None,
+        limit: int = 1000,
+        after_key: str = "",
+        after_due: datetime | None = None,
     ) -> Sequence[PendingItem]:
         if due_before is None:
             rows = await self._database.fetch(_PENDING_BY_KEY, kind.value, after_key, limit)
-        else:
+        elif after_due is None:
             rows = await self._database.fetch(_PENDING_DUE, kind.value, due_before, limit)
+        else:
+            place = after_due, after_key
+            rows = await self._database.fetch(_PENDING_DUE_AFTER, kind.value, due_before, *place, limit)
         return [PendingItem(PendingKind(row[0]), *row[1:]) for row in rows]
 
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:

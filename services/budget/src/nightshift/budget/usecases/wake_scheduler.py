@@ -4,8 +4,7 @@ Any number of replicas may run it: the pending rows of the log say what is due.
 """
 
 import asyncio
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,6 +12,7 @@ from functools import partial
 import structlog
 from prometheus_client import Histogram
 
+from nightshift.budget.usecases.due_sleepers import DueSleepers
 from nightshift.budget.usecases.grants import Grants
 from nightshift.budget.usecases.wakes import Wakes
 from nightshift.contracts.events.build import BudgetRequested
@@ -62,50 +62,66 @@ class WakeScheduler:
     _: KW_ONLY
     wake_jitter_s: float
     clock: Callable[[], datetime] = _utc_now
-    _try_again: dict[str, datetime] = field(
-        default_factory=dict, init=False
-    )  # due sleepers that cannot be paid yet
-
+    _sleepers: DueSleepers = field(init=False)
     _in_flight: dict[str, datetime] = field(
         default_factory=dict, init=False
     )  # expired reservations under which a call runs
 
+    def __post_init__(self) -> None:
+        self._sleepers = DueSleepers(self.log, jitter_s=self.wake_jitter_s)
+
     async def run(self) -> None:
-        """Look for due work until cancelled. Logs when the database does not answer, and tries again."""
-        loop = asyncio.get_running_loop()
-        sweep_at = released_at = loop.time()
+        """Look for due work until cancelled. Logs when the database does not answer, and tries again.
+
+        The looks run side by side: one that reads every sleeper must not keep a wake waiting.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat(self._tick, TICK))
+            group.create_task(self._repeat(self._wake_for_released_money, RELEASED))
+            group.create_task(self._repeat(self._sweep, SWEEP))
+
+    async def _repeat(self, look: Callable[[], Awaitable[bool]], every_s: float) -> None:
+        """Look now and every `every_s` seconds, and again at once while a look says that more is due."""
         while True:
+            more = False
             try:
-                await self.tick(self.clock())
-                if loop.time() >= released_at:
-                    await self.wakes.wake_for_released_money()
-                    released_at = loop.time() + RELEASED
-                if loop.time() >= sweep_at:
-                    await self.sweep()
-                    sweep_at = loop.time() + SWEEP
+                more = await look()
             except Transient as error:
                 _log.warning("wake_scheduler.tick_failed", error=str(error))
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(0 if more else every_s)
 
-    async def tick(self, now: datetime) -> None:
-        """Wake the sleepers that are due, the longest due first, and settle the reservations that expired."""
-        limit = BATCH + len(self._try_again)  # sleepers that cannot be paid must not crowd out the others
-        items = await self.log.pending(PendingKind.SLEEPER, due_before=now, limit=limit)
-        waiting = {item.key: self._try_again[item.key] for item in items if item.key in self._try_again}
-        due = [item for item in items if self._is_due(item, now) and waiting.get(item.key, now) <= now]
+    async def _tick(self) -> bool:
+        return await self.tick(self.clock())
+
+    async def _wake_for_released_money(self) -> bool:
+        await self.wakes.wake_for_released_money()
+        return False
+
+    async def _sweep(self) -> bool:
+        await self.sweep()
+        return False
+
+    async def tick(self, now: datetime) -> bool:
+        """Wake the sleepers that are due, the longest due first, and settle the reservations that expired.
+
+        Returns whether more sleepers may be due.
+        """
+        due = await self._sleepers.take(now, BATCH)
         unpaid = await self.wakes.wake_due(due, now)
-        self._try_again = {**waiting, **unpaid}
-        self._measure([item for item in due if item.key not in unpaid and item.key not in waiting])
+        for key, again in unpaid.items():
+            self._sleepers.put_back(key, again)
+        self._measure([item for item in due if item.key not in unpaid])
         await self._expire(now)
+        return len(due) == BATCH
 
     def _measure(self, woken: Sequence[PendingItem]) -> None:
         """Observe how long after its time each build was woken."""
         now = self.clock()
         for item in woken:
-            if item.due_at is not None:
-                delay = (now - item.due_at).total_seconds()
-                _DELAY.observe(max(delay, 0.0))
-                _LATENESS.observe(max(delay - self._spread(item), 0.0))
+            moment = self._sleepers.moment_of(item)
+            if moment is not None and item.due_at is not None:
+                _DELAY.observe(max((now - item.due_at).total_seconds(), 0.0))
+                _LATENESS.observe(max((now - moment).total_seconds(), 0.0))
 
     async def _expire(self, now: datetime) -> None:
         limit = BATCH + len(self._in_flight)
@@ -128,12 +144,3 @@ class WakeScheduler:
                 ):
                     if isinstance(event.data, BudgetRequested):
                         await self.grants.answer(event, event.data)
-
-    def _is_due(self, item: PendingItem, now: datetime) -> bool:
-        """Whether the item's time has passed, plus a part of the jitter that the build id decides."""
-        return item.due_at is not None and item.due_at + timedelta(seconds=self._spread(item)) <= now
-
-    def _spread(self, item: PendingItem) -> float:
-        """The seconds by which the jitter puts this wake off."""
-        draw = int.from_bytes(hashlib.blake2s(item.key.encode(), digest_size=4).digest()) / 2**32
-        return self.wake_jitter_s * draw

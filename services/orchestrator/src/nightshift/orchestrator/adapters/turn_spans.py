@@ -108,9 +108,17 @@ class TurnSpanLog:
         return await self._log.read_open_streams(shards, after=after, limit=limit)
 
     async def pending(
-        self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
+        self,
+        kind: PendingKind,
+        *,
+        due_before: datetime | None = None,
+        limit: int = 1000,
+        after_key: str = "",
+        after_due: datetime | None = None,
     ) -> Sequence[PendingItem]:
-        return await self._log.pending(kind, due_before=due_before, limit=limit, after_key=after_key)
+        return await self._log.pending(
+            kind, due_before=due_before, limit=limit, after_key=after_key, after_due=after_due
+        )
 
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:
         return await self._log.stale_pending(grace_s=grace_s, limit=limit)
