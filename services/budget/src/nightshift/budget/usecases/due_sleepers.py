@@ -1,7 +1,7 @@
 """Finds the sleepers whose moment has come: their time plus the part of the jitter that their id draws.
 
-All sleepers of one midnight are due at once, and the jitter spreads their moments. Those that are due are kept in memory,
-in the order of their moments. Otherwise the first page of the log would hide those whose moment has come.
+All sleepers of one midnight are due at once, and the jitter spreads their moments. Those that are due are kept in
+memory, in the order of their moments. Otherwise the first page of the log would hide those whose moment has come.
 """
 
 import hashlib

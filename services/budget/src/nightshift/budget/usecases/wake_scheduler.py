@@ -1,6 +1,6 @@
-"""Runs the periodic work: wakes due sleepers, ends expired grants, answers requests whose message was lost.
+"""The periodic work: wakes sleepers that are due, ends expired grants, and answers requests whose message was lost.
 
-Any number of replicas may run it: the pending rows of the log say what is due.
+Any number of replicas may run it, because the pending rows of the log say what is due.
 """
 
 import asyncio
@@ -34,15 +34,15 @@ _LATENESS = Histogram(
     buckets=_BUCKETS,
 )
 
-#: Seconds between two looks for what is due: a sleeper wakes within a second of its time.
+#: Seconds between two searches for due work, so that a sleeper wakes within a second of its time.
 TICK = 0.5
-#: Seconds between two looks for requests whose message was lost.
+#: Seconds between two searches for requests whose message was lost.
 SWEEP = 60.0
-#: Seconds between two looks for sleepers of accounts that got money back. Each look reads every sleeper.
+#: Seconds between two searches for sleepers of accounts with released money. Each search reads all sleepers.
 RELEASED = 2.0
-#: The time between two looks at an expired reservation under which a call runs.
+#: How long to leave an expired reservation under which a model call runs.
 LATER = timedelta(seconds=10)
-#: The most due items that one look takes.
+#: The most due rows that one search takes.
 BATCH = 500
 
 
@@ -51,9 +51,9 @@ _utc_now = partial(datetime.now, UTC)
 
 @dataclass(eq=False, slots=True)
 class WakeScheduler:
-    """Looks for due work twice a second for as long as the service runs.
+    """Searches for due work twice a second while the service runs.
 
-    `wake_jitter_s` spreads the builds that are due at one moment over so many seconds.
+    `wake_jitter_s`: builds that are due at the same moment wake at different times within so many seconds.
     """
 
     log: EventLog
@@ -65,27 +65,27 @@ class WakeScheduler:
     _sleepers: DueSleepers = field(init=False)
     _in_flight: dict[str, datetime] = field(
         default_factory=dict, init=False
-    )  # expired reservations under which a call runs
+    )  # expired reservations under which a model call runs → when to look again
 
     def __post_init__(self) -> None:
         self._sleepers = DueSleepers(self.log, jitter_s=self.wake_jitter_s)
 
     async def run(self) -> None:
-        """Look for due work until cancelled. Logs when the database does not answer, and tries again.
+        """Search for due work until cancelled. Logs a warning when the database does not answer, and tries again.
 
-        The looks run side by side: one that reads every sleeper must not keep a wake waiting.
+        The searches run side by side, because one that reads every sleeper must not delay a wake.
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat(self._tick, TICK))
             group.create_task(self._repeat(self._wake_for_released_money, RELEASED))
             group.create_task(self._repeat(self._sweep, SWEEP))
 
-    async def _repeat(self, look: Callable[[], Awaitable[bool]], every_s: float) -> None:
-        """Look now and every `every_s` seconds, and again at once while a look says that more is due."""
+    async def _repeat(self, search: Callable[[], Awaitable[bool]], every_s: float) -> None:
+        """Search now and every `every_s` seconds, and again at once while a search returns that more is due."""
         while True:
             more = False
             try:
-                more = await look()
+                more = await search()
             except Transient as error:
                 _log.warning("wake_scheduler.tick_failed", error=str(error))
             await asyncio.sleep(0 if more else every_s)
@@ -102,7 +102,7 @@ class WakeScheduler:
         return False
 
     async def tick(self, now: datetime) -> bool:
-        """Wake the sleepers that are due, the longest due first, and settle the reservations that expired.
+        """Wake the sleepers that are due, the longest due first, and settle expired reservations.
 
         Returns whether more sleepers may be due.
         """
@@ -134,7 +134,7 @@ class WakeScheduler:
                 self._in_flight[item.key] = now + LATER
 
     async def sweep(self) -> None:
-        """Answer the requests for money whose messages were lost with the broker."""
+        """Answer the requests for money whose messages were lost."""
         after = ""
         while items := await self.log.pending(PendingKind.BUDGET_REQUEST, after_key=after):
             after = items[-1].key
