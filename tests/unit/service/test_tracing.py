@@ -90,6 +90,29 @@ def test_an_unsampled_trace_makes_no_span_but_is_passed_on(exported):
     assert exported() == ()
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "",
+        "x",
+        "-",
+        PARENT[:-3],
+        PARENT + "-0",
+        "00-" + "0" * 32 + PARENT[35:],
+        PARENT.upper(),
+        "01" + PARENT[2:],
+    ],
+)
+def test_a_text_that_is_no_traceparent_is_ignored(exported, wrong):
+    assert not tracing.sampled(wrong)
+    with tracing.within(wrong):
+        assert CURRENT.get() is None
+    with tracing.span("alone", parent=wrong):
+        pass
+    [span] = exported()
+    assert span.parent is None
+
+
 def test_every_process_derives_one_trace_and_one_decision(monkeypatch):
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.1")

@@ -1,5 +1,6 @@
 """Sends requests to Kafka as any producer outside does. Validates them first, to report mistakes at once."""
 
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -14,6 +15,7 @@ from nightshift.contracts.cloudevents import decode_request, encode_request
 from nightshift.contracts.errors import ContractError
 from nightshift.contracts.model import Request
 from nightshift.eventlog.errors import Refused
+from nightshift.servicekit.tracing import valid
 
 _SOURCE = "/nightshift/cli"
 
@@ -33,9 +35,15 @@ def checked(kind: type[R], fields: dict[str, Any]) -> R:
 
 
 async def send(home: Path, request: Request) -> None:
-    """Sends a request and waits for the broker's acknowledgement. Raises Refused, Unavailable, ConfigurationError."""
+    """Sends a request and waits for the broker's acknowledgement. Raises Refused, Unavailable, ConfigurationError.
+
+    The request continues the trace that the variable TRACEPARENT names.
+    """
+    trace = os.environ.get("TRACEPARENT")
     try:
-        message = encode_request(request, id=str(uuid4()), source=_SOURCE)
+        message = encode_request(
+            request, id=str(uuid4()), source=_SOURCE, traceparent=trace if valid(trace) else None
+        )
         # What a service would refuse is reported here, where a person reads it.
         decode_request(message.key, message.headers, message.value)
     except ContractError as error:

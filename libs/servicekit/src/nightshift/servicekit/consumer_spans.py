@@ -26,7 +26,7 @@ def _traced(subscription: Subscription, handler: Handler) -> Handler:
 
     async def handle(event: RecordedEvent) -> None:
         # A trace begins with a request from outside or with a turn; a fact outside both has none.
-        if event.traceparent is None and event.data.owner is not Owner.OUTSIDE:
+        if not tracing.valid(event.traceparent) and event.data.owner is not Owner.OUTSIDE:
             await handler(event)
             return
         with tracing.span(name, kind="consumer", parent=event.traceparent) as span:

@@ -3,6 +3,7 @@
 A parent is a W3C `traceparent`, because that is what the log and the messages carry. See `otlp` for the exporter.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -13,6 +14,9 @@ from nightshift.eventlog.trace_context import CURRENT
 Kind = Literal["internal", "client", "producer", "consumer"]
 #: Values of a span's attributes. A value of None is left out.
 Attributes = Mapping[str, str | int | float | bool | Sequence[str] | None]
+
+
+_FORM = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class OpenSpan(Protocol):
@@ -83,9 +87,14 @@ def exporter() -> Exporter | None:
     return _exporter
 
 
+def valid(traceparent: str | None) -> bool:
+    """Return whether this text has the form of a `traceparent`. Messages from outside may hold any text."""
+    return traceparent is not None and _FORM.fullmatch(traceparent) is not None
+
+
 def sampled(traceparent: str | None) -> bool:
     """Return whether spans of this trace are exported."""
-    return traceparent is not None and traceparent.endswith("1")
+    return traceparent is not None and valid(traceparent) and int(traceparent[-1], 16) & 1 == 1
 
 
 def derived(name: str) -> str | None:
@@ -102,8 +111,11 @@ def derived(name: str) -> str | None:
 
 @contextmanager
 def within(traceparent: str | None) -> Iterator[None]:
-    """Run the block in this trace: its log lines and the events that it appends carry the trace."""
-    token = CURRENT.set(traceparent)
+    """Run the block in this trace: its log lines and the events that it appends carry the trace.
+
+    A text that is no `traceparent` is ignored.
+    """
+    token = CURRENT.set(traceparent if valid(traceparent) else None)
     try:
         yield
     finally:
@@ -122,7 +134,7 @@ def span(
     if active is None:
         yield _NO_SPAN
         return
-    parent = parent or CURRENT.get()
+    parent = parent if valid(parent) else CURRENT.get()
     if parent is not None and not sampled(parent):
         with within(parent):
             yield _NO_SPAN

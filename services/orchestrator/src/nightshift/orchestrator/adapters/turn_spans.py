@@ -149,7 +149,7 @@ class TurnSpanLog:
         turn.version = version
         match data:
             case BuildAccepted():
-                turn.origin = trace
+                turn.origin = trace if tracing.valid(trace) else None
             case ModelCallStarted():
                 turn.number, turn.call, turn.call_began = data.turn, data, at
                 turn.began = at if turn.began is None else turn.began
