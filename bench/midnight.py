@@ -27,6 +27,7 @@ from nightshift.budget.usecases.wakes import Wakes
 from nightshift.contracts.events.budget import BudgetDenied
 from nightshift.contracts.events.build import BudgetRequested, SleepRequested
 from nightshift.devstack.parts import EmbeddedPostgres
+from nightshift.devstack.stack.steps import create_database
 from nightshift.eventlog.database import Database, PgConfig
 from nightshift.eventlog.migrate import migrate
 from nightshift.eventlog.port import Append, EventLog, NewEvent, build_stream
@@ -91,6 +92,7 @@ async def measure(sleepers: int, accounts: int, jitter_s: float) -> None:
     server = EmbeddedPostgres(folder / "data")
     address = await server.start()
     try:
+        await create_database(address)
         owner = address.dsn()
         await migrate(owner)
         database = log_database(PgConfig(dsn=owner))
