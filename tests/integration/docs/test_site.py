@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -50,7 +51,8 @@ def test_every_printed_command_exists_with_its_options():
 
 
 def _problems(command: str) -> list[str]:
-    words = shlex.split(command.split("|")[0].split("&&")[0], posix=True)
+    alone = re.split(r"\||&&|>|\$\(", command)[0]
+    words = shlex.split(alone)
     name = words[1]
     if name.startswith("-"):
         return []

@@ -109,7 +109,8 @@ class WakeScheduler:
         due = await self._sleepers.take(now, BATCH)
         unpaid = await self.wakes.wake_due(due, now)
         for key, again in unpaid.items():
-            self._sleepers.put_back(key, again)
+            # By the database's clock the next day may not have begun yet.
+            self._sleepers.put_back(key, max(again, now + timedelta(seconds=TICK)))
         self._measure([item for item in due if item.key not in unpaid])
         await self._expire(now)
         return len(due) == BATCH
