@@ -99,6 +99,9 @@ test-postgres: setup ## the tests of the log and of who lives on it, on PostgreS
 test-s3: setup ## the tests that keep objects, on an S3 server that checks signatures (built once; needs Go)
 	NIGHTSHIFT_LONG_TESTS=1 $(python) scripts/s3_server.py run -- $(python) -m pytest $(on_s3) -q $(args)
 
+test-commands: setup ## 600 commands and file edits of coding agents, in a sandbox and on the plain machine (minutes)
+	NIGHTSHIFT_COMMANDS=all $(python) -m pytest tests/integration/commands -q $(args)
+
 test-envd: setup ## the tests of the E2B stand-in, with E2B's own envd in the sandboxes: make test-envd ENVD=PROGRAM (root)
 	NIGHTSHIFT_ENVD=$(ENVD) $(python) -m pytest tests/integration/sandboxes/test_e2b_server.py -q $(args)
 

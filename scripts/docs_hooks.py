@@ -5,6 +5,7 @@ The site has no address of the repository, so such a link cannot lead anywhere. 
 
 import posixpath
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ class BrokenLink(Exception):
 
 
 def on_files(files: Files, *, config: Any) -> Files:
-    """Add the pages of the root, and list the decisions in the navigation."""
+    """Add the pages of the root. List the decisions and the pages that the navigation does not name."""
     for page, source in _PAGES.items():
         text = (_ROOT / source).read_text().replace("](docs/", "](")
         files.append(File.generated(config, page, content=text))
@@ -30,7 +31,25 @@ def on_files(files: Files, *, config: Any) -> Files:
         for place, entry in enumerate(section.get("Explanation", [])):
             if entry == {"Decisions": "adr/"}:
                 section["Explanation"][place] = {"Decisions": decisions}
+    named = set(_named(config.nav))
+    if more := sorted(
+        file.src_uri for file in files if file.is_documentation_page() and file.src_uri not in named
+    ):
+        config.nav.append({"More": more})
     return files
+
+
+def _named(entry: Any) -> Iterator[str]:
+    """Yield the pages that a part of the navigation names."""
+    match entry:
+        case str():
+            yield entry
+        case dict():
+            for below in entry.values():
+                yield from _named(below)
+        case list():
+            for below in entry:
+                yield from _named(below)
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> str:

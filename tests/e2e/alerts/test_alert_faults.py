@@ -103,7 +103,7 @@ class Lab:
         return name
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 async def lab(stack_folder: Path) -> AsyncIterator[Lab]:
     folder = stack_folder / "alerts"
     folder.mkdir()
