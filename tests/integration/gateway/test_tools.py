@@ -36,8 +36,8 @@ async def test_a_background_command_is_controlled_by_its_handle(world: World) ->
     [read, restarted] = await world.run(
         ("bash", {"action": "read", "handle": handle}), ("bash", {"action": "restart", "handle": handle})
     )
-    assert "up" in read.output
-    assert "still running" in read.output
+    assert "up" in started.output
+    assert read.output == "[still running]", "it wrote nothing since"
     again = restarted.output.split("handle: ")[1].split()[0]
     assert again != handle
     [old, stopped, none] = await world.run(

@@ -76,13 +76,15 @@ class Bash(ToolInput):
     description: ClassVar[str] = (
         "Run a command with bash in the workspace, without a terminal or input. stdout, stderr and the exit code come"
         " back; a non-zero exit is an error, except 1 of grep, diff, find and test. Each call is a new shell: directory"
-        " and variables do not carry over. With `run_in_background` the call"
-        " returns at once with a handle; then `action` read (its output so far), stop (ends the whole process group) or"
-        " restart, with that `handle`. Servers must be started in the background."
+        " and variables do not carry over; with `keep_directory` it starts where the last such call ended. With"
+        " `run_in_background` the call returns at once with a handle; then `action` read (its output since the last"
+        " look), stop (ends the whole process group) or restart, with that `handle`. Servers must be started in the"
+        " background."
     )
 
     command: Annotated[str, Field(min_length=1, max_length=200_000)] | None = None
     run_in_background: bool = False
+    keep_directory: bool = False
     timeout_s: (
         Annotated[int, Field(ge=1, le=3600, description="Seconds before the command is ended.")] | None
     ) = None
@@ -109,6 +111,8 @@ class Bash(ToolInput):
     def _fits_its_action(self) -> Self:
         if self.action == "run" and self.command is None:
             raise ValueError("`command` is needed")
+        if self.keep_directory and (self.run_in_background or self.action != "run"):
+            raise ValueError("`keep_directory` is for a command in the foreground")
         if self.action != "run" and self.handle is None:
             raise ValueError(f"action {self.action} needs the `handle` that the background call returned")
         return self

@@ -33,6 +33,7 @@ from nightshift.sandboxes.port import (
     Imported,
 )
 from nightshift.sandboxes.stage_requests import StageRequests
+from nightshift.sandboxes.usage import GroupUsage, Usage
 
 _MAX_FILE: Final = 256 * 1024**2
 #: Characters of a note and of an error.
@@ -43,6 +44,8 @@ _NOTES: Final = 20
 _MULTILINE: Final = 20_000
 _MAX_REFUSED: Final = 2_000
 _GREP_S: Final = 20
+#: Seconds beyond the grace in which the agent ends everything of a call.
+_STOP_S: Final = 20
 _IMPORTED: Final = ("path", "kind", "mode", "size", "mtime_ns", "target", "link")
 _HEADER: Final = 256  # about the bytes of an import's header
 
@@ -59,6 +62,8 @@ class Channel(Protocol):
     async def open_port(self, port: int) -> str: ...
 
     async def take_traffic(self) -> Sequence[HostTraffic]: ...
+
+    async def group_usage(self) -> GroupUsage | None: ...
 
     async def pause(self) -> None: ...
 
@@ -136,11 +141,7 @@ class AgentSandbox(StageRequests):
     async def run_call(self, spec: CallSpec, *, wait_s: float) -> CallStatus:
         request = {"op": "run", "wait_s": wait_s, **asdict(spec)}
         async with self._ask(request, timeout_s=wait_s + 60) as (answer, source):
-            status = answers.status(answer)
-            if answers.flag(answer, "output"):
-                out = await answers.joined(source, _MOST_INLINE)
-                status = replace(status, output=(out, await answers.joined(source, _MOST_INLINE)))
-            return status
+            return await _with_output(answer, source)
 
     async def call_status(self, call_id: str) -> CallStatus:
         return await self.wait_call(call_id, wait_s=0)
@@ -155,13 +156,24 @@ class AgentSandbox(StageRequests):
         request = {"op": "output", "call_id": call_id, "stream": stream, "offset": 0, "limit": limit}
         return await self._read(request, limit)
 
+    async def new_output(self, call_id: str, *, reader: str) -> CallStatus:
+        request = {"op": "look", "call_id": call_id, "reader": reader}
+        async with self._ask(request) as (answer, source):
+            return await _with_output(answer, source)
+
     async def stop_call(self, call_id: str, *, grace_s: float = 2.0) -> CallStatus:
         request = {"op": "stop", "call_id": call_id, "grace_s": grace_s}
-        return answers.status(await self._tell(request))
+        return answers.status(await self._tell(request, timeout_s=grace_s + _STOP_S))
 
     async def note(self, call_id: str, text: str | None = None) -> str | None:
         noted = await self._tell({"op": "note", "call_id": call_id, "text": text})
         return answers.optional_text(noted, "text", _MAX_TEXT)
+
+    async def usage(self) -> Usage:
+        found = await self._tell({"op": "usage"})
+        names = ("free_bytes", "bytes", "free_files", "files", "tasks")
+        numbers = {name: answers.number(found, name) for name in names}
+        return Usage(**numbers, group=await self._channel.group_usage())
 
     async def read_file(
         self, path: str, *, offset: int = 0, limit: int = _MAX_FILE, anywhere: bool = False
@@ -218,6 +230,15 @@ class AgentSandbox(StageRequests):
             answers.broken("no short list of what was refused")
         pairs = [answers.texts({"pair": pair}, "pair", 2) for pair in refused]
         return Imported(answers.number(answer, "count"), {pair[0]: pair[-1] for pair in pairs if pair})
+
+
+async def _with_output(answer: Mapping[str, Any], source: ByteSource) -> CallStatus:
+    """The state in the answer, and both outputs where they follow it."""
+    status = answers.status(answer)
+    if not answers.flag(answer, "output"):
+        return status
+    out = await answers.joined(source, _MOST_INLINE)
+    return replace(status, output=(out, await answers.joined(source, _MOST_INLINE)))
 
 
 async def _framed(content: bytes) -> AsyncIterator[bytes]:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from nightshift.contracts.tools import WORKSPACE
+from nightshift.sandboxes.usage import Usage
 
 #: The home of the user inside, the parent of the workspace. Writable, not in snapshots.
 HOME = "/home/user"
@@ -223,44 +224,44 @@ class Sandbox(Protocol):
 
     async def start_call(self, spec: CallSpec) -> CallStatus:
         """Start the command unless this call began before. Returns the state now."""
-        ...
 
     async def run_call(self, spec: CallSpec, *, wait_s: float) -> CallStatus:
         """Start the command unless this call began before, and wait until it has ended, for at most `wait_s` seconds.
 
         Returns the state. For a call that has ended it holds the output, unless that is long.
         """
-        ...
 
     async def call_status(self, call_id: str) -> CallStatus: ...
 
     async def wait_call(self, call_id: str, *, wait_s: float) -> CallStatus:
         """Wait until the call has ended, for at most `wait_s` seconds. Returns its state."""
-        ...
 
     async def read_output(
         self, call_id: str, stream: Literal["out", "err"], *, limit: int = 1 << 20
     ) -> bytes: ...
+
+    async def new_output(self, call_id: str, *, reader: str) -> CallStatus:
+        """Return the state of a call with the output that it wrote since the last look of another reader.
+
+        `reader` is the id of the call that looks. A reader that repeats its look starts where it started before.
+        """
 
     async def stop_call(self, call_id: str, *, grace_s: float = 2.0) -> CallStatus:
         """End the command and everything it started: by SIGTERM, and by SIGKILL after `grace_s` seconds.
 
         Returns the state afterwards.
         """
-        ...
 
     async def note(self, call_id: str, text: str | None = None) -> str | None:
         """Keep `text` for the call unless a text is kept already. Returns the kept text, or None.
 
         A call that runs no command notes its intent, so that the next gateway knows it after a crash.
         """
-        ...
 
     async def read_file(
         self, path: str, *, offset: int = 0, limit: int = ..., anywhere: bool = False
     ) -> bytes:
         """Read a regular file. With `anywhere`, also one outside the workspace that commands may read."""
-        ...
 
     async def write_file(
         self, path: str, content: bytes, *, mode: int | None = None, once: str | None = None
@@ -270,13 +271,11 @@ class Sandbox(Protocol):
         `once` is the id of the call that writes. A second write of the same call does nothing, so a gateway that was
         paused cannot overwrite later changes.
         """
-        ...
 
     async def stat(self, path: str) -> Entry | None: ...
 
     async def remove(self, path: str) -> None:
         """Remove a file, a symlink or a directory with its content. Does nothing when it does not exist."""
-        ...
 
     async def list_tree(self, *, exclude: Sequence[str] = (), fresh: bool = False) -> list[Entry]:
         """All entries of the workspace, sorted by path. Does not follow symlinks.
@@ -285,15 +284,12 @@ class Sandbox(Protocol):
         `/` at the end matches directories alone. An entry whose `problem` is set cannot be exported; nor can what is
         below it. Unless `fresh`, a file whose stat is as before is not read again.
         """
-        ...
 
     async def glob(self, pattern: str, *, path: str = ".", limit: int) -> FoundFiles:
         """Find files by the rules of .gitignore's patterns. Raises FileRefused for a search that takes too long."""
-        ...
 
     async def grep(self, query: GrepQuery) -> FoundMatches:
         """Find lines in text files. Raises FileRefused for a slow or wrong pattern."""
-        ...
 
     async def stage(
         self,
@@ -309,50 +305,43 @@ class Sandbox(Protocol):
         A stage is made once, or anew with `again`. `base` is the mark of the snapshot whose tree the caller has. With
         `fresh` every file is read again, and the tree is read until it stands still. `exclude` as for `list_tree`.
         """
-        ...
 
     async def hold(self, mark: int, *, exclude: Sequence[str] = ()) -> None:
         """Keep the tree of the checkpoint `mark` from a call that is about to write, for at most about a second."""
-        ...
 
     async def held(self) -> Sequence[int]:
         """Return the marks of the stages that are not stored yet, in order."""
-        ...
 
     async def stored(self, mark: int) -> None:
         """Tell the sandbox that stage `mark` is stored. The sandbox forgets it and every earlier stage."""
-        ...
 
     def export_files(self, mark: int, paths: Sequence[str]) -> AsyncIterator[ExportedBlock]:
         """Yields the contents of these files of a stage, in order.
 
         A file that was not held is read as it is now, so the caller compares its digest.
         """
-        ...
 
     async def import_files(self, files: AsyncIterator[ExportedFile]) -> Imported:
         """Create these entries in the workspace, with their modes and times. Never follows a symlink.
 
         An entry that cannot be created does not stop the others.
         """
-        ...
 
     async def open_port(self, port: int) -> str:
         """Return the address of the port from outside. It stays the same while the sandbox lives.
 
         May raise PortRefused when nothing listens on the port yet.
         """
-        ...
+
+    async def usage(self) -> Usage: ...
 
     async def take_traffic(self) -> Sequence[HostTraffic]:
         """Return the traffic by host since the previous call. Returns none when the driver cannot measure traffic."""
-        ...
 
     async def pause(self) -> None: ...
 
     async def kill(self) -> None:
         """End the sandbox with all its data. Does nothing when it has ended."""
-        ...
 
     async def alive(self) -> bool: ...
 
@@ -375,26 +364,21 @@ class SandboxDriver(Protocol):
 
         Without `network` its commands reach nothing outside.
         """
-        ...
 
     async def connect(self, sandbox_id: str, *, network: NetworkRules | None = None) -> Sandbox:
         """Return the sandbox, resumed when it was paused. Raises SandboxGone when it has ended.
 
         `network` holds from now on for a sandbox that was created with a network. None leaves the rules as they are.
         """
-        ...
 
     async def visited_at(self, sandbox_id: str) -> datetime | None:
         """Return the time of the last visit to a preview of the sandbox. None without one, or when nobody counts."""
-        ...
 
     async def list(self) -> list[SandboxInfo]:
         """Return all sandboxes of this owner, running or paused, as the provider reports them.
 
         Includes probes, and sandboxes whose creator died before they were ready.
         """
-        ...
 
     async def kill(self, sandbox_id: str) -> None:
         """End a sandbox by its id. Does nothing when it has ended."""
-        ...

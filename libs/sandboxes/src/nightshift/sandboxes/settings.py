@@ -23,6 +23,8 @@ class SandboxSettings(ObjectStoreSettings, ProcessSettings):
     sandbox_owner: str = Field("nightshift", min_length=1, max_length=64)  # tags what is this installation's
     sandbox_processes: int = Field(512, ge=16)
     sandbox_memory_bytes: int = Field(4 * 1024**3, ge=64 * 1024**2)
+    sandbox_disk_bytes: int = Field(10 * 1024**3, ge=64 * 1024**2)  # of a local sandbox's home
+    sandbox_files: int = Field(1_000_000, ge=10_000)  # files and directories in it
     sandbox_toolchains: tuple[Path, ...] = ()
     e2b_api_key: SecretStr | None = Field(None, validation_alias=AliasChoices("E2B_API_KEY", "e2b_api_key"))
     e2b_template: str | None = Field(None, validation_alias=AliasChoices("E2B_TEMPLATE", "e2b_template"))
@@ -37,7 +39,12 @@ class SandboxSettings(ObjectStoreSettings, ProcessSettings):
         return LocalSettings(
             state_dir=(self.sandbox_dir or self.home / "sandboxes").absolute(),
             owner=self.sandbox_owner,
-            limits=SandboxLimits(processes=self.sandbox_processes, memory_bytes=self.sandbox_memory_bytes),
+            limits=SandboxLimits(
+                processes=self.sandbox_processes,
+                memory_bytes=self.sandbox_memory_bytes,
+                disk_bytes=self.sandbox_disk_bytes,
+                files=self.sandbox_files,
+            ),
             toolchains=self.sandbox_toolchains,
         )
 

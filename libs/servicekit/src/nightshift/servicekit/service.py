@@ -44,8 +44,9 @@ class Service(Generic[S]):
         self.brokers: list[Any] = []  # FastStream's broker objects, which `application` registers
 
     async def enter(self, part: AbstractAsyncContextManager[T]) -> T:
-        """Enter an async context and return its value. When the service stops, it leaves all contexts in reverse
-        order.
+        """Enter an async context and return its value.
+
+        When the service stops, it leaves all contexts in reverse order.
         """
         return await self._stack.enter_async_context(part)
 
@@ -58,8 +59,9 @@ class Service(Generic[S]):
         self.health.ready_when(name, check)
 
     def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
-        """Run `work` in a task until the service stops. If the task ends earlier, the service stops with exit code
-        1.
+        """Run `work` in a task until the service stops.
+
+        If the task ends earlier, the service stops with exit code 1.
         """
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(self._ended)

@@ -117,8 +117,9 @@ class WorkerPool:
             self._has_room.clear()
 
     def _next(self) -> str | None:
-        """Return the key to start next: the oldest one of the share that runs fewest. Returns None when none may
-        start.
+        """Return the key to start next: the oldest one of the share that runs fewest.
+
+        Returns None when none may start.
         """
         running = Counter(self._share(key) for key in self._running)
         ready = [key for key in self._waiting if key not in self._running]

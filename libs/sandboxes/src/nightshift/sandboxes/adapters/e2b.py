@@ -353,6 +353,9 @@ class _Channel:
     async def take_traffic(self) -> Sequence[HostTraffic]:
         return []
 
+    async def group_usage(self) -> None:
+        return None
+
     async def pause(self) -> None:
         with _errors():
             await self._box.pause()

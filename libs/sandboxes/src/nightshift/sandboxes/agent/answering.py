@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .wire import END, Refusal, Writer, frame, json_frame
+from .wire import END, FULL, Refusal, Writer, frame, json_frame
 
 
 def with_output(state: dict[str, Any], out: bytes, err: bytes) -> tuple[dict[str, Any], Iterator[bytes]]:
@@ -38,7 +39,8 @@ def answer(operation: Callable[[], Any], out: Writer) -> bool:
     except (BrokenPipeError, ConnectionError):
         return False
     except OSError as error:
-        out.write(json_frame({"error": "denied", "message": str(error)}))
+        said = FULL if error.errno == errno.ENOSPC else str(error)
+        out.write(json_frame({"error": "denied", "message": said}))
     except MemoryError:
         out.write(
             json_frame({"error": "too_large", "message": "the sandbox's agent has no memory left for this"})

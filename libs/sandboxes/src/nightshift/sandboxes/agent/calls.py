@@ -20,8 +20,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import command_supervisor
+from .answering import with_output
 from .confined_paths import READ, require_regular
 from .journal import Journal
+from .looks import SHOWN, Look
 from .wire import Refusal, checked_call_id, file_chunks
 
 
@@ -107,6 +109,32 @@ class Calls:
             file.seek(offset)
             yield from file_chunks(file, limit)
 
+    def look(self, call_id: str, reader: str) -> tuple[dict[str, Any], Iterator[bytes]]:
+        """Return the state and what both streams have had since the last look of another reader than this call."""
+        state = self.wait(call_id, 0)
+        if state["state"] == "unknown":
+            return state, iter(())
+        folder = self._output_dir(call_id)
+        sizes = tuple(_size(os.path.join(folder, name)) for name in ("out", "err"))
+        # A record for each look: the last one says where the next begins, those before it repeat a look.
+        last, number = Look(), 0
+        while (found := self._journal.find(call_id, f"look{number}")) is not None:
+            last, number = Look(*found), number + 1
+        look = last.next(checked_call_id(reader), sizes)
+        self._journal.add(call_id, f"look{number}", look)
+        out, err = (
+            b"".join(self.output(call_id, name, max(look.start[number], sizes[number] - SHOWN), SHOWN))
+            for number, name in enumerate(("out", "err"))
+        )
+        return with_output(state, out, err)
+
     def _ended(self, call_id: str) -> dict[str, Any]:
         end, folder = self._journal.find(call_id, "exit"), self._output_dir(call_id)
         return {"state": "died" if end is None else "finished", "folder": folder, **(end or {})}
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path, follow_symlinks=False).st_size
+    except OSError:
+        return 0

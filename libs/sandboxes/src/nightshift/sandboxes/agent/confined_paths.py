@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from .wire import Refusal
+from .wire import FULL, Refusal
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -132,7 +132,7 @@ def problem(error: OSError, path: str) -> Refusal:
         errno.EPERM: ("denied", "not permitted"),
         errno.EROFS: ("denied", "read-only"),
         errno.ENXIO: ("invalid", "is not a regular file"),
-        errno.ENOSPC: ("too_large", "no space left"),
+        errno.ENOSPC: ("too_large", FULL),
         errno.EFBIG: ("too_large", "file too large"),
         errno.ENAMETOOLONG: ("invalid", "name too long"),
     }

@@ -35,6 +35,7 @@ def protect() -> None:
     if _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
     if apart():
+        os.setgroups([0])  # the group that may use the reserved blocks of the disk
         _inherit_no_capability()
         _touch_files_as(COMMANDS)
 
@@ -78,6 +79,12 @@ def end_first() -> None:
         open("/proc/self/oom_score_adj", "w", encoding="ascii") as file,
     ):
         file.write("500")
+
+
+def leave_reserve() -> None:
+    """Let this process write only where commands may: the reserved blocks are for saving the workspace."""
+    if apart():
+        os.setgroups([])
 
 
 def become_command(limits: dict[str, int]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from .confined_paths import READ
 from .identity import as_agent
+from .looks import SHOWN
 from .wire import file_chunks
 
 #: Bytes of a stream that stay in memory. A longer one is kept in a file; the gateway shows no more without a cut.
@@ -28,6 +29,9 @@ class KeptOutput:
         self._file: int | None = None
         self._in_file = False
         self._total = 0
+        self._head = self._tail_size = (
+            0  # bytes kept of the beginning and, once the stream has ended, of its end
+        )
         self.size = 0
 
     def take(self, data: bytes) -> None:
@@ -37,6 +41,7 @@ class KeptOutput:
         if room > 0:
             self._keep(data[:room])
             data = data[room:]
+            self._head = self.size
         if data:
             self._tail = (self._tail + data)[-_TAIL:]
 
@@ -70,6 +75,7 @@ class KeptOutput:
             dropped = self._total - self.size - len(self._tail)
             note = f"\n[... {dropped} bytes were not kept ...]\n" if dropped > 0 else ""
             self._keep(note.encode() + self._tail)
+            self._tail_size = len(self._tail)
         self._tail, self._limit = b"", 0
         self.close()
 
@@ -87,6 +93,21 @@ class KeptOutput:
     def in_memory(self) -> bytes | None:
         """The kept output, or None when it is in the file."""
         return None if self._in_file else self._memory
+
+    @property
+    def total(self) -> int:
+        """The number of bytes that the stream has had."""
+        return self._total
+
+    def since(self, start: int) -> bytes:
+        """Return what came after the first `start` bytes of the stream. Of much, only the end, after a note."""
+        begin = max(start, self._head - SHOWN)
+        head = b"".join(self.read(begin, self._head - begin)) if begin < self._head else b""
+        tail = self._tail or b"".join(self.read(self.size - self._tail_size, self._tail_size))
+        new = self._total - start
+        shown = (head + tail[-new:])[-SHOWN:] if new > 0 else b""
+        note = f"[... {new - len(shown)} bytes before this are not shown ...]\n" if new > len(shown) else ""
+        return note.encode() + shown
 
     def read(self, offset: int, limit: int) -> Iterator[bytes]:
         """Yields at most `limit` kept bytes from `offset`; nothing when the file is gone."""

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from .answering import with_output
 from .command_environment import ENVIRONMENT, MARK, within_limit
 from .event_loop import EventLoop, Timer
 from .identity import become_command
 from .kept_output import KeptOutput
+from .looks import Look
 from .process_tree import living, members
 from .wire import Refusal, checked_call_id
 
@@ -55,6 +57,7 @@ class Call:
         self.status: int | None = None
         self.end: dict[str, Any] | None = None
         self.timed_out = self.stopped = False
+        self.look = Look()
         self.waiters: list[Callable[[], None]] = []
 
     def state(self) -> dict[str, Any]:
@@ -255,6 +258,15 @@ class LiveCalls:
         if text is not None:
             self._notes.setdefault(checked_call_id(call_id), text)
         return self._notes.get(checked_call_id(call_id))
+
+    def look(self, call_id: str, reader: str) -> tuple[dict[str, Any], Iterator[bytes]]:
+        """Return the state and what both streams have had since the last look of another reader than this call."""
+        call = self.find(call_id)
+        if call is None:
+            return {"state": "unknown"}, iter(())
+        call.look = call.look.next(reader, tuple(kept.total for kept in call.streams))
+        out, err = (kept.since(call.look.start[number]) for number, kept in enumerate(call.streams))
+        return with_output(call.state(), out, err)
 
     def output(self, call_id: str, stream: str, offset: int, limit: int) -> Iterator[bytes]:
         """Yields at most `limit` bytes of the kept output from `offset`; nothing for a call that never began."""

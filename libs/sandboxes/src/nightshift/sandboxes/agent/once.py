@@ -43,6 +43,7 @@ class OneRequest:
             "wait": calls.wait,
             "stop": calls.stop,
             "note": calls.note,
+            "look": calls.look,
             "output": lambda **ask: framed(calls.output(**ask)),
             "pause": lambda: _signal_all(signal.SIGSTOP),
             "resume": lambda: _signal_all(signal.SIGCONT),

@@ -14,6 +14,7 @@ from .answering import framed
 from .confined_paths import Root
 from .digest_cache import DigestCache
 from .stages import Stages
+from .usage import usage
 from .wire import Reader, read_chunks
 
 
@@ -35,6 +36,7 @@ class FileOperations:
             "write": lambda path, mode: files.write(root, path, read_chunks(self.body), mode),
             "stat": lambda path: {"entry": files.stat_path(root, path)},
             "remove": partial(tree.remove, root),
+            "usage": lambda: usage(home),
             "list": self._list,
             "glob": partial(search.find, root),
             "grep": lambda **ask: search.grep(root, ask),

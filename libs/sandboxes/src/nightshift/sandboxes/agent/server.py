@@ -27,6 +27,7 @@ from .connection import Connection
 from .event_loop import EventLoop
 from .live_calls import GRACE_S, Call, LiveCalls
 from .pausing import pause, signal_all
+from .usage import usage
 from .visitors import copy_to_port
 from .wire import Refusal, json_frame
 
@@ -61,6 +62,7 @@ class Server:
             "start": lambda **spec: self._calls.start(spec).state(),
             "note": lambda call_id, text: {"text": self._calls.note(call_id, text)},
             "stat": lambda path: self._files.table["stat"](path=path),
+            "usage": lambda: usage(self._home),
             "pause": pause,
             "resume": lambda: signal_all(signal.SIGCONT),
         }
@@ -69,6 +71,7 @@ class Server:
             "wait": self._wait,
             "stop": self._stop,
             "output": self._output,
+            "look": self._look,
             "write": self._write,
             "dial": self._dial,
             "egress": self._egress,
@@ -171,6 +174,10 @@ class Server:
         """Long output is read by a forked process: the client may take it slowly."""
         self._fork_operation(connection, lambda: framed(self._calls.output(**ask)), _OPERATION_S)
 
+    def _look(self, connection: Connection, call_id: str, reader: str) -> None:
+        head, frames = self._calls.look(call_id, reader)
+        connection.answer(json_frame(head) + b"".join(frames))
+
     def _write(self, connection: Connection, path: str, mode: int | None, once: str | None) -> None:
         """Write a file. A second write of the same call does nothing, after the first one has ended."""
         before = None if once is None else self._written.get(once)
@@ -185,10 +192,12 @@ class Server:
             return
         if once is not None:
             self._written[once] = "now"
-        write = self._files.table["write"]
-        self._fork_operation(
-            connection, lambda: write(path, mode), _OPERATION_S, lambda done: self._wrote(once, done)
-        )
+
+        def write() -> None:
+            identity.leave_reserve()
+            self._files.table["write"](path, mode)
+
+        self._fork_operation(connection, write, _OPERATION_S, lambda done: self._wrote(once, done))
 
     def _wrote(self, once: str | None, done: bool) -> None:
         if once is None:

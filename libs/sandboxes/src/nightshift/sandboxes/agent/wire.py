@@ -8,6 +8,8 @@ import struct
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol
 
+#: What an operation says that needs room on a full disk.
+FULL = "the disk of the sandbox is full, or all its files are used: delete some first, which works on a full disk"
 CHUNK = 256 * 1024
 LENGTH = struct.Struct(">I")
 _CALL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)*")

@@ -145,18 +145,27 @@ class Group:
             time.sleep(0.002)
         return True
 
-    def out_of_memory(self) -> int:
-        """How often the kernel killed a process because the group had reached its memory limit."""
-        place = self._place("memory")
-        if place is None:
-            return 0
-        file = place / ("memory.events" if self.cgroups.unified else "memory.oom_control")
-        with suppress(OSError, ValueError):
-            for line in file.read_text(encoding="ascii").splitlines():
-                name, _, value = line.partition(" ")
-                if name == "oom_kill":
-                    return int(value)
-        return 0
+    def memory_kills(self) -> int | None:
+        """How often the kernel killed a process at the memory limit of the group. None without a limit."""
+        return self._count(
+            "memory", "memory.events" if self.cgroups.unified else "memory.oom_control", "oom_kill"
+        )
+
+    def throttled_s(self) -> float:
+        """For how many seconds the CPU limit has kept processes waiting."""
+        if self.cgroups.unified:
+            return (self._count("cpu", "cpu.stat", "throttled_usec") or 0) / 1e6
+        return (self._count("cpu", "cpu.stat", "throttled_time") or 0) / 1e9
+
+    def _count(self, controller: Controller, file: str, wanted: str) -> int | None:
+        place = self._place(controller)
+        if place is not None:
+            with suppress(OSError, ValueError):
+                for line in (place / file).read_text(encoding="ascii").splitlines():
+                    name, _, value = line.partition(" ")
+                    if name == wanted:
+                        return int(value)
+        return None
 
     def remove(self) -> None:
         """Remove the group once it is empty. Leaves it when a process is left."""

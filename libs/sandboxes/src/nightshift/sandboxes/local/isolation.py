@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nightshift.sandboxes.local.cgroups import CONTROLLERS, Cgroups
+from nightshift.sandboxes.local.disks import Disks, NoDisks
+from nightshift.sandboxes.local.settings import SandboxLimits
 from nightshift.sandboxes.local.state import SandboxDirectory
 
 
@@ -17,7 +19,7 @@ class Isolation:
     missing: tuple[str, ...]
 
 
-def isolation(cgroups: Cgroups, *, as_root: bool | None = None) -> Isolation:
+def isolation(cgroups: Cgroups, limits: SandboxLimits, *, as_root: bool | None = None) -> Isolation:
     """Look what holds. `as_root`: whether the gateway is root; None: whether this process is."""
     holds, missing = [], []
     if os.geteuid() == 0 if as_root is None else as_root:
@@ -37,7 +39,15 @@ def isolation(cgroups: Cgroups, *, as_root: bool | None = None) -> Isolation:
         "freezer": "a pause stops processes by signal",
     }
     missing += [f"no cgroup for {one}: {stand_ins[one]}" for one in CONTROLLERS if one not in found]
-    missing.append("the disk of a workspace is limited for each file and not in total")
+    try:
+        Disks.prepare(limits.disk())
+    except NoDisks as error:
+        missing.append(
+            f"no disk of its own for a sandbox ({error}): its home is limited for each file and not in total"
+        )
+    else:
+        disk = f"{limits.disk_bytes / 1024**3:g} GiB and {limits.disk().inodes:,} files"
+        holds.append(f"each home is an ext4 image of {disk}")
     return Isolation(tuple(holds), tuple(missing))
 
 

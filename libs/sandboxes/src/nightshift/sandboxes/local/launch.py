@@ -21,9 +21,16 @@ from nightshift.sandboxes.agent.command_environment import GIT_CONFIG
 from nightshift.sandboxes.errors import NoSandboxHere, SandboxUnavailable
 from nightshift.sandboxes.local import orphan, seccomp
 from nightshift.sandboxes.local.cgroups import Cgroups
+from nightshift.sandboxes.local.disks import MOUNT_OPTIONS, LoopDevice
 from nightshift.sandboxes.local.network import files as network_files
 from nightshift.sandboxes.local.network import variables
-from nightshift.sandboxes.local.settings import LocalSettings, python_binary, python_home, search_path
+from nightshift.sandboxes.local.settings import (
+    LocalSettings,
+    SandboxLimits,
+    python_binary,
+    python_home,
+    search_path,
+)
 from nightshift.sandboxes.local.state import SandboxDirectory
 from nightshift.sandboxes.port import HOME
 
@@ -42,6 +49,9 @@ _OWN_ETC = {
     "gitconfig": GIT_CONFIG.encode(),
 }
 _SHM, _TMP = "/dev/shm", "/tmp"  # noqa: S108 - inside
+#: Where root mounts them before bubblewrap starts, and the most files that each holds.
+_IN_MEMORY = {_SHM: "/mnt/shm", _TMP: "/mnt/tmp"}
+_MEMORY_FILES = 100_000
 _AGENT_AT = "/opt/nightshift/agent"
 #: Inside, the directory that only the agent can write, for long outputs of commands.
 OWN = "/run/nightshift"
@@ -58,7 +68,8 @@ _COMMAND_IDS, _AGENT_IDS, _IDS = 60_600, 60_900, 280
 _AS_ROOT = """
 set -e
 mount -a -T "/proc/self/fd/$1"
-namespace=$2; bwrap=$3; shift 3
+chown "$2" /mnt/home
+namespace=$3; bwrap=$4; shift 4
 exec nsenter --user="/proc/self/fd/$namespace" --setuid 0 --setgid 0 "/mnt/bwrap/$bwrap" "$@"
 """
 _START_S = 20.0
@@ -95,13 +106,14 @@ def start(
     cgroups: Cgroups,
     log: int,
     certificate: Path | None,
+    disk: LoopDevice | None,
 ) -> None:
     """Start the process tree in a session of its own, so that it outlives this process. Blocks until it is in its
     cgroup.
 
     `listener` is the agent's socket. `log` is the descriptor of the file for the standard error. `certificate` is that
-    of the egress proxy, None for a sandbox without a network. Raises OSError, and SandboxUnavailable when bubblewrap
-    does not report a process in time.
+    of the egress proxy, None for a sandbox without a network. Without `disk` the home is a directory. Raises OSError,
+    and SandboxUnavailable when bubblewrap does not report a process in time.
     """
     status = os.open(
         directory.path / "bwrap.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
@@ -119,23 +131,26 @@ def start(
         )
         arguments = [
             *_isolation(as_root, variables(connected=certificate is not None)),
-            *_view(settings, places, files),
+            *_view(settings, places, files, as_root=as_root),
             *filtered,
             *["--json-status-fd", str(status), "--info-fd", str(reported), "--as-pid-1", "--"],
             *[str(python_binary()), "-I", "-S", "-c", _BOOT, "serve", HOME, OWN],
             *[str(listener.fileno()), json.dumps(settings.limits.rlimits())],
         ]
         if as_root:
-            namespace = _user_namespace(Ids.of(directory.id))
+            ids = Ids.of(directory.id)
+            namespace = _user_namespace(ids)
             opened.append(namespace)
             bwrap_dir = _bwrap_dir(bwrap)
-            mounts = _memory(
-                "mounts", _mounts([*zip(sources, places, strict=True), (bwrap_dir, "/mnt/bwrap")])
-            )
+            home = _bind(directory.home, places[0]) if disk is None else _disk(disk, places[0], ids)
+            binds = [*zip(sources[1:], places[1:], strict=True), (bwrap_dir, "/mnt/bwrap")]
+            tables = [home, *_tmpfs(settings.limits, ids), *(_bind(*one) for one in binds)]
+            mounts = _memory("mounts", "\n".join(["none /mnt tmpfs mode=755 0 0", *tables, ""]).encode())
             opened.append(mounts)
             head = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _AS_ROOT, "sh"]
             program = str(bwrap.resolve().relative_to(bwrap_dir))
-            command = [*head, str(mounts), str(namespace), program, *arguments]
+            owner = f"{ids.commands}:{ids.commands}"
+            command = [*head, str(mounts), owner, str(namespace), program, *arguments]
         else:
             command = [str(bwrap), *arguments]
         orphan.start(command, fds=[*opened, listener.fileno()], stderr=log)
@@ -192,13 +207,22 @@ def _user_namespace(ids: Ids) -> int:
         return os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY)
 
 
-def _mounts(binds: Sequence[tuple[Path, str]]) -> bytes:
-    """The binds as lines of fstab(5), below a new filesystem at /mnt."""
-    lines = ["none /mnt tmpfs mode=755 0 0"]
-    for source, target in binds:
-        escaped = "".join(f"\\{ord(one):03o}" if one in " \t\n\\#" else one for one in str(source))
-        lines.append(f"{escaped} {target} none bind,X-mount.mkdir 0 0")
-    return "\n".join([*lines, ""]).encode()
+def _bind(source: Path, target: str) -> str:
+    """The bind as a line of fstab(5), below the new filesystem at /mnt."""
+    escaped = "".join(f"\\{ord(one):03o}" if one in " \t\n\\#" else one for one in str(source))
+    return f"{escaped} {target} none bind,X-mount.mkdir 0 0"
+
+
+def _disk(disk: LoopDevice, target: str, ids: Ids) -> str:
+    """The mount of a home. The agent's group may use the reserved blocks."""
+    return f"{disk.path} {target} ext4 {MOUNT_OPTIONS},resgid={ids.agent},X-mount.mkdir 0 0"
+
+
+def _tmpfs(limits: SandboxLimits, ids: Ids) -> list[str]:
+    """Both filesystems in memory. Only root can bound how many files they hold."""
+    bounds = f"size={limits.tmpfs_bytes},nr_inodes={_MEMORY_FILES}"
+    options = f"mode=1777,uid={ids.agent},gid={ids.agent},{bounds},nosuid,nodev,X-mount.mkdir"
+    return [f"none {target} tmpfs {options} 0 0" for target in _IN_MEMORY.values()]
 
 
 def _bwrap_dir(bwrap: Path) -> Path:
@@ -237,14 +261,15 @@ def _isolation(as_root: bool, network: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _view(settings: LocalSettings, sources: Sequence[str], files: Mapping[str, int]) -> list[str]:
+def _view(
+    settings: LocalSettings, sources: Sequence[str], files: Mapping[str, int], *, as_root: bool
+) -> list[str]:
     """The mounts: the system read-only, own /proc, /dev and /tmp, and the home as the only other writable place.
 
     `sources` are paths of the home, of the agent's own directory, of Python and of the agent. `files` maps names in
     /etc to descriptors.
     """
     home, own, python, agent_dir = sources
-    size = str(settings.limits.tmpfs_bytes)
     binds: list[tuple[str, str, str]] = [("--ro-bind", "/usr", "/usr")]
     links: list[str] = []
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):
@@ -268,18 +293,19 @@ def _view(settings: LocalSettings, sources: Sequence[str], files: Mapping[str, i
             "/proc",
             "--dev",
             "/dev",
-            "--size",
-            size,
-            "--perms",
-            "1777",
-            "--tmpfs",
-            _SHM,
+            *_in_memory(_SHM, settings, as_root=as_root),
             "--remount-ro",
             "/dev",
         ],
-        *["--size", size, "--perms", "1777", "--tmpfs", _TMP],
+        *_in_memory(_TMP, settings, as_root=as_root),
         *["--remount-ro", "/", "--chdir", HOME],
     ]
+
+
+def _in_memory(target: str, settings: LocalSettings, *, as_root: bool) -> list[str]:
+    if as_root:
+        return ["--bind", _IN_MEMORY[target], target]
+    return ["--size", str(settings.limits.tmpfs_bytes), "--perms", "1777", "--tmpfs", target]
 
 
 def _parents(targets: Iterable[str]) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nightshift.sandboxes.local.cgroups import GroupLimits
+from nightshift.sandboxes.local.disks import DiskLimits
 
 _GIB = 1024**3
 _AGENT_PROCESSES = 192
@@ -16,7 +17,8 @@ class SandboxLimits:
     """`memory_bytes`, `processes` and `cpus` hold for all processes of the sandbox together where there are cgroups.
 
     Without them `memory_bytes` limits the private writable memory of each process: V8 reserves more address space than
-    it uses. Processes are counted by their user everywhere.
+    it uses. Processes are counted by their user everywhere. `disk_bytes` and `files` limit the home where this process
+    can mount an image, and `file_bytes` each file.
     """
 
     processes: int = 512
@@ -25,6 +27,8 @@ class SandboxLimits:
     file_bytes: int = 2 * _GIB
     open_files: int = 4096
     tmp_bytes: int = _GIB
+    disk_bytes: int = 10 * _GIB
+    files: int = 1_000_000
 
     @property
     def tmpfs_bytes(self) -> int:
@@ -34,6 +38,9 @@ class SandboxLimits:
     def group(self) -> GroupLimits:
         """The limits of the cgroup. The agent's own processes are counted there too."""
         return GroupLimits(self.memory_bytes, self.processes + _AGENT_PROCESSES, self.cpus)
+
+    def disk(self) -> DiskLimits:
+        return DiskLimits(self.disk_bytes, self.files)
 
     def rlimits(self) -> dict[str, int]:
         return {

@@ -4,7 +4,8 @@
                             sandbox.json  the same file, renamed when the sandbox is ready
                             bwrap.json    process 1 and its namespaces, as bubblewrap reports them
                             agent.sock    the agent's socket, which commands in the sandbox cannot see
-                            home/         the sandbox's /home/user
+                            home.ext4     the disk that is the sandbox's /home/user, where disks can be mounted
+                            home/         the sandbox's /home/user elsewhere
                             own/          what only the agent can write inside: /run/nightshift
                             previews.json the process that serves previews, and its ports on the host
                             paused        exists while the sandbox is paused
@@ -42,6 +43,10 @@ class SandboxDirectory:
     @property
     def home(self) -> Path:
         return self.path / "home"
+
+    @property
+    def disk(self) -> Path:
+        return self.path / "home.ext4"
 
     @property
     def own(self) -> Path:

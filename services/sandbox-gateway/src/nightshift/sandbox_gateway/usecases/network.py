@@ -1,4 +1,4 @@
-"""Decides what a build's sandbox may reach, and reports what it did reach."""
+"""Decides what the sandbox of a build may reach, and reports what it did reach."""
 
 import hashlib
 from collections.abc import Sequence
@@ -26,16 +26,16 @@ _MOST_REASON = 1000
 
 @dataclass(frozen=True, slots=True)
 class NetworkPolicy:
-    """`hosts` are those of the installation. With None no sandbox has a network."""
+    """Decides about networks. `hosts` are those that every build may reach. With None no sandbox has a network."""
 
     hosts: frozenset[str] | None
     store: SecretStore
     driver: DriverName
 
     def rules(self, state: SandboxState) -> NetworkRules | None:
-        """Return the rules of the build's sandbox, None for one without a network.
+        """Return the network rules of the build's sandbox, or None when it has no network.
 
-        Raises ConfigurationError, with what to do, for a secret that the build cannot get.
+        Raises ConfigurationError, which says what to do, for a secret that the build cannot get.
         """
         self._require_secrets(state)
         if self.hosts is None:
@@ -60,11 +60,11 @@ class NetworkPolicy:
                 )
 
     def variables(self, state: SandboxState) -> dict[str, str]:
-        """Return the placeholders of the build's secrets by name, for the environment of its commands."""
+        """Return name → placeholder of the build's secrets, as environment variables of its commands."""
         return {name: _placeholder(state, name) for name in state.secrets}
 
     def described(self, state: SandboxState) -> str:
-        """Return what the agent must know of its network and its secrets, as sentences."""
+        """Return sentences that tell the agent about its network and its secrets."""
         rules = self.rules(state)
         if rules is None:
             return "There is no network."
@@ -80,7 +80,7 @@ class NetworkPolicy:
         return " ".join(parts)
 
     async def used(self, sandbox: Sandbox) -> tuple[NetworkUse, ...]:
-        """Return the sandbox's traffic since the last time. Empty when the proxy does not answer."""
+        """Return the sandbox's traffic since the last call of this method. Empty when the proxy does not answer."""
         try:
             taken = await sandbox.take_traffic()
         except Transient as error:
@@ -94,7 +94,7 @@ class NetworkPolicy:
         return tuple(_use(one) for one in taken)
 
     def note(self, state: SandboxState, used: Sequence[NetworkUse]) -> str:
-        """Return the sentences that tell the agent about refused hosts. Empty when none was refused."""
+        """Return sentences that tell the agent about refused hosts, or an empty text when no host was refused."""
         refused = [one for one in used if one.refused]
         if not refused:
             return ""
