@@ -127,6 +127,18 @@ def test_every_process_derives_one_trace_and_one_decision(monkeypatch):
     assert 60 < sum(map(tracing.sampled, decisions[0])) < 140
 
 
+def test_a_collector_that_is_silent_delays_a_stop_by_seconds_only():
+    code = (
+        "import os, socket, time; silent = socket.create_server(('127.0.0.1', 0));"
+        "os.environ['OTEL_EXPORTER_OTLP_ENDPOINT'] = f'http://127.0.0.1:{silent.getsockname()[1]}';"
+        "from nightshift.servicekit import otlp, tracing; exporter = otlp.from_environment('s', 'r');"
+        "exporter.start('x', kind='internal', parent=None, attributes={}).end();"
+        "began = time.monotonic(); exporter.close(); print(time.monotonic() - began)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert 1.9 < float(ran.stdout) < 5
+
+
 def test_log_lines_carry_the_ids_of_the_trace():
     root, stream = logging.getLogger(), io.StringIO()
     handlers, level = root.handlers[:], root.level

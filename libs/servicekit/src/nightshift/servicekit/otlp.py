@@ -5,6 +5,7 @@ The SDK is imported only then.
 """
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from importlib.metadata import version
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 #: The release of the semantic conventions that the names of spans and attributes follow.
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
-#: Milliseconds that a stopping process waits for its last spans.
-_FLUSH_MS = 3_000
+#: Seconds that a stopping process waits for a collector to take its last spans.
+_CLOSE_S = 2.0
 
 
 def from_environment(service: str, replica: str, environ: Mapping[str, str] = os.environ) -> Exporter | None:
@@ -63,7 +64,9 @@ def make(
     }
     if not environ.get("OTEL_SERVICE_NAME"):
         named["service.name"] = service
-    provider = TracerProvider(resource=Resource.create(named, SCHEMA_URL), id_generator=_ids())
+    provider = TracerProvider(
+        resource=Resource.create(named, SCHEMA_URL), id_generator=_ids(), shutdown_on_exit=False
+    )
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return SdkExporter(provider)
 
@@ -175,8 +178,10 @@ class SdkExporter:
         return found.decision is Decision.RECORD_AND_SAMPLE
 
     def close(self) -> None:
-        self._provider.force_flush(_FLUSH_MS)
-        self._provider.shutdown()
+        # The SDK would wait for a collector that does not answer for as long as its retries last.
+        closing = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_S)
 
     def _context(self, traceparent: str) -> Any:
         _version, trace_id, span_id, flags = traceparent.split("-")[:4]
