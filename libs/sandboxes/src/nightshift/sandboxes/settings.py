@@ -19,14 +19,19 @@ class SandboxSettings(ObjectStoreSettings, ProcessSettings):
     """Read from `NIGHTSHIFT_SANDBOX_…` and E2B's own variables."""
 
     sandbox_driver: DriverName | None = None  # none: e2b when E2B_API_KEY is set
-    sandbox_dir: Path | None = None  # of local sandboxes; none: `sandboxes` in the home
+    sandbox_dir: Path | None = None  # the folder of local sandboxes; none: `sandboxes` in NIGHTSHIFT_HOME
     sandbox_owner: str = Field("nightshift", min_length=1, max_length=64)  # tags what is this installation's
+    # The most processes in a local sandbox.
     sandbox_processes: int = Field(512, ge=16)
+    # The memory of a local sandbox.
     sandbox_memory_bytes: int = Field(4 * 1024**3, ge=64 * 1024**2)
-    sandbox_disk_bytes: int = Field(10 * 1024**3, ge=64 * 1024**2)  # of a local sandbox's home
-    sandbox_files: int = Field(1_000_000, ge=10_000)  # files and directories in it
+    sandbox_disk_bytes: int = Field(10 * 1024**3, ge=64 * 1024**2)  # the home of a local sandbox
+    sandbox_files: int = Field(1_000_000, ge=10_000)  # the most files and directories in it
+    # Folders that local sandboxes see read-only, such as a compiler.
     sandbox_toolchains: tuple[Path, ...] = ()
+    # The key of E2B.
     e2b_api_key: SecretStr | None = Field(None, validation_alias=AliasChoices("E2B_API_KEY", "e2b_api_key"))
+    # The template of E2B's sandboxes. None: E2B's own.
     e2b_template: str | None = Field(None, validation_alias=AliasChoices("E2B_TEMPLATE", "e2b_template"))
     e2b_internet: bool = False  # whether sandboxes at the provider may reach the net
     e2b_lifetime_s: int = Field(3600, ge=60, le=86_400)  # at the provider, extended while in use
@@ -56,6 +61,7 @@ class SnapshotSettings(SandboxSettings):
     who knows the key can test whether a project has a certain file.
     """
 
+    # The digests of stored files depend on it. The same in gateway and snapshotter, for the life of the installation.
     snapshot_key: SecretStr = Field(min_length=32, examples=["$(openssl rand -hex 32)"])
 
     def project_key(self, project_id: str) -> ProjectKey:

@@ -5,5 +5,6 @@ GRANT EXECUTE ON FUNCTION
     nightshift.read_stream, nightshift.read_stream_backwards, nightshift.read_shards, nightshift.read_open_streams,
     nightshift.pending_by_key, nightshift.pending_due, nightshift.pending_due_after,
     nightshift.pending_counts, nightshift.build_counts,
+    nightshift.applied_migrations,
     nightshift.acquire_lease, nightshift.renew_lease, nightshift.release_lease, nightshift.release_leases
 TO nightshift_budget;

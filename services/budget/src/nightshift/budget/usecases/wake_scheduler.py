@@ -5,6 +5,7 @@ Any number of replicas may run it, because the pending rows of the log say what 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -19,6 +20,7 @@ from nightshift.contracts.events.build import BudgetRequested
 from nightshift.contracts.model import PendingKind
 from nightshift.eventlog.errors import Transient
 from nightshift.eventlog.port import EventLog, PendingItem
+from nightshift.servicekit.membership import GroupMembership
 
 _log = structlog.get_logger(__name__)
 
@@ -38,6 +40,8 @@ _LATENESS = Histogram(
 TICK = 0.5
 #: Seconds between two searches for requests whose message was lost.
 SWEEP = 60.0
+#: The same until the process has joined its consumer groups, because no message arrives before.
+UNTIL_JOINED = 1.0
 #: Seconds between two searches for sleepers of accounts with released money. Each search reads all sleepers.
 RELEASED = 2.0
 #: How long to leave an expired reservation under which a model call runs.
@@ -54,6 +58,8 @@ class WakeScheduler:
     """Searches for due work twice a second while the service runs.
 
     `wake_jitter_s`: builds that are due at the same moment wake at different times within so many seconds.
+    `membership`: requests without an answer are also searched for every second until the consumer groups are joined,
+    and whenever their partitions move, because their messages may have reached a process that died.
     """
 
     log: EventLog
@@ -62,6 +68,7 @@ class WakeScheduler:
     _: KW_ONLY
     wake_jitter_s: float
     clock: Callable[[], datetime] = _utc_now
+    membership: GroupMembership | None = None
     _sleepers: DueSleepers = field(init=False)
     _in_flight: dict[str, datetime] = field(
         default_factory=dict, init=False
@@ -78,7 +85,7 @@ class WakeScheduler:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat(self._tick, TICK))
             group.create_task(self._repeat(self._wake_for_released_money, RELEASED))
-            group.create_task(self._repeat(self._sweep, SWEEP))
+            group.create_task(self._sweep_forever())
 
     async def _repeat(self, search: Callable[[], Awaitable[bool]], every_s: float) -> None:
         """Search now and every `every_s` seconds, and again at once while a search returns that more is due."""
@@ -97,9 +104,20 @@ class WakeScheduler:
         await self.wakes.wake_for_released_money()
         return False
 
-    async def _sweep(self) -> bool:
-        await self.sweep()
-        return False
+    async def _sweep_forever(self) -> None:
+        changed = asyncio.Event() if self.membership is None else self.membership.watch()
+        while True:
+            changed.clear()
+            joined = self.membership is None or self.membership.joined
+            pause = SWEEP if joined else UNTIL_JOINED
+            try:
+                await self.sweep()
+            except Transient as error:
+                _log.warning("wake_scheduler.sweep_failed", error=str(error))
+                pause = TICK
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await changed.wait()
 
     async def tick(self, now: datetime) -> bool:
         """Wake the sleepers that are due, the longest due first, and settle expired reservations.

@@ -115,6 +115,7 @@ class Runner:
         self._stopped_usage: Usage | None = None  # of a call that was stopped and that the log holds as open
         self._counted: tuple[Conversation, int] | None = None
         self._cancel: CancelBuild | None = None
+        self._draining = False
         self._quiet_polls = 0
 
     def notify(self, version: int) -> None:
@@ -127,8 +128,16 @@ class Runner:
         self._cancel = command
         self._notified.set()
 
+    def drain(self) -> None:
+        """End the run as soon as no model call of this process is in flight."""
+        self._draining = True
+        self._notified.set()
+
     async def run(self) -> None:
-        """Run the build until it has ended, sleeps or waits. Raises what the repository and the pure core raise."""
+        """Run the build until it has ended, sleeps or waits, or is drained.
+
+        Raises what the repository and the pure core raise.
+        """
         try:
             self._state = await self._repository.load(self.build_id)
             if self._state.mode is not RunMode.ENDED and self._state.accepted is not None:
@@ -137,6 +146,8 @@ class Runner:
                 if self._cancel is not None and self._state.mode is not RunMode.ENDED:
                     await self._commit(replace(self._cancel, seen=await self._stop_call()))
                     continue
+                if self._draining and self._call is None:
+                    return
                 step = next_step(self._state, self._now(), self._policy, self._counted_tokens())
                 if isinstance(step, Ended | Asleep | Waiting):
                     return

@@ -23,7 +23,8 @@ _log = structlog.get_logger(__name__)
 class BuildWorker:
     """Does the pending work of builds. Each build has a lease of `lease_s` seconds, which the worker renews.
 
-    When this gateway dies, another one takes over its builds after that time.
+    When this gateway dies, another one takes over its builds after that time. Once `stopping` is set, the worker begins
+    no further group of calls, and another gateway continues.
     """
 
     states: FoldCache[SandboxState]
@@ -33,6 +34,7 @@ class BuildWorker:
     calls: CallRunner
     stalls: StallReporter
     lease_s: float = 6.0
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _cancelled: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def work(self, build_id: str) -> float | None:
@@ -98,7 +100,7 @@ class BuildWorker:
             await self.stop_if_ended(build_id)  # the message about the end may have gone to another replica
 
     async def _do_all(self, build_id: str) -> None:
-        while True:
+        while not self.stopping.is_set():
             try:
                 if not await self._step(await self.states.read(build_id)):
                     return
