@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -26,9 +27,9 @@ from nightshift.bus.port import Outgoing
 from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.producer import checked, send
 from nightshift.contracts.events.account import AccountOpened
-from nightshift.contracts.events.build import BuildPhaseChanged
+from nightshift.contracts.events.build import BuildPhaseChanged, SleepRequested
 from nightshift.contracts.events.requests import BuildRequested
-from nightshift.contracts.model import Request
+from nightshift.contracts.model import Event, Request
 from nightshift.eventlog.database import PgConfig
 from nightshift.eventlog.port import NewEvent, build_stream
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
@@ -40,8 +41,6 @@ pytestmark = [
         not os.environ.get("NIGHTSHIFT_ALERT_FAULTS"), reason="minutes long: `make test-alerts`"
     ),
 ]
-#: Seconds of a day, so that a build without money sleeps for seconds.
-_DAY_S = 8
 
 
 @dataclass(slots=True)
@@ -109,7 +108,6 @@ async def lab(stack_folder: Path) -> AsyncIterator[Lab]:
     folder.mkdir()
     with moody_model() as model, prometheus_server(folder) as prometheus:
         env = {
-            "NIGHTSHIFT_BUDGET_DAY_SECONDS": str(_DAY_S),
             "NIGHTSHIFT_BUDGET_WAKE_JITTER_S": "0",
             "ANTHROPIC_API_KEY": "test",
         }
@@ -130,15 +128,27 @@ async def _hung_relay(lab: Lab, alert: str) -> None:
         await lab.fires(alert)
 
 
-async def _hung_broker(lab: Lab, alert: str) -> None:
+@contextlib.asynccontextmanager
+async def _event_log(lab: Lab) -> AsyncIterator[PostgresEventLog]:
     database = log_database(PgConfig(dsn=lab.stack["postgres"]["dsn"]))
     log = PostgresEventLog(database, actor="test")
-    with lab.paused("kafka"):
-        fact = BuildPhaseChanged(from_phase="queued", to_phase="starting")
-        await log.append(build_stream(f"b-{uuid4().hex[:8]}"), [NewEvent(fact, uuid4())])
-        await lab.fires(alert)
-    await log.close()
-    await database.close()
+    try:
+        yield log
+    finally:
+        await log.close()
+        await database.close()
+
+
+async def _append(log: PostgresEventLog, fact: Event) -> None:
+    """Append a fact to the stream of a build of its own."""
+    await log.append(build_stream(f"b-{uuid4().hex[:8]}"), [NewEvent(fact, uuid4())])
+
+
+async def _hung_broker(lab: Lab, alert: str) -> None:
+    async with _event_log(lab) as log:
+        with lab.paused("kafka"):
+            await _append(log, BuildPhaseChanged(from_phase="queued", to_phase="starting"))
+            await lab.fires(alert)
 
 
 async def _broken_request(lab: Lab, alert: str) -> None:
@@ -150,17 +160,13 @@ async def _broken_request(lab: Lab, alert: str) -> None:
 
 
 async def _hung_budget(lab: Lab, alert: str) -> None:
-    await lab.ask(AccountOpened, account_id="poor", period_budget_microusd=30_000, period_days=30)
-    await lab.build("poor")
-    await eventually(lambda: _sleepers(lab), timeout=60, what="a build sleeps")
+    async with _event_log(lab) as log:
+        wake_at = datetime.now(UTC) + timedelta(seconds=3)
+        for _ in range(3):
+            await _append(log, SleepRequested(reason="budget", account_id="rich", wake_at=wake_at))
     with lab.paused("budget"):
-        await asyncio.sleep(2 * _DAY_S)  # its time comes and passes
+        await asyncio.sleep(12)  # their time comes and passes
     await lab.fires(alert)
-
-
-async def _sleepers(lab: Lab) -> bool:
-    found = await asyncio.to_thread(lab.prometheus.get, "query?query=max(nightshift_sleepers)")
-    return any(float(one["value"][1]) > 0 for one in found["result"])
 
 
 async def _endless_command(lab: Lab, alert: str) -> None:
