@@ -94,10 +94,7 @@ class E2BOptions:
 
 
 class E2BDriver:
-    """The SandboxDriver port on E2B.
-
-    The template needs python3 (3.8 or newer) and bash, which E2B's base template has.
-    """
+    """The SandboxDriver port on E2B. The template needs bash and python3 (3.8 or newer), as E2B's base template has."""
 
     name: DriverName = "e2b"
 
@@ -302,10 +299,7 @@ class _Channel:
                     await self._box.files.remove(f"{name}.out")
 
     async def _run(self, request: Mapping[str, Any], answer_path: str, body_path: str) -> dict[str, str]:
-        """Run the agent once and return its answer.
-
-        The request goes through environment variables, because the disk may be full.
-        """
+        """Run the agent once and return its answer. Environment variables hold the request: the disk may be full."""
         asked = base64.b64encode(json.dumps(request).encode()).decode()
         parts = [asked[at : at + _PART_CHARS] for at in range(0, len(asked), _PART_CHARS)]
         environment = {f"{REQUEST_PART}{number}": part for number, part in enumerate(parts)}

@@ -74,8 +74,7 @@ _log = structlog.get_logger(__name__)
 
 Clock = Callable[[], datetime]
 
-#: Seconds for the append of a run that is being stopped.
-_LAST_APPEND_S = 2.0
+_LAST_APPEND_S = 2.0  # for the append of a run that is being stopped
 #: Seconds between two tries of an append, and the number of tries after which `build.stalled` is appended.
 _RETRY_S, _REPORTED_TRY = 0.5, 8
 #: Seconds between two looks at a call that tries a refused key: the other builds wait for its first byte.
@@ -218,10 +217,7 @@ class Runner:
                 assert_never(step)
 
     async def _commit(self, command: Command) -> bool:
-        """Decide and append. Returns False when another writer appended first.
-
-        The state has then been reloaded, and the caller must decide again.
-        """
+        """Decide and append. Returns False, with the state reloaded, when another writer was first: decide again."""
         before = self._state.version
         try:
             self._state = await self._commit_when_available(command)

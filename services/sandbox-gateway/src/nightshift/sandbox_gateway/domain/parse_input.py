@@ -30,6 +30,8 @@ _TOOLS: Final = {
     "bashoutput": "bash",
     "killbash": "bash",
     "killshell": "bash",
+    "screenshot": "take_screenshot",
+    "browser_take_screenshot": "take_screenshot",
     "shell": "bash",
     "run": "bash",
     "execute": "bash",

@@ -20,6 +20,7 @@ from nightshift.contracts.tools import (
     OpenPort,
     PrepareWorkspace,
     ReadFile,
+    TakeScreenshot,
     ToolInput,
     WriteFile,
 )
@@ -40,6 +41,7 @@ from nightshift.sandbox_gateway.usecases.tools.context import Context
 from nightshift.sandbox_gateway.usecases.tools.narrate import narrate
 from nightshift.sandbox_gateway.usecases.tools.prepare import prepare
 from nightshift.sandbox_gateway.usecases.tools.preview import open_port
+from nightshift.sandbox_gateway.usecases.tools.screenshot import take_screenshot
 from nightshift.sandboxes.errors import CallRecordLost, FileRefused, SandboxGone, SandboxHung
 from nightshift.sandboxes.port import Sandbox
 from nightshift.sandboxes.snapshots.rules import DEFAULT_EXCLUDE
@@ -96,6 +98,11 @@ class CallRunner:
         in_sandbox: list[tuple[PendingCall, ToolInput]] = []
         for call in calls:
             ask = _CANCELLED if state.ended is not None else await self._parse(call)
+            if (
+                isinstance(ask, PrepareWorkspace)
+                and (why := self.lifecycle.network.refusal(state)) is not None
+            ):
+                ask = CallOutcome(why, "refused")
             outcome = _without_sandbox(ask)
             if outcome is not None:
                 await self.writer.write(state, call, outcome)
@@ -208,7 +215,7 @@ class CallRunner:
         duration = int((time.monotonic() - started) * 1000)
         if isinstance(ask, Bash | PrepareWorkspace):
             network = await self.lifecycle.network.used(sandbox)
-            note = self.lifecycle.network.note(state, network)
+            note = self.lifecycle.network.note(state, network, outcome.output)
             outcome = replace(outcome, output=outcome.output + note, network=network)
         await self.writer.write(state, call, outcome, duration_ms=duration)
 
@@ -236,6 +243,8 @@ async def _run_tool(ctx: Context, ask: ToolInput, probe: PreviewProbe) -> CallOu
         match ask:
             case Bash():
                 return await bash(ctx, ask)
+            case TakeScreenshot():
+                return await take_screenshot(ctx, ask)
             case OpenPort():
                 return await open_port(ctx, ask, probe)
             case Grep():

@@ -1,6 +1,7 @@
 """Decides what the sandbox of a build may reach, and reports what it did reach."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -22,6 +23,15 @@ _CONNECTIONS = Counter(
 _BYTES = Counter("nightshift_egress_bytes", "Bytes between sandboxes and hosts outside", ["direction"])
 
 _MOST_REASON = 1000
+#: What programs say when a name cannot be looked up.
+_NO_NAME = re.compile(
+    r"Could not resolve host|Temporary failure in name resolution|Name or service not known|EAI_AGAIN|ENOTFOUND"
+    r"|dial tcp: lookup|No address associated with hostname|UnknownHostException|failed to lookup address"
+)
+_NO_LOOKUP = (
+    "names are not looked up in this sandbox: the network is reached through the proxy of HTTPS_PROXY and HTTP_PROXY,"
+    " which this program did not use"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +56,24 @@ class NetworkPolicy:
         source = {urlsplit(state.source.repository).hostname or ""} if state.source is not None else set()
         return NetworkRules(reachable(self.hosts | set(state.egress_hosts) | source), secrets)
 
+    def refusal(self, state: SandboxState) -> str | None:
+        """Return why a build can have its secrets in no sandbox of this gateway. Returns None when it can.
+
+        At E2B requests leave the sandbox without passing our proxy, so a value would have to enter the sandbox.
+        """
+        if not state.secrets or (self.driver == "local" and self.hosts is not None):
+            return None
+        names = ", ".join(state.secrets)
+        where = "at E2B" if self.driver == "e2b" else "without a network"
+        return (
+            f"the secrets {names} cannot be used in a sandbox {where}: the egress proxy puts secrets into requests, and"
+            " only local sandboxes with NIGHTSHIFT_EGRESS=allow-list have it"
+        )
+
     def _require_secrets(self, state: SandboxState) -> None:
-        if state.secrets and (self.driver != "local" or self.hosts is None):
+        if (refusal := self.refusal(state)) is not None:
             raise ConfigurationError(
-                "secrets need the egress proxy, which puts them into requests, and this sandbox has none",
+                refusal,
                 hint="Run the gateway with NIGHTSHIFT_SANDBOX_DRIVER=local and NIGHTSHIFT_EGRESS=allow-list",
             )
         for name in state.secrets:
@@ -93,12 +117,17 @@ class NetworkPolicy:
             _BYTES.labels("in").inc(one.received)
         return tuple(_use(one) for one in taken)
 
-    def note(self, state: SandboxState, used: Sequence[NetworkUse]) -> str:
-        """Return sentences that tell the agent about refused hosts, or an empty text when no host was refused."""
+    def note(self, state: SandboxState, used: Sequence[NetworkUse], output: str = "") -> str:
+        """Return the sentences that tell the agent why the network refused something. Empty when it refused nothing.
+
+        `output` is that of the command. A program that ignores the proxy can look up no name, and says only that.
+        """
         refused = [one for one in used if one.refused]
+        rules = self.rules(state)
+        if not refused and rules is not None and _NO_NAME.search(output):
+            return f"\n[{_NO_LOOKUP}. This build may reach: {', '.join(sorted(rules.hosts)) or 'none'}]"
         if not refused:
             return ""
-        rules = self.rules(state)
         allowed = ", ".join(sorted(rules.hosts)) if rules is not None else "none"
         reasons = "; ".join(f"{one.host}: {one.reason}" for one in refused)
         return f"\n[no connection to {reasons}. This build may reach: {allowed}]"

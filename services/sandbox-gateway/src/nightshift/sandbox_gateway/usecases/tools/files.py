@@ -14,6 +14,8 @@ from nightshift.sandboxes.errors import FileRefused
 
 _READ_BYTES = 8 * 1024 * 1024
 _LINE = 2000
+#: Every byte counts as a token until the provider has counted the request, and a context holds a few hundred thousand.
+_PDF_BYTES = 1_000_000
 
 
 async def read_file(ctx: Context, ask: ReadFile) -> CallOutcome:
@@ -21,6 +23,8 @@ async def read_file(ctx: Context, ask: ReadFile) -> CallOutcome:
     image = images.recognise(data, len(data))
     if image is not None:
         return _image(ask.file_path, data, image)
+    if b"%PDF-" in data[:1024]:
+        return _pdf(ask.file_path, data)
     file = file_text.decode(data if len(data) <= _READ_BYTES else _beginning(data))
     if file is None:
         size = f"{len(data)} bytes" if len(data) <= _READ_BYTES else f"more than {_READ_BYTES} bytes"
@@ -64,6 +68,20 @@ def _image(path: str, data: bytes, image: images.Image) -> CallOutcome:
     encoded = base64.b64encode(data).decode("ascii")
     source = {"type": "base64", "media_type": image.media_type, "data": encoded}
     return CallOutcome(text, blocks=({"type": "text", "text": text}, {"type": "image", "source": source}))
+
+
+def _pdf(path: str, data: bytes) -> CallOutcome:
+    """The file as a document block, which the model reads page by page as text and picture."""
+    if len(data) > _PDF_BYTES:
+        problem = f"larger than the {_PDF_BYTES} bytes that can be shown; look at it with bash (pdftotext)"
+        return CallOutcome(f"{path}: application/pdf, {problem}", "tool")
+    text = f"{path}: application/pdf, {len(data)} bytes"
+    source = {
+        "type": "base64",
+        "media_type": "application/pdf",
+        "data": base64.b64encode(data).decode("ascii"),
+    }
+    return CallOutcome(text, blocks=({"type": "text", "text": text}, {"type": "document", "source": source}))
 
 
 async def write_file(ctx: Context, ask: WriteFile | Document) -> CallOutcome:

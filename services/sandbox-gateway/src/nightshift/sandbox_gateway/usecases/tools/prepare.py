@@ -10,6 +10,8 @@ from nightshift.sandbox_gateway.usecases.tools.bash import output_of, run_once
 from nightshift.sandbox_gateway.usecases.tools.context import Context
 from nightshift.sandboxes.port import CallSpec
 
+#: The script of a repository that prepares its workspace. It runs once, after the clone and before the set-up commands.
+SETUP_FILE = ".nightshift/setup.sh"
 _STEP_S = 900.0
 _SHOWN = 2_000
 
@@ -56,8 +58,11 @@ async def prepare(ctx: Context, state: SandboxState, network: str) -> CallOutcom
             f"Your workspace holds {state.source.repository} at {state.source.ref}, commit {text.strip()},"
             f" on the branch {branch(state)}."
         )
-    for number, command in enumerate(state.setup_commands):
-        code, text = await _step(ctx, f"setup-{number}", command, {})
+    commands = [(f"setup-{number}", command) for number, command in enumerate(state.setup_commands)]
+    if state.source is not None and (await _step(ctx, "setup-file", f"test -f {SETUP_FILE}", {}))[0] == 0:
+        commands.insert(0, ("setup-of-source", f"bash {SETUP_FILE}"))
+    for name, command in commands:
+        code, text = await _step(ctx, name, command, {})
         said.append(f"The set-up command `{command}` ended with exit code {code}.")
         if code:
             said.append(f"Its output, and what came after it was not run:\n{cut(text, limit=_SHOWN).text}")
