@@ -71,20 +71,13 @@ class SnapshotSettings(SandboxSettings):
         return ProjectKey.derive(self.snapshot_key.get_secret_value().encode(), project_id)
 
 
-<<<<<<< HEAD
 async def make_driver(
     settings: SandboxSettings, egress: EgressProcess | None = None, *, creates: bool = True
 ) -> SandboxDriver:
-    """Create the driver. Raises ConfigurationError when it cannot work.
-
-    Without `egress` local sandboxes have no network. With `creates` the local driver starts a probe sandbox first; a
-    service that only connects to sandboxes needs no right to start one.
-=======
-async def make_driver(settings: SandboxSettings, egress: EgressProcess | None = None) -> SandboxDriver:
     """Create the driver. Raises ConfigurationError when the driver cannot work.
 
-    The local driver first starts a probe sandbox. Without `egress` local sandboxes have no network.
->>>>>>> main
+    Without `egress` local sandboxes have no network. With `creates` the local driver starts a probe sandbox first. A
+    service that only connects to sandboxes needs no right to start one.
     """
     if settings.driver_name == "local":
         driver = LocalDriver(settings.local(), egress)
