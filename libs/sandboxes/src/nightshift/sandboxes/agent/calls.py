@@ -117,7 +117,7 @@ class Calls:
         """Return the state and what both streams have had since the last look of another reader than this call."""
         state = self.wait(call_id, 0)
         if state["state"] == "unknown":
-            return state, iter(())
+            return state, iter((b"",))
         folder = self._output_dir(call_id)
         sizes = tuple(_size(os.path.join(folder, name)) for name in ("out", "err"))
         # A record for each look: the last one says where the next begins, those before it repeat a look.
