@@ -117,7 +117,7 @@ class BatchIntake:
                 self._settled(partition, position)
 
     def begin_at(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Commit the first offset of partitions of which nothing is settled yet."""
+        """Commit these first offsets of partitions in which no message is settled yet."""
         for partition, offset in offsets.items():
             if self._worker(partition).settled == 0:
                 self._settled(partition, offset)

@@ -61,7 +61,7 @@ class NotFound(Refused):
 
 
 class NotPermitted(Refused):
-    """The principal of a request has no right to what it asks for: that belongs to another account."""
+    """The principal of the request may not do this, because what the request is about belongs to another account."""
 
 
 class AlreadyAnswered(Refused):

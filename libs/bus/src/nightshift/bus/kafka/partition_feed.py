@@ -158,9 +158,9 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
             raise Unavailable(f"the broker does not say where {self.name} ends: {error!r}") from error
 
     async def commit_beginnings(self) -> None:
-        """Commit the beginnings of newly assigned partitions that have no committed offset.
+        """Commit the first offset of newly assigned partitions that have no committed offset.
 
-        The broker shows no lag without one, and an autoscaler would not see the records that wait.
+        Without a committed offset the broker shows no lag, and an autoscaler would not see the waiting records.
         """
         consumer, asked = self.subscriber.consumer, self._uncommitted
         if consumer is None or not asked:
