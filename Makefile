@@ -68,6 +68,16 @@ test-long: setup ## the tests with many kills, long outages or large files, whic
 test-time: setup ## a fork at each turn of the demo build, a rewind, and its redrive, on a whole stack (a minute)
 	NIGHTSHIFT_TIME_TRAVEL=1 $(python) -m pytest tests/e2e/demo/test_time_travel.py -q $(args)
 
+test-alerts: setup ## cause the fault of each alert rule on a real stack, under a real Prometheus (Debian's; minutes)
+	NIGHTSHIFT_ALERT_FAULTS=1 NIGHTSHIFT_PROMETHEUS_BIN=$$(scripts/prometheus.sh) $(python) -m pytest tests/unit/workspace/test_monitoring.py tests/e2e/alerts -q -s $(args)
+
+docs: setup ## the documentation as a static site in .cache/site, links checked
+	$(python) scripts/reference.py --check
+	NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --strict -q
+
+test-docs: setup ## run every command and snippet of the tutorial, the how-to guides and the runbooks on one stack (minutes)
+	NIGHTSHIFT_DOCS=1 $(python) -m pytest tests/integration/docs tests/e2e/docs -q -s $(args)
+
 test-registries: setup ## npm and pip in a sandbox, against the public package registries
 	NIGHTSHIFT_REGISTRY_TESTS=1 $(python) -m pytest tests/integration/egress/test_package_managers.py -q $(args)
 

@@ -185,11 +185,18 @@ class EventLog(Protocol):
         """
 
     async def pending(
-        self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
+        self,
+        kind: PendingKind,
+        *,
+        due_before: datetime | None = None,
+        limit: int = 1000,
+        after_key: str = "",
+        after_due: datetime | None = None,
     ) -> Sequence[PendingItem]:
         """Return pending rows of one kind, sorted by key.
 
-        With `due_before`: only rows due by then, the earliest due time first.
+        With `due_before`: only rows due by then, the earliest due time first, and with `after_due` only those after
+        that time, or of that time and after `after_key`.
         """
 
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:

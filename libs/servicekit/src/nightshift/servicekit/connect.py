@@ -18,6 +18,8 @@ from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.objects.s3 import S3ObjectStore
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
 from nightshift.eventlog.preconditions import check_bucket, check_database
+from nightshift.servicekit.consumer_spans import traced
+from nightshift.servicekit.event_metrics import EventMetrics
 from nightshift.servicekit.membership import GroupMembership
 from nightshift.servicekit.service import Service
 from nightshift.servicekit.settings import Settings, without_store
@@ -65,7 +67,7 @@ async def connect(running: Service[S], *, role: str | None = None) -> "Connectio
     database = open_database(running)
     await check_database(database, role)
     running.ready_when("database", database.answers)
-    log = PostgresEventLog(database, actor=actor_of(running))
+    log = PostgresEventLog(database, actor=actor_of(running), observe=EventMetrics())
     running.on_stop(log.close)
     objects = await open_objects(running)
     producer = await running.enter(KafkaProducer(settings, client_id=running.name))
@@ -110,7 +112,7 @@ class Connections:
         consumers = await running.enter(
             KafkaConsumers(
                 running.settings,
-                [guarded(one, self.log) for one in subscriptions],
+                traced([guarded(one, self.log) for one in subscriptions]),
                 producer=self.producer,
                 objects=self.objects,
                 dependencies=self.database.answers,

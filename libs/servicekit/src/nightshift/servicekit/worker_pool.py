@@ -12,6 +12,7 @@ import structlog
 from prometheus_client import Gauge
 
 from nightshift.eventlog.errors import NightshiftError
+from nightshift.eventlog.trace_context import CURRENT
 
 Work = Callable[[], Awaitable[None]]
 
@@ -136,6 +137,7 @@ class WorkerPool:
         return ("key", key) if share is None else ("share", share)
 
     async def _run(self, key: str, work: Work) -> None:
+        CURRENT.set(None)  # the task began in the context of other work
         try:
             with structlog.contextvars.bound_contextvars(work=key):
                 try:

@@ -15,6 +15,7 @@ from nightshift.orchestrator.adapters.postgres import (
     PostgresUnownedBuilds,
 )
 from nightshift.orchestrator.adapters.provider_key import PostgresProviderKey
+from nightshift.orchestrator.adapters.turn_spans import traced
 from nightshift.orchestrator.handlers import Handlers
 from nightshift.orchestrator.ports import ClosingModel
 from nightshift.orchestrator.settings import OrchestratorSettings
@@ -39,7 +40,7 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
     model = await running.enter(LazyModel(lambda: _load_claude(settings)))
     running.fail_when(model.failed, "the model's SDK cannot be loaded")
     repository = EventLogBuildRepository(
-        services.log, services.objects, policy=policy, actor=actor_of(running)
+        traced(services.log), services.objects, policy=policy, actor=actor_of(running)
     )
     key = PostgresProviderKey(
         services.database,

@@ -19,6 +19,7 @@ from nightshift.orchestrator.domain.commands import CancelBuild
 from nightshift.orchestrator.ports import RefusedKey, UnownedBuilds
 from nightshift.orchestrator.usecases.provider_access import ProviderAccess
 from nightshift.orchestrator.usecases.runner import Runner
+from nightshift.servicekit.metrics import LEASES_LOST
 
 _log = structlog.get_logger(__name__)
 
@@ -223,6 +224,7 @@ class BuildScheduler:
             _log.warning("build.lease_not_renewed", build_id=build_id, error=str(error))
             return
         if acquired is None:
+            LEASES_LOST.inc()
             _log.warning("build.lease_lost", build_id=build_id)
             active.task.cancel()
         elif active.task.done():

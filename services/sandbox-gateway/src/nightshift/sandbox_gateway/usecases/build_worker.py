@@ -13,6 +13,8 @@ from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState
 from nightshift.sandbox_gateway.usecases.call_runner import CallRunner
 from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle, StateOutdated
 from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
+from nightshift.servicekit import tracing
+from nightshift.servicekit.metrics import LEASES_LOST
 
 _log = structlog.get_logger(__name__)
 
@@ -91,6 +93,7 @@ class BuildWorker:
         while True:
             await asyncio.sleep(self.lease_s / 3)
             if not await self.leases.renew(lease, ttl=self.lease_s):
+                LEASES_LOST.inc()
                 _log.warning("lease.lost", build_id=build_id)
                 lost.reschedule(0)
                 return
@@ -108,7 +111,8 @@ class BuildWorker:
         """Do the next pending thing. Returns False when nothing is pending."""
         if state.pending:
             group = groups(state.pending.values())[0]
-            await self.calls.run(state, group, self._cancelled[state.build_id])
+            with tracing.within(group[0].traceparent):
+                await self.calls.run(state, group, self._cancelled[state.build_id])
         elif state.to_close is not None:
             await self.lifecycle.close(state)
         elif state.to_pause is not None:
