@@ -130,7 +130,7 @@ class BatchIntake:
         return Progress(worker.settled, worker.waiting, not worker.idle.is_set())
 
     def handled_to(self, partition: TopicPartition) -> int | None:
-        """Return the offset of the next message to handle in this partition. Returns None before one was fetched."""
+        """Return the offset of the next message to handle in this partition, or None before a message was fetched."""
         worker = self._workers.get(partition)
         if worker is None:
             return None

@@ -190,7 +190,10 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
             )
 
     def measure_lag(self) -> None:
-        """Set the metric of this consumer's lag: the messages from the handled ones to the end, at the last fetch."""
+        """Set the metric of this consumer's lag.
+
+        The lag is how many messages were not handled yet at the last fetch.
+        """
         consumer, lag = self.subscriber.consumer, 0
         if consumer is not None and self.assigned:
             for each in consumer.assignment():
