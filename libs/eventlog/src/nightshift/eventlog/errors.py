@@ -41,7 +41,10 @@ class EventIdReused(Refused):
 
 
 class ForeignEventType(Refused):
-    """This role does not own this event type. SQLSTATE NS003."""
+    """The role of this connection may not append events of this type, because another service owns it.
+
+    SQLSTATE NS003.
+    """
 
 
 class StreamClosed(Refused):
