@@ -1,4 +1,4 @@
-"""The names of all environment variables of Nightshift. scripts/settings_reference.py writes this file."""
+"""The names of all environment variables. scripts/settings_reference.py writes this file."""
 
 from typing import Final
 
