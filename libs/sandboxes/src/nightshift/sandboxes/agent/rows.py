@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .confined_paths import Root
 from .digest_cache import DigestCache
-from .held_directories import HeldDirectories, reason
-from .walk import Walk, digest_file, open_file, special
-from .wire import Refusal
+from .walk import Walk, special
 
 if TYPE_CHECKING:
     Row = list[Any]
@@ -26,9 +23,6 @@ else:  # for Python 3.8
 KIND, SIZE, CTIME, INODE, REF, PROBLEM, DIGEST, SETTLED = 0, 2, 4, 5, 6, 7, 8, 9
 #: The parts of a row that come from the stat.
 STAT = 8
-#: Nanoseconds after a change in which another one may leave the same stat.
-_SETTLED_NS = 100_000_000
-_ROUNDS = 3
 
 
 def walk_rows(
@@ -84,55 +78,35 @@ def _file(path: str, found: os.stat_result, link: str | None, known: list[dict[s
     return ["file", *stat_key(found), link, None, None, False]
 
 
-def hash_rows(root: Root, rows: dict[str, Row]) -> list[str]:
-    """Set the digests that are missing. Returns the paths that changed while they were read."""
-    directories, torn = HeldDirectories(root), []
-    try:
-        for path, row in list(rows.items()):
-            if row[DIGEST] is not None or row[KIND] != "file":
-                continue
-            first = rows.get(row[REF]) if row[REF] is not None else None
-            if first is not None:
-                row[SIZE : CTIME + 1] = first[SIZE : CTIME + 1]
-                row[PROBLEM : SETTLED + 1] = first[PROBLEM : SETTLED + 1]
-                continue
-            row[REF] = None
-            try:
-                if not _hash(directories, path, row):
-                    torn.append(path)
-            except FileNotFoundError:
-                del rows[path]
-            except (OSError, Refusal) as error:
-                row[PROBLEM] = reason(error)
-    finally:
-        directories.finish()
-    return torn
-
-
-def _hash(directories: HeldDirectories, path: str, row: Row) -> bool:
-    """Read the file. Returns False when it changed at each of some attempts."""
-    with open_file(*directories.parent(path)) as file:
-        for _ in range(_ROUNDS):
-            before = stat_key(os.fstat(file.fileno()))
-            row[DIGEST], size = digest_file(file)
-            row[1 : INODE + 1] = stat_key(os.fstat(file.fileno()))
-            row[SIZE] = size
-            row[SETTLED] = time.time_ns() - row[CTIME] > _SETTLED_NS
-            if row[1 : INODE + 1] == before:
-                return True
-            file.seek(0)
-    return False
-
-
 def stat_key(found: os.stat_result) -> list[Any]:
     """Mode, size, mtime_ns, ctime_ns, inode."""
     mode = stat.S_IMODE(found.st_mode)
     return [mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
+def stat_row(found: os.stat_result) -> Row:
+    """The row of a file with this stat, without link and digest."""
+    return ["file", *stat_key(found), None, None, None, False]
+
+
+def same_content(one: Row, other: Row) -> bool:
+    """Whether the stats of two rows of a file say that nothing changed it in between."""
+    return _stat(one) == _stat(other)
+
+
+def _stat(row: Row) -> Row:
+    """The stat, without the change time of a file whose mode must be changed to open it, which changes this time."""
+    part = row[: INODE + 1]
+    if row[KIND] == "file" and not row[1] & stat.S_IRUSR:
+        part[CTIME] = 0
+    return part
+
+
 def same_stats(one: dict[str, Row], other: dict[str, Row]) -> bool:
     """Whether the stats of two trees are equal."""
-    return one.keys() == other.keys() and all(row[:STAT] == other[path][:STAT] for path, row in one.items())
+    return one.keys() == other.keys() and all(
+        (_stat(row), row[REF]) == (_stat(other[path]), other[path][REF]) for path, row in one.items()
+    )
 
 
 def shown(row: Row | None) -> Row | None:

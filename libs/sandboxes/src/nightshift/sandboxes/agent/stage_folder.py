@@ -32,11 +32,14 @@ class StageFolder:
         self.copies = Copies(os.path.join(folder, "copies"))
 
     @contextlib.contextmanager
-    def locked(self, seconds: float = math.inf) -> Iterator[None]:
-        """Keep other requests away. Raises TimeoutError when one works on the stages for so long."""
+    def locked(self, name: str, seconds: float = math.inf) -> Iterator[None]:
+        """Keep away other requests for the lock of this name. Raises TimeoutError when one has it for so long.
+
+        `lock` guards the files of this folder, for some milliseconds; `reading` the reading of a stage's files.
+        """
         os.makedirs(self.copies.folder, 0o700, exist_ok=True)
         until = time.monotonic() + seconds
-        with open(self._path("lock"), "wb") as file:
+        with open(self._path(name), "wb") as file:
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | (0 if seconds == math.inf else fcntl.LOCK_NB))
