@@ -166,11 +166,11 @@ async def test_a_file_that_cannot_be_guarded_is_linked(work: Workspaces) -> None
     """A link keeps a file that is removed, but not from a program that has it open for writing. This one is named."""
     await work.run("echo 1 > removed; echo 1 > written")
     await work.run(
-        "nohup sh -c 'exec 3>>removed 4>>written; echo > ready; read _ < ~/go; echo 2 >&4; echo > done' "
-        "> ~/out 2>&1 & mkfifo ~/go; until [ -e ready ]; do sleep 0.01; done; rm ready"
+        "mkfifo /tmp/go; nohup sh -c 'exec 3>>removed 4>>written; echo > ready; read _ < /tmp/go; echo 2 >&4"
+        "; echo > done' > /tmp/out 2>&1 & until [ -e ready ]; do sleep 0.01; done; rm ready"
     )
     await hold_without_time(work)
-    await work.run("rm removed; echo > ~/go; until [ -e done ]; do sleep 0.01; done")
+    await work.run("rm removed; echo > /tmp/go; until [ -e done ]; do sleep 0.01; done")
     saved = await checkpoint(work, 10)
     assert (saved.consistency, saved.torn) == ("torn", ("written",))
     assert await restored(work, saved, "cat removed written") == "1\n1\n2\n"

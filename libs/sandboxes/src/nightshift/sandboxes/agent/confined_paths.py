@@ -20,10 +20,11 @@ _MAX_LINKS = 40
 
 
 class Root:
-    """The directory that no path may leave."""
+    """The directory that no path may leave. `home`: the directory above it whose other files snapshots hold too."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, home: str | None = None) -> None:
         self.path = os.path.normpath(path)
+        self.home = home
 
     def relative(self, path: str) -> list[str]:
         """Split a path, absolute or relative to the root, into the parts below the root. Keeps `..` for the walk.

@@ -12,11 +12,15 @@ import stat
 from .confined_paths import DIRECTORY, Root
 from .wire import Refusal
 
+#: The path in a tree that stands for the home, when the root has one.
+HOME = ".nightshift-home"
 _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class HeldDirectories:
     """Opens directories of the workspace by their relative path. Never follows a symlink.
+
+    A path below HOME is one below the home.
 
     With `writing`, `finish` also puts back the modification time of every directory that was opened.
     """
@@ -28,7 +32,14 @@ class HeldDirectories:
         self._handles: list[int] = []
         #: By path: the mode and the modification time that `finish` sets; None leaves one as it is.
         self.final: dict[str, tuple[int | None, int | None]] = {}
+        self._home = root.home
+        #: The stat of the root before its permissions were changed.
+        self.root_stat = os.stat(root.path)
         self._handles.append(self._open(root.path, None, ""))
+
+    @property
+    def has_home(self) -> bool:
+        return self._home is not None
 
     def enter(self, path: str) -> int:
         """The handle of this directory, valid until the next `enter`. Raises OSError, and Refusal for a bad path."""
@@ -40,7 +51,10 @@ class HeldDirectories:
             same += 1
         self._leave(same)
         for part in parts[same:]:
-            handle = self._open(part, self._handles[-1], "/".join((*self._names, part)))
+            if part == HOME and not self._names and self._home is not None:
+                handle = self._open(self._home, None, HOME)
+            else:
+                handle = self._open(part, self._handles[-1], "/".join((*self._names, part)))
             self._names.append(part)
             self._handles.append(handle)
         return self._handles[-1]

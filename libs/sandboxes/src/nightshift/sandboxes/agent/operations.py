@@ -27,7 +27,7 @@ class FileOperations:
     def __init__(self, home: str, digests: str) -> None:
         """`digests` is the file of the digest cache. Stages are in the home, on the file system of the workspace."""
         self._stage_folder = os.path.join(home, ".nightshift", "stage")
-        self._root = root = Root(os.path.join(home, "workspace"))
+        self._root = root = Root(os.path.join(home, "workspace"), home)
         self._digests = digests
         self.body: Reader = io.BytesIO()
         self.table: dict[str, Callable[..., Any]] = {

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 import structlog
 
 from nightshift.contracts.events.snapshot import PathProblem
+from nightshift.sandboxes.agent.held_directories import HOME
 from nightshift.sandboxes.agent.walk import Exclude
 from nightshift.sandboxes.errors import FileRefused
 from nightshift.sandboxes.port import CallSpec, Entry, ExportedFile, Sandbox
 from nightshift.sandboxes.snapshots.compare import HealPlan, compare, difference, must_go
-from nightshift.sandboxes.snapshots.manifest import Manifest, storable, tree_digest
+from nightshift.sandboxes.snapshots.manifest import ROOT, Manifest, storable, tree_digest
 from nightshift.sandboxes.snapshots.off_loop import off_loop
 from nightshift.sandboxes.snapshots.rules import RULES_FILE, read_rules
 from nightshift.sandboxes.snapshots.store import SnapshotStore
@@ -81,8 +82,13 @@ async def _plan(
 
 
 def _counted(present: Sequence[Entry], wanted: Sequence[Entry], patterns: Sequence[str]) -> tuple[Entry, ...]:
-    """The entries that the snapshot has, and those that it could have had."""
+    """The entries that the snapshot has, and those that it could have had.
+
+    A snapshot without an entry of the root or of the home says nothing about these.
+    """
     exclude, paths = Exclude(list(patterns)), {entry.path for entry in wanted}
+    unsaid = {ROOT, HOME} - paths
+    present = [entry for entry in present if entry.path.partition("/")[0] not in unsaid]
     counted, left_out = list[Entry](), set[str]()
     for entry in present:
         above, _, name = entry.path.rpartition("/")
