@@ -291,10 +291,12 @@ def stopped(process: psutil.Process) -> Iterator[None]:
 async def letters(job: MainJob, about: str, *, count: int = 1) -> list[dict[str, Any]]:
     """Waits for `count` dead letters that mention `about` and returns them."""
 
-    async def look() -> list[dict[str, Any]] | None:
-        found = [one for one in await job.parked() if about in str(one)]
-        return found if len(found) >= count else None
+    found: list[dict[str, Any]] = []
 
-    found = await eventually(look, 20, what=f"{count} dead letters about {about}")
-    assert found is not None
+    async def look() -> list[dict[str, Any]] | None:
+        found[:] = [one for one in await job.parked() if about in str(one)]
+        assert len(found) >= count, found
+        return found
+
+    await eventually(look, 45, what=f"{count} dead letters about {about}")
     return found

@@ -28,7 +28,7 @@ from tests.support.waiting import eventually
 from nightshift.cli.main import run
 from nightshift.cli.producer import checked, send
 from nightshift.contracts.events.account import AccountToppedUp
-from nightshift.contracts.events.budget import BudgetSettled
+from nightshift.contracts.events.budget import BudgetSettled, WakeRequested
 from nightshift.contracts.events.build import (
     AgentSteered,
     BuildCancelled,
@@ -122,6 +122,27 @@ async def test_a_store_that_always_fails_never_fails_a_build(job: MainJob, switc
     finally:
         switch.broken = broken
     assert [saved.reason for saved in of(events, SnapshotSaved)] == ["completion"]
+
+
+async def test_a_build_sleeps_and_wakes_four_times_and_is_ready(job: MainJob) -> None:
+    await job.open_account("nights", day_microusd=480_000)
+    build_id = await job.ask("four nights", account="nights")
+    for night in range(1, 5):
+        asleep = has(SandboxClosed, times=night)
+        await job.until(build_id, asleep, 60, what=f"its sandbox closed in night {night}")
+        # With what is left of the day this pays for one step, not for two.
+        topped = {"account_id": "nights", "amount_microusd": 240_000}
+        await send(job.home, checked(AccountToppedUp, topped))
+    events = await job.until(build_id, ended, 60, what="ended")
+    assert_ready(job, build_id, events, steps=5)
+    order = (SleepRequested, SnapshotSaved, SandboxClosed, WakeRequested, BuildWoken, SandboxRestored)
+    nights = [
+        type(event.data)
+        for event in events
+        if isinstance(event.data, order)
+        and not (isinstance(event.data, SnapshotSaved) and event.data.reason != "pre_sleep")
+    ]
+    assert nights == list(order) * 4, told(events)
 
 
 def _last_snapshot_failed(events: Sequence[RecordedEvent]) -> bool:

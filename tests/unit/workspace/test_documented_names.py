@@ -36,6 +36,8 @@ def settings() -> Iterator[str]:
 
 def read_directly(path: Path, text: str) -> Iterator[str]:
     """The variables that code takes from the environment without a settings class."""
+    if not NAME.search(text):
+        return
     if path.suffix != ".py":
         yield from re.findall(r"\$[({]?(NIGHTSHIFT_[A-Z0-9_]+)", text)
         return

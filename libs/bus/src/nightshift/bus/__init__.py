@@ -1,1 +1,3 @@
-"""The bus: one factory for every consumer and producer, on FastStream and aiokafka."""
+"""The message bus: consumers and producers of events on Kafka (FastStream and aiokafka), and a bus in memory for
+tests.
+"""

@@ -1,8 +1,8 @@
-"""Takes one subscription's batches from the client. Each partition is processed in order by a worker of its own.
+"""Distributes the batches of one subscription to workers, one for each partition.
 
-A message waits in its worker: for a retry, an unavailable dependency, a full pool, or its dead letter. Its partition is
-paused and the client goes on polling. So the member keeps its place in the group, the other partitions continue, and
-the backlog is seen as lag.
+A worker processes the messages of its partition in order. When a message has to wait (for a retry, a dependency, a free
+worker or its dead letter), only its partition is paused. The client keeps polling, so it stays a member of its group
+and the other partitions continue. The backlog of the paused partition shows as lag.
 """
 
 import asyncio
@@ -19,21 +19,23 @@ from nightshift.bus.restart_guard import AttemptStore, RestartGuard
 
 
 class ConsumerClient(CommitTarget, Protocol):
-    """The client that supplies an intake with batches."""
+    """The Kafka client that delivers batches to a BatchIntake. The intake pauses and resumes partitions through it."""
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
-        """Return no more messages of these partitions."""
+        """Stop delivering messages of these partitions."""
         ...
 
     def resume(self, partitions: Iterable[TopicPartition]) -> None:
-        """Return messages of these partitions again."""
+        """Deliver messages of these partitions again."""
         ...
 
 
 class Progress(NamedTuple):
-    """Messages of a partition settled since its assignment, and the state of the next.
+    """What the watchdog knows about one assigned partition.
 
-    `waiting`: it waits on purpose, for room, a retry, a dependency or its dead letter. `busy`: it is in hand.
+    `settled` counts the messages that were handled, skipped or dead-lettered since the partition was assigned. `busy`
+    is True while a message is being processed. `waiting` is True while that message waits on purpose: for room in the
+    worker pool, a retry, a dependency or its dead letter.
     """
 
     settled: int
@@ -45,7 +47,9 @@ _NO_PROGRESS = Progress(0, waiting=False, busy=False)
 
 
 class BatchIntake:
-    """Passes each fetched batch of one subscription to the worker of its partition."""
+    """Passes the messages of each fetched batch to the workers of their partitions, and commits what they have
+    settled.
+    """
 
     def __init__(
         self,
@@ -56,7 +60,11 @@ class BatchIntake:
         group: str,
         alone: asyncio.Lock | None = None,
     ) -> None:
-        """`alone` is shared by the intakes of a process (see RestartGuard)."""
+        """Create the intake of one subscription.
+
+        All intakes of a process share the lock `alone`. A RestartGuard holds it while it handles a suspicious message,
+        so that no other message runs then.
+        """
         self._processor = processor
         self._policy = policy
         self._group = group
@@ -68,13 +76,20 @@ class BatchIntake:
         self._paused = metrics.PAUSED.labels(topic, group)
 
     def attach(self, client: ConsumerClient, attempts: AttemptStore | None = None) -> None:
-        """Set the client that feeds this intake, before the first `take`. With `attempts`, restarts are guarded."""
+        """Set the client that delivers the batches; call it before the first `take`.
+
+        With `attempts`, each new worker starts with a RestartGuard, which detects messages that end the process.
+        """
         self._client = client
         self._attempts = attempts
         self._committer = OffsetCommitter(client, self._group, every_s=self._policy.commit_every_s)
 
     async def take(self, batch: Sequence[Inbound]) -> None:
-        """Give a batch to its workers. Return when all is settled or the partitions still busy are paused."""
+        """Pass the messages of a batch to the workers of their partitions.
+
+        Returns when all messages are settled, at the latest after `take_grace_s` seconds. Partitions that are still
+        busy then are paused.
+        """
         touched: dict[TopicPartition, PartitionWorker] = {}
         for message in batch:
             partition = TopicPartition(message.topic, message.partition)
@@ -90,9 +105,10 @@ class BatchIntake:
             self._pause([partition for partition, worker in touched.items() if not worker.idle.is_set()])
 
     def pass_to(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Commit these positions of partitions without a message in hand.
+        """Commit the client's position in each partition whose worker is idle.
 
-        The client passes over aborted transactions and the markers of transactions without returning a message.
+        The client reads over aborted transactions and transaction markers without delivering a message. Without this
+        commit they would count as lag.
         """
         for partition, position in positions.items():
             worker = self._worker(partition)
@@ -101,7 +117,7 @@ class BatchIntake:
                 self._settled(partition, position)
 
     def progress(self, partition: TopicPartition) -> Progress:
-        """Return how far this partition is."""
+        """Return how many messages of this partition are settled and whether one is in process."""
         worker = self._workers.get(partition)
         if worker is None:
             return _NO_PROGRESS
@@ -109,11 +125,15 @@ class BatchIntake:
 
     @property
     def settled(self) -> int:
-        """Messages settled since the start."""
+        """The number of messages handled, skipped or dead-lettered since the process started."""
         return self._processor.settled
 
     async def revoked(self, partitions: Iterable[TopicPartition]) -> None:
-        """Finish the messages in hand of these partitions within the bound, commit, and drop the rest."""
+        """Give up these partitions, because the group assigns them to another member.
+
+        Waits up to `drain_s` seconds for the messages being processed, commits the settled offsets, and drops the
+        queued messages.
+        """
         leaving = [self._workers.pop(each) for each in list(partitions) if each in self._workers]
         if leaving:
             await asyncio.gather(*(worker.close(self._policy.drain_s) for worker in leaving))
@@ -124,13 +144,13 @@ class BatchIntake:
         self._count_paused()
 
     async def close(self) -> None:
-        """Finish the messages in hand within the bound and commit. The client may be closed afterwards."""
+        """Give up all partitions as `revoked` does, and stop committing. Close the client only afterwards."""
         await self.revoked(list(self._workers))
         if self._committer is not None:
             await self._committer.close()
 
     async def abandon(self) -> None:
-        """End as if the process were killed: finish nothing, commit nothing. For tests."""
+        """Stop as if the process were killed: finish no message and commit no offset. For tests."""
         self._client = None
         workers, self._workers = list(self._workers.values()), {}
         if self._committer is not None:

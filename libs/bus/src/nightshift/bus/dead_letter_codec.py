@@ -1,7 +1,8 @@
-"""Encodes dead letters: the original message unchanged, followed by a block of headers that gives the reason.
+"""Encodes and decodes dead letters.
 
-The headers are the original's, then the names below in this order. Where a name occurs twice, the last one is read, so
-a sender cannot forge it.
+A dead letter has the key, value and headers of the message that failed. Behind its headers follow ours: the names
+below, in this order. When a name occurs twice, the last one counts, so the sender of the message cannot forge our
+headers.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from nightshift.eventlog.errors import BadMessage
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
-SOURCE_TOPIC: Final = "dlq_source_topic"  # begins our block
+SOURCE_TOPIC: Final = "dlq_source_topic"  # our first header: those before it are the message's
 SOURCE_PARTITION: Final = "dlq_source_partition"
 SOURCE_OFFSET: Final = "dlq_source_offset"
 SOURCE_TIMESTAMP: Final = "dlq_source_timestamp"
@@ -33,10 +34,12 @@ DEAD_LETTERED_AT: Final = "dlq_parked_at"
 BODY: Final = "dlq_body"  # inline | null | reference
 HEADERS_BODY: Final = "dlq_headers"  # inline | reference
 
-#: On a marker record: the id of a dead letter that was redriven.
+#: A marker is a record on the dead-letter topic about an earlier dead letter. This header holds the id of a dead letter
+#: that was redriven.
 REDRIVEN: Final = "dlq_driven"
 REDRIVEN_AT: Final = "dlq_driven_at"
-#: On a marker record: the id of a dead letter that was given up, the reason, and the time. Its own record stays.
+#: On a marker: the id of a dead letter that a person dropped, the reason, and the time. The dead letter itself stays in
+#: the topic.
 DROPPED: Final = "dlq_dropped"
 DROPPED_WHY: Final = "dlq_dropped_reason"
 DROPPED_AT: Final = "dlq_dropped_at"
@@ -44,13 +47,13 @@ DROPPED_AT: Final = "dlq_dropped_at"
 Body = Literal["inline", "null", "reference"]
 
 _ERROR_LIMIT = 2048
-#: The most bytes that the block above and the record around it take.
+#: An upper limit in bytes of our headers and Kafka's own fields of the record.
 BLOCK_BYTES: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a message could not be handled, after how many attempts."""
+    """Why the handling of a message failed, and after how many attempts."""
 
     reason: str
     error: BaseException
@@ -61,10 +64,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A decoded dead letter. `key`, `value` and `headers` are the original message's.
+    """A decoded dead letter. `key`, `value` and `headers` are those of the message that failed.
 
-    Where `value_ref` or `headers_ref` is set, the object store holds those bytes under `dead-letters/<digest>`. Times
-    are ISO 8601.
+    Bytes that were too large to send are in the object store under `dead-letters/<digest>`. Then `value_ref` or
+    `headers_ref` holds their digest. All times are ISO 8601 text.
     """
 
     id: str
@@ -89,34 +92,39 @@ class DeadLetter:
 
 
 def dead_letter_id(group: str, message: Inbound) -> str:
-    """Return sixteen hex digits, the same each time one group dead-letters the same message."""
+    """Return the id of a message's dead letter: 16 hex digits.
+
+    The id depends only on the group and the message, so a message that is dead-lettered twice has one id.
+    """
     value = hashlib.sha256(message.value or b"").digest()
     text = f"{group}/{message.topic}/{message.partition}/{message.offset}/{message.timestamp}/"
     return hashlib.sha256(text.encode() + value).hexdigest()[:16]
 
 
 def object_key(digest: str) -> str:
-    """Return the object store's key for bytes that were too large to send. `digest` is `sha256:<64 hex>`."""
+    """Return the object store key of bytes that were too large to send. `digest` has the form `sha256:<64 hex>`."""
     return f"dead-letters/{digest.removeprefix('sha256:')}"
 
 
 def digest(body: bytes) -> str:
-    """Return `sha256:<64 hex>`."""
+    """Return the SHA-256 of the bytes as `sha256:<64 hex>`."""
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
 def reference(body: bytes) -> bytes:
-    """Return the JSON that replaces bytes which are too large to send: their number and digest."""
+    """Return the JSON text that stands in a dead letter for bytes that were too large to send: their size and
+    digest.
+    """
     return json.dumps({"bytes": len(body), "ref": digest(body)}).encode()
 
 
 def pack_headers(headers: Sequence[tuple[str, bytes | None]]) -> bytes:
-    """Return headers as JSON for the object store. Values are in hex, since they need not be text."""
+    """Return headers as JSON text for the object store. Values are hex, because a header's value may be any bytes."""
     return json.dumps([[name, None if value is None else value.hex()] for name, value in headers]).encode()
 
 
 def unpack_headers(packed: bytes) -> Headers:
-    """The inverse of `pack_headers`."""
+    """Return the headers that `pack_headers` encoded."""
     return tuple(
         (name, None if value is None else bytes.fromhex(value)) for name, value in json.loads(packed)
     )
@@ -131,7 +139,11 @@ def write(
     value_by_reference: bool,
     headers_by_reference: bool,
 ) -> Outgoing:
-    """Return the dead letter of a message. Store what goes by reference before sending it."""
+    """Encode the dead letter of a message that failed.
+
+    With `value_by_reference` or `headers_by_reference`, the dead letter holds only the digest of these bytes. The
+    caller must store the bytes before it sends the dead letter.
+    """
     body: Body = "null" if message.value is None else "reference" if value_by_reference else "inline"
     value = reference(message.value) if value_by_reference and message.value is not None else message.value
     error = failure.error
@@ -155,15 +167,16 @@ def write(
     }
     ours = tuple((name, text.encode()) for name, text in block.items())
     if headers_by_reference:
-        # The key may be what is too large: the headers' object holds it too, under an empty name.
+        # The key alone may be too large, so the stored headers contain it too, under an empty name.
         packed = pack_headers((*message.headers, ("", message.key)))
         return Outgoing(topic, None, value or b"", ((HEADERS_BODY, reference(packed)), *ours))
-    # A record without key and value is none; an empty value stands for null, and the block says so.
+    # aiokafka sends no record that has neither key nor value. So null is sent as empty, and the BODY header tells them
+    # apart.
     return Outgoing(topic, message.key, value or b"", (*message.headers, *ours))
 
 
 def read(message: Inbound) -> DeadLetter:
-    """Return the dead letter in a record of the dead-letter topic. Raises BadMessage for any other record."""
+    """Decode a record of the dead-letter topic. Raises BadMessage when the record is not a dead letter."""
     headers = tuple(message.headers)
     names = [name for name, _ in headers]
     if SOURCE_TOPIC not in names:
@@ -204,7 +217,7 @@ def read(message: Inbound) -> DeadLetter:
 
 
 def redriven_marker(topic: str, dead_letter: DeadLetter) -> Outgoing:
-    """Return a record that marks the dead letter as redriven."""
+    """Return the record that marks a dead letter as redriven."""
     at = datetime.now(UTC).isoformat().encode()
     return Outgoing(
         topic, dead_letter.id.encode(), b"{}", ((REDRIVEN, dead_letter.id.encode()), (REDRIVEN_AT, at))
@@ -212,19 +225,22 @@ def redriven_marker(topic: str, dead_letter: DeadLetter) -> Outgoing:
 
 
 def dropped_marker(topic: str, id: str, reason: str) -> Outgoing:
-    """Return a record that marks the dead letter as given up, with the reason."""
+    """Return the record that marks a dead letter as dropped by a person, with the reason."""
     at = datetime.now(UTC).isoformat().encode()
     headers = ((DROPPED, id.encode()), (DROPPED_WHY, reason.encode("utf-8", "replace")), (DROPPED_AT, at))
     return Outgoing(topic, id.encode(), b"{}", headers)
 
 
 def redriven_id(message: Inbound) -> str | None:
-    """Return the id that this record marks as redriven. Returns None when it is no such marker."""
+    """Return the id of the dead letter that this record marks as redriven, or None when it is not such a marker."""
     return _marked(message, REDRIVEN)
 
 
 def dropped(message: Inbound) -> tuple[str, str] | None:
-    """Return the id that this record marks as given up, and the reason. Returns None when it is no such marker."""
+    """Return the id of the dead letter that this record marks as dropped, and the reason.
+
+    Returns None for other records.
+    """
     id = _marked(message, DROPPED)
     if id is None:
         return None

@@ -1,4 +1,4 @@
-"""Publishes messages to the dead-letter topic and retries until the broker has acknowledged them."""
+"""Publishes messages that failed to the dead-letter topic."""
 
 import asyncio
 import random
@@ -15,14 +15,15 @@ from nightshift.eventlog.backoff import RetryDelay
 from nightshift.eventlog.errors import Transient
 from nightshift.eventlog.objects.port import ObjectStore
 
-#: Original headers and key above this size (bytes) are kept in the object store.
+#: When a message's headers and key together exceed this size (bytes), the dead letter refers to them in the object
+#: store.
 _HEADERS_INLINE = 65_536
 
 _log = structlog.get_logger(__name__)
 
 
 class DeadLetterPublisher:
-    """Publishes one service's dead letters."""
+    """Publishes the dead letters of one service. Parts that are too large to send go to the object store."""
 
     def __init__(
         self,
@@ -33,7 +34,7 @@ class DeadLetterPublisher:
         carry_limit: int = 1_048_576,
         retry: RetryPolicy | None = None,
     ) -> None:
-        """`carry_limit` is the largest message in bytes that the broker accepts."""
+        """Create the publisher. `carry_limit` is the size in bytes of the largest message that the broker accepts."""
         self._producer = producer
         self._objects = objects
         self._topic = topic
@@ -41,9 +42,10 @@ class DeadLetterPublisher:
         self._retry = retry or RetryPolicy()
 
     async def publish(self, message: Inbound, failure: Failure, *, group: str) -> None:
-        """Publish a message as a dead letter. Returns when the broker has acknowledged it.
+        """Publish a failed message as a dead letter and return when the broker has acknowledged it.
 
-        Retries as long as the broker or the object store is unavailable.
+        Retries without an end while the broker or the object store is unavailable, because the message would be lost
+        otherwise.
         """
         delay, logged = RetryDelay(self._retry.dependency_backoff, random.random), 0.0
         while True:

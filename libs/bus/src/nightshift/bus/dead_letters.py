@@ -1,4 +1,4 @@
-"""What a person does with dead letters: list them, read one, send it again (redrive), or give it up (drop)."""
+"""Lets an operator list dead letters, read one, send its message again (redrive), or give it up (drop)."""
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, replace
@@ -14,16 +14,18 @@ from nightshift.eventlog.objects.port import ObjectStore
 
 
 class TopicReader(Protocol):
-    """Reads a whole topic."""
+    """Reads all records of a topic."""
 
     def read(self, topic: str) -> AsyncIterator[Inbound]:
-        """Yield every record up to the ends that the topic has at the start."""
+        """Yield the topic's records up to its end at the time of the call."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ListedDeadLetter:
-    """A dead letter, whether it was redriven, and the reason why it was dropped (None when it was not)."""
+    """A dead letter and what an operator did with it. `dropped` is the reason of a drop, None when it was not
+    dropped.
+    """
 
     dead_letter: DeadLetter
     redriven: bool
@@ -31,13 +33,16 @@ class ListedDeadLetter:
 
     @property
     def open(self) -> bool:
-        """Whether it was neither redriven nor dropped."""
+        """Whether nobody has redriven or dropped it yet."""
         return not self.redriven and self.dropped is None
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
-    """Accepts dead letters with this topic, reason and group; None accepts any. Only open ones unless `closed`."""
+    """Selects dead letters by source topic, reason and consumer group. None selects any.
+
+    Dead letters that were redriven or dropped are selected only with `closed`.
+    """
 
     topic: str | None = None
     reason: str | None = None
@@ -45,7 +50,7 @@ class DeadLetterFilter:
     closed: bool = False
 
     def __call__(self, listed: ListedDeadLetter) -> bool:
-        """Whether the filter accepts this dead letter."""
+        """Return whether the filter selects this dead letter."""
         dead_letter = listed.dead_letter
         return (
             (self.topic is None or dead_letter.source_topic == self.topic)
@@ -56,10 +61,10 @@ class DeadLetterFilter:
 
 
 class DeadLetters:
-    """The dead-letter topic as a list. Reads the whole topic for each call: it is meant to be short."""
+    """Lists, redrives and drops dead letters. Every list reads the whole dead-letter topic, which should be short."""
 
     def __init__(self, reader: TopicReader, *, topic: str, known_topics: Iterable[str]) -> None:
-        """`known_topics` are the topics that a dead letter may be sent to again."""
+        """Create the list of a dead-letter topic. A redrive sends messages only to the topics in `known_topics`."""
         self._reader = reader
         self._topic = topic
         self._known_topics = frozenset(known_topics)
@@ -67,9 +72,10 @@ class DeadLetters:
     async def list(
         self, accepts: Callable[[ListedDeadLetter], bool] = DeadLetterFilter(), *, bodies: bool = True
     ) -> list[ListedDeadLetter]:
-        """Return the accepted dead letters, oldest first, each once. Skips records that are no dead letters.
+        """Return the dead letters that `accepts` selects, each once, oldest first.
 
-        Without `bodies`, leaves out values and headers, so that a long list takes little memory.
+        Skips records that are not dead letters. Without `bodies`, their values and headers are left out, so that a long
+        list needs little memory.
         """
         found: dict[str, DeadLetter] = {}
         redriven: set[str] = set()
@@ -92,7 +98,7 @@ class DeadLetters:
         )
 
     async def whole(self, ids: Iterable[str]) -> AsyncIterator[DeadLetter]:
-        """Yield these dead letters with values and headers, in the order of the topic."""
+        """Yield the dead letters with these ids, with their values and headers, in the topic's order."""
         left = set(ids)
         async for record in self._reader.read(self._topic):
             if (dead_letter := _decoded(record)) is not None and dead_letter.id in left:
@@ -100,9 +106,10 @@ class DeadLetters:
                 yield dead_letter
 
     async def find(self, id: str) -> ListedDeadLetter:
-        """Return the dead letter with this id, or the only one whose id begins so, without its body.
+        """Return the dead letter with this id, or the only one whose id starts with it.
 
-        Raises NotFound when there is none, and Refused when several ids begin so.
+        Its value and headers are left out. Raises NotFound when no id matches, and Refused when several ids start with
+        it.
         """
         every = await self.list(lambda _: True, bodies=False)
         found = [each for each in every if each.dead_letter.id == id] or [
@@ -115,10 +122,11 @@ class DeadLetters:
         return found[0]
 
     async def redrive(self, dead_letter: DeadLetter, producer: Producer, objects: ObjectStore | None) -> None:
-        """Send the original message to its topic again, then mark the dead letter as redriven.
+        """Send the message of a dead letter to its source topic again, and mark the dead letter as redriven.
 
-        After a crash in between it may be sent twice, which handlers tolerate. Raises Refused when the message cannot
-        or must not be sent to its topic, and Unavailable.
+        After a crash between the two, a second redrive sends the message twice. Handlers tolerate that. Raises Refused
+        when the message cannot be decoded or its source topic is unknown. Raises Unavailable when the broker or the
+        object store does not answer.
         """
         if dead_letter.reason == UNDECODABLE:
             raise Refused(
@@ -139,7 +147,7 @@ class DeadLetters:
         await producer.send([codec.redriven_marker(self._topic, dead_letter)])
 
     async def drop(self, dead_letter: DeadLetter, reason: str, producer: Producer) -> None:
-        """Mark the dead letter as given up, with the reason. Its record stays in the topic. Raises Unavailable."""
+        """Mark a dead letter as given up, with the reason. Its record stays in the topic. Raises Unavailable."""
         await producer.send([codec.dropped_marker(self._topic, dead_letter.id, reason)])
 
 
@@ -151,9 +159,10 @@ def _decoded(record: Inbound) -> DeadLetter | None:
 
 
 async def restored(dead_letter: DeadLetter, objects: ObjectStore | None) -> DeadLetter:
-    """Return the dead letter with what the object store holds of it.
+    """Return the dead letter with the value and headers that the object store holds for it.
 
-    Raises Refused when that is needed and there is no store, and Fault when the store's bytes have another digest.
+    Raises Refused when they are needed and `objects` is None. Raises Fault when the stored bytes do not have the
+    digest.
     """
     if dead_letter.value_ref is not None:
         dead_letter = replace(dead_letter, value=await _fetch(dead_letter.value_ref, objects))

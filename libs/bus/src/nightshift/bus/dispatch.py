@@ -1,4 +1,4 @@
-"""Dispatches one subscription's messages: skips a message by its headers, or decodes it and calls its handler."""
+"""Decodes each message of a subscription and calls the handler of its event type, or skips the message."""
 
 import re
 from collections.abc import Mapping
@@ -19,17 +19,18 @@ from nightshift.eventlog.errors import BadMessage, Refused
 from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.port import RecordedEvent, account_stream, build_stream
 
-#: The header of a redriven message with the id of its dead letter. Such a message is never stale.
+#: The header that a redrive adds to a message: the id of the dead letter. A message with this header is never stale.
 REDRIVEN_FROM: Final = "dlq_driven_from"
 
 _VERSION = re.compile(r"\.v[0-9]+$")
 _UNCARED, _STALE = "uncared", "stale"
-#: The reasons for skipping a message: no handler for its type; this or a later event of its stream was handled.
+#: Why a message was skipped. Uncared: its type has no handler. Stale: this event, or a later one of its stream, was
+#: handled.
 SKIPS: Final = (_UNCARED, _STALE)
 
 
 class Dispatcher:
-    """Calls the handlers of one subscription and remembers which versions of each stream were handled."""
+    """Calls the handlers of one subscription. Remembers per stream the version of the last event that was handled."""
 
     def __init__(
         self,
@@ -39,7 +40,11 @@ class Dispatcher:
         seen_subjects: int = 50_000,
         registry: Registry = CATALOGUE,
     ) -> None:
-        """Raises ValueError unless the handlers' events all belong to one topic."""
+        """Create the dispatcher of one subscription.
+
+        `objects` loads event data that is too large for a message. Raises ValueError unless all handled events have one
+        owner, that is, come from one topic.
+        """
         owners = {event.owner for event in subscription.handlers}
         if len(owners) != 1:
             raise ValueError(
@@ -53,7 +58,7 @@ class Dispatcher:
         self._registry = registry
         self._objects = objects
         self._seen = SeenSequences(seen_subjects)
-        # Wire name without its version → whether there is a handler. Only what belongs on this topic.
+        # Event types of this topic (wire name without version) → whether the subscription has a handler for the type.
         self._cared = {
             _VERSION.sub("", registry.wire_name(type_, version)): type_ in self._handlers
             for (type_, version), model in registry.models.items()
@@ -61,7 +66,10 @@ class Dispatcher:
         }
 
     def skip(self, message: Inbound) -> str | None:
-        """Return the reason to skip this message undecoded. Returns None when it must be handled or is unclear."""
+        """Return why this message can be skipped, judged by its headers alone, without decoding it.
+
+        Returns None when the message must be handled, or when the headers do not decide it.
+        """
         peeked = peek(message.headers)
         if peeked.type is None:
             return None
@@ -78,19 +86,19 @@ class Dispatcher:
         return None
 
     async def handle(self, message: Inbound) -> None:
-        """Decode the message and call its handler. Raises what they raise; the message then counts as not handled.
+        """Decode a message and call its handler. Raises what decoding or the handler raises.
 
-        Binds the event's ids to the log context. The caller runs it in a task that clears the context per message.
+        Adds the event's ids to the log context. The caller's task must clear that context before each message.
         """
         try:
             event = await self._decode(message)
         except (Refused, ContractError):
             if self._reports_undecodable or self._names_a_handler(message):
                 raise
-            return  # another group of the topic reports it
+            return  # another consumer group on this topic dead-letters it
         handler = self._handlers.get(event.data.type)
         if handler is None:
-            return  # a structured request, whose type stands inside
+            return  # a structured CloudEvent: its headers do not tell its type, so `skip` could not decide
         call_id: str | None = getattr(event.data, "call_id", None)
         bound = {"event_id": str(event.event_id), event.data.stream + "_id": event.subject}
         if call_id is not None:
@@ -125,7 +133,7 @@ class Dispatcher:
 
 def _fact(received: Received, message: Inbound) -> RecordedEvent:
     envelope = received.envelope
-    # Checked by the decoder: a fact without one of these does not get here.
+    # The decoder has checked that a fact has both.
     assert envelope.sequence is not None  # noqa: S101
     assert envelope.causation_id is not None  # noqa: S101
     return RecordedEvent(
@@ -142,7 +150,10 @@ def _fact(received: Received, message: Inbound) -> RecordedEvent:
 
 
 def _request(received: Received, message: Inbound) -> RecordedEvent:
-    """A request is in no stream yet: its version is 0, and its id is derived from its source and id."""
+    """Return a request as a RecordedEvent. A request belongs to no stream yet, so its version is 0.
+
+    Its event id is derived from the CloudEvent's source and id.
+    """
     envelope = received.envelope
     return RecordedEvent(
         event_id=envelope.cause,
@@ -166,7 +177,7 @@ def _arrival(message: Inbound) -> datetime:
 
 
 def _blob(reference: str) -> str:
-    """Return the object key of a `ce_dataref`. Raises BadMessage unless it names an object under `blobs/`."""
+    """Return the object store key that a `ce_dataref` header names. Raises BadMessage for a key outside `blobs/`."""
     name = reference.removeprefix("blobs/")
     if name == reference or not name.isalnum():
         raise BadMessage("not a reference to a blob", field="ce_dataref")

@@ -1,6 +1,6 @@
-"""The bus in memory, for tests: topics, groups, members, rebalances, and redelivery of uncommitted messages.
+"""The bus in memory, for tests: topics, consumer groups, rebalances, and redelivery of uncommitted messages.
 
-Only the broker is simulated; messages go through the same intake as on Kafka.
+Only the broker is simulated. Messages pass through the same BatchIntake as on Kafka.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from nightshift.eventlog.objects.port import ObjectStore
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A message in a partition."""
+    """A message in a partition of the in-memory broker."""
 
     topic: str
     partition: int
@@ -42,7 +42,7 @@ class _Group:
 
 
 class MemoryBus:
-    """The broker, and a producer to it."""
+    """An in-memory broker that is also a producer to itself."""
 
     def __init__(self, *, partitions: int = 2) -> None:
         self._partitions = partitions
@@ -51,7 +51,7 @@ class MemoryBus:
         self._turn = 0
 
     async def send(self, messages: Sequence[Outgoing]) -> tuple[Sent, ...]:
-        """See the Producer port."""
+        """Append the messages to their partitions and wake the members of all groups."""
         sent = []
         for message in messages:
             partition = TopicPartition(message.topic, self._place(message))
@@ -65,12 +65,12 @@ class MemoryBus:
         return tuple(sent)
 
     async def read(self, topic: str) -> AsyncIterator[Stored]:
-        """Yield the messages that the topic has now."""
+        """Yield the messages that the topic has at the time of the call."""
         for message in self.messages(topic):
             yield message
 
     def messages(self, topic: str) -> list[Stored]:
-        """Return all messages of a topic, by partition and offset."""
+        """Return all messages of a topic, ordered by partition and offset."""
         return [
             message
             for at in range(self._partitions)
@@ -78,11 +78,14 @@ class MemoryBus:
         ]
 
     def committed(self, group: str) -> Mapping[TopicPartition, int]:
-        """Return the group's committed offsets."""
+        """Return the committed offsets of a consumer group."""
         return self._groups[group].committed
 
     def forget_offsets(self, group: str) -> None:
-        """Delete the group's offsets, as if they had expired. Its members begin at the earliest message again."""
+        """Delete the group's committed offsets, as if they had expired.
+
+        Its members then start at the first message again.
+        """
         self._groups.setdefault(group, _Group()).committed.clear()
 
     def consumers(
@@ -96,7 +99,10 @@ class MemoryBus:
         registry: Registry = CATALOGUE,
         carry_limit: int = 1_048_576,
     ) -> "MemoryConsumers":
-        """Return the consumers of one process. Each call adds a member to the groups."""
+        """Return the consumers of one simulated process.
+
+        Starting them adds one member to the group of each subscription.
+        """
         policy = policy or ConsumerPolicy()
         publisher = DeadLetterPublisher(
             self, objects, topic=dead_letters, carry_limit=carry_limit, retry=policy.retry
@@ -126,25 +132,25 @@ class MemoryBus:
         return None
 
     async def join(self, member: "_Member") -> None:
-        """Add a member and assign the partitions anew."""
+        """Add a member to its group and assign the partitions again."""
         group = self._groups.setdefault(member.group, _Group())
         await self._rebalance(group, [*group.members, member])
 
     async def leave(self, member: "_Member") -> None:
-        """Remove a member and assign its partitions to the others."""
+        """Remove a member from its group and assign its partitions to the others."""
         group = self._groups[member.group]
         await self._rebalance(group, [each for each in group.members if each is not member])
 
     def fetch(self, partition: TopicPartition, offset: int, limit: int) -> list[Stored]:
-        """Return up to `limit` messages of a partition from an offset on."""
+        """Return up to `limit` messages of a partition, starting at this offset."""
         return self._logs.get(partition, [])[offset : offset + limit]
 
     def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Keep committed offsets of the group."""
+        """Store the committed offsets of a group."""
         self._groups[group].committed.update(offsets)
 
     def attempts(self, group: str) -> dict[TopicPartition, Attempts]:
-        """Return the attempts at each partition's next message."""
+        """Return the group's attempts at the next message of each partition (see RestartGuard)."""
         return self._groups[group].attempts
 
     async def _rebalance(self, group: _Group, members: list["_Member"]) -> None:
@@ -169,7 +175,7 @@ class MemoryBus:
 
 
 class MemoryConsumers:
-    """Implements the Consumers port in memory."""
+    """The Consumers port on a MemoryBus."""
 
     def __init__(self, bus: MemoryBus, members: Sequence["_Member"]) -> None:
         self._bus = bus
@@ -177,11 +183,11 @@ class MemoryConsumers:
 
     @property
     def assigned(self) -> bool:
-        """See the Consumers port."""
+        """Whether every subscription has received its partitions."""
         return all(member.assigned for member in self._members)
 
     async def crash(self) -> None:
-        """End as by SIGKILL: drain nothing, commit nothing more."""
+        """Stop as if the process received SIGKILL: finish no message and commit no offset."""
         for member in self._members:
             await member.crash()
             await self._bus.leave(member)
@@ -200,7 +206,9 @@ class MemoryConsumers:
 
 
 class _Member:
-    """One subscription of one process: polls its partitions and feeds its intake."""
+    """One subscription of one simulated process: fetches from its assigned partitions and passes batches to its
+    intake.
+    """
 
     def __init__(
         self,

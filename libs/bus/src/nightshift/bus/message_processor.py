@@ -1,4 +1,7 @@
-"""Processes one message: skips it, handles it, or dead-letters it. The only place that catches handlers' errors."""
+"""Skips, handles or dead-letters one message.
+
+This is the only place that catches the errors of handlers. The branch of an error decides what follows.
+"""
 
 import asyncio
 import random
@@ -19,12 +22,12 @@ from nightshift.contracts.envelope import peek
 
 _log = structlog.get_logger(__name__)
 
-#: The most messages whose failures are remembered after their partition was revoked.
+#: The number of messages whose failures are remembered, so that their attempts count on when a partition comes back.
 _REMEMBERED = 10_000
 
 
 class MessageProcessor:
-    """Processes the messages of one subscription."""
+    """Processes the messages of one subscription: retries transient errors and dead-letters what cannot be handled."""
 
     def __init__(
         self,
@@ -37,7 +40,10 @@ class MessageProcessor:
         gate: Gate | None = None,
         dependencies: DependencyProbe | None = None,
     ) -> None:
-        """Without `dependencies`, a dependency is unavailable whenever a handler raises Unavailable."""
+        """Create the processor. `dependencies` is asked after each Unavailable whether the dependencies answer.
+
+        Without `dependencies`, they count as unavailable each time.
+        """
         self._dispatcher = dispatcher
         self._dead_letters = dead_letters
         self._retry = retry
@@ -47,13 +53,14 @@ class MessageProcessor:
         self._dependencies = dependencies
         self._failures: dict[tuple[str, int, int], Failure] = {}
         self._handled = metrics.HANDLED.labels(topic, group)
-        # Most messages are skipped, and finding the counter would take most of the time of a skip.
+        # Most messages are skipped. Looking the counter up by its labels each time would cost more than the skip
+        # itself.
         self._skipped = {why: metrics.SKIPPED.labels(topic, group, why) for why in SKIPS}
         self._logged = 0.0
         self.settled = 0
 
     async def process(self, message: Inbound, worker: PartitionWorker) -> None:
-        """Return when the message was skipped, handled or dead-lettered. Raises nothing but CancelledError."""
+        """Return when the message was skipped, handled or dead-lettered. Raises only CancelledError."""
         why = self._dispatcher.skip(message)
         if why is not None:
             self._skipped[why].inc()
@@ -63,7 +70,8 @@ class MessageProcessor:
 
     async def _handle(self, message: Inbound, worker: PartitionWorker) -> None:
         unavailable = 0
-        # The worker's task handles nothing else: clearing and binding costs a fifth of binding for a block.
+        # Only this task uses its log context. Clear and bind cost a fifth of a context manager that restores the old
+        # values.
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(
             topic=message.topic, partition=message.partition, offset=message.offset
@@ -74,7 +82,7 @@ class MessageProcessor:
                 await self._call(message, worker)
             except Exception as error:  # noqa: BLE001 - the one boundary: the error's branch decides
                 if is_dependency_unavailable(error) and not await self._dependencies_answer():
-                    # Not this message's fault: forget its failures so far.
+                    # The message did not cause this error, so its failures so far do not count.
                     self._failures.pop(_place(message), None)
                     unavailable += 1
                     delay = self._retry.dependency_backoff.delay(unavailable, jitter=_jitter())

@@ -1,4 +1,4 @@
-"""Commits the offsets of settled messages: one commit holds all that was settled since the last."""
+"""Commits consumer offsets at intervals, many messages with one commit."""
 
 import asyncio
 from collections.abc import Mapping
@@ -13,18 +13,19 @@ _log = structlog.get_logger(__name__)
 
 
 class CommitTarget(Protocol):
-    """Keeps committed offsets."""
+    """The client that commits offsets at the broker."""
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Commit the offset of the next message per partition.
+        """Commit offsets. Each is the offset of the next message to read in its partition.
 
-        Raises Transient when the commit should be tried again. Returns when another member has the partitions now.
+        Returns without an error when another member owns the partition by now. Raises Transient when the caller should
+        try again.
         """
         ...
 
 
 class OffsetCommitter:
-    """Commits one subscription's offsets in a task of its own, at most once in `every_s` seconds."""
+    """Commits the offsets of one subscription from a task of its own, at most once in `every_s` seconds."""
 
     def __init__(self, target: CommitTarget, group: str, *, every_s: float) -> None:
         self._target: CommitTarget | None = target
@@ -35,16 +36,16 @@ class OffsetCommitter:
         self._task = asyncio.create_task(self._run(), name=f"commit {group}")
 
     def settled(self, partition: TopicPartition, next_offset: int) -> None:
-        """Note that everything before `next_offset` is settled."""
+        """Note that all messages of this partition before `next_offset` are handled, skipped or dead-lettered."""
         self._settled[partition] = next_offset
         self._dirty.set()
 
     def forget(self, partition: TopicPartition) -> None:
-        """Commit nothing more of this partition."""
+        """Commit no further offset of this partition, because another member owns it now."""
         self._settled.pop(partition, None)
 
     async def commit(self) -> None:
-        """Commit what is settled. Offsets that the broker rejects are committed with the next call."""
+        """Commit all noted offsets now. When the broker does not accept them, the next commit includes them."""
         self._dirty.clear()
         offsets, self._settled = self._settled, {}
         if not offsets or self._target is None:
@@ -57,7 +58,7 @@ class OffsetCommitter:
             self._dirty.set()
 
     async def close(self) -> None:
-        """Stop without a further commit."""
+        """Stop the task without another commit."""
         self._target = None
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)

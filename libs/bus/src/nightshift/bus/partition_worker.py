@@ -1,4 +1,4 @@
-"""Processes one partition's messages in order, in a task of its own."""
+"""Processes the messages of one partition in order, in a task of its own."""
 
 import asyncio
 from collections import deque
@@ -9,9 +9,10 @@ from nightshift.bus.restart_guard import RestartGuard
 
 
 class PartitionWorker:
-    """A queue of one partition's messages and the task that processes them. `idle` is set while the queue is done.
+    """A queue with the messages of one partition, and the task that processes them in order.
 
-    `waiting` is set by the processor while a message waits on purpose.
+    The event `idle` is set while no message is queued or being processed. The message processor sets `waiting` while
+    the current message waits on purpose, for example for a retry.
     """
 
     def __init__(
@@ -23,12 +24,16 @@ class PartitionWorker:
         on_idle: Callable[["PartitionWorker"], None],
         guard: RestartGuard | None = None,
     ) -> None:
-        """`on_settled` gets the offset of the next message after each one."""
+        """Create the worker and start its task.
+
+        The worker calls `on_settled` after each message with the offset of the next, and `on_idle` whenever its queue
+        becomes empty.
+        """
         self.partition = partition
         self.guard = guard
         self.idle = asyncio.Event()
         self.idle.set()
-        self.settled = 0  # messages, since the partition was assigned
+        self.settled = 0  # messages processed since the partition was assigned
         self.next_offset: int | None = None
         self.paused = False
         self.waiting = False
@@ -41,13 +46,17 @@ class PartitionWorker:
         self._task = asyncio.create_task(self._run(), name=f"worker {partition.topic}/{partition.partition}")
 
     def put(self, message: Inbound) -> None:
-        """Add the next message of the partition."""
+        """Append the next message of the partition to the queue."""
         self._queue.append(message)
         self.idle.clear()
         self._arrived.set()
 
     async def close(self, bound_s: float) -> None:
-        """Drop the queue. Let the message in hand finish within `bound_s` seconds, unless it only waits."""
+        """Stop the worker and drop its queued messages.
+
+        The message being processed has up to `bound_s` seconds to finish. A message that only waits is cancelled at
+        once.
+        """
         self.closing = True
         self._queue.clear()
         if not self.waiting and not self.idle.is_set():

@@ -1,4 +1,4 @@
-"""Decides what follows an error of a handler: the dead letter, another attempt, or waiting for a dependency."""
+"""Decides what follows when a handler raises: a dead letter, another attempt, or waiting for a dependency."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,7 +11,10 @@ from nightshift.eventlog.errors import NightshiftError, Refused, Transient, Unav
 
 
 class Branch(StrEnum):
-    """The three branches of the error tree, as dead letters and metrics name them."""
+    """The three branches of errors, by the names that dead letters and metrics use.
+
+    Refused errors are never retried, transient errors are retried, and faults are bugs.
+    """
 
     REFUSED = "refused"
     TRANSIENT = "transient"
@@ -19,7 +22,9 @@ class Branch(StrEnum):
 
 
 def branch_of(error: BaseException) -> Branch:
-    """Return the branch of an error. A message that does not decode is refused; a foreign exception is a fault."""
+    """Return the branch of an error: a message that does not decode is refused, and an exception that is not ours is a
+    fault.
+    """
     match error:
         case Refused() | ContractError():
             return Branch.REFUSED
@@ -30,9 +35,9 @@ def branch_of(error: BaseException) -> Branch:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the class name of our own error in snake case, or the branch of a foreign one.
+    """Return the reason that a dead letter gives for this error: the class name of our own error in snake case.
 
-    The set of reasons is closed, so that it can label a metric.
+    An exception that is not ours has the reason `fault`. So the set of reasons is finite and can label a metric.
     """
     if isinstance(error, NightshiftError | ContractError):
         name = type(error).__name__
@@ -40,18 +45,19 @@ def reason_of(error: BaseException) -> str:
     return Branch.FAULT
 
 
-#: The reason of a dead letter that holds a record which no client can decode.
+#: The reason of a dead letter whose bytes no Kafka client can decode.
 UNDECODABLE: Final = reason_of(UndecodableRecord(""))
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a message is handled again, and after which delays. Seconds.
+    """How often and after which delays a message is handled again. Times are in seconds.
 
-    A handler raises `Unavailable` when a dependency (database, broker, object store) does not answer; the message
-    then waits as long as the dependency is unavailable. When the dependency answers its probe all the time, the
-    message itself is the cause: it is dead-lettered after `dependency_doubt_s`. Any other Transient has `attempts`
-    attempts.
+    After a Transient error other than Unavailable, a message has `attempts` attempts in all.
+
+    A handler raises Unavailable when the database, the broker or the object store does not answer. The message then
+    waits for as long as the dependency probe confirms it. When the probe says that all dependencies answer, the message
+    itself may be the cause. It is then dead-lettered after `dependency_doubt_s`.
     """
 
     attempts: int = 5
@@ -63,22 +69,27 @@ class RetryPolicy:
 
     @property
     def backoff(self) -> Backoff:
-        """The delays between the attempts at a message."""
+        """The delays between two attempts at one message."""
         return Backoff(self.base_s, self.cap_s)
 
     @property
     def dependency_backoff(self) -> Backoff:
-        """The delays while a dependency is unavailable: short, so that work continues soon after it is back."""
+        """The delays while a dependency is unavailable.
+
+        They stay short, so that work resumes soon after it answers again.
+        """
         return Backoff(self.base_s, self.dependency_cap_s)
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerPolicy:
-    """How the messages of a subscription are handled. Seconds.
+    """How the consumers of a process take, commit and finish messages. Times are in seconds.
 
-    `take_grace_s`: how long a poll waits for its batch before it pauses the partitions that are still busy.
-    `commit_every_s`: the shortest time between two commits; after a crash, so much is handled again.
-    `drain_s`: how long a message in hand may take when its partition is revoked or the service stops.
+    - `take_grace_s`: how long a poll waits for its batch. Then it pauses the partitions that are still busy.
+    - `commit_every_s`: the shortest time between two commits. After a crash, the messages of about this time are read
+      again.
+    - `drain_s`: how long a message being processed may take after its partition is revoked or the service stops.
+    - `seen_subjects`: of how many streams the dispatcher remembers which version was handled last.
     """
 
     retry: RetryPolicy = RetryPolicy()
@@ -89,5 +100,5 @@ class ConsumerPolicy:
 
 
 def is_dependency_unavailable(error: BaseException) -> bool:
-    """Whether the error says that a dependency cannot be reached."""
+    """Return whether the error says that a dependency (database, broker, object store) does not answer."""
     return isinstance(error, Unavailable)

@@ -1,4 +1,4 @@
-"""The ports of the bus: subscriptions of consumers, and sending messages.
+"""The ports of the bus: what a service subscribes to, and how it sends messages.
 
 The Kafka adapter and the in-memory bus pass the same conformance suite.
 """
@@ -12,36 +12,36 @@ from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import Refused
 from nightshift.eventlog.port import RecordedEvent
 
-#: Handles one event. Raises Refused, Transient or Fault. Must be short: long work goes to a WorkerPool.
+#: Handles one event, quickly: long work belongs in a WorkerPool. Raises Refused, Transient or Fault.
 Handler = Callable[[RecordedEvent], Awaitable[None]]
 
-#: Returns whether the handlers' dependencies (the database) answer now. Never raises.
+#: Returns whether the dependencies of the handlers (such as the database) answer now. Never raises.
 DependencyProbe = Callable[[], Awaitable[bool]]
 
 
 class Gate(Protocol):
-    """Limits how much a replica takes. A WorkerPool is one."""
+    """Stops a subscription from taking messages while a service has enough work. WorkerPool implements it."""
 
     @property
     def full(self) -> bool:
-        """Whether no further message may be handled now."""
+        """Whether the service has enough work, so that no message may be handled now."""
         ...
 
     async def room(self) -> None:
-        """Return when there is room."""
+        """Wait until the service can take another message."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One consumer group on one topic. Events of types without a handler are skipped by their header.
+    """The handlers of one consumer group for the events of one topic, by event type. Other types are skipped.
 
-    While `gate` is full, partitions are paused and the backlog is seen as lag. With `from_now`, a new group starts at
-    the end of the topic: for groups that are new with each process. Under traffic a message may wait up to
-    `max_fetch_delay_s` for others to be fetched with it, because a fetch of a hundred costs as much as one of one.
-
-    Where several groups read a topic, one of them reports the records that cannot be decoded; the others have
-    `reports_undecodable` False and skip those that name no type of their handlers.
+    - `gate`: while it is full, no message is handled. The partitions are paused, and the backlog shows as lag.
+    - `from_now`: a new group starts at the end of the topic. For groups whose name is new with every process.
+    - `max_fetch_delay_s`: under load, a message may wait this long, so that one fetch returns many. The cost of a fetch
+      hardly depends on the number of its messages.
+    - `reports_undecodable`: one group of each topic dead-letters the records that cannot be decoded. In the other
+      groups this is False: they skip such a record, unless its headers name a type that they handle.
     """
 
     topic: str
@@ -54,14 +54,17 @@ class Subscription:
 
 
 class TopicPartition(NamedTuple):
-    """A partition of a topic."""
+    """A topic and the number of one of its partitions."""
 
     topic: str
     partition: int
 
 
 class Inbound(Protocol):
-    """A message as the client returns it, such as aiokafka's record. `timestamp` is in Unix milliseconds."""
+    """A message as the Kafka client returns it, for example aiokafka's ConsumerRecord.
+
+    `timestamp` is Unix milliseconds.
+    """
 
     @property
     def topic(self) -> str: ...
@@ -81,9 +84,9 @@ class Inbound(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Undecodable:
-    """Records that the client cannot decode, as one message: `value` holds their bytes as the broker has them.
+    """Stands for records that the Kafka client cannot decode. `value` holds their bytes as the broker stores them.
 
-    It stands for the offsets from `offset` to `next_offset` - 1. `problem` says what is wrong with the bytes.
+    It covers the offsets from `offset` to `next_offset` - 1. `problem` says what is wrong with the bytes.
     """
 
     topic: str
@@ -98,17 +101,19 @@ class Undecodable:
 
 
 def offset_after(message: Inbound) -> int:
-    """The offset to commit when this message is settled."""
+    """Return the offset to commit after this message: that of the next message in its partition."""
     return message.next_offset if isinstance(message, Undecodable) else message.offset + 1
 
 
 class UndecodableRecord(Refused):
-    """A record, or a whole batch, does not have the form of Kafka's protocol."""
+    """A record, or a whole batch of records, violates the format of Kafka's protocol."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to send. Messages of one key (or of one given partition) keep the order in which they were sent."""
+    """A message to send. Messages with the same key or the same given partition keep the order in which they are
+    sent.
+    """
 
     topic: str
     key: bytes | None
@@ -118,12 +123,12 @@ class Outgoing:
 
     @classmethod
     def of(cls, topic: str, message: Message) -> Self:
-        """Return a message of the contracts addressed to a topic."""
+        """Return an encoded event of the contracts as a message for this topic."""
         return cls(topic, message.key, message.value, message.headers)
 
 
 class Sent(NamedTuple):
-    """The place of a message that was sent."""
+    """The topic, partition and offset that the broker gave a message."""
 
     topic: str
     partition: int
@@ -135,13 +140,17 @@ class MessageTooLarge(Refused):
 
 
 class Producer(Protocol):
-    """Sends messages. An async context manager: entering connects, leaving closes within a bound."""
+    """Sends messages.
+
+    An async context manager: entering it connects, leaving it closes the connection within a time limit.
+    """
 
     async def send(self, messages: Sequence[Outgoing]) -> tuple[Sent, ...]:
-        """Send in order; return when all in-sync replicas have acknowledged every message.
+        """Send messages in order. Returns when all in-sync replicas have acknowledged every message.
 
-        Raises Unavailable: each message may have arrived or not, so send all again. Raises MessageTooLarge when one is
-        larger than the broker accepts: any of the others may have arrived.
+        Raises Unavailable when the broker does not answer, and MessageTooLarge when it refuses a message because of its
+        size. Either way any of the other messages may have arrived. After Unavailable the caller sends all of them
+        again.
         """
         ...
 
@@ -151,11 +160,14 @@ class Producer(Protocol):
 
 
 class Consumers(Protocol):
-    """The running consumers of a service. An async context manager: entering starts them, leaving drains and stops."""
+    """The running consumers of a service. An async context manager: entering it starts them.
+
+    Leaving it finishes the messages being processed, commits their offsets and stops.
+    """
 
     @property
     def assigned(self) -> bool:
-        """Whether the group has assigned every subscription its partitions; the number may be zero."""
+        """Whether every subscription has received its partitions from its group, even if their number is zero."""
         ...
 
     async def __aenter__(self) -> Self: ...

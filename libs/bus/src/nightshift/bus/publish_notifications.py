@@ -1,9 +1,10 @@
-"""Notifications through PostgreSQL that topics have new records, for a broker that does not wake a waiting fetch.
+"""The PostgreSQL channel on which the relay announces that a topic has new records.
 
-The relay sends one after each acknowledgement. A lost notification only delays a fetch.
+The embedded broker needs it, because it does not answer a waiting fetch when records arrive. The relay notifies after
+each acknowledged publish. A lost notification only delays a fetch.
 """
 
 from typing import Final
 
-#: The channel of PostgreSQL's NOTIFY; the payload is a topic's name.
+#: The channel of PostgreSQL's NOTIFY. The payload is the name of the topic.
 CHANNEL: Final = "nightshift_published"

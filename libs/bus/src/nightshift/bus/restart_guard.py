@@ -1,8 +1,9 @@
-"""Detects a message that ends the process each time it is handled, and sends it to the dead letters.
+"""Detects a message whose handling ends the whole process, and has it dead-lettered.
 
-A process that dies cannot report why. So each start at an offset is counted at the broker before its message is
-handled. After two starts without progress the partition is handled carefully: one message at a time in the whole
-process, each marked before its handler runs. A death then names its message.
+A process that dies cannot report why. So a guard records at the broker that it starts at an offset, before it handles
+the first message. When the third process starts at the same offset, the guard suspects a message. It then handles one
+message at a time in the whole process and records each before its handler runs. After the next death the record names
+the message.
 """
 
 import asyncio
@@ -18,8 +19,9 @@ from nightshift.eventlog.errors import Fault, Transient
 _log = structlog.get_logger(__name__)
 
 CAREFUL_AT_START: Final = 3
-DEATHS: Final = 2  # of processes that handled the same message carefully
-_CAREFUL_MESSAGES: Final = 1000  # more than a process handles between two commits
+DEATHS: Final = 2  # a message that ended so many processes, alone and marked, is dead-lettered
+# How many messages are handled one by one: more than are handled between two commits.
+_CAREFUL_MESSAGES: Final = 1000
 
 
 class ProcessEnded(Fault):
@@ -28,7 +30,7 @@ class ProcessEnded(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """The processes that started at this offset, and those that ended while they handled its message."""
+    """How many processes started to read at this offset, and how many ended while they handled the message at it."""
 
     offset: int
     starts: int = 0
@@ -36,22 +38,28 @@ class Attempts:
 
 
 class AttemptStore(Protocol):
-    """Where attempts outlive the process: the broker."""
+    """Keeps Attempts at the broker, where they outlive the process."""
 
     async def read_attempts(self, partition: TopicPartition) -> Attempts | None:
-        """Return what was written last, or None. Raises Transient."""
+        """Return the attempts written last for this partition, or None when there are none. Raises Transient."""
         ...
 
     async def write_attempts(self, partition: TopicPartition, attempts: Attempts) -> None:
-        """Commit `attempts.offset` and keep the attempts. Raises Transient."""
+        """Store the attempts of this partition and commit `attempts.offset`. Raises Transient."""
         ...
 
 
 class RestartGuard:
-    """Guards one partition after its assignment. `over` is set when no earlier process ended at its messages."""
+    """Guards one partition from its assignment until it is clear that no message of it ends the process.
+
+    Then `over` is True, and the worker can call the handler without the guard.
+    """
 
     def __init__(self, store: AttemptStore, partition: TopicPartition, alone: asyncio.Lock) -> None:
-        """The guards of a process share the lock `alone`, so that it handles one message carefully at a time."""
+        """Create the guard of one partition. All guards of a process share the lock `alone`.
+
+        A guard holds the lock while it handles a suspicious message, so that a death can have no other cause.
+        """
         self._store = store
         self._partition = partition
         self._alone = alone
@@ -60,9 +68,9 @@ class RestartGuard:
         self.over = False
 
     async def call(self, message: Inbound, handle: Callable[[Inbound], Awaitable[None]]) -> None:
-        """Call `handle` and raise what it raises.
+        """Call `handle` with the message and raise what it raises.
 
-        Raises ProcessEnded instead of calling it when it ended the process before.
+        Raises ProcessEnded without calling it when this message has already ended two processes.
         """
         if self._known is None:
             await self._begin(message.offset)
@@ -74,7 +82,7 @@ class RestartGuard:
             await self._call_marked(message, handle)
 
     async def _begin(self, offset: int) -> None:
-        """Count this start. A broker that does not answer leaves it uncounted."""
+        """Record that a process starts at this offset. When the broker does not answer, the start is not counted."""
         self._known = Attempts(offset, starts=1)
         try:
             known = await self._store.read_attempts(self._partition)
@@ -102,7 +110,7 @@ class RestartGuard:
         await self._write(Attempts(offset_after(message)))
 
     async def _write(self, attempts: Attempts) -> None:
-        """Write the attempts. When the broker does not accept them, this attempt is not counted."""
+        """Store the attempts at the broker. When it does not accept them, this attempt is not counted."""
         self._known = attempts
         try:
             await self._store.write_attempts(self._partition, attempts)

@@ -1,22 +1,26 @@
-"""Remembers the last handled sequence per subject, so that a repeated message is skipped."""
+"""Remembers the last handled version of each stream, so that a repeated message is skipped."""
 
 from collections import OrderedDict
 
 
 class SeenSequences:
-    """One subscription's memory. Forgets the oldest subjects; handling one again is harmless (derived ids)."""
+    """The last handled sequence (version) of up to `capacity` subjects (streams) of one subscription.
+
+    Above the capacity it forgets the subject used longest ago. An event of a forgotten subject may be handled twice,
+    which is harmless: derived event ids make the second append a no-op.
+    """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._last: OrderedDict[str, int] = OrderedDict()
 
     def is_stale(self, subject: str, sequence: int) -> bool:
-        """Whether this sequence of the subject, or a later one, was handled before."""
+        """Return whether this sequence of the subject, or a higher one, was already handled."""
         last = self._last.get(subject)
         return last is not None and sequence <= last
 
     def advance(self, subject: str, sequence: int) -> None:
-        """Remember that this sequence was handled. A lower one than before changes nothing."""
+        """Note that this sequence of the subject was handled. A lower one than the last changes nothing."""
         last = self._last.get(subject)
         if last is None or sequence > last:
             self._last[subject] = sequence

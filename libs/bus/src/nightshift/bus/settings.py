@@ -1,4 +1,4 @@
-"""Settings of the broker connection and of the consumers."""
+"""Settings of the connection to the broker and of the consumers."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -10,12 +10,13 @@ from nightshift.eventlog.settings import PREFIX, Environment
 
 
 class KafkaSettings(Environment):
-    """The broker's address and credentials, and how consumers read from it."""
+    """The address and credentials of the broker, the limits of consumers, and the delays of retries."""
 
     kafka_bootstrap: str = Field(min_length=1, examples=["127.0.0.1:9092"])
     topic_prefix: str = Field("nightshift", pattern=r"^[A-Za-z0-9._-]{1,100}$")
     kafka_idempotence: bool = True  # the embedded broker has no idempotent producer
-    kafka_adaptive_fetch: bool = False  # for a broker that does not wake a waiting fetch
+    # For the embedded broker, which does not answer a waiting fetch when records arrive.
+    kafka_adaptive_fetch: bool = False
     kafka_compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
@@ -28,21 +29,22 @@ class KafkaSettings(Environment):
     kafka_max_message_bytes: int = Field(1_048_576, ge=16_384)  # the largest message that the broker accepts
     kafka_max_poll_records: int = Field(500, ge=1, le=10_000)
     kafka_max_poll_interval_s: float = Field(60.0, gt=0)
-    kafka_session_timeout_s: float | None = Field(None, gt=0)  # None: 10, or 2 with adaptive fetch
-    retry_attempts: int = Field(5, ge=1)  # of a transient error, before the dead letter
+    kafka_session_timeout_s: float | None = Field(None, gt=0)  # None: 10 s, or 2 s with kafka_adaptive_fetch
+    # Attempts at a message with transient errors, before it is dead-lettered.
+    retry_attempts: int = Field(5, ge=1)
     retry_base_s: float = Field(0.2, gt=0)
     retry_cap_s: float = Field(10.0, gt=0)
 
     @property
     def topics(self) -> Topics:
-        """The installation's topics."""
+        """The topic names of this installation."""
         return Topics(prefix=self.topic_prefix)
 
     @property
     def session_timeout_s(self) -> float:
-        """Return the seconds after which the broker removes a silent member from its group.
+        """The seconds of silence after which the broker removes a consumer from its group.
 
-        The embedded broker delays each join by half of this time, so the value is short there.
+        The default is short for the embedded broker, because that broker delays each join by half of this time.
         """
         return self.kafka_session_timeout_s or (2.0 if self.kafka_adaptive_fetch else 10.0)
 

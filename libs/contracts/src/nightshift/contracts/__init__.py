@@ -1,1 +1,1 @@
-"""The messages between Nightshift's services and yours: events, topics, envelope, prices. Pydantic only, no IO."""
+"""The messages between Nightshift's services and your systems: events, topics, envelope and prices. It does no IO."""

@@ -1,4 +1,4 @@
-"""The rules of an approval policy: their form, and what is wrong with a policy."""
+"""Parses and checks the rules of an approval policy, which say which tool calls wait for a person."""
 
 import difflib
 import re
@@ -9,7 +9,7 @@ from typing import Final
 from nightshift.contracts.events.approvals import ApprovalPolicy
 from nightshift.contracts.tools import TOOLS, Bash, Document, EditFile, OpenPort, ReadFile, WriteFile
 
-#: Tool → the field of its input that a pattern is compared with.
+#: Tool → the field of its input that a rule's pattern is compared with.
 PATTERN_FIELDS: Final = {
     Bash.tool: "command",
     OpenPort.tool: "port",
@@ -20,7 +20,7 @@ _RULE = re.compile(r"([A-Za-z][\w-]*)(?:\((.*)\))?", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class ParsedRule:
-    """A rule. A `pattern` of None matches each call of the tool."""
+    """A parsed rule. Without a `pattern` it matches every call of the tool."""
 
     text: str
     tool: str
@@ -28,20 +28,21 @@ class ParsedRule:
 
 
 def parse(text: str) -> ParsedRule:
-    """Returns the rule that a text such as `bash` or `bash(git push *)` states. Raises ValueError for another text."""
+    """Returns the rule in a text such as `bash` or `bash(git push *)`. Raises ValueError for any other text."""
     found = _RULE.fullmatch(text.strip())
     if found is None:
         raise ValueError(f"{text!r} is no rule: write a tool's name, or `bash(git push *)`")
     pattern = None if found[2] is None else " ".join(found[2].split())
     if pattern is not None and pattern.endswith(":*"):
-        pattern = f"{pattern[:-2]} *"  # the older form of the same
+        pattern = f"{pattern[:-2]} *"  # `bash(git push:*)` is an older form of `bash(git push *)`
     return ParsedRule(text, found[1], None if pattern in (None, "", "*") else pattern)
 
 
 def mistake_in(policy: ApprovalPolicy, customer_tools: Collection[str] | None) -> tuple[str, str] | None:
-    """Returns the field that is wrong, and why: one that its mode ignores, or a rule that can match nothing.
+    """Returns the wrong field of a policy and the reason, or None when the policy is right.
 
-    `customer_tools` are the names of the request's own tools; None allows any name. Returns None for a good policy.
+    Wrong are a field that the policy's mode ignores, and a rule that matches no tool. `customer_tools` are the names of
+    the request's own tools; None allows any name.
     """
     if policy.mode != "rules" and (policy.ask or policy.hosts):
         return "mode", f"`ask` and `hosts` belong to the mode `rules`, not to `{policy.mode}`"

@@ -1,4 +1,4 @@
-"""Generates the AsyncAPI 3.0 document: servers, channels, messages with headers and keys, operations with groups."""
+"""Generates the AsyncAPI 3.0 document: servers, topics, messages with their headers and keys, and who reads them."""
 
 import re
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ _WHAT: Final = {
 
 
 def document() -> dict[str, Any]:
-    """Returns the AsyncAPI document as a dict. Its references to payload schemas are relative to its own file."""
+    """Returns the AsyncAPI document as a dict. References to payload schemas are relative to the file's folder."""
     return {
         "asyncapi": "3.0.0",
         "id": "urn:nightshift:events",
@@ -71,7 +71,7 @@ def _ref(path: str) -> dict[str, str]:
 
 
 def _names(family: str) -> dict[str, type[Event]]:
-    """Returns the events of a topic family by their names on the wire."""
+    """Returns the events of one topic by their wire names, such as `nightshift.build.ready.v1`."""
     models = (model for model in CATALOGUE.newest.values() if FAMILIES[model.owner] == family)
     return {wire_name(model.type, model.version): model for model in models}
 

@@ -1,4 +1,4 @@
-"""CloudEvents attributes: written as Kafka headers, and read from headers or from a structured value."""
+"""Writes CloudEvents attributes as Kafka headers, and reads them from headers or from a structured event."""
 
 from base64 import b64decode
 from collections.abc import Mapping
@@ -33,18 +33,21 @@ _ATTRIBUTES: Final = (
 
 
 class Attributes:
-    """The CloudEvents attributes of a message by their header names, from headers or from a structured value."""
+    """The CloudEvents attributes of a message by their Kafka header names.
+
+    They come from the headers (binary mode) or from the JSON object in the value (structured mode).
+    """
 
     def __init__(self, headers: Headers, *, structured: bool = False) -> None:
         self._headers = dict(headers)
         self._structured = structured
 
     def name(self, header: str) -> str:
-        """Returns the name that the sender used: of a header, or of an attribute in structured mode."""
+        """Returns the name of this header as the sender wrote it. In structured mode that is the attribute's name."""
         return header.removeprefix("ce_") if self._structured else header
 
     def optional(self, header: str) -> str | None:
-        """Returns the header's text. None when it is missing. Raises InvalidEnvelope when it is not UTF-8."""
+        """Returns the attribute as text, or None when it is missing. Raises InvalidEnvelope when it is not UTF-8."""
         value = self._headers.get(header)
         try:
             return None if value is None else value.decode()
@@ -52,18 +55,21 @@ class Attributes:
             raise InvalidEnvelope("not UTF-8", header=self.name(header)) from None
 
     def required(self, header: str) -> str:
-        """Returns the header's text. Raises InvalidEnvelope when it is missing or empty."""
+        """Returns the attribute as text. Raises InvalidEnvelope when it is missing or empty."""
         value = self.optional(header)
         if not value:
             raise InvalidEnvelope("missing" if value is None else "empty", header=self.name(header))
         return value
 
     def media_type(self) -> str:
-        """Returns the content type in lower case without its parameters. Empty when it is missing."""
+        """Returns the content type in lower case and without parameters, or an empty text when it is missing."""
         return _media_type(self.optional(topics.CONTENT_TYPE) or "")
 
     def time(self) -> datetime | None:
-        """Returns the time of the event. None when it is missing. Raises InvalidEnvelope when it is not RFC 3339."""
+        """Returns the time of the event, or None when it is missing.
+
+        Raises InvalidEnvelope unless it has the form of RFC 3339.
+        """
         text = self.optional(topics.TIME)
         if text is None:
             return None
@@ -76,7 +82,10 @@ class Attributes:
             raise wrong from None
 
     def sequence(self) -> int | None:
-        """Returns the stream version. None when it is missing. Raises InvalidEnvelope unless it has 19 digits."""
+        """Returns the stream version of a fact, or None when it is missing.
+
+        Raises InvalidEnvelope unless it has 19 digits.
+        """
         text = self.optional(topics.SEQUENCE)
         if text is None:
             return None
@@ -85,7 +94,7 @@ class Attributes:
         return int(text)
 
     def envelope(self, subject: str, *, correlation_id: str | None, causation_id: UUID | None) -> Envelope:
-        """Returns all attributes as an envelope. Raises InvalidEnvelope for the first wrong one."""
+        """Returns all attributes as an Envelope. Raises InvalidEnvelope for the first wrong one."""
         if self.required(topics.SPECVERSION) != "1.0":
             raise InvalidEnvelope("must be 1.0", header=self.name(topics.SPECVERSION))
         return Envelope(
@@ -106,7 +115,7 @@ class Attributes:
 
 
 def written(envelope: Envelope) -> tuple[tuple[str, bytes], ...]:
-    """Returns the headers of a message in binary mode, always in the same order."""
+    """Returns the attributes as Kafka headers for a message in binary mode, always in the same order."""
     sequence = None if envelope.sequence is None else f"{envelope.sequence:0{_SEQUENCE_DIGITS}d}"
     time = None if envelope.time is None else envelope.time.astimezone(UTC).isoformat().replace("+00:00", "Z")
     pairs = (
@@ -131,7 +140,10 @@ def written(envelope: Envelope) -> tuple[tuple[str, bytes], ...]:
 
 
 def structured(outer: Attributes, value: bytes) -> tuple[Attributes, Any]:
-    """Returns the attributes and the data of a structured event. Raises InvalidEnvelope, InvalidData, TooLarge."""
+    """Returns the attributes and the data of an event in structured mode, which is one JSON object.
+
+    `outer` holds the Kafka headers. Raises InvalidEnvelope, InvalidData or TooLarge.
+    """
     if outer.media_type().startswith(_BATCH_TYPE):
         raise InvalidEnvelope(
             f"batch mode ({outer.media_type()}) is not supported; send one event per record",
@@ -150,7 +162,7 @@ def structured(outer: Attributes, value: bytes) -> tuple[Attributes, Any]:
 
 
 def _data(document: Mapping[str, Any]) -> Any:
-    """Returns the value of `data`, or of the JSON text in `data_base64`, to which the same limits apply."""
+    """Returns `data` of a structured event, or the JSON value encoded in `data_base64`. Both have the same limits."""
     if "data_base64" not in document:
         if "data" not in document:
             raise InvalidEnvelope("missing", header="data")
@@ -184,7 +196,9 @@ def _media_type(content_type: str) -> str:
 
 
 def check_prefix(headers: Headers) -> None:
-    """Raises InvalidEnvelope when a header has the prefix of CloudEvents over HTTP: no consumer would read it."""
+    """Raises InvalidEnvelope when a header begins with `ce-`, the prefix on HTTP. On Kafka no consumer would read
+    it.
+    """
     for name, _ in headers:
         if name.startswith("ce-"):
             right = "ce_" + name.removeprefix("ce-")
@@ -193,14 +207,14 @@ def check_prefix(headers: Headers) -> None:
 
 
 def check_content_type(attributes: Attributes) -> None:
-    """Raises InvalidEnvelope when the content type of a message in binary mode is not JSON."""
+    """Raises InvalidEnvelope unless the content type of a message in binary mode is JSON."""
     if attributes.media_type() != JSON_TYPE:
         attributes.required(topics.CONTENT_TYPE)
         raise InvalidEnvelope(f"must be {JSON_TYPE}", header=topics.CONTENT_TYPE)
 
 
 def checked_key(key: bytes | None, attributes: Attributes) -> str:
-    """Returns the subject. Raises InvalidEnvelope when the key or the partition key differs from it."""
+    """Returns the subject. Raises InvalidEnvelope when the message's key or partition key is not the subject."""
     subject = attributes.required(topics.SUBJECT)
     if key is None:
         raise InvalidEnvelope("missing; the key must be the subject, to keep the order", header="key")
@@ -212,7 +226,7 @@ def checked_key(key: bytes | None, attributes: Attributes) -> str:
 
 
 def uuid_of(text: str, header: str) -> UUID:
-    """Parses a header's text as a UUID. Raises InvalidEnvelope."""
+    """Returns the header's text as a UUID. Raises InvalidEnvelope when it is not one."""
     try:
         return UUID(text)
     except ValueError:

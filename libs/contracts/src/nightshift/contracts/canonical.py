@@ -1,7 +1,8 @@
-"""Canonical JSON: sorted keys, ASCII, no spaces. The log, digests and requests hold the same bytes for the same value.
+"""Canonical JSON: sorted keys, ASCII, no spaces. The same value always becomes the same bytes.
 
-ASCII lets a text column hold NUL characters and lone surrogates. An infinite float is written as `1e999`, which reads
-back as infinite, because models and tools do write `1e400`.
+The log, digests and requests rely on it. ASCII allows a text column to hold NUL characters and lone surrogates. An
+infinite number is written as `1e999`, which reads back as infinite, because models and tools write numbers such as
+`1e400`.
 """
 
 import json
@@ -20,14 +21,14 @@ _STRING_OR_INFINITY = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|Infinity')
 
 
 def dumps(value: Any) -> str:
-    """Returns the canonical text of a JSON value. Writes dates, times and UUIDs as text.
+    """Returns the canonical JSON text of a value. Dates, times and UUIDs become text.
 
-    Raises InvalidData for NaN, for a value that is not JSON, and for nesting that is too deep for the interpreter.
+    Raises InvalidData for NaN, for a value without a JSON form, and for nesting too deep for the interpreter.
     """
     try:
         try:
             return _FINITE(value)
-        except ValueError:  # most likely a float that is not finite, which is rare
+        except ValueError:  # most likely an infinite float, which is rare
             return _with_infinities(value)
     except InvalidData:
         raise
@@ -38,8 +39,8 @@ def dumps(value: Any) -> str:
 
 
 def text(value: str) -> bytes:
-    """Returns the canonical JSON text of a string as bytes, the same as `dumps` writes."""
-    # Pydantic's writer takes half the time, but it does not escape DEL and does not escape beyond ASCII.
+    """Returns the canonical JSON text of a string as bytes: the same as `dumps`, but faster."""
+    # Pydantic's writer needs half the time, but it escapes neither DEL nor characters beyond ASCII.
     if value.isascii() and "\x7f" not in value:
         return to_json(value)
     return json.encoder.encode_basestring_ascii(value).encode()
@@ -48,8 +49,8 @@ def text(value: str) -> bytes:
 def loads(text: str | bytes, *, refuse_duplicates: bool = False) -> Any:
     """Returns the value of a JSON text.
 
-    Raises InvalidData for text that is not JSON, for NaN and Infinity, and with `refuse_duplicates` for an object that
-    has a name twice.
+    Raises InvalidData for text that is not JSON and for NaN and Infinity. With `refuse_duplicates`, also for an object
+    that has the same name twice.
     """
     decoder = _STRICT if refuse_duplicates else _LENIENT
     try:
@@ -94,7 +95,7 @@ def _encoder(*, allow_nan: bool) -> Callable[[Any], str]:
             check_circular=False,
             default=_plain,
         ).encode
-    # JSONEncoder makes this object anew for every value, which takes a fifth of the time of a small event.
+    # JSONEncoder would create this object for every value, a fifth of the time that a small event needs.
     chunks = make(None, _plain, json.encoder.encode_basestring_ascii, None, ":", ",", True, False, allow_nan)
     return lambda value: "".join(chunks(value, 0))
 

@@ -1,7 +1,7 @@
-"""Encodes and decodes CloudEvents 1.0 on Kafka: binary mode for all events, structured mode for requests too.
+"""Encodes and decodes CloudEvents 1.0 on Kafka: binary mode for all events, and structured mode for requests too.
 
-Facts come from our own log, so decoding trusts them. Requests come from anyone: decoding checks limits before it
-parses, and refuses duplicate names, infinite numbers and unknown fields.
+Facts come from our own log, so decoding trusts their content. Requests come from anyone. Decoding checks their size
+before it parses them, and refuses duplicate names, infinite numbers and unknown fields.
 """
 
 from datetime import UTC, datetime
@@ -25,7 +25,10 @@ from nightshift.contracts.registry import CATALOGUE, Registry, encode, subject_o
 
 
 def encode_fact(envelope: Envelope, data: str) -> Message:
-    """Returns a fact as a Kafka message. `data` is its text from the log, or `{}` when the envelope has a `dataref`."""
+    """Returns a fact as a Kafka message. `data` is its JSON text from the log.
+
+    For a fact whose envelope has a `dataref`, `data` is `{}`.
+    """
     return Message(envelope.subject.encode(), written(envelope), data.encode())
 
 
@@ -37,10 +40,10 @@ def encode_request(
     time: datetime | None = None,
     traceparent: str | None = None,
 ) -> Message:
-    """Returns a request as a Kafka message for the topic `Topics().requests`.
+    """Returns a request as a Kafka message for the topic `Topics().requests`. Raises InvalidData for a fact.
 
     You choose `id`: a message with the same `source` and `id` is the same request again. `source` is a URI reference
-    that names the sender, such as `/your-product/web`. `time` defaults to now. Raises InvalidData for a fact.
+    that names the sender, such as `/your-product/web`. `time` defaults to now.
     """
     subject = subject_of(event)
     if subject is None or event.owner is not Owner.OUTSIDE:
@@ -65,9 +68,9 @@ def decode_fact(
     data: bytes | None = None,
     registry: Registry = CATALOGUE,
 ) -> Received:
-    """Returns the fact in a message. When the envelope has a `dataref`, `data` must be the object that it names.
+    """Returns the fact in a message. When its envelope has a `dataref`, `data` must hold the bytes of that object.
 
-    Raises UnknownType, UnknownVersion, InvalidEnvelope, InvalidData.
+    Raises UnknownType, UnknownVersion, InvalidEnvelope or InvalidData.
     """
     return read_fact(fact_envelope(key, headers), value, data=data, registry=registry)
 
@@ -79,7 +82,7 @@ def read_fact(
     data: bytes | None = None,
     registry: Registry = CATALOGUE,
 ) -> Received:
-    """Returns the fact in a message whose envelope was read before. Raises what `decode_fact` raises."""
+    """Returns the fact in a message from its envelope and value. Raises what `decode_fact` raises."""
     type_, version = registry.parse_wire_name(envelope.type)
     if registry.model(type_).owner is Owner.OUTSIDE:
         raise InvalidEnvelope("a request is no fact", header=topics.TYPE)
@@ -95,7 +98,7 @@ def read_fact(
 
 
 def fact_envelope(key: bytes | None, headers: Headers) -> Envelope:
-    """Returns the envelope of a fact without reading its data. Raises InvalidEnvelope."""
+    """Returns the envelope of a fact without decoding its data. Raises InvalidEnvelope."""
     attributes = Attributes(headers)
     check_content_type(attributes)
     envelope = attributes.envelope(
@@ -113,9 +116,10 @@ def fact_envelope(key: bytes | None, headers: Headers) -> Envelope:
 def decode_request(
     key: bytes | None, headers: Headers, value: bytes | None, *, registry: Registry = CATALOGUE
 ) -> Received:
-    """Returns the request in a message, in binary or structured mode. Checks everything, because anyone may send one.
+    """Returns the request in a message, in binary or structured mode.
 
-    Raises UnknownType, UnknownVersion, InvalidEnvelope, InvalidData, TooLarge.
+    Checks everything, because anyone may send a request. Raises UnknownType, UnknownVersion, InvalidEnvelope,
+    InvalidData or TooLarge.
     """
     given = tuple((name.lower(), content) for name, content in headers)
     _check_sizes(key, given)

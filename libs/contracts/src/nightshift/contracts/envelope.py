@@ -1,4 +1,4 @@
-"""The CloudEvents attributes of an event, and `peek`, which reads only the three by which consumers filter."""
+"""The CloudEvents attributes of an event, and `peek`, which reads only those by which consumers skip messages."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from nightshift.contracts import topics
 from nightshift.contracts.ids import message_cause
 from nightshift.contracts.model import Event
 
-#: Kafka headers as Kafka clients represent them.
+#: The headers of a Kafka message, as Kafka clients represent them.
 Headers = Iterable[tuple[str, bytes | None]]
 
 _SOURCE_PREFIX: Final = "/nightshift/"
@@ -19,7 +19,7 @@ _SOURCE_PREFIX: Final = "/nightshift/"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A Kafka message without its topic."""
+    """The key, headers and value of a Kafka message, without its topic."""
 
     key: bytes
     headers: tuple[tuple[str, bytes], ...]
@@ -28,11 +28,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
-    """The CloudEvents attributes of one event. `type` is the name on the wire, such as `nightshift.build.ready.v1`.
+    """The CloudEvents attributes of one event. `type` is its wire name, such as `nightshift.build.ready.v1`.
 
-    A fact always has `time`, `sequence`, `correlation_id` and `causation_id`. `flow_traceparent` is the trace in which
-    the flow began; `traceparent` and `tracestate` belong to this hop. `dataref` is the object that holds the data.
-    `replayed` marks a fact that an operator published again.
+    A fact always has `time`, `sequence` (its stream version), `correlation_id` and `causation_id`.
+
+    - `flow_traceparent`: the trace in which the whole flow began; `traceparent` and `tracestate` belong to this
+      message.
+    - `dataref`: the object store key of the data, when the data is too large for the message.
+    - `replayed`: an operator published this fact again.
     """
 
     id: str
@@ -56,20 +59,23 @@ class Envelope:
 
     @property
     def cause(self) -> UUID:
-        """The id that facts name as their cause when this request caused them. Derived from `source` and `id`."""
+        """The causation id of facts that follow from this request. It is derived from `source` and `id`."""
         return message_cause(self.source, self.id)
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A decoded and validated message. `event` has the newest version of its type."""
+    """A decoded and validated message. `event` has been converted to the newest version of its type."""
 
     envelope: Envelope
     event: Event
 
 
 class Peek(NamedTuple):
-    """The headers by which a consumer decides whether to decode a message. Each is None when missing or malformed."""
+    """The headers by which a consumer decides whether to decode a message.
+
+    Each is None when it is missing or malformed.
+    """
 
     type: str | None
     sequence: int | None
@@ -77,7 +83,10 @@ class Peek(NamedTuple):
 
 
 def peek(headers: Headers) -> Peek:
-    """Reads wire type, sequence and subject from the headers alone. Never raises: the decoder reports errors."""
+    """Reads wire name, stream version and subject from the headers, without decoding the message.
+
+    Never raises, because the decoder reports errors.
+    """
     found = dict(headers)
     sequence = found.get(topics.SEQUENCE)
     return Peek(
@@ -88,7 +97,7 @@ def peek(headers: Headers) -> Peek:
 
 
 def fact_source(actor: str) -> str:
-    """Returns the `ce_source` of facts that this actor appends: a URI reference."""
+    """Returns the `ce_source` header of facts that this process appends: a URI reference."""
     return _SOURCE_PREFIX + quote(actor, safe="/:@")
 
 

@@ -1,29 +1,32 @@
-"""The errors of decoding and encoding. All are refusals: decoding the same bytes again raises the same error.
+"""The errors of encoding and decoding. All are refusals: the same bytes always raise the same error.
 
 ContractError
-├── UnknownType      no event of this name is in the catalogue
-├── UnknownVersion   the event is known, this version of it is not (perhaps written by a newer release)
-├── InvalidData      the data does not fit its model, or is not JSON; `field` names the place
+├── UnknownType      no event type has this name
+├── UnknownVersion   the event type exists, this version of it does not (perhaps a newer release wrote it)
+├── InvalidData      the data is not JSON, or does not fit the event's model; `field` names the place
 ├── InvalidEnvelope  a header, the key or the value is wrong; `header` names it
-├── TooLarge         over a limit of size, depth or length; `limit` names it
-└── UnknownModel     a model without a price
+├── TooLarge         a limit of size, depth or length is exceeded; `limit` names it
+└── UnknownModel     the AI model has no price
 """
 
 
 class ContractError(ValueError):
-    """The base class. The message never holds a value from the data, which may be a person's text."""
+    """The base class. The message never contains a value of the data, because that may be a person's text."""
 
 
 class UnknownType(ContractError):
-    """No event of this name is in the catalogue."""
+    """No event type has this name."""
 
 
 class UnknownVersion(ContractError):
-    """The event is known, this version of it is not."""
+    """The event type exists, but this version of it is unknown."""
 
 
 class InvalidData(ContractError):
-    """The data does not fit its model. `field` is the dotted path of the first wrong field, "" for the whole data."""
+    """The data does not fit the event's model.
+
+    `field` is the dotted path of the first wrong field, or "" for the data as a whole.
+    """
 
     def __init__(self, message: str, *, field: str = "") -> None:
         super().__init__(f"{field}: {message}" if field else message)
@@ -31,7 +34,7 @@ class InvalidData(ContractError):
 
 
 class InvalidEnvelope(ContractError):
-    """The envelope is wrong. `header` is the name of a header or of an attribute, or `key` or `value`."""
+    """The envelope of a message is wrong. `header` names the header or attribute, or is `key` or `value`."""
 
     def __init__(self, message: str, *, header: str) -> None:
         super().__init__(f"{header}: {message}")
@@ -39,7 +42,7 @@ class InvalidEnvelope(ContractError):
 
 
 class TooLarge(ContractError):
-    """The message exceeds a limit. `limit` names it: value, depth, name, number, key or header."""
+    """A message exceeds a limit. `limit` names it: value, depth, name, number, key or header."""
 
     def __init__(self, message: str, *, limit: str) -> None:
         super().__init__(message)
@@ -47,4 +50,4 @@ class TooLarge(ContractError):
 
 
 class UnknownModel(ContractError):
-    """No price table has this version, or the table has no price for this model."""
+    """The AI model has no price: the price table lacks it, or no table has this version."""

@@ -1,6 +1,6 @@
 """Generates the JSON Schemas, the AsyncAPI document and the reference page from the contracts.
 
-Run from the repository's root: `python -m nightshift.contracts.generate [--check] [--release VERSION]`.
+Run it in the root of the repository: `python -m nightshift.contracts.generate [--check] [--release VERSION]`.
 """
 
 import argparse
@@ -16,14 +16,14 @@ from nightshift.contracts.reference import events_page
 from nightshift.contracts.registry import CATALOGUE, wire_name
 from nightshift.contracts.schemas import consumer_schema, producer_schema
 
-#: Part of the wheel, so that a consumer can validate without a network.
+#: Shipped in the wheel, so that a consumer can validate events without a network.
 SCHEMAS: Final = Path(__file__).parent / "schemas"
 DOCS: Final = Path("docs/reference")
 HISTORY: Final = Path("libs/contracts/history")
 
 
 def schema_files() -> dict[str, str]:
-    """Returns the text of each schema file by its path, for the newest version of every type."""
+    """Returns path → text of each schema file, for the newest version of every event type."""
     files = {"asyncapi.json": _text(asyncapi.document())}
     for model in CATALOGUE.newest.values():
         name = wire_name(model.type, model.version)
@@ -34,7 +34,7 @@ def schema_files() -> dict[str, str]:
 
 
 def release_bundle() -> str:
-    """Returns all schemas of this release in one text. Tests compare every later release with it."""
+    """Returns all schemas of this release as one JSON text. Tests compare later releases with it."""
     bundle = {}
     for model in CATALOGUE.newest.values():
         schema = producer_schema if model.owner is Owner.OUTSIDE else consumer_schema
@@ -52,13 +52,13 @@ def _text(document: Any) -> str:
 
 
 def stale() -> list[Path]:
-    """Returns the files whose content differs from what the contracts generate now."""
+    """Returns the generated files whose content is out of date."""
     wanted = _wanted().items()
     return [path for path, text in wanted if not path.is_file() or path.read_text(encoding="utf-8") != text]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes all files and returns 0. With --check it writes nothing and returns 1 when a file differs."""
+    """Writes all files and returns 0. With --check it writes nothing, and returns 1 when a file is out of date."""
     parser = argparse.ArgumentParser(prog="python -m nightshift.contracts.generate", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, print the files that differ")
     parser.add_argument("--release", metavar="VERSION", help="also keep the schemas as those of this release")

@@ -1,4 +1,4 @@
-"""The names of hosts outside: what a request may name, the public package registries, and the model's API."""
+"""Host names: which ones a request may contain, those of the public package registries, and that of the model's API."""
 
 from typing import Annotated, Final
 
@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field
 
 from nightshift.contracts.model import SEALED
 
-#: The hosts that builds may reach unless a setting says otherwise: those of the public package registries.
+#: The public package registries. Builds may reach these hosts unless a setting says otherwise.
 PUBLIC_REGISTRIES: Final = frozenset(
     {
         *("pypi.org", "files.pythonhosted.org"),
@@ -19,7 +19,7 @@ PUBLIC_REGISTRIES: Final = frozenset(
     }
 )
 
-#: No setting, policy or request makes these reachable from a sandbox: agents must not call the model.
+#: A sandbox never reaches these hosts, whatever settings, policies and requests allow: agents must not call models.
 MODEL_HOSTS: Final = frozenset({"api.anthropic.com"})
 
 LABEL: Final = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -31,7 +31,7 @@ def _not_the_model(host: str) -> str:
     return host
 
 
-#: An exact DNS name of two or more labels, in lower case, such as `files.example.org`. Addresses are refused.
+#: A full DNS name in lower case with two or more labels, such as `files.example.org`. IP addresses are refused.
 HostName = Annotated[
     str,
     Field(min_length=3, max_length=253, pattern=rf"^({LABEL}\.)+[a-z]([a-z0-9-]{{0,61}}[a-z0-9])?$"),

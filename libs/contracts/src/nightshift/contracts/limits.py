@@ -1,27 +1,27 @@
-"""The limits on a message from outside, checked in one pass over its bytes before anything parses them."""
+"""The limits of a message from outside. They are checked in one pass over its bytes, before anything parses them."""
 
 import re
 from typing import Final
 
 from nightshift.contracts.errors import InvalidData, TooLarge
 
-#: The largest value in bytes. It holds for its canonical text too, so that the resulting event fits into a Kafka
-#: message of 1 MiB, the default of brokers.
+#: The largest value in bytes. The canonical text has the same limit, so that the event that follows from it fits into a
+#: Kafka message of 1 MiB, the default of brokers.
 VALUE: Final = 900_000
 #: The largest key, and the largest header with its name, in bytes.
 KEY, HEADER = 128, 4096
-#: Levels of nesting, bytes of a name in an object, characters of a number.
+#: The most levels of nesting, bytes in an object's name, and characters of a number.
 DEPTH, NAME, NUMBER = 64, 256, 64
 
-# The last alternative matches a quote that opens a string without an end. Without it the search would restart at every
-# escaped quote behind it, which takes quadratic time.
+# The last alternative matches the opening quote of a string without an end. Without it the search would restart at
+# every escaped quote behind it, which takes quadratic time.
 _TOKEN = re.compile(
     rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")(\s*+:)?|([\[{])|([\]}])|(-?[0-9][-+.0-9eE]*+)|(")', re.DOTALL
 )
 
 
 def check_value(value: bytes) -> None:
-    """Raises TooLarge when the JSON text exceeds a limit, InvalidData when a string has no end."""
+    """Raises TooLarge when the JSON text exceeds a limit, and InvalidData when a string has no end."""
     if len(value) > VALUE:
         raise TooLarge(f"the value has {len(value)} bytes, {VALUE} are allowed", limit="value")
     depth = 0

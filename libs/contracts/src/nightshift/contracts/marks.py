@@ -1,4 +1,4 @@
-"""Reads from an event's field types which fields can be sealed and which can be kept by reference."""
+"""Finds the fields of an event that can be encrypted (sealed) or stored by reference. The field types tell which."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -12,7 +12,7 @@ from nightshift.contracts.model import BlobRef, Event, Sealed
 
 @cache
 def sealed_fields(model: type[Event]) -> frozenset[str]:
-    """Returns the top-level fields that hold a value marked SEALED, at any depth."""
+    """Returns the top-level fields that contain a value marked SEALED, at any depth."""
     return frozenset(name for name, field in model.model_fields.items() if _is_sealed(field))
 
 
@@ -37,7 +37,7 @@ def _is_sealed(field: FieldInfo) -> bool:
 
 
 def _parts(annotation: Any) -> Iterator[Any]:
-    """Yields the annotation and its parts: members of unions, items of containers, marks of Annotated."""
+    """Yields the annotation and all types in it: members of unions, items of containers, marks of Annotated."""
     yield annotation
     for part in (*get_args(annotation), *getattr(annotation, "__metadata__", ())):
         yield from _parts(part)

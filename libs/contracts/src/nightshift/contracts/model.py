@@ -1,4 +1,4 @@
-"""The base class of all events, the field types that they share, and the marks that the event log reads."""
+"""The base class of all events, field types that many events share, and marks for the event log."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, Strict
 
 
 class Owner(StrEnum):
-    """The service that may append an event type, or `outside` for requests. The database enforces it by role."""
+    """The service that may append an event type, or `outside` for requests.
+
+    The database checks it by the writer's role.
+    """
 
     OUTSIDE = "outside"
     ORCHESTRATOR = "orchestrator"
@@ -21,16 +24,16 @@ class Owner(StrEnum):
 
 
 class PendingKind(StrEnum):
-    """The kinds of pending work that an event can open. Each service reads its kinds from the log by an index."""
+    """The kinds of pending work that an event can open. Each service reads its own kinds from the log."""
 
-    BUILD = "build"  # accepted, not ended: an orchestrator must run it
-    QUEUED = "queued"  # accepted, not started: its account or all orchestrators have as many builds as they may run
+    BUILD = "build"  # accepted, not ended: for the orchestrator, which runs it
+    QUEUED = "queued"  # accepted, not started: the account or all orchestrators have enough active builds
     TOOL_CALL = "tool_call"  # requested, not completed: for the gateway
-    SNAPSHOT = "snapshot"  # a checkpoint, a sleep or an end without its snapshot: for the snapshotter
+    SNAPSHOT = "snapshot"  # a checkpoint, sleep or end whose snapshot is missing: for the snapshotter
     BUDGET_REQUEST = "budget_request"  # neither granted nor denied: for the budget service
     RESERVATION = "reservation"  # granted, not settled: for the budget service
     SLEEPER = "sleeper"  # asleep: for the budget service, which wakes it
-    WAKE = "wake"  # its wake is requested, it is not awake: for the orchestrator
+    WAKE = "wake"  # wake requested, not awake yet: for the orchestrator
     SANDBOX = "sandbox"  # opened, not closed: for the gateway
     WAITING = "waiting"  # for a person: no orchestrator runs the build until it is due or closed
     PROVIDER = (
@@ -43,16 +46,16 @@ class PendingKind(StrEnum):
     )
 
 
-#: A row of the first kind opens only while the stream has an open row of the second: a snapshot needs a sandbox to be
-#: taken from. A sleep or an end without a sandbox waits for nobody.
+#: A row of the first kind is opened only while the stream has an open row of the second: a snapshot needs a sandbox. So
+#: a sleep or an end without a sandbox opens no snapshot row.
 OPENS_ONLY_WITH: Final[Mapping[PendingKind, PendingKind]] = {PendingKind.SNAPSHOT: PendingKind.SANDBOX}
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Opens or closes one row of pending work, in the same transaction as the append.
+    """Opens or closes one pending row, in the transaction of the append.
 
-    A close with `through_version` keeps a row that a later version of the stream opened.
+    A close with `through_version` does not close a row that a later version of the stream opened.
     """
 
     kind: PendingKind
@@ -63,7 +66,10 @@ class Pending:
 
 
 class Sealed:
-    """Marks free text that a person or a model wrote. It can be encrypted with the project's key, and so erased."""
+    """Marks free text of a person or a model.
+
+    Such text can be encrypted with the project's key, and erased with the key.
+    """
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
         schema: dict[str, Any] = handler(core_schema)
@@ -77,7 +83,7 @@ RFC_3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz
 
 #: The id of a build, a project or an account. It becomes a Kafka key, a stream name and part of a path.
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-#: `<build>/<turn>/<index>`: the place of a tool call in its build, not derived from its content.
+#: `<build>/<turn>/<index>`: where a tool call stands in its build. Its content does not matter.
 CallId = Annotated[
     str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[0-9]+/[0-9]+$")
 ]
@@ -95,13 +101,13 @@ Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Word = Annotated[str, Field(min_length=1, max_length=128)]
 #: An environment variable's name.
 SecretName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
-#: A path inside the workspace or the sandbox. Bytes that are not UTF-8 are lone surrogates, as in Python's file
-#: functions. It has no length limit, because a check of the length refuses surrogates.
+#: A path in the sandbox. Bytes that are not UTF-8 become lone surrogates, as in Python's file functions. There is no
+#: length limit, because a check of the length would refuse surrogates.
 SealedPath = Annotated[str, SEALED]
 
 
 class BlobRef(BaseModel):
-    """Replaces a field of more than 32 KiB. The object store holds its bytes: UTF-8 text or canonical JSON."""
+    """Stands for the value of a field over 32 KiB. The object store holds its bytes: UTF-8 text or canonical JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -109,23 +115,24 @@ class BlobRef(BaseModel):
     bytes: Count
 
 
-#: Text that a person or a model wrote. The log keeps more than 32 KiB by reference.
+#: Text of a person or a model. Over 32 KiB, the log stores a reference to it.
 SealedText = Annotated[str | BlobRef, SEALED]
-#: A JSON object that a model wrote, such as a tool's input. One that looks like a BlobRef is kept by reference.
+#: A JSON object from a model, such as the input of a tool. One with the form of a BlobRef is stored by reference.
 SealedObject = Annotated[BlobRef | dict[str, Any], Field(union_mode="left_to_right"), SEALED]
-#: A list of content blocks in the format of the Messages API, kept unchanged so that requests repeat them exactly.
+#: Content blocks of the Messages API, stored unchanged so that later requests repeat them exactly.
 SealedBlocks = Annotated[tuple[dict[str, Any], ...] | BlobRef, SEALED]
 
 
 class Event(BaseModel):
-    """A fact or a request: frozen data. Each class names its `type`, which is fixed on the wire, unlike the class name.
+    """A fact or a request. Each class has a `type`, the name on the wire, which never changes; the class name may.
 
-    `version` counts the incompatible changes of the type. `stream` says whether the event belongs to the stream of a
-    build or of an account. A `terminal` event closes its stream for every type that is not `after_close`. No service
-    of this version appends a `planned` event.
+    - `version`: counts the incompatible changes of the type.
+    - `stream`: whether the event belongs to the stream of a build or of an account.
+    - `terminal`: the event closes its stream. Afterwards only types with `after_close` may follow.
+    - `planned`: no service of this release appends the event yet.
     """
 
-    # An error is logged, and must not hold what a person wrote.
+    # Validation errors are logged, so they must not contain the text of a person.
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     type: ClassVar[str]
@@ -142,15 +149,14 @@ class Event(BaseModel):
             cls.type = type
 
     def pending(self, subject: str) -> Sequence[Pending]:
-        """Returns the pending work that this event opens and closes. `subject` is the id of its build or account."""
+        """Returns the pending rows that this event opens and closes. `subject` is the id of its build or account."""
         return ()
 
 
 class Request(Event):
-    """A message from outside. Unknown fields are refused, so that a spelling mistake is reported.
+    """A message from outside. Unknown fields are refused, so that the sender learns of a spelling mistake.
 
-    A service refuses a request whose type is not `supported`, and one in which a field of `unsupported_fields`
-    differs from its default.
+    Services refuse a request whose type is not `supported`, and a request that sets one of its `unsupported_fields`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -160,7 +166,7 @@ class Request(Event):
     unsupported_fields: ClassVar[frozenset[str]] = frozenset()
 
     def unsupported(self) -> list[str]:
-        """Returns the fields because of which this version refuses the request, in alphabetical order."""
+        """Returns the fields because of which this release refuses the request, in alphabetical order."""
         defaults = type(self).model_fields
         return [
             name for name in sorted(self.unsupported_fields) if getattr(self, name) != defaults[name].default

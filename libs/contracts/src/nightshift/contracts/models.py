@@ -1,4 +1,4 @@
-"""The models that a build can use: their limits, how they think, and which one a tier gives to each role.
+"""The AI models that a build can use: their limits, how they think, and which model each tier gives to a role.
 
 Source: the vendor's model, effort and deprecation pages at platform.claude.com and the types of its Python SDK 2.12,
 read on 2026-11-27. Prices are in `prices`.
@@ -11,11 +11,11 @@ from typing import Final, Literal
 
 from nightshift.contracts.errors import UnknownModel
 
-#: The model that thinks when neither the request nor the orchestrator's setting names one.
+#: The builder's model when neither the request nor the orchestrator's settings name one.
 DEFAULT_MODEL: Final = "claude-sonnet-5-5"
-#: The same where the Messages API is the local scripted model.
+#: The default model of the local stack, where a script answers in place of the Messages API.
 SCRIPTED_MODEL: Final = "scripted-1"
-#: Other ids of the same models. A dated id that is missing here has no price.
+#: Other ids of the same models. A dated id that is not listed has no price.
 ALIASES: Final[Mapping[str, str]] = {
     "claude-opus-4-5-20251101": "claude-opus-4-5",
     "claude-opus-4-1-20250805": "claude-opus-4-1",
@@ -24,10 +24,10 @@ ALIASES: Final[Mapping[str, str]] = {
 }
 
 Tier = Literal["economy", "standard", "priority"]
-#: What a model does for a build: it builds, judges the criteria, or shortens the conversation.
+#: What a model does for a build: it builds, judges the criteria, or condenses the conversation.
 Role = Literal["builder", "judge", "condenser"]
-#: `always`: adaptive and cannot be turned off. `adaptive`: can be turned off. `either`: adaptive, or with a budget.
-#: `budget`: only with a budget. `none`: takes no thinking parameter.
+#: How a model thinks. `always`: adaptive, cannot be turned off. `adaptive`: can be turned off. `either`: adaptive or
+#: with a budget of tokens. `budget`: only with a budget. `none`: takes no thinking parameter.
 Thinking = Literal["always", "adaptive", "either", "budget", "none"]
 
 _ALL: Final = ("low", "medium", "high", "xhigh", "max")
@@ -37,7 +37,9 @@ _NO_MAX: Final = ("low", "medium", "high")
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """The limits of a model in tokens, its thinking, its effort levels, and the day of its retirement if one is set."""
+    """The limits of a model in tokens, how it thinks, its effort levels, and the day the vendor retires it, if
+    known.
+    """
 
     context: int = 1_000_000
     max_output: int = 128_000
@@ -66,7 +68,7 @@ CARDS: Final[Mapping[str, ModelCard]] = {
     SCRIPTED_MODEL: ModelCard(thinking="none", efforts=()),
 }
 
-#: Models without a price that the vendor has retired, so that a refusal can say so.
+#: Retired models, which have no price. They are listed so that a refusal can name the reason.
 _RETIRED: Final[Mapping[str, date]] = {
     "claude-3-opus-20240229": date(2026, 1, 5),
     "claude-3-7-sonnet-20250219": date(2026, 2, 19),
@@ -83,7 +85,9 @@ _RETIRED: Final[Mapping[str, date]] = {
 
 @dataclass(frozen=True, slots=True)
 class TierModels:
-    """The model of each role in a tier, the effort of its builder, and the limits of a build."""
+    """What a tier gives a build: a model for each role, the effort of the builder, and limits of turns and tool
+    calls.
+    """
 
     models: Mapping[Role, str]
     effort: str
@@ -114,7 +118,7 @@ TIERS: Final[Mapping[Tier, TierModels]] = {
 
 
 def card_of(model: str) -> ModelCard:
-    """Returns the card of a model by its id or an alias, also of a retired one. Raises UnknownModel."""
+    """Returns the card of a model by its id or alias, also when it is retired. Raises UnknownModel."""
     card = CARDS.get(ALIASES.get(model, model))
     if card is None:
         raise UnknownModel(f"no model {model[:128]!r}; there are {', '.join(CARDS)}")
@@ -122,7 +126,7 @@ def card_of(model: str) -> ModelCard:
 
 
 def check_usable(model: str, today: date) -> None:
-    """Raises UnknownModel for a model that does not exist or that the vendor has retired by `today`."""
+    """Raises UnknownModel when the model does not exist, or when the vendor has retired it by `today`."""
     retired = _RETIRED.get(model) or card_of(model).retires
     if retired is not None and retired <= today:
         raise UnknownModel(

@@ -1,9 +1,9 @@
-"""The cost of a model call in whole microdollars. Each charge records the version of the price table it used.
+"""Computes the cost of a model call in whole microdollars. Each charge records the version of the price table.
 
 Source of version 2026-11-22: Anthropic's public list prices (models and pricing pages of platform.claude.com) for the
-first-party API at standard speed, read on 2026-11-22 and, unchanged, on 2026-11-27, compared with the data of
-`genai-prices` 0.2.3. Where they state no price of its own, a cache write costs 1.25 × the input (5 minutes) or
-2 × (1 hour), a cache read 0.1 ×.
+first-party API at standard speed, read on 2026-11-22 and, unchanged, on 2026-11-27. They were compared with the data of
+`genai-prices` 0.2.3. Where these pages give no price, a cache write costs 1.25 × the input (5 minutes) or 2 × (1 hour),
+and a cache read costs 0.1 ×.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _PER = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Microdollars per million tokens of each kind."""
+    """Prices in microdollars per million tokens, by kind of token."""
 
     input: int
     output: int
@@ -29,15 +29,15 @@ class Price:
 
     @property
     def dearest_input(self) -> int:
-        """The highest price of a prompt token. The use of the cache is not known before the call."""
+        """The highest price of a prompt token. Before a call nobody knows which of its tokens are cached."""
         return max(self.input, self.cache_read, self.cache_write_5m, self.cache_write_1h)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPrice:
-    """A model's price. All tokens of a call are billed at `long` when its prompt has more than `long_from` tokens.
+    """The price of a model. Some models cost more when the prompt is long.
 
-    The prompt includes its cached tokens.
+    When the prompt, including its cached tokens, has more than `long_from` tokens, the whole call is billed at `long`.
     """
 
     base: Price
@@ -45,13 +45,14 @@ class ModelPrice:
     long: Price | None = None
 
     def for_prompt(self, tokens: int) -> Price:
+        """Returns the price of a call whose prompt has this many tokens."""
         if self.long is not None and self.long_from is not None and tokens > self.long_from:
             return self.long
         return self.base
 
 
 def cost(model: str, usage: Usage, *, version: str | None = None) -> int:
-    """Returns the cost of these tokens, rounded up to a whole microdollar. Uses the newest table without a `version`.
+    """Returns the cost of these tokens, rounded up to a whole microdollar. Without `version` the newest table is used.
 
     Raises UnknownModel for a model or a version without prices.
     """
@@ -72,7 +73,7 @@ def cost(model: str, usage: Usage, *, version: str | None = None) -> int:
 
 
 def worst_case(model: str, prompt_tokens: int, max_output_tokens: int, *, version: str | None = None) -> int:
-    """Returns the highest cost of a call in microdollars: every prompt token at its highest price, all output used.
+    """Returns the highest possible cost of a call in microdollars, if all output tokens are used and no price is lower.
 
     Raises UnknownModel, and ValueError for a negative count.
     """
@@ -83,7 +84,7 @@ def worst_case(model: str, prompt_tokens: int, max_output_tokens: int, *, versio
 
 
 def price_of(model: str, *, version: str | None = None) -> ModelPrice:
-    """Returns the price of a model by its id or an alias. Raises UnknownModel."""
+    """Returns the price of a model by its id or alias. Raises UnknownModel."""
     version = NEWEST if version is None else version
     table = TABLES.get(version)
     if table is None:
@@ -99,7 +100,7 @@ def _rounded_up(millionths: int) -> int:
 
 
 def _price(input_: int, output: int, *, cache_read: int | None = None) -> Price:
-    """Makes a price from microdollars per million tokens. Prices of the cache follow from that of the input."""
+    """Returns a Price from microdollars per million tokens. Cache prices are derived from the input price."""
     return Price(
         input=input_,
         output=output,
@@ -133,11 +134,11 @@ _2026_11_22: Final[Mapping[str, ModelPrice]] = {
         _price(10 * _CENT, 50 * _CENT), long_from=100_000, long=_price(50 * _CENT, 250 * _CENT)
     ),
     "claude-haiku-4-5": ModelPrice(_price(1 * _USD, 5 * _USD)),
-    # The scripted model of the demo and the tests. It has a price so that a day's budget can run out.
+    # The scripted model of the demo and the tests has a price, so that a day's budget can run out.
     SCRIPTED_MODEL: ModelPrice(_price(3 * _USD, 15 * _USD)),
 }
 
-#: Version → model id → price. Tables are only added, because charges in the log name their version.
+#: Version → model id → price. Old tables stay, because charges in the log name their version.
 TABLES: Final[Mapping[str, Mapping[str, ModelPrice]]] = {"2026-11-22": _2026_11_22}
 #: The table that new charges use.
 NEWEST: Final = "2026-11-22"

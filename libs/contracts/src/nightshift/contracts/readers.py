@@ -1,4 +1,4 @@
-"""Which service reads which event from Kafka. A test compares this table with the subscriptions of every service."""
+"""Lists which service handles which events from Kafka. A test compares the list with the real subscriptions."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -9,7 +9,7 @@ from nightshift.contracts.topics import FAMILIES
 
 _ENDS: Final[frozenset[type[Event]]] = frozenset({build.BuildReady, build.BuildFailed, build.BuildCancelled})
 
-#: Service → the events it has a handler for. It joins one consumer group for each topic among them.
+#: Service → the events for which it has a handler. A service has one consumer group for each topic among them.
 SUBSCRIPTIONS: Final[Mapping[Owner, frozenset[type[Event]]]] = {
     Owner.ORCHESTRATOR: frozenset(
         {
@@ -62,8 +62,8 @@ SUBSCRIPTIONS: Final[Mapping[Owner, frozenset[type[Event]]]] = {
     ),
 }
 
-#: The pairs of service and topic family where each replica reads everything, in a consumer group of its own.
-#: Any replica of the orchestrator may be the one that runs the build.
+#: (Service, topic family) where each replica reads the whole topic in a consumer group of its own. Any replica of the
+#: orchestrator may be the one that runs the build.
 EVERY_REPLICA: Final[frozenset[tuple[Owner, str]]] = frozenset(
     (Owner.ORCHESTRATOR, family) for family in ("build", "sandbox", "budget")
 )
@@ -75,7 +75,7 @@ def readers_of(model: type[Event]) -> tuple[Owner, ...]:
 
 
 def subscribed() -> Iterator[tuple[Owner, str, frozenset[type[Event]]]]:
-    """Yields each service with each topic family that it subscribes to, and the event types it handles there."""
+    """Yields each service with each topic it subscribes to (by family name), and the event types it handles there."""
     for service, models in SUBSCRIPTIONS.items():
         for owner, family in FAMILIES.items():
             handled = frozenset(model for model in models if model.owner is owner)

@@ -1,4 +1,4 @@
-"""Generates docs/reference/events.md, the reference of all events, from the contracts."""
+"""Generates docs/reference/events.md, the reference of all events."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +14,7 @@ _TOPICS = Topics()
 
 
 def events_page() -> str:
-    """Returns the page as Markdown."""
+    """Returns the reference page as Markdown."""
     return "\n".join(_lines()) + "\n"
 
 

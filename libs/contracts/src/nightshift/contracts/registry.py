@@ -1,4 +1,4 @@
-"""The registry of event models: by type and version, by name on the wire; encodes and decodes their data."""
+"""Finds event models by type and version or by wire name, and encodes and decodes the data of events."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -16,15 +16,15 @@ from nightshift.contracts.model import Event, Owner
 from nightshift.contracts.topics import wire_base
 from nightshift.contracts.upcasts import UPCASTS, Upcast
 
-#: Integers below this are written quickly, whatever the interpreter's limit of digits.
+#: Integers below this are encoded the fast way: they never reach the interpreter's limit of digits.
 _PLAIN = 2**63
 _WIRE_NAME = re.compile(r"(nightshift\.[a-z-]+\.[a-z0-9_]+)\.v([1-9][0-9]{0,8})")
 
 
 def encode(event: Event) -> str:
-    """Returns the canonical text of an event's data. Leaves out optional fields that are absent.
+    """Returns the data of an event as canonical JSON text. Optional fields that are None are left out.
 
-    Raises InvalidData for a value that has no JSON, such as NaN in a tool's input.
+    Raises InvalidData for a value without a JSON form, such as NaN in the input of a tool.
     """
     parts: list[bytes] = []
     fields = event.__dict__
@@ -35,25 +35,25 @@ def encode(event: Event) -> str:
             parts += label, canonical.text(value)
         elif kind is int and -_PLAIN < value < _PLAIN:
             parts += label, b"%d" % value
-        elif value is not None:  # a nested value, which few events have
+        elif value is not None:  # a nested value: few events have one
             return canonical.dumps(event.__pydantic_serializer__.to_python(event, exclude_none=True))
     return f"{{{b''.join(parts)[1:].decode()}}}"
 
 
 @cache
 def _labels(model: type[Event]) -> tuple[tuple[str, bytes], ...]:
-    """Returns a model's field names in the order of the canonical text, each with the text before its value."""
+    """Returns a model's field names in the order of the canonical text, each with the bytes that precede its value."""
     return tuple((name, b"," + canonical.text(name) + b":") for name in sorted(model.model_fields))
 
 
 class Registry:
-    """Holds the newest model of each type, and the functions that convert older data to it.
+    """Holds the newest model of each event type, and the upcasts, which convert data of older versions.
 
-    `newest` holds the models by type, `models` by type and version: an older version has the newest model too.
+    `newest` maps types to models. `models` maps (type, version) to models; older versions map to the newest model too.
     """
 
     def __init__(self, events: Iterable[type[Event]], upcasts: Mapping[tuple[str, int], Upcast]) -> None:
-        """Raises ValueError when a type is present twice, or a version before the newest has no upcast."""
+        """Raises ValueError when a type occurs twice, or when an older version has no upcast."""
         self._upcasts = upcasts
         self.newest: dict[str, type[Event]] = {}
         self.models: dict[tuple[str, int], type[Event]] = {}
@@ -82,13 +82,13 @@ class Registry:
             raise UnknownType(f"no event type {type[:128]!r}") from None
 
     def wire_name(self, type: str, version: int) -> str:
-        """Returns the `ce_type` of a type and version. Raises UnknownType, UnknownVersion."""
+        """Returns the wire name (`ce_type`) of a type and version. Raises UnknownType or UnknownVersion."""
         if (type, version) not in self.models:
             raise self._unknown(type, version)
         return f"{wire_base(self.newest[type].owner, type)}.v{version}"
 
     def parse_wire_name(self, name: str) -> tuple[str, int]:
-        """Returns the type and version that a `ce_type` names. Raises UnknownType, UnknownVersion."""
+        """Returns the type and version of a wire name (`ce_type`). Raises UnknownType or UnknownVersion."""
         known = self._wire_names.get(name)
         if known is not None:
             return known
@@ -98,9 +98,9 @@ class Registry:
         raise self._unknown(self._wire_names[f"{found[1]}.v1"][0], int(found[2]))
 
     def decode(self, type: str, version: int, text: str | bytes) -> Event:
-        """Decodes JSON text to an event of the newest version.
+        """Returns the event in a JSON text, converted to the newest version.
 
-        Raises UnknownType, UnknownVersion, InvalidData.
+        Raises UnknownType, UnknownVersion or InvalidData.
         """
         decoder = self._decoders.get((type, version))
         if decoder is None:
@@ -110,13 +110,13 @@ class Registry:
         except ValidationError as error:
             if _details(error)[0]["type"] != "json_invalid":
                 raise invalid(error) from None
-        # Python's parser accepts lone surrogates and deep nesting, pydantic's does not.
+        # Python's parser accepts lone surrogates and deep nesting; pydantic's parser does not.
         return self.validate(type, version, canonical.loads(text))
 
     def validate(self, type: str, version: int, data: Any) -> Event:
-        """Makes an event of the newest version from parsed data: converts it first, then validates it.
+        """Returns the event in parsed JSON data: converts the data to the newest version, then validates it.
 
-        Raises UnknownType, UnknownVersion, InvalidData.
+        Raises UnknownType, UnknownVersion or InvalidData.
         """
         model = self.models.get((type, version))
         if model is None:
@@ -127,7 +127,7 @@ class Registry:
             try:
                 data = self._upcasts[type, step](data)
             except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-                # The function expects valid data of its version, and this data was not validated.
+                # An upcast expects valid data of its version, and this data is not validated yet.
                 raise InvalidData(f"not version {step} of {type}: {error.__class__.__name__}") from None
         try:
             return model.model_validate(data, extra=_extra(model))
@@ -143,9 +143,10 @@ class Registry:
 
 
 def _extra(model: type[Event]) -> Literal["ignore"] | None:
-    """Returns "ignore" for facts, so that they ignore unknown fields at any depth, also in parts shared with requests.
+    """Returns "ignore" for facts, so that they ignore unknown fields at any depth, also in models shared with requests.
 
-    Returns None for requests, and for events with a BlobRef: a BlobRef is recognised by having no other field.
+    Returns None for requests. Also for facts with a BlobRef field: a BlobRef is recognised because it has no other
+    fields.
     """
     return None if model.owner is Owner.OUTSIDE or blob_fields(model) else "ignore"
 
@@ -157,7 +158,7 @@ def _json_decoder(model: type[Event]) -> Callable[[str | bytes], Event]:
 
 
 def invalid(error: ValidationError) -> InvalidData:
-    """Converts a validation error to InvalidData for its first wrong field, without the value."""
+    """Converts a validation error of pydantic to InvalidData. Names the first wrong field, but never its value."""
     first, *others = _details(error)
     more = f" (and {len(others)} more)" if others else ""
     return InvalidData(first["msg"] + more, field=".".join(str(part)[:128] for part in first["loc"]))
@@ -168,12 +169,12 @@ def _details(error: ValidationError) -> list[ErrorDetails]:
 
 
 def subject_of(event: Event) -> str | None:
-    """Returns the build or account id in an event's data. None for the many facts that do not hold it."""
-    # Not getattr: on a pydantic model a missing name takes longer than all of the decoding.
+    """Returns the build or account id in the event's data, or None. Many facts do not contain it."""
+    # Not getattr: on a pydantic model it takes longer for a missing name than decoding the whole event.
     return event.__dict__.get("build_id" if event.stream == "build" else "account_id")
 
 
-#: The catalogue of this release.
+#: All event types of this release.
 CATALOGUE: Final = Registry(get_args(AnyEvent), UPCASTS)
 
 decode = CATALOGUE.decode

@@ -1,6 +1,6 @@
-"""JSON Schemas of the events' data: open ones for readers, closed ones for producers of requests.
+"""Generates the JSON Schemas of event data: open schemas for consumers, closed schemas for producers of requests.
 
-Readers get an open schema, because a closed one would make every added field a breaking change.
+Open schemas allow unknown fields; otherwise each new field would break the consumers.
 """
 
 from typing import Any, Final
@@ -15,7 +15,7 @@ Schema = dict[str, Any]
 
 
 def consumer_schema(model: type[Event]) -> Schema:
-    """Returns the schema for readers. It allows unknown fields everywhere except in a BlobRef."""
+    """Returns the schema for consumers of an event. It allows unknown fields everywhere except in a BlobRef."""
     schema = _schema(model, schema_uri(wire_name(model.type, model.version)))
     for name, part in {"": schema, **schema.get("$defs", {})}.items():
         if name != BlobRef.__name__:
@@ -24,7 +24,7 @@ def consumer_schema(model: type[Event]) -> Schema:
 
 
 def producer_schema(model: type[Event]) -> Schema:
-    """Returns the schema for producers of a request. It refuses unknown fields."""
+    """Returns the schema for producers of a request. It does not allow unknown fields."""
     return _schema(model, schema_uri(f"producer/{wire_name(model.type, model.version)}"))
 
 
@@ -34,11 +34,11 @@ def _schema(model: type[Event], uri: str) -> Schema:
 
 
 def _without_titles(node: Any) -> Any:
-    """Returns the schema without the titles that pydantic adds. They only repeat the names of fields and classes."""
+    """Returns the schema without pydantic's titles, which only repeat the names of fields and classes."""
     if isinstance(node, list):
         return [_without_titles(item) for item in node]
     if not isinstance(node, dict):
         return node
-    # The `title` of a field that is called so is a schema, not a text.
+    # When a field is called `title`, this entry is the field's schema and not a text.
     titled = isinstance(node.get("title"), str)
     return {name: _without_titles(part) for name, part in node.items() if name != "title" or not titled}

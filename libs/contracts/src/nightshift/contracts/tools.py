@@ -1,6 +1,6 @@
 """The tools of the agent: their names, inputs, and descriptions for the model.
 
-The orchestrator sends `schemas()` to the model, and the sandbox-gateway validates inputs with the same models. Field
+The orchestrator sends `schemas()` to the model, and the sandbox-gateway validates inputs with the same classes. Field
 names follow Anthropic's published agent tools.
 """
 
@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-#: Where the agent works, in every sandbox. Relative paths start here.
+#: The folder in every sandbox in which the agent works. Relative paths start here.
 WORKSPACE: Final = "/home/user/workspace"
 
 _HOME: Final = "/home/user"
@@ -26,11 +26,11 @@ _Path = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_at_
 
 
 class ToolInput(BaseModel):
-    """The input of a tool. Refuses unknown fields, so that the model learns of its mistake.
+    """The input of a tool. Unknown fields are refused, so that the model learns of its mistake.
 
-    `synonyms` maps names that models use for a field to its own name; they are accepted, but not in the schema.
-    Calls with `effect` read run concurrently; calls with `effect` write run in order. `needs_sandbox` is False for a
-    tool that does nothing in the sandbox.
+    - `synonyms`: other names of fields that models tend to use. They are accepted but not in the schema.
+    - `effect`: calls with effect `read` run concurrently, and calls with effect `write` run one after the other.
+    - `needs_sandbox`: False for a tool that does nothing in the sandbox.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,12 +53,14 @@ class ToolInput(BaseModel):
 
     @classmethod
     def _translated(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Return the input with forms of other tools' inputs, such as milliseconds, turned into this tool's."""
+        """Return the input with values in the form of other tools, such as milliseconds, converted to this tool's
+        form.
+        """
         return given
 
 
 def _number(value: Any) -> float | None:
-    """Read a JSON number, or a string that holds one. Returns None for anything else."""
+    """Return a JSON number, also one written as a string, as a float. Returns None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -89,7 +91,10 @@ class Bash(ToolInput):
 
     @classmethod
     def _translated(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Accepts `timeout` in milliseconds, `description`, and `restart`, which has no meaning for a new shell."""
+        """Accepts fields of other shell tools: `timeout` in milliseconds, `description`, and `restart`.
+
+        `description` and `restart` change nothing, because every call starts a new shell.
+        """
         given = dict(given)
         given.pop("description", None)
         if given.get("restart") in (True, False) and given.pop("restart") and "command" not in given:
@@ -208,7 +213,7 @@ class Grep(ToolInput):
 
     @classmethod
     def _translated(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Accepts `-n`, which changes nothing, and a limit of 0 for the most there is."""
+        """Accepts `-n`, which changes nothing, and a limit of 0, which means the largest limit."""
         given = {name: value for name, value in given.items() if name != "-n"}
         if _number(given.get("limit")) == 0:
             given["limit"] = 2_000
@@ -223,12 +228,15 @@ class Grep(ToolInput):
         return self
 
     def globs(self) -> list[str]:
-        """The patterns that narrow the files. Blanks and commas outside braces separate them, as in ripgrep's tools."""
+        """Returns the file patterns of `glob` and `type`.
+
+        In `glob`, blanks and commas outside braces separate patterns.
+        """
         kinds = [] if self.type is None else [f"*.{{{FILE_TYPES[self.type]}}}"]
         return [*re.findall(r"(?:\{[^}]*\}|[^\s,{]|\{)+", self.glob or ""), *kinds]
 
 
-#: The file types of ripgrep that agents name, with their endings.
+#: File types, named as in ripgrep, and their file name endings.
 FILE_TYPES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "c": "c,h",
@@ -321,7 +329,7 @@ class AskUser(ToolInput):
 
 
 class Verdict(BaseModel):
-    """The judge's verdict about one criterion, by its number in the list."""
+    """The judge's verdict on one criterion. `criterion` is its number in the list, from 1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -351,7 +359,7 @@ class PrepareWorkspace(ToolInput):
     description: ClassVar[str] = "Prepares the workspace before the first turn."
 
 
-#: Name → input model.
+#: Tool name → input class.
 TOOLS: Final[Mapping[str, type[ToolInput]]] = MappingProxyType(
     {
         model.tool: model
@@ -360,14 +368,16 @@ TOOLS: Final[Mapping[str, type[ToolInput]]] = MappingProxyType(
 )
 
 
-#: The tools of the judge: name → input model. It reads, and reports.
+#: The tools of the judge, which may read and report: tool name → input class.
 JUDGE_TOOLS: Final[Mapping[str, type[ToolInput]]] = MappingProxyType(
     {model.tool: model for model in (ReadFile, Glob, Grep, ReportVerdicts)}
 )
 
 
 def schemas(tools: Mapping[str, type[ToolInput]] = TOOLS) -> list[dict[str, Any]]:
-    """Returns tools for the Messages API, `[{name, description, input_schema}]`, always in the same order."""
+    """Returns tools in the form of the Messages API, `[{name, description, input_schema}]`, always in the same
+    order.
+    """
     return [
         {"name": name, "description": model.description, "input_schema": _schema(model)}
         for name, model in tools.items()
@@ -375,7 +385,7 @@ def schemas(tools: Mapping[str, type[ToolInput]] = TOOLS) -> list[dict[str, Any]
 
 
 def _schema(model: type[ToolInput]) -> dict[str, Any]:
-    """Returns the JSON Schema without titles and class docstrings, because each word costs tokens."""
+    """Returns the JSON Schema without titles and without the class docstring, because each word costs tokens."""
     schema = model.model_json_schema()
     schema.pop("description", None)
     schema.pop("title", None)

@@ -1,4 +1,4 @@
-"""The names of all topics, consumer groups and headers. No other module spells them."""
+"""The names of all topics, consumer groups and headers. No other module contains them."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -18,14 +18,14 @@ CORRELATION_ID: Final = "ce_correlationid"
 CAUSATION_ID: Final = "ce_causationid"
 PARTITION_KEY: Final = "ce_partitionkey"
 DATAREF: Final = "ce_dataref"
-#: `true` on a fact that an operator published again. Whoever has seen its sequence drops it like any other copy.
+#: `true` on a fact that an operator published again. A consumer drops it when it has seen its sequence, like any copy.
 REPLAYED: Final = "ce_replayed"
-#: The trace in which the flow began. `traceparent` belongs to this hop.
+#: The trace in which the whole flow began. `traceparent` belongs to this one message.
 FLOW_TRACEPARENT: Final = "ce_traceparent"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 
-#: The middle word of an owner's topic and of its wire names.
+#: Owner → the family name in its topic and its wire names.
 FAMILIES: Final[dict[Owner, str]] = {
     Owner.OUTSIDE: "requests",
     Owner.ORCHESTRATOR: "build",
@@ -36,9 +36,9 @@ FAMILIES: Final[dict[Owner, str]] = {
 
 
 def wire_base(owner: Owner, type: str) -> str:
-    """Returns the `ce_type` of an event type without its version: `nightshift.<family>.<name>`.
+    """Returns the wire name (`ce_type`) of an event type without its version: `nightshift.<family>.<name>`.
 
-    `build.accepted` of the orchestrator is `nightshift.build.accepted`, its `tool_call.requested`
+    The orchestrator's `build.accepted` becomes `nightshift.build.accepted`. Its `tool_call.requested` becomes
     `nightshift.build.tool_call_requested`.
     """
     family = FAMILIES[owner]
@@ -47,22 +47,22 @@ def wire_base(owner: Owner, type: str) -> str:
 
 
 def schema_uri(wire: str) -> str:
-    """Returns the `ce_dataschema` of a wire name: the identifier of its schema, which need not be reachable."""
+    """Returns the `ce_dataschema` for a wire name: an identifier of its schema that need not be reachable."""
     return f"https://nightshift.dev/schemas/{wire}.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The topics with one prefix. Each installation has its own prefix, and so has each test.
+    """The topic names with one prefix. Each installation has its own prefix, and so has each test.
 
-    `requests` takes requests from outside; `build`, `sandbox`, `snapshot` and `budget` hold the facts of one service
-    each; `dead_letter` holds the records that a consumer could not handle.
+    `requests` receives requests from outside. `build`, `sandbox`, `snapshot` and `budget` each hold the facts of one
+    service. `dead_letter` holds records that a consumer could not handle.
     """
 
     prefix: str = "nightshift"
 
     def family(self, family: str) -> str:
-        """Returns the topic of a family such as `build`."""
+        """Returns the topic of a family, such as `build`."""
         return f"{self.prefix}.{family}.v1"
 
     @property
@@ -91,7 +91,7 @@ class Topics:
 
     @property
     def facts(self) -> tuple[str, ...]:
-        """The topics that the relay publishes to."""
+        """The topics to which the relay publishes."""
         return (self.build, self.sandbox, self.snapshot, self.budget)
 
     @property
@@ -100,17 +100,17 @@ class Topics:
         return (self.requests, *self.facts, self.dead_letter)
 
     def of(self, event: type[Event]) -> str:
-        """Returns the topic of an event type, which is that of its owner."""
+        """Returns the topic of an event type, which is the topic of its owner."""
         return self.family(FAMILIES[event.owner])
 
     def group(self, service: str, topic: str) -> str:
-        """Returns the consumer group of a service for one topic: `<prefix>.<service>.<family>`.
+        """Returns the name of a service's consumer group on one topic: `<prefix>.<service>.<family>`.
 
-        Each topic has a group of its own, so that all members of a group have the same subscription.
+        A group reads only one topic, so that all its members have the same subscription.
         """
         family = topic.removeprefix(f"{self.prefix}.").removesuffix(".v1")
         return f"{self.prefix}.{service}.{family}"
 
     def replica_group(self, service: str, topic: str, replica_id: str) -> str:
-        """Returns the consumer group of one replica that reads the whole topic."""
+        """Returns the name of the consumer group of one replica that reads the whole topic alone."""
         return f"{self.group(service, topic)}.{replica_id}"

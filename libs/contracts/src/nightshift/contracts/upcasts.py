@@ -1,6 +1,7 @@
-"""Functions that convert older data to the next version: one for each type and version, `build_requested_v1_to_v2`.
+"""Upcasts: functions that convert the data of an older event version to the next version.
 
-Each takes the data of its version and returns a new dict of the next. Validation comes after the last step.
+There is one for each type and old version, named like `build_requested_v1_to_v2`. It takes the data of its version and
+returns a new dict. The data is validated after the last conversion.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,5 +9,5 @@ from typing import Any, Final
 
 Upcast = Callable[[Mapping[str, Any]], dict[str, Any]]
 
-#: (type, from version) → the function to the next version. A step is only ever added.
+#: (type, old version) → the function that converts to the next version. Entries are only ever added.
 UPCASTS: Final[Mapping[tuple[str, int], Upcast]] = {}

@@ -1,1 +1,3 @@
-"""The embedded local stack: PostgreSQL, a Kafka-protocol broker, an S3 server and a scripted model."""
+"""The local stack on one machine: embedded PostgreSQL, Kafka broker and S3 server, a scripted model, and the
+services.
+"""

@@ -1,4 +1,4 @@
-"""A child process that cannot outlive its parent: started and watched by process id, with its output in a file."""
+"""Starts and stops a child process that cannot outlive its parent. Its output goes to a log file."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,10 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """What to run, and as whom. The kernel sends `death_signal` to the child when its parent dies (Linux only)."""
+    """How to run a child process: command, log file, environment, user and group (None: those of this process).
+
+    On Linux, the kernel sends `death_signal` to the child when its parent dies.
+    """
 
     name: str
     argv: Sequence[str]
@@ -34,7 +37,7 @@ class ChildSpec:
 
 
 class _Process(Protocol):
-    """The part of `subprocess.Popen` that `Child` uses."""
+    """The methods of `subprocess.Popen` that `Child` uses."""
 
     @property
     def pid(self) -> int: ...
@@ -44,7 +47,9 @@ class _Process(Protocol):
 
 
 class AdoptedProcess:
-    """A process that the fork server forked and that this process has adopted. Offers the same calls as Popen."""
+    """A service process that the fork server started and that became a child of this process. Has the methods of
+    Popen.
+    """
 
     def __init__(self, pid: int) -> None:
         Child.unreaped.add(pid)
@@ -56,7 +61,7 @@ class AdoptedProcess:
         return self._take(os.WNOHANG)
 
     def wait(self) -> int:
-        """Wait, blocking, until the process ends, and return its exit code."""
+        """Block until the process ends and return its exit code."""
         code = self._take(0)
         return 255 if code is None else code
 
@@ -70,16 +75,16 @@ class AdoptedProcess:
             try:
                 pid, status = os.waitpid(self.pid, options)
             except ChildProcessError:
-                self._code = 255  # it ended before it was adopted
+                self._code = 255  # the process ended before this process could adopt it
             else:
                 self._code = os.waitstatus_to_exitcode(status) if pid else None
         return self._code
 
 
 class Child:
-    """One running process. It may be started in one event loop and stopped in another."""
+    """A running child process. One event loop may start it and another one stop it."""
 
-    #: Process ids of children whose exit code nobody has collected yet.
+    #: Process ids of running children, and of ended ones whose exit code is not collected yet.
     unreaped: ClassVar[set[int]] = set()
 
     def __init__(self, spec: ChildSpec, process: _Process) -> None:
@@ -88,7 +93,7 @@ class Child:
 
     @classmethod
     def start(cls, spec: ChildSpec) -> "Child":
-        """Start the process. Raises BinaryMissing when the program cannot be run."""
+        """Start the process. Raises BinaryMissing when the program does not exist or is not executable."""
         spec.log.parent.mkdir(parents=True, exist_ok=True)
         with spec.log.open("ab") as log:
             try:
@@ -102,7 +107,8 @@ class Child:
                     user=spec.user,
                     group=spec.group,
                     extra_groups=None if spec.user is None else [],
-                    # Ctrl-C of a terminal reaches a whole process group; the supervisor decides on the order of ends.
+                    # Ctrl-C reaches a whole process group. In a session of its own the child does not get it; the
+                    # supervisor stops children in order.
                     start_new_session=True,
                     preexec_fn=die_with_parent(spec.death_signal),  # noqa: PLW1509 - one prctl, no lock is taken
                 )
@@ -127,7 +133,10 @@ class Child:
         return code
 
     async def wait(self) -> int:
-        """Wait until the process ends and return its exit code. Uses a process descriptor where the kernel has them."""
+        """Wait until the process ends and return its exit code.
+
+        Uses a process descriptor where the kernel has them, and polls elsewhere.
+        """
         if not hasattr(os, "pidfd_open"):
             while (code := self.poll()) is None:  # noqa: ASYNC110 - nothing sets an event
                 await asyncio.sleep(_POLL_SECONDS)
@@ -151,7 +160,9 @@ class Child:
         self._process.send_signal(number)
 
     async def stop(self, *, patience: float = 5.0) -> int:
-        """Send the stop signal, and SIGKILL after `patience` seconds. Returns the exit code."""
+        """Send the stop signal, then SIGKILL if the process still runs after `patience` seconds. Returns the exit
+        code.
+        """
         if self.poll() is None:
             self.signal(self.spec.stop_signal)
             with contextlib.suppress(TimeoutError):
@@ -174,9 +185,9 @@ def log_tail(path: Path, lines: int = 12) -> str:
 
 
 def die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
-    """Return a function that the child calls between fork and exec: the kernel then signals it when its parent dies.
+    """Return a function for the child to call between fork and exec.
 
-    Returns None outside Linux.
+    It makes the kernel signal the child when its parent dies. Returns None outside Linux.
     """
     if not sys.platform.startswith("linux"):
         return None
@@ -187,7 +198,7 @@ def die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
 
     def tie() -> None:
         prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
-        if os.getppid() != parent:  # the parent died before the call
+        if os.getppid() != parent:  # the parent died before prctl took effect
             os._exit(1)
 
     return tie

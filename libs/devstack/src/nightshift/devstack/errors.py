@@ -15,13 +15,13 @@ from nightshift.eventlog.errors import ConfigurationError, NightshiftError
 
 
 class DevstackError(NightshiftError):
-    """The base class. The message says what happened, `hint` what to do."""
+    """The base class of these errors."""
 
 
 class PartFailed(DevstackError):
     """A server exited before it was ready, or did not answer in time.
 
-    `tail` is the end of its log. `exit_code` is None when it did not exit.
+    `tail` is the end of its log. `exit_code` is None when the server did not exit.
     """
 
     def __init__(
@@ -37,20 +37,23 @@ class BinaryMissing(DevstackError, ConfigurationError):
 
 
 class PortTaken(DevstackError, ConfigurationError):
-    """The port that was asked for is in use by another program."""
+    """A port that the user asked for is in use by another program."""
 
 
 class HomeInUse(DevstackError, ConfigurationError):
-    """Another stack runs on this home."""
+    """Another stack is running on this home folder."""
 
 
 class DirectoryUnusable(DevstackError, ConfigurationError):
-    """A home that cannot be made, or a data folder that the user of PostgreSQL cannot use."""
+    """A home folder that cannot be created, or a data folder that PostgreSQL's user cannot use."""
 
 
 class BadPlan(DevstackError, ConfigurationError):
-    """An unknown part or service, a service without the parts it needs, or a setting that is no number."""
+    """The flags or settings of `up` are wrong or contradict each other.
+
+    For example, an unknown service, a service without the parts it needs, or a setting that is not a number.
+    """
 
 
 class BadScenario(DevstackError, ConfigurationError):
-    """A scenario file that is not valid. The message names the turn, its line and the field."""
+    """A scenario file is not valid. The message names the turn, its line and the field."""

@@ -1,6 +1,6 @@
-"""Starts services as forks of one process that has their code loaded, so that five services pay for one import.
+"""Starts services as forks of one process that has imported their code, so that five services share one import.
 
-Outside Linux, where no process can adopt another's children, each service starts as a process of its own.
+Outside Linux, a process cannot adopt the children of another; each service then starts as a process of its own.
 """
 
 import asyncio
@@ -18,17 +18,20 @@ _MODULE = "nightshift.devstack.fork_server_process"
 
 
 class ForkServer:
-    """Starts services by asking a child process to fork. Call `adopt_orphans` in this process first."""
+    """Asks a helper process to fork a service.
+
+    Call `adopt_orphans` in this process first, so that it becomes the parent.
+    """
 
     def __init__(self, modules: Sequence[str], log: Path) -> None:
-        """`modules` are imported in the background as soon as `begin` is called."""
+        """Prepare the fork server. `begin` starts it, and it then imports these modules in the background."""
         self._modules = modules
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._asking = asyncio.Lock()
 
     def begin(self) -> None:
-        """Start the process that imports the modules. Returns at once; does nothing when it runs already."""
+        """Start the process that imports the modules. Returns at once. Does nothing when it runs already."""
         if not sys.platform.startswith("linux") or (self._process and self._process.poll() is None):
             return
         self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -43,9 +46,10 @@ class ForkServer:
         Child.unreaped.add(self._process.pid)
 
     async def start(self, spec: ChildSpec) -> Child:
-        """Start a service whose command is `python -m MODULE`. The service writes its errors to its own log.
+        """Start a service whose command is `python -m MODULE`. The service writes its output to its own log.
 
-        Starts it without a fork when the fork server has died. Raises BinaryMissing when it cannot be run.
+        When the fork server is dead, starts the service without it. Raises BinaryMissing when the service cannot be
+        run.
         """
         self.begin()
         process = self._process
@@ -61,12 +65,12 @@ class ForkServer:
         async with self._asking:
             line = await asyncio.to_thread(_ask, process.stdin, process.stdout, json.dumps(request))
         if not line:
-            self.end()  # it was killed: the next service gets a new fork server
+            self.end()  # the fork server was killed; the next call of `start` starts another
             return Child.start(spec)
         return Child(spec, AdoptedProcess(json.loads(line)["pid"]))
 
     def end(self) -> None:
-        """End the fork server. The services that it started keep running."""
+        """Stop the fork server. The services that it started keep running."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -79,7 +83,7 @@ class ForkServer:
 
 
 def _ask(to: IO[bytes], back: IO[bytes], request: str) -> bytes:
-    """Write one request and return the line of its answer; empty when the fork server has died."""
+    """Write a request and return the line with the answer, or nothing when the fork server is dead."""
     try:
         to.write(request.encode() + b"\n")
         to.flush()
@@ -92,4 +96,4 @@ def _close(pipe: IO[bytes]) -> None:
     try:
         pipe.close()
     except OSError:
-        return  # the reader of what was not written is dead
+        return  # unwritten data remains, and its reader is dead

@@ -1,8 +1,8 @@
-"""The process that `ForkServer` starts: it imports the services' code once and forks itself for each service.
+"""The process that `ForkServer` starts. It imports the code of the services once, and forks itself for each service.
 
-It reads one JSON object per line, `{"module", "env", "log", "parent", "death_signal"}`, and answers `{"pid"}`. Each
-service is forked twice. Its parent then has exited, the supervisor adopts it, waits for it, and takes it along when it
-dies itself.
+It reads a JSON object per line, `{"module", "env", "log", "parent", "death_signal"}`, and answers `{"pid"}`. Each
+service is forked twice. The process in the middle exits, so the supervisor adopts the service as its own child. The
+supervisor can then wait for it, and the kernel can end it together with the supervisor.
 """
 
 import ctypes
@@ -21,14 +21,16 @@ _ADOPTED_WITHIN = 5.0  # seconds
 
 
 def main() -> None:
-    """Import the modules named on the command line, then fork one service per line until standard input closes."""
+    """Import the modules named on the command line, then fork a service for each line of standard input until it
+    closes.
+    """
     for module in sys.argv[1:]:
         try:
             importlib.import_module(module)
         except Exception:  # noqa: BLE001 - the service that needs it fails with the same error in its own log
             traceback.print_exc()
     gc.collect()
-    gc.freeze()  # the forks' collectors skip what is loaded, so its memory pages stay shared
+    gc.freeze()  # garbage collections in the forks skip loaded objects, so their memory stays shared
     for line in sys.stdin:
         request = json.loads(line)
         pid = _fork_twice()
@@ -40,7 +42,7 @@ def main() -> None:
 
 
 def _fork_twice() -> int:
-    """Fork a grandchild whose parent has exited. Returns its process id, and 0 in the grandchild itself."""
+    """Fork a grandchild whose parent exits. Returns the grandchild's process id, and 0 in the grandchild."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -58,7 +60,9 @@ def _fork_twice() -> int:
 
 
 def _become(request: dict[str, Any]) -> None:
-    """Run the service as `python -m MODULE` would. Returns when it has ended; raises SystemExit as the service does."""
+    """Run the service as `python -m MODULE` would, in this process. Returns or raises SystemExit as the service
+    does.
+    """
     module: str = request["module"]
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -75,7 +79,10 @@ def _become(request: dict[str, Any]) -> None:
 
 
 def _die_with(parent: int, number: int, *, name: str) -> None:
-    """Wait until the supervisor has adopted this process, then have the kernel signal it when the supervisor dies."""
+    """Wait until the supervisor has adopted this process.
+
+    Then have the kernel signal this process when the supervisor dies.
+    """
     prctl = ctypes.CDLL(None).prctl
     prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
     deadline = time.monotonic() + _ADOPTED_WITHIN

@@ -1,4 +1,4 @@
-"""Adopts the processes that the stack's children leave behind, and ends them with the stack (Linux only).
+"""Adopts processes that the stack's children leave behind, and kills them when the stack stops (Linux only).
 
 A sandbox outlives the gateway that opened it, so that a restarted gateway finds it again. It must not outlive the
 stack.
@@ -16,12 +16,15 @@ from nightshift.devstack.child import Child
 
 _PR_SET_CHILD_SUBREAPER = 36
 _AGAIN_SECONDS = 0.2
-#: The programs that run a sandbox, by the beginning of their names.
+#: The programs that run sandboxes. A process whose program's name begins so may belong to a sandbox.
 _RUNNERS = ("bwrap", "unshare", "sh", "python")
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of descendants whose parent died, and reap them. Needs a running event loop."""
+    """Make this process the parent of its descendants whose parent dies, and collect their exit codes when they end.
+
+    Needs a running event loop.
+    """
     if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -29,24 +32,28 @@ def adopt_orphans() -> None:
 
 
 def _reap() -> None:
-    """Collect the exit codes of adopted processes. Whoever waits for a `Child` collects the code of that one."""
+    """Collect the exit codes of ended adopted processes. Those of a `Child` are left to the code that waits for it."""
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
             if ended.si_pid in Child.unreaped:
-                # The kernel reports no other process until this one is waited for, which happens in a moment.
+                # The kernel reports no other process before this one is collected, which happens soon. So try again
+                # later.
                 asyncio.get_running_loop().call_later(_AGAIN_SECONDS, _reap)
                 return
             os.waitpid(ended.si_pid, 0)
 
 
 def end_orphans() -> int:
-    """Kill every descendant that is neither a `Child` nor started by one. Returns how many. Blocks for milliseconds."""
+    """Kill every descendant of this process that neither is a `Child` nor was started by one. Returns their number.
+
+    Blocks for milliseconds.
+    """
     if not sys.platform.startswith("linux"):
         return 0
     import psutil  # noqa: PLC0415 - only at the end: it would hold up the start
 
     us, killed = psutil.Process(), set[psutil.Process]()
-    # A process may end while it is looked at. Its children are adopted then, and found in the next round.
+    # A process may end during the search. This process then adopts its children, and the next round finds them.
     while found := {one for one in us.children() if one.pid not in Child.unreaped} - killed:
         for adopted in found:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -59,9 +66,9 @@ def end_orphans() -> int:
 
 
 def end_sandboxes(folder: Path) -> int:
-    """Kill the processes of this folder's sandboxes, which an `up` that was killed left behind.
+    """Kill the processes of sandboxes in this folder that an earlier `up` left behind when it was killed.
 
-    Finds them by the sandbox's name in their command lines. Returns how many. Blocks for milliseconds.
+    Finds them by the names of the sandboxes in their command lines. Returns their number. Blocks for milliseconds.
     """
     names = {place.name for place in folder.iterdir()} if folder.is_dir() else set()
     if not names:
@@ -71,7 +78,7 @@ def end_sandboxes(folder: Path) -> int:
     killed = 0
     for process in psutil.process_iter(["cmdline"]):
         words = [Path(word).name for word in process.info["cmdline"] or ()]
-        # An editor that has a file of the sandbox open is left alone.
+        # Other programs, such as an editor with a file of the sandbox open, are left alone.
         if names.intersection(words) and words[0].startswith(_RUNNERS):
             with contextlib.suppress(psutil.Error):
                 process.kill()

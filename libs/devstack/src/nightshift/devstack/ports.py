@@ -1,21 +1,21 @@
-"""Chooses TCP ports for servers, below the range that the kernel gives to outgoing connections.
+"""Chooses TCP ports for servers, below the range from which the kernel takes ports for outgoing connections.
 
-An outgoing connection could take a port of that range between the death of a server and its restart. No process can
-reserve a port for another, so `start_ready` tries another port when a drawn one was taken meanwhile.
+Otherwise an outgoing connection could take a server's port while the server restarts. A process cannot reserve a port
+for another process. So `start_ready` tries another port when a program took the chosen one meanwhile.
 """
 
 import random
 import socket
 
 LOOPBACK = "127.0.0.1"
-_LOW, _HIGH = 20_000, 32_000  # Linux draws from 32768 up, macOS and the BSDs from 49152 up
+_LOW, _HIGH = 20_000, 32_000  # outgoing connections: from 32768 on Linux, from 49152 on macOS and BSD
 _TRIES = 200
 
 
 def is_free(port: int) -> bool:
     """Return whether a server could listen on this loopback port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # Servers set it too, so connections of an earlier server in TIME_WAIT do not stop them.
+        # Servers set this option too. So a port whose old connections are in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
@@ -25,9 +25,9 @@ def is_free(port: int) -> bool:
 
 
 def draw_port() -> int:
-    """Return a free loopback port, drawn at random so that stacks that start together draw different ones.
+    """Return a free loopback port at random, so that stacks which start at the same time choose different ones.
 
-    Raises OSError when 200 draws find none.
+    Raises OSError when 200 attempts find no free port.
     """
     for _ in range(_TRIES):
         port = random.randrange(_LOW, _HIGH)  # noqa: S311 - not a secret

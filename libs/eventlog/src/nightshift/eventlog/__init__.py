@@ -1,1 +1,1 @@
-"""The append-only event log on PostgreSQL, with its leases and the object store for large fields."""
+"""The append-only event log on PostgreSQL, leases, and the object store for large event fields."""

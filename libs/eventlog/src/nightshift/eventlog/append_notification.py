@@ -1,4 +1,7 @@
-"""Notifies the relay after a commit that a shard has new events. A notification may be lost: the relay also polls."""
+"""Notifies the relay of new events after each commit, through PostgreSQL's NOTIFY.
+
+A notification may be lost; the relay also polls.
+"""
 
 import asyncio
 
@@ -12,18 +15,22 @@ _log = structlog.get_logger(__name__)
 CHANNEL = "nightshift_log"
 
 # NOTIFY holds one lock of the whole cluster until its transaction ends. In a transaction of its own that does not wait
-# for the disk this takes microseconds. Inside an append it would serialize the fsync of every writer.
+# for the disk this takes microseconds. In the transaction of an append it would make all writers wait for each other's
+# fsync.
 _NOTIFY = """
 SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, shard::text) FROM unnest($2::smallint[]) AS shard"""
 
 
-#: Seconds between two notifications of a process. The relay's own round takes longer, and each notification wakes every
-#: listening session of the database.
+#: The shortest time in seconds between two notifications of a process. The relay needs longer for one round of reads,
+#: and each notification wakes every session that listens.
 _BETWEEN_S = 0.004
 
 
 class AppendNotifier:
-    """Sends notifications, one at a time. Collects shards while one is in flight and sends them with the next."""
+    """Notifies the relay which shards have new events.
+
+    While one notification is being sent, the shards of the next collect.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -32,13 +39,13 @@ class AppendNotifier:
         self._closing = False
 
     def notify(self, shard: int) -> None:
-        """Notify the relay of this shard soon. Returns at once."""
+        """Note that this shard has new events. Returns at once; a background task sends the notification."""
         self._shards.add(shard)
         if self._sending is None:
             self._sending = asyncio.create_task(self._send())
 
     async def close(self) -> None:
-        """Wait until the last notification was sent."""
+        """Wait until all noted shards are sent."""
         self._closing = True
         if self._sending is not None:
             await self._sending

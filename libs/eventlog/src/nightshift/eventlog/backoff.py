@@ -1,4 +1,4 @@
-"""Computes how long to wait before the next attempt: exponential, capped, and spread by jitter."""
+"""Computes how long to wait before the next attempt: exponential, with an upper limit and random jitter."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ _MOST_DOUBLINGS = 60
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Delays that start at `first_s` seconds and double with each failure in a row, up to `cap_s`."""
+    """Delays that start at `first_s` seconds and double with each failure in a row, up to `cap_s` seconds."""
 
     first_s: float
     cap_s: float
@@ -24,7 +24,7 @@ class Backoff:
 
 
 class RetryDelay:
-    """The delays of one retry loop. `draw` returns the jitter, such as `random.random`."""
+    """The delays of one retry loop. `draw` returns the jitter, a number from 0 to 1, for example `random.random`."""
 
     def __init__(self, backoff: Backoff, draw: Callable[[], float]) -> None:
         self._backoff = backoff

@@ -52,20 +52,20 @@ _NOT_MIGRATED: tuple[type[BaseException], ...] = (
 Refusals: TypeAlias = Mapping[str, Callable[[str], NightshiftError]]
 #: The first major version that knows `transaction_timeout`.
 _ENDS_TRANSACTIONS = 17
-#: asyncpg's own UUID, which it reads and writes without a conversion. A subclass of the standard library's.
+#: The UUID class that asyncpg reads and writes without a conversion, a subclass of the standard library's.
 Uuid = asyncpg.pgproto.pgproto.UUID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PgConfig:
-    """The address of the primary and the time limits, in seconds."""
+    """The address of the PostgreSQL primary, and time limits in seconds."""
 
     dsn: str = field(repr=False)
     application_name: str = "nightshift"
     max_connections: int = 8
     connect_timeout: float = 5.0
     statement_timeout: float = 30.0
-    transaction_timeout: float = 30.0  # the server ends a session that idles in a transaction for so long
+    transaction_timeout: float = 30.0  # the server ends a session that is idle in a transaction for so long
     patience: float = 60.0  # how long a call is retried before it raises Unavailable
 
 
@@ -73,7 +73,7 @@ class PgConfig:
 class _Session:
     """A connection with its prepared statements.
 
-    asyncpg's own pool takes 60 µs a statement to hand out a connection and to take it back: a third of an append.
+    We do not use asyncpg's pool, because it adds 60 µs to each statement, a third of the cost of an append.
     """
 
     connection: asyncpg.Connection
@@ -81,7 +81,10 @@ class _Session:
 
 
 class Database:
-    """Connections to the primary. Each statement is prepared once per connection and is its own transaction."""
+    """A pool of connections to the PostgreSQL primary.
+
+    Each call of `fetch` is a transaction of its own. A statement is prepared once per connection.
+    """
 
     def __init__(self, config: PgConfig, *, refusals: Refusals = MappingProxyType({})) -> None:
         self._config = config
@@ -91,7 +94,7 @@ class Database:
         self._unavailable = False
 
     async def close(self) -> None:
-        """Close the idle connections. The caller must have no call in flight."""
+        """Close the idle connections. No call may be running."""
         while self._idle:
             session = self._idle.pop()
             with contextlib.suppress(*_TRANSIENT, asyncpg.InterfaceError):
@@ -100,8 +103,9 @@ class Database:
     async def fetch(self, query: str, *args: Any) -> list[Any]:
         """Execute one statement, commit it, and return all rows.
 
-        Retries while the server does not answer, so executing the statement twice must be harmless.
-        Raises Unavailable after `patience` seconds, and the error that `refusals` has for the SQLSTATE.
+        Retries for up to `patience` seconds while the server does not answer, then raises Unavailable. A lost answer
+        makes the statement execute twice, so that must be harmless. For an SQLSTATE in `refusals`, raises the error
+        given there.
         """
         try:
             return await self._attempt(query, args)
@@ -113,7 +117,10 @@ class Database:
         await self.fetch("SELECT 1")
 
     async def answers(self) -> bool:
-        """Return whether the server answers, after one attempt. Logs `postgres.unavailable` when not. Never raises."""
+        """Ask the server once and return whether it answers. Logs `postgres.unavailable` when it does not.
+
+        Never raises.
+        """
         try:
             await self._attempt("SELECT 1", ())
         except Unavailable as error:
@@ -125,7 +132,7 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """Yield a connection for several statements, such as a transaction. Nothing is retried."""
+        """Yield a connection for several statements, for example a transaction. Nothing is retried."""
         with translated(self._refusals):
             session = await self._take(None)
             try:
@@ -138,9 +145,11 @@ class Database:
     async def listen(
         self, channel: str, on_payload: Callable[[str], None], *, on_ready: Callable[[], None]
     ) -> None:
-        """Call `on_payload` with the payload of each NOTIFY, on an extra connection, until the connection breaks.
+        """Listen to a NOTIFY channel on a connection of its own, and call `on_payload` with the payload of each
+        notification.
 
-        Calls `on_ready` once it listens. Always ends with an error, usually Unavailable.
+        Calls `on_ready` once when it listens. Never returns: raises an error when the connection breaks, usually
+        Unavailable.
         """
         with translated():
             connection = await self._connect()
@@ -153,15 +162,16 @@ class Database:
                     try:
                         async with asyncio.timeout(_LISTEN_CHECK_S):
                             await closed.wait()
-                    except TimeoutError:  # the server may have disappeared silently
+                    # Check the connection, because the server may have gone without closing it.
+                    except TimeoutError:
                         await connection.fetchval("SELECT 1", timeout=self._config.connect_timeout)
                 raise Unavailable("PostgreSQL: the listening connection was closed")
             finally:
                 connection.terminate()
 
     async def _attempt(self, query: str, args: tuple[Any, ...]) -> list[Any]:
-        # The hot path of every service. Uses asyncpg's time limit: asyncio.timeout and a context manager for each
-        # statement would add a sixth to the client's cost of an append.
+        # Every service spends much time here. asyncpg's own time limit is used: asyncio.timeout and a context manager
+        # for each statement would add a sixth to the client's cost of an append.
         limit, was_unavailable = self._config.statement_timeout, self._unavailable
         session = await self._take(limit)
         try:
@@ -176,7 +186,8 @@ class Database:
                 raise translate(error, self._refusals) from error
             raise
         self._release(session)
-        if was_unavailable and self._unavailable:  # a call that began before the outage proves nothing
+        # A call that began before the outage does not prove that it is over.
+        if was_unavailable and self._unavailable:
             self._unavailable = False
             _log.info("postgres.recovered")
         return rows
@@ -199,7 +210,7 @@ class Database:
             _log.warning("postgres.unavailable", error=str(error), patience_s=self._config.patience)
 
     async def _take(self, seconds: float | None) -> _Session:
-        """Return an idle session or a new one. Raises Unavailable when none is free in time."""
+        """Return an idle session or open a new one. Raises Unavailable when none becomes free within `seconds`."""
         if self._slots.locked():
             with translated():
                 async with asyncio.timeout(seconds):
@@ -216,7 +227,7 @@ class Database:
             raise
 
     def _release(self, session: _Session, error: BaseException | None = None) -> None:
-        # Interrupted in the middle of a statement: the protocol state is unknown.
+        # After an interrupted statement the state of the protocol is unknown, so the connection cannot be used again.
         if error is not None and (not isinstance(error, _REUSABLE_AFTER) or isinstance(error, _TRANSIENT)):
             session.connection.terminate()
         if not session.connection.is_closed():
@@ -227,7 +238,7 @@ class Database:
         self._slots.release()
 
     async def _connect(self) -> asyncpg.Connection:
-        # A session paused in a transaction holds its locks, such as that of a shard, and blocks every other writer.
+        # A process that hangs in a transaction holds its locks, such as that of a shard, and blocks every other writer.
         limit = f"{int(self._config.transaction_timeout * 1000)}ms"
         connection = await open_connection(
             self._config.dsn,
@@ -237,7 +248,8 @@ class Database:
         )
         if connection.get_server_version().major >= _ENDS_TRANSACTIONS:
             try:
-                # The idle limit does not apply between preparing and executing a statement; this one does.
+                # The idle limit does not apply between the preparation and the execution of a statement; this limit
+                # does.
                 with translated():
                     await connection.execute(
                         f"SET transaction_timeout = '{limit}'", timeout=self._config.connect_timeout
@@ -251,10 +263,10 @@ class Database:
 async def open_connection(
     dsn: str, application_name: str, *, timeout: float = 5.0, **server_settings: str
 ) -> asyncpg.Connection:
-    """Open one connection to the primary, outside of any pool. Raises Unavailable and ConfigurationError."""
+    """Open one connection to the primary that belongs to no pool. Raises Unavailable or ConfigurationError."""
     server_settings["application_name"] = application_name[:63]
     with translated():
-        # A standby may lag or belong to an abandoned timeline, so it is never used.
+        # Never a standby: it may lag, or have been cut off from the primary.
         return await asyncpg.connect(
             dsn, timeout=timeout, target_session_attrs="primary", server_settings=server_settings
         )
@@ -262,7 +274,7 @@ async def open_connection(
 
 @contextlib.contextmanager
 def translated(refusals: Refusals = MappingProxyType({})) -> Iterator[None]:
-    """Raise our own error in place of each error of asyncpg or of the network in the block."""
+    """Within the block, raise our own error in place of an error of asyncpg or of the network."""
     try:
         yield
     except Exception as error:
@@ -273,7 +285,7 @@ def translated(refusals: Refusals = MappingProxyType({})) -> Iterator[None]:
 
 
 def translate(error: Exception, refusals: Refusals) -> Exception:
-    """Return our own error for one of asyncpg or of the network. Returns any other error unchanged."""
+    """Return our own error in place of an error of asyncpg or of the network. Returns any other error unchanged."""
     line = " ".join(str(error).split()) or type(error).__name__
     text = f"PostgreSQL: {line}"
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate in refusals:

@@ -49,7 +49,7 @@ class StreamClosed(Refused):
 
 
 class BadMessage(Refused):
-    """A message cannot be decoded or is not allowed on this topic. `field` names the wrong field."""
+    """A message cannot be decoded or is not allowed on its topic. `field` names the wrong field of the message."""
 
     def __init__(self, message: str, *, field: str | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -57,11 +57,11 @@ class BadMessage(Refused):
 
 
 class NotFound(Refused):
-    """The named build, object or dead letter does not exist."""
+    """The build, object or dead letter does not exist."""
 
 
 class AlreadyAnswered(Refused):
-    """The tool call was decided before, with another approval or another result. The first one stands."""
+    """The tool call has another approval or another result already. The first one stays."""
 
 
 class Unavailable(Transient):

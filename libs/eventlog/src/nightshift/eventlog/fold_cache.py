@@ -1,4 +1,4 @@
-"""Keeps the folded states of the builds read last, so that a read fetches only the events that are new."""
+"""Keeps the folded states of recently read builds, so that a read fetches only new events."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -12,9 +12,10 @@ S = TypeVar("S")
 
 @dataclass(eq=False, slots=True)
 class FoldCache(Generic[S]):
-    """Folds build streams by `evolve`, from the state that `initial` returns for a build id without events.
+    """Folds build streams, and keeps the `size` states that were read last.
 
-    Keeps the `size` states that were read last. `evolve` must not change the state that it receives.
+    `initial` returns the state of a build without events. `evolve` returns the state after one more event, and must not
+    change the state it receives.
     """
 
     log: EventLog

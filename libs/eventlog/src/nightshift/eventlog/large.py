@@ -1,4 +1,4 @@
-"""Stores fields over the inline limit in the object store, by digest, and puts a reference into the event."""
+"""Moves large fields of events to the object store, under their digest, and leaves a reference in the event."""
 
 import asyncio
 from functools import cache
@@ -15,12 +15,15 @@ from nightshift.eventlog.objects.port import ObjectStore
 
 E = TypeVar("E", bound=Event)
 
-#: The largest field that stays in the event, in bytes of UTF-8 or canonical JSON. Keeps messages far below 1 MiB.
+#: The largest field, in bytes of UTF-8 or canonical JSON, that stays in the event. Keeps messages far below 1 MiB.
 INLINE_LIMIT = 32 * 1024
 
 
 async def externalize(event: E, store: ObjectStore) -> E:
-    """Store each large field and return the event with a BlobRef in its place. Idempotent."""
+    """Store each large field of an event and return the event with a BlobRef in its place.
+
+    Fields that are references already stay, so a second call changes nothing.
+    """
     changes: dict[str, BlobRef] = {}
     for name in sorted(blob_fields(type(event))):
         value = getattr(event, name)
@@ -34,7 +37,10 @@ async def externalize(event: E, store: ObjectStore) -> E:
 
 
 async def materialize(event: E, store: ObjectStore) -> E:
-    """Return the event with stored fields in place of references. Raises NotFound, and Fault for a wrong digest."""
+    """Return the event with the stored values in place of its BlobRefs.
+
+    Raises NotFound when a blob is missing, and Fault when its bytes have another digest.
+    """
     changes: dict[str, Any] = {}
     for name in sorted(blob_fields(type(event))):
         value = getattr(event, name)
@@ -45,12 +51,12 @@ async def materialize(event: E, store: ObjectStore) -> E:
 
 
 def blob_key(digest: str) -> str:
-    """Return the object key of a blob with this SHA-256 digest (hex)."""
+    """Return the object key of the blob with this SHA-256 digest (hex)."""
     return f"blobs/{digest}"
 
 
 async def put_blob(body: bytes, store: ObjectStore) -> str:
-    """Store the bytes under their SHA-256 digest, and return it in hex."""
+    """Store the bytes under their SHA-256 digest and return the digest in hex."""
     digest = await asyncio.to_thread(_digest, body)
     await store.put_if_absent(blob_key(digest), body)
     return digest
@@ -67,9 +73,9 @@ async def _fetch(reference: BlobRef, store: ObjectStore) -> bytes:
 
 
 def _is_small(value: Any) -> bool:
-    """Return whether the value certainly fits inline, without encoding it.
+    """Return True when the value certainly fits into the event, without encoding it.
 
-    Nearly every event is small, and encoding each field in a thread would cost more than the rest of its append.
+    Nearly every field is small, and encoding each one in a thread would cost more than the rest of the append.
     """
     if isinstance(value, dict) and "ref" in value:
         return False
@@ -102,7 +108,10 @@ def _room_left(value: Any, room: int) -> int:
 
 
 def _large_body(value: Any) -> bytes | None:
-    """Return the bytes to store, or None when the value stays inline. Keeps lone surrogates, which tools may print."""
+    """Return the bytes to store, or None when the value stays in the event.
+
+    Lone surrogates are kept, because the output of a tool may contain them.
+    """
     if isinstance(value, str):
         body = value.encode(errors="surrogatepass")
         return body if len(body) > INLINE_LIMIT else None

@@ -45,7 +45,7 @@ class _Stream:
 
 @dataclass(slots=True)
 class MemoryTables:
-    """The tables of the log. Several logs over one instance act as several services on one database."""
+    """The tables of the log in memory. Several logs on one instance act like several services on one database."""
 
     streams: dict[str, _Stream] = field(default_factory=dict)
     shards: dict[int, list[Row]] = field(default_factory=lambda: {shard: [] for shard in range(SHARDS)})
@@ -54,7 +54,7 @@ class MemoryTables:
     position: int = 0
 
     def copy(self) -> "MemoryTables":
-        """Return a copy for rolling back a failed transaction."""
+        """Return a copy, from which `restore` rolls back a failed transaction."""
         return MemoryTables(
             {name: replace(one, rows=list(one.rows)) for name, one in self.streams.items()},
             {shard: list(rows) for shard, rows in self.shards.items()},
@@ -64,13 +64,16 @@ class MemoryTables:
         )
 
     def restore(self, before: "MemoryTables") -> None:
-        """Replace the contents by those of a copy."""
+        """Replace the contents by those of the copy `before`."""
         self.streams, self.shards = before.streams, before.shards
         self.by_id, self.pending, self.position = before.by_id, before.pending, before.position
 
 
 class MemoryEventLog:
-    """Implements EventLog over `tables`. With `owner` None it may append every event type."""
+    """The EventLog port in memory. `owner` limits the event types that it may append; None allows every type.
+
+    With `wire`, a simulated network delays and loses its calls.
+    """
 
     def __init__(
         self,
@@ -176,7 +179,7 @@ class MemoryEventLog:
         return await called(self._wire, "log.stale_pending", read)
 
     def _outlived(self, item: PendingItem, now: datetime, grace: timedelta) -> StaleReason | None:
-        """Judge a row by the rules of the SQL function stale_pending, in the same order."""
+        """Return why a pending row is stale, or None, by the same rules as the SQL function stale_pending."""
         closed_at = self.tables.streams[item.stream_id].closed_at
         others = {
             (one.kind, one.key) for one in self.tables.pending.values() if one.stream_id == item.stream_id
@@ -199,7 +202,7 @@ class MemoryEventLog:
     def _append(
         self, append: Append, prepared: Sequence[Prepared], changes: Sequence[PendingChange]
     ) -> Appended:
-        """Append by the rules of the SQL function append_events, in the same order."""
+        """Append by the same rules, in the same order, as the SQL function append_events."""
         name = append.stream_id
         models = [self._owned(one.type) for one in prepared]
         known = self.tables.streams.get(name)
@@ -255,7 +258,10 @@ class MemoryEventLog:
 
 
 def _again(name: str, prepared: Sequence[Prepared], there: Sequence[Row]) -> Appended:
-    """Return what was recorded for an append whose ids are in the log. Raises EventIdReused for other content."""
+    """Return the result of an append whose event ids are in the log already.
+
+    Raises EventIdReused when the log's events have other content.
+    """
     same = [(row.stream_id, row.event_id, row.type, row.schema_version, row.data) for row in there] == [
         (name, one.event_id, one.type, one.schema_version, one.data) for one in prepared
     ]

@@ -1,6 +1,7 @@
-"""Migrates a database to this release: roles, new migrations, all functions, grants, event types.
+"""Brings a database to this release: roles, new migrations, functions, access rights, and event types.
 
-Forward only. Runs in one transaction under an advisory lock, so every replica may run it at the same time.
+There is no way back to an older release. Everything runs in one transaction under an advisory lock, so all replicas may
+run it at the same time.
 """
 
 import contextlib
@@ -23,13 +24,13 @@ from nightshift.eventlog.errors import ConfigurationError, Fault, Unavailable
 
 _log = structlog.get_logger(__name__)
 
-#: The oldest major version of PostgreSQL that the SQL is tested on.
+#: The oldest major version of PostgreSQL that the tests cover.
 OLDEST_SERVER = 15
 
 #: The entry-point group in which a service names the package that holds its `sql` folder.
 SQL_ENTRY_POINTS = "nightshift.sql"
 
-#: The advisory lock of migrations. 20040 is the first of our lock classes; shards have 20041.
+#: The advisory lock of migrations. Our lock classes start at 20040; shards have 20041.
 _LOCK = "SELECT pg_advisory_xact_lock(20040, 0)"
 
 _LEDGER = """
@@ -52,20 +53,24 @@ ON CONFLICT (type) DO UPDATE
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """A numbered file of a `sql/migrations` folder. It never changes after a release."""
+    """A file of a `sql/migrations` folder, named by its number. The file never changes after a release."""
 
     name: str
     sql: str
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of the file, in hex."""
+        """The SHA-256 of the file, in hex."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class MigrationState:
-    """The state of one migration. `unknown`: a newer release applied it."""
+    """Whether a migration is in the database.
+
+    `waiting`: not applied yet. `changed`: the file differs from the one that was applied. `unknown`: a newer release
+    applied it.
+    """
 
     name: str
     state: Literal["applied", "waiting", "changed", "unknown"]
@@ -73,10 +78,10 @@ class MigrationState:
 
 
 async def migrate(dsn: str) -> tuple[str, ...]:
-    """Migrate the database to this release. Returns the names of the migrations that this call applied.
+    """Bring the database to this release. Returns the names of the migrations that this call applied.
 
-    Needs a superuser, or a role that may create roles and schemas. Does nothing to a database of a newer release.
-    Raises ConfigurationError and Unavailable, and Fault when an applied file has changed.
+    Needs a superuser, or a role that may create roles and schemas. Does nothing when a newer release has migrated the
+    database. Raises Fault when an applied file has changed, and ConfigurationError or Unavailable.
     """
     async with _connected(dsn) as connection:
         _refuse_old(connection)
@@ -102,9 +107,10 @@ def known_migrations() -> tuple[Migration, ...]:
 
 
 def _sql_folders() -> list[Traversable]:
-    """Return the `sql` folder of the log, then those of the installed services.
+    """Return the `sql` folder of the log, followed by those of the installed services.
 
-    A folder holds roles.sql, access.sql (what the role may do with the log), and optional `migrations` and `functions`.
+    Each holds roles.sql and access.sql (the rights of the service's role on the log), and maybe `migrations` and
+    `functions`.
     """
     services = sorted(entry_points(group=SQL_ENTRY_POINTS), key=lambda point: point.name)
     return [files(__package__) / "sql", *(files(point.value) / "sql" for point in services)]
@@ -130,7 +136,7 @@ async def _migrate(connection: asyncpg.Connection) -> tuple[str, ...]:
         )
     newer = [one.name for one in states if one.state == "unknown"]
     if newer:
-        # This release would put older functions over newer tables.
+        # This release's functions are older than the tables and would break them.
         _log.warning("migration.database_newer", unknown=newer)
         return ()
 
@@ -154,7 +160,7 @@ async def _migrate(connection: asyncpg.Connection) -> tuple[str, ...]:
 
 
 async def _replace_functions(connection: asyncpg.Connection, folders: Sequence[Traversable]) -> None:
-    # A function may call another whose file comes later.
+    # A function may call another that is created later.
     await connection.execute("SET LOCAL check_function_bodies = off")
     for folder in folders:
         for entry in _sql_files(folder / "functions"):
@@ -165,7 +171,7 @@ async def _replace_functions(connection: asyncpg.Connection, folders: Sequence[T
 
 
 async def _sync_types(connection: asyncpg.Connection) -> None:
-    """Insert or update the event types of this release. Keeps types that only a newer release knows."""
+    """Insert or update the event types of this release. Types of a newer release stay."""
     types: list[type[Event]] = [one for one in CATALOGUE.newest.values() if one.owner is not Owner.OUTSIDE]
     await connection.execute(
         _SYNC_TYPES,
@@ -177,7 +183,7 @@ async def _sync_types(connection: asyncpg.Connection) -> None:
 
 
 def role_of(owner: Owner) -> str:
-    """Return the database role of an owner of event types."""
+    """Return the database role of the service that owns an event type."""
     return f"nightshift_{owner.value.replace('-', '_')}"
 
 

@@ -17,23 +17,23 @@ SHARDS = 64
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event to append. Its id is derived from `causation_id`, its type and `index`.
+    """An event to append. Its id is derived from `causation_id`, the event type and `index`.
 
-    `index` distinguishes events of one type with one cause: 0, 1, 2… in the order of the decision.
+    `index` distinguishes events of one type that have the same cause: 0, 1, 2… in the order in which they were decided.
     """
 
     data: Event
     causation_id: UUID
     index: int = 0
     correlation_id: str | None = None  # None: the build or account id
-    actor: str | None = None  # None: the writer's own name, such as `orchestrator/7f3a`
+    actor: str | None = None  # None: the name of the appending process, such as `orchestrator/7f3a`
     traceparent: str | None = None
 
 
 class RecordedEvent(NamedTuple):
-    """An event as the log or a message holds it, upcast to the newest schema version.
+    """An event as read from the log or from a message, upcast to the newest schema version.
 
-    A tuple, because a frozen dataclass takes four times as long to make, and logs are long.
+    A tuple, because it is made four times as fast as a frozen dataclass, and logs are long.
     """
 
     event_id: UUID
@@ -53,7 +53,7 @@ class RecordedEvent(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of the log with undecoded data, as the relay publishes it."""
+    """A row of the event log as the relay publishes it. `data` is JSON text."""
 
     shard: int
     position: int
@@ -72,7 +72,10 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """The events to append to one stream. `expected_version` None: any version. 0: the stream must not exist."""
+    """The events to append to one stream.
+
+    `expected_version` is the version that the stream must have before. 0: it must not exist. None: any version.
+    """
 
     stream_id: str
     events: Sequence[NewEvent]
@@ -80,9 +83,9 @@ class Append:
 
 
 class Appended(NamedTuple):
-    """The versions and ids of the events of one append, in order.
+    """The result of an append to one stream: the versions and ids of its events, in order.
 
-    `version` is that of the stream after the append. `fresh` is False when the log had all of the events before.
+    `version` is the stream's version afterwards. `fresh` is False when the log had all these events before.
     """
 
     stream_id: str
@@ -119,8 +122,8 @@ class StalePending:
     reason: StaleReason
 
 
-#: How long a row of each kind may wait after its due time, or after it was opened when it has none. Kinds that are not
-#: listed may wait for ever: a build may sleep until its account has money or a person wakes it.
+#: How long a pending row of each kind may wait after its due time, or after it was opened when it has no due time.
+#: Kinds not listed may wait without a limit: a build may sleep until its account has money or a person wakes it.
 PENDING_ALLOWED: Mapping[PendingKind, timedelta] = MappingProxyType(
     {
         PendingKind.TOOL_CALL: timedelta(days=1),
@@ -133,19 +136,22 @@ PENDING_ALLOWED: Mapping[PendingKind, timedelta] = MappingProxyType(
 
 
 class EventLog(Protocol):
-    """An append-only log. Every call may raise Unavailable. Repeat an append then: it may have been committed."""
+    """An append-only log of event streams. Every call may raise Unavailable.
+
+    After Unavailable an append may have been committed or not. The caller repeats it, which is harmless.
+    """
 
     async def append(
         self, stream_id: str, events: Sequence[NewEvent], *, expected_version: int | None = None
     ) -> Appended:
-        """Append to one stream, atomically.
+        """Append the events to one stream, all or none.
 
-        Repeating an append changes nothing and returns what was recorded. Raises VersionConflict, EventIdReused,
-        ForeignEventType, StreamClosed.
+        Repeating an append changes nothing and returns the first result. Raises VersionConflict, EventIdReused,
+        ForeignEventType or StreamClosed.
         """
 
     async def append_all(self, appends: Sequence[Append]) -> tuple[Appended, ...]:
-        """Append to several streams in one transaction. Raises what `append` raises; nothing is appended then."""
+        """Append to several streams in one transaction. Raises what `append` raises, and then appends nothing."""
 
     def read_stream(
         self,
@@ -156,30 +162,41 @@ class EventLog(Protocol):
         backwards: bool = False,
         limit: int | None = None,
     ) -> AsyncIterator[RecordedEvent]:
-        """Yield the stream's events in version order, or backwards. Both bounds are inclusive."""
+        """Yield the events of a stream in version order, or in reverse with `backwards`.
+
+        `from_version` and `to_version` are the lowest and the highest version to read.
+        """
 
     async def read_shards(self, cursors: Mapping[int, int], *, limit: int) -> Sequence[Row]:
-        """Return for each shard up to `limit` rows after its position, in commit order and without gaps."""
+        """Return the events behind the given position of each shard, up to `limit` per shard, in commit order without
+        gaps.
+
+        `cursors` maps shards to positions.
+        """
 
     async def read_open_streams(
         self, shards: Sequence[int], *, after: tuple[str, int] = ("", 0), limit: int
     ) -> Sequence[Row]:
-        """Return rows of the open streams of these shards, and of closed ones with pending rows, by stream and version.
+        """Return the rows of all open streams of these shards, and of closed streams with pending rows.
 
-        `after` is the (stream, version) of the last row of the page before.
+        The rows are sorted by stream and version, at most `limit`. For the next page, pass the (stream, version) of the
+        last row as `after`.
         """
 
     async def pending(
         self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
     ) -> Sequence[PendingItem]:
-        """Return pending rows of a kind, sorted by key. With `due_before`: those due by then, the soonest due first."""
+        """Return pending rows of one kind, sorted by key.
+
+        With `due_before`: only rows due by then, the earliest due time first.
+        """
 
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:
-        """Return the pending rows that outlived their purpose, oldest first. A healthy log has none.
+        """Return pending rows that outlived their purpose, oldest first. A healthy log has none. The reasons are:
 
-        `build_ended`: the stream closed `grace_s` seconds ago, and no completion snapshot needs the row.
-        `build_awake`: a pre-sleep snapshot, `grace_s` seconds old, of a build that neither sleeps nor is about to wake.
-        `overdue`: the row is older than PENDING_ALLOWED.
+        - `build_ended`: the stream closed more than `grace_s` seconds ago, and no completion snapshot needs the row.
+        - `build_awake`: a snapshot before a sleep waits for `grace_s` seconds, but the build neither sleeps nor wakes.
+        - `overdue`: the row has waited longer than PENDING_ALLOWED.
         """
 
 
@@ -195,5 +212,8 @@ def account_stream(account_id: str) -> str:
 
 @lru_cache(maxsize=4096)
 def shard_of(stream_id: str) -> int:
-    """Return the shard of a stream, 0 to SHARDS - 1, as the SQL function `shard_of` does. It never changes."""
+    """Return the shard of a stream, 0 to SHARDS - 1. The SQL function `shard_of` returns the same.
+
+    The result never changes.
+    """
     return sha256(stream_id.encode()).digest()[0] % SHARDS

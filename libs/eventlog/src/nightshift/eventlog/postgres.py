@@ -1,4 +1,4 @@
-"""The event log on PostgreSQL: calls of the functions in `sql/functions`, each one round trip."""
+"""The event log on PostgreSQL. Each call is one call of a function in `sql/functions`."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -29,15 +29,15 @@ from nightshift.eventlog.port import (
 )
 from nightshift.eventlog.prepare import PendingChange, Prepared, pending_changes, prepare, recorded
 
-#: The error for each of the log's own SQLSTATEs.
+#: SQLSTATE → the error to raise for it.
 REFUSALS: Mapping[str, Callable[[str], NightshiftError]] = {
     "NS001": VersionConflict,
     "NS002": EventIdReused,
     "NS003": ForeignEventType,
     "NS004": StreamClosed,
-    # The log has a later event of the batch, or another shard just committed the same id.
+    # Unique violation: the log has a later event of this batch, or another shard just committed the same event id.
     "23505": EventIdReused,
-    # A CHECK of the schema: a wrong stream name, version or fence stays wrong.
+    # Check violation: a wrong stream name, version or fence, which stays wrong when it is repeated.
     "23514": Refused,
 }
 
@@ -75,27 +75,30 @@ _LAST_VERSION = 2**63 - 1
 
 
 class PostgresEventLog:
-    """Implements EventLog on PostgreSQL. `actor` is the writer's name in events without an actor."""
+    """The EventLog port on PostgreSQL. `actor` is the name of the writer in events that do not name one."""
 
     def __init__(self, database: Database, *, actor: str, notify: bool = True, page: int = 1000) -> None:
-        """`log_database` makes `database`. `notify`: notify the relay after each commit. `page`: rows per read."""
+        """Create a log on a database from `log_database`.
+
+        With `notify`, the relay is notified after each commit. `page` is the number of rows per read.
+        """
         self._database = database
         self._actor = actor
         self._notifier = AppendNotifier(database) if notify else None
-        #: Called with the shard of each append that was committed.
+        #: Called with the shard after each committed append.
         self._notify: Callable[[int], None] = self._notifier.notify if self._notifier else _ignore
         self._page = page
 
     async def close(self) -> None:
-        """Wait until the last notification was sent. Leaves the database open."""
+        """Wait until the last notification of the relay is sent. The database stays open."""
         if self._notifier is not None:
             await self._notifier.close()
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[tuple[Any, Self]]:
-        """Yield a connection and a log on it. Commits what both write when the block ends; rolls back on an error.
+        """Yield a connection and a log that writes on it, for one transaction. Nothing in it is retried.
 
-        Nothing is retried inside.
+        When the block ends, all writes are committed together. An error rolls them back.
         """
         shards: set[int] = set()
         async with self._database.connection() as connection, connection.transaction():
@@ -190,7 +193,7 @@ class PostgresEventLog:
         shard = shard_of(stream_id)
         rows = await self._database.fetch(_APPEND_ONE, stream_id, shard, expected_version, *event)
         version = rows[0][0]
-        if version < 0:  # the event was in the log before
+        if version < 0:  # negative: the log had the event before
             return Appended(stream_id, -version, (-version,), (event.event_id,), fresh=False)
         self._notify(shard)
         return Appended(stream_id, version, (version,), (event.event_id,), fresh=True)
@@ -210,9 +213,9 @@ def log_database(config: PgConfig) -> Database:
 
 
 def _batch_arrays(events: Sequence[Prepared]) -> tuple[tuple[Any, ...], ...]:
-    """Return one array for each column of the insert of these events.
+    """Return the columns of these events as arrays for the SQL function.
 
-    A column with one value for all events has one element, which the SQL function repeats.
+    A column with the same value for all events is an array of one element; the SQL function repeats it.
     """
     ids, types, versions, data, correlations, causes, actors, traces = zip(*events, strict=True)
     return ids, types, versions, data, _once(correlations), causes, _once(actors), _once(traces)
@@ -233,4 +236,4 @@ def _pending_arrays(changes: Sequence[PendingChange]) -> tuple[list[Any], ...]:
 
 
 def _ignore(shard: int) -> None:
-    """Stands in for a notifier."""
+    """Do nothing: replaces the notifier of a log that does not notify."""

@@ -1,4 +1,6 @@
-"""Turns the events of an append into what both adapters store: ids, canonical JSON, and changes of pending rows."""
+"""Turns the events of an append into what both adapters store: ids, canonical JSON, and pending rows to open or
+close.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from nightshift.eventlog.port import NewEvent, RecordedEvent, Row
 
 
 class Prepared(NamedTuple):
-    """One event as it will be stored, in the order of the SQL functions' parameters."""
+    """An event in the form in which it is stored. The fields are in the order of the SQL functions' parameters."""
 
     event_id: UUID
     type: str
@@ -29,7 +31,10 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PendingChange:
-    """The net change of one (kind, key). `event` is the place in the batch (1, 2…) that opens it; None closes it."""
+    """What a batch of events does in the end to the pending row of one (kind, key).
+
+    `event` is the place (1, 2…) in the batch of the event that opens the row. None: the row is closed.
+    """
 
     change: Pending
     event: int | None
@@ -39,15 +44,16 @@ def _uuid(octets: bytes) -> UUID:
     return UUID(bytes=octets)
 
 
-_make = partial(tuple.__new__, Prepared)  # faster than the constructor, which binds arguments by name
+_make = partial(tuple.__new__, Prepared)  # faster than calling Prepared, which binds arguments by name
 
 
 def prepare(
     stream_id: str, events: Sequence[NewEvent], *, actor: str, uuid: Callable[[bytes], UUID] = _uuid
 ) -> tuple[Prepared, ...]:
-    """Encode each event and derive its id. `uuid` makes the store's UUID of 16 bytes.
+    """Encode the events of an append and derive their ids. `uuid` makes a UUID object from 16 bytes.
 
-    Raises Refused for an empty batch or data without a JSON form, and EventIdReused for two events with one id.
+    Raises Refused when there are no events or data has no JSON form, and EventIdReused when two events have the same
+    id.
     """
     if not events:
         raise Refused(f"stream {stream_id}: the append has no events")
@@ -84,7 +90,10 @@ def prepare(
 
 
 def pending_changes(stream_id: str, events: Sequence[NewEvent]) -> tuple[PendingChange, ...]:
-    """Return the net change of a batch for each kind and key."""
+    """Return which pending rows a batch of events opens and closes, at most one change for each kind and key.
+
+    When several events of the batch change the same row, only the result counts.
+    """
     subject = stream_id.partition("-")[2]
     net: dict[tuple[PendingKind, str], PendingChange] = {}
     for place, event in enumerate(events, start=1):
@@ -99,12 +108,15 @@ def pending_changes(stream_id: str, events: Sequence[NewEvent]) -> tuple[Pending
                 net[change.kind, change.key] = PendingChange(
                     Pending(change.kind, change.key, opens=False, through_version=wider), None
                 )
-            # Otherwise the close covers only rows from before this batch, and the change so far stays.
+            # Otherwise this close concerns only rows from before the batch, so the change so far stays.
     return tuple(net.values())
 
 
 def recorded(row: Row) -> RecordedEvent:
-    """Return the row with decoded data, upcast to the newest version. Raises Fault when this release cannot read it."""
+    """Return a row as an event: decoded and upcast to the newest schema version.
+
+    Raises Fault when this release cannot decode it.
+    """
     try:
         data = decode(row.type, row.schema_version, row.data)
     except ContractError as error:

@@ -1,4 +1,4 @@
-"""Settings from the environment, read once in `app.py`. An error names the variable and never shows its value."""
+"""Reads settings from environment variables. An error names the variable and never shows its value."""
 
 from collections.abc import Iterator
 from typing import Any, Self
@@ -13,7 +13,10 @@ PREFIX = "NIGHTSHIFT_"
 
 
 class Environment(BaseSettings):
-    """Reads `NIGHTSHIFT_<FIELD>` for each field. Errors never contain the value, which may be a misplaced secret."""
+    """Settings that are read from `NIGHTSHIFT_<FIELD>` for each field.
+
+    Errors never contain a value, because it may be a secret in the wrong variable.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True
@@ -21,14 +24,14 @@ class Environment(BaseSettings):
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
-        """Read the environment. Raises ConfigurationError, which names every wrong variable."""
+        """Read the environment variables. Raises ConfigurationError, which names every missing or wrong variable."""
         try:
             return cls(**overrides)
         except ValidationError as error:
             raise _named(error, cls) from None
 
     def secrets(self) -> Iterator[str]:
-        """Yield every secret that is set, and the password of each address, so that the log can mask them."""
+        """Yield every secret value and the password of every URL in one, so that logs can mask them."""
         for value in self.__dict__.values():
             if isinstance(value, SecretStr) and (secret := value.get_secret_value()):
                 yield secret
@@ -36,18 +39,18 @@ class Environment(BaseSettings):
 
 
 class PostgresSettings(Environment):
-    """The address of the event log. The DSN may contain a password, so it is a secret."""
+    """The address of the event log's database. It is treated as a secret, because it may contain a password."""
 
     postgres_dsn: SecretStr = Field(examples=["postgresql://nightshift_relay@127.0.0.1:5432/nightshift"])
 
 
 class ObjectStoreSettings(Environment):
-    """The object store of large fields, snapshots and oversized dead letters. Without an endpoint: Amazon S3."""
+    """The object store of large fields, snapshots and large dead letters. Without an endpoint it is Amazon S3."""
 
     s3_bucket: str = Field(min_length=1, examples=["nightshift"])
     s3_endpoint: str | None = None
     s3_region: str = "us-east-1"
-    s3_access_key: str | None = None  # None: boto3 looks for credentials itself
+    s3_access_key: str | None = None  # None: boto3 searches its usual places for credentials
     s3_secret_key: SecretStr | None = None
 
 
@@ -70,5 +73,8 @@ def _named(error: ValidationError, model: type[BaseModel]) -> ConfigurationError
 
 
 def _variable(model: type[BaseModel], field: str) -> str:
-    """Return the variable of a field. `field` is the vendor's own variable when the field has an alias."""
+    """Return the environment variable of a field.
+
+    A field with an alias appears in errors under the alias, which is the variable itself.
+    """
     return f"{PREFIX}{field.upper()}" if field in model.model_fields else field

@@ -1,4 +1,4 @@
-"""The network between an in-memory adapter and its simulated server. Only the simulation has one."""
+"""The simulated network between an in-memory adapter and its server. Only the simulation uses one."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
@@ -7,14 +7,17 @@ T = TypeVar("T")
 
 
 class Wire(Protocol):
-    """Delays calls, loses requests before they are executed, and loses answers afterwards."""
+    """A simulated network: delays calls, and loses requests or their answers."""
 
     async def remote(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Await `call` over the network. Raises Unavailable when it was lost; it may have been executed."""
+        """Await `call` over the simulated network. `what` names the call.
+
+        Raises Unavailable when the request or its answer was lost; after a lost answer `call` was executed.
+        """
 
 
 async def called(wire: Wire | None, what: str, work: Callable[[], T]) -> T:
-    """Return the result of `work`, over the wire when there is one."""
+    """Return the result of `work`, over the simulated network when `wire` is one. `what` names the call."""
 
     async def call() -> T:
         return work()

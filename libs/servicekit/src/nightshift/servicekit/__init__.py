@@ -1,1 +1,1 @@
-"""The shell of a service: start and stop, settings, probes, logs, bounded work."""
+"""What every service process has: start and stop, settings, probes, logs, and a pool for long work."""

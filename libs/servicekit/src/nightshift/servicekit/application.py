@@ -1,4 +1,4 @@
-"""Makes a service a FastStream application: `faststream run nightshift.budget.app:app` starts it."""
+"""Makes a service a FastStream application, so that `faststream run nightshift.budget.app:app` starts it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,9 +16,10 @@ S = TypeVar("S", bound=Settings)
 def application(
     name: str, load: Callable[[], S], start: Callable[[Service[S]], Awaitable[None]]
 ) -> FastStream:
-    """Return an application whose lifespan starts and stops the service, and that exits when the service fails.
+    """Return a FastStream application that starts the service `name` with its lifespan and stops it at the end.
 
-    `load` reads the settings when the application starts. Starting raises what `load` and `start` raise.
+    `load` reads the settings when the application starts, then `start` opens what the service needs; their errors are
+    raised. When the service fails, the application exits.
     """
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Whose builds the services work on, so that the accounts share the work slots."""
+"""Finds the account of a build, so that a worker pool can share its slots among the accounts."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ _MOST = 20_000
 
 @dataclass(eq=False, slots=True)
 class BuildAccounts:
-    """Remembers the account of each build, which never changes."""
+    """Remembers the account of each build. The account of a build never changes."""
 
     log: EventLog
     _known: OrderedDict[str, str] = field(default_factory=OrderedDict, init=False)
 
     async def load(self, build_id: str) -> None:
-        """Read the account from the build's first event unless it is known. Raises Transient."""
+        """Read the account from the build's first event, unless it is remembered. Raises Transient."""
         if build_id in self._known:
             return
         async for event in self.log.read_stream(build_stream(build_id)):
@@ -28,5 +28,5 @@ class BuildAccounts:
             self._known.popitem(last=False)
 
     def of(self, build_id: str) -> str | None:
-        """The account, None when it was not loaded or the build was never accepted."""
+        """Return the account, or None when it was not loaded or the build was never accepted."""
         return self._known.get(build_id)

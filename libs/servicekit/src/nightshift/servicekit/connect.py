@@ -1,6 +1,6 @@
-"""Opens what every service needs: PostgreSQL, the event log, the object store, the producer, and its consumers.
+"""Opens the connections of a service: PostgreSQL, the event log, the object store, the Kafka producer and consumers.
 
-The service closes all of it in reverse order, and /readyz reports the database and the consumers.
+The service closes them in reverse order when it stops. /readyz reports the database and the consumers.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ S = TypeVar("S", bound=Settings)
 def open_database(
     running: Service[S], *, application_name: str | None = None, max_connections: int = 8
 ) -> Database:
-    """Return a database that connects on first use. The service `running` closes the database when the service stops.
+    """Return a database that connects at its first use. `running` closes it when the service stops.
 
-    PostgreSQL shows `application_name` in pg_stat_activity. The default is the service's name.
+    PostgreSQL shows `application_name` in pg_stat_activity; the default is the name of the service.
     """
     database = log_database(
         PgConfig(
@@ -39,7 +39,7 @@ def open_database(
 
 
 async def connect(running: Service[S]) -> "Connections":
-    """Open the database, the event log, the object store and the producer, and wait until PostgreSQL answers.
+    """Open the database, the event log, the object store and the producer. Returns when PostgreSQL answers.
 
     Raises Unavailable when PostgreSQL does not answer in time, and ConfigurationError when a setting is wrong.
     """
@@ -55,13 +55,13 @@ async def connect(running: Service[S]) -> "Connections":
 
 
 def actor_of(running: Service[S]) -> str:
-    """Return the writer's name in the events of this process, such as `budget/host-17`."""
+    """Return the name under which this process appends events, such as `budget/host-17`."""
     return f"{running.name}/{running.settings.replica_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """The connections of one service. Made by `connect`."""
+    """The open connections of one service. `connect` makes it."""
 
     database: Database
     log: PostgresEventLog
@@ -70,14 +70,14 @@ class Connections:
     _running: Service[Any]
 
     async def leases(self) -> PostgresLeases:
-        """Return the leases, after releasing those of the dead process that had this one's instance name."""
+        """Return the leases. First releases those of a dead process that had the same instance name."""
         leases, settings = PostgresLeases(self.database), self._running.settings
         if settings.instance is not None:
             await leases.release_all(settings.lease_owner)
         return leases
 
     async def consume(self, subscriptions: Sequence[Subscription]) -> None:
-        """Start the consumers. The service is ready once all of them have their partitions.
+        """Start the consumers. /readyz reports readiness once all of them have their partitions.
 
         The process exits with code 1 when a consumer makes no progress. Raises ConfigurationError when the broker
         refuses the credentials.

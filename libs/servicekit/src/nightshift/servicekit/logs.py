@@ -1,4 +1,4 @@
-"""Configures logging: one JSON object or one plain line per record on stderr, with secrets masked."""
+"""Configures logging: each record is one JSON object or one line of text on stderr, with secrets masked."""
 
 import logging
 import re
@@ -17,14 +17,16 @@ _SECRET_NAMES = re.compile(
     r"|cookie|set-cookie|dsn|credentials?)$",
     re.IGNORECASE,
 )
-# Control characters and Unicode line ends: they would begin a new line or control the terminal.
+# Control characters and Unicode line separators: they could start a new line or control the terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-# Masking a shorter value would also mask ordinary words.
+# Shorter secrets are not masked, because ordinary words would be masked with them.
 _SHORTEST_SECRET = 6
 
 
 class Masking:
-    """A structlog processor that masks known secret values anywhere, and fields with the name of a secret."""
+    """A structlog processor that masks known secrets in every value, and the whole value of fields such as
+    `password`.
+    """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         known = sorted(
@@ -33,13 +35,13 @@ class Masking:
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
     def __call__(self, logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
-        """Mask the values of a record in place."""
+        """Mask the values of a log record in place."""
         for key, value in event.items():
             event[key] = self._mask(key, value)
         return event
 
     def text(self, text: str) -> str:
-        """Return the text with known secrets and the passwords of addresses masked."""
+        """Return the text with known secrets and the passwords of URLs masked."""
         if self._known is not None:
             text = self._known.sub(MASK, text)
         return hide_passwords(text)
@@ -68,7 +70,10 @@ def configure(
     bound: Mapping[str, str] | None = None,
     stream: TextIO | None = None,
 ) -> None:
-    """Send every record, also those of libraries, to `stream` (default stderr). Each contains the values of `bound`."""
+    """Send the records of our code and of all libraries to `stream` (default: stderr).
+
+    Every record contains the fields `bound`. The values `secrets` are masked.
+    """
     constant = dict(bound or {})
 
     def bind_constant(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
@@ -81,7 +86,7 @@ def configure(
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.stdlib.PositionalArgumentsFormatter(),
-        # Plain stacks: a stack with local variables would print what the masking does not know.
+        # Stack traces without local variables, because these may hold secrets that the masking does not know.
         structlog.processors.format_exc_info,
     ]
     ending: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, Masking(secrets)]
@@ -92,7 +97,7 @@ def configure(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # These libraries log each heartbeat and each request at info and below.
+    # These libraries log every heartbeat or request at info level and below.
     for chatty in ("aiokafka", "botocore", "boto3", "urllib3", "s3transfer", "httpx", "httpcore"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
     structlog.configure(
@@ -108,7 +113,7 @@ def configure(
 
 
 def _console_line(_logger: WrappedLogger, _name: str, event: MutableMapping[str, Any]) -> str:
-    """Format a record as one line for a person: time, level, event, fields. Escapes control characters."""
+    """Return a record as one line of text: time, level, event, fields. Control characters are escaped."""
     time, level = event.pop("timestamp", ""), event.pop("level", "")
     what, exception = event.pop("event", ""), event.pop("exception", None)
     rest = " ".join(f"{key}={value}" for key, value in event.items())

@@ -1,4 +1,4 @@
-"""Asks the log which work waits, at the start and at intervals, and passes each item to the service."""
+"""Reads pending work from the log at the start and at intervals, so that work which a crash interrupted is done."""
 
 import asyncio
 import random
@@ -20,10 +20,11 @@ _BACKOFF = Backoff(first_s=1.0, cap_s=10.0)
 
 @dataclass(frozen=True, slots=True)
 class PendingPoller:
-    """Reads the pending items of one kind from the log, `page` at a time, at the start and every `every_s` seconds.
+    """Reads all pending rows of one kind at the start and every `every_s` seconds, `page` rows at a time.
 
-    Passes each to `take`, which starts the work (acquires a lease, offers it to a pool) and returns before it is done.
-    `backoff` spaces the attempts while the log does not answer.
+    - `take`: called with each row. It starts the work, for example in a worker pool, and does not wait for its end.
+    - `gate`: while this pool is full, no further row is passed to `take`.
+    - `backoff`: the delays between attempts while the log does not answer.
     """
 
     log: EventLog
@@ -36,7 +37,7 @@ class PendingPoller:
     page: int = 500
 
     async def run(self) -> None:
-        """Poll until cancelled."""
+        """Poll until the task is cancelled."""
         retry = RetryDelay(self.backoff, random.random)
         while True:
             pause = self.every_s
@@ -49,7 +50,7 @@ class PendingPoller:
             await asyncio.sleep(pause)
 
     async def look(self) -> int:
-        """Pass every pending item to `take`, page by page, waiting while `gate` is full. Returns their number."""
+        """Pass every pending row to `take` once, and wait while `gate` is full. Returns the number of rows."""
         count, after = 0, ""
         while True:
             items = await self.log.pending(self.kind, limit=self.page, after_key=after)

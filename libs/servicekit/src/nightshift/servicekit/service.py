@@ -1,7 +1,7 @@
-"""Runs a service: logs, signals, probes, an ordered start, and an ordered stop within a time limit.
+"""Runs a service process: logs, signals, probes, and an orderly start and stop.
 
-The service closes what `start` opened in reverse order. A spawned task that ends stops the service. Exit codes: 0 after
-SIGTERM or SIGINT, 1 after a failure, 4 when a setting is missing or wrong.
+When the service stops, it closes what `start` opened, in reverse order and within a time limit. It also stops when a
+task from `spawn` ends. Exit codes: 0 after SIGTERM or SIGINT, 1 after a failure, 4 when a setting is missing or wrong.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Service(Generic[S]):
-    """A running service. `run` passes it to the service's own start function."""
+    """A running service. The start function of each service receives it and registers its parts here."""
 
     def __init__(self, name: str, settings: S) -> None:
         self.name = name
@@ -39,22 +39,26 @@ class Service(Generic[S]):
         self.health = Health(settings.health_host, settings.health_port)
         self._stack = AsyncExitStack()
         self._failure: BaseException | None = None
-        self.brokers: list[Any] = []  # FastStream's, for `application`
+        self.brokers: list[Any] = []  # FastStream's broker objects, which `application` registers
 
     async def enter(self, part: AbstractAsyncContextManager[T]) -> T:
-        """Enter a context and return its value. The service leaves contexts in reverse order when it stops."""
+        """Enter an async context and return its value. When the service stops, it leaves all contexts in reverse
+        order.
+        """
         return await self._stack.enter_async_context(part)
 
     def on_stop(self, callback: Callable[[], Awaitable[None]]) -> None:
-        """Call `callback` when the service stops, in reverse order with the contexts."""
+        """Call `callback` when the service stops. Contexts and callbacks run in reverse order of their registration."""
         self._stack.push_async_callback(callback)
 
     def ready_when(self, name: str, check: ReadyCheck) -> None:
-        """Add a check. /readyz answers 200 only while all checks return True."""
+        """Add a check to /readyz, which answers 200 only while all checks return True."""
         self.health.ready_when(name, check)
 
     def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
-        """Run `work` until the service stops. When it ends before, the service stops and exits with code 1."""
+        """Run `work` in a task until the service stops. If the task ends earlier, the service stops with exit code
+        1.
+        """
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(self._ended)
 
@@ -66,7 +70,7 @@ class Service(Generic[S]):
         return task
 
     def fail_when(self, event: asyncio.Event, reason: str) -> None:
-        """Stop the service with exit code 1 and this reason when the event is set."""
+        """When the event is set, stop the service with exit code 1 and log the reason."""
 
         async def watch() -> NoReturn:
             await event.wait()
@@ -75,7 +79,7 @@ class Service(Generic[S]):
         self.spawn(watch(), name=f"fail when {reason}")
 
     async def run(self, start: Callable[["Service[S]"], Awaitable[None]]) -> int:
-        """Start, run until a signal or a failure, and stop. Returns the exit code."""
+        """Start the service, wait for a signal or a failure, and stop it. Returns the exit code of the process."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
@@ -94,7 +98,10 @@ class Service(Generic[S]):
         return EXIT_FAILED if self._failure is not None else 0
 
     async def start(self, start: Callable[["Service[S]"], Awaitable[None]]) -> None:
-        """Serve the probes and run `start`, until a stop is requested. Raises what `start` raises."""
+        """Serve the probes and run `start`. Returns early when a stop is requested meanwhile.
+
+        Raises what `start` raises.
+        """
         await self.enter(self.health)
         starting = asyncio.ensure_future(start(self))
         stop_requested = asyncio.create_task(self.stopping.wait(), name="stop requested")
@@ -105,7 +112,8 @@ class Service(Generic[S]):
                 await asyncio.gather(starting, return_exceptions=True)
             else:
                 starting.result()
-                # The objects that exist now live on. A garbage collection that scans them stops the process for 70 ms.
+                # The objects that exist now live as long as the process. Freezing them spares each garbage collection
+                # 70 ms.
                 gc.collect()
                 gc.freeze()
                 self.health.started = True
@@ -114,7 +122,10 @@ class Service(Generic[S]):
             stop_requested.cancel()
 
     async def close(self) -> None:
-        """Stop everything in reverse order, within `stop_timeout_s` seconds. Logs errors and never raises."""
+        """Stop the service: close everything in reverse order within `stop_timeout_s` seconds.
+
+        Logs errors and never raises.
+        """
         self.stopping.set()
         self.health.stopping = True
         try:
@@ -149,7 +160,10 @@ class Service(Generic[S]):
 
 
 def run(name: str, load: Callable[[], S], start: Callable[[Service[S]], Awaitable[None]]) -> NoReturn:
-    """Run a service and exit the process. `load` reads the settings, such as `OrchestratorSettings.load`."""
+    """Run a service and exit the process with its exit code.
+
+    `load` reads the settings, for example `OrchestratorSettings.load`. `start` opens what the service needs.
+    """
     try:
         settings = load()
     except ConfigurationError as error:
@@ -165,7 +179,9 @@ def run(name: str, load: Callable[[], S], start: Callable[[Service[S]], Awaitabl
 
 
 def configure_logs(name: str, settings: ProcessSettings) -> None:
-    """Set up the logs of a service: level, format, secrets to hide, and the names that every line carries."""
+    """Configure the logs of a service: level, format, secrets to mask, and the service and replica names in each
+    record.
+    """
     logs.configure(
         level=settings.log_level,
         format=settings.log_format,
@@ -175,6 +191,9 @@ def configure_logs(name: str, settings: ProcessSettings) -> None:
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on uvloop and return its result. uvloop halves the client's cost of a database statement."""
+    """Run a coroutine on a uvloop event loop and return its result.
+
+    uvloop halves the CPU time that a database statement costs this process.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)

@@ -1,7 +1,6 @@
-"""Runs long work outside the message handlers: keyed tasks, bounded in number, one at a time per key.
+"""Runs long work outside the message handlers, so that no model or tool call holds up a partition.
 
-The places are shared: no account can take all of them, and a free place goes to the account that holds fewest.
-Consumers wait while the pool is full. Work that a crash loses is still pending in the log; PendingPoller finds it.
+Consumers wait while the pool is full. Work that is lost in a crash still has its pending row; PendingPoller finds it.
 """
 
 import asyncio
@@ -16,7 +15,7 @@ from nightshift.eventlog.errors import NightshiftError
 
 Work = Callable[[], Awaitable[None]]
 
-#: How many works may wait for each place before the pool counts as full.
+#: How many waiting keys per slot make the pool full.
 _WAITING = 4
 
 _log = structlog.get_logger(__name__)
@@ -25,11 +24,14 @@ _IN_FLIGHT = Gauge("nightshift_work_in_flight", "Keyed work that runs or waits i
 
 
 class WorkerPool:
-    """Runs up to `limit` works at once. Leaving the context waits `drain_s` seconds, then cancels what still runs.
+    """Runs up to `limit` pieces of work at the same time, each under a key, such as a build id.
 
-    Each key runs one work at a time. While it runs, the newest offer under its key waits and replaces older ones.
-    `share_of` returns the share of a key, such as its account. With None the key has a share of its own. One share
-    takes at most three quarters of the places.
+    A key runs one piece of work at a time. Work offered meanwhile waits; a newer offer under the key replaces it.
+
+    `share_of` returns what a key is counted under, such as its account. One share runs in at most three quarters of the
+    slots, and a free slot goes to the share that runs fewest. When it returns None, the key is a share of its own.
+
+    Leaving the context waits `drain_s` seconds for running work, then cancels it.
     """
 
     def __init__(
@@ -54,12 +56,12 @@ class WorkerPool:
 
     @property
     def held(self) -> int:
-        """The number of keys that run or wait."""
+        """The number of keys whose work runs or waits."""
         return len(self._running.keys() | self._waiting.keys())
 
     @property
     def full(self) -> bool:
-        """Whether callers should offer nothing more. True also while the pool closes."""
+        """Whether the pool has enough work, so that callers should offer no more. Also True while it closes."""
         return not self._has_room.is_set()
 
     async def room(self) -> None:
@@ -67,13 +69,14 @@ class WorkerPool:
         await self._has_room.wait()
 
     def holds(self, key: str) -> bool:
-        """Whether work under this key runs or waits."""
+        """Return whether work under this key runs or waits."""
         return key in self._running or key in self._waiting
 
     def offer(self, key: str, work: Work) -> bool:
-        """Accept this work without waiting. Returns False while the pool closes; the log still holds the work then.
+        """Accept work under a key without waiting.
 
-        A full pool accepts work too, because several partitions may find room at once. It never runs more than `limit`.
+        Returns False while the pool closes; the work's pending row stays then. A full pool accepts work too, because
+        several partitions may see room at the same time. It only waits longer then.
         """
         if self._closing:
             return False
@@ -102,7 +105,7 @@ class WorkerPool:
             work = self._waiting.pop(key)
             self._running[key] = asyncio.create_task(self._run(key, work), name=f"{self._name} {key}")
         self._gauge.set(self.held)
-        # Works whose share is used up wait here, so that the works of others behind them are still read.
+        # Work whose share has no slot left waits here, so that the pool still takes work of other shares.
         if (
             len(self._running) < self._limit
             and len(self._waiting) < _WAITING * self._limit
@@ -113,7 +116,9 @@ class WorkerPool:
             self._has_room.clear()
 
     def _next(self) -> str | None:
-        """The key to start now: the oldest of the share that runs fewest. Returns None when none may start."""
+        """Return the key to start next: the oldest one of the share that runs fewest. Returns None when none may
+        start.
+        """
         running = Counter(self._share(key) for key in self._running)
         ready = [key for key in self._waiting if key not in self._running]
         ready = [key for key in ready if running[self._share(key)] < self._most_of_share]

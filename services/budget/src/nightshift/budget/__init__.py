@@ -1,1 +1,1 @@
-"""Decides about money: budgets per account and day, sleep and wake."""
+"""The budget service: decides about money per account and day, and wakes sleeping builds."""

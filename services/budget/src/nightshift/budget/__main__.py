@@ -1,4 +1,4 @@
-"""`python -m nightshift.budget`."""
+"""Runs the budget service: `python -m nightshift.budget`."""
 
 from nightshift.budget.app import main
 

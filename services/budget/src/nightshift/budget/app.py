@@ -1,4 +1,4 @@
-"""Starts the budget service: connects, subscribes, and runs the wake scheduler."""
+"""Starts the budget service: connects, subscribes to topics, and runs the wake scheduler."""
 
 from typing import NoReturn
 
@@ -18,12 +18,12 @@ from nightshift.servicekit.connect import connect
 
 NAME = Owner.BUDGET.value
 
-#: Seconds that a fetch of the build topic may wait for more records. Few of them are requests for money.
+#: Seconds that a fetch of the build topic may wait for more records. Few of its records are requests for money.
 _MAX_FETCH_DELAY_S = 0.05
 
 
 async def start(running: service.Service[BudgetSettings]) -> None:
-    """Connect, subscribe, and run the wake scheduler."""
+    """Connect, subscribe to the topics, and run the wake scheduler."""
     settings = running.settings
     services = await connect(running)
     log, ledger = services.log, PostgresLedger(services.database, services.log)
@@ -37,7 +37,7 @@ async def start(running: service.Service[BudgetSettings]) -> None:
                 topics.requests,
                 topics.group(NAME, topics.requests),
                 handlers.on_requests(),
-                reports_undecodable=False,  # the orchestrator reads this topic, too
+                reports_undecodable=False,  # the orchestrator reads this topic too, and reports them
             ),
             Subscription(
                 topics.build,
@@ -51,10 +51,10 @@ async def start(running: service.Service[BudgetSettings]) -> None:
     running.spawn(scheduler.run(), name="wake scheduler")
 
 
-#: For `faststream run nightshift.budget.app:app`.
+#: Used by `faststream run nightshift.budget.app:app`.
 app = application(NAME, BudgetSettings.load, start)
 
 
 def main() -> NoReturn:
-    """Run the service and exit the process."""
+    """Run the budget service and exit the process with its exit code."""
     service.run(NAME, BudgetSettings.load, start)

@@ -1,4 +1,4 @@
-"""Which messages the budget service reads, and the use case each goes to. The bus decides what an error leads to."""
+"""Maps each message that the budget service reads to a use case. The bus decides what follows an error."""
 
 from collections.abc import Mapping
 
@@ -26,7 +26,7 @@ from nightshift.eventlog.port import RecordedEvent
 
 
 class Handlers:
-    """One method per kind of message. A message may be delivered again at any later time, in any order."""
+    """The message handlers. A message may arrive again at any time, and messages may arrive in any order."""
 
     def __init__(self, grants: Grants, accounts: Accounts, wakes: Wakes) -> None:
         self._grants = grants
@@ -34,7 +34,7 @@ class Handlers:
         self._wakes = wakes
 
     def on_requests(self) -> Mapping[type[Event], Handler]:
-        """Handlers of the requests topic."""
+        """The handlers of the requests topic, by event type."""
         return {
             AccountOpened: self.on_account_opened,
             AccountBudgetSet: self.on_account_budget_set,
@@ -44,7 +44,9 @@ class Handlers:
         }
 
     def on_builds(self) -> Mapping[type[Event], Handler]:
-        """Handlers of the build topic: requests for money, and the events after which a build needs none."""
+        """The handlers of the build topic: requests for money, and events after which a build needs no money for
+        now.
+        """
         ends = (BuildReady, BuildFailed, BuildCancelled)
         handlers: dict[type[Event], Handler] = dict.fromkeys(ends, self._grants.end_build)
         handlers[SleepRequested] = self.on_sleep_requested
@@ -57,13 +59,13 @@ class Handlers:
             await self._grants.answer(event, event.data)
 
     async def on_sleep_requested(self, event: RecordedEvent) -> None:
-        """Settle the reservations granted before the build slept. A later one stays as it is."""
+        """Settle the reservations that were granted before the build slept. Later ones stay."""
         await self._grants.settle_build(event.subject, granted_before=event.version)
         if isinstance(event.data, SleepRequested):
             self._wakes.note_sleep(event.data)
 
     async def on_build_waiting(self, event: RecordedEvent) -> None:
-        """Settle the reservations of a build that waits, without one whose call still runs: its cost is unknown.
+        """Settle the reservations of a build that waits, except one whose call still runs, because its cost is unknown.
 
         The orchestrator stops that call and appends a second `build.waiting`.
         """

@@ -1,4 +1,4 @@
-"""What the use cases need beside the event log: the ledger of accounts and reservations."""
+"""The port of the ledger: accounts and reservations."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from nightshift.eventlog.port import Append
 
 @dataclass(frozen=True, slots=True)
 class LedgerSnapshot:
-    """What one transaction reads under the account's lock. `now` is the database's clock.
+    """What a transaction reads under the account's lock, as the input of a decision. `now` is the database's time.
 
-    For the lease that the caller named, `granted` says whether it has a reservation, and `request_waits` whether its
-    request has no answer yet. `shares` are those of the account's builds that have not ended; empty without a lease.
+    For the lease that the caller named: `granted` says whether it has a reservation, and `request_waits` whether its
+    request has no answer yet. `shares` has the account's builds that have not ended. Without a lease it is empty.
     """
 
     now: datetime
@@ -28,9 +28,9 @@ class LedgerSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class LedgerChange:
-    """A decision: the changed account, events to append, a reservation to open, and reservations to settle.
+    """A decision: the changed account, the events to append, and the reservations to open and to end.
 
-    `share` says what a build needs and whether it waits. What settled reservations spent is added to it by the ledger.
+    `share` says what a build needs and whether it waits. The ledger adds to it what the ended reservations spent.
     """
 
     account: Account
@@ -40,38 +40,43 @@ class LedgerChange:
     share: BuildShare | None = None
 
 
-#: Returns the change to make, or None to change nothing. Pure: the ledger may call it again after a conflict.
+#: Returns the change to make, or None to change nothing. Must be pure, because the ledger may call it again after a
+#: conflict.
 Decide = Callable[[LedgerSnapshot], LedgerChange | None]
 
 
 class Ledger(Protocol):
-    """Stores accounts and reservations. Raises what the event log raises; nothing was written then."""
+    """Stores accounts and reservations. Raises what the event log raises, and then has written nothing."""
 
     async def transact(
         self, account_id: str, decide: Decide, *, lease_id: UUID | None = None
     ) -> LedgerChange | None:
-        """Lock the account, decide, append and store in one transaction. Returns the change that was written.
+        """Lock the account, call `decide`, append the events and store the change, all in one transaction.
 
-        Returns None when `decide` returned None, or when the log has all events of the change already.
+        Returns the change that was written. Returns None when `decide` returned None, or when the log had all its
+        events before.
         """
 
     async def unsettled(self, build_id: str) -> Sequence[Reservation]:
-        """Return the build's reservations that have not ended, oldest first."""
+        """Return the build's reservations that are not settled, oldest first."""
 
     async def find(self, lease_id: UUID) -> Reservation | None:
-        """Return the unsettled reservation under this lease, or None."""
+        """Return the reservation with this lease id, or None when there is none that is not settled."""
 
     async def shares(self, account_id: str) -> Sequence[BuildShare]:
         """Return the shares of the account's builds that have not ended."""
 
     async def stop_waiting(self, build_id: str) -> None:
-        """Note that the build does not want money now: it waits for a person or a provider."""
+        """Note that the build does not wait for money now, because it waits for a person or a provider."""
 
     async def end_build(self, build_id: str, outcome: str) -> None:
-        """Note that the build has ended; `outcome` is the type of the event. Only the first end counts."""
+        """Note that the build has ended. `outcome` is the type of the last event.
+
+        Only the first call for a build counts.
+        """
 
     async def now(self) -> datetime:
         """Return the time of the ledger's clock."""
 
     async def account(self, account_id: str) -> Account | None:
-        """Return the account as of the day on which it last changed, or None when it does not exist."""
+        """Return the account as of the day of its last change, or None when it does not exist."""

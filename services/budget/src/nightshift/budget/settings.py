@@ -1,4 +1,4 @@
-"""What the budget service reads from its environment."""
+"""The settings of the budget service, in addition to those of every service."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -20,19 +20,18 @@ def _time_zone(name: str) -> str:
 
 
 class BudgetSettings(Settings):
-    """Settings of the budget service. Money in microdollars, times in seconds."""
+    """Settings of the budget service. Money is in microdollars, times are in seconds."""
 
-    budget_default_period_microusd: int = Field(30_000_000, ge=0)  # of an account that no request opened
+    budget_default_period_microusd: int = Field(30_000_000, ge=0)  # for accounts that no request opened
     budget_default_period_days: int = Field(30, ge=1, le=366)
     budget_default_time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
-    budget_grant_lasts_s: float = Field(
-        300.0, gt=0
-    )  # what a build does not use in this time, others may have
-    budget_day_seconds: float | None = Field(None, gt=0)  # None: real days, to the account's midnight
-    budget_wake_jitter_s: float = Field(30.0, ge=0)  # the sleepers of one midnight wake within this time
+    budget_grant_lasts_s: float = Field(300.0, gt=0)  # unused money of a grant is released after this time
+    budget_day_seconds: float | None = Field(None, gt=0)  # None: calendar days, to midnight of the account
+    # Sleepers that are due at the same midnight wake within this time.
+    budget_wake_jitter_s: float = Field(30.0, ge=0)
 
     def policy(self) -> BudgetPolicy:
-        """Return the settings that the use cases read."""
+        """Return the settings on which decisions about money depend."""
         return BudgetPolicy(
             default_period_budget=self.budget_default_period_microusd,
             default_period_days=self.budget_default_period_days,

@@ -1,1 +1,1 @@
-"""Publishes the event log to Kafka, in order, at least once."""
+"""The relay: publishes the facts of the event log to Kafka, in order and at least once."""

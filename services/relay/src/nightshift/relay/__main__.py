@@ -1,4 +1,4 @@
-"""`python -m nightshift.relay` runs the relay."""
+"""Runs the relay: `python -m nightshift.relay`."""
 
 from nightshift.relay.app import main
 

@@ -1,4 +1,7 @@
-"""Makes the relay's clients and starts a task for each group of shards. There is no handlers.py: no topic is read."""
+"""Makes the relay's clients and starts a task for each group of shards.
+
+There is no handlers.py, because the relay consumes no topic.
+"""
 
 import asyncio
 from functools import partial
@@ -20,7 +23,7 @@ NAME = "relay"
 
 
 async def start(running: service.Service[RelaySettings]) -> None:
-    """Start a task for each group of shards."""
+    """Make the clients, and start a task for each group of shards."""
     settings, config = running.settings, running.settings.group()
     dsn, name = settings.postgres_dsn.get_secret_value(), f"nightshift-relay {settings.replica_id}"
     database = open_database(running, application_name=name, max_connections=2 * settings.relay_groups)
@@ -57,5 +60,5 @@ async def _finish(group: ShardGroup, task: asyncio.Task[None]) -> None:
 
 
 def main() -> NoReturn:
-    """Run the service and exit the process."""
+    """Run the relay and exit the process with its exit code."""
     service.run(NAME, RelaySettings.load, start)

@@ -1,4 +1,4 @@
-"""What the relay needs from PostgreSQL and Kafka."""
+"""The ports of the relay: what it needs from PostgreSQL and Kafka."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from nightshift.relay.domain.records import LastPublished, Record
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """The offsets of one send to a topic-partition: of the first and the last record, -1 where not reported.
+    """The offsets of one send to a topic-partition: `first` and `last` record, -1 when the broker did not report them.
 
-    `batch` is the offset of the last record batch, and `record` the first record in it.
+    `batch` is the offset of the last batch of the send, and `record` is the first record in that batch.
     """
 
     partition: TopicPartition
@@ -27,7 +27,7 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class BrokerRecord:
-    """A record as the broker holds it, without its value."""
+    """A record as Kafka has it, without its value."""
 
     partition: TopicPartition
     offset: int
@@ -36,7 +36,11 @@ class BrokerRecord:
 
 @dataclass(frozen=True, slots=True)
 class Cursors:
-    """How far each shard of a group is published. `behind`: shards not yet republished after loss `newest_loss`."""
+    """Up to which position each shard of a group is published.
+
+    `newest_loss` is the number of the broker's last data loss. The shards in `behind` are not published again since
+    then.
+    """
 
     positions: dict[int, int]
     newest_loss: int
@@ -44,73 +48,79 @@ class Cursors:
 
 
 class LeaderSession(Protocol):
-    """The database session of one group of shards. Every call raises LeadershipLost when the session is gone."""
+    """The database session through which a process leads a group of shards.
+
+    Every call raises LeadershipLost when the session is gone.
+    """
 
     async def lead(self) -> bool:
-        """Try to become the leader. Returns True when this session leads, also when it led before."""
+        """Try to become the leader. Returns True when this session leads now, also when it led before."""
 
     async def newest_loss(self) -> int:
-        """Return the number of the newest loss, 0 when there was none. The answer proves that the session lives."""
+        """Return the number of the broker's last data loss, 0 when there was none.
+
+        The leader calls it regularly, because a successful call also proves that the session lives.
+        """
 
     async def cursors(self) -> Cursors:
-        """Return how far each shard of the group is published."""
+        """Return up to which position each shard of the group is published."""
 
     async def last_published(self) -> Sequence[LastPublished]:
-        """Return what the broker acknowledged last, for each topic-partition."""
+        """Return what each topic-partition acknowledged last."""
 
     async def move(self, cursors: Mapping[int, int], published: Sequence[LastPublished]) -> None:
-        """Move cursors forward and store what was acknowledged, in one transaction.
+        """Move the cursors forward and store what was acknowledged, in one transaction.
 
-        A position or an offset below the stored one changes nothing.
+        A position or offset below the stored one changes nothing.
         """
 
     async def note_loss(self, reason: str, seen: int) -> int:
-        """Record that the broker lost data, so that every shard is published again. Returns the newest loss.
+        """Record that the broker lost data, so that every shard is published again.
 
-        Records nothing when there is a newer loss than `seen`.
+        Returns the number of the last loss. Records nothing when a loss newer than number `seen` is recorded already.
         """
 
     async def republished(self, shards: Sequence[int], loss: int) -> None:
-        """Record that these shards were published again after this loss."""
+        """Record that these shards were published again after the loss with this number."""
 
 
 class LogReader(Protocol):
-    """Reads the log by shards. Raises Unavailable."""
+    """Reads the event log by shards. Every call may raise Unavailable."""
 
     async def read(self, cursors: Mapping[int, int], *, max_events: int, max_bytes: int) -> Sequence[Row]:
-        """Return the next rows after these positions, in commit order within a shard."""
+        """Return the rows behind the given position of each shard, in commit order within a shard."""
 
     async def read_unfinished(
         self, shards: Sequence[int], *, after: tuple[str, int], limit: int
     ) -> Sequence[Row]:
-        """Return rows of unfinished streams, by stream and version, from just after (stream, version) `after`."""
+        """Return rows of the streams that are not finished, sorted by stream and version, starting behind `after`."""
 
     async def known(self, event_ids: Sequence[UUID]) -> Mapping[UUID, tuple[str, int]]:
-        """Return the subject (build or account id) and the stream version of each of these events in the log."""
+        """Return event id → (build or account id, stream version) for those of these events that the log has."""
 
     async def lag(self, shards: Sequence[int]) -> tuple[int, float]:
-        """Return the number of events that are not published yet, and the age of the oldest in seconds."""
+        """Return how many events of these shards are not published yet, and the age of the oldest in seconds."""
 
 
 class Broker(Protocol):
-    """A session with the broker: a producer, and a reader of what the broker holds. Raises Unavailable."""
+    """A session with the broker: a producer and a reader. Every call may raise Unavailable."""
 
     def partition_of(self, topic: str, key: bytes) -> TopicPartition:
-        """Return the partition of records with this key."""
+        """Return the partition to which records with this key go."""
 
     def partitions(self) -> Sequence[TopicPartition]:
-        """Return every partition of the topics of facts."""
+        """Return all partitions of the topics to which the relay publishes."""
 
     async def send(self, records: Mapping[TopicPartition, Sequence[Record]]) -> Sequence[Ack]:
-        """Send records in order within each partition. Returns when the broker has acknowledged all."""
+        """Send the records, in order within each partition. Returns when the broker has acknowledged all."""
 
     async def offset_ranges(
         self, partitions: Sequence[TopicPartition]
     ) -> Mapping[TopicPartition, OffsetRange]:
-        """Return the offsets of each partition that exists."""
+        """Return the first and the end offset of each of these partitions that exists."""
 
     def read(self, ranges: Mapping[TopicPartition, tuple[int, int]]) -> AsyncIterator[BrokerRecord]:
-        """Yield the records in these offset ranges. The end of a range is exclusive."""
+        """Yield the records in these ranges of offsets. The second offset of a range is exclusive."""
 
 
 class AppendNotifications(Protocol):
@@ -118,7 +128,7 @@ class AppendNotifications(Protocol):
 
     @property
     def listening(self) -> bool:
-        """Return whether notifications arrive."""
+        """Whether notifications arrive now."""
 
     async def wait(self, seconds: float) -> frozenset[int]:
-        """Wait up to `seconds` for a notification. Returns the shards with new events since the last wait."""
+        """Wait up to `seconds` for a notification. Returns the shards that were notified since the last call."""

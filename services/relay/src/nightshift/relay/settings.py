@@ -1,4 +1,4 @@
-"""The relay's own settings, beside those of every service."""
+"""The settings of the relay, in addition to those of every service."""
 
 from pydantic import Field
 
@@ -7,26 +7,28 @@ from nightshift.servicekit.settings import Settings
 
 
 class RelaySettings(Settings):
-    """Settings of the relay, from `NIGHTSHIFT_RELAY_…`. Times in seconds."""
+    """Settings of the relay, from `NIGHTSHIFT_RELAY_…`. Times are in seconds."""
 
-    # The same on every replica. With more than one, replicas share the work.
+    # Must be the same on every replica. With more than one group, the replicas share the work.
     relay_groups: int = Field(1, ge=1, le=64)
-    relay_leader_timeout_s: float = Field(5.0, ge=0.5, le=60)  # a leader that pauses longer loses its locks
-    relay_stand_by_s: float = Field(0.25, gt=0, le=10)  # between the attempts of a stand-by to lead
-    # A send that takes longer ends the session. The relay then checks the broker and sends the batch again.
+    relay_leader_timeout_s: float = Field(5.0, ge=0.5, le=60)  # a leader that hangs longer loses its locks
+    # Between two attempts of a stand-by to become the leader.
+    relay_stand_by_s: float = Field(0.25, gt=0, le=10)
+    # When a send takes longer, the relay opens a new session, checks the broker and sends the batch again.
     relay_ack_timeout_s: float = Field(5.0, ge=0.5, le=60)
-    relay_inline_bytes: int = Field(262_144, ge=8192)  # a larger message carries its data by reference
+    relay_inline_bytes: int = Field(262_144, ge=8192)  # a larger message has its data in the object store
     relay_batch_events: int = Field(2000, ge=1, le=20_000)
     relay_batch_bytes: int = Field(4_194_304, ge=65_536)
-    relay_create_topics: bool = False  # create missing topics, also after the broker lost its data
+    relay_create_topics: bool = False  # create missing topics, also when the broker lost its data
     relay_topic_partitions: int | None = Field(
         None, ge=1
-    )  # of topics that the relay creates; None: as planned
+    )  # of topics that the relay creates; None: those of the default plan
     relay_topic_replication: int | None = Field(None, ge=1)
-    relay_accept_divergence: str | None = None  # the token that `log.diverged` names, to accept it
+    # The token in a `log.diverged` message, to accept that divergence.
+    relay_accept_divergence: str | None = None
 
     def group(self) -> GroupConfig:
-        """Return the configuration of all groups of shards."""
+        """Return the configuration that all groups of shards share."""
         return GroupConfig(
             topics=self.topics,
             groups=self.relay_groups,

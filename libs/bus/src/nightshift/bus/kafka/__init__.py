@@ -1,1 +1,1 @@
-"""The bus on Kafka. Only the modules here import FastStream and aiokafka."""
+"""The bus on Kafka. Only these modules import FastStream and aiokafka."""

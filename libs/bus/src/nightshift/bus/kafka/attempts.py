@@ -1,4 +1,4 @@
-"""Keeps the attempts at a partition's next message in the metadata of its committed offset."""
+"""Stores a partition's Attempts (see RestartGuard) in the metadata of its committed offset."""
 
 import re
 from collections.abc import Mapping
@@ -19,36 +19,40 @@ Offsets = Mapping[KafkaPartition, tuple[int, str]]
 
 
 class PartitionAttempts(Protocol):
-    """Where the attempts of one consumer are kept. A strategy, because the embedded broker drops metadata."""
+    """Stores Attempts at the broker. There are two ways, because the embedded broker discards the metadata of
+    commits.
+    """
 
     def metadata(self, partition: TopicPartition, offset: int) -> str:
-        """Return the metadata for a commit of this offset."""
+        """Return the metadata to commit together with this offset."""
         ...
 
     async def read(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> Attempts | None:
-        """Return what was written last, or None. Raises Unavailable."""
+        """Return the attempts written last for this partition, or None when there are none. Raises Unavailable."""
         ...
 
     async def write(self, consumer: AIOKafkaConsumer, partition: TopicPartition, attempts: Attempts) -> None:
-        """Keep the attempts; the caller commits their offset afterwards. Raises Unavailable."""
+        """Store the attempts of this partition. The caller commits their offset afterwards. Raises Unavailable."""
         ...
 
 
 class CommittedAttempts:
-    """Attempts in the metadata of committed offsets. A commit of a later offset clears them."""
+    """Stores attempts as the metadata of committed offsets, on Apache Kafka. The commit of a later offset deletes
+    them.
+    """
 
     def __init__(self) -> None:
         self._written: dict[TopicPartition, Attempts] = {}
 
     def metadata(self, partition: TopicPartition, offset: int) -> str:
-        """See PartitionAttempts."""
+        """Return the attempts as text when they belong to this offset, else an empty text."""
         written = self._written.get(partition)
         if written is None or written.offset != offset or not (written.starts or written.deaths):
             return ""
         return f"starts={written.starts} deaths={written.deaths}"
 
     async def read(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> Attempts | None:
-        """See PartitionAttempts."""
+        """Return the attempts in the metadata of the partition's committed offset, or None. Raises Unavailable."""
         try:
             committed = await internals.committed(consumer, KafkaPartition(*partition))
         except (KafkaError, OSError) as error:
@@ -58,5 +62,5 @@ class CommittedAttempts:
         return Attempts(committed.offset, int(found[1]), int(found[2]))
 
     async def write(self, consumer: AIOKafkaConsumer, partition: TopicPartition, attempts: Attempts) -> None:
-        """See PartitionAttempts."""
+        """Keep the attempts for the next commit, which sends them to the broker."""
         self._written[partition] = attempts

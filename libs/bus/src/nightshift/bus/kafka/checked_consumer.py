@@ -1,4 +1,8 @@
-"""aiokafka's consumer, with every fetched batch checked first and no record counted as read that was not returned."""
+"""An aiokafka consumer that survives records which do not decode.
+
+It checks every fetched batch before aiokafka decodes it. After any error it reads the records again that it has not
+returned.
+"""
 
 import asyncio
 from typing import Any
@@ -13,33 +17,35 @@ from nightshift.bus.port import Undecodable
 
 _log = structlog.get_logger(__name__)
 
-#: How often a damaged batch is fetched before it is taken for damaged at the broker.
+#: A batch that arrived damaged in so many fetches is damaged at the broker, not on the way.
 _FETCHES_OF_DAMAGED = 3
 
 
 class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
-    """Returns an `Undecodable` in the place of records that do not decode.
+    """An aiokafka consumer that returns an `Undecodable` in place of records that do not decode.
 
-    Uses two private parts of aiokafka 0.14, which a test guards: the client's `send`, to see each answer before the
-    fetcher does, and the assignment's positions.
+    It uses two private parts of aiokafka 0.14, and a test fails when they change. Through the client's `send` it sees
+    each response before the fetcher. In the assignment it reads the positions.
     """
 
     def __init__(self, *topics: str, **arguments: Any) -> None:
         super().__init__(*topics, **{**arguments, "check_crcs": False})
         self._undecodable: dict[TopicPartition, dict[int, Undecodable]] = {}
-        self._damaged: dict[TopicPartition, tuple[int, int]] = {}  # position, fetches in vain
-        self._fetched_from: dict[TopicPartition, int] = {}  # the first position fetched since the poll began
-        self.handing_over = False  # records were returned, and the next poll has not begun
+        # The position of the damaged batch, and how often it arrived damaged.
+        self._damaged: dict[TopicPartition, tuple[int, int]] = {}
+        # The lowest position fetched during the current poll.
+        self._fetched_from: dict[TopicPartition, int] = {}
+        self.handing_over = False  # from the return of records until the next poll
         self._send_unchecked = self._client.send
         self._client.send = self._send_and_check
 
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
     ) -> dict[TopicPartition, list[ConsumerRecord | Undecodable]]:
-        """Return records as aiokafka does.
+        """Return the next records of these partitions, as aiokafka does. Raises KafkaError for any failure of aiokafka.
 
-        Raises KafkaError when aiokafka fails in any way. Its positions are then set back to where they were, because
-        it may have counted records as read that it did not return.
+        After a failure the positions are set back to those before the call. Otherwise records could be lost, because
+        aiokafka advances its positions before it returns the records.
         """
         self._fetched_from.clear()
         self.handing_over = False
@@ -58,7 +64,10 @@ class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
 
     @property
     def returned_to(self) -> dict[TopicPartition, int]:
-        """The offset up to which each partition's records were returned. Empty while some are handed over."""
+        """The position of each partition: all records before it were returned.
+
+        Empty from the return of records until the next poll, because these records may not be queued yet.
+        """
         return {} if self.handing_over else self._positions()[1]
 
     def _with_undecodable(self, found: dict[TopicPartition, list[Any]]) -> dict[TopicPartition, list[Any]]:
@@ -86,7 +95,9 @@ class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         return response
 
     def _checked(self, topic: str, answer: tuple[Any, ...], position: int) -> tuple[Any, ...]:
-        """Check one partition of a fetch answer: a tuple of number, error, high watermark, …, record batches."""
+        """Check one partition of a fetch response: a tuple of partition number, error, high watermark, …, record
+        batches.
+        """
         partition, _, end, *_, data = answer
         if not data:
             return answer
@@ -106,7 +117,10 @@ class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     def _remember_damaged(
         self, key: TopicPartition, position: int, fetches: int, found: CheckedRecords
     ) -> None:
-        """Log the damage. Count the fetch only when the damaged batch comes first, so nothing can be read before it."""
+        """Log the damage. Count the fetch only when the damaged batch is the first one.
+
+        Otherwise the batches before it are read first, and the next fetch starts at it.
+        """
         _log.warning(
             "batch.damaged",
             topic=key.topic,
@@ -129,7 +143,7 @@ class CheckedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         }
 
     def _set_back(self, assignment: Any, positions: dict[TopicPartition, int]) -> None:
-        """Set the positions of the partitions that are still assigned."""
+        """Set the positions of those partitions that are still assigned."""
         if assignment is not None and assignment.active:
             for partition, position in positions.items():
                 if partition in assignment.tps:

@@ -1,18 +1,19 @@
-"""Decompresses record batches, each within a limit: a small batch may expand to more than the process has memory."""
+"""Decompresses record batches up to a size limit, because a small batch may expand beyond the memory of the process."""
 
 from collections.abc import Callable
 from typing import Final
 
 import cramjam
 
-#: The attribute bits of a batch → the codec's name. Codecs 5 to 7 do not exist.
+#: The codec number in a batch's attributes → the name of the codec. Numbers 5 to 7 are unused.
 NAMES: Final = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
 
-#: Begins a stream of snappy blocks as the Java clients frame it; two version numbers follow.
+#: The Java clients begin a stream of snappy blocks with these bytes and two version numbers.
 _XERIAL: Final = b"\x82SNAPPY\x00"
 _XERIAL_HEADER_BYTES: Final = 16
 _FIRST_GUESS: Final = 65_536
-_BUFFER_FULL: Final = "failed to write whole buffer"  # cramjam has one exception for this and for broken data
+# Cramjam raises one exception class for a full buffer and for broken data; only the text differs.
+_BUFFER_FULL: Final = "failed to write whole buffer"
 
 _INTO: Final[dict[int, Callable[[bytes, bytearray], int]]] = {
     1: cramjam.gzip.decompress_into,
@@ -22,13 +23,14 @@ _INTO: Final[dict[int, Callable[[bytes, bytearray], int]]] = {
 
 
 class ExpandsTooFar(ValueError):
-    """The data decompresses to more bytes than the caller's limit."""
+    """The data expands to more bytes than the caller allows."""
 
 
 def decompress(codec: int, data: bytes, *, limit: int) -> bytes:
-    """Return the decompressed bytes.
+    """Return the decompressed bytes. `codec` is the number from the attributes of the batch.
 
-    Raises ExpandsTooFar when they are more than `limit`, and ValueError when the codec is unknown or the data broken.
+    Raises ExpandsTooFar when they are more than `limit` bytes. Raises ValueError when the codec is unknown or the data
+    is broken.
     """
     if codec not in NAMES:
         raise ValueError(f"unknown codec {codec}")
@@ -39,7 +41,10 @@ def decompress(codec: int, data: bytes, *, limit: int) -> bytes:
 
 
 def _stream(into: Callable[[bytes, bytearray], int], data: bytes, limit: int) -> bytes:
-    """Tries a small buffer first: most batches expand a little, and a buffer of the limit costs milliseconds."""
+    """Decompress into a small buffer first, and only when it is too small into one of `limit` bytes.
+
+    Most batches expand little, and allocating a buffer of the limit takes milliseconds.
+    """
     for size in (min(max(_FIRST_GUESS, 8 * len(data)), limit), limit):
         buffer = bytearray(size)
         try:

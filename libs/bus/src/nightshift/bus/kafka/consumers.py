@@ -1,8 +1,8 @@
-"""Runs a service's consumers on FastStream: batch subscribers with manual acknowledgement.
+"""Runs the consumers of a service on FastStream, as batch subscribers with manual acknowledgement.
 
-FastStream makes the clients, subscribes them and passes each batch of records to a PartitionFeed. This module turns
-off FastStream's acknowledgement, because it would commit failed messages. It also turns off decoding, injection and
-replies, because they cost more than the handlers (docs/adr/0018).
+FastStream creates the Kafka clients, subscribes them and passes each batch of records to a PartitionFeed. This module
+turns off FastStream's acknowledgement, because it would commit messages whose handler failed. It also turns off
+decoding, dependency injection and replies: they cost more CPU than the handlers (docs/adr/0018).
 """
 
 import asyncio
@@ -45,16 +45,16 @@ from nightshift.eventlog.errors import ConfigurationError
 from nightshift.eventlog.objects.port import ObjectStore
 
 _log = structlog.get_logger(__name__)
-#: FastStream's errors go to our log. Its infos repeat our own.
+#: FastStream's errors appear in our log. Its info entries are left out, because they repeat ours.
 _framework_log = logging.getLogger("faststream")
 
-# A poll returns as soon as there is a record. After an empty poll FastStream sleeps for the poll's timeout and ignores
-# new records, so an empty poll must not happen.
+# A poll returns as soon as a record arrives. After an empty poll FastStream sleeps for the poll's timeout, even when
+# records arrive. So the timeout is a day, and no poll comes back empty.
 _POLL_MS = 24 * 3600 * 1000
 
-_BATCH_OVERHEAD = 65_536  # what a batch may weigh beside the largest message in it
+_BATCH_OVERHEAD = 65_536  # the most bytes that a batch has beyond its largest message
 _START_AGAIN_S = 1.0
-_METADATA_MAX_AGE_MS = 30_000  # how late a new topic is seen
+_METADATA_MAX_AGE_MS = 30_000  # how long a consumer may take to notice a new topic
 _CREDENTIALS_REFUSED = (
     AuthenticationFailedError,
     UnsupportedSaslMechanismError,
@@ -64,27 +64,28 @@ _CREDENTIALS_REFUSED = (
 
 
 class EventBroker(KafkaBroker):
-    """FastStream's broker, started and stopped by KafkaConsumers.
+    """FastStream's broker object, except that FastStream does not start and stop it: KafkaConsumers does.
 
-    A FastStream application starts its brokers after its lifespan has begun, and stops them before it ends. By then
-    the consumers run, and they must drain before their clients stop. So both calls change nothing.
+    A FastStream application would start its broker after the lifespan began and stop it before the lifespan ends. Our
+    consumers start and drain within the lifespan, so `start` and `stop` do nothing.
     """
 
     async def start(self) -> None:
-        """Do nothing: KafkaConsumers starts the subscribers."""
+        """Do nothing. KafkaConsumers starts the subscribers."""
 
     async def stop(self, *exc: Any) -> None:
-        """Do nothing: KafkaConsumers drains and then closes the subscribers."""
+        """Do nothing. KafkaConsumers finishes the messages being processed and then stops the subscribers."""
 
     async def close(self) -> None:
-        """Stop the subscribers and their clients."""
+        """Stop the subscribers and close their Kafka clients."""
         await super().stop()
 
 
 class KafkaConsumers:
-    """The running consumers of one service. Entering it starts them, leaving it drains and stops them.
+    """The running consumers of one service. An async context manager: entering it starts them.
 
-    `failed` is set when a consumer should make progress and makes none; the process should then end and be restarted.
+    Leaving it finishes the messages being processed, commits their offsets and stops. `failed` is set when a partition
+    with messages makes no progress; the process should then exit and be restarted.
     """
 
     def __init__(
@@ -101,9 +102,11 @@ class KafkaConsumers:
         client_id: str = "nightshift",
         stop_s: float = 10.0,
     ) -> None:
-        """`dependencies` returns whether the handlers' dependencies answer. `stop_s` bounds the closing of clients.
+        """Prepare the consumers without connecting.
 
-        `database` delivers the relay's notifications on the embedded broker; Apache Kafka needs none.
+        - `dependencies`: returns whether the dependencies of the handlers answer now.
+        - `database`: delivers the relay's notifications when the broker is the embedded one. Apache Kafka needs none.
+        - `stop_s`: the time limit in seconds for closing the Kafka clients.
         """
         retry = RetryPolicy(
             attempts=settings.retry_attempts, base_s=settings.retry_base_s, cap_s=settings.retry_cap_s
@@ -140,21 +143,24 @@ class KafkaConsumers:
 
     @property
     def assigned(self) -> bool:
-        """See the Consumers port."""
+        """Whether every subscription has received its partitions."""
         return all(feed.assigned for feed in self._feeds)
 
     @property
     def settled(self) -> int:
-        """Messages handled, skipped or dead-lettered since the start."""
+        """The number of messages handled, skipped or dead-lettered since the start."""
         return sum(feed.progress for feed in self._feeds)
 
     @property
     def failed(self) -> asyncio.Event:
-        """Set when the process should end."""
+        """Set when the process should exit, because a partition with messages makes no progress."""
         return self.watchdog.failed
 
     async def __aenter__(self) -> Self:
-        """Retry while the broker does not answer. Raises ConfigurationError when it refuses the credentials."""
+        """Start the consumers; retry while the broker does not answer.
+
+        Raises ConfigurationError when the broker refuses the credentials.
+        """
         await self._strategy.__aenter__()
         logged = 0.0
         while not await self._start_clients():
@@ -169,7 +175,10 @@ class KafkaConsumers:
         return self
 
     async def _start_clients(self) -> bool:
-        """Start all at once: the broker delays each join, and FastStream would start one subscriber at a time."""
+        """Start all subscribers at the same time. Returns False when the broker does not answer.
+
+        FastStream would start them one after the other, and the broker delays each join of a group.
+        """
         await self.broker.connect()
         config = self.broker.config.broker_config
         config.builder = partial(CheckedConsumer, **cast(partial[Any], config.builder).keywords)
@@ -192,7 +201,7 @@ class KafkaConsumers:
         return False
 
     async def abandon(self) -> None:
-        """End as if the process were killed: finish nothing, commit nothing more. For tests."""
+        """Stop as if the process were killed: finish no message and commit no offset. For tests."""
         await self._end_housekeeper()
         for feed in self._feeds:
             feed.stop_taking()
@@ -265,7 +274,7 @@ class KafkaConsumers:
             await asyncio.gather(self._housekeeper, return_exceptions=True)
 
     async def _keep_house(self) -> None:
-        """About once a second, commit positions and judge progress."""
+        """About once a second, commit the positions of idle partitions and let the watchdog look for stuck ones."""
         while True:
             await asyncio.sleep(1.0)
             for feed in self._feeds:
@@ -273,7 +282,7 @@ class KafkaConsumers:
             await self.watchdog.look()
 
     async def _stop_clients(self) -> None:
-        """Bounded, because aiokafka's stop waits for a broker that does not answer."""
+        """Close the clients within a time limit, because aiokafka waits for a broker that does not answer."""
         for feed in self._feeds:
             if feed.subscriber.consumer is not None:
                 self._strategy.stopping(feed.subscriber.consumer)
@@ -290,14 +299,17 @@ class KafkaConsumers:
 
 
 def demand_manual_acks(subscriber: Any) -> BatchSubscriber:
-    """Return the subscriber. Raises ValueError when FastStream would acknowledge its messages by itself."""
+    """Return the subscriber. Raises ValueError when FastStream would acknowledge its messages itself."""
     if not isinstance(subscriber, BatchSubscriber) or subscriber.ack_policy is not AckPolicy.MANUAL:
         raise ValueError("a subscriber must take batches and acknowledge manually")
     return subscriber
 
 
 async def _undecoded(records: Records) -> StreamMessage[Any]:
-    """Read no header here: one that is not UTF-8 would fail the whole batch."""
+    """Wrap the records for FastStream without decoding them.
+
+    No header is read here, because a header that is not UTF-8 would fail the whole batch.
+    """
     return KafkaAckableMessage(
         body=b"", headers={}, message_id="", correlation_id="", raw_message=records, consumer=FAKE_CONSUMER
     )

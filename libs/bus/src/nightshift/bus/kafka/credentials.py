@@ -1,4 +1,4 @@
-"""The broker's address and credentials as arguments of aiokafka's clients (consumer, producer, admin)."""
+"""Translates the broker's address and credentials into arguments of aiokafka's consumer, producer and admin client."""
 
 import ssl
 from typing import Any
@@ -8,7 +8,7 @@ from nightshift.eventlog.errors import ConfigurationError
 
 
 def connection_arguments(settings: KafkaSettings) -> dict[str, Any]:
-    """Return the keyword arguments of any aiokafka client.
+    """Return the keyword arguments with which any aiokafka client connects.
 
     Raises ConfigurationError when a certificate file cannot be read.
     """

@@ -5,21 +5,24 @@ from aiokafka.structs import OffsetAndMetadata
 
 
 def check_coordination(consumer: AIOKafkaConsumer) -> None:
-    """Raise the pending error of the group's coordination, as each poll does.
+    """Raise the pending error of the group's coordination, as each poll does. Raises KafkaError.
 
-    A poll does not return while no record arrives, and the coordination stands still until its error is taken. Raises
-    KafkaError; `coordination_ended` says whether the coordination continues afterwards.
+    aiokafka stops coordinating until the error is taken, and a poll that waits for records takes none. Ask
+    `coordination_ended` afterwards whether the coordination continues.
     """
     consumer._coordinator.check_errors()
 
 
 def coordination_ended(consumer: AIOKafkaConsumer) -> bool:
-    """Whether the task that keeps the membership has ended while the consumer is still open."""
+    """Return whether the task that keeps the group membership has ended although the consumer is open."""
     return bool(consumer._coordinator._coordination_task.done())
 
 
 async def committed(consumer: AIOKafkaConsumer, partition: TopicPartition) -> OffsetAndMetadata | None:
-    """Return the committed offset with its metadata; `consumer.committed()` drops the metadata. Raises KafkaError."""
+    """Return the committed offset with its metadata. aiokafka's own `committed()` leaves out the metadata.
+
+    Raises KafkaError.
+    """
     found: dict[TopicPartition, OffsetAndMetadata] = await consumer._coordinator.fetch_committed_offsets(
         [partition]
     )
@@ -27,15 +30,15 @@ async def committed(consumer: AIOKafkaConsumer, partition: TopicPartition) -> Of
 
 
 async def close_connections(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
-    """Close the sockets of a client whose orderly stop did not end."""
+    """Close the sockets of a client whose `stop` did not return."""
     await client._client.close() if isinstance(client, AIOKafkaConsumer) else await client.client.close()
 
 
 async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> set[int] | None:
-    """Return the partitions of any topic, None when it does not exist.
+    """Return the partition numbers of any topic, or None when the topic does not exist.
 
-    Does not ask for the topic by name, because some brokers would then create it. `partitions_for_topic` knows
-    subscribed topics only.
+    Asks for all topics, because some brokers create a topic when a client asks for it by name. aiokafka's
+    `partitions_for_topic` knows only subscribed topics.
     """
     cluster = await consumer._client.fetch_all_metadata()
     found: set[int] | None = cluster.partitions_for_topic(topic)

@@ -1,4 +1,6 @@
-"""Feeds the partitions of one FastStream subscriber to its intake, and pauses, resumes and commits for the intake."""
+"""Connects one FastStream subscriber with its BatchIntake: passes batches in, and pauses, resumes and commits for
+it.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
@@ -26,27 +28,27 @@ _ANSWER_S = 10.0
 
 
 class Ends:
-    """The ends of partitions at the last look, to detect a broker that lost its data.
+    """The end offset of each partition at the last check, to detect a broker that lost its data.
 
-    A position past the end proves nothing: the embedded broker reports the last batch's first offset plus one.
+    A position beyond the end is no proof of a loss: the embedded broker reports an end that is too low.
     """
 
     def __init__(self) -> None:
         self._known: dict[KafkaPartition, int] = {}
 
     def shrunk(self, ends: Mapping[KafkaPartition, int]) -> list[KafkaPartition]:
-        """Return the partitions that end before where they ended; remember where they end now."""
+        """Return the partitions whose end is lower than at the last check, and remember the new ends."""
         less = [partition for partition, end in ends.items() if end < self._known.get(partition, 0)]
         self._known |= ends
         return less
 
     def forget(self) -> None:
-        """Forget all: another member may have had the partitions."""
+        """Forget all ends, because another member may own the partitions next."""
         self._known.clear()
 
 
 class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Connects one FastStream subscriber with its intake. Set `subscriber` before the start."""
+    """Connects one FastStream subscriber with its BatchIntake. Set `subscriber` before the start."""
 
     subscriber: BatchSubscriber
 
@@ -61,38 +63,41 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
         self._ends = Ends()
 
     async def on_batch(self, records: Records) -> None:
-        """Take a batch; FastStream calls this. Never raises: FastStream would drop the error and the batch."""
+        """Pass a batch from FastStream to the intake.
+
+        Never raises, because FastStream would drop the error and the batch.
+        """
         if not self._taking:
             return
         await self.intake.take(records)
 
     async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
-        """Start after a rebalance. aiokafka has dropped the pauses with the old assignment."""
+        """Let the intake start after a rebalance. aiokafka has forgotten which partitions were paused."""
         if not self._attached:
             self._attached = True
-            # A group that starts at the end never meets a message again, so its restarts are not counted.
+            # A group that starts at the end never reads a message twice, so its restarts are not guarded.
             self.intake.attach(self, None if self.subscription.from_now else self)
         self.assigned = True
 
     async def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
-        """Finish before a rebalance, while the old assignment still holds."""
+        """Let the intake finish and commit before a rebalance, while this consumer still owns the partitions."""
         self.assigned = False
         self._ends.forget()
         await self.intake.revoked(TopicPartition(each.topic, each.partition) for each in revoked)
 
     @property
     def name(self) -> str:
-        """The consumer group."""
+        """The name of the consumer group."""
         return self.subscription.group
 
     @property
     def progress(self) -> int:
-        """Messages settled since the start."""
+        """The number of messages handled, skipped or dead-lettered since the start."""
         return self.intake.settled
 
     @property
     def partitions(self) -> Mapping[int, Progress]:
-        """See Watched."""
+        """The progress of each assigned partition, by partition number, for the watchdog."""
         consumer = self.subscriber.consumer
         if consumer is None or not self.assigned:
             return {}
@@ -100,7 +105,10 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
         return {each.partition: self.intake.progress(each) for each in assigned}
 
     def check(self) -> None:
-        """Take the pending error of the group's coordination. Raises Fault when the coordination has ended."""
+        """Raise the pending error of the group's coordination. Raises Fault when the coordination has ended.
+
+        Other errors are logged only, because aiokafka retries them.
+        """
         consumer = self.subscriber.consumer
         if consumer is None:
             return
@@ -112,7 +120,11 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
             _log.warning("coordination.failed", group=self.name, error=repr(error))
 
     async def unread(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """See Watched. Reads a partition from its beginning when its end went back: the broker lost its data."""
+        """Return for these partitions how many messages lie between the client's position and the end.
+
+        Raises Unavailable. A partition whose end moved back is read from its beginning again, because the broker lost
+        its data.
+        """
         consumer = self.subscriber.consumer
         if consumer is None:
             return {}
@@ -128,7 +140,9 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
             raise Unavailable(f"the broker does not say where {self.name} ends: {error!r}") from error
 
     def commit_positions(self) -> None:
-        """Commit offsets that the client passed over without returning a message."""
+        """Commit the positions that the client has reached without returning a message (aborted transactions,
+        markers).
+        """
         consumer = self.subscriber.consumer
         if self.assigned and isinstance(consumer, CheckedConsumer):
             self.intake.pass_to(
@@ -136,7 +150,7 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
             )
 
     def stop_taking(self) -> None:
-        """Leave all further batches for the next member of the group."""
+        """Ignore all further batches. The next member of the group reads them again."""
         self._taking = False
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
@@ -194,7 +208,7 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
 
 @asynccontextmanager
 async def _bounded() -> AsyncIterator[None]:
-    """Raise Unavailable instead of waiting for a broker that does not answer."""
+    """Limit the time of a block to `_ANSWER_S` seconds. Raises Unavailable when it takes longer."""
     try:
         async with asyncio.timeout(_ANSWER_S):
             yield

@@ -1,4 +1,4 @@
-"""Sends messages through aiokafka: acknowledged by all replicas, in order, with a new client after any failure."""
+"""Sends messages through aiokafka: in order, acknowledged by all in-sync replicas."""
 
 import asyncio
 import contextlib
@@ -17,15 +17,15 @@ from nightshift.eventlog.errors import Unavailable
 
 _log = structlog.get_logger(__name__)
 
-#: The most bytes that a request may have beside the largest message in it.
+#: The most bytes that a request has beyond its largest message.
 _REQUEST_OVERHEAD = 65_536
 
 
 class KafkaProducer:
-    """The Producer port on aiokafka. Connects at the first send, so a service can start before its broker.
+    """The Producer port on aiokafka. Connects at the first send, so that a service can start before its broker.
 
-    Discards the client after any failure: messages that it still holds could arrive after the same ones sent again.
-    That also ends an idempotent session after a fatal error.
+    After any failure it closes the client and makes a new one. The old client may still hold messages, which could
+    arrive after their copies from the next attempt. A new client also ends an idempotent session that failed.
     """
 
     def __init__(
@@ -38,7 +38,10 @@ class KafkaProducer:
         linger_ms: int = 0,
         batch_bytes: int = 262_144,
     ) -> None:
-        """`timeout_s` bounds one `send`, `stop_s` the closing."""
+        """Prepare the producer without connecting.
+
+        `timeout_s` limits one `send`, and `stop_s` limits closing (seconds).
+        """
         self._settings = settings
         self._timeout_s = timeout_s
         self._stop_s = stop_s
@@ -56,7 +59,10 @@ class KafkaProducer:
         self._connecting = asyncio.Lock()
 
     async def send(self, messages: Sequence[Outgoing]) -> tuple[Sent, ...]:
-        """See the Producer port."""
+        """Send messages in order. Returns when all in-sync replicas have acknowledged every message.
+
+        Raises MessageTooLarge when the broker refuses one because of its size, and Unavailable for any other failure.
+        """
         client: AIOKafkaProducer | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -99,7 +105,7 @@ class KafkaProducer:
             ) from error
 
     async def close(self) -> None:
-        """Flush and close within the bound. A later `send` connects again."""
+        """Send what is buffered and close the client within `stop_s` seconds. A later `send` connects again."""
         await self._discard(self._client)
 
     async def __aenter__(self) -> Self:
@@ -128,7 +134,7 @@ class KafkaProducer:
         await self._stop(client)
 
     async def _stop(self, client: AIOKafkaProducer) -> None:
-        """Bounded, because aiokafka's stop waits for a broker that does not answer."""
+        """Stop the client within a time limit, because aiokafka waits for a broker that does not answer."""
         with contextlib.suppress(KafkaError, OSError):
             try:
                 async with asyncio.timeout(self._stop_s):

@@ -1,4 +1,4 @@
-"""How far consumer groups are, per partition, for a person who asks from outside."""
+"""Reports how far consumer groups have read each partition, without joining the groups."""
 
 import asyncio
 import time
@@ -19,10 +19,11 @@ _POLL_MS = 500
 
 @dataclass(frozen=True, slots=True)
 class PartitionProgress:
-    """One group at one partition. Offsets are those of the next message.
+    """How far one group has read one partition. Offsets are those of the next message.
 
-    `committed` is None when the group never committed there. `unread` counts offsets that are not handled; some may
-    belong to no message. `waiting_s` is the age of the first message that is not handled, None when there is none.
+    - `committed`: None when the group never committed in this partition.
+    - `unread`: offsets from the committed one to the end. Some may hold no message.
+    - `waiting_s`: the age in seconds of the first unread message, None when there is none.
     """
 
     group: str
@@ -37,10 +38,10 @@ class PartitionProgress:
 async def partition_progress(
     settings: KafkaSettings, groups: Mapping[str, str], *, timeout_s: float = 15.0
 ) -> list[PartitionProgress]:
-    """Return the progress of each group (name → topic) at each partition of its topic.
+    """Return the progress of each group at each partition of its topic. `groups` maps group names to topics.
 
-    A topic that does not exist has no partitions. Raises Unavailable when the broker does not answer within
-    `timeout_s` for a group.
+    A topic that does not exist contributes nothing. Raises Unavailable when the broker does not answer for a group
+    within `timeout_s`.
     """
     found: list[PartitionProgress] = []
     for group, topic in groups.items():
@@ -68,7 +69,9 @@ async def partition_progress(
 
 
 async def _of_group(consumer: CheckedConsumer, group: str, topic: str) -> list[PartitionProgress]:
-    """Assigns the partitions by hand, so that the group's members keep theirs."""
+    """Assign the partitions by hand, so that this consumer does not join the group and take partitions from its
+    members.
+    """
     partitions = [
         TopicPartition(topic, each) for each in sorted(await internals.partitions_of(consumer, topic) or ())
     ]
@@ -98,7 +101,10 @@ async def _of_group(consumer: CheckedConsumer, group: str, topic: str) -> list[P
 
 
 async def _age(consumer: CheckedConsumer, partition: TopicPartition, position: int) -> float | None:
-    """Seconds since the first message from this position on; None when only markers of transactions follow."""
+    """Return the age in seconds of the first message at or after this position.
+
+    Returns None when only transaction markers follow.
+    """
     consumer.seek(partition, position)
     for _ in range(4):
         records = await consumer.getmany(partition, timeout_ms=_POLL_MS, max_records=1)

@@ -1,4 +1,4 @@
-"""Reads a topic from its beginning to its current end, outside any group: for commands of people."""
+"""Reads a topic from its beginning to its current end without a consumer group, for commands that people run."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -14,23 +14,23 @@ from nightshift.bus.port import Inbound, TopicPartition
 from nightshift.bus.settings import KafkaSettings
 from nightshift.eventlog.errors import NotFound, Unavailable
 
-# A fetch at the end of a partition must not wait: the embedded broker would wait in full for each partition.
+# Short, because the embedded broker waits this long for each partition that is read to its end.
 _FETCH_WAIT_MS = 50
 _POLL_MS = 500
 
 
 class KafkaReader:
-    """Reads whole topics. Gives up after `timeout_s` without progress."""
+    """Reads whole topics. Raises Unavailable when no record arrives for `timeout_s` seconds."""
 
     def __init__(self, settings: KafkaSettings, *, timeout_s: float = 15.0) -> None:
         self._settings = settings
         self._timeout_s = timeout_s
 
     async def read(self, topic: str, *, newest: int | None = None) -> AsyncIterator[Inbound]:
-        """Yield every record up to the ends that the partitions have at the start.
+        """Yield every record up to the ends of the partitions at the time of the call.
 
-        With `newest`, only so many of the last offsets of each partition. Raises NotFound when the topic does not
-        exist, and Unavailable.
+        With `newest`, only the last so many offsets of each partition. Raises NotFound when the topic does not exist,
+        and Unavailable when the broker does not answer.
         """
         async with self._client() as client:
             try:
@@ -59,7 +59,10 @@ class KafkaReader:
                         client.pause(each)
 
     async def end_offsets(self, topic: str) -> dict[TopicPartition, int]:
-        """Return the current ends of a topic's partitions. Raises NotFound and Unavailable."""
+        """Return the current end offset of each partition.
+
+        Raises NotFound when the topic does not exist, and Unavailable.
+        """
         async with self._client() as client:
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -69,7 +72,10 @@ class KafkaReader:
             return {TopicPartition(each.topic, each.partition): end for each, end in ends.items()}
 
     async def _more(self, client: CheckedConsumer, ends: Mapping[KafkaPartition, int]) -> list[Inbound]:
-        """Return the next records, or none when a partition is read to its end: a transaction may end it."""
+        """Return the next records. Returns an empty list when a partition is read to its end.
+
+        The last offset of a partition may be a transaction marker, which never appears as a record.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout_s
         while loop.time() < until:

@@ -1,8 +1,8 @@
-"""Checks fetched record batches before the client decodes them, and replaces what it could not decode.
+"""Checks fetched record batches before aiokafka decodes them, and replaces records that do not decode.
 
-aiokafka raises from the middle of a poll when a record does not decode. It then drops the records of other partitions
-that it had already counted as read, and meets the same record again at each poll. So every batch is decoded here once.
-A record that does not decode is replaced by an empty one at its offset, and its bytes are handed on as `Undecodable`.
+aiokafka raises in the middle of a poll when a record does not decode. It then loses records of other partitions that it
+already counted as read, and fails at the same record in each later poll. So this module decodes every batch once. A
+record that does not decode becomes an empty record at its offset, and its bytes are returned as `Undecodable`.
 """
 
 import struct
@@ -15,13 +15,13 @@ from aiokafka.record.legacy_records import LegacyRecordBatch
 from nightshift.bus.kafka import codecs
 from nightshift.bus.port import Undecodable
 
-#: What the batches of one answer and partition may expand to; more is left for the next fetch.
+#: The most bytes to which the batches of one partition in one response may expand. The rest is left for the next fetch.
 EXPANDED_LIMIT: Final = 32 * 1024 * 1024
 
-# Base offset, length of what follows, leader epoch, magic, CRC, attributes, last offset delta, first and greatest
+# Base offset, length of the rest, leader epoch, magic, CRC, attributes, last offset delta, first and greatest
 # timestamp, producer id and epoch, base sequence, number of records.
 _HEADER: Final = struct.Struct(">qiibIhiqqqhii")
-_FRAME: Final = struct.Struct(">qi")  # base offset and length: the same in every format
+_FRAME: Final = struct.Struct(">qi")  # base offset and length of the rest: the same in every batch format
 _MAGIC_AT: Final = 16
 _LEAST_BYTES: Final = {0: 26, 1: 34, 2: _HEADER.size}
 _CODEC_BITS: Final = 0x07
@@ -30,7 +30,7 @@ _TRANSACTION_MARKERS: Final = (b"\x00\x00\x00\x00", b"\x00\x00\x00\x01")  # abor
 
 
 class _Broken(Exception):
-    """The batch cannot be decoded. `transit`: it may be damaged in transit, so a new fetch may help."""
+    """The batch cannot be decoded. With `transit`, it may have been damaged on the way, so a new fetch may help."""
 
     def __init__(self, problem: str, *, transit: bool = False) -> None:
         super().__init__(problem)
@@ -39,10 +39,11 @@ class _Broken(Exception):
 
 @dataclass(slots=True)
 class CheckedRecords:
-    """The records of one partition in one answer.
+    """The records of one partition in one fetch response, safe to decode.
 
-    `data` decodes without error. `undecodable` holds what was replaced, by the offset of the empty record in its
-    place. `damaged` is the problem of a batch that should be fetched once more; it and all behind it are left out.
+    - `data`: the batches, which decode without an error.
+    - `undecodable`: the records that were replaced, by the offset of the empty record in their place.
+    - `damaged`: the problem of a batch that should be fetched again, else None. `data` ends before that batch.
     """
 
     data: bytes
@@ -60,9 +61,10 @@ def check(
     final: bool,
     limit: int = EXPANDED_LIMIT,
 ) -> CheckedRecords:
-    """Check the batches that a broker returned for a fetch from the offset `position`.
+    """Check the batches of one partition that the broker returned for a fetch from the offset `position`.
 
-    `end` is the partition's high watermark. With `final`, a damaged batch is replaced instead of left out.
+    `end` is the partition's high watermark. A damaged batch is left out, so that it is fetched again. With `final` it
+    is replaced by an empty record. `limit` is the most bytes to which the batches may expand.
     """
     return _Check(topic, partition, data, position=position, end=end, final=final, limit=limit).run()
 
@@ -73,7 +75,7 @@ class _Check:
     ) -> None:
         self._topic, self._partition = topic, partition
         self._data = data
-        self._position = position  # the next offset that the client expects
+        self._position = position  # the next offset that aiokafka expects
         self._end = end
         self._final = final
         self._room = limit
@@ -90,7 +92,7 @@ class _Check:
             try:
                 if not 0 <= length <= size - at - _FRAME.size:
                     if at > 0:
-                        break  # the last batch of an answer may be cut off
+                        break  # the broker may cut off the last batch of a response
                     problem = f"a batch of {length} bytes does not fit the answer of {size}"
                     raise _Broken(problem, transit=True)  # noqa: TRY301 - judged below
                 batch = self._data[at:until]
@@ -112,7 +114,10 @@ class _Check:
         return self._found
 
     def _batch(self, batch: bytes, base: int) -> bytes:
-        """Return the batch, or a copy without compression and broken records. Raises _Broken if it does not decode."""
+        """Return the batch, or a copy of it without compression and with broken records replaced.
+
+        Raises _Broken when the batch as a whole does not decode.
+        """
         magic = batch[_MAGIC_AT] if len(batch) > _MAGIC_AT else -1
         if magic not in _LEAST_BYTES:
             raise _Broken(f"unknown record format {magic}", transit=True)
@@ -130,7 +135,8 @@ class _Check:
         if last < 0:
             raise _Broken(f"the last offset is {last} from the first")
         if base + last < self._position:
-            return b""  # read before; aiokafka would go back to its end
+            # All its records were read before. aiokafka would set its position back to the end of this batch.
+            return b""
         codec = decoder.attributes & _CODEC_BITS
         if codec:
             batch = self._expanded(batch, codec)
@@ -154,9 +160,9 @@ class _Check:
         return _HEADER.pack(*header) + records
 
     def _decompressed(self, codec: int, data: bytes) -> bytes:
-        """Decompress and subtract the size from the answer's limit. A batch above the limit uses all of it.
+        """Decompress, and subtract the size from the bytes left for this response. Raises _Broken.
 
-        Raises _Broken.
+        A batch above the limit uses up all that is left.
         """
         try:
             expanded = codecs.decompress(codec, data, limit=self._limit)
@@ -169,7 +175,7 @@ class _Check:
         return expanded
 
     def _marker(self, decoder: DefaultRecordBatch) -> None:
-        """Raise _Broken unless this control batch ends a transaction: one record with a marker as its key."""
+        """Raise _Broken unless this control batch holds exactly one record whose key is a transaction marker."""
         try:
             keys = [record.key for record in decoder]
         except Exception as error:  # noqa: BLE001 - whatever the decoder raises on hostile bytes
@@ -178,7 +184,10 @@ class _Check:
             raise _Broken("a control batch that ends no transaction")
 
     def _repaired(self, batch: bytes, base: int, last: int, error: Exception) -> bytes:
-        """Return the batch with its broken records replaced. Raises _Broken when their boundaries are unclear."""
+        """Return the batch with each broken record replaced by an empty one.
+
+        Raises _Broken when it is unclear where the records begin and end.
+        """
         header = list(_HEADER.unpack_from(batch))
         kept, broken = [], []
         next_delta = 0
@@ -201,7 +210,10 @@ class _Check:
         return _HEADER.pack(*header) + records
 
     def _legacy(self, batch: bytes, base: int, magic: int) -> bytes:
-        """Return a batch of format 0 or 1 (clients from before 2017). Raises _Broken when it does not decode."""
+        """Return a batch in record format 0 or 1, which clients before 2017 send.
+
+        Raises _Broken when it does not decode.
+        """
         if base < self._position:
             return b""
         try:
@@ -221,15 +233,16 @@ class _Check:
         return batch
 
     def _replaced(self, batch: bytes, problem: str, *, intact: bool) -> bytes:
-        """Return a batch with one empty record that stands for the whole broken one.
+        """Return a batch with one empty record in place of a batch that does not decode.
 
-        Without `intact`, the header may be damaged: only plausible offsets of it are used.
+        With `intact`, the header's checksum is right, so its offsets are used. Without it, they are used only when they
+        are plausible.
         """
         base, last, producer, transaction, timestamp = self._position, 0, (-1, -1, -1), 0, 0
         if len(batch) >= _HEADER.size and batch[_MAGIC_AT] == 2:
             header = _HEADER.unpack_from(batch)
             if intact:
-                # An aborted transaction stays aborted.
+                # Keep the producer and the transaction bit, so that an aborted transaction stays aborted.
                 base, last, producer = header[0], max(header[6], 0), header[9:12]
                 transaction, timestamp = header[5] & 0x10, header[8]
             elif header[6] >= 0 and self._position <= header[0] + header[6] < self._end:
@@ -263,7 +276,7 @@ class _Check:
 
 
 def _demand_order(offsets: list[int], first: int, last: int) -> None:
-    """Raise ValueError unless the offsets rise from `first` to `last` at most: gaps are left by compaction."""
+    """Raise ValueError unless the offsets rise and lie between `first` and `last`. Compaction may leave gaps."""
     before = first - 1
     for offset in offsets:
         if not before < offset <= last:
@@ -272,7 +285,10 @@ def _demand_order(offsets: list[int], first: int, last: int) -> None:
 
 
 def _split(batch: bytes, at: int) -> list[bytes]:
-    """Split a batch at the length in front of each record. Bytes without a valid length are the last part."""
+    """Split the records of a batch, which starts at `at`, by the length in front of each.
+
+    Bytes without a valid length form the last part.
+    """
     found = []
     while at < len(batch):
         length, body = _varint(batch, at)
@@ -285,7 +301,9 @@ def _split(batch: bytes, at: int) -> list[bytes]:
 
 
 def _delta_of(raw: bytes, header: list[int], base: int) -> int | None:
-    """Return the distance of a record from the first offset. Returns None when aiokafka does not decode it."""
+    """Return the distance of a record from the batch's first offset, or None when aiokafka does not decode the
+    record.
+    """
     alone = [*header]
     alone[1], alone[12] = _HEADER.size - _FRAME.size + len(raw), 1
     try:
@@ -297,7 +315,7 @@ def _delta_of(raw: bytes, header: list[int], base: int) -> int | None:
 
 def _legacy_value(batch: bytes, magic: int) -> bytes:
     at = _LEAST_BYTES[magic] - 8
-    for _ in range(2):  # the key, then the value: a length and so many bytes
+    for _ in range(2):  # first the key, then the value: each is a length and that many bytes
         size = max(int.from_bytes(batch[at : at + 4], "big", signed=True), 0)
         value = batch[at + 4 : at + 4 + size]
         at += 4 + size
@@ -305,13 +323,16 @@ def _legacy_value(batch: bytes, magic: int) -> bytes:
 
 
 def _empty_record(delta: int) -> bytes:
-    """Return a record without key, value and headers at this distance from the first offset."""
+    """Return an encoded record without key, value and headers, at this distance from the batch's first offset."""
     body = b"\x00\x00" + _unsigned(delta << 1) + b"\x01\x01\x00"
     return _unsigned(len(body) << 1) + body
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return the zigzag varint at this position and the position after it. Returns -1 for one that does not end."""
+    """Return the zigzag varint at this position and the position behind it.
+
+    The number is -1 when the varint does not end.
+    """
     value = shift = 0
     for index in range(at, min(at + 5, len(data))):
         value |= (data[index] & 0x7F) << shift

@@ -1,4 +1,4 @@
-"""The broker's credentials as FastStream's security objects."""
+"""Translates the broker's credentials into FastStream's security objects."""
 
 import ssl
 from typing import Any
@@ -12,7 +12,7 @@ _MECHANISMS = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA
 
 
 def faststream_security(settings: KafkaSettings) -> BaseSecurity:
-    """Return the credentials of the settings as FastStream takes them."""
+    """Return the credentials of the settings as a FastStream security object."""
     arguments: dict[str, Any] = connection_arguments(settings)
     context: ssl.SSLContext | None = arguments.get("ssl_context")
     use_ssl = context is not None

@@ -10,39 +10,42 @@ from nightshift.bus.port import Subscription
 from nightshift.bus.settings import KafkaSettings
 from nightshift.eventlog.database import Database
 
-# More bytes than arrive within a fetch delay, fewer than a backlog, which is fetched without waiting.
+# More than arrives within a fetch delay, so a fetch waits. Less than a backlog, so a backlog is fetched at once.
 _DELAYED_BYTES = 256 * 1024
-_FETCH_WAIT_MS = 500  # the client's default
+_FETCH_WAIT_MS = 500  # aiokafka's default
 
 
 class FetchWait(NamedTuple):
-    """How long a fetch waits at the broker (milliseconds), and for how many bytes."""
+    """How long a fetch waits at the broker (milliseconds) unless `min_bytes` bytes are there earlier."""
 
     wait_ms: int
     min_bytes: int
 
 
 class BrokerStrategy(Protocol):
-    """How consumers fetch and where they keep attempts. An async context manager around the consumers."""
+    """How the consumers of a process fetch, and where they keep attempts.
+
+    A context manager around the running consumers.
+    """
 
     def fetch_wait(self, subscription: Subscription) -> FetchWait:
-        """Return what the subscription's fetches wait for."""
+        """Return how long the subscription's fetches wait, and for how many bytes."""
         ...
 
     def attempts(self, group: str) -> PartitionAttempts:
-        """Return where the group's attempts are kept."""
+        """Return the store for the attempts of this consumer group (see RestartGuard)."""
         ...
 
     def started(self, subscription: Subscription, consumer: AIOKafkaConsumer) -> None:
-        """Prepare a consumer that has started."""
+        """Adapt a consumer after its start."""
         ...
 
     def resumed(self, group: str) -> None:
-        """Note that partitions of this group were resumed."""
+        """React to the resuming of paused partitions of this group."""
         ...
 
     def stopping(self, consumer: AIOKafkaConsumer) -> None:
-        """Prepare a consumer that is about to stop."""
+        """Adapt a consumer before its stop."""
         ...
 
     async def __aenter__(self) -> Self: ...
@@ -53,27 +56,29 @@ class BrokerStrategy(Protocol):
 
 
 class WakingBroker:
-    """Apache Kafka: a waiting fetch returns when records arrive, so the client's own fetching is right."""
+    """The strategy for Apache Kafka, which answers a waiting fetch as soon as records arrive. aiokafka needs no
+    changes.
+    """
 
     def fetch_wait(self, subscription: Subscription) -> FetchWait:
-        """See BrokerStrategy."""
+        """Return aiokafka's default, or the subscription's fetch delay when it has one."""
         if subscription.max_fetch_delay_s:
             wait_ms = min(int(subscription.max_fetch_delay_s * 1000), _FETCH_WAIT_MS)
             return FetchWait(wait_ms, _DELAYED_BYTES)
         return FetchWait(_FETCH_WAIT_MS, 1)
 
     def attempts(self, group: str) -> PartitionAttempts:
-        """See BrokerStrategy."""
+        """Return a store that keeps the attempts in the metadata of commits."""
         return CommittedAttempts()
 
     def started(self, subscription: Subscription, consumer: AIOKafkaConsumer) -> None:
-        """See BrokerStrategy."""
+        """Do nothing."""
 
     def resumed(self, group: str) -> None:
-        """See BrokerStrategy."""
+        """Do nothing."""
 
     def stopping(self, consumer: AIOKafkaConsumer) -> None:
-        """See BrokerStrategy."""
+        """Do nothing."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -85,11 +90,11 @@ class WakingBroker:
 def strategy_for(settings: KafkaSettings, database: Database | None) -> BrokerStrategy:
     """Return the strategy for the broker that the settings describe.
 
-    On the embedded broker, `database` delivers the relay's notifications; without it, topics are polled.
+    On the embedded broker, `database` delivers the relay's notifications. Without a database, consumers poll.
     """
     if not settings.kafka_adaptive_fetch:
         return WakingBroker()
-    # Loaded only where it is needed: an installation on Apache Kafka runs without these workarounds.
+    # Imported only here: an installation on Apache Kafka never loads these workarounds.
     from nightshift.bus.kafka.embedded.strategy import EmbeddedBroker  # noqa: PLC0415
 
     return EmbeddedBroker(settings, database)

@@ -1,4 +1,4 @@
-"""Detects a partition that should make progress and makes none. Each partition is judged by itself."""
+"""Detects partitions that have messages but make no progress. Each partition is judged separately."""
 
 import asyncio
 import time
@@ -14,40 +14,46 @@ from nightshift.eventlog.errors import Fault, Transient
 
 _log = structlog.get_logger(__name__)
 
-#: Stands for the partitions of a consumer that has none yet: it should be given some.
+#: Stands for a consumer without partitions: when it stays without them for too long, it has failed.
 UNASSIGNED: Final = -1
 _UNASSIGNED = {UNASSIGNED: Progress(0, waiting=False, busy=True)}
 
 
 class Watched(Protocol):
-    """One subscription under watch."""
+    """One subscription that the watchdog observes."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def partitions(self) -> Mapping[int, Progress]:
-        """The progress of each assigned partition. Empty while none is assigned."""
+        """The progress of each assigned partition, by partition number. Empty while none is assigned."""
         ...
 
     def check(self) -> None:
-        """Raises Fault when the client has ended by itself."""
+        """Raise Fault when the Kafka client has ended by itself."""
         ...
 
     async def unread(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """The number of messages between the client's position and the end of these partitions. Raises Transient."""
+        """Return for these partitions how many messages lie between the client's position and the end.
+
+        Raises Transient.
+        """
         ...
 
 
 @dataclass(slots=True)
 class _State:
     settled: int
-    since: float  # when it last made progress, had nothing to do, or waited on purpose
-    asked: float  # when the broker was last asked about it
+    since: float  # when it last made progress, had no message, or waited on purpose
+    asked: float  # when the broker was last asked for the end of the partition
 
 
 class Watchdog:
-    """Sets `failed` when a partition had messages for `limit_s` and settled none: the process should end then."""
+    """Sets `failed` when a partition had messages for `limit_s` seconds and finished none.
+
+    The process should then exit.
+    """
 
     def __init__(
         self,
@@ -66,7 +72,10 @@ class Watchdog:
         self._watched = [(each, dict[int, _State]()) for each in watched]
 
     async def look(self) -> None:
-        """Judge every partition; called about once a second. Asks the broker only about quiet ones."""
+        """Judge every partition once.
+
+        Call it about once a second; it asks the broker only about partitions without progress.
+        """
         for each, states in self._watched:
             try:
                 each.check()
@@ -96,7 +105,10 @@ class Watchdog:
     async def _judge(
         self, each: Watched, states: dict[int, _State], progress: Mapping[int, Progress], quiet: Sequence[int]
     ) -> None:
-        """Set `failed` when a quiet partition is stuck, unless the broker or a dependency does not answer."""
+        """Set `failed` when one of these quiet partitions is stuck.
+
+        A broker or dependency that does not answer excuses it.
+        """
         unread: Mapping[int, int] | None = None
         if self._dependencies is None or await self._dependencies():
             try:

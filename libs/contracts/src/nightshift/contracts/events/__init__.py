@@ -1,4 +1,4 @@
-"""The catalogue of events: one module for each family, which ends with the union of its events."""
+"""All event types. Each module holds one family of events and ends with the union of its types."""
 
 from nightshift.contracts.events.account import AccountEvent, AccountRequest
 from nightshift.contracts.events.budget import BudgetEvent

@@ -47,12 +47,12 @@ class AccountToppedUp(Request, type="account.topped_up"):
 
 
 class AccountPolicySet(Request, type="account.policy_set"):
-    """Sets the policy for the account's later builds, as a whole: what is absent is not set any more.
+    """Sets the policy of the account's later builds. It replaces the earlier policy as a whole.
 
-    `models` names the model of a role, and `approvals` says which tool calls wait for a person. A build's own request
-    goes before both. `egress_hosts` are hosts that builds may reach, beside those that their request names.
-    `build_cost_limit_microusd` is the most that one build may cost when its request names no limit, and
-    `max_active_builds` how many builds may be active at once.
+    `models` names the model of each role, and `approvals` says which tool calls wait for a person. A build's own
+    request overrides both. `egress_hosts` are hosts that builds may reach in addition to those of their request.
+    `build_cost_limit_microusd` limits the cost of a build whose request names no limit. `max_active_builds` limits how
+    many builds may be active at the same time.
     """
 
     stream: ClassVar[Literal["build", "account"]] = "account"
@@ -74,7 +74,7 @@ class _AccountFact(Event):
 
 
 class BudgetPeriodSet(_AccountFact, type="budget.period_set"):
-    """The account has this budget for a period. Follows `account.opened` and `account.budget_set`."""
+    """The account has this budget for each period. Follows `account.opened` and `account.budget_set`."""
 
     account_id: Id
     time_zone: TimeZone
@@ -92,9 +92,9 @@ class BudgetCredited(_AccountFact, type="budget.credited"):
 
 
 class BudgetRefreshed(_AccountFact, type="budget.refreshed"):
-    """The account's new day begins: its builds may spend `limit_microusd` until `refresh_at`.
+    """A new day of the account begins: its builds may spend `limit_microusd` until `refresh_at`.
 
-    Appended once for each account and day on which money moves.
+    Appended once for each day, and only on days on which money moves.
     """
 
     account_id: Id
@@ -108,7 +108,7 @@ class BudgetRefreshed(_AccountFact, type="budget.refreshed"):
 class AccountPolicyChanged(_AccountFact, type="account.policy_changed"):
     """The account's later builds have this policy. Follows `account.policy_set`.
 
-    The orchestrator reads the newest one when it accepts a build, and the build keeps it.
+    When the orchestrator accepts a build, it reads the newest policy. The build keeps that policy.
     """
 
     account_id: Id

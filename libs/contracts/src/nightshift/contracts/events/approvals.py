@@ -20,7 +20,7 @@ from nightshift.contracts.model import (
 
 #: `TOOL`, or `TOOL(PATTERN)` in which `*` stands for any text: `bash(git push *)`.
 Rule = Annotated[str, Field(min_length=1, max_length=300), SEALED]
-#: A host name. A leading `*.` stands for any name below it, and `*` alone for every host.
+#: A host name. A leading `*.` matches every name below a domain, and `*` alone matches every host.
 HostPattern = Annotated[
     str, Field(min_length=1, max_length=253, pattern=r"^(\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)$")
 ]
@@ -29,9 +29,9 @@ HostPattern = Annotated[
 class ApprovalPolicy(BaseModel):
     """Which tool calls of the agent wait until a person approves them.
 
-    `always` asks for each call that does anything. `rules` asks for a call that a rule of `ask` matches, or whose
-    command names one of `hosts`. Neither asks for a call that `allow` matches. A call that nobody approves within
-    `deadline_s` seconds is denied; without a deadline it waits.
+    The mode `always` asks for every call, except of the tools that only talk to a person. The mode `rules` asks for a
+    call that matches a rule in `ask`, or whose command names a host in `hosts`. No mode asks for a call that matches a
+    rule in `allow`. A call that nobody approves within `deadline_s` seconds is denied; without a deadline it waits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,9 +44,9 @@ class ApprovalPolicy(BaseModel):
 
 
 class ApprovalRequested(BuildFact, type="approval.requested"):
-    """A tool call waits for a person's approval. It has not run, and `tool_call.requested` follows when it may.
+    """A tool call waits for a person's approval. It has not run. After an approval, `tool_call.requested` follows.
 
-    `reason` is what the policy says about the call. Without an answer by `deadline` the call is denied.
+    `reason` says why the policy asks about this call. Without an answer by `deadline` the call is denied.
     """
 
     call_id: CallId
@@ -65,7 +65,7 @@ class ApprovalRequested(BuildFact, type="approval.requested"):
 
 
 class ApprovalResolved(BuildFact, type="approval.resolved"):
-    """The call was approved, or was denied and never runs. `given_by` is the source of the person's request."""
+    """The tool call was approved, or it was denied and never runs. `given_by` is the source of the person's request."""
 
     call_id: CallId
     approved: bool

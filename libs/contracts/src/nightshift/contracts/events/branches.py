@@ -1,4 +1,6 @@
-"""The orchestrator's facts about builds that go back to the end of a turn: as a fork, or in the same build."""
+"""The orchestrator's facts about builds that return to the end of an earlier turn: as a fork, or within the same
+build.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -13,10 +15,10 @@ SnapshotKey = Annotated[str, Field(max_length=1024)]
 
 
 class BuildForked(BuildFact, type="build.forked"):
-    """The build starts as a copy of `base_build_id` as it was at its event `at_version`, the end of `at_turn`.
+    """The build starts as a copy of the build `base_build_id` at the end of turn `at_turn`, its event `at_version`.
 
-    `conversation` holds what was said up to there, so that the fork can be folded without the other build's log.
-    `snapshot_key` names the snapshot with the files of that moment; it is null when there were none.
+    `conversation` is the conversation up to that turn, so that the fork needs no event of the other build.
+    `snapshot_key` names the snapshot with the files of that turn; it is null when there was none.
     """
 
     base_build_id: Id
@@ -30,10 +32,10 @@ class BuildForked(BuildFact, type="build.forked"):
 
 
 class BuildRewound(BuildFact, type="build.rewound"):
-    """The build goes on from the end of `to_turn`, its event `to_version`. What came after it stays in the log.
+    """The build continues from the end of turn `to_turn`, its event `to_version`. Later events stay in the log.
 
-    `conversation`, `snapshot_key` and `tree_digest` are those of that moment, as in `build.forked`. Turns keep counting
-    from the newest one, because the id of each tool call is used once.
+    `conversation`, `snapshot_key` and `tree_digest` are those of that turn, as in `build.forked`. New turns count on
+    from the highest number so far, because each tool call id is used only once.
     """
 
     to_turn: Count
@@ -43,7 +45,7 @@ class BuildRewound(BuildFact, type="build.rewound"):
     tree_digest: Digest | None = None
 
     def pending(self, subject: str) -> Sequence[Pending]:
-        # The sandbox holds the files of the abandoned branch. The sweeper ends it; nothing is saved from it any more.
+        # The sandbox holds the files of the abandoned branch. The gateway ends it without saving anything from it.
         return (
             Pending(PendingKind.SANDBOX, subject, opens=False),
             Pending(PendingKind.SNAPSHOT, f"{subject}/checkpoint", opens=False),

@@ -14,9 +14,9 @@ class _BudgetFact(Event):
 
 
 class BudgetGranted(_BudgetFact, type="budget.granted"):
-    """Reserves `amount_microusd` of the account's `day` for this build until `expires_at`, by the database's clock.
+    """Reserves `amount_microusd` of the account's `day` for this build, until `expires_at` by the database's clock.
 
-    The account then has `left_today_microusd` left of `day_limit_microusd`. The limit is absent in older events.
+    Afterwards the account has `left_today_microusd` left of `day_limit_microusd`. Older events lack the limit.
     """
 
     lease_id: UUID
@@ -35,12 +35,12 @@ class BudgetGranted(_BudgetFact, type="budget.granted"):
 
 
 class BudgetDenied(_BudgetFact, type="budget.denied"):
-    """Refuses the money that the build requested. The account's next day begins at `refresh_at`.
+    """Denies the money that the build requested. The account's next day begins at `refresh_at`.
 
-    `day_limit_microusd` is the most that the account can pay today or on its next day, if nothing else is spent: a
-    build whose next call may cost more would sleep for nothing. `first_build_id` is set when money is left and another
-    build of the account gets it first. The denial may follow the end of a build, when the build requested money just
-    before.
+    `day_limit_microusd` is the most that the account can pay today or on its next day if nothing else is spent. A build
+    whose next call may cost more would sleep in vain. `first_build_id` is set when the account has money left, but
+    another of its builds gets it first. The denial may follow the end of a build that requested money just before it
+    ended.
     """
 
     after_close: ClassVar[bool] = True
@@ -58,10 +58,11 @@ class BudgetDenied(_BudgetFact, type="budget.denied"):
 
 
 class BudgetSettled(_BudgetFact, type="budget.settled"):
-    """Ends a reservation: `posted_microusd` was spent, `released_microusd` is free again. Appended once.
+    """Ends a reservation: `posted_microusd` was spent, and `released_microusd` is free again. Appended once for each.
 
-    `overrun` means that the provider billed more than was reserved: all of it is posted, and the next day owes it.
-    `estimated_microusd` is the part of `posted_microusd` that is a worst case, because nobody received the answer.
+    The outcome `overrun` means that the provider billed more than was reserved. All of it is posted, and the next day
+    has less. `estimated_microusd` is the part of `posted_microusd` that is a worst case, because the provider's answer
+    was lost.
     """
 
     after_close: ClassVar[bool] = True

@@ -125,9 +125,10 @@ class _BuildEnd(BuildFact):
 
 
 class BuildAccepted(BuildFact, type="build.accepted"):
-    """The orchestrator accepted the request, and the build cannot be lost from here on.
+    """The orchestrator accepted the request. From here on the build cannot be lost.
 
-    The event holds everything that the loop needs. `model` builds; `models` names the model of each role.
+    The event holds everything that the build needs to run. `model` is the builder's model, and `models` names the model
+    of each role.
     """
 
     build_id: Id
@@ -157,7 +158,7 @@ class BuildAccepted(BuildFact, type="build.accepted"):
     turn_limit: int
     tool_call_limit: int
     cost_limit_microusd: Microdollars | None = None
-    max_active_builds: Count | None = None  # of its account, when its policy sets it
+    max_active_builds: Count | None = None  # the account's limit, when its policy has one
 
     def pending(self, subject: str) -> Sequence[Pending]:
         return (
@@ -178,9 +179,10 @@ class BuildPhaseChanged(BuildFact, type="build.phase_changed"):
 
 
 class BudgetRequested(BuildFact, type="budget.requested"):
-    """Requests money of the account's day for this build, at least `minimum_microusd`, under the id `lease_id`.
+    """Requests money of the account's day for this build, under the id `lease_id`.
 
-    `minimum_microusd` is the worst case of its next model call. Builds of the tier `priority` get money first.
+    It needs at least `minimum_microusd`, the highest cost of its next model call. Builds of the tier `priority` get
+    money first.
     """
 
     lease_id: UUID
@@ -208,7 +210,7 @@ class SleepRequested(BuildFact, type="sleep.requested"):
 
 
 class BuildWoken(BuildFact, type="build.woken"):
-    """The build is awake. It continues with the step at which it fell asleep."""
+    """The build is awake. It continues with the step before which it fell asleep."""
 
     reason: Literal["refresh", "top_up", "person", "provider"]
 
@@ -221,9 +223,9 @@ class BuildWoken(BuildFact, type="build.woken"):
 
 
 class BuildStalled(BuildFact, type="build.stalled"):
-    """The orchestrator cannot go on with this build, and `action` says what a person can do.
+    """The orchestrator cannot continue this build for now; `action` says what a person can do.
 
-    Nothing is spent while the build stalls. Any later event of the orchestrator says that the build goes on.
+    The build spends nothing meanwhile. Any later event of the orchestrator means that the build continues.
     """
 
     reason: Literal[
@@ -237,7 +239,8 @@ class BuildStalled(BuildFact, type="build.stalled"):
 class BuildReady(_BuildEnd, type="build.ready"):
     """The build is done, and `proof` shows that it works. `cost_microusd` is the sum of its model calls.
 
-    `unsaved` names paths that its snapshots do not hold. `proof` is null only in events of versions before it existed.
+    `unsaved` names paths that its snapshots do not contain. `proof` is null only in events from releases without
+    proofs.
     """
 
     project_id: Id
@@ -256,11 +259,11 @@ class BuildFailed(_BuildEnd, type="build.failed"):
 
     reason: Literal[
         "checks_failed",
-        "unproven",  # nothing shows that it works, or a criterion of the request is not met
+        "unproven",  # nothing shows that the build works, or it misses a criterion of the request
         "turn_limit",
         "tool_call_limit",
         "cost_limit",
-        "day_limit",  # one call may cost more than the account has a day
+        "day_limit",  # one call may cost more than the account can spend in a day
         "repetition",
         "refusal",
         "model_error",

@@ -1,4 +1,6 @@
-"""The orchestrator's facts about the steps of a build's loop: model calls, tool calls, checkpoints, messages."""
+"""The orchestrator's facts about the steps of a build: model calls, tool calls, checkpoints, and messages to the
+agent.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
@@ -24,13 +26,13 @@ from nightshift.contracts.models import Role
 
 
 class BuildFact(Event):
-    """The base of the orchestrator's facts."""
+    """The base class of the orchestrator's facts."""
 
     owner: ClassVar[Owner] = Owner.ORCHESTRATOR
 
 
 class Usage(BaseModel):
-    """The tokens of one model call, as the Messages API counts them: `input_tokens` excludes tokens of the cache."""
+    """The tokens of one model call, as the Messages API counts them. `input_tokens` excludes cached tokens."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -42,11 +44,11 @@ class Usage(BaseModel):
 
 
 class ModelCallStarted(BuildFact, type="model_call.started"):
-    """A model call begins. Appended before the request is sent. The grant `lease_id` covers its highest cost.
+    """A model call begins. Appended before the request is sent. The grant `lease_id` covers its highest possible cost.
 
-    `role` says who calls; absent, the builder. A call of another role has the turn of the builder's last call, and
-    `attempt` counts the calls of other roles since that turn began. `counted_tokens` is what the provider counted for
-    the builder's next request, when a guess would have decided about money or about condensing.
+    `role` is the role of the call, absent for the builder. A call of another role has the turn of the builder's last
+    call, and `attempt` counts such calls since that turn began. `counted_tokens` is the provider's count of the
+    builder's next request. It is present when otherwise an estimate would have decided about money or condensing.
     """
 
     turn: Count
@@ -59,10 +61,11 @@ class ModelCallStarted(BuildFact, type="model_call.started"):
 
 
 class ModelCallResponded(BuildFact, type="model_call.responded"):
-    """The model answered. `content` holds the provider's blocks, so that later requests repeat them byte for byte.
+    """The model answered.
 
-    `repaired` names what was changed in them, because the provider would refuse it in the next request.
-    `stop_details` is what the provider said about a refusal. `role`, `turn` and `attempt` are those of the call.
+    `content` holds the provider's blocks unchanged, so that later requests repeat the same bytes. `repaired` names
+    changes in the blocks that were necessary because the provider would refuse them in the next request. `stop_details`
+    is what the provider said about a refusal. `role`, `turn` and `attempt` are those of the call.
     """
 
     turn: Count
@@ -82,7 +85,7 @@ class ModelCallResponded(BuildFact, type="model_call.responded"):
 
 
 class ModelCallFailed(BuildFact, type="model_call.failed"):
-    """One attempt of a model call ended without an answer. `cost_microusd` is what the provider may have billed.
+    """An attempt at a model call ended without an answer. `cost_microusd` is what the provider may have billed for it.
 
     The call is tried again at `retry_at`. When `retry_at` is absent, the build sleeps or fails next. `role`, `turn` and
     `attempt` are those of the call.
@@ -98,14 +101,14 @@ class ModelCallFailed(BuildFact, type="model_call.failed"):
         "connection",
         "stream_cut",
         "malformed",
-        "auth",  # the key is not valid, or may not do this
+        "auth",  # the provider does not accept the key, or the key lacks a permission
         "credit",  # the provider's account has no credit
         "usage_limit",  # the provider's account has reached a spend limit
         "invalid",
         "too_long",  # the prompt does not fit into the model's context
-        "thinking",  # the provider no longer takes the thinking of earlier turns
-        "abandoned",  # its owner died: counted at its worst case
-        "cancelled",  # stopped by us: counted at what was seen of it
+        "thinking",  # the provider no longer accepts the thinking blocks of earlier turns
+        "abandoned",  # the process that made the call died: the cost is the worst case
+        "cancelled",  # we stopped the call: the cost is that of the part received
         "unknown",
     ]
     status: int | None = None
@@ -117,13 +120,13 @@ class ModelCallFailed(BuildFact, type="model_call.failed"):
 
 
 class ToolCallRequested(BuildFact, type="tool_call.requested"):
-    """Requests one tool call. The orchestrator makes those with purpose `check` and `preview` to check the result.
+    """Requests a tool call. `purpose` says who wants it.
 
-    One with purpose `judge` is the judge's: the gateway runs it only when its tool reads. One with purpose `setup`
-    prepares the workspace before the first turn.
-    A call with purpose `customer` is of a tool that the build's request brought: a consumer of the customer answers it
-    with `tool_call.result_given` before `deadline`, and the sandbox-gateway leaves it alone. One with purpose
-    `instructions` reads the files with which a workspace instructs its agent.
+    The orchestrator requests `check` and `preview` to check the result, and `setup` to prepare the workspace before the
+    first turn. It requests `instructions` to read the files in which a workspace instructs its agent. A `judge` call
+    belongs to the judge: the gateway runs it only when its tool reads. A `customer` call uses a tool that the build's
+    request brought. A consumer of the customer answers it with `tool_call.result_given` before `deadline`, and the
+    gateway ignores it.
     """
 
     call_id: CallId
@@ -134,7 +137,7 @@ class ToolCallRequested(BuildFact, type="tool_call.requested"):
     input: SealedObject
     timeout_s: Annotated[int, Field(ge=1, le=604_800)] = 120
     purpose: Literal["agent", "check", "preview", "judge", "instructions", "setup", "customer"] = "agent"
-    deadline: AwareDatetime | None = None  # of a customer's call
+    deadline: AwareDatetime | None = None  # only of a `customer` call
 
     def pending(self, subject: str) -> Sequence[Pending]:
         if self.purpose == "customer":
@@ -143,7 +146,7 @@ class ToolCallRequested(BuildFact, type="tool_call.requested"):
 
 
 class CheckpointSaved(BuildFact, type="checkpoint.saved"):
-    """All results of a turn are in the log. Any replica can continue the build from here."""
+    """All results of a turn are in the log. Any replica of the orchestrator can continue the build from here."""
 
     turn: Count
 
@@ -172,11 +175,12 @@ class AgentSteered(BuildFact, type="agent.steered"):
 
 
 class ContextCondensed(BuildFact, type="context.condensed"):
-    """From now on the model gets this summary in place of the messages up to and including `through_turn`.
+    """From now on a summary replaces the messages up to the end of `through_turn` in every model request.
 
-    The later turns stay without their thinking, and with long results cut. A `model_call.responded` of the role
-    `condenser` precedes the event and holds what the summary cost. When no model could write it, the loop listed the
-    turns. Without a summary only thinking and long results are gone.
+    Later turns stay, without their thinking and with long results shortened. Before this event, a
+    `model_call.responded` of the role `condenser` holds the cost of the summary. When no model could write one, the
+    orchestrator wrote a list of the turns (`written_by` is `loop`). Without a summary only thinking and long results
+    were removed.
     """
 
     through_turn: Count

@@ -1,4 +1,4 @@
-"""The orchestrator's fact about a round of judging: one verdict for each criterion of the request."""
+"""The orchestrator's fact about one round of judging, with a verdict for each criterion of the request."""
 
 from typing import Annotated
 
@@ -10,9 +10,9 @@ from nightshift.contracts.model import Microdollars
 
 
 class CriteriaJudged(BuildFact, type="criteria.judged"):
-    """The judge looked at the finished work and gave its verdicts. `round` counts the rounds of the build, from 1.
+    """The judge inspected the finished work and gave its verdicts. `round` counts the build's rounds of judging from 1.
 
-    `usage` and `cost_microusd` sum up the judge's model calls of this round. Their own events hold them too.
+    `usage` and `cost_microusd` sum up the judge's model calls of this round. Each call also has events of its own.
     """
 
     round: Annotated[int, Field(ge=1)]

@@ -1,4 +1,4 @@
-"""What shows that a build works: the checks that ran, the tests that they executed, and the answer of the preview."""
+"""What shows that a build works: the checks that ran, the tests they executed, and the answer of the preview."""
 
 from typing import Annotated, Literal
 
@@ -16,7 +16,7 @@ class _Part(BaseModel):
 
 
 class CheckProof(_Part):
-    """One command that the orchestrator ran in the workspace. `exit_code` is null when no code is known."""
+    """A command that the orchestrator ran in the workspace. `exit_code` is null when it is unknown."""
 
     name: Annotated[str, Field(max_length=128), SEALED]
     command: Annotated[str, Field(max_length=8192), SEALED]
@@ -33,7 +33,7 @@ class PreviewProof(_Part):
 
 
 class CriterionVerdict(_Part):
-    """What the judge found about one criterion. `index` is its place in the request, from 0.
+    """The judge's verdict on one criterion. `index` is the place of the criterion in the request, from 0.
 
     `accepted` is true when a person accepted the build although the criterion is not met.
     """
@@ -45,10 +45,10 @@ class CriterionVerdict(_Part):
 
 
 class Proof(_Part):
-    """What shows that a build works. `criteria` holds the verdicts of the last round of judging,
-    and is null for a request without criteria.
+    """What shows that a build works.
 
-    `mode` is what the request demanded. It is null when any executed test, preview or check of the request was enough.
+    `mode` is what the request demanded. It is null when any executed test, preview or check was enough. `criteria`
+    holds the verdicts of the last round of judging, and is null for a request without criteria.
     """
 
     mode: ProofMode | None = None

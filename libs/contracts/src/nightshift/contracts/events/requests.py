@@ -1,4 +1,4 @@
-"""Requests about builds, on the topic `nightshift.requests.v1`. No other events are accepted from outside."""
+"""Requests about builds, on the topic `nightshift.requests.v1`. From outside, only requests are accepted."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def _readable(text: str) -> str:
 def _instant(value: object) -> object:
     if isinstance(value, datetime) or (isinstance(value, str) and RFC_3339.fullmatch(value)):
         return value
-    raise ValueError("not an RFC 3339 time")  # nobody can tell whether a number means seconds or milliseconds
+    raise ValueError("not an RFC 3339 time")  # a number could mean seconds or milliseconds
 
 
 _LONGEST_BRIEF = 100_000
@@ -71,7 +71,7 @@ def _idea(value: str | dict[str, Any]) -> str | dict[str, Any]:
     return _readable(value)
 
 
-#: What to build: text like `Brief`, or a JSON object that the agent gets as indented JSON.
+#: What to build: text like `Brief`, or a JSON object, which the agent receives as indented JSON.
 Idea = Annotated[
     str | dict[str, Any],
     AfterValidator(_idea),
@@ -88,7 +88,7 @@ Idea = Annotated[
 
 
 def idea_text(idea: str | dict[str, Any]) -> str:
-    """Returns the idea as a person and the agent read it: an object as indented JSON."""
+    """Returns the idea as text for a person and for the agent. An object becomes indented JSON."""
     return idea if isinstance(idea, str) else json.dumps(idea, indent=2, ensure_ascii=False, sort_keys=True)
 
 
@@ -101,16 +101,16 @@ class _Part(BaseModel):
 
 
 class QuestionAnswer(_Part):
-    """A question that the product asked its user before the build, with the answer."""
+    """A question that your product asked its user before the build, and the answer."""
 
     question: Brief
     answer: Brief
 
 
 class Attachment(_Part):
-    """A file that the producer stored in the object store, as `blobs/<hex of the digest>`, before it sent the request.
+    """A file for the agent. Before the request, its producer stores it under `blobs/<hex of the digest>`.
 
-    The agent gets text, images (JPEG, PNG, GIF, WebP) and PDF as content of its first message.
+    The first message to the agent contains text, images (JPEG, PNG, GIF, WebP) and PDF files.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=255), SEALED]
@@ -120,7 +120,7 @@ class Attachment(_Part):
 
 
 class Source(_Part):
-    """A git repository from which the build starts. git sends the secret of this name as its password."""
+    """The git repository with which the build starts. `secret` names the secret that git sends as the password."""
 
     repository: Annotated[str, Field(min_length=1, max_length=2048), SEALED]
     ref: Annotated[str, Field(min_length=1, max_length=255), SEALED] = "HEAD"
@@ -142,7 +142,7 @@ class Check(_Part):
 
 
 class CustomTool(_Part):
-    """A tool that the customer's own consumer provides. It answers calls with `tool_call.result_given`.
+    """A tool that the customer provides. A consumer of the customer answers its calls with `tool_call.result_given`.
 
     A call without a result after `timeout_s` seconds gets `default_output`, or an error when there is none.
     """
@@ -155,23 +155,23 @@ class CustomTool(_Part):
 
 
 class ForkPoint(_Part):
-    """The moment of a build from which a fork starts: the end of a turn, with its thoughts and its files."""
+    """The point of another build from which a fork starts: the end of a turn, with its conversation and files."""
 
     turn: Annotated[int, Field(ge=1, le=100_000), EXACT]
 
 
 class BuildRequested(Request, type="build.requested"):
-    """Requests a build. Sent again with the same content it changes nothing; other content under the id is refused.
+    """Requests a build.
 
-    `tier` chooses the model of each role, the account's policy may name others, and `models` goes before both. `model`
-    is short for the builder's.
-
-    `secrets` names secrets of the account, which the gateway holds. `egress_hosts` are hosts that the build may reach
-    beside those of the installation. Before the first turn `source` is cloned and `setup_commands` run in the
-    workspace. `environment` holds variables for all commands.
+    The same request again changes nothing; a request with other content under the same id is refused. `tier` chooses
+    the model of each role. The account's policy overrides it, and `models` overrides both; `model` sets only the
+    builder's. `secrets` names secrets of the account, which the gateway holds. `egress_hosts` are hosts that the build
+    may reach in addition to those of the installation. Before the first turn, `source` is cloned and `setup_commands`
+    run in the workspace. `environment` holds variables for all commands.
 
     With `base_build_id` and `at` the build is a fork: it continues the other build from there, on its own money.
-    `message` is what a person tells the agent of a fork. All other fields about the work must be those of the base.
+    `message` is what a person tells the agent of a fork. All other fields about the work must equal those of the other
+    build.
     """
 
     build_id: Id
@@ -208,14 +208,14 @@ class BuildCancelRequested(Request, type="build.cancel_requested"):
 
 
 class BuildMessageSent(Request, type="build.message_sent"):
-    """Sends a message from a person to the agent, which gets it with its next turn."""
+    """Sends a person's message to the agent, which receives it in its next turn."""
 
     build_id: Id
     message: Brief
 
 
 class BuildAnswerGiven(Request, type="build.answer_given"):
-    """A person answers a question of the agent or an escalation. The first answer counts."""
+    """A person answers a question of the agent, or an escalation. Only the first answer counts."""
 
     build_id: Id
     question_id: Annotated[str, Field(min_length=1, max_length=200)]
@@ -224,20 +224,20 @@ class BuildAnswerGiven(Request, type="build.answer_given"):
 
 
 class BuildPauseRequested(Request, type="build.pause_requested"):
-    """A person pauses a build. Its model call stops, and nothing is lost."""
+    """A person pauses a build. A running model call is stopped, and no work is lost."""
 
     build_id: Id
     reason: Brief | None = None
 
 
 class BuildResumeRequested(Request, type="build.resume_requested"):
-    """A person lets a paused build go on."""
+    """A person lets a paused build continue."""
 
     build_id: Id
 
 
 class BuildRewindRequested(Request, type="build.rewind_requested"):
-    """A person sets a stopped build back to the end of a turn, and tells its agent `message`."""
+    """A person returns a stopped build to the end of an earlier turn. The agent receives `message`."""
 
     build_id: Id
     at: ForkPoint
@@ -245,7 +245,7 @@ class BuildRewindRequested(Request, type="build.rewind_requested"):
 
 
 class BuildLimitsSet(Request, type="build.limits_set"):
-    """A person sets the limits of a build. A build that waits at a limit goes on when it has room again."""
+    """A person sets the limits of a build. A build that waits at a limit continues when the new limit allows it."""
 
     build_id: Id
     turn_limit: Annotated[int, EXACT, Field(ge=1, le=100_000)] | None = None
@@ -254,7 +254,7 @@ class BuildLimitsSet(Request, type="build.limits_set"):
 
 
 class ToolCallApprovalGiven(Request, type="tool_call.approval_given"):
-    """A person approves or denies a tool call that waits for it. The agent gets the comment."""
+    """A person approves or denies a tool call that waits for approval. The agent receives the comment."""
 
     build_id: Id
     call_id: CallId
@@ -263,9 +263,10 @@ class ToolCallApprovalGiven(Request, type="tool_call.approval_given"):
 
 
 class ToolCallResultGiven(Request, type="tool_call.result_given"):
-    """A customer's service returns the result of a call of its own tool. Each call takes one result.
+    """A customer's service returns the result of a call of its own tool. Each call accepts one result.
 
-    The same result again changes nothing, and another one is refused. The agent gets `output`, then `data` as JSON.
+    The same result again changes nothing, and a different one is refused. The agent receives `output`, then `data` as
+    JSON.
     """
 
     build_id: Id
@@ -276,7 +277,7 @@ class ToolCallResultGiven(Request, type="tool_call.result_given"):
 
 
 class BuildWakeAsked(Request, type="build.wake_asked"):
-    """A person asks for a sleeping build to wake now."""
+    """A person asks that a sleeping build wakes now."""
 
     build_id: Id
 

@@ -31,7 +31,7 @@ class _SandboxFact(Event):
 
 
 def _closed(subject: str) -> Sequence[Pending]:
-    """Close the sandbox, and the snapshots that waited for it: nothing is left to save."""
+    """Close the pending rows of the sandbox and of the snapshots that it should have had: nothing is left to save."""
     snapshots = (f"{subject}/{reason}" for reason in ("checkpoint", "completion", "pre_sleep"))
     return (
         Pending(PendingKind.SANDBOX, subject, opens=False),
@@ -40,7 +40,7 @@ def _closed(subject: str) -> Sequence[Pending]:
 
 
 class SandboxOpened(_SandboxFact, type="sandbox.opened"):
-    """A sandbox of the build runs. `generation` numbers the build's sandboxes from 0."""
+    """A sandbox of the build is running. `generation` numbers the sandboxes of the build from 0."""
 
     sandbox_id: SandboxId
     driver: Literal["local", "e2b"]
@@ -51,11 +51,11 @@ class SandboxOpened(_SandboxFact, type="sandbox.opened"):
 
 
 class SandboxRestored(_SandboxFact, type="sandbox.restored"):
-    """The files of `from_snapshot` are in the sandbox. `lost` names those that could not be restored.
+    """The files of the snapshot `from_snapshot` are in the sandbox. `lost` names those that could not be restored.
 
-    `healed` counts files that differed at first and were written again. `lost_count` counts all lost files when `lost`
-    names only the first. `differs` gives the reasons, also for files that have their content but not their mode or
-    modification time.
+    `healed` counts files that were different at first and were written again. `lost` may name only the first lost
+    files; `lost_count` then counts all. `differs` gives the reasons, also for files with the right content but another
+    mode or modification time.
     """
 
     sandbox_id: SandboxId
@@ -69,7 +69,10 @@ class SandboxRestored(_SandboxFact, type="sandbox.restored"):
 
 
 class NetworkUse(BaseModel):
-    """What went to and came from one host, in bytes. `refused` counts refused attempts, the last for `reason`."""
+    """The traffic with one host, in bytes.
+
+    `refused` counts refused connections; `reason` is why the last one was refused.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -82,10 +85,10 @@ class NetworkUse(BaseModel):
 
 
 class ToolCallCompleted(_SandboxFact, type="tool_call.completed"):
-    """The only result of a tool call. The agent gets `blocks` when they are present, and `output` otherwise.
+    """The only result of a tool call. The agent receives `blocks` when they are present, else `output`.
 
-    `network` is the sandbox's traffic since the call before, background commands included. It is absent where there was
-    none, and at E2B.
+    `network` is the sandbox's traffic since the previous call, including background commands. It is absent when there
+    was no traffic, and always at E2B.
     """
 
     call_id: CallId
@@ -126,7 +129,7 @@ class SandboxLost(_SandboxFact, type="sandbox.lost"):
 
 
 class SandboxClosed(_SandboxFact, type="sandbox.closed"):
-    """The sandbox was closed. It costs nothing from now on."""
+    """The sandbox was closed. From now on it costs nothing."""
 
     sandbox_id: SandboxId
     reason: Word
@@ -136,18 +139,18 @@ class SandboxClosed(_SandboxFact, type="sandbox.closed"):
 
 
 class SandboxStalled(_SandboxFact, type="sandbox.stalled"):
-    """The build waits for its sandbox, and `action` says what a person can do.
+    """The build waits for its sandbox; `action` says what a person can do.
 
-    The gateway keeps trying. It appends this within 10 seconds of the first failure and again when the reason changes,
-    not once per attempt. Any later event of the gateway means that the build goes on. `attempt` counts the failures so
-    far; it is 0 when the provider has not answered yet. `since` is the time of the first failure.
+    The gateway keeps trying. It appends this event within 10 seconds of the first failure, and again only when the
+    reason changes. Any later event of the gateway means that the build continues. `attempt` counts the failures so far,
+    0 while the provider has not answered at all. `since` is the time of the first failure.
     """
 
     reason: Literal[
         "slow",  # the provider, the restore or the sandbox has not answered yet
         "unavailable",  # the provider or the sandbox does not answer
-        "refused",  # the provider refuses: a wrong key, an unknown template, a limit of the plan
-        "restore_refused",  # the snapshot cannot be put into the sandbox
+        "refused",  # the provider refuses it: a wrong key, an unknown template, a limit of the plan
+        "restore_refused",  # the snapshot cannot be restored into the sandbox
         "dependency",  # another server that the gateway needs, such as the object store, does not answer
         "fault",  # an error in the gateway itself
     ]
@@ -158,7 +161,7 @@ class SandboxStalled(_SandboxFact, type="sandbox.stalled"):
 
 
 class PreviewOpened(_SandboxFact, type="preview.opened"):
-    """A server in the sandbox answers at `url`, from outside."""
+    """A server in the sandbox can be reached from outside at `url`."""
 
     sandbox_id: SandboxId
     port: Annotated[int, Field(ge=1, le=65_535)]
@@ -168,8 +171,8 @@ class PreviewOpened(_SandboxFact, type="preview.opened"):
 class SourceDelivered(_SandboxFact, type="source.delivered"):
     """The work of a ready build that had a `source`, as git commits: one for each turn that changed files.
 
-    `pushed` says whether `branch` is in the repository. Otherwise `bundle` is the key of a git bundle in the object
-    store, null when nothing was committed or it could not be made; `detail` says why it was not pushed.
+    `pushed` says whether the repository has `branch`. Otherwise `bundle` is the object store key of a git bundle, or
+    null when nothing was committed or the bundle failed. `detail` says why it was not pushed.
     """
 
     branch: Annotated[str, Field(max_length=255)]

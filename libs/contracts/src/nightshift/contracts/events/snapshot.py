@@ -1,4 +1,4 @@
-"""The snapshotter's facts: which workspace of a build is in the object store, and under which key."""
+"""The snapshotter's facts: which workspaces of a build are in the object store, and under which keys."""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
@@ -21,7 +21,7 @@ SnapshotReason = Literal["checkpoint", "pre_sleep", "completion"]
 
 
 class PathProblem(BaseModel):
-    """A path of the workspace, and why it could not be saved or restored as it was."""
+    """A path of the workspace that could not be saved or restored as it was, with the reason."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -29,7 +29,7 @@ class PathProblem(BaseModel):
     reason: Annotated[str, Field(max_length=200)]
 
 
-#: Path problems that an event names: the first of them only, when there are many.
+#: Path problems. When there are many, an event names only the first of them.
 PathProblems = Annotated[tuple[PathProblem, ...], SEALED]
 
 
@@ -39,11 +39,11 @@ class _SnapshotFact(Event):
 
 
 class SnapshotSaved(_SnapshotFact, type="snapshot.saved"):
-    """The workspace as of stream version `at_version` is stored under `key`. Its manifest was written last.
+    """The workspace at stream version `at_version` is stored under `key`. The manifest is always written last.
 
-    The snapshot does not hold the paths in `skipped`, nor what is below them. `skipped_count` counts all such paths.
-    `consistency` is `exact` for the tree of `at_version`, `late` for a tree after a tool call may have written, and
-    `torn` when the files in `torn` were read while they changed.
+    The snapshot lacks the paths in `skipped` and everything below them; `skipped_count` counts all of them.
+    `consistency` is `exact` for the files as they were at `at_version`. It is `late` when a tool call may have changed
+    them since, and `torn` when the files in `torn` changed while they were read.
     """
 
     reason: SnapshotReason
@@ -59,7 +59,8 @@ class SnapshotSaved(_SnapshotFact, type="snapshot.saved"):
     torn: tuple[SealedPath, ...] | None = None
 
     def pending(self, subject: str) -> Sequence[Pending]:
-        # A later snapshot covers an earlier checkpoint too: after a sleep no sandbox is left to save that one from.
+        # A later snapshot also covers an earlier checkpoint. After a sleep there is no sandbox from which that could
+        # still be saved.
         covered: set[SnapshotReason] = {self.reason, "checkpoint"}
         return tuple(
             Pending(PendingKind.SNAPSHOT, f"{subject}/{reason}", opens=False, through_version=self.at_version)
@@ -68,7 +69,7 @@ class SnapshotSaved(_SnapshotFact, type="snapshot.saved"):
 
 
 class SnapshotFailed(_SnapshotFact, type="snapshot.failed"):
-    """An attempt to save a snapshot failed. After a `final` one the snapshotter makes no further attempt."""
+    """An attempt to save a snapshot failed. When `final` is true, the snapshotter does not try again."""
 
     reason: SnapshotReason
     at_version: Count

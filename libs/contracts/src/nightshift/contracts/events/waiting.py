@@ -22,9 +22,9 @@ Option = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class QuestionAsked(BuildFact, type="question.asked"):
-    """The agent called `ask_user`. `question_id` is the id of that tool call.
+    """The agent asks a person a question with the tool `ask_user`. `question_id` is the id of that tool call.
 
-    Without an answer by `deadline`, the agent gets `default` as the answer.
+    Without an answer by `deadline`, the agent receives `default` as the answer.
     """
 
     question_id: CallId
@@ -41,9 +41,9 @@ class QuestionAsked(BuildFact, type="question.asked"):
 
 
 class ToolCallAnswered(BuildFact, type="tool_call.answered"):
-    """The only result of a tool call that runs in no sandbox, such as `ask_user`. `by` says who decided it.
+    """The only result of a tool call that needs no sandbox, such as `ask_user`. `by` says who gave it.
 
-    `tool` and `tool_use_id` are those of a customer's call that was never requested, because its input is not valid.
+    `tool` and `tool_use_id` are set when a customer's tool was never called, because the agent's input is not valid.
     """
 
     call_id: CallId
@@ -63,9 +63,9 @@ class ToolCallAnswered(BuildFact, type="tool_call.answered"):
 
 
 class EscalationRaised(BuildFact, type="escalation.raised"):
-    """The build cannot go on alone. It waits until a person chooses one of `options`.
+    """The build cannot continue alone. It waits until a person chooses one of `options`.
 
-    `detail` is the problem in plain words, `tried` what was done about it.
+    `detail` is the problem in plain words, and `tried` is what was done about it.
     """
 
     escalation_id: UUID
@@ -80,7 +80,7 @@ class EscalationRaised(BuildFact, type="escalation.raised"):
 
 
 class EscalationResolved(BuildFact, type="escalation.resolved"):
-    """The escalation is over: a person chose `option`, or the build ended. The agent gets the answer."""
+    """The escalation is over: a person chose `option`, or the build ended. The agent receives the answer."""
 
     escalation_id: UUID
     option: Word
@@ -91,10 +91,10 @@ class EscalationResolved(BuildFact, type="escalation.resolved"):
 
 
 class BuildWaiting(BuildFact, type="build.waiting"):
-    """The build waits: no process runs it until `build.resumed`, or until the time `until`.
+    """The build waits. No process runs it until `build.resumed`, or until the time `until`.
 
-    A second one says that the model call which was in flight has ended, or that `until` is another time. `detail` is
-    what the person said who paused it, or which key the provider refuses and why.
+    Another `build.waiting` follows when the running model call has ended, or when `until` changes. `detail` is the
+    comment of the person who paused the build, or which key the provider refuses and why.
     """
 
     reason: Literal[
@@ -102,7 +102,8 @@ class BuildWaiting(BuildFact, type="build.waiting"):
         "approval",
         "escalation",
         "customer_tool",
-        "provider",  # it refuses the key: not valid, without credit, or over its usage limit
+        # The provider refuses the key: it is not valid, has no credit, or is over its usage limit.
+        "provider",
         "paused",  # a person paused the build
         "limit",  # of turns, tool calls or cost
     ]
@@ -120,7 +121,7 @@ class BuildWaiting(BuildFact, type="build.waiting"):
 
 
 class BuildResumed(BuildFact, type="build.resumed"):
-    """The build goes on with the step at which it began to wait."""
+    """The build continues with the step before which it began to wait."""
 
     reason: Literal[
         "answer", "approval", "customer_tool", "message", "person", "default", "limits", "provider"
@@ -134,7 +135,7 @@ class BuildResumed(BuildFact, type="build.resumed"):
 
 
 class BuildLimitsChanged(BuildFact, type="build.limits_changed"):
-    """The limits of the build are these from now on. Without a `cost_limit_microusd` its cost has no limit."""
+    """The build has these limits from now on. Without `cost_limit_microusd` its cost has no limit."""
 
     turn_limit: Count
     tool_call_limit: Count

@@ -1,1 +1,1 @@
-"""A server of the Messages API that answers from a scenario file instead of a model."""
+"""The scripted model: a server with the Messages API that answers from a scenario file."""

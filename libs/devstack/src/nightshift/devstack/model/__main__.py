@@ -15,7 +15,7 @@ from nightshift.devstack.ports import LOOPBACK
 
 
 def main() -> None:
-    """Read the scenario and serve until a signal arrives."""
+    """Load the scenario and serve until a signal arrives."""
     parser = argparse.ArgumentParser(prog="python -m nightshift.devstack.model", description=__doc__)
     parser.add_argument("--scenario", type=Path, help="scenario file; default: the built-in scenario")
     parser.add_argument("--port", type=int, default=8787)

@@ -1,4 +1,4 @@
-"""Renders the answer to a request: as one message, or as the stream of events with the same content."""
+"""Builds the answer to a request, as one message or as a stream of events with the same content."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,11 +8,11 @@ from nightshift.devstack.model.conversation import Conversation
 from nightshift.devstack.model.rules import signature
 from nightshift.devstack.model.scenario import Turn
 
-_CHARACTERS_PER_TOKEN = 4  # a rough but steady estimate
-#: Tokens of an image or a document, and the characters of base64 for each one more.
+_CHARACTERS_PER_TOKEN = 4  # a rough estimate, the same for every request
+#: The tokens of an image or document: this many, and one more for each so many characters of its base64 text.
 _SOURCE_TOKENS, _SOURCE_PER_TOKEN = 1_500, 400
 
-#: The real API's error types by status.
+#: HTTP status → error type, as in the real API.
 ERROR_TYPES: Mapping[int, str] = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -27,7 +27,7 @@ ERROR_TYPES: Mapping[int, str] = {
 
 
 def error_body(status: int, message: str, *, error_type: str | None = None) -> dict[str, Any]:
-    """Return the body of a failed request, which is also the data of an `error` event."""
+    """Return the JSON body of a failed request. A stream sends it as the data of an `error` event."""
     return {
         "type": "error",
         "error": {"type": error_type or ERROR_TYPES.get(status, "api_error"), "message": message},
@@ -35,7 +35,7 @@ def error_body(status: int, message: str, *, error_type: str | None = None) -> d
 
 
 def message_of(turn: Turn, conversation: Conversation) -> dict[str, Any]:
-    """Return the whole message. Its ids are derived from the conversation, so a retry gets the same ids."""
+    """Return the answer as one message. Its ids are derived from the conversation, so a retry gets the same ids."""
     content: list[dict[str, Any]] = []
     if turn.think is not None:
         content.append(
@@ -70,7 +70,7 @@ def message_of(turn: Turn, conversation: Conversation) -> dict[str, Any]:
 
 
 def stream_of(message: Mapping[str, Any], *, chunk: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the message as (event name, data), with deltas of at most `chunk` characters."""
+    """Yield the events of the message as (event name, data). A delta has at most `chunk` characters."""
     usage = message["usage"]
     opening = {**message, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
     yield "message_start", {"type": "message_start", "message": opening}
@@ -87,7 +87,7 @@ def stream_of(message: Mapping[str, Any], *, chunk: int) -> Iterator[tuple[str, 
 
 
 def count_tokens(conversation: Conversation) -> int:
-    """Return an estimate of the prompt's tokens: four characters each, and less for images and documents."""
+    """Return an estimate of the prompt's tokens: one for four characters of text, fewer for images and documents."""
     prompt = {key: conversation.body.get(key) for key in ("system", "tools", "messages")}
     sources: list[str] = []
     text = json.dumps(_without_sources(prompt, sources))
@@ -95,7 +95,7 @@ def count_tokens(conversation: Conversation) -> int:
 
 
 def _without_sources(value: Any, sources: list[str]) -> Any:
-    """Return the value without base64 data, which is added to `sources`."""
+    """Return the value without its base64 data, and append that data to `sources`."""
     if isinstance(value, list):
         return [_without_sources(one, sources) for one in value]
     if not isinstance(value, dict):
@@ -114,7 +114,7 @@ def _opened(block: Mapping[str, Any], chunk: int) -> tuple[dict[str, Any], Itera
             pieces = _pieces(block["text"], chunk)
             return {"type": "text", "text": ""}, ({"type": "text_delta", "text": piece} for piece in pieces)
         case _:
-            # The API opens with an empty piece, then sends the input's JSON text cut anywhere.
+            # The API first sends an empty piece, then pieces of the input's JSON text that may end anywhere.
             pieces = ["", *_pieces(json.dumps(block["input"]), chunk)]
             return {**block, "input": {}}, (
                 {"type": "input_json_delta", "partial_json": piece} for piece in pieces
@@ -136,7 +136,10 @@ def _tokens(text: str) -> int:
 
 
 def _usage(turn: Turn, conversation: Conversation, content: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the estimated usage. With cache marks, turns after the first read the old prefix and write the rest."""
+    """Return the estimated token usage of the answer.
+
+    With cache marks, every turn but the first reads the older part of the prompt from the cache and writes the rest.
+    """
     whole, body = count_tokens(conversation), conversation.body
     read = written = 0
     if '"cache_control"' in json.dumps(

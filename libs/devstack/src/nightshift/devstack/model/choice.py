@@ -1,6 +1,6 @@
-"""Chooses the turn that answers a request, from the request alone, so retries, restarts and parallel builds work.
+"""Chooses the turn that answers a request. It looks only at the request, so retries, restarts and parallel builds work.
 
-Only failures that happen a limited number of times are counted, by the digest of the conversation.
+Only turns with a limit are counted, under a hash of the conversation.
 """
 
 import re
@@ -14,11 +14,14 @@ _SHOWN = 300
 
 
 class NoAnswer(Exception):
-    """No turn fits. The text lists the turns that were tried and the condition that each of them failed."""
+    """No turn of the scenario fits the request.
+
+    The text lists each turn that was tried, with the condition that failed.
+    """
 
 
 class Chooser:
-    """Chooses turns of one scenario."""
+    """Chooses among the turns of one scenario."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
@@ -27,9 +30,9 @@ class Chooser:
         self._used: dict[tuple[str, int], int] = {}
 
     def choose(self, conversation: Conversation) -> PositionedTurn:
-        """Return the first turn of the file whose position and match fit, and whose limit is not reached.
+        """Return the first turn in the file that fits: its position, its `match`, and its limit.
 
-        Raises NoAnswer when there is none.
+        Raises NoAnswer when no turn fits.
         """
         if conversation.role == "judge" and not self._has_judge:
             return PositionedTurn(_all_met(conversation), 0, None, None)
@@ -56,7 +59,10 @@ class Chooser:
         )
 
     def fill(self, turn: Turn, conversation: Conversation) -> Turn:
-        """Return the turn with its placeholders replaced. Raises NoAnswer when a pattern matches nothing."""
+        """Return the turn with its placeholders replaced by text from the conversation.
+
+        Raises NoAnswer when a placeholder's pattern matches nothing.
+        """
         patterns = {**self._scenario.capture, **turn.capture}
 
         def replace(found: "re.Match[str]") -> str:
@@ -64,7 +70,7 @@ class Chooser:
             if name == "turn":
                 return str(conversation.assistant_turns)
             if name not in patterns:
-                return found[0]  # braces of somebody's code, not a placeholder
+                return found[0]  # not a placeholder, but braces in code
             return _captured(name, patterns[name], conversation)
 
         def walk(value: Any) -> Any:
@@ -92,7 +98,7 @@ class Chooser:
 
 
 def _all_met(conversation: Conversation) -> Turn:
-    """Return the verdicts for a scenario that says nothing about the judge: every criterion is met."""
+    """Return the judge's turn for a scenario without one: it reports every criterion as met."""
     listed = conversation.text.rpartition("The criteria:\n")[2]
     count = len(re.findall(r"^\d+\. ", listed, re.MULTILINE))
     verdicts = [
@@ -103,7 +109,7 @@ def _all_met(conversation: Conversation) -> Turn:
 
 
 def _captured(name: str, pattern: str, conversation: Conversation) -> str:
-    """Return the last match: its first group, or the whole match when it has no group."""
+    """Return the text that a placeholder stands for: the pattern's last match, or its first group when it has one."""
     finds = list(re.finditer(pattern, f"{conversation.system}\n{conversation.text}", re.MULTILINE))
     if not finds:
         raise NoAnswer(f"placeholder {{{{{name}}}}}: nothing in the conversation matches {pattern!r}")
@@ -112,7 +118,7 @@ def _captured(name: str, pattern: str, conversation: Conversation) -> str:
 
 
 def _missed(match: Match | None, seen: Conversation) -> str | None:
-    """Return the first condition that fails, in words, or None when all hold."""
+    """Return the first condition that the request does not meet, in words, or None when it meets all."""
     if match is None:
         return None
     for field, value in match.model_dump(exclude_none=True).items():

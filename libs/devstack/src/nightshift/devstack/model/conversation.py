@@ -1,4 +1,4 @@
-"""A request of the Messages API as the scenario sees it, and the checks that the real API makes."""
+"""A request to the Messages API with what a scenario asks about it, and the checks that the real API makes."""
 
 import hashlib
 import json
@@ -18,24 +18,24 @@ _MAX_BREAKPOINTS = 4
 
 @dataclass(frozen=True)
 class Conversation:
-    """A validated request."""
+    """A validated request body."""
 
     body: Mapping[str, Any]
 
     @property
     def messages(self) -> Sequence[Mapping[str, Any]]:
-        """The messages so far. The last one is from the user."""
+        """The messages so far. The last one is a user message."""
         messages: Sequence[Mapping[str, Any]] = self.body["messages"]
         return messages
 
     @cached_property
     def assistant_turns(self) -> int:
-        """The number of messages from the model."""
+        """The number of assistant messages in the request."""
         return sum(message["role"] == "assistant" for message in self.messages)
 
     @cached_property
     def digest(self) -> str:
-        """A hash of the system prompt and the messages, which identifies the conversation."""
+        """A hash of the system prompt and the messages. It identifies the conversation."""
         text = json.dumps([self.body.get("system"), self.messages], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -52,12 +52,12 @@ class Conversation:
 
     @cached_property
     def last_user(self) -> str:
-        """The text of the last user message, including tool results."""
+        """The text of the user messages after the model's last message, including tool results."""
         return "\n".join(_texts(self._last_blocks))
 
     @cached_property
     def last_assistant(self) -> str:
-        """The text of the model's last message; empty before the first."""
+        """The text of the model's last message, or an empty text before the first."""
         for message in reversed(self.messages):
             if message["role"] == "assistant":
                 return "\n".join(_texts(blocks_of(message)))
@@ -65,12 +65,12 @@ class Conversation:
 
     @cached_property
     def last_results(self) -> Sequence[Mapping[str, Any]]:
-        """The tool results of the last user message."""
+        """The tool results that the user sent after the model's last message."""
         return [block for block in self._last_blocks if block.get("type") == "tool_result"]
 
     @cached_property
     def _last_blocks(self) -> Sequence[Mapping[str, Any]]:
-        """The blocks after the model's last message. The API joins neighbouring messages of one role."""
+        """The content blocks after the model's last message. They may be in several messages, which the API joins."""
         users = list(takewhile(lambda message: message["role"] != "assistant", reversed(self.messages)))
         return [block for message in reversed(users) for block in blocks_of(message)]
 
@@ -81,17 +81,17 @@ class Conversation:
 
     @property
     def role(self) -> Role:
-        """Who asks. Only the judge is offered the tool that reports verdicts."""
+        """The role of the call: judge when the request offers the tool that reports verdicts, else builder."""
         return "judge" if ReportVerdicts.tool in self.tools else "builder"
 
     @property
     def tools(self) -> set[str]:
-        """The names of the tools that the request offers."""
+        """The names of the tools in the request."""
         return {str(tool.get("name")) for tool in self.body.get("tools") or ()}
 
 
 def blocks_of(message: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Return the content of a message as blocks, also when it is plain text."""
+    """Return the content of a message as blocks. Plain text becomes one text block."""
     content = message["content"]
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
@@ -109,9 +109,10 @@ def _texts(blocks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def validate(body: Any, *, counting: bool = False) -> Conversation:
-    """Check a request body against the rules of the Messages API that an agent loop can break. Raises Invalid.
+    """Return the conversation in a request body that keeps the rules of the Messages API. Raises Invalid.
 
-    With `counting`, the body is a request to count tokens, which has no output limit.
+    Checks the rules that an agent loop can break. With `counting`, the body is a request to count tokens, which has no
+    limit of output.
     """
     if not isinstance(body, dict):
         raise Invalid("the body must be a JSON object")
@@ -201,6 +202,6 @@ def _count_breakpoints(value: Any) -> int:
     if not isinstance(value, dict):
         return 0
     own = isinstance(value.get("cache_control"), dict)
-    # A tool's input is the model's, not the caller's: a key of that name in it marks nothing.
+    # A key of this name in the input of a tool call comes from the model and does not mark anything.
     inner = [one for key, one in value.items() if key not in {"cache_control", "input", "input_schema"}]
     return own + sum(_count_breakpoints(one) for one in inner)

@@ -1,6 +1,6 @@
-"""Keeps the requests that the scripted model received: the newest in memory, all of them in a file if wanted.
+"""Records the requests that the scripted model receives, for tests: the newest in memory, and all in a file if wanted.
 
-No key is kept.
+API keys are not recorded.
 """
 
 import json
@@ -13,7 +13,10 @@ _KEPT_BYTES = 16 * 1024 * 1024
 
 
 class RequestLog:
-    """One entry per request: number, path, status, turn and body, with bytes that are not UTF-8 as surrogates."""
+    """Records one entry for each request: number, path, status, turn and body.
+
+    Bytes of a body that are not UTF-8 become lone surrogates.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -22,7 +25,7 @@ class RequestLog:
         self._count = 0
 
     def note(self, *, path: str, status: int, turn: str | None, body: bytes) -> None:
-        """Append an entry; the oldest in memory go once all bodies exceed 16 MiB."""
+        """Add an entry. The oldest entries in memory are dropped while all bodies exceed 16 MiB."""
         self._count += 1
         entry = {
             "number": self._count,
@@ -40,5 +43,5 @@ class RequestLog:
                 file.write(json.dumps(entry) + "\n")
 
     def entries(self) -> list[Mapping[str, Any]]:
-        """Return the newest entries, oldest first."""
+        """Return the entries in memory, oldest first."""
         return [entry for _, entry in self._entries]

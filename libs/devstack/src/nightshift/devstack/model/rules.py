@@ -1,4 +1,6 @@
-"""The rules of the Messages API about models, parameters, fields and thinking, with the vendor's words where known."""
+"""The rules of the Messages API for models, parameters, fields and thinking. Errors use the vendor's text where
+known.
+"""
 
 import base64
 import hashlib
@@ -34,7 +36,7 @@ _PARAMETERS = frozenset(
         "top_p",
     }
 )
-#: The parameters of a count of tokens.
+#: The parameters of a request to count tokens.
 _COUNTED = frozenset(
     {
         "cache_control",
@@ -58,19 +60,19 @@ _BLOCKS: Mapping[str, frozenset[str]] = {
     "image": frozenset({"type", "source", "transformations", "cache_control"}),
     "document": frozenset({"type", "source", "title", "context", "citations", "cache_control"}),
 }
-#: The media types of base64 sources, by the type of their block.
+#: Block type → the media types that its base64 source may have.
 _MEDIA: Mapping[str, frozenset[str]] = {
     "image": frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"}),
     "document": frozenset({"application/pdf"}),
 }
-#: The most bytes of a base64 text in an image (the vendor's vision page).
+#: The most characters of base64 text in an image, from the vendor's vision page.
 _LARGEST_IMAGE = 10 * 1024 * 1024
 _THINKING = ("thinking", "redacted_thinking")
 _SMALLEST_BUDGET = 1_024
 
 
 class Invalid(Exception):
-    """The request breaks a rule of the API. The text is the message of the response, which has this status."""
+    """The request breaks a rule of the API. The response has this text as its message, and `status`."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -78,9 +80,9 @@ class Invalid(Exception):
 
 
 def check_parameters(body: Mapping[str, Any], today: date | None = None, *, counting: bool = False) -> None:
-    """Raises Invalid for an unknown field, an unknown or retired model, and a value that the model does not take.
+    """Raises Invalid for an unknown parameter, an unknown or retired model, or a value that the model does not support.
 
-    A count of tokens takes fewer fields.
+    With `counting`, the body is a request to count tokens, which has fewer parameters.
     """
     for name in body:
         if name not in (_COUNTED if counting else _PARAMETERS):
@@ -132,7 +134,7 @@ def _check_thinking(thinking: Any, card: models.ModelCard, max_tokens: int) -> N
 
 
 def check_block(block: Mapping[str, Any], place: str) -> None:
-    """Raises Invalid for an unknown field of a block, a blank text, and a tool input that is no object."""
+    """Raises Invalid when a content block has an unknown field, a blank text, or a tool input that is not an object."""
     known = _BLOCKS.get(str(block["type"]))
     for name in block:
         if known is not None and name not in known:
@@ -167,7 +169,9 @@ def _check_source(source: Any, kind: str, place: str) -> None:
 
 
 def check_thinking_blocks(body: Mapping[str, Any]) -> None:
-    """Raises Invalid when an answer ends in thinking, or when something before a thinking block has changed."""
+    """Raises Invalid when an assistant message ends with a thinking block, or when anything before such a block
+    changed.
+    """
     for index, message in enumerate(body["messages"]):
         content = message["content"]
         if message["role"] != "assistant" or isinstance(content, str):
@@ -184,9 +188,10 @@ def check_thinking_blocks(body: Mapping[str, Any]) -> None:
 
 
 def signature(body: Mapping[str, Any], messages: int, before: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Return the signature of a thinking block after this many messages and these blocks of its own answer.
+    """Return the signature of a thinking block that follows these messages and the blocks `before` it in its own
+    message.
 
-    It depends on all that precedes the block, without cache marks.
+    The signature depends on all content before the block, but not on cache marks.
     """
     prefix = [body.get("system"), body.get("tools"), body["messages"][:messages], list(before)]
     text = json.dumps(_unmarked(prefix), sort_keys=True)
@@ -202,6 +207,9 @@ def _unmarked(value: Any) -> Any:
 
 
 def _fields(value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The fields of an object without its cache mark. A mark is on a block or a tool, which has a type or a schema."""
+    """Return the fields of an object without its cache mark.
+
+    Only blocks and tools, which have a type or schema, have one.
+    """
     marked = "type" in value or "input_schema" in value
     return ((key, one) for key, one in value.items() if not (marked and key == "cache_control"))

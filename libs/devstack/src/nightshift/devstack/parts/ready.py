@@ -1,4 +1,4 @@
-"""Starts a server and waits until it answers. Draws another port when a drawn one was taken meanwhile."""
+"""Starts a server and waits until it answers. Retries with another random port when a program took the first one."""
 
 import asyncio
 import time
@@ -20,10 +20,16 @@ async def start_ready(
     timeout: float,
     launch: Callable[[ChildSpec], Awaitable[Child]] | None = None,
 ) -> tuple[Child, int]:
-    """Start the child of `spec_for(port)` and wait until `answers` returns True. Returns the child and its port.
+    """Start the child that `spec_for(port)` describes, and wait until `answers` returns True.
 
-    Port 0 means any free port. `launch` replaces `Child.start`. Raises PortTaken when a port asked for by number is in
-    use, PartFailed with the end of the log when the server exits or does not answer within `timeout` seconds.
+    Returns the child and its port.
+
+    - `port`: 0 means any free port.
+    - `timeout`: seconds until the server must answer.
+    - `launch`: used instead of `Child.start` when it is given.
+
+    Raises PortTaken when a given port is in use. Raises PartFailed, with the end of the log, when the server exits or
+    does not answer in time.
     """
     for draw in range(_DRAWS):
         chosen = port or draw_port()
@@ -39,7 +45,7 @@ async def start_ready(
         except PartFailed:
             await child.stop(patience=1)
             if port or draw == _DRAWS - 1 or is_free(chosen):
-                raise  # the port was not the reason
+                raise  # the server failed for another reason than its port
         except BaseException:
             await child.stop(patience=1)
             raise

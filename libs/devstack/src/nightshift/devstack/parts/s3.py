@@ -1,4 +1,7 @@
-"""The embedded S3 server: localbucket, which keeps a bucket as a folder. It checks no signatures, so loopback only."""
+"""The embedded S3 server: localbucket, which stores a bucket as a folder.
+
+It checks no signatures, so it is loopback only.
+"""
 
 import asyncio
 import sys
@@ -14,7 +17,7 @@ DEFAULT_BUCKET = "nightshift"
 
 @dataclass(frozen=True, slots=True)
 class S3Address:
-    """The endpoint, bucket and keys of an object store."""
+    """The endpoint, bucket, keys and region of an object store."""
 
     endpoint: str
     bucket: str
@@ -24,7 +27,7 @@ class S3Address:
 
 
 class EmbeddedS3:
-    """An object store on loopback whose folder stays between runs."""
+    """The embedded S3 server on loopback. Its data folder stays between runs."""
 
     def __init__(
         self,
@@ -44,23 +47,23 @@ class EmbeddedS3:
 
     @property
     def child(self) -> Child:
-        """The running server."""
+        """The running server. Raises RuntimeError before the first start."""
         if self._child is None:
             raise RuntimeError("the object store is not started")
         return self._child
 
     @property
     def pid(self) -> int:
-        """Process id of the server."""
+        """The process id of the server."""
         return self.child.pid
 
     @property
     def port(self) -> int:
-        """The port it listens on, or will ask for; 0 before the first start."""
+        """The port of the server, or the one to use at the start. 0: no port is chosen yet."""
         return self._port
 
     async def start(self) -> S3Address:
-        """Make the bucket, start the server and wait until it answers HTTP. Raises PartFailed, PortTaken."""
+        """Create the bucket, start the server and wait until it answers over HTTP. Raises PartFailed or PortTaken."""
         await asyncio.to_thread((self._data / self._bucket).mkdir, parents=True, exist_ok=True)
         self._child, self._port = await start_ready(
             self._spec, _answers_http, port=self._port, timeout=self._timeout
@@ -68,7 +71,7 @@ class EmbeddedS3:
         return S3Address(f"http://{LOOPBACK}:{self._port}", self._bucket, "nightshift", "nightshift-local")
 
     async def stop(self) -> None:
-        """End the server. The objects stay."""
+        """Stop the server. The objects stay."""
         if self._child is not None:
             await self._child.stop(patience=2)
 

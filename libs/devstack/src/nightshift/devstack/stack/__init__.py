@@ -1,1 +1,1 @@
-"""The whole local stack: planned, started, kept alive and stopped."""
+"""Plans, starts, supervises and stops the local stack."""

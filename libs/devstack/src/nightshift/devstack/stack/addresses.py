@@ -1,4 +1,4 @@
-"""The addresses of all parts, started or given, and the environment variables that services get for them."""
+"""The addresses of all servers of a stack, and the environment variables through which services learn them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,31 +9,34 @@ from nightshift.devstack.parts.postgres import PostgresAddress
 from nightshift.devstack.parts.s3 import DEFAULT_BUCKET, S3Address
 from nightshift.devstack.stack.plan import SERVICES, Plan
 
-#: The services that save or restore snapshots, and so need the key.
+#: The services that save or restore snapshots, and so need the snapshot key.
 _KEEPS_SNAPSHOTS = frozenset({"sandbox_gateway", "snapshotter"})
-#: The key sent to the scripted model, which accepts any.
+#: The API key for the scripted model, which accepts any key.
 _SCRIPTED_KEY = "scripted"
 
 
 @dataclass(slots=True)
 class Addresses:
-    """The addresses known so far; None for a part that is neither started nor given."""
+    """The addresses known so far. None: the server is neither started nor given."""
 
-    postgres: PostgresAddress | str | None = None  # a string: a given DSN, the same for every role
+    postgres: PostgresAddress | str | None = None  # text: the DSN of a given server, used for every role
     kafka: KafkaAddress | None = None
     s3: S3Address | None = None
     model: str | None = None
-    snapshot_key: str | None = None  # of this home; none: the environment has one
+    snapshot_key: str | None = None  # the home's own; None: the environment has one
 
     def dsn(self, role: str = "postgres") -> str | None:
-        """Return the event log's DSN for a role, or None without a database."""
+        """Return the DSN of the event log for a database role, or None when there is no database."""
         if isinstance(self.postgres, PostgresAddress):
             return self.postgres.dsn(role)
         return self.postgres
 
 
 def given_addresses(plan: Plan) -> Addresses:
-    """Return the given addresses, from flags and environment. Raises BadPlan when a number in them is none."""
+    """Return the addresses of servers that the user runs, from flags and environment variables.
+
+    Raises BadPlan when a variable that should be a number is not one.
+    """
     given, environ = plan.given, plan.environ
     found = Addresses(postgres=given.postgres, model=given.model)
     if given.kafka is not None:
@@ -56,12 +59,12 @@ def given_addresses(plan: Plan) -> Addresses:
 
 
 def needs_snapshot_key(plan: Plan) -> bool:
-    """Return whether a planned service needs this home's snapshot key, because the environment has none."""
+    """Return whether a planned service needs the home's snapshot key, because the environment has none."""
     return bool(_KEEPS_SNAPSHOTS & set(plan.services)) and not plan.environ.get("NIGHTSHIFT_SNAPSHOT_KEY")
 
 
 def service_environment(plan: Plan, found: Addresses, service: str) -> dict[str, str]:
-    """Return the environment of a service's process: this process's own, overridden by the stack's addresses."""
+    """Return the environment of a service: that of this process, overridden by the addresses of the stack."""
     env = {**plan.environ, **kafka_environment(found), "NIGHTSHIFT_HOME": str(plan.home)}
     dsn = found.dsn(SERVICES[service])
     if dsn is not None:
@@ -80,12 +83,12 @@ def service_environment(plan: Plan, found: Addresses, service: str) -> dict[str,
         env["ANTHROPIC_BASE_URL"] = found.model
         env.setdefault("ANTHROPIC_API_KEY", _SCRIPTED_KEY)
     if plan.starts("model"):
-        env["ANTHROPIC_API_KEY"] = _SCRIPTED_KEY  # never send a real key to the scripted model
+        env["ANTHROPIC_API_KEY"] = _SCRIPTED_KEY  # the scripted model must never receive a real key
     return env
 
 
 def kafka_environment(found: Addresses) -> dict[str, str]:
-    """Return the variables for the broker's address and abilities."""
+    """Return the environment variables for the broker's address and features."""
     if found.kafka is None:
         return {}
     env = {
@@ -93,7 +96,8 @@ def kafka_environment(found: Addresses) -> dict[str, str]:
         "NIGHTSHIFT_KAFKA_IDEMPOTENCE": str(found.kafka.idempotence).lower(),
         "NIGHTSHIFT_KAFKA_ADAPTIVE_FETCH": str(found.kafka.adaptive_fetch).lower(),
     }
-    if found.kafka.embedded:  # it loses its topics when it dies: the relay creates them again too
+    # The embedded broker loses its topics when it dies, so the relay may create them.
+    if found.kafka.embedded:
         env |= {
             "NIGHTSHIFT_RELAY_CREATE_TOPICS": "true",
             "NIGHTSHIFT_RELAY_TOPIC_PARTITIONS": str(found.kafka.partitions),
@@ -108,7 +112,7 @@ def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
 
 
 def _count(environ: Mapping[str, str], name: str) -> int | None:
-    """Return a number of at least 1, or None when it is not set. Raises BadPlan for anything else."""
+    """Return the variable as a number of at least 1, or None when it is not set. Raises BadPlan for any other value."""
     value = environ.get(name, "").strip()
     if not value:
         return None

@@ -1,7 +1,8 @@
-"""Bounds the embedded broker's memory: restarts it when it grew too large, and copies what only the broker holds.
+"""Limits the memory of the embedded broker: before a restart, copies the records that exist only in the broker.
 
-Tansu deletes nothing, and each fetch walks all batches of its partition. Facts need no copy: the relay publishes those
-of unfinished builds again. Requests that a service has not read, and dead letters, exist nowhere else.
+Tansu never deletes records, and each fetch scans all batches of its partition. Facts need no copy, because the relay
+publishes those of unfinished builds again. But requests that a service has not read, and dead letters, exist only in
+the broker.
 """
 
 import asyncio
@@ -16,14 +17,15 @@ from nightshift.contracts.topics import Topics
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-#: Megabytes of resident memory at which the broker is restarted, unless the environment names another number.
+#: The broker is restarted above so many MiB of resident memory, unless the environment sets another limit.
 DEFAULT_LIMIT_MB = 64
-#: A fetch that finds nothing returns after this many milliseconds; so many empty polls in a row mean the end.
+#: Milliseconds a fetch and a poll may wait for records. After so many empty polls in a row, the topic is read to its
+#: end.
 _FETCH_WAIT_MS, _POLL_MS, _EMPTY_POLLS = 50, 300, 2
 
 
 def resident_mb(pid: int) -> float:
-    """Return the resident memory of a process in megabytes (2²⁰ bytes); 0 when it does not exist."""
+    """Return the resident memory of a process in MiB, or 0 when the process does not exist."""
     try:
         return float(psutil.Process(pid).memory_info().rss) / 2**20
     except psutil.NoSuchProcess:
@@ -31,11 +33,12 @@ def resident_mb(pid: int) -> float:
 
 
 async def read_unreplaceable(bootstrap: str, topics: Topics) -> "list[ConsumerRecord]":
-    """Return the requests that some service has not read, and all dead letters, oldest first in each partition.
+    """Return the requests that some service has not read and all dead letters, in order within each partition.
 
-    Returns right after it saw that nothing was added meanwhile. Raises KafkaError, OSError, TimeoutError.
+    Reads until nothing new has arrived since the last look. Raises KafkaError, OSError or TimeoutError.
     """
-    # A quarter of a second of imports that no start has to pay. A record that does not decode stops no renewal.
+    # Imported here, because the import would slow every start by a quarter of a second. This consumer survives records
+    # that do not decode.
     from nightshift.bus.kafka.checked_consumer import CheckedConsumer  # noqa: PLC0415
 
     first = await _first_unread(bootstrap, topics)
@@ -52,7 +55,7 @@ async def read_unreplaceable(bootstrap: str, topics: Topics) -> "list[ConsumerRe
         ends = None
         while True:
             records += await _to_the_end(consumer)
-            # The broker counts an end by the first record of the last batch: it tells that a batch came, not how many.
+            # The broker's end offset shows that another batch arrived, but not how many records it has.
             before, ends = ends, await consumer.end_offsets(partitions)
             if ends == before:
                 return records
@@ -61,7 +64,7 @@ async def read_unreplaceable(bootstrap: str, topics: Topics) -> "list[ConsumerRe
 
 
 async def write_again(bootstrap: str, records: "Sequence[ConsumerRecord]") -> None:
-    """Send the records to the partitions they were read from. Raises KafkaError, OSError, TimeoutError."""
+    """Send the records to the partitions from which they were read. Raises KafkaError, OSError or TimeoutError."""
     if not records:
         return
     from aiokafka import AIOKafkaProducer  # noqa: PLC0415 - see above
@@ -80,7 +83,7 @@ async def write_again(bootstrap: str, records: "Sequence[ConsumerRecord]") -> No
 
 
 async def _first_unread(bootstrap: str, topics: Topics) -> "dict[TopicPartition, int]":
-    """Return for each partition of the requests the lowest offset that some service still has to read."""
+    """Return for each partition of the requests topic the lowest offset that some service has not read."""
     from aiokafka import AIOKafkaConsumer  # noqa: PLC0415 - see above
 
     first: dict[TopicPartition, int] = {}
@@ -102,7 +105,7 @@ async def _first_unread(bootstrap: str, topics: Topics) -> "dict[TopicPartition,
 async def _partitions(consumer: "AIOKafkaConsumer", topics: Sequence[str]) -> "list[TopicPartition]":
     from aiokafka import TopicPartition  # noqa: PLC0415 - see above
 
-    await consumer.topics()  # asks for all: some brokers create what they are asked about by name
+    await consumer.topics()  # asks for all topics, because some brokers create a topic that a client names
     return [
         TopicPartition(topic, number)
         for topic in topics

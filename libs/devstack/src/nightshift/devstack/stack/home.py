@@ -1,4 +1,4 @@
-"""The folder of a stack: its lock, the state of what runs, and the ports and keys that are kept between runs."""
+"""The home folder of a stack: its lock, the state of the running stack, and ports and keys that stay between runs."""
 
 import contextlib
 import fcntl
@@ -19,9 +19,10 @@ _SNAPSHOT_KEY = "snapshot.key"
 
 @contextlib.contextmanager
 def hold(home: Path) -> Iterator[None]:
-    """Hold the lock of this home. Raises HomeInUse when another process holds it, DirectoryUnusable without access.
+    """Hold the lock of this home folder.
 
-    The kernel releases the lock when the process dies, so no stale lock can exist.
+    Raises HomeInUse when another stack holds it, DirectoryUnusable without access. The kernel releases the lock when
+    the process dies, so no stale lock can exist.
     """
     with _opened(home) as lock:
         try:
@@ -34,7 +35,7 @@ def hold(home: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
-        (home / _STACK).unlink(missing_ok=True)  # left by a stack that was killed
+        (home / _STACK).unlink(missing_ok=True)  # a stack that was killed has left it
         try:
             yield
         finally:
@@ -53,7 +54,7 @@ def _opened(home: Path) -> TextIO:
 
 
 def is_held(home: Path) -> bool:
-    """Return whether a process holds the lock of this home."""
+    """Return whether a process holds the lock of this home folder."""
     try:
         with (home / _LOCK).open(encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -65,12 +66,15 @@ def is_held(home: Path) -> bool:
 
 
 def write_stack(home: Path, stack: Mapping[str, Any]) -> None:
-    """Write the state for `ps` and scripts. Only the owner may read it: a given address may hold a password."""
+    """Write the state of the running stack for `ps` and scripts.
+
+    Only its owner may read the file, because an address may contain a password.
+    """
     write_json(home / _STACK, stack)
 
 
 def read_stack(home: Path) -> dict[str, Any] | None:
-    """Return the state that `write_stack` wrote, or None when no stack runs or it is not ready yet."""
+    """Return the state of the running stack, or None when no stack runs or it is not ready yet."""
     if not is_held(home):
         return None
     try:
@@ -81,12 +85,12 @@ def read_stack(home: Path) -> dict[str, Any] | None:
 
 
 def remember_ports(home: Path, ports: Mapping[str, int]) -> None:
-    """Save the ports for the next run, so that an address that a client saved stays valid."""
+    """Save the ports for the next run, so that addresses which clients have saved stay valid."""
     write_json(home / _PORTS, ports)
 
 
 def remembered_ports(home: Path) -> dict[str, int]:
-    """Return the ports of the last run by part; empty when there was none."""
+    """Return part → port of the last run. Empty when there was none."""
     try:
         written = json.loads((home / _PORTS).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -95,7 +99,10 @@ def remembered_ports(home: Path) -> dict[str, int]:
 
 
 def snapshot_key(home: Path) -> str:
-    """Return the key of this home's snapshots. Creates it at the first call. Call it while holding the home."""
+    """Return the key that encrypts the snapshots of this home. The first call creates it.
+
+    The caller must hold the home.
+    """
     path = home / _SNAPSHOT_KEY
     with contextlib.suppress(FileNotFoundError):
         if known := path.read_text(encoding="utf-8").strip():
@@ -106,7 +113,7 @@ def snapshot_key(home: Path) -> str:
 
 
 def holder(home: Path) -> int | None:
-    """Return the id of the process that holds this home or held it last, or None when the file has none."""
+    """Return the id of the process that holds this home or held it last, or None when that is unknown."""
     try:
         return int((home / _LOCK).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -114,7 +121,7 @@ def holder(home: Path) -> int | None:
 
 
 def lives(pid: int) -> bool:
-    """Return whether this process runs. A zombie does not."""
+    """Return whether a process with this id runs. A zombie does not count."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -122,12 +129,12 @@ def lives(pid: int) -> bool:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write the file whole or not at all, readable by its owner only."""
+    """Replace the file in one step. Only its owner may read it."""
     _write_text(path, json.dumps(value) + "\n")
 
 
 def _write_text(path: Path, text: str) -> None:
-    """Write to a new file and rename it, so that a reader never sees half of it."""
+    """Write a new file and rename it, so that no reader sees a half-written file."""
     new = path.with_suffix(".new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Decides what a stack consists of: the parts to start, the given ones, and the services with their replicas."""
+"""Decides what a stack consists of: which servers it starts, which are given, and how many replicas of each service."""
 
 import importlib.util
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from nightshift.devstack.stack.broker_renewal import DEFAULT_LIMIT_MB
 
 PARTS = ("postgres", "kafka", "s3", "model")
 
-#: Module → the database role it runs as, in the order of start and display.
+#: Service module → its database role, in the order in which services start and are displayed.
 SERVICES: Mapping[str, str] = {
     "relay": "nightshift_relay",
     "orchestrator": "nightshift_orchestrator",
@@ -21,13 +21,13 @@ SERVICES: Mapping[str, str] = {
 }
 _NEEDED = ("postgres", "kafka", "s3")
 _LAST_PORT = 65_535
-#: The variable with the megabytes at which the embedded broker is restarted.
+#: The environment variable with the memory limit of the embedded broker, in MiB.
 _BROKER_MEMORY = "NIGHTSHIFT_BROKER_MEMORY_MB"
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """Addresses of parts that run already. The stack uses them and starts none of its own."""
+    """Addresses of servers that the user runs. The stack uses them instead of starting its own."""
 
     postgres: str | None = None  # a DSN
     kafka: str | None = None  # bootstrap servers
@@ -37,9 +37,10 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to start. `ports` holds the ports asked for by number; other parts keep the last run's port or draw one.
+    """What to start.
 
-    `broker_memory_mb` is the resident memory at which the embedded broker is restarted.
+    `ports` holds only ports that the user chose; another server keeps the port of the last run or gets a random one.
+    `broker_memory_mb` is the resident memory (MiB) above which the embedded broker is restarted.
     """
 
     home: Path
@@ -53,7 +54,7 @@ class Plan:
     topics: Topics = field(default_factory=Topics)
 
     def starts(self, part: str) -> bool:
-        """Return whether the stack starts this part, rather than using a given one."""
+        """Return whether the stack starts this server itself."""
         return part in self.parts and getattr(self.given, part) is None
 
 
@@ -67,7 +68,9 @@ def make_plan(
     ports: Mapping[str, int] | None = None,
     scenario: Path | None = None,
 ) -> Plan:
-    """Combine flags and environment into a plan. Raises BadPlan when they contradict each other."""
+    """Combine flags and environment variables to a plan. Raises BadPlan when they are wrong or contradict each
+    other.
+    """
     asked = {name.strip().replace("-", "_") for name in only} - {""}
     counts = {name.replace("-", "_"): count for name, count in (replicas or {}).items()}
     _refuse_unknown(asked | set(counts))
@@ -97,7 +100,7 @@ def service_name(module: str) -> str:
 
 
 def is_installed(service: str) -> bool:
-    """Return whether the service is installed and can be run as a module."""
+    """Return whether the service is installed and can run as a module."""
     module = f"nightshift.{service}"
     return importlib.util.find_spec(module) is not None and (
         importlib.util.find_spec(f"{module}.__main__") is not None
@@ -115,7 +118,10 @@ def _megabytes(environ: Mapping[str, str]) -> float:
 
 
 def _complete(given: Given, environ: Mapping[str, str], scenario: Path | None) -> Given:
-    """Fill in addresses from the environment. A flag wins; a scenario selects the scripted model, even with a key."""
+    """Add the addresses of the environment to those of the flags, which come first.
+
+    A scenario selects the scripted model, even when the environment has an API key.
+    """
     model = given.model
     if model is None and scenario is None and environ.get("ANTHROPIC_API_KEY"):
         model = environ.get("ANTHROPIC_BASE_URL") or "https://api.anthropic.com"

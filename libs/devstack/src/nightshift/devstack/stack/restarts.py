@@ -1,6 +1,6 @@
-"""Which processes of a stack exited lately, how often, and with what: kept in a file for `ps` and `doctor`.
+"""Records in a file which processes of a stack exited lately, for `ps` and `doctor`.
 
-The supervisor restarts whatever exits. Without this record a process that exits again and again would look alive.
+The supervisor restarts every process that exits. Without the record, a process that keeps exiting would look healthy.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from nightshift.devstack.stack.home import is_held, write_json
 from nightshift.eventlog.passwords import hide_passwords
 
 _FILE = "restarts.json"
-#: How long an exit is reported, and how many of them within that time make a process one that keeps restarting.
+#: How long an exit is reported. A process with so many exits in this time keeps restarting.
 WINDOW = timedelta(minutes=10)
 KEEPS_RESTARTING = 3
 _KEPT, _WORDS = 50, 300
@@ -23,7 +23,10 @@ _KEPT, _WORDS = 50, 300
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """One exit. `code` is negative for a signal, and None when the process could not be started."""
+    """One exit of a process. `code` is negative for a signal, and None when the process could not be started.
+
+    `last_words` is the last line of its log.
+    """
 
     at: datetime
     code: int | None
@@ -31,7 +34,7 @@ class Exit:
 
     @property
     def how(self) -> str:
-        """Return in words how the process ended: its exit code or its signal."""
+        """How the process ended, in words: its exit code or its signal."""
         if self.code is None:
             return "last start failed"
         return f"last exit code {self.code}" if self.code >= 0 else f"last ended by signal {-self.code}"
@@ -39,18 +42,18 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class RestartReport:
-    """The exits of one process within the window, oldest first; there is at least one."""
+    """The exits of one process in the last ten minutes, oldest first. There is at least one."""
 
     exits: tuple[Exit, ...]
     now: datetime
 
     @property
     def keeps_restarting(self) -> bool:
-        """Return whether it exited so often that a restart does not help."""
+        """Whether the process exited so often that another restart will not help."""
         return len(self.exits) >= KEEPS_RESTARTING
 
     def summary(self) -> str:
-        """Return it in one line, such as `7 times in 2 min, last exit code 1: database "x" does not exist`."""
+        """Return one line, such as `7 times in 2 min, last exit code 1: database "x" does not exist`."""
         seconds = max((self.now - self.exits[0].at).total_seconds(), 1)
         span = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
         count = len(self.exits)
@@ -62,33 +65,33 @@ class RestartReport:
 
 
 class RestartRecord:
-    """Writes the exits of one stack's processes."""
+    """Records the exits of one stack's processes."""
 
     def __init__(self, home: Path) -> None:
         self._path = home / _FILE
         self._exits: dict[str, deque[Exit]] = {}
-        self._path.unlink(missing_ok=True)  # an earlier stack's
+        self._path.unlink(missing_ok=True)  # the file of an earlier stack
 
     def note(self, name: str, exit_: Exit) -> None:
-        """Add an exit of the process with this name and write the file."""
+        """Add an exit of the process with this name, and write the file."""
         self._exits.setdefault(name, deque(maxlen=_KEPT)).append(exit_)
         written = {each: [_to_json(one) for one in exits] for each, exits in self._exits.items()}
         with contextlib.suppress(
             OSError
-        ):  # a full disk must not end the supervision; stderr has the exit too
+        ):  # a full disk must not stop the supervisor, and stderr shows the exit too
             write_json(self._path, written)
 
 
 def last_words(log_tail: str) -> str:
-    """Return the last line of a log, cut to 300 characters and without passwords."""
+    """Return the last line of a log, at most 300 characters and with passwords masked."""
     lines = log_tail.strip().splitlines()
     return hide_passwords(lines[-1].strip())[:_WORDS] if lines else ""
 
 
 def read_restarts(home: Path, now: datetime | None = None) -> Mapping[str, RestartReport]:
-    """Return the processes of the running stack that exited in the last ten minutes, by the names that `ps` shows.
+    """Return process name → report for the processes of the running stack that exited in the last ten minutes.
 
-    Empty when no stack runs.
+    The names are those in `ps`. Empty when no stack runs.
     """
     now = now or datetime.now(UTC)
     try:

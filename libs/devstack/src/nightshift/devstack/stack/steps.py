@@ -1,13 +1,13 @@
-"""Prepares a fresh PostgreSQL for the services: the database and schema of the event log.
+"""Prepares PostgreSQL for the services: creates the event log's database and its schema.
 
-The clients are imported on use, after the servers were started: the import takes half a second.
+The database client is imported in the functions, while the servers start, because the import takes half a second.
 """
 
 from nightshift.devstack.parts.postgres import DATABASE, PostgresAddress
 
 
 async def create_database(server: PostgresAddress) -> None:
-    """Create the event log's database when it does not exist."""
+    """Create the event log's database unless it exists."""
     import asyncpg  # noqa: PLC0415 - see above
 
     connection = await asyncpg.connect(server.admin_dsn)
@@ -20,7 +20,7 @@ async def create_database(server: PostgresAddress) -> None:
 
 
 async def migrate_log(dsn: str) -> None:
-    """Apply the migrations of this release, as `nightshift db migrate` does."""
+    """Migrate the event log to this release, as `nightshift db migrate` does."""
     from nightshift.eventlog.migrate import migrate  # noqa: PLC0415 - see above
 
     await migrate(dsn)

@@ -1,4 +1,4 @@
-"""Starts the parts and services of a plan, restarts those that exit, and stops all of them in order."""
+"""Starts the servers and services of a plan, restarts those that exit, and stops all in order."""
 
 import asyncio
 import contextlib
@@ -23,11 +23,11 @@ from nightshift.eventlog.backoff import Backoff, RetryDelay
 
 _RESTARTS = Backoff(first_s=0.1, cap_s=10.0)
 _MEMORY_LOOK_SECONDS, _REFILL_SECONDS = 2.0, 8.0
-_STEADY_SECONDS = 30.0  # a process that ran this long restarts with the shortest delay
+_STEADY_SECONDS = 30.0  # after a process ran this long, its next restart has the shortest delay
 
 
 class Stack:
-    """One running stack. Call `await start()` first, and `await stop()` in any case, also after an error."""
+    """One running stack. Call `start` first, and `stop` in any case, also after an error."""
 
     def __init__(
         self,
@@ -37,10 +37,12 @@ class Stack:
         load_clients: Callable[[], None],
         apply_topics: Callable[[KafkaAddress], Awaitable[None]],
     ) -> None:
-        """`say` shows a line to a person.
+        """Prepare a stack.
 
-        `load_clients` imports the modules that `apply_topics` and the migration need; it runs in a thread while the
-        servers start. `apply_topics` creates the topics, also on a broker that came back empty.
+        - `say`: shows a line to the user.
+        - `load_clients`: imports what `apply_topics` and the migration need. It runs in a thread while the servers
+          start.
+        - `apply_topics`: creates the topics. It is called again when the broker restarted empty.
         """
         self._plan = plan
         self._load_clients = load_clients
@@ -54,13 +56,13 @@ class Stack:
         self._keepers: list[asyncio.Task[None]] = []
         self._ready = False
         self._restarts = RestartRecord(plan.home)
-        self._renewed: set[int] = set()  # brokers that we killed for their size, by process id
-        self._kept: list[Any] = []  # what the killed broker held and the next one gets
+        self._renewed: set[int] = set()  # process ids of brokers that we killed because of their memory
+        self._kept: list[Any] = []  # records of the killed broker, to write to the next one
         modules = [f"nightshift.{name}.app" for name in plan.services]
         self._fork_server = ForkServer(modules, self._log_dir / "fork-server.log")
 
     async def start(self) -> None:
-        """Start the parts, migrate the database, create the topics, and start the services. Raises DevstackError."""
+        """Start the servers, migrate the database, create the topics, and start the services. Raises DevstackError."""
         adopt_orphans()
         if self._plan.services:
             self._fork_server.begin()
@@ -95,7 +97,9 @@ class Stack:
         self._write_state()
 
     def describe(self) -> dict[str, Any]:
-        """Return the addresses and process ids of all parts and services. A given part has the process id None."""
+        """Return the addresses and process ids of all servers and services. The process id of a given server is
+        None.
+        """
         found, state = self._found, {"home": str(self._plan.home)}  # type: tuple[Any, dict[str, Any]]
         if found.postgres is not None:
             state["postgres"] = {"dsn": found.dsn(), "pid": self._pid("postgres")}
@@ -119,7 +123,7 @@ class Stack:
         return state
 
     async def stop(self) -> None:
-        """Stop the services first, so that they can drain, and then the parts."""
+        """Stop the services first, so that they can finish their work, and then the servers."""
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
@@ -130,7 +134,7 @@ class Stack:
         await asyncio.gather(*(part.stop() for part in self._parts.values()))
 
     def kill(self) -> None:
-        """Send SIGKILL to every process: a person interrupted a second time."""
+        """Send SIGKILL to every process, because the user interrupted a second time."""
         for unit in [*self._parts.values(), *(one for all_ in self._services.values() for one in all_)]:
             with contextlib.suppress(RuntimeError):  # not started yet
                 unit.child.signal(signal.SIGKILL)
@@ -152,7 +156,7 @@ class Stack:
         return {name: makers[name]() for name in PARTS if plan.starts(name)}
 
     async def _clients(self) -> None:
-        """Return once the client modules are loaded. The first call starts loading them."""
+        """Wait until the client modules are imported. The first call starts the import."""
         if self._loaded is None:
             self._loaded = asyncio.ensure_future(asyncio.to_thread(self._load_clients))
         await asyncio.shield(self._loaded)
@@ -185,9 +189,10 @@ class Stack:
             await self._topics(self._found.kafka)
 
     async def _bound_broker(self, broker: Part) -> None:
-        """Restart the broker when it has grown past the limit; see `broker_renewal` for why and what is copied.
+        """Restart the embedded broker whenever its memory exceeds the limit (see `broker_renewal`).
 
-        Unfinished builds may need more than the limit. The next broker may hold twice what it needs at first.
+        Unfinished builds alone may need more than the limit. So the new broker may grow to twice its size after the
+        restart.
         """
         limit = self._plan.broker_memory_mb
         while True:
@@ -207,7 +212,7 @@ class Stack:
             limit = max(self._plan.broker_memory_mb, 2 * resident_mb(broker.child.pid))
 
     async def _refill_broker(self) -> None:
-        """Give an empty broker its topics, and what the one before it held alone."""
+        """Create the topics on a broker that restarted empty, and write the records that only the old broker had."""
         await self._apply_topics()
         if self._found.kafka is not None:
             await write_again(self._found.kafka.bootstrap, self._kept)
@@ -227,7 +232,7 @@ class Stack:
         *,
         restarted: Callable[[], Awaitable[None]] | None = None,
     ) -> Any:
-        """Start a part or service, and restart it from then on. `restarted` runs after each restart."""
+        """Start a server or service and supervise it from then on. `restarted` is called after each restart."""
         address = await unit.start()
         self._keepers.append(asyncio.create_task(self._keep(name, unit, restarted)))
         return address
@@ -235,7 +240,7 @@ class Stack:
     async def _keep(
         self, name: str, unit: Part | ServiceReplica, restarted: Callable[[], Awaitable[None]] | None
     ) -> None:
-        """Restart a part or service whenever it exits, with growing delays, and record each exit."""
+        """Restart a server or service whenever it exits, with growing delays, and record each exit."""
         delay = RetryDelay(_RESTARTS, lambda: 1.0)
         while True:
             child, since = unit.child, time.monotonic()
@@ -291,12 +296,15 @@ def _how_it_ended(code: int) -> str:
 
 
 async def _all(*work: Coroutine[Any, Any, Any]) -> None:
-    """Run the coroutines at once. When one fails, cancel the others and raise its error without a group."""
+    """Run the coroutines at the same time.
+
+    When one fails, cancel the others and raise its error, not an ExceptionGroup.
+    """
     try:
         async with asyncio.TaskGroup() as group:
             for one in work:
                 group.create_task(one)
-    # No `except*`: before Python 3.11.4 an error raised in one is wrapped in a group again.
+    # No `except*`: before Python 3.11.4 it wraps a raised error in a group again.
     except ExceptionGroup as failed:
         first: Exception = failed
         while isinstance(first, ExceptionGroup):

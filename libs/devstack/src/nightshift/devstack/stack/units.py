@@ -1,4 +1,4 @@
-"""The units that the supervisor starts and restarts: a part, or one replica of a service."""
+"""What the supervisor starts and restarts: an embedded server, or one replica of a service."""
 
 import asyncio
 import os
@@ -14,12 +14,12 @@ from nightshift.devstack.parts.ready import start_ready
 from nightshift.devstack.ports import LOOPBACK
 from nightshift.devstack.stack.plan import service_name
 
-#: Seconds that a service may take to drain before it is killed.
+#: Seconds that a service may take to finish its work before it is killed.
 DRAIN_SECONDS = 8.0
 
 
 class Part(Protocol):
-    """An embedded server."""
+    """An embedded server of the stack."""
 
     @property
     def child(self) -> Child: ...
@@ -32,7 +32,7 @@ class Part(Protocol):
 
 
 class ServiceReplica:
-    """One process of a service. It is ready when its health server answers 200; each start draws a new health port."""
+    """One process of a service. It is ready when /readyz answers 200. Each start uses another port for its probes."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class ServiceReplica:
 
     @property
     def port(self) -> int:
-        """Always 0: no client connects to a service by its port."""
+        """Always 0, because no client connects to a service by its port."""
         return 0
 
     async def start(self) -> None:
@@ -79,7 +79,7 @@ class ServiceReplica:
         )
 
     async def stop(self) -> None:
-        """Send SIGTERM so that it drains, and SIGKILL when it takes too long."""
+        """Send SIGTERM, so that the service finishes its work, and SIGKILL when it takes too long."""
         if self._child is not None:
             await self._child.stop(patience=DRAIN_SECONDS + 2)
 

@@ -1,1 +1,1 @@
-"""Leases: which process may work on a name, until when."""
+"""Leases: which process may work on a named thing, and until when."""

@@ -1,4 +1,4 @@
-"""In-memory leases for tests and simulation. They use the event loop's clock, which a simulation controls."""
+"""Leases in memory, for tests and simulation. Time is that of the event loop, which the simulation controls."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ class _Row:
 
 
 class MemoryLeases:
-    """Implements Leases over a dict."""
+    """The Leases port over a dict."""
 
     def __init__(self) -> None:
         self._rows: dict[str, _Row] = {}

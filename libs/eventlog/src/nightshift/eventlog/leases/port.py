@@ -1,4 +1,4 @@
-"""The port of leases: an owner may work on a name until the lease expires, by the clock of one server."""
+"""The port of leases: an owner may work on a name until its lease expires, measured by one server's clock."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,22 +15,25 @@ class Lease:
 
 
 class Leases(Protocol):
-    """Leases by name. Every call may raise Unavailable."""
+    """Acquires, renews and releases leases. Every call may raise Unavailable."""
 
     async def acquire(self, name: str, owner: str, *, ttl: float) -> Lease | None:
-        """Acquire a free or expired name for `ttl` seconds. Returns None while another owner has it.
+        """Acquire the name for `ttl` seconds. Returns None while another owner has an unexpired lease on it.
 
-        An owner that has the name already gets a new lease with a higher fence.
+        An owner that already has the name gets a new lease with a higher fence.
         """
 
     async def renew(self, lease: Lease, *, ttl: float) -> bool:
         """Extend the lease to `ttl` seconds from now. Returns False when it expired, was released or was taken over."""
 
     async def renew_all(self, leases: Sequence[Lease], *, ttl: float) -> Sequence[bool]:
-        """Extend many leases in one round trip. Returns the result for each."""
+        """Renew several leases in one round trip, as `renew` does. Returns a result for each, in order."""
 
     async def release(self, lease: Lease) -> None:
-        """Release the lease. Does nothing when another owner has the name."""
+        """Release the lease, so that others can acquire the name. Does nothing when another owner has the name."""
 
     async def release_all(self, owner: str) -> int:
-        """Release all leases of this owner and return their number. A process frees those of its dead predecessor."""
+        """Release all leases of this owner and return their number.
+
+        A process calls it at its start, to free the leases of a dead process that had the same owner name.
+        """

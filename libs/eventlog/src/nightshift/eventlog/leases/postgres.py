@@ -1,4 +1,4 @@
-"""Leases as rows of PostgreSQL, by its clock."""
+"""Leases as rows in PostgreSQL, measured by its clock."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -6,7 +6,8 @@ from datetime import timedelta
 from nightshift.eventlog.database import Database
 from nightshift.eventlog.leases.port import Lease
 
-# Sorted by name, so that two callers that renew the same rows cannot deadlock. Answers in the order of the arguments.
+# Renews in the order of names, so that two callers with the same rows cannot deadlock. Returns in the order of the
+# arguments.
 _RENEW_ALL = """
 SELECT kept FROM (
     SELECT place, nightshift.renew_lease(name, owner, fence, $4) AS kept
@@ -18,7 +19,7 @@ SELECT kept FROM (
 
 
 class PostgresLeases:
-    """Implements Leases by the functions in `sql/functions`. Each call is one round trip."""
+    """The Leases port on PostgreSQL. Each call is one call of a function in `sql/functions`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""An in-memory object store for tests and simulation."""
+"""An object store in memory, for tests and simulation."""
 
 from collections.abc import AsyncIterator
 
@@ -8,7 +8,9 @@ from nightshift.eventlog.wire import Wire, called
 
 
 class MemoryObjectStore:
-    """Implements ObjectStore over `bodies`. Several stores over one dict act as several clients."""
+    """The ObjectStore port over the dict `bodies`. Several stores on one dict act like several clients of one
+    server.
+    """
 
     def __init__(self, bodies: dict[str, bytes] | None = None, *, wire: Wire | None = None) -> None:
         self.bodies: dict[str, bytes] = {} if bodies is None else bodies

@@ -9,19 +9,22 @@ from nightshift.eventlog.errors import Refused
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """The key and the size of an object."""
+    """The key of an object, and its size in bytes."""
 
     key: str
     bytes: int
 
 
 class ObjectStore(Protocol):
-    """Stores bytes under relative, `/`-separated keys. Calls retry, then raise Unavailable; reads raise NotFound."""
+    """Stores bytes under relative keys separated by `/`.
+
+    Every call retries, then raises Unavailable. A read of a key that does not exist raises NotFound.
+    """
 
     async def put(self, key: str, body: bytes) -> None: ...
 
     async def put_if_absent(self, key: str, body: bytes) -> bool:
-        """Write the object unless the key exists. Returns True when this call wrote it."""
+        """Store the bytes unless the key exists already. Returns True when this call stored them."""
 
     async def get(self, key: str) -> bytes: ...
 

@@ -1,4 +1,4 @@
-"""The object store on S3 and compatible servers. boto3 blocks, so every call runs in a thread."""
+"""The object store on S3 and compatible servers. Calls of boto3 block, so each runs in a thread."""
 
 import asyncio
 import random
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: The most calls at once: each has a thread and a connection.
+#: The most calls at the same time. Each uses a thread and a connection.
 _THREADS = 16
-#: Attempts of one call. botocore retries 5xx answers and lost connections; S3ObjectStore retries write conflicts.
+#: How often a call is tried. botocore retries 5xx answers and lost connections; S3ObjectStore retries write conflicts.
 _ATTEMPTS = 5
-#: The delays between attempts of a conditional write that conflicts with another write of its key.
+#: The delays after a conditional write that met another write of the same key.
 _BACKOFF = Backoff(first_s=0.05, cap_s=1.0)
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
@@ -42,11 +42,11 @@ _MISCONFIGURED = {
 
 
 class _Conflict(Exception):
-    """The server answered 409: another write of the same key is in flight, and its outcome is open."""
+    """The server answered 409: another write of the same key runs at the same time, so this one must be tried again."""
 
 
 class S3ObjectStore:
-    """Implements ObjectStore on one bucket. Enter it with `async with`, or call `close` at the end."""
+    """The ObjectStore port on one S3 bucket. Use it as an async context manager, or call `close` at the end."""
 
     def __init__(self, settings: ObjectStoreSettings) -> None:
         self._settings = settings
@@ -63,7 +63,7 @@ class S3ObjectStore:
         await self.close()
 
     async def close(self) -> None:
-        """Wait for the calls in flight and end the threads."""
+        """Wait for the running calls, then end the threads and close the client."""
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
         if self._client is not None:
             await asyncio.to_thread(self._client.close)
@@ -93,7 +93,7 @@ class S3ObjectStore:
         )
 
     async def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Return only the bytes that exist."""
+        """Return up to `length` bytes from the offset `start`; fewer when the object ends earlier."""
         check_key(key)
         if length == 0:
             return b""
@@ -103,7 +103,7 @@ class S3ObjectStore:
             try:
                 return s3.get_object(Bucket=self._bucket, Key=key, Range=span)["Body"].read()
             except ClientError as error:
-                if _status(error) == 416:  # begins beyond the end
+                if _status(error) == 416:  # the range begins behind the end of the object
                     return b""
                 raise
 
@@ -132,7 +132,7 @@ class S3ObjectStore:
             return self._client
 
     async def _call(self, work: Callable[["S3Client"], T]) -> T:
-        """Run `work` in a thread. Raises our own errors in place of boto3's."""
+        """Run `work` with the client in a thread and return its result. Raises our own errors in place of boto3's."""
         client = self._client or await self._ready()
         loop = asyncio.get_running_loop()
         retry = RetryDelay(_BACKOFF, random.random)
@@ -149,7 +149,7 @@ class S3ObjectStore:
 def _make_client(settings: ObjectStoreSettings) -> "S3Client":
     secret = settings.s3_secret_key
     custom = settings.s3_endpoint is not None
-    # The newer default checksums end up inside the objects on some servers other than Amazon's.
+    # boto3's newer default checksums become part of the object on some servers other than Amazon's.
     checksums: Any = {
         "request_checksum_calculation": "when_required",
         "response_checksum_validation": "when_required",

@@ -1,1 +1,1 @@
-"""Adapters of the ports: PostgreSQL."""
+"""The budget service's adapters for PostgreSQL."""

@@ -1,4 +1,4 @@
-"""The ledger on PostgreSQL: writes its rows in the transaction that appends the events about them."""
+"""The ledger on PostgreSQL. Its rows are written in the transaction that appends the events about them."""
 
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -26,9 +26,10 @@ _PAGE = f"{_ACCOUNTS} WHERE account_id > $1 ORDER BY account_id LIMIT $2"
 _UNSETTLED = """
 SELECT lease_id, account_id, build_id, day, amount, granted_event, expires_at
 FROM nightshift.reservations WHERE outcome IS NULL AND """
-# An advisory lock, because two first requests of an account must not both create its row. Only this code uses 20045.
+# An advisory lock, because two requests of a new account must not both insert its row. Only this code uses class 20045.
 _LOCK = "SELECT pg_advisory_xact_lock(20045, hashtext($1)), clock_timestamp() AS now"
-# Everything that a decision reads. A statement of its own, so that it sees what the lock's former holder wrote.
+# All that a decision reads. It follows the lock in a statement of its own, so that it sees what the former lock holder
+# wrote.
 _SNAPSHOT = f"""
 SELECT {", ".join(f"a.{column}" for column in _COLUMNS)},
     r.lease_id IS NOT NULL AS granted, nightshift.budget_request_waits($2) AS waits
@@ -62,7 +63,7 @@ SELECT lease_id FROM ended"""
 _SHARES = """
 SELECT build_id, account_id, priority, day, spent_today, spent, needs, waits_since
 FROM nightshift.build_shares WHERE account_id = $1 AND ended_at IS NULL"""
-# What was spent is counted by _END only.
+# Only _END adds to what was spent.
 _SHARE = """
 INSERT INTO nightshift.build_shares AS b
     (build_id, account_id, priority, day, spent_today, spent, needs, waits_since)
@@ -79,7 +80,7 @@ WHERE build_id = $1 AND ended_at IS NULL"""
 
 
 class PostgresLedger:
-    """Implements Ledger. `database` and `log` connect as the role nightshift_budget."""
+    """The Ledger port on PostgreSQL. `database` and `log` must connect as the role nightshift_budget."""
 
     def __init__(self, database: Database, log: PostgresEventLog) -> None:
         self._database = database
@@ -97,7 +98,7 @@ class PostgresLedger:
                 return None
             appended = await log.append_all(change.appends)
             if change.appends and not any(one.fresh for one in appended):
-                # The log has these events, so the rows were written with them.
+                # The log had all events before, so the rows were written with them.
                 return None
             await _write(connection, change)
         return change
@@ -129,7 +130,7 @@ class PostgresLedger:
         return _account(rows[0]) if rows else None
 
     async def accounts(self, limit: int, *, after: str = "") -> Sequence[Account]:
-        """Return up to `limit` accounts whose id comes after `after`, sorted by id."""
+        """Return up to `limit` accounts sorted by id, starting behind the id `after`."""
         return [_account(row) for row in await self._database.fetch(_PAGE, after, limit)]
 
 

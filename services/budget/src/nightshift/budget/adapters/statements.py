@@ -1,4 +1,4 @@
-"""The accounts as people see them, read-only. The only module of this service that the command line imports."""
+"""Reads accounts for people, without changing anything. The command line imports no other module of this service."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ __all__ = [
     "statements",
 ]
 
-#: The most builds whose cost says what builds usually cost: the newest of the account, else of all accounts.
+#: From how many builds a usual cost is computed: the newest of the account, or of all accounts when it has none.
 _SAMPLES = 50
 _READY = """
 SELECT spent FROM nightshift.build_shares
@@ -31,9 +31,10 @@ WHERE outcome = 'build.ready' AND ($1::text IS NULL OR account_id = $1) ORDER BY
 
 @dataclass(frozen=True, slots=True)
 class AccountStatement:
-    """An account today. Money in microdollars.
+    """The state of an account today. Money is in microdollars.
 
-    `estimated_microusd` is the part of `spent_in_period_microusd` that is a worst case, because nobody saw the answers.
+    `estimated_microusd` is the part of `spent_in_period_microusd` that is a worst case, because the provider's answers
+    were lost.
     """
 
     account_id: str
@@ -51,19 +52,19 @@ class AccountStatement:
 
 
 async def statement(database: Database, account_id: str) -> AccountStatement | None:
-    """Return the account's statement by the database's clock, or None when it does not exist."""
+    """Return the account's statement at the database's time, or None when the account does not exist."""
     account = await _ledger(database).account(account_id)
     return None if account is None else statement_of(account, await _now(database))
 
 
 async def statements(database: Database, limit: int, *, after: str = "") -> Sequence[AccountStatement]:
-    """Return the statements of up to `limit` accounts whose id comes after `after`, sorted by id."""
+    """Return the statements of up to `limit` accounts sorted by id, starting behind the id `after`."""
     now = await _now(database)
     return [statement_of(one, now) for one in await _ledger(database).accounts(limit, after=after)]
 
 
 async def forecast_of(database: Database, account_id: str) -> Forecast | None:
-    """Return what is expected of the account's builds, or None when the account does not exist."""
+    """Return a forecast of the account's builds, or None when the account does not exist."""
     ledger, now = _ledger(database), await _now(database)
     stored = await ledger.account(account_id)
     if stored is None:
@@ -75,7 +76,7 @@ async def forecast_of(database: Database, account_id: str) -> Forecast | None:
 
 
 def statement_of(account: Account, now: datetime) -> AccountStatement:
-    """Return the account's statement at `now` (aware). The stored account may be of an earlier day."""
+    """Return the statement of an account at `now` (aware). The stored account may be from an earlier day."""
     day = day_at(account.period, now)
     account = refresh(account, day)
     return AccountStatement(

@@ -1,1 +1,1 @@
-"""Money as pure functions: what a day is, what may be granted, how a reservation ends."""
+"""The decisions about money, as pure functions: what a day is, what is granted, and how a reservation ends."""

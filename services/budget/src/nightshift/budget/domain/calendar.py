@@ -1,4 +1,4 @@
-"""Computes when an account's day begins and ends: at midnight in its time zone, or after a number of seconds."""
+"""Computes when the days of an account begin and end: at midnight in its time zone, or after a number of seconds."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -10,17 +10,20 @@ from nightshift.eventlog.errors import BadMessage
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A period of `days` days that share one budget. The first day begins at the instant `start`."""
+    """A number of days that share one budget. The first day of the account begins at `start`."""
 
     time_zone: str
     start: datetime
     days: int
-    day_seconds: float | None = None  # None: real days
+    day_seconds: float | None = None  # None: calendar days
 
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """One day of an account. No two days of an account have the same `label`. `days_left` includes this day."""
+    """One day of an account. Its `label` is unique within the account.
+
+    `days_left` is the rest of the period with this day.
+    """
 
     label: str
     refresh_at: datetime
@@ -29,10 +32,10 @@ class Day:
 
 
 def check_time_zone(name: str) -> None:
-    """Raise BadMessage when the name is not an IANA time zone."""
+    """Raise BadMessage unless the name is an IANA time zone."""
     try:
         ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # an unknown name, not a name, a folder of zones
+    except (KeyError, ValueError, OSError):  # unknown, not a valid name, or a folder of zones
         raise BadMessage(
             f"`time_zone` {name!r} is no IANA time zone",
             field="time_zone",
@@ -41,8 +44,8 @@ def check_time_zone(name: str) -> None:
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
-    """Return the first instant of a local date. Returns the end of the gap when a clock change skips midnight."""
-    # fold=0 picks the earlier of two midnights; a round trip through UTC moves a skipped one forward.
+    """Return the first instant of a local date in UTC. When the clocks skip midnight, that is the end of the gap."""
+    # fold=0 picks the earlier of two midnights. Converting to UTC moves a skipped midnight forward.
     local = datetime.combine(day, clock_time.min, tzinfo=zone)
     return local.astimezone(UTC)
 
@@ -62,7 +65,7 @@ def day_at(period: Period, now: datetime) -> Day:
 
 
 def period_start(time_zone: str, now: datetime, day_seconds: float | None) -> datetime:
-    """Return the start of a period that opens now: today's midnight, or `now` when days are counted in seconds."""
+    """Return the start of a period that opens now: the last midnight, or `now` when days are counted in seconds."""
     if day_seconds is not None:
         return now
     zone = ZoneInfo(time_zone)

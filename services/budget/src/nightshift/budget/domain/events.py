@@ -1,4 +1,4 @@
-"""Builds the events that a ledger change leads to. Pure: the same change gives the same events each time."""
+"""Builds the events that follow from a ledger change. Pure: the same change always gives the same events."""
 
 from datetime import datetime
 from uuid import UUID
@@ -43,7 +43,10 @@ def granted(account: Account, *, lease_id: UUID, amount: int, expires_at: dateti
 
 
 def denied(account: Account, day: Day, *, lease_id: UUID, first: str | None = None) -> BudgetDenied:
-    """Return the denial. `first` is the build of the account that gets the money instead, if there is one."""
+    """Return the denial of a request.
+
+    `first` is another build of the account that gets the money first, if there is one.
+    """
     return BudgetDenied(
         lease_id=lease_id,
         account_id=account.account_id,

@@ -1,4 +1,4 @@
-"""Estimates when an account's builds are done and what they still cost, from what earlier builds cost. Pure."""
+"""Estimates when an account's builds will be ready and what they will still cost, from the cost of earlier builds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,29 +9,32 @@ from nightshift.budget.domain.calendar import day_at
 from nightshift.budget.domain.ledger import Account, refresh
 from nightshift.budget.domain.shares import BuildShare, order
 
-#: A build that has cost more than builds usually do is expected to cost this part more.
+#: A build that already cost more than usual is expected to cost another quarter of what it has cost.
 _OVER = 4
-#: Days after which a forecast gives up.
+#: How many days a forecast looks ahead.
 _FURTHEST = 366
 
 
 @dataclass(frozen=True, slots=True)
 class BuildForecast:
-    """What is expected of one build. `ready_on` is a day of the account, None when no day of the next year pays it."""
+    """The forecast of one build.
+
+    `ready_on` is the label of a day, or None when the account cannot pay the build within a year.
+    """
 
     build_id: str
     spent_microusd: int
-    expected_microusd: int  # more
+    expected_microusd: int  # in addition to `spent_microusd`
     ready_on: str | None
     waits: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What is expected of an account's builds, and the most that its coming night can cost.
+    """The forecast of an account's builds, and the most that the coming night can cost.
 
-    `usual_microusd` is the median cost of the `samples` builds that got ready before. It is None when there are none;
-    then nothing is expected.
+    `usual_microusd` is the median cost of `samples` earlier builds that became ready. Without such builds it is None,
+    and nothing is forecast.
     """
 
     builds: tuple[BuildForecast, ...]
@@ -44,14 +47,14 @@ class Forecast:
 
     @property
     def worst_night_microusd(self) -> int:
-        """The most that a night can cost with the account's midnight in it: the rest of today and the next day."""
+        """The most that can be spent in the coming night: the rest of today's limit and the limit of the next day."""
         return self.until_midnight_microusd + self.next_day_microusd
 
 
 def forecast(account: Account, shares: Sequence[BuildShare], ready: Sequence[int], now: datetime) -> Forecast:
-    """Return the forecast at `now`. `ready` holds the costs of builds that got ready, the account as of today.
+    """Return the forecast at `now`. `account` is as of today, and `ready` holds the costs of builds that became ready.
 
-    Each build is expected to cost what such builds usually do. The day's money goes to the builds in their fair order.
+    Each build is expected to cost the median of `ready`. The money of each day goes to the builds in their fair order.
     """
     day = day_at(account.period, now)
     until_midnight = max(account.limit - account.posted, 0)
@@ -78,7 +81,7 @@ def forecast(account: Account, shares: Sequence[BuildShare], ready: Sequence[int
         more_microusd=None if usual is None else sum(missing.values()),
         ready_on=days[queue[-1].build_id] if all_ready else None,
         until_midnight_microusd=until_midnight,
-        # What is reserved over midnight is a part of the day on which it was reserved.
+        # Money that is reserved over midnight counts for the day on which it was reserved.
         next_day_microusd=max(tomorrow.limit, 0),
     )
 
@@ -88,7 +91,7 @@ def _missing(share: BuildShare, usual: int) -> int:
 
 
 def _days(account: Account, now: datetime, left: int, missing: dict[str, int]) -> dict[str, str]:
-    """Return the day on which the money of each build is spent: one after the other, with the limit of each day."""
+    """Return build id → the day on which its missing money is spent. The builds are paid one after the other."""
     found: dict[str, str] = {}
     day, spent_today = day_at(account.period, now), account.posted
     for build_id, amount in missing.items():
@@ -107,7 +110,7 @@ def _days(account: Account, now: datetime, left: int, missing: dict[str, int]) -
 
 
 def _spent(account: Account, posted: int) -> Account:
-    """Return the account at the end of a day on which so much was spent and nothing stays reserved."""
+    """Return the account at the end of a day on which `posted` was spent and nothing remains reserved."""
     more = posted - account.posted
     return replace(
         account, posted=posted, pending=0, reserved_before=0, spent_in_period=account.spent_in_period + more

@@ -1,7 +1,7 @@
-"""The arithmetic of an account: reserve first, spend later. Each function takes an account and returns the changed one.
+"""The arithmetic of an account: money is reserved first and spent later. Functions return the changed account.
 
-`limit >= posted + pending` holds at every grant. A bill above its reservation is posted whole, as an `overrun`: the
-rest of the period pays for it.
+At every grant, `limit >= posted + pending` holds. A bill above its reservation is posted as a whole, as an `overrun`.
+The rest of the period then has less.
 """
 
 from dataclasses import dataclass, replace
@@ -17,7 +17,11 @@ Outcome = Literal["posted", "voided", "expired", "overrun"]
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account on one day. Money in microdollars. `pending` is reserved on this day and not yet settled."""
+    """An account on one day. Money is in microdollars.
+
+    `limit` is what it may spend on this day, `posted` what it has spent, and `pending` what is reserved and not
+    settled.
+    """
 
     account_id: str
     period: Period
@@ -27,10 +31,10 @@ class Account:
     limit: int
     posted: int = 0
     pending: int = 0
-    spent_in_period: int = 0  # posted in this period, today included
-    credited: int = 0  # topped up and not yet used up by an earlier period
-    reserved_before: int = 0  # reservations of earlier days that are not settled yet
-    estimated: int = 0  # the part of spent_in_period that was not billed but counted at its worst case
+    spent_in_period: int = 0  # posted in this period, including today
+    credited: int = 0  # topped up and not used up by an earlier period
+    reserved_before: int = 0  # the sum of earlier days' reservations that are not settled
+    estimated: int = 0  # the part of spent_in_period that is a worst case, without a bill
 
     @property
     def left_today(self) -> int:
@@ -39,7 +43,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Money set aside for one build under `lease_id` until it is settled, or expires at `expires_at`.
+    """Money reserved for one build under `lease_id`, until it is settled or expires at `expires_at`.
 
     `granted_event` is the id of its `budget.granted` event.
     """
@@ -55,7 +59,10 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How a reservation ended: `posted_amount` was spent (`estimated` of it unbilled), and `released` is free again."""
+    """How a reservation ended: `posted_amount` was spent, and `released` is free again.
+
+    `estimated` is the part of `posted_amount` for which there is no bill.
+    """
 
     outcome: Outcome
     posted_amount: int
@@ -64,7 +71,9 @@ class Settlement:
 
 
 def daily_limit(period_budget: int, spent: int, reserved: int, days_left: int) -> int:
-    """Return what may be spent on one day: the rest of the period's money divided by its remaining days, at least 0."""
+    """Return what may be spent on one day: the rest of the period's money divided by its remaining days, never
+    negative.
+    """
     return max(period_budget - spent - reserved, 0) // max(days_left, 1)
 
 
@@ -75,12 +84,12 @@ def open_account(account_id: str, period: Period, period_budget: int, day: Day) 
 
 
 def refresh(account: Account, day: Day) -> Account:
-    """Move the account to `day`. The same day changes nothing; a new period starts with nothing spent."""
+    """Return the account on `day`. On the same day it is unchanged; in a new period nothing is spent yet."""
     if day.label == account.day:
         return account
     spent, credited, estimated = account.spent_in_period, account.credited, account.estimated
     if day.period_number != account.period_number:
-        # A new period starts with the overspending of the old one, and with the credit that the old one did not use.
+        # A new period starts with what the old one overspent, and with the credit that the old one did not use.
         over = account.spent_in_period - account.period_budget
         estimated = 0
         spent, credited = max(over - credited, 0), min(credited, max(credited - over, 0))
@@ -100,7 +109,7 @@ def refresh(account: Account, day: Day) -> Account:
 
 
 def most_of_a_day(account: Account, day: Day) -> int:
-    """Return the most that the account can reserve today or on its next day, if nothing else is spent or reserved.
+    """Return the most that the account could reserve today or on its next day, if nothing else were spent or reserved.
 
     `day` is today.
     """
@@ -110,7 +119,7 @@ def most_of_a_day(account: Account, day: Day) -> int:
 
 
 def set_period_budget(account: Account, period_budget: int, period: Period, day: Day) -> Account:
-    """Change the budget from now on. Today's limit follows, but never below what is spent and reserved today."""
+    """Change the budget from now on. Today's limit changes too, but stays above what is spent and reserved today."""
     limit = daily_limit(
         period_budget + account.credited,
         account.spent_in_period - account.posted,
@@ -126,12 +135,15 @@ def set_period_budget(account: Account, period_budget: int, period: Period, day:
 
 
 def credit(account: Account, amount: int) -> Account:
-    """Add money to today's limit. The period's budget grows with it, so that later days do not pay for it."""
+    """Add money to today's limit and to the period's budget, so that later days do not have less."""
     return replace(account, limit=account.limit + amount, credited=account.credited + amount)
 
 
 def reserve(account: Account, amount: int, minimum: int) -> tuple[Account, int]:
-    """Reserve `amount`, or what is left when that is at least `minimum`. Returns the amount reserved; 0 is a denial."""
+    """Reserve `amount`, or what is left when that is at least `minimum`.
+
+    Returns the account and the amount reserved, which is 0 when less than the minimum is left.
+    """
     granted = min(amount, account.left_today)
     if granted < max(minimum, 1):
         return account, 0
@@ -141,7 +153,10 @@ def reserve(account: Account, amount: int, minimum: int) -> tuple[Account, int]:
 def settle(
     account: Account, reservation: Reservation, spent: Spent, *, expired: bool
 ) -> tuple[Account, Settlement]:
-    """End a reservation with what was spent under it. More than was reserved is posted whole, as an overrun."""
+    """End a reservation with what was spent under it.
+
+    Spending above the reservation is posted as a whole, as an overrun.
+    """
     if spent.total > reservation.amount:
         outcome: Outcome = "overrun"
     elif expired:

@@ -1,4 +1,4 @@
-"""The settings that decide about money."""
+"""The settings on which decisions about money depend."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -6,7 +6,10 @@ from datetime import timedelta
 
 @dataclass(frozen=True, slots=True)
 class BudgetPolicy:
-    """The defaults of new accounts, in microdollars, and how long a grant and a day last (None: real days)."""
+    """The defaults of new accounts (in microdollars), how long a grant lasts, and the length of a day.
+
+    `day_seconds` None means calendar days.
+    """
 
     default_period_budget: int
     default_period_days: int

@@ -1,7 +1,7 @@
-"""Shares an account's day among its builds: the tier `priority` first, then the build that was served least.
+"""Shares an account's day among its builds: first the tier `priority`, then the build that has spent least.
 
 Builds run side by side while the money is enough for the next call of each. When it is not, a build that has had its
-share of the day makes room for one that waits and has not.
+share of the day lets a waiting build go first that has not.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,10 +13,10 @@ from nightshift.budget.domain.sleepers import Need
 
 @dataclass(frozen=True, slots=True)
 class BuildShare:
-    """What a build has had of its account's money, in microdollars.
+    """What a build has spent of its account's money, in microdollars, and what it needs next.
 
-    `spent_today` was spent on `day`, `spent` on all days. `needs` is the worst case of its next call, as it last asked.
-    `waits_since` is the time of a denial that no grant has followed.
+    `spent_today` was spent on `day`, and `spent` on all days. `needs` is the highest cost of its next call, from its
+    last request. `waits_since` is the time of a denial after which there was no grant.
     """
 
     build_id: str
@@ -30,22 +30,22 @@ class BuildShare:
 
 
 def on_day(share: BuildShare, day: str) -> BuildShare:
-    """Return the share as of `day`, on which nothing was spent yet when it is a new one."""
+    """Return the share as of `day`. On a new day nothing is spent yet."""
     return share if share.day == day else replace(share, day=day, spent_today=0)
 
 
 def order(share: BuildShare) -> tuple[bool, int, int]:
-    """Return what to sort builds by, so that the one to serve first comes first."""
+    """Return the sort key of builds: the build that should get money first comes first."""
     return not share.priority, share.spent_today, share.spent
 
 
 def goes_first(
     mine: BuildShare, others: Sequence[BuildShare], *, left: int, minimum: int, limit: int
 ) -> BuildShare | None:
-    """Return the waiting build that gets the money before `mine`. Returns None when `mine` may have it.
+    """Return the waiting build that must get money before `mine`, or None when `mine` may have it.
 
-    The account has `left` of the day's `limit`, and the next call of `mine` costs at most `minimum`. All shares are of
-    today. What the last call of a day must have reserved is never spent, so it is no part of a fair share.
+    `left` is what is left of the day's `limit`. The next call of `mine` costs at most `minimum`. All shares must be of
+    today. The last reservation of a day is never fully spent, so `minimum` is no part of a fair share.
     """
     fair = max(limit - minimum, 0) // (len(others) + 1)
     for other in waiting(others):
@@ -62,13 +62,14 @@ def waiting(shares: Iterable[BuildShare]) -> Sequence[BuildShare]:
 
 
 def needs_of(shares: Iterable[BuildShare]) -> Sequence[Need]:
-    """Return what the waiting builds need for one call each."""
+    """Return what each waiting build needs for one call."""
     return [Need(one.needs, one.needs) for one in waiting(shares)]
 
 
 def _precedes(other: BuildShare, mine: BuildShare, fair: int) -> bool:
     if other.priority != mine.priority:
         return other.priority
-    if mine.spent_today == 0:  # the first request of the day: who had less on the days before comes first
+    # The first request of the day: the build that spent less on earlier days goes first.
+    if mine.spent_today == 0:
         return other.spent_today == 0 and other.spent < mine.spent
     return other.spent_today < fair <= mine.spent_today

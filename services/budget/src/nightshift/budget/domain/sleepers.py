@@ -1,4 +1,4 @@
-"""What a sleeping build needs before it may wake, and how the money that is left is shared among sleepers."""
+"""Decides how much money a sleeping build gets when it wakes, and what remains for the sleepers after it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,16 +6,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Money in microdollars. The next call costs at most `minimum`; the build asks for `amount`, at least that much."""
+    """What a build needs, in microdollars: its next call costs at most `minimum`, and it asks for `amount` (≥
+    `minimum`).
+    """
 
     amount: int
     minimum: int
 
 
 def share(left: int, need: Need, later: Sequence[Need]) -> Need | None:
-    """Return what to reserve for a sleeper, or None when `left` is not enough for its next call.
+    """Return what to reserve for a sleeping build, or None when `left` is not enough for its next call.
 
-    Each of the `later` sleepers whose minimum still fits keeps its minimum. This one gets the rest, up to its amount.
+    First every build in `later` whose minimum still fits keeps that minimum. This build gets the rest, up to its
+    amount.
     """
     if need.minimum > left:
         return None

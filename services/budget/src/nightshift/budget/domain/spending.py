@@ -1,4 +1,4 @@
-"""Computes what a build spent under one reservation, from the build's own events."""
+"""Computes from a build's events what was spent under a reservation."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from nightshift.contracts.model import Event
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Money in microdollars. `estimated` is the part of `total` for which the provider gave no final usage.
+    """Money spent, in microdollars. `estimated` is the part for which the provider reported no final usage.
 
     `in_flight` is True while a call has no answer.
     """
@@ -21,10 +21,10 @@ class Spent:
 
 
 def spent_under(lease_id: UUID, events: Iterable[Event]) -> Spent:
-    """Add up the calls that were started under the lease. `events` are in version order.
+    """Return what was spent by the model calls that were started under this lease. `events` are in version order.
 
-    A call without an answer counts at its worst case. Only an answer, or a malformed one, carries the final usage; the
-    rest is estimated.
+    A call without an answer counts with its highest possible cost. Only answers, complete or malformed, report final
+    usage; the cost of other calls is an estimate.
     """
     costs: dict[tuple[int, int, str | None], Spent] = {}
     in_flight: set[tuple[int, int, str | None]] = set()

@@ -1,1 +1,1 @@
-"""What the budget service does, by subject: grants, accounts, wakes."""
+"""The work of the budget service by subject: grants, accounts, wakes."""

@@ -1,4 +1,4 @@
-"""Brings an account to the current day: opens it with the default budget when it is new, refreshes it at midnight."""
+"""Moves an account to the current day, and opens a new account with the default budget."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,13 +17,13 @@ from nightshift.eventlog.port import Append, NewEvent, account_stream
 
 
 class AccountDays:
-    """Moves the account of a ledger snapshot to the day of the snapshot's clock."""
+    """Moves the account in a ledger snapshot to the day of the snapshot's time."""
 
     def __init__(self, policy: BudgetPolicy) -> None:
         self.policy = policy
 
     def today(self, account_id: str, snapshot: LedgerSnapshot) -> tuple[Account, Day, Sequence[Append]]:
-        """Return the account on the day of the snapshot, that day, and the events about it that the log lacks."""
+        """Return the account as of today, today, and the events about it that are not in the log yet."""
         appends: list[Append] = []
         account = snapshot.account
         if account is None:
@@ -46,7 +46,7 @@ class AccountDays:
         return account, day, joined(appends)
 
     def open(self, account_id: str, now: datetime, *, budget: int, days: int, time_zone: str) -> Account:
-        """Return a new account whose first period of `days` days begins today."""
+        """Return a new account whose first period, of `days` days, begins today."""
         day_seconds = self.policy.day_seconds
         period = Period(time_zone, period_start(time_zone, now, day_seconds), days, day_seconds)
         return open_account(account_id, period, budget, day_at(period, now))
@@ -54,7 +54,10 @@ class AccountDays:
     def grant(
         self, account: Account, need: Need, *, lease_id: UUID, build_id: str, cause: UUID, now: datetime
     ) -> tuple[Account, BudgetGranted, Reservation] | None:
-        """Reserve money in the account. Returns None when less than `need.minimum` is left."""
+        """Reserve money for a build. Returns the account, the event and the reservation.
+
+        Returns None when the account has less left than `need.minimum`.
+        """
         account, amount = reserve(account, need.amount, need.minimum)
         if not amount:
             return None
@@ -72,12 +75,12 @@ class AccountDays:
 
 
 def on_account(account_id: str, cause: UUID, *facts: Event) -> Append:
-    """Return the append of these facts to the account's stream."""
+    """Return an append of these facts to the account's stream."""
     return Append(account_stream(account_id), tuple(NewEvent(fact, cause) for fact in facts))
 
 
 def joined(appends: Sequence[Append]) -> Sequence[Append]:
-    """Join the appends of each stream into one. A transaction may name a stream only once."""
+    """Join the appends to the same stream, because a transaction may contain each stream only once."""
     streams: dict[str, list[NewEvent]] = {}
     for append in appends:
         streams.setdefault(append.stream_id, []).extend(append.events)

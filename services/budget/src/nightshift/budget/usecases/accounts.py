@@ -1,4 +1,4 @@
-"""Opens accounts, changes their budgets, and adds money to their day."""
+"""Opens accounts, changes their budgets and policies, and adds money."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Accounts:
-    """The use cases of an account's owner."""
+    """The use cases of the person who owns an account."""
 
     def __init__(self, log: EventLog, ledger: Ledger, days: AccountDays, wakes: Wakes) -> None:
         self._event_log = log
@@ -45,14 +45,14 @@ class Accounts:
         self._wakes = wakes
 
     async def open(self, event: RecordedEvent, asked: AccountOpened) -> None:
-        """Open an account, or give an open one this budget. Raises BadMessage for an unknown time zone."""
+        """Open an account, or give an existing one this budget. Raises BadMessage for an unknown time zone."""
         check_time_zone(asked.time_zone)
         await self._set_period(
             event, asked.account_id, asked.period_budget_microusd, asked.period_days, asked.time_zone
         )
 
     async def set_budget(self, event: RecordedEvent, asked: AccountBudgetSet) -> None:
-        """Give an account this budget from now on; opens the account when it does not exist."""
+        """Give the account this budget from now on. Opens the account when it does not exist."""
         await self._set_period(event, asked.account_id, asked.period_budget_microusd, asked.period_days, None)
 
     async def top_up(self, event: RecordedEvent, asked: AccountToppedUp) -> None:
@@ -76,7 +76,7 @@ class Accounts:
     async def set_policy(self, event: RecordedEvent, asked: AccountPolicySet) -> None:
         """Set the policy of the account's later builds.
 
-        Raises BadMessage for a model that cannot be used, and for approvals that can mean nothing.
+        Raises BadMessage for a model that cannot be used, and for an approval rule that cannot match.
         """
         for role, model in (asked.models or {}).items():
             try:
@@ -118,7 +118,7 @@ class Accounts:
             return zone_repeats and (fact.period_budget_microusd, fact.period_days) == (budget, days)
 
         await self._once(event, account_id, decide, BudgetPeriodSet, repeats)
-        self._wakes.note_money(account_id)  # today's limit may be higher than before
+        self._wakes.note_money(account_id)  # today's limit may have risen
 
     async def _once(
         self,
@@ -128,11 +128,15 @@ class Accounts:
         kind: type[F],
         repeats: Callable[[F], bool],
     ) -> None:
-        """Make the change, unless this request was applied before. Raises EventIdReused when it had other content."""
+        """Make the change, unless the same request made it before.
+
+        `repeats` compares the request with the recorded event. Raises EventIdReused when the same request id had other
+        content before.
+        """
         try:
             await self._ledger.transact(account_id, decide)
         except EventIdReused:
-            # A repeat on a later day leads to a different fact under the same id, so the log refuses it.
+            # The same request on a later day gives a different event with the same id, which the log refuses.
             noted_id = event_id(event.event_id, kind.type)
             recorded = await find_event(self._event_log, account_stream(account_id), noted_id)
             if recorded is None or not isinstance(recorded.data, kind):

@@ -1,4 +1,4 @@
-"""Reads from a build's stream what was spent under its reservations, and settles them in an account."""
+"""Reads from a build's stream what was spent under its reservations, and settles these in the account."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,13 +11,13 @@ from nightshift.contracts.events.budget import BudgetSettled
 from nightshift.contracts.model import Event
 from nightshift.eventlog.port import EventLog, NewEvent, RecordedEvent
 
-#: Events per read. The wanted event is nearly always among the stream's last few.
+#: Events per read. The event in question is nearly always among the last few of its stream.
 _PAGE = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """A reservation that has not ended, and what was spent under it."""
+    """A reservation that is not settled, and what was spent under it."""
 
     reservation: Reservation
     spent: Spent
@@ -25,22 +25,22 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class Bills:
-    """The bills of one build, and the version of its stream that they were read at; None when there are no bills.
+    """The bills of one build. `version` is the stream version at which they were read, None when there are no bills.
 
-    An append that settles them expects this version, so that it conflicts with a call that starts meanwhile.
+    The append that settles them expects this version. So it conflicts when another call starts in between.
     """
 
     bills: Sequence[Bill] = ()
     version: int | None = None
 
     def without_calls_in_flight(self) -> "Bills":
-        """Return the bills of reservations under which no call runs: the cost of the others is not known yet."""
+        """Return the bills without those under which a model call runs, because their cost is not known yet."""
         return replace(self, bills=[bill for bill in self.bills if not bill.spent.in_flight])
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """An account after its bills were settled, the events that say so, and how each reservation ended."""
+    """The account after its bills were settled, the events to append, and how each reservation ended."""
 
     account: Account
     events: Sequence[NewEvent]
@@ -48,7 +48,7 @@ class Settled:
 
 
 async def newest_first(log: EventLog, stream_id: str) -> AsyncIterator[RecordedEvent]:
-    """Yield the events of a stream, the newest first. Reads small pages."""
+    """Yield the events of a stream in reverse order, reading small pages."""
     last: int | None = None
     while last is None or last > 0:
         first = last
@@ -72,7 +72,8 @@ async def read_bills(
 ) -> Bills:
     """Read what was spent under these reservations of one build.
 
-    Leaves out those that the stream shows as settled, and those granted at version `granted_before` or later.
+    Leaves out reservations that the stream shows as settled. With `granted_before`, leaves out those granted at this
+    stream version or later.
     """
     grants = {one.granted_event: one for one in held}
     if not grants:
@@ -94,7 +95,9 @@ async def read_bills(
 
 
 def settle_bills(account: Account, bills: Bills, *, expired: bool = False) -> Settled:
-    """Settle every bill in the account. Pure."""
+    """Settle every bill in the account. Pure. `expired` says that the reservations ended because their time was
+    over.
+    """
     appended, ended = [], []
     for bill in bills.bills:
         account, settlement = settle(account, bill.reservation, bill.spent, expired=expired)

@@ -16,14 +16,14 @@ from nightshift.contracts.model import Event
 from nightshift.eventlog.errors import EventIdReused, StreamClosed, Transient, VersionConflict
 from nightshift.eventlog.port import Append, EventLog, NewEvent, PendingItem, RecordedEvent, build_stream
 
-#: The most attempts of a transaction that conflicts with other writers of the build's stream.
+#: How often a transaction is tried that conflicts with other writers of the build's stream.
 ATTEMPTS = 50
-#: How long a call may run on after its reservation expired.
+#: How long a model call may still run after its reservation expired.
 _IN_FLIGHT = timedelta(hours=1)
 
 
 class Grants:
-    """The use cases about reservations. Calls `on_released` with each account that got money back."""
+    """The use cases of reservations. Calls `on_released` with each account that has money again."""
 
     def __init__(
         self, log: EventLog, ledger: Ledger, days: AccountDays, *, on_released: Callable[[str], None]
@@ -34,9 +34,9 @@ class Grants:
         self._on_released = on_released
 
     async def answer(self, event: RecordedEvent, request: BudgetRequested) -> None:
-        """Grant or deny a request that has no answer yet. Denies a request of a build that has ended.
+        """Grant or deny a request for money that has no answer yet. A request of an ended build is denied.
 
-        Settles older reservations of the build in the same transaction, except those under which a call runs.
+        Settles the build's older reservations in the same transaction, except those under which a model call runs.
         """
         ended = False
         for _ in range(ATTEMPTS):
@@ -49,7 +49,8 @@ class Grants:
             except (VersionConflict, EventIdReused):
                 continue
             if change is not None and (change.ended or change.opened is None):
-                self._on_released(request.account_id)  # also when another build goes first: it must wake
+                # Also when another build goes first, because that build must wake.
+                self._on_released(request.account_id)
             return
         raise _overtaken(event.stream_id)
 
@@ -93,9 +94,9 @@ class Grants:
         return await self._ledger.transact(request.account_id, decide, lease_id=request.lease_id)
 
     async def settle_build(self, build_id: str, *, granted_before: int, in_flight: bool = True) -> None:
-        """Settle the build's reservations granted before this version of its stream, and release what was not spent.
+        """Settle the reservations of the build that were granted before this stream version, and release unspent money.
 
-        Without `in_flight`, a reservation under which a call still runs stays.
+        With `in_flight` False, a reservation under which a model call still runs stays open.
         """
 
         async def read() -> Bills:
@@ -105,19 +106,21 @@ class Grants:
         await self._settle(build_id, read)
 
     async def end_build(self, ended: RecordedEvent) -> None:
-        """Settle what was granted before the build ended. The build has no share of its account's money any more."""
+        """Settle what was granted before the build ended, and note its end, so that it no longer shares the account's
+        money.
+        """
         await self.settle_build(ended.subject, granted_before=ended.version)
         await self._ledger.end_build(ended.subject, ended.data.type)
 
     async def stop_waiting(self, build_id: str) -> None:
-        """Note that the build waits for a person or a provider, so that no other build makes room for it."""
+        """Note that the build waits for a person or a provider, so that no other build lets it go first."""
         await self._ledger.stop_waiting(build_id)
 
     async def expire(self, item: PendingItem, now: datetime) -> bool:
-        """Settle a reservation that expired: post the calls started under it, release the rest.
+        """Settle an expired reservation: post the calls that started under it, and release the rest.
 
-        Returns False while a call runs under it, because its cost is not known yet: its owner, or the one that takes
-        the build over, ends it. After `_IN_FLIGHT` the call counts at its worst case.
+        Returns False while a model call runs under it, because the cost is not known yet. The process that runs the
+        build ends that call. After `_IN_FLIGHT` the call counts with its highest possible cost.
         """
         held = await self._ledger.find(UUID(item.key))
         if held is None:
@@ -133,7 +136,7 @@ class Grants:
     async def _settle(
         self, build_id: str, read: Callable[[], Awaitable[Bills]], *, expired: bool = False
     ) -> bool:
-        """Settle what `read` returns. Returns whether it returned anything."""
+        """Settle the bills that `read` returns. Returns False when there are none."""
         stream = build_stream(build_id)
         for _ in range(ATTEMPTS):
             bills = await read()
@@ -165,7 +168,9 @@ class Grants:
 def _shares(
     build_id: str, request: BudgetRequested, snapshot: LedgerSnapshot, day: str, bills: Bills
 ) -> tuple[BuildShare, Sequence[BuildShare]]:
-    """Return the share of the build that requests, with what its bills add to it today, and those of the others."""
+    """Return the share of the requesting build, including its open bills of today, and the shares of the other
+    builds.
+    """
     known = {one.build_id: on_day(one, day) for one in snapshot.shares}
     mine = known.pop(build_id, BuildShare(build_id, request.account_id, False, day))
     today = sum(bill.spent.total for bill in bills.bills if bill.reservation.day == day)

@@ -1,6 +1,6 @@
-"""Runs the periodic work: wakes due sleepers, ends expired grants, answers requests whose message was lost.
+"""The periodic work: wakes sleepers that are due, ends expired grants, and answers requests whose message was lost.
 
-Any number of replicas may run it: the pending rows of the log say what is due.
+Any number of replicas may run it, because the pending rows of the log say what is due.
 """
 
 import asyncio
@@ -21,15 +21,15 @@ from nightshift.eventlog.port import EventLog, PendingItem
 
 _log = structlog.get_logger(__name__)
 
-#: Seconds between two looks for what is due: a sleeper wakes within a second of its time.
+#: Seconds between two searches for due work, so that a sleeper wakes within a second of its time.
 TICK = 0.5
-#: Seconds between two looks for requests whose message was lost.
+#: Seconds between two searches for requests whose message was lost.
 SWEEP = 60.0
-#: Seconds between two looks for sleepers of accounts that got money back. Each look reads every sleeper.
+#: Seconds between two searches for sleepers of accounts with released money. Each search reads all sleepers.
 RELEASED = 2.0
-#: The time between two looks at an expired reservation under which a call runs.
+#: How long to leave an expired reservation under which a model call runs.
 LATER = timedelta(seconds=10)
-#: The most due items that one look takes.
+#: The most due rows that one search takes.
 BATCH = 500
 
 
@@ -38,9 +38,9 @@ _utc_now = partial(datetime.now, UTC)
 
 @dataclass(eq=False, slots=True)
 class WakeScheduler:
-    """Looks for due work twice a second for as long as the service runs.
+    """Searches for due work twice a second while the service runs.
 
-    `wake_jitter_s` spreads the builds that are due at one moment over so many seconds.
+    `wake_jitter_s`: builds that are due at the same moment wake at different times within so many seconds.
     """
 
     log: EventLog
@@ -51,14 +51,14 @@ class WakeScheduler:
     clock: Callable[[], datetime] = _utc_now
     _try_again: dict[str, datetime] = field(
         default_factory=dict, init=False
-    )  # due sleepers that cannot be paid yet
+    )  # due sleepers that cannot be paid yet → when to try again
 
     _in_flight: dict[str, datetime] = field(
         default_factory=dict, init=False
-    )  # expired reservations under which a call runs
+    )  # expired reservations under which a model call runs → when to look again
 
     async def run(self) -> None:
-        """Look for due work until cancelled. Logs when the database does not answer, and tries again."""
+        """Search for due work until cancelled. Logs a warning when the database does not answer, and tries again."""
         loop = asyncio.get_running_loop()
         sweep_at = released_at = loop.time()
         while True:
@@ -75,8 +75,9 @@ class WakeScheduler:
             await asyncio.sleep(TICK)
 
     async def tick(self, now: datetime) -> None:
-        """Wake the sleepers that are due, the longest due first, and settle the reservations that expired."""
-        limit = BATCH + len(self._try_again)  # sleepers that cannot be paid must not crowd out the others
+        """Wake the sleepers that are due, the longest due first, and settle expired reservations."""
+        # Sleepers that cannot be paid must not take the places of the others.
+        limit = BATCH + len(self._try_again)
         items = await self.log.pending(PendingKind.SLEEPER, due_before=now, limit=limit)
         waiting = {item.key: self._try_again[item.key] for item in items if item.key in self._try_again}
         due = [item for item in items if self._is_due(item, now) and waiting.get(item.key, now) <= now]
@@ -94,7 +95,7 @@ class WakeScheduler:
                 self._in_flight[item.key] = now + LATER
 
     async def sweep(self) -> None:
-        """Answer the requests for money whose messages were lost with the broker."""
+        """Answer the requests for money whose messages were lost."""
         after = ""
         while items := await self.log.pending(PendingKind.BUDGET_REQUEST, after_key=after):
             after = items[-1].key
@@ -106,6 +107,6 @@ class WakeScheduler:
                         await self.grants.answer(event, event.data)
 
     def _is_due(self, item: PendingItem, now: datetime) -> bool:
-        """Whether the item's time has passed, plus a part of the jitter that the build id decides."""
+        """Return whether the row's due time plus its part of the jitter has passed. The build id decides the part."""
         draw = int.from_bytes(hashlib.blake2s(item.key.encode(), digest_size=4).digest()) / 2**32
         return item.due_at is not None and item.due_at + timedelta(seconds=self.wake_jitter_s * draw) <= now

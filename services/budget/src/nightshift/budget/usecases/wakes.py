@@ -1,4 +1,4 @@
-"""Wakes sleeping builds. A wake reserves the money of the next call, so that the call is not denied."""
+"""Wakes sleeping builds. A wake also reserves the money of the next call, so that the call is not denied."""
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -32,16 +32,16 @@ WakeReason = Literal["refresh", "top_up", "person", "provider"]
 
 _log = structlog.get_logger(__name__)
 
-#: A stream that ends in one of these belongs to a build that is awake.
+#: When one of these follows the sleep, the build is awake.
 _AWAKE = (WakeRequested, BuildWoken, ModelCallStarted, BudgetRequested, CheckpointSaved)
 
-#: The most attempts of a wake that conflicts with other writers of the build's stream.
+#: How often a wake is tried that conflicts with other writers of the build's stream.
 ATTEMPTS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Sleeper:
-    """A build that is asleep at version `head` of its stream. `need` is None when it never asked for money."""
+    """A sleeping build. `head` is the last version of its stream. `need` is None when it never requested money."""
 
     slept: RecordedEvent
     sleep: SleepRequested
@@ -51,39 +51,40 @@ class Sleeper:
 
 @dataclass(frozen=True, slots=True)
 class Unpaid:
-    """Why a sleeper was not woken: the account has `left` microdollars until `refresh_at`."""
+    """Why a sleeper was not woken: its account has only `left` microdollars until `refresh_at`."""
 
     left: int
     refresh_at: datetime
 
 
 class Wakes:
-    """Wakes sleeping builds, and remembers which accounts may have money for them."""
+    """Wakes sleeping builds, and remembers which accounts may have money for sleepers."""
 
     def __init__(self, log: EventLog, ledger: Ledger, days: AccountDays) -> None:
         self._event_log = log
         self._ledger = ledger
         self._days = days
-        # The notes of a former process are lost, so the first look covers every account.
+        # The notes of an earlier process are lost, so the first search covers every account.
         self._every_account = True
         self._accounts: set[str] = set()
-        self._unpaid: set[str] = set()  # streams of builds that are due and could not be paid
-        self._sleeps: dict[tuple[str, int], SleepRequested] = {}  # by stream and version, as of the last look
+        self._unpaid: set[str] = set()  # streams of sleepers that were due and could not be paid
+        # (stream, version) → sleep, from the last search.
+        self._sleeps: dict[tuple[str, int], SleepRequested] = {}
 
     def note_money(self, account_id: str) -> None:
-        """Remember that this account may have money for its sleepers. The next look checks them."""
+        """Note that this account may have money for its sleepers, so that the next search covers it."""
         self._accounts.add(account_id)
 
     def note_sleep(self, slept: SleepRequested) -> None:
-        """Mark the account of a build that fell asleep, so that the next check for released money looks at it.
+        """Note the account of a build that fell asleep for money, so that the next search covers it.
 
-        Otherwise money that was released between the denial and the sleep would not wake the build.
+        Without this, money that was released between the denial and the sleep would not wake the build.
         """
         if slept.reason == "budget":
             self._accounts.add(slept.account_id)
 
     async def wake_for_released_money(self) -> None:
-        """Wake sleepers of the remembered accounts, the longest asleep first, while the money lasts."""
+        """Wake sleepers of the noted accounts in their fair order, as far as the money goes."""
         every, accounts = self._every_account, self._accounts
         if not every and not accounts:
             return
@@ -97,12 +98,12 @@ class Wakes:
             raise
 
     async def wake_account(self, account_id: str) -> None:
-        """Wake the account's builds that sleep for money, the longest asleep first, while its money lasts."""
+        """Wake the builds of the account that sleep for money in their fair order, as far as the money goes."""
         for sleepers in (await self._sleepers({account_id})).values():
             await self._wake_in_turn(sleepers, reason="top_up")
 
     async def wake_due(self, items: Sequence[PendingItem], now: datetime) -> Mapping[str, datetime]:
-        """Wake the builds whose time has come. Returns when to try again those that cannot be paid, by key."""
+        """Wake the builds whose time has come. Returns build id → when to try again for those that cannot be paid."""
         waiting: dict[str, datetime] = {}
         self._unpaid.difference_update(item.stream_id for item in items)
         accounts: dict[str, list[Sleeper]] = {}
@@ -122,9 +123,9 @@ class Wakes:
         return waiting
 
     async def wake_asked(self, asked: RecordedEvent) -> None:
-        """Wake a build because a person asked. A repeated request changes nothing.
+        """Wake a build because a person asked for it. A repeated request changes nothing.
 
-        Raises Refused when the build is not asleep, and when its account has not enough money for its next call.
+        Raises Refused when the build is not asleep, or when its account has too little money for its next call.
         """
         build_id = asked.subject
         sleeper = await self._sleeper(build_stream(build_id))
@@ -146,9 +147,9 @@ class Wakes:
     async def _wake_in_turn(
         self, sleepers: Sequence[Sleeper], *, reason: WakeReason
     ) -> Sequence[tuple[Sleeper, Unpaid]]:
-        """Wake these builds of one account in their fair order. Returns those that cannot be paid.
+        """Wake these builds of one account in their fair order. Returns those that cannot be paid, with the reason.
 
-        The tier `priority` comes first, then the build that was served least, then the longest asleep.
+        The tier `priority` comes first, then the build that spent least, then the one that has slept longest.
         """
         unpaid = []
         queue = await self._in_fair_order(sleepers)
@@ -165,7 +166,7 @@ class Wakes:
             return sleepers
         account_id = sleepers[0].sleep.account_id
         account = await self._ledger.account(account_id)
-        # When a new day has begun, nobody has spent any of it; the account still shows the day before.
+        # On a new day no build has spent anything yet, but the stored account is still of the day before.
         day = "" if account is None else day_at(account.period, await self._ledger.now()).label
         shares = {one.build_id: on_day(one, day) for one in await self._ledger.shares(account_id)}
 
@@ -179,7 +180,10 @@ class Wakes:
     async def _wake(
         self, sleeper: Sleeper, reason: WakeReason, cause: UUID, *, later: Sequence[Need] = ()
     ) -> Unpaid | None:
-        """Reserve the next call's money and wake the build in one transaction. Returns why it is not paid, or None."""
+        """Reserve the money of the next call and wake the build in one transaction.
+
+        Returns why it cannot be paid, or None.
+        """
         for _ in range(ATTEMPTS):
             if sleeper.need is None:
                 await self._append_wake(sleeper, reason, cause)
@@ -194,7 +198,7 @@ class Wakes:
             except VersionConflict:
                 pass
             except (EventIdReused, StreamClosed):
-                return None  # the build was woken for the same cause, or has ended
+                return None  # the build was already woken for the same cause, or it has ended
             again = await self._sleeper(sleeper.slept.stream_id)
             if again is None or again.slept.event_id != sleeper.slept.event_id:
                 return None
@@ -226,7 +230,8 @@ class Wakes:
                 else self._days.grant(
                     settled.account,
                     wanted,
-                    lease_id=event_id(cause, wake.type),  # the reservation has the id of its wake
+                    # The lease id of the reservation is the event id of the wake.
+                    lease_id=event_id(cause, wake.type),
                     build_id=sleeper.slept.subject,
                     cause=cause,
                     now=snapshot.now,
@@ -262,11 +267,11 @@ class Wakes:
                 sleeper.slept.stream_id, [NewEvent(wake, cause)], expected_version=sleeper.head
             )
         except (VersionConflict, EventIdReused, StreamClosed) as error:
-            # When the build still sleeps, the next look finds it again.
+            # If the build still sleeps, the next search finds it again.
             _log.info("wake.overtaken", build_id=sleeper.slept.subject, reason=type(error).__name__)
 
     async def _sleepers(self, accounts: Set[str] | None) -> Mapping[str, Sequence[Sleeper]]:
-        """Return the builds that sleep for money, by account: those of `accounts`, or all when it is None."""
+        """Return account → the builds that sleep for money, for these accounts or, with None, for all."""
         found: dict[str, list[Sleeper]] = {}
         sleeps: dict[tuple[str, int], SleepRequested] = {}
         after = ""
@@ -296,7 +301,7 @@ class Wakes:
         return None
 
     async def _sleeper(self, stream_id: str) -> Sleeper | None:
-        """Read what a build sleeps for and what its next call needs. Returns None when it is not asleep."""
+        """Read from the stream why a build sleeps and what its next call needs. Returns None when it is not asleep."""
         sleeper: Sleeper | None = None
         head = reserved = 0
         async for event in newest_first(self._event_log, stream_id):

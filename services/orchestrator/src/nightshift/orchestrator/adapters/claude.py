@@ -4,12 +4,14 @@ Sends the rendered body unchanged and reads the stream's events as plain JSON. S
 know are kept, and the SDK does not serialize a long conversation again at each turn.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Self, cast
 
+import aiohttp
 import httpx2
 from anthropic import (
     APIConnectionError,
@@ -18,6 +20,7 @@ from anthropic import (
     APIStatusError,
     AsyncAnthropic,
     AsyncStream,
+    DefaultAioHttpClient,
 )
 
 from nightshift.contracts.events.build import Usage
@@ -64,6 +67,9 @@ _THINKING = re.compile(
     r"bound to a different conversation|invalid `?signature`? in `?thinking", re.IGNORECASE
 )
 
+#: aiohttp's errors of connecting, or of a wait for a free connection.
+_BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+
 
 class ClaudeModel:
     """Implements the port Model over the Messages API. Leaving the context closes its connections."""
@@ -72,11 +78,14 @@ class ClaudeModel:
         self, *, api_key: str | None = None, base_url: str | None = None, silence_s: float = 120.0
     ) -> None:
         """Arguments that are None come from ANTHROPIC_*. A stream without a byte for `silence_s` seconds is closed."""
+        timeout = httpx2.Timeout(silence_s, connect=_CONNECT_S)
         self._client = AsyncAnthropic(
             api_key=api_key,
             base_url=base_url,
             max_retries=0,
-            timeout=httpx2.Timeout(silence_s, connect=_CONNECT_S),
+            timeout=timeout,
+            # At 50 calls side by side a call takes 0.8 ms of CPU with it and 1.4 ms with the SDK's default client.
+            http_client=DefaultAioHttpClient(timeout=timeout),
         )
 
     async def __aenter__(self) -> Self:
@@ -140,6 +149,9 @@ class ClaudeModel:
             return tokens
 
     async def _open(self, body: bytes) -> AsyncStream[object]:
+        for _ in range(2):
+            # The event loop takes in that the provider has closed a kept connection, which then is not used again.
+            await asyncio.sleep(0)
         return await self._client.post(
             "/v1/messages",
             content=body,
@@ -170,10 +182,8 @@ async def _call_errors(assembly: Assembly, meter: UsageMeter) -> AsyncIterator[N
         meter.exhausted_until = exhausted_until(error.response.headers)
         raise CallError(_refused(error, assembly)) from error
     except APIConnectionError as error:
-        reached = not isinstance(
-            error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout
-        )
-        raise CallError(CallFailed("connection", _message_of(error), maybe_billed=reached)) from error
+        failure = CallFailed("connection", _message_of(error), maybe_billed=not _unsent(error))
+        raise CallError(failure) from error
     except httpx2.TransportError as error:
         failure = CallFailed("stream_cut", _message_of(error), usage=assembly.usage, maybe_billed=True)
         raise CallError(failure) from error
@@ -183,6 +193,13 @@ async def _call_errors(assembly: Assembly, meter: UsageMeter) -> AsyncIterator[N
     except APIError as error:
         failure = CallFailed("unknown", _message_of(error), usage=assembly.usage, maybe_billed=True)
         raise CallError(failure) from error
+
+
+def _unsent(error: APIConnectionError) -> bool:
+    """Return whether the connection failed before the whole request was sent, so that the provider bills nothing."""
+    transport = error.__cause__
+    # The SDK's adapter makes one class of many of aiohttp's errors; those are behind it.
+    return isinstance(transport, httpx2.TransportError) and isinstance(transport.__cause__, _BEFORE_SENDING)
 
 
 def _refused(error: APIStatusError, assembly: Assembly) -> CallFailed:

@@ -1,1 +1,1 @@
-"""PostgreSQL, Kafka and the object store as the relay uses them."""
+"""The relay's adapters for PostgreSQL, Kafka and the object store."""

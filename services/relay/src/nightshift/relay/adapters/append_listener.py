@@ -1,4 +1,4 @@
-"""Listens for the NOTIFY that writers send after each commit, so that the relay reads at once."""
+"""Listens for the NOTIFY that writers send after each commit, so that the relay reads new events at once."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ _BACKOFF = Backoff(first_s=0.5, cap_s=2.0)
 
 
 class PostgresAppendListener:
-    """Listens for notifications on `channel`, on an extra connection to the database."""
+    """Listens on one NOTIFY channel, over a database connection of its own."""
 
     def __init__(self, database: Database, *, channel: str) -> None:
         self._database = database
@@ -25,7 +25,7 @@ class PostgresAppendListener:
 
     @contextlib.asynccontextmanager
     async def listen(self, shards: Sequence[int]) -> AsyncIterator["ReceivedNotifications"]:
-        """Receive notifications for these shards until the block ends. Reconnects when the connection is lost."""
+        """Collect notifications about these shards until the block ends. Reconnects when the connection is lost."""
         notifications = ReceivedNotifications({str(shard): shard for shard in shards})
         receiving = asyncio.create_task(self._receive(notifications))
         try:
@@ -42,7 +42,7 @@ class PostgresAppendListener:
                     self._channel, notifications.on_payload, on_ready=notifications.on_ready
                 )
             except NightshiftError as error:
-                if notifications.listening:  # the lost connection had worked
+                if notifications.listening:  # the lost connection had received notifications
                     retry.reset()
                 _log.info("append_notifications.lost", error=str(error))
                 await asyncio.sleep(retry.after_failure())
@@ -51,7 +51,7 @@ class PostgresAppendListener:
 
 
 class ReceivedNotifications:
-    """Implements AppendNotifications."""
+    """The AppendNotifications port: collects the shards of received notifications."""
 
     def __init__(self, shards: Mapping[str, int]) -> None:
         self.listening = False
@@ -60,12 +60,12 @@ class ReceivedNotifications:
         self._event = asyncio.Event()
 
     def on_ready(self) -> None:
-        """Note that notifications arrive from now on, and end the wait: events may have been appended before."""
+        """Note that notifications arrive from now on. Ends the wait, because earlier appends were not notified."""
         self.listening = True
         self._event.set()
 
     def on_payload(self, payload: str) -> None:
-        """Note the shard that a writer appended to. Its number is the payload."""
+        """Note the shard to which a writer appended. The payload is its number."""
         shard = self._shards.get(payload)
         if shard is not None:
             self._notified.add(shard)

@@ -1,7 +1,8 @@
-"""Sends batches: the records of a topic-partition in order, all partitions at once, acknowledged by all replicas.
+"""Sends batches of records: in order within each topic-partition, all partitions at the same time.
 
-The client's own retries and reconnects are off: both could reach a broker that restarted empty, and put new events
-before the old ones. A producer connects once, before the broker is checked, and a failed send ends it.
+All replicas must acknowledge. aiokafka's retries and reconnects are turned off, because both could reach a broker that
+restarted empty and write new events before older ones. So a producer connects once, before the broker is checked, and
+is closed after a failed send.
 """
 
 import asyncio
@@ -25,18 +26,21 @@ from nightshift.eventlog.errors import Fault, Unavailable
 from nightshift.relay.domain.records import Record
 from nightshift.relay.ports import Ack
 
-#: Bytes kept free below the broker's limit: the frame of the last record, and the header of the batch.
+#: Bytes that a batch stays below the broker's limit: room for the frame of its last record and the header of the batch.
 _FRAME = 1024
 
 
 @lru_cache(maxsize=16_384)
 def _hash(key: bytes) -> int:
-    """Return Kafka's hash of a key. Cached, because it is computed in Python and builds repeat."""
+    """Return Kafka's hash of a key.
+
+    Cached, because Python computes it slowly and the same builds occur again and again.
+    """
     return int(murmur2(key)) & 0x7FFFFFFF
 
 
 class BatchProducer:
-    """One producer session. After an error, close it and open another."""
+    """A connection to the broker for sending. After any error, close it and create another."""
 
     def __init__(self, settings: KafkaSettings, *, ack_timeout_s: float) -> None:
         self._timeout = ack_timeout_s
@@ -52,11 +56,12 @@ class BatchProducer:
             compression_type=None if settings.kafka_compression == "none" else settings.kafka_compression,
             max_batch_size=settings.kafka_max_message_bytes - _FRAME,
             request_timeout_ms=int(ack_timeout_s * 1000),
-            retry_backoff_ms=int(ack_timeout_s * 2000),  # longer than a send may take: no retry inside
+            # Longer than a send may take, so that aiokafka never retries.
+            retry_backoff_ms=int(ack_timeout_s * 2000),
         )
 
     async def start(self, topics: Sequence[str]) -> None:
-        """Connect once to the leaders of these topics' partitions. Raises Unavailable."""
+        """Connect once to the leaders of all partitions of these topics. Raises Unavailable."""
         try:
             async with asyncio.timeout(self._timeout):
                 await self._producer.start()
@@ -83,7 +88,7 @@ class BatchProducer:
     async def _existing_connection(
         self, node_id: int, *, group: int = ConnectionGroup.DEFAULT, no_hint: bool = False
     ) -> AIOKafkaConnection | None:
-        """Stand in for AIOKafkaClient._get_conn: return an open connection and never make one."""
+        """Replace AIOKafkaClient._get_conn: return an open connection, but never open a new one."""
         del no_hint
         connection = self._producer.client._conns.get((node_id, group))
         if connection is not None and connection.connected():
@@ -93,11 +98,11 @@ class BatchProducer:
         return None
 
     def partition_of(self, topic: str, key: bytes) -> TopicPartition:
-        """Return the partition of this key, by the default partitioner of all Kafka clients."""
+        """Return the partition for a key, chosen like the default partitioner of Kafka clients."""
         return TopicPartition(topic, _hash(key) % self._partition_counts[topic])
 
     def partitions(self) -> list[TopicPartition]:
-        """Return every partition of the topics that this producer knows."""
+        """Return all partitions of the topics given to `start`."""
         return [
             TopicPartition(topic, number)
             for topic, count in self._partition_counts.items()
@@ -105,13 +110,16 @@ class BatchProducer:
         ]
 
     async def send(self, records: Mapping[TopicPartition, Sequence[Record]]) -> list[Ack]:
-        """Send all records. Raises Unavailable when a partition failed; the rest of its records was not sent."""
+        """Send the records and return an Ack for each partition.
+
+        Raises Unavailable when a partition fails. Records of that partition behind the failed batch were not sent.
+        """
         sending = [asyncio.ensure_future(self._send_to(where, some)) for where, some in records.items()]
         for one in sending:
             one.add_done_callback(_retrieve_error)
         disconnected = asyncio.ensure_future(self._disconnected.wait())
         try:
-            # Shielded from cancellation: aiokafka would otherwise log failures that nobody retrieved.
+            # Shielded from cancellation, because aiokafka would log the failures of cancelled sends.
             acknowledged = asyncio.gather(*map(asyncio.shield, sending))
             acknowledged.add_done_callback(_retrieve_error)
             async with asyncio.timeout(self._timeout):
@@ -131,11 +139,11 @@ class BatchProducer:
         for builder in self._builders(records):
             if self._closed:
                 raise KafkaConnectionError("the producer was closed")
-            # One after the other: the second waits for the acknowledgement of the first.
+            # Batches of one partition are sent one after the other, each after the acknowledgement of the one before.
             sent = await (
                 await self._producer.send_batch(builder, partition.topic, partition=partition.partition)
             )
-            if sent.offset >= 0:  # -1 for a batch that the broker had already
+            if sent.offset >= 0:  # -1: the broker already had this batch
                 first = sent.offset if first < 0 else first
                 last, batch = sent.offset + builder.record_count() - 1, sent.offset
                 head = records[sent_before]
@@ -143,7 +151,7 @@ class BatchProducer:
         return Ack(partition, first, last, batch, head)
 
     def _builders(self, records: Sequence[Record]) -> list[BatchBuilder]:
-        """Return record batches that hold all records in order. Raises Fault when one fits in no batch."""
+        """Pack the records into batches, in order. Raises Fault when a record is too large for any batch."""
         builders = [self._producer.create_batch()]
         for record in records:
             fields = {"timestamp": None, "key": record.key, "value": record.value, "headers": record.headers}
@@ -156,15 +164,15 @@ class BatchProducer:
         return builders
 
     async def close(self) -> None:
-        """Drop what is in flight and disconnect. Takes at most 0.2 s, also when the broker does not answer."""
+        """Drop unsent records and disconnect within 0.2 s, even when the broker does not answer."""
         self._closed = True
         sender = self._producer._sender.sender_task
         if sender is not None:
-            sender.cancel()  # stop() alone would wait without a limit to deliver what is pending
+            sender.cancel()  # stop() would wait without a limit for pending records to be delivered
         self._disposal = asyncio.ensure_future(self._producer.stop())
         with contextlib.suppress(TimeoutError, KafkaError, OSError, asyncio.CancelledError):
             await asyncio.wait_for(asyncio.shield(self._disposal), 0.2)
-        # The disposal ends by itself after the request timeout and the backoff.
+        # The rest of the stop ends in the background, after the request timeout and the backoff.
 
 
 def _retrieve_error(sent: asyncio.Future[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Lists, describes and creates topics on the broker."""
+"""Lists, describes and creates topics at the broker."""
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -20,19 +20,19 @@ _TOO_FEW_BROKERS = (
 
 
 class KafkaAdmin:
-    """A connected client for topics. Made by `kafka_admin`."""
+    """A connected admin client. `kafka_admin` creates it."""
 
     def __init__(self, client: AIOKafkaAdminClient, address: str) -> None:
         self._client = client
         self._address = address
 
     async def names(self) -> frozenset[str]:
-        """Return all topics. Asking for single names would make some brokers create the topics."""
+        """Return the names of all topics. Asks for all, because some brokers create a topic that a client names."""
         with _translated(self._address):
             return frozenset(await self._client.list_topics())
 
     async def describe(self, names: Sequence[str]) -> dict[str, TopicPlan]:
-        """Return the partitions, replicas and settings of the topics that exist."""
+        """Return the number of partitions, the replication and the settings of those topics that exist."""
         there = sorted(set(names) & await self.names())
         if not there:
             return {}
@@ -58,7 +58,9 @@ class KafkaAdmin:
         }
 
     async def create(self, plan: Sequence[TopicPlan]) -> frozenset[str]:
-        """Create topics. Returns those that this call created. Raises Refused and Unavailable."""
+        """Create these topics and return the names of those that did not exist before. Raises Refused and
+        Unavailable.
+        """
         new = [
             NewTopic(
                 topic.name,
@@ -87,7 +89,7 @@ class KafkaAdmin:
 
 @contextlib.asynccontextmanager
 async def kafka_admin(settings: KafkaSettings) -> AsyncIterator[KafkaAdmin]:
-    """Connect a client for topics. Raises Unavailable when the broker does not answer."""
+    """Connect an admin client for the length of the block. Raises Unavailable when the broker does not answer."""
     client = AIOKafkaAdminClient(**connection_arguments(settings), request_timeout_ms=10_000)
     address = settings.kafka_bootstrap
     try:

@@ -1,4 +1,4 @@
-"""A session with the broker: a producer, and a reader of what the broker holds."""
+"""A session with the broker: a producer, and a reader of what the broker stores."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ _MAX_RECORDS = 500
 
 
 class KafkaSession:
-    """Implements Broker on aiokafka."""
+    """The Broker port on aiokafka."""
 
     def __init__(self, producer: BatchProducer, reader: CheckedConsumer, *, timeout_s: float) -> None:
         self._producer = producer
@@ -34,7 +34,7 @@ class KafkaSession:
     async def offset_ranges(
         self, partitions: Sequence[TopicPartition]
     ) -> Mapping[TopicPartition, OffsetRange]:
-        """Return the offsets of each partition that exists. Raises Unavailable."""
+        """Return the first and the end offset of each of these partitions that exists. Raises Unavailable."""
         existing = set(self._producer.partitions())
         asked = [KafkaTopicPartition(*one) for one in partitions if one in existing]
         if not asked:
@@ -49,7 +49,10 @@ class KafkaSession:
         return {TopicPartition(*one): OffsetRange(starts[one], ends[one]) for one in asked}
 
     async def read(self, ranges: Mapping[TopicPartition, tuple[int, int]]) -> AsyncIterator[BrokerRecord]:
-        """Read the headers of the records in these offset ranges. Raises Unavailable when it takes too long."""
+        """Yield the records in these offset ranges, without their values.
+
+        Raises Unavailable when a read takes too long.
+        """
         left = {KafkaTopicPartition(*one): end for one, (start, end) in ranges.items() if start < end}
         if not left:
             return
@@ -65,7 +68,7 @@ class KafkaSession:
             self._reader.unsubscribe()
 
     async def _next(self, left: dict[KafkaTopicPartition, int]) -> list[BrokerRecord]:
-        """Read once. Removes each partition from `left` when its end (exclusive offset) is reached."""
+        """Read once. Removes a partition from `left` when the reader has reached its end offset there."""
         found: list[BrokerRecord] = []
         try:
             async with asyncio.timeout(self._timeout):
@@ -80,7 +83,8 @@ class KafkaSession:
                             for one in records
                         ]
                     for partition, end in list(left.items()):
-                        # Not the last record's offset: a transaction of another producer ends without a record.
+                        # Compares the position and not the last record's offset, because an offset may hold the end of
+                        # a transaction.
                         if await self._reader.position(partition) >= end:
                             del left[partition]
                             self._reader.pause(partition)
@@ -90,7 +94,7 @@ class KafkaSession:
 
 
 class KafkaConnector:
-    """Opens sessions with the broker. `ack_timeout_s` bounds each call to it."""
+    """Opens sessions with the broker. `ack_timeout_s` limits each call to the broker."""
 
     def __init__(self, settings: KafkaSettings, *, ack_timeout_s: float) -> None:
         self._settings = settings
@@ -98,13 +102,17 @@ class KafkaConnector:
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[KafkaSession]:
-        """Open a session. It closes within seconds, also when the broker does not answer. Raises Unavailable."""
+        """Open a session for the length of the block. It closes within seconds even when the broker does not answer.
+
+        Raises Unavailable.
+        """
         producer = BatchProducer(self._settings, ack_timeout_s=self._timeout)
         reader = CheckedConsumer(
             **connection_arguments(self._settings),
             group_id=None,
             enable_auto_commit=False,
-            auto_offset_reset="none",  # a missing offset must raise an error, and not read from elsewhere
+            # Raise an error for a missing offset instead of reading from another one.
+            auto_offset_reset="none",
             fetch_max_wait_ms=20,
             request_timeout_ms=int(self._timeout * 1000),
         )

@@ -1,4 +1,4 @@
-"""Creates the broker's topics as planned: for the command, the embedded stack and the relay."""
+"""Creates the topics of an installation: for the command, the local stack and the relay."""
 
 import asyncio
 import re
@@ -24,7 +24,7 @@ from nightshift.relay.domain.topics import (
 
 __all__ = ["TopicReport", "TopicState", "apply", "ensure", "load_plan"]
 
-#: Seconds until a created topic must be visible, and between two checks.
+#: Seconds within which a created topic must be listed, and seconds between two checks.
 _VISIBLE_WITHIN, _LOOK = 15.0, 0.05
 
 
@@ -36,9 +36,9 @@ async def apply(
     replication: int | None = None,
     dry_run: bool = False,
 ) -> tuple[TopicReport, ...]:
-    """Create the topics that are missing and report how the others differ. Existing topics are never changed.
+    """Create missing topics, and report how the existing ones differ from the plan. Existing topics are never changed.
 
-    Uses the default plan under the installation's prefix when `plan` is None. Raises Unavailable, Refused.
+    Without `plan`, the default plan with this installation's topic prefix is used. Raises Unavailable and Refused.
     """
     wanted = adjusted(plan or default_plan(settings.topics), partitions=partitions, replication=replication)
     async with kafka_admin(settings) as admin:
@@ -59,7 +59,10 @@ async def _compared(admin: KafkaAdmin, wanted: Sequence[TopicPlan]) -> tuple[Top
 
 
 async def _visible(admin: KafkaAdmin, wanted: Sequence[TopicPlan]) -> tuple[TopicReport, ...]:
-    """Wait until the brokers see every topic, and report. A controller knows a new topic before they do."""
+    """Wait until the broker lists every topic, then report.
+
+    A new topic is known to the controller first, and to the other brokers later.
+    """
     try:
         async with asyncio.timeout(_VISIBLE_WITHIN):
             while True:
@@ -74,7 +77,7 @@ async def _visible(admin: KafkaAdmin, wanted: Sequence[TopicPlan]) -> tuple[Topi
 async def ensure(
     settings: KafkaSettings, *, create: bool, partitions: int | None, replication: int | None
 ) -> None:
-    """Create missing topics when `create` is true. Raises Unavailable while a topic is missing."""
+    """Create missing topics when `create` is True. Otherwise raise Unavailable while a topic is missing."""
     if create:
         await apply(settings, partitions=partitions, replication=replication)
         return
@@ -88,7 +91,7 @@ async def ensure(
 
 
 def load_plan(file: Path, topics: Topics) -> tuple[TopicPlan, ...]:
-    """Read a plan such as `deploy/topics.yaml`, under this installation's prefix. Raises ConfigurationError."""
+    """Load a plan such as `deploy/topics.yaml`, with this installation's topic prefix. Raises ConfigurationError."""
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
         plan = tuple(_topic(entry, topics) for entry in document["topics"])

@@ -1,8 +1,8 @@
-"""The database session that leads a group of shards.
+"""The database session with which a relay leads a group of shards.
 
-It holds session locks, so it must end soon after its owner does. Keepalives find a dead owner. The server's idle
-timeout finds a paused one, but only between statements: a prepared statement may wait without a limit to be executed.
-So all statements are prepared before the locks are taken, and from then on each is one message.
+It holds session locks, so it must end soon when its process dies or hangs. TCP keepalives detect a dead process. The
+server's idle timeout detects a hanging one, but not while a prepared statement waits to be executed. So all statements
+are prepared before the locks are taken. From then on each call is a single message.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from nightshift.relay.domain.errors import LeadershipLost
 from nightshift.relay.domain.records import LastPublished
 from nightshift.relay.ports import Cursors
 
-# synchronous_commit: a crash of the server may undo the last moves. The relay then sends their events again, and
-# consumers drop them.
+# synchronous_commit is off, so a crash of the server may undo the last cursor moves. The relay then publishes their
+# events again, and consumers drop the copies.
 _LEADING = """
 SET idle_session_timeout = '{timeout_ms}ms';
 SET idle_in_transaction_session_timeout = '{timeout_ms}ms';
@@ -51,9 +51,9 @@ _Statement: TypeAlias = asyncpg.prepared_stmt.PreparedStatement
 
 
 class PostgresLeaderSession:
-    """Implements LeaderSession on one connection, one statement at a time.
+    """The LeaderSession port on one connection, which executes one statement at a time.
 
-    `notify` is the prepared statement that notifies consumers, on a connection of its own.
+    `notify` is a prepared statement on another connection. It notifies consumers of new records.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class PostgresLeaderSession:
         if self._notify is None:
             await moving
         else:
-            # Both at once, the notification first: consumers wait for it, and nobody waits for the cursor.
+            # Both at the same time, the notification first: consumers wait for it, and nobody waits for the cursors.
             topics = {one.partition.topic for one in published}
             await asyncio.gather(self._send_notifications(self._notify, topics), moving)
 
@@ -130,7 +130,7 @@ class PostgresLeaderSession:
     async def _send_notifications(self, notify: _Statement, topics: Collection[str]) -> None:
         try:
             with translated():
-                # Nearly always one topic. A statement for many topics costs three times as much for one.
+                # There is nearly always one topic, and a statement for several would cost three times as much.
                 for topic in topics:
                     await notify.fetch(CHANNEL, topic, timeout=self._timeout)
         except (Unavailable, Fault) as error:
@@ -138,9 +138,10 @@ class PostgresLeaderSession:
 
 
 class PostgresLeaderSessions:
-    """Opens sessions for leading. A paused leader loses its locks after `leader_timeout_s` seconds.
+    """Opens the sessions of leaders. A leader that hangs loses its locks after `leader_timeout_s` seconds.
 
-    `notify`: notify consumers after each acknowledgement, for a broker that does not wake a waiting fetch.
+    With `notify`, a leader notifies consumers after each acknowledgement. The embedded broker needs it, because it does
+    not answer a waiting fetch when records arrive.
     """
 
     def __init__(self, dsn: str, *, name: str, leader_timeout_s: float, notify: bool = False) -> None:
@@ -152,7 +153,10 @@ class PostgresLeaderSessions:
 
     @contextlib.asynccontextmanager
     async def open(self, shards: Sequence[int]) -> AsyncIterator[PostgresLeaderSession]:
-        """Open a session for these shards. Raises Unavailable, and ConfigurationError behind a transaction pooler."""
+        """Open a session for these shards. It does not lead yet.
+
+        Raises Unavailable, and ConfigurationError when the connection goes through a transaction pooler.
+        """
         async with contextlib.AsyncExitStack() as stack:
             connection = await stack.enter_async_context(self._connected())
             if not self._checked:
@@ -167,7 +171,8 @@ class PostgresLeaderSessions:
             if self._notify:
                 notifier = await stack.enter_async_context(self._connected(" notifier"))
                 with translated():
-                    # NOTIFY holds a lock of the whole cluster, so its commit must not wait for the disk.
+                    # NOTIFY holds a lock of the whole cluster until its commit, so the commit must not wait for the
+                    # disk.
                     await notifier.execute("SET synchronous_commit = off")
                     notify = await notifier.prepare(_NOTIFY)
             yield PostgresLeaderSession(statements, shards, timeout_s=self._timeout, notify=notify)
@@ -178,4 +183,4 @@ class PostgresLeaderSessions:
         try:
             yield connection
         finally:
-            connection.terminate()  # whatever its state: the server drops the locks with it
+            connection.terminate()  # whatever its state, the server releases its locks

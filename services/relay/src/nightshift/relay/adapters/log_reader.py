@@ -1,4 +1,4 @@
-"""Reads the log for the relay, on the connection pool."""
+"""Reads the event log for the relay, on pooled connections."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -13,7 +13,7 @@ _LAG = "SELECT events, seconds FROM nightshift.relay_lag($1)"
 
 
 class PostgresLogReader:
-    """Implements LogReader."""
+    """The LogReader port on PostgreSQL."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

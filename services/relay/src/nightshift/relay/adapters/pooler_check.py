@@ -1,4 +1,4 @@
-"""Refuses a PostgreSQL pooler that pools by transaction: session locks would be lost or left behind."""
+"""Detects a PostgreSQL pooler that pools by transaction. The relay's session locks do not work through one."""
 
 import asyncpg
 
@@ -6,9 +6,10 @@ from nightshift.eventlog.errors import ConfigurationError
 
 
 async def refuse_pooler(first: asyncpg.Connection, second: asyncpg.Connection) -> None:
-    """Raise ConfigurationError when the connections go through a pooler that pools by transaction.
+    """Raise ConfigurationError when these connections go through a pooler that pools by transaction.
 
-    Such a pooler gives `first` another server process while `second` is in a transaction, or both the same one.
+    Such a pooler may serve both connections by one server process. Or it moves `first` to another process while
+    `second` is in a transaction.
     """
     before = await _server_process(first)
     async with second.transaction():

@@ -1,1 +1,1 @@
-"""What the relay decides, without a clock, a network or a database."""
+"""The decisions of the relay, as pure functions without clock, network or database."""

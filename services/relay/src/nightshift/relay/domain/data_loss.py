@@ -1,7 +1,7 @@
-"""Decides whether the broker still holds what it acknowledged.
+"""Decides whether the broker lost records that it had acknowledged.
 
-Retention removes records only from the front, and the end of a partition never moves back. So an end before the last
-acknowledged record batch, or another record at its offset, means that the broker lost data.
+Retention deletes only from the front of a partition, and its end never moves back. So the broker lost data when a
+partition ends before the last acknowledged batch, or has another record at that offset.
 """
 
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from nightshift.relay.domain.records import LastPublished
 
 @dataclass(frozen=True, slots=True)
 class OffsetRange:
-    """The offsets that a topic-partition holds: the first, and the one that the next record will get."""
+    """The offsets that a topic-partition holds: `start` is its first, `end` the one that the next record will get."""
 
     start: int
     end: int
 
 
 def can_be_read(last: LastPublished, ranges: Mapping[TopicPartition, OffsetRange]) -> bool:
-    """Whether the broker holds the offset: it is neither beyond the end nor removed by retention."""
+    """Return whether the broker has a record at this offset: below the end, and not deleted by retention."""
     offsets = ranges.get(last.partition)
     return offsets is not None and offsets.start <= last.offset < offsets.end
 
@@ -28,9 +28,9 @@ def can_be_read(last: LastPublished, ranges: Mapping[TopicPartition, OffsetRange
 def data_loss(
     last: LastPublished, ranges: Mapping[TopicPartition, OffsetRange], found: str | None
 ) -> str | None:
-    """Return why the broker must have lost acknowledged records, or None when it holds them.
+    """Return why the broker must have lost acknowledged records, or None when it did not.
 
-    `found` is the `ce_id` of the record at the offset, None when there is none.
+    `found` is the `ce_id` of the record that the broker has at the acknowledged offset, None when it has none.
     """
     partition, offsets = last.partition, ranges.get(last.partition)
     where = f"{partition.topic}[{partition.partition}]"

@@ -1,7 +1,7 @@
-"""Decides whether Kafka and the log disagree: every fact on a topic must be in the log, at the same stream version.
+"""Decides whether Kafka and the log contradict each other. Every fact in Kafka must be in the log, at the same version.
 
-A database that lost its last commits gives their versions to other facts, and Kafka still holds the lost ones. Only a
-person can decide which of the two is true.
+A database that lost its last commits gives their versions to other facts, while Kafka still has the lost ones. Only a
+person can decide which of the two is right.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from nightshift.bus.port import TopicPartition
 
 @dataclass(frozen=True, slots=True)
 class BrokerFact:
-    """A fact as the broker holds it: `subject` is the build or account id, `version` its `ce_sequence`."""
+    """A fact as Kafka has it. `subject` is the build or account id, and `version` is its `ce_sequence` header."""
 
     partition: TopicPartition
     offset: int
@@ -24,18 +24,21 @@ class BrokerFact:
 
 
 def diverged(facts: Iterable[BrokerFact], log: Mapping[UUID, tuple[str, int]]) -> tuple[BrokerFact, ...]:
-    """Return the facts that differ from the log. `log` has the subject and the stream version of each event id."""
+    """Return the facts that the log does not have, or has under another subject or version.
+
+    `log` maps event ids to (subject, version).
+    """
     return tuple(fact for fact in facts if log.get(fact.event_id) != (fact.subject, fact.version))
 
 
 def token(facts: Iterable[BrokerFact]) -> str:
-    """Return a token for exactly this set of facts, so that accepting it covers no later divergence."""
+    """Return a token for exactly this set of facts. A person accepts the divergence with it, but no later one."""
     ids = sorted(f"{fact.event_id}/{fact.version}" for fact in facts)
     return sha256("\n".join(ids).encode()).hexdigest()[:16]
 
 
 def explanation(facts: tuple[BrokerFact, ...]) -> tuple[str, str]:
-    """Return the message and the hint for a person: what is wrong, and what to do."""
+    """Return the message and the hint that tell a person what is wrong and what to do."""
     first = facts[0]
     message = (
         f"log.diverged: Kafka holds {len(facts)} facts that the log does not have, such as event {first.event_id} "

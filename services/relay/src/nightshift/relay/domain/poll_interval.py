@@ -1,15 +1,16 @@
 """Decides how long the relay waits before it reads the log again."""
 
-#: The shortest and the longest wait, in seconds.
+#: (The shortest, the longest) wait in seconds, while no notifications arrive.
 _WITHOUT_NOTIFICATIONS = (0.002, 0.05)
-#: While notifications arrive, polling only finds what was appended without one.
+#: The same while notifications arrive. Polling then only finds events whose notification was lost.
 _WITH_NOTIFICATIONS = (0.01, 0.25)
 
 
 def next_wait(wait: float, *, found: bool, notified: bool) -> float:
-    """Return the wait after one of `wait` seconds: the shortest when the read found events, else twice as long.
+    """Return the seconds to wait after a read. `wait` is the wait before that read.
 
-    `notified`: notifications arrive.
+    A read that `found` events is followed by the shortest wait; otherwise the wait doubles. `notified` says whether
+    notifications arrive.
     """
     shortest, longest = _WITH_NOTIFICATIONS if notified else _WITHOUT_NOTIFICATIONS
     return shortest if found else min(max(wait, shortest) * 2, longest)

@@ -1,4 +1,4 @@
-"""Records for the broker, grouped by topic-partition. Each group keeps the order of the log."""
+"""Records for Kafka, grouped by topic-partition. Each group has the order of the log."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from nightshift.eventlog.port import Row
 
 
 class Record(NamedTuple):
-    """A row of the log, ready to be produced."""
+    """A row of the log in the form in which it is sent to Kafka."""
 
     partition: TopicPartition
     key: bytes
@@ -21,9 +21,9 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The records of one read, `count` in number, by topic-partition and in log order.
+    """The records of one read of the log, by topic-partition and in log order. `count` is their number.
 
-    When the broker has acknowledged all, the cursors may move to `cursors` (shard → position).
+    `cursors` (shard → position) are the positions to store when the broker has acknowledged all records.
     """
 
     records: Mapping[TopicPartition, list[Record]]
@@ -33,7 +33,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class LastPublished:
-    """The first record of the last batch acknowledged in a topic-partition. A broker keeps or loses whole batches."""
+    """The first record of the batch that a topic-partition acknowledged last.
+
+    A broker keeps or loses only whole batches.
+    """
 
     partition: TopicPartition
     offset: int
@@ -43,12 +46,12 @@ class LastPublished:
 
 
 class AcknowledgedOffsets(dict[TopicPartition, tuple[int, int]]):
-    """The offsets of the last record batch and of the last record that the broker acknowledged, by topic-partition."""
+    """Topic-partition → the offsets of the last acknowledged batch and of its last record."""
 
     def take(self, partition: TopicPartition, first: int, batch: int, last: int) -> bool:
-        """Note the offsets of one send: its first record, its last record batch, its last record.
+        """Note the offsets of one send: of its first record, its last batch and its last record.
 
-        Returns False when the broker gave an offset twice, which means that the broker lost records.
+        Returns False when the broker gave out an offset a second time, which proves that it lost records.
         """
         known = self.get(partition)
         self[partition] = (batch, last)
@@ -56,7 +59,7 @@ class AcknowledgedOffsets(dict[TopicPartition, tuple[int, int]]):
 
 
 def group_by_partition(records: Iterable[Record]) -> Batch | None:
-    """Return a batch of these records, which come in log order per shard. Returns None when there are none."""
+    """Return these records as a batch, or None when there are none. The records of a shard come in log order."""
     grouped: dict[TopicPartition, list[Record]] = {}
     cursors: dict[int, int] = {}
     count = 0
@@ -68,7 +71,9 @@ def group_by_partition(records: Iterable[Record]) -> Batch | None:
 
 
 def shards_of(group: int, groups: int, shards: int) -> range:
-    """Return the shards of one group. Each shard is in exactly one group. Raises ValueError for an unknown group."""
+    """Return the shards of a group. Every shard belongs to exactly one group. Raises ValueError for an unknown
+    group.
+    """
     if not 0 <= group < groups <= shards:
         raise ValueError(f"group {group} of {groups}: there are {shards} shards")
     return range(group, shards, groups)

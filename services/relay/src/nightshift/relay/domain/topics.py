@@ -1,4 +1,4 @@
-"""The topics that an installation needs, and how a broker's topics differ from them."""
+"""The topics that an installation needs, and how the topics of a broker differ from them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ _DAY_MS = 24 * 60 * 60 * 1000
 
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """A topic as it should be. `config` uses the broker's names."""
+    """How a topic should be. `config` maps the broker's setting names to values."""
 
     name: str
     partitions: int
@@ -20,18 +20,18 @@ class TopicPlan:
 
 
 class TopicState(StrEnum):
-    """The state of a topic of the plan on the broker."""
+    """The state of a planned topic at the broker."""
 
     CREATED = "created"
-    MISSING = "missing"  # would be created
+    MISSING = "missing"  # does not exist
     PRESENT = "present"
-    DRIFT = "drift"  # exists with other settings; nothing is changed
-    REFUSED = "refused"  # exists with another number of partitions
+    DRIFT = "drift"  # exists with other settings, which are not changed
+    REFUSED = "refused"  # exists with another number of partitions, which cannot be changed
 
 
 @dataclass(frozen=True, slots=True)
 class TopicReport:
-    """One topic's state, and each difference as a sentence."""
+    """The state of one topic, and each difference from the plan as a sentence."""
 
     name: str
     state: TopicState
@@ -40,9 +40,10 @@ class TopicReport:
 
 
 def default_plan(topics: Topics) -> tuple[TopicPlan, ...]:
-    """Return the plan that `deploy/topics.yaml` spells out: 24 partitions of 3 replicas, and 7 or 30 days of records.
+    """Return the plan in `deploy/topics.yaml`: 24 partitions, 3 replicas, and 7 or 30 days of records.
 
-    There are as many partitions as a service will ever have replicas, because adding one later moves keys.
+    There are more partitions than a service will ever need replicas, because a later change would move keys to other
+    partitions.
     """
     config = {"cleanup.policy": "delete", "max.message.bytes": "1048576", "min.insync.replicas": "2"}
     long_kept = (topics.requests, topics.dead_letter)
@@ -55,7 +56,10 @@ def default_plan(topics: Topics) -> tuple[TopicPlan, ...]:
 def adjusted(
     plan: Iterable[TopicPlan], *, partitions: int | None = None, replication: int | None = None
 ) -> tuple[TopicPlan, ...]:
-    """Return the plan for another size of cluster. At most as many replicas must be in sync as there are."""
+    """Return the plan with other numbers of partitions or replicas.
+
+    `min.insync.replicas` is lowered to the number of replicas where it is higher.
+    """
     topics = []
     for topic in plan:
         replicas = replication or topic.replication
@@ -67,7 +71,7 @@ def adjusted(
 
 
 def compare(plan: TopicPlan, found: TopicPlan | None) -> TopicReport:
-    """Return how the broker's topic differs from the plan. Skips settings that the broker does not report."""
+    """Return how the broker's topic differs from the plan. Settings that the broker does not report are ignored."""
     if found is None:
         return TopicReport(plan.name, TopicState.MISSING, plan.partitions)
     if found.partitions != plan.partitions:

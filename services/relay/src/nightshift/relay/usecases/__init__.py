@@ -1,1 +1,1 @@
-"""What the relay does: stand by, lead, check, publish."""
+"""The work of the relay: stand by, lead, check the broker, publish."""

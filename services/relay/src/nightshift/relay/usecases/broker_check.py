@@ -1,4 +1,7 @@
-"""Compares broker and log before anything is published: each must hold what the other says it holds."""
+"""Compares Kafka with the log before anything is published.
+
+Kafka must have what it acknowledged, and the log must have every fact that Kafka has.
+"""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -17,24 +20,27 @@ from nightshift.relay.usecases.record_encoder import RecordEncoder
 
 _log = structlog.get_logger(__name__)
 
-#: The most events in one read, and the most ids in one query of the log.
+#: The most rows in one read of the log, and the most event ids in one query.
 _PAGE = 500
 
 
 class BrokerCheck:
-    """Compares broker and log for one group of shards, and publishes again what the broker lost."""
+    """Compares Kafka with the log for one group of shards, and publishes again what Kafka lost."""
 
     def __init__(
         self, log: LogReader, encoder: RecordEncoder, *, group: str, accept_divergence: str | None
     ) -> None:
-        """`accept_divergence` is the token of a divergence that a person decided to accept."""
+        """Create the check. `accept_divergence` is the token of a divergence that a person decided to accept."""
         self._log = log
         self._encoder = encoder
         self._group = group
         self._accepted = accept_divergence
 
     async def run(self, session: LeaderSession, broker: Broker) -> tuple[Cursors, AcknowledgedOffsets]:
-        """Compare, publish again what was lost, and return where to continue. Raises Diverged for a person."""
+        """Compare, publish lost events again, and return where to continue publishing.
+
+        Raises Diverged when Kafka has facts that the log does not have, because a person must decide then.
+        """
         cursors = await session.cursors()
         published = await session.last_published()
         lost = await self._compare(session, broker, published, cursors.newest_loss)
@@ -51,7 +57,7 @@ class BrokerCheck:
     async def _compare(
         self, session: LeaderSession, broker: Broker, published: Sequence[LastPublished], newest_loss: int
     ) -> str | None:
-        """Return why the broker must have lost data, or None. Raises Diverged."""
+        """Return why Kafka must have lost data, or None when it did not. Raises Diverged."""
         last = {one.partition: one for one in published}
         held = await broker.offset_ranges(list({*broker.partitions(), *last}))
         found: dict[TopicPartition, str | None] = {}
@@ -77,7 +83,7 @@ class BrokerCheck:
         return next((reason for reason in reasons if reason is not None), None)
 
     async def _unknown(self, facts: list[BrokerFact]) -> tuple[BrokerFact, ...]:
-        """Return the facts that the log does not have."""
+        """Return those facts that the log does not have."""
         return diverged(facts, await self._log.known([fact.event_id for fact in facts])) if facts else ()
 
     async def _decide(
@@ -87,7 +93,7 @@ class BrokerCheck:
         ends: dict[TopicPartition, BrokerFact],
         newest_loss: int,
     ) -> None:
-        """Accept the divergence when a person accepted exactly this one. Raises Diverged otherwise."""
+        """Accept the divergence when a person accepted exactly this one, and raise Diverged otherwise."""
         if self._accepted != token(unknown):
             message, hint = explanation(unknown)
             raise Diverged(message, hint=hint)
@@ -101,7 +107,7 @@ class BrokerCheck:
     async def _publish_again(
         self, session: LeaderSession, broker: Broker, cursors: Cursors, acknowledged: AcknowledgedOffsets
     ) -> None:
-        """Publish the unfinished streams of the shards that are behind, up to their cursors."""
+        """Publish the unfinished streams of the shards that are behind again, up to their cursors."""
         _log.warning("republish.started", group=self._group, shards=len(cursors.behind))
         after, count = ("", 0), 0
         while True:
@@ -122,7 +128,9 @@ class BrokerCheck:
 
 
 async def note_loss(session: LeaderSession, reason: str, *, seen: int, group: str) -> None:
-    """Record that the broker lost data: in this process's log and metrics, and in the database for all leaders."""
+    """Record that the broker lost data: in this process's log and metrics, and in the database, where all leaders see
+    it.
+    """
     _log.error("broker.data_lost", group=group, reason=reason)
     metrics.LOSSES.labels(group).inc()
     await session.note_loss(reason, seen)
@@ -131,7 +139,7 @@ async def note_loss(session: LeaderSession, reason: str, *, seen: int, group: st
 def note_acks(
     acks: Sequence[Ack], acknowledged: AcknowledgedOffsets
 ) -> tuple[list[LastPublished], str | None]:
-    """Return what to store of these acknowledgements, and the reason when they prove a loss of data."""
+    """Return what to store about these acknowledgements, and a reason when they prove that the broker lost data."""
     published, lost = [], None
     for ack in acks:
         if ack.last < 0:
@@ -146,7 +154,11 @@ def note_acks(
 def _to_read(
     last: Mapping[TopicPartition, LastPublished], held: Mapping[TopicPartition, OffsetRange]
 ) -> dict[TopicPartition, tuple[int, int]]:
-    """Return the offsets to read: from the last acknowledged record on, all when it is gone, the last when unknown."""
+    """Return the offsets to read in each partition.
+
+    That is all from the last acknowledged record on. When retention deleted that record, it is the whole partition.
+    When nothing is known about the partition, it is only its last record.
+    """
     ranges = {}
     for partition, offsets in held.items():
         one = last.get(partition)
@@ -160,7 +172,7 @@ def _to_read(
 
 
 def _fact(record: BrokerRecord) -> BrokerFact | None:
-    """Return the fact in a record. Returns None for a record that the relay did not write."""
+    """Return the fact in a record, or None when the relay did not write the record."""
     event_id, subject = _text(record, names.ID), _text(record, names.SUBJECT)
     sequence = _text(record, names.SEQUENCE)
     if event_id is None or subject is None or sequence is None or not sequence.isdigit():

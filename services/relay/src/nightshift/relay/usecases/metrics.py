@@ -1,4 +1,4 @@
-"""The relay's Prometheus metrics, by group of shards."""
+"""The Prometheus metrics of the relay, by group of shards."""
 
 from prometheus_client import Counter, Gauge
 

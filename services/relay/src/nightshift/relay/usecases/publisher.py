@@ -1,7 +1,7 @@
-"""The leader's loop: read a batch, send it, move the cursors after the acknowledgements.
+"""The loop of a leader: read a batch, send it, and move the cursors after the acknowledgement.
 
-A send begins only after the cursors of the former send have moved: a leader that lost its session sends at most one
-batch more. Under load the next batch is read during the send, otherwise while the cursors move.
+A send starts only after the cursors of the previous send have moved. So a leader that lost its session sends at most
+one more batch. Under load the next batch is read during the send, otherwise while the cursors move.
 """
 
 import asyncio
@@ -16,19 +16,19 @@ from nightshift.relay.usecases import metrics
 from nightshift.relay.usecases.broker_check import note_acks
 from nightshift.relay.usecases.record_encoder import RecordEncoder
 
-#: Seconds without a send after which the next send first compares the ends of the partitions.
+#: After so many seconds without a send, the ends of the partitions are compared before the next send.
 _ENDS_BEFORE_SEND_S = 0.25
-#: Seconds between two comparisons of the ends while nothing is sent.
+#: Seconds between two comparisons of the ends while there is nothing to send.
 _ENDS_WHEN_IDLE_S = 5.0
-#: Seconds without an event after which the whole broker check runs again.
+#: After so many seconds without an event, the whole broker check runs again.
 _CHECK_WHEN_IDLE_S = 300.0
-#: Seconds between two reads of all shards while notifications name single ones.
+#: Seconds between two reads of all shards while notifications name the shards to read.
 _READ_ALL_S = 0.05
 
 
 @dataclass(slots=True)
 class LeaderSignals:
-    """What the publishing loop learns from other tasks: the newest loss of the database, and whether to stop."""
+    """What other tasks tell the publishing loop: the number of the last data loss, and whether to stop."""
 
     newest_loss: int = 0
     stopping: bool = False
@@ -36,7 +36,7 @@ class LeaderSignals:
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """Publishes one group of shards through one broker session. `max_events` and `max_bytes` bound a batch."""
+    """Publishes one group of shards through one broker session. A batch has at most `max_events` and `max_bytes`."""
 
     log: LogReader
     encoder: RecordEncoder
@@ -54,11 +54,13 @@ class Publisher:
         cursors: Cursors,
         acknowledged: AcknowledgedOffsets,
     ) -> None:
-        """Publish until the group stops or a check is due. Raises BrokerLost, Unavailable, LeadershipLost."""
+        """Publish until the group stops or the broker check is due. Raises BrokerLost, Unavailable or
+        LeadershipLost.
+        """
         clock = asyncio.get_running_loop().time
         positions, compared, checked, read_all = dict(cursors.positions), clock(), clock(), clock()
         wait, following = 0.0, await self._prepare(broker, positions)
-        moving = asyncio.ensure_future(asyncio.sleep(0))  # the move of the cursors that is under way
+        moving = asyncio.ensure_future(asyncio.sleep(0))  # the running move of the cursors
         try:
             while not self.signals.stopping:
                 if moving.done():
@@ -74,7 +76,8 @@ class Publisher:
                         compared = clock()
                     shards = await notifications.wait(wait)
                     if shards and clock() - read_all < _READ_ALL_S:
-                        # One index probe instead of one for each shard. The next read of all shards finds the rest.
+                        # Reads one index entry instead of one for each shard. The next read of all shards finds the
+                        # rest.
                         following = await self._prepare(broker, {shard: positions[shard] for shard in shards})
                     else:
                         read_all = clock()
@@ -89,7 +92,7 @@ class Publisher:
                 if batch.count >= self.max_events // 4:
                     acks, following = await self._send_and_prepare(broker, batch, positions)
                 else:
-                    # Nothing else waits: a read during the send would only slow the send down.
+                    # There is no backlog, and a read during the send would slow the send down.
                     acks, following = await broker.send(batch.records), None
                 compared = clock()
                 published, lost = note_acks(acks, acknowledged)
@@ -119,12 +122,12 @@ class Publisher:
         return acks, following
 
     async def _prepare(self, broker: Broker, positions: Mapping[int, int]) -> Batch | None:
-        """Read and encode the next batch. Returns None when nothing is new."""
+        """Read and encode the next batch. Returns None when there are no new events."""
         rows = await self.log.read(positions, max_events=self.max_events, max_bytes=self.max_bytes)
         return group_by_partition(await self.encoder.encode(rows, broker.partition_of)) if rows else None
 
     async def _compare_ends(self, broker: Broker, acknowledged: AcknowledgedOffsets) -> None:
-        """Raise BrokerLost when a partition ends before what it acknowledged. One round trip for all partitions."""
+        """Raise BrokerLost when a partition is shorter than it was. One round trip for all partitions."""
         partitions = list(acknowledged)
         held = await broker.offset_ranges(partitions)
         for partition in partitions:

@@ -1,4 +1,4 @@
-"""Makes the Kafka record of a row of the log, equal to `encode_fact` of the contracts, without decoding its data."""
+"""Encodes rows of the log as Kafka records without decoding their data. The result equals that of `encode_fact`."""
 
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, partial
@@ -14,7 +14,7 @@ from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.port import Row
 from nightshift.relay.domain.records import Record
 
-#: The most bytes that the key and the headers of a message take.
+#: An upper limit in bytes of the key and headers of a message.
 _AROUND = 4096
 
 
@@ -24,7 +24,7 @@ def _source(actor: str) -> bytes:
 
 
 def _kind(topics: Topics, type_: str, version: int) -> tuple[str, tuple[tuple[str, bytes], ...]]:
-    """Return the topic and the headers that all records of an event type and version have in common."""
+    """Return the topic and the headers that all records of this event type and version share."""
     name = wire_name(type_, version)
     return topics.of(model(type_)), (
         (names.CONTENT_TYPE, JSON_TYPE.encode()),
@@ -35,17 +35,20 @@ def _kind(topics: Topics, type_: str, version: int) -> tuple[str, tuple[tuple[st
 
 
 class RecordEncoder:
-    """Makes records. A message over `inline_bytes` stores its data in the object store and carries a reference."""
+    """Encodes records.
+
+    Data that makes a message larger than `inline_bytes` goes to the object store, and is referred to.
+    """
 
     def __init__(self, topics: Topics, objects: ObjectStore, *, inline_bytes: int) -> None:
         self._objects = objects
         self._inline = inline_bytes
-        self._kind = cache(partial(_kind, topics))  # as many entries as the catalogue has event types
+        self._kind = cache(partial(_kind, topics))  # one entry for each event type and version
 
     async def encode(
         self, rows: Sequence[Row], partition_of: Callable[[str, bytes], TopicPartition]
     ) -> list[Record]:
-        """Return the records in the order of the rows.
+        """Return a record for each row, in order.
 
         Raises UnknownType when a newer release wrote a row, and Unavailable when the object store does not answer.
         """

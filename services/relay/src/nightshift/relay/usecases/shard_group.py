@@ -1,4 +1,4 @@
-"""Runs one group of shards: stands by until it leads, leads until it loses the session, stands by again."""
+"""Runs one group of shards: stands by until this process leads, and leads until the session is lost."""
 
 import asyncio
 import random
@@ -29,9 +29,9 @@ _BACKOFF = Backoff(first_s=0.05, cap_s=2.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupConfig:
-    """The configuration that all groups of shards share. `groups` is the number of groups.
+    """The configuration that all groups of shards share. `groups` is their number.
 
-    `max_events` and `max_bytes` limit one batch. A message over `inline_bytes` carries a reference to its data.
+    A batch has at most `max_events` and `max_bytes`. A message over `inline_bytes` has its data in the object store.
     """
 
     topics: Topics
@@ -40,14 +40,14 @@ class GroupConfig:
     accept_divergence: str | None
     max_events: int
     max_bytes: int
-    heartbeat_s: float  # between the heartbeats of a leader
-    stand_by_s: float  # between the attempts of a stand-by to lead
-    lag_s: float = 5.0  # between the measurements of the lag
+    heartbeat_s: float  # seconds between two heartbeats of a leader
+    stand_by_s: float  # seconds between two attempts of a stand-by to become the leader
+    lag_s: float = 5.0  # seconds between two measurements of the lag
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupPorts:
-    """The adapters of a group. `ensure_topics` raises Unavailable while a topic is missing."""
+    """The adapters that a group uses. `ensure_topics` raises Unavailable while a topic is missing."""
 
     open_session: Callable[[Sequence[int]], AbstractAsyncContextManager[LeaderSession]]
     connect: Callable[[], AbstractAsyncContextManager[Broker]]
@@ -59,7 +59,7 @@ class GroupPorts:
 
 
 class ShardGroup:
-    """Leads one group of shards, or waits to lead it."""
+    """Leads one group of shards, or stands by to lead it."""
 
     def __init__(self, number: int, ports: GroupPorts, config: GroupConfig) -> None:
         self.name = str(number)
@@ -82,15 +82,15 @@ class ShardGroup:
         self.connected = False
 
     def stop(self) -> None:
-        """Stop after the batch in flight."""
+        """Stop after the batch that is being sent."""
         self._signals.stopping = True
 
     async def run(self) -> None:
-        """Run until stopped. Raises Diverged, ConfigurationError and UnknownType: a person must act."""
+        """Run until stopped. Raises Diverged, ConfigurationError or UnknownType when a person must act."""
         retry = RetryDelay(_BACKOFF, random.random)
         metrics.LEADER.labels(self.name).set(0)
         while not self._signals.stopping:
-            # A stand-by makes no other call to the log, so this one logs that the server stopped or started answering.
+            # A stand-by makes no other call that logs when the database stops or starts to answer.
             await self._ports.database_answers()
             try:
                 async with self._ports.open_session(self._shards) as session:
@@ -110,7 +110,7 @@ class ShardGroup:
                     gauge.labels(self.name).set(0)
 
     async def _stand_by(self, session: LeaderSession) -> bool:
-        """Return True when this session leads, False when the group stops before."""
+        """Wait until this session leads and return True. Returns False when the group stops before."""
         while not self._signals.stopping:
             if await session.lead():
                 return True
@@ -128,9 +128,10 @@ class ShardGroup:
         _log.info("leadership.released", group=self.name)
 
     async def _publish(self, session: LeaderSession, notifications: AppendNotifications) -> None:
-        """Open broker sessions, check the broker in each, and publish from the stored cursors.
+        """Publish while this process leads.
 
-        Starting at the stored cursors keeps a build's events in order after any failure.
+        Opens a broker session, checks the broker, and opens another after each failure. Each session starts from the
+        stored cursors, which keeps the events of a build in order after any failure.
         """
         retry = RetryDelay(_BACKOFF, random.random)
         while not self._signals.stopping:
@@ -163,12 +164,12 @@ class ShardGroup:
             else:
                 metrics.LAG_EVENTS.labels(self.name).set(events)
                 metrics.LAG_SECONDS.labels(self.name).set(seconds)
-            # Counting a long backlog is slow: it may take at most a twentieth of the time.
+            # Counting a long backlog is slow, so it may take at most a twentieth of the time.
             await asyncio.sleep(max(self._config.lag_s, 20 * (loop.time() - began)))
 
 
 async def _run_until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
-    """Run all until one ends, and cancel the others. Raises the error of the one that ended."""
+    """Run the coroutines until one ends, then cancel the others. Raises the error of the one that ended."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

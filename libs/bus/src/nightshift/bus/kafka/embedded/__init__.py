@@ -1,1 +1,1 @@
-"""Workarounds for the embedded broker. An installation on Apache Kafka never loads this package."""
+"""Workarounds for the embedded broker. An installation on Apache Kafka never imports this package."""

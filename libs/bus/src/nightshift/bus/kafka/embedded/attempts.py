@@ -1,4 +1,6 @@
-"""Keeps attempts as committed offsets of a second group: the embedded broker drops the metadata of commits."""
+"""Stores Attempts as committed offsets of a second consumer group, because the embedded broker discards commit
+metadata.
+"""
 
 from typing import Any
 
@@ -13,23 +15,26 @@ from nightshift.eventlog.errors import Unavailable
 
 
 class GroupAttempts:
-    """See PartitionAttempts. The number committed holds the message's offset and two counts of four bits."""
+    """Stores the attempts of a group as committed offsets of the group `<group>.attempts`.
+
+    The number committed holds the message's offset in its upper bits, and `starts` and `deaths` in four bits each.
+    """
 
     def __init__(self, group: str) -> None:
         self._group = f"{group}.attempts"
 
     def metadata(self, partition: TopicPartition, offset: int) -> str:
-        """See PartitionAttempts."""
+        """Return no metadata: the embedded broker would discard it."""
         return ""
 
     async def read(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> Attempts | None:
-        """See PartitionAttempts."""
+        """Return the attempts committed for this partition, or None when there are none. Raises Unavailable."""
         request = OffsetFetchRequest(self._group, [(partition.topic, [partition.partition])])
         ((_, ((_, packed, *_),)),) = (await _answer(consumer, request)).topics
         return Attempts(packed >> 8, packed >> 4 & 15, packed & 15) if packed >= 0 else None
 
     async def write(self, consumer: AIOKafkaConsumer, partition: TopicPartition, attempts: Attempts) -> None:
-        """See PartitionAttempts."""
+        """Commit the attempts of this partition in the second group. Raises Unavailable."""
         packed = attempts.offset << 8 | min(attempts.starts, 15) << 4 | min(attempts.deaths, 15)
         commits = [(partition.topic, [(partition.partition, packed, "")])]
         await _answer(consumer, OffsetCommitRequest(self._group, -1, "", -1, commits))

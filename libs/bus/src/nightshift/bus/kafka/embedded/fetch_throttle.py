@@ -1,4 +1,7 @@
-"""When a consumer fetches again from a broker that does not wake a waiting fetch."""
+"""Decides when a consumer fetches again from the embedded broker.
+
+That broker does not answer a waiting fetch when records arrive. So the client waits before each fetch instead.
+"""
 
 import asyncio
 import time
@@ -8,32 +11,34 @@ from typing import Protocol
 
 from nightshift.bus.kafka.embedded.fetch_timeout import FetchTimeout
 
-#: The wait of a fetch at the broker. With less, a busy embedded broker answers without having looked.
+#: How long the broker may take for a fetch, in milliseconds. Below this, a busy broker answers before it has looked.
 FETCH_WAIT_MS = 5
-#: Seconds since the last message → seconds between two fetches, without notifications.
+#: Pairs (seconds since the last message, seconds between two fetches), used while no notifications arrive.
 STEPS: Sequence[tuple[float, float]] = ((2.0, 0.003), (30.0, 0.02), (float("inf"), 0.1))
-#: With notifications: from the first to the second, doubling with each empty fetch. The notification follows the
-#: acknowledgement, so the first is only for a broker that did not find the record yet.
+#: The delays in seconds between fetches while notifications arrive: from the first to the second, doubled by each empty
+#: fetch. The broker has the record when the notification arrives, so repeated fetches are rarely needed.
 NOTIFIED_S = (0.02, 0.5)
-#: For requests, which come from outside without notifications.
+#: Like STEPS, for the requests topic: requests come from outside, so no notification announces them.
 REQUEST_STEPS: Sequence[tuple[float, float]] = ((30.0, 0.02), (float("inf"), 0.1))
 
 
 class PublishNotifications(Protocol):
-    """Notifications of topics with new records."""
+    """Announces that a topic has new records."""
 
     @property
     def connected(self) -> bool:
-        """Whether a notification would arrive now."""
+        """Whether a notification sent now would arrive."""
         ...
 
     def subscribe(self, topic: str, notify: Callable[[], None]) -> None:
-        """Call `notify` whenever the topic has new records, or may have had some unnoticed."""
+        """Call `notify` whenever the topic has new records, and whenever notifications may have been lost."""
         ...
 
 
 class FetchThrottle:
-    """Delays the fetches of one consumer."""
+    """Delays the fetches of one consumer: until a notification arrives, or for a time that follows the recent
+    traffic.
+    """
 
     def __init__(
         self,
@@ -43,9 +48,11 @@ class FetchThrottle:
         max_fetch_delay_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`steps` are the delays while no notifications arrive. `clock` returns seconds.
+        """Create the throttle of one consumer.
 
-        `max_fetch_delay_s` is the least time between two fetches; the first fetch after a quiet time is not delayed.
+        - `steps`: the delays that apply while no notifications arrive, see STEPS.
+        - `max_fetch_delay_s`: the shortest time between two fetches. The first fetch after a quiet time is not delayed.
+        - `clock`: returns seconds.
         """
         self._notifications = notifications
         self._steps = steps
@@ -58,13 +65,13 @@ class FetchThrottle:
         self._timeout: FetchTimeout | None = None
 
     def set_timeout_of(self, setter: Callable[[int], None]) -> None:
-        """Set the wait of this consumer's fetches at the broker, in milliseconds, from now on."""
+        """Let this throttle set, through `setter`, how many milliseconds the consumer's fetches wait at the broker."""
         self._timeout = FetchTimeout(setter)
         self._timeout.ask(FETCH_WAIT_MS)
 
     @property
     def wait_s(self) -> float:
-        """The delay before the next fetch when no notification arrives."""
+        """The seconds before the next fetch when no notification arrives."""
         if self._notifications is not None and self._notifications.connected:
             return self._delay
         if self._last is None:
@@ -73,35 +80,41 @@ class FetchThrottle:
         return next(wait for until, wait in self._steps if quiet < until)
 
     def notify(self) -> None:
-        """End the current delay, or the next one: there may be something to fetch."""
+        """End the current delay, or else the next one, because there may be new records."""
         self._notified.set()
 
     async def pause(self) -> None:
-        """Return when the next fetch of all partitions is due."""
+        """Wait until the next fetch of all partitions is due."""
         if not self._notified.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.wait_s):
                     await self._notified.wait()
 
     async def rest(self) -> None:
-        """Return when any fetch may leave."""
+        """Wait until `max_fetch_delay_s` has passed since the last fetch."""
         if self._max_fetch_delay_s and self._left_at is not None:
             left = self._left_at + self._max_fetch_delay_s - self._clock()
             if left > 0:
                 await asyncio.sleep(left)
 
     def leaving(self) -> None:
-        """Note that a fetch leaves now."""
+        """Note that a fetch is sent now."""
         self._left_at = self._clock()
 
     def fetching(self) -> None:
-        """Note that a fetch of all partitions leaves now: it finds what notifications were about."""
+        """Note that a fetch of all partitions is sent now.
+
+        It finds the records of all earlier notifications, so clear them.
+        """
         if self._notified.is_set():
             self._notified.clear()
             self._delay = NOTIFIED_S[0]
 
     def fetched(self, *, found: bool, missed: bool) -> None:
-        """Adapt to a fetch. `missed`: the broker reported more in a partition than it returned."""
+        """Adapt the delays to the result of a fetch.
+
+        `found`: the fetch returned records. `missed`: the broker reported more records in a partition than it returned.
+        """
         if self._timeout is not None:
             self._timeout.fetched(found=found, missed=missed)
         if missed:

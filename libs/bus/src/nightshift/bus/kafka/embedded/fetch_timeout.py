@@ -1,21 +1,23 @@
-"""How long one consumer's fetches wait at the embedded broker, so that they find what is there.
+"""Adapts how long a consumer's fetches may take at the embedded broker.
 
-To answer a fetch, that broker goes through every batch of a partition with new records: about a millisecond for a
-thousand batches. When the fetch's wait ends first, it answers without the rest. A wait that is always too short would
-never return anything, so an empty answer lengthens the next waits, and a full one shortens them again.
+To answer a fetch, that broker scans every batch of a partition with new records: about one millisecond for a thousand
+batches. When the fetch's time ends first, the broker answers without the rest. A time that is always too short would
+never return the records. So after empty answers the time grows, and after full ones it shrinks again.
 """
 
 from collections.abc import Callable
 
 _LONGEST_MS = 5000
-_EASE = 0.98  # per fetch that found something and missed nothing: half after 35
+_EASE = 0.98  # factor per complete fetch: halves the time within 35 fetches
 
 
 class FetchTimeout:
-    """Sets how long one consumer's fetches wait (milliseconds): as asked for, or longer while that is too short."""
+    """Sets the time limit (milliseconds) of one consumer's fetches: the one asked for, or longer while it is too
+    short.
+    """
 
     def __init__(self, setter: Callable[[int], None]) -> None:
-        """`setter` sets the wait of the consumer's next fetches."""
+        """Create it. `setter` sets the time limit of the consumer's next fetches."""
         self._setter = setter
         self._asked = 0
         self._needed = 0.0
@@ -23,19 +25,22 @@ class FetchTimeout:
         self._set = 0
 
     def ask(self, wait_ms: int) -> None:
-        """Set the shortest wait."""
+        """Set the shortest time limit to use."""
         self._asked = wait_ms
         self._apply()
 
     def fetched(self, *, found: bool, missed: bool) -> None:
-        """Adapt to a fetch. `missed`: the broker reported more in a partition than it returned."""
+        """Adapt the time limit to the result of a fetch.
+
+        `found`: the fetch returned records. `missed`: the broker reported more records in a partition than it returned.
+        """
         if not missed:
             self._in_vain = 0
             if found:
                 self._needed = self._needed * _EASE if self._needed > self._asked else 0.0
         else:
             self._in_vain += 1
-            # A single miss means nothing: the broker counts a batch a moment before a fetch can find it.
+            # One miss alone means nothing: the broker counts a batch shortly before a fetch can return it.
             if self._in_vain > 1:
                 self._needed = min(2 * max(self._needed, self._asked), _LONGEST_MS)
         self._apply()

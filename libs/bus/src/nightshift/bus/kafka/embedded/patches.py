@@ -1,4 +1,6 @@
-"""The private parts of aiokafka 0.14 that the embedded broker's workarounds change. A test fails when one moves."""
+"""The private parts of aiokafka 0.14 that the workarounds for the embedded broker change. A test fails when one
+moves.
+"""
 
 import asyncio
 from typing import Any
@@ -9,9 +11,9 @@ from nightshift.bus.kafka.embedded.fetch_throttle import FetchThrottle
 
 
 def set_fetch_wait(consumer: AIOKafkaConsumer, milliseconds: int) -> None:
-    """Set how long the next fetches wait at the broker; aiokafka takes it at construction only.
+    """Set how long this consumer's next fetches wait at the broker. aiokafka itself accepts it at construction only.
 
-    Raises AttributeError when aiokafka keeps the wait elsewhere: setting it would have no effect.
+    Raises AttributeError when this version of aiokafka keeps the value elsewhere, because setting it would do nothing.
     """
     fetcher = consumer._fetcher
     if not isinstance(fetcher._fetch_max_wait_ms, int):
@@ -20,9 +22,10 @@ def set_fetch_wait(consumer: AIOKafkaConsumer, milliseconds: int) -> None:
 
 
 def throttle_fetches(consumer: AIOKafkaConsumer, throttle: FetchThrottle) -> None:
-    """Let `throttle` delay this consumer's fetches. The broker has one node, so one fetch runs at a time.
+    """Let `throttle` delay this consumer's fetches. The embedded broker is one node, so one fetch runs at a time.
 
-    A fetch leaves out partitions whose records were not returned yet; such a fetch is not delayed.
+    aiokafka leaves out partitions whose records it has not returned yet. A fetch without some partitions is not
+    delayed.
     """
     fetcher = consumer._fetcher
     fetch = fetcher._proc_fetch_request
@@ -32,8 +35,8 @@ def throttle_fetches(consumer: AIOKafkaConsumer, throttle: FetchThrottle) -> Non
         return sum(len(partitions) for _, partitions in request.topics) == fetchable
 
     def missed(assignment: Any, request: Any) -> bool:
-        # Some partition ends beyond the fetched offset and returned no records. aiokafka keeps returned records in
-        # `_records`; right after a fetch no poll can have taken them.
+        # True when a partition ends beyond the fetched offset but returned no records. aiokafka keeps fetched records
+        # in `_records`; right after a fetch no poll can have taken them.
         asked = (
             (TopicPartition(topic, partition), offset)
             for topic, partitions in request.topics
@@ -51,7 +54,7 @@ def throttle_fetches(consumer: AIOKafkaConsumer, throttle: FetchThrottle) -> Non
                 await throttle.pause()
             await throttle.rest()
         except asyncio.CancelledError:
-            return False  # revoked or closing: aiokafka's own returns the same
+            return False  # revoked or closing: aiokafka returns False then, too
         if whole and covers_all(assignment, request):  # no partition was resumed meanwhile
             throttle.fetching()
         throttle.leaving()
@@ -64,10 +67,10 @@ def throttle_fetches(consumer: AIOKafkaConsumer, throttle: FetchThrottle) -> Non
 
 
 def leave_any_generation(consumer: AIOKafkaConsumer) -> None:
-    """Let a member leave its group in generation 0 too; call this before a stop.
+    """Let a consumer leave its group even in generation 0. Call this before the consumer stops.
 
-    aiokafka takes 0 for "never joined", but the embedded broker counts from 0. Its group would wait for the member
-    until the session ends.
+    aiokafka takes generation 0 for "never joined" and does not leave, but the embedded broker counts from 0. Its group
+    would then wait for the consumer until the session times out.
     """
     coordinator = consumer._coordinator
     if coordinator.member_id and coordinator.generation == 0:
@@ -75,6 +78,6 @@ def leave_any_generation(consumer: AIOKafkaConsumer) -> None:
 
 
 async def ask_coordinator(consumer: AIOKafkaConsumer, request: Any) -> Any:
-    """Send a request of another group to the broker that coordinates this consumer's. Raises KafkaError."""
+    """Send a request about another group to the broker that coordinates this consumer's group. Raises KafkaError."""
     await consumer._coordinator.ensure_coordinator_known()
     return await consumer._coordinator._send_req(request)

@@ -17,9 +17,9 @@ _RECONNECT_S = 1.0
 
 
 class PostgresPublishNotifications:
-    """Listens on a connection of its own. Entering it starts, leaving it stops.
+    """Receives notifications on a database connection of its own, from entering this context manager to leaving it.
 
-    `connected` is False while notifications would be lost: callers must then poll.
+    `connected` is False while notifications would be lost. Consumers must poll then.
     """
 
     def __init__(self, database: Database) -> None:
@@ -29,7 +29,9 @@ class PostgresPublishNotifications:
         self._listening: asyncio.Task[None] | None = None
 
     def subscribe(self, topic: str, notify: Callable[[], None]) -> None:
-        """Call `notify` whenever the topic has new records, and after each connect, which may have missed some."""
+        """Call `notify` whenever the topic has new records, and after each reconnect, because notifications may be lost
+        before.
+        """
         self._subscribers[topic].append(notify)
 
     async def __aenter__(self) -> Self:

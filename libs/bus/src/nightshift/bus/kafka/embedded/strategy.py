@@ -1,7 +1,7 @@
-"""Fetches from the embedded broker, which answers a waiting fetch only when its wait is over.
+"""How consumers fetch from the embedded broker, which answers a waiting fetch only at the end of its time.
 
-The waiting is done in the client instead: until a notification says that a topic has new records, or as long as the
-traffic suggests.
+Instead of the broker, the client waits: until a notification says that a topic has new records, or for a time that
+follows the recent traffic.
 """
 
 from functools import partial
@@ -19,11 +19,11 @@ from nightshift.bus.port import Subscription
 from nightshift.bus.settings import KafkaSettings
 from nightshift.eventlog.database import Database
 
-_JOINING = FetchWait(50, 1)  # until all clients have started
+_JOINING = FetchWait(50, 1)  # used until all clients have started
 
 
 class EmbeddedBroker:
-    """The strategy for the embedded broker. See BrokerStrategy."""
+    """The BrokerStrategy for the embedded broker: throttled fetches, and attempts in a second group."""
 
     def __init__(self, settings: KafkaSettings, database: Database | None) -> None:
         self._facts = frozenset(settings.topics.facts)
@@ -32,31 +32,31 @@ class EmbeddedBroker:
 
     @property
     def notified(self) -> bool:
-        """Whether notifications arrive now."""
+        """Whether the relay's notifications arrive now."""
         return self._notifications is not None and self._notifications.connected
 
     def fetch_wait(self, subscription: Subscription) -> FetchWait:
-        """See BrokerStrategy."""
+        """Return a short wait for the start. Afterwards the consumer's throttle sets it."""
         return _JOINING
 
     def attempts(self, group: str) -> PartitionAttempts:
-        """See BrokerStrategy."""
+        """Return a store that keeps the attempts as committed offsets."""
         return GroupAttempts(group)
 
     def started(self, subscription: Subscription, consumer: AIOKafkaConsumer) -> None:
-        """Throttle the consumer's fetches."""
+        """Throttle the fetches of a consumer that has started."""
         throttle = self._throttle(subscription)
         self._throttles[subscription.group] = throttle
         throttle.set_timeout_of(partial(patches.set_fetch_wait, consumer))
         patches.throttle_fetches(consumer, throttle)
 
     def resumed(self, group: str) -> None:
-        """Fetch at once."""
+        """Let the group's consumer fetch at once, because partitions were resumed."""
         if (throttle := self._throttles.get(group)) is not None:
             throttle.notify()
 
     def stopping(self, consumer: AIOKafkaConsumer) -> None:
-        """See BrokerStrategy."""
+        """Make sure that the consumer leaves its group when it stops."""
         patches.leave_any_generation(consumer)
 
     async def __aenter__(self) -> Self:
@@ -69,7 +69,10 @@ class EmbeddedBroker:
             await self._notifications.__aexit__(*exc)
 
     def _throttle(self, subscription: Subscription) -> FetchThrottle:
-        """The relay notifies of facts only; nobody notifies of what others send to a topic."""
+        """Return the throttle of a subscription.
+
+        Only topics that the relay publishes to have notifications; others are polled.
+        """
         delay_s = subscription.max_fetch_delay_s
         if self._notifications is None:
             return FetchThrottle(max_fetch_delay_s=delay_s)
