@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:  # for Python 3.8
     Row = list
 
-KIND, SIZE, CTIME, INODE, REF, PROBLEM, DIGEST, SETTLED = 0, 2, 4, 5, 6, 7, 8, 9
+KIND, MODE, SIZE, MTIME, CTIME, INODE, REF, PROBLEM, DIGEST, SETTLED = range(10)
 #: The parts of a row that come from the stat.
 STAT = 8
 
@@ -70,9 +70,16 @@ def _file(path: str, found: os.stat_result, link: str | None, known: list[dict[s
         old = rows.get(path)
         if (
             old is not None
+            and old[CTIME]
+            == found.st_ctime_ns  # tells most of the changed files; the rest is compared as it comes
+            and old[INODE] == found.st_ino
+            and old[SIZE] == found.st_size
+            and old[MTIME] == found.st_mtime_ns
+            and old[MODE] == found.st_mode & 0o7777
+            and old[REF] == link
+            and old[KIND] == "file"
+            and old[PROBLEM] is None
             and old[SETTLED]
-            and old[CTIME] == found.st_ctime_ns
-            and old[:STAT] == ["file", *stat_key(found), link, None]
         ):
             return old
     return ["file", *stat_key(found), link, None, None, False]
@@ -97,7 +104,7 @@ def same_content(one: Row, other: Row) -> bool:
 def _stat(row: Row) -> Row:
     """The stat, without the change time of a file whose mode must be changed to open it, which changes this time."""
     part = row[: INODE + 1]
-    if row[KIND] == "file" and not row[1] & stat.S_IRUSR:
+    if row[KIND] == "file" and not row[MODE] & stat.S_IRUSR:
         part[CTIME] = 0
     return part
 

@@ -30,6 +30,7 @@ class StageFolder:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self.copies = Copies(os.path.join(folder, "copies"))
+        self._base: tuple[tuple[int, int], dict[str, Any]] | None = None
 
     @contextlib.contextmanager
     def locked(self, name: str, seconds: float = math.inf) -> Iterator[None]:
@@ -69,9 +70,16 @@ class StageFolder:
 
     def base(self) -> dict[str, Any]:
         """The `mark` and the `rows` of the base; the mark is None when nothing is stored yet."""
-        tree = self._load("base.json")
-        whole = isinstance(tree, dict) and isinstance(tree.get("rows"), dict)
-        return tree if whole else {"mark": None, "rows": {}}
+        try:
+            found = os.stat(self._path("base.json"))
+        except OSError:
+            return {"mark": None, "rows": {}}
+        stamp = found.st_ino, found.st_mtime_ns
+        if self._base is None or self._base[0] != stamp:  # each writer makes a new file
+            tree = self._load("base.json")
+            whole = isinstance(tree, dict) and isinstance(tree.get("rows"), dict)
+            self._base = stamp, tree if whole else {"mark": None, "rows": {}}
+        return self._base[1]
 
     def held(self) -> list[dict[str, Any]]:
         """The stages: `mark`, `late`, `torn`, and the difference from the base, `set` and `gone`."""

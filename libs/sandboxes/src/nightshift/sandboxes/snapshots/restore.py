@@ -114,42 +114,68 @@ async def _apply(
     Without `links`, writes a hard link whose file is not there as a file of its own.
     """
     refused: dict[str, str] = {}
-    for path in must_go(plan, present):
+    for path in await off_loop(must_go, plan, present):
         try:
             await sandbox.remove(path)
         except FileRefused as error:
             refused[path] = str(error)
-    if not plan.wanted:
+    if not (plan.missing or plan.different or plan.touched):
         return 0, refused
     done = await sandbox.import_files(contents(store, manifest, plan, links=links))
     return done.count, {**refused, **done.refused}
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What `contents` yields, in its order: directories, files, then what refers to them."""
+
+    directories: Sequence[Entry]
+    written: Sequence[Entry]
+    large: Sequence[Entry]
+    touched: Sequence[Entry]
+    referring: Sequence[Entry]
+
+
+def _order(manifest: Manifest, plan: HealPlan, links: bool) -> _Order:
+    wanted = plan.wanted
+    touched = {entry.path for entry in plan.touched if entry.link is None or not links}
+    files = [
+        entry if entry.link is None else replace(entry, link=None)
+        for entry in wanted
+        if entry.kind == "file" and not (links and entry.link)
+    ]
+    written = [entry for entry in files if entry.path not in touched]
+    return _Order(
+        [entry for entry in wanted if entry.kind == "directory"],
+        [entry for entry in written if entry.digest not in manifest.pieces],
+        [entry for entry in written if entry.digest in manifest.pieces],
+        [entry for entry in files if entry.path in touched],
+        [
+            *(entry for entry in wanted if links and entry.link is not None),
+            *(entry for entry in wanted if entry.kind == "symlink"),
+        ],
+    )
 
 
 async def contents(
     store: SnapshotStore, manifest: Manifest, plan: HealPlan, *, links: bool = True
 ) -> AsyncIterator[ExportedFile]:
     """Yields what the plan asks for: directories, files, then what refers to them."""
-    touched = {entry.path for entry in plan.touched if entry.link is None or not links}
-    linked = [entry for entry in plan.wanted if links and entry.link is not None]
-    files = [entry for entry in plan.wanted if entry.kind == "file" and not (links and entry.link)]
-    written = [replace(entry, link=None) for entry in files if entry.path not in touched]
-    for entry in plan.wanted:
-        if entry.kind == "directory":
-            yield ExportedFile(entry)
-    async for entry, content in store.read(manifest, [e for e in written if e.digest not in manifest.pieces]):
+    order = await off_loop(_order, manifest, plan, links)
+    for entry in order.directories:
+        yield ExportedFile(entry)
+    async for entry, content in store.read(manifest, order.written):
         if content is None:
             _log.warning("snapshot.blob_missing", build_id=manifest.build_id, digest=entry.digest)
         else:
             yield ExportedFile(entry, content)
-    for entry in written:
-        if entry.digest in manifest.pieces:
-            async for piece in store.read_large(manifest, entry):
-                yield ExportedFile(entry, piece, more=True)
-            yield ExportedFile(entry)
-    for entry in files:
-        if entry.path in touched:
-            yield ExportedFile(replace(entry, link=None), keep=True)
-    for entry in (*linked, *(entry for entry in plan.wanted if entry.kind == "symlink")):
+    for entry in order.large:
+        async for piece in store.read_large(manifest, entry):
+            yield ExportedFile(entry, piece, more=True)
+        yield ExportedFile(entry)
+    for entry in order.touched:
+        yield ExportedFile(entry, keep=True)
+    for entry in order.referring:
         yield ExportedFile(entry)
 
 
