@@ -62,8 +62,8 @@ nightly: setup ## the same with 20,000 seeds of each port and 2,000 of the whole
 mutants: setup ## remove each guard in turn, in a copy of the code, and see that the tests fail
 	$(python) scripts/mutants.py
 
-test-long: setup ## the tests that wait for half a minute on purpose: PostgreSQL is away for so long
-	NIGHTSHIFT_LONG_FAULTS=1 $(python) -m pytest tests/integration/log/test_away.py tests/e2e/main_job/test_postgres_away.py -k thirty -q $(args)
+test-long: setup ## the tests with many kills, long outages or large files, which `make test` leaves out
+	NIGHTSHIFT_LONG_TESTS=1 $(python) -m pytest tests/integration tests/e2e -m long -n $(workers) --dist loadscope -q $(args)
 
 test-time: setup ## a fork at each turn of the demo build, a rewind, and its redrive, on a whole stack (a minute)
 	NIGHTSHIFT_TIME_TRAVEL=1 $(python) -m pytest tests/e2e/demo/test_time_travel.py -q $(args)
@@ -84,13 +84,16 @@ test-storage-faults: setup ## snapshots while object store, snapshotter and gate
 	NIGHTSHIFT_STORAGE_ROUNDS=40 $(python) -m pytest tests/integration/sandboxes/test_storage_faults.py -q $(args)
 
 test-kafka: setup ## the broker tests against Apache Kafka (fetched once; needs Java 17 and Maven)
-	$(python) scripts/kafka_server.py run -- $(python) -m pytest tests/integration tests/e2e/main_job/test_apache_kafka.py -m kafka -q $(args)
+	NIGHTSHIFT_LONG_TESTS=1 $(python) scripts/kafka_server.py run -- $(python) -m pytest tests/integration tests/e2e/main_job/test_apache_kafka.py -m kafka -q $(args)
 
 test-postgres: setup ## the tests of the log and of who lives on it, on PostgreSQL 15, 16 and 17 (fetched once; Java 17 and Maven)
-	$(python) scripts/postgres_server.py run -- $(python) -m pytest $(on_postgres) -n 2 --dist loadscope -q $(args)
+	NIGHTSHIFT_LONG_TESTS=1 $(python) scripts/postgres_server.py run -- $(python) -m pytest $(on_postgres) -n 2 --dist loadscope -q $(args)
 
 test-s3: setup ## the tests that keep objects, on an S3 server that checks signatures (built once; needs Go)
-	$(python) scripts/s3_server.py run -- $(python) -m pytest $(on_s3) -q $(args)
+	NIGHTSHIFT_LONG_TESTS=1 $(python) scripts/s3_server.py run -- $(python) -m pytest $(on_s3) -q $(args)
+
+test-commands: setup ## 600 commands and file edits of coding agents, in a sandbox and on the plain machine (minutes)
+	NIGHTSHIFT_COMMANDS=all $(python) -m pytest tests/integration/commands -q $(args)
 
 test-envd: setup ## the tests of the E2B stand-in, with E2B's own envd in the sandboxes: make test-envd ENVD=PROGRAM (root)
 	NIGHTSHIFT_ENVD=$(ENVD) $(python) -m pytest tests/integration/sandboxes/test_e2b_server.py -q $(args)

@@ -12,7 +12,7 @@ from nightshift.contracts import canonical
 from nightshift.contracts.events.build import ToolCallRequested
 from nightshift.contracts.events.sandbox import ToolCallCompleted
 from nightshift.devstack.model.conversation import Conversation, validate
-from nightshift.devstack.model.rules import Invalid
+from nightshift.devstack.model.errors import Invalid
 from nightshift.devstack.model.scenario import Call, Turn
 
 CONDENSES = "replace the oldest part by a summary"

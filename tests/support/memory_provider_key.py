@@ -1,11 +1,12 @@
 """What replicas know about the provider's key, in memory. It passes the conformance suite of the port."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from nightshift.eventlog.wire import Wire, called
-from nightshift.orchestrator.ports import RefusedKey
+from nightshift.orchestrator.ports import RefusedKey, SharedPace
+from nightshift.orchestrator.usecases.call_pace import PaceSettings
 
 
 @dataclass(slots=True)
@@ -19,10 +20,21 @@ class KeyRow:
 
 
 @dataclass(slots=True)
+class PaceRow:
+    """A row of the table `provider_paces`."""
+
+    paused_until: datetime
+    next_at: datetime
+    interval_s: float = 0.0
+    slowed_at: datetime | None = None
+
+
+@dataclass(slots=True)
 class KeyTable:
-    """The table `provider_keys`, which replicas share. `incidents` counts them by key."""
+    """The tables `provider_keys` and `provider_paces`, which replicas share. `incidents` counts them by key."""
 
     rows: dict[str, KeyRow] = field(default_factory=dict)
+    paces: dict[str, PaceRow] = field(default_factory=dict)
     incidents: dict[str, int] = field(default_factory=dict)
     probes: int = 0
 
@@ -46,26 +58,30 @@ class MemoryProviderKey:
         self._first = first_probe_s
         self._longest = longest_probe_s
         self._wire = wire
+        self._pace = PaceSettings()
 
-    async def refused(self) -> RefusedKey | None:
-        def read() -> RefusedKey | None:
-            row = self._table.rows.get(self.key_id)
-            return None if row is None else row.refused
+    async def refused(self) -> Sequence[RefusedKey]:
+        def read() -> Sequence[RefusedKey]:
+            mine = sorted(name for name in self._table.rows if name.partition("/")[0] == self.key_id)
+            return [self._table.rows[name].refused for name in mine]
 
         return await called(self._wire, "key.refused", read)
 
     async def refuse(self, refused: RefusedKey) -> bool:
         def write() -> bool:
-            row, now = self._table.rows.get(self.key_id), self._now()
+            name, now = self._name(refused.model), self._now()
+            row = self._table.rows.get(name)
             if row is None:
-                self._table.rows[self.key_id] = KeyRow(refused, now + timedelta(seconds=self._first))
-                self._table.incidents[self.key_id] = self._table.incidents.get(self.key_id, 0) + 1
+                # The real table notes the time by the database's clock.
+                self._table.rows[name] = KeyRow(
+                    replace(refused, since=now), now + timedelta(seconds=self._first)
+                )
+                self._table.incidents[name] = self._table.incidents.get(name, 0) + 1
                 return True
             if row.probing:
                 wait = min(self._longest, self._first * 2 ** (row.refusals + 1))
-                since = row.refused.since
-                self._table.rows[self.key_id] = KeyRow(
-                    RefusedKey(refused.kind, refused.status, refused.detail, since),
+                self._table.rows[name] = KeyRow(
+                    replace(refused, since=row.refused.since),
                     now + timedelta(seconds=wait),
                     row.refusals + 1,
                 )
@@ -73,9 +89,9 @@ class MemoryProviderKey:
 
         return await called(self._wire, "key.refuse", write)
 
-    async def take_probe(self) -> bool:
+    async def take_probe(self, model: str | None = None) -> bool:
         def take() -> bool:
-            row, now = self._table.rows.get(self.key_id), self._now()
+            row, now = self._table.rows.get(self._name(model)), self._now()
             if row is None or row.next_probe_at > now:
                 return False
             row.probing, row.next_probe_at = True, now + timedelta(seconds=300)
@@ -84,15 +100,61 @@ class MemoryProviderKey:
 
         return await called(self._wire, "key.take_probe", take)
 
-    async def return_probe(self) -> None:
+    async def return_probe(self, model: str | None = None) -> None:
         def give() -> None:
-            row = self._table.rows.get(self.key_id)
+            row = self._table.rows.get(self._name(model))
             if row is not None and row.probing:
                 row.probing, row.next_probe_at = False, self._now()
 
         await called(self._wire, "key.return_probe", give)
 
-    async def accepted(self) -> bool:
-        return await called(
-            self._wire, "key.accepted", lambda: self._table.rows.pop(self.key_id, None) is not None
-        )
+    async def accepted(self, model: str | None = None) -> bool:
+        name = self._name(model)
+        return await called(self._wire, "key.accepted", lambda: self._table.rows.pop(name, None) is not None)
+
+    async def pace(self) -> SharedPace:
+        return await called(self._wire, "key.pace", self._shared)
+
+    async def slow_down(self, started_at: datetime, pause_s: float, *, spaced: bool) -> SharedPace:
+        def slow() -> SharedPace:
+            now = self._now()
+            row = self._table.paces.setdefault(self.key_id, PaceRow(now, now))
+            row.paused_until = max(row.paused_until, now + timedelta(seconds=pause_s))
+            if spaced and (row.slowed_at is None or row.slowed_at < started_at):
+                doubled = max(row.interval_s * 2, self._pace.first_interval_s)
+                row.interval_s, row.slowed_at = min(doubled, self._pace.longest_interval_s), now
+            return self._shared()
+
+        return await called(self._wire, "key.slow_down", slow)
+
+    async def quicken(self) -> SharedPace:
+        def quicken() -> SharedPace:
+            if (row := self._table.paces.get(self.key_id)) is not None:
+                row.interval_s *= 0.8
+                if row.interval_s < self._pace.shortest_interval_s:
+                    row.interval_s = 0.0
+            return self._shared()
+
+        return await called(self._wire, "key.quicken", quicken)
+
+    async def take_turn(self) -> float:
+        def take() -> float:
+            row, now = self._table.paces.get(self.key_id), self._now()
+            if row is None:
+                return 0.0
+            at = max(row.next_at, row.paused_until)
+            if at > now:
+                return max((at - now).total_seconds(), 0.01)
+            row.next_at = now + timedelta(seconds=row.interval_s)
+            return 0.0
+
+        return await called(self._wire, "key.take_turn", take)
+
+    def _shared(self) -> SharedPace:
+        row = self._table.paces.get(self.key_id)
+        if row is None:
+            return SharedPace()
+        return SharedPace(row.interval_s, max((row.paused_until - self._now()).total_seconds(), 0.0))
+
+    def _name(self, model: str | None) -> str:
+        return self.key_id if model is None else f"{self.key_id}/{model}"

@@ -232,7 +232,7 @@ def test_every_command_speaks_json(demo: Demo, asked_again: tuple[int, list[Any]
         ran = demo.run(*words, "--json")
         assert "\x1b" not in ran.stdout, words
         assert [json.loads(line) for line in ran.stdout.splitlines()], (words, ran.stderr)
-        assert ran.returncode == 0, (words, ran.stderr)
+        assert ran.returncode == 0, (words, ran.stderr, ran.stdout[-2000:])
     refused = demo.run("wake", build, "--json")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "not asleep" in refused.stderr

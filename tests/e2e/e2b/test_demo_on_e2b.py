@@ -22,6 +22,7 @@ async def provider(tmp_path: Path) -> AsyncIterator[E2BServer]:
         yield server
 
 
+@pytest.mark.long
 async def test_it_sleeps_restores_and_answers_on_its_preview(provider: E2BServer, stack_folder: Path) -> None:
     home = stack_folder / "e2b" / "home"
     given = {

@@ -120,6 +120,7 @@ def service(
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.long
 async def test_no_call_is_run_twice_whenever_the_gateway_dies(world: World, service: Service) -> None:
     seed = int(os.environ.get("NIGHTSHIFT_SEED", random.randrange(1 << 32)))
     random.seed(seed)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +19,6 @@ from nightshift.devstack.parts import DATABASE, EmbeddedPostgres
 pytestmark = [pytest.mark.timeout(180), pytest.mark.fault, pytest.mark.xdist_group("main-job-away")]
 
 _SCENARIO = Path(__file__).with_name("scenario.yaml")
-_LONG = pytest.mark.skipif(
-    "NIGHTSHIFT_LONG_FAULTS" not in os.environ, reason="takes a minute; `make test-long` runs it"
-)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +51,9 @@ def stack(stack_folder: Path, server: EmbeddedPostgres) -> Iterator[MainJob]:
         one.up.end()
 
 
-@pytest.mark.parametrize("away", [pytest.param(5.0, id="five"), pytest.param(30.0, marks=_LONG, id="thirty")])
+@pytest.mark.parametrize(
+    "away", [pytest.param(5.0, id="five"), pytest.param(30.0, marks=pytest.mark.long, id="thirty")]
+)
 async def test_services_wait_say_so_and_go_on_and_nothing_is_lost(
     stack: MainJob, server: EmbeddedPostgres, away: float
 ) -> None:

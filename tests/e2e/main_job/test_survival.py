@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.timeout(150), pytest.mark.fault]
 _KILLS = 30
 #: Builds that run side by side while the killing goes on: so many of short steps, so many that sleep between steps
 #: (unless a step takes until the next day), and so many that are the demo's own.
-_LANES, _NIGHT_LANES, _DEMO_LANES = (0, 0, 8) if os.environ.get("NIGHTSHIFT_LONG_FAULTS") else (5, 2, 1)
+_LANES, _NIGHT_LANES, _DEMO_LANES = (0, 0, 8) if os.environ.get("NIGHTSHIFT_DEMO_LANES") else (5, 2, 1)
 #: Microdollars of a day (of five seconds here): one step of a night costs too much for a second one.
 _DAYS = {"night": 480_000, "demo": 600_000}
 _DEMO_LINES = [f"step {number}: {step}" for number, step in enumerate(DEMO_STEPS, 1) if step is not None]
@@ -43,6 +43,7 @@ _DEMO_LINES = [f"step {number}: {step}" for number, step in enumerate(DEMO_STEPS
 _BETWEEN = (0.1, 1.5)
 
 
+@pytest.mark.long
 async def test_thirty_kills_at_any_moment_and_every_build_becomes_ready(short_days: MainJob) -> None:
     seed = int(os.environ.get("NIGHTSHIFT_TEST_SEED") or random.randrange(2**32))
     print(f"NIGHTSHIFT_TEST_SEED={seed}")

@@ -109,6 +109,7 @@ async def _kill(relay: Relays, watch: asyncpg.Connection, progress: Progress, di
 @pytest.mark.fault
 @pytest.mark.kafka
 @pytest.mark.timeout(240)  # half a minute alone on two cores; others may be busy on them too
+@pytest.mark.long
 async def test_events_arrive_in_order_while_leaders_are_killed(
     database: Database, kafka: KafkaAddress, topics: Topics, tmp_path: Path
 ):

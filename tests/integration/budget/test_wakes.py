@@ -2,13 +2,14 @@
 
 import asyncio
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from tests.support.budget_rig import DAY, BudgetRig, accepted
 
-from nightshift.contracts.events.account import AccountToppedUp
+from nightshift.contracts.events.account import AccountBudgetSet, AccountToppedUp
 from nightshift.contracts.events.budget import BudgetDenied, BudgetGranted, WakeRequested
-from nightshift.contracts.events.build import BuildCancelled, BuildWoken
+from nightshift.contracts.events.build import BuildCancelled, BuildWaiting, BuildWoken, EscalationRaised
 from nightshift.contracts.events.requests import BuildWakeAsked
 from nightshift.contracts.model import PendingKind
 from nightshift.eventlog.errors import Refused
@@ -144,6 +145,51 @@ async def test_a_provider_sleeper_wakes_with_the_money_of_the_failed_call(rig: B
 async def test_a_restarted_replica_wakes_sleepers_for_released_money(rig: BudgetRig) -> None:
     await sleepers(rig, 400_000, ["b0"])
     await rig.deliver(await rig.add("holder", BuildCancelled(reason="enough", cost_microusd=0, turns=1)))
+    rig.restart()
+    await rig.look()
+    assert await woken(rig) == ["b0"]
+
+
+async def waits_for_budget(rig: BudgetRig, build: str, minimum: int, *, kind: str = "day_limit") -> None:
+    """A build whose next call costs more than a day has, and that asked a person about it."""
+    await rig.add(build, accepted(build))
+    await rig.granted(build, minimum, minimum)
+    escalation = uuid4()
+    raised = EscalationRaised(escalation_id=escalation, kind=kind, detail="…", options=("continue", "end"))
+    waiting = BuildWaiting(reason="escalation", question_id=str(escalation))
+    await rig.deliver(await rig.add(build, raised, waiting))
+
+
+def budget_of(day: int) -> AccountBudgetSet:
+    return AccountBudgetSet(account_id="ada", period_budget_microusd=day * 30, period_days=30)
+
+
+async def test_a_raised_budget_wakes_builds_that_no_day_could_pay(rig: BudgetRig) -> None:
+    await waits_for_budget(rig, "b0", 2 * DAY)
+    await waits_for_budget(rig, "b1", 5 * DAY)
+    await waits_for_budget(rig, "b2", 2 * DAY, kind="repetition")
+    await rig.look()
+    assert await woken(rig) == []
+    await rig.deliver(rig.request(budget_of(3 * DAY), "ada"))
+    assert await woken(rig) == ["b0"]
+    await rig.deliver(rig.request(AccountToppedUp(account_id="ada", amount_microusd=4 * DAY), "ada"))
+    assert await woken(rig) == ["b0", "b1"]
+    assert await rig.waiting(PendingKind.WAITING) == ["b2"]
+
+
+async def test_a_build_that_asks_after_the_budget_was_raised_goes_on(rig: BudgetRig) -> None:
+    """Its denial, and the message about its wait, can come later than the budget."""
+    await rig.granted("other", 1)
+    await rig.deliver(rig.request(budget_of(3 * DAY), "ada"))
+    await waits_for_budget(rig, "b0", 2 * DAY)
+    assert await woken(rig) == ["b0"]
+
+
+async def test_a_restarted_service_wakes_what_a_raised_budget_can_pay(rig: BudgetRig) -> None:
+    await waits_for_budget(rig, "b0", 2 * DAY)
+    rig.replica.wakes.limit_waits.wake_account = lambda account_id: asyncio.sleep(0)  # type: ignore[method-assign]
+    await rig.deliver(rig.request(budget_of(3 * DAY), "ada"))
+    assert await woken(rig) == []
     rig.restart()
     await rig.look()
     assert await woken(rig) == ["b0"]

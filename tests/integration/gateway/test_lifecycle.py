@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from tests.support.gateway_world import World, soon
 from tests.support.waiting import eventually
 
@@ -166,6 +167,7 @@ async def opened(world: World) -> bool:
     return "sandbox.opened" in await world.types()
 
 
+@pytest.mark.long
 async def test_two_gateways_with_repeated_messages_run_each_call_once(world: World) -> None:
     gateways = [world.gateway(f"g{number}", lease_s=0.6) for number in range(2)]
     await world.ask(*(("bash", {"command": f"echo {number} >> log; sleep 0.02"}) for number in range(20)))

@@ -107,9 +107,7 @@ async def test_recovery_is_logged_without_a_waiting_caller(server, eventually):
     assert [line["event"] for line in lines] == ["postgres.unavailable", "postgres.recovered"] * 2
 
 
-@pytest.mark.skipif(
-    "NIGHTSHIFT_LONG_FAULTS" not in os.environ, reason="takes half a minute; `make test-long` runs it"
-)
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_appends_survive_an_outage_of_thirty_seconds(server, make_log, eventually):
     await run_through_an_outage(server, make_log, eventually, away=30)

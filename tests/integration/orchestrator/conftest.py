@@ -132,9 +132,9 @@ class RunningServers:
         process.send_signal(signal.SIGKILL)
         await process.wait()
 
-    async def send(self, request: Event, *, id: str = "1") -> None:
+    async def send(self, request: Event, *, id: str = "1", principal: str | None = None) -> None:
         """Sends a request over Kafka, as a producer does."""
-        message = encode_request(request, id=id, source="/test")
+        message = encode_request(request, id=id, source="/test", principal=principal)
         await self.send_raw(message.key, message.value, list(message.headers))
 
     async def send_raw(self, key: bytes | None, value: bytes | None, headers: list[Any]) -> None:

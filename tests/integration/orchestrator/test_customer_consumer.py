@@ -23,6 +23,7 @@ STOCK_OF = CustomTool(
 ASKS = ApprovalPolicy(ask=("bash(git push *)",))
 
 
+@pytest.mark.long
 async def test_a_consumer_in_javascript_answers_each_call_once(servers: RunningServers):
     folder = await node_example.installed("stock-service")
     await servers.orchestrator("one")

@@ -13,6 +13,7 @@ from nightshift.eventlog.postgres import log_database
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 
 
+@pytest.mark.long
 async def test_builds_wait_for_a_refused_key_and_go_on_without_a_person(
     servers: RunningServers, database: Database
 ):

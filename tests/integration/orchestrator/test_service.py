@@ -17,7 +17,8 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 
 
 def asked(build_id: str, brief: str = "A page.", **more: Any) -> BuildRequested:
-    return BuildRequested(build_id=build_id, project_id="p1", account_id="a1", idea_brief=brief, **more)
+    fields = {"project_id": "p1", "account_id": "a1", "idea_brief": brief, **more}
+    return BuildRequested(build_id=build_id, **fields)
 
 
 async def dead_letters(servers: RunningServers, count: int) -> list[str]:
@@ -52,8 +53,16 @@ async def test_from_a_request_to_ready_and_what_is_refused(servers: RunningServe
     await servers.send(asked("b2", model="gpt-imaginary"))
     await servers.send(asked("b3", base_build_id="b1"))
     await servers.send(BuildMessageSent(build_id="nobody", message="Hello?"))
-    reasons = await dead_letters(servers, 4)
-    for words in ("with other content", "gpt-imaginary", "base_build_id", "no build nobody"):
+    await servers.send(BuildMessageSent(build_id="b1", message="Hello?"), principal="account/a2")
+    await servers.send(asked("b2", account_id="a2"))
+    reasons = await dead_letters(servers, 6)
+    for words in (
+        *("with other content", "gpt-imaginary", "base_build_id", "no build nobody"),
+        *(
+            "account/a2 asks for build.message_sent of build b1",
+            "project p1 belongs to another account than a2",
+        ),
+    ):
         assert any(words in reason for reason in reasons), (words, reasons)
     assert await servers.types("b1") == [event.data.type for event in events]
     assert await servers.types("b2") == await servers.types("b3") == []

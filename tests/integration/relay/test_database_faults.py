@@ -90,6 +90,7 @@ async def published_in_time(log, reader, builds: range, *, bound: float) -> floa
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.long
 async def test_open_transactions_and_an_index_build_delay_nothing(
     folder: Path, kafka: KafkaAddress, topics: Topics, tmp_path: Path
 ):
@@ -128,6 +129,7 @@ async def test_open_transactions_and_an_index_build_delay_nothing(
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.long
 async def test_the_relay_goes_on_after_a_dump_and_restore(
     folder: Path, kafka: KafkaAddress, topics: Topics, tmp_path: Path
 ):
@@ -170,6 +172,7 @@ async def test_the_relay_goes_on_after_a_dump_and_restore(
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.long
 async def test_the_relay_waits_for_a_database_that_crashed(
     folder: Path, kafka: KafkaAddress, topics: Topics, tmp_path: Path
 ):

@@ -206,6 +206,7 @@ async def test_a_deep_tree_is_saved_as_far_as_it_can_be(work: Workspaces) -> Non
     assert saved.files == 199
 
 
+@pytest.mark.long
 async def test_a_large_file_is_streamed_and_kept(work: Workspaces) -> None:
     """300 MB, in memory of a few pieces; at E2B, where the test server is slow, more than one answer holds."""
     size = 300_000_001 if work.driver.name == "local" else 80_000_001

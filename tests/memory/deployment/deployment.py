@@ -10,6 +10,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from tests.memory.deployment.broker import RelayProgress, SimulatedBroker
 from tests.support.memory_ledger import LedgerTables
+from tests.support.memory_projects import MemoryProjects
 from tests.support.memory_provider_key import KeyTable
 
 from nightshift.budget.domain.policy import BudgetPolicy
@@ -57,6 +58,7 @@ class SimulatedDeployment:
     policy: Policy = POLICY
     budget_policy: BudgetPolicy = BUDGET_POLICY
     fixture: Fixture = field(default_factory=Fixture)
+    projects: MemoryProjects = field(default_factory=MemoryProjects)
     tables: MemoryTables = field(default_factory=MemoryTables)
     ledger: LedgerTables = field(default_factory=LedgerTables)
     broker: SimulatedBroker = field(default_factory=SimulatedBroker)

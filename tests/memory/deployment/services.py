@@ -50,7 +50,7 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
     key = MemoryProviderKey(
         deployment.keys, "k", now=world.now, first_probe_s=4.0, longest_probe_s=15.0, wire=world
     )
-    provider = ProviderAccess(key)
+    provider = ProviderAccess(key, clock=world.now)
     dependencies = RunnerDependencies(repository, outside, outside, deployment.policy, world.now, provider)
     scheduler = BuildScheduler(
         RemoteLeases(world, deployment.leases),
@@ -61,7 +61,13 @@ async def orchestrator(deployment: SimulatedDeployment, name: str) -> None:
     )
     accounts = EventLogAccountPolicies(log)
     builds = BuildRequests(
-        repository, scheduler, objects, accounts, policy=deployment.policy, clock=world.now
+        repository,
+        scheduler,
+        objects,
+        accounts,
+        deployment.projects,
+        policy=deployment.policy,
+        clock=world.now,
     )
     handlers = Handlers(builds, scheduler)
     subscriptions = (

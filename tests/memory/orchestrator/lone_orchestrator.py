@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
+from tests.support.memory_projects import MemoryProjects
 from tests.support.memory_provider_key import KeyTable, MemoryProviderKey
 from tests.support.memory_unowned_builds import MemoryUnownedBuilds
 
@@ -59,7 +60,7 @@ class LoneOrchestrator:
         log = MemoryEventLog(self.tables, owner=Owner.ORCHESTRATOR, now=self.now)
         self.objects = MemoryObjectStore()
         builds = EventLogBuildRepository(log, self.objects, policy=policy, actor="test")
-        provider = ProviderAccess(MemoryProviderKey(KeyTable(), "k", now=self.now))
+        provider = ProviderAccess(MemoryProviderKey(KeyTable(), "k", now=self.now), clock=self.now)
         dependencies = RunnerDependencies(builds, self, self, policy, self.now, provider)
         leases = MemoryLeases()
         self.scheduler = BuildScheduler(
@@ -71,7 +72,7 @@ class LoneOrchestrator:
         )
         accounts = EventLogAccountPolicies(log)
         self.builds = BuildRequests(
-            builds, self.scheduler, self.objects, accounts, policy=policy, clock=self.now
+            builds, self.scheduler, self.objects, accounts, MemoryProjects(), policy=policy, clock=self.now
         )
 
     def now(self) -> datetime:

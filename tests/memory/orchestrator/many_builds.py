@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from tests.memory.deployment.provider import scripted_answer
 from tests.support.memory_ledger import LedgerTables, MemoryLedger
+from tests.support.memory_projects import MemoryProjects
 from tests.support.memory_provider_key import KeyTable, MemoryProviderKey
 from tests.support.memory_unowned_builds import MemoryUnownedBuilds
 
@@ -50,12 +51,14 @@ _CHECKED = "== make test\n3 passed in 0.02s\n== exit code 0\n"
 
 def request(build_id: str, account_id: str = "a1", **more: Any) -> BuildRequested:
     idea = f"An app named <{build_id}>."  # the model finds the build by this name
-    return BuildRequested(build_id=build_id, project_id="p", account_id=account_id, idea_brief=idea, **more)
+    return BuildRequested(
+        build_id=build_id, project_id=f"p-{account_id}", account_id=account_id, idea_brief=idea, **more
+    )
 
 
 @dataclass
 class ManyBuilds:
-    """An installation. `refuse` returns the failure of a call that begins now, None when the provider answers it."""
+    """An installation. `refuse` returns the failure of a call with this body, None when it is answered."""
 
     beat_s: float = 4.0  # between two looks of the gateway, the wakes, and each orchestrator for builds
     turns: int = 3
@@ -65,11 +68,13 @@ class ManyBuilds:
     policy: Policy = field(default_factory=lambda: Policy(max_output_tokens=1_000))
     period_budget: int = 30 * 10**9
     usage: Usage = field(default_factory=lambda: Usage(input_tokens=4_000, output_tokens=200))
-    refuse: Callable[[], CallFailed | None] = lambda: None
+    refuse: Callable[[bytes], CallFailed | None] = lambda body: None
     tables: MemoryTables = field(default_factory=MemoryTables)
+    projects: MemoryProjects = field(default_factory=MemoryProjects)
     ledger: LedgerTables = field(default_factory=LedgerTables)
     keys: KeyTable = field(default_factory=KeyTable)
     leases: MemoryLeases = field(default_factory=MemoryLeases)
+    key_id: str = "k1"  # of the replicas that start from now on
     calls: int = 0
     accesses: list[ProviderAccess] = field(default_factory=list)
     orchestrators: list[Handlers] = field(default_factory=list)
@@ -107,7 +112,7 @@ class ManyBuilds:
         self.calls += 1
         meter.under_way = True
         await asyncio.sleep(1)
-        if (refused := self.refuse()) is not None:
+        if (refused := self.refuse(body)) is not None:
             raise CallError(refused)
         meter.usage = self.usage
         await asyncio.sleep(1)
@@ -139,14 +144,26 @@ class ManyBuilds:
         waking = WakeScheduler(log, grants, wakes, wake_jitter_s=1.0, clock=self.now)
         self._builds = [self._orchestrator(f"orch-{number}") for number in range(self.replicas)]
         loops = [self._wake(waking), self._relay(budget), self._gateway()]
-        loops += [one._scheduler.run() for one in self._builds]
-        return [group.create_task(loop) for loop in loops]
+        self._running = [group.create_task(one._scheduler.run()) for one in self._builds]
+        return [*(group.create_task(loop) for loop in loops), *self._running]
+
+    async def restart(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Replace the orchestrators by new processes. Returns their tasks; ends those of the old ones."""
+        for task in self._running:
+            task.cancel()
+        for one in self._builds:
+            await one._scheduler.close()
+        self.orchestrators.clear()
+        self.accesses.clear()
+        self._builds = [self._orchestrator(f"again-{number}") for number in range(self.replicas)]
+        self._running = [group.create_task(one._scheduler.run()) for one in self._builds]
+        return self._running
 
     def _orchestrator(self, owner: str) -> BuildRequests:
         repository = EventLogBuildRepository(
             self.log(Owner.ORCHESTRATOR), MemoryObjectStore(), policy=self.policy, actor=owner
         )
-        provider = ProviderAccess(MemoryProviderKey(self.keys, "k1", now=self.now))
+        provider = ProviderAccess(MemoryProviderKey(self.keys, self.key_id, now=self.now), clock=self.now)
         self.accesses.append(provider)
         dependencies = RunnerDependencies(repository, self, self, self.policy, self.now, provider)
         scheduler = BuildScheduler(
@@ -164,7 +181,13 @@ class ManyBuilds:
         )
         policies = EventLogAccountPolicies(self.log(Owner.ORCHESTRATOR))
         builds = BuildRequests(
-            repository, scheduler, MemoryObjectStore(), policies, policy=self.policy, clock=self.now
+            repository,
+            scheduler,
+            MemoryObjectStore(),
+            policies,
+            self.projects,
+            policy=self.policy,
+            clock=self.now,
         )
         self.orchestrators.append(Handlers(builds, scheduler))
         return builds

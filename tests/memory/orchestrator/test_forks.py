@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
+from tests.support.memory_projects import MemoryProjects
 from tests.unit.orchestrator.build_scenario import NOW, REQUEST, BuildScenario, begun, text, tool_use
 
 from nightshift.contracts.events.build import BuildForked, BuildRewound, CheckpointSaved
@@ -53,6 +54,7 @@ class Rig:
             self.scheduler,  # type: ignore[arg-type]
             self.objects,
             EventLogAccountPolicies(self.log),
+            MemoryProjects(),
             policy=Policy(),
             clock=lambda: NOW,
         )

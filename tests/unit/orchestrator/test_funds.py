@@ -18,6 +18,7 @@ from nightshift.contracts.events.build import (
     BudgetRequested,
     BuildFailed,
     BuildLimitsChanged,
+    BuildResumed,
     BuildWaiting,
     EscalationRaised,
     ModelCallFailed,
@@ -30,10 +31,11 @@ from nightshift.orchestrator.domain.commands import (
     AnswerQuestion,
     Complete,
     Escalate,
+    PauseBuild,
     SetLimits,
     StartCall,
 )
-from nightshift.orchestrator.domain.next_step import Asleep
+from nightshift.orchestrator.domain.next_step import Asleep, Waiting
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import RunMode
 
@@ -199,11 +201,34 @@ def test_a_call_above_every_day_is_escalated_at_once():
     assert raised.kind == "day_limit"
     assert "nightshift account budget a1" in raised.detail
     assert "sleep.requested" not in scenario.types()
-    # A person raised the budget: the build asks again at once.
+    # A person chooses to go on: the build asks again at once.
     answered = scenario.do(AnswerQuestion(str(raised.escalation_id), "continue", None, cause=UUID(int=7)))
     assert answered[-1].type == "budget.requested"
     scenario.denied(day_limit=10 * needs)
     assert [event.type for event in scenario.step()][-1] == "sleep.requested"
+
+
+def test_a_raised_budget_ends_the_wait_for_a_larger_day():
+    scenario = BuildScenario()
+    needs = scenario.last(BudgetRequested).minimum_microusd
+    scenario.denied(day_limit=needs - 1)
+    scenario.step()
+    scenario.woken()
+    went_on = [event.type for event in scenario.step()]
+    assert went_on == ["escalation.resolved", "build.resumed", "budget.requested"]
+    assert scenario.last(BuildResumed).reason == "limits"
+    scenario.granted(amount=needs)
+    assert scenario.step()[-1].type == "model_call.started"
+    assert "agent.steered" not in scenario.types()  # nobody has said anything
+
+
+def test_a_wake_does_not_end_a_pause_of_that_wait():
+    scenario = BuildScenario()
+    scenario.denied(day_limit=scenario.last(BudgetRequested).minimum_microusd - 1)
+    scenario.step()
+    scenario.do(PauseBuild(None, cause=UUID(int=8)))
+    scenario.woken()
+    assert isinstance(scenario.next(), Waiting)
 
 
 def limited(limit: int) -> BuildScenario:

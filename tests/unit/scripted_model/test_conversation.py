@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from nightshift.devstack.model.conversation import validate
-from nightshift.devstack.model.rules import Invalid
+from nightshift.devstack.model.errors import Invalid
 
 USER = {"role": "user", "content": "hello"}
 

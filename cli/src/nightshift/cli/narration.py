@@ -130,6 +130,10 @@ def _build_lines(fact: BuildEvent) -> Iterator[tuple[str, str, str]]:
             yield "cancelled", short(text_of(fact.reason)), "bad"
         case build.BuildStalled():
             yield "stalled", f"{fact.reason}: {short(text_of(fact.detail))}", "bad"
+        case build.ProviderBlocked():
+            yield "provider", f"refuses the key for all its builds: {short(text_of(fact.detail))}", "bad"
+        case build.ProviderRecovered():
+            yield "provider", f"takes key {fact.key_id} again", "good"
         case build.BuildRewound():
             yield (
                 "rewind",

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from nightshift.bus.kafka.producer import KafkaProducer
 from nightshift.bus.port import Outgoing
-from nightshift.bus.settings import KafkaSettings
 from nightshift.cli.connect import settings_for
+from nightshift.cli.settings import ProducerSettings
 from nightshift.contracts.cloudevents import decode_request, encode_request
 from nightshift.contracts.errors import ContractError
 from nightshift.contracts.model import Request
@@ -34,12 +34,21 @@ def checked(kind: type[R], fields: dict[str, Any]) -> R:
 
 async def send(home: Path, request: Request) -> None:
     """Sends a request and waits for the broker's acknowledgement. Raises Refused, Unavailable, ConfigurationError."""
+    settings = settings_for(ProducerSettings, home)
+    key_id, _, secret = (settings.request_key.get_secret_value() if settings.request_key else "").partition(
+        ":"
+    )
     try:
-        message = encode_request(request, id=str(uuid4()), source=_SOURCE)
+        message = encode_request(
+            request,
+            id=str(uuid4()),
+            source=_SOURCE,
+            principal=settings.principal,
+            key=(key_id, secret) if secret else None,
+        )
         # What a service would refuse is reported here, where a person reads it.
         decode_request(message.key, message.headers, message.value)
     except ContractError as error:
         raise Refused(f"the request cannot be sent: {error}") from error
-    settings = settings_for(KafkaSettings, home)
     async with KafkaProducer(settings, client_id="nightshift-cli") as producer:
         await producer.send([Outgoing.of(settings.topics.requests, message)])

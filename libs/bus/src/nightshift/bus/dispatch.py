@@ -14,6 +14,7 @@ from nightshift.contracts import cloudevents
 from nightshift.contracts.envelope import Received, peek
 from nightshift.contracts.errors import ContractError
 from nightshift.contracts.model import Event, Owner
+from nightshift.contracts.principals import RequestKeys
 from nightshift.contracts.registry import CATALOGUE, Registry
 from nightshift.eventlog.errors import BadMessage, Refused
 from nightshift.eventlog.objects.port import ObjectStore
@@ -39,11 +40,12 @@ class Dispatcher:
         objects: ObjectStore,
         seen_subjects: int = 50_000,
         registry: Registry = CATALOGUE,
+        keys: RequestKeys | None = None,
     ) -> None:
         """Create the dispatcher of one subscription.
 
-        `objects` loads event data that is too large for a message. Raises ValueError unless all handled events have one
-        owner, that is, come from one topic.
+        `objects` loads event data that is too large for a message. With `keys` every request must be signed. Raises
+        ValueError unless all handled events have one owner, that is, come from one topic.
         """
         owners = {event.owner for event in subscription.handlers}
         if len(owners) != 1:
@@ -56,6 +58,7 @@ class Dispatcher:
             event.type: handler for event, handler in subscription.handlers.items()
         }
         self._registry = registry
+        self._keys = keys
         self._objects = objects
         self._seen = SeenSequences(seen_subjects)
         # Event types of this topic (wire name without version) → whether the subscription has a handler for the type.
@@ -117,12 +120,12 @@ class Dispatcher:
             last = message.next_offset - 1
             raise UndecodableRecord(f"offsets {message.offset} to {last}: {message.problem}")
         if self._owner is Owner.OUTSIDE:
-            return _request(
-                cloudevents.decode_request(
-                    message.key, message.headers, message.value, registry=self._registry
-                ),
-                message,
+            received = cloudevents.decode_request(
+                message.key, message.headers, message.value, registry=self._registry
             )
+            if self._keys is not None:
+                self._keys.verify(received.envelope, message.headers, message.value or b"")
+            return _request(received, message)
         envelope = cloudevents.fact_envelope(message.key, message.headers)
         data = await self._objects.get(_blob(envelope.dataref)) if envelope.dataref is not None else None
         received = cloudevents.read_fact(envelope, message.value, data=data, registry=self._registry)
@@ -165,6 +168,7 @@ def _request(received: Received, message: Inbound) -> RecordedEvent:
         actor=envelope.source,
         traceparent=envelope.traceparent or envelope.flow_traceparent,
         recorded_at=envelope.time or _arrival(message),
+        principal=envelope.principal,
     )
 
 

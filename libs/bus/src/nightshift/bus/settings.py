@@ -1,10 +1,12 @@
 """Settings of the connection to the broker and of the consumers."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from nightshift.contracts.principals import RequestKeys
 from nightshift.contracts.topics import Topics
 from nightshift.eventlog.settings import PREFIX, Environment
 
@@ -30,10 +32,17 @@ class KafkaSettings(Environment):
     kafka_max_poll_records: int = Field(500, ge=1, le=10_000)
     kafka_max_poll_interval_s: float = Field(60.0, gt=0)
     kafka_session_timeout_s: float | None = Field(None, gt=0)  # None: 10 s, or 2 s with kafka_adaptive_fetch
+    request_keys_file: Path | None = None  # None: requests need no signature
     # Attempts at a message with transient errors, before it is dead-lettered.
     retry_attempts: int = Field(5, ge=1)
     retry_base_s: float = Field(0.2, gt=0)
     retry_cap_s: float = Field(10.0, gt=0)
+
+    @cached_property
+    def request_keys(self) -> RequestKeys | None:
+        """The keys that sign requests. None when none are demanded."""
+        file = self.request_keys_file
+        return None if file is None else RequestKeys.parse(file.read_bytes())
 
     @property
     def topics(self) -> Topics:
@@ -47,6 +56,15 @@ class KafkaSettings(Environment):
         The default is short for the embedded broker, because that broker delays each join by half of this time.
         """
         return self.kafka_session_timeout_s or (2.0 if self.kafka_adaptive_fetch else 10.0)
+
+    @model_validator(mode="after")
+    def _keys_can_be_read(self) -> Self:
+        try:
+            _ = self.request_keys
+        except (OSError, ValueError) as error:
+            wrong = error.strerror if isinstance(error, OSError) else error
+            raise ValueError(f"{PREFIX}REQUEST_KEYS_FILE cannot be used: {wrong}") from None
+        return self
 
     @model_validator(mode="after")
     def _credentials_belong_together(self) -> Self:

@@ -19,6 +19,19 @@ _KEY: Final = {
     "maxLength": 128,
     "description": "The build id, or the account id; the same as `ce_subject`.",
 }
+_PRINCIPAL_HEADERS: Final = {
+    topics.PRINCIPAL: {
+        "type": "string",
+        "pattern": "^(operator|account/[A-Za-z0-9][A-Za-z0-9._-]{0,127})$",
+        "description": "Who asks. An account may request only what belongs to it.",
+    },
+    topics.SIGNATURE: {
+        "type": "string",
+        "pattern": "^[A-Za-z0-9_-]{1,64}:[A-Za-z0-9+/]{43}=$",
+        "description": "The id of a key, and the signature of the request with it. Demanded by an installation that has"
+        " keys.",
+    },
+}
 _WHAT: Final = {
     "requests": "Requests from outside, in binary mode or structured mode (`application/cloudevents+json`).",
     "build": "The orchestrator's facts: the lifecycle of a build and each step of its loop.",
@@ -178,6 +191,6 @@ def _headers(*, facts: bool) -> dict[str, Any]:
             topics.TRACEPARENT: {"type": "string", "description": "The trace of this hop."},
             topics.TRACESTATE: {"type": "string"},
             **({topics.DATAREF: {"type": "string", "format": "uri-reference"}} if facts else {}),
-            **({topics.REPLAYED: {"const": "true"}} if facts else {}),
+            **({topics.REPLAYED: {"const": "true"}} if facts else _PRINCIPAL_HEADERS),
         },
     }

@@ -29,6 +29,7 @@ _ATTRIBUTES: Final = (
     topics.PARTITION_KEY,
     topics.FLOW_TRACEPARENT,
     topics.DATAREF,
+    topics.PRINCIPAL,
 )
 
 
@@ -111,6 +112,7 @@ class Attributes:
             tracestate=self.optional(topics.TRACESTATE),
             dataref=self.optional(topics.DATAREF),
             replayed=self.optional(topics.REPLAYED) == "true",
+            principal=self.optional(topics.PRINCIPAL),
         )
 
 
@@ -135,6 +137,7 @@ def written(envelope: Envelope) -> tuple[tuple[str, bytes], ...]:
         (topics.TRACESTATE, envelope.tracestate),
         (topics.DATAREF, envelope.dataref),
         (topics.REPLAYED, "true" if envelope.replayed else None),
+        (topics.PRINCIPAL, envelope.principal),
     )
     return tuple((name, text.encode()) for name, text in pairs if text is not None)
 

@@ -21,6 +21,7 @@ from nightshift.contracts.attributes import (
 from nightshift.contracts.envelope import Envelope, Headers, Message, Received
 from nightshift.contracts.errors import InvalidData, InvalidEnvelope, TooLarge
 from nightshift.contracts.model import Event, Owner
+from nightshift.contracts.principals import checked_principal, signed
 from nightshift.contracts.registry import CATALOGUE, Registry, encode, subject_of
 
 
@@ -39,11 +40,14 @@ def encode_request(
     source: str,
     time: datetime | None = None,
     traceparent: str | None = None,
+    principal: str | None = None,
+    key: tuple[str, str] | None = None,
 ) -> Message:
     """Returns a request as a Kafka message for the topic `Topics().requests`. Raises InvalidData for a fact.
 
     You choose `id`: a message with the same `source` and `id` is the same request again. `source` is a URI reference
-    that names the sender, such as `/your-product/web`. `time` defaults to now.
+    that names the sender, such as `/your-product/web`. `time` defaults to now. `principal` says who asks: `operator`,
+    or `account/<id>`. `key` is the id and the secret of the key that signs the request.
     """
     subject = subject_of(event)
     if subject is None or event.owner is not Owner.OUTSIDE:
@@ -56,8 +60,10 @@ def encode_request(
         time=time if time is not None else datetime.now(UTC),
         flow_traceparent=traceparent,
         traceparent=traceparent,
+        principal=principal,
     )
-    return Message(subject.encode(), written(envelope), encode(event).encode())
+    message = Message(subject.encode(), written(envelope), encode(event).encode())
+    return message if key is None else signed(message, envelope, key_id=key[0], secret=key[1])
 
 
 def decode_fact(
@@ -140,6 +146,8 @@ def decode_request(
     )
     if envelope.dataref is not None:
         raise InvalidEnvelope("a request carries its data", header=attributes.name(topics.DATAREF))
+    if envelope.principal is not None:
+        checked_principal(envelope.principal, header=attributes.name(topics.PRINCIPAL))
     _refuse_infinity(data)
     type_, version = registry.parse_wire_name(envelope.type)
     if registry.model(type_).owner is not Owner.OUTSIDE:

@@ -36,6 +36,7 @@ class Envelope:
       message.
     - `dataref`: the object store key of the data, when the data is too large for the message.
     - `replayed`: an operator published this fact again.
+    - `principal`: who asks, on a request; `nightshift.contracts.principals` explains it.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Envelope:
     tracestate: str | None = None
     dataref: str | None = None
     replayed: bool = False
+    principal: str | None = None
 
     @property
     def actor(self) -> str:

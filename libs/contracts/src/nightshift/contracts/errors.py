@@ -6,6 +6,7 @@ ContractError
 ├── InvalidData      the data is not JSON, or does not fit the event's model; `field` names the place
 ├── InvalidEnvelope  a header, the key or the value is wrong; `header` names it
 ├── TooLarge         a limit of size, depth or length is exceeded; `limit` names it
+├── NotSigned        a request lacks the signature that this installation demands
 └── UnknownModel     the AI model has no price
 """
 
@@ -47,6 +48,10 @@ class TooLarge(ContractError):
     def __init__(self, message: str, *, limit: str) -> None:
         super().__init__(message)
         self.limit = limit
+
+
+class NotSigned(ContractError):
+    """No key of the installation signed the request, or the key may not state the principal of the request."""
 
 
 class UnknownModel(ContractError):

@@ -20,6 +20,10 @@ PARTITION_KEY: Final = "ce_partitionkey"
 DATAREF: Final = "ce_dataref"
 #: `true` on a fact that an operator published again. A consumer drops it when it has seen its sequence, like any copy.
 REPLAYED: Final = "ce_replayed"
+#: Who asks, on a request: `operator` or `account/<id>`.
+PRINCIPAL: Final = "ce_principal"
+#: `<key id>:<base64>` on a signed request, also in structured mode.
+SIGNATURE: Final = "nightshift_signature"
 #: The trace in which the whole flow began. `traceparent` belongs to this one message.
 FLOW_TRACEPARENT: Final = "ce_traceparent"
 TRACEPARENT: Final = "traceparent"

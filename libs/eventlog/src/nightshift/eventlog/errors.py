@@ -3,7 +3,7 @@
 NightshiftError
 ├── Refused        the request cannot be done, now or later: dead letter at once
 │   ├── VersionConflict, EventIdReused, ForeignEventType, StreamClosed   (the log's own SQLSTATEs)
-│   ├── NotFound, AlreadyAnswered, ConfigurationError
+│   ├── NotFound, NotPermitted, AlreadyAnswered, ConfigurationError
 │   └── BadMessage     cannot be decoded or is not allowed here; names the field
 ├── Transient      a dependency does not answer now: retried with backoff, then dead letter
 └── Fault          a defect in our code or data: dead letter at once, logged with its stack
@@ -58,6 +58,10 @@ class BadMessage(Refused):
 
 class NotFound(Refused):
     """The build, object or dead letter does not exist."""
+
+
+class NotPermitted(Refused):
+    """The principal of a request has no right to what it asks for: that belongs to another account."""
 
 
 class AlreadyAnswered(Refused):

@@ -45,6 +45,7 @@ class RecordedEvent(NamedTuple):
     actor: str
     traceparent: str | None
     recorded_at: datetime
+    principal: str | None = None  # of a request: who asks, such as `account/acme`
 
     @property
     def subject(self) -> str:

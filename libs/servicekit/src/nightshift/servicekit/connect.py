@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from nightshift.bus.kafka.consumers import KafkaConsumers
 from nightshift.bus.kafka.producer import KafkaProducer
 from nightshift.bus.port import Subscription
+from nightshift.bus.request_guard import guarded
 from nightshift.eventlog.database import Database, PgConfig
 from nightshift.eventlog.leases.postgres import PostgresLeases
 from nightshift.eventlog.objects.s3 import S3ObjectStore
@@ -86,7 +87,7 @@ class Connections:
         consumers = await running.enter(
             KafkaConsumers(
                 running.settings,
-                subscriptions,
+                [guarded(one, self.log) for one in subscriptions],
                 producer=self.producer,
                 objects=self.objects,
                 dependencies=self.database.answers,

@@ -1,7 +1,8 @@
-"""Deterministic simulation: code runs on a virtual clock; one seed draws the schedule, latencies, faults and crashes.
+"""Deterministic simulation on a virtual clock.
 
-Run it with `python -m nightshift.simulation`. It tests the ports and the pure cores. The real adapters use sockets and
-threads, which cannot run on a simulated loop; they have tests on real servers.
+One seed decides the schedule, the latencies, the faults and the crashes. Run it with `python -m nightshift.simulation`.
+It tests ports and pure cores. Real adapters use sockets and threads, which cannot run on a simulated loop; they are
+tested on real servers.
 """
 
 from nightshift.simulation.fault_profile import FaultProfile

@@ -1,7 +1,7 @@
-"""`python -m nightshift.simulation --seeds 500 [scenario…]` runs each scenario under many seeds.
+"""Runs scenarios under many seeds: `python -m nightshift.simulation --seeds 500 [scenario…]`.
 
-A scenario is a name from scenarios/ or an import string `module:function`. For a failing seed it prints the drawn fault
-profile and the end of the trace. `--seed N SCENARIO` repeats one run and prints the whole trace.
+A scenario is a name from scenarios/ or an import string `module:function`. For a failing seed it prints the fault
+profile and the end of the trace. `--seed N SCENARIO` repeats one run and prints its whole trace if it fails.
 """
 
 import argparse
@@ -20,22 +20,22 @@ import structlog
 from nightshift.simulation.run import Outcome, Scenario, SimulationFailed, simulate
 from nightshift.simulation.scenarios import SCENARIOS
 
-#: Lines of a failed run's trace that are printed when many seeds are tried.
+#: How many lines of a failed run's trace are printed when many seeds are tried.
 TAIL = 25
-#: Seeds that are submitted together when the time is bounded.
+#: How many seeds are submitted together when the time is limited.
 _AT_ONCE = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The report of a failed seed. Plain data, because a worker process returns it."""
+    """The report of a failed seed. It holds only plain data, because a worker process returns it."""
 
     seed: int
     text: str
 
 
 def load(name: str) -> Scenario:
-    """Returns the scenario of this name or import string. Exits with the list of names when there is none."""
+    """Returns the scenario with this name or import string. Exits with a list of the names when there is none."""
     module, _, function = SCENARIOS.get(name, name).partition(":")
     try:
         scenario: Scenario = getattr(importlib.import_module(module), function)
@@ -46,7 +46,7 @@ def load(name: str) -> Scenario:
 
 
 def attempt(name: str, seed: int, tail: int | None = TAIL) -> Outcome | Failure:
-    """Runs one seed of one scenario. A failure shows the last `tail` lines of the trace, or all of them for None."""
+    """Runs one seed of a scenario. A Failure has the last `tail` lines of the trace, or with None the whole trace."""
     try:
         return simulate(load(name), seed)
     except SimulationFailed as failed:
@@ -57,7 +57,7 @@ def attempt(name: str, seed: int, tail: int | None = TAIL) -> Outcome | Failure:
 
 
 def replay(name: str, seed: int) -> int:
-    """Runs one seed and prints its trace when it fails. Returns the exit code."""
+    """Runs one seed and prints the whole trace if it fails. Returns the exit code of the process."""
     match attempt(name, seed, tail=None):
         case Failure(text=text):
             write(text)
@@ -68,10 +68,10 @@ def replay(name: str, seed: int) -> int:
 
 
 def explore(names: Sequence[str], *, seeds: range, jobs: int, within_s: float | None = None) -> int:
-    """Runs every seed of every scenario and prints a line for each scenario. Returns the exit code.
+    """Runs every seed of every scenario and prints one line for each scenario. Returns the exit code of the process.
 
-    Prints the report of the first failing seed of a scenario, and the numbers of all others. A scenario tries no more
-    seeds after `within_s` seconds.
+    When seeds of a scenario fail, prints the report of the first and the numbers of the others. A scenario starts no
+    more seeds after `within_s` seconds.
     """
     failed = 0
     with ProcessPoolExecutor(jobs) as workers:
@@ -94,7 +94,7 @@ def explore(names: Sequence[str], *, seeds: range, jobs: int, within_s: float | 
 def results_until(
     until: float | None, workers: Executor, name: str, seeds: range
 ) -> Iterator[Outcome | Failure]:
-    """Yields the results in the order of the seeds. Submits none after the monotonic time `until`."""
+    """Yields the results in the order of the seeds. Submits no more seeds after the monotonic time `until`."""
     step = _AT_ONCE if until is not None else max(len(seeds), 1)
     for first in range(0, len(seeds), step):
         if until is not None and time.monotonic() >= until:
@@ -103,7 +103,7 @@ def results_until(
 
 
 def summary(name: str, results: Sequence[Outcome | Failure]) -> str:
-    """Returns the line that a CI run logs: seeds, simulated minutes, faults and failures."""
+    """Returns one line for the log: seeds, simulated minutes, faults and failures."""
     runs = [result for result in results if isinstance(result, Outcome)]
     minutes = sum(run.virtual_seconds for run in runs) / 60
     faults = sum(run.faults for run in runs)
@@ -127,16 +127,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m nightshift.simulation", description=__doc__)
     parser.add_argument("scenarios", nargs="*", default=sorted(SCENARIOS), metavar="scenario")
     parser.add_argument("--seeds", type=int, default=500, help="how many seeds to try (default: 500)")
-    parser.add_argument("--first", type=int, default=0, help="the first of them (default: 0)")
+    parser.add_argument("--first", type=int, default=0, help="the number of the first seed (default: 0)")
     parser.add_argument(
-        "--within", type=float, metavar="S", help="try no more seeds of a scenario after S seconds"
+        "--within", type=float, metavar="S", help="start no more seeds of a scenario after S seconds"
     )
-    parser.add_argument("--seed", type=int, help="only this one, with its whole trace when it fails")
+    parser.add_argument("--seed", type=int, help="run only this seed, and print its whole trace if it fails")
     parser.add_argument(
-        "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes (default: 2)"
+        "--jobs",
+        type=int,
+        default=min(2, os.cpu_count() or 1),
+        help="number of worker processes (default: 2)",
     )
     options = parser.parse_args()
-    # The code under test logs the faults that the simulation injects.
+    # The code under test would log every fault that the simulation causes.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     for name in options.scenarios:
         load(name)
@@ -147,7 +150,7 @@ def main() -> int:
 
 
 def fix_hashes() -> None:
-    """Restarts Python with fixed string hashes, so that sets have the same order in a run and in its replay."""
+    """Restarts Python with fixed string hashes, so that sets have the same order when a run is repeated."""
     if os.environ.get("PYTHONHASHSEED") != "0":
         environment = os.environ | {"PYTHONHASHSEED": "0"}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - ourselves

@@ -1,20 +1,20 @@
-"""The latencies and fault probabilities that a seed draws for one run.
+"""The latencies and fault probabilities of one run, which are drawn from its seed.
 
-Each kind of fault is absent from some runs, because a fault that is always present can hide another one.
+Each kind of fault is missing from some runs, because a fault that always occurs can hide another one.
 """
 
 import random
 from dataclasses import dataclass
 
-#: Seconds of latency of one way to a simulated server. No latency is 0: no fault ever hits a window of no width.
+#: The latency in seconds of one direction of a simulated call. It is never 0, so that a fault can occur in between.
 SHORTEST, LONGEST = 0.001, 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class FaultProfile:
-    """Probabilities of faults per call, from 0 to 1.
+    """The mean latency (`slowness`, seconds) and the probability of each kind of fault per call, from 0 to 1.
 
-    Faults stop after `faults_end_after` virtual seconds. Then every process must be able to finish.
+    Faults end after `faults_end_after` virtual seconds. From then on every process must be able to finish.
     """
 
     slowness: float  # mean latency in seconds
@@ -39,5 +39,5 @@ class FaultProfile:
         )
 
     def latency(self, draws: random.Random) -> float:
-        """Draws the seconds that one way to a server takes."""
+        """Draws the latency in seconds of one direction of a call."""
         return min(LONGEST, SHORTEST + draws.expovariate(1 / self.slowness))

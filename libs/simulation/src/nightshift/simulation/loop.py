@@ -1,6 +1,7 @@
-"""The event loop of a simulation: time jumps to the next timer, and the seed picks which ready callback runs next.
+"""The event loop of a simulation.
 
-The loop uses the private queues of BaseEventLoop (`_ready`, `_scheduled`). It has no selector, no socket and no thread.
+Its time jumps to the next timer, and the seed decides which ready callback runs next. It uses the private queues of
+BaseEventLoop (`_ready`, `_scheduled`), and has no selector, sockets or threads.
 """
 
 import asyncio
@@ -12,27 +13,31 @@ from typing import Any
 
 
 class ProcessRun:
-    """A simulated process from its start to its crash. After the crash no callback of it runs any more."""
+    """One run of a simulated process, from a start to a crash.
+
+    After the crash, `over` is True and no callback of it runs.
+    """
 
     __slots__ = ("crashed", "name", "over", "stopped_until")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.over = False
-        self.stopped_until = 0.0  # virtual time; until then no callback of the process runs
+        self.stopped_until = 0.0  # virtual time: as after SIGSTOP, no callback of the process runs before
         self.crashed = asyncio.Event()
 
 
-#: The process run that the current code belongs to; its tasks and callbacks inherit it. None outside of all processes.
+#: The process run to which the current code belongs; tasks and callbacks inherit it. None: code outside of all
+#: processes.
 CURRENT_RUN: ContextVar[ProcessRun | None] = ContextVar("nightshift_simulated_life", default=None)
 
 
 class Stalled(RuntimeError):
-    """A deadlock: every task waits and no timer is scheduled."""
+    """A deadlock: every task waits, and there is no timer that could wake one."""
 
 
 class SimulatedLoop(asyncio.BaseEventLoop):
-    """Runs callbacks in an order that depends only on `draws`."""
+    """An event loop that runs callbacks in an order that depends only on `draws`, the random generator of the run."""
 
     _ready: Any
     _scheduled: list[Any]
@@ -45,13 +50,13 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._now = 0.0
 
     def time(self) -> float:
-        """Returns the virtual seconds since the loop was made."""
+        """Returns the virtual seconds since the loop was created."""
         return self._now
 
     def run_in_executor(  # type: ignore[override]  # the base binds the arguments' types to the function's
         self, executor: Any, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
-        """Runs the call on this loop after a drawn delay, because the loop has no threads."""
+        """Runs the function on this loop after a random delay, because there are no threads."""
 
         async def later() -> Any:
             await asyncio.sleep(self._draws.uniform(0.001, 0.1))
@@ -60,7 +65,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return self.create_task(later())
 
     def _run_once(self) -> None:
-        """Runs one callback. BaseEventLoop.run_forever calls this until the loop is stopped."""
+        """Runs one callback. BaseEventLoop.run_forever calls it again and again until the loop is stopped."""
         self._wake()
         while not self._ready:
             if self._stopping:
@@ -77,14 +82,14 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             handle._run()
 
     def _wake(self) -> None:
-        """Moves the timers that are due to the ready queue."""
+        """Moves due timers to the queue of ready callbacks."""
         while self._scheduled and self._scheduled[0].when() <= self._now:
             timer = heapq.heappop(self._scheduled)
             timer._scheduled = False
             self._ready.append(timer)
 
     def _jump(self) -> None:
-        """Advances the virtual time to the next timer. Raises Stalled when there is none."""
+        """Advances the virtual time to the next timer. Raises Stalled when there is no timer."""
         while self._scheduled and _is_void(self._scheduled[0]):
             heapq.heappop(self._scheduled)._scheduled = False
         if not self._scheduled:
@@ -92,23 +97,23 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._now = self._scheduled[0].when()
 
     def _asyncgen_finalizer_hook(self, agen: Any) -> None:
-        """Drops an abandoned generator. Closing it would run code of a crashed process."""
+        """Forgets a generator that was not finished. Closing it would run code of a crashed process."""
         self._asyncgens.discard(agen)
 
     def _write_to_self(self) -> None:
-        """Does nothing: there is no selector to interrupt."""
+        """Does nothing, because there is no selector to wake."""
 
 
 def _run_late(handle: Any) -> None:
-    """Runs a callback of a process that was stopped, unless it was cancelled meanwhile."""
+    """Runs a callback that had to wait while its process was stopped, unless it was cancelled meanwhile."""
     if not handle._cancelled:
         handle._run()
 
 
 def _is_void(handle: Any) -> bool:
-    """Whether a callback is cancelled or belongs to a crashed process.
+    """Returns whether a callback must not run: it is cancelled, or its process has crashed.
 
-    A crash is a SIGKILL: no callback of the process runs after it, not even a `finally`.
+    A crash is like SIGKILL: no code of the process runs afterwards, not even a `finally` block.
     """
     context: Context = handle._context
     run = context.get(CURRENT_RUN)

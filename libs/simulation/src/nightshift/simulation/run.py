@@ -1,4 +1,4 @@
-"""Runs one scenario under one seed and reports its outcome or its failure."""
+"""Runs one scenario under one seed, and reports the outcome or the failure."""
 
 import hashlib
 import random
@@ -9,13 +9,14 @@ from typing import Any
 from nightshift.simulation.fault_profile import FaultProfile
 from nightshift.simulation.world import World
 
-#: Starts processes in a world, waits for them and checks the result. Raises Violation when a promise was broken.
+#: Starts processes in a world, waits until they finish, and checks the result. Raises Violation when an invariant does
+#: not hold.
 Scenario = Callable[[World], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A run without a violation. `digest` is the SHA-256 of the trace; equal seeds give equal digests."""
+    """A run without a failure. `digest` is the SHA-256 of the trace; the same seed always gives the same digest."""
 
     seed: int
     virtual_seconds: float
@@ -25,7 +26,7 @@ class Outcome:
 
 
 class SimulationFailed(Exception):
-    """A run that raised. Holds the seed, which reproduces the run, and the trace."""
+    """A run failed. `seed` reproduces the run, and `trace` lists what happened."""
 
     def __init__(
         self, *, seed: int, profile: FaultProfile, trace: tuple[str, ...], cause: BaseException
@@ -37,8 +38,8 @@ class SimulationFailed(Exception):
 
 
 def simulate(scenario: Scenario, seed: int) -> Outcome:
-    """Runs the scenario in a world made from the seed. Raises SimulationFailed when the scenario raises."""
-    # The code under test draws jitter from the shared generator.
+    """Runs the scenario in a world created from the seed. Raises SimulationFailed when the scenario raises."""
+    # Seeded, because the code under test draws jitter from Python's shared random generator.
     state = random.getstate()
     random.seed(seed)
     world = World(seed)

@@ -1,7 +1,7 @@
-"""The world of one run: processes that crash and restart, servers that never crash, and the calls between them.
+"""The world of one simulated run: processes that crash and restart, servers that never crash, and calls between them.
 
-A fault can hit a call before the server runs it, while the server runs it, or on the way back. The server always
-finishes a call that it has begun, as a database does when its client dies.
+A fault can occur before the server runs a call, while it runs it, or on the way back. The server always completes a
+call that it has begun, like a database whose client dies.
 """
 
 import asyncio
@@ -17,18 +17,18 @@ from nightshift.simulation.loop import CURRENT_RUN, ProcessRun, SimulatedLoop
 
 T = TypeVar("T")
 
-#: The time of day at which every simulated world begins.
+#: The date and time at which every simulated world begins.
 BEGINNING = datetime(2030, 1, 1, tzinfo=UTC)
-#: The shortest and the longest time, in seconds, until a crashed process restarts.
+#: The shortest and the longest time in seconds until a crashed process restarts.
 RESTART = (0.1, 5.0)
 
 
 class Violation(AssertionError):
-    """An invariant that the run broke."""
+    """An invariant does not hold."""
 
 
 class SimulatedProcess:
-    """A program with memory of its own. It can crash at every remote call, and then restarts from `main`."""
+    """A program with its own memory. It can crash at every remote call, and then starts again with `main`."""
 
     def __init__(self, name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.name = name
@@ -40,7 +40,7 @@ class SimulatedProcess:
 
 
 class World:
-    """Processes, clock, faults and random draws of one run. `trace` lists what happened, one line an entry."""
+    """The processes, clock, faults and random numbers of one run. `trace` lists what happened, one line each."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -56,7 +56,7 @@ class World:
         self._supervisors: set[asyncio.Task[None]] = set()
 
     def now(self) -> datetime:
-        """Returns the virtual time of day. All processes and servers share this clock."""
+        """Returns the virtual date and time. All processes and servers share this clock."""
         return BEGINNING + timedelta(seconds=self.loop.time())
 
     def note(self, text: str) -> None:
@@ -66,24 +66,24 @@ class World:
 
     @property
     def faulty(self) -> bool:
-        """Whether faults still happen."""
+        """Whether faults still occur at this virtual time."""
         return self.loop.time() < self.profile.faults_end_after
 
     def strikes(self, probability: float) -> bool:
-        """Draws whether a fault of this probability happens now, and counts it."""
+        """Draws whether a fault of this probability occurs now, and counts it if so."""
         struck = self.faulty and self.draws.random() < probability
         self.faults += struck
         return struck
 
     async def pause(self) -> None:
-        """Waits for one drawn latency."""
+        """Waits for one random latency."""
         await asyncio.sleep(self.profile.latency(self.draws))
 
     async def remote(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Runs `call` at a server and returns its result.
+        """Runs `call` at a server and returns its result. `what` names the call in the trace.
 
-        Raises Unavailable for a lost request or a lost answer, so the call may have run or not. The calling process
-        can crash before, during and after the call.
+        Raises Unavailable when the request or the answer is lost, so the call may have run or not. The calling process
+        may crash before, during and after the call.
         """
         await self._crash_point(f"before {what}")
         await self.pause()
@@ -100,7 +100,7 @@ class World:
         return answer
 
     async def insist(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Calls `remote` again until it does not raise Unavailable. For calls that may run more than once."""
+        """Calls `remote` until it does not raise Unavailable. Only for calls that may run more than once."""
         while True:
             try:
                 return await self.remote(what, call)
@@ -108,20 +108,23 @@ class World:
                 await self.pause()
 
     def start(self, name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> SimulatedProcess:
-        """Starts a process. It restarts after each crash until its `main` returns or raises."""
+        """Starts a process. It restarts after each crash until `main` returns or raises."""
         process = SimulatedProcess(name, main)
         supervisor = self.loop.create_task(self._supervise(process), context=self._outside.copy())
         self._supervisors.add(supervisor)
         return process
 
     def kill(self, process: SimulatedProcess, reason: str) -> None:
-        """Crashes a process now, as SIGKILL does, and counts a fault. Does nothing when the process is down."""
+        """Crashes a process now, like SIGKILL, and counts a fault. Does nothing when the process is not running."""
         if process.run is not None and not process.run.over:
             self.faults += 1
             self._crash(process.run, reason)
 
     def stop(self, process: SimulatedProcess, seconds: float) -> None:
-        """Stops a process for this long, as SIGSTOP does, and counts a fault. Does nothing when it is down."""
+        """Stops a process for so many virtual seconds, like SIGSTOP, and counts a fault.
+
+        Does nothing when it is not running.
+        """
         if process.run is not None and not process.run.over:
             self.faults += 1
             process.run.stopped_until = self.loop.time() + seconds
@@ -130,7 +133,7 @@ class World:
     async def finish(self, processes: Sequence[SimulatedProcess], *, within: float) -> None:
         """Waits until every process has returned. Raises what a process raises.
 
-        Raises Violation when one has not returned after `within` virtual seconds.
+        Raises Violation when one has not returned within so many virtual seconds.
         """
         try:
             async with asyncio.timeout(within):
@@ -141,7 +144,7 @@ class World:
             raise Violation(f"not done {within:.0f} s after the beginning: {late}") from None
 
     def close(self) -> None:
-        """Ends every task, those of crashed processes included, and closes the loop."""
+        """Ends all tasks, including those of crashed processes, and closes the loop."""
         for run, task in self._inside_tasks:
             if run.over and not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]  # a crashed task never finishes
@@ -178,7 +181,7 @@ class World:
         run = CURRENT_RUN.get()
         if run is not None and self.strikes(self.profile.crashes):
             self._crash(run, where)
-            await asyncio.sleep(0)  # the loop drops this task here
+            await asyncio.sleep(0)  # the task never continues from here
 
     def _crash(self, run: ProcessRun, where: str) -> None:
         if not run.over:
@@ -188,7 +191,7 @@ class World:
 
     async def _at_the_server(self, what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         work = self.loop.create_task(call(), context=self._outside.copy())
-        work.add_done_callback(_retrieve, context=self._outside)  # the caller may have crashed
+        work.add_done_callback(_retrieve, context=self._outside)  # the caller may have crashed by then
         run = CURRENT_RUN.get()
         if run is not None and self.strikes(self.profile.crashes):
             later = self.profile.latency(self.draws)
@@ -199,7 +202,8 @@ class World:
         self, loop: asyncio.AbstractEventLoop, coroutine: Any, *, context: Context | None = None
     ) -> asyncio.Task[Any]:
         if context is not None and CURRENT_RUN not in context:
-            context.run(CURRENT_RUN.set, CURRENT_RUN.get())  # an empty context does not leave the process
+            # A task in an empty context still belongs to the process.
+            context.run(CURRENT_RUN.set, CURRENT_RUN.get())
         task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, context=context)
         run = CURRENT_RUN.get() if context is None else context[CURRENT_RUN]
         if run is not None:
@@ -212,7 +216,7 @@ def _close(coroutine: Any) -> None:
     for _ in range(100):
         try:
             coroutine.close()
-        except RuntimeError:  # a `finally` awaits something: close that too
+        except RuntimeError:  # a `finally` block awaits something: close again
             continue
         except Exception:  # noqa: BLE001 - the process has crashed
             return

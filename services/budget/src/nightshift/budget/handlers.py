@@ -67,10 +67,13 @@ class Handlers:
     async def on_build_waiting(self, event: RecordedEvent) -> None:
         """Settle the reservations of a build that waits, except one whose call still runs, because its cost is unknown.
 
-        The orchestrator stops that call and appends a second `build.waiting`.
+        The orchestrator stops that call and appends a second `build.waiting`. The budget may have been raised before
+        the build waited for that.
         """
         await self._grants.settle_build(event.subject, granted_before=event.version, in_flight=False)
         await self._grants.stop_waiting(event.subject)
+        if isinstance(event.data, BuildWaiting) and event.data.reason == "escalation":
+            await self._wakes.limit_waits.wake_build(event.subject)
 
     async def on_account_opened(self, event: RecordedEvent) -> None:
         if isinstance(event.data, AccountOpened):

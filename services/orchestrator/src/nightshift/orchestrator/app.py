@@ -8,7 +8,11 @@ from nightshift.contracts.model import Owner
 from nightshift.orchestrator.adapters.event_log_policies import EventLogAccountPolicies
 from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
 from nightshift.orchestrator.adapters.lazy_model import LazyModel
-from nightshift.orchestrator.adapters.postgres import PostgresBuildNumbers, PostgresUnownedBuilds
+from nightshift.orchestrator.adapters.postgres import (
+    PostgresBuildNumbers,
+    PostgresProjects,
+    PostgresUnownedBuilds,
+)
 from nightshift.orchestrator.adapters.provider_key import PostgresProviderKey
 from nightshift.orchestrator.handlers import Handlers
 from nightshift.orchestrator.ports import ClosingModel
@@ -57,6 +61,7 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
         scheduler,
         services.objects,
         EventLogAccountPolicies(services.log),
+        PostgresProjects(services.database),
         policy=policy,
         clock=_now,
     )

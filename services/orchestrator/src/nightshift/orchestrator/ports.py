@@ -62,12 +62,16 @@ class ClosingModel(Model, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RefusedKey:
-    """Why the provider refuses a key since `since`. `kind` is one of REFUSED_KEY, `status` the HTTP status."""
+    """Why the provider refuses a key since `since`. `kind` is one of REFUSED_KEY, `status` the HTTP status.
+
+    It refuses the key for `model` only, or for every model when that is None.
+    """
 
     kind: str
     status: int | None
     detail: str
     since: datetime
+    model: str | None = None
 
     def in_words(self) -> str:
         """Return the kind, the status and the provider's reason as one line."""
@@ -75,16 +79,27 @@ class RefusedKey:
         return f"{self.kind}{status}: {self.detail}"
 
 
+@dataclass(frozen=True, slots=True)
+class SharedPace:
+    """How far apart the calls of all replicas start, in seconds, and the seconds until the next may start at all."""
+
+    interval_s: float = 0.0
+    pause_s: float = 0.0
+
+
 class ProviderKey(Protocol):
-    """What all replicas with one key know about it. The fake and the real adapter pass the same conformance suite."""
+    """What all replicas with one key know about it. The fake and the real adapter pass the same conformance suite.
+
+    A refusal is for one model, or for every model when `model` is None. Each has incidents and probes of its own.
+    """
 
     @property
     def key_id(self) -> str:
         """A hash that names the key. Never the key itself."""
         ...
 
-    async def refused(self) -> RefusedKey | None:
-        """Return why the provider refuses the key. Returns None while it does not."""
+    async def refused(self) -> Sequence[RefusedKey]:
+        """Return for what the provider refuses the key, and why. Returns none while it does not."""
         ...
 
     async def refuse(self, refused: RefusedKey) -> bool:
@@ -94,16 +109,35 @@ class ProviderKey(Protocol):
         """
         ...
 
-    async def take_probe(self) -> bool:
+    async def take_probe(self, model: str | None = None) -> bool:
         """Return True to one caller over all replicas when it is time to try the refused key again."""
         ...
 
-    async def return_probe(self) -> None:
+    async def return_probe(self, model: str | None = None) -> None:
         """Return a probe that was not made, so that another one may be made at once."""
         ...
 
-    async def accepted(self) -> bool:
+    async def accepted(self, model: str | None = None) -> bool:
         """Note that the provider accepts the key. Returns True for the note that ends the incident only."""
+        ...
+
+    async def pace(self) -> SharedPace:
+        """Return the pace of the calls with this key."""
+        ...
+
+    async def slow_down(self, started_at: datetime, pause_s: float, *, spaced: bool) -> SharedPace:
+        """Start no call for `pause_s` seconds. With `spaced`, start later calls at twice the interval, too.
+
+        A call that started before the interval was last doubled does not double it again.
+        """
+        ...
+
+    async def quicken(self) -> SharedPace:
+        """Shorten the interval by a fifth, because a call was answered."""
+        ...
+
+    async def take_turn(self) -> float:
+        """Return 0.0 when a call may start now; the caller must then start it. Else return the seconds to wait."""
         ...
 
 
@@ -180,6 +214,14 @@ class BuildNumbers(Protocol):
 
     async def number(self, project_id: str, build_id: str) -> int:
         """Return the number of this build in its project: 1, 2, 3… The same build gets the same number again."""
+        ...
+
+
+class Projects(Protocol):
+    """Knows the account of each project. The fake and the real adapter pass the same conformance suite."""
+
+    async def claim(self, project_id: str, account_id: str) -> str:
+        """Return the account of the project. A project without one belongs to `account_id` from now on."""
         ...
 
 

@@ -1,1 +1,1 @@
-"""Saves the workspaces of builds to S3."""
+"""The snapshotter: saves the workspaces of builds to the object store."""

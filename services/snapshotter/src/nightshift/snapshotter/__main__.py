@@ -1,4 +1,4 @@
-"""`python -m nightshift.snapshotter`."""
+"""Runs the snapshotter: `python -m nightshift.snapshotter`."""
 
 from nightshift.snapshotter.app import main
 

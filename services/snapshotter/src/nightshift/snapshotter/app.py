@@ -1,4 +1,4 @@
-"""Starts the snapshotter: connects, subscribes, and polls for snapshots that wait."""
+"""Starts the snapshotter: connects, subscribes to the build topic, and polls for pending snapshots."""
 
 from functools import lru_cache
 from typing import NoReturn
@@ -20,14 +20,14 @@ from nightshift.snapshotter.usecases.snapshots import Snapshots
 
 NAME = Owner.SNAPSHOTTER.value
 
-#: Seconds that a fetch may wait for more records: no agent waits for a snapshot, and a snapshot takes longer.
+#: Seconds that a fetch may wait for more records. No agent waits for a snapshot, and making one takes longer.
 _MAX_FETCH_DELAY_S = 0.1
-#: The most projects whose stored blobs are remembered. The blobs of other projects are listed again.
+#: For how many projects the stored blobs are remembered. Those of other projects are listed again.
 _PROJECTS = 256
 
 
 async def start(running: service.Service[SnapshotterSettings]) -> None:
-    """Connect, subscribe, and take snapshots."""
+    """Connect, subscribe to the build topic, and poll for pending snapshots."""
     settings = running.settings
     services = await connect(running)
 
@@ -55,10 +55,10 @@ async def start(running: service.Service[SnapshotterSettings]) -> None:
     running.spawn(poller.run(), name="pending poller")
 
 
-#: For `faststream run nightshift.snapshotter.app:app`.
+#: Used by `faststream run nightshift.snapshotter.app:app`.
 app = application(NAME, SnapshotterSettings.load, start)
 
 
 def main() -> NoReturn:
-    """Run the service and exit the process."""
+    """Run the snapshotter and exit the process with its exit code."""
     service.run(NAME, SnapshotterSettings.load, start)

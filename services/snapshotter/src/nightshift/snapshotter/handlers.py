@@ -1,4 +1,7 @@
-"""Which messages the snapshotter reads. A message only names a build; the use case reads its stream."""
+"""Maps the messages that the snapshotter reads to its use case.
+
+A message only says which build needs a snapshot; the use case reads what it needs from the log.
+"""
 
 import asyncio
 from collections.abc import Mapping
@@ -19,7 +22,7 @@ from nightshift.snapshotter.usecases.snapshots import Snapshots
 
 
 class Handlers:
-    """The handlers over one worker pool. They offer a build whose snapshot failed to the pool again after a pause."""
+    """The message handlers. They offer a build to the worker pool, and again after a pause when its snapshot failed."""
 
     def __init__(self, snapshots: Snapshots, pool: WorkerPool, accounts: BuildAccounts) -> None:
         self._accounts = accounts
@@ -28,7 +31,7 @@ class Handlers:
         self._again: dict[str, asyncio.TimerHandle] = {}
 
     def on_builds(self) -> Mapping[type[Event], Handler]:
-        """Handlers of the build topic: checkpoints, sleeps and ends."""
+        """The handlers of the build topic: checkpoints, sleeps and ends of builds."""
         kinds = (CheckpointSaved, SleepRequested, BuildReady, BuildFailed, BuildCancelled)
         return dict.fromkeys(kinds, self.on_snapshot_wanted)
 
@@ -37,7 +40,7 @@ class Handlers:
         self._offer(event.subject)
 
     async def on_pending(self, item: PendingItem) -> None:
-        """Take a snapshot that the log says is pending: its message was lost, or the process that made it died."""
+        """Make a snapshot that is pending in the log, because its message was lost or the process that made it died."""
         build_id = item.stream_id.removeprefix("build-")
         await self._accounts.load(build_id)
         self._offer(build_id)

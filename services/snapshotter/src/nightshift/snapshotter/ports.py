@@ -1,4 +1,4 @@
-"""What the use cases need beside the event log: a capture of a workspace."""
+"""The port through which the use case copies a workspace."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,14 +13,14 @@ class WorkspaceCapture(Protocol):
     async def capture(
         self, build_id: str, wanted: WantedSnapshot, *, project_id: str, sandbox_id: str
     ) -> Captured:
-        """Store the workspace and return where it is.
+        """Store the workspace and return what was stored.
 
-        Raises SandboxGone when the sandbox does not exist any more, HostileTree when its tree breaks a rule, and
+        Raises SandboxGone when the sandbox no longer exists, and HostileTree when the files break a rule. Raises
         Transient or ConfigurationError when the sandbox or the store does not answer.
         """
 
     async def held(self, sandbox_id: str) -> Sequence[int]:
-        """Return the versions of the checkpoints whose trees the sandbox holds. Raises as `capture` does."""
+        """Return the stream versions of the checkpoints whose files the sandbox holds. Raises as `capture` does."""
 
     async def stored(self, sandbox_id: str, at_version: int) -> None:
-        """Tell the sandbox that the snapshot of this version is on record. Raises as `capture` does."""
+        """Tell the sandbox that the snapshot of this version is in the log. Raises as `capture` does."""

@@ -1,4 +1,4 @@
-"""What the snapshotter reads from its environment."""
+"""The settings of the snapshotter, in addition to those of every service."""
 
 from pydantic import Field
 
@@ -10,16 +10,16 @@ from nightshift.snapshotter.domain.retries import SnapshotRetries
 
 
 class SnapshotterSettings(SnapshotSettings, Settings):
-    """Settings of the snapshotter. Times in seconds."""
+    """Settings of the snapshotter. Times are in seconds."""
 
-    snapshot_parallel: int = Field(8, ge=1)  # builds at once
-    # Attempts of the snapshot before a sleep. After the last one the sandbox is paused with its files.
+    snapshot_parallel: int = Field(8, ge=1)  # how many builds are saved at the same time
+    # How often the snapshot before a sleep is tried. After the last attempt the sandbox is paused with its files.
     snapshot_attempts: int = Field(5, ge=1)
     snapshot_first_pause_s: float = Field(0.5, gt=0)
     snapshot_longest_pause_s: float = Field(30.0, gt=0)
-    snapshot_exclude: tuple[str, ...] = DEFAULT_EXCLUDE  # JSON list of patterns, as in .gitignore
+    snapshot_exclude: tuple[str, ...] = DEFAULT_EXCLUDE  # a JSON list of patterns as in .gitignore
 
     def retries(self) -> SnapshotRetries:
-        """Return the settings that decide about retries."""
+        """Return the object that decides about retries."""
         backoff = Backoff(first_s=self.snapshot_first_pause_s, cap_s=self.snapshot_longest_pause_s)
         return SnapshotRetries(self.snapshot_attempts, backoff)

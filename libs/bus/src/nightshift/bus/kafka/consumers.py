@@ -223,6 +223,7 @@ class KafkaConsumers:
             objects=self._objects,
             seen_subjects=self._policy.seen_subjects,
             registry=self._registry,
+            keys=self._settings.request_keys,
         )
         processor = MessageProcessor(
             dispatcher,

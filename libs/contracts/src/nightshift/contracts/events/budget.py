@@ -81,13 +81,17 @@ class BudgetSettled(_BudgetFact, type="budget.settled"):
 
 
 class WakeRequested(_BudgetFact, type="wake.requested"):
-    """Wakes a sleeping build: its account has money again, its provider may answer, or a person asked for it."""
+    """Wakes a sleeping build: its account has money again, its provider may answer, or a person asked for it.
+
+    It also lets a build go on that waits because no day of its account could pay its next call.
+    """
 
     reason: Literal["refresh", "top_up", "person", "provider"]
 
     def pending(self, subject: str) -> Sequence[Pending]:
         return (
             Pending(PendingKind.SLEEPER, subject, opens=False),
+            Pending(PendingKind.WAITING, subject, opens=False),
             Pending(PendingKind.WAKE, subject, opens=True),
         )
 

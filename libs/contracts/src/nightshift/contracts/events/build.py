@@ -22,6 +22,7 @@ from nightshift.contracts.events.build_steps import (
 )
 from nightshift.contracts.events.criteria import CriteriaJudged
 from nightshift.contracts.events.proof import Proof, ProofMode
+from nightshift.contracts.events.provider import ProviderBlocked, ProviderRecovered
 from nightshift.contracts.events.requests import (
     Attachment,
     Brief,
@@ -85,6 +86,8 @@ __all__ = [
     "ModelCallResponded",
     "ModelCallStarted",
     "Phase",
+    "ProviderBlocked",
+    "ProviderRecovered",
     "QuestionAsked",
     "SleepRequested",
     "ToolCallAnswered",
@@ -309,6 +312,8 @@ BuildEvent = (
     | BuildResumed
     | BuildLimitsChanged
     | BuildStalled
+    | ProviderBlocked
+    | ProviderRecovered
     | BuildReady
     | BuildFailed
     | BuildCancelled

@@ -131,6 +131,7 @@ class BuildResumed(BuildFact, type="build.resumed"):
         return (
             Pending(PendingKind.WAITING, subject, opens=False),
             Pending(PendingKind.PROVIDER, subject, opens=False),
+            Pending(PendingKind.WAKE, subject, opens=False),
         )
 
 

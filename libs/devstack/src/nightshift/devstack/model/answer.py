@@ -7,6 +7,7 @@ from typing import Any
 from nightshift.devstack.model.conversation import Conversation
 from nightshift.devstack.model.rules import signature
 from nightshift.devstack.model.scenario import Turn
+from nightshift.devstack.model.tool_rules import lifetime
 
 _CHARACTERS_PER_TOKEN = 4  # a rough estimate, the same for every request
 #: The tokens of an image or document: this many, and one more for each so many characters of its base64 text.
@@ -140,11 +141,9 @@ def _usage(turn: Turn, conversation: Conversation, content: list[dict[str, Any]]
 
     With cache marks, every turn but the first reads the older part of the prompt from the cache and writes the rest.
     """
-    whole, body = count_tokens(conversation), conversation.body
+    whole, kept = count_tokens(conversation), lifetime(conversation.body)
     read = written = 0
-    if '"cache_control"' in json.dumps(
-        [body.get("system"), body.get("tools"), body["messages"], body.get("cache_control")]
-    ):
+    if kept is not None or conversation.body.get("cache_control") is not None:
         new = _tokens(json.dumps(conversation.messages[-2:]))
         read = max(0, whole - new) if conversation.assistant_turns else 0
         written = whole - read
@@ -155,8 +154,9 @@ def _usage(turn: Turn, conversation: Conversation, content: list[dict[str, Any]]
         "cache_read_input_tokens": read,
     }
     estimate |= turn.usage.model_dump(exclude_none=True)
+    written = estimate["cache_creation_input_tokens"]
     estimate["cache_creation"] = {
-        "ephemeral_5m_input_tokens": estimate["cache_creation_input_tokens"],
-        "ephemeral_1h_input_tokens": 0,
+        "ephemeral_5m_input_tokens": 0 if kept == "1h" else written,
+        "ephemeral_1h_input_tokens": written if kept == "1h" else 0,
     }
     return {**estimate, "service_tier": "standard"}

@@ -10,10 +10,8 @@ from typing import Any
 
 from nightshift.contracts.models import Role
 from nightshift.contracts.tools import ReportVerdicts
-from nightshift.devstack.model import rules
-from nightshift.devstack.model.rules import Invalid
-
-_MAX_BREAKPOINTS = 4
+from nightshift.devstack.model import rules, tool_rules
+from nightshift.devstack.model.errors import Invalid
 
 
 @dataclass(frozen=True)
@@ -122,13 +120,14 @@ def validate(body: Any, *, counting: bool = False) -> Conversation:
     if not counting and (not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1):
         raise Invalid("max_tokens: Field required, an integer of at least 1")
     rules.check_parameters(body, counting=counting)
+    tool_rules.check_system(body.get("system"))
+    tool_rules.check_tools(body.get("tools"))
+    thinking = (body.get("thinking") or {}).get("type", "disabled")
+    offered = [tool["name"] for tool in body.get("tools") or ()]
+    tool_rules.check_tool_choice(body.get("tool_choice"), offered, thinks=thinking != "disabled")
     _check_messages(body.get("messages"))
     rules.check_thinking_blocks(body)
-    found = _count_breakpoints(body)
-    if found > _MAX_BREAKPOINTS:
-        raise Invalid(
-            f"A maximum of {_MAX_BREAKPOINTS} blocks with cache_control may be provided. Found {found}."
-        )
+    tool_rules.check_marks(body)
     return Conversation(body)
 
 
@@ -194,14 +193,3 @@ def _check_results(blocks: Sequence[Mapping[str, Any]], asked: Sequence[str], pl
         raise Invalid(
             f"{place}: `tool_use` ids were found without `tool_result` blocks immediately after: {', '.join(missing)}"
         )
-
-
-def _count_breakpoints(value: Any) -> int:
-    if isinstance(value, list):
-        return sum(_count_breakpoints(one) for one in value)
-    if not isinstance(value, dict):
-        return 0
-    own = isinstance(value.get("cache_control"), dict)
-    # A key of this name in the input of a tool call comes from the model and does not mark anything.
-    inner = [one for key, one in value.items() if key not in {"cache_control", "input", "input_schema"}]
-    return own + sum(_count_breakpoints(one) for one in inner)

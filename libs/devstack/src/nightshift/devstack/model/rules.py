@@ -5,12 +5,14 @@ known.
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
 from nightshift.contracts import models
 from nightshift.contracts.errors import UnknownModel
+from nightshift.devstack.model.errors import Invalid
 
 _PARAMETERS = frozenset(
     {
@@ -69,14 +71,15 @@ _MEDIA: Mapping[str, frozenset[str]] = {
 _LARGEST_IMAGE = 10 * 1024 * 1024
 _THINKING = ("thinking", "redacted_thinking")
 _SMALLEST_BUDGET = 1_024
-
-
-class Invalid(Exception):
-    """The request breaks a rule of the API. The response has this text as its message, and `status`."""
-
-    def __init__(self, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.status = status
+_THINKING_FIELDS: Mapping[str, frozenset[str]] = {
+    "adaptive": frozenset({"block_binding", "display", "type"}),
+    "between_tools": frozenset({"block_binding", "display", "type"}),
+    "disabled": frozenset({"type"}),
+    "enabled": frozenset({"block_binding", "budget_tokens", "display", "type"}),
+}
+#: What the ids and names of tool calls consist of.
+_ID = re.compile(r"[a-zA-Z0-9_-]+")
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
 
 def check_parameters(body: Mapping[str, Any], today: date | None = None, *, counting: bool = False) -> None:
@@ -99,7 +102,10 @@ def check_parameters(body: Mapping[str, Any], today: date | None = None, *, coun
             f"tokens for {model}"
         )
     _check_thinking(body.get("thinking"), card, card.max_output if counting else body["max_tokens"])
-    effort = (body.get("output_config") or {}).get("effort")
+    output = body.get("output_config") or {}
+    for name in set(output) - {"effort", "format"}:
+        raise Invalid(f"output_config.{name}: Extra inputs are not permitted")
+    effort = output.get("effort")
     if effort is not None and effort not in card.efforts:
         raise Invalid(f"output_config.effort: {effort!r} is not supported by {model}")
 
@@ -107,6 +113,9 @@ def check_parameters(body: Mapping[str, Any], today: date | None = None, *, coun
 def _check_thinking(thinking: Any, card: models.ModelCard, max_tokens: int) -> None:
     if thinking is None:
         return
+    for name in thinking if isinstance(thinking, dict) else ():
+        if name not in _THINKING_FIELDS.get(str(thinking.get("type")), thinking):
+            raise Invalid(f"thinking.{thinking['type']}.{name}: Extra inputs are not permitted")
     match thinking.get("type"):
         case "adaptive" if card.thinking in ("budget", "none"):
             raise Invalid("adaptive thinking is not supported on this model")
@@ -143,6 +152,10 @@ def check_block(block: Mapping[str, Any], place: str) -> None:
         raise Invalid(f"{place}: text content blocks must be non-empty and contain non-whitespace text")
     if block["type"] == "tool_use" and not isinstance(block.get("input"), dict):
         raise Invalid(f"{place}.tool_use.input: Input should be a valid dictionary")
+    if block["type"] == "tool_use" and not _ID.fullmatch(str(block.get("id"))):
+        raise Invalid(f"{place}.tool_use.id: String should match pattern '^{_ID.pattern}$'")
+    if block["type"] == "tool_use" and not _NAME.fullmatch(str(block.get("name"))):
+        raise Invalid(f"{place}.tool_use.name: String should match pattern '^{_NAME.pattern}$'")
     if block["type"] == "thinking" and not block.get("signature"):
         raise Invalid(f"{place}.thinking.signature: Field required")
     if block["type"] in _MEDIA:

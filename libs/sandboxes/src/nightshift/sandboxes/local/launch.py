@@ -30,12 +30,14 @@ from nightshift.sandboxes.port import HOME
 #: Files and directories of the host's /etc that sandboxes see, where they exist.
 _ETC = (
     *("ssl", "ca-certificates", "pki", "alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),
-    *("localtime", "mime.types", "terminfo", "fonts", "java", "python3"),
+    *("localtime", "mime.types", "terminfo", "fonts", "java", "python3", "os-release", "debian_version"),
+    *("services", "protocols", "shells"),
 )
 #: Files in a sandbox's /etc, with their content.
 _OWN_ETC = {
-    "passwd": b"root:x:0:0:root:/root:/usr/sbin/nologin\nuser:x:1000:1000:user:/home/user:/bin/bash\n",
-    "group": b"root:x:0:\nuser:x:1000:\n",
+    "passwd": b"root:x:0:0:root:/root:/usr/sbin/nologin\nuser:x:1000:1000:user:/home/user:/bin/bash\n"
+    b"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    "group": b"root:x:0:\nuser:x:1000:\nnogroup:x:65534:\n",
     "hosts": b"127.0.0.1 localhost\n::1 localhost\n",
     "gitconfig": GIT_CONFIG.encode(),
 }

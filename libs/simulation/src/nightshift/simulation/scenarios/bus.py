@@ -1,7 +1,7 @@
-"""Tool calls pass through relay and bus to two replicas that crash. Each replica receives every message.
+"""A scenario: tool calls go through relay and bus to two replicas of a gateway that crash. Each receives every message.
 
-Invariants: every call runs once and has one result, although messages are published, delivered and handled again and
-consumers commit offsets before the work is done. The log keeps what is pending.
+Invariant: every call runs once and has one result. Yet messages are published, delivered and handled repeatedly, and
+consumers commit offsets before the work is done. What is not done stays pending in the log.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from nightshift.servicekit.worker_pool import WorkerPool
 from nightshift.simulation.world import Violation, World
 
 BUILDS = ("b1", "b2")
-CALLS = 2  # of each build
+CALLS = 2  # per build
 REPLICAS = 2
 TOPIC, GROUP = "simulated.build", "gateway"
 CAUSE = uuid5(NAMESPACE, "simulated bus")
@@ -45,16 +45,16 @@ CAUSE = uuid5(NAMESPACE, "simulated bus")
 
 @dataclass(frozen=True, slots=True)
 class Fixture:
-    """The faults that a test plants to see that the invariants find them."""
+    """Defects that a test builds in, to check that the invariants find them."""
 
-    no_wrapper: bool = False  # the sandbox runs a call each time that it is asked
-    no_poller: bool = False  # no PendingPoller reads the pending tool calls
-    drawn_result: bool = False  # the cause of a result is drawn instead of being the id of its call
+    no_wrapper: bool = False  # the sandbox runs a call again when it is asked again
+    no_poller: bool = False  # no PendingPoller reads pending tool calls from the log
+    drawn_result: bool = False  # the cause of a result is random instead of the id of its call
 
 
 @dataclass(slots=True)
 class Store:
-    """The data that survives crashes: the log, one partition with the group's offset, and the calls that ran."""
+    """The data that survives crashes: the log, one partition with its committed offset, and the calls that ran."""
 
     tables: MemoryTables = field(default_factory=MemoryTables)
     topic: list[Stored] = field(default_factory=list)
@@ -66,16 +66,17 @@ class Store:
     bodies: dict[str, bytes] = field(default_factory=dict)
 
     def answered(self) -> Counter[str]:
-        """Returns the number of results by the JSON of the result."""
+        """Returns how often each result is in the log, by the JSON text of the result."""
         rows = [row for rows in self.tables.shards.values() for row in rows]
         return Counter(row.data for row in rows if row.type == ToolCallCompleted.type)
 
     def done(self) -> bool:
+        """Returns whether no tool call is pending."""
         return not any(kind is PendingKind.TOOL_CALL for kind, _, _ in self.tables.pending)
 
 
 class DeadLetterProducer:
-    """The producer of dead letters. Every message is good, so a dead letter is a violation."""
+    """Collects dead letters. All messages can be handled, so any dead letter is a violation."""
 
     def __init__(self, world: World, store: Store) -> None:
         self._world = world
@@ -95,7 +96,7 @@ class DeadLetterProducer:
 
 
 class Relay:
-    """Publishes every tool call, sometimes again. Every second one carries a reference to its data."""
+    """Publishes every tool call, some of them repeatedly. Every second message carries a reference to its data."""
 
     def __init__(self, world: World, store: Store) -> None:
         self.world = world
@@ -105,9 +106,7 @@ class Relay:
     async def main(self) -> None:
         while not self.store.done():
             rows = [row for rows in self.store.tables.shards.values() for row in rows]
-            asked = [
-                row for row in rows if row.type == ToolCallRequested.type
-            ]  # results belong to another topic
+            asked = [row for row in rows if row.type == ToolCallRequested.type]  # results go to another topic
             for row in sorted(asked, key=lambda row: row.position):
                 if row.event_id not in self.store.sent or self.world.strikes(self.world.profile.redeliveries):
                     dataref = await self._kept(row) if row.version % 2 == 0 else None
@@ -132,7 +131,7 @@ class Relay:
 
 
 class Replica:
-    """A gateway: real intake, pool and poller; the broker's client is simulated, and this class is its source."""
+    """A replica of the gateway with the real intake, pool and poller. This class simulates the Kafka client."""
 
     def __init__(self, world: World, store: Store, fixture: Fixture, name: str) -> None:
         self.world = world
@@ -166,19 +165,19 @@ class Replica:
         position = await self.world.insist("offset", self._committed)
         while not self.store.done():
             if self.world.strikes(self.world.profile.redeliveries / 4):
-                position = max(0, position - 2)  # a rebalance: the broker delivers uncommitted records again
+                position = max(0, position - 2)  # like a rebalance: uncommitted records are delivered again
             batch = await self.world.insist("poll", partial(self._read, position))
             if batch:
                 position = batch[-1].offset + 1
                 await intake.take(batch)
 
     async def on_call(self, event: RecordedEvent) -> None:
-        """Hands the call to the pool, so that the consumer does not wait for it."""
+        """Offers the call to the worker pool, so that the consumer does not wait for it."""
         if isinstance(event.data, ToolCallRequested):
             self.pool.offer(event.data.call_id, partial(self._work, event.data.call_id, event))
 
     async def on_waiting(self, item: PendingItem) -> None:
-        """Hands a pending call to the pool, unless it is there."""
+        """Offers a pending call to the worker pool, unless the pool has it already."""
         if not self.pool.holds(item.key):
             self.pool.offer(item.key, partial(self._find, item))
 
@@ -201,7 +200,7 @@ class Replica:
             return
 
     async def _run(self, call_id: str) -> None:
-        """Runs the call in the sandbox, whose wrapper remembers the calls that it has run."""
+        """Runs the call in the sandbox, which remembers the calls it has run."""
         if call_id not in self.store.finished or self.fixture.no_wrapper:
             self.store.effects[call_id] += 1
             self.store.finished.add(call_id)
@@ -227,7 +226,7 @@ class Replica:
 
 
 def encode(row: Row, dataref: str | None) -> Outgoing:
-    """Returns the record that the relay sends for the row."""
+    """Returns the message that the relay sends for this row of the log."""
     subject = row.stream_id.partition("-")[2]
     envelope = Envelope(
         id=str(row.event_id),
@@ -244,7 +243,9 @@ def encode(row: Row, dataref: str | None) -> Outgoing:
 
 
 async def scenario(world: World, *, fixture: Fixture | None = None) -> None:
-    """Runs the tool calls of two builds through a relay and two replicas, and checks effects and results."""
+    """Runs the tool calls of two builds through a relay and two replicas. Checks that each ran once and has one
+    result.
+    """
     fixture, store = fixture or Fixture(), Store()
     log = MemoryEventLog(store.tables, now=world.now)
     for build in BUILDS:

@@ -1,7 +1,7 @@
-"""Workers that crash, hang and lose answers share leases. Each lease guards a counter that must not lose a step.
+"""A scenario: workers that crash, hang and lose answers share leases. Each lease guards a counter of steps.
 
-Invariants: by the server's clock a lease has one owner at a time; fences only rise; the write of a stale owner is
-refused, so every accepted step counts.
+Invariants: by the server's clock a lease has one owner at a time. Fences only rise. Writes of an owner that lost its
+lease are refused, so no accepted step is lost.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ TTL = 3.0
 
 @dataclass(slots=True)
 class Grant:
-    """The newest lease of a name, and the virtual time at which it expires."""
+    """The newest lease on a name, and the virtual time at which it expires."""
 
     lease: Lease
     until: float
@@ -29,7 +29,7 @@ class Grant:
 
 @dataclass(slots=True)
 class Counter:
-    """The data that a lease guards. When fenced, it refuses a fence older than the newest that it has seen."""
+    """The data that a lease guards. With `fenced`, it refuses a fence that is older than the newest it has seen."""
 
     fenced: bool
     value: int = 0
@@ -50,7 +50,7 @@ class Counter:
 
 
 class WatchedLeases:
-    """The leases at the server. Checks every answer against the earlier answers."""
+    """The leases at the server. Checks each answer against the earlier ones and raises Violation."""
 
     def __init__(self, world: World, leases: Leases) -> None:
         self._world = world
@@ -88,7 +88,7 @@ class WatchedLeases:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A replica that acquires a lease and adds one to its counter, until both counters are done."""
+    """A replica that acquires a lease and adds 1 to its counter, again and again until both counters are complete."""
 
     world: World
     leases: WatchedLeases
@@ -114,7 +114,7 @@ class Worker:
         counter = self.counters[lease.name]
         value = await self.world.remote("read", lambda: counter.read(lease.fence))
         if await self.world.remote("renew", lambda: self.leases.renew(lease)):
-            if self.world.strikes(0.3):  # the process stops, as by SIGSTOP, and does not notice it
+            if self.world.strikes(0.3):  # the process hangs, as after SIGSTOP, without noticing
                 await asyncio.sleep(self.world.draws.uniform(0, 2 * TTL))
             step = partial(self._write, counter, lease, value + 1)
             await self.world.remote("write", step)
@@ -126,7 +126,10 @@ class Worker:
 
 
 async def scenario(world: World, *, fenced: bool = True) -> None:
-    """Runs the workers and checks the counters. `fenced` False plants the fault that fences prevent."""
+    """Runs the workers and checks the counters.
+
+    With `fenced` False, the counters accept old fences and steps can get lost.
+    """
     leases = WatchedLeases(world, MemoryLeases())
     counters = {name: Counter(fenced) for name in NAMES}
     done = dict.fromkeys(NAMES, 0)

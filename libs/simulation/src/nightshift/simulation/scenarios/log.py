@@ -1,7 +1,7 @@
-"""The event log under writers that crash and lose answers, and a reader that follows it as the relay does.
+"""A scenario: writers that crash and lose answers append to the log, and a reader follows it like the relay.
 
-Invariants: an append is in the log once and whole; of two writers with one expected version, one wins; a reader of a
-shard by position misses no event and sees each stream in version order.
+Invariants: an append is in the log once and as a whole. Of two writers that expect the same version, one succeeds. A
+reader of a shard by position misses no event, and sees each stream in version order.
 """
 
 from collections import Counter
@@ -26,19 +26,19 @@ STEPS = 3
 
 @dataclass(frozen=True, slots=True)
 class Fixture:
-    """The faults that a test plants to see that the invariants find them."""
+    """Defects that a test builds in, to check that the invariants find them."""
 
-    drawn_ids: bool = False  # each attempt of an append derives its event ids from a cause of its own
+    drawn_ids: bool = False  # each attempt of an append has another cause, and so other event ids
     any_version: bool = False  # CounterUp appends without an expected version
     late_rows: bool = (
-        False  # a row becomes visible after its position was drawn, as without the lock of an append
+        False  # a row becomes visible some time after it got its position, as without the shard's lock
     )
     cursor_first: bool = False  # the reader stores its cursor before it publishes
 
 
 @dataclass(slots=True)
 class Store:
-    """The data that survives crashes: the tables of the log, the reader's cursors and the published rows."""
+    """The data that survives crashes: the tables of the log, the reader's cursors, and the published rows."""
 
     tables: MemoryTables = field(default_factory=MemoryTables)
     cursors: dict[int, int] = field(default_factory=lambda: dict.fromkeys(SHARDS, 0))
@@ -47,12 +47,12 @@ class Store:
 
 
 def message(text: str, *, cause: UUID, index: int = 0) -> NewEvent:
-    """Returns an event whose message is `text`."""
+    """Returns an event that contains this text."""
     return NewEvent(AgentSteered(reason="person", message=text), cause, index)
 
 
 class Actor:
-    """A process with its own client of the log."""
+    """A simulated process with its own client of the log."""
 
     def __init__(self, world: World, store: Store, fixture: Fixture, name: str) -> None:
         self.world = world
@@ -63,14 +63,17 @@ class Actor:
         self._attempts = 0
 
     def cause(self, step: object) -> UUID:
-        """Returns the cause of a step, the same for each attempt. With `drawn_ids` each attempt has another one."""
+        """Returns the cause of a step, the same at each attempt.
+
+        With the defect `drawn_ids` it is another one each time.
+        """
         self._attempts += 1
         again = f"/{self._attempts}/{self.world.draws.random()}" if self.fixture.drawn_ids else ""
         return uuid5(NAMESPACE, f"{self.name}/{step}{again}")
 
 
 class Writer(Actor):
-    """Appends each step to both streams in one transaction. After a crash it begins with the first step again."""
+    """Appends each step to both streams in one transaction. After a crash it starts again with the first step."""
 
     async def main(self) -> None:
         for step in range(STEPS):
@@ -91,7 +94,7 @@ class Writer(Actor):
 
 
 class CounterUp(Actor):
-    """Appends the next number to a stream in which other processes count too."""
+    """Appends the next number to a stream to which other processes append numbers too."""
 
     async def main(self) -> None:
         while True:
@@ -161,7 +164,7 @@ async def scenario(world: World, *, fixture: Fixture | None = None) -> None:
 
 
 def check_streams(store: Store) -> None:
-    """Raises Violation when a step is missing or doubled, a version is missing, or a number is wrong."""
+    """Raises Violation when a step is missing or occurs twice, a version is missing, or a number is wrong."""
     for name in STREAMS:
         texts = Counter(row.data for row in store.tables.streams[name].rows)
         if len(texts) != WRITERS * STEPS or set(texts.values()) != {1}:
@@ -175,7 +178,7 @@ def check_streams(store: Store) -> None:
 
 
 def check_published(store: Store) -> None:
-    """Raises Violation when a row was not published, or was published first after a later one of its stream."""
+    """Raises Violation when a row was never published, or only after a later row of its stream."""
     newest: dict[str, int] = {}
     for row in store.published:
         before = newest.get(row.stream_id, 0)

@@ -72,6 +72,7 @@ class Accounts:
 
         await self._once(event, account_id, decide, BudgetCredited, repeats)
         await self._wakes.wake_account(account_id)
+        await self._wakes.limit_waits.wake_account(account_id)
 
     async def set_policy(self, event: RecordedEvent, asked: AccountPolicySet) -> None:
         """Set the policy of the account's later builds.
@@ -119,6 +120,7 @@ class Accounts:
 
         await self._once(event, account_id, decide, BudgetPeriodSet, repeats)
         self._wakes.note_money(account_id)  # today's limit may have risen
+        await self._wakes.limit_waits.wake_account(account_id)
 
     async def _once(
         self,

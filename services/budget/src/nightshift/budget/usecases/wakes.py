@@ -14,6 +14,7 @@ from nightshift.budget.domain.sleepers import Need, share
 from nightshift.budget.ports import Ledger, LedgerChange, LedgerSnapshot
 from nightshift.budget.usecases.account_days import AccountDays
 from nightshift.budget.usecases.bills import Bills, find_event, newest_first, read_bills, settle_bills
+from nightshift.budget.usecases.limit_waits import LimitWaits
 from nightshift.contracts.events.budget import WakeRequested
 from nightshift.contracts.events.build import (
     BudgetRequested,
@@ -64,6 +65,7 @@ class Wakes:
         self._event_log = log
         self._ledger = ledger
         self._days = days
+        self.limit_waits = LimitWaits(log, ledger)
         # The notes of an earlier process are lost, so the first search covers every account.
         self._every_account = True
         self._accounts: set[str] = set()
@@ -85,6 +87,7 @@ class Wakes:
 
     async def wake_for_released_money(self) -> None:
         """Wake sleepers of the noted accounts in their fair order, as far as the money goes."""
+        await self.limit_waits.look()
         every, accounts = self._every_account, self._accounts
         if not every and not accounts:
             return

@@ -19,6 +19,18 @@ class PostgresBuildNumbers:
         return int(rows[0][0])
 
 
+class PostgresProjects:
+    """Implements the port Projects."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def claim(self, project_id: str, account_id: str) -> str:
+        """Return the account of the project. A project without one belongs to `account_id` from now on."""
+        rows = await self._database.fetch("SELECT nightshift.claim_project($1, $2)", project_id, account_id)
+        return str(rows[0][0])
+
+
 class PostgresUnownedBuilds:
     """Implements the port UnownedBuilds."""
 

@@ -1,15 +1,24 @@
-"""What all replicas with one key know about it: a row of the table `provider_keys`, by the database's clock."""
+"""What all replicas with one key know about it: rows of the tables `provider_keys` and `provider_paces`.
 
-from datetime import timedelta
+The database's clock decides.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 from nightshift.eventlog.database import Database
-from nightshift.orchestrator.ports import RefusedKey
+from nightshift.orchestrator.ports import RefusedKey, SharedPace
+from nightshift.orchestrator.usecases.call_pace import PaceSettings
 
 #: Seconds in which nobody else tries the key, longer than a call may stay silent.
 _HOLD_S = 300.0
 _READ = """
-SELECT kind, status, detail, refused_at FROM nightshift.provider_keys WHERE key_id = $1 AND refused_at IS NOT NULL"""
+SELECT kind, status, detail, refused_at, nullif(split_part(key_id, '/', 2), '') FROM nightshift.provider_keys
+WHERE split_part(key_id, '/', 1) = $1 AND refused_at IS NOT NULL ORDER BY key_id"""
+_PACE = """
+SELECT interval_s, greatest(extract(epoch FROM paused_until - clock_timestamp()), 0)::double precision
+FROM nightshift.provider_paces WHERE key_id = $1"""
 
 
 def key_id_of(key: str, base_url: str | None) -> str:
@@ -21,38 +30,78 @@ class PostgresProviderKey:
     """Implements the port ProviderKey. The first probe follows a refusal after `first_probe_s` seconds."""
 
     def __init__(
-        self, database: Database, key_id: str, *, first_probe_s: float, longest_probe_s: float
+        self,
+        database: Database,
+        key_id: str,
+        *,
+        first_probe_s: float,
+        longest_probe_s: float,
+        pace: PaceSettings | None = None,
     ) -> None:
         self._database = database
         self.key_id = key_id
         self._first_s = first_probe_s
         self._longest_s = longest_probe_s
+        self._settings = pace or PaceSettings()
 
-    async def refused(self) -> RefusedKey | None:
-        """Return why the provider refuses the key. Returns None while it does not."""
-        rows = await self._database.fetch(_READ, self.key_id)
-        return RefusedKey(*rows[0]) if rows else None
+    async def refused(self) -> Sequence[RefusedKey]:
+        """Return for what the provider refuses the key, and why. Returns none while it does not."""
+        return [RefusedKey(*row) for row in await self._database.fetch(_READ, self.key_id)]
 
     async def refuse(self, refused: RefusedKey) -> bool:
         """Note that the provider refuses the key. Returns True for the first note of the incident only."""
         first, longest = timedelta(seconds=self._first_s), timedelta(seconds=self._longest_s)
         return await self._ask(
             "SELECT nightshift.refuse_provider_key($1, $2, $3, $4, $5, $6)",
+            self._row(refused.model),
             *(refused.kind, refused.status, refused.detail, first, longest),
         )
 
-    async def take_probe(self) -> bool:
+    async def take_probe(self, model: str | None = None) -> bool:
         """Return True to one caller over all replicas when it is time to try the refused key again."""
-        return await self._ask("SELECT nightshift.take_provider_probe($1, $2)", timedelta(seconds=_HOLD_S))
+        hold = timedelta(seconds=_HOLD_S)
+        return await self._ask("SELECT nightshift.take_provider_probe($1, $2)", self._row(model), hold)
 
-    async def return_probe(self) -> None:
+    async def return_probe(self, model: str | None = None) -> None:
         """Return a probe that was not made, so that another one may be made at once."""
-        await self._ask("SELECT nightshift.return_provider_probe($1)")
+        await self._ask("SELECT nightshift.return_provider_probe($1)", self._row(model))
 
-    async def accepted(self) -> bool:
+    async def accepted(self, model: str | None = None) -> bool:
         """Note that the provider accepts the key. Returns True for the note that ends the incident only."""
-        return await self._ask("SELECT nightshift.accept_provider_key($1)")
+        return await self._ask("SELECT nightshift.accept_provider_key($1)", self._row(model))
+
+    async def pace(self) -> SharedPace:
+        """Return the pace of the calls with this key."""
+        rows = await self._database.fetch(_PACE, self.key_id)
+        return SharedPace(*rows[0]) if rows else SharedPace()
+
+    async def slow_down(self, started_at: datetime, pause_s: float, *, spaced: bool) -> SharedPace:
+        """Start no call for `pause_s` seconds. With `spaced`, start later calls at twice the interval, too."""
+        await self._ask(
+            "SELECT nightshift.slow_provider_calls($1, $2, $3, $4, $5, $6, $7)",
+            self.key_id,
+            started_at,
+            datetime.now(UTC),
+            timedelta(seconds=pause_s),
+            spaced,
+            self._settings.first_interval_s,
+            self._settings.longest_interval_s,
+        )
+        return await self.pace()
+
+    async def quicken(self) -> SharedPace:
+        """Shorten the interval by a fifth, because a call was answered."""
+        shortest = self._settings.shortest_interval_s
+        await self._ask("SELECT nightshift.quicken_provider_calls($1, $2)", self.key_id, shortest)
+        return await self.pace()
+
+    async def take_turn(self) -> float:
+        """Return 0.0 when a call may start now; the caller must then start it. Else return the seconds to wait."""
+        rows = await self._database.fetch("SELECT nightshift.take_provider_turn($1)", self.key_id)
+        return float(rows[0][0])
+
+    def _row(self, model: str | None) -> str:
+        return self.key_id if model is None else f"{self.key_id}/{model}"
 
     async def _ask(self, statement: str, *values: object) -> bool:
-        rows = await self._database.fetch(statement, self.key_id, *values)
-        return bool(rows[0][0])
+        return bool((await self._database.fetch(statement, *values))[0][0])

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from nightshift.contracts.events.account import AccountPolicyChanged
-from nightshift.contracts.events.build import BuildAccepted, Usage
+from nightshift.contracts.events.build import BuildAccepted, ProviderBlocked, ProviderRecovered, Usage
 from nightshift.contracts.events.requests import BuildRequested
 from nightshift.contracts.models import Role
 from nightshift.orchestrator.domain.state import EscalationKind
@@ -193,6 +193,14 @@ class ReportStall:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportProvider:
+    """Report that the provider refuses a key, or accepts it again. An incident has one `cause`."""
+
+    fact: ProviderBlocked | ProviderRecovered
+    cause: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class CancelBuild:
     """Cancel the build. `cause` is the id of the request."""
 
@@ -338,6 +346,7 @@ Command = (
     | AbandonCall
     | StopOnFault
     | ReportStall
+    | ReportProvider
     | CancelBuild
     | MessageAgent
     | PauseBuild

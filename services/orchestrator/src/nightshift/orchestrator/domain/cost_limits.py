@@ -9,8 +9,8 @@ _BUILD_LIMIT = (
 )
 _DAY_LIMIT = (
     "The next call may cost up to {reserve}, and account {account} can pay at most {most} in a day, so the build would"
-    " never go on. `nightshift account budget {account} AMOUNT` raises the budget; then choose `continue`. A build with"
-    " tier economy costs less."
+    " never go on. It goes on by itself once `nightshift account budget {account} AMOUNT` has raised the budget. A"
+    " build with tier economy costs less."
 )
 _RESERVED_FIRST = "No call was made: each call starts only when its worst case is reserved."
 

@@ -63,6 +63,7 @@ from nightshift.orchestrator.domain.commands import (
     GiveResult,
     MessageAgent,
     PauseBuild,
+    ReportProvider,
     ReportStall,
     ResumeBuild,
     ResumeFromProvider,
@@ -118,6 +119,7 @@ def _cause(state: BuildState, command: Command) -> UUID:
             CancelBuild()
             | MessageAgent()
             | ReportStall()
+            | ReportProvider()
             | PauseBuild()
             | ResumeBuild()
             | RewindBuild()
@@ -158,6 +160,8 @@ def decide(state: BuildState, command: Command, now: datetime, policy: Policy) -
             return _stop_on_fault(state, command)
         case ReportStall():
             return (_stalled(command.reason, command.detail),)
+        case ReportProvider():
+            return (command.fact,)
         case Sleep():
             return (*calls.checkpoint(state), _sleep(state, command.wake_at))
         case Wake():

@@ -38,6 +38,8 @@ from nightshift.contracts.events.build import (
     ModelCallResponded,
     ModelCallStarted,
     Phase,
+    ProviderBlocked,
+    ProviderRecovered,
     QuestionAsked,
     SleepRequested,
     ToolCallAnswered,
@@ -67,6 +69,8 @@ from nightshift.orchestrator.domain.state import BuildState, OpenCall, RunMode
 
 StreamEvent = BuildEvent | SandboxEvent | SnapshotEvent | BudgetEvent
 
+#: Events for people. They change no state.
+_REPORTS = (BuildStalled, ProviderBlocked, ProviderRecovered)
 #: The id of an event that is decided and not recorded yet.
 _NOT_RECORDED = UUID(int=0)
 
@@ -89,10 +93,10 @@ def evolve_all(state: BuildState, events: Iterable[Event]) -> BuildState:
 
 
 def _fold(state: BuildState, data: Event, event_id: UUID, version: int) -> BuildState:
-    if isinstance(data, BuildEvent) and not isinstance(data, BuildStalled):
+    if isinstance(data, BuildEvent) and not isinstance(data, _REPORTS):
         return _build_event(replace(state, version=version, cause=event_id), data, event_id)
     state = replace(state, version=version)
-    if isinstance(data, BuildStalled):
+    if isinstance(data, _REPORTS):
         return state  # nothing moves, so the cause of the next decision stays the same
     if isinstance(data, SandboxEvent):
         return workspace.sandbox_event(state, data, event_id)
@@ -112,7 +116,7 @@ def _budget_event(state: BuildState, data: BudgetEvent, event_id: UUID) -> Build
         case BudgetSettled():
             return replace(state, funds=funds.settled(state.funds, data))
         case WakeRequested():
-            if state.mode is not RunMode.SLEEPING:
+            if state.mode is not RunMode.SLEEPING and questions.about_the_budget(state) is None:
                 return state
             return replace(state, cause=event_id, wake_reason=data.reason)
         case _:
@@ -186,7 +190,7 @@ def _build_event(state: BuildState, data: BuildEvent, event_id: UUID) -> BuildSt
             return forks.forked(state, data)
         case BuildRewound():
             return forks.rewound(state, data)
-        case BuildStalled():
+        case BuildStalled() | ProviderBlocked() | ProviderRecovered():
             return state  # `_fold` has handled it
         case _:
             assert_never(data)

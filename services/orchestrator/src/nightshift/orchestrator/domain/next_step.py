@@ -16,6 +16,7 @@ from nightshift.orchestrator.domain import (
     judging,
     model_choice,
     proof,
+    questions,
     side_calls,
     verdicts,
 )
@@ -142,6 +143,8 @@ def _waiting(state: BuildState, now: datetime) -> Step | Wait:
         return Waiting()
     if state.waits_for == "provider":
         return AwaitProvider()
+    if state.wake_reason is not None and (raised := questions.about_the_budget(state)) is not None:
+        return AnswerQuestion(raised.question_id, None, None)
     return _overdue(state, now) or Waiting()
 
 

@@ -5,6 +5,7 @@ No build is at fault when the provider refuses the key, so nothing is counted ag
 
 from nightshift.contracts.events.build import BuildResumed, BuildWaiting
 from nightshift.contracts.model import Event
+from nightshift.orchestrator.domain.commands import CallFailed
 from nightshift.orchestrator.domain.state import BuildState, RunMode
 
 Events = tuple[Event, ...]
@@ -13,6 +14,13 @@ Events = tuple[Event, ...]
 REFUSED_KEY = frozenset({"auth", "credit", "usage_limit"})
 #: The kinds with which it refuses one call because of all calls together.
 SLOW_DOWN = frozenset({"rate_limited", "overloaded"})
+#: The status with which it refuses what a key may not do, such as calls of one model.
+_FORBIDDEN = 403
+
+
+def is_for_one_model(failure: CallFailed) -> bool:
+    """Return whether a refused key can still call other models, as far as the provider's answer says."""
+    return failure.kind == "auth" and failure.status == _FORBIDDEN
 
 
 def wait(state: BuildState, detail: str) -> Events:

@@ -106,6 +106,13 @@ def resolved(state: BuildState, data: EscalationResolved) -> BuildState:
     return answered(state, str(data.escalation_id))
 
 
+def about_the_budget(state: BuildState) -> OpenQuestion | None:
+    """Return the escalation of a build that waits because no day of its account could pay its next call, or None."""
+    if state.mode is not RunMode.WAITING or state.waits_for != "escalation":
+        return None
+    return next((one for one in state.questions if one.kind == "day_limit"), None)
+
+
 def waiting(state: BuildState, data: BuildWaiting) -> BuildState:
     """Begin to wait. The budget service settles the grants of a build that waits."""
     return replace(
@@ -119,7 +126,9 @@ def waiting(state: BuildState, data: BuildWaiting) -> BuildState:
 
 
 def resumed(state: BuildState) -> BuildState:
-    return replace(state, mode=RunMode.RUNNING, waits_for=None, waits_on=None, waits_until=None)
+    return replace(
+        state, mode=RunMode.RUNNING, wake_reason=None, waits_for=None, waits_on=None, waits_until=None
+    )
 
 
 def limits_changed(state: BuildState, data: BuildLimitsChanged) -> BuildState:

@@ -27,6 +27,8 @@ from nightshift.contracts.events.build import (
     ModelCallResponded,
     ModelCallStarted,
     Phase,
+    ProviderBlocked,
+    ProviderRecovered,
     ToolCallAnswered,
     Usage,
 )
@@ -49,6 +51,7 @@ from nightshift.orchestrator.domain.commands import (
     GiveResult,
     MessageAgent,
     PauseBuild,
+    ReportProvider,
     ReportStall,
     ResumeBuild,
     ResumeFromProvider,
@@ -291,6 +294,13 @@ def _stalled(state: BuildState, events: Sequence[RecordedEvent]) -> Command | No
     return ReportStall(fact.reason, _text(fact.detail), cause=events[0].causation_id)
 
 
+def _provider(state: BuildState, events: Sequence[RecordedEvent]) -> Command | None:
+    fact = events[0].data
+    if not isinstance(fact, ProviderBlocked | ProviderRecovered):
+        return None
+    return ReportProvider(fact, cause=events[0].causation_id)
+
+
 def _text(value: str | BlobRef) -> str:
     return value if isinstance(value, str) else value.ref
 
@@ -310,4 +320,6 @@ _READERS: Mapping[type[Event], Reader] = {
     BuildWaiting: _waiting,
     BuildWoken: _waiting,
     BuildStalled: _stalled,
+    ProviderBlocked: _provider,
+    ProviderRecovered: _provider,
 }

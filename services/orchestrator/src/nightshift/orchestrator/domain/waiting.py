@@ -114,6 +114,8 @@ def answer(state: BuildState, command: AnswerQuestion) -> Events:
         if question.kind == "unproven":
             detail = f"{detail}, because these criteria are not met:\n{verdicts.summary(state)}"
         return (resolved, *closed(after), *fail(after, reason, detail))
+    if command.by_default and question.kind == "day_limit":
+        return (resolved, *resume(evolve_all(state, (resolved,)), "limits"))
     if option == ACCEPT:
         return (resolved, *resume(evolve_all(state, (resolved,)), "answer"))
     events: Events = (

@@ -21,6 +21,7 @@ from nightshift.eventlog.errors import (
     BadMessage,
     EventIdReused,
     NotFound,
+    NotPermitted,
     Refused,
     StreamClosed,
     VersionConflict,
@@ -47,7 +48,7 @@ from nightshift.orchestrator.domain.forks import builder, check_fork, may_rewind
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, RunMode
 from nightshift.orchestrator.domain.waiting import open_question
-from nightshift.orchestrator.ports import AccountPolicies, BuildRepository
+from nightshift.orchestrator.ports import AccountPolicies, BuildRepository, Projects
 from nightshift.orchestrator.usecases import attachments
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
 from nightshift.orchestrator.usecases.runner import Clock
@@ -64,6 +65,7 @@ class BuildRequests:
         scheduler: BuildScheduler,
         objects: ObjectStore,
         accounts: AccountPolicies,
+        projects: Projects,
         *,
         policy: Policy,
         clock: Clock,
@@ -71,6 +73,7 @@ class BuildRequests:
         """`objects` holds the attachments of requests."""
         self._repository = repository
         self._accounts = accounts
+        self._projects = projects
         self._scheduler = scheduler
         self._objects = objects
         self._policy = policy
@@ -79,7 +82,8 @@ class BuildRequests:
     async def accept(self, request: BuildRequested) -> None:
         """Append `build.accepted`. The build starts when it is its turn. The same request again changes nothing.
 
-        Raises BadMessage for a request that cannot be built, and EventIdReused when another request had this build id.
+        Raises BadMessage for a request that cannot be built, NotPermitted for one in a project of another account, and
+        EventIdReused when another request had this build id.
         """
         if await self._repository.exists(request.build_id):
             await self._check_same(request)
@@ -88,6 +92,7 @@ class BuildRequests:
             admit(request, now, self._policy, account)
             base = await self._fork_base(request, now)
             await attachments.fetch(request.attachments, self._objects)
+            await self._check_project(request)
             try:
                 await self._repository.commit(
                     request.build_id, INITIAL, AcceptBuild(request, account, base), now
@@ -95,6 +100,20 @@ class BuildRequests:
             except (EventIdReused, VersionConflict, StreamClosed):
                 await self._check_same(request)  # another replica accepted it first
         self._scheduler.look()
+
+    async def _check_project(self, request: BuildRequested) -> None:
+        """Raises NotPermitted for a build in another account's project, whose files and digests its builds share.
+
+        A fork stays in the project of its base, also when another account pays for it.
+        """
+        if request.base_build_id is not None:
+            return
+        owner = await self._projects.claim(request.project_id, request.account_id)
+        if owner != request.account_id:
+            raise NotPermitted(
+                f"the project {request.project_id} belongs to another account than {request.account_id}",
+                hint="name a project of this account, or a new one, in `project_id`",
+            )
 
     async def _fork_base(self, request: BuildRequested, now: datetime) -> ForkBase | None:
         """Return what a fork starts from. Returns None for another request. Raises NotFound and BadMessage."""

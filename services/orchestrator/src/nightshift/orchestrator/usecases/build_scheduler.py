@@ -1,7 +1,7 @@
 """Decides which builds this replica runs: a bounded number, each under a lease, and those that no live replica runs."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from nightshift.eventlog.backoff import Backoff
 from nightshift.eventlog.errors import Fault, NightshiftError, Transient
 from nightshift.eventlog.leases.port import Lease, Leases
 from nightshift.orchestrator.domain.commands import CancelBuild
-from nightshift.orchestrator.ports import UnownedBuilds
+from nightshift.orchestrator.ports import RefusedKey, UnownedBuilds
 from nightshift.orchestrator.usecases.provider_access import ProviderAccess
 from nightshift.orchestrator.usecases.runner import Runner
 
@@ -226,16 +226,24 @@ class BuildScheduler:
         for build_id in await self._unowned.unowned(limit=limit, per_account=self._settings.per_account):
             if self._failed.get(build_id, _Failed()).retry_at <= now:
                 await self.start(build_id)
-        if self._provider.refused is None:
-            for build_id in await self._unowned.waiting_for_provider(limit=max(room, 0)):
-                await self.start(build_id)
-        else:
-            await self._try_the_key_again()
+        waiting = await self._waiting_for_provider(max(room, 0))
+        for refused in self._provider.refusals:
+            await self._try_the_key_again(refused, waiting)
+        for build_id in self._provider.startable(waiting):
+            await self.start(build_id)
 
-    async def _try_the_key_again(self) -> None:
+    async def _waiting_for_provider(self, room: int) -> Sequence[str]:
+        """Return the builds that wait for the provider, with enough of them to find those that need not wait longer."""
+        limit = max(room, 1) + self._provider.blocked
+        waiting = await self._unowned.waiting_for_provider(limit=limit)
+        if len(waiting) < limit:
+            self._provider.forget_all_but(waiting)
+        return waiting
+
+    async def _try_the_key_again(self, refused: RefusedKey, waiting: Sequence[str]) -> None:
         """Start the build that has waited longest for the provider, when it is time to try the refused key."""
-        for build_id in await self._unowned.waiting_for_provider(limit=1):
-            if await self._provider.take_probe():
-                self._provider.probe(build_id)
-                if not await self.start(build_id):
-                    await self._provider.run_ended(build_id)
+        build_id = self._provider.probes_of(refused, waiting)
+        if build_id is not None and await self._provider.take_probe(refused):
+            self._provider.probe(refused, build_id)
+            if not await self.start(build_id):
+                await self._provider.run_ended(build_id)

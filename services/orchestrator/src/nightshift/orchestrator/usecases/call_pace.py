@@ -1,4 +1,8 @@
-"""Spaces the model calls of one replica while its provider has too many of them. All builds of the key share it."""
+"""Spaces the model calls of one replica while its provider has too many of them. All builds of the key share it.
+
+The replicas share the pace through the port ProviderKey: each adopts what the others have learned, and asks it for the
+turn of each call while calls are spaced.
+"""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -51,6 +55,15 @@ class CallPace:
         self.interval_s *= 0.8
         if self.interval_s < self.settings.shortest_interval_s:
             self.interval_s = 0.0
+
+    def adopt(self, interval_s: float, pause_s: float, now: datetime) -> None:
+        """Take over the pace that the replicas of the key share."""
+        self.interval_s = interval_s
+        self.pause_until(now + timedelta(seconds=pause_s), now)
+
+    def wait_until(self, at: datetime) -> None:
+        """Start no call of this replica before `at`: another one has the turn."""
+        self._next = at
 
     def pause_until(self, until: datetime, now: datetime) -> None:
         """Start no call before `until`, or before the longest pause is over."""

@@ -1,21 +1,25 @@
 """Decides for the builds of one replica whether and when they may call the model provider with its key.
 
-When the provider refuses the key, every build waits. One build over all replicas then tries again at a time; the first
-call that the provider begins to answer lets all builds go on.
+When the provider refuses the key, every build waits; when it refuses the key for one model, the builds that call this
+model wait. One build over all replicas then tries again at a time; the first call that the provider begins to answer
+lets the others go on.
 """
 
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 from prometheus_client import Gauge
 
 from nightshift.eventlog.errors import NightshiftError
 from nightshift.orchestrator.domain.commands import Answer, CallFailed
-from nightshift.orchestrator.domain.provider_waits import REFUSED_KEY, SLOW_DOWN
-from nightshift.orchestrator.ports import ProviderKey, RefusedKey, UsageMeter
+from nightshift.orchestrator.domain.provider_waits import REFUSED_KEY, SLOW_DOWN, is_for_one_model
+from nightshift.orchestrator.ports import ProviderKey, RefusedKey, SharedPace, UsageMeter
 from nightshift.orchestrator.usecases.call_pace import CallPace
 
+_utc_now = partial(datetime.now, UTC)
 _log = structlog.get_logger(__name__)
 
 _REFUSED = Gauge(
@@ -26,104 +30,196 @@ _DETAIL = 500
 
 
 class ProviderAccess:
-    """The access of one replica. `refused` is what it last read about its key, None while the key is good."""
+    """The access of one replica. `refusals` is what it last read about its key, empty while the key is good."""
 
-    def __init__(self, key: ProviderKey, pace: CallPace | None = None) -> None:
+    def __init__(
+        self, key: ProviderKey, pace: CallPace | None = None, *, clock: Callable[[], datetime] = _utc_now
+    ) -> None:
         self._key = key
+        self._now = clock
         self._pace = pace or CallPace()
-        self._probe: str | None = None  # the build that tries again
-        self.refused: RefusedKey | None = None
+        self._probes: dict[str | None, str] = {}  # the builds that try again, by the refused model
+        self._models: dict[str, str] = {}  # which model a waiting build calls next, as far as it is known
+        self.refusals: Sequence[RefusedKey] = ()
+
+    @property
+    def key_id(self) -> str:
+        """The hash that names the key."""
+        return self._key.key_id
 
     async def refresh(self) -> None:
-        """Read whether the key is refused: another replica may know more."""
+        """Read whether the key is refused and how fast its calls may be: another replica may know more."""
         self._read(await self._key.refused())
+        self._adopt(await self._key.pace(), self._now())
 
-    async def take_probe(self) -> bool:
+    def refused_for(self, model: str) -> RefusedKey | None:
+        """Return why the provider refuses calls of this model. Returns None while it does not."""
+        return next((one for one in self.refusals if one.model in (None, model)), None)
+
+    async def take_probe(self, refused: RefusedKey) -> bool:
         """Return whether this replica may let one build try again now. It must then call `probe`."""
-        return self._probe is None and await self._key.take_probe()
+        return refused.model not in self._probes and await self._key.take_probe(refused.model)
 
-    def probe(self, build_id: str) -> None:
+    def probe(self, refused: RefusedKey, build_id: str) -> None:
         """Let this build call the provider although the key is refused."""
-        self._probe = build_id
+        self._probes[refused.model] = build_id
 
     async def run_ended(self, build_id: str) -> None:
         """Note that the build runs here no more. When it was to try again and did not, another one may at once."""
-        if self._probe != build_id:
-            return
-        self._probe = None
-        if self.refused is not None:
-            await self._key.return_probe()
+        for model in [model for model, probe in self._probes.items() if probe == build_id]:
+            del self._probes[model]
+            if any(one.model == model for one in self.refusals):
+                await self._key.return_probe(model)
 
-    def may_call(self, build_id: str) -> bool:
-        """Return whether the build may call the provider: the key is good, or this is the build that tries again."""
-        return self.refused is None or build_id == self._probe
+    def may_call(self, build_id: str, model: str) -> bool:
+        """Return whether the build may call the model: the key is good, or this is the build that tries again."""
+        refused = self.refused_for(model)
+        if refused is None or self._probes.get(refused.model) == build_id:
+            self._models.pop(build_id, None)
+            return True
+        self._models[build_id] = model
+        return False
 
     def is_probe(self, build_id: str) -> bool:
-        """Return whether this is the build that tries again while the others wait."""
-        return self.refused is not None and build_id == self._probe
+        """Return whether this is a build that tries again while the others wait."""
+        return bool(self.refusals) and build_id in self._probes.values()
 
-    def turn(self, now: datetime) -> datetime:
-        """Return `now` when a call may start; the caller must then start it. Else return when to ask again."""
-        return self._pace.turn(now)
+    def startable(self, waiting: Iterable[str]) -> Sequence[str]:
+        """Return the builds, of those that wait for the provider, that may go on or whose model is not known here."""
+        if any(one.model is None for one in self.refusals):
+            return ()
+        refused = {one.model for one in self.refusals}
+        return [build_id for build_id in waiting if self._models.get(build_id) not in refused]
 
-    async def note_begun(self, build_id: str, started_at: datetime) -> None:
-        """Let all builds of the key go on, because the provider begins to answer a call of this build.
+    def probes_of(self, refused: RefusedKey, waiting: Iterable[str]) -> str | None:
+        """Return the first of these builds that can try again whether the key is refused. Returns None without one."""
+        fitting = (one for one in waiting if refused.model in (None, self._models.get(one)))
+        return next(fitting, None)
+
+    def forget_all_but(self, waiting: Collection[str]) -> None:
+        """Forget which model the builds call that do not wait any more."""
+        self._models = {build_id: model for build_id, model in self._models.items() if build_id in waiting}
+
+    @property
+    def blocked(self) -> int:
+        """The number of builds of which this replica knows that they wait for a model."""
+        return len(self._models)
+
+    async def turn(self, now: datetime) -> datetime:
+        """Return `now` when a call may start; the caller must then start it. Else return when to ask again.
+
+        While calls are spaced, the replicas take turns. When their common pace cannot be read, that of this one counts.
+        """
+        at = self._pace.turn(now)
+        if at > now or not self._pace.interval_s:
+            return at
+        try:
+            wait_s = await self._key.take_turn()
+        except NightshiftError as error:
+            _log.warning("provider.pace_not_read", key=self._key.key_id, error=str(error))
+            return now
+        if not wait_s:
+            return now
+        at = now + timedelta(seconds=wait_s)
+        self._pace.wait_until(at)
+        return at
+
+    def ended_by(self, build_id: str, model: str, started_at: datetime) -> Sequence[RefusedKey]:
+        """Return the refusals that are over because the provider begins to answer this build's call of the model.
 
         A call that started before the key was refused shows nothing.
         """
-        if self.refused is None or (build_id != self._probe and started_at < self.refused.since):
-            return
-        self._probe = None
-        try:
-            if await self._key.accepted():
-                _log.info(
-                    "provider.recovered", key=self._key.key_id, refused_since=self.refused.since.isoformat()
-                )
-            self._read(None)
-        except NightshiftError as error:
-            _log.warning("provider.state_not_written", key=self._key.key_id, error=str(error))
+        return [
+            one
+            for one in self.refusals
+            if one.model in (None, model)
+            and (self._probes.get(one.model) == build_id or started_at >= one.since)
+        ]
+
+    async def note_over(self, over: Sequence[RefusedKey]) -> None:
+        """Let all builds go on that waited for one of these refusals to end."""
+        for one in over:
+            self._probes.pop(one.model, None)
+            try:
+                if await self._key.accepted(one.model):
+                    since = one.since.isoformat()
+                    _log.info(
+                        "provider.recovered", key=self._key.key_id, model=one.model, refused_since=since
+                    )
+            except NightshiftError as error:
+                _log.warning("provider.state_not_written", key=self._key.key_id, error=str(error))
+                continue
+            self._read([other for other in self.refusals if other.model != one.model])
 
     async def note(
         self,
-        build_id: str,
         outcome: Answer | CallFailed,
         meter: UsageMeter,
         *,
+        model: str,
         started_at: datetime,
         now: datetime,
     ) -> Answer | CallFailed:
         """Learn from the end of a call. Returns the outcome, with the key's id in the reason of a refused key."""
         if meter.exhausted_until is not None:
             self._pace.pause_until(meter.exhausted_until, now)
+            await self._slow_down(started_at, now, spaced=False)
         if isinstance(outcome, Answer):
-            self._pace.answered()
-            await self.note_begun(build_id, started_at)
+            await self._quicken(now)
             return outcome
         if outcome.kind in SLOW_DOWN:
             self._pace.refused(started_at, now, retry_after_s=outcome.retry_after_s)
+            await self._slow_down(started_at, now, spaced=True)
         if outcome.kind not in REFUSED_KEY:
             return outcome
-        outcome = replace(outcome, detail=f"key {self._key.key_id}: {outcome.detail}")
-        await self._note_refused(outcome, now)
+        refused_model = model if is_for_one_model(outcome) else None
+        which = f"key {self._key.key_id}" + ("" if refused_model is None else f", model {refused_model}")
+        outcome = replace(outcome, detail=f"{which}: {outcome.detail}")
+        await self._note_refused(outcome, refused_model, now)
         return outcome
 
-    async def _note_refused(self, failure: CallFailed, now: datetime) -> None:
-        self._probe = None
-        refused = RefusedKey(failure.kind, failure.status, failure.detail[:_DETAIL], now)
+    async def _slow_down(self, started_at: datetime, now: datetime, *, spaced: bool) -> None:
+        pause_s = max(((self._pace.paused_until or now) - now).total_seconds(), 0.0)
+        try:
+            self._adopt(await self._key.slow_down(started_at, pause_s, spaced=spaced), now)
+        except NightshiftError as error:
+            _log.warning("provider.pace_not_written", key=self._key.key_id, error=str(error))
+
+    async def _quicken(self, now: datetime) -> None:
+        if not self._pace.interval_s:
+            return
+        self._pace.answered()
+        try:
+            self._adopt(await self._key.quicken(), now)
+        except NightshiftError as error:
+            _log.warning("provider.pace_not_written", key=self._key.key_id, error=str(error))
+
+    def _adopt(self, shared: SharedPace, now: datetime) -> None:
+        self._pace.adopt(shared.interval_s, shared.pause_s, now)
+
+    async def _note_refused(self, failure: CallFailed, model: str | None, now: datetime) -> None:
+        self._probes.pop(model, None)
+        detail = failure.detail[:_DETAIL]
+        refused = RefusedKey(failure.kind, failure.status, detail, now, model)
+        known: Sequence[RefusedKey] = [
+            refused,
+            *(one for one in self.refusals if one.model != refused.model),
+        ]
         try:
             if await self._key.refuse(refused):
                 _log.error(
                     "provider.blocked",
                     key=self._key.key_id,
+                    model=model,
                     kind=failure.kind,
                     status=failure.status,
-                    detail=failure.detail[:_DETAIL],
+                    detail=detail,
                 )
-            refused = await self._key.refused() or refused
+            known = await self._key.refused() or known
         except NightshiftError as error:  # the next build that is refused writes it
             _log.warning("provider.state_not_written", key=self._key.key_id, error=str(error))
-        self._read(refused)
+        self._read(known)
 
-    def _read(self, refused: RefusedKey | None) -> None:
-        self.refused = refused
-        _REFUSED.labels(self._key.key_id).set(refused is not None)
+    def _read(self, refusals: Sequence[RefusedKey]) -> None:
+        self.refusals = sorted(refusals, key=lambda one: one.model is not None)  # the whole key first
+        _REFUSED.labels(self._key.key_id).set(bool(refusals))

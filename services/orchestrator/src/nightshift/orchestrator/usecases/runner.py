@@ -34,6 +34,7 @@ from nightshift.orchestrator.domain.commands import (
     Fail,
     GiveApproval,
     GiveResult,
+    ReportProvider,
     ReportStall,
     ResumeFromProvider,
     SendBack,
@@ -46,6 +47,7 @@ from nightshift.orchestrator.domain.commands import (
     WaitForProvider,
     Wake,
 )
+from nightshift.orchestrator.domain.model_choice import model_of
 from nightshift.orchestrator.domain.next_step import (
     Asleep,
     AwaitFact,
@@ -61,10 +63,12 @@ from nightshift.orchestrator.domain.next_step import (
 )
 from nightshift.orchestrator.domain.policy import Policy
 from nightshift.orchestrator.domain.prompt import RenderedMessages, count_bytes, request_bytes
+from nightshift.orchestrator.domain.provider_waits import REFUSED_KEY
 from nightshift.orchestrator.domain.state import INITIAL, BuildState, Conversation, RunMode
 from nightshift.orchestrator.ports import BuildNumbers, BuildRepository, CannotFold, Model
 from nightshift.orchestrator.usecases.model_call import ModelCall, count_tokens, one_line, replacements
 from nightshift.orchestrator.usecases.provider_access import ProviderAccess
+from nightshift.orchestrator.usecases.provider_reports import blocked, recovered
 
 _log = structlog.get_logger(__name__)
 
@@ -136,7 +140,9 @@ class Runner:
                 step = next_step(self._state, self._now(), self._policy, self._counted_tokens())
                 if isinstance(step, Ended | Asleep | Waiting):
                     return
-                if isinstance(step, AwaitProvider) and not self._provider.may_call(self.build_id):
+                if isinstance(step, AwaitProvider) and not self._provider.may_call(
+                    self.build_id, self._next_model()
+                ):
                     return
                 await self._execute(step)
         except (asyncio.CancelledError, Exception):
@@ -250,11 +256,13 @@ class Runner:
 
     async def _start_call_in_turn(self, step: StartCall) -> None:
         """Start the call when the provider takes calls. Begins to wait while it refuses the key."""
-        if (refused := self._provider.refused) is not None and not self._provider.may_call(self.build_id):
+        model = model_of(self._state.request, step.role)
+        refused = self._provider.refused_for(model)
+        if refused is not None and not self._provider.may_call(self.build_id, model):
             await self._commit(WaitForProvider(refused.in_words()))
             return
         now = self._now()
-        if (turn := self._provider.turn(now)) > now:
+        if (turn := await self._provider.turn(now)) > now:
             await self._wait(AwaitTime(turn))
         elif await self._commit(step):
             self._called_at = now
@@ -315,18 +323,49 @@ class Runner:
             notified.cancel()
         if not ours.task.done():
             if ours.has_begun and self._provider.is_probe(self.build_id):
-                await self._provider.note_begun(self.build_id, self._called_at)
+                await self._note_begun(open_call.model)
             if ours.silence_left() == 0.0:
                 await self.report(ours.report_silence())
             await self._catch_up()
             return
         outcome = await self._provider.note(
-            self.build_id, ours.task.result(), ours.meter, started_at=self._called_at, now=self._now()
+            ours.task.result(),
+            ours.meter,
+            model=open_call.model,
+            started_at=self._called_at,
+            now=self._now(),
         )
+        if isinstance(outcome, Answer):
+            await self._note_begun(open_call.model)
         while self._state.call is not None and self._state.call.event_id == ours.call_id:
             if await self._append_outcome(outcome):
                 break
         self._call = None
+        if isinstance(outcome, CallFailed) and outcome.kind in REFUSED_KEY:
+            refused = self._provider.refused_for(open_call.model)
+            if refused is not None:
+                await self._report_provider(blocked(self._provider.key_id, refused))
+
+    async def _note_begun(self, model: str) -> None:
+        """Let the builds go on that wait for the provider, because it begins to answer a call of this model."""
+        over = self._provider.ended_by(self.build_id, model, self._called_at)
+        reported = [one for one in over if await self._report_provider(recovered(self._provider.key_id, one))]
+        await self._provider.note_over(reported)
+
+    async def _report_provider(self, command: ReportProvider) -> bool:
+        """Append the event of this incident, once for all builds. Returns False when it is not in the log."""
+        try:
+            await self._repository.commit_at_any_version(self.build_id, command, self._now())
+        except EventIdReused:
+            return True  # another build reported it
+        except NightshiftError as error:  # also when this build has ended: the next one reports it
+            _log.warning("provider.not_reported", build_id=self.build_id, error=str(error))
+            return False
+        return True
+
+    def _next_model(self) -> str:
+        """Return the model that the next call of this build would be of."""
+        return model_of(self._state.request, side_calls.next_role(self._state, self._policy))
 
     async def _append_outcome(self, outcome: Answer | CallFailed) -> bool:
         """Append the end of a call, whatever raises: a call that stays open is made, and paid, again."""

@@ -1,1 +1,1 @@
-"""Adapters of the ports: the sandbox driver and the snapshot store."""
+"""The snapshotter's adapters for sandboxes and the snapshot store."""

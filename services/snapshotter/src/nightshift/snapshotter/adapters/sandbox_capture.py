@@ -1,4 +1,4 @@
-"""Captures a workspace through the sandbox driver into the project's snapshot store."""
+"""Copies a workspace from its sandbox into the snapshot store of the project."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -12,7 +12,7 @@ from nightshift.snapshotter.domain.workspace import WantedSnapshot
 
 @dataclass(frozen=True, slots=True)
 class SandboxCapture:
-    """Implements WorkspaceCapture. `store_of` returns the snapshot store of a project."""
+    """The WorkspaceCapture port on a sandbox driver. `store_of` returns the snapshot store of a project."""
 
     driver: SandboxDriver
     store_of: Callable[[str], SnapshotStore]
@@ -22,7 +22,7 @@ class SandboxCapture:
     async def capture(
         self, build_id: str, wanted: WantedSnapshot, *, project_id: str, sandbox_id: str
     ) -> Captured:
-        """Store the workspace. Before a sleep nothing writes, so the stored tree is exact."""
+        """Store the workspace and return what was stored. Before a sleep nothing writes, so that snapshot is exact."""
         return await capture(
             await self.driver.connect(sandbox_id),
             self.store_of(project_id),
@@ -35,9 +35,9 @@ class SandboxCapture:
         )
 
     async def held(self, sandbox_id: str) -> Sequence[int]:
-        """Return the versions of the checkpoints whose trees the sandbox holds."""
+        """Return the stream versions of the checkpoints whose files the sandbox holds."""
         return await (await self.driver.connect(sandbox_id)).held()
 
     async def stored(self, sandbox_id: str, at_version: int) -> None:
-        """Tell the sandbox that the snapshot of this version is on record."""
+        """Tell the sandbox that the snapshot of this version is in the log, so that it need not hold those files."""
         await (await self.driver.connect(sandbox_id)).stored(at_version)

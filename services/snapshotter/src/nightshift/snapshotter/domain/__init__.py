@@ -1,1 +1,1 @@
-"""What the snapshotter decides, as pure functions."""
+"""The decisions of the snapshotter, as pure functions."""

@@ -8,20 +8,24 @@ from nightshift.eventlog.backoff import Backoff
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRetries:
-    """Decides about retries. After `pre_sleep_attempts` failures before a sleep, the gateway pauses the sandbox."""
+    """Decides about retries of failed snapshots.
+
+    After `pre_sleep_attempts` failed snapshots before a sleep, the gateway pauses the sandbox with its files instead.
+    """
 
     pre_sleep_attempts: int = 5
     backoff: Backoff = field(default_factory=lambda: Backoff(first_s=0.5, cap_s=30.0))
 
     def gives_up(self, reason: SnapshotReason, attempt: int) -> bool:
-        """Return whether the failure of this attempt is final.
+        """Return whether the snapshotter stops trying after this failed attempt.
 
-        A later checkpoint replaces a failed one. Nothing replaces the snapshot of an end.
+        It gives up a checkpoint at once, because a later checkpoint replaces it. It never gives up the snapshot of an
+        ended build, because nothing replaces that.
         """
         if reason == "completion":
             return False
         return reason == "checkpoint" or attempt >= self.pre_sleep_attempts
 
     def is_recorded(self, attempt: int) -> bool:
-        """Return whether the log records this failure: attempts 1, 2, 4, 8…, so that an outage writes few events."""
+        """Return whether the log records this failure: attempts 1, 2, 4, 8…, so that an outage adds few events."""
         return attempt & (attempt - 1) == 0

@@ -1,4 +1,4 @@
-"""Which snapshots a build's workspace needs now, folded from its stream."""
+"""Folds the stream of a build to the snapshots that its workspace needs now."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,19 +17,19 @@ from nightshift.contracts.events.snapshot import SnapshotFailed, SnapshotReason,
 from nightshift.eventlog.port import RecordedEvent
 from nightshift.sandboxes.snapshots.at import writes
 
-#: The order in which a build's snapshots are made: those that a sleep or an end waits for come first.
+#: The order in which a build's snapshots are made: first those for which an end or a sleep waits.
 ORDER: tuple[SnapshotReason, ...] = ("completion", "pre_sleep", "checkpoint")
 
 
-#: Every file is read again at each so many turns: a remembered digest could hide a change that left no trace.
+#: Every so many turns all files are read again, because a remembered digest may miss a change that left no trace.
 _FRESH_TURNS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class WantedSnapshot:
-    """A snapshot that the event `cause` at version `at_version` asks for. `attempts` counts its failures in the log.
+    """A snapshot that the event `cause` at `at_version` asks for. `attempts` counts its recorded failures.
 
-    With `fresh`, the sandbox reads every file, not only the changed ones. `writes` counts the tool calls up to
+    With `fresh`, the sandbox reads every file and not only changed ones. `writes` counts the tool calls up to
     `at_version` that may have changed the workspace.
     """
 
@@ -43,20 +43,21 @@ class WantedSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A build's workspace. `sandbox_id` is None when no sandbox is open; nothing can be saved then.
+    """The workspace of a build. `sandbox_id` is None when no sandbox is open; then nothing can be saved.
 
-    `passed_over`: the checkpoints without a snapshot that a newer one has replaced in `wanted`, oldest first.
+    `wanted` has at most one snapshot for each reason. `passed_over` has the older checkpoints that still have no
+    snapshot, oldest first.
     """
 
     project_id: str = ""
     sandbox_id: str | None = None
     wanted: Mapping[SnapshotReason, WantedSnapshot] = field(default_factory=dict)
     passed_over: tuple[WantedSnapshot, ...] = ()
-    writes: int = 0  # calls so far that may have changed the workspace
+    writes: int = 0  # tool calls so far that may have changed the workspace
 
     @property
     def next(self) -> WantedSnapshot | None:
-        """Return the snapshot to make now, or None when nothing is wanted."""
+        """The snapshot to make next, or None when none is wanted."""
         return next((self.wanted[reason] for reason in ORDER if reason in self.wanted), None)
 
 
@@ -68,7 +69,7 @@ def evolve(state: Workspace, event: RecordedEvent) -> Workspace:
         case SandboxOpened() as fact:
             return replace(state, sandbox_id=fact.sandbox_id)
         case SandboxClosed() | SandboxLost() | BuildRewound():
-            # Nothing is left to save. The log closes the pending rows with the same event.
+            # Nothing is left to save. The same event closes the pending rows.
             return replace(state, sandbox_id=None, wanted={}, passed_over=())
         case CheckpointSaved() as fact:
             return _want(_pass_over(state), "checkpoint", event, fresh=fact.turn % _FRESH_TURNS == 0)
@@ -94,7 +95,10 @@ def evolve(state: Workspace, event: RecordedEvent) -> Workspace:
 
 
 def _pass_over(state: Workspace) -> Workspace:
-    """The snapshot of the last checkpoint is made only when the sandbox still holds that checkpoint's tree."""
+    """Move the last checkpoint to `passed_over`, because a newer one follows.
+
+    It gets a snapshot only if the sandbox still holds the files of that checkpoint.
+    """
     last = state.wanted.get("checkpoint")
     return state if last is None else replace(state, passed_over=(*state.passed_over, last))
 

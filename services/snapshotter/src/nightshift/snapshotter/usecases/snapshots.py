@@ -1,4 +1,4 @@
-"""Makes the snapshots that a build needs, and retries for as long as its files can still be saved."""
+"""Makes the snapshots that a build needs, and retries as long as its files can still be saved."""
 
 import random
 from collections.abc import Callable
@@ -20,33 +20,34 @@ from nightshift.snapshotter.ports import WorkspaceCapture
 
 _log = structlog.get_logger(__name__)
 
-#: Characters of an error that `snapshot.failed` keeps.
+#: How many characters of an error `snapshot.failed` contains.
 _DETAIL = 2_000
-#: Paths that `snapshot.saved` names of those that changed while they were read.
+#: How many of the files that changed while they were read `snapshot.saved` names.
 _TORN = 100
-#: After these errors no attempt can save the files. All others may pass, such as a full disk or a wrong key.
+#: After these errors the files can never be saved. Other errors may pass, such as a full disk or a wrong key.
 _HOPELESS = (SandboxGone, HostileTree, FileRefused)
 
 
 @dataclass(eq=False)
 class Snapshots:
-    """Makes the snapshots of builds. `jitter` returns a number from 0 to 1 that spreads the retries."""
+    """Makes the snapshots of builds. `jitter` returns a number from 0 to 1 that spreads retries."""
 
     log: EventLog
     workspaces: WorkspaceCapture
     retries: SnapshotRetries
     _: KW_ONLY
     jitter: Callable[[], float] = random.random
-    # For each build the cause of its failing snapshot, and all failed attempts; the log records only some.
+    # Build id → the cause of its failing snapshot and the number of failed attempts. The log records only some of them.
     _failures: dict[str, tuple[UUID, int]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._builds = FoldCache(self.log, lambda _: Workspace(), evolve)
 
     async def make(self, build_id: str) -> float | None:
-        """Make the snapshots that the build needs now. Returns the seconds after which to call it again, or None.
+        """Make the snapshots that a build needs now. Returns the seconds to wait before calling this again, or None.
 
-        Only one call per build may run in a process. When two processes make the same snapshot, the log keeps one fact.
+        A process must not run it twice at the same time for a build. When two processes make the same snapshot, only
+        one event is appended.
         """
         while True:
             state = await self._builds.read(build_id)
@@ -61,19 +62,22 @@ class Snapshots:
                 return pause
 
     async def _held(self, state: Workspace, sandbox_id: str) -> list[WantedSnapshot]:
-        """The passed over checkpoints whose trees the sandbox still holds, oldest first."""
+        """Return the passed-over checkpoints whose files the sandbox still holds, oldest first."""
         if not state.passed_over:
             return []
         try:
             held = await self.workspaces.held(sandbox_id)
-        except NightshiftError:  # the attempt that follows records the reason
+        except NightshiftError:  # the next attempt meets the same error and records it
             return []
         return [one for one in state.passed_over if one.at_version in held]
 
     async def _attempt(
         self, build_id: str, state: Workspace, wanted: WantedSnapshot, sandbox_id: str
     ) -> float | None:
-        """Try once and append the result. Returns the seconds until the next attempt, or None when there is none."""
+        """Try to make a snapshot once and append the result.
+
+        Returns the seconds until the next attempt, or None for none.
+        """
         try:
             captured = await self.workspaces.capture(
                 build_id, wanted, project_id=state.project_id, sandbox_id=sandbox_id
@@ -95,7 +99,8 @@ class Snapshots:
         )
         for earlier in state.passed_over:
             if earlier.at_version < wanted.at_version and earlier.writes == wanted.writes:
-                # No call between the two may have written, so this is the tree of the earlier checkpoint too.
+                # No tool call between the two checkpoints can have written, so the files are those of the earlier one
+                # too.
                 same = saved.model_copy(
                     update={"reason": earlier.reason, "at_version": earlier.at_version, "uploaded_bytes": 0}
                 )
@@ -108,7 +113,7 @@ class Snapshots:
     async def _acknowledge(self, build_id: str, sandbox_id: str, at_version: int) -> None:
         try:
             await self.workspaces.stored(sandbox_id, at_version)
-        except NightshiftError as error:  # the next snapshot lists the whole tree
+        except NightshiftError as error:  # the next snapshot then lists all files
             _log.info("snapshot.not_acknowledged", build_id=build_id, error=str(error))
 
     async def _note_failure(

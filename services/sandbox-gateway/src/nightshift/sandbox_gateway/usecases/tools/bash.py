@@ -57,7 +57,7 @@ async def _foreground(ctx: Context, command: str, timeout_s: float) -> CallOutco
         text = f"{text}\n{_OUT_OF_MEMORY}"
     kind: ErrorKind | None = "exit" if is_failure(command, code, errors="[stderr]\n" in text) else None
     return CallOutcome(
-        f"{text}\n[exit code {code}]".lstrip("\n"), kind, exit_code=code, whole_in=_kept_in(status, text)
+        _joined(text, f"[exit code {code}]"), kind, exit_code=code, whole_in=_kept_in(status, text)
     )
 
 
@@ -131,7 +131,7 @@ async def _read(ctx: Context, handle: str) -> CallOutcome:
     status = await ctx.sandbox.call_status(handle)
     if status.state == "unknown":
         return _no_such(handle)
-    return CallOutcome(f"{await output_of(ctx, handle, status)}\n[{_state(status)}]".lstrip("\n"))
+    return CallOutcome(_joined(await output_of(ctx, handle, status), f"[{_state(status)}]"))
 
 
 async def _stop(ctx: Context, handle: str) -> CallOutcome:
@@ -140,7 +140,7 @@ async def _stop(ctx: Context, handle: str) -> CallOutcome:
     status = await ctx.sandbox.stop_call(handle)
     if status.state == "unknown":
         return _no_such(handle)
-    return CallOutcome(f"{await output_of(ctx, handle, status)}\n[{_state(status)}]".lstrip("\n"))
+    return CallOutcome(_joined(await output_of(ctx, handle, status), f"[{_state(status)}]"))
 
 
 async def _restart(ctx: Context, ask: Bash) -> CallOutcome:
@@ -169,6 +169,11 @@ def _foreign(ctx: Context, handle: str) -> CallOutcome | None:
 
 def _no_such(handle: str) -> CallOutcome:
     return CallOutcome(f"handle: there is no background command {handle!r}", "bad_input")
+
+
+def _joined(output: str, note: str) -> str:
+    """The output and a note below it. Blank lines at the beginning of an output stay."""
+    return f"{output}\n{note}" if output else note
 
 
 def _state(status: CallStatus) -> str:

@@ -1,0 +1,13 @@
+"""The settings of commands that send requests."""
+
+from pydantic import SecretStr
+
+from nightshift.bus.settings import KafkaSettings
+from nightshift.contracts.principals import OPERATOR
+
+
+class ProducerSettings(KafkaSettings):
+    """Who sends: `principal` is stated in each request, and `request_key` (`<key id>:<secret>`) signs it."""
+
+    principal: str = OPERATOR
+    request_key: SecretStr | None = None

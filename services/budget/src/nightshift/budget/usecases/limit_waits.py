@@ -1,0 +1,127 @@
+"""Wakes builds that wait because no day of their account could pay their next call, once one can."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+
+from nightshift.budget.domain.calendar import day_at
+from nightshift.budget.domain.ledger import most_of_a_day, refresh
+from nightshift.budget.ports import Ledger
+from nightshift.budget.usecases.bills import newest_first
+from nightshift.contracts.events.budget import WakeRequested
+from nightshift.contracts.events.build import (
+    BudgetRequested,
+    BuildResumed,
+    BuildWaiting,
+    BuildWoken,
+    EscalationRaised,
+)
+from nightshift.contracts.model import PendingKind
+from nightshift.eventlog.errors import EventIdReused, StreamClosed, Transient, VersionConflict
+from nightshift.eventlog.port import EventLog, NewEvent, build_stream
+
+_log = structlog.get_logger(__name__)
+
+#: A stream whose newest event of these kinds is another than `build.waiting` belongs to a build that does not wait.
+_GOES_ON = (BuildWaiting, BuildResumed, BuildWoken, WakeRequested)
+_ATTEMPTS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class _LimitWait:
+    """A build that waits at version `head` of its stream. Its next call costs at most `minimum` microdollars."""
+
+    head: int
+    waiting_event: UUID
+    account_id: str
+    minimum: int
+
+
+class LimitWaits:
+    """Finds these builds and appends `wake.requested` to each whose next call the account can pay on some day.
+
+    The wake reserves nothing: the build requests its money, and sleeps when only a later day can pay.
+    """
+
+    def __init__(self, log: EventLog, ledger: Ledger) -> None:
+        self._event_log = log
+        self._ledger = ledger
+        self._every_build = True  # what a former process remembered is lost
+        self._next_days: dict[
+            str, datetime
+        ] = {}  # of accounts with such builds: a new day may have more money
+
+    async def look(self) -> None:
+        """Wake the builds of every account once after a start, and of an account when its next day has begun."""
+        if self._every_build:
+            async for build_id in self._waiting_builds():
+                await self.wake_build(build_id)
+            self._every_build = False
+        now = await self._ledger.now() if self._next_days else None
+        for account_id, begins in list(self._next_days.items()):
+            if now is not None and begins <= now:
+                del self._next_days[account_id]
+                await self.wake_account(account_id)
+
+    async def wake_account(self, account_id: str) -> None:
+        """Wake the account's builds whose next call a day of its budget can pay now."""
+        for share in await self._ledger.shares(account_id):
+            await self.wake_build(share.build_id)
+
+    async def wake_build(self, build_id: str) -> None:
+        """Wake this build when it waits for a larger budget and a day of its account can pay its next call.
+
+        Raises Transient when other writers of its stream come first each time.
+        """
+        stream_id = build_stream(build_id)
+        for _ in range(_ATTEMPTS):
+            wait = await self._wait(stream_id)
+            account = None if wait is None else await self._ledger.account(wait.account_id)
+            if wait is None or account is None:
+                return
+            day = day_at(account.period, await self._ledger.now())
+            if wait.minimum > most_of_a_day(refresh(account, day), day):
+                self._next_days[account.account_id] = day.refresh_at
+                return
+            wake = NewEvent(WakeRequested(reason="top_up"), wait.waiting_event)
+            try:
+                await self._event_log.append(stream_id, [wake], expected_version=wait.head)
+            except VersionConflict:
+                continue
+            except (EventIdReused, StreamClosed) as error:
+                _log.info("wake.overtaken", build_id=build_id, reason=type(error).__name__)
+            return
+        raise Transient(f"{stream_id} changed {_ATTEMPTS} times while the build was being woken")
+
+    async def _waiting_builds(self) -> AsyncIterator[str]:
+        after = ""
+        while items := await self._event_log.pending(PendingKind.WAITING, after_key=after):
+            after = items[-1].key
+            for item in items:
+                yield item.key
+
+    async def _wait(self, stream_id: str) -> _LimitWait | None:
+        """Read whether the build waits for a larger budget. Returns None when it does not."""
+        head, raised = 0, False
+        waiting: tuple[UUID, str | None] | None = None
+        async for event in newest_first(self._event_log, stream_id):
+            head = max(head, event.version)
+            match event.data:
+                case BuildWaiting() as fact if waiting is None and fact.reason == "escalation":
+                    waiting = event.event_id, fact.question_id
+                case _ if waiting is None:
+                    if event.data.terminal or isinstance(event.data, _GOES_ON):
+                        return None
+                case EscalationRaised() as fact if str(fact.escalation_id) == waiting[1]:
+                    raised = True
+                    if fact.kind != "day_limit":
+                        return None
+                case BudgetRequested() as request:
+                    found = _LimitWait(head, waiting[0], request.account_id, request.minimum_microusd)
+                    return found if raised else None
+                case _:
+                    pass
+        return None
