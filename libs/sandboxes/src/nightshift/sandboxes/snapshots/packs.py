@@ -17,7 +17,7 @@ else:
 
 _LEVEL = 3
 #: A pack is closed at this size: large enough to make few objects, small enough to send again after an error.
-PACK_BYTES = 16 * 1024**2
+PACK_BYTES = 8 * 1024**2
 #: Frames closer together than this in a pack are fetched in one range.
 _GAP_BYTES = 256 * 1024
 #: The most compressed and the most uncompressed bytes of the blobs that are fetched in one range.
