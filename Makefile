@@ -77,6 +77,12 @@ test-long-build: setup ## a build of 250 turns whose orchestrator is killed ten 
 test-garbage: setup ## 1,000 rounds of garbage collection beside uploads that reuse what it is about to delete
 	NIGHTSHIFT_GARBAGE_ROUNDS=1000 $(python) -m pytest tests/unit/sandboxes/test_garbage.py -q $(args)
 
+test-kills: setup ## 500 calls on each driver while the gateway is killed 100 times, every message twice (minutes)
+	NIGHTSHIFT_LONG_TESTS=1 NIGHTSHIFT_GATEWAY_CALLS=500 NIGHTSHIFT_GATEWAY_KILLS=100 $(python) -m pytest tests/e2e/gateway/test_exactly_once.py -q -s $(args)
+
+test-leftovers: setup ## 200 builds with random faults on each driver; no sandbox, process, mount or cgroup is left (minutes)
+	NIGHTSHIFT_LONG_TESTS=1 NIGHTSHIFT_LEFTOVER_BUILDS=200 $(python) -m pytest tests/e2e/gateway/test_leftovers.py -q -s $(args)
+
 test-trees: setup ## 30 snapshots of a random tree, with files of up to 300 MB, each captured while the next turn writes
 	NIGHTSHIFT_TREE_SNAPSHOTS=30 NIGHTSHIFT_TREE_LARGEST=300000000 $(python) -m pytest tests/integration/sandboxes/test_random_trees.py -q $(args)
 

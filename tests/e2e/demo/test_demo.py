@@ -1,5 +1,6 @@
 """The main job as a user sees it: `nightshift demo` on real processes, real traffic, a real night."""
 
+import asyncio
 import json
 import subprocess
 import urllib.request
@@ -12,6 +13,8 @@ import pytest
 from tests.support.processes import in_process, nightshift
 
 from nightshift.cli.main import NAMES
+from nightshift.sandboxes.local.driver import LocalDriver
+from nightshift.sandboxes.local.settings import LocalSettings
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -82,8 +85,11 @@ def test_its_preview_shows_the_app(demo: Demo) -> None:
 
 
 def test_each_step_had_its_effect_once(demo: Demo) -> None:
-    [steps] = (demo.home / "sandboxes").glob(f"{demo.summary['sandbox_id']}/home/workspace/STEPS.md")
-    numbers = [int(line.split()[1].rstrip(":")) for line in steps.read_text().splitlines()]
+    async def steps() -> str:
+        driver = LocalDriver(LocalSettings(demo.home / "sandboxes"))
+        return (await (await driver.connect(demo.summary["sandbox_id"])).read_file("STEPS.md")).decode()
+
+    numbers = [int(line.split()[1].rstrip(":")) for line in asyncio.run(steps()).splitlines()]
     assert numbers == [number for number in range(1, 14) if number != 5]
 
 

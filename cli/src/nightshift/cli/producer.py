@@ -1,4 +1,7 @@
-"""Sends requests to Kafka as any producer outside does. Validates them first, to report mistakes at once."""
+"""Sends requests to Kafka, like any producer outside.
+
+They are validated first, so that mistakes are reported at once.
+"""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +24,7 @@ R = TypeVar("R", bound=Request)
 
 
 def checked(kind: type[R], fields: dict[str, Any]) -> R:
-    """Makes a request of these fields. Raises Refused that names each wrong field."""
+    """Returns a request with these fields. Raises Refused, which names each wrong field."""
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
@@ -33,7 +36,10 @@ def checked(kind: type[R], fields: dict[str, Any]) -> R:
 
 
 async def send(home: Path, request: Request) -> None:
-    """Sends a request and waits for the broker's acknowledgement. Raises Refused, Unavailable, ConfigurationError."""
+    """Sends a request and waits until the broker has acknowledged it.
+
+    Raises Refused, Unavailable or ConfigurationError.
+    """
     settings = settings_for(ProducerSettings, home)
     key_id, _, secret = (settings.request_key.get_secret_value() if settings.request_key else "").partition(
         ":"
@@ -46,7 +52,7 @@ async def send(home: Path, request: Request) -> None:
             principal=settings.principal,
             key=(key_id, secret) if secret else None,
         )
-        # What a service would refuse is reported here, where a person reads it.
+        # Report here what a service would refuse later, where no person would see it.
         decode_request(message.key, message.headers, message.value)
     except ContractError as error:
         raise Refused(f"the request cannot be sent: {error}") from error

@@ -116,6 +116,12 @@ class BatchIntake:
                 worker.next_offset = position
                 self._settled(partition, position)
 
+    def begin_at(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit the first offset of partitions of which nothing is settled yet."""
+        for partition, offset in offsets.items():
+            if self._worker(partition).settled == 0:
+                self._settled(partition, offset)
+
     def progress(self, partition: TopicPartition) -> Progress:
         """Return how many messages of this partition are settled and whether one is in process."""
         worker = self._workers.get(partition)

@@ -196,7 +196,8 @@ class EventLog(Protocol):
         """Return pending rows that outlived their purpose, oldest first. A healthy log has none. The reasons are:
 
         - `build_ended`: the stream closed more than `grace_s` seconds ago, and no completion snapshot needs the row.
-        - `build_awake`: a snapshot before a sleep waits for `grace_s` seconds, but the build neither sleeps nor wakes.
+        - `build_awake`: a snapshot before a sleep has waited for `grace_s` seconds, but the build neither sleeps nor
+          wakes.
         - `overdue`: the row has waited longer than PENDING_ALLOWED.
         """
 

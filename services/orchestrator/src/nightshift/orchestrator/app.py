@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import NoReturn
 
 from nightshift.contracts.model import Owner
+from nightshift.eventlog.migrate import role_of
 from nightshift.orchestrator.adapters.event_log_policies import EventLogAccountPolicies
 from nightshift.orchestrator.adapters.event_log_repository import EventLogBuildRepository
 from nightshift.orchestrator.adapters.lazy_model import LazyModel
@@ -26,13 +27,14 @@ from nightshift.servicekit.application import application
 from nightshift.servicekit.connect import actor_of, connect
 
 NAME = Owner.ORCHESTRATOR.value
+ROLE = role_of(Owner.ORCHESTRATOR)
 
 
 async def start(running: service.Service[OrchestratorSettings]) -> None:
     """Connect, subscribe, and run builds until the service stops."""
     settings, policy = running.settings, running.settings.policy()
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # each model call is an event of the log already
-    services = await connect(running)
+    services = await connect(running, role=ROLE)
     model = await running.enter(LazyModel(lambda: _load_claude(settings)))
     running.fail_when(model.failed, "the model's SDK cannot be loaded")
     repository = EventLogBuildRepository(
@@ -55,7 +57,7 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
         provider=provider,
         settings=settings.scheduler(),
     )
-    running.on_stop(scheduler.close)
+    running.on_stop(lambda: scheduler.close(running.cut_short))
     requests = BuildRequests(
         repository,
         scheduler,
@@ -66,8 +68,9 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
         clock=_now,
     )
     handlers = Handlers(requests, scheduler)
-    await services.consume(handlers.subscriptions(settings.topics, NAME, settings.replica_id))
+    # The builds run while the consumers still join their groups: the log says what there is to do.
     running.spawn(scheduler.run(), name="build scheduler")
+    await services.consume(handlers.subscriptions(settings.topics, NAME, settings.replica_id))
 
 
 def _load_claude(settings: OrchestratorSettings) -> ClosingModel:

@@ -1,4 +1,4 @@
-"""Keeps contents of files that are about to be overwritten: as a clone, a copy, or another hard link."""
+"""Keeps the content of files that are about to be overwritten, as a clone, a copy or a hard link."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _LARGE = 1024 * 1024
 
 
 class Copies:
-    """Copies of files in one folder, by the rows of the files."""
+    """Kept contents of files in one folder. A file is found by its row (see rows.py)."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
 
     def take(self, parent: int, name: str, row: Row, deadline: float, guard: Guard) -> bool:
-        """Keep the content of the file with this row. Returns False when the file was changed meanwhile.
+        """Keep the content of the file with this row. Returns False when the file has changed meanwhile.
 
-        Copies small files until `deadline`, a time of the monotonic clock, and leaves all others to `guard`. Makes a
-        hard link of what this one cannot guard: a link keeps the content from all but a write into the same file.
+        Copies small files until `deadline` (monotonic time), and passes all others to `guard`. Makes a hard link when
+        the guard refuses one. A hard link is quick, but does not protect from writes into the same file.
         """
         path = self._path(row)
         if os.path.exists(path) or is_copied_now(path):
@@ -47,9 +47,10 @@ class Copies:
         return True
 
     def matches(self, row: Row, now: os.stat_result) -> bool:
-        """Whether the file that `open` returns, or else the one in the workspace, with this stat, is as the row says.
+        """Return whether the content that `open` returns, or else the file with the stat `now`, is still that of the
+        row.
 
-        A link has another ctime, so only mode, size and modification time can be compared.
+        A hard link changes the ctime, so then only mode, size and modification time are compared.
         """
         if os.path.exists(self._path(row)):
             return True
@@ -58,7 +59,7 @@ class Copies:
         return same_content(row, stat_row(now))
 
     def open(self, row: Row) -> BinaryIO | None:
-        """Open a kept content, when it is whole. Returns None when there is none of this row."""
+        """Wait until a copy in progress is whole, and open it. Returns None when nothing is kept for this row."""
         if row[KIND] == "file":
             is_copied_now(self._path(row), wait=True)
             for path in (self._path(row), self._link(row)):
@@ -67,7 +68,7 @@ class Copies:
         return None
 
     def keep(self, rows: Iterable[Row]) -> None:
-        """Remove all copies but those of these rows."""
+        """Remove all kept contents except those of these rows."""
         wanted = {
             path for row in rows for path in (self._path(row), unfinished(self._path(row)), self._link(row))
         }
@@ -85,7 +86,7 @@ class Copies:
 
 
 def _copy(file: BinaryIO, path: str, deadline: float) -> bool:
-    """Clone or copy the open file. Returns False, and leaves no file, when the time is over or the disk is full."""
+    """Clone or copy an open file. When the time is over or the disk is full, leaves no file and returns False."""
     handle = new_copy(path)
     try:
         with os.fdopen(handle, "wb", buffering=0) as copy:

@@ -1,7 +1,7 @@
-"""Stages the workspace for snapshots: records its tree at a checkpoint, and keeps what later calls would overwrite.
+"""Stages the workspace for snapshots: records its files at a checkpoint, and keeps what later calls would overwrite.
 
-A stage has the version of its checkpoint as its mark. `stage` lists the tree and its digests for the snapshotter.
-`hold` comes before the first call of a turn that may write: it copies the files that no snapshot has yet.
+The mark of a stage is the version of its checkpoint. `stage` lists the files with their digests for the snapshotter.
+`hold` runs before the first call of a turn that may write, and copies the files that no snapshot has yet.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from .tree import rows as framed_rows
 from .walk import open_file
 from .wire import CHUNK, END, Refusal, frame, json_frame
 
-#: How often a tree that does not stand still is read.
+#: How often a tree is read that keeps changing.
 _ROUNDS = 3
-#: The most bytes of contents in one block of an export, and of one file in it.
+#: The most bytes of content in one block of an export, and of one file in it.
 BLOCK = 8 * 1024 * 1024
 
 
@@ -75,10 +75,10 @@ class Stages:
         yield END
 
     def hold(self, mark: int, exclude: list[str], limit: int, seconds: float) -> dict[str, Any]:
-        """Keep the tree of the checkpoint from what is about to be written, in about `seconds`.
+        """Protect the files of the checkpoint from later writes, in about `seconds` seconds.
 
-        Does nothing when the stage is stored, or was held before. Returns `late` when there was no time for it. Uses
-        `exclude` when no stage was made before.
+        Does nothing when the stage is stored or held already. Returns `late` when the time was too short. `exclude` is
+        used when no stage was made before.
         """
         if any(self._folder.noted(mark, fact) for fact in ("passed", "clean", "stored")):
             return {"late": False}
@@ -92,7 +92,10 @@ class Stages:
         return {"late": late}
 
     def stored(self, mark: int) -> None:
-        """Forget the stages up to this one, which is in the object store, and make it the base of the next ones."""
+        """Forget the stages up to this one, which is in the object store now.
+
+        It becomes the base of the next stages.
+        """
         with self._folder.locked("lock"):
             tree, held = self._folder.base(), self._folder.held()
             found = _find(held, mark)
@@ -110,7 +113,7 @@ class Stages:
             self._folder.note(mark, "stored")
 
     def held(self) -> dict[str, Any]:
-        """The marks of the stages that are not stored yet."""
+        """Return the marks of the stages that are not stored yet."""
         return {"marks": [one["mark"] for one in self._folder.held()]}
 
     def export(self, mark: int, paths: list[str], offset: int, limit: int) -> Iterator[bytes]:
@@ -130,7 +133,7 @@ class Stages:
                     with self._open(directories, path, rows.get(path)) as file:
                         at = file.seek(offset if index == 0 else 0)
                         end = os.fstat(file.fileno()).st_size
-                        # A file is cut at multiples of BLOCK alone, so that its parts are the same next time.
+                        # A file is cut only at multiples of BLOCK, so that its parts are the same next time.
                         if block.size + min(end - at, BLOCK) > BLOCK:
                             yield from block.frames()
                         while block.add(path, file, end) and sent + block.size < limit:
@@ -149,14 +152,14 @@ class Stages:
         yield json_frame(after)
 
     def _open(self, directories: HeldDirectories, path: str, row: Row | None) -> BinaryIO:
-        """Open the copy of a file of a stage, or the file itself when it has none."""
+        """Open the kept copy of a file of a stage, or the file itself when there is no copy."""
         copy = None if row is None else self._folder.copies.open(row)
         return copy or open_file(*directories.parent(path))
 
     def _begin(self, mark: int, walking: Walking, *, again: bool) -> dict[str, Any] | None:
-        """Find the stage, or walk the workspace for a new one. Returns None when it is as the base.
+        """Find the stage, or walk the workspace for a new one. Returns None when it equals the base.
 
-        A new stage has no digests yet. They take longer, and a hold must not wait for them.
+        A new stage has no digests yet. Reading the files takes longer, and a hold must not wait for it.
         """
         with self._folder.locked("lock"):
             self._folder.write_exclude(walking.exclude)
@@ -180,7 +183,7 @@ class Stages:
     def _read(
         self, mark: int, walking: Walking, found: dict[str, Any] | None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Set the digests of the stage. Returns the base, and the stage as it is on record now."""
+        """Read the files without a digest and write the stage. Returns the base and the stage."""
 
         def passed() -> bool:
             return self._folder.noted(mark, "passed")
@@ -204,7 +207,7 @@ class Stages:
         return same_stats(present, applied(base, found["set"], found["gone"]))
 
     def _record(self, found: dict[str, Any], torn: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Write the digests of the stage. Returns the base, which another request may have replaced, and the stage."""
+        """Write the stage with its digests. Returns the stage and the base, which may be a newer one."""
         with self._folder.locked("lock"):
             tree, held, mark = self._folder.base(), self._folder.held(), found["mark"]
             before = _find(held, mark)
@@ -268,7 +271,10 @@ class _Block:
         self.size = 0
 
     def add(self, path: str, file: BinaryIO, end: int) -> bool:
-        """Read from the file until the block is full or the file, of `end` bytes, ends. Returns whether it goes on."""
+        """Read from a file until the block is full or the file ends at `end` bytes.
+
+        Returns whether the file continues.
+        """
         start, left = self.size, end - file.tell()
         while left > 0 and self.size < BLOCK:
             chunk = file.read(min(left, CHUNK, BLOCK - self.size))
@@ -282,7 +288,7 @@ class _Block:
         self._parts.append({"path": path, "bytes": 0, "more": False, "problem": text})
 
     def frames(self) -> Iterator[bytes]:
-        """Yields the frames of the block and empties it."""
+        """Yield the frames of the block, and empty it."""
         if self._parts:
             yield json_frame({"parts": self._parts}) + b"".join(frame(one) for one in self._data if one) + END
         self._parts, self._data, self.size = [], [], 0

@@ -18,6 +18,7 @@ from nightshift.contracts.events.build import BudgetRequested
 from nightshift.contracts.model import PendingKind
 from nightshift.eventlog.errors import Transient
 from nightshift.eventlog.port import EventLog, PendingItem
+from nightshift.servicekit.membership import GroupMembership
 
 _log = structlog.get_logger(__name__)
 
@@ -25,6 +26,8 @@ _log = structlog.get_logger(__name__)
 TICK = 0.5
 #: Seconds between two searches for requests whose message was lost.
 SWEEP = 60.0
+#: The same until the process has joined its consumer groups, because no message arrives before.
+UNTIL_JOINED = 1.0
 #: Seconds between two searches for sleepers of accounts with released money. Each search reads all sleepers.
 RELEASED = 2.0
 #: How long to leave an expired reservation under which a model call runs.
@@ -41,6 +44,8 @@ class WakeScheduler:
     """Searches for due work twice a second while the service runs.
 
     `wake_jitter_s`: builds that are due at the same moment wake at different times within so many seconds.
+    `membership`: requests without an answer are also searched for every second until the consumer groups are joined,
+    and whenever their partitions move, because their messages may have reached a process that died.
     """
 
     log: EventLog
@@ -49,6 +54,7 @@ class WakeScheduler:
     _: KW_ONLY
     wake_jitter_s: float
     clock: Callable[[], datetime] = _utc_now
+    membership: GroupMembership | None = None
     _try_again: dict[str, datetime] = field(
         default_factory=dict, init=False
     )  # due sleepers that cannot be paid yet → when to try again
@@ -61,15 +67,18 @@ class WakeScheduler:
         """Search for due work until cancelled. Logs a warning when the database does not answer, and tries again."""
         loop = asyncio.get_running_loop()
         sweep_at = released_at = loop.time()
+        changed = asyncio.Event() if self.membership is None else self.membership.watch()
         while True:
             try:
                 await self.tick(self.clock())
                 if loop.time() >= released_at:
                     await self.wakes.wake_for_released_money()
                     released_at = loop.time() + RELEASED
-                if loop.time() >= sweep_at:
+                if loop.time() >= sweep_at or changed.is_set():
+                    changed.clear()
                     await self.sweep()
-                    sweep_at = loop.time() + SWEEP
+                    joined = self.membership is None or self.membership.joined
+                    sweep_at = loop.time() + (SWEEP if joined else UNTIL_JOINED)
             except Transient as error:
                 _log.warning("wake_scheduler.tick_failed", error=str(error))
             await asyncio.sleep(TICK)
@@ -107,6 +116,8 @@ class WakeScheduler:
                         await self.grants.answer(event, event.data)
 
     def _is_due(self, item: PendingItem, now: datetime) -> bool:
-        """Return whether the row's due time plus its part of the jitter has passed. The build id decides the part."""
+        """Return whether the row's due time has passed, delayed by a part of the jitter that depends on the build
+        id.
+        """
         draw = int.from_bytes(hashlib.blake2s(item.key.encode(), digest_size=4).digest()) / 2**32
         return item.due_at is not None and item.due_at + timedelta(seconds=self.wake_jitter_s * draw) <= now

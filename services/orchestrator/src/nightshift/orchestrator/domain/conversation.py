@@ -232,6 +232,9 @@ def _block_tokens(block: dict[str, Any]) -> int:
     match block.get("type"):
         case "image":
             return IMAGE_TOKENS
+        case "document":
+            # A document has at least as many bytes as tokens. Base64 has four characters for three bytes.
+            return len(str(block.get("source", {}).get("data", ""))) * 3 // 4
         case _:
             return tokens_of(str(block.get("text", block)))
 

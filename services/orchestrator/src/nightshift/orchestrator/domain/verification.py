@@ -139,11 +139,14 @@ class _Check:
                 self.policy, turn_limit=fact.turn_limit, tool_call_limit=fact.tool_call_limit
             )
         best: _Attempt | None = None
+        known = self.policy
         for policy, now in self._settings(state, recorded):
             attempt = _attempt(state, recorded, now, policy)
             if attempt is None:
                 continue
-            if best is None or attempt.rank < best.rank:
+            # With other tools than then no limit gives the recorded amount. The solved one comes nearest to it.
+            nearer = best is not None and policy is not known and attempt.rank == best.rank
+            if best is None or nearer or attempt.rank < best.rank:
                 best, self.policy = attempt, policy
             if not attempt.differences:
                 break

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -121,13 +122,31 @@ class BuildScheduler:
             group.create_task(self._renew_forever())
             group.create_task(self._look_forever())
 
-    async def close(self) -> None:
-        """Stop all runs and release their leases."""
+    async def close(self, cut_short: asyncio.Event | None = None) -> None:
+        """Stop all runs and release their leases.
+
+        A run whose model call is in flight appends its outcome first, because a call that is given up is made and paid
+        again by the next owner. The calls that still run when `cut_short` is set are given up.
+        """
         self._closing = True
-        tasks = [active.task for active in self._active.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        held = list(self._active.values())
+        if not held:
+            return
+        _log.info("builds.draining", builds=len(held))
+        for active in held:
+            active.runner.drain()
+        drained = asyncio.gather(*(active.task for active in held), return_exceptions=True)
+        cut = asyncio.create_task((cut_short or asyncio.Event()).wait(), name="drain cut short")
+        renewal = asyncio.create_task(self._renew_forever(), name="leases while draining")
+        try:
+            ends: set[asyncio.Future[Any]] = {drained, cut}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            late = [active.task for active in held if not active.task.done()]
+            for task in (*late, cut, renewal):
+                task.cancel()
+            await asyncio.gather(*late, cut, renewal, return_exceptions=True)
+            _log.info("builds.released", builds=len(held), cut_short=len(late))
 
     async def _run(self, runner: Runner) -> None:
         build_id = runner.build_id

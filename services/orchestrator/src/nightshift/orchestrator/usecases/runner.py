@@ -74,8 +74,7 @@ _log = structlog.get_logger(__name__)
 
 Clock = Callable[[], datetime]
 
-#: Seconds for the append of a run that is being stopped.
-_LAST_APPEND_S = 2.0
+_LAST_APPEND_S = 2.0  # for the append of a run that is being stopped
 #: Seconds between two tries of an append, and the number of tries after which `build.stalled` is appended.
 _RETRY_S, _REPORTED_TRY = 0.5, 8
 #: Seconds between two looks at a call that tries a refused key: the other builds wait for its first byte.
@@ -115,6 +114,7 @@ class Runner:
         self._stopped_usage: Usage | None = None  # of a call that was stopped and that the log holds as open
         self._counted: tuple[Conversation, int] | None = None
         self._cancel: CancelBuild | None = None
+        self._draining = False
         self._quiet_polls = 0
 
     def notify(self, version: int) -> None:
@@ -127,8 +127,16 @@ class Runner:
         self._cancel = command
         self._notified.set()
 
+    def drain(self) -> None:
+        """End the run as soon as no model call of this process is in flight."""
+        self._draining = True
+        self._notified.set()
+
     async def run(self) -> None:
-        """Run the build until it has ended, sleeps or waits. Raises what the repository and the pure core raise."""
+        """Run the build until it has ended, sleeps or waits, or is drained.
+
+        Raises what the repository and the pure core raise.
+        """
         try:
             self._state = await self._repository.load(self.build_id)
             if self._state.mode is not RunMode.ENDED and self._state.accepted is not None:
@@ -137,6 +145,8 @@ class Runner:
                 if self._cancel is not None and self._state.mode is not RunMode.ENDED:
                     await self._commit(replace(self._cancel, seen=await self._stop_call()))
                     continue
+                if self._draining and self._call is None:
+                    return
                 step = next_step(self._state, self._now(), self._policy, self._counted_tokens())
                 if isinstance(step, Ended | Asleep | Waiting):
                     return
@@ -207,10 +217,7 @@ class Runner:
                 assert_never(step)
 
     async def _commit(self, command: Command) -> bool:
-        """Decide and append. Returns False when another writer appended first.
-
-        The state has then been reloaded, and the caller must decide again.
-        """
+        """Decide and append. Returns False, with the state reloaded, when another writer was first: decide again."""
         before = self._state.version
         try:
             self._state = await self._commit_when_available(command)

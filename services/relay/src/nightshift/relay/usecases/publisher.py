@@ -54,8 +54,9 @@ class Publisher:
         cursors: Cursors,
         acknowledged: AcknowledgedOffsets,
     ) -> None:
-        """Publish until the group stops or the broker check is due. Raises BrokerLost, Unavailable or
-        LeadershipLost.
+        """Publish until the group stops or the broker check is due.
+
+        Raises BrokerLost, Unavailable or LeadershipLost.
         """
         clock = asyncio.get_running_loop().time
         positions, compared, checked, read_all = dict(cursors.positions), clock(), clock(), clock()

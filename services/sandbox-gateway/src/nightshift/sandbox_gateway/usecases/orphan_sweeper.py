@@ -1,4 +1,4 @@
-"""Ends sandboxes that belong to no build: compares the driver's list with the log."""
+"""Kills sandboxes that belong to no build, by comparing the driver's list with the log."""
 
 import asyncio
 from collections import Counter
@@ -21,9 +21,9 @@ _SANDBOXES = Gauge("nightshift_sandboxes", "Sandboxes of this installation that 
 
 @dataclass(frozen=True, slots=True)
 class OrphanSweeper:
-    """Ends sandboxes whose gateway died before it recorded them, and probes older than `grace_s` seconds.
+    """Kills sandboxes whose gateway died before it recorded them, and probes that are older than `grace_s` seconds.
 
-    A sandbox without a build is a probe.
+    A sandbox without a build is a probe of `doctor`.
     """
 
     driver: SandboxDriver
@@ -33,13 +33,13 @@ class OrphanSweeper:
     grace_s: float = 120.0
 
     async def run(self, every_s: float) -> None:
-        """Sweep now and every `every_s` seconds, for as long as the service runs."""
+        """Sweep now and every `every_s` seconds, while the service runs."""
         while True:
             await self.sweep()
             await asyncio.sleep(every_s)
 
     async def sweep(self) -> int:
-        """Sweep once. Returns how many sandboxes it ended. After an error, leaves the rest to the next sweep."""
+        """Sweep once and return how many sandboxes were killed. After an error the rest is left to the next sweep."""
         ended = 0
         try:
             found = await self.driver.list()
@@ -61,7 +61,7 @@ class OrphanSweeper:
             return True
         if await self._belongs(build_id, info):
             return False
-        # A gateway creates a sandbox before it records it, and holds the build's lease meanwhile.
+        # A gateway creates a sandbox before it records it, and has the build's lease meanwhile.
         lease = await self.leases.acquire(f"sandbox/{build_id}", f"{self.owner}/sweep", ttl=_LEASE_S)
         if lease is None:
             return False

@@ -1,4 +1,4 @@
-"""Writes the one `tool_call.completed` of a call. Masks and cuts the output; keeps the whole in the object store."""
+"""Appends the one `tool_call.completed` of a call. Masks and shortens the output, and stores the whole if it is cut."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,10 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ResultWriter:
-    """`secrets` returns the values of an account's secrets by name. `limit` counts characters."""
+    """Writes the results of tool calls. `secrets` returns name → values of an account's secrets.
+
+    `limit` is the most characters and bytes of an output in the log.
+    """
 
     log: EventLog
     objects: ObjectStore
@@ -37,8 +40,11 @@ class ResultWriter:
         duration_ms: int = 0,
         with_: Iterable[NewEvent] = (),
     ) -> None:
-        """Append the result and the events of `with_` in one transaction. Does nothing when the call has a result."""
-        # Every secret of the account is masked, not only the build's: none of them belongs in a log.
+        """Append the result, and the events in `with_`, in one transaction.
+
+        Does nothing when the call has a result already.
+        """
+        # All secrets of the account are masked, not only those of the build, because none belongs into a log.
         text = Mask(self.secrets(state.account_id))(printable(outcome.output))
         where = None
         if len(text) > self.limit or len(text.encode()) > self.limit:
@@ -56,7 +62,8 @@ class ResultWriter:
             truncated=shown.truncated,
             network=outcome.network or None,
         )
-        completed = await externalize(completed, self.objects)  # an image does not fit into an event
+        # Moves an image to the object store, because it does not fit into an event.
+        completed = await externalize(completed, self.objects)
         events = [*with_, NewEvent(completed, call.event_id)]
         if outcome.preview is not None and state.sandbox is not None:
             port, url = outcome.preview
@@ -70,7 +77,7 @@ class ResultWriter:
         self.fail.reach("after_append")
 
     async def _keep_whole(self, state: SandboxState, call: PendingCall, text: str) -> str | None:
-        """Store the whole output in the project, where an erasure finds it. Returns its key, or None on an error."""
+        """Store the whole output among the project's objects. Returns its key, or None after an error."""
         name = f"{call.asked.turn}-{call.asked.index}.txt"
         key = f"projects/{state.project_id}/outputs/{state.build_id}/{name}"
         try:

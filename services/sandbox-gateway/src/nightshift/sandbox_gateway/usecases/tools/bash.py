@@ -7,9 +7,10 @@ from typing import Any
 from nightshift.contracts.tools import Bash
 from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome, ErrorKind
 from nightshift.sandbox_gateway.domain.exit_status import is_failure
+from nightshift.sandbox_gateway.domain.limit_notes import limit_notes
 from nightshift.sandbox_gateway.domain.text import printable
 from nightshift.sandbox_gateway.usecases.tools.context import Context
-from nightshift.sandboxes.errors import AgentBroken
+from nightshift.sandboxes.errors import AgentBroken, FileRefused, SandboxUnavailable
 from nightshift.sandboxes.port import CallSpec, CallStatus
 
 #: Seconds that the gateway waits beyond the supervisor's own timeout before it ends the call itself.
@@ -18,8 +19,10 @@ _POLL_S = 30.0
 #: Seconds that the first request waits for the end, and the number of attempts to run a call and to end it.
 _FIRST_WAIT_S = 0.5
 _ATTEMPTS = 3
-_KILLED = 137
-_OUT_OF_MEMORY = "[killed: when nothing else sent SIGKILL, the memory limit of the sandbox was reached]"
+#: What bash says of a process that was killed.
+_KILLED = "Killed"
+#: Inside, the directory where the last command with `keep_directory` ended.
+_LAST_DIRECTORY = "/tmp/.nightshift-directory"  # noqa: S108
 #: Seconds to wait, so that a background command that fails at once is seen to fail.
 _SETTLE_S = 0.7
 _OUTPUT_BYTES = 8 * 1024 * 1024 + 512 * 1024
@@ -30,7 +33,7 @@ async def bash(ctx: Context, ask: Bash) -> CallOutcome:
         case "run" if ask.run_in_background:
             return await _background(ctx, ask.command or "")
         case "run":
-            return await _foreground(ctx, ask.command or "", ask.timeout_s or ctx.timeout_s)
+            return await _foreground(ctx, ask)
         case "read":
             return await _read(ctx, ask.handle or "")
         case "stop":
@@ -39,35 +42,50 @@ async def bash(ctx: Context, ask: Bash) -> CallOutcome:
             return await _restart(ctx, ask)
 
 
-async def _foreground(ctx: Context, command: str, timeout_s: float) -> CallOutcome:
-    timeout_s = min(timeout_s, ctx.timeout_s)
-    status = await run_once(ctx, _spec(ctx, command, timeout_s))
+async def _foreground(ctx: Context, ask: Bash) -> CallOutcome:
+    command, timeout_s = ask.command or "", min(ask.timeout_s or ctx.timeout_s, ctx.timeout_s)
+    script = in_last_directory(command) if ask.keep_directory else command
+    status = await run_once(ctx, _spec(ctx, script, timeout_s))
     text = await output_of(ctx, ctx.call_id, status)
     if status.state == "died":
         return CallOutcome(
             f"{text}\n[the command's supervisor was killed; how the command ended is not known]", "tool"
         )
     if status.timed_out:
-        note = f"[ended after {timeout_s:g} s, with everything it started]"
+        note = f"[ended after {timeout_s:g} s, with everything it started]{await _limits(ctx)}"
         return CallOutcome(f"{text}\n{note}", "timeout", whole_in=_kept_in(status, text))
     if status.stopped:
         return CallOutcome(f"{text}\n[stopped]", "cancelled")
     code = status.exit_code or 0
-    if code == _KILLED:
-        text = f"{text}\n{_OUT_OF_MEMORY}"
     kind: ErrorKind | None = "exit" if is_failure(command, code, errors="[stderr]\n" in text) else None
-    return CallOutcome(
-        _joined(text, f"[exit code {code}]"), kind, exit_code=code, whole_in=_kept_in(status, text)
-    )
+    failed = kind is not None or _KILLED in text
+    notes = f"[exit code {code}]{await _limits(ctx, code) if failed else ''}"
+    return CallOutcome(_joined(text, notes), kind, exit_code=code, whole_in=_kept_in(status, text))
+
+
+async def _limits(ctx: Context, exit_code: int | None = None) -> str:
+    """The notes about limits of the sandbox that were met, each on a line of its own."""
+    try:
+        notes = limit_notes(await ctx.sandbox.usage(), exit_code=exit_code)
+    except (FileRefused, SandboxUnavailable):  # the result of the command is more than its reason
+        return ""
+    return "".join(f"\n[{note}]" for note in notes)
+
+
+def in_last_directory(command: str) -> str:
+    """The command, started where the last one of its kind ended. It says so when that directory is gone."""
+    last = f'"$(cat {_LAST_DIRECTORY} 2>/dev/null || pwd)"'
+    return f"cd -- {last}; trap 'pwd -P > {_LAST_DIRECTORY}' EXIT; {command}"
 
 
 def _kept_in(status: CallStatus, text: str) -> str | None:
-    """Returns the files in the sandbox that hold the output, for the note of a cut."""
+    """Returns the files in the sandbox that hold the output, for the note of a cut. A sleep ends the sandbox."""
     names = [
         *(() if text.startswith("[stderr]\n") else ("out",)),
         *(("err",) if "[stderr]\n" in text else ()),
     ]
-    return " and ".join(f"{status.folder}/{name}" for name in names) if status.folder else None
+    files = " and ".join(f"{status.folder}/{name}" for name in names)
+    return f"{files} (until you sleep or get another sandbox)" if status.folder else None
 
 
 async def run_once(ctx: Context, spec: CallSpec) -> CallStatus:
@@ -117,30 +135,36 @@ async def _unless_cancelled(ctx: Context, asked: Coroutine[Any, Any, CallStatus]
 async def _background(ctx: Context, command: str) -> CallOutcome:
     async with ctx.watch():
         await ctx.sandbox.note(ctx.call_id, command)  # for a restart
-        status = await ctx.sandbox.run_call(_spec(ctx, command, None), wait_s=_SETTLE_S)
-    text = await output_of(ctx, ctx.call_id, status)
+        await ctx.sandbox.run_call(_spec(ctx, command, None), wait_s=_SETTLE_S)
+    status, text = await _new_output(ctx, ctx.call_id)
     if status.state == "running":
         return CallOutcome(f"running in the background; handle: {ctx.call_id}\n{text}".rstrip())
     code = status.exit_code
-    return CallOutcome(f"{text}\n[ended at once, exit code {code}]", "exit" if code else None, exit_code=code)
+    notes = f"[ended at once, exit code {code}]{await _limits(ctx, code) if code else ''}"
+    return CallOutcome(_joined(text, notes), "exit" if code else None, exit_code=code)
 
 
 async def _read(ctx: Context, handle: str) -> CallOutcome:
     if (refused := _foreign(ctx, handle)) is not None:
         return refused
-    status = await ctx.sandbox.call_status(handle)
+    status, text = await _new_output(ctx, handle)
     if status.state == "unknown":
         return _no_such(handle)
-    return CallOutcome(_joined(await output_of(ctx, handle, status), f"[{_state(status)}]"))
+    return CallOutcome(_joined(text, f"[{_state(status)}]"), whole_in=_kept_in(status, text))
 
 
 async def _stop(ctx: Context, handle: str) -> CallOutcome:
     if (refused := _foreign(ctx, handle)) is not None:
         return refused
-    status = await ctx.sandbox.stop_call(handle)
-    if status.state == "unknown":
+    if (await ctx.sandbox.stop_call(handle)).state == "unknown":
         return _no_such(handle)
-    return CallOutcome(_joined(await output_of(ctx, handle, status), f"[{_state(status)}]"))
+    return await _read(ctx, handle)
+
+
+async def _new_output(ctx: Context, handle: str) -> tuple[CallStatus, str]:
+    """The state of a background command, and as text what it wrote since the last look."""
+    status = await ctx.sandbox.new_output(handle, reader=ctx.call_id)
+    return status, _text(status.output or (b"", b""))
 
 
 async def _restart(ctx: Context, ask: Bash) -> CallOutcome:
@@ -192,6 +216,10 @@ async def output_of(ctx: Context, call_id: str, status: CallStatus) -> str:
             await ctx.sandbox.read_output(call_id, "out", limit=_OUTPUT_BYTES),
             await ctx.sandbox.read_output(call_id, "err", limit=_OUTPUT_BYTES),
         )
+    return _text(kept)
+
+
+def _text(kept: tuple[bytes, bytes]) -> str:
     out, err = (printable(data).rstrip("\n") for data in kept)
     if err:
         return f"{out}\n[stderr]\n{err}" if out else f"[stderr]\n{err}"
