@@ -11,6 +11,7 @@ from nightshift.eventlog.leases.memory import MemoryLeases
 from nightshift.eventlog.leases.port import Lease
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler, SchedulerSettings
 from nightshift.orchestrator.usecases.provider_access import ProviderAccess
+from nightshift.servicekit.replicas import Work
 from nightshift.simulation.loop import SimulatedLoop
 from nightshift.simulation.world import BEGINNING
 
@@ -31,6 +32,7 @@ class Run:
     def notify(self, version: int) -> None: ...
 
     async def run(self) -> None:
+        self._drained.clear()
         try:
             await self._drained.wait()
         finally:
@@ -43,6 +45,25 @@ class Nobody:
 
     async def waiting_for_provider(self, *, limit: int) -> Sequence[str]:
         return ()
+
+
+class Unowned(Nobody):
+    """Names those of the given builds that have no live lease."""
+
+    def __init__(self, leases: MemoryLeases, *builds: str) -> None:
+        self.looks = 0
+        self._leases = leases
+        self._builds = builds
+
+    async def unowned(self, *, limit: int, per_account: int) -> Sequence[str]:
+        self.looks += 1
+        free = []
+        for build in self._builds:
+            lease = await self._leases.acquire(f"build/{build}", "looker", ttl=TTL)
+            if lease is not None:
+                await self._leases.release(lease)
+                free.append(build)
+        return free
 
 
 class Counted(MemoryLeases):
@@ -111,6 +132,41 @@ def test_a_build_that_another_replica_took_is_stopped() -> None:
         assert scheduler.active == 2
         for build in ("a", "c"):  # nobody had taken them: they are ours anew
             assert await leases.acquire(f"build/{build}", "another", ttl=TTL) is None
+        keeping.cancel()
+        await scheduler.close()
+
+    on_a_virtual_clock(work)
+
+
+def test_a_drained_replica_releases_its_builds_and_starts_none() -> None:
+    async def work() -> None:
+        leases = Counted()
+        scheduler, _, keeping = await working(leases, "a", "b")
+        scheduler.drain(True)
+        await asyncio.sleep(1)
+        assert scheduler.work == Work(held=0, room=0)
+        assert await leases.acquire("build/a", "another", ttl=TTL) is not None
+        assert not await scheduler.start("b")
+        scheduler.drain(False)
+        assert await scheduler.start("b")
+        keeping.cancel()
+        await scheduler.close()
+
+    on_a_virtual_clock(work)
+
+
+def test_builds_that_are_released_belong_to_others_for_a_while() -> None:
+    async def work() -> None:
+        leases = Counted()
+        scheduler, _, keeping = await working(leases, "a", "b", "c")
+        unowned = Unowned(leases, "a", "b", "c")
+        scheduler._unowned = unowned
+        assert scheduler.release_some(2) == 2
+        await asyncio.sleep(8)
+        assert unowned.looks > 2
+        assert scheduler.active == 1
+        await asyncio.sleep(8)
+        assert scheduler.active == 3  # nobody else took them
         keeping.cancel()
         await scheduler.close()
 
