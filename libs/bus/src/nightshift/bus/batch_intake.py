@@ -129,6 +129,13 @@ class BatchIntake:
             return _NO_PROGRESS
         return Progress(worker.settled, worker.waiting, not worker.idle.is_set())
 
+    def handled_to(self, partition: TopicPartition) -> int | None:
+        """Return the offset of the next message to handle in this partition. Returns None before one was fetched."""
+        worker = self._workers.get(partition)
+        if worker is None:
+            return None
+        return worker.first_offset if worker.next_offset is None else worker.next_offset
+
     @property
     def settled(self) -> int:
         """The number of messages handled, skipped or dead-lettered since the process started."""

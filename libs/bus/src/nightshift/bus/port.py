@@ -112,8 +112,9 @@ class UndecodableRecord(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to send. Messages with the same key or the same given partition keep the order in which they are
-    sent.
+    """A message to send.
+
+    Messages with the same key or the same given partition keep the order in which they are sent.
     """
 
     topic: str

@@ -18,6 +18,8 @@ from nightshift.eventlog.objects.port import ObjectStore
 from nightshift.eventlog.objects.s3 import S3ObjectStore
 from nightshift.eventlog.postgres import PostgresEventLog, log_database
 from nightshift.eventlog.preconditions import check_bucket, check_database
+from nightshift.servicekit.consumer_spans import traced
+from nightshift.servicekit.event_metrics import EventMetrics
 from nightshift.servicekit.membership import GroupMembership
 from nightshift.servicekit.replicas import ReplicaReporter
 from nightshift.servicekit.service import Service
@@ -66,7 +68,7 @@ async def connect(running: Service[S], *, role: str | None = None) -> "Connectio
     database = open_database(running)
     await check_database(database, role)
     running.ready_when("database", database.answers)
-    log = PostgresEventLog(database, actor=actor_of(running))
+    log = PostgresEventLog(database, actor=actor_of(running), observe=EventMetrics())
     running.on_stop(log.close)
     objects = await open_objects(running)
     producer = await running.enter(KafkaProducer(settings, client_id=running.name))
@@ -99,7 +101,10 @@ class Connections:
     membership: GroupMembership = field(default_factory=GroupMembership)
 
     async def leases(self) -> PostgresLeases:
-        """Return the leases. First releases those of a dead process that had the same instance name."""
+        """Return an object that acquires leases.
+
+        First releases the leases of a dead process with the same instance name.
+        """
         leases, settings = PostgresLeases(self.database), self._running.settings
         if settings.instance is not None:
             await leases.release_all(settings.lease_owner)
@@ -117,7 +122,7 @@ class Connections:
         consumers = await running.enter(
             KafkaConsumers(
                 running.settings,
-                [guarded(one, self.log) for one in subscriptions],
+                traced([guarded(one, self.log) for one in subscriptions]),
                 producer=self.producer,
                 objects=self.objects,
                 dependencies=self.database.answers,

@@ -12,6 +12,7 @@ import structlog
 from prometheus_client import Gauge
 
 from nightshift.eventlog.errors import NightshiftError
+from nightshift.eventlog.trace_context import CURRENT
 from nightshift.servicekit.replicas import Work as Counted
 
 Work = Callable[[], Awaitable[None]]
@@ -135,8 +136,9 @@ class WorkerPool:
             self._has_room.clear()
 
     def _next(self) -> str | None:
-        """Return the key to start next: the oldest one of the share that runs fewest. Returns None when none may
-        start.
+        """Return the key to start next: the oldest one of the share that runs fewest.
+
+        Returns None when none may start.
         """
         running = Counter(self._share(key) for key in self._running)
         ready = [key for key in self._waiting if key not in self._running]
@@ -148,6 +150,7 @@ class WorkerPool:
         return ("key", key) if share is None else ("share", share)
 
     async def _run(self, key: str, work: Work) -> None:
+        CURRENT.set(None)  # the task began in the context of other work
         try:
             with structlog.contextvars.bound_contextvars(work=key):
                 try:

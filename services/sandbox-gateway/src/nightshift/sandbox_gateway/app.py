@@ -1,4 +1,4 @@
-"""The composition root of the sandbox-gateway: the only place that makes its clients."""
+"""Starts the sandbox-gateway. This is the only place that makes its clients."""
 
 import time
 from functools import lru_cache
@@ -39,7 +39,7 @@ from nightshift.servicekit.worker_pool import WorkerPool
 NAME = Owner.SANDBOX_GATEWAY.value
 ROLE = role_of(Owner.SANDBOX_GATEWAY)
 
-#: Seconds that a snapshot's fact may wait in the fetch under traffic: only the end of a sandbox follows from it.
+#: Seconds that a fetch of the snapshot topic may wait for more records. Only the closing of sandboxes depends on them.
 _SNAPSHOT_DELAY_S = 0.1
 
 
@@ -98,7 +98,7 @@ async def start(running: service.Service[GatewaySettings]) -> None:
 
 
 async def _previews(running: service.Service[GatewaySettings], driver: SandboxDriver) -> PreviewLink:
-    """Serve previews where the settings ask for it. Returns what makes the links."""
+    """Start the preview server when the settings ask for it. Returns a function that makes links to previews."""
     settings = running.settings
     links = settings.preview_links()
     if settings.preview_base is None or links is None:
@@ -111,7 +111,7 @@ async def _previews(running: service.Service[GatewaySettings], driver: SandboxDr
 
 
 async def _egress(running: service.Service[GatewaySettings]) -> EgressProcess | None:
-    """Start the egress proxy, which only local sandboxes use. Returns None for sandboxes without it."""
+    """Start the egress proxy. Returns None when sandboxes do not use it: they are not local, or have no network."""
     settings = running.settings
     if settings.driver_name != "local" or settings.reachable_hosts is None:
         return None
@@ -121,10 +121,10 @@ async def _egress(running: service.Service[GatewaySettings]) -> EgressProcess | 
     return await running.enter(EgressProcess(directory, settings.secret_directory, logs=options))
 
 
-#: For `faststream run nightshift.sandbox_gateway.app:app`.
+#: Used by `faststream run nightshift.sandbox_gateway.app:app`.
 app = application(NAME, GatewaySettings.load, start)
 
 
 def main() -> NoReturn:
-    """Run the service until a signal stops it."""
+    """Run the gateway and exit the process with its exit code."""
     service.run(NAME, GatewaySettings.load, start)

@@ -19,8 +19,9 @@ Offsets = Mapping[KafkaPartition, tuple[int, str]]
 
 
 class PartitionAttempts(Protocol):
-    """Stores Attempts at the broker. There are two ways, because the embedded broker discards the metadata of
-    commits.
+    """Stores Attempts at the broker.
+
+    There are two ways, because the embedded broker discards the metadata of commits.
     """
 
     def metadata(self, partition: TopicPartition, offset: int) -> str:
@@ -37,8 +38,9 @@ class PartitionAttempts(Protocol):
 
 
 class CommittedAttempts:
-    """Stores attempts as the metadata of committed offsets, on Apache Kafka. The commit of a later offset deletes
-    them.
+    """Stores attempts as the metadata of committed offsets, on Apache Kafka.
+
+    The commit of a later offset deletes them.
     """
 
     def __init__(self) -> None:

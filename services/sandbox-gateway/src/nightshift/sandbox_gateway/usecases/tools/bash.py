@@ -79,12 +79,13 @@ def in_last_directory(command: str) -> str:
 
 
 def _kept_in(status: CallStatus, text: str) -> str | None:
-    """Returns the files in the sandbox that hold the output, for the note of a cut."""
+    """Returns the files in the sandbox that hold the output, for the note of a cut. A sleep ends the sandbox."""
     names = [
         *(() if text.startswith("[stderr]\n") else ("out",)),
         *(("err",) if "[stderr]\n" in text else ()),
     ]
-    return " and ".join(f"{status.folder}/{name}" for name in names) if status.folder else None
+    files = " and ".join(f"{status.folder}/{name}" for name in names)
+    return f"{files} (until you sleep or get another sandbox)" if status.folder else None
 
 
 async def run_once(ctx: Context, spec: CallSpec) -> CallStatus:
