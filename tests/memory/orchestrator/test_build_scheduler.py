@@ -32,7 +32,6 @@ class Run:
     def notify(self, version: int) -> None: ...
 
     async def run(self) -> None:
-        self._drained.clear()
         try:
             await self._drained.wait()
         finally:
@@ -92,12 +91,18 @@ async def working(
     leases: MemoryLeases, *builds: str
 ) -> tuple[BuildScheduler, dict[str, Run], asyncio.Task[None]]:
     runs = {build: Run(build) for build in builds}
+
+    def make(build_id: str) -> Any:
+        if runs[build_id].stopped:
+            runs[build_id] = Run(build_id)
+        return runs[build_id]
+
     settings = SchedulerSettings(owner="me", lease_s=TTL)
     provider = ProviderAccess(MemoryProviderKey(KeyTable(), "k", now=lambda: BEGINNING))
     scheduler = BuildScheduler(
         leases,
         Nobody(),
-        runs.__getitem__,  # type: ignore[arg-type]
+        make,
         provider=provider,
         settings=settings,
     )
@@ -142,6 +147,7 @@ def test_a_drained_replica_releases_its_builds_and_starts_none() -> None:
     async def work() -> None:
         leases = Counted()
         scheduler, _, keeping = await working(leases, "a", "b")
+        await asyncio.sleep(1)
         scheduler.drain(True)
         await asyncio.sleep(1)
         assert scheduler.work == Work(held=0, room=0)
@@ -161,6 +167,7 @@ def test_builds_that_are_released_belong_to_others_for_a_while() -> None:
         scheduler, _, keeping = await working(leases, "a", "b", "c")
         unowned = Unowned(leases, "a", "b", "c")
         scheduler._unowned = unowned
+        await asyncio.sleep(1)
         assert scheduler.release_some(2) == 2
         await asyncio.sleep(8)
         assert unowned.looks > 2
