@@ -117,7 +117,7 @@ class BatchIntake:
                 self._settled(partition, position)
 
     def begin_at(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Commit the first offset of partitions of which nothing is settled yet."""
+        """Commit these first offsets of partitions in which no message is settled yet."""
         for partition, offset in offsets.items():
             if self._worker(partition).settled == 0:
                 self._settled(partition, offset)
@@ -128,6 +128,13 @@ class BatchIntake:
         if worker is None:
             return _NO_PROGRESS
         return Progress(worker.settled, worker.waiting, not worker.idle.is_set())
+
+    def handled_to(self, partition: TopicPartition) -> int | None:
+        """Return the offset of the next message to handle in this partition, or None before a message was fetched."""
+        worker = self._workers.get(partition)
+        if worker is None:
+            return None
+        return worker.first_offset if worker.next_offset is None else worker.next_offset
 
     @property
     def settled(self) -> int:

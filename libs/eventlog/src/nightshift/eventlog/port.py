@@ -185,11 +185,18 @@ class EventLog(Protocol):
         """
 
     async def pending(
-        self, kind: PendingKind, *, due_before: datetime | None = None, limit: int = 1000, after_key: str = ""
+        self,
+        kind: PendingKind,
+        *,
+        due_before: datetime | None = None,
+        limit: int = 1000,
+        after_key: str = "",
+        after_due: datetime | None = None,
     ) -> Sequence[PendingItem]:
         """Return pending rows of one kind, sorted by key.
 
-        With `due_before`: only rows due by then, the earliest due time first.
+        With `due_before`, return only rows that are due by then, sorted by due time. With `after_due`, also skip the
+        rows up to that time; of the rows due at exactly that time, those after `after_key` are returned.
         """
 
     async def stale_pending(self, *, grace_s: float = 600.0, limit: int = 100) -> Sequence[StalePending]:

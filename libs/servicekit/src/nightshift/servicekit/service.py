@@ -11,13 +11,15 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
+from importlib.metadata import version
 from typing import Any, Generic, NoReturn, TypeVar
 
 import structlog
 import uvloop
 
 from nightshift.eventlog.errors import ConfigurationError, NightshiftError
-from nightshift.servicekit import logs
+from nightshift.servicekit import logs, metrics, otlp, tracing
 from nightshift.servicekit.health import Health, ReadyCheck
 from nightshift.servicekit.settings import ProcessSettings
 
@@ -109,6 +111,8 @@ class Service(Generic[S]):
 
         Raises what `start` raises.
         """
+        metrics.INFO.labels(self.name, version("nightshift-servicekit")).set(1)
+        self._export_spans()
         await self.enter(self.health)
         starting = asyncio.ensure_future(start(self))
         stop_requested = asyncio.create_task(self.stopping.wait(), name="stop requested")
@@ -149,6 +153,13 @@ class Service(Generic[S]):
         finally:
             cut.cancel()
         _log.info("service.stopped", service=self.name, failed=self._failure is not None)
+
+    def _export_spans(self) -> None:
+        """Export the spans of this process when the OTEL_* variables ask for it. Raises ConfigurationError."""
+        exporter = otlp.from_environment(self.name, self.settings.replica_id)
+        tracing.install(exporter)
+        if exporter is not None:
+            self.on_stop(partial(asyncio.to_thread, exporter.close))
 
     def _signalled(self, number: signal.Signals) -> None:
         if not self.stopping.is_set():

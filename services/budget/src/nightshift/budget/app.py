@@ -3,6 +3,7 @@
 from typing import NoReturn
 
 from nightshift.budget.adapters.postgres import PostgresLedger
+from nightshift.budget.adapters.system_gauges import SystemGauges
 from nightshift.budget.handlers import Handlers
 from nightshift.budget.settings import BudgetSettings
 from nightshift.budget.usecases.account_days import AccountDays
@@ -41,6 +42,7 @@ async def start(running: service.Service[BudgetSettings]) -> None:
         membership=services.membership,
     )
     running.spawn(scheduler.run(), name="wake scheduler")
+    running.spawn(SystemGauges(services.database).run(), name="gauges")
     await services.consume(
         [
             Subscription(

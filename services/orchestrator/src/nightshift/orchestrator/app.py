@@ -1,4 +1,4 @@
-"""Starts the orchestrator: connects, subscribes to its topics, and runs builds."""
+"""Starts the orchestrator: connects it, subscribes it to its topics, and lets it run builds."""
 
 import logging
 from datetime import UTC, datetime
@@ -15,11 +15,13 @@ from nightshift.orchestrator.adapters.postgres import (
     PostgresUnownedBuilds,
 )
 from nightshift.orchestrator.adapters.provider_key import PostgresProviderKey
+from nightshift.orchestrator.adapters.turn_spans import traced
 from nightshift.orchestrator.handlers import Handlers
 from nightshift.orchestrator.ports import ClosingModel
 from nightshift.orchestrator.settings import OrchestratorSettings
 from nightshift.orchestrator.usecases.build_requests import BuildRequests
 from nightshift.orchestrator.usecases.build_scheduler import BuildScheduler
+from nightshift.orchestrator.usecases.build_spreading import spread
 from nightshift.orchestrator.usecases.provider_access import ProviderAccess
 from nightshift.orchestrator.usecases.runner import Runner, RunnerDependencies
 from nightshift.servicekit import service
@@ -33,12 +35,13 @@ ROLE = role_of(Owner.ORCHESTRATOR)
 async def start(running: service.Service[OrchestratorSettings]) -> None:
     """Connect, subscribe, and run builds until the service stops."""
     settings, policy = running.settings, running.settings.policy()
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # each model call is an event of the log already
+    # Not at INFO, because each model call already is an event of the log.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     services = await connect(running, role=ROLE)
     model = await running.enter(LazyModel(lambda: _load_claude(settings)))
     running.fail_when(model.failed, "the model's SDK cannot be loaded")
     repository = EventLogBuildRepository(
-        services.log, services.objects, policy=policy, actor=actor_of(running)
+        traced(services.log), services.objects, policy=policy, actor=actor_of(running)
     )
     key = PostgresProviderKey(
         services.database,
@@ -68,13 +71,15 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
         clock=_now,
     )
     handlers = Handlers(requests, scheduler)
-    # The builds run while the consumers still join their groups: the log says what there is to do.
+    # The builds already run while the consumers join their groups, because the log says what there is to do.
+    services.reporter.work, services.reporter.on_drained = lambda: scheduler.work, scheduler.drain
     running.spawn(scheduler.run(), name="build scheduler")
+    running.spawn(spread(scheduler, services.reporter, settings.replica_id), name="build spreading")
     await services.consume(handlers.subscriptions(settings.topics, NAME, settings.replica_id))
 
 
 def _load_claude(settings: OrchestratorSettings) -> ClosingModel:
-    # Imported here: loading Anthropic's SDK takes longer than starting the rest of this service.
+    # Imported here, because loading Anthropic's SDK takes longer than starting the rest of this service.
     from nightshift.orchestrator.adapters.claude import ClaudeModel  # noqa: PLC0415
 
     return ClaudeModel(base_url=settings.anthropic_base_url, silence_s=settings.model_silence_s)

@@ -281,6 +281,7 @@ class KafkaConsumers:
             for feed in self._feeds:
                 await feed.commit_beginnings()
                 feed.commit_positions()
+                feed.measure_lag()
             await self.watchdog.look()
 
     async def _stop_clients(self) -> None:

@@ -12,6 +12,7 @@ from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 
+from nightshift.bus import metrics
 from nightshift.bus.batch_intake import BatchIntake, Progress
 from nightshift.bus.kafka import internals
 from nightshift.bus.kafka.checked_consumer import CheckedConsumer
@@ -158,9 +159,9 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
             raise Unavailable(f"the broker does not say where {self.name} ends: {error!r}") from error
 
     async def commit_beginnings(self) -> None:
-        """Commit the beginnings of newly assigned partitions that have no committed offset.
+        """Commit the first offset of newly assigned partitions that have no committed offset.
 
-        The broker shows no lag without one, and an autoscaler would not see the records that wait.
+        Without a committed offset the broker shows no lag, and an autoscaler would not see the waiting records.
         """
         consumer, asked = self.subscriber.consumer, self._uncommitted
         if consumer is None or not asked:
@@ -187,6 +188,20 @@ class PartitionFeed(ConsumerRebalanceListener):  # type: ignore[misc]
             self.intake.pass_to(
                 {TopicPartition(*each): offset for each, offset in consumer.returned_to.items()}
             )
+
+    def measure_lag(self) -> None:
+        """Set the metric of this consumer's lag.
+
+        The lag is how many messages were not handled yet at the last fetch.
+        """
+        consumer, lag = self.subscriber.consumer, 0
+        if consumer is not None and self.assigned:
+            for each in consumer.assignment():
+                end = consumer.highwater(each)
+                handled = self.intake.handled_to(TopicPartition(each.topic, each.partition))
+                if end is not None and handled is not None:
+                    lag += max(end - handled, 0)
+        metrics.LAG.labels(self.subscription.topic, self.subscription.group).set(lag)
 
     def stop_taking(self) -> None:
         """Ignore all further batches. The next member of the group reads them again."""
