@@ -115,6 +115,21 @@ test-e2b-js: setup ## the E2B stand-in against E2B's JavaScript client (needs No
 	npm install --prefix .cache/e2b-js --no-save --no-package-lock --silent e2b@2.51.0
 	NIGHTSHIFT_E2B_JS=$(CURDIR)/.cache/e2b-js $(python) -m pytest tests/integration/sandboxes/test_e2b_javascript.py -q $(args)
 
+dist: setup ## every member as a wheel, a meta package `nightshift`, and pinned requirements, in dist/
+	$(python) scripts/dist.py --sbom
+
+image: setup ## the image of all services: make image, or BASE=local make image where no registry is
+	scripts/image.sh
+
+test-dist: setup ## install the wheels into an empty environment and run the demo there (minutes)
+	NIGHTSHIFT_DIST_TESTS=1 $(python) -m pytest tests/deploy/test_dist.py -q $(args)
+
+test-compose: setup ## the image, and deploy/compose with images of this machine (Docker, root, debootstrap, Java; minutes)
+	NIGHTSHIFT_DOCKER_TESTS=1 $(python) -m pytest tests/deploy/test_image.py tests/deploy/test_compose.py -q -s -p no:randomly $(args)
+
+test-kubernetes: setup ## the chart on a real Kubernetes: CLUSTER=PATH/cluster.sh starts one, else KUBECONFIG names one (half an hour)
+	scripts/kubernetes.sh $(args)
+
 bench: setup ## measure, each figure beside its limit or peer in the same run (Markdown tables)
 	@for script in bench/*.py; do echo; echo "## $$script"; $(python) "$$script"; done
 

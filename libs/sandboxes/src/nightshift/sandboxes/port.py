@@ -8,8 +8,7 @@ from typing import Literal, Protocol
 from nightshift.contracts.tools import WORKSPACE
 from nightshift.sandboxes.usage import Usage
 
-#: The home directory of the user inside a sandbox, and the parent of the workspace. Commands can write there, and
-#: snapshots leave it out.
+#: The user's home inside a sandbox, the parent of the workspace. Commands can write there; snapshots leave it out.
 HOME = "/home/user"
 
 #: The most bytes of a file that are exported or stored in one piece.
@@ -52,18 +51,13 @@ class CallStatus:
     exit_code: int | None = None  # 128 + signal when a signal ended it
     timed_out: bool = False
     stopped: bool = False
-    # A directory in the sandbox; its files `out` and `err` contain output too long for an answer.
-    folder: str = ""
-    # Stdout and stderr, when the answer to `run_call` contains them.
-    output: tuple[bytes, bytes] | None = None
+    folder: str = ""  # in the sandbox; its files `out` and `err` hold output too long for an answer
+    output: tuple[bytes, bytes] | None = None  # stdout and stderr, when the answer contains them
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file, directory or symlink in a tree.
-
-    `path` is relative to the tree's root, and `digest` is a file's SHA-256 in hex.
-    """
+    """A name in a tree. `path` is relative to the tree's root. `digest` is the SHA-256 of a file's content, in hex."""
 
     path: str
     kind: EntryKind
@@ -95,10 +89,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class ExportedPart:
-    """A part of a file's content: `bytes` bytes of the block that it is in.
-
-    With `more`, the next part continues the file.
-    """
+    """The next `bytes` bytes of a file, in a block. With `more`, the next part continues the file."""
 
     path: str
     bytes: int
@@ -170,10 +161,7 @@ class GrepQuery:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A row of a search's result.
-
-    The row is a matching line, a line of context, or a file with its number of matching lines.
-    """
+    """A row of a search: a matching line, a line of context, or a file with its number of matching lines."""
 
     path: str
     line: int = 0
@@ -193,9 +181,9 @@ class FoundMatches:
 
 @dataclass(frozen=True, slots=True)
 class SecretUse:
-    """A secret that a build may use.
+    """A secret of a build.
 
-    Commands see only `placeholder`. In requests to the secret's hosts the proxy replaces it by the value.
+    Commands see only `placeholder`, which the proxy replaces in requests to the secret's hosts.
     """
 
     account_id: str
@@ -225,10 +213,7 @@ class HostTraffic:
 
 @dataclass(frozen=True, slots=True)
 class SandboxInfo:
-    """A sandbox in a driver's list.
-
-    `metadata` names the owner and, unless the sandbox is a probe, build and generation.
-    """
+    """A sandbox in a list. `metadata` names the owner and, unless it is a probe, the build and the generation."""
 
     sandbox_id: str
     state: Literal["running", "paused"]
@@ -271,8 +256,7 @@ class Sandbox(Protocol):
     async def new_output(self, call_id: str, *, reader: str) -> CallStatus:
         """Return the state of a call, with the output that the call wrote since the last look of another reader.
 
-        `reader` is the id of the call that looks. A reader that looks again gets the output from the same place as
-        before.
+        `reader` is the id of the call that looks. When a reader looks again, the output begins at the same place.
         """
 
     async def stop_call(self, call_id: str, *, grace_s: float = 2.0) -> CallStatus:
@@ -298,8 +282,7 @@ class Sandbox(Protocol):
         """Replace the file atomically, and create missing directories.
 
         With `mode` None an existing file keeps its mode, and a new one gets 0644. `once` is the id of the call that
-        writes: a second write of the same call does nothing. So a gateway that was paused cannot overwrite later
-        changes.
+        writes. Its second write does nothing, so a gateway that was paused cannot overwrite later changes.
         """
 
     async def stat(self, path: str) -> Entry | None: ...
@@ -339,10 +322,7 @@ class Sandbox(Protocol):
         """
 
     async def hold(self, mark: int, *, exclude: Sequence[str] = ()) -> None:
-        """Keep the tree of the checkpoint `mark` as it is before a call that is about to write.
-
-        Takes at most about a second.
-        """
+        """Keep the tree of the checkpoint `mark` from a call that is about to write. Takes at most about a second."""
 
     async def held(self) -> Sequence[int]:
         """Return the marks of the stages that are not stored yet, in order."""
@@ -407,10 +387,7 @@ class SandboxDriver(Protocol):
         """
 
     async def visited_at(self, sandbox_id: str) -> datetime | None:
-        """Return when a preview of the sandbox was last visited.
-
-        None without a visit, or when the driver does not count visits.
-        """
+        """Return when a preview was last visited. None without a visit, or when the driver does not count visits."""
 
     async def list(self) -> list[SandboxInfo]:
         """Return all sandboxes of this owner that the provider reports, running or paused.

@@ -71,14 +71,18 @@ class SnapshotSettings(SandboxSettings):
         return ProjectKey.derive(self.snapshot_key.get_secret_value().encode(), project_id)
 
 
-async def make_driver(settings: SandboxSettings, egress: EgressProcess | None = None) -> SandboxDriver:
-    """Create the driver. Raises ConfigurationError when the driver cannot work.
+async def make_driver(
+    settings: SandboxSettings, egress: EgressProcess | None = None, *, creates: bool = True
+) -> SandboxDriver:
+    """Create the driver. Raises ConfigurationError when it cannot work.
 
-    The local driver first starts a probe sandbox. Without `egress` local sandboxes have no network.
+    Without `egress` local sandboxes have no network. With `creates` the local driver starts a probe sandbox first; a
+    service that only connects to sandboxes needs no right to start one.
     """
     if settings.driver_name == "local":
         driver = LocalDriver(settings.local(), egress)
-        await driver.probe()
+        if creates:
+            await driver.probe()
         return driver
     if settings.e2b_api_key is None:
         raise ConfigurationError("E2B_API_KEY is not set", hint="set it, or NIGHTSHIFT_SANDBOX_DRIVER=local")

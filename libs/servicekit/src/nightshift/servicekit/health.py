@@ -1,4 +1,4 @@
-"""Serves probes over HTTP: /livez (the event loop runs), /readyz (all checks pass) and /metrics (Prometheus).
+"""Serves probes over HTTP (/startupz: started, /livez: its loop runs, /readyz: all checks pass) and /metrics.
 
 It is written on asyncio, because importing a web server would add 0.1 s to the start of each service.
 """
@@ -124,6 +124,8 @@ class Health:
             return "200 OK", CONTENT_TYPE_LATEST, generate_latest()
         if path == b"/livez":
             results = {"alive": self.alive()}
+        elif path == b"/startupz":
+            results = {"started": self.started}
         elif path == b"/readyz":
             results = await self.ready()
         else:

@@ -1,4 +1,4 @@
-"""Starts the orchestrator: connects, subscribes to its topics, and runs builds."""
+"""Starts the orchestrator: connects it, subscribes it to its topics, and lets it run builds."""
 
 import logging
 from datetime import UTC, datetime
@@ -34,7 +34,8 @@ ROLE = role_of(Owner.ORCHESTRATOR)
 async def start(running: service.Service[OrchestratorSettings]) -> None:
     """Connect, subscribe, and run builds until the service stops."""
     settings, policy = running.settings, running.settings.policy()
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # each model call is an event of the log already
+    # Not at INFO, because each model call already is an event of the log.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     services = await connect(running, role=ROLE)
     model = await running.enter(LazyModel(lambda: _load_claude(settings)))
     running.fail_when(model.failed, "the model's SDK cannot be loaded")
@@ -69,13 +70,13 @@ async def start(running: service.Service[OrchestratorSettings]) -> None:
         clock=_now,
     )
     handlers = Handlers(requests, scheduler)
-    # The builds run while the consumers still join their groups: the log says what there is to do.
+    # The builds already run while the consumers join their groups, because the log says what there is to do.
     running.spawn(scheduler.run(), name="build scheduler")
     await services.consume(handlers.subscriptions(settings.topics, NAME, settings.replica_id))
 
 
 def _load_claude(settings: OrchestratorSettings) -> ClosingModel:
-    # Imported here: loading Anthropic's SDK takes longer than starting the rest of this service.
+    # Imported here, because loading Anthropic's SDK takes longer than starting the rest of this service.
     from nightshift.orchestrator.adapters.claude import ClaudeModel  # noqa: PLC0415
 
     return ClaudeModel(base_url=settings.anthropic_base_url, silence_s=settings.model_silence_s)

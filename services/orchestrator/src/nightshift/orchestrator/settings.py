@@ -1,4 +1,4 @@
-"""The orchestrator's settings, read from the environment."""
+"""The orchestrator's settings, which are read from the environment."""
 
 from typing import Self
 from urllib.parse import urlsplit
@@ -13,7 +13,10 @@ from nightshift.servicekit.settings import Settings
 
 
 class OrchestratorSettings(Settings):
-    """Money is in microdollars, times are in seconds. The model's address and keys have the vendor's names."""
+    """The orchestrator's settings. Money is in microdollars, and times are in seconds.
+
+    The settings for the model's address and keys have the vendor's names.
+    """
 
     # The key of the model provider, unless the address is another server's.
     anthropic_api_key: SecretStr | None = Field(None, validation_alias="ANTHROPIC_API_KEY")
@@ -65,12 +68,12 @@ class OrchestratorSettings(Settings):
 
     @property
     def provider_key(self) -> str:
-        """The name of the key in the log, in metrics and for people: a hash."""
+        """A hash that identifies the key in the log, in metrics and for people."""
         secret = self.anthropic_api_key or self.anthropic_auth_token
         return key_id_of(secret.get_secret_value() if secret else "", self.anthropic_base_url)
 
     def policy(self) -> Policy:
-        """Return the settings that decisions depend on."""
+        """Return the settings on which decisions depend."""
         return Policy(
             default_model=self.model or self._fitting_model(),
             model_by_tier=self.model is None and self._at_anthropic(),

@@ -37,7 +37,9 @@ async def start(running: service.Service[SnapshotterSettings]) -> None:
     def store_of(project_id: str) -> SnapshotStore:
         return SnapshotStore(services.objects, settings.project_key(project_id))
 
-    workspaces = SandboxCapture(await make_driver(settings), store_of, exclude=settings.snapshot_exclude)
+    workspaces = SandboxCapture(
+        await make_driver(settings, creates=False), store_of, exclude=settings.snapshot_exclude
+    )
     accounts = BuildAccounts(services.log)
     pool = WorkerPool(
         NAME, limit=settings.snapshot_parallel, cut_short=running.cut_short, share_of=accounts.of

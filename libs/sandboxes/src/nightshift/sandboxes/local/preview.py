@@ -28,7 +28,7 @@ _SERVER = Path(__file__).with_name("preview_server.py")
 
 
 async def open_preview(directory: SandboxDirectory, host: str, port: int) -> str:
-    """Return the address of the port, which stays the same while the sandbox lives.
+    """Return the address of the port, which stays the same while the sandbox lives and one network asks for it.
 
     Raises PortRefused when nothing inside listens on the port, or when too many ports are open.
     """
@@ -52,6 +52,9 @@ def _ask(directory: SandboxDirectory, host: str, port: int) -> dict[str, Any]:
     """
     with _locked(directory):
         process = _process(directory)
+        if process is not None and process.runs() and not process.shares_network():
+            process.kill()  # a gateway in another container started it: its address means nothing here
+            process = None
         if process is None or not process.runs():
             _start(directory, host)
         return _exchange(directory, port)

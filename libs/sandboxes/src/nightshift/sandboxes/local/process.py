@@ -56,6 +56,13 @@ class HostProcess:
         except OSError:
             return False
 
+    def shares_network(self) -> bool:
+        """Whether the process is in the network namespace of this one. False when it has ended."""
+        try:
+            return os.stat(f"/proc/{self.pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino
+        except OSError:
+            return False
+
     def kill(self) -> None:
         """Kill the process. Does nothing when it has ended."""
         with suppress(OSError):
