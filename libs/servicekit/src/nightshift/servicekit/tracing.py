@@ -98,15 +98,16 @@ def sampled(traceparent: str | None) -> bool:
 
 
 def derived(name: str) -> str | None:
-    """Return the `traceparent` of a trace that every process derives from `name` alone. None when tracing is off.
+    """Return the `traceparent` of a trace that every process derives from `name` alone.
 
-    So the spans of a turn have one trace, though another replica takes the build over in its middle.
+    So the spans of a turn have one trace, though another replica takes the build over in its middle. Returns None when
+    this trace is not exported.
     """
     if _exporter is None:
         return None
     digest = sha256(name.encode()).hexdigest()
     trace_id, span_id = digest[:32], digest[32:48]
-    return f"00-{trace_id}-{span_id}-{'01' if _exporter.samples(trace_id) else '00'}"
+    return f"00-{trace_id}-{span_id}-01" if _exporter.samples(trace_id) else None
 
 
 @contextmanager
