@@ -95,6 +95,15 @@ async def test_leaving_waits_for_the_bound_and_cancels_the_rest():
     assert not pool.offer("late", quick.work("late"))
 
 
+async def test_leaving_cancels_at_once_when_it_is_cut_short():
+    slow, cut_short = Bench(), asyncio.Event()
+    cut_short.set()
+    async with asyncio.timeout(5), WorkerPool("t", limit=1, cut_short=cut_short) as pool:
+        pool.offer("slow", slow.work("slow"))
+        await eventually(lambda: slow.now == ["slow"])
+    assert slow.now == []
+
+
 class Log:
     """A log with these pending items. Its first `away` reads raise Unavailable."""
 

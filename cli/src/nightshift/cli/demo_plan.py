@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nightshift.contracts.models import DEFAULT_MODEL, SCRIPTED_MODEL
-from nightshift.eventlog.errors import NotFound
 
+#: The idea and the scenario of the demo. `examples/` of a checkout links to them.
+_TOOL_LIBRARY = Path(__file__).parent / "tool_library"
 #: Seconds of an account's day with the scripted model: enough for half of the build, and a short night.
 _DAY_SECONDS = 25
 #: The money of such a day in microdollars: less than the script costs, so that the build sleeps once.
@@ -49,7 +50,7 @@ class DemoPlan:
 def plan_demo(
     environ: Mapping[str, str], *, idea: Path | None, scenario: Path | None, model: str | None
 ) -> DemoPlan:
-    """Returns the plan that follows from environment and flags. Raises NotFound when an example file is missing."""
+    """Returns the plan that follows from environment and flags."""
     scripted = scenario is not None or not environ.get("ANTHROPIC_API_KEY")
     return DemoPlan(
         scripted=scripted,
@@ -57,16 +58,6 @@ def plan_demo(
         model=model or (SCRIPTED_MODEL if scripted else DEFAULT_MODEL),
         day_microusd=_SCRIPTED_DAY if scripted else _CLAUDE_DAY,
         day_seconds=float(environ.get("NIGHTSHIFT_BUDGET_DAY_SECONDS") or _DAY_SECONDS),
-        idea=idea or _example("ideas", "--idea"),
-        scenario=(scenario or _example("scenarios", "--scenario")) if scripted else None,
+        idea=idea or _TOOL_LIBRARY / "idea.yaml",
+        scenario=(scenario or _TOOL_LIBRARY / "scenario.yaml") if scripted else None,
     )
-
-
-def _example(kind: str, flag: str) -> Path:
-    """Returns the path of an example file in the repository's `examples` folder. Raises NotFound."""
-    for folder in (Path.cwd(), *Path(__file__).resolve().parents):
-        found = folder / "examples" / kind / "tool-library.yaml"
-        if found.is_file():
-            return found
-    hint = f"run it in a checkout, or give {flag} FILE"
-    raise NotFound(f"examples/{kind}/tool-library.yaml is not there", hint=hint)

@@ -79,8 +79,8 @@ async def check_python(_home: Path) -> Finding:
 
 
 async def check_sandbox(home: Path) -> Finding:
-    # Only the driver is checked here; the object store has a check of its own.
-    settings = SandboxSettings.load(s3_bucket="unused", home=home)
+    # This checks the driver only: the object store has a check of its own.
+    settings = SandboxSettings.load(s3_bucket="unused", home=home.absolute())
     driver = await make_driver(settings)
     if driver.name == "e2b":
         return Finding("pass", "E2B (E2B_API_KEY is set; nothing was started)")

@@ -70,6 +70,7 @@ COMMANDS = {
         "down": "Stop a stack that runs in the background.",
     },
     "Operations": {
+        "service": "Run one service of an installation in the foreground.",
         "doctor": "Check everything that builds need, and say how to fix what fails.",
         "db": "Migrate the event log's database, and show its migrations.",
         "topics": "Create the topics on the broker, or show what would change.",

@@ -3,6 +3,7 @@
 They are validated first, so that mistakes are reported at once.
 """
 
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -17,6 +18,7 @@ from nightshift.contracts.cloudevents import decode_request, encode_request
 from nightshift.contracts.errors import ContractError
 from nightshift.contracts.model import Request
 from nightshift.eventlog.errors import Refused
+from nightshift.servicekit.tracing import valid
 
 _SOURCE = "/nightshift/cli"
 
@@ -38,8 +40,10 @@ def checked(kind: type[R], fields: dict[str, Any]) -> R:
 async def send(home: Path, request: Request) -> None:
     """Sends a request and waits until the broker has acknowledged it.
 
-    Raises Refused, Unavailable or ConfigurationError.
+    The request continues the trace that the variable TRACEPARENT names. Raises Refused, Unavailable or
+    ConfigurationError.
     """
+    trace = os.environ.get("TRACEPARENT")
     settings = settings_for(ProducerSettings, home)
     key_id, _, secret = (settings.request_key.get_secret_value() if settings.request_key else "").partition(
         ":"
@@ -51,6 +55,7 @@ async def send(home: Path, request: Request) -> None:
             source=_SOURCE,
             principal=settings.principal,
             key=(key_id, secret) if secret else None,
+            traceparent=trace if valid(trace) else None,
         )
         # Report here what a service would refuse later, where no person would see it.
         decode_request(message.key, message.headers, message.value)

@@ -9,5 +9,6 @@ from nightshift.contracts.principals import OPERATOR
 class ProducerSettings(KafkaSettings):
     """Who sends: `principal` is stated in each request, and `request_key` (`<key id>:<secret>`) signs it."""
 
-    principal: str = OPERATOR
+    principal: str = OPERATOR  # who sends: `operator` or `account/<id>`
+    # The key that signs requests, as `<key id>:<secret>`.
     request_key: SecretStr | None = None

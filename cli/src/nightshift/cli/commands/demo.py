@@ -85,7 +85,7 @@ def demo(
 
     Args:
         keep: Leave the stack running at the end, and say how to look around and how to stop it.
-        idea: The request file. Default, the tool library of examples/ideas.
+        idea: The request file. Default, a library of tools that neighbours lend.
         scenario: The script of the scripted model. It is used then even when ANTHROPIC_API_KEY is set.
         model: The model to think with.
         home: The folder of the stack. Default, a new one, removed at the end.

@@ -45,7 +45,7 @@ async def redrive(build: Source, *, home: Home = DEFAULT_HOME, json: Json = Fals
             )
         with tempfile.TemporaryDirectory(prefix="nightshift-redrive-") as folder:
             settings = SandboxSettings.load(
-                s3_bucket="unused", sandbox_dir=Path(folder), sandbox_owner=_OWNER
+                s3_bucket="unused", home=home.absolute(), sandbox_dir=Path(folder), sandbox_owner=_OWNER
             )
             driver = await make_driver(settings)
             return await _report(events, Redrive(events, driver, store, settings.driver_name), as_json=json)

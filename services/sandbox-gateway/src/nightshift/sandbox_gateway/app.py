@@ -7,6 +7,7 @@ from typing import NoReturn
 from nightshift.bus.port import Subscription
 from nightshift.contracts.model import Owner, PendingKind
 from nightshift.eventlog.fold_cache import FoldCache
+from nightshift.eventlog.migrate import role_of
 from nightshift.sandbox_gateway.adapters.preview_probe import HttpPreviewProbe
 from nightshift.sandbox_gateway.adapters.preview_server import PreviewServer
 from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState, evolve
@@ -36,6 +37,7 @@ from nightshift.servicekit.pending_poller import PendingPoller
 from nightshift.servicekit.worker_pool import WorkerPool
 
 NAME = Owner.SANDBOX_GATEWAY.value
+ROLE = role_of(Owner.SANDBOX_GATEWAY)
 
 #: Seconds that a fetch of the snapshot topic may wait for more records. Only the closing of sandboxes depends on them.
 _SNAPSHOT_DELAY_S = 0.1
@@ -46,13 +48,14 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     settings = running.settings
     store = SecretStore(settings.secret_directory)
     driver = await make_driver(settings, await _egress(running))
-    services = await connect(running)
+    services = await connect(running, role=ROLE)
     log, objects, leases = services.log, services.objects, await services.leases()
     fail = FailPoints(settings.fail_point)
     stores = lru_cache(256)(lambda project: SnapshotStore(objects, settings.project_key(project)))
     probe = await running.enter(HttpPreviewProbe())
     accounts = BuildAccounts(log)
-    pool = await running.enter(WorkerPool(NAME, limit=settings.gateway_builds, share_of=accounts.of))
+    pool = WorkerPool(NAME, limit=settings.gateway_builds, cut_short=running.cut_short, share_of=accounts.of)
+    await running.enter(pool)
 
     states = FoldCache(log, SandboxState, evolve)
     stalls = StallReporter(log, states)
@@ -69,6 +72,7 @@ async def start(running: service.Service[GatewaySettings]) -> None:
         ),
         stalls=stalls,
         lease_s=settings.gateway_lease_s,
+        stopping=running.stopping,
     )
     dispatcher = CallDispatcher(pool, worker, accounts)
     handlers, topics = Handlers(dispatcher), settings.topics
@@ -77,14 +81,19 @@ async def start(running: service.Service[GatewaySettings]) -> None:
     snapshots = Subscription(
         topics.snapshot, group, handlers.on_snapshots(), max_fetch_delay_s=_SNAPSHOT_DELAY_S
     )
-    await services.consume([builds, snapshots])
     for kind in (PendingKind.TOOL_CALL, PendingKind.SANDBOX):
         poller = PendingPoller(
-            log, kind, dispatcher.dispatch_pending, gate=pool, every_s=settings.gateway_look_s
+            log,
+            kind,
+            dispatcher.dispatch_pending,
+            gate=pool,
+            membership=services.membership,
+            every_s=settings.gateway_look_s,
         )
         running.spawn(poller.run(), name=f"poller {kind.value}")
     sweeper = OrphanSweeper(driver, leases, states, settings.lease_owner)
     running.spawn(sweeper.run(settings.gateway_look_s), name="sweeper")
+    await services.consume([builds, snapshots])
 
 
 async def _previews(running: service.Service[GatewaySettings], driver: SandboxDriver) -> PreviewLink:

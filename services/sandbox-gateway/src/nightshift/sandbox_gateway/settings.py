@@ -17,11 +17,11 @@ from nightshift.servicekit.settings import Settings
 class GatewaySettings(Settings, SnapshotSettings):
     """Settings of the gateway, from `NIGHTSHIFT_GATEWAY_…`. Times are in seconds."""
 
-    # How many builds run tool calls at the same time on this replica.
-    gateway_builds: int = Field(64, ge=1, le=10_000)
-    # After this time another gateway takes over the builds of a dead one.
-    gateway_lease_s: float = Field(6.0, ge=0.5, le=300)
-    gateway_look_s: float = Field(60.0, gt=0)  # how often pending work and lost sandboxes are searched
+    gateway_builds: int = Field(
+        64, ge=1, le=10_000
+    )  # the most builds whose calls run at once on this replica
+    gateway_lease_s: float = Field(6.0, ge=0.5, le=300)  # how long a dead gateway's builds wait for another
+    gateway_look_s: float = Field(60.0, gt=0)  # how often the log and the provider are asked what waits
     gateway_preview_s: float = Field(
         86_400.0, gt=0
     )  # how long the preview of a finished build lives after a visit
@@ -32,10 +32,10 @@ class GatewaySettings(Settings, SnapshotSettings):
     preview_base: str | None = (
         None  # such as https://preview.example.org; None: previews have the driver's URLs
     )
-    preview_listen: str = "0.0.0.0:8090"  # where the server behind preview_base listens
-    preview_link_s: int = Field(7 * 86_400, ge=60, le=366 * 86_400)  # how long a link to a preview is valid
-    secrets_dir: Path | None = None  # the secrets of accounts; None: the folder `secrets` in the home
-    fail_point: str | None = None  # tests only: where this process kills itself
+    preview_listen: str = "0.0.0.0:8090"  # the address of the server behind the preview base
+    preview_link_s: int = Field(7 * 86_400, ge=60, le=366 * 86_400)  # how long a link to a preview holds
+    secrets_dir: Path | None = None  # the folder of the accounts' secrets; none: `secrets` in NIGHTSHIFT_HOME
+    fail_point: str | None = None  # tests only: where this process ends itself
 
     @field_validator("egress_hosts")
     @classmethod

@@ -56,7 +56,8 @@ class CommittedAttempts:
     async def read(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> Attempts | None:
         """Return the attempts in the metadata of the partition's committed offset, or None. Raises Unavailable."""
         try:
-            committed = await internals.committed(consumer, KafkaPartition(*partition))
+            key = KafkaPartition(*partition)
+            committed = (await internals.committed(consumer, [key])).get(key)
         except (KafkaError, OSError) as error:
             raise Unavailable(f"the broker does not answer for committed offsets: {error!r}") from error
         if committed is None or (found := _METADATA.fullmatch(committed.metadata)) is None:

@@ -36,7 +36,7 @@ class Calls:
         return os.path.join(self._outputs, checked_call_id(call_id).replace("/", "~"))
 
     def start(self, **spec: Any) -> dict[str, Any]:
-        """Run the command of this CallSpec unless the call began before. Returns the call's state now."""
+        """Run the command of this CallSpec, unless the call began before. Returns the state of the call."""
         call_id = checked_call_id(spec["call_id"])
         with self._journal.lock(call_id, wait=False) as lock:
             if lock is None:
@@ -61,9 +61,9 @@ class Calls:
         return ended
 
     def stop(self, call_id: str, grace_s: float) -> dict[str, Any]:
-        """Make the supervisor end everything that the call started. Returns the state after at most 10 seconds.
+        """Make the supervisor kill everything that the call started. Returns the state after at most 10 seconds.
 
-        With `grace_s` 0 the supervisor kills at once.
+        With `grace_s` 0 the supervisor kills at once, otherwise it sends SIGTERM first.
         """
         number = signal.SIGTERM if grace_s > 0 else signal.SIGUSR1
         give_up = time.monotonic() + 10
@@ -78,14 +78,14 @@ class Calls:
                     os.kill(began["pid"], signal.SIGCONT)  # a command may have stopped it
 
     def note(self, call_id: str, text: str | None) -> dict[str, Any]:
-        """Note `text` for the call unless something was noted before. Returns the first note, or None."""
+        """Store a text for the call, unless it has one. Returns the stored text, or None when there is none."""
         if text is not None and self._journal.find(checked_call_id(call_id), "note") is None:
             self._journal.add(call_id, "note", text)
         return {"text": self._journal.find(checked_call_id(call_id), "note")}
 
     @contextlib.contextmanager
     def once(self, call_id: str | None) -> Iterator[bool]:
-        """Yields False when a block of this call has ended without an error before, else True."""
+        """Yield True unless a block of this call has already ended without an error."""
         if call_id is None:
             yield True
             return
@@ -96,7 +96,10 @@ class Calls:
                 self._journal.add(call_id, "done", True)
 
     def output(self, call_id: str, stream: str, offset: int, limit: int) -> Iterator[bytes]:
-        """Yields at most `limit` bytes of the kept output from `offset`; nothing when a command removed the output."""
+        """Yield up to `limit` bytes of the kept output from `offset`.
+
+        Yields nothing when a command removed the output.
+        """
         if stream not in ("out", "err"):
             raise Refusal("bad_request", "no such stream")
         path = os.path.join(self._output_dir(call_id), stream)

@@ -1,7 +1,7 @@
-"""The disk of a local sandbox: an ext4 image of fixed size, so that bytes and files of a home are limited in total.
+"""The disk of a local sandbox: an ext4 image of fixed size. So the bytes and the number of files of a home are limited.
 
-The image is attached to a loop device and mounted only in the mount namespace of its sandbox. When the sandbox ends,
-the kernel unmounts and detaches it, whether or not a gateway runs.
+The image is attached to a loop device, which is mounted only in the sandbox's mount namespace. When the sandbox ends,
+the kernel unmounts and detaches the image, even when no gateway runs.
 """
 
 import errno
@@ -15,19 +15,19 @@ from functools import cache
 from pathlib import Path
 from typing import Final, Self
 
-#: linux/loop.h: the next free number, and set-up in one call (Linux 5.8).
+#: From linux/loop.h: get the next free number, and set up a device in one call (Linux 5.8).
 _GET_FREE, _CONFIGURE = 0x4C82, 0x4C0A
 _AUTOCLEAR, _DIRECT_IO = 4, 16
 _BLOCK: Final = 4096
 _ATTEMPTS: Final = 50
-#: No journal, because an image never outlives its sandbox.
+#: There is no journal, because an image never outlives its sandbox.
 _FEATURES: Final = "^has_journal,^resize_inode,sparse_super2"
-#: Percent of the blocks that only the agent may use, so that a full disk can be saved.
+#: Percent of the blocks that only the agent may use, so that the files on a full disk can still be saved.
 _RESERVED: Final = "1"
 _EXTENDED: Final = "lazy_itable_init=1,nodiscard"
-#: Removes what mkfs leaves in the root.
+#: Removes the directory that mkfs leaves in the root of the image.
 _EMPTY: Final = 'mount "$1" /mnt && rmdir /mnt/lost+found && chmod 755 /mnt'
-#: Deleted files give their blocks back to the host at once.
+#: With `discard`, deleted files give their blocks back to the host at once.
 MOUNT_OPTIONS: Final = "noinit_itable,discard,noatime,nosuid,nodev"
 
 
@@ -37,30 +37,33 @@ class NoDisks(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DiskLimits:
-    """The size of a home, and how many files and directories it holds."""
+    """The size of a home, and the most files and directories in it."""
 
     total_bytes: int
     files: int
 
     @property
     def inodes(self) -> int:
-        """`files`, or as many as a disk of this size can hold."""
+        """`files`, or fewer when a disk of this size cannot hold so many."""
         return min(self.files, self.total_bytes // _BLOCK)
 
 
 @dataclass(frozen=True, slots=True)
 class Disks:
-    """Makes images as copies of an empty one, which takes 1 ms where mkfs takes 20."""
+    """Creates images by copying an empty one. A copy takes 1 ms, mkfs takes 20."""
 
-    blank: int  # a descriptor
+    blank: int  # the descriptor of the empty image
 
     @classmethod
     def prepare(cls, limits: DiskLimits) -> Self:
-        """Make the empty image and mount it once. Raises NoDisks. Later calls in this process return the same image."""
+        """Create the empty image, and mount it once as a test. Raises NoDisks.
+
+        Later calls in this process return the same image.
+        """
         return cls(_blank(limits))
 
     def make(self, path: Path) -> "LoopDevice":
-        """Make an empty image at `path`. Returns its device. Raises OSError."""
+        """Create an image at `path` and attach it. Returns its device. Raises OSError."""
         image = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             _copy(self.blank, image)
@@ -78,7 +81,7 @@ class LoopDevice:
 
     @classmethod
     def attach(cls, file: int) -> Self:
-        """Raises OSError when the machine has no loop devices for this process."""
+        """Attach a file to a free loop device. Raises OSError when this process can use no loop devices."""
         control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
         try:
             for _ in range(_ATTEMPTS):
@@ -88,7 +91,7 @@ class LoopDevice:
                     fcntl.ioctl(handle, _CONFIGURE, _configuration(file))
                 except OSError as error:
                     os.close(handle)
-                    if error.errno != errno.EBUSY:  # busy: another process took this number
+                    if error.errno != errno.EBUSY:  # another process took this number
                         raise
                 else:
                     return cls(path, handle)
@@ -108,7 +111,7 @@ class LoopDevice:
 
 @cache
 def _blank(limits: DiskLimits) -> int:
-    """An empty image in memory. Returns its descriptor."""
+    """Create an empty image in memory. Returns its descriptor."""
     if os.geteuid() != 0:
         raise NoDisks("only root can mount a disk")
     mkfs = shutil.which("mkfs.ext4") or shutil.which("mkfs.ext4", path="/usr/sbin:/sbin")
@@ -142,19 +145,22 @@ def _blank(limits: DiskLimits) -> int:
 
 
 def _configuration(file: int) -> bytes:
-    """The `struct loop_config` for this file: direct, so that no content is in the host's memory twice."""
+    """Return the `struct loop_config` for this file.
+
+    With direct I/O the host does not cache the content a second time.
+    """
     info = struct.pack("=5Q4I64s64s32s2Q", *[0] * 8, _AUTOCLEAR | _DIRECT_IO, b"nightshift", b"", b"", 0, 0)
     return struct.pack("=2I", file, _BLOCK) + info + bytes(64)
 
 
 def _copy(source: int, target: int) -> None:
-    """Copy a file and its holes."""
+    """Copy a file, and keep its holes."""
     at = 0
     os.ftruncate(target, os.fstat(source).st_size)
     while True:
         try:
             at = os.lseek(source, at, os.SEEK_DATA)
-        except OSError:  # only a hole is left
+        except OSError:  # there is only a hole after `at`
             return
         end = os.lseek(source, at, os.SEEK_HOLE)
         while at < end:
@@ -162,7 +168,7 @@ def _copy(source: int, target: int) -> None:
 
 
 def _run(command: list[str], *fds: int) -> None:
-    """Raises NoDisks with what the command wrote to its standard error."""
+    """Run a command. Raises NoDisks with what the command wrote to its standard error."""
     done = subprocess.run(command, pass_fds=fds, capture_output=True, check=False, cwd="/")
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace").strip()

@@ -1,4 +1,4 @@
-"""The local driver: creates sandboxes with bubblewrap, finds them after a restart, and ends them."""
+"""The local driver. It creates sandboxes with bubblewrap, finds them after a restart, and ends them."""
 
 import asyncio
 import os
@@ -33,14 +33,14 @@ from nightshift.sandboxes.usage import GroupUsage
 
 _log = structlog.get_logger(__name__)
 _START_S = 20.0
-#: Seconds after which a directory whose sandbox never became ready counts as abandoned.
+#: Seconds after which a directory counts as abandoned when its sandbox has never become ready.
 _UNFINISHED_S = 120.0
-#: The part of a sandbox's disk that the host must have free when it opens one.
+#: A new sandbox needs at least this part of its disk's size free on the host.
 _LEAST_ROOM = 1 / 16
 
 
 class LocalDriver:
-    """Implements SandboxDriver with bubblewrap. Several processes may share a state directory."""
+    """A SandboxDriver that uses bubblewrap. Several processes may share a state directory."""
 
     name: DriverName = "local"
 
@@ -53,7 +53,7 @@ class LocalDriver:
         self._disks: Disks | None = None
 
     async def probe(self) -> Path:
-        """Return a bubblewrap that has started a sandbox here. Raises NoSandboxHere with a hint."""
+        """Return a bubblewrap that can start sandboxes here, after a test. Raises NoSandboxHere with a hint."""
         if self._bwrap is not None:
             return self._bwrap
         tried = []
@@ -76,7 +76,10 @@ class LocalDriver:
         raise launching.refusal(tried)
 
     def _new_directory(self, kind: str, metadata: Mapping[str, str]) -> SandboxDirectory:
-        """Make a directory and write its record before anything runs, so that `list` finds it if this process dies."""
+        """Create a sandbox's directory and its record before anything runs.
+
+        So `list` finds it even if this process dies.
+        """
         directory = SandboxDirectory(self._settings.state_dir / f"{kind}-{secrets.token_hex(8)}")
         directory.path.mkdir(parents=True, mode=0o700)
         directory.write({**metadata, "owner": self._settings.owner})
@@ -110,7 +113,7 @@ class LocalDriver:
         return sandbox
 
     async def _attach(self, directory: SandboxDirectory, build_id: str, network: NetworkRules | None) -> None:
-        """Let the egress proxy serve the sandbox by these rules. Raises SandboxGone and SandboxUnavailable."""
+        """Make the egress proxy serve the sandbox by these rules. Raises SandboxGone and SandboxUnavailable."""
         if network is not None and self._egress is not None:
             await self._egress.attach(directory.id, build_id, network, partial(open_listeners, directory))
 
@@ -162,7 +165,7 @@ class LocalDriver:
             os.close(handle)
 
     def _require_room(self) -> None:
-        """Raise SandboxUnavailable on a host without room, where what a sandbox writes would be lost."""
+        """Raise SandboxUnavailable when the host has too little room, because a sandbox's writes would be lost."""
         disk = os.statvfs(self._settings.state_dir)
         if (
             self._disks is not None
@@ -199,7 +202,7 @@ class LocalDriver:
         return SandboxDirectory(self._settings.state_dir / sandbox_id)
 
     def _records(self) -> Iterator[tuple[SandboxDirectory, SandboxInfo | None]]:
-        """Yields the directories of this owner, and those without a record."""
+        """Yield the directories of this owner with their records, and the directories without a record."""
         for directory in _directories(self._settings.state_dir):
             record = None
             with suppress(SandboxGone):
@@ -208,7 +211,10 @@ class LocalDriver:
                 yield directory, record
 
     async def list(self) -> list[SandboxInfo]:
-        """Implements SandboxDriver. Also removes the directories of sandboxes that have ended or never got a record."""
+        """Return the running sandboxes of this owner.
+
+        Also removes the directories of sandboxes that have ended or never got a record.
+        """
         infos = []
         for directory, record in list(self._records()):
             if record is not None and directory.runs:
@@ -230,7 +236,7 @@ class LocalDriver:
 
 
 class LocalChannel:
-    """Opens one connection to the agent's unix socket for each request."""
+    """The Channel of a local sandbox. Each request is one connection to the agent's Unix socket."""
 
     def __init__(
         self, directory: SandboxDirectory, settings: LocalSettings, group: Group, egress: EgressProcess | None
@@ -247,7 +253,8 @@ class LocalChannel:
     ) -> AsyncIterator[ByteSource]:
         reader, writer = await self._directory.dial()
         try:
-            with suppress(ConnectionError):  # the agent refused before it had read all; its answer says why
+            # The agent may refuse before it has read the whole request; its answer says why.
+            with suppress(ConnectionError):
                 writer.write(json_frame(request))
                 if body is not None:
                     async for part in body:
@@ -301,7 +308,7 @@ class LocalChannel:
 
 
 def destroy(directory: SandboxDirectory, cgroups: Cgroups) -> None:
-    """Kill the sandbox's processes and previews and remove its directory. Does nothing when it has ended."""
+    """Kill the sandbox's processes and previews, and remove its directory. Does nothing when the sandbox is gone."""
     preview.end(directory)
     first, group = directory.first(), cgroups.group(directory.id)
     deadline = time.monotonic() + 10
@@ -318,7 +325,7 @@ def _directories(state_dir: Path) -> list[SandboxDirectory]:
 
 
 def close_all(state_dir: Path) -> int:
-    """End every local sandbox and probe under this directory, of every owner. Returns how many there were."""
+    """End all local sandboxes and probes in this directory, of every owner. Returns how many there were."""
     directories, cgroups = _directories(state_dir), Cgroups.find()
     for directory in directories:
         destroy(directory, cgroups)

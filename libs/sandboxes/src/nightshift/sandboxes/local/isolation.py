@@ -1,4 +1,4 @@
-"""Says which mechanisms isolate and limit local sandboxes on this machine, and which are missing."""
+"""Finds out which mechanisms isolate and limit local sandboxes on this machine, and which are missing."""
 
 import os
 from collections import Counter
@@ -13,14 +13,17 @@ from nightshift.sandboxes.local.state import SandboxDirectory
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """`holds` names what holds here, `missing` what does not and what stands in its place."""
+    """The mechanisms in effect (`holds`), and the missing ones, with what is used instead (`missing`)."""
 
     holds: tuple[str, ...]
     missing: tuple[str, ...]
 
 
 def isolation(cgroups: Cgroups, limits: SandboxLimits, *, as_root: bool | None = None) -> Isolation:
-    """Look what holds. `as_root`: whether the gateway is root; None: whether this process is."""
+    """Find out which mechanisms are in effect.
+
+    `as_root` says whether the gateway runs as root. With None, this process is asked instead.
+    """
     holds, missing = [], []
     if os.geteuid() == 0 if as_root is None else as_root:
         holds.append("the agent and the commands have user ids of their own")
@@ -52,7 +55,7 @@ def isolation(cgroups: Cgroups, limits: SandboxLimits, *, as_root: bool | None =
 
 
 def count_sandboxes(state_dir: Path) -> dict[str, int]:
-    """The local sandboxes of every owner by state: running, paused or ended. Changes nothing."""
+    """Count the local sandboxes of every owner by state: running, paused or ended. Changes nothing."""
     if not state_dir.is_dir():
         return {}
     directories = [SandboxDirectory(path) for path in state_dir.iterdir()]

@@ -60,6 +60,7 @@ class PendingCall:
     event_id: UUID
     version: int
     asked: ToolCallRequested
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +194,7 @@ def evolve(state: SandboxState, event: RecordedEvent) -> SandboxState:
         case ToolCallRequested(purpose="customer"):
             return state  # a consumer of the customer answers this call
         case ToolCallRequested() as data:
-            call = PendingCall(event.event_id, event.version, data)
+            call = PendingCall(event.event_id, event.version, data, event.traceparent)
             return replace(state, pending={**state.pending, data.call_id: call})
         case ToolCallCompleted() as data:
             left = {call_id: call for call_id, call in state.pending.items() if call_id != data.call_id}

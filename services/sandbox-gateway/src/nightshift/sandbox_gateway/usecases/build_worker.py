@@ -13,6 +13,8 @@ from nightshift.sandbox_gateway.domain.sandbox_state import SandboxState
 from nightshift.sandbox_gateway.usecases.call_runner import CallRunner
 from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle, StateOutdated
 from nightshift.sandbox_gateway.usecases.stall_reporter import StallReporter
+from nightshift.servicekit import tracing
+from nightshift.servicekit.metrics import LEASES_LOST
 
 _log = structlog.get_logger(__name__)
 
@@ -21,7 +23,8 @@ _log = structlog.get_logger(__name__)
 class BuildWorker:
     """Does the pending work of builds. Each build has a lease of `lease_s` seconds, which the worker renews.
 
-    When this gateway dies, another one takes over its builds after that time.
+    When this gateway dies, another one takes over its builds after that time. Once `stopping` is set, the worker begins
+    no further group of calls, and another gateway continues.
     """
 
     states: FoldCache[SandboxState]
@@ -31,6 +34,7 @@ class BuildWorker:
     calls: CallRunner
     stalls: StallReporter
     lease_s: float = 6.0
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _cancelled: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def work(self, build_id: str) -> float | None:
@@ -89,13 +93,14 @@ class BuildWorker:
         while True:
             await asyncio.sleep(self.lease_s / 3)
             if not await self.leases.renew(lease, ttl=self.lease_s):
+                LEASES_LOST.inc()
                 _log.warning("lease.lost", build_id=build_id)
                 lost.reschedule(0)
                 return
             await self.stop_if_ended(build_id)  # the message about the end may have gone to another replica
 
     async def _do_all(self, build_id: str) -> None:
-        while True:
+        while not self.stopping.is_set():
             try:
                 if not await self._step(await self.states.read(build_id)):
                     return
@@ -106,7 +111,8 @@ class BuildWorker:
         """Do the next pending thing. Returns False when nothing is pending."""
         if state.pending:
             group = groups(state.pending.values())[0]
-            await self.calls.run(state, group, self._cancelled[state.build_id])
+            with tracing.within(group[0].traceparent):
+                await self.calls.run(state, group, self._cancelled[state.build_id])
         elif state.to_close is not None:
             await self.lifecycle.close(state)
         elif state.to_pause is not None:

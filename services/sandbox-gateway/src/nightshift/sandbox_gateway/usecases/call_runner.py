@@ -32,6 +32,7 @@ from nightshift.sandbox_gateway.domain.judge_calls import refused
 from nightshift.sandbox_gateway.domain.parse_input import parse_input
 from nightshift.sandbox_gateway.domain.sandbox_state import PendingCall, SandboxState
 from nightshift.sandbox_gateway.ports import PreviewLink, PreviewProbe
+from nightshift.sandbox_gateway.usecases.call_span import call_span, note_outcome
 from nightshift.sandbox_gateway.usecases.result_writer import ResultWriter
 from nightshift.sandbox_gateway.usecases.sandbox_lifecycle import SandboxLifecycle, StateOutdated
 from nightshift.sandbox_gateway.usecases.source_delivery import SourceDelivery
@@ -83,7 +84,7 @@ class CallRunner:
             if state.ended is not None or isinstance(value, BlobRef):
                 left = True
             elif (outcome := _without_sandbox(_parsed(call.asked, value))) is not None:
-                await self.writer.write(state, call, outcome)
+                await self._write(state, call, outcome)
             else:
                 left = True
         return left
@@ -105,11 +106,17 @@ class CallRunner:
                 ask = CallOutcome(why, "refused")
             outcome = _without_sandbox(ask)
             if outcome is not None:
-                await self.writer.write(state, call, outcome)
+                await self._write(state, call, outcome)
             elif not isinstance(ask, CallOutcome):
                 in_sandbox.append((call, ask))
         if in_sandbox:
             await self._in_sandbox(state, in_sandbox, cancelled)
+
+    async def _write(self, state: SandboxState, call: PendingCall, outcome: CallOutcome) -> None:
+        """Write the result of a call that needs no sandbox."""
+        with call_span(state, call) as span:
+            note_outcome(span, outcome)
+            await self.writer.write(state, call, outcome)
 
     async def _parse(self, call: PendingCall) -> ToolInput | CallOutcome:
         asked = await materialize(call.asked, self.writer.objects)
@@ -134,7 +141,8 @@ class CallRunner:
         except SandboxHung as error:
             await self._lost_if_hung(state, error, calls)
         results = await asyncio.gather(
-            *(self._one(state, sandbox, call, ask, cancelled) for call, ask in asks), return_exceptions=True
+            *(self._traced(state, sandbox, call, ask, cancelled) for call, ask in asks),
+            return_exceptions=True,
         )
         gone = [result for result in results if isinstance(result, SandboxGone)]
         if gone:
@@ -182,7 +190,7 @@ class CallRunner:
             raise StateOutdated from None
         await self.lifecycle.discard(state)
 
-    async def _one(
+    async def _traced(
         self,
         state: SandboxState,
         sandbox: Sandbox,
@@ -190,6 +198,17 @@ class CallRunner:
         ask: ToolInput,
         cancelled: asyncio.Event,
     ) -> None:
+        with call_span(state, call) as span:
+            note_outcome(span, await self._one(state, sandbox, call, ask, cancelled))
+
+    async def _one(
+        self,
+        state: SandboxState,
+        sandbox: Sandbox,
+        call: PendingCall,
+        ask: ToolInput,
+        cancelled: asyncio.Event,
+    ) -> CallOutcome:
         started = time.monotonic()
         context = Context(
             build_id=state.build_id,
@@ -218,6 +237,7 @@ class CallRunner:
             note = self.lifecycle.network.note(state, network, outcome.output)
             outcome = replace(outcome, output=outcome.output + note, network=network)
         await self.writer.write(state, call, outcome, duration_ms=duration)
+        return outcome
 
 
 def _parsed(asked: ToolCallRequested, value: dict[str, Any]) -> ToolInput | CallOutcome:

@@ -16,7 +16,9 @@ from nightshift.sandboxes.port import SandboxDriver, SandboxInfo
 
 _log = structlog.get_logger(__name__)
 _LEASE_S = 30.0
-_SANDBOXES = Gauge("nightshift_sandboxes", "Sandboxes of this installation that the driver lists", ["state"])
+_SANDBOXES = Gauge(
+    "nightshift_sandboxes", "Sandboxes of this installation that the driver lists", ["driver", "state"]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class OrphanSweeper:
             found = await self.driver.list()
             states = Counter(info.state for info in found)
             for state in ("running", "paused"):
-                _SANDBOXES.labels(state).set(states[state])
+                _SANDBOXES.labels(self.driver.name, state).set(states[state])
             for info in found:
                 ended += await self._end_if_orphan(info)
         except NightshiftError as error:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
+from prometheus_client import Counter
 
 from nightshift.contracts.events.sandbox import PreviewOpened, ToolCallCompleted
 from nightshift.eventlog.errors import EventIdReused, Transient
@@ -13,9 +14,11 @@ from nightshift.eventlog.port import EventLog, NewEvent, build_stream
 from nightshift.sandbox_gateway.domain.call_outcome import CallOutcome
 from nightshift.sandbox_gateway.domain.sandbox_state import PendingCall, SandboxState
 from nightshift.sandbox_gateway.domain.text import LIMIT, Mask, cut, printable
+from nightshift.sandbox_gateway.usecases.call_span import tool_name
 from nightshift.sandbox_gateway.usecases.failpoints import FailPoints
 
 _log = structlog.get_logger(__name__)
+_CALLS = Counter("nightshift_tool_calls", "Tool calls with a result.", ["tool", "outcome"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,8 @@ class ResultWriter:
             events.insert(0, NewEvent(opened, call.event_id))
         self.fail.reach("before_append")
         try:
-            await self.log.append(build_stream(state.build_id), events)
+            if (await self.log.append(build_stream(state.build_id), events)).fresh:
+                _CALLS.labels(tool_name(call), outcome.error_kind or "ok").inc()
         except EventIdReused:
             _log.info("tool_call.answered_before", build_id=state.build_id, call_id=call.asked.call_id)
         self.fail.reach("after_append")
