@@ -18,6 +18,11 @@ SERVICES = ("orchestrator", "sandbox-gateway", "snapshotter", "budget", "relay")
 IMAGE, PREVIOUS = os.environ.get("NIGHTSHIFT_IMAGE", ""), os.environ.get("NIGHTSHIFT_PREVIOUS_IMAGE", "")
 CLUSTER, DIRECTORY = os.environ.get("CLUSTER"), os.environ.get("CLUSTER_DIR", "")
 FIXED = ["--set", "services.sandboxGateway.replicas=2,services.orchestrator.replicas=2"]
+#: The release before this one demands a bucket of the budget service, too.
+BEFORE = [
+    "--set",
+    "services.budget.extraEnv[0].name=NIGHTSHIFT_S3_BUCKET,services.budget.extraEnv[0].value=nightshift",
+]
 SCALED = ["--set", "keda.enabled=true"]
 
 pytestmark = [
@@ -81,7 +86,7 @@ def test_every_object_is_accepted_by_the_api_server():
 
 def test_it_installs_under_the_restricted_security_level():
     began = time.monotonic()
-    chart("install", PREVIOUS, *FIXED)
+    chart("install", PREVIOUS, *FIXED, *BEFORE)
     report(f"installed and ready after {time.monotonic() - began:.0f} s")
     for service in SERVICES:
         assert len(pods(service, ready=True)) == 2

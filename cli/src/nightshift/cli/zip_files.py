@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nightshift.eventlog.errors import Refused
 
-#: The first and the last second that a zip file can state.
+#: The earliest and the latest time that a zip file can state.
 _FIRST, _LAST = (1980, 1, 1, 0, 0, 0), (2107, 12, 31, 23, 59, 58)
 
 
@@ -40,7 +40,7 @@ def _add(archive: zipfile.ZipFile, path: Path, name: str) -> None:
 
 
 def _date(seconds: float) -> tuple[int, int, int, int, int, int]:
-    """The UTC date of a time since 1970, moved into the range of zip files."""
+    """Return the UTC date of a time since 1970, moved into the range that a zip file can state."""
     given = datetime.fromtimestamp(seconds, UTC)
     return min(
         max((given.year, given.month, given.day, given.hour, given.minute, given.second), _FIRST), _LAST

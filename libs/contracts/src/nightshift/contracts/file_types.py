@@ -1,10 +1,10 @@
-"""The file types by which the tool grep narrows its search."""
+"""The file types to which the tool grep can restrict its search."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-#: File types, named as in ripgrep, and their file name endings.
+#: The file name endings of each file type. The types have the same names as in ripgrep.
 FILE_TYPES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "c": "c,h",

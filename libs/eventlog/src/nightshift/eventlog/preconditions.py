@@ -1,4 +1,4 @@
-"""What a service demands of its database and bucket before it starts. Each lack names the command that mends it."""
+"""Checks what a service needs of its database and bucket before it starts. Each error names the command that helps."""
 
 import asyncio
 
@@ -11,9 +11,10 @@ from nightshift.eventlog.objects.port import ObjectStore
 
 _log = structlog.get_logger(__name__)
 
-#: Seconds for the object store to answer. A service starts without it, because few events need it.
+#: Seconds that the object store may take to answer. A service starts even without an answer, because few events need
+#: the store.
 _STORE_S = 5.0
-#: A key that nobody writes: reading it tells whether the bucket exists and may be read.
+#: A key that nobody writes. Reading it shows whether the bucket exists and may be read.
 _ABSENT = "preconditions/absent"
 
 _ROLE = """
@@ -25,9 +26,9 @@ _MIGRATE = "run `nightshift db migrate` of this release, with an administrator's
 
 
 async def check_database(database: Database, role: str | None) -> None:
-    """Check that the login may act as `role`, unless it is None, and that every migration of this release is applied.
+    """Check that every migration of this release is applied. With `role`, first check that the login may act as it.
 
-    Migrations of a newer release are accepted, as they are additive. Raises ConfigurationError and Unavailable.
+    Migrations of a newer release are accepted, because they only add things. Raises ConfigurationError and Unavailable.
     """
     if role is not None:
         await _check_role(database, role)
@@ -51,9 +52,9 @@ async def _check_role(database: Database, role: str) -> None:
 
 
 async def check_bucket(objects: ObjectStore) -> None:
-    """Check that the bucket exists and may be read. Logs `object_store.unavailable` when the server does not answer.
+    """Check that the bucket exists and may be read. Raises ConfigurationError.
 
-    Raises ConfigurationError.
+    Logs `object_store.unavailable` when the server does not answer.
     """
     try:
         async with asyncio.timeout(_STORE_S):

@@ -1,4 +1,6 @@
-"""Tells the readers of pending work when messages do not reach this process, or may have reached one that died."""
+"""Tells those who read pending work when messages do not reach this process, or have reached a process that has
+died.
+"""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -8,8 +10,8 @@ from dataclasses import dataclass, field
 class GroupMembership:
     """The membership of this process in its consumer groups.
 
-    Until `joined`, no message arrives: after a kill the broker waits for the dead member's session to end. When a group
-    assigns its partitions anew, a member may have left work behind whose messages it had committed.
+    Until `joined` no message arrives, because after a kill the broker waits until the session of the dead member ends.
+    When the partitions of a group are assigned again, a member may have committed messages whose work it did not do.
     """
 
     joined: bool = False

@@ -1,4 +1,6 @@
-"""Finds out which topics a broker lacks, so that a service ends with that reason instead of waiting without one."""
+"""Finds out which topics are missing at a broker, so that a service ends with that reason instead of waiting
+silently.
+"""
 
 import asyncio
 from collections.abc import Iterable
@@ -13,16 +15,16 @@ from nightshift.bus.settings import KafkaSettings
 from nightshift.eventlog.errors import ConfigurationError, Unavailable
 
 _ANSWER_S = 10.0
-#: Seconds in which somebody else may still create the topics, such as another container that starts now.
+#: Seconds for which to wait until another process, such as a container that starts now, has created the topics.
 _APPEAR_S = 15.0
 _LOOK_S = 0.5
 
 
 async def require_topics(settings: KafkaSettings, topics: Iterable[str]) -> None:
-    """Return when the broker has all these topics.
+    """Wait until the broker has all these topics.
 
-    Raises ConfigurationError when some are still missing after 15 s or when the broker refuses the credentials, and
-    Unavailable when it does not answer.
+    Raises ConfigurationError when some are still missing after 15 s, or when the broker refuses the credentials. Raises
+    Unavailable when the broker does not answer.
     """
     wanted, loop = set(topics), asyncio.get_running_loop()
     until = loop.time() + _APPEAR_S

@@ -1,4 +1,4 @@
-"""Stands for the object store of a service that was given none."""
+"""Replaces the object store in a service that was given none."""
 
 from collections.abc import AsyncIterator
 
@@ -7,7 +7,7 @@ from nightshift.eventlog.objects.port import ObjectInfo
 
 
 class NoObjectStore:
-    """Raises ConfigurationError at every call."""
+    """An object store that raises ConfigurationError at every call."""
 
     async def put(self, key: str, body: bytes) -> None:
         raise _missing(key)

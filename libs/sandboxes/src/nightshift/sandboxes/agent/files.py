@@ -54,7 +54,7 @@ def _open_anywhere(root: Root, path: str) -> int:
     """Open a file for reading. It may be outside the workspace, if the path itself says so.
 
     Raises Refusal for a symlink that leads out of the workspace, because its target can be read by its own path. Raises
-    Refusal for files that describe a process, because that would be this process.
+    Refusal for files that describe the reading process, because that is the agent.
     """
     outside = os.path.normpath(os.path.join(root.path, path))
     if outside == root.path or outside.startswith(root.path + "/") or "\0" in path:

@@ -35,7 +35,7 @@ _ROUNDS = 3
 def walk_rows(
     root: Root, exclude: list[str], limit: int, known: list[dict[str, Row]], digests: DigestCache | None
 ) -> dict[str, Row]:
-    """Return the rows of the workspace as it is now, with the digests that are known for their stats."""
+    """Return the rows of the workspace as it is now. A file whose stat is known gets its known digest."""
     found: dict[str, Row] = {}
     links: dict[tuple[int, int], str] = {}
     walk = Walk(root, exclude, limit)

@@ -53,12 +53,16 @@ class Stages:
     def stage(
         self, mark: int, *, base: int | None, fresh: bool, again: bool, exclude: list[str], limit: int
     ) -> Iterator[bytes]:
-        """Yields a header and the entries of the stage, which is made when it does not exist.
+        """Yield a header and the entries of the stage.
 
-        The header has `base` when the entries are the differences from the snapshot with that mark, which the asker
-        has; an entry of kind `gone` is a removed path. `late`: a call may have written since the checkpoint. `torn`:
-        paths that changed while they were read. With `fresh` every file is read, and the tree is proved to stand still.
-        With `again` an existing stage is made anew.
+        Reads the tree first when the stage does not exist, or with `again`.
+
+        - `base`, in the header: the entries are the differences from the snapshot with this mark, which the asker has.
+        - `late`, in the header: a call may have written since the checkpoint.
+        - `torn`, in the header: the paths that changed while they were read.
+
+        An entry of the kind `gone` is a removed path. With `fresh`, every file is read, and the reading is repeated
+        until the tree stands still.
         """
         with self._folder.locked():
             self._folder.write_exclude(exclude)

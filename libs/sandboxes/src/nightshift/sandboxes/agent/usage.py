@@ -1,4 +1,4 @@
-"""What a sandbox has left of its disk, and how many processes run in it."""
+"""Measures the free space of a sandbox's disk, and counts its processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from .process_tree import living
 
 
 def usage(home: str) -> dict[str, Any]:
-    """The free bytes and files of the home's disk, its size, and the threads of every process but the agent's own."""
+    """Return the size of the home's disk, its free bytes and files, and the number of threads except the agent's
+    own.
+    """
     disk = os.statvfs(home)
     tasks = 0
     for process in living():

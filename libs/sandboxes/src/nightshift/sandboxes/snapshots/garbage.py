@@ -1,8 +1,8 @@
 """Deletes objects that no snapshot needs any more, in two phases, while uploads may reuse the same objects.
 
-1. Mark. An object that no kept manifest refers to is doomed: uploads that begin from now on do not reuse it. 2. Delete.
-After a wait longer than any upload, a doomed object that still nothing refers to is deleted. An object to which an
-upload has referred meanwhile is no longer doomed.
+- Mark: an object to which no kept manifest refers is doomed. Uploads that begin from now on do not reuse it.
+- Delete: after a wait longer than any upload, a doomed object is deleted, unless an upload has referred to it
+  meanwhile. Then it is no longer doomed.
 
 A pack with few used blobs is rewritten: the used blobs are copied to a new pack, and the old pack is doomed. Manifests
 are not changed. A reader that finds a pack missing finds its blobs through the indexes.

@@ -49,7 +49,7 @@ def asked_about(state: BuildState, call: ToolCallRequested, now: datetime) -> Ap
 
 
 def requested(state: BuildState, data: ApprovalRequested) -> BuildState:
-    """Add the call as an open call. It counts towards the limit of tool calls."""
+    """Add the call to the agent's open calls. It counts towards the limit of tool calls."""
     call = ToolCallRequested(
         call_id=data.call_id,
         turn=data.turn,

@@ -1,17 +1,18 @@
-"""Tells the model which limit of its sandbox a failed command has met, and what to do about it."""
+"""Tells the model which limits of its sandbox a failed command has reached, and what to do about it."""
 
 from nightshift.sandboxes.usage import GroupUsage, Usage
 
 KILLED = 137
 _MIB, _GIB = 1024**2, 1024**3
-#: A disk with less than this free, and the part of the processes that may run, count as full.
+#: A disk counts as full with fewer free bytes than this, and the processes count as too many from this part of their
+#: limit on.
 _LEAST_FREE, _MOST_TASKS = _MIB, 0.9
-#: Seconds of waiting for a CPU that are worth a note.
+#: After this many seconds of waiting for a CPU a note is worthwhile.
 _THROTTLED_S = 1.0
 
 
 def limit_notes(usage: Usage, *, exit_code: int | None) -> list[str]:
-    """Return a sentence for each limit that was met when the command failed."""
+    """Return a sentence for each limit that the sandbox had reached when the command failed."""
     notes = []
     if usage.free_bytes < _LEAST_FREE:
         notes.append(

@@ -1,4 +1,4 @@
-"""bash: runs a command to its end, or in the background with a handle to read, restart and stop it."""
+"""The tool bash. It runs a command to its end, or in the background with a handle to read, restart or stop it."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -13,17 +13,17 @@ from nightshift.sandbox_gateway.usecases.tools.context import Context
 from nightshift.sandboxes.errors import AgentBroken, FileRefused, SandboxUnavailable
 from nightshift.sandboxes.port import CallSpec, CallStatus
 
-#: Seconds that the gateway waits beyond the supervisor's own timeout before it ends the call itself.
+#: Seconds after the supervisor's own timeout before the gateway itself ends the call.
 _GRACE_S = 10.0
 _POLL_S = 30.0
-#: Seconds that the first request waits for the end, and the number of attempts to run a call and to end it.
+#: Seconds that the first request waits for the end of a command, and the number of attempts to run and to end a call.
 _FIRST_WAIT_S = 0.5
 _ATTEMPTS = 3
-#: What bash says of a process that was killed.
+#: What bash writes about a process that was killed.
 _KILLED = "Killed"
-#: Inside, the directory where the last command with `keep_directory` ended.
+#: A file in the sandbox with the directory where the last command with `keep_directory` ended.
 _LAST_DIRECTORY = "/tmp/.nightshift-directory"  # noqa: S108
-#: Seconds to wait, so that a background command that fails at once is seen to fail.
+#: Seconds to wait after the start of a background command, to notice one that fails at once.
 _SETTLE_S = 0.7
 _OUTPUT_BYTES = 8 * 1024 * 1024 + 512 * 1024
 
@@ -64,22 +64,28 @@ async def _foreground(ctx: Context, ask: Bash) -> CallOutcome:
 
 
 async def _limits(ctx: Context, exit_code: int | None = None) -> str:
-    """The notes about limits of the sandbox that were met, each on a line of its own."""
+    """Return notes about the limits of the sandbox that were reached, each on a line of its own."""
     try:
         notes = limit_notes(await ctx.sandbox.usage(), exit_code=exit_code)
-    except (FileRefused, SandboxUnavailable):  # the result of the command is more than its reason
+    except (FileRefused, SandboxUnavailable):  # the command's result is more important than these notes
         return ""
     return "".join(f"\n[{note}]" for note in notes)
 
 
 def in_last_directory(command: str) -> str:
-    """The command, started where the last one of its kind ended. It says so when that directory is gone."""
+    """Return the command so that it starts in the directory where the last such command ended.
+
+    When that directory is gone, the command's output says so.
+    """
     last = f'"$(cat {_LAST_DIRECTORY} 2>/dev/null || pwd)"'
     return f"cd -- {last}; trap 'pwd -P > {_LAST_DIRECTORY}' EXIT; {command}"
 
 
 def _kept_in(status: CallStatus, text: str) -> str | None:
-    """Returns the files in the sandbox that hold the output, for the note of a cut. A sleep ends the sandbox."""
+    """Return the names of the files in the sandbox with the whole output, for the note in a cut output.
+
+    They exist until the sandbox ends, for example when the build sleeps.
+    """
     names = [
         *(() if text.startswith("[stderr]\n") else ("out",)),
         *(("err",) if "[stderr]\n" in text else ()),
@@ -89,7 +95,7 @@ def _kept_in(status: CallStatus, text: str) -> str | None:
 
 
 async def run_once(ctx: Context, spec: CallSpec) -> CallStatus:
-    """Wait for the end of the command, and start it unless it began before, also under another gateway.
+    """Start the command, unless it began before, even under another gateway. Then wait for its end.
 
     Raises AgentBroken when the command neither begins nor can be ended.
     """
@@ -108,7 +114,7 @@ async def run_once(ctx: Context, spec: CallSpec) -> CallStatus:
 
 
 async def _ended(ctx: Context, call_id: str, deadline: float) -> CallStatus:
-    """Wait for the end of a running call. At its deadline, or when the build has ended, end it by force."""
+    """Wait for the end of a running call. At the deadline, or when the build has ended, end the call by force."""
     while True:
         left = deadline - asyncio.get_running_loop().time()
         if ctx.cancelled.is_set() or left <= 0:
@@ -120,7 +126,7 @@ async def _ended(ctx: Context, call_id: str, deadline: float) -> CallStatus:
 
 
 async def _unless_cancelled(ctx: Context, asked: Coroutine[Any, Any, CallStatus]) -> CallStatus:
-    """The answer of the sandbox. Returns the state `running` as soon as the build is cancelled."""
+    """Return the answer of the sandbox, or the state `running` as soon as the build is cancelled."""
     waiting = asyncio.create_task(asked)
     cancelled = asyncio.create_task(ctx.cancelled.wait())
     try:
@@ -162,13 +168,13 @@ async def _stop(ctx: Context, handle: str) -> CallOutcome:
 
 
 async def _new_output(ctx: Context, handle: str) -> tuple[CallStatus, str]:
-    """The state of a background command, and as text what it wrote since the last look."""
+    """Return the state of a background command, and as text what it has written since the last look."""
     status = await ctx.sandbox.new_output(handle, reader=ctx.call_id)
     return status, _text(status.output or (b"", b""))
 
 
 async def _restart(ctx: Context, ask: Bash) -> CallOutcome:
-    """Stop the old command and start it again under this call's id, so that the restart too happens once."""
+    """Stop the old command and start it again under the id of this call. So the restart, too, happens only once."""
     handle = ask.handle or ""
     if (refused := _foreign(ctx, handle)) is not None:
         return refused
@@ -184,7 +190,7 @@ def _spec(ctx: Context, command: str, timeout_s: float | None) -> CallSpec:
 
 
 def _foreign(ctx: Context, handle: str) -> CallOutcome | None:
-    """The error for a handle that is no call id of this build. Returns None for one that is."""
+    """Return the error for a handle that is no call id of this build, or None for a call id of this build."""
     parts = handle.split("/")
     if len(parts) == 3 and parts[0] == ctx.build_id and parts[1].isdigit() and parts[2].isdigit():
         return None
@@ -196,7 +202,7 @@ def _no_such(handle: str) -> CallOutcome:
 
 
 def _joined(output: str, note: str) -> str:
-    """The output and a note below it. Blank lines at the beginning of an output stay."""
+    """Return the output with a note below it. Blank lines at the beginning of the output are kept."""
     return f"{output}\n{note}" if output else note
 
 

@@ -33,7 +33,7 @@ MOST_BYTES, MOST, LONGEST, PHONE, REFUSED_TRIES = 3_500_000, 20, 300, 500, 20
 
 
 def browser_program() -> str | None:
-    """Return the first browser of the search path, else one that Playwright has installed, else None."""
+    """Return the first browser in the search path, or else one that Playwright has installed, or else None."""
     found = [path for name in NAMES if (path := shutil.which(name))]
     for pattern in CACHES:
         found += sorted(glob(os.path.expanduser(pattern)))
@@ -41,14 +41,15 @@ def browser_program() -> str | None:
 
 
 class Browser:
-    """Speaks the DevTools protocol over two pipes: JSON objects that end in a NUL."""
+    """A browser that is controlled by the DevTools protocol over two pipes. Each message is a JSON object and a NUL."""
 
     def __init__(self, program: str, profile: str) -> None:
         theirs_in, self.out = os.pipe()
         self.inp, theirs_out = os.pipe()
 
         def wire() -> None:
-            # The browser reads from 3 and writes to 4. Copies above both keep one from closing the other.
+            # The browser reads from descriptor 3 and writes to 4. Both are first copied to higher numbers, so that
+            # neither copy closes the other.
             reading, writing = (
                 fcntl.fcntl(theirs_in, fcntl.F_DUPFD, 10),
                 fcntl.fcntl(theirs_out, fcntl.F_DUPFD, 10),
@@ -72,7 +73,7 @@ class Browser:
         self.events: list[dict[str, Any]] = []
 
     def read(self, until: float) -> dict[str, Any] | None:
-        """Return the next message. Returns None when none came until then, in seconds of the monotonic clock."""
+        """Return the next message, or None when none comes before the time `until` of the monotonic clock."""
         while b"\0" not in self.buffer:
             left = until - time.monotonic()
             if left <= 0 or not select.select([self.inp], [], [], left)[0]:
@@ -110,7 +111,10 @@ class Browser:
         raise SystemExit(f"the browser did not answer {method} within {START_S:g} s")
 
     def wait_for(self, wanted: str, timeout_s: float) -> bool:
-        """Wait for an event, and then until no other came for QUIET_S seconds. Returns whether the event came."""
+        """Wait for an event, and then until no other event comes for QUIET_S seconds.
+
+        Returns whether the event came.
+        """
         until, seen = time.monotonic() + timeout_s, False
         while True:
             seen = seen or any(one.get("method") == wanted for one in self.events)
@@ -127,7 +131,7 @@ class Browser:
 
 
 def picture(page: Browser, session: str, url: str, size: str) -> dict[str, Any]:
-    """Load the page in this size, and return its picture in base64 with what the page complained about."""
+    """Load the page in this size. Returns its picture in base64, and the messages about what is wrong with the page."""
     width, height = map(int, size.split("x"))
     page.events.clear()
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < PHONE}
@@ -155,7 +159,7 @@ def picture(page: Browser, session: str, url: str, size: str) -> dict[str, Any]:
 
 
 def status(events: list[dict[str, Any]]) -> int | None:
-    """The HTTP status of the page itself."""
+    """Return the HTTP status of the page itself."""
     for event in events:
         if event.get("method") == "Network.responseReceived" and event["params"].get("type") == "Document":
             return int(event["params"]["response"]["status"])
@@ -163,7 +167,7 @@ def status(events: list[dict[str, Any]]) -> int | None:
 
 
 def complaint(event: dict[str, Any]) -> str | None:
-    """What an event says is wrong with the page. Returns None for an event that says nothing of the kind."""
+    """Return what the event says is wrong with the page, or None when it says nothing like that."""
     params = event.get("params", {})
     match event.get("method"):
         case "Network.responseReceived":

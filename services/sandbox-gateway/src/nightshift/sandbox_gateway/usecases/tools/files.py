@@ -14,7 +14,8 @@ from nightshift.sandboxes.errors import FileRefused
 
 _READ_BYTES = 8 * 1024 * 1024
 _LINE = 2000
-#: Every byte counts as a token until the provider has counted the request, and a context holds a few hundred thousand.
+#: The most bytes of a PDF. Each byte counts as a token until the provider has counted the request, and a context has a
+#: few hundred thousand tokens.
 _PDF_BYTES = 1_000_000
 
 
@@ -71,7 +72,7 @@ def _image(path: str, data: bytes, image: images.Image) -> CallOutcome:
 
 
 def _pdf(path: str, data: bytes) -> CallOutcome:
-    """The file as a document block, which the model reads page by page as text and picture."""
+    """Return the file as a document block. The model reads it page by page, as text and as picture."""
     if len(data) > _PDF_BYTES:
         problem = f"larger than the {_PDF_BYTES} bytes that can be shown; look at it with bash (pdftotext)"
         return CallOutcome(f"{path}: application/pdf, {problem}", "tool")

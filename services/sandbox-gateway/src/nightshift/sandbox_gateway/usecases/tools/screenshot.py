@@ -1,4 +1,4 @@
-"""take_screenshot: pictures of a page that a server in the sandbox serves, by the Chromium of the sandbox."""
+"""The tool take_screenshot. The sandbox's Chromium takes pictures of a page that a server in the sandbox serves."""
 
 import base64
 import json
@@ -14,11 +14,11 @@ from nightshift.sandbox_gateway.usecases.tools.bash import output_of, run_once
 from nightshift.sandbox_gateway.usecases.tools.context import Context
 from nightshift.sandboxes.port import CallSpec
 
-#: A desktop and a phone.
+#: The sizes of the pictures: a desktop and a phone.
 SIZES: Final = ("1280x800", "390x844")
 _MOST_S = 120.0
 _NO_BROWSER = 3
-#: Bytes of the output with both pictures in base64.
+#: The most bytes of the script's output, which has both pictures in base64.
 _OUTPUT_BYTES = 12 * 1024 * 1024
 
 
@@ -28,7 +28,7 @@ def _script() -> str:
 
 
 async def take_screenshot(ctx: Context, ask: TakeScreenshot) -> CallOutcome:
-    """Take the pictures once. Whatever the sandbox answers is checked, because commands there can forge it."""
+    """Take the pictures once. The sandbox's whole answer is checked, because commands in the sandbox can forge it."""
     url = f"http://localhost:{ask.port}{ask.path}"
     spec = CallSpec(
         ctx.call_id,
@@ -64,7 +64,10 @@ def _outcome(url: str, out: bytes) -> CallOutcome:
 
 
 def _picture(url: str, one: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
-    """The text and the blocks of one picture. Raises ValueError, KeyError and TypeError for one that is not whole."""
+    """Return the text and the blocks of one picture.
+
+    Raises ValueError, KeyError or TypeError for an incomplete picture.
+    """
     data = base64.b64decode(one["image"], validate=True)
     image = images.recognise(data, len(data))
     if image is None or image.problem is not None:
