@@ -47,9 +47,10 @@ def open_database(
 
 
 async def open_objects(running: Service[S]) -> ObjectStore:
-    """Return the object store, or one that raises at every call when the settings name none.
+    """Return the object store of the settings.
 
-    Raises ConfigurationError when the bucket does not exist or may not be read.
+    When the settings name none, return one that raises an error at every call. Raises ConfigurationError when the
+    bucket does not exist or may not be read.
     """
     if without_store(running.settings):
         return NoObjectStore()
@@ -111,12 +112,11 @@ class Connections:
         return leases
 
     async def consume(self, subscriptions: Sequence[Subscription]) -> None:
-        """Start the consumers and wait until each has joined its group: until the sessions of dead members have ended.
+        """Start the consumers, and wait until each has joined its group.
 
-        /readyz reports readiness once all of them have their partitions.
-
-        The process exits with code 1 when a consumer makes no progress. Raises ConfigurationError when the broker
-        refuses the credentials.
+        This can last until the sessions of dead members end. /readyz reports readiness once all of them have their
+        partitions. The process exits with code 1 when a consumer makes no progress. Raises ConfigurationError when the
+        broker refuses the credentials.
         """
         running = self._running
         consumers = await running.enter(
