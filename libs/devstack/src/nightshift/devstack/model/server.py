@@ -13,8 +13,8 @@ from nightshift.contracts.models import card_of
 from nightshift.devstack.model.answer import count_tokens, error_body, message_of, stream_of
 from nightshift.devstack.model.choice import Chooser, NoAnswer
 from nightshift.devstack.model.conversation import Conversation, validate
-from nightshift.devstack.model.request_log import RequestLog
 from nightshift.devstack.model.errors import Invalid
+from nightshift.devstack.model.request_log import RequestLog
 from nightshift.devstack.model.scenario import PositionedTurn, Scenario, Turn
 
 Message = MutableMapping[str, Any]
