@@ -104,7 +104,7 @@ def check_tool_choice(choice: Any, tools: Collection[str], *, thinks: bool) -> N
     """Raises Invalid for a choice that the API does not know, of a tool that is not there, or forced while thinking."""
     if choice is None:
         return
-    kind = choice.get("type") if isinstance(choice, dict) else None
+    kind = str(choice.get("type")) if isinstance(choice, dict) else ""
     if kind not in _CHOICES:
         raise Invalid(f"tool_choice: Input should be {', '.join(map(repr, _CHOICES))}")
     _known(choice, _CHOICES[kind], f"tool_choice.{kind}")
@@ -143,8 +143,8 @@ def check_marks(body: Mapping[str, Any]) -> None:
 
 def lifetime(body: Mapping[str, Any]) -> str | None:
     """Return the lifetime of the last cache mark of a valid request: `5m`, `1h`, or None without marks."""
-    *_, last = (None, *(mark.get("ttl", _MINUTES) for _, _, mark in _marks(body)))
-    return last
+    lifetimes = [str(mark.get("ttl", _MINUTES)) for _, _, mark in _marks(body)]
+    return lifetimes[-1] if lifetimes else None
 
 
 def _marks(body: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
