@@ -30,8 +30,11 @@ def checks(*commands: str) -> dict:
 
 
 def asking(**fields) -> BuildScenario:
-    """A build of such a request, whose agent has run one command."""
-    return working(request=REQUEST.model_copy(update=fields))
+    """A build of such a request, whose agent has run one command that writes."""
+    scenario = begun(request=REQUEST.model_copy(update=fields))
+    scenario.thinks(tool_use(given={"command": "echo x > a"}))
+    scenario.results()
+    return scenario
 
 
 def with_preview(scenario: BuildScenario) -> BuildScenario:
@@ -155,7 +158,7 @@ def test_checks_prove_nothing_about_an_agent_that_wrote_nothing():
         ("echo done", False),
         ("grep -rn TODO . 2>/dev/null; git status", True),
         ("echo done > app.py", True),
-        ("npm init -y", True),
+        ("touch a", True),
         ('sh -c "$DO"', True),
         ("ls; python3 make.py", True),
     ],
@@ -183,7 +186,7 @@ def saved(files: int, at_version: int) -> SnapshotSaved:
 def test_an_empty_snapshot_takes_back_that_a_command_wrote(files: int, late: bool, proves: bool):
     scenario = begun(request=REQUEST.model_copy(update=checks("true")))
     before = scenario.state.version
-    scenario.thinks(tool_use(given={"command": "make app"}))
+    scenario.thinks(tool_use(given={"command": "echo x > a"}))
     scenario.results()
     scenario.others(saved(files, before if late else scenario.state.version))
     assert (proof_of(checked(scenario, "")) is not None) is proves

@@ -15,6 +15,7 @@ from nightshift.contracts import ids
 from nightshift.contracts.events.build import (
     BudgetRequested,
     BuildAccepted,
+    EscalationRaised,
     ModelCallResponded,
     ModelCallStarted,
     ToolCallRequested,
@@ -51,6 +52,7 @@ _GIVEN: Final[Mapping[type[Event], frozenset[str]]] = {
         }
     ),
     ModelCallResponded: frozenset({"repaired"}),
+    EscalationRaised: frozenset({"deadline"}),  # earlier versions left it out
 }
 _PRICED: Final = frozenset({"price_version", "cost_microusd"})
 

@@ -1,5 +1,6 @@
 """Decides whether a tool call can have written files of the workspace: a command that only reads proves no work."""
 
+import re
 from typing import Any
 
 from nightshift.contracts.model import BlobRef
@@ -9,10 +10,10 @@ from nightshift.orchestrator.domain.shell_commands import program, read_shell
 #: The tools that write files whenever they succeed.
 _WRITING = frozenset({WriteFile.tool, EditFile.tool, Document.tool})
 #: Programs that write no file, whatever their arguments.
-_READING = frozenset(
-    ": [ basename cat cd cmp date df diff dirname du echo egrep false fgrep file grep groups head hostname id less ls md5sum"
-    " nproc printenv printf ps pwd readlink realpath rg sha256sum sleep stat tail test true tty type uname uptime wc which"
-    " whoami".split()
+_READING = re.compile(
+    r":|\[|basename|cat|cd|cmp|date|df|diff|dirname|du|echo|egrep|false|fgrep|file|grep|groups|head|hostname|id|less|ls"
+    r"|md5sum|nproc|printenv|printf|ps|pwd|readlink|realpath|rg|sha256sum|sleep|stat|tail|test|true|tty|type|uname|uptime"
+    r"|wc|which|whoami"
 )
 #: The most characters of a command that are read. A longer one counts as writing.
 _LONGEST = 400
@@ -31,4 +32,4 @@ def may_write(tool: str, given: dict[str, Any] | BlobRef) -> bool:
 def _only_reads(command: str) -> bool:
     text = read_shell(command)
     unclear = text.changes or text.wrapped or text.code or text.doubt
-    return not unclear and all(program(words) in _READING for words in text.commands)
+    return not unclear and all(_READING.fullmatch(program(words) or "?") for words in text.commands)
